@@ -1,0 +1,40 @@
+//! Every bound of the program, with its reason. Durations are microseconds (`_US`), sizes bytes,
+//! unless the name says otherwise. Neighbouring bounds are asserted against each other at
+//! compile time, at the foot of the file.
+
+/// One microsecond-based second, the unit of the core's clock.
+pub const SECOND_US: u64 = 1_000_000;
+
+// Messages -------------------------------------------------------------------------------------
+
+/// A whole message head, start line to empty line. Past it: 431 to a client, 502 from a backend.
+pub const HEAD_BYTES: usize = 64 * 1024;
+/// Field lines in a head. Past it: 431 to a client, 502 from a backend.
+pub const HEAD_FIELDS: usize = 100;
+/// The request target. Past it: 414. A quarter of the head, so that fields always have room.
+pub const TARGET_BYTES: usize = 16 * 1024;
+/// A request method. The longest registered one has 17 letters; past this: 501.
+pub const METHOD_BYTES: usize = 32;
+/// A trailer section, both its bytes and, by `HEAD_FIELDS`, its lines.
+pub const TRAILER_BYTES: usize = 8 * 1024;
+/// One chunk-size line: sixteen digits and a few extensions; nothing real uses more.
+pub const CHUNK_LINE_BYTES: usize = 256;
+/// All chunk extensions of one message together, so that one-byte chunks cannot carry a stream
+/// of ignored bytes.
+pub const CHUNK_EXTENSION_BYTES: usize = 16 * 1024;
+
+// Buffers --------------------------------------------------------------------------------------
+
+/// One pooled block: a read fills at most one, and the largest head fits in one.
+pub const BLOCK_BYTES: usize = 64 * 1024;
+/// Free blocks that a worker keeps; more are given back to the system.
+pub const POOL_BLOCKS: usize = 32;
+/// Bytes queued towards a connection at which its source stops being read.
+pub const QUEUE_HIGH_BYTES: usize = 64 * 1024;
+/// Data up to this size is copied behind what is queued already; beyond, its block is handed over.
+pub const COPY_BYTES: usize = 8 * 1024;
+
+const _: () = assert!(HEAD_BYTES <= BLOCK_BYTES);
+const _: () = assert!(TARGET_BYTES * 4 <= HEAD_BYTES);
+const _: () = assert!(TRAILER_BYTES <= BLOCK_BYTES);
+const _: () = assert!(CHUNK_LINE_BYTES < CHUNK_EXTENSION_BYTES);

@@ -1,0 +1,3 @@
+//! From the command line to an exit code.
+
+fn main() {}
