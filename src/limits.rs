@@ -23,10 +23,17 @@ pub const CHUNK_LINE_BYTES: usize = 256;
 /// of ignored bytes.
 pub const CHUNK_EXTENSION_BYTES: usize = 16 * 1024;
 
+/// Options that a message's Connection fields may name: each is looked for among the fields.
+pub const CONNECTION_OPTIONS: usize = 32;
+
 // Buffers --------------------------------------------------------------------------------------
 
 /// One pooled block: a read fills at most one, and the largest head fits in one.
 pub const BLOCK_BYTES: usize = 64 * 1024;
+/// Room kept before and after a block's bytes, enough for a chunk-size line and its CRLF.
+pub const BLOCK_MARGIN_BYTES: usize = 16;
+/// The smallest buffer for bytes that wait outside a block: a typical half-received head.
+pub const SMALL_BUFFER_BYTES: usize = 512;
 /// Free blocks that a worker keeps; more are given back to the system.
 pub const POOL_BLOCKS: usize = 32;
 /// Bytes queued towards a connection at which its source stops being read.
@@ -34,6 +41,16 @@ pub const QUEUE_HIGH_BYTES: usize = 64 * 1024;
 /// Data up to this size is copied behind what is queued already; beyond, its block is handed over.
 pub const COPY_BYTES: usize = 8 * 1024;
 
+// Time -----------------------------------------------------------------------------------------
+
+/// The grain of deadlines: how late one may fire.
+pub const TIMER_TICK_US: u64 = 16_384;
+/// Ticks in the wheel: later deadlines are looked at once a turn (16.8 s).
+pub const TIMER_TICKS: usize = 1024;
+
+const _: () = assert!(TIMER_TICKS.is_multiple_of(64));
+const _: () = assert!(SMALL_BUFFER_BYTES < BLOCK_BYTES / 4);
+const _: () = assert!(BLOCK_BYTES + 2 * BLOCK_MARGIN_BYTES < u32::MAX as usize);
 const _: () = assert!(HEAD_BYTES <= BLOCK_BYTES);
 const _: () = assert!(TARGET_BYTES * 4 <= HEAD_BYTES);
 const _: () = assert!(TRAILER_BYTES <= BLOCK_BYTES);

@@ -1,0 +1,160 @@
+//! Bytes waiting to be sent on a connection: a few buffers in a row. An empty queue owns no
+//! memory, so an idle connection costs none.
+
+use std::collections::VecDeque;
+
+use super::buffer::{Buffer, Pool};
+use crate::limits::COPY_BYTES;
+
+/// Bytes in the order in which they are to be sent.
+#[derive(Debug, Default)]
+pub struct Queue {
+    first: Option<Buffer>,
+    rest: VecDeque<Buffer>,
+    len: usize,
+}
+
+impl Queue {
+    /// An empty queue.
+    pub fn new() -> Queue {
+        Queue::default()
+    }
+
+    /// How many bytes wait.
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Whether none waits.
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// Copies `bytes` to the end.
+    pub fn write(&mut self, pool: &mut Pool, mut bytes: &[u8]) {
+        self.len += bytes.len();
+        loop {
+            if let Some(last) = self.rest.back_mut().or(self.first.as_mut()) {
+                bytes = &bytes[last.append(bytes)..];
+            }
+            if bytes.is_empty() {
+                return;
+            }
+            self.link(pool.take());
+        }
+    }
+
+    /// Adds a whole buffer to the end: copied where it is small and others wait before it,
+    /// handed over else.
+    pub fn push(&mut self, pool: &mut Pool, buffer: Buffer) {
+        if buffer.len() <= COPY_BYTES && self.first.is_some() || buffer.is_empty() {
+            self.write(pool, buffer.filled());
+            pool.give(buffer);
+            return;
+        }
+        self.len += buffer.len();
+        self.link(buffer);
+    }
+
+    fn link(&mut self, buffer: Buffer) {
+        match self.first {
+            None => self.first = Some(buffer),
+            Some(_) => self.rest.push_back(buffer),
+        }
+    }
+
+    /// The waiting bytes, buffer by buffer.
+    pub fn slices(&self) -> impl Iterator<Item = &[u8]> {
+        self.first.iter().chain(&self.rest).map(Buffer::filled)
+    }
+
+    /// Drops `n` bytes from the front, as sent; the buffers they were in go back to the pool.
+    pub fn consume(&mut self, pool: &mut Pool, mut n: usize) {
+        n = n.min(self.len);
+        self.len -= n;
+        while let Some(first) = &mut self.first {
+            let step = n.min(first.len());
+            first.consume(step);
+            n -= step;
+            if !first.is_empty() {
+                return;
+            }
+            if let Some(done) = std::mem::replace(&mut self.first, self.rest.pop_front()) {
+                pool.give(done);
+            }
+        }
+        self.rest = VecDeque::new();
+    }
+
+    /// Drops everything.
+    pub fn clear(&mut self, pool: &mut Pool) {
+        self.consume(pool, self.len);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::limits::BLOCK_BYTES;
+
+    fn all(queue: &Queue) -> Vec<u8> {
+        queue.slices().flatten().copied().collect()
+    }
+
+    #[test]
+    fn bytes_leave_in_the_order_they_came() {
+        let mut pool = Pool::new();
+        let mut queue = Queue::new();
+        let mut expected = Vec::new();
+        for i in 0..200_u32 {
+            let piece: Vec<u8> = (0..i * 11).map(|n| (n + i) as u8).collect();
+            if i % 3 == 0 {
+                let mut block = pool.take();
+                block.append(&piece);
+                queue.push(&mut pool, block);
+            } else {
+                queue.write(&mut pool, &piece);
+            }
+            expected.extend(piece);
+        }
+        assert_eq!(queue.len(), expected.len());
+        while !queue.is_empty() {
+            assert_eq!(all(&queue), expected);
+            let n = expected.len().min(7919);
+            queue.consume(&mut pool, n);
+            expected.drain(..n);
+        }
+        assert!(expected.is_empty());
+        assert!(queue.first.is_none());
+    }
+
+    #[test]
+    fn a_large_buffer_is_handed_over_and_a_small_one_copied() {
+        let mut pool = Pool::new();
+        let mut queue = Queue::new();
+        queue.write(&mut pool, b"head");
+        let mut small = pool.take();
+        small.append(&[1; 100]);
+        queue.push(&mut pool, small);
+        assert_eq!(queue.slices().count(), 1);
+        let mut large = pool.take();
+        large.append(&[2; BLOCK_BYTES]);
+        queue.push(&mut pool, large);
+        assert_eq!(queue.slices().count(), 2);
+        assert_eq!(queue.len(), 104 + BLOCK_BYTES);
+    }
+
+    #[test]
+    fn an_empty_queue_owns_nothing() {
+        let mut pool = Pool::new();
+        let mut queue = Queue::new();
+        for _ in 0..10 {
+            let mut block = pool.take();
+            block.append(&[0; BLOCK_BYTES]);
+            queue.push(&mut pool, block);
+        }
+        queue.clear(&mut pool);
+        assert!(queue.is_empty() && queue.first.is_none());
+        assert_eq!(queue.rest.capacity(), 0);
+    }
+}

@@ -1,0 +1,167 @@
+//! Values in numbered slots that are used again, each use under a key of its own.
+//!
+//! A key holds the slot's generation, which changes whenever the slot is freed: a key kept too
+//! long finds nothing, and never another value.
+
+/// Names one value for as long as it lives.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Key {
+    index: u32,
+    generation: u32,
+}
+
+impl Key {
+    /// The slot's number, below the slab's `slots()`; another value's once this one is gone.
+    pub fn index(self) -> usize {
+        self.index as usize
+    }
+
+    /// The key as one number, for a poller's token.
+    pub fn to_token(self) -> u64 {
+        u64::from(self.generation) << 32 | u64::from(self.index)
+    }
+
+    /// The key that `to_token` made a number of.
+    pub fn from_token(token: u64) -> Key {
+        Key { index: token as u32, generation: (token >> 32) as u32 }
+    }
+}
+
+#[derive(Debug)]
+enum Slot<T> {
+    Free { next: u32, generation: u32 },
+    Used { value: T, generation: u32 },
+}
+
+const END: u32 = u32::MAX;
+
+/// Values under generational keys.
+#[derive(Debug)]
+pub struct Slab<T> {
+    slots: Vec<Slot<T>>,
+    free: u32,
+    len: usize,
+}
+
+impl<T> Default for Slab<T> {
+    fn default() -> Self {
+        Slab { slots: Vec::new(), free: END, len: 0 }
+    }
+}
+
+impl<T> Slab<T> {
+    /// An empty slab.
+    pub fn new() -> Slab<T> {
+        Slab::default()
+    }
+
+    /// How many values it holds.
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Whether it holds none.
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// How many slots there are, free ones included.
+    pub fn slots(&self) -> usize {
+        self.slots.len()
+    }
+
+    /// Puts a value into the slot freed last, or a fresh one.
+    pub fn insert(&mut self, value: T) -> Key {
+        self.len += 1;
+        let index = self.free;
+        match self.slots.get_mut(index as usize) {
+            Some(slot @ Slot::Free { .. }) => {
+                let Slot::Free { next, generation } = *slot else { unreachable!("matched as free") };
+                self.free = next;
+                *slot = Slot::Used { value, generation };
+                Key { index, generation }
+            }
+            _ => {
+                self.slots.push(Slot::Used { value, generation: 1 });
+                Key { index: (self.slots.len() - 1) as u32, generation: 1 }
+            }
+        }
+    }
+
+    /// The value under a key, where it is still there.
+    pub fn get(&self, key: Key) -> Option<&T> {
+        match self.slots.get(key.index()) {
+            Some(Slot::Used { value, generation }) if *generation == key.generation => Some(value),
+            _ => None,
+        }
+    }
+
+    /// The value under a key, where it is still there.
+    pub fn get_mut(&mut self, key: Key) -> Option<&mut T> {
+        match self.slots.get_mut(key.index()) {
+            Some(Slot::Used { value, generation }) if *generation == key.generation => Some(value),
+            _ => None,
+        }
+    }
+
+    /// The key of the value that is in a slot now.
+    pub fn key_at(&self, index: usize) -> Option<Key> {
+        match self.slots.get(index) {
+            Some(Slot::Used { generation, .. }) => Some(Key { index: index as u32, generation: *generation }),
+            _ => None,
+        }
+    }
+
+    /// Takes a value out; its key finds nothing from now on.
+    pub fn remove(&mut self, key: Key) -> Option<T> {
+        self.get(key)?;
+        let slot = self.slots.get_mut(key.index())?;
+        // Generation 0 is never given, so that no key is ever the number 0.
+        let generation = key.generation.checked_add(1).unwrap_or(1);
+        let freed = std::mem::replace(slot, Slot::Free { next: self.free, generation });
+        self.free = key.index;
+        self.len -= 1;
+        match freed {
+            Slot::Used { value, .. } => Some(value),
+            Slot::Free { .. } => None,
+        }
+    }
+
+    /// The keys of all values.
+    pub fn keys(&self) -> impl Iterator<Item = Key> {
+        (0..self.slots.len()).filter_map(|index| self.key_at(index))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_key_finds_its_value_until_it_is_removed() {
+        let mut slab = Slab::new();
+        let a = slab.insert("a");
+        let b = slab.insert("b");
+        assert_eq!(slab.get(a), Some(&"a"));
+        assert_eq!(slab.remove(a), Some("a"));
+        assert_eq!(slab.get(a), None);
+        assert_eq!(slab.remove(a), None);
+        let c = slab.insert("c");
+        assert_eq!(c.index(), a.index());
+        assert_eq!(slab.get(a), None);
+        assert_eq!(slab.get(c), Some(&"c"));
+        assert_eq!(slab.keys().collect::<Vec<_>>(), [c, b]);
+        assert_eq!((slab.len(), slab.slots()), (2, 2));
+    }
+
+    #[test]
+    fn a_key_survives_as_a_token() {
+        let mut slab = Slab::new();
+        let first = slab.insert(1);
+        slab.remove(first);
+        let key = slab.insert(2);
+        assert_eq!(Key::from_token(key.to_token()), key);
+        assert_ne!(key.to_token(), first.to_token());
+        assert_ne!(key.to_token(), 0);
+    }
+}

@@ -1,0 +1,242 @@
+//! What a proxy changes in a message on its way (RFC 9110, 7.6): fields that concern one
+//! connection end here, ours are added, and the rest keeps its order, spelling and bytes.
+//! A message is written anew through a [`Sink`], which a codec provides.
+
+use std::net::IpAddr;
+
+use super::fields::{Name, list};
+use super::framing::{Body, RequestFacts, ResponseFacts, is_named_by_connection, offered_protocols};
+use super::head::{HeadRef, Start, Version};
+
+/// Where a rewritten head goes.
+pub trait Sink {
+    /// The start of a request. `path` is never empty.
+    fn request(&mut self, method: &[u8], path: &[u8]);
+    /// The start of a response.
+    fn response(&mut self, status: u16, reason: &[u8]);
+    /// A field line.
+    fn field(&mut self, name: &[u8], value: &[u8]);
+    /// A field line whose value is a list of pieces joined by `", "`.
+    fn joined(&mut self, name: &[u8], pieces: &mut dyn Iterator<Item = &[u8]>);
+    /// How the content is framed, in the terms of the version written.
+    fn framing(&mut self, body: Body);
+}
+
+/// What the request's way adds to it.
+#[derive(Clone, Copy, Debug)]
+pub struct RequestWay<'a> {
+    /// The client's address.
+    pub client: IpAddr,
+    /// Whether what the client says in X-Forwarded-* is believed.
+    pub trusted: bool,
+    /// `http` or `https`: how the client came.
+    pub scheme: &'a str,
+    /// A Host to put in place of the client's.
+    pub host: Option<&'a str>,
+    /// A Host for a request that came without one, as HTTP/1.0 allows.
+    pub default_host: &'a str,
+    /// Our name in a Via field, where one is wanted.
+    pub via: Option<&'a str>,
+}
+
+/// Writes a request as the next hop is to get it.
+pub fn request(sink: &mut impl Sink, head: HeadRef<'_>, facts: &RequestFacts, way: &RequestWay<'_>) {
+    let Start::Request { method, path, authority } = head.head.start else { return };
+    let method = head.get(method);
+    let path = match head.get(path) {
+        [] if method == b"OPTIONS" => b"*",
+        [] => b"/",
+        path => path,
+    };
+    sink.request(method, path);
+    let host = way.host.map(str::as_bytes).or(authority.map(|span| head.get(span)));
+    let mut host_written = false;
+    let mut framed = false;
+    for (name, text, value) in head.fields() {
+        match name {
+            Name::Host => {
+                sink.field(text, host.unwrap_or(value));
+                host_written = true;
+            }
+            Name::ContentLength | Name::TransferEncoding => {
+                if !framed {
+                    sink.framing(facts.body);
+                }
+                framed = true;
+            }
+            Name::Expect if !facts.expects_continue => {}
+            Name::Connection
+            | Name::KeepAlive
+            | Name::ProxyConnection
+            | Name::Te
+            | Name::Upgrade
+            | Name::Http2Settings
+            | Name::XForwardedFor
+            | Name::XForwardedHost
+            | Name::XForwardedProto => {}
+            Name::Expect => sink.field(text, value),
+            _ if facts.options && is_named_by_connection(head, text) => {}
+            _ => sink.field(text, value),
+        }
+    }
+    if !host_written {
+        sink.field(b"Host", host.unwrap_or(way.default_host.as_bytes()));
+    }
+    connection_fields(sink, head, facts);
+    forwarded_fields(sink, head, way);
+    via_field(sink, head, way.via);
+}
+
+/// The fields that speak for our own connection to the next hop.
+fn connection_fields(sink: &mut impl Sink, head: HeadRef<'_>, facts: &RequestFacts) {
+    match (facts.upgrades, facts.takes_trailers) {
+        (true, true) => sink.field(b"Connection", b"Upgrade, TE"),
+        (true, false) => sink.field(b"Connection", b"Upgrade"),
+        (false, true) => sink.field(b"Connection", b"TE"),
+        (false, false) => {}
+    }
+    if facts.takes_trailers {
+        sink.field(b"TE", b"trailers");
+    }
+    if facts.upgrades {
+        sink.joined(b"Upgrade", &mut head.values(Name::Upgrade).flat_map(offered_protocols));
+    }
+}
+
+fn forwarded_fields(sink: &mut impl Sink, head: HeadRef<'_>, way: &RequestWay<'_>) {
+    let mut text = AddressText { bytes: [0; 48], len: 0 };
+    let client = text.write(way.client);
+    let said = |name| head.values(name).filter(|_| way.trusted);
+    let before = said(Name::XForwardedFor).flat_map(list);
+    sink.joined(b"X-Forwarded-For", &mut before.chain(std::iter::once(client)));
+    let scheme = said(Name::XForwardedProto).next().unwrap_or(way.scheme.as_bytes());
+    sink.field(b"X-Forwarded-Proto", scheme);
+    if let Some(host) = said(Name::XForwardedHost).next().or(head.authority()) {
+        sink.field(b"X-Forwarded-Host", host);
+    }
+}
+
+fn via_field(sink: &mut impl Sink, head: HeadRef<'_>, via: Option<&str>) {
+    if let Some(name) = via {
+        let version: &[u8] = if head.head.version == Version::Http10 { b"1.0 " } else { b"1.1 " };
+        let mut text = version.to_vec();
+        text.extend_from_slice(name.as_bytes());
+        sink.field(b"Via", &text);
+    }
+}
+
+/// What becomes of the client's connection after a response.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum After {
+    /// It goes on, as is the version's default.
+    GoesOn,
+    /// It goes on, which an HTTP/1.0 client must be told.
+    GoesOnSaid,
+    /// It ends.
+    Ends,
+}
+
+/// Writes a response as the client is to get it, framed as `body`.
+pub fn response(
+    sink: &mut impl Sink,
+    head: HeadRef<'_>,
+    facts: &ResponseFacts,
+    body: Body,
+    after: After,
+    via: Option<&str>,
+) {
+    let Start::Response { status, reason } = head.head.start else { return };
+    sink.response(status, head.get(reason));
+    let mut framed = false;
+    for (name, text, value) in head.fields() {
+        match name {
+            Name::ContentLength | Name::TransferEncoding => {
+                match (framed, facts.described) {
+                    (true, _) => {}
+                    (false, Some(length)) => sink.framing(Body::Length(length)),
+                    (false, None) => sink.framing(body),
+                }
+                framed = true;
+            }
+            Name::Connection | Name::KeepAlive | Name::ProxyConnection | Name::Te | Name::Upgrade => {}
+            _ if facts.options && is_named_by_connection(head, text) => {}
+            _ => sink.field(text, value),
+        }
+    }
+    if !framed {
+        sink.framing(body);
+    }
+    match after {
+        After::GoesOn => {}
+        After::GoesOnSaid => sink.field(b"Connection", b"keep-alive"),
+        After::Ends => sink.field(b"Connection", b"close"),
+    }
+    via_field(sink, head, via);
+}
+
+/// Writes a 1xx response other than 101.
+pub fn interim(sink: &mut impl Sink, head: HeadRef<'_>) {
+    let Start::Response { status, reason } = head.head.start else { return };
+    sink.response(status, head.get(reason));
+    for (name, text, value) in head.fields() {
+        let ends_here = matches!(
+            name,
+            Name::Connection
+                | Name::KeepAlive
+                | Name::ProxyConnection
+                | Name::Upgrade
+                | Name::ContentLength
+                | Name::TransferEncoding
+        );
+        if !ends_here && !is_named_by_connection(head, text) {
+            sink.field(text, value);
+        }
+    }
+}
+
+/// Writes the 101 that turns both connections into a tunnel.
+pub fn switching(sink: &mut impl Sink, head: HeadRef<'_>) {
+    interim(sink, head);
+    sink.field(b"Connection", b"Upgrade");
+    sink.joined(b"Upgrade", &mut head.values(Name::Upgrade).flat_map(list));
+}
+
+/// Room to write an IP address in, without an allocation.
+struct AddressText {
+    bytes: [u8; 48],
+    len: usize,
+}
+
+impl AddressText {
+    fn write(&mut self, address: IpAddr) -> &[u8] {
+        match address.to_canonical() {
+            IpAddr::V4(v4) => {
+                for (i, octet) in v4.octets().into_iter().enumerate() {
+                    if i > 0 {
+                        self.push(b'.');
+                    }
+                    if octet >= 100 {
+                        self.push(b'0' + octet / 100);
+                    }
+                    if octet >= 10 {
+                        self.push(b'0' + octet / 10 % 10);
+                    }
+                    self.push(b'0' + octet % 10);
+                }
+            }
+            v6 => {
+                // 39 bytes at most.
+                use std::io::Write;
+                let mut room = &mut self.bytes[..];
+                let _ = write!(room, "{v6}");
+                self.len = 48 - room.len();
+            }
+        }
+        &self.bytes[..self.len]
+    }
+
+    fn push(&mut self, byte: u8) {
+        self.bytes[self.len] = byte;
+        self.len += 1;
+    }
+}

@@ -1,0 +1,399 @@
+//! What a head says about its message: how the content is framed, whether the connection goes
+//! on, and what else the proxy must obey. It is decided here, once, for every message; whatever
+//! two readers could take differently is refused (RFC 9112, 6.3 and 11.2).
+
+use super::fields::{Name, list};
+use super::head::{HeadRef, Start, Version};
+use super::refusal::Refusal;
+use crate::limits::CONNECTION_OPTIONS;
+
+/// How the content of a message ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Body {
+    /// There is none.
+    None,
+    /// After this many bytes.
+    Length(u64),
+    /// With the last chunk, or whatever else marks the end in the version at hand.
+    Chunked,
+    /// With the connection; of a response only.
+    UntilClose,
+}
+
+/// What the fields that concern a connection and its framing said.
+#[derive(Clone, Copy, Debug, Default)]
+struct Found {
+    length: Option<u64>,
+    chunked: bool,
+    close: bool,
+    keep_alive: bool,
+    upgrade_option: bool,
+    upgrade_field: bool,
+    other_options: bool,
+    trailers_taken: bool,
+    expects: bool,
+    hosts: u32,
+}
+
+/// What a request's head means to the proxy.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RequestFacts {
+    /// How the content is framed; never `UntilClose`.
+    pub body: Body,
+    /// Whether the client's connection may carry another request.
+    pub persistent: bool,
+    /// The version it came in.
+    pub version: Version,
+    /// Whether the client waits for 100 (Continue) (RFC 9110, 10.1.1).
+    pub expects_continue: bool,
+    /// Whether a protocol is offered in Upgrade that may be switched to (RFC 9110, 7.8).
+    pub upgrades: bool,
+    /// Whether the client said `TE: trailers`.
+    pub takes_trailers: bool,
+    /// Whether Connection names further fields, which end here.
+    pub options: bool,
+    /// Whether the method is HEAD, whose response has no content.
+    pub is_head: bool,
+    /// Whether the request may be sent twice (RFC 9110, 9.2.2).
+    pub idempotent: bool,
+}
+
+impl RequestFacts {
+    /// Facts of no request in particular, to fill a slot.
+    pub const NOTHING: RequestFacts = RequestFacts {
+        body: Body::None,
+        persistent: false,
+        version: Version::Http11,
+        expects_continue: false,
+        upgrades: false,
+        takes_trailers: false,
+        options: false,
+        is_head: false,
+        idempotent: false,
+    };
+}
+
+/// What a response's head means to the proxy.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ResponseFacts {
+    /// The status code.
+    pub status: u16,
+    /// How the content is framed.
+    pub body: Body,
+    /// A Content-Length that describes content which is not sent: to HEAD, or with a 304.
+    pub described: Option<u64>,
+    /// Whether the backend's connection may carry another request.
+    pub persistent: bool,
+    /// Whether Connection names further fields, which end here.
+    pub options: bool,
+}
+
+/// Reads a request's head. Errors are the client's fault.
+pub fn request(head: HeadRef<'_>) -> Result<RequestFacts, Refusal> {
+    let version = head.head.version;
+    let found = scan(head)?;
+    match found.hosts {
+        0 if version == Version::Http11 && head.authority().is_none() => return Err(Refusal::HostMissing),
+        0 | 1 => {}
+        _ => return Err(Refusal::HostRepeated),
+    }
+    if !head.authority().is_none_or(is_authority) || !head.values(Name::Host).all(is_authority) {
+        return Err(Refusal::HostInvalid);
+    }
+    let body = match (found.length, found.chunked) {
+        (_, true) => Body::Chunked,
+        (None | Some(0), false) => Body::None,
+        (Some(length), false) => Body::Length(length),
+    };
+    let http11 = version == Version::Http11;
+    let method = head.method();
+    Ok(RequestFacts {
+        body: if found.length == Some(0) && !found.chunked { Body::Length(0) } else { body },
+        persistent: !found.close && (http11 || found.keep_alive),
+        version,
+        // From an HTTP/1.0 client an expectation is ignored (RFC 9110, 10.1.1).
+        expects_continue: found.expects && http11 && body != Body::None,
+        upgrades: http11 && found.upgrade_option && found.upgrade_field,
+        takes_trailers: found.trailers_taken,
+        options: found.other_options,
+        is_head: method == b"HEAD",
+        idempotent: matches!(method, b"GET" | b"HEAD" | b"OPTIONS" | b"PUT" | b"DELETE"),
+    })
+}
+
+/// Reads the head of a final response to `request`. Errors are the backend's fault.
+pub fn response(head: HeadRef<'_>, request: &RequestFacts) -> Result<ResponseFacts, Refusal> {
+    let found = scan(head)?;
+    let status = head.status();
+    let bare = request.is_head || status == 204 || status == 304;
+    let body = match (found.length, found.chunked) {
+        _ if bare => Body::None,
+        (_, true) => Body::Chunked,
+        (Some(length), false) => Body::Length(length),
+        (None, false) => Body::UntilClose,
+    };
+    Ok(ResponseFacts {
+        status,
+        body,
+        described: found.length.filter(|_| bare && status != 204),
+        persistent: !found.close
+            && body != Body::UntilClose
+            && (head.head.version == Version::Http11 || found.keep_alive),
+        options: found.other_options,
+    })
+}
+
+fn scan(head: HeadRef<'_>) -> Result<Found, Refusal> {
+    let mut found = Found::default();
+    let mut coding = false;
+    let mut options = 0;
+    for (name, _, value) in head.fields() {
+        match name {
+            Name::Host => found.hosts += 1,
+            Name::ContentLength => {
+                let length = content_length(value)?;
+                if found.length.is_some_and(|before| before != length) {
+                    return Err(Refusal::LengthsDiffer);
+                }
+                found.length = Some(length);
+            }
+            Name::TransferEncoding => {
+                transfer_encoding(value, coding)?;
+                (coding, found.chunked) = (true, true);
+            }
+            Name::Connection => {
+                for option in list(value) {
+                    options += 1;
+                    connection_option(option, &mut found);
+                }
+            }
+            Name::Upgrade => found.upgrade_field |= offered_protocols(value).next().is_some(),
+            Name::Te => found.trailers_taken |= list(value).any(|member| member.eq_ignore_ascii_case(b"trailers")),
+            Name::Expect if matches!(head.head.start, Start::Request { .. }) => {
+                if !value.eq_ignore_ascii_case(b"100-continue") {
+                    return Err(Refusal::ExpectationUnknown);
+                }
+                found.expects = true;
+            }
+            _ => {}
+        }
+    }
+    if coding && found.length.is_some() {
+        return Err(Refusal::LengthAndCoding);
+    }
+    if coding && head.head.version == Version::Http10 {
+        return Err(Refusal::CodingInHttp10);
+    }
+    if options > CONNECTION_OPTIONS {
+        return Err(Refusal::ConnectionOptions);
+    }
+    Ok(found)
+}
+
+fn connection_option(option: &[u8], found: &mut Found) {
+    if option.eq_ignore_ascii_case(b"close") {
+        found.close = true;
+    } else if option.eq_ignore_ascii_case(b"keep-alive") {
+        found.keep_alive = true;
+    } else if option.eq_ignore_ascii_case(b"upgrade") {
+        found.upgrade_option = true;
+    } else {
+        found.other_options = true;
+    }
+}
+
+/// A Content-Length value: digits, or a list of the same digits (RFC 9112, 6.3).
+fn content_length(value: &[u8]) -> Result<u64, Refusal> {
+    let mut length = None;
+    for member in value.split(|&b| b == b',') {
+        let digits = super::fields::trim(member);
+        if digits.is_empty() || digits.len() > 19 || !digits.iter().all(u8::is_ascii_digit) {
+            return Err(Refusal::LengthInvalid);
+        }
+        // Nineteen digits fit.
+        let this = digits.iter().fold(0_u64, |sum, digit| sum * 10 + u64::from(digit - b'0'));
+        if length.is_some_and(|before| before != this) {
+            return Err(Refusal::LengthsDiffer);
+        }
+        length = Some(this);
+    }
+    length.ok_or(Refusal::LengthInvalid)
+}
+
+/// Accepts a Transfer-Encoding that is `chunked` and nothing else (RFC 9112, 6.1).
+fn transfer_encoding(value: &[u8], repeated: bool) -> Result<(), Refusal> {
+    if value.eq_ignore_ascii_case(b"chunked") && !repeated {
+        return Ok(());
+    }
+    let known = |member: &[u8]| member.eq_ignore_ascii_case(b"chunked");
+    let mut members = list(value).map(known);
+    let first_is_chunked = members.next();
+    // chunked twice, chunked not last, or no coding at all: two readers would frame it
+    // differently. Another coding before it is merely one that we do not have.
+    match (first_is_chunked, members.next()) {
+        (None, _) | (Some(true), _) => Err(Refusal::CodingRepeated),
+        (Some(false), _) if repeated => Err(Refusal::CodingRepeated),
+        (Some(false), _) => Err(Refusal::CodingUnknown),
+    }
+}
+
+/// The protocols of an Upgrade field that are forwarded. HTTP/2 in clear text is not: the
+/// connection behind is ours, not the client's.
+pub fn offered_protocols(value: &[u8]) -> impl Iterator<Item = &[u8]> {
+    list(value).filter(|protocol| {
+        let name = protocol.split(|&b| b == b'/').next().unwrap_or_default();
+        !name.eq_ignore_ascii_case(b"h2c") && !name.eq_ignore_ascii_case(b"HTTP") && !name.eq_ignore_ascii_case(b"TLS")
+    })
+}
+
+/// Whether text is a host with or without a port (RFC 3986, 3.2, without user information).
+/// Nothing at all is one too: it is what a client sends that has no authority to name.
+pub fn is_authority(text: &[u8]) -> bool {
+    let (host, rest) = match text.iter().position(|&b| b == b']') {
+        Some(end) if text.first() == Some(&b'[') => {
+            let inside = |b: &u8| b.is_ascii_hexdigit() || matches!(b, b':' | b'.');
+            if end == 1 || !text[1..end].iter().all(inside) {
+                return false;
+            }
+            (&[][..], &text[end + 1..])
+        }
+        _ => {
+            let end = text.iter().position(|&b| b == b':').unwrap_or(text.len());
+            text.split_at(end)
+        }
+    };
+    let named = |b: &u8| b.is_ascii_alphanumeric() || b"-._~%!$&'()*+,;=".contains(b);
+    let port = match rest {
+        [] => return host.iter().all(named),
+        [b':', port @ ..] => port,
+        _ => return false,
+    };
+    host.iter().all(named) && port.len() <= 5 && port.iter().all(u8::is_ascii_digit) && (!host.is_empty() || text[0] == b'[')
+}
+
+/// Whether a Connection field of the head names this field.
+pub fn is_named_by_connection(head: HeadRef<'_>, name: &[u8]) -> bool {
+    head.values(Name::Connection).flat_map(list).any(|option| option.eq_ignore_ascii_case(name))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::http::fields::{Field, Span};
+    use crate::http::head::Head;
+
+    fn with<T>(version: Version, start: &str, fields: &[(&str, &str)], f: impl Fn(HeadRef<'_>) -> T) -> T {
+        let mut bytes = start.as_bytes().to_vec();
+        let method = Span::new(0, bytes.len());
+        let mut head = Head { version, ..Head::default() };
+        head.start = match start.parse() {
+            Ok(status) => Start::Response { status, reason: Span::default() },
+            Err(_) => Start::Request { method, path: Span::default(), authority: None },
+        };
+        for (name, value) in fields {
+            let at = bytes.len();
+            bytes.extend_from_slice(name.as_bytes());
+            let middle = bytes.len();
+            bytes.extend_from_slice(value.as_bytes());
+            head.fields.push(Field {
+                name: Name::find(name.as_bytes()),
+                name_span: Span::new(at, middle),
+                value_span: Span::new(middle, bytes.len()),
+            });
+        }
+        f(HeadRef { bytes: &bytes, head: &head })
+    }
+
+    fn of_request(fields: &[(&str, &str)]) -> Result<RequestFacts, Refusal> {
+        let fields = [&[("Host", "a")], fields].concat();
+        with(Version::Http11, "POST", &fields, request)
+    }
+
+    fn of_response(status: &str, fields: &[(&str, &str)]) -> Result<ResponseFacts, Refusal> {
+        with(Version::Http11, status, fields, |head| response(head, &RequestFacts::NOTHING))
+    }
+
+    #[test]
+    fn frames_requests() {
+        assert_eq!(of_request(&[]).unwrap().body, Body::None);
+        assert_eq!(of_request(&[("Content-Length", "5")]).unwrap().body, Body::Length(5));
+        assert_eq!(of_request(&[("Content-Length", "0")]).unwrap().body, Body::Length(0));
+        assert_eq!(of_request(&[("Content-Length", "5, 5")]).unwrap().body, Body::Length(5));
+        assert_eq!(of_request(&[("Transfer-Encoding", "Chunked")]).unwrap().body, Body::Chunked);
+    }
+
+    #[test]
+    fn refuses_what_could_be_framed_twice() {
+        let refused = |fields: &[(&str, &str)]| of_request(fields).unwrap_err();
+        let (cl, te) = ("Content-Length", "Transfer-Encoding");
+        assert_eq!(refused(&[(cl, "5"), (te, "chunked")]), Refusal::LengthAndCoding);
+        assert_eq!(refused(&[(te, "chunked"), (cl, "5")]), Refusal::LengthAndCoding);
+        assert_eq!(refused(&[(cl, "5"), (cl, "6")]), Refusal::LengthsDiffer);
+        assert_eq!(refused(&[(cl, "5, 6")]), Refusal::LengthsDiffer);
+        for bad in ["", "+5", "-5", "5 5", "0x5", "5,", ",5", "99999999999999999999", "5;", "５"] {
+            assert_eq!(refused(&[(cl, bad)]), Refusal::LengthInvalid, "{bad}");
+        }
+        for bad in ["chunked, chunked", "chunked, gzip", "", ",", "chunked,"] {
+            assert_eq!(refused(&[(te, bad)]), Refusal::CodingRepeated, "{bad}");
+        }
+        for unknown in ["gzip, chunked", "identity", "xchunked", "gzip"] {
+            assert_eq!(refused(&[(te, unknown)]), Refusal::CodingUnknown, "{unknown}");
+        }
+        assert_eq!(refused(&[(te, "chunked"), (te, "chunked")]), Refusal::CodingRepeated);
+        let fields = [("Host", "a"), (te, "chunked")];
+        assert_eq!(with(Version::Http10, "POST", &fields, request).unwrap_err(), Refusal::CodingInHttp10);
+    }
+
+    #[test]
+    fn wants_exactly_one_valid_host() {
+        assert_eq!(with(Version::Http11, "GET", &[], request).unwrap_err(), Refusal::HostMissing);
+        assert!(with(Version::Http10, "GET", &[], request).is_ok());
+        assert_eq!(of_request(&[("host", "a")]).unwrap_err(), Refusal::HostRepeated);
+        for good in ["a", "a.b:80", "[::1]:80", "[::1]", "", "a_b", "127.0.0.1:", "xn--a~"] {
+            assert!(with(Version::Http11, "GET", &[("Host", good)], request).is_ok(), "{good}");
+        }
+        for bad in ["a b", "a/b", "a@b", "[::1", "[]", "a:b", ":80", "a:123456", "[::1]x", "a:80:80", "a,b c", "é", "a?"] {
+            assert_eq!(with(Version::Http11, "GET", &[("Host", bad)], request).unwrap_err(), Refusal::HostInvalid, "{bad}");
+        }
+    }
+
+    #[test]
+    fn knows_whether_the_connection_goes_on() {
+        assert!(of_request(&[]).unwrap().persistent);
+        assert!(!of_request(&[("Connection", "foo, CLOSE")]).unwrap().persistent);
+        assert!(!with(Version::Http10, "GET", &[], request).unwrap().persistent);
+        assert!(with(Version::Http10, "GET", &[("Connection", "keep-alive")], request).unwrap().persistent);
+        assert!(of_request(&[("Connection", "x-secret")]).unwrap().options);
+    }
+
+    #[test]
+    fn upgrades_need_both_fields_and_never_offer_http2() {
+        assert!(of_request(&[("Connection", "Upgrade"), ("Upgrade", "websocket")]).unwrap().upgrades);
+        assert!(!of_request(&[("Upgrade", "websocket")]).unwrap().upgrades);
+        assert!(!of_request(&[("Connection", "Upgrade"), ("Upgrade", "h2c, HTTP/2.0, TLS/1.2")]).unwrap().upgrades);
+    }
+
+    #[test]
+    fn expects_only_what_it_can_meet() {
+        let length = ("Content-Length", "5");
+        assert!(of_request(&[("Expect", "100-Continue"), length]).unwrap().expects_continue);
+        assert!(!of_request(&[("Expect", "100-continue")]).unwrap().expects_continue);
+        assert_eq!(of_request(&[("Expect", "cake")]).unwrap_err(), Refusal::ExpectationUnknown);
+    }
+
+    #[test]
+    fn frames_responses() {
+        assert_eq!(of_response("200", &[]).unwrap().body, Body::UntilClose);
+        assert!(!of_response("200", &[]).unwrap().persistent);
+        assert_eq!(of_response("200", &[("Content-Length", "7")]).unwrap().body, Body::Length(7));
+        assert_eq!(of_response("200", &[("Transfer-Encoding", "chunked")]).unwrap().body, Body::Chunked);
+        let described = of_response("304", &[("Content-Length", "7")]).unwrap();
+        assert_eq!((described.body, described.described), (Body::None, Some(7)));
+        let empty = of_response("204", &[("Content-Length", "7")]).unwrap();
+        assert_eq!((empty.body, empty.described), (Body::None, None));
+        let to_head = RequestFacts { is_head: true, ..RequestFacts::NOTHING };
+        let facts = with(Version::Http11, "200", &[("Content-Length", "9")], |head| response(head, &to_head)).unwrap();
+        assert_eq!((facts.body, facts.described, facts.persistent), (Body::None, Some(9), true));
+        assert!(of_response("200", &[("Content-Length", "7"), ("Transfer-Encoding", "chunked")]).is_err());
+    }
+}

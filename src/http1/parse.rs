@@ -1,0 +1,198 @@
+//! Heads from bytes (RFC 9112, 2 to 5), strictly: what two readers could take differently is
+//! refused. A head is parsed in one pass over bytes that lie together; spans are offsets into
+//! them. `Ok(None)` means that the head is not complete yet and that what is there is right so
+//! far.
+
+use super::scan;
+use crate::http::fields::{Field, Name, Span};
+use crate::http::framing::is_authority;
+use crate::http::head::{Head, Start, Version};
+use crate::http::refusal::Refusal;
+use crate::limits::{HEAD_BYTES, HEAD_FIELDS, METHOD_BYTES, TARGET_BYTES, TRAILER_BYTES};
+
+/// Parses a request's head; its length once complete.
+pub fn request(bytes: &[u8], head: &mut Head) -> Result<Option<usize>, Refusal> {
+    let method = scan::token_end(bytes);
+    if method > METHOD_BYTES {
+        return Err(Refusal::MethodTooLong);
+    }
+    match bytes.get(method) {
+        None => return incomplete(bytes, None),
+        Some(b' ') if method > 0 => {}
+        Some(_) => return Err(Refusal::RequestLine),
+    }
+    let start = method + 1;
+    let end = start + scan::target_end(&bytes[start..]);
+    if end - start > TARGET_BYTES {
+        return Err(Refusal::TargetTooLong);
+    }
+    match bytes.get(end) {
+        None => return incomplete(bytes, None),
+        Some(b' ') if end > start => {}
+        // A line that ends here is one without a version, HTTP/0.9's; else a byte that no
+        // target has.
+        Some(b' ' | b'\r' | b'\n') => return Err(Refusal::RequestLine),
+        Some(_) => return Err(Refusal::Target),
+    }
+    let Some((version, line_end)) = version(bytes, end + 1, Refusal::RequestLine)? else {
+        return incomplete(bytes, None);
+    };
+    let Some(at) = line_break(bytes, line_end, Refusal::RequestLine)? else { return incomplete(bytes, None) };
+    let (path, authority) = target(bytes, Span::new(start, end))?;
+    head.version = version;
+    head.start = Start::Request { method: Span::new(0, method), path, authority };
+    fields(bytes, at, &mut head.fields)
+}
+
+/// Parses a response's head; its length once complete.
+pub fn response(bytes: &[u8], head: &mut Head) -> Result<Option<usize>, Refusal> {
+    let Some((version, at)) = version(bytes, 0, Refusal::StatusLine)? else { return incomplete(bytes, None) };
+    let code = &bytes[at..bytes.len().min(at + 4)];
+    let well_formed = |(i, b): (usize, &u8)| if i == 0 { *b == b' ' } else { b.is_ascii_digit() };
+    if !code.iter().enumerate().all(well_formed) {
+        return Err(Refusal::StatusLine);
+    }
+    let [_, hundreds, tens, ones] = *code else { return incomplete(bytes, None) };
+    let status = [hundreds, tens, ones].iter().fold(0, |sum, digit| sum * 10 + u16::from(digit - b'0'));
+    if status < 100 {
+        return Err(Refusal::StatusLine);
+    }
+    // The space before an absent reason is often left out, which does no harm.
+    let after = at + 4;
+    let reason = match bytes.get(after) {
+        Some(b' ') => after + 1,
+        _ => after,
+    };
+    let end = reason + scan::value_end(&bytes[reason..]);
+    if reason == after && end > after {
+        return Err(Refusal::StatusLine);
+    }
+    let Some(next) = line_break(bytes, end, Refusal::StatusLine)? else { return incomplete(bytes, None) };
+    head.version = version;
+    head.start = Start::Response { status, reason: Span::new(reason, end) };
+    fields(bytes, next, &mut head.fields)
+}
+
+/// Parses a trailer section; its length, the empty line included, once complete.
+pub fn trailers(bytes: &[u8], fields_out: &mut Vec<Field>) -> Result<Option<usize>, Refusal> {
+    let too_large = |refusal| match refusal {
+        Refusal::HeadTooLarge | Refusal::TooManyFields => Refusal::TrailersTooLarge,
+        refusal => refusal,
+    };
+    match fields(bytes, 0, fields_out).map_err(too_large)? {
+        None if bytes.len() >= TRAILER_BYTES => Err(Refusal::TrailersTooLarge),
+        Some(n) if n > TRAILER_BYTES => Err(Refusal::TrailersTooLarge),
+        length => Ok(length),
+    }
+}
+
+/// What an unfinished or finished head is, by its size.
+fn incomplete(bytes: &[u8], length: Option<usize>) -> Result<Option<usize>, Refusal> {
+    if length.unwrap_or(bytes.len()) >= HEAD_BYTES {
+        return Err(Refusal::HeadTooLarge);
+    }
+    Ok(length)
+}
+
+/// Reads `HTTP/1.x` at an offset; the version and the offset behind it, or `None` where the
+/// bytes end within.
+fn version(bytes: &[u8], at: usize, malformed: Refusal) -> Result<Option<(Version, usize)>, Refusal> {
+    const NAME: &[u8] = b"HTTP/";
+    let text = &bytes[at..bytes.len().min(at + 8)];
+    let name = &text[..text.len().min(NAME.len())];
+    if name != &NAME[..name.len()] {
+        return Err(malformed);
+    }
+    let [.., major, dot, minor] = *text else { return Ok(None) };
+    if text.len() < 8 {
+        return Ok(None);
+    }
+    if !major.is_ascii_digit() || dot != b'.' || !minor.is_ascii_digit() {
+        return Err(malformed);
+    }
+    match (major, minor) {
+        (b'1', b'0') => Ok(Some((Version::Http10, at + 8))),
+        // A later minor version is read as the latest one known (RFC 9110, 2.5).
+        (b'1', _) => Ok(Some((Version::Http11, at + 8))),
+        _ => Err(Refusal::Version),
+    }
+}
+
+/// Expects CRLF at an offset; the offset behind it, or `None` where the bytes end within.
+fn line_break(bytes: &[u8], at: usize, other: Refusal) -> Result<Option<usize>, Refusal> {
+    match (bytes.get(at), bytes.get(at + 1)) {
+        (Some(b'\r'), Some(b'\n')) => Ok(Some(at + 2)),
+        (Some(b'\r'), Some(_)) => Err(Refusal::BareCr),
+        (Some(b'\r'), None) | (None, _) => Ok(None),
+        (Some(b'\n'), _) => Err(Refusal::BareLf),
+        (Some(_), _) => Err(other),
+    }
+}
+
+/// Takes a request target apart (RFC 9112, 3.2): its path and, in absolute form, its authority.
+fn target(bytes: &[u8], span: Span) -> Result<(Span, Option<Span>), Refusal> {
+    let text = span.of(bytes);
+    if text.first() == Some(&b'/') || text == b"*" {
+        return Ok((span, None));
+    }
+    // The authority form is CONNECT's; what is refused there is the method.
+    if bytes.starts_with(b"CONNECT ") {
+        return Ok((span, None));
+    }
+    let scheme = text.iter().position(|&b| b == b':').unwrap_or(0);
+    let known = text[..scheme].eq_ignore_ascii_case(b"http") || text[..scheme].eq_ignore_ascii_case(b"https");
+    if !known || !text[scheme..].starts_with(b"://") {
+        return Err(Refusal::Target);
+    }
+    let start = scheme + 3;
+    let end = start + text[start..].iter().position(|b| b"/?".contains(b)).unwrap_or(text.len() - start);
+    // An empty path before a query has no origin form of its own bytes.
+    if start == end || !is_authority(&text[start..end]) || text.get(end) == Some(&b'?') {
+        return Err(Refusal::Target);
+    }
+    let at = span.start as usize;
+    Ok((Span::new(at + end, at + text.len()), Some(Span::new(at + start, at + end))))
+}
+
+/// Parses field lines up to and with the empty one; the offset behind it once complete.
+fn fields(bytes: &[u8], mut at: usize, out: &mut Vec<Field>) -> Result<Option<usize>, Refusal> {
+    out.clear();
+    loop {
+        let name_end = at + scan::token_end(&bytes[at..]);
+        match bytes.get(name_end) {
+            None => return incomplete(bytes, None),
+            Some(b':') if name_end > at => {}
+            Some(_) if name_end == at => match bytes[at] {
+                b'\r' | b'\n' => {
+                    return match line_break(bytes, at, Refusal::FieldName)? {
+                        Some(end) => incomplete(bytes, Some(end)),
+                        None => incomplete(bytes, None),
+                    };
+                }
+                b' ' | b'\t' => return Err(Refusal::FieldFolded),
+                _ => return Err(Refusal::FieldName),
+            },
+            Some(b' ' | b'\t') => return Err(Refusal::FieldNameSpace),
+            Some(_) => return Err(Refusal::FieldName),
+        }
+        if out.len() == HEAD_FIELDS {
+            return Err(Refusal::TooManyFields);
+        }
+        let mut start = name_end + 1;
+        while matches!(bytes.get(start), Some(b' ' | b'\t')) {
+            start += 1;
+        }
+        let line_end = start + scan::value_end(&bytes[start..]);
+        let Some(after) = line_break(bytes, line_end, Refusal::FieldValue)? else { return incomplete(bytes, None) };
+        let mut end = line_end;
+        while end > start && matches!(bytes[end - 1], b' ' | b'\t') {
+            end -= 1;
+        }
+        let name = Name::find(&bytes[at..name_end]);
+        out.push(Field { name, name_span: Span::new(at, name_end), value_span: Span::new(start, end) });
+        at = after;
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,105 @@
+//! Heads as bytes: a status or request line, field lines, the framing fields of HTTP/1.1.
+
+use crate::http::forward::Sink;
+use crate::http::framing::Body;
+
+/// Writes one head to the end of a text; `finish` adds the empty line.
+#[derive(Debug)]
+pub struct Writer<'a> {
+    text: &'a mut Vec<u8>,
+}
+
+impl<'a> Writer<'a> {
+    /// A writer to the end of `text`.
+    pub fn new(text: &'a mut Vec<u8>) -> Writer<'a> {
+        Writer { text }
+    }
+
+    /// Ends the head.
+    pub fn finish(self) {
+        self.text.extend_from_slice(b"\r\n");
+    }
+
+    fn number(&mut self, mut number: u64) {
+        let mut digits = [0; 20];
+        let mut at = digits.len();
+        loop {
+            at -= 1;
+            digits[at] = b'0' + (number % 10) as u8;
+            number /= 10;
+            if number == 0 {
+                break;
+            }
+        }
+        self.text.extend_from_slice(&digits[at..]);
+    }
+}
+
+impl Sink for Writer<'_> {
+    fn request(&mut self, method: &[u8], path: &[u8]) {
+        self.text.reserve(method.len() + path.len() + 12);
+        self.text.extend_from_slice(method);
+        self.text.push(b' ');
+        self.text.extend_from_slice(path);
+        self.text.extend_from_slice(b" HTTP/1.1\r\n");
+    }
+
+    fn response(&mut self, status: u16, reason: &[u8]) {
+        self.text.extend_from_slice(b"HTTP/1.1 ");
+        self.number(u64::from(status));
+        self.text.push(b' ');
+        self.text.extend_from_slice(reason);
+        self.text.extend_from_slice(b"\r\n");
+    }
+
+    fn field(&mut self, name: &[u8], value: &[u8]) {
+        self.text.reserve(name.len() + value.len() + 4);
+        self.text.extend_from_slice(name);
+        self.text.extend_from_slice(b": ");
+        self.text.extend_from_slice(value);
+        self.text.extend_from_slice(b"\r\n");
+    }
+
+    fn joined(&mut self, name: &[u8], pieces: &mut dyn Iterator<Item = &[u8]>) {
+        let Some(first) = pieces.next() else { return };
+        self.text.extend_from_slice(name);
+        self.text.extend_from_slice(b": ");
+        self.text.extend_from_slice(first);
+        for piece in pieces {
+            self.text.extend_from_slice(b", ");
+            self.text.extend_from_slice(piece);
+        }
+        self.text.extend_from_slice(b"\r\n");
+    }
+
+    fn framing(&mut self, body: Body) {
+        match body {
+            Body::Length(length) => {
+                self.text.extend_from_slice(b"Content-Length: ");
+                self.number(length);
+                self.text.extend_from_slice(b"\r\n");
+            }
+            Body::Chunked => self.text.extend_from_slice(b"Transfer-Encoding: chunked\r\n"),
+            Body::None | Body::UntilClose => {}
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn writes_a_head() {
+        let mut text = Vec::new();
+        let mut writer = Writer::new(&mut text);
+        writer.response(200, b"OK");
+        writer.framing(Body::Length(18446744073709551615));
+        writer.field(b"A", b"b");
+        writer.joined(b"L", &mut [&b"x"[..], b"y"].into_iter());
+        writer.joined(b"Empty", &mut std::iter::empty());
+        writer.finish();
+        let expected = "HTTP/1.1 200 OK\r\nContent-Length: 18446744073709551615\r\nA: b\r\nL: x, y\r\n\r\n";
+        assert_eq!(String::from_utf8(text).unwrap(), expected);
+    }
+}
