@@ -3,6 +3,7 @@
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 
+pub use crate::balance::strategy::Strategy;
 use crate::log::Level;
 
 /// A resolved and valid configuration.
@@ -58,19 +59,6 @@ pub enum Address {
     Tcp(SocketAddr),
     /// A stream socket in the file system.
     Unix(PathBuf),
-}
-
-/// How a backend is picked.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Strategy {
-    /// Each in turn.
-    RoundRobin,
-    /// In turn, by weight, interleaved.
-    Weighted,
-    /// At random, by weight.
-    Random,
-    /// The less busy, for its weight, of two picked at random.
-    LeastRequests,
 }
 
 /// How many processes.
