@@ -48,6 +48,33 @@ pub const TIMER_TICK_US: u64 = 16_384;
 /// Ticks in the wheel: later deadlines are looked at once a turn (16.8 s).
 pub const TIMER_TICKS: usize = 1024;
 
+/// How long what a client still sends is read and dropped after an answer that ends its
+/// connection, so that the answer is not lost to a reset.
+pub const LINGER_US: u64 = 2 * SECOND_US;
+/// How long a tunnel may be silent in both directions.
+pub const TUNNEL_IDLE_US: u64 = 3600 * SECOND_US;
+
+/// What Retry-After says with a 503, in seconds: soon, but not at once.
+pub const RETRY_AFTER_S: &str = "1";
+
+// Backends -------------------------------------------------------------------------------------
+
+/// How often one request is tried, first try included.
+pub const TRIES: usize = 8;
+/// Idle connections kept to one backend by one worker.
+pub const POOL_CONNECTIONS: usize = 1024;
+/// How long an idle connection to a backend is kept. Servers close theirs after 5 to 75 seconds,
+/// and losing the race costs a retry.
+pub const POOL_IDLE_US: u64 = 30 * SECOND_US;
+/// How recently a pooled connection must have been used to carry a request that cannot be sent
+/// twice: within this, hardly any server gives a connection up.
+pub const POOL_FRESH_US: u64 = SECOND_US;
+/// Memory that the saved head of a finished request may keep for the next.
+pub const SAVED_HEAD_BYTES: usize = 4096;
+/// Finished exchanges kept for their memory.
+pub const SPARE_EXCHANGES: usize = 64;
+
+const _: () = assert!(POOL_FRESH_US < POOL_IDLE_US);
 const _: () = assert!(TIMER_TICKS.is_multiple_of(64));
 const _: () = assert!(SMALL_BUFFER_BYTES < BLOCK_BYTES / 4);
 const _: () = assert!(BLOCK_BYTES + 2 * BLOCK_MARGIN_BYTES < u32::MAX as usize);

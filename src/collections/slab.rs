@@ -27,6 +27,12 @@ impl Key {
     }
 }
 
+impl std::fmt::Display for Key {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}.{}", self.index, self.generation)
+    }
+}
+
 #[derive(Debug)]
 enum Slot<T> {
     Free { next: u32, generation: u32 },

@@ -139,16 +139,6 @@ impl Connection {
         self.writing = Body::UntilClose;
     }
 
-    /// Whether the next bytes read begin a message.
-    pub fn awaits_head(&self) -> bool {
-        self.reading == Reading::Head
-    }
-
-    /// Whether the message being read is complete.
-    pub fn is_complete(&self) -> bool {
-        self.reading == Reading::Complete
-    }
-
     /// What the other side's closing means now: true where it is the proper end of the content.
     pub fn ends_by_close(&self) -> bool {
         matches!(self.reading, Reading::UntilClose | Reading::Tunnel)

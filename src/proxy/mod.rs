@@ -1,1 +1,623 @@
-//! (to come)
+//! The proxy as a pure machine: connections, bytes, failures and the time go in; bytes, dials
+//! and closes come out. It owns every decision and no descriptor.
+//!
+//! Inputs are methods (`accept`, `room` and `received`, `ended`, `failed`, `connected`, `sent`,
+//! `expire`); after any of them, `next_output` is asked until it has nothing more. Connections
+//! live in one slab, clients' and backends' alike, under keys that are never used twice.
+//!
+//! Invariants: a connection in the pool has no exchange, no input and no output; an exchange has
+//! a living client connection, and a backend connection from `assign` on; what a connection
+//! queues is bounded, because its source is not read while `QUEUE_HIGH_BYTES` wait (`wants`).
+
+mod answer;
+mod codec;
+mod connection;
+mod exchange;
+mod failure;
+mod pool;
+mod trace;
+
+use std::collections::VecDeque;
+use std::net::IpAddr;
+
+pub use self::failure::Failure;
+use self::connection::{Connection, Ending, Phase, Side, Wait};
+use self::exchange::{Exchange, Progress};
+use self::pool::IdlePool;
+use crate::balance::Balancer;
+use crate::collections::buffer::{Buffer, Pool};
+use crate::collections::queue::Queue;
+use crate::collections::slab::{Key, Slab};
+use crate::collections::timers::Timers;
+use crate::config::Config;
+pub use crate::config::Timeouts;
+use crate::config::{Address, HostHeader};
+use crate::http::head::{Head, HeadRef};
+use crate::http::part::Part;
+use crate::http::refusal::Refusal;
+use crate::limits::QUEUE_HIGH_BYTES;
+use crate::log::{Level, Log};
+
+/// What the shell has to do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Output {
+    /// Connect to the backend in a slot, and say `connected` or `failed`.
+    Connect(Key, usize),
+    /// Send what is queued, as the socket takes it, and say `sent`.
+    Send(Key),
+    /// Read again, if there may be something: `room` has some now.
+    Receive(Key),
+    /// End our direction.
+    Finish(Key),
+    /// Close; the key is gone already.
+    Close(Key),
+    /// Close with a reset; the key is gone already.
+    Reset(Key),
+}
+
+/// A backend as the proxy sees it.
+#[derive(Debug)]
+struct Backend {
+    name: String,
+    /// What it gets as Host where it is to have its own.
+    host: String,
+    /// Its last connection failed; logged when that changes.
+    failing: bool,
+}
+
+/// The machine. See the module's description.
+#[derive(Debug)]
+pub struct Proxy {
+    timeouts: Timeouts,
+    host_header: HostHeader,
+    trust: Vec<crate::config::Cidr>,
+    via: Option<String>,
+    trace: bool,
+    backends: Vec<Backend>,
+    balancer: Balancer,
+    idle: IdlePool,
+    buffers: Pool,
+    connections: Slab<Connection>,
+    exchanges: Slab<Exchange>,
+    spare: Vec<Exchange>,
+    timers: Timers,
+    outputs: VecDeque<Output>,
+    /// Connections with input that may go on being decoded.
+    resumed: Vec<Key>,
+    /// Reused by every decoder and writer.
+    head: Head,
+    text: Vec<u8>,
+    due: Vec<usize>,
+    clients: usize,
+    draining: bool,
+    now_us: u64,
+    log: Log,
+}
+
+impl Proxy {
+    /// A proxy for a configuration, at a time in microseconds. Workers get different seeds.
+    pub fn new(config: &Config, seed: u64, now_us: u64, log: Log) -> Proxy {
+        let backend = |backend: &crate::config::Backend| Backend {
+            name: backend.name.clone(),
+            host: match &backend.address {
+                Address::Tcp(address) => address.to_string(),
+                Address::Unix(_) => "localhost".into(),
+            },
+            failing: false,
+        };
+        let weights = config.backends.iter().map(|backend| backend.weight);
+        Proxy {
+            timeouts: config.timeouts,
+            host_header: config.host_header.clone(),
+            trust: config.trust.clone(),
+            via: config.via.clone(),
+            trace: config.trace,
+            backends: config.backends.iter().map(backend).collect(),
+            balancer: Balancer::new(config.strategy, weights, seed),
+            idle: IdlePool::new(config.backends.len()),
+            buffers: Pool::new(),
+            connections: Slab::new(),
+            exchanges: Slab::new(),
+            spare: Vec::new(),
+            timers: Timers::new(now_us),
+            outputs: VecDeque::new(),
+            resumed: Vec::new(),
+            head: Head::default(),
+            text: Vec::new(),
+            due: Vec::new(),
+            clients: 0,
+            draining: false,
+            now_us,
+            log,
+        }
+    }
+
+    /// Sets the time for what follows: microseconds of a clock that never goes back, and since
+    /// 1970.
+    pub fn set_clock(&mut self, now_us: u64, unix_us: u64) {
+        self.now_us = now_us;
+        self.log.set_clock(unix_us);
+    }
+
+    /// The log, to write into and to write out.
+    pub fn log(&mut self) -> &mut Log {
+        &mut self.log
+    }
+
+    /// How many clients are connected.
+    pub fn clients(&self) -> usize {
+        self.clients
+    }
+
+    /// How many requests are under way.
+    pub fn requests(&self) -> usize {
+        self.exchanges.len()
+    }
+
+    /// From now on each client is told with its next response that its connection ends.
+    pub fn drain(&mut self) {
+        self.draining = true;
+    }
+
+    /// Takes the next thing to do.
+    pub fn next_output(&mut self) -> Option<Output> {
+        self.outputs.pop_front()
+    }
+
+    /// A client has connected.
+    pub fn accept(&mut self, address: IpAddr) -> Key {
+        let trusted = self.trust.iter().any(|range| range.contains(address));
+        let key = self.connections.insert(Connection::new(Side::Client { address, trusted }));
+        self.clients += 1;
+        self.rearm(key, true);
+        key
+    }
+
+    /// Where bytes from a connection are to be put; `None` while it is not to be read. `received`,
+    /// `nothing`, `ended` or `failed` must follow.
+    pub fn room(&mut self, key: Key) -> Option<&mut [u8]> {
+        if !self.wants(key) {
+            if let Some(connection) = self.connections.get_mut(key) {
+                connection.starved = true;
+            }
+            return None;
+        }
+        let connection = self.connections.get_mut(key)?;
+        let buffer = match connection.input.take() {
+            Some(buffer) => self.buffers.widen(buffer),
+            None => self.buffers.take(),
+        };
+        Some(connection.input.insert(buffer).room())
+    }
+
+    /// There was nothing to read.
+    pub fn nothing(&mut self, key: Key) {
+        if let Some(connection) = self.connections.get_mut(key)
+            && let Some(buffer) = connection.input.take()
+        {
+            connection.input = self.buffers.keep(buffer);
+        }
+    }
+
+    /// Bytes were put into the room: `n` of them, at least one.
+    pub fn received(&mut self, key: Key, n: usize) {
+        let Some(connection) = self.connections.get_mut(key) else { return };
+        if let Some(buffer) = &mut connection.input {
+            buffer.fill(n);
+        }
+        self.pump(key);
+        self.rearm(key, true);
+        self.resume();
+    }
+
+    /// The peer has ended its direction.
+    pub fn ended(&mut self, key: Key) {
+        self.nothing(key);
+        let Some(connection) = self.connections.get_mut(key) else { return };
+        connection.ended = true;
+        self.pump(key);
+        self.rearm(key, false);
+        self.resume();
+    }
+
+    /// The connection could not be made, or is broken.
+    pub fn failed(&mut self, key: Key, failure: Failure) {
+        match self.connections.get(key) {
+            Some(connection) if connection.is_client() => self.client_gone(key, Output::Close(key)),
+            Some(_) => self.backend_failed(key, failure),
+            None => {}
+        }
+        self.resume();
+    }
+
+    /// A backend's connection is established.
+    pub fn connected(&mut self, key: Key) {
+        let Some(connection) = self.connections.get_mut(key) else { return };
+        connection.phase = Phase::Open;
+        match connection.exchange {
+            Some(exchange) => self.attach(exchange, key),
+            None => self.release(key),
+        }
+        self.resume();
+    }
+
+    /// What is to be sent on a connection.
+    pub fn queued(&self, key: Key) -> Option<&Queue> {
+        self.connections.get(key).map(|connection| &connection.output)
+    }
+
+    /// The socket took `n` of the queued bytes, at least one.
+    pub fn sent(&mut self, key: Key, n: usize) {
+        let Some(connection) = self.connections.get_mut(key) else { return };
+        connection.output.consume(&mut self.buffers, n);
+        let exchange = connection.exchange;
+        if connection.output.is_empty() {
+            connection.announced = false;
+            self.settle(key);
+        }
+        self.rearm(key, true);
+        if let Some(peer) = exchange.and_then(|id| self.peer(id, key)) {
+            self.wake(peer);
+            self.rearm(peer, false);
+        } else if self.connections.get(key).is_some_and(|client| client.input.is_some()) {
+            // A pipelined request may have waited for the client to take its responses.
+            self.resumed.push(key);
+        }
+        self.resume();
+    }
+
+    /// Nothing can be sent any more, though there may still be something to read.
+    pub fn unsendable(&mut self, key: Key) {
+        let Some(connection) = self.connections.get_mut(key) else { return };
+        if connection.is_client() {
+            self.client_gone(key, Output::Close(key));
+        } else {
+            connection.unsendable = true;
+            connection.announced = false;
+            connection.output.clear(&mut self.buffers);
+            if let Some(peer) = connection.exchange.and_then(|id| self.peer(id, key)) {
+                self.wake(peer);
+            }
+        }
+        self.resume();
+    }
+
+    /// When `expire` is to be called next, in microseconds; `u64::MAX` for never.
+    pub fn next_deadline_us(&self) -> u64 {
+        self.timers.next_us()
+    }
+
+    /// Acts on every deadline that has passed.
+    pub fn expire(&mut self) {
+        let mut due = std::mem::take(&mut self.due);
+        self.timers.expire(self.now_us, &mut due);
+        for index in due.drain(..) {
+            if let Some(key) = self.connections.key_at(index) {
+                self.expired(key);
+            }
+        }
+        self.due = due;
+        self.resume();
+    }
+
+    fn expired(&mut self, key: Key) {
+        let Some(connection) = self.connections.get(key) else { return };
+        match connection.wait {
+            Wait::Nothing => {}
+            // Where not one byte of a request has come, there is nobody to answer.
+            Wait::RequestHead if connection.input.is_none() => self.close(key, Output::Close(key)),
+            Wait::RequestHead => self.answer_client(key, 408, format_args!("the request head did not come in time")),
+            Wait::Upload => self.upload_failed(key, 408, format_args!("the request content did not come in time")),
+            Wait::Idle | Wait::Linger | Wait::Pool => self.close(key, Output::Close(key)),
+            Wait::ClientSend => self.client_gone(key, Output::Reset(key)),
+            Wait::Connect => self.backend_failed(key, Failure::ConnectTimeout),
+            Wait::Backend => self.backend_failed(key, Failure::Timeout),
+            Wait::Tunnel if connection.is_client() => self.client_gone(key, Output::Close(key)),
+            Wait::Tunnel => self.backend_failed(key, Failure::Timeout),
+        }
+    }
+
+    /// The other end of an exchange.
+    fn peer(&self, exchange: Key, key: Key) -> Option<Key> {
+        let exchange = self.exchanges.get(exchange)?;
+        if exchange.client == key { exchange.backend } else { Some(exchange.client) }
+    }
+
+    /// Whether a connection is to be read now.
+    fn wants(&self, key: Key) -> bool {
+        let Some(connection) = self.connections.get(key) else { return false };
+        match connection.phase {
+            Phase::Connecting => return false,
+            Phase::Lingering => return true,
+            Phase::Open => {}
+        }
+        if connection.ended || connection.ending != Ending::GoesOn && connection.ending != Ending::Finish {
+            return false;
+        }
+        let Some(exchange) = connection.exchange.and_then(|id| self.exchanges.get(id)) else {
+            // An idle backend connection is watched for its end, a client's for a request, but
+            // not while responses pile up that it does not take.
+            return connection.output.len() < QUEUE_HIGH_BYTES;
+        };
+        if connection.is_client() && exchange.request == Progress::Ended && !exchange.tunnel {
+            // Read ahead once, to see the client go or its next request come.
+            return connection.input.is_none();
+        }
+        let peer = if connection.is_client() { exchange.backend } else { Some(exchange.client) };
+        match peer.and_then(|peer| self.connections.get(peer)) {
+            Some(peer) => peer.phase != Phase::Connecting && peer.output.len() < QUEUE_HIGH_BYTES,
+            None => false,
+        }
+    }
+
+    /// Has a connection read again that had to wait.
+    fn wake(&mut self, key: Key) {
+        if self.connections.get(key).is_some_and(|connection| connection.starved)
+            && self.wants(key)
+            && let Some(connection) = self.connections.get_mut(key)
+        {
+            connection.starved = false;
+            self.outputs.push_back(Output::Receive(key));
+        }
+    }
+
+    /// Has what is queued sent.
+    fn announce(&mut self, key: Key) {
+        let Some(connection) = self.connections.get_mut(key) else { return };
+        if connection.unsendable {
+            connection.output.clear(&mut self.buffers);
+        } else if !connection.announced && !connection.output.is_empty() {
+            connection.announced = true;
+            self.outputs.push_back(Output::Send(key));
+        }
+    }
+
+    /// Decides how long a connection may take over what it waits for now. `moved`: bytes have
+    /// just moved on it.
+    fn rearm(&mut self, key: Key, moved: bool) {
+        let Some(connection) = self.connections.get(key) else { return };
+        let wait = match connection.exchange.and_then(|id| self.exchanges.get(id)) {
+            Some(exchange) => self.exchange_wait(connection, exchange),
+            None => connection.idle_wait(),
+        };
+        let Some(connection) = self.connections.get_mut(key) else { return };
+        if wait != connection.wait || moved && wait.is_renewed() {
+            connection.wait = wait;
+            self.timers.set(key.index(), self.now_us.saturating_add(wait.limit_us(&self.timeouts)));
+        }
+    }
+
+    fn exchange_wait(&self, connection: &Connection, exchange: &Exchange) -> Wait {
+        let is_full = |key| self.connections.get(key).is_none_or(|peer| peer.output.len() >= QUEUE_HIGH_BYTES);
+        match (connection.phase, connection.is_client()) {
+            (Phase::Connecting, _) => Wait::Connect,
+            _ if exchange.tunnel => Wait::Tunnel,
+            (_, true) if !connection.output.is_empty() => Wait::ClientSend,
+            (_, true) if exchange.request != Progress::Flowing => Wait::Nothing,
+            (_, true) => match exchange.backend.and_then(|key| self.connections.get(key)) {
+                Some(backend) if backend.phase == Phase::Open && backend.output.len() < QUEUE_HIGH_BYTES => Wait::Upload,
+                _ => Wait::Nothing,
+            },
+            (_, false) if !connection.output.is_empty() => Wait::Backend,
+            (_, false) if exchange.request == Progress::Flowing || is_full(exchange.client) => Wait::Nothing,
+            (_, false) => Wait::Backend,
+        }
+    }
+
+    /// Goes on with connections whose input had to wait.
+    fn resume(&mut self) {
+        while let Some(key) = self.resumed.pop() {
+            self.pump(key);
+            self.wake(key);
+            self.rearm(key, false);
+        }
+    }
+
+    /// Whether a connection's input has to wait: for a backend to be connected, or for the
+    /// client to take the responses before.
+    fn holds(&self, connection: &Connection) -> bool {
+        if !connection.is_client() {
+            return false;
+        }
+        match connection.exchange.and_then(|id| self.exchanges.get(id)) {
+            Some(exchange) => {
+                let backend = exchange.backend.and_then(|key| self.connections.get(key));
+                exchange.request == Progress::Flowing && backend.is_none_or(|backend| backend.phase != Phase::Open)
+            }
+            None => connection.output.len() >= QUEUE_HIGH_BYTES,
+        }
+    }
+
+    /// Decodes a connection's input as far as it goes.
+    fn pump(&mut self, key: Key) {
+        let Some(connection) = self.connections.get_mut(key) else { return };
+        let mut input = connection.input.take();
+        let mut head = std::mem::take(&mut self.head);
+        let mut held = false;
+        while let Some(connection) = self.connections.get(key) {
+            if connection.phase == Phase::Lingering || matches!(connection.ending, Ending::Close | Ending::Linger | Ending::Reset) {
+                // What comes after the last message is dropped.
+                if let Some(buffer) = input.take() {
+                    self.buffers.give(buffer);
+                }
+                break;
+            }
+            held = self.holds(connection);
+            if held || !self.step(key, &mut input, &mut head) {
+                break;
+            }
+        }
+        self.head = head;
+        let kept = input.and_then(|buffer| self.buffers.keep(buffer));
+        match self.connections.get_mut(key) {
+            Some(connection) => {
+                connection.input = kept;
+                if connection.ended && !held {
+                    self.input_ended(key);
+                }
+            }
+            None => kept.into_iter().for_each(|buffer| self.buffers.give(buffer)),
+        }
+    }
+
+    /// Decodes one part and acts on it; false where more bytes are needed first.
+    fn step(&mut self, key: Key, input: &mut Option<Buffer>, head: &mut Head) -> bool {
+        let Some(connection) = self.connections.get_mut(key) else { return false };
+        let is_client = connection.is_client();
+        let bytes = input.as_ref().map_or(&[][..], Buffer::filled);
+        if connection.exchange.is_none() && !is_client {
+            if !bytes.is_empty() {
+                // Bytes that answer nothing: such a connection is thrown away.
+                self.close(key, Output::Close(key));
+            }
+            return false;
+        }
+        let (skip, part) = match connection.codec.decode(bytes, head) {
+            Ok(decoded) => decoded,
+            Err(refusal) => {
+                self.refuse(key, refusal);
+                return false;
+            }
+        };
+        if let Some(buffer) = input {
+            buffer.consume(skip);
+        }
+        let bytes = input.as_ref().map_or(&[][..], Buffer::filled);
+        let consumed = match part {
+            Part::NeedMore => return false,
+            Part::Head(n) | Part::Interim(n) | Part::Trailers(n) => {
+                let head = HeadRef { bytes: &bytes[..n], head };
+                if self.trace {
+                    self.trace_received(key, part, head.bytes, head);
+                }
+                match (part, is_client) {
+                    (Part::Trailers(_), _) => self.on_trailers(key, head),
+                    (_, true) => self.on_request(key, head),
+                    (Part::Interim(_), false) => self.on_interim(key, head),
+                    (_, false) => self.on_response(key, head),
+                }
+                n
+            }
+            Part::Data(n) => {
+                if self.trace {
+                    self.trace_content(key, &bytes[..n]);
+                }
+                *input = self.on_data(key, input.take(), n);
+                0
+            }
+            Part::End => {
+                let left_over = !bytes.is_empty();
+                self.on_end(key, left_over);
+                0
+            }
+        };
+        if let Some(buffer) = input {
+            buffer.consume(consumed);
+        }
+        true
+    }
+
+    /// A message could not be understood.
+    fn refuse(&mut self, key: Key, refusal: Refusal) {
+        let Some(connection) = self.connections.get(key) else { return };
+        if !connection.is_client() {
+            self.backend_failed(key, Failure::Malformed(refusal));
+        } else if connection.exchange.is_some() {
+            self.upload_failed(key, refusal.status(), format_args!("{refusal}"));
+        } else {
+            self.answer_client(key, refusal.status(), format_args!("{refusal}"));
+        }
+    }
+
+    /// The peer has ended its direction, and what came before is decoded.
+    fn input_ended(&mut self, key: Key) {
+        let Some(connection) = self.connections.get_mut(key) else { return };
+        if connection.phase == Phase::Lingering {
+            self.close(key, Output::Close(key));
+            return;
+        }
+        let exchange = connection.exchange.and_then(|id| self.exchanges.get(id));
+        match (exchange, connection.is_client()) {
+            (Some(exchange), _) if exchange.tunnel => self.tunnel_ended(key),
+            (None, false) => self.close(key, Output::Close(key)),
+            (Some(_), false) if connection.codec.ends_by_close() => self.on_end(key, true),
+            (Some(_), false) => self.backend_failed(key, Failure::Closed),
+            // A client that has sent its request whole may end its direction and still have
+            // its response.
+            (Some(exchange), true) if exchange.request == Progress::Ended => {}
+            (Some(_), true) => self.refuse(key, Refusal::BodyCutShort),
+            (None, true) if connection.input.is_some() => self.refuse(key, Refusal::HeadCutShort),
+            (None, true) if connection.output.is_empty() => self.close(key, Output::Close(key)),
+            (None, true) => connection.ending = Ending::Close,
+        }
+    }
+
+    /// Does what was to happen once everything queued is sent.
+    fn settle(&mut self, key: Key) {
+        let Some(connection) = self.connections.get_mut(key) else { return };
+        if !connection.output.is_empty() {
+            return;
+        }
+        match connection.ending {
+            Ending::GoesOn => {}
+            Ending::Close => self.close(key, Output::Close(key)),
+            Ending::Reset => self.close(key, Output::Reset(key)),
+            Ending::Linger if connection.ended => self.close(key, Output::Close(key)),
+            Ending::Linger => {
+                connection.phase = Phase::Lingering;
+                connection.ending = Ending::GoesOn;
+                self.outputs.push_back(Output::Finish(key));
+                self.wake(key);
+            }
+            Ending::Finish => {
+                connection.ending = Ending::GoesOn;
+                connection.finished = true;
+                self.outputs.push_back(Output::Finish(key));
+                self.tunnel_settled(key);
+            }
+        }
+    }
+
+    /// Sets how a connection ends once everything queued is sent, which may be now.
+    fn end(&mut self, key: Key, ending: Ending) {
+        let Some(connection) = self.connections.get_mut(key) else { return };
+        connection.ending = ending;
+        connection.exchange = None;
+        self.announce(key);
+        self.settle(key);
+        self.rearm(key, false);
+    }
+
+    /// Forgets a connection and has it closed, whatever is queued.
+    fn close(&mut self, key: Key, how: Output) {
+        let Some(mut connection) = self.connections.remove(key) else { return };
+        self.timers.clear(key.index());
+        if let Some(buffer) = connection.input.take() {
+            self.buffers.give(buffer);
+        }
+        connection.output.clear(&mut self.buffers);
+        match connection.side {
+            Side::Client { .. } => self.clients -= 1,
+            Side::Backend { slot } if connection.exchange.is_none() => self.idle.remove(slot.into(), key),
+            Side::Backend { .. } => {}
+        }
+        self.outputs.push_back(how);
+    }
+
+    /// Notes how a backend's connection went; a line of log where that is news.
+    fn note(&mut self, slot: u16, failure: Option<Failure>) {
+        let Some(backend) = self.backends.get_mut(usize::from(slot)) else { return };
+        match failure {
+            Some(failure) => {
+                let level = if backend.failing { Level::Debug } else { Level::Warn };
+                backend.failing = true;
+                self.log.line(level, "backend", format_args!("{}: {failure}", backend.name));
+            }
+            None if backend.failing => {
+                backend.failing = false;
+                self.log.line(Level::Info, "backend", format_args!("{}: responds again", backend.name));
+            }
+            None => {}
+        }
+    }
+}

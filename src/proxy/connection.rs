@@ -1,0 +1,173 @@
+//! One connection, to a client or to a backend: what the proxy keeps about it, and what it is
+//! waiting for. An idle connection is this record and nothing else.
+
+use std::net::IpAddr;
+
+use super::Timeouts;
+use super::codec::{Codec, Role};
+use crate::collections::buffer::Buffer;
+use crate::collections::queue::Queue;
+use crate::collections::slab::Key;
+use crate::collections::timers::NEVER;
+use crate::limits::{LINGER_US, POOL_IDLE_US, TUNNEL_IDLE_US};
+
+/// Who is at the other end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Side {
+    /// A client.
+    Client {
+        /// Its address.
+        address: IpAddr,
+        /// Whether its X-Forwarded-* fields are believed.
+        trusted: bool,
+    },
+    /// The backend in a slot.
+    Backend {
+        /// The slot.
+        slot: u16,
+    },
+}
+
+/// Where a connection is in its life.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Phase {
+    /// To a backend, not yet established.
+    Connecting,
+    /// Carrying messages, or ready to.
+    Open,
+    /// What comes is dropped: an answer is on its way to a peer that may still be sending, and
+    /// a close with its bytes unread would destroy the answer.
+    Lingering,
+}
+
+/// What happens once everything queued has been sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Ending {
+    /// Nothing: it goes on.
+    GoesOn,
+    /// It is closed.
+    Close,
+    /// Our direction ends, and the other is read until it ends too.
+    Linger,
+    /// It is reset, so that a message without a length cannot seem complete.
+    Reset,
+    /// Our direction of a tunnel ends.
+    Finish,
+}
+
+/// What a connection waits for, which decides how long it may take.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Wait {
+    /// Nothing that has a limit.
+    Nothing,
+    /// A request's head, all of it.
+    RequestHead,
+    /// Another request.
+    Idle,
+    /// More of a request's content.
+    Upload,
+    /// The client to take what is queued for it.
+    ClientSend,
+    /// A peer to end its direction after ours has ended.
+    Linger,
+    /// The connection to be established.
+    Connect,
+    /// The backend to take, or to send, anything.
+    Backend,
+    /// Another exchange, in the pool.
+    Pool,
+    /// Either end of a tunnel.
+    Tunnel,
+}
+
+impl Wait {
+    /// How long it may take, in microseconds.
+    pub(super) fn limit_us(self, timeouts: &Timeouts) -> u64 {
+        match self {
+            Wait::Nothing => NEVER,
+            Wait::RequestHead => timeouts.request_us,
+            Wait::Idle => timeouts.idle_us,
+            Wait::Upload | Wait::ClientSend | Wait::Backend => timeouts.response_us,
+            Wait::Linger => LINGER_US,
+            Wait::Connect => timeouts.connect_us,
+            Wait::Pool => POOL_IDLE_US,
+            Wait::Tunnel => TUNNEL_IDLE_US,
+        }
+    }
+
+    /// Whether any byte that moves begins the wait anew.
+    pub(super) fn is_renewed(self) -> bool {
+        matches!(self, Wait::Upload | Wait::ClientSend | Wait::Backend | Wait::Tunnel)
+    }
+}
+
+/// One connection.
+#[derive(Debug)]
+pub(super) struct Connection {
+    pub(super) side: Side,
+    pub(super) phase: Phase,
+    pub(super) ending: Ending,
+    pub(super) wait: Wait,
+    /// A `Send` output has been given for what is queued.
+    pub(super) announced: bool,
+    /// The peer's direction has ended.
+    pub(super) ended: bool,
+    /// It was not read when it could have been, and is to be woken.
+    pub(super) starved: bool,
+    /// Nothing can be sent any more: what is written is dropped.
+    pub(super) unsendable: bool,
+    /// Our direction has ended.
+    pub(super) finished: bool,
+    /// To a backend: an exchange has been carried before. To a client: a request has come.
+    pub(super) used: bool,
+    /// To a backend: another exchange may follow this one.
+    pub(super) persistent: bool,
+    pub(super) codec: Codec,
+    pub(super) exchange: Option<Key>,
+    /// Bytes received and not decoded yet.
+    pub(super) input: Option<Buffer>,
+    /// Bytes to send.
+    pub(super) output: Queue,
+}
+
+impl Connection {
+    pub(super) fn new(side: Side) -> Connection {
+        let (role, phase) = match side {
+            Side::Client { .. } => (Role::Server, Phase::Open),
+            Side::Backend { .. } => (Role::Client, Phase::Connecting),
+        };
+        Connection {
+            side,
+            phase,
+            ending: Ending::GoesOn,
+            wait: Wait::Nothing,
+            announced: false,
+            ended: false,
+            starved: false,
+            unsendable: false,
+            finished: false,
+            used: false,
+            persistent: true,
+            codec: Codec::http1(role),
+            exchange: None,
+            input: None,
+            output: Queue::new(),
+        }
+    }
+
+    pub(super) fn is_client(&self) -> bool {
+        matches!(self.side, Side::Client { .. })
+    }
+
+    /// What the connection itself, its exchange apart, waits for.
+    pub(super) fn idle_wait(&self) -> Wait {
+        match (self.side, self.phase) {
+            (_, Phase::Connecting) => Wait::Connect,
+            (_, Phase::Lingering) if self.output.is_empty() => Wait::Linger,
+            (Side::Client { .. }, _) if !self.output.is_empty() => Wait::ClientSend,
+            (Side::Client { .. }, _) if self.input.is_some() || !self.used => Wait::RequestHead,
+            (Side::Client { .. }, _) => Wait::Idle,
+            (Side::Backend { .. }, _) => Wait::Pool,
+        }
+    }
+}

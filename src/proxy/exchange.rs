@@ -1,0 +1,498 @@
+//! One request and its response: an exchange joins two ends, and every transition of it is here.
+//!
+//! The request flows from the client's head to its end, the response from the backend's final
+//! head to its end; each is `Waiting`, `Flowing` or `Ended`. An exchange is over when the response
+//! has ended, or when it can go no further: then it is removed, and both connections are
+//! released, each to what it is fit for. After a 101 it is a tunnel, until both directions end.
+
+use super::connection::{Connection, Ending, Phase, Side};
+use super::failure::Failure;
+use super::{Output, Proxy};
+use crate::collections::buffer::Buffer;
+use crate::collections::slab::Key;
+use crate::config::HostHeader;
+use crate::http::forward::{self, After, RequestWay};
+use crate::http::framing::{self, Body, RequestFacts, ResponseFacts};
+use crate::http::head::{HeadRef, SavedHead, Version};
+use crate::http::refusal::Refusal;
+use crate::http1::write::Writer;
+use crate::limits::{POOL_FRESH_US, POOL_IDLE_US, SAVED_HEAD_BYTES, SPARE_EXCHANGES, TRIES};
+
+/// How far one direction has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Progress {
+    /// Its head has not come.
+    Waiting,
+    /// Its head has come, its end has not.
+    Flowing,
+    /// It is complete.
+    Ended,
+}
+
+/// One request and its response.
+#[derive(Debug)]
+pub(super) struct Exchange {
+    pub(super) client: Key,
+    /// The connection lent or being made; `None` before `assign` and between tries.
+    pub(super) backend: Option<Key>,
+    saved: SavedHead,
+    pub(super) facts: RequestFacts,
+    pub(super) request: Progress,
+    pub(super) response: Progress,
+    /// Content has been handed to a backend, and cannot be sent again.
+    pub(super) content_sent: bool,
+    /// A 1xx response has been passed on.
+    pub(super) answered_early: bool,
+    /// Both connections carry bytes without messages.
+    pub(super) tunnel: bool,
+    /// The client's connection goes on after the response.
+    persistent: bool,
+    pub(super) tries: u8,
+    tried: [u16; TRIES],
+    /// The slot that counts it as in flight.
+    slot: Option<u16>,
+}
+
+impl Exchange {
+    fn new(client: Key, facts: RequestFacts, saved: SavedHead) -> Exchange {
+        Exchange {
+            client,
+            backend: None,
+            saved,
+            facts,
+            request: Progress::Flowing,
+            response: Progress::Waiting,
+            content_sent: false,
+            answered_early: false,
+            tunnel: false,
+            persistent: facts.persistent,
+            tries: 0,
+            tried: [0; TRIES],
+            slot: None,
+        }
+    }
+}
+
+impl Proxy {
+    /// A client has sent the head of a request.
+    pub(super) fn on_request(&mut self, key: Key, head: HeadRef<'_>) {
+        let facts = match framing::request(head) {
+            Ok(_) if matches!(head.method(), b"CONNECT" | b"TRACE") => return self.refuse(key, Refusal::MethodNotServed),
+            Ok(facts) => facts,
+            Err(refusal) => return self.refuse(key, refusal),
+        };
+        let mut saved = self.spare.pop().map(|exchange| exchange.saved).unwrap_or_default();
+        saved.save(head);
+        let id = self.exchanges.insert(Exchange::new(key, facts, saved));
+        let Some(client) = self.connections.get_mut(key) else { return };
+        client.exchange = Some(id);
+        client.used = true;
+        client.codec.read_body(facts.body);
+        self.assign(id);
+    }
+
+    /// Gives an exchange a connection to a backend: on the first try a pooled one where there is
+    /// one fit for it, else a fresh one.
+    fn assign(&mut self, id: Key) {
+        let Some(exchange) = self.exchanges.get_mut(id) else { return };
+        let tries = usize::from(exchange.tries);
+        let Some(slot) = self.balancer.pick(&exchange.tried[..tries.min(TRIES)]) else {
+            return self.answer_exchange(id, 503, format_args!("No backends available"));
+        };
+        if let Some(tried) = exchange.tried.get_mut(tries) {
+            *tried = slot as u16;
+        }
+        exchange.tries += 1;
+        exchange.slot = Some(slot as u16);
+        if let Some(key) = self.pooled(id, slot) {
+            return self.attach(id, key);
+        }
+        let mut connection = Connection::new(Side::Backend { slot: slot as u16 });
+        connection.exchange = Some(id);
+        let key = self.connections.insert(connection);
+        if let Some(exchange) = self.exchanges.get_mut(id) {
+            exchange.backend = Some(key);
+        }
+        self.rearm(key, true);
+        self.outputs.push_back(Output::Connect(key, slot));
+    }
+
+    /// A pooled connection that may carry an exchange: none for a second try, which is to meet
+    /// no second stale connection, and only one that was just in use for a request that must
+    /// not be sent twice.
+    fn pooled(&mut self, id: Key, slot: usize) -> Option<Key> {
+        let exchange = self.exchanges.get(id)?;
+        let last = self.idle.last(slot)?;
+        let idle_since_us = self.timers.get(last.index()).saturating_sub(POOL_IDLE_US);
+        let fresh = self.now_us.saturating_sub(idle_since_us) < POOL_FRESH_US;
+        let replayable = exchange.facts.idempotent && matches!(exchange.facts.body, Body::None | Body::Length(0));
+        if exchange.tries > 1 || !fresh && !replayable {
+            return None;
+        }
+        self.idle.take(slot)
+    }
+
+    /// Writes an exchange's request to an established connection.
+    pub(super) fn attach(&mut self, id: Key, key: Key) {
+        let Some(exchange) = self.exchanges.get_mut(id) else { return self.close(key, Output::Close(key)) };
+        exchange.backend = Some(key);
+        let client = exchange.client;
+        let Some(Side::Client { address, trusted }) = self.connections.get(client).map(|client| client.side) else { return };
+        let Some(connection) = self.connections.get_mut(key) else { return };
+        let Side::Backend { slot } = connection.side else { return };
+        connection.exchange = Some(id);
+        let own_host = self.backends.get(usize::from(slot)).map_or("", |backend| &backend.host);
+        let way = RequestWay {
+            client: address,
+            trusted,
+            scheme: "http",
+            host: match &self.host_header {
+                HostHeader::Preserve => None,
+                HostHeader::Backend => Some(own_host),
+                HostHeader::Name(name) => Some(name),
+            },
+            default_host: own_host,
+            via: self.via.as_deref(),
+        };
+        self.text.clear();
+        let mut writer = Writer::new(&mut self.text);
+        forward::request(&mut writer, exchange.saved.view(), &exchange.facts, &way);
+        writer.finish();
+        connection.codec.write_body(exchange.facts.body);
+        connection.output.write(&mut self.buffers, &self.text);
+        if exchange.request == Progress::Ended {
+            // A retry, of a request without content that had been read to its end.
+            connection.codec.write_end(&mut connection.output, &mut self.buffers, None);
+        }
+        if self.trace {
+            self.trace_sent(key, "request head");
+        }
+        self.announce(key);
+        self.rearm(key, false);
+        self.resumed.push(client);
+    }
+
+    /// Trailers have come, from either side.
+    pub(super) fn on_trailers(&mut self, key: Key, trailers: HeadRef<'_>) {
+        let Some(id) = self.connections.get(key).and_then(|connection| connection.exchange) else { return };
+        let Some(peer) = self.peer(id, key).and_then(|peer| self.connections.get_mut(peer)) else { return };
+        peer.codec.write_end(&mut peer.output, &mut self.buffers, Some(trailers));
+        // The end is written, so that the part `End` writes nothing more.
+        peer.codec.write_body(Body::None);
+    }
+
+    /// Content has come, from either side; what is left of the input.
+    pub(super) fn on_data(&mut self, key: Key, input: Option<Buffer>, length: usize) -> Option<Buffer> {
+        let mut input = input?;
+        let id = self.connections.get(key).and_then(|connection| connection.exchange);
+        let target = id.and_then(|id| self.peer(id, key));
+        let Some(peer) = target.and_then(|target| self.connections.get_mut(target)).filter(|peer| !peer.unsendable) else {
+            input.consume(length);
+            return Some(input);
+        };
+        if !peer.is_client()
+            && let Some(exchange) = id.and_then(|id| self.exchanges.get_mut(id))
+        {
+            exchange.content_sent = true;
+        }
+        let rest = peer.codec.write_data(&mut peer.output, &mut self.buffers, input, length);
+        if let Some(target) = target {
+            self.announce(target);
+            self.rearm(target, false);
+        }
+        rest
+    }
+
+    /// A message is complete, from either side. `left_over`: more bytes came behind it, or no
+    /// more can come.
+    pub(super) fn on_end(&mut self, key: Key, left_over: bool) {
+        let Some(connection) = self.connections.get(key) else { return };
+        let (Some(id), is_client) = (connection.exchange, connection.is_client()) else { return };
+        let target = self.peer(id, key);
+        if let Some(peer) = target.and_then(|target| self.connections.get_mut(target)) {
+            peer.codec.write_end(&mut peer.output, &mut self.buffers, None);
+        }
+        if is_client {
+            if let Some(exchange) = self.exchanges.get_mut(id) {
+                exchange.request = Progress::Ended;
+            }
+            if let Some(target) = target {
+                self.announce(target);
+                self.rearm(target, false);
+            }
+        } else {
+            self.finish(id, left_over);
+        }
+    }
+
+    /// A backend has sent a 1xx response: passed on to a client that knows what it is.
+    pub(super) fn on_interim(&mut self, key: Key, head: HeadRef<'_>) {
+        let Some(id) = self.connections.get(key).and_then(|connection| connection.exchange) else { return };
+        let Some(exchange) = self.exchanges.get_mut(id) else { return };
+        let unexpected = head.status() == 100 && !exchange.facts.expects_continue;
+        if exchange.facts.version == Version::Http10 || unexpected {
+            return;
+        }
+        exchange.answered_early = true;
+        let client = exchange.client;
+        self.text.clear();
+        let mut writer = Writer::new(&mut self.text);
+        forward::interim(&mut writer, head);
+        writer.finish();
+        self.write_to_client(client, "interim response head");
+    }
+
+    /// A backend has sent the head of its final response, or of a 101.
+    pub(super) fn on_response(&mut self, key: Key, head: HeadRef<'_>) {
+        let Some(backend) = self.connections.get_mut(key) else { return };
+        let Side::Backend { slot } = backend.side else { return };
+        let Some(id) = backend.exchange else { return };
+        let Some(exchange) = self.exchanges.get_mut(id) else { return };
+        if head.status() == 101 {
+            return self.on_switching(id, key, head);
+        }
+        let facts = match framing::response(head, &exchange.facts) {
+            Ok(facts) => facts,
+            Err(refusal) => return self.backend_failed(key, Failure::Malformed(refusal)),
+        };
+        backend.codec.read_body(facts.body);
+        backend.persistent = facts.persistent;
+        exchange.response = Progress::Flowing;
+        let (body, after) = to_client(exchange, &facts, self.draining);
+        exchange.persistent = after != After::Ends;
+        let client = exchange.client;
+        self.text.clear();
+        let mut writer = Writer::new(&mut self.text);
+        forward::response(&mut writer, head, &facts, body, after, self.via.as_deref());
+        writer.finish();
+        if let Some(client) = self.connections.get_mut(client) {
+            client.codec.write_body(body);
+        }
+        self.write_to_client(client, "response head");
+        self.note(slot, None);
+    }
+
+    /// Queues the text written for a client.
+    fn write_to_client(&mut self, client: Key, what: &str) {
+        let Some(connection) = self.connections.get_mut(client) else { return };
+        connection.output.write(&mut self.buffers, &self.text);
+        if self.trace {
+            self.trace_sent(client, what);
+        }
+        self.announce(client);
+        self.rearm(client, false);
+    }
+
+    /// A backend has agreed to switch protocols: a tunnel from here on.
+    fn on_switching(&mut self, id: Key, key: Key, head: HeadRef<'_>) {
+        let Some(exchange) = self.exchanges.get_mut(id) else { return };
+        if !exchange.facts.upgrades || exchange.request != Progress::Ended {
+            return self.backend_failed(key, Failure::Malformed(Refusal::SwitchUnasked));
+        }
+        exchange.tunnel = true;
+        exchange.response = Progress::Flowing;
+        let client = exchange.client;
+        self.text.clear();
+        let mut writer = Writer::new(&mut self.text);
+        forward::switching(&mut writer, head);
+        writer.finish();
+        for end in [client, key] {
+            if let Some(connection) = self.connections.get_mut(end) {
+                connection.codec.tunnel();
+            }
+        }
+        self.write_to_client(client, "response head");
+        // What the client sent behind its request goes first.
+        self.resumed.push(client);
+    }
+
+    /// One direction of a tunnel has ended: the other connection is told so.
+    pub(super) fn tunnel_ended(&mut self, key: Key) {
+        let id = self.connections.get(key).and_then(|connection| connection.exchange);
+        let Some(peer) = id.and_then(|id| self.peer(id, key)) else { return };
+        if let Some(connection) = self.connections.get_mut(peer)
+            && !connection.finished
+        {
+            connection.ending = Ending::Finish;
+            self.settle(peer);
+        }
+        self.tunnel_settled(key);
+    }
+
+    /// Closes a tunnel both of whose directions have ended.
+    pub(super) fn tunnel_settled(&mut self, key: Key) {
+        let Some(id) = self.connections.get(key).and_then(|connection| connection.exchange) else { return };
+        let Some(peer) = self.peer(id, key) else { return };
+        let over = |end| self.connections.get(end).is_none_or(|connection| connection.ended && connection.finished);
+        if over(key) && over(peer) {
+            self.remove_exchange(id);
+            self.close(key, Output::Close(key));
+            self.close(peer, Output::Close(peer));
+        }
+    }
+
+    /// The response has ended: both connections go where they are fit to go.
+    fn finish(&mut self, id: Key, left_over: bool) {
+        let Some(exchange) = self.exchanges.get(id) else { return };
+        let (client, backend) = (exchange.client, exchange.backend);
+        let (whole, persistent) = (exchange.request == Progress::Ended, exchange.persistent);
+        self.remove_exchange(id);
+        if let Some(connection) = backend.and_then(|key| self.connections.get_mut(key)) {
+            connection.persistent &= whole && !left_over;
+        }
+        backend.into_iter().for_each(|key| self.release(key));
+        self.release_client(client, whole, persistent);
+    }
+
+    /// Frees a client's connection after a response: for its next request, or to be closed.
+    pub(super) fn release_client(&mut self, key: Key, whole: bool, persistent: bool) {
+        let Some(client) = self.connections.get_mut(key) else { return };
+        if !whole {
+            return self.end(key, Ending::Linger);
+        }
+        if !persistent {
+            // Unread bytes would turn a close into a reset.
+            let ending = if client.input.is_some() { Ending::Linger } else { Ending::Close };
+            return self.end(key, ending);
+        }
+        client.exchange = None;
+        client.codec.next_message();
+        self.announce(key);
+        self.rearm(key, true);
+        self.resumed.push(key);
+    }
+
+    /// Puts a backend's connection into the pool where it is fit for another exchange, and
+    /// closes it else.
+    pub(super) fn release(&mut self, key: Key) {
+        let Some(connection) = self.connections.get_mut(key) else { return };
+        let Side::Backend { slot } = connection.side else { return };
+        connection.exchange = None;
+        let fit = connection.persistent && !connection.ended && !connection.unsendable && connection.output.is_empty();
+        if !fit || self.draining || !self.idle.give(slot.into(), key) {
+            return self.close(key, Output::Close(key));
+        }
+        connection.used = true;
+        connection.codec.next_message();
+        self.rearm(key, true);
+    }
+
+    /// Forgets an exchange, keeping its memory for another.
+    fn remove_exchange(&mut self, id: Key) {
+        let Some(mut exchange) = self.exchanges.remove(id) else { return };
+        if let Some(slot) = exchange.slot.take() {
+            self.balancer.finished(slot.into());
+        }
+        if self.spare.len() < SPARE_EXCHANGES {
+            exchange.saved.shrink(SAVED_HEAD_BYTES);
+            self.spare.push(exchange);
+        }
+    }
+
+    /// A backend's connection is of no more use. Its exchange is tried again where that is
+    /// safe; else the client is answered, or its response cut short where it has begun.
+    pub(super) fn backend_failed(&mut self, key: Key, failure: Failure) {
+        let Some(connection) = self.connections.get(key) else { return };
+        let (Side::Backend { slot }, exchange) = (connection.side, connection.exchange) else { return };
+        let stale = connection.used && matches!(failure, Failure::Closed | Failure::Broken(_));
+        self.close(key, Output::Close(key));
+        let Some(id) = exchange else { return };
+        let Some(exchange) = self.exchanges.get_mut(id) else { return };
+        exchange.backend = None;
+        // That a connection went stale in the pool says nothing about its backend.
+        let retry = failure.may_retry(exchange);
+        if !stale || !retry {
+            self.note(slot, Some(failure));
+        }
+        let Some(exchange) = self.exchanges.get_mut(id) else { return };
+        if let Some(slot) = exchange.slot.take() {
+            self.balancer.finished(slot.into());
+        }
+        if retry && (stale || usize::from(exchange.tries) < self.backends.len()) {
+            if stale && usize::from(exchange.tries) >= self.backends.len() {
+                // Every backend has been asked; this one may well serve a fresh connection.
+                exchange.tried[usize::from(exchange.tries) - 1] = u16::MAX;
+            }
+            return self.assign(id);
+        }
+        if exchange.response == Progress::Waiting {
+            return self.answer_exchange(id, failure.status(), format_args!("{failure}"));
+        }
+        let (client, tunnel) = (exchange.client, exchange.tunnel);
+        self.remove_exchange(id);
+        let until_close = self.connections.get(client).is_some_and(|client| client.codec.writes_until_close());
+        self.end(client, if tunnel || until_close { Ending::Reset } else { Ending::Linger });
+    }
+
+    /// A client's connection is gone: its exchange goes with it, and no backend is to blame.
+    pub(super) fn client_gone(&mut self, key: Key, how: Output) {
+        let exchange = self.connections.get(key).and_then(|connection| connection.exchange);
+        self.close(key, how);
+        if let Some(id) = exchange {
+            self.abandon(id);
+        }
+    }
+
+    /// Removes an exchange whose client is past helping; the backend's connection cannot be
+    /// used again.
+    fn abandon(&mut self, id: Key) {
+        let backend = self.exchanges.get(id).and_then(|exchange| exchange.backend);
+        self.remove_exchange(id);
+        if let Some(key) = backend {
+            self.close(key, Output::Close(key));
+        }
+    }
+
+    /// A request's content was malformed, or did not come: the client is told so where nothing
+    /// was answered yet, and the backend must not take what came for all of it.
+    pub(super) fn upload_failed(&mut self, key: Key, status: u16, reason: std::fmt::Arguments<'_>) {
+        let Some(id) = self.connections.get(key).and_then(|connection| connection.exchange) else { return };
+        let begun = self.exchanges.get(id).is_some_and(|exchange| exchange.response != Progress::Waiting);
+        self.abandon(id);
+        if let Some(connection) = self.connections.get_mut(key) {
+            connection.exchange = None;
+        }
+        if begun {
+            let until_close = self.connections.get(key).is_some_and(|client| client.codec.writes_until_close());
+            self.end(key, if until_close { Ending::Reset } else { Ending::Linger });
+        } else {
+            self.answer_client(key, status, reason);
+        }
+    }
+
+    /// Answers an exchange that no backend will.
+    fn answer_exchange(&mut self, id: Key, status: u16, reason: std::fmt::Arguments<'_>) {
+        let Some(exchange) = self.exchanges.get(id) else { return };
+        let (client, facts) = (exchange.client, exchange.facts);
+        let whole = exchange.request == Progress::Ended || facts.body == Body::None;
+        self.remove_exchange(id);
+        self.write_answer(client, &facts, whole && facts.persistent && !self.draining, status, reason);
+        let Some(connection) = self.connections.get_mut(client) else { return };
+        if whole && connection.phase == Phase::Open {
+            self.release_client(client, true, facts.persistent && !self.draining);
+        } else {
+            self.end(client, Ending::Linger);
+        }
+    }
+}
+
+/// How a response is framed for the client, and what becomes of its connection after it.
+fn to_client(exchange: &Exchange, facts: &ResponseFacts, draining: bool) -> (Body, After) {
+    let old = exchange.facts.version == Version::Http10;
+    let body = match facts.body {
+        Body::None => Body::None,
+        Body::Length(length) => Body::Length(length),
+        Body::Chunked | Body::UntilClose if old => Body::UntilClose,
+        Body::Chunked | Body::UntilClose => Body::Chunked,
+    };
+    // An answer before the request is whole ends the connection where the rest may never come,
+    // or is of no use.
+    let early = exchange.request == Progress::Flowing
+        && (facts.status >= 300 || exchange.facts.expects_continue && !exchange.content_sent);
+    let after = match exchange.facts.persistent && !draining && !early && body != Body::UntilClose {
+        false => After::Ends,
+        true if old => After::GoesOnSaid,
+        true => After::GoesOn,
+    };
+    (body, after)
+}

@@ -1,0 +1,84 @@
+//! How a backend fails an exchange, whether another may be asked instead, and what the client
+//! is told where none can.
+
+use std::fmt;
+
+use super::exchange::{Exchange, Progress};
+use crate::http::refusal::Refusal;
+use crate::limits::TRIES;
+
+/// Why a connection to a backend was of no use. The number is the system's error code, 0 where
+/// there was none.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Failure {
+    /// It could not be established.
+    Connect(i32),
+    /// It was not established in time.
+    ConnectTimeout,
+    /// No descriptor or port was left for it: our own lack, not the backend's.
+    Exhausted(i32),
+    /// It was closed before the response was complete.
+    Closed,
+    /// It broke before the response was complete.
+    Broken(i32),
+    /// The response was malformed.
+    Malformed(Refusal),
+    /// The response, or more of it, did not come in time.
+    Timeout,
+}
+
+impl Failure {
+    /// Whether the backend never saw the request.
+    fn is_before_request(self) -> bool {
+        matches!(self, Failure::Connect(_) | Failure::ConnectTimeout | Failure::Exhausted(_))
+    }
+
+    /// The status for a client to whom nothing was answered yet.
+    pub(super) fn status(self) -> u16 {
+        match self {
+            Failure::ConnectTimeout | Failure::Timeout => 504,
+            Failure::Exhausted(_) => 503,
+            _ => 502,
+        }
+    }
+
+    /// Whether the exchange may be tried once more, elsewhere or on a fresh connection: always
+    /// where the request cannot have been seen, and where it can have been only if seeing it
+    /// twice is the same (RFC 9110, 9.2.2), none of its content has gone, and nothing has come.
+    pub(super) fn may_retry(self, exchange: &Exchange) -> bool {
+        if exchange.tries as usize >= TRIES || exchange.response != Progress::Waiting || exchange.content_sent {
+            return false;
+        }
+        match self {
+            failure if failure.is_before_request() => true,
+            Failure::Closed | Failure::Broken(_) => exchange.facts.idempotent && !exchange.answered_early,
+            _ => false,
+        }
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Failure::Connect(code) => write!(f, "cannot connect: {}", Code(*code)),
+            Failure::ConnectTimeout => write!(f, "timed out connecting"),
+            Failure::Exhausted(code) => write!(f, "nothing left to connect with: {}", Code(*code)),
+            Failure::Closed => write!(f, "closed before the response was complete"),
+            Failure::Broken(code) => write!(f, "broke before the response was complete: {}", Code(*code)),
+            Failure::Malformed(refusal) => write!(f, "malformed response: {refusal}"),
+            Failure::Timeout => write!(f, "timed out responding"),
+        }
+    }
+}
+
+/// A system error code, in words.
+struct Code(i32);
+
+impl fmt::Display for Code {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            0 => write!(f, "no reason given"),
+            code => write!(f, "{}", std::io::Error::from_raw_os_error(code)),
+        }
+    }
+}
