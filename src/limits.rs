@@ -54,6 +54,17 @@ pub const LINGER_US: u64 = 2 * SECOND_US;
 /// How long a tunnel may be silent in both directions.
 pub const TUNNEL_IDLE_US: u64 = 3600 * SECOND_US;
 
+/// Events taken from the poller at once.
+pub const POLL_EVENTS: usize = 256;
+/// Connections accepted before others are looked after.
+pub const ACCEPTS_PER_TURN: usize = 64;
+/// Full blocks read from one connection before others are looked after.
+pub const READS_PER_TURN: usize = 16;
+/// Pieces sent with one system call.
+pub const SEND_SLICES: usize = 8;
+/// How long accepting pauses when the system has no descriptor left for a connection.
+pub const ACCEPT_PAUSE_US: u64 = SECOND_US / 10;
+
 /// What Retry-After says with a 503, in seconds: soon, but not at once.
 pub const RETRY_AFTER_S: &str = "1";
 

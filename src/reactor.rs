@@ -1,1 +1,68 @@
-//! (to come)
+//! Readiness: which descriptors can be read or written. It knows tokens and nothing of what
+//! they stand for. A socket is registered once, edge-triggered in both directions, and leaves
+//! by being closed; there are no calls about it in between.
+
+use std::io;
+use std::os::fd::BorrowedFd;
+
+#[cfg(any(target_os = "linux", target_os = "android"))]
+use crate::sys::epoll::Poller;
+
+/// A change of readiness.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Event {
+    /// What the descriptor was registered under.
+    pub token: u64,
+    /// A read would not block: there are bytes, the end, or an error.
+    pub readable: bool,
+    /// A write would not block, or would fail.
+    pub writable: bool,
+    /// The peer's direction has ended: reads go on until they say so.
+    pub ended: bool,
+    /// Both directions have ended, or the connection failed.
+    pub broken: bool,
+}
+
+/// The poller of one process.
+pub struct Reactor {
+    poller: Poller,
+    events: Vec<Event>,
+}
+
+impl Reactor {
+    /// A reactor with nothing registered.
+    pub fn new() -> io::Result<Reactor> {
+        Ok(Reactor { poller: Poller::new()?, events: Vec::new() })
+    }
+
+    /// Reports each change of a socket's readiness, until it is closed.
+    pub fn register(&self, fd: BorrowedFd<'_>, token: u64) -> io::Result<()> {
+        self.poller.add_edge(fd, token)
+    }
+
+    /// Reports a descriptor in every turn in which it can be read, until `unwatch`.
+    pub fn watch(&self, fd: BorrowedFd<'_>, token: u64) -> io::Result<()> {
+        self.poller.add_level(fd, token)
+    }
+
+    /// Reports a watched descriptor no more.
+    pub fn unwatch(&self, fd: BorrowedFd<'_>) -> io::Result<()> {
+        self.poller.remove(fd)
+    }
+
+    /// Waits for events, at most `timeout_us` microseconds (`u64::MAX`: for ever), rounded up to
+    /// milliseconds so that a deadline has passed when the wait ends.
+    pub fn poll(&mut self, timeout_us: u64) -> io::Result<()> {
+        let timeout_ms = match timeout_us {
+            u64::MAX => -1,
+            us => i32::try_from(us.div_ceil(1000)).unwrap_or(i32::MAX),
+        };
+        self.events.clear();
+        self.poller.wait(timeout_ms, &mut self.events)
+    }
+
+    /// The event at a position among those of the last poll.
+    pub fn event(&self, at: usize) -> Option<Event> {
+        self.events.get(at).copied()
+    }
+}

@@ -230,6 +230,15 @@ impl Proxy {
         self.resume();
     }
 
+    /// Both directions have ended, or the connection failed, while it is not to be read. A
+    /// client is gone then; what a backend has sent is still worth reading, and ends by itself.
+    pub fn broken(&mut self, key: Key) {
+        if self.connections.get(key).is_some_and(Connection::is_client) {
+            self.client_gone(key, Output::Close(key));
+        }
+        self.resume();
+    }
+
     /// A backend's connection is established.
     pub fn connected(&mut self, key: Key) {
         let Some(connection) = self.connections.get_mut(key) else { return };

@@ -1,1 +1,407 @@
-//! (to come)
+//! The loop of a worker: readiness in, bytes moved, outputs carried out. It owns every
+//! descriptor and decides nothing: what a byte means is the proxy's affair.
+//!
+//! Sockets are registered once and edge-triggered, so each remembers whether it can still be
+//! read or written. A short read means that a socket is drained, unless its peer has ended.
+
+mod socket;
+
+use std::collections::VecDeque;
+use std::io;
+use std::net::{IpAddr, Ipv4Addr};
+use std::os::fd::{AsFd, OwnedFd};
+
+use self::socket::Sockets;
+use crate::collections::slab::Key;
+use crate::config::{Address, Config};
+use crate::limits::{ACCEPT_PAUSE_US, ACCEPTS_PER_TURN, READS_PER_TURN};
+use crate::log::{Level, Log};
+use crate::proxy::{Failure, Output, Proxy};
+use crate::reactor::{Event, Reactor};
+use crate::sys::signal::{Signal, Signals};
+use crate::sys::{self, clock};
+
+/// Tokens that no key makes: a key's generation is never 0.
+const LISTENER: u64 = 0;
+const SIGNALS: u64 = 1;
+
+/// What a worker starts with.
+pub struct Setup<'a> {
+    /// What to do.
+    pub config: &'a Config,
+    /// A listening, non-blocking socket.
+    pub listener: OwnedFd,
+    /// The worker's number, from 0.
+    pub index: u32,
+    /// Clients held at once; past it accepting pauses.
+    pub max_connections: usize,
+    /// The process's signals.
+    pub signals: Signals,
+    /// Where lines of log are gathered.
+    pub log: Log,
+}
+
+/// How a worker ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// Every request was answered.
+    Drained,
+    /// This many requests were cut, by the drain deadline or a second signal.
+    Cut(usize),
+}
+
+/// Whether and when connections are accepted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Accepting {
+    /// As they come.
+    Open,
+    /// Not before this time, in microseconds, nor while there are too many.
+    Paused(u64),
+    /// No more.
+    Closed,
+}
+
+struct Worker {
+    reactor: Reactor,
+    proxy: Proxy,
+    sockets: Sockets,
+    backends: Vec<Address>,
+    listener: Option<OwnedFd>,
+    accepting: Accepting,
+    max_connections: usize,
+    signals: Signals,
+    /// Sockets that could be read on at once, and have to let others go first.
+    ready: VecDeque<Key>,
+    drain_us: u64,
+    /// When draining ends, in microseconds, once it has begun.
+    drain_deadline_us: Option<u64>,
+    stopped: bool,
+    now_us: u64,
+}
+
+/// Runs a worker until it has drained or is stopped. Errors are those of setting it up or of
+/// the poller.
+pub fn run(setup: Setup<'_>) -> io::Result<Outcome> {
+    let now_us = clock::monotonic_us();
+    let seed = clock::unix_us() ^ u64::from(setup.index) << 48 ^ u64::from(std::process::id()) << 32;
+    let mut worker = Worker {
+        reactor: Reactor::new()?,
+        proxy: Proxy::new(setup.config, seed, now_us, setup.log),
+        sockets: Sockets::default(),
+        backends: setup.config.backends.iter().map(|backend| backend.address.clone()).collect(),
+        listener: Some(setup.listener),
+        accepting: Accepting::Paused(0),
+        max_connections: setup.max_connections,
+        signals: setup.signals,
+        ready: VecDeque::new(),
+        drain_us: setup.config.timeouts.drain_us,
+        drain_deadline_us: None,
+        stopped: false,
+        now_us,
+    };
+    worker.reactor.watch(worker.signals.fd(), SIGNALS)?;
+    worker.update_clock();
+    worker.resume_accepting()?;
+    loop {
+        worker.turn()?;
+        if let Some(outcome) = worker.outcome() {
+            worker.write_log();
+            return Ok(outcome);
+        }
+    }
+}
+
+impl Worker {
+    fn turn(&mut self) -> io::Result<()> {
+        let timeout_us = if self.ready.is_empty() { self.next_us().saturating_sub(self.now_us) } else { 0 };
+        let timeout_us = if self.next_us() == u64::MAX && self.ready.is_empty() { u64::MAX } else { timeout_us };
+        self.reactor.poll(timeout_us)?;
+        self.update_clock();
+        let mut at = 0;
+        while let Some(event) = self.reactor.event(at) {
+            at += 1;
+            match event.token {
+                LISTENER => self.accept()?,
+                SIGNALS => self.take_signals(),
+                token => self.handle(Key::from_token(token), event),
+            }
+        }
+        for _ in 0..self.ready.len() {
+            if let Some(key) = self.ready.pop_front() {
+                self.read(key);
+                self.carry_out();
+            }
+        }
+        if self.proxy.next_deadline_us() <= self.now_us {
+            self.proxy.expire();
+            self.carry_out();
+        }
+        if matches!(self.accepting, Accepting::Paused(_)) {
+            self.resume_accepting()?;
+        }
+        self.write_log();
+        Ok(())
+    }
+
+    /// When something is to be done though nothing has happened.
+    fn next_us(&self) -> u64 {
+        let mut next = self.proxy.next_deadline_us();
+        if let Accepting::Paused(until) = self.accepting
+            && self.proxy.clients() < self.max_connections
+        {
+            next = next.min(until);
+        }
+        next.min(self.drain_deadline_us.unwrap_or(u64::MAX))
+    }
+
+    fn update_clock(&mut self) {
+        self.now_us = clock::monotonic_us();
+        self.proxy.set_clock(self.now_us, clock::unix_us());
+    }
+
+    fn write_log(&mut self) {
+        let log = self.proxy.log();
+        if !log.is_empty() {
+            sys::write_stderr(log.text());
+            log.clear();
+        }
+    }
+
+    fn handle(&mut self, key: Key, event: Event) {
+        let Some(socket) = self.sockets.get_mut(key) else { return };
+        if socket.connecting {
+            if event.writable {
+                socket.connecting = false;
+                socket.writable = true;
+                match sys::socket::take_error(socket.fd.as_fd()) {
+                    0 => self.proxy.connected(key),
+                    code => self.proxy.failed(key, Failure::Connect(code)),
+                }
+                self.carry_out();
+            }
+            return;
+        }
+        socket.ended |= event.ended;
+        socket.readable |= event.readable;
+        if event.writable && !socket.writable {
+            socket.writable = true;
+            self.send(key);
+        }
+        if event.readable {
+            self.read(key);
+        }
+        if event.broken && self.sockets.get_mut(key).is_some_and(|socket| socket.readable) {
+            self.proxy.broken(key);
+        }
+        self.carry_out();
+    }
+
+    /// Reads once, where there may be something and the proxy has room.
+    fn read(&mut self, key: Key) {
+        let Some(socket) = self.sockets.get_mut(key) else { return };
+        if !socket.readable || socket.connecting {
+            return;
+        }
+        let Some(room) = self.proxy.room(key) else { return };
+        let wanted = room.len();
+        match sys::socket::receive(socket.fd.as_fd(), room) {
+            Ok(0) => {
+                socket.readable = false;
+                self.proxy.ended(key);
+            }
+            Ok(n) => {
+                if n < wanted && !socket.ended {
+                    socket.readable = false;
+                } else {
+                    self.ready.push_back(key);
+                }
+                self.proxy.received(key, n);
+            }
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                socket.readable = false;
+                self.proxy.nothing(key);
+            }
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {
+                self.ready.push_back(key);
+                self.proxy.nothing(key);
+            }
+            Err(error) => {
+                socket.readable = false;
+                self.proxy.failed(key, Failure::Broken(error.raw_os_error().unwrap_or(0)));
+            }
+        }
+    }
+
+    /// Sends what is queued, until the socket takes no more.
+    fn send(&mut self, key: Key) {
+        loop {
+            let Some(socket) = self.sockets.get_mut(key) else { return };
+            if !socket.writable || socket.connecting {
+                return;
+            }
+            let Some(queue) = self.proxy.queued(key).filter(|queue| !queue.is_empty()) else { return };
+            match sys::socket::send(socket.fd.as_fd(), queue.slices()) {
+                Ok(n) => self.proxy.sent(key, n),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => socket.writable = false,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(_) => {
+                    // What the peer sent before it went can still be read.
+                    socket.writable = false;
+                    socket.readable = true;
+                    self.ready.push_back(key);
+                    self.proxy.unsendable(key);
+                }
+            }
+        }
+    }
+
+    /// Does all that the proxy asks for.
+    fn carry_out(&mut self) {
+        let mut reads = 0;
+        while let Some(output) = self.proxy.next_output() {
+            match output {
+                Output::Connect(key, slot) => self.connect(key, slot),
+                Output::Send(key) => self.send(key),
+                Output::Receive(key) if reads < READS_PER_TURN => {
+                    reads += 1;
+                    self.read(key);
+                }
+                Output::Receive(key) => self.ready.push_back(key),
+                Output::Finish(key) => {
+                    if let Some(socket) = self.sockets.get_mut(key) {
+                        sys::socket::finish(socket.fd.as_fd());
+                    }
+                }
+                Output::Close(key) => drop(self.sockets.remove(key)),
+                Output::Reset(key) => {
+                    if let Some(socket) = self.sockets.remove(key) {
+                        sys::socket::reset_on_close(socket.fd.as_fd());
+                    }
+                }
+            }
+        }
+    }
+
+    fn connect(&mut self, key: Key, slot: usize) {
+        let begun = match self.backends.get(slot) {
+            Some(Address::Tcp(address)) => sys::socket::connect_tcp(*address),
+            Some(Address::Unix(path)) => sys::socket::connect_unix(path),
+            None => Err(io::ErrorKind::NotFound.into()),
+        };
+        let registered = begun.and_then(|fd| self.reactor.register(fd.as_fd(), key.to_token()).map(|()| fd));
+        match registered {
+            Ok(fd) => self.sockets.insert(key, fd, true),
+            Err(error) => {
+                let code = error.raw_os_error().unwrap_or(0);
+                let exhausted = matches!(code, libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM | libc::EADDRNOTAVAIL);
+                let failure = if exhausted { Failure::Exhausted(code) } else { Failure::Connect(code) };
+                self.proxy.failed(key, failure);
+            }
+        }
+    }
+
+    /// Accepts what is queued on the listener.
+    fn accept(&mut self) -> io::Result<()> {
+        for _ in 0..ACCEPTS_PER_TURN {
+            if self.accepting != Accepting::Open {
+                return Ok(());
+            }
+            if self.proxy.clients() >= self.max_connections {
+                return self.pause_accepting(0);
+            }
+            let Some(listener) = &self.listener else { return Ok(()) };
+            match sys::socket::accept(listener.as_fd()) {
+                Ok((fd, address)) => self.admit(fd, address)?,
+                Err(error) => match error.raw_os_error() {
+                    Some(libc::EAGAIN) => return Ok(()),
+                    Some(code @ (libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM)) => {
+                        let error = io::Error::from_raw_os_error(code);
+                        self.proxy.log().line(Level::Warn, "worker", format_args!("accepting pauses: {error}"));
+                        return self.pause_accepting(self.now_us + ACCEPT_PAUSE_US);
+                    }
+                    // That connection is gone already; the next may be well.
+                    _ => {}
+                },
+            }
+        }
+        Ok(())
+    }
+
+    fn admit(&mut self, fd: OwnedFd, address: Option<IpAddr>) -> io::Result<()> {
+        let key = self.proxy.accept(address.unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED)));
+        match self.reactor.register(fd.as_fd(), key.to_token()) {
+            Ok(()) => self.sockets.insert(key, fd, false),
+            Err(error) => {
+                self.proxy.failed(key, Failure::Broken(error.raw_os_error().unwrap_or(0)));
+                self.carry_out();
+            }
+        }
+        Ok(())
+    }
+
+    fn pause_accepting(&mut self, until_us: u64) -> io::Result<()> {
+        if let Some(listener) = &self.listener {
+            self.reactor.unwatch(listener.as_fd())?;
+        }
+        self.accepting = Accepting::Paused(until_us);
+        Ok(())
+    }
+
+    fn resume_accepting(&mut self) -> io::Result<()> {
+        let Accepting::Paused(until_us) = self.accepting else { return Ok(()) };
+        if let Some(listener) = &self.listener
+            && self.now_us >= until_us
+            && self.proxy.clients() < self.max_connections
+        {
+            self.reactor.watch(listener.as_fd(), LISTENER)?;
+            self.accepting = Accepting::Open;
+        }
+        Ok(())
+    }
+
+    fn take_signals(&mut self) {
+        while let Some(signal) = self.signals.take() {
+            match signal {
+                Signal::Terminate | Signal::Interrupt => self.terminate(),
+                Signal::Child => sys::fork::reap_all(),
+                Signal::Hangup | Signal::Reopen | Signal::Upgrade => {
+                    let text = format_args!("signal ignored: nothing to reload, reopen or upgrade in this version");
+                    self.proxy.log().line(Level::Info, "worker", text);
+                }
+            }
+        }
+    }
+
+    /// Begins to drain; the second time, stops at once.
+    fn terminate(&mut self) {
+        if self.drain_deadline_us.is_some() {
+            self.stopped = true;
+            return;
+        }
+        self.drain_deadline_us = Some(self.now_us.saturating_add(self.drain_us));
+        // What has connected before is served: its requests may be on their way.
+        while let Some(listener) = &self.listener {
+            let Ok((fd, address)) = sys::socket::accept(listener.as_fd()) else { break };
+            // An error of the poller ends the worker's next turn.
+            let _ = self.admit(fd, address);
+        }
+        self.listener = None;
+        self.accepting = Accepting::Closed;
+        self.proxy.drain();
+    }
+
+    /// How the worker ends, once it does.
+    fn outcome(&self) -> Option<Outcome> {
+        let deadline_us = self.drain_deadline_us?;
+        if self.proxy.clients() == 0 {
+            return Some(Outcome::Drained);
+        }
+        if self.now_us < deadline_us && !self.stopped {
+            return None;
+        }
+        Some(match self.proxy.requests() {
+            0 => Outcome::Drained,
+            cut => Outcome::Cut(cut),
+        })
+    }
+}

@@ -1,0 +1,35 @@
+//! How many descriptors this process may open.
+
+#![allow(unsafe_code)]
+
+use std::io;
+
+/// Raises the soft limit of open descriptors to the hard one. Returns the limit that then holds.
+pub fn raise_open_files() -> io::Result<u64> {
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: the call writes one rlimit, to a live local of that type.
+    if unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &mut limit) } != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    if limit.rlim_cur < limit.rlim_max {
+        let raised = libc::rlimit { rlim_cur: limit.rlim_max, rlim_max: limit.rlim_max };
+        // SAFETY: the call only reads the rlimit, which is a live local.
+        if unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &raised) } == 0 {
+            limit = raised;
+        }
+        // Refused, the lower limit goes on to hold, and is what the caller hears of.
+    }
+    Ok(limit.rlim_cur)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_raised_limit_is_the_hard_one() {
+        let raised = raise_open_files().unwrap();
+        assert!(raised >= 3);
+        assert_eq!(raise_open_files().unwrap(), raised);
+    }
+}

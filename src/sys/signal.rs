@@ -1,0 +1,278 @@
+//! Signals as input of a poll loop.
+//!
+//! A handler counts a signal's arrival and writes a byte to a pipe, both async-signal-safe; the
+//! loop polls the pipe and takes what was counted. The pipe only wakes, the counts tell, so a
+//! full pipe loses nothing. There is one set of counts and one pipe per process: a child that was
+//! forked makes its own with `install`, signals being blocked from the fork until then.
+
+#![allow(unsafe_code)]
+
+use std::io;
+use std::mem;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::ptr;
+use std::sync::atomic::{AtomicI32, AtomicU32, Ordering};
+use std::time::Duration;
+
+use libc::{c_int, sigset_t};
+
+/// What a signal asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Signal {
+    /// TERM or QUIT: drain and exit; a second one: exit now.
+    Terminate,
+    /// INT: the same, from a terminal.
+    Interrupt,
+    /// CHLD: a child has ended.
+    Child,
+    /// HUP: read configuration again.
+    Hangup,
+    /// USR1: reopen log files.
+    Reopen,
+    /// USR2: upgrade in place.
+    Upgrade,
+}
+
+/// Every signal in the order of its discriminant, which is the order `take` gives them in.
+const SIGNALS: [Signal; 6] =
+    [Signal::Terminate, Signal::Interrupt, Signal::Child, Signal::Hangup, Signal::Reopen, Signal::Upgrade];
+
+/// Signal numbers that are caught, with what they ask for.
+const NUMBERS: [(c_int, Signal); 7] = [
+    (libc::SIGTERM, Signal::Terminate),
+    (libc::SIGQUIT, Signal::Terminate),
+    (libc::SIGINT, Signal::Interrupt),
+    (libc::SIGCHLD, Signal::Child),
+    (libc::SIGHUP, Signal::Hangup),
+    (libc::SIGUSR1, Signal::Reopen),
+    (libc::SIGUSR2, Signal::Upgrade),
+];
+
+/// Arrivals not yet taken, by the signal's discriminant.
+static ARRIVED: [AtomicU32; SIGNALS.len()] = [const { AtomicU32::new(0) }; SIGNALS.len()];
+/// The pipe's end that handlers write to; negative where there is none.
+static WAKE: AtomicI32 = AtomicI32::new(-1);
+
+/// Catches this process's signals while it lives.
+#[derive(Debug)]
+pub struct Signals {
+    wake: OwnedFd,
+    woken: OwnedFd,
+}
+
+impl Signals {
+    /// Catches every [`Signal`], ignores SIGPIPE, and unblocks all signals.
+    pub fn install() -> io::Result<Signals> {
+        Signals::install_with(libc::SIG_DFL, |_| true)
+    }
+
+    /// The same for a worker under a master: INT is ignored, since a terminal sends it to the
+    /// whole process group and the master passes on what it means.
+    pub fn install_in_worker() -> io::Result<Signals> {
+        Signals::install_with(libc::SIG_IGN, |signal| signal != Signal::Interrupt)
+    }
+
+    fn install_with(otherwise: libc::sighandler_t, caught: impl Fn(Signal) -> bool) -> io::Result<Signals> {
+        let (woken, wake) = pipe()?;
+        // Until the last line all signals are blocked: a count cleared here is one of the parent's.
+        block_all()?;
+        for count in &ARRIVED {
+            count.store(0, Ordering::Relaxed);
+        }
+        WAKE.store(wake.as_raw_fd(), Ordering::Relaxed);
+        let handler = on_signal as extern "C" fn(c_int) as libc::sighandler_t;
+        for (number, signal) in NUMBERS {
+            set_action(number, if caught(signal) { handler } else { otherwise })?;
+        }
+        set_action(libc::SIGPIPE, libc::SIG_IGN)?;
+        restore(Mask(empty_set()))?;
+        Ok(Signals { wake, woken })
+    }
+
+    /// What to poll for readability: then, take signals until there is none.
+    pub fn fd(&self) -> BorrowedFd<'_> {
+        self.woken.as_fd()
+    }
+
+    /// One signal that has come. Of Terminate and Interrupt each arrival is given, the others
+    /// once however often they came. To be called until it returns `None`.
+    pub fn take(&mut self) -> Option<Signal> {
+        self.drain();
+        SIGNALS.into_iter().find(|&signal| {
+            let count = &ARRIVED[signal as usize];
+            match signal {
+                Signal::Terminate | Signal::Interrupt => count
+                    .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |arrivals| arrivals.checked_sub(1))
+                    .is_ok(),
+                _ => count.swap(0, Ordering::Relaxed) > 0,
+            }
+        })
+    }
+
+    /// Waits for a signal, at most for `timeout`; `None` waits for ever. It may return early.
+    pub fn wait(&self, timeout: Option<Duration>) -> io::Result<()> {
+        // Rounded up, so that what was waited for is due afterwards.
+        let timeout_ms = timeout.map_or(-1, |t| c_int::try_from(t.as_micros().div_ceil(1000)).unwrap_or(c_int::MAX));
+        let mut polled = libc::pollfd { fd: self.woken.as_raw_fd(), events: libc::POLLIN, revents: 0 };
+        // SAFETY: the pointer is to one live pollfd, and the count is 1.
+        if unsafe { libc::poll(&mut polled, 1, timeout_ms) } < 0 {
+            let error = io::Error::last_os_error();
+            if error.kind() != io::ErrorKind::Interrupted {
+                return Err(error);
+            }
+        }
+        Ok(())
+    }
+
+    /// Empties the pipe. Before the counts are read, never after: a signal that comes between
+    /// the two wakes the loop once more.
+    fn drain(&mut self) {
+        let mut bytes = [0u8; 64];
+        loop {
+            // SAFETY: the kernel writes at most the given number of bytes, which is the array's size.
+            let read = unsafe { libc::read(self.woken.as_raw_fd(), bytes.as_mut_ptr().cast(), bytes.len()) };
+            if read < bytes.len() as isize {
+                return;
+            }
+        }
+    }
+}
+
+impl Drop for Signals {
+    fn drop(&mut self) {
+        // Unless another pipe has taken this one's place, handlers must not write to a
+        // descriptor that is about to be closed. A handler runs on this very thread, so it
+        // has either finished before this or sees it.
+        let _ = WAKE.compare_exchange(self.wake.as_raw_fd(), -1, Ordering::Relaxed, Ordering::Relaxed);
+    }
+}
+
+/// For a forked process without a poll loop: TERM, QUIT and KILL end it, every other signal that
+/// this program knows is ignored; nothing is blocked.
+pub fn end_on_terminate() -> io::Result<()> {
+    for (number, signal) in NUMBERS {
+        let ends = matches!(signal, Signal::Terminate | Signal::Child);
+        set_action(number, if ends { libc::SIG_DFL } else { libc::SIG_IGN })?;
+    }
+    restore(Mask(empty_set()))
+}
+
+extern "C" fn on_signal(number: c_int) {
+    let Some(&(_, signal)) = NUMBERS.iter().find(|(caught, _)| *caught == number) else { return };
+    ARRIVED[signal as usize].fetch_add(1, Ordering::Relaxed);
+    let wake = WAKE.load(Ordering::Relaxed);
+    if wake >= 0 {
+        // SAFETY: write is async-signal-safe, and the byte lives. `wake` is the pipe's, which
+        // `Signals` holds open for as long as it is to be found here. errno is this thread's own;
+        // it is put back because the code interrupted may be about to read it. A full pipe fails
+        // with EAGAIN and has bytes enough to wake the loop.
+        unsafe {
+            let errno = libc::__errno_location();
+            let kept = *errno;
+            libc::write(wake, [0u8].as_ptr().cast(), 1);
+            *errno = kept;
+        }
+    }
+}
+
+/// A set of blocked signals.
+#[derive(Clone, Copy)]
+pub(super) struct Mask(sigset_t);
+
+/// Blocks all signals; returns what was blocked before.
+pub(super) fn block_all() -> io::Result<Mask> {
+    let mut all = empty_set();
+    let mut before = empty_set();
+    // SAFETY: both pointers are to live sets; sigfillset writes one, pthread_sigmask reads it and
+    // writes the other.
+    let result = unsafe {
+        libc::sigfillset(&mut all);
+        libc::pthread_sigmask(libc::SIG_SETMASK, &all, &mut before)
+    };
+    if result == 0 { Ok(Mask(before)) } else { Err(io::Error::from_raw_os_error(result)) }
+}
+
+/// Blocks what `mask` says and nothing else.
+pub(super) fn restore(mask: Mask) -> io::Result<()> {
+    // SAFETY: the first pointer is to a live set; a null second one asks for nothing back.
+    let result = unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, &mask.0, ptr::null_mut()) };
+    if result == 0 { Ok(()) } else { Err(io::Error::from_raw_os_error(result)) }
+}
+
+fn empty_set() -> sigset_t {
+    // SAFETY: all zeroes is a valid value of this array of integers, and sigemptyset then writes
+    // a live local.
+    unsafe {
+        let mut set: sigset_t = mem::zeroed();
+        libc::sigemptyset(&mut set);
+        set
+    }
+}
+
+fn set_action(number: c_int, handler: libc::sighandler_t) -> io::Result<()> {
+    // SAFETY: all zeroes is a valid value of the struct. The handler is SIG_DFL, SIG_IGN or
+    // `on_signal`, which has the signature that goes without SA_SIGINFO. The pointers are to
+    // live locals, or null to ask for nothing back.
+    let result = unsafe {
+        let mut action: libc::sigaction = mem::zeroed();
+        action.sa_sigaction = handler;
+        action.sa_flags = libc::SA_RESTART;
+        libc::sigfillset(&mut action.sa_mask);
+        libc::sigaction(number, &action, ptr::null_mut())
+    };
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// A non-blocking, close-on-exec pipe: the end to read from, and the end to write to.
+fn pipe() -> io::Result<(OwnedFd, OwnedFd)> {
+    let mut ends = [-1; 2];
+    // SAFETY: the call writes two ints, to an array of two.
+    if unsafe { libc::pipe2(ends.as_mut_ptr(), libc::O_NONBLOCK | libc::O_CLOEXEC) } != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: both descriptors were just made, and nothing else owns them.
+    Ok(unsafe { (OwnedFd::from_raw_fd(ends[0]), OwnedFd::from_raw_fd(ends[1])) })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn raise(number: c_int) {
+        // SAFETY: takes an integer; the signal goes to this thread, where it is caught.
+        assert_eq!(unsafe { libc::raise(number) }, 0);
+    }
+
+    // One test, since handlers, counts and pipe are the process's.
+    #[test]
+    fn each_termination_is_taken_and_other_signals_once() {
+        let mut signals = Signals::install().unwrap();
+        assert_eq!(signals.take(), None);
+        for number in [libc::SIGHUP, libc::SIGHUP, libc::SIGTERM, libc::SIGQUIT, libc::SIGINT, libc::SIGUSR2] {
+            raise(number);
+        }
+        signals.wait(None).unwrap();
+        let taken: Vec<Signal> = std::iter::from_fn(|| signals.take()).collect();
+        assert_eq!(
+            taken,
+            [Signal::Terminate, Signal::Terminate, Signal::Interrupt, Signal::Hangup, Signal::Upgrade]
+        );
+
+        // More than the pipe holds: nothing blocks, and nothing else is lost.
+        for _ in 0..70_000 {
+            raise(libc::SIGUSR1);
+        }
+        raise(libc::SIGTERM);
+        assert_eq!(signals.take(), Some(Signal::Terminate));
+        while let Some(signal) = signals.take() {
+            assert_eq!(signal, Signal::Reopen);
+        }
+
+        // A pipe made later takes over, and the older one's end does not undo that.
+        let mut later = Signals::install().unwrap();
+        drop(signals);
+        raise(libc::SIGHUP);
+        later.wait(None).unwrap();
+        assert_eq!(later.take(), Some(Signal::Hangup));
+    }
+}

@@ -1,0 +1,131 @@
+//! Stream sockets, never blocking.
+
+#![allow(unsafe_code)]
+
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::path::Path;
+
+use libc::{c_int, c_void, socklen_t};
+
+use super::address::RawAddress;
+use crate::limits::SEND_SLICES;
+
+fn check(result: isize) -> io::Result<usize> {
+    usize::try_from(result).map_err(|_| io::Error::last_os_error())
+}
+
+fn owned(fd: c_int) -> io::Result<OwnedFd> {
+    check(fd as isize)?;
+    // SAFETY: the descriptor was just made, and nothing else owns it.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// Sets an integer option of a socket.
+pub fn set_option(fd: BorrowedFd<'_>, level: c_int, name: c_int, value: c_int) -> io::Result<()> {
+    let length = size_of::<c_int>() as socklen_t;
+    // SAFETY: the pointer and the length are a live local's.
+    let result = unsafe { libc::setsockopt(fd.as_raw_fd(), level, name, (&raw const value).cast(), length) };
+    check(result as isize).map(drop)
+}
+
+/// A stream socket of a family, non-blocking and closed on exec.
+pub fn stream(family: c_int) -> io::Result<OwnedFd> {
+    // SAFETY: takes three integers.
+    owned(unsafe { libc::socket(family, libc::SOCK_STREAM | libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC, 0) })
+}
+
+/// Takes a connection off a listener's queue, with the client's address.
+pub fn accept(listener: BorrowedFd<'_>) -> io::Result<(OwnedFd, Option<IpAddr>)> {
+    let mut address = RawAddress::empty();
+    let (room, length) = address.as_parts_mut();
+    // SAFETY: the pointers are to a live local with as much room as the length says.
+    let fd = unsafe { libc::accept4(listener.as_raw_fd(), room, length, libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC) };
+    Ok((owned(fd)?, address.ip()))
+}
+
+/// Begins to connect to an IP address. Small writes are not held back.
+pub fn connect_tcp(address: SocketAddr) -> io::Result<OwnedFd> {
+    use std::os::fd::AsFd;
+    let raw = RawAddress::tcp(address);
+    let socket = stream(raw.family())?;
+    set_option(socket.as_fd(), libc::IPPROTO_TCP, libc::TCP_NODELAY, 1)?;
+    connect(socket, &raw)
+}
+
+/// Begins to connect to a socket in the file system.
+pub fn connect_unix(path: &Path) -> io::Result<OwnedFd> {
+    let raw = RawAddress::unix(path)?;
+    connect(stream(raw.family())?, &raw)
+}
+
+fn connect(socket: OwnedFd, address: &RawAddress) -> io::Result<OwnedFd> {
+    let (raw, length) = address.as_parts();
+    // SAFETY: the pointer and the length are a live value's.
+    let result = unsafe { libc::connect(socket.as_raw_fd(), raw, length) };
+    match check(result as isize) {
+        Err(error) if error.raw_os_error() != Some(libc::EINPROGRESS) => Err(error),
+        _ => Ok(socket),
+    }
+}
+
+/// The error that a connection met since this was last asked; 0 for none.
+pub fn take_error(fd: BorrowedFd<'_>) -> i32 {
+    let mut error: c_int = 0;
+    let mut length = size_of::<c_int>() as socklen_t;
+    // SAFETY: the pointers are to live locals, with as much room as the length says.
+    let result = unsafe {
+        let room = (&raw mut error).cast::<c_void>();
+        libc::getsockopt(fd.as_raw_fd(), libc::SOL_SOCKET, libc::SO_ERROR, room, &raw mut length)
+    };
+    if result < 0 { io::Error::last_os_error().raw_os_error().unwrap_or(0) } else { error }
+}
+
+/// Reads into `room`; 0 for the end of the peer's direction.
+pub fn receive(fd: BorrowedFd<'_>, room: &mut [u8]) -> io::Result<usize> {
+    // SAFETY: the pointer and the length are a live slice's.
+    check(unsafe { libc::recv(fd.as_raw_fd(), room.as_mut_ptr().cast(), room.len(), 0) })
+}
+
+/// Sends what the socket takes of the slices, of which the first `SEND_SLICES` count.
+pub fn send<'a>(fd: BorrowedFd<'_>, mut slices: impl Iterator<Item = &'a [u8]>) -> io::Result<usize> {
+    let Some(first) = slices.next() else { return Ok(0) };
+    let Some(second) = slices.next() else { return send_one(fd.as_raw_fd(), first) };
+    let mut parts = [libc::iovec { iov_base: std::ptr::null_mut(), iov_len: 0 }; SEND_SLICES];
+    let mut count = 0;
+    for slice in [first, second].into_iter().chain(slices).take(SEND_SLICES) {
+        parts[count] = libc::iovec { iov_base: slice.as_ptr().cast_mut().cast(), iov_len: slice.len() };
+        count += 1;
+    }
+    // SAFETY: all zeroes is a valid value of this plain struct; the parts are live slices, which
+    // sendmsg only reads.
+    unsafe {
+        let mut message: libc::msghdr = std::mem::zeroed();
+        message.msg_iov = parts.as_mut_ptr();
+        message.msg_iovlen = count as _;
+        check(libc::sendmsg(fd.as_raw_fd(), &raw const message, libc::MSG_NOSIGNAL))
+    }
+}
+
+fn send_one(fd: RawFd, bytes: &[u8]) -> io::Result<usize> {
+    // SAFETY: the pointer and the length are a live slice's.
+    check(unsafe { libc::send(fd, bytes.as_ptr().cast(), bytes.len(), libc::MSG_NOSIGNAL) })
+}
+
+/// Ends our direction.
+pub fn finish(fd: BorrowedFd<'_>) {
+    // SAFETY: takes two integers. It can fail only where the connection is gone already.
+    unsafe { libc::shutdown(fd.as_raw_fd(), libc::SHUT_WR) };
+}
+
+/// Has the close that follows reset the connection instead of ending it properly.
+pub fn reset_on_close(fd: BorrowedFd<'_>) {
+    let linger = libc::linger { l_onoff: 1, l_linger: 0 };
+    let length = size_of::<libc::linger>() as socklen_t;
+    // SAFETY: the pointer and the length are a live local's. Where it fails, the close is a
+    // proper one, as that of a broken connection may be.
+    unsafe {
+        libc::setsockopt(fd.as_raw_fd(), libc::SOL_SOCKET, libc::SO_LINGER, (&raw const linger).cast(), length);
+    }
+}

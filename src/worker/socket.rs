@@ -1,0 +1,49 @@
+//! A worker's sockets, by the slot numbers of the proxy's connections.
+
+use std::os::fd::OwnedFd;
+
+use crate::collections::slab::Key;
+
+/// A socket, and what is known of its readiness.
+#[derive(Debug)]
+pub(super) struct Socket {
+    pub(super) fd: OwnedFd,
+    key: Key,
+    /// Not yet established.
+    pub(super) connecting: bool,
+    /// A read may find something.
+    pub(super) readable: bool,
+    /// A write may be taken.
+    pub(super) writable: bool,
+    /// The peer's direction has ended, so that only a read that says so drains it.
+    pub(super) ended: bool,
+}
+
+/// All of them.
+#[derive(Debug, Default)]
+pub(super) struct Sockets {
+    slots: Vec<Option<Socket>>,
+}
+
+impl Sockets {
+    pub(super) fn insert(&mut self, key: Key, fd: OwnedFd, connecting: bool) {
+        let index = key.index();
+        if index >= self.slots.len() {
+            self.slots.resize_with(index + 1, || None);
+        }
+        let writable = !connecting;
+        self.slots[index] = Some(Socket { fd, key, connecting, readable: false, writable, ended: false });
+    }
+
+    pub(super) fn get_mut(&mut self, key: Key) -> Option<&mut Socket> {
+        self.slots.get_mut(key.index())?.as_mut().filter(|socket| socket.key == key)
+    }
+
+    pub(super) fn remove(&mut self, key: Key) -> Option<Socket> {
+        let slot = self.slots.get_mut(key.index())?;
+        if slot.as_ref()?.key != key {
+            return None;
+        }
+        slot.take()
+    }
+}
