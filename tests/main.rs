@@ -1,1 +1,3 @@
-fn main() {}
+//! The only test binary: one module for each behaviour.
+
+mod fuzz_smoke;

@@ -1,0 +1,207 @@
+//! The fuzz targets on a stable compiler: each runs for up to a second over its seeds, over
+//! mutations of them, and over random bytes. This does not replace fuzzing; it keeps the targets
+//! building and finds what is shallow.
+//!
+//! The inputs come from a fixed seed, so a failure comes again; it is reported with its input.
+//! One registered target, the canary, has a planted panic off its seeds: if that is not found,
+//! the harness is blind and the test fails.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::time::{Duration, Instant};
+
+#[path = "../fuzz/targets/scan.rs"]
+mod scan;
+
+/// A fuzz target: a new one is its `mod` line above, an entry in [`TARGETS`] and a test.
+struct Target {
+    name: &'static str,
+    run: fn(&[u8]),
+    /// Inputs that are interesting as they stand, for mutations to start from.
+    seeds: &'static [&'static [u8]],
+    expected: Expected,
+}
+
+#[derive(Clone, Copy)]
+enum Expected {
+    Passes,
+    Panics,
+}
+
+const TARGETS: &[Target] = &[
+    Target {
+        name: "scan",
+        run: scan::run,
+        seeds: &[
+            b"GET /a%20b?c=d HTTP/1.1\r\nHost: example.com\r\nAccept-Encoding: gzip, deflate, br\r\n\r\n",
+            b"!#$%&'*+-.^_`|~0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ: \t\x80\xff\r\n",
+        ],
+        expected: Expected::Passes,
+    },
+    Target { name: "canary", run: canary, seeds: &[b"canary"], expected: Expected::Panics },
+];
+
+/// How long one target runs.
+const TIME: Duration = Duration::from_secs(1);
+/// Inputs after which a target is done before its time.
+const INPUTS: u64 = 100_000;
+/// The longest random input, in bytes; mutations may pass it.
+const LONGEST_RANDOM: u64 = 512;
+/// The longest input that mutations grow to, in bytes.
+const LONGEST: usize = 4096;
+
+/// Fails on what no seed holds and one changed byte of a seed does.
+fn canary(data: &[u8]) {
+    if let [b'c', b'a', b'n', fourth, ..] = data {
+        assert!(*fourth < 0x80, "the planted panic");
+    }
+}
+
+/// An input at which a target panicked.
+#[derive(Debug)]
+struct Finding {
+    number: u64,
+    input: Vec<u8>,
+    message: String,
+}
+
+/// Feeds the target until its time or its number of inputs is up, or it panics.
+fn smoke(target: &Target) -> Result<u64, Finding> {
+    let deadline = Instant::now() + TIME;
+    let mut random = Xorshift(0x2545_f491_4f6c_dd1d);
+    let mut input = Vec::new();
+    for number in 0..INPUTS {
+        // The seeds always run, and then at least one input more, however slow the target is.
+        if number > target.seeds.len() as u64 && Instant::now() >= deadline {
+            return Ok(number);
+        }
+        input.clear();
+        match target.seeds.get(number as usize) {
+            Some(seed) => input.extend_from_slice(seed),
+            None => random_input(&mut random, target.seeds, &mut input),
+        }
+        if let Err(payload) = catch_unwind(AssertUnwindSafe(|| (target.run)(&input))) {
+            let message = match payload.downcast::<String>() {
+                Ok(text) => *text,
+                Err(payload) => payload.downcast_ref::<&str>().unwrap_or(&"(no text)").to_string(),
+            };
+            return Err(Finding { number, input, message });
+        }
+    }
+    Ok(INPUTS)
+}
+
+fn random_input(random: &mut Xorshift, seeds: &[&[u8]], input: &mut Vec<u8>) {
+    if seeds.is_empty() || random.below(8) == 0 {
+        let length = random.below(LONGEST_RANDOM);
+        input.extend((0..length).map(|_| random.any() as u8));
+        return;
+    }
+    input.extend_from_slice(seeds[random.below(seeds.len() as u64) as usize]);
+    for _ in 0..=random.below(4) {
+        mutate(random, seeds, input);
+    }
+    input.truncate(LONGEST);
+}
+
+fn mutate(random: &mut Xorshift, seeds: &[&[u8]], input: &mut Vec<u8>) {
+    /// Bytes and runs that parsers treat apart.
+    const WORDS: [&[u8]; 12] = [
+        b"\r\n",
+        b"\n",
+        b"\r",
+        b"\0",
+        b":",
+        b" ",
+        b"\t",
+        b",",
+        b";",
+        b"0",
+        b"\xff\xff\xff\xff",
+        b"18446744073709551616",
+    ];
+    let length = input.len() as u64;
+    let at = random.below(length + 1) as usize;
+    let to = at + random.below((length - at as u64).min(32) + 1) as usize;
+    match random.below(8) {
+        0 | 1 if length > 0 => input[at.min(length as usize - 1)] = random.any() as u8,
+        2 if length > 0 => input[at.min(length as usize - 1)] ^= 1 << random.below(8),
+        3 => input.truncate(at),
+        4 => drop(input.drain(at..to)),
+        5 => {
+            let copy = input[at..to].to_vec();
+            input.splice(at..at, copy);
+        }
+        6 if !seeds.is_empty() => {
+            let seed = seeds[random.below(seeds.len() as u64) as usize];
+            let from = random.below(seed.len() as u64 + 1) as usize;
+            input.truncate(at);
+            input.extend_from_slice(&seed[from..]);
+        }
+        _ => {
+            let word = WORDS[random.below(WORDS.len() as u64) as usize];
+            input.splice(at..at, word.iter().copied());
+        }
+    }
+}
+
+/// A seeded generator, its own so that a change elsewhere does not change what is fed here.
+struct Xorshift(u64);
+
+impl Xorshift {
+    fn any(&mut self) -> u64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        // The low bits of the state alone are weak.
+        self.0.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 8
+    }
+
+    /// A number below `bound`; 0 for 0.
+    fn below(&mut self, bound: u64) -> u64 {
+        self.any() % bound.max(1)
+    }
+}
+
+fn check(name: &str) {
+    let target = TARGETS.iter().find(|target| target.name == name).expect("the target is registered");
+    let found = smoke(target);
+    match (&found, target.expected) {
+        (Ok(_), Expected::Passes) | (Err(_), Expected::Panics) => (),
+        (Ok(inputs), Expected::Panics) => panic!("fuzz target {name}: no panic in {inputs} inputs"),
+        (Err(Finding { number, input, message }), Expected::Passes) => {
+            panic!("fuzz target {name}, input {number}, \"{}\": {message}", input.escape_ascii())
+        }
+    }
+}
+
+#[test]
+fn scan_agrees_with_its_predicates() {
+    check("scan");
+}
+
+#[test]
+fn the_canary_is_found_by_mutation() {
+    check("canary");
+    let canary = TARGETS.iter().find(|target| target.name == "canary").expect("the canary is registered");
+    let finding = smoke(canary).expect_err("the canary panics");
+    assert!(finding.message.contains("the planted panic"), "{}", finding.message);
+    assert!(finding.number >= canary.seeds.len() as u64, "a seed itself set the canary off");
+}
+
+#[test]
+fn every_target_file_is_registered() {
+    let listed = |folder: &str| {
+        let folder = format!("{}/fuzz/{folder}", env!("CARGO_MANIFEST_DIR"));
+        let files = std::fs::read_dir(&folder).expect("the folder is part of the repository");
+        let mut names: Vec<String> = files
+            .map(|file| file.expect("the folder can be read").path())
+            .filter_map(|path| Some(path.file_stem()?.to_str()?.to_owned()))
+            .collect();
+        names.sort();
+        names
+    };
+    let mut registered: Vec<&str> = TARGETS.iter().map(|target| target.name).filter(|name| *name != "canary").collect();
+    registered.sort_unstable();
+    assert_eq!(listed("targets"), registered);
+    assert_eq!(listed("fuzz_targets"), registered);
+}
