@@ -1,1 +1,210 @@
-//! (to come)
+//! The command line and the environment, as typed options.
+//!
+//! [`FLAGS`] is the only list of options: the parser, `--help` and the README's table read it.
+//! [`parse`] takes text and gives [`Options`], which hold what was given and nothing else, each
+//! with the place it came from; `config::resolve` fills in the defaults. An option on the command
+//! line hides its variable in the environment altogether.
+//!
+//! Invariant: whatever stands in an [`Options`] is within the bounds that its option states.
+
+pub mod backend;
+pub mod flags;
+pub mod help;
+mod nearest;
+mod parse;
+pub mod value;
+
+use std::fmt::{self, Write as _};
+use std::net::IpAddr;
+
+use crate::balance::strategy::Strategy;
+use crate::limits::SHOWN_CHARS;
+use crate::log::Level;
+pub use backend::{BackendSpec, Host, Target};
+pub use flags::{FLAGS, Flag};
+pub use parse::parse;
+pub use value::{Cidr, Fault, HostHeader, Mode};
+
+/// What the command line asks for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[expect(clippy::large_enum_variant, reason = "a process has one of it, for a moment")]
+pub enum Command {
+    /// To run with these options.
+    Run(Options),
+    /// To print [`help::text`].
+    Help,
+    /// To print [`help::version`].
+    Version,
+}
+
+/// Where a value came from; shown as `--port` or `LB_PORT`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Source {
+    /// The command line: the option's long name.
+    CommandLine(&'static str),
+    /// The environment: the variable's name.
+    Environment(&'static str),
+}
+
+impl fmt::Display for Source {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Source::CommandLine(long) => write!(f, "--{long}"),
+            Source::Environment(name) => f.write_str(name),
+        }
+    }
+}
+
+/// A value and where it came from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Given<T> {
+    /// The value, checked.
+    pub value: T,
+    /// Where it came from.
+    pub source: Source,
+}
+
+/// What was given; `None` and empty lists where nothing was. Durations are microseconds.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Options {
+    /// `--port`; 0 for any free port.
+    pub port: Option<Given<u16>>,
+    /// `--host`.
+    pub host: Option<Given<IpAddr>>,
+    /// `--backend`, in the order given.
+    pub backends: Vec<Given<BackendSpec>>,
+    /// `--workers`.
+    pub workers: Option<Given<u32>>,
+    /// `--strategy`.
+    pub strategy: Option<Given<Strategy>>,
+    /// `--loglevel`.
+    pub loglevel: Option<Given<Level>>,
+    /// `--trace`.
+    pub trace: Option<Given<bool>>,
+    /// `--mode`.
+    pub mode: Option<Given<Mode>>,
+    /// `--demo`.
+    pub demo: Option<Given<bool>>,
+    /// `--connect-timeout`.
+    pub connect_us: Option<Given<u64>>,
+    /// `--request-timeout`.
+    pub request_us: Option<Given<u64>>,
+    /// `--response-timeout`.
+    pub response_us: Option<Given<u64>>,
+    /// `--idle-timeout`.
+    pub idle_us: Option<Given<u64>>,
+    /// `--drain-timeout`.
+    pub drain_us: Option<Given<u64>>,
+    /// `--max-connections`.
+    pub max_connections: Option<Given<u32>>,
+    /// `--host-header`.
+    pub host_header: Option<Given<HostHeader>>,
+    /// `--trust`, in the order given.
+    pub trust: Vec<Given<Cidr>>,
+    /// `--via`.
+    pub via: Option<Given<String>>,
+    /// `--user`: `user` or `user:group`, names or numbers, not looked up.
+    pub user: Option<Given<String>>,
+}
+
+/// Why the arguments cannot be used; always the user's fault. Displayed, it is one line without
+/// control characters, whatever was given.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Error {
+    /// No option is called that.
+    UnknownOption {
+        /// As written, without a value.
+        option: String,
+        /// The option probably meant, as it would be written.
+        nearest: Option<String>,
+    },
+    /// There are no arguments besides options.
+    Positional(String),
+    /// An argument that is not UTF-8; what could be read of it.
+    NotUtf8(String),
+    /// An option without the value that it needs.
+    MissingValue(&'static Flag),
+    /// A switch with a value.
+    SuperfluousValue(&'static Flag, String),
+    /// An option that may stand once, and stands twice.
+    Repeated(&'static Flag),
+    /// A value that the option does not take.
+    Value {
+        /// Whose value it is.
+        source: Source,
+        /// The value.
+        value: String,
+        /// What is wrong with it.
+        fault: Fault,
+        /// What is accepted instead.
+        accepts: &'static str,
+    },
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Error::UnknownOption { option, nearest: Some(nearest) } => {
+                write!(f, "unknown option '{}'; did you mean '{nearest}'?", Shown(option))
+            }
+            Error::UnknownOption { option, nearest: None } => {
+                write!(f, "unknown option '{}'; --help lists the options", Shown(option))
+            }
+            Error::Positional(argument) => {
+                write!(f, "unexpected argument '{}'; only options are accepted, ", Shown(argument))?;
+                f.write_str("and a backend is given as -b HOST:PORT")
+            }
+            Error::NotUtf8(argument) => {
+                write!(f, "argument '{}' is not UTF-8; options and their values have to be", Shown(argument))
+            }
+            Error::MissingValue(flag) => {
+                write!(f, "--{} needs a value; accepted: {}", flag.long, flag.accepts)
+            }
+            Error::SuperfluousValue(flag, value) => {
+                write!(f, "--{} takes no value, but has '{}'; accepted: --{0} alone", flag.long, Shown(value))
+            }
+            Error::Repeated(flag) => {
+                write!(f, "--{} is given twice, which is contradictory; accepted: once", flag.long)
+            }
+            Error::Value { source, value, fault, accepts } => {
+                write!(f, "{source} '{}': {}; accepted: {accepts}", Shown(value), fault.reason())?;
+                match fault {
+                    Fault::Unknown(Some(nearest)) => write!(f, "; did you mean '{nearest}'?"),
+                    _ => Ok(()),
+                }
+            }
+        }
+    }
+}
+
+impl std::error::Error for Error {}
+
+/// Foreign text as an error line shows it: control characters as `\xNN`, and not too much of it.
+pub(crate) struct Shown<'a>(pub(crate) &'a str);
+
+impl fmt::Display for Shown<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (count, c) in self.0.chars().enumerate() {
+            if count == SHOWN_CHARS {
+                return f.write_str("...");
+            } else if c.is_control() {
+                write!(f, "\\x{:02x}", u32::from(c))?;
+            } else {
+                f.write_char(c)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn foreign_text_is_shown_on_one_line_and_bounded() {
+        assert_eq!(Shown("a\nb\x1b").to_string(), "a\\x0ab\\x1b");
+        assert_eq!(Shown(&"x".repeat(SHOWN_CHARS)).to_string(), "x".repeat(SHOWN_CHARS));
+        assert_eq!(Shown(&"é".repeat(SHOWN_CHARS + 1)).to_string(), "é".repeat(SHOWN_CHARS) + "...");
+    }
+}

@@ -1,17 +1,25 @@
 //! What is to run: every option resolved and checked, whatever it came from.
+//!
+//! [`resolve`] makes a [`Config`] of the options given. Invariants: it has a backend at least, its
+//! options do not contradict each other, and every number is within the bounds of its option.
 
-use std::net::{IpAddr, SocketAddr};
+mod resolve;
+
+use std::net::SocketAddr;
 use std::path::PathBuf;
 
+pub use crate::args::{Cidr, HostHeader, Mode};
 pub use crate::balance::strategy::Strategy;
 use crate::log::Level;
+pub use resolve::{Error, resolve};
 
 /// A resolved and valid configuration.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Config {
     /// Where clients connect.
     pub listen: SocketAddr,
-    /// The backends, in the order given; never empty.
+    /// The backends, in the order given; never empty. With `demo` they are two at port 0 of
+    /// loopback, whose ports are set once the echo backends are bound.
     pub backends: Vec<Backend>,
     /// True where no backend was given and the two default ones stand in.
     pub default_backends: bool,
@@ -44,12 +52,23 @@ pub struct Config {
 /// One configured backend.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Backend {
-    /// As the user wrote it, attributes apart: for messages and labels.
+    /// As the user wrote it, without `http://` and attributes: for messages and labels.
     pub name: String,
     /// Where it is.
     pub address: Address,
     /// Its share under the strategies that honour one; 1 to 65,535.
     pub weight: u16,
+}
+
+impl Backend {
+    /// What the backend gets as Host where it is to have its own: its host and port as the user
+    /// wrote them, and `localhost` for a socket in the file system, which has neither.
+    pub fn authority(&self) -> &str {
+        match self.address {
+            Address::Tcp(_) => &self.name,
+            Address::Unix(_) => "localhost",
+        }
+    }
 }
 
 /// Where a backend is.
@@ -59,15 +78,6 @@ pub enum Address {
     Tcp(SocketAddr),
     /// A stream socket in the file system.
     Unix(PathBuf),
-}
-
-/// How many processes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Mode {
-    /// A master and its workers.
-    Mp,
-    /// One process that does everything.
-    Sp,
 }
 
 /// Time limits, in microseconds.
@@ -83,29 +93,4 @@ pub struct Timeouts {
     pub idle_us: u64,
     /// To finish what is running when draining.
     pub drain_us: u64,
-}
-
-/// What a backend gets as Host.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum HostHeader {
-    /// What the client sent.
-    Preserve,
-    /// The backend's own configured host and port.
-    Backend,
-    /// This.
-    Name(String),
-}
-
-/// A range of addresses.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Cidr {
-    /// An address in it.
-    pub address: IpAddr,
-    /// How many leading bits are the range's.
-    pub prefix: u8,
-}
-
-impl Cidr {
-    /// (stand-in)
-    pub fn contains(&self, _address: IpAddr) -> bool { false }
 }

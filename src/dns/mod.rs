@@ -1,1 +1,3 @@
-//! (to come)
+//! Names of hosts, looked up without a socket: text goes in, addresses come out.
+
+pub mod hosts;

@@ -31,7 +31,7 @@ use crate::collections::slab::{Key, Slab};
 use crate::collections::timers::Timers;
 use crate::config::Config;
 pub use crate::config::Timeouts;
-use crate::config::{Address, HostHeader};
+use crate::config::HostHeader;
 use crate::http::head::{Head, HeadRef};
 use crate::http::part::Part;
 use crate::http::refusal::Refusal;
@@ -99,10 +99,7 @@ impl Proxy {
     pub fn new(config: &Config, seed: u64, now_us: u64, log: Log) -> Proxy {
         let backend = |backend: &crate::config::Backend| Backend {
             name: backend.name.clone(),
-            host: match &backend.address {
-                Address::Tcp(address) => address.to_string(),
-                Address::Unix(_) => "localhost".into(),
-            },
+            host: backend.authority().into(),
             failing: false,
         };
         let weights = config.backends.iter().map(|backend| backend.weight);

@@ -1,0 +1,70 @@
+//! The known name that a mistyped one was probably meant to be.
+
+use crate::limits::COMPARED_BYTES;
+
+/// The nearest of `known` to `given`, if any is near: a third of its letters may be wrong (one at
+/// least), or one may begin with the other, and case does not count.
+pub(super) fn nearest(given: &str, known: impl Iterator<Item = &'static str>) -> Option<&'static str> {
+    if given.is_empty() || given.len() > COMPARED_BYTES {
+        return None;
+    }
+    let given = given.to_ascii_lowercase();
+    known
+        .map(|name| (distance(given.as_bytes(), name.as_bytes()), name))
+        .filter(|&(distance, name)| {
+            let begins = given.len() > 1 && (name.starts_with(&given) || given.starts_with(name));
+            distance <= (given.len() / 3).max(1) && distance < name.len() || begins
+        })
+        .min_by_key(|&(distance, _)| distance)
+        .map(|(_, name)| name)
+}
+
+/// How many letters must be put in, taken out, replaced, or swapped with their neighbour to make
+/// one word of the other (the restricted Damerau-Levenshtein distance).
+fn distance(a: &[u8], b: &[u8]) -> usize {
+    // Three rows of the table of distances between prefixes: for `a` up to i - 2, i - 1 and i.
+    let mut before: Vec<usize> = vec![0; b.len() + 1];
+    let mut above: Vec<usize> = (0..=b.len()).collect();
+    let mut row = above.clone();
+    for i in 1..=a.len() {
+        row[0] = i;
+        for j in 1..=b.len() {
+            let replaced = above[j - 1] + usize::from(a[i - 1] != b[j - 1]);
+            row[j] = replaced.min(above[j] + 1).min(row[j - 1] + 1);
+            if i > 1 && j > 1 && a[i - 1] == b[j - 2] && a[i - 2] == b[j - 1] {
+                row[j] = row[j].min(before[j - 2] + 1);
+            }
+        }
+        std::mem::swap(&mut before, &mut above);
+        std::mem::swap(&mut above, &mut row);
+    }
+    above[b.len()]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn distance_counts_edits_and_swaps() {
+        assert_eq!(distance(b"port", b"port"), 0);
+        assert_eq!(distance(b"prot", b"port"), 1);
+        assert_eq!(distance(b"pot", b"port"), 1);
+        assert_eq!(distance(b"ports", b"port"), 1);
+        assert_eq!(distance(b"kitten", b"sitting"), 3);
+        assert_eq!(distance(b"", b"abc"), 3);
+        assert_eq!(distance(b"abc", b""), 3);
+    }
+
+    #[test]
+    fn suggests_what_is_near_and_nothing_else() {
+        let of = |given| nearest(given, ["err", "warn", "info", "debug"].into_iter());
+        assert_eq!(of("warning"), Some("warn"));
+        assert_eq!(of("INFO"), Some("info"));
+        assert_eq!(of("error"), Some("err"));
+        assert_eq!(of("de"), Some("debug"));
+        assert_eq!(of("chatty"), None);
+        assert_eq!(of(""), None);
+        assert_eq!(of(&"i".repeat(1000)), None);
+    }
+}

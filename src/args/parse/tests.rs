@@ -1,0 +1,220 @@
+//! Tests of the parser of arguments.
+
+use super::*;
+use crate::args::{Given, HostHeader, Mode};
+use crate::balance::strategy::Strategy;
+use crate::limits::BACKENDS;
+use crate::log::Level;
+use std::os::unix::ffi::OsStringExt;
+
+fn with_env(line: &str, variables: &[(&str, &str)]) -> Result<Command, Error> {
+    let env = |name: &str| {
+        let found = variables.iter().find(|(variable, _)| *variable == name);
+        found.map(|(_, value)| OsString::from(value))
+    };
+    parse(line.split_whitespace().map(OsString::from), &env)
+}
+
+fn options(line: &str) -> Options {
+    match with_env(line, &[]) {
+        Ok(Command::Run(options)) => options,
+        got => panic!("{line}: {got:?}"),
+    }
+}
+
+fn error(line: &str) -> String {
+    with_env(line, &[]).expect_err(line).to_string()
+}
+
+fn value<T>(given: Option<Given<T>>) -> T {
+    given.expect("it was given").value
+}
+
+#[test]
+fn nothing_given_is_nothing_held() {
+    assert_eq!(options(""), Options::default());
+    assert_eq!(options("--"), Options::default());
+}
+
+#[test]
+fn takes_every_form() {
+    for line in ["--port 81", "--port=81", "-p 81", "-p81", "-p=81"] {
+        assert_eq!(options(line).port, Some(Given { value: 81, source: Source::CommandLine("port") }), "{line}");
+    }
+    let got = options("-t --demo -b a:1 -bb:2 --backend=c:3,weight=2 -- ");
+    assert!(value(got.trace) && value(got.demo));
+    let names: Vec<String> = got.backends.into_iter().map(|given| given.value.name).collect();
+    assert_eq!(names, ["a:1", "b:2", "c:3"]);
+}
+
+#[test]
+fn takes_every_option() {
+    let got = options(
+        "-p 0 --host [::1] -b localhost:9001 -w 4 -s least_requests -l debug -t -m sp \
+         --connect-timeout 1ms --request-timeout 2s --response-timeout 3m --idle-timeout 4h \
+         --drain-timeout 24h --max-connections 1 --host-header example.com --trust 10.0.0.0/8 \
+         --trust ::1 --via edge --user nobody:nogroup",
+    );
+    assert_eq!((value(got.port), value(got.workers), value(got.max_connections)), (0, 4, 1));
+    assert_eq!(value(got.host), "::1".parse::<std::net::IpAddr>().unwrap());
+    assert_eq!(value(got.strategy), Strategy::LeastRequests);
+    assert_eq!((value(got.loglevel), value(got.mode)), (Level::Debug, Mode::Sp));
+    let durations = [got.connect_us, got.request_us, got.response_us, got.idle_us, got.drain_us].map(value);
+    assert_eq!(durations, [1_000, 2_000_000, 180_000_000, 14_400_000_000, 86_400_000_000]);
+    assert_eq!(value(got.host_header), HostHeader::Name("example.com".into()));
+    assert_eq!(got.trust.iter().map(|given| given.value.prefix).collect::<Vec<u8>>(), [8, 128]);
+    assert_eq!((value(got.via), value(got.user)), ("edge".into(), "nobody:nogroup".into()));
+}
+
+#[test]
+fn help_and_version_end_the_reading() {
+    for line in ["-h", "--help", "-p 1 --help --nonsense"] {
+        assert_eq!(with_env(line, &[("LB_PORT", "x")]), Ok(Command::Help), "{line}");
+    }
+    assert_eq!(with_env("-V", &[]), Ok(Command::Version));
+    assert_eq!(with_env("--version", &[]), Ok(Command::Version));
+    assert!(with_env("--nonsense --help", &[]).is_err());
+}
+
+#[test]
+fn an_option_hides_its_variable_and_a_variable_the_default() {
+    let variables = [("LB_PORT", "90"), ("LB_BACKEND", " a:1  b:2,weight=3 "), ("LB_TRACE", "1"), ("LB_DEMO", "0")];
+    let Ok(Command::Run(got)) = with_env("", &variables) else { panic!("not run") };
+    assert_eq!(got.port, Some(Given { value: 90, source: Source::Environment("LB_PORT") }));
+    assert_eq!(got.backends.len(), 2);
+    assert!(value(got.trace) && !value(got.demo));
+    let Ok(Command::Run(got)) = with_env("-p 91 -b c:3", &variables) else { panic!("not run") };
+    assert_eq!(got.port, Some(Given { value: 91, source: Source::CommandLine("port") }));
+    assert_eq!(got.backends.len(), 1);
+}
+
+#[test]
+fn an_empty_variable_is_none_and_a_wrong_one_is_named() {
+    assert_eq!(with_env("", &[("LB_PORT", ""), ("LB_BACKEND", " ")]), Ok(Command::Run(Options::default())));
+    let said = |name, text| with_env("", &[(name, text)]).unwrap_err().to_string();
+    assert_eq!(said("LB_PORT", "80x"), "LB_PORT '80x': malformed; accepted: a number from 0 to 65535");
+    assert_eq!(said("LB_TRACE", "maybe"), "LB_TRACE 'maybe': malformed; accepted: 1 or 0");
+    assert!(said("LB_BACKEND", "a:1 b").starts_with("LB_BACKEND 'b': no port; accepted: host:port"));
+    assert!(with_env("-p 80", &[("LB_PORT", "80x")]).is_ok());
+}
+
+#[test]
+fn an_error_names_the_option_the_value_and_what_is_accepted() {
+    assert_eq!(error("-p 65536"), "--port '65536': out of range; accepted: a number from 0 to 65535");
+    assert_eq!(error("-w 0"), "--workers '0': out of range; accepted: a number from 1 to 1024");
+    assert_eq!(
+        error("-s round-robin"),
+        "--strategy 'round-robin': unknown; accepted: round_robin, weighted, random, least_requests; \
+         did you mean 'round_robin'?"
+    );
+    assert_eq!(error("-l chatty"), "--loglevel 'chatty': unknown; accepted: err, warn, info, debug");
+    assert_eq!(
+        error("--connect-timeout 5"),
+        "--connect-timeout '5': a number without a unit (write ms, s, m or h behind it); \
+         accepted: 1ms to 24h, such as 500ms, 2s, 1m or 1h"
+    );
+    assert!(error("-b https://a:1").starts_with("--backend 'https://a:1': TLS to backends is not in this version;"));
+    assert_eq!(error("--port="), "--port '': malformed; accepted: a number from 0 to 65535");
+}
+
+#[test]
+fn an_unknown_option_gets_the_nearest_name() {
+    assert_eq!(error("--prot 80"), "unknown option '--prot'; did you mean '--port'?");
+    assert_eq!(error("--backends=a:1"), "unknown option '--backends'; did you mean '--backend'?");
+    assert_eq!(error("--log-level info"), "unknown option '--log-level'; did you mean '--loglevel'?");
+    assert_eq!(error("--work 3"), "unknown option '--work'; did you mean '--workers'?");
+    assert_eq!(error("-port 80"), "unknown option '-port'; did you mean '--port'?");
+    assert_eq!(error("-v"), "unknown option '-v'; did you mean '-V'?");
+    assert_eq!(error("-x"), "unknown option '-x'; --help lists the options");
+    assert_eq!(error("-é"), "unknown option '-é'; --help lists the options");
+    assert_eq!(error("--frobnicate"), "unknown option '--frobnicate'; --help lists the options");
+    assert_eq!(error("--="), "unknown option '--'; --help lists the options");
+}
+
+#[test]
+fn options_of_later_versions_do_not_exist() {
+    for line in ["-c f", "--config f", "-k", "--insecure", "--tls-trace", "--check", "--ca-file f", "--admin a"] {
+        assert!(error(line).starts_with("unknown option"), "{line}");
+    }
+    assert!(FLAGS.iter().all(|flag| !flag.long.starts_with("health") && !flag.long.starts_with("tls")));
+}
+
+#[test]
+fn refuses_missing_superfluous_and_repeated_values_and_stray_arguments() {
+    assert_eq!(error("-p"), "--port needs a value; accepted: a number from 0 to 65535");
+    assert!(error("-b -p 80").starts_with("--backend needs a value; accepted: host:port"));
+    assert_eq!(error("--trace=yes"), "--trace takes no value, but has 'yes'; accepted: --trace alone");
+    assert_eq!(error("-tp"), "--trace takes no value, but has 'p'; accepted: --trace alone");
+    assert_eq!(error("-p 1 --port=1"), "--port is given twice, which is contradictory; accepted: once");
+    assert_eq!(error("-t -t"), "--trace is given twice, which is contradictory; accepted: once");
+    let stray = "unexpected argument 'a:1'; only options are accepted, and a backend is given as -b HOST:PORT";
+    assert_eq!(error("a:1"), stray);
+    assert_eq!(error("-- a:1"), stray);
+    assert!(error("-").starts_with("unexpected argument '-'"));
+    assert!(parse([OsString::new()], &|_| None).unwrap_err().to_string().starts_with("unexpected argument ''"));
+}
+
+#[test]
+fn lists_are_bounded() {
+    let line = "-b a:1 ".repeat(BACKENDS);
+    assert_eq!(options(&line).backends.len(), BACKENDS);
+    assert!(error(&(line + "-b a:1")).contains("too many are given"));
+}
+
+#[test]
+fn bytes_that_are_not_utf8_are_refused_without_harm() {
+    let bytes = |bytes: &[u8]| OsString::from_vec(bytes.to_vec());
+    let said = |argv: Vec<OsString>| parse(argv, &|_| None).unwrap_err().to_string();
+    assert!(said(vec![bytes(b"--po\xffrt")]).starts_with("argument '--po\u{fffd}rt' is not UTF-8"));
+    assert!(said(vec![bytes(b"\xff")]).starts_with("argument '\u{fffd}' is not UTF-8"));
+    assert!(said(vec!["--".into(), bytes(b"\xff")]).starts_with("unexpected argument '\u{fffd}'"));
+    assert!(said(vec!["-p".into(), bytes(b"8\xff\n")]).starts_with("--port '8\u{fffd}\\x0a': not UTF-8;"));
+    let env = |name: &str| (name == "LB_VIA").then(|| bytes(b"\xff"));
+    assert!(parse([], &env).unwrap_err().to_string().starts_with("LB_VIA '\u{fffd}': not UTF-8;"));
+}
+
+#[test]
+fn no_arguments_make_it_panic_or_speak_in_two_lines() {
+    let mut random = crate::collections::random::Random::new(7);
+    let pieces: Vec<&[u8]> = vec![
+        b"-",
+        b"--",
+        b"=",
+        b"p",
+        b"port",
+        b"backend",
+        b"b",
+        b":",
+        b"[",
+        b"]",
+        b"1",
+        b"9001",
+        b",",
+        b"weight",
+        b"unix:/",
+        b"http://",
+        b"\xff",
+        b"\n",
+        b"\xc3\xa9",
+        b"s",
+        b"ms",
+        b"trust",
+        b"/",
+        b"::",
+        b"10.0.0.1",
+        b"-h",
+    ];
+    for _ in 0..20_000 {
+        let mut argv = Vec::new();
+        for _ in 0..random.below(4) {
+            let mut argument = Vec::new();
+            for _ in 0..random.below(6) {
+                argument.extend_from_slice(pieces[random.below(pieces.len() as u64) as usize]);
+            }
+            argv.push(OsString::from_vec(argument));
+        }
+        if let Err(error) = parse(argv, &|_| None) {
+            assert_eq!(error.to_string().lines().count(), 1);
+        }
+    }
+}

@@ -1,0 +1,337 @@
+//! The values that options take: from text to types, each within its bounds.
+
+use std::net::IpAddr;
+
+use super::nearest::nearest;
+use crate::http::framing::is_authority;
+use crate::limits::{DURATION_MAX_US, DURATION_MIN_US, NAME_BYTES, SECOND_US};
+
+/// What is wrong with a value.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fault {
+    /// It is not UTF-8.
+    NotUtf8,
+    /// It is not of the form that the option takes.
+    Malformed,
+    /// It is of the right form, but outside the bounds.
+    OutOfRange,
+    /// It is none of the words that the option takes; the nearest of them.
+    Unknown(Option<&'static str>),
+    /// A duration without its unit.
+    NoUnit,
+    /// A backend without a port.
+    NoPort,
+    /// A backend with a port that is none.
+    Port,
+    /// A backend at a port whose meaning this version does not serve, or with a prefix or an
+    /// attribute that it does not serve: what exactly.
+    Absent(&'static str),
+    /// An IPv6 address without the brackets that tell it from its port.
+    Brackets,
+    /// A host that is neither an address nor a name.
+    Host,
+    /// A prefix that names no protocol.
+    Scheme,
+    /// The path of a socket that is relative, or too long for the system.
+    UnixPath,
+    /// A backend's weight outside 1 to 65,535.
+    Weight,
+    /// Something after a backend's comma that is no attribute.
+    Attribute,
+    /// A backend's attribute given twice.
+    AttributeTwice,
+    /// A list longer than its limit.
+    TooMany,
+}
+
+impl Fault {
+    /// The fault in a few words.
+    pub fn reason(self) -> &'static str {
+        match self {
+            Fault::NotUtf8 => "not UTF-8",
+            Fault::Malformed => "malformed",
+            Fault::OutOfRange => "out of range",
+            Fault::Unknown(_) => "unknown",
+            Fault::NoUnit => "a number without a unit (write ms, s, m or h behind it)",
+            Fault::NoPort => "no port",
+            Fault::Port => "the port is not a number from 1 to 65535",
+            Fault::Absent(what) => what,
+            Fault::Brackets => "an IPv6 address needs brackets, as in [::1]:9001",
+            Fault::Host => "the host is neither an address nor a name",
+            Fault::Scheme => "unknown protocol",
+            Fault::UnixPath => "the path of a socket has to be absolute and short enough for the system",
+            Fault::Weight => "the weight is not a number from 1 to 65535",
+            Fault::Attribute => "unknown attribute",
+            Fault::AttributeTwice => "an attribute is given twice",
+            Fault::TooMany => "too many are given",
+        }
+    }
+}
+
+/// How many processes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mode {
+    /// A master and its workers.
+    Mp,
+    /// One process that does everything.
+    Sp,
+}
+
+impl Mode {
+    /// Both modes with the names that the command line accepts.
+    pub const NAMES: [(&'static str, Mode); 2] = [("mp", Mode::Mp), ("sp", Mode::Sp)];
+}
+
+/// What a backend gets as Host.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum HostHeader {
+    /// What the client sent.
+    Preserve,
+    /// The backend's own configured host and port.
+    Backend,
+    /// This.
+    Name(String),
+}
+
+/// A range of addresses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Cidr {
+    /// An address in it.
+    pub address: IpAddr,
+    /// How many leading bits are the range's; at most 32 for IPv4, 128 for IPv6.
+    pub prefix: u8,
+}
+
+impl Cidr {
+    /// Whether the range holds the address. An IPv4 address and its IPv4-mapped IPv6 form
+    /// (RFC 4291, 2.5.5.2) are the same here, in the range as in the address.
+    pub fn contains(&self, address: IpAddr) -> bool {
+        let (range, bits) = match self.address {
+            IpAddr::V4(_) => (self.address, u32::from(self.prefix) + 96),
+            IpAddr::V6(_) => (self.address, u32::from(self.prefix)),
+        };
+        let differing = mapped(range) ^ mapped(address);
+        differing.leading_zeros() >= bits
+    }
+}
+
+/// The address as one of IPv6.
+fn mapped(address: IpAddr) -> u128 {
+    match address {
+        IpAddr::V4(v4) => v4.to_ipv6_mapped().to_bits(),
+        IpAddr::V6(v6) => v6.to_bits(),
+    }
+}
+
+/// A whole number in decimal digits, within both bounds.
+pub(super) fn number(text: &str, least: u64, most: u64) -> Result<u64, Fault> {
+    if text.is_empty() || !text.bytes().all(|b| b.is_ascii_digit()) {
+        return Err(Fault::Malformed);
+    }
+    match text.parse() {
+        Ok(number) if (least..=most).contains(&number) => Ok(number),
+        _ => Err(Fault::OutOfRange),
+    }
+}
+
+/// The same for what is held in 32 bits.
+pub(super) fn number_u32(text: &str, least: u64, most: u64) -> Result<u32, Fault> {
+    u32::try_from(number(text, least, most)?).map_err(|_| Fault::OutOfRange)
+}
+
+/// A port, 0 for any free one.
+pub(super) fn port(text: &str) -> Result<u16, Fault> {
+    let number = number(text, 0, u64::from(u16::MAX))?;
+    u16::try_from(number).map_err(|_| Fault::OutOfRange)
+}
+
+/// An IP address, an IPv6 one with or without brackets.
+pub(super) fn ip(text: &str) -> Result<IpAddr, Fault> {
+    match text.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
+        Some(inside) => inside.parse().map(IpAddr::V6).map_err(|_| Fault::Malformed),
+        None => text.parse().map_err(|_| Fault::Malformed),
+    }
+}
+
+/// One of the given words.
+pub(super) fn choice<T: Copy>(names: &'static [(&'static str, T)], text: &str) -> Result<T, Fault> {
+    let known = names.iter().find(|(name, _)| *name == text);
+    known.map(|(_, value)| *value).ok_or_else(|| Fault::Unknown(nearest(text, names.iter().map(|(name, _)| *name))))
+}
+
+/// A switch's value in the environment.
+pub(super) fn switch(text: &str) -> Result<bool, Fault> {
+    match text.to_ascii_lowercase().as_str() {
+        "1" | "true" | "yes" | "on" => Ok(true),
+        "0" | "false" | "no" | "off" => Ok(false),
+        _ => Err(Fault::Malformed),
+    }
+}
+
+/// A duration in microseconds.
+pub(super) fn duration(text: &str) -> Result<u64, Fault> {
+    let digits = text.bytes().take_while(u8::is_ascii_digit).count();
+    let unit_us = match &text[digits..] {
+        "ms" => SECOND_US / 1000,
+        "s" => SECOND_US,
+        "m" => 60 * SECOND_US,
+        "h" => 3600 * SECOND_US,
+        "" if digits > 0 => return Err(Fault::NoUnit),
+        _ => return Err(Fault::Malformed),
+    };
+    Ok(unit_us * number(&text[..digits], DURATION_MIN_US.div_ceil(unit_us), DURATION_MAX_US / unit_us)?)
+}
+
+/// `preserve`, `backend`, or a host with or without a port.
+pub(super) fn host_header(text: &str) -> Result<HostHeader, Fault> {
+    match text {
+        "preserve" => Ok(HostHeader::Preserve),
+        "backend" => Ok(HostHeader::Backend),
+        "" => Err(Fault::Malformed),
+        _ if text.len() > NAME_BYTES => Err(Fault::OutOfRange),
+        _ if is_authority(text.as_bytes()) => Ok(HostHeader::Name(text.to_owned())),
+        _ => Err(Fault::Malformed),
+    }
+}
+
+/// A range of addresses as `address/prefix`, or one address.
+pub(super) fn cidr(text: &str) -> Result<Cidr, Fault> {
+    let (address, prefix) = match text.split_once('/') {
+        Some((address, prefix)) => (ip(address)?, Some(prefix)),
+        None => (ip(text)?, None),
+    };
+    let most: u8 = if address.is_ipv4() { 32 } else { 128 };
+    let prefix = match prefix {
+        Some(prefix) => u8::try_from(number(prefix, 0, u64::from(most))?).map_err(|_| Fault::OutOfRange)?,
+        None => most,
+    };
+    Ok(Cidr { address, prefix })
+}
+
+/// A pseudonym with or without a port, as Via takes it (RFC 9110, 7.6.3).
+pub(super) fn via(text: &str) -> Result<String, Fault> {
+    let (name, after) = text.split_once(':').map_or((text, None), |(name, port)| (name, Some(port)));
+    let in_token = |b: u8| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b);
+    if name.is_empty() || !name.bytes().all(in_token) || after.is_some_and(|digits| port(digits).is_err()) {
+        return Err(Fault::Malformed);
+    }
+    bounded(text)
+}
+
+/// `user` or `user:group`.
+pub(super) fn user(text: &str) -> Result<String, Fault> {
+    let usable = |name: &str| !name.is_empty() && !name.contains(|c: char| c.is_whitespace() || c.is_control());
+    match text.split_once(':') {
+        Some((user, group)) if usable(user) && usable(group) && !group.contains(':') => bounded(text),
+        None if usable(text) => bounded(text),
+        _ => Err(Fault::Malformed),
+    }
+}
+
+fn bounded(text: &str) -> Result<String, Fault> {
+    if text.len() > NAME_BYTES { Err(Fault::OutOfRange) } else { Ok(text.to_owned()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_are_digits_within_bounds() {
+        assert_eq!(number("0042", 1, 1024), Ok(42));
+        for malformed in ["", "+1", "-1", " 1", "1 ", "1.0", "0x10", "1_000", "٣"] {
+            assert_eq!(number(malformed, 0, 1024), Err(Fault::Malformed), "{malformed:?}");
+        }
+        for outside in ["0", "1025", "99999999999999999999999999"] {
+            assert_eq!(number(outside, 1, 1024), Err(Fault::OutOfRange), "{outside:?}");
+        }
+        assert_eq!(port("0"), Ok(0));
+        assert_eq!(port("65535"), Ok(65535));
+        assert_eq!(port("65536"), Err(Fault::OutOfRange));
+    }
+
+    #[test]
+    fn durations_need_a_unit_and_are_bounded() {
+        assert_eq!(duration("1ms"), Ok(1_000));
+        assert_eq!(duration("500ms"), Ok(500_000));
+        assert_eq!(duration("2s"), Ok(2_000_000));
+        assert_eq!(duration("1m"), Ok(60_000_000));
+        assert_eq!(duration("24h"), Ok(DURATION_MAX_US));
+        assert_eq!(duration("5"), Err(Fault::NoUnit));
+        for outside in ["0s", "0ms", "25h", "86401s", "99999999999999999999s"] {
+            assert_eq!(duration(outside), Err(Fault::OutOfRange), "{outside:?}");
+        }
+        for malformed in ["", "s", "1.5s", "-1s", "1 s", "1S", "1us", "1d", "5é"] {
+            assert_eq!(duration(malformed), Err(Fault::Malformed), "{malformed:?}");
+        }
+    }
+
+    #[test]
+    fn addresses_to_listen_on_may_have_brackets_around_ipv6_alone() {
+        assert_eq!(ip("0.0.0.0"), Ok("0.0.0.0".parse().unwrap()));
+        assert_eq!(ip("[::]"), Ok("::".parse().unwrap()));
+        assert_eq!(ip("::1"), Ok("::1".parse().unwrap()));
+        for malformed in ["", "[]", "[127.0.0.1]", "[::", "::]", "localhost", "127.1", "1.2.3.4:80"] {
+            assert_eq!(ip(malformed), Err(Fault::Malformed), "{malformed:?}");
+        }
+    }
+
+    #[test]
+    fn ranges_have_a_prefix_that_fits_their_family() {
+        let range = |text| cidr(text).map(|cidr| cidr.prefix);
+        assert_eq!(range("10.0.0.0/8"), Ok(8));
+        assert_eq!(range("10.1.2.3"), Ok(32));
+        assert_eq!(range("::/0"), Ok(0));
+        assert_eq!(range("2001:db8::1"), Ok(128));
+        assert_eq!(range("10.0.0.0/33"), Err(Fault::OutOfRange));
+        assert_eq!(range("::/129"), Err(Fault::OutOfRange));
+        for malformed in ["", "/8", "10.0.0.0/", "10.0.0.0/+8", "10.0.0.0/8/8", "10.0.0/8", "all"] {
+            assert_eq!(range(malformed), Err(Fault::Malformed), "{malformed:?}");
+        }
+    }
+
+    #[test]
+    fn ranges_hold_their_addresses_however_written() {
+        let holds = |range: &str, address: &str| cidr(range).unwrap().contains(address.parse().unwrap());
+        assert!(holds("10.0.0.0/8", "10.255.0.1"));
+        assert!(holds("10.1.2.3/8", "10.255.0.1"));
+        assert!(!holds("10.0.0.0/8", "11.0.0.1"));
+        assert!(holds("10.0.0.0/8", "::ffff:10.1.1.1"));
+        assert!(holds("::ffff:10.0.0.0/104", "10.1.1.1"));
+        assert!(!holds("::ffff:10.0.0.0/104", "11.1.1.1"));
+        assert!(holds("192.168.1.129/25", "192.168.1.128"));
+        assert!(!holds("192.168.1.129/25", "192.168.1.127"));
+        assert!(holds("2001:db8::/33", "2001:db8:7fff::1"));
+        assert!(!holds("2001:db8::/33", "2001:db8:8000::1"));
+        assert!(!holds("0.0.0.0/0", "2001:db8::1"));
+        assert!(holds("0.0.0.0/0", "203.0.113.1"));
+        assert!(holds("::/0", "2001:db8::1"));
+        assert!(holds("127.0.0.1", "127.0.0.1"));
+        assert!(!holds("127.0.0.1", "127.0.0.2"));
+    }
+
+    #[test]
+    fn hosts_pseudonyms_and_accounts_cannot_carry_bytes_that_break_a_field() {
+        assert_eq!(host_header("preserve"), Ok(HostHeader::Preserve));
+        assert_eq!(host_header("backend"), Ok(HostHeader::Backend));
+        assert_eq!(host_header("example.com:81"), Ok(HostHeader::Name("example.com:81".into())));
+        for malformed in ["", "a b", "a\r\nX: y", "a/b", "user@host", "é"] {
+            assert_eq!(host_header(malformed), Err(Fault::Malformed), "{malformed:?}");
+        }
+        assert_eq!(via("edge-1"), Ok("edge-1".into()));
+        assert_eq!(via("edge.example:8080"), Ok("edge.example:8080".into()));
+        for malformed in ["", ":80", "a:", "a b", "a\r\n", "a:b", "(a)"] {
+            assert_eq!(via(malformed), Err(Fault::Malformed), "{malformed:?}");
+        }
+        for usable in ["nobody", "65534", "www-data:www-data", "1000:1000"] {
+            assert_eq!(user(usable), Ok(usable.into()));
+        }
+        for malformed in ["", ":", "a:", ":b", "a:b:c", "a b", "a\n"] {
+            assert_eq!(user(malformed), Err(Fault::Malformed), "{malformed:?}");
+        }
+        let long = "a".repeat(NAME_BYTES + 1);
+        assert_eq!(host_header(&long), Err(Fault::OutOfRange));
+        assert_eq!(via(&long), Err(Fault::OutOfRange));
+        assert_eq!(user(&long), Err(Fault::OutOfRange));
+    }
+}
