@@ -112,10 +112,11 @@ impl Pool {
     /// An empty block with `BLOCK_BYTES` of room: the one given back last, which is still warm
     /// in the cache, or a fresh one.
     pub fn take(&mut self) -> Buffer {
-        let mut block = self
-            .free
-            .pop()
-            .unwrap_or_else(|| Buffer { bytes: vec![0; STANDARD_BYTES].into_boxed_slice(), start: 0, end: 0 });
+        let mut block = self.free.pop().unwrap_or_else(|| Buffer {
+            bytes: vec![0; STANDARD_BYTES].into_boxed_slice(),
+            start: 0,
+            end: 0,
+        });
         block.rewind();
         block
     }

@@ -21,7 +21,7 @@ impl Random {
 
     /// A number below `bound`, each as likely but for one part in 2^64 / `bound`; 0 for 0.
     pub fn below(&mut self, bound: u64) -> u64 {
-        (u128::from(self.any()) * u128::from(bound) >> 64) as u64
+        ((u128::from(self.any()) * u128::from(bound)) >> 64) as u64
     }
 }
 

@@ -268,7 +268,10 @@ pub fn is_authority(text: &[u8]) -> bool {
         [b':', port @ ..] => port,
         _ => return false,
     };
-    host.iter().all(named) && port.len() <= 5 && port.iter().all(u8::is_ascii_digit) && (!host.is_empty() || text[0] == b'[')
+    host.iter().all(named)
+        && port.len() <= 5
+        && port.iter().all(u8::is_ascii_digit)
+        && (!host.is_empty() || text[0] == b'[')
 }
 
 /// Whether a Connection field of the head names this field.
@@ -352,8 +355,14 @@ mod tests {
         for good in ["a", "a.b:80", "[::1]:80", "[::1]", "", "a_b", "127.0.0.1:", "xn--a~"] {
             assert!(with(Version::Http11, "GET", &[("Host", good)], request).is_ok(), "{good}");
         }
-        for bad in ["a b", "a/b", "a@b", "[::1", "[]", "a:b", ":80", "a:123456", "[::1]x", "a:80:80", "a,b c", "é", "a?"] {
-            assert_eq!(with(Version::Http11, "GET", &[("Host", bad)], request).unwrap_err(), Refusal::HostInvalid, "{bad}");
+        for bad in
+            ["a b", "a/b", "a@b", "[::1", "[]", "a:b", ":80", "a:123456", "[::1]x", "a:80:80", "a,b c", "é", "a?"]
+        {
+            assert_eq!(
+                with(Version::Http11, "GET", &[("Host", bad)], request).unwrap_err(),
+                Refusal::HostInvalid,
+                "{bad}"
+            );
         }
     }
 

@@ -241,7 +241,9 @@ mod tests {
 
     #[test]
     fn size_lines_are_written_in_hex() {
-        for (size, line) in [(0, "0\r\n"), (1, "1\r\n"), (255, "ff\r\n"), (65536, "10000\r\n"), (u64::MAX, "ffffffffffffffff\r\n")] {
+        for (size, line) in
+            [(0, "0\r\n"), (1, "1\r\n"), (255, "ff\r\n"), (65536, "10000\r\n"), (u64::MAX, "ffffffffffffffff\r\n")]
+        {
             assert_eq!(SizeLine::new(size).bytes(), line.as_bytes());
         }
     }

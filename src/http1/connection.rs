@@ -156,7 +156,13 @@ impl Connection {
 
     /// Writes the first `length` bytes of `input` as content; what is left of `input`. A large
     /// piece that ends the input is handed over with its buffer instead of being copied.
-    pub fn write_data(&mut self, queue: &mut Queue, pool: &mut Pool, mut input: Buffer, length: usize) -> Option<Buffer> {
+    pub fn write_data(
+        &mut self,
+        queue: &mut Queue,
+        pool: &mut Pool,
+        mut input: Buffer,
+        length: usize,
+    ) -> Option<Buffer> {
         if length == 0 {
             return Some(input);
         }
@@ -263,11 +269,7 @@ mod tests {
         let text = b"HTTP/1.1 103 E\r\n\r\nHTTP/1.1 200 OK\r\n\r\n3\r\nabc\r\n2\r\nde\r\n0\r\nT: x\r\n\r\nHTTP/1.1 200 OK\r\n\r\n0\r\n\r\n";
         for step in 1..text.len() {
             let seen = parts(Role::Client, Body::Chunked, text, step).unwrap();
-            assert_eq!(
-                seen,
-                ["interim 18", "head 19", "data abcde", "trailers 1", "end", "head 19", "end"],
-                "{step}"
-            );
+            assert_eq!(seen, ["interim 18", "head 19", "data abcde", "trailers 1", "end", "head 19", "end"], "{step}");
         }
     }
 

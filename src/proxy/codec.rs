@@ -50,7 +50,13 @@ impl Codec {
     }
 
     /// Writes content from the front of `input`; what is left of it.
-    pub(super) fn write_data(&mut self, queue: &mut Queue, pool: &mut Pool, input: Buffer, length: usize) -> Option<Buffer> {
+    pub(super) fn write_data(
+        &mut self,
+        queue: &mut Queue,
+        pool: &mut Pool,
+        input: Buffer,
+        length: usize,
+    ) -> Option<Buffer> {
         delegate!(self, h => h.write_data(queue, pool, input, length))
     }
 

@@ -77,7 +77,9 @@ impl Proxy {
     /// A client has sent the head of a request.
     pub(super) fn on_request(&mut self, key: Key, head: HeadRef<'_>) {
         let facts = match framing::request(head) {
-            Ok(_) if matches!(head.method(), b"CONNECT" | b"TRACE") => return self.refuse(key, Refusal::MethodNotServed),
+            Ok(_) if matches!(head.method(), b"CONNECT" | b"TRACE") => {
+                return self.refuse(key, Refusal::MethodNotServed);
+            }
             Ok(facts) => facts,
             Err(refusal) => return self.refuse(key, refusal),
         };
@@ -137,7 +139,9 @@ impl Proxy {
         let Some(exchange) = self.exchanges.get_mut(id) else { return self.close(key, Output::Close(key)) };
         exchange.backend = Some(key);
         let client = exchange.client;
-        let Some(Side::Client { address, trusted }) = self.connections.get(client).map(|client| client.side) else { return };
+        let Some(Side::Client { address, trusted }) = self.connections.get(client).map(|client| client.side) else {
+            return;
+        };
         let Some(connection) = self.connections.get_mut(key) else { return };
         let Side::Backend { slot } = connection.side else { return };
         connection.exchange = Some(id);
@@ -186,7 +190,8 @@ impl Proxy {
         let mut input = input?;
         let id = self.connections.get(key).and_then(|connection| connection.exchange);
         let target = id.and_then(|id| self.peer(id, key));
-        let Some(peer) = target.and_then(|target| self.connections.get_mut(target)).filter(|peer| !peer.unsendable) else {
+        let Some(peer) = target.and_then(|target| self.connections.get_mut(target)).filter(|peer| !peer.unsendable)
+        else {
             input.consume(length);
             return Some(input);
         };

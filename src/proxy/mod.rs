@@ -20,9 +20,9 @@ mod trace;
 use std::collections::VecDeque;
 use std::net::IpAddr;
 
-pub use self::failure::Failure;
 use self::connection::{Connection, Ending, Phase, Side, Wait};
 use self::exchange::{Exchange, Progress};
+pub use self::failure::Failure;
 use self::pool::IdlePool;
 use crate::balance::Balancer;
 use crate::collections::buffer::{Buffer, Pool};
@@ -30,8 +30,8 @@ use crate::collections::queue::Queue;
 use crate::collections::slab::{Key, Slab};
 use crate::collections::timers::Timers;
 use crate::config::Config;
-pub use crate::config::Timeouts;
 use crate::config::HostHeader;
+pub use crate::config::Timeouts;
 use crate::http::head::{Head, HeadRef};
 use crate::http::part::Part;
 use crate::http::refusal::Refusal;
@@ -252,6 +252,11 @@ impl Proxy {
         self.connections.get(key).map(|connection| &connection.output)
     }
 
+    /// Whether our direction of a connection ends right behind what is queued.
+    pub fn is_ending(&self, key: Key) -> bool {
+        self.connections.get(key).is_some_and(|connection| matches!(connection.ending, Ending::Close | Ending::Linger))
+    }
+
     /// The socket took `n` of the queued bytes, at least one.
     pub fn sent(&mut self, key: Key, n: usize) {
         let Some(connection) = self.connections.get_mut(key) else { return };
@@ -401,7 +406,9 @@ impl Proxy {
             (_, true) if !connection.output.is_empty() => Wait::ClientSend,
             (_, true) if exchange.request != Progress::Flowing => Wait::Nothing,
             (_, true) => match exchange.backend.and_then(|key| self.connections.get(key)) {
-                Some(backend) if backend.phase == Phase::Open && backend.output.len() < QUEUE_HIGH_BYTES => Wait::Upload,
+                Some(backend) if backend.phase == Phase::Open && backend.output.len() < QUEUE_HIGH_BYTES => {
+                    Wait::Upload
+                }
                 _ => Wait::Nothing,
             },
             (_, false) if !connection.output.is_empty() => Wait::Backend,
@@ -441,7 +448,9 @@ impl Proxy {
         let mut head = std::mem::take(&mut self.head);
         let mut held = false;
         while let Some(connection) = self.connections.get(key) {
-            if connection.phase == Phase::Lingering || matches!(connection.ending, Ending::Close | Ending::Linger | Ending::Reset) {
+            if connection.phase == Phase::Lingering
+                || matches!(connection.ending, Ending::Close | Ending::Linger | Ending::Reset)
+            {
                 // What comes after the last message is dropped.
                 if let Some(buffer) = input.take() {
                     self.buffers.give(buffer);

@@ -88,10 +88,12 @@ pub fn receive(fd: BorrowedFd<'_>, room: &mut [u8]) -> io::Result<usize> {
     check(unsafe { libc::recv(fd.as_raw_fd(), room.as_mut_ptr().cast(), room.len(), 0) })
 }
 
-/// Sends what the socket takes of the slices, of which the first `SEND_SLICES` count.
-pub fn send<'a>(fd: BorrowedFd<'_>, mut slices: impl Iterator<Item = &'a [u8]>) -> io::Result<usize> {
+/// Sends what the socket takes of the slices, of which the first `SEND_SLICES` count. With `more`,
+/// the last packet may wait for what follows at once: more bytes, or the end.
+pub fn send<'a>(fd: BorrowedFd<'_>, mut slices: impl Iterator<Item = &'a [u8]>, more: bool) -> io::Result<usize> {
+    let flags = libc::MSG_NOSIGNAL | if more { libc::MSG_MORE } else { 0 };
     let Some(first) = slices.next() else { return Ok(0) };
-    let Some(second) = slices.next() else { return send_one(fd.as_raw_fd(), first) };
+    let Some(second) = slices.next() else { return send_one(fd.as_raw_fd(), first, flags) };
     let mut parts = [libc::iovec { iov_base: std::ptr::null_mut(), iov_len: 0 }; SEND_SLICES];
     let mut count = 0;
     for slice in [first, second].into_iter().chain(slices).take(SEND_SLICES) {
@@ -104,13 +106,13 @@ pub fn send<'a>(fd: BorrowedFd<'_>, mut slices: impl Iterator<Item = &'a [u8]>) 
         let mut message: libc::msghdr = std::mem::zeroed();
         message.msg_iov = parts.as_mut_ptr();
         message.msg_iovlen = count as _;
-        check(libc::sendmsg(fd.as_raw_fd(), &raw const message, libc::MSG_NOSIGNAL))
+        check(libc::sendmsg(fd.as_raw_fd(), &raw const message, flags))
     }
 }
 
-fn send_one(fd: RawFd, bytes: &[u8]) -> io::Result<usize> {
+fn send_one(fd: RawFd, bytes: &[u8], flags: c_int) -> io::Result<usize> {
     // SAFETY: the pointer and the length are a live slice's.
-    check(unsafe { libc::send(fd, bytes.as_ptr().cast(), bytes.len(), libc::MSG_NOSIGNAL) })
+    check(unsafe { libc::send(fd, bytes.as_ptr().cast(), bytes.len(), flags) })
 }
 
 /// Ends our direction.

@@ -240,7 +240,9 @@ impl Worker {
                 return;
             }
             let Some(queue) = self.proxy.queued(key).filter(|queue| !queue.is_empty()) else { return };
-            match sys::socket::send(socket.fd.as_fd(), queue.slices()) {
+            // The end then travels with the last bytes instead of in a packet of its own.
+            let more = self.proxy.is_ending(key);
+            match sys::socket::send(socket.fd.as_fd(), queue.slices(), more) {
                 Ok(n) => self.proxy.sent(key, n),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => socket.writable = false,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
@@ -293,7 +295,8 @@ impl Worker {
             Ok(fd) => self.sockets.insert(key, fd, true),
             Err(error) => {
                 let code = error.raw_os_error().unwrap_or(0);
-                let exhausted = matches!(code, libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM | libc::EADDRNOTAVAIL);
+                let exhausted =
+                    matches!(code, libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM | libc::EADDRNOTAVAIL);
                 let failure = if exhausted { Failure::Exhausted(code) } else { Failure::Connect(code) };
                 self.proxy.failed(key, failure);
             }

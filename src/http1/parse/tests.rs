@@ -40,14 +40,31 @@ fn every_prefix_of_a_right_head_is_incomplete() {
 
 #[test]
 fn refuses_malformed_request_lines() {
-    for line in ["GET / HTTP/1.1 \r\n", "GET  / HTTP/1.1\r\n", " GET / HTTP/1.1\r\n", "GET /\r\n", "GET\r\n", "/ HTTP/1.1\r\n",
-        "GET / http/1.1\r\n", "GET / HTTP/1.10\r\n", "GET / HTTP/1\r\n\r\n\r\n", "G(T / HTTP/1.1\r\n", "GET / HTTQ"]
-    {
+    for line in [
+        "GET / HTTP/1.1 \r\n",
+        "GET  / HTTP/1.1\r\n",
+        " GET / HTTP/1.1\r\n",
+        "GET /\r\n",
+        "GET\r\n",
+        "/ HTTP/1.1\r\n",
+        "GET / http/1.1\r\n",
+        "GET / HTTP/1.10\r\n",
+        "GET / HTTP/1\r\n\r\n\r\n",
+        "G(T / HTTP/1.1\r\n",
+        "GET / HTTQ",
+    ] {
         assert_eq!(refused(line), Refusal::RequestLine, "{line:?}");
     }
-    for line in ["GET /\t HTTP/1.1\r\n", "GET /#f HTTP/1.1\r\n", "GET a HTTP/1.1\r\n", "GET ftp://h/ HTTP/1.1\r\n",
-        "GET http:// HTTP/1.1\r\n", "GET http://u@h/ HTTP/1.1\r\n", "GET /\x7f HTTP/1.1\r\n", "GET http://h?q HTTP/1.1\r\n"]
-    {
+    for line in [
+        "GET /\t HTTP/1.1\r\n",
+        "GET /#f HTTP/1.1\r\n",
+        "GET a HTTP/1.1\r\n",
+        "GET ftp://h/ HTTP/1.1\r\n",
+        "GET http:// HTTP/1.1\r\n",
+        "GET http://u@h/ HTTP/1.1\r\n",
+        "GET /\x7f HTTP/1.1\r\n",
+        "GET http://h?q HTTP/1.1\r\n",
+    ] {
         assert_eq!(refused(line), Refusal::Target, "{line:?}");
     }
     assert_eq!(refused("GET / HTTP/2.0\r\n"), Refusal::Version);
@@ -105,12 +122,21 @@ fn an_absolute_target_names_its_authority() {
 #[test]
 fn reads_status_lines() {
     let read = |text: &str| response(text.as_bytes(), &mut Head::default());
-    for good in ["HTTP/1.1 200 OK\r\n\r\n", "HTTP/1.0 200 \r\n\r\n", "HTTP/1.1 299\r\n\r\n", "HTTP/1.1 999 Odd \u{e9}\r\n\r\n"] {
+    for good in
+        ["HTTP/1.1 200 OK\r\n\r\n", "HTTP/1.0 200 \r\n\r\n", "HTTP/1.1 299\r\n\r\n", "HTTP/1.1 999 Odd \u{e9}\r\n\r\n"]
+    {
         assert_eq!(read(good), Ok(Some(good.len())), "{good:?}");
     }
-    for bad in ["HTTP/1.1 20 OK\r\n\r\n", "HTTP/1.1 2000\r\n\r\n", "HTTP/1.1 099 A\r\n\r\n", "HTTP/1.1  200\r\n\r\n", "ICY 200 OK\r\n\r\n",
-        "HTTP/1.1 200\tOK\r\n\r\n", "HTTP/1.1 200 O\0K\r\n\r\n", "hello"]
-    {
+    for bad in [
+        "HTTP/1.1 20 OK\r\n\r\n",
+        "HTTP/1.1 2000\r\n\r\n",
+        "HTTP/1.1 099 A\r\n\r\n",
+        "HTTP/1.1  200\r\n\r\n",
+        "ICY 200 OK\r\n\r\n",
+        "HTTP/1.1 200\tOK\r\n\r\n",
+        "HTTP/1.1 200 O\0K\r\n\r\n",
+        "hello",
+    ] {
         assert_eq!(read(bad), Err(Refusal::StatusLine), "{bad:?}");
     }
     assert_eq!(read("HTTP/2.0 200 OK\r\n\r\n"), Err(Refusal::Version));
