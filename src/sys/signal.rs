@@ -101,9 +101,9 @@ impl Signals {
         SIGNALS.into_iter().find(|&signal| {
             let count = &ARRIVED[signal as usize];
             match signal {
-                Signal::Terminate | Signal::Interrupt => count
-                    .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |arrivals| arrivals.checked_sub(1))
-                    .is_ok(),
+                Signal::Terminate | Signal::Interrupt => {
+                    count.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |arrivals| arrivals.checked_sub(1)).is_ok()
+                }
                 _ => count.swap(0, Ordering::Relaxed) > 0,
             }
         })
@@ -253,10 +253,7 @@ mod tests {
         }
         signals.wait(None).unwrap();
         let taken: Vec<Signal> = std::iter::from_fn(|| signals.take()).collect();
-        assert_eq!(
-            taken,
-            [Signal::Terminate, Signal::Terminate, Signal::Interrupt, Signal::Hangup, Signal::Upgrade]
-        );
+        assert_eq!(taken, [Signal::Terminate, Signal::Terminate, Signal::Interrupt, Signal::Hangup, Signal::Upgrade]);
 
         // More than the pipe holds: nothing blocks, and nothing else is lost.
         for _ in 0..70_000 {
@@ -274,5 +271,10 @@ mod tests {
         raise(libc::SIGHUP);
         later.wait(None).unwrap();
         assert_eq!(later.take(), Some(Signal::Hangup));
+
+        // The other tests of this process can be interrupted again.
+        for (number, _) in NUMBERS {
+            set_action(number, libc::SIG_DFL).unwrap();
+        }
     }
 }
