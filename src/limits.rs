@@ -85,6 +85,36 @@ pub const SAVED_HEAD_BYTES: usize = 4096;
 /// Finished exchanges kept for their memory.
 pub const SPARE_EXCHANGES: usize = 64;
 
+// Processes ------------------------------------------------------------------------------------
+
+/// Connections the kernel holds for a listener until they are accepted; it cuts this down to
+/// `net.core.somaxconn`, 4096 by default.
+pub const LISTEN_BACKLOG: i32 = 4096;
+/// A worker that lived this long did not die of how it starts, and is replaced at once.
+pub const STEADY_LIFE_US: u64 = SECOND_US;
+/// Deaths in a row, each before `STEADY_LIFE_US`, after which the master gives up. With the
+/// waits between them that takes 16 seconds.
+pub const RESPAWN_DEATHS: u32 = 10;
+/// How long a worker's second early death in a row delays its replacement; each further one
+/// doubles it. The first does not delay it.
+pub const RESPAWN_DELAY_US: u64 = SECOND_US / 10;
+/// The longest such delay.
+pub const RESPAWN_DELAY_MOST_US: u64 = 5 * SECOND_US;
+/// What workers get beyond the drain time to cut what is left and exit, before they are killed.
+pub const DRAIN_GRACE_US: u64 = 2 * SECOND_US;
+/// Descriptors of a worker that are not connections: the standard three, its listener, the
+/// poller, the signal pipe, and files opened for a moment.
+pub const DESCRIPTOR_RESERVE: u64 = 32;
+/// Clients one worker holds when only the descriptor limit decides: some systems have none.
+pub const WORKER_CONNECTIONS: u64 = 1_000_000;
+/// Connections, and so threads, of a demo backend.
+pub const DEMO_CONNECTIONS: usize = 128;
+/// The longest body that a demo backend shows in its answer.
+pub const DEMO_BODY_BYTES: usize = 1024;
+/// How long a demo backend keeps a connection on which nothing comes.
+pub const DEMO_IDLE_US: u64 = 60 * SECOND_US;
+
+const _: () = assert!(RESPAWN_DELAY_US < RESPAWN_DELAY_MOST_US && RESPAWN_DEATHS > 1);
 const _: () = assert!(POOL_FRESH_US < POOL_IDLE_US);
 const _: () = assert!(TIMER_TICKS.is_multiple_of(64));
 const _: () = assert!(SMALL_BUFFER_BYTES < BLOCK_BYTES / 4);

@@ -1,3 +1,41 @@
 //! From the command line to an exit code.
 
-fn main() {}
+use std::io::Write;
+use std::process::ExitCode;
+
+use zzz_lb::args::{self, Command};
+use zzz_lb::config;
+use zzz_lb::dns::hosts::Hosts;
+use zzz_lb::process;
+use zzz_lb::sys;
+
+/// Exit status: what was asked for makes no sense.
+const USAGE: u8 = 2;
+
+fn main() -> ExitCode {
+    let argv: Vec<_> = std::env::args_os().skip(1).collect();
+    let options = match args::parse(argv, &|name: &str| std::env::var_os(name)) {
+        Ok(Command::Run(options)) => options,
+        Ok(Command::Help) => return print(&args::help::text()),
+        Ok(Command::Version) => return print(&args::help::version()),
+        Err(error) => return refuse(&error),
+    };
+    // A machine without the file knows no names but those of the resolver.
+    let hosts = Hosts::parse(&std::fs::read("/etc/hosts").unwrap_or_default());
+    match config::resolve(options, &hosts) {
+        Ok(config) => ExitCode::from(process::run(config)),
+        Err(error) => refuse(&error),
+    }
+}
+
+/// Prints to stdout. A reader that has gone, as `head` does, is no failure.
+fn print(text: &str) -> ExitCode {
+    let mut stdout = std::io::stdout().lock();
+    let _ = stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush());
+    ExitCode::SUCCESS
+}
+
+fn refuse(error: &dyn std::fmt::Display) -> ExitCode {
+    sys::write_stderr(format!("load_balancer: {error}\ntry 'load_balancer --help'\n").as_bytes());
+    ExitCode::from(USAGE)
+}

@@ -1,1 +1,261 @@
-//! (to come)
+//! From a configuration to processes that serve it, and to an exit status.
+//!
+//! Everything that can be refused is tried before the first fork: the account to run as, the
+//! descriptor limit, the listeners. Then:
+//!
+//! ```text
+//! mp   master ── waits for signals and deaths, keeps every listener open for respawns
+//!        ├─ worker 0 .. N-1, each with one listener and a poll loop of its own
+//!        └─ demo backends, with --demo
+//! sp   one process that runs the same loop; the demo backends are its only children
+//! ```
+//!
+//! Invariants: a child is forked by a process with one thread; it closes what it inherits and
+//! does not need; it dies with the process that forked it (PDEATHSIG), so nothing is orphaned.
+
+mod account;
+mod cpus;
+mod demo;
+mod listen;
+mod master;
+mod respawn;
+
+use std::fmt;
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::os::fd::OwnedFd;
+
+use crate::config::{Config, Mode};
+use crate::limits;
+use crate::log::{Level, Log};
+use crate::sys::fork::{self, Pid};
+use crate::sys::signal::Signals;
+use crate::sys::{self, clock};
+use crate::worker::{self, Outcome, Setup};
+
+use account::Account;
+use master::Master;
+
+/// Exit status: done, or drained with nothing cut.
+const DONE: u8 = 0;
+/// Exit status: failed while running, or requests were cut.
+const FAILED: u8 = 1;
+/// Exit status: what was asked for makes no sense.
+const USAGE: u8 = 2;
+
+/// Runs until a signal or a failure ends it. Returns the process's exit status: 0 drained,
+/// 1 failed or requests were cut, 2 a configuration that cannot be (an unknown user). Errors are
+/// told on stderr.
+pub fn run(config: Config) -> u8 {
+    match start(config) {
+        Ok(status) => status,
+        Err(failure) => {
+            sys::write_stderr(format!("load_balancer: {}\n", failure.message).as_bytes());
+            failure.status
+        }
+    }
+}
+
+/// Why nothing was started.
+struct Failure {
+    status: u8,
+    message: String,
+}
+
+impl Failure {
+    fn new(status: u8, message: String) -> Failure {
+        Failure { status, message }
+    }
+
+    /// A call to the system that failed: `what` the program cannot do because of it.
+    fn of(what: impl fmt::Display) -> impl FnOnce(io::Error) -> Failure {
+        move |error| Failure::new(FAILED, format!("cannot {what}: {error}"))
+    }
+}
+
+fn start(mut config: Config) -> Result<u8, Failure> {
+    let mut journal = Journal::new(config.loglevel);
+    let account = config.user.as_deref().map(account::look_up).transpose()?;
+    let open_files = sys::limit::raise_open_files().map_err(Failure::of("learn the limit of open files"))?;
+    let signals = Signals::install().map_err(Failure::of("handle signals"))?;
+
+    let count = match config.mode {
+        Mode::Sp => 1,
+        Mode::Mp => config.workers.unwrap_or_else(cpus::usable).max(1),
+    };
+    let (listeners, address) = listen::open(config.listen, count)?;
+    let demo = if config.demo { Some(demo::Backends::open()?) } else { None };
+    if let (Some(account), Some(name)) = (account, &config.user) {
+        give_up_root(&mut journal, name, account)?;
+    }
+    announce(&mut journal, &config, address, count);
+    let max_connections = share_of_connections(&mut journal, &config, count, open_files);
+
+    if let Some(demo) = demo {
+        config.backends = demo.configured();
+        if let Some(backend) = demo.start(&mut journal).map_err(Failure::of("start the demo's backends"))? {
+            // This is the child.
+            drop((listeners, signals));
+            fork::exit_now(backend.serve());
+        }
+        let example = SocketAddr::new(reachable(address.ip()), address.port());
+        journal.line(Level::Info, "demo", format_args!("try: curl http://{example}/hello"));
+    }
+    Ok(match config.mode {
+        Mode::Mp => Master::new(config, listeners, max_connections, signals, journal).run(),
+        Mode::Sp => run_single(&config, listeners, max_connections, signals, journal),
+    })
+}
+
+/// The loop of sp, in this very process.
+fn run_single(
+    config: &Config,
+    listeners: Vec<OwnedFd>,
+    max_connections: usize,
+    signals: Signals,
+    journal: Journal,
+) -> u8 {
+    let Some(listener) = listeners.into_iter().next() else { return FAILED };
+    match serve(config, listener, 0, max_connections, signals, journal) {
+        Ended::Drained => DONE,
+        Ended::Cut | Ended::Failed => FAILED,
+    }
+}
+
+/// How a worker's loop ended; as an exit status, it tells the master.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Ended {
+    /// Nothing was left.
+    Drained = 0,
+    /// The loop itself failed.
+    Failed = 1,
+    /// Requests were cut.
+    Cut = 3,
+}
+
+/// Runs a worker's loop to its end, and tells how it ended.
+fn serve(
+    config: &Config,
+    listener: OwnedFd,
+    index: u32,
+    max_connections: usize,
+    signals: Signals,
+    mut journal: Journal,
+) -> Ended {
+    let setup = Setup { config, listener, index, max_connections, signals, log: Log::new(config.loglevel) };
+    match worker::run(setup) {
+        Ok(Outcome::Drained | Outcome::Cut(0)) => Ended::Drained,
+        Ok(Outcome::Cut(requests)) => {
+            let plural = if requests == 1 { "" } else { "s" };
+            journal.line(Level::Warn, "process", format_args!("worker {index} cut {requests} request{plural} off"));
+            Ended::Cut
+        }
+        Err(error) => {
+            journal.line(Level::Err, "process", format_args!("worker {index} failed: {error}"));
+            Ended::Failed
+        }
+    }
+}
+
+fn announce(journal: &mut Journal, config: &Config, address: SocketAddr, count: u32) {
+    let pid = fork::current();
+    match config.mode {
+        Mode::Mp => {
+            let plural = if count == 1 { "" } else { "s" };
+            let text = format_args!("listening on {address} with {count} worker{plural} (mode mp, pid {pid})");
+            journal.line(Level::Info, "process", text);
+        }
+        Mode::Sp => {
+            let text = format_args!("listening on {address} in one process (mode sp, pid {pid})");
+            journal.line(Level::Info, "process", text);
+        }
+    }
+    if config.default_backends && !config.demo {
+        let names: Vec<&str> = config.backends.iter().map(|backend| backend.name.as_str()).collect();
+        let text = format_args!("no backend was given: using {}", names.join(" and "));
+        journal.line(Level::Info, "process", text);
+    }
+}
+
+fn give_up_root(journal: &mut Journal, name: &str, account: Account) -> Result<(), Failure> {
+    let Account { uid, gid } = account;
+    sys::user::become_account(uid, gid).map_err(|error| {
+        let hint = if error.kind() == io::ErrorKind::PermissionDenied { " (only root may)" } else { "" };
+        Failure::new(FAILED, format!("cannot run as user '{name}': {error}{hint}"))
+    })?;
+    journal.line(Level::Info, "process", format_args!("running as user {uid}, group {gid}"));
+    Ok(())
+}
+
+/// How many clients one of `count` workers holds at once.
+fn share_of_connections(journal: &mut Journal, config: &Config, count: u32, open_files: u64) -> usize {
+    let possible = connections_within(open_files);
+    let Some(wanted) = config.max_connections else { return possible as usize };
+    let share = u64::from(wanted.div_ceil(count)).max(1);
+    if share > possible {
+        let text = format_args!(
+            "{wanted} clients may need more than the {open_files} files that a process may open: \
+             past about {possible} per worker, accepting pauses until some leave"
+        );
+        journal.line(Level::Warn, "process", text);
+    }
+    share as usize
+}
+
+/// Clients that a worker can hold with `open_files` descriptors: each may need one more, for its
+/// backend.
+fn connections_within(open_files: u64) -> u64 {
+    (open_files.saturating_sub(limits::DESCRIPTOR_RESERVE) / 2).clamp(1, limits::WORKER_CONNECTIONS)
+}
+
+/// Where a client on this machine reaches a listener on `ip`.
+fn reachable(ip: IpAddr) -> IpAddr {
+    match ip {
+        IpAddr::V4(v4) if v4.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
+        IpAddr::V6(v6) if v6.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
+        other => other,
+    }
+}
+
+/// A log whose lines are written at once, for processes that have few to say.
+struct Journal {
+    log: Log,
+}
+
+impl Journal {
+    fn new(level: Level) -> Journal {
+        Journal { log: Log::new(level) }
+    }
+
+    fn line(&mut self, level: Level, module: &str, text: fmt::Arguments<'_>) {
+        self.log.set_clock(clock::unix_us());
+        self.log.line(level, module, text);
+        sys::write_stderr(self.log.text());
+        self.log.clear();
+    }
+}
+
+/// What a forked child does first: it takes a name, and ties its life to its parent's.
+fn begin_child(parent: Pid, name: &str) -> io::Result<()> {
+    fork::set_name(name);
+    fork::die_with(parent)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn half_of_the_descriptors_go_to_clients() {
+        assert_eq!(connections_within(1024), 496);
+        assert_eq!(connections_within(0), 1);
+        assert_eq!(connections_within(u64::MAX), limits::WORKER_CONNECTIONS);
+    }
+
+    #[test]
+    fn the_example_address_can_be_connected_to() {
+        assert_eq!(reachable("0.0.0.0".parse().unwrap()).to_string(), "127.0.0.1");
+        assert_eq!(reachable("::".parse().unwrap()).to_string(), "::1");
+        assert_eq!(reachable("10.0.0.1".parse().unwrap()).to_string(), "10.0.0.1");
+    }
+}

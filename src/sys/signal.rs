@@ -271,5 +271,10 @@ mod tests {
         raise(libc::SIGHUP);
         later.wait(None).unwrap();
         assert_eq!(later.take(), Some(Signal::Hangup));
+
+        // The other tests of this process can be interrupted again.
+        for (number, _) in NUMBERS {
+            set_action(number, libc::SIG_DFL).unwrap();
+        }
     }
 }
