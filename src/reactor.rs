@@ -5,23 +5,9 @@
 use std::io;
 use std::os::fd::BorrowedFd;
 
+pub use crate::sys::Event;
 #[cfg(any(target_os = "linux", target_os = "android"))]
 use crate::sys::epoll::Poller;
-
-/// A change of readiness.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Event {
-    /// What the descriptor was registered under.
-    pub token: u64,
-    /// A read would not block: there are bytes, the end, or an error.
-    pub readable: bool,
-    /// A write would not block, or would fail.
-    pub writable: bool,
-    /// The peer's direction has ended: reads go on until they say so.
-    pub ended: bool,
-    /// Both directions have ended, or the connection failed.
-    pub broken: bool,
-}
 
 /// The poller of one process.
 pub struct Reactor {

@@ -48,7 +48,10 @@ pub fn request(sink: &mut impl Sink, head: HeadRef<'_>, facts: &RequestFacts, wa
         [] => b"/",
         path => path,
     };
-    sink.request(method, path);
+    match path {
+        [b'?', ..] => sink.request(method, &[b"/", path].concat()),
+        path => sink.request(method, path),
+    }
     let host = way.host.map(str::as_bytes).or(authority.map(|span| head.get(span)));
     let mut host_written = false;
     let mut framed = false;

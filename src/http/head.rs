@@ -18,7 +18,8 @@ pub enum Start {
     Request {
         /// The method.
         method: Span,
-        /// The path and query; `*` for the server as a whole; empty where an absolute target had none.
+        /// The path and query; `*` for the server as a whole. From an absolute target without a path
+        /// it is empty, or a query alone.
         path: Span,
         /// The authority that the target itself named; it then overrides Host (RFC 9112, 3.2.2).
         authority: Option<Span>,

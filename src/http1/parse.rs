@@ -88,10 +88,11 @@ pub fn trailers(bytes: &[u8], fields_out: &mut Vec<Field>) -> Result<Option<usiz
 
 /// What an unfinished or finished head is, by its size.
 fn incomplete(bytes: &[u8], length: Option<usize>) -> Result<Option<usize>, Refusal> {
-    if length.unwrap_or(bytes.len()) >= HEAD_BYTES {
-        return Err(Refusal::HeadTooLarge);
+    match length {
+        None if bytes.len() >= HEAD_BYTES => Err(Refusal::HeadTooLarge),
+        Some(n) if n > HEAD_BYTES => Err(Refusal::HeadTooLarge),
+        length => Ok(length),
     }
-    Ok(length)
 }
 
 /// Reads `HTTP/1.x` at an offset; the version and the offset behind it, or `None` where the
@@ -132,11 +133,9 @@ fn line_break(bytes: &[u8], at: usize, other: Refusal) -> Result<Option<usize>, 
 /// Takes a request target apart (RFC 9112, 3.2): its path and, in absolute form, its authority.
 fn target(bytes: &[u8], span: Span) -> Result<(Span, Option<Span>), Refusal> {
     let text = span.of(bytes);
-    if text.first() == Some(&b'/') || text == b"*" {
-        return Ok((span, None));
-    }
-    // The authority form is CONNECT's; what is refused there is the method.
-    if bytes.starts_with(b"CONNECT ") {
+    // The asterisk form is OPTIONS', the authority form CONNECT's; what is refused there is the
+    // method.
+    if text.first() == Some(&b'/') || text == b"*" && bytes.starts_with(b"OPTIONS ") || bytes.starts_with(b"CONNECT ") {
         return Ok((span, None));
     }
     let scheme = text.iter().position(|&b| b == b':').unwrap_or(0);
@@ -146,8 +145,7 @@ fn target(bytes: &[u8], span: Span) -> Result<(Span, Option<Span>), Refusal> {
     }
     let start = scheme + 3;
     let end = start + text[start..].iter().position(|b| b"/?".contains(b)).unwrap_or(text.len() - start);
-    // An empty path before a query has no origin form of its own bytes.
-    if start == end || !is_authority(&text[start..end]) || text.get(end) == Some(&b'?') {
+    if start == end || !is_authority(&text[start..end]) {
         return Err(Refusal::Target);
     }
     let at = span.start as usize;

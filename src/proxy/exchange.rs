@@ -490,10 +490,8 @@ fn to_client(exchange: &Exchange, facts: &ResponseFacts, draining: bool) -> (Bod
         Body::Chunked | Body::UntilClose if old => Body::UntilClose,
         Body::Chunked | Body::UntilClose => Body::Chunked,
     };
-    // An answer before the request is whole ends the connection where the rest may never come,
-    // or is of no use.
-    let early = exchange.request == Progress::Flowing
-        && (facts.status >= 300 || exchange.facts.expects_continue && !exchange.content_sent);
+    // Behind an answer to a request that is not whole yet, the rest of it may never come.
+    let early = exchange.request == Progress::Flowing;
     let after = match exchange.facts.persistent && !draining && !early && body != Body::UntilClose {
         false => After::Ends,
         true if old => After::GoesOnSaid,

@@ -6,7 +6,7 @@ use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
 use crate::limits::POLL_EVENTS;
-use crate::reactor::Event;
+use crate::sys::Event;
 
 /// An epoll instance and room for what it reports.
 pub struct Poller {
@@ -66,7 +66,7 @@ impl Poller {
                 readable: is(libc::EPOLLIN | libc::EPOLLRDHUP | libc::EPOLLHUP | libc::EPOLLERR),
                 writable: is(libc::EPOLLOUT | libc::EPOLLHUP | libc::EPOLLERR),
                 ended: is(libc::EPOLLRDHUP | libc::EPOLLHUP | libc::EPOLLERR),
-                broken: is(libc::EPOLLHUP | libc::EPOLLERR),
+                broken: is(libc::EPOLLERR),
             }
         }));
         Ok(())

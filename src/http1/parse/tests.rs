@@ -1,3 +1,5 @@
+//! Heads that are right, heads that are not, and heads that are cut anywhere.
+
 use super::*;
 use crate::http::head::HeadRef;
 
@@ -63,7 +65,7 @@ fn refuses_malformed_request_lines() {
         "GET http:// HTTP/1.1\r\n",
         "GET http://u@h/ HTTP/1.1\r\n",
         "GET /\x7f HTTP/1.1\r\n",
-        "GET http://h?q HTTP/1.1\r\n",
+        "GET * HTTP/1.1\r\n",
     ] {
         assert_eq!(refused(line), Refusal::Target, "{line:?}");
     }
@@ -114,6 +116,7 @@ fn an_absolute_target_names_its_authority() {
     };
     assert_eq!(of(b"GET http://h:1/p?q HTTP/1.1\r\n\r\n"), (b"/p?q".to_vec(), Some(b"h:1".to_vec())));
     assert_eq!(of(b"GET HTTPS://[::1] HTTP/1.1\r\n\r\n"), (b"".to_vec(), Some(b"[::1]".to_vec())));
+    assert_eq!(of(b"GET http://h?q HTTP/1.1\r\n\r\n"), (b"?q".to_vec(), Some(b"h".to_vec())));
     assert_eq!(of(b"OPTIONS * HTTP/1.1\r\n\r\n"), (b"*".to_vec(), None));
     assert_eq!(of(b"GET //x/y HTTP/1.1\r\n\r\n"), (b"//x/y".to_vec(), None));
     assert_eq!(of("GET /ü HTTP/1.1\r\n\r\n".as_bytes()), ("/ü".as_bytes().to_vec(), None));

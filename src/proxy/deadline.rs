@@ -1,0 +1,79 @@
+//! Deadlines: how long each connection may take over what it waits for, and what happens when
+//! it took longer. One deadline a connection, kept lazily; moving it later is a store.
+
+use super::connection::{Connection, Phase, Wait};
+use super::exchange::{Exchange, Progress};
+use super::{Failure, Output, Proxy};
+use crate::collections::slab::Key;
+use crate::limits::QUEUE_HIGH_BYTES;
+
+impl Proxy {
+    /// When `expire` is to be called next, in microseconds; `u64::MAX` for never.
+    pub fn next_deadline_us(&self) -> u64 {
+        self.timers.next_us()
+    }
+
+    /// Acts on every deadline that has passed.
+    pub fn expire(&mut self) {
+        let mut due = std::mem::take(&mut self.due);
+        self.timers.expire(self.now_us, &mut due);
+        for index in due.drain(..) {
+            if let Some(key) = self.connections.key_at(index) {
+                self.expired(key);
+            }
+        }
+        self.due = due;
+        self.resume();
+    }
+
+    fn expired(&mut self, key: Key) {
+        let Some(connection) = self.connections.get(key) else { return };
+        match connection.wait {
+            Wait::Nothing => {}
+            // Where not one byte of a request has come, there is nobody to answer.
+            Wait::RequestHead if connection.input.is_none() => self.close(key, Output::Close(key)),
+            Wait::RequestHead => self.answer_client(key, 408, format_args!("the request head did not come in time")),
+            Wait::Upload => self.upload_failed(key, 408, format_args!("the request content did not come in time")),
+            Wait::Idle | Wait::Linger | Wait::Pool => self.close(key, Output::Close(key)),
+            Wait::ClientSend => self.client_gone(key, Output::Reset(key)),
+            Wait::Connect => self.backend_failed(key, Failure::ConnectTimeout),
+            Wait::Backend => self.backend_failed(key, Failure::Timeout),
+            Wait::Tunnel if connection.is_client() => self.client_gone(key, Output::Close(key)),
+            Wait::Tunnel => self.backend_failed(key, Failure::Timeout),
+        }
+    }
+
+    /// Decides how long a connection may take over what it waits for now. `moved`: bytes have
+    /// just moved on it.
+    pub(super) fn rearm(&mut self, key: Key, moved: bool) {
+        let Some(connection) = self.connections.get(key) else { return };
+        let wait = match connection.exchange.and_then(|id| self.exchanges.get(id)) {
+            Some(exchange) => self.exchange_wait(connection, exchange),
+            None => connection.idle_wait(),
+        };
+        let Some(connection) = self.connections.get_mut(key) else { return };
+        if wait != connection.wait || moved && wait.is_renewed() {
+            connection.wait = wait;
+            self.timers.set(key.index(), self.now_us.saturating_add(wait.limit_us(&self.timeouts)));
+        }
+    }
+
+    fn exchange_wait(&self, connection: &Connection, exchange: &Exchange) -> Wait {
+        let is_full = |key| self.connections.get(key).is_none_or(|peer| peer.output.len() >= QUEUE_HIGH_BYTES);
+        match (connection.phase, connection.is_client()) {
+            (Phase::Connecting, _) => Wait::Connect,
+            _ if exchange.tunnel => Wait::Tunnel,
+            (_, true) if !connection.output.is_empty() => Wait::ClientSend,
+            (_, true) if exchange.request != Progress::Flowing => Wait::Nothing,
+            (_, true) => match exchange.backend.and_then(|key| self.connections.get(key)) {
+                Some(backend) if backend.phase == Phase::Open && backend.output.len() < QUEUE_HIGH_BYTES => {
+                    Wait::Upload
+                }
+                _ => Wait::Nothing,
+            },
+            (_, false) if !connection.output.is_empty() => Wait::Backend,
+            (_, false) if exchange.request == Progress::Flowing || is_full(exchange.client) => Wait::Nothing,
+            (_, false) => Wait::Backend,
+        }
+    }
+}
