@@ -50,7 +50,7 @@ pub const TIMER_TICKS: usize = 1024;
 
 /// How long what a client still sends is read and dropped after an answer that ends its
 /// connection, so that the answer is not lost to a reset.
-pub const LINGER_US: u64 = 2 * SECOND_US;
+pub const LINGER_US: u64 = 10 * SECOND_US;
 /// How long a tunnel may be silent in both directions.
 pub const TUNNEL_IDLE_US: u64 = 3600 * SECOND_US;
 
@@ -64,6 +64,9 @@ pub const READS_PER_TURN: usize = 16;
 pub const SEND_SLICES: usize = 8;
 /// How long accepting pauses when the system has no descriptor left for a connection.
 pub const ACCEPT_PAUSE_US: u64 = SECOND_US / 10;
+
+/// How much of a request is read and dropped after its response, to keep the connection.
+pub const DISCARD_BYTES: usize = 16 << 20;
 
 /// What Retry-After says with a 503, in seconds: soon, but not at once.
 pub const RETRY_AFTER_S: &str = "1";

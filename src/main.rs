@@ -36,6 +36,6 @@ fn print(text: &str) -> ExitCode {
 }
 
 fn refuse(error: &dyn std::fmt::Display) -> ExitCode {
-    sys::write_stderr(format!("load_balancer: {error}\ntry 'load_balancer --help'\n").as_bytes());
+    sys::write_stderr(format!("load_balancer: {error}\n").as_bytes());
     ExitCode::from(USAGE)
 }

@@ -1,3 +1,28 @@
-//! The only test binary: one module for each behaviour.
+//! Behaviour tests: the built binary, between clients and backends that the tests themselves are.
+//!
+//! One module for each behaviour, run over mp and sp. What a test waits for is a condition with
+//! a deadline, never a length of time; backends and clients speak raw bytes through a parser of
+//! their own (`support/message.rs`), so that a mistake of the program's parser cannot hide itself.
 
+#![deny(unsafe_code)]
+
+mod support;
+
+mod addresses;
+mod bodies;
+mod cli;
+mod demo;
+mod early_answers;
+mod forwarding;
 mod fuzz_smoke;
+mod limits;
+mod pooling;
+mod regressions;
+mod responses;
+mod retries;
+mod smuggling;
+mod supervision;
+mod tidy;
+mod timeouts;
+mod trace;
+mod upgrade_tunnel;

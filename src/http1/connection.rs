@@ -139,6 +139,11 @@ impl Connection {
         self.writing = Body::UntilClose;
     }
 
+    /// Whether the next bytes read begin a message.
+    pub fn awaits_head(&self) -> bool {
+        self.reading == Reading::Head
+    }
+
     /// What the other side's closing means now: true where it is the proper end of the content.
     pub fn ends_by_close(&self) -> bool {
         matches!(self.reading, Reading::UntilClose | Reading::Tunnel)

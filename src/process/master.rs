@@ -224,7 +224,7 @@ impl Master {
                 self.say(
                     Level::Err,
                     format_args!(
-                        "worker {index} died {RESPAWN_DEATHS} times in a row right after its start:                          giving up and stopping everything"
+                        "worker {index} died {RESPAWN_DEATHS} times in a row right after its start: giving up and stopping everything"
                     ),
                 );
                 self.stop(now, false);

@@ -80,6 +80,11 @@ impl Codec {
         delegate!(self, h => h.tunnel());
     }
 
+    /// Whether the next bytes read begin a message.
+    pub(super) fn awaits_head(&self) -> bool {
+        delegate!(self, h => h.awaits_head())
+    }
+
     /// Whether the other side's closing is the proper end of what is being read.
     pub(super) fn ends_by_close(&self) -> bool {
         delegate!(self, h => h.ends_by_close())

@@ -120,6 +120,8 @@ pub(super) struct Connection {
     pub(super) finished: bool,
     /// To a backend: an exchange has been carried before. To a client: a request has come.
     pub(super) used: bool,
+    /// To a client: bytes of a request dropped after its response.
+    pub(super) discarded: u32,
     /// To a backend: another exchange may follow this one.
     pub(super) persistent: bool,
     pub(super) codec: Codec,
@@ -147,6 +149,7 @@ impl Connection {
             unsendable: false,
             finished: false,
             used: false,
+            discarded: 0,
             persistent: true,
             codec: Codec::http1(role),
             exchange: None,
@@ -165,6 +168,7 @@ impl Connection {
             (_, Phase::Connecting) => Wait::Connect,
             (_, Phase::Lingering) if self.output.is_empty() => Wait::Linger,
             (Side::Client { .. }, _) if !self.output.is_empty() => Wait::ClientSend,
+            (Side::Client { .. }, _) if !self.codec.awaits_head() => Wait::Upload,
             (Side::Client { .. }, _) if self.input.is_some() || !self.used => Wait::RequestHead,
             (Side::Client { .. }, _) => Wait::Idle,
             (Side::Backend { .. }, _) => Wait::Pool,

@@ -16,7 +16,7 @@ use crate::http::framing::{self, Body, RequestFacts, ResponseFacts};
 use crate::http::head::{HeadRef, SavedHead, Version};
 use crate::http::refusal::Refusal;
 use crate::http1::write::Writer;
-use crate::limits::{POOL_FRESH_US, POOL_IDLE_US, SAVED_HEAD_BYTES, SPARE_EXCHANGES, TRIES};
+use crate::limits::{DISCARD_BYTES, POOL_FRESH_US, POOL_IDLE_US, SAVED_HEAD_BYTES, SPARE_EXCHANGES, TRIES};
 
 /// How far one direction has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -193,6 +193,9 @@ impl Proxy {
         let Some(peer) = target.and_then(|target| self.connections.get_mut(target)).filter(|peer| !peer.unsendable)
         else {
             input.consume(length);
+            if id.is_none() {
+                self.discarded(key, length);
+            }
             return Some(input);
         };
         if !peer.is_client()
@@ -212,7 +215,11 @@ impl Proxy {
     /// more can come.
     pub(super) fn on_end(&mut self, key: Key, left_over: bool) {
         let Some(connection) = self.connections.get(key) else { return };
-        let (Some(id), is_client) = (connection.exchange, connection.is_client()) else { return };
+        let is_client = connection.is_client();
+        let Some(id) = connection.exchange else {
+            // The rest of a request that was answered before it was whole.
+            return self.release_client(key, true, true);
+        };
         let target = self.peer(id, key);
         if let Some(peer) = target.and_then(|target| self.connections.get_mut(target)) {
             peer.codec.write_end(&mut peer.output, &mut self.buffers, None);
@@ -352,19 +359,29 @@ impl Proxy {
     /// Frees a client's connection after a response: for its next request, or to be closed.
     pub(super) fn release_client(&mut self, key: Key, whole: bool, persistent: bool) {
         let Some(client) = self.connections.get_mut(key) else { return };
-        if !whole {
-            return self.end(key, Ending::Linger);
-        }
         if !persistent {
             // Unread bytes would turn a close into a reset.
-            let ending = if client.input.is_some() { Ending::Linger } else { Ending::Close };
+            let ending = if !whole || client.input.is_some() { Ending::Linger } else { Ending::Close };
             return self.end(key, ending);
         }
         client.exchange = None;
-        client.codec.next_message();
+        client.discarded = 0;
+        if whole {
+            client.codec.next_message();
+        }
         self.announce(key);
         self.rearm(key, true);
         self.resumed.push(key);
+    }
+
+    /// Part of a request was dropped that has its response already. A client that sends on and on
+    /// is not waited for.
+    fn discarded(&mut self, key: Key, length: usize) {
+        let Some(client) = self.connections.get_mut(key) else { return };
+        client.discarded = client.discarded.saturating_add(length as u32);
+        if client.discarded as usize > DISCARD_BYTES {
+            self.end(key, Ending::Linger);
+        }
     }
 
     /// Puts a backend's connection into the pool where it is fit for another exchange, and
@@ -451,7 +468,10 @@ impl Proxy {
     /// A request's content was malformed, or did not come: the client is told so where nothing
     /// was answered yet, and the backend must not take what came for all of it.
     pub(super) fn upload_failed(&mut self, key: Key, status: u16, reason: std::fmt::Arguments<'_>) {
-        let Some(id) = self.connections.get(key).and_then(|connection| connection.exchange) else { return };
+        let Some(id) = self.connections.get(key).and_then(|connection| connection.exchange) else {
+            // It has its response.
+            return self.end(key, Ending::Linger);
+        };
         let begun = self.exchanges.get(id).is_some_and(|exchange| exchange.response != Progress::Waiting);
         self.abandon(id);
         if let Some(connection) = self.connections.get_mut(key) {
@@ -490,8 +510,10 @@ fn to_client(exchange: &Exchange, facts: &ResponseFacts, draining: bool) -> (Bod
         Body::Chunked | Body::UntilClose if old => Body::UntilClose,
         Body::Chunked | Body::UntilClose => Body::Chunked,
     };
-    // Behind an answer to a request that is not whole yet, the rest of it may never come.
-    let early = exchange.request == Progress::Flowing;
+    // An answer before the request is whole ends the connection where the rest may never come,
+    // or is of no use.
+    let early = exchange.request == Progress::Flowing
+        && (facts.status >= 300 || exchange.facts.expects_continue && !exchange.content_sent);
     let after = match exchange.facts.persistent && !draining && !early && body != Body::UntilClose {
         false => After::Ends,
         true if old => After::GoesOnSaid,

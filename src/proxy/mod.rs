@@ -469,7 +469,7 @@ impl Proxy {
         let Some(connection) = self.connections.get(key) else { return };
         if !connection.is_client() {
             self.backend_failed(key, Failure::Malformed(refusal));
-        } else if connection.exchange.is_some() {
+        } else if !connection.codec.awaits_head() {
             self.upload_failed(key, refusal.status(), format_args!("{refusal}"));
         } else {
             self.answer_client(key, refusal.status(), format_args!("{refusal}"));

@@ -367,10 +367,8 @@ impl Worker {
             match signal {
                 Signal::Terminate | Signal::Interrupt => self.terminate(),
                 Signal::Child => sys::fork::reap_all(),
-                Signal::Hangup | Signal::Reopen | Signal::Upgrade => {
-                    let text = format_args!("signal ignored: nothing to reload, reopen or upgrade in this version");
-                    self.proxy.log().line(Level::Info, "worker", text);
-                }
+                // Of the master, or without effect in this version.
+                Signal::Hangup | Signal::Reopen | Signal::Upgrade => {}
             }
         }
     }

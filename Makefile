@@ -1,0 +1,62 @@
+# Every task of the project. `make demo` and `make test` need Rust, a C compiler and make;
+# nothing else. `make interop` and .ci/run install what they need besides.
+
+CARGO ?= cargo
+PREFIX ?= /usr/local
+DESTDIR ?=
+# How long `make fuzz` feeds each target.
+FUZZ_SECONDS ?= 60
+
+TARGET_DIR := $(or $(CARGO_TARGET_DIR),target)
+BINARY := $(TARGET_DIR)/release/load_balancer
+
+.DEFAULT_GOAL := help
+.PHONY: help build demo test check bench bench-save fuzz interop install
+
+help: ## say what can be made (the default)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' Makefile
+
+build: ## build the static release binary
+	$(CARGO) build --release --locked
+
+demo: build ## run the balancer before two built-in echo backends
+	$(BINARY) --demo
+
+test: ## run every unit, behaviour and simulation test
+	$(CARGO) test --locked
+
+check: ## format, lints, documentation, release build; the binary static and small, no new dependency
+	$(CARGO) fmt --check
+	$(CARGO) clippy --locked --all-targets -- -D warnings
+	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --locked --no-deps
+	$(CARGO) build --release --locked
+	.ci/check-release $(BINARY)
+
+bench: ## run the benches and fail where one is past 15% of the kept baseline
+	$(CARGO) bench --locked --no-fail-fast --bench '*'
+
+bench-save: ## run the benches and keep what they show as the baseline
+	BENCH_SAVE=1 $(CARGO) bench --locked --no-fail-fast --bench '*'
+
+fuzz: ## feed each fuzz target for FUZZ_SECONDS (60); without cargo-fuzz, run them as smoke tests
+	@if $(CARGO) +nightly fuzz --version >/dev/null 2>&1; then \
+	    for target in $$($(CARGO) +nightly fuzz list); do \
+	        echo "fuzz: $$target for $(FUZZ_SECONDS) s"; \
+	        $(CARGO) +nightly fuzz run $$target -- -max_total_time=$(FUZZ_SECONDS) || exit 1; \
+	    done; \
+	else \
+	    echo "fuzz: no cargo-fuzz with a nightly toolchain here; running the targets as smoke tests"; \
+	    $(CARGO) test --locked --test main fuzz; \
+	fi
+
+interop: build ## run the release binary against curl, nginx and wrk (installed where missing)
+	.ci/install python3 curl nginx wrk strace
+	INTEROP_BINARY=$(BINARY) python3 tests/interop/run.py $(ONLY)
+
+install: $(BINARY) ## install into DESTDIR and PREFIX (/usr/local)
+	install -d $(DESTDIR)$(PREFIX)/bin
+	install -m 755 $(BINARY) $(DESTDIR)$(PREFIX)/bin/load_balancer
+
+# Only where it is missing, so that `sudo make install` after `make build` needs no Rust.
+$(BINARY):
+	$(CARGO) build --release --locked

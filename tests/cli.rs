@@ -1,0 +1,209 @@
+//! The command line: what it takes, what it refuses, and in which words.
+
+use crate::support::{Backend, Balancer, command, run};
+use std::process::Output;
+
+fn out(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+fn err(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+/// A usage error: exit 2, one line, with each of `parts` in it.
+#[track_caller]
+fn assert_usage_error(args: &[&str], parts: &[&str]) {
+    let output = run(args);
+    let text = err(&output);
+    assert_eq!(output.status.code(), Some(2), "{args:?}: {text}");
+    assert_eq!(text.trim_end().lines().count(), 1, "{args:?}: one line: {text}");
+    assert_eq!(out(&output), "", "{args:?}: nothing on stdout");
+    for part in parts {
+        assert!(text.contains(part), "{args:?}: {part:?} is not in {text}");
+    }
+}
+
+#[test]
+fn help_and_version_go_to_stdout() {
+    for flag in ["-h", "--help"] {
+        let output = run(&[flag]);
+        assert_eq!(output.status.code(), Some(0));
+        assert_eq!(err(&output), "");
+        let text = out(&output);
+        for option in [
+            "-p",
+            "--port",
+            "--host",
+            "-b",
+            "--backend",
+            "-w",
+            "--workers",
+            "-s",
+            "--strategy",
+            "-l",
+            "--loglevel",
+            "-t",
+            "--trace",
+            "-m",
+            "--mode",
+            "--demo",
+            "--connect-timeout",
+            "--request-timeout",
+            "--response-timeout",
+            "--idle-timeout",
+            "--drain-timeout",
+            "--max-connections",
+            "--host-header",
+            "--trust",
+            "--via",
+            "--user",
+            "-h",
+            "--help",
+            "-V",
+            "--version",
+        ] {
+            assert!(text.contains(option), "{option} is not in:\n{text}");
+        }
+        for later in ["--check", "--health-path", "--ca-file", "--tls-cert", "--admin"] {
+            assert!(!text.contains(later), "{later} does not exist yet");
+        }
+    }
+    for flag in ["-V", "--version"] {
+        let output = run(&[flag]);
+        assert_eq!(output.status.code(), Some(0));
+        assert!(out(&output).contains(env!("CARGO_PKG_VERSION")), "{}", out(&output));
+    }
+}
+
+#[test]
+fn an_unknown_option_is_named_with_the_nearest_known() {
+    assert_usage_error(&["--prot", "80"], &["--prot", "--port"]);
+    assert_usage_error(&["--backends", "a:1"], &["--backends", "--backend"]);
+    assert_usage_error(&["--stratgy=random"], &["--stratgy", "--strategy"]);
+    assert_usage_error(&["--check"], &["--check"]);
+    assert_usage_error(&["-z"], &["-z"]);
+    assert_usage_error(&["--zzzzzzzzzzzzzzzz"], &["--zzzzzzzzzzzzzzzz"]);
+}
+
+#[test]
+fn a_bad_value_is_named_with_what_is_accepted() {
+    assert_usage_error(&["-p", "http"], &["-p", "http"]);
+    assert_usage_error(&["--port", "65536"], &["--port", "65536", "65535"]);
+    assert_usage_error(&["--port", "-1"], &["--port", "-1"]);
+    assert_usage_error(&["--port="], &["--port"]);
+    assert_usage_error(&["-p"], &["-p"]);
+    assert_usage_error(&["--port"], &["--port"]);
+    assert_usage_error(&["--host", "not an ip"], &["--host", "not an ip"]);
+    assert_usage_error(&["-w", "0"], &["-w", "0"]);
+    assert_usage_error(&["-w", "many"], &["-w", "many"]);
+    assert_usage_error(&["-s", "robin"], &["-s", "robin", "round_robin", "weighted", "random", "least_requests"]);
+    assert_usage_error(&["-l", "loud"], &["-l", "loud", "err", "warn", "info", "debug"]);
+    assert_usage_error(&["-m", "tp"], &["-m", "tp", "mp", "sp"]);
+    assert_usage_error(&["--connect-timeout", "2"], &["--connect-timeout", "2", "ms"]);
+    assert_usage_error(&["--connect-timeout", "2h"], &["--connect-timeout", "2h"]);
+    assert_usage_error(&["--idle-timeout", "-2s"], &["--idle-timeout", "-2s"]);
+    assert_usage_error(&["--max-connections", "0"], &["--max-connections", "0"]);
+    assert_usage_error(&["--trust", "10.0.0.0/33"], &["--trust", "10.0.0.0/33"]);
+    assert_usage_error(&["--trust", "everyone"], &["--trust", "everyone"]);
+    assert_usage_error(&["--via", "a b"], &["--via", "a b"]);
+    assert_usage_error(&["--host-header", "a b"], &["--host-header", "a b"]);
+    assert_usage_error(&["--trace=yes"], &["--trace"]);
+    assert_usage_error(&["stray"], &["stray"]);
+    assert_usage_error(&["--", "stray"], &["stray"]);
+}
+
+#[test]
+fn a_bad_backend_is_named_with_what_is_accepted() {
+    for spec in [
+        "",
+        "host",
+        "host:",
+        ":80",
+        "host:0",
+        "host:65536",
+        "host:http",
+        "ho st:80",
+        "[::1]",
+        "[::1:80",
+        "::1:80",
+        "unix:",
+        "ftp://host:80",
+        "host:80/path",
+        "host:80,weight=0",
+        "host:80,weight=x",
+        "host:80,wieght=2",
+        "host:80,",
+        "user@host:80",
+    ] {
+        assert_usage_error(&["-b", spec], &["-b", spec]);
+    }
+}
+
+#[test]
+fn tls_backends_are_refused_until_they_are_served() {
+    for spec in ["https://127.0.0.1:8443", "127.0.0.1:443", "https://127.0.0.1"] {
+        assert_usage_error(&["-b", spec], &["127.0.0.1"]);
+    }
+}
+
+#[test]
+fn contradictory_options_are_refused() {
+    assert_usage_error(&["--mode", "sp", "-w", "4", "-b", "127.0.0.1:1"], &["-w", "sp"]);
+    assert_usage_error(&["--demo", "-b", "127.0.0.1:1"], &["--demo"]);
+}
+
+#[test]
+fn values_come_attached_or_apart_and_options_end_at_two_dashes() {
+    let backend = Backend::named("backend");
+    let spec = backend.spec();
+    for args in [
+        vec!["-p", "0", "--host", "127.0.0.1", "--backend", &spec, "--mode", "sp"],
+        vec!["--port=0", "--host=127.0.0.1", &format!("--backend={spec}"), "--mode=sp", "--"],
+        vec!["-p0", "--host", "127.0.0.1", &format!("-b{spec}"), "-msp"],
+    ] {
+        let balancer = Balancer::spawn(command(&args));
+        assert_eq!(balancer.get("/"), "backend", "{args:?}");
+    }
+}
+
+#[test]
+fn an_option_beats_the_environment_and_the_environment_the_default() {
+    let backend = Backend::named("backend");
+    let spec = backend.spec();
+    let mut from_environment = command(&[]);
+    from_environment.envs([("LB_PORT", "0"), ("LB_HOST", "127.0.0.1"), ("LB_MODE", "sp"), ("LB_BACKEND", &spec)]);
+    let balancer = Balancer::spawn(from_environment);
+    assert_eq!(balancer.get("/"), "backend");
+    assert!(balancer.address().ip().is_loopback());
+    assert_eq!(balancer.workers(), []);
+
+    let mut both = command(&["-p", "0", "--host", "127.0.0.1", "-b", &spec, "-m", "sp"]);
+    both.envs([("LB_PORT", "1"), ("LB_HOST", "192.0.2.1"), ("LB_MODE", "mp")]);
+    assert_eq!(Balancer::spawn(both).get("/"), "backend");
+
+    let mut wrong = command(&["-b", &spec]);
+    wrong.env("LB_PORT", "http").stderr(std::process::Stdio::piped());
+    let output = wrong.output().expect("it runs");
+    assert_eq!(output.status.code(), Some(2));
+    assert!(err(&output).contains("LB_PORT") && err(&output).contains("http"), "{}", err(&output));
+}
+
+#[test]
+fn without_a_backend_the_two_default_ones_are_named() {
+    let balancer = Balancer::spawn(command(&["-p", "0", "--host", "127.0.0.1", "-m", "sp"]));
+    let log = balancer.wait_for_log("127.0.0.1:9002");
+    assert!(log.contains("127.0.0.1:9001"), "{log}");
+}
+
+#[test]
+fn log_lines_carry_time_level_and_module() {
+    let balancer = Balancer::spawn(command(&["-p", "0", "--host", "127.0.0.1", "-m", "sp", "-b", "127.0.0.1:1"]));
+    for line in balancer.log().lines() {
+        let mut words = line.splitn(4, ' ');
+        let (time, level, module) = (words.next(), words.next(), words.next());
+        assert!(time.is_some_and(|time| time.len() == 24 && time.ends_with('Z')), "{line}");
+        assert!(level.is_some_and(|level| ["err", "warn", "info", "debug"].contains(&level)), "{line}");
+        assert!(module.is_some_and(|module| module.ends_with(':')), "{line}");
+    }
+}

@@ -1,0 +1,140 @@
+"""Many requests: wrk over nginx backends, backends that close idle connections, slow clients, system calls."""
+import concurrent.futures
+import json
+import os
+import random
+import re
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+
+from support import HERE, Backend, Balancer, Client, Nginx, Skipped, Wrk, expect
+
+SYSCALLS_PER_REQUEST = 4.2
+SLOW_CLIENTS = 2000
+# Below this, a difference of two p99 is the machine's, not the balancer's.
+NOISE_MS = 3.0
+
+
+def wrk_has_no_errors():
+    """wrk with 64 keep-alive connections, then a connection for each request: no error."""
+    with Nginx(2) as nginx, Balancer(nginx.ports, "-w", 2) as front:
+        keep = Wrk(front.url("/1k"), "-t2", "-c64", seconds=4)
+        close = Wrk(front.url("/1k"), "-t2", "-c64", "-H", "Connection: close", seconds=3)
+    for name, run in (("keep-alive", keep), ("close", close)):
+        expect(run.errors == 0 and run.requests > 100, f"{name}: {run.errors} errors in {run.requests} requests")
+    return (f"keep-alive {keep.requests} requests, {keep.rate:.0f}/s, p99 {keep.p99_ms:.2f} ms; "
+            f"close {close.requests} requests, {close.rate:.0f}/s, p99 {close.p99_ms:.2f} ms; no errors")
+
+
+def idle_backend_closes():
+    """A backend that closes idle connections after 1 s: a trickle of GETs for 15 s sees no error.
+
+    Sixteen clients ask together about once a second, so that each time sixteen pooled
+    connections are being closed just as they are lent; one more asks at random moments.
+    """
+    seconds, statuses, lock = 15, {}, threading.Lock()
+
+    def ask(client):
+        status, _ = client.get("/1k")
+        with lock:
+            statuses[status] = statuses.get(status, 0) + 1
+
+    def pulse(client, barrier, pauses):
+        for pause in pauses:
+            barrier.wait(30)
+            time.sleep(pause)
+            ask(client)
+
+    def trickle(client, end):
+        while time.monotonic() < end:
+            time.sleep(random.uniform(0.1, 1.9))
+            ask(client)
+
+    pauses = [random.uniform(0.985, 1.015) for _ in range(seconds - 1)]
+    with Nginx(keepalive="1s") as nginx, Balancer(nginx.ports, "-w", 1) as front:
+        clients = [Client(front.port) for _ in range(17)]
+        barrier = threading.Barrier(16)
+        with concurrent.futures.ThreadPoolExecutor(17) as pool:
+            runs = [pool.submit(pulse, client, barrier, pauses) for client in clients[:16]]
+            runs.append(pool.submit(trickle, clients[16], time.monotonic() + seconds))
+            for run in runs:
+                run.result()
+        for client in clients:
+            client.close()
+    wanted = 16 * len(pauses)
+    expect(set(statuses) == {200} and statuses[200] > wanted, f"statuses {statuses}, {wanted} of them in pulses")
+    return f"{statuses[200]} requests in {seconds} s, {wanted} just as their connection closes: all 200"
+
+
+def slow_run(front, timeout_s, wrk_seconds):
+    """Slow clients for a little over two timeouts, wrk beside them where asked: their account, wrk's run."""
+    seconds = timeout_s * 2 + 2.5
+    slow = subprocess.Popen([sys.executable, os.path.join(HERE, "slow.py"), str(front.port), str(SLOW_CLIENTS),
+                             str(seconds)], stdout=subprocess.PIPE)
+    try:
+        time.sleep(1.5)
+        run = Wrk(front.url("/1k"), "-t1", "-c16", seconds=wrk_seconds) if wrk_seconds else None
+        account = json.loads(slow.communicate(timeout=seconds + 20)[0])
+    finally:
+        slow.kill()
+    answered = account["statuses"].get("408", 0)
+    expect(set(account["statuses"]) == {"408"} and account["silent"] == 0 and answered >= 2 * SLOW_CLIENTS * 0.99,
+           f"slow clients got {account['statuses']}, {account['silent']} a close without an answer")
+    expect(timeout_s - 0.2 <= account["age_min"] and account["age_max"] <= timeout_s + 1.0,
+           f"408 came after {account['age_min']:.2f} to {account['age_max']:.2f} s, not {timeout_s}")
+    return account, run
+
+
+def slow_clients():
+    """2,000 clients that send a byte a second get 408, and the p99 of 16 normal ones does not double."""
+    with Nginx(2) as nginx, Balancer(nginx.ports, "-w", 1, "--request-timeout", "5s") as front:
+        Wrk(front.url("/1k"), "-t1", "-c16", seconds=1)
+        alone = Wrk(front.url("/1k"), "-t1", "-c16", seconds=6)
+        account, beside = slow_run(front, 5, 9)
+        peak = front.peak_kib()
+    expect(alone.errors + beside.errors == 0, f"{alone.errors} and {beside.errors} errors of normal clients")
+    expect(beside.p99_ms <= max(2 * alone.p99_ms, NOISE_MS),
+           f"p99 {alone.p99_ms:.2f} ms alone, {beside.p99_ms:.2f} ms beside slow clients")
+    return (f"p99 {alone.p99_ms:.2f} ms alone, {beside.p99_ms:.2f} ms beside {SLOW_CLIENTS} slow ones; "
+            f"{account['statuses']['408']} answered 408 after {account['age_min']:.2f} to {account['age_max']:.2f} s; "
+            f"peak {peak} KiB")
+
+
+def slow_clients_by_default():
+    """With no option given, a slow client is answered 408 after the 10 s of the contract."""
+    with Backend() as backend, Balancer([backend.port], "-w", 1) as front:
+        account, _ = slow_run(front, 10, 0)
+    return f"{account['statuses']['408']} answered 408 after {account['age_min']:.2f} to {account['age_max']:.2f} s"
+
+
+def system_calls():
+    """At most 4.2 system calls a request with 64 keep-alive connections, waiting for events apart."""
+    with Nginx(2) as nginx, Balancer(nginx.ports, "-w", 1) as front, tempfile.NamedTemporaryFile("r") as table:
+        Wrk(front.url("/1k"), "-t1", "-c64", seconds=1)
+        try:
+            strace = subprocess.Popen(["strace", "-c", "-f", "-o", table.name, "-p", str(front.worker())],
+                                      stderr=subprocess.PIPE, text=True)
+        except FileNotFoundError:
+            raise Skipped("no strace here") from None
+        said = strace.stderr.readline()
+        if "attached" not in said:
+            strace.wait(10)
+            raise Skipped(f"strace may not attach here: {said.strip()}")
+        try:
+            run = Wrk(front.url("/1k"), "-t1", "-c64", seconds=3)
+        finally:
+            strace.terminate()
+            strace.wait(10)
+        # A row: % time, seconds, usecs/call, calls, errors where there are any, name.
+        rows = re.findall(r"^\s*[\d.]+\s+[\d.]+\s+\d+\s+(\d+)(?:\s+\d+)?\s+(\w+)$", table.read(), re.M)
+    calls = {name: int(count) for count, name in rows if name != "total"}
+    waits = sum(calls.pop(name, 0) for name in ("epoll_wait", "epoll_pwait", "epoll_pwait2"))
+    each = sum(calls.values()) / run.requests
+    most = sorted(calls.items(), key=lambda item: -item[1])[:5]
+    told = ", ".join(f"{name} {count / run.requests:.2f}" for name, count in most)
+    expect(calls and run.errors == 0, f"strace saw {calls}, wrk {run.errors} errors")
+    expect(each <= SYSCALLS_PER_REQUEST, f"{each:.2f} system calls a request, over {SYSCALLS_PER_REQUEST}: {told}")
+    return f"{each:.2f} a request ({told}), and {waits / run.requests:.2f} waits, over {run.requests} requests"

@@ -1,0 +1,80 @@
+//! One test for each thing that the program this one replaces got wrong.
+
+use crate::support::{Backend, Balancer, Framing, Random, chunked, modes, response};
+
+/// Bodies over 8 KiB, a buffer's size there, came out corrupted.
+#[test]
+fn bodies_over_8_kib_are_not_corrupted() {
+    for mode in modes() {
+        let backend = Backend::echo();
+        let balancer = Balancer::before(mode, &[&backend], &[]);
+        let mut client = balancer.connect();
+        for size in [8191, 8192, 8193, 12_288, 16_384, 20_000, 100_000] {
+            let body = Random::new(size as u64).body(size);
+            assert!(client.post("/", &body).body.bytes == body, "{mode:?}: {size} bytes, fixed length");
+            let pieces: Vec<&[u8]> = body.chunks(8192).collect();
+            client.send("POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n");
+            client.send(chunked(&pieces, &[]));
+            let echo = client.response("POST");
+            assert_eq!(echo.body.framing, Framing::Chunked);
+            assert!(echo.body.bytes == body, "{mode:?}: {size} bytes, chunked");
+        }
+    }
+}
+
+/// USR2, which is to upgrade the program in place, killed the master.
+#[test]
+fn usr2_does_not_kill() {
+    for mode in modes() {
+        let backend = Backend::named("backend");
+        let mut balancer = Balancer::before(mode, &[&backend], &[]);
+        let before = balancer.workers().len();
+        for _ in 0..3 {
+            balancer.signal(libc::SIGUSR2);
+            assert_eq!(balancer.get("/"), "backend", "{mode:?}");
+        }
+        assert!(balancer.runs(), "{mode:?}");
+        assert_eq!(balancer.workers().len(), before, "{mode:?}");
+    }
+}
+
+/// With weights, one backend got every request.
+#[test]
+fn weights_are_shares() {
+    for mode in modes() {
+        let backends = [Backend::named("a"), Backend::named("b")];
+        let second = format!("{},weight=2", backends[1].spec());
+        let balancer = Balancer::start(mode, &["-s", "weighted", "-b", &backends[0].spec(), "-b", &second]);
+        let mut client = balancer.connect();
+        let mut order = String::new();
+        for _ in 0..30 {
+            order.push_str(&client.get("/").text());
+        }
+        assert_eq!(order.matches('a').count(), 10, "{mode:?}: {order}");
+        // Interleaved: the heavier one never gets more than its share in a row.
+        assert!(!order.contains("bbb") && !order.contains("aa"), "{mode:?}: {order}");
+    }
+}
+
+/// A POST whose pooled connection died was sent once more, and so served twice.
+#[test]
+fn a_post_is_not_replayed() {
+    for mode in modes() {
+        let backend = Backend::serve(|mut peer| {
+            while let Some(request) = peer.request() {
+                if request.method() == "POST" {
+                    // Taken and acted on; the connection dies before the answer.
+                    return;
+                }
+                peer.send(response("", b"ok"));
+            }
+        });
+        let balancer = Balancer::before(mode, &[&backend], &[]);
+        for n in 1..=5 {
+            assert_eq!(balancer.get("/"), "ok");
+            assert_eq!(balancer.connect().post("/order", b"one").status(), 502, "{mode:?}");
+            let orders = backend.requests().iter().filter(|request| request.method() == "POST").count();
+            assert_eq!(orders, n, "{mode:?}");
+        }
+    }
+}

@@ -1,0 +1,159 @@
+//! Responses of backends that are no HTTP/1.1 (RFC 9112): the client gets 502, nothing else of them.
+
+use crate::smuggling::assert_own_answer;
+use crate::support::{Backend, Balancer, Fault, Gate, Mode, Peer, modes, shown};
+use std::sync::{Arc, Mutex};
+
+/// A backend that answers every request with the bytes now in the cell, then maybe closes.
+fn scripted(reply: &Arc<Mutex<(Vec<u8>, bool)>>) -> Backend {
+    let reply = reply.clone();
+    Backend::serve(move |mut peer: Peer| {
+        while peer.request().is_some() {
+            let (bytes, close) = reply.lock().unwrap().clone();
+            if peer.try_send(&bytes).is_err() || close {
+                return;
+            }
+        }
+    })
+}
+
+#[test]
+fn malformed_responses_become_502() {
+    let many = format!("HTTP/1.1 200 OK\r\n{}\r\n", "X: y\r\n".repeat(101));
+    let large = format!("HTTP/1.1 200 OK\r\nX: {}\r\nContent-Length: 0\r\n\r\n", "y".repeat(70 * 1024));
+    let cases: [(&str, &str, bool); 38] = [
+        ("nothing", "", true),
+        ("garbage", "garbage\r\n\r\n", false),
+        ("another protocol", "SSH-2.0-OpenSSH_9.0\r\n", true),
+        ("binary", "\x00\x01\x02\x03\x04\r\n\r\n", false),
+        ("half a status line", "HTTP/1.1 20", true),
+        ("half a head", "HTTP/1.1 200 OK\r\nContent-", true),
+        ("two digits", "HTTP/1.1 20 OK\r\nContent-Length: 0\r\n\r\n", false),
+        ("four digits", "HTTP/1.1 2000 OK\r\nContent-Length: 0\r\n\r\n", false),
+        ("letters", "HTTP/1.1 abc OK\r\nContent-Length: 0\r\n\r\n", false),
+        ("below 100", "HTTP/1.1 099 OK\r\nContent-Length: 0\r\n\r\n", false),
+        ("HTTP/2", "HTTP/2.0 200 OK\r\nContent-Length: 0\r\n\r\n", false),
+        ("lower case", "http/1.1 200 OK\r\nContent-Length: 0\r\n\r\n", false),
+        ("no version", "HTTP 200 OK\r\nContent-Length: 0\r\n\r\n", false),
+        ("two spaces", "HTTP/1.1  200 OK\r\nContent-Length: 0\r\n\r\n", false),
+        ("a control in the reason", "HTTP/1.1 200 O\x01K\r\nContent-Length: 0\r\n\r\n", false),
+        ("folded", "HTTP/1.1 200 OK\r\nX: a\r\n b\r\nContent-Length: 0\r\n\r\n", false),
+        ("bare LF", "HTTP/1.1 200 OK\nContent-Length: 0\n\n", false),
+        ("one bare LF", "HTTP/1.1 200 OK\r\nX: a\nY: b\r\nContent-Length: 0\r\n\r\n", false),
+        ("bare CR", "HTTP/1.1 200 OK\r\nX: a\rb\r\nContent-Length: 0\r\n\r\n", false),
+        ("NUL", "HTTP/1.1 200 OK\r\nX: a\0b\r\nContent-Length: 0\r\n\r\n", false),
+        ("space before a colon", "HTTP/1.1 200 OK\r\nX : a\r\nContent-Length: 0\r\n\r\n", false),
+        ("no colon", "HTTP/1.1 200 OK\r\nX\r\nContent-Length: 0\r\n\r\n", false),
+        ("no name", "HTTP/1.1 200 OK\r\n: a\r\nContent-Length: 0\r\n\r\n", false),
+        ("space before the first field", "HTTP/1.1 200 OK\r\n X: a\r\nContent-Length: 0\r\n\r\n", false),
+        ("both framings", "HTTP/1.1 200 OK\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", false),
+        ("two lengths", "HTTP/1.1 200 OK\r\nContent-Length: 5\r\nContent-Length: 6\r\n\r\nhello", false),
+        ("two lengths in a list", "HTTP/1.1 200 OK\r\nContent-Length: 5, 6\r\n\r\nhello", false),
+        ("a signed length", "HTTP/1.1 200 OK\r\nContent-Length: +5\r\n\r\nhello", false),
+        ("an empty length", "HTTP/1.1 200 OK\r\nContent-Length:\r\n\r\nhello", false),
+        ("a wide length", "HTTP/1.1 200 OK\r\nContent-Length: 18446744073709551616\r\n\r\nhello", false),
+        ("another coding", "HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip\r\n\r\nhello", true),
+        ("chunked twice", "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked, chunked\r\n\r\n0\r\n\r\n", false),
+        ("chunked in HTTP/1.0", "HTTP/1.0 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", false),
+        ("many fields", &many, false),
+        ("a large head", &large, false),
+        ("101 unasked", "HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: x\r\n\r\n", false),
+        ("only 103", "HTTP/1.1 103 Early Hints\r\n\r\nHTTP/1.1 2x0 OK\r\n\r\n", false),
+        ("an HTTP/0.9 page", "<html><body>hello</body></html>\r\n", true),
+    ];
+    for mode in modes() {
+        let reply = Arc::new(Mutex::default());
+        let backend = scripted(&reply);
+        let balancer = Balancer::before(mode, &[&backend], &[]);
+        for (what, bytes, close) in &cases {
+            *reply.lock().unwrap() = (bytes.as_bytes().to_vec(), *close);
+            let mut client = balancer.connect();
+            client.send("GET / HTTP/1.1\r\nHost: x\r\n\r\n");
+            let mut answer = client.response("GET");
+            if answer.status() == 103 {
+                answer = client.response("GET");
+            }
+            assert_own_answer(&format!("{mode:?}: {what}: {}", shown(bytes.as_bytes())), &answer, &[502]);
+            assert!(!answer.text().contains("hello") && !answer.has("X"), "{what}: {answer:?}");
+            if answer.connection_has("close") {
+                assert_eq!(client.end(), Fault::Fin, "{what}");
+            }
+        }
+        // What answers so is not used again; and a good answer is not held back by the bad ones.
+        backend.wait_until_idle();
+        *reply.lock().unwrap() = (crate::support::response("", b"good"), false);
+        assert_eq!(balancer.get("/good"), "good");
+    }
+}
+
+#[test]
+fn unknown_status_codes_pass_as_numbers() {
+    let reply = Arc::new(Mutex::default());
+    let backend = scripted(&reply);
+    let balancer = Balancer::before(Mode::Sp, &[&backend], &[]);
+    let mut client = balancer.connect();
+    for status in [200, 203, 299, 399, 418, 499, 507, 599] {
+        *reply.lock().unwrap() = (format!("HTTP/1.1 {status} \r\nContent-Length: 2\r\n\r\nok").into_bytes(), false);
+        let response = client.get("/");
+        assert_eq!((response.status(), response.text().as_str()), (status, "ok"));
+    }
+}
+
+#[test]
+fn bytes_behind_a_response_reach_nobody() {
+    for mode in modes() {
+        let poison = "HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\npoison";
+        let backend = Backend::replying(format!("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok{poison}"));
+        let balancer = Balancer::before(mode, &[&backend], &[]);
+        for n in 0..10 {
+            assert_eq!(balancer.get(&format!("/{n}")), "ok", "{mode:?}");
+        }
+        assert_eq!(backend.connections(), 10, "a connection with bytes left over is not used again");
+    }
+}
+
+#[test]
+fn bytes_behind_a_response_without_a_body_reach_nobody() {
+    for (method, head) in [
+        ("HEAD", "HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\npoison"),
+        ("GET", "HTTP/1.1 304 Not Modified\r\nContent-Length: 6\r\n\r\npoison"),
+        ("GET", "HTTP/1.1 204 No Content\r\n\r\npoison"),
+    ] {
+        let backend = Backend::replying(head);
+        let balancer = Balancer::before(Mode::Sp, &[&backend], &[]);
+        let mut client = balancer.connect();
+        for n in 0..5 {
+            client.send(format!("{method} /{n} HTTP/1.1\r\nHost: x\r\n\r\n"));
+            assert!(matches!(client.response(method).status(), 200 | 204 | 304), "{head}");
+        }
+        assert_eq!(backend.count(), 5);
+        assert_eq!(backend.connections(), 5, "{head}");
+    }
+}
+
+#[test]
+fn bytes_on_an_idle_connection_throw_it_away() {
+    for mode in modes() {
+        let answered = Gate::shut();
+        let gate = answered.clone();
+        let backend = Backend::serve(move |mut peer| {
+            while let Some(request) = peer.request() {
+                peer.send(crate::support::response("", b"ok"));
+                if request.target() == "/poison" {
+                    // Once the client has its answer, so that these come on an idle connection.
+                    assert!(gate.pass());
+                    let _ = peer.try_send("HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\npoison");
+                    assert!(matches!(peer.end(), Fault::Fin | Fault::Reset), "the balancer closes it");
+                    return;
+                }
+            }
+        });
+        let balancer = Balancer::before(mode, &[&backend], &[]);
+        assert_eq!(balancer.get("/poison"), "ok");
+        answered.open();
+        backend.wait_until_idle();
+        for n in 0..5 {
+            assert_eq!(balancer.get(&format!("/{n}")), "ok", "{mode:?}");
+        }
+    }
+}

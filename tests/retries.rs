@@ -1,0 +1,190 @@
+//! What is sent again and what never is: a request must not be served twice behind a client's back.
+
+use crate::smuggling::assert_own_answer;
+use crate::support::{Backend, Balancer, Fault, Mode, Wire, modes, response};
+
+/// A port that refuses connections.
+fn dead() -> String {
+    let mut backend = Backend::named("dead");
+    backend.stop();
+    backend.spec()
+}
+
+/// Answers the first request of each connection; later GETs there, and every POST, it takes
+/// whole and then closes without an answer.
+fn forgetful(reset: bool) -> Backend {
+    Backend::serve(move |mut peer| {
+        let mut served = 0;
+        while let Some(request) = peer.request() {
+            if served > 0 || request.method() == "POST" {
+                if reset {
+                    peer.reset();
+                }
+                return;
+            }
+            served += 1;
+            peer.send(response("", b"ok"));
+        }
+    })
+}
+
+#[test]
+fn a_get_on_a_stale_connection_is_sent_again() {
+    for mode in modes() {
+        for reset in [false, true] {
+            let backend = forgetful(reset);
+            let balancer = Balancer::before(mode, &[&backend], &[]);
+            let mut client = balancer.connect();
+            for n in 0..10 {
+                assert_eq!(client.get(&format!("/{n}")).text(), "ok", "{mode:?}, {n}");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_post_is_never_sent_again() {
+    for mode in modes() {
+        for reset in [false, true] {
+            let backends = [forgetful(reset), forgetful(reset)];
+            let balancer = Balancer::before(mode, &backends.each_ref(), &[]);
+            let mut client = balancer.connect();
+            for n in 0..6 {
+                assert_eq!(client.get("/fill").text(), "ok");
+                assert_eq!(client.get("/fill").text(), "ok");
+                let target = format!("/post-{n}");
+                let answer = client.post(&target, b"order");
+                assert_own_answer(&format!("{mode:?}, {n}"), &answer, &[502]);
+                let delivered: Vec<_> =
+                    backends.iter().flat_map(|b| b.requests()).filter(|r| r.target() == target).collect();
+                assert_eq!(delivered.len(), 1, "{mode:?}: a POST was delivered {} times", delivered.len());
+                if answer.connection_has("close") {
+                    assert_eq!(client.end(), Fault::Fin);
+                    client = balancer.connect();
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn a_post_goes_out_on_a_fresh_connection_once_the_pooled_one_is_seen_to_have_ended() {
+    let backend = Backend::serve(|mut peer| {
+        if let Some(request) = peer.request() {
+            peer.send(response("", request.target().as_bytes()));
+            peer.shutdown_write();
+            // The balancer closes its side when it has seen this one's end.
+            assert_eq!(peer.end(), Fault::Fin);
+        }
+    });
+    let balancer = Balancer::before(Mode::Sp, &[&backend], &[]);
+    for n in 0..10 {
+        let target = format!("/{n}");
+        assert_eq!(balancer.connect().post(&target, b"order").text(), target);
+        backend.wait_until_idle();
+    }
+    assert_eq!(backend.count(), 10);
+}
+
+#[test]
+fn a_backend_that_closes_idle_connections_never_costs_a_get() {
+    for mode in modes() {
+        // It closes as soon as it has answered, so that the next request races with the close.
+        let backend = Backend::serve(|mut peer| {
+            for _ in 0..1 + peer.nth % 3 {
+                if peer.request().is_none() {
+                    return;
+                }
+                peer.send(response("", b"ok"));
+            }
+        });
+        let balancer = Balancer::before(mode, &[&backend], &[]);
+        let mut client = balancer.connect();
+        for n in 0..300 {
+            let answer = client.get(&format!("/{n}"));
+            assert_eq!(answer.status(), 200, "{mode:?}, {n}: {answer:?}");
+        }
+    }
+}
+
+#[test]
+fn a_refused_connection_sends_any_request_to_the_next_backend_at_once() {
+    for mode in modes() {
+        let backend = Backend::echo();
+        let (first, second) = (dead(), dead());
+        let balancer = Balancer::start(mode, &["-b", &first, "-b", &backend.spec(), "-b", &second]);
+        let body = vec![b'x'; 200_000];
+        for n in 0..10 {
+            let answer = balancer.connect().post(&format!("/{n}"), &body);
+            assert_eq!(answer.status(), 200, "{mode:?}: {answer:?}");
+            assert_eq!(answer.body.bytes, body);
+        }
+        assert_eq!(backend.count(), 10);
+    }
+}
+
+#[test]
+fn with_every_backend_refusing_the_answer_says_why() {
+    for mode in modes() {
+        let (first, second) = (dead(), dead());
+        let balancer = Balancer::start(mode, &["-b", &first, "-b", &second]);
+        let mut client = balancer.connect();
+        for _ in 0..5 {
+            client.send("GET / HTTP/1.1\r\nHost: x\r\n\r\n");
+            let answer = client.response("GET");
+            assert_own_answer(&format!("{mode:?}"), &answer, &[502, 503]);
+            assert!(answer.status() != 503 || answer.has("Retry-After"), "{answer:?}");
+            if answer.connection_has("close") {
+                client = balancer.connect();
+            }
+        }
+    }
+}
+
+#[test]
+fn a_missing_socket_file_is_a_connect_failure_like_another() {
+    let backend = Backend::named("backend");
+    let balancer = Balancer::start(Mode::Sp, &["-b", "unix:/nonexistent/zzz.sock", "-b", &backend.spec()]);
+    for _ in 0..4 {
+        assert_eq!(balancer.get("/"), "backend");
+    }
+}
+
+#[test]
+fn a_backend_that_comes_back_is_used_again() {
+    for mode in modes() {
+        let mut backend = Backend::named("first");
+        let spec = backend.spec();
+        let balancer = Balancer::start(mode, &["-b", &spec]);
+        assert_eq!(balancer.get("/"), "first");
+        backend.stop();
+        crate::support::wait_until("the backend is missed", || balancer.connect().get("/").status() >= 500);
+        let again = Backend::serve_on(&spec, |mut peer| {
+            while peer.request().is_some() {
+                peer.send(response("", b"second"));
+            }
+        });
+        let _again = again.expect("the port is still ours");
+        crate::support::wait_until("the backend is back", || balancer.connect().get("/").text() == "second");
+    }
+}
+
+#[test]
+fn once_a_response_has_begun_nothing_is_sent_again() {
+    for mode in modes() {
+        let backend = Backend::serve(|mut peer| {
+            if peer.request().is_some() {
+                let _ = peer.try_send("HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nhalf");
+            }
+        });
+        let balancer = Balancer::before(mode, &[&backend], &[]);
+        let mut client: Wire = balancer.connect();
+        client.send("GET / HTTP/1.1\r\nHost: x\r\n\r\n");
+        match client.try_response("GET") {
+            Err((Fault::Fin | Fault::Reset, _)) => {}
+            Ok(answer) if answer.status() == 502 => {}
+            other => panic!("{mode:?}: {other:?}"),
+        }
+        assert_eq!(backend.count(), 1, "{mode:?}");
+    }
+}

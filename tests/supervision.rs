@@ -1,0 +1,235 @@
+//! Processes: workers that die, signals, drains, refused binds. Nothing is left behind.
+
+use crate::support::{
+    Backend, Balancer, Exit, Fault, Gate, Mode, alive, children, command, modes, response, run, send_signal, wait_until,
+};
+use std::net::{TcpListener, TcpStream};
+use std::time::{Duration, Instant};
+
+/// A backend that answers each request once the gate is open.
+fn gated(gate: &Gate) -> Backend {
+    let gate = gate.clone();
+    Backend::serve(move |mut peer| {
+        while peer.request().is_some() {
+            assert!(gate.pass());
+            let _ = peer.try_send(response("", b"done"));
+        }
+    })
+}
+
+#[test]
+fn a_killed_worker_is_replaced_and_its_listener_kept() {
+    let backend = Backend::named("backend");
+    let balancer = Balancer::before(Mode::Mp, &[&backend], &[]);
+    for _ in 0..2 {
+        wait_until("there are two workers", || balancer.workers().len() == 2);
+        let before = balancer.workers();
+        assert!(send_signal(before[0], libc::SIGKILL));
+        // Whichever listener the kernel picks, and whether or not its worker is back: served.
+        for n in 0..20 {
+            assert_eq!(balancer.get(&format!("/{n}")), "backend");
+        }
+        wait_until("another worker", || balancer.workers().len() == 2 && !balancer.workers().contains(&before[0]));
+        assert!(balancer.workers().contains(&before[1]), "the healthy one is left alone");
+        wait_until("the dead one is reaped", || children(balancer.pid()).iter().all(|&(_, lives)| lives));
+    }
+    assert_eq!(balancer.stop(), Exit::Status(0));
+}
+
+#[test]
+fn sp_is_one_process_and_one_worker_in_mp_is_two() {
+    let backend = Backend::named("backend");
+    let balancer = Balancer::before(Mode::Sp, &[&backend], &[]);
+    assert_eq!(balancer.get("/"), "backend");
+    assert_eq!(balancer.workers(), []);
+    let spec = backend.spec();
+    let one = command(&["-p", "0", "--host", "127.0.0.1", "-m", "mp", "-w", "1", "-b", &spec]);
+    let balancer = Balancer::spawn(one);
+    assert_eq!(balancer.get("/"), "backend");
+    assert_eq!(balancer.workers().len(), 1, "a crash must not take the master with it");
+}
+
+#[test]
+fn term_and_quit_drain_and_exit_0() {
+    for mode in modes() {
+        for signal in [libc::SIGTERM, libc::SIGQUIT, libc::SIGINT] {
+            let gate = Gate::shut();
+            let backend = gated(&gate);
+            let mut balancer = Balancer::before(mode, &[&backend], &["--drain-timeout", "15s"]);
+            let workers = balancer.workers();
+            let mut client = balancer.connect();
+            client.send("GET / HTTP/1.1\r\nHost: x\r\n\r\n");
+            backend.wait_for_requests(1);
+            balancer.signal(signal);
+            let address = balancer.address();
+            wait_until("it stops listening", || TcpStream::connect(address).is_err());
+            assert!(balancer.runs(), "{mode:?}: a request is still running");
+            gate.open();
+            let answer = client.response("GET");
+            assert_eq!(answer.text(), "done", "{mode:?}, signal {signal}");
+            assert!(answer.connection_has("close"), "{mode:?}: {answer:?}");
+            assert_eq!(client.end(), Fault::Fin);
+            assert_eq!(balancer.wait(), Exit::Status(0), "{mode:?}, signal {signal}");
+            wait_until("no worker is left", || workers.iter().all(|&pid| !alive(pid)));
+        }
+    }
+}
+
+#[test]
+fn idle_clients_may_send_until_the_drain_ends_and_then_it_exits_0() {
+    for mode in modes() {
+        let backend = Backend::named("backend");
+        let mut balancer = Balancer::before(mode, &[&backend], &["--drain-timeout", "1500ms"]);
+        let mut busy = balancer.connect();
+        let mut idle = balancer.connect();
+        for client in [&mut busy, &mut idle] {
+            assert_eq!(client.get("/").status(), 200);
+        }
+        let start = Instant::now();
+        balancer.signal(libc::SIGTERM);
+        let address = balancer.address();
+        wait_until("it stops listening", || TcpStream::connect(address).is_err());
+        let answer = busy.get("/");
+        assert_eq!(answer.text(), "backend", "{mode:?}: an idle connection is not closed under a client");
+        assert!(answer.connection_has("close"), "{answer:?}");
+        assert_eq!(idle.end(), Fault::Fin, "{mode:?}");
+        assert_eq!(balancer.wait(), Exit::Status(0), "{mode:?}: nothing was cut");
+        assert!(start.elapsed() < Duration::from_secs(10));
+    }
+}
+
+#[test]
+fn a_drain_that_cuts_requests_exits_1() {
+    for mode in modes() {
+        let gate = Gate::shut();
+        let backend = gated(&gate);
+        let mut balancer = Balancer::before(mode, &[&backend], &["--drain-timeout", "300ms"]);
+        let mut client = balancer.connect();
+        client.send("GET / HTTP/1.1\r\nHost: x\r\n\r\n");
+        backend.wait_for_requests(1);
+        balancer.signal(libc::SIGTERM);
+        assert_eq!(balancer.wait(), Exit::Status(1), "{mode:?}:\n{}", balancer.log());
+        assert!(client.try_response("GET").map_or(true, |answer| answer.status() >= 500));
+        gate.open();
+    }
+}
+
+#[test]
+fn a_second_term_stops_at_once() {
+    for mode in modes() {
+        let gate = Gate::shut();
+        let backend = gated(&gate);
+        let mut balancer = Balancer::before(mode, &[&backend], &["--drain-timeout", "10m"]);
+        let workers = balancer.workers();
+        let client = balancer.connect();
+        client.send("GET / HTTP/1.1\r\nHost: x\r\n\r\n");
+        backend.wait_for_requests(1);
+        balancer.signal(libc::SIGTERM);
+        let address = balancer.address();
+        wait_until("it stops listening", || TcpStream::connect(address).is_err());
+        balancer.signal(libc::SIGTERM);
+        assert!(matches!(balancer.wait(), Exit::Status(_)), "{mode:?}");
+        wait_until("no worker is left", || workers.iter().all(|&pid| !alive(pid)));
+        gate.open();
+    }
+}
+
+#[test]
+fn workers_die_with_the_master() {
+    let backend = Backend::named("backend");
+    let mut balancer = Balancer::before(Mode::Mp, &[&backend], &[]);
+    let workers = balancer.workers();
+    assert_eq!(workers.len(), 2);
+    balancer.signal(libc::SIGKILL);
+    assert_eq!(balancer.wait(), Exit::Signal(libc::SIGKILL));
+    wait_until("the workers are gone", || workers.iter().all(|&pid| !alive(pid)));
+    assert!(TcpStream::connect(balancer.address()).is_err(), "nobody listens any more");
+}
+
+#[test]
+fn a_crash_loop_ends_in_exit_1_and_says_so() {
+    let backend = Backend::named("backend");
+    let mut balancer = Balancer::before(Mode::Mp, &[&backend], &[]);
+    let start = Instant::now();
+    while balancer.runs() {
+        assert!(start.elapsed() < Duration::from_secs(60), "it respawns for ever:\n{}", balancer.log());
+        for worker in balancer.workers() {
+            send_signal(worker, libc::SIGKILL);
+        }
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    assert_eq!(balancer.wait(), Exit::Status(1));
+    let log = balancer.log().to_lowercase();
+    assert!(log.contains("worker") && log.contains(" err "), "a clear message:\n{log}");
+}
+
+#[test]
+fn a_refused_bind_says_address_and_reason_and_exits_1() {
+    let taken = TcpListener::bind("127.0.0.1:0").expect("loopback has a free port");
+    let port = taken.local_addr().expect("bound").port().to_string();
+    for mode in ["mp", "sp"] {
+        let output = run(&["--host", "127.0.0.1", "-p", &port, "-m", mode, "-b", "127.0.0.1:1"]);
+        let text = String::from_utf8_lossy(&output.stderr).to_string();
+        assert_eq!(output.status.code(), Some(1), "{mode}: {text}");
+        assert!(text.contains(&format!("127.0.0.1:{port}")), "{mode}: {text}");
+        assert!(text.to_lowercase().contains("in use"), "{mode}: {text}");
+        assert!(!text.contains("listening on"), "{mode}: {text}");
+    }
+    // TEST-NET-1 is nobody's address.
+    let output = run(&["--host", "192.0.2.1", "-p", "0", "-b", "127.0.0.1:1"]);
+    let text = String::from_utf8_lossy(&output.stderr).to_string();
+    assert_eq!(output.status.code(), Some(1), "{text}");
+    assert!(text.contains("192.0.2.1"), "{text}");
+}
+
+#[test]
+fn two_instances_cannot_share_a_port() {
+    let backend = Backend::named("backend");
+    for mode in modes() {
+        let balancer = Balancer::before(mode, &[&backend], &[]);
+        let port = balancer.address().port().to_string();
+        for second in ["mp", "sp"] {
+            let output = run(&["--host", "127.0.0.1", "-p", &port, "-m", second, "-b", "127.0.0.1:1"]);
+            assert_eq!(output.status.code(), Some(1), "{mode:?} then {second}: {output:?}");
+        }
+        assert_eq!(balancer.get("/"), "backend");
+    }
+}
+
+#[test]
+fn hup_and_usr1_and_winch_do_no_harm() {
+    for mode in modes() {
+        let backend = Backend::named("backend");
+        let mut balancer = Balancer::before(mode, &[&backend], &[]);
+        let mut client = balancer.connect();
+        let mut targets = balancer.workers();
+        targets.push(balancer.pid());
+        for signal in [libc::SIGHUP, libc::SIGUSR1, libc::SIGUSR2, libc::SIGWINCH, libc::SIGPIPE] {
+            for &pid in &targets {
+                assert!(send_signal(pid, signal));
+            }
+            assert_eq!(client.get("/").text(), "backend", "{mode:?}, signal {signal}");
+            assert_eq!(balancer.get("/"), "backend", "{mode:?}, signal {signal}");
+        }
+        assert!(balancer.runs());
+        assert_eq!(balancer.stop(), Exit::Status(0));
+    }
+}
+
+#[test]
+fn a_port_is_free_again_at_once() {
+    for mode in modes() {
+        let backend = Backend::named("backend");
+        let balancer = Balancer::before(mode, &[&backend], &[]);
+        let port = balancer.address().port().to_string();
+        let mut client = balancer.connect();
+        client.send("GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
+        assert_eq!(client.response("GET").status(), 200);
+        // The balancer closed first, so its port is in TIME_WAIT.
+        assert_eq!(client.end(), Fault::Fin);
+        assert_eq!(balancer.stop(), Exit::Status(0));
+        let spec = backend.spec();
+        let again = Balancer::spawn(command(&["--host", "127.0.0.1", "-p", &port, "-m", "sp", "-b", &spec]));
+        assert_eq!(again.get("/"), "backend", "{mode:?}");
+    }
+}

@@ -1,0 +1,290 @@
+//! The program under test as a child process: started on a free port, watched, ended with the test.
+
+use super::system::{Pid, alive, children, send_signal};
+use super::{Backend, DEADLINE, Wire, wait_until};
+use std::io::{BufRead, BufReader, Read};
+use std::net::SocketAddr;
+use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::process::{Child, Command, Output, Stdio};
+use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
+use std::sync::{Arc, Condvar, Mutex};
+use std::time::Instant;
+
+/// How the program is split into processes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mode {
+    /// A master with two workers.
+    Mp,
+    /// One process.
+    Sp,
+}
+
+/// Both modes, for a behaviour that must hold in each.
+pub fn modes() -> [Mode; 2] {
+    [Mode::Mp, Mode::Sp]
+}
+
+/// How the program ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Exit {
+    /// With this status.
+    Status(i32),
+    /// By this signal.
+    Signal(i32),
+}
+
+/// The binary under test, with nothing of this process's environment.
+pub fn command(args: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_load_balancer"));
+    command.args(args).env_clear().stdin(Stdio::null());
+    command
+}
+
+/// Runs the binary to its end, which has to come by itself.
+pub fn run(args: &[&str]) -> Output {
+    run_command(command(args))
+}
+
+fn run_command(mut command: Command) -> Output {
+    let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("the binary starts");
+    let (mut stdout, mut stderr) = (Vec::new(), Vec::new());
+    let mut pipes = (child.stdout.take().expect("piped"), child.stderr.take().expect("piped"));
+    let errors = std::thread::spawn(move || pipes.1.read_to_end(&mut stderr).map(|_| stderr));
+    let start = Instant::now();
+    let status = loop {
+        if let Some(status) = child.try_wait().expect("a child can be waited for") {
+            break status;
+        }
+        if start.elapsed() > DEADLINE {
+            let _ = child.kill();
+            let _ = child.wait();
+            panic!("{command:?} did not end by itself");
+        }
+        std::thread::sleep(std::time::Duration::from_millis(3));
+    };
+    pipes.0.read_to_end(&mut stdout).expect("stdout can be read");
+    Output { status, stdout, stderr: errors.join().expect("the reader ends").expect("stderr can be read") }
+}
+
+/// Lines written so far, with a signal for each further one.
+#[derive(Default)]
+struct Written {
+    text: Mutex<String>,
+    more: Condvar,
+    following: AtomicUsize,
+}
+
+impl Written {
+    fn follow(self: &Arc<Self>, from: impl Read + Send + 'static) {
+        let written = self.clone();
+        written.following.fetch_add(1, SeqCst);
+        std::thread::spawn(move || {
+            let mut lines = BufReader::new(from);
+            let mut line = Vec::new();
+            while lines.read_until(b'\n', &mut line).is_ok_and(|n| n > 0) {
+                written.text.lock().unwrap().push_str(&String::from_utf8_lossy(&line));
+                written.more.notify_all();
+                line.clear();
+            }
+            written.following.fetch_sub(1, SeqCst);
+        });
+    }
+
+    /// Waits until `find` finds something in the text.
+    fn wait<T>(&self, find: impl Fn(&str) -> Option<T>) -> Option<T> {
+        let start = Instant::now();
+        let mut text = self.text.lock().unwrap();
+        loop {
+            if let Some(found) = find(&text) {
+                return Some(found);
+            }
+            let left = DEADLINE.checked_sub(start.elapsed())?;
+            text = self.more.wait_timeout(text, left).unwrap().0;
+        }
+    }
+}
+
+/// A running balancer. Dropping it kills every process it has.
+pub struct Balancer {
+    child: Child,
+    address: SocketAddr,
+    written: Arc<Written>,
+    ended: Option<Exit>,
+}
+
+impl Balancer {
+    /// Starts the program in `mode` on a free loopback port; returns once it says it listens.
+    pub fn start(mode: Mode, args: &[&str]) -> Balancer {
+        Balancer::spawn(mode_command(mode, args))
+    }
+
+    /// Starts it before `backends`.
+    pub fn before(mode: Mode, backends: &[&Backend], args: &[&str]) -> Balancer {
+        let specs: Vec<String> = backends.iter().map(|backend| backend.spec()).collect();
+        let mut all: Vec<&str> = specs.iter().flat_map(|spec| ["-b", spec]).collect();
+        all.extend_from_slice(args);
+        Balancer::start(mode, &all)
+    }
+
+    /// Starts it under a limit of open files, in sp.
+    pub fn with_open_files(limit: u32, args: &[&str]) -> Balancer {
+        let inner = mode_command(Mode::Sp, args);
+        let mut shell = Command::new("/bin/sh");
+        shell.arg("-c").arg(format!("ulimit -n {limit}; exec \"$0\" \"$@\""));
+        shell.arg(inner.get_program()).args(inner.get_args()).env_clear().stdin(Stdio::null());
+        Balancer::spawn(shell)
+    }
+
+    /// Starts a prepared command; it must say `listening on ADDRESS`.
+    pub fn spawn(mut command: Command) -> Balancer {
+        let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0).spawn();
+        let mut child = child.expect("the binary starts");
+        let written = Arc::new(Written::default());
+        written.follow(child.stdout.take().expect("piped"));
+        written.follow(child.stderr.take().expect("piped"));
+        let address = "0.0.0.0:0".parse().expect("an address");
+        let mut balancer = Balancer { child, address, written, ended: None };
+        let start = Instant::now();
+        loop {
+            if let Some(address) = listening_on(&balancer.log()) {
+                balancer.address = address;
+                break;
+            }
+            let late = start.elapsed() > DEADLINE;
+            assert!(balancer.runs() && !late, "{command:?} never said where it listens:\n{}", balancer.log());
+            std::thread::sleep(std::time::Duration::from_millis(2));
+        }
+        balancer
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// A connection of a client to it.
+    pub fn connect(&self) -> Wire {
+        Wire::tcp(self.address)
+    }
+
+    /// One GET on a connection of its own: the body of the 200 that must come.
+    #[track_caller]
+    pub fn get(&self, path: &str) -> String {
+        let response = self.connect().get(path);
+        assert_eq!(response.status(), 200, "GET {path}: {response:?}\n{}", self.log());
+        response.text()
+    }
+
+    /// The process started: the master, or the only one.
+    pub fn pid(&self) -> Pid {
+        self.child.id() as Pid
+    }
+
+    /// The live workers; in sp there is none.
+    pub fn workers(&self) -> Vec<Pid> {
+        children(self.pid()).into_iter().filter(|&(_, lives)| lives).map(|(pid, _)| pid).collect()
+    }
+
+    /// The processes that serve: the workers, or the only process.
+    pub fn serving(&self) -> Vec<Pid> {
+        let workers = self.workers();
+        if workers.is_empty() { vec![self.pid()] } else { workers }
+    }
+
+    /// Everything written to stdout and stderr so far.
+    pub fn log(&self) -> String {
+        self.written.text.lock().unwrap().clone()
+    }
+
+    /// Everything that it wrote, once it and all that held its output have ended.
+    #[track_caller]
+    pub fn whole_log(&self) -> String {
+        wait_until("its output ends", || self.written.following.load(SeqCst) == 0);
+        self.log()
+    }
+
+    /// Waits until the log holds `part`; returns the log.
+    #[track_caller]
+    pub fn wait_for_log(&self, part: &str) -> String {
+        match self.written.wait(|text| text.contains(part).then(|| text.to_string())) {
+            Some(text) => text,
+            None => panic!("{part:?} is not in the log:\n{}", self.log()),
+        }
+    }
+
+    /// Sends a signal to the master, or the only process.
+    pub fn signal(&self, signal: i32) {
+        assert!(send_signal(self.pid(), signal), "the balancer is gone:\n{}", self.log());
+    }
+
+    /// Whether the process started still runs.
+    pub fn runs(&mut self) -> bool {
+        self.try_exit().is_none()
+    }
+
+    /// How it ended, if it has.
+    pub fn try_exit(&mut self) -> Option<Exit> {
+        if self.ended.is_none() {
+            let status = self.child.try_wait().expect("a child can be waited for")?;
+            self.ended = Some(match status.code() {
+                Some(code) => Exit::Status(code),
+                None => Exit::Signal(status.signal().unwrap_or_default()),
+            });
+        }
+        self.ended
+    }
+
+    /// Waits for its end.
+    #[track_caller]
+    pub fn wait(&mut self) -> Exit {
+        let start = Instant::now();
+        loop {
+            if let Some(exit) = self.try_exit() {
+                return exit;
+            }
+            assert!(start.elapsed() < DEADLINE, "it does not end:\n{}", self.log());
+            std::thread::sleep(std::time::Duration::from_millis(3));
+        }
+    }
+
+    /// Ends it with TERM, checks that nothing of it is left, and returns how it ended.
+    #[track_caller]
+    pub fn stop(mut self) -> Exit {
+        let workers = self.workers();
+        self.signal(libc::SIGTERM);
+        let exit = self.wait();
+        wait_until("the workers are gone", || workers.iter().all(|&pid| !alive(pid)));
+        exit
+    }
+}
+
+impl Drop for Balancer {
+    fn drop(&mut self) {
+        // Its process group, so that workers go too whatever state the master is in.
+        send_signal(-self.pid(), libc::SIGKILL);
+        if self.ended.is_none() {
+            let _ = self.child.wait();
+        }
+        if std::thread::panicking() {
+            eprintln!("--- log of the balancer ---\n{}---", self.log());
+        }
+    }
+}
+
+fn mode_command(mode: Mode, args: &[&str]) -> Command {
+    let mut all = vec!["-p", "0", "--host", "127.0.0.1"];
+    all.extend_from_slice(match mode {
+        Mode::Mp => &["--mode", "mp", "-w", "2"],
+        Mode::Sp => &["--mode", "sp"],
+    });
+    all.extend_from_slice(args);
+    command(&all)
+}
+
+/// The address after the first `listening on` of a whole line.
+fn listening_on(text: &str) -> Option<SocketAddr> {
+    let whole = &text[..text.rfind('\n')?];
+    let (_, rest) = whole.split_once("listening on ")?;
+    let word = rest.split(|c: char| c.is_whitespace() || c == ',').next()?;
+    word.trim_start_matches("http://").trim_end_matches(['/', '.', ';']).parse().ok()
+}

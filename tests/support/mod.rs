@@ -1,0 +1,52 @@
+//! What the behaviour tests stand on: the program under test, backends, clients, conditions.
+
+mod backend;
+mod balancer;
+mod message;
+mod random;
+mod system;
+mod wire;
+
+pub use backend::{Backend, Gate, Peer};
+pub use balancer::{Balancer, Exit, Mode, command, modes, run};
+pub use message::{Body, BodyReader, Framing, Message, chunked, response};
+pub use random::Random;
+pub use system::{alive, children, ignore_when_full, processor_ticks, resident_kib, send_signal};
+pub use wire::{Fault, Wire};
+
+use std::time::{Duration, Instant};
+
+/// How long a test waits for anything before it fails: far past what a busy machine needs.
+pub const DEADLINE: Duration = Duration::from_secs(20);
+
+/// Waits until `condition` holds; fails the test, naming `what`, past the deadline.
+#[track_caller]
+pub fn wait_until(what: &str, mut condition: impl FnMut() -> bool) {
+    let start = Instant::now();
+    while !condition() {
+        assert!(start.elapsed() < DEADLINE, "waited {DEADLINE:?} in vain: {what}");
+        std::thread::sleep(Duration::from_millis(3));
+    }
+}
+
+/// Waits until `value` has stayed the same for a while: for "nothing more comes", which has no
+/// event to wait for. A slow machine can only make the test see less than it might.
+pub fn wait_until_still(mut value: impl FnMut() -> u64) -> u64 {
+    let start = Instant::now();
+    let mut last = (value(), Instant::now());
+    while last.1.elapsed() < Duration::from_millis(300) {
+        assert!(start.elapsed() < DEADLINE, "never came to rest: {}", last.0);
+        std::thread::sleep(Duration::from_millis(10));
+        let now = value();
+        if now != last.0 {
+            last = (now, Instant::now());
+        }
+    }
+    last.0
+}
+
+/// A short stretch of bytes for a failure message.
+pub fn shown(bytes: &[u8]) -> String {
+    let text: String = bytes.iter().take(400).flat_map(|b| b.escape_ascii()).map(char::from).collect();
+    if bytes.len() > 400 { format!("{text}… ({} bytes)", bytes.len()) } else { text }
+}

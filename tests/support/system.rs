@@ -1,0 +1,87 @@
+//! The few system calls that std does not offer, and what /proc tells about a process.
+
+#![allow(unsafe_code)]
+
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::os::fd::{AsRawFd, BorrowedFd};
+use std::time::Duration;
+
+/// A process id.
+pub type Pid = i32;
+
+/// Sends `signal` to a process, or with a negative id to a process group. False if there is none.
+pub fn send_signal(pid: Pid, signal: i32) -> bool {
+    assert!(pid.unsigned_abs() > 1, "never to everyone");
+    // SAFETY: kill takes two integers and touches no memory of ours.
+    unsafe { libc::kill(pid, signal) == 0 }
+}
+
+/// Makes the next close of a socket send RST and drop what is queued.
+pub fn reset_on_close(socket: BorrowedFd<'_>) {
+    let linger = libc::linger { l_onoff: 1, l_linger: 0 };
+    // SAFETY: the pointer and the length are those of a live local of the type that SO_LINGER takes.
+    let result = unsafe {
+        libc::setsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_LINGER,
+            (&raw const linger).cast(),
+            size_of::<libc::linger>() as libc::socklen_t,
+        )
+    };
+    assert_eq!(result, 0, "SO_LINGER: {}", std::io::Error::last_os_error());
+}
+
+/// Shrinks a listener's queue to nothing and fills it, so that the kernel drops every further
+/// SYN: a host that does not answer. Returns the connections that fill it, to be kept.
+pub fn ignore_when_full(listener: &TcpListener) -> (SocketAddr, Vec<TcpStream>) {
+    // SAFETY: listen on a descriptor that the borrowed listener keeps open.
+    let result = unsafe { libc::listen(listener.as_raw_fd(), 0) };
+    assert_eq!(result, 0, "listen: {}", std::io::Error::last_os_error());
+    let address = listener.local_addr().expect("a bound listener has an address");
+    let mut held = Vec::new();
+    while let Ok(stream) = TcpStream::connect_timeout(&address, Duration::from_millis(300)) {
+        held.push(stream);
+        assert!(held.len() < 64, "the queue does not fill");
+    }
+    (address, held)
+}
+
+/// The fields of /proc/PID/stat from the state on; `None` where there is no such process.
+fn stat(pid: Pid) -> Option<Vec<String>> {
+    let text = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    let (_, fields) = text.rsplit_once(") ")?;
+    Some(fields.split_whitespace().map(str::to_string).collect())
+}
+
+/// Whether a process exists and has not ended; a zombie has.
+pub fn alive(pid: Pid) -> bool {
+    stat(pid).is_some_and(|fields| !matches!(fields[0].as_str(), "Z" | "X"))
+}
+
+/// The children of a process, zombies with them, oldest first: each with whether it still lives.
+pub fn children(parent: Pid) -> Vec<(Pid, bool)> {
+    let entries = std::fs::read_dir("/proc").expect("/proc is mounted");
+    let pids = entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+    let mut found: Vec<(Pid, bool)> = pids
+        .filter_map(|pid: Pid| {
+            let fields = stat(pid)?;
+            (fields[1].parse() == Ok(parent)).then_some((pid, !matches!(fields[0].as_str(), "Z" | "X")))
+        })
+        .collect();
+    found.sort_unstable();
+    found
+}
+
+/// Clock ticks (1/100 s) of processor time that a process has used.
+pub fn processor_ticks(pid: Pid) -> u64 {
+    let fields = stat(pid).expect("the process runs");
+    fields[11].parse::<u64>().expect("utime") + fields[12].parse::<u64>().expect("stime")
+}
+
+/// A process's resident memory in KiB.
+pub fn resident_kib(pid: Pid) -> u64 {
+    let text = std::fs::read_to_string(format!("/proc/{pid}/status")).expect("the process runs");
+    let line = text.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("a process has VmRSS");
+    line.trim().trim_end_matches(" kB").parse().expect("a number of kB")
+}

@@ -1,0 +1,276 @@
+//! One end of a connection: raw bytes out, bytes or messages in, every wait with a deadline.
+
+use super::message::{Body, BodyReader, Framing, Message, read_head};
+use super::{DEADLINE, shown, system};
+use std::io::{self, Read, Write};
+use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::os::fd::AsFd;
+use std::os::unix::net::UnixStream;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// A stream socket of either family.
+pub enum Socket {
+    /// Over IP.
+    Tcp(TcpStream),
+    /// In the file system.
+    Unix(UnixStream),
+}
+
+impl Socket {
+    fn set_timeout(&self, timeout: Duration) {
+        let result = match self {
+            Socket::Tcp(socket) => socket.set_read_timeout(Some(timeout)),
+            Socket::Unix(socket) => socket.set_read_timeout(Some(timeout)),
+        };
+        result.expect("the timeout is not zero");
+    }
+
+    fn read(&self, into: &mut [u8]) -> io::Result<usize> {
+        match self {
+            Socket::Tcp(socket) => (&*socket).read(into),
+            Socket::Unix(socket) => (&*socket).read(into),
+        }
+    }
+
+    fn write_all(&self, bytes: &[u8]) -> io::Result<()> {
+        match self {
+            Socket::Tcp(socket) => (&*socket).write_all(bytes),
+            Socket::Unix(socket) => (&*socket).write_all(bytes),
+        }
+    }
+
+    /// Ends a direction, or both.
+    pub fn shutdown(&self, how: Shutdown) {
+        let _ = match self {
+            Socket::Tcp(socket) => socket.shutdown(how),
+            Socket::Unix(socket) => socket.shutdown(how),
+        };
+    }
+}
+
+/// Why nothing more can be read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Fault {
+    /// The other side ended cleanly.
+    Fin,
+    /// The other side reset the connection.
+    Reset,
+    /// Nothing came in time.
+    Late,
+    /// What came is no message.
+    Malformed(String),
+}
+
+/// A connection, with the bytes that were read from it and not yet taken.
+pub struct Wire {
+    socket: Arc<Socket>,
+    buffer: Vec<u8>,
+    taken: usize,
+    scratch: Option<Vec<u8>>,
+}
+
+impl Wire {
+    /// Connects over TCP.
+    #[track_caller]
+    pub fn tcp(address: SocketAddr) -> Wire {
+        match TcpStream::connect_timeout(&address, DEADLINE) {
+            Ok(socket) => Wire::new(Socket::Tcp(socket)),
+            Err(error) => panic!("cannot connect to {address}: {error}"),
+        }
+    }
+
+    /// Takes over a connected socket.
+    pub fn new(socket: Socket) -> Wire {
+        if let Socket::Tcp(socket) = &socket {
+            socket.set_nodelay(true).expect("a TCP socket");
+            socket.set_write_timeout(Some(DEADLINE)).expect("not zero");
+        }
+        socket.set_timeout(DEADLINE);
+        Wire { socket: Arc::new(socket), buffer: Vec::new(), taken: 0, scratch: None }
+    }
+
+    /// A second end of the same connection, to send on one thread and read on another.
+    pub fn shared(socket: Arc<Socket>) -> Wire {
+        Wire { socket, buffer: Vec::new(), taken: 0, scratch: None }
+    }
+
+    /// The socket, to be watched or written to from elsewhere.
+    pub fn socket(&self) -> &Arc<Socket> {
+        &self.socket
+    }
+
+    /// Sends bytes, all of which must go.
+    #[track_caller]
+    pub fn send(&self, bytes: impl AsRef<[u8]>) {
+        if let Err(error) = self.try_send(&bytes) {
+            panic!("cannot send {}: {error}", shown(bytes.as_ref()));
+        }
+    }
+
+    /// Sends bytes, to a side that may have gone.
+    pub fn try_send(&self, bytes: impl AsRef<[u8]>) -> io::Result<()> {
+        self.socket.write_all(bytes.as_ref())
+    }
+
+    /// Ends the direction away from here (a FIN); the other goes on.
+    pub fn shutdown_write(&self) {
+        self.socket.shutdown(Shutdown::Write);
+    }
+
+    /// Closes with RST, dropping what is queued.
+    pub fn reset(self) {
+        if let Socket::Tcp(socket) = &*self.socket {
+            system::reset_on_close(socket.as_fd());
+        }
+    }
+
+    fn waiting(&self) -> &[u8] {
+        &self.buffer[self.taken..]
+    }
+
+    fn take(&mut self, count: usize) -> Vec<u8> {
+        let bytes = self.waiting()[..count].to_vec();
+        self.taken += count;
+        if self.taken == self.buffer.len() {
+            self.buffer.clear();
+            self.taken = 0;
+        }
+        bytes
+    }
+
+    /// Reads once more.
+    fn fill(&mut self) -> Result<(), Fault> {
+        let scratch = self.scratch.get_or_insert_with(|| vec![0; 64 * 1024]);
+        let result = loop {
+            match self.socket.read(scratch) {
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                other => break other,
+            }
+        };
+        self.buffer.extend_from_slice(&scratch[..*result.as_ref().unwrap_or(&0)]);
+        match result {
+            Ok(0) => Err(Fault::Fin),
+            Ok(_) => Ok(()),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Err(Fault::Late),
+            Err(_) => Err(Fault::Reset),
+        }
+    }
+
+    /// The bytes up to and with `mark`.
+    pub fn until(&mut self, mark: &[u8]) -> Result<Vec<u8>, Fault> {
+        let mut from = 0;
+        loop {
+            if let Some(at) = self.waiting()[from..].windows(mark.len()).position(|window| window == mark) {
+                return Ok(self.take(from + at + mark.len()));
+            }
+            from = self.waiting().len().saturating_sub(mark.len() - 1);
+            self.fill()?;
+        }
+    }
+
+    /// Exactly `count` bytes.
+    pub fn exactly(&mut self, count: usize) -> Result<Vec<u8>, Fault> {
+        while self.waiting().len() < count {
+            self.fill()?;
+        }
+        Ok(self.take(count))
+    }
+
+    /// At least one byte and at most `most`, as they come.
+    pub fn some(&mut self, most: usize) -> Result<Vec<u8>, Fault> {
+        if self.waiting().is_empty() {
+            self.fill()?;
+        }
+        Ok(self.take(most.min(self.waiting().len())))
+    }
+
+    /// Everything up to the end, and how that came.
+    pub fn rest(&mut self) -> (Vec<u8>, Fault) {
+        loop {
+            if let Err(fault) = self.fill() {
+                return (self.take(self.waiting().len()), fault);
+            }
+        }
+    }
+
+    /// How the connection ends, if nothing comes before; what comes is a fault of its own.
+    pub fn end(&mut self) -> Fault {
+        let (bytes, fault) = self.rest();
+        if bytes.is_empty() { fault } else { Fault::Malformed(format!("{} before the end", shown(&bytes))) }
+    }
+
+    /// Whether nothing has come and nothing has ended after a while of watching.
+    pub fn silent_for(&mut self, while_watching: Duration) -> bool {
+        self.socket.set_timeout(while_watching);
+        let silent = self.waiting().is_empty() && self.fill() == Err(Fault::Late);
+        self.socket.set_timeout(DEADLINE);
+        silent
+    }
+
+    /// A message's first line and fields.
+    pub fn head(&mut self) -> Result<Message, Fault> {
+        read_head(self)
+    }
+
+    /// A body framed so; what came of it where it does not come whole.
+    pub fn body(&mut self, framing: Framing) -> Result<Body, (Fault, Body)> {
+        let mut reader = BodyReader::new(framing);
+        let mut body = Body { framing, bytes: Vec::new(), trailers: Vec::new() };
+        loop {
+            match reader.piece(self) {
+                Ok(Some(piece)) => body.bytes.extend_from_slice(&piece),
+                Ok(None) => {
+                    body.trailers = reader.trailers;
+                    return Ok(body);
+                }
+                Err(fault) => return Err((fault, body)),
+            }
+        }
+    }
+
+    /// The next response to `method`, an interim one too; with a fault, what came of it.
+    #[allow(clippy::result_large_err, reason = "tests match on what came; nothing here is hot")]
+    pub fn try_response(&mut self, method: &str) -> Result<Message, (Fault, Option<Message>)> {
+        let mut message = self.head().map_err(|fault| (fault, None))?;
+        let version_ok = message.start.starts_with("HTTP/1.1 ") && message.start.as_bytes().get(12) == Some(&b' ');
+        if !version_ok || message.status() < 100 {
+            return Err((Fault::Malformed(format!("status line {:?}", message.start)), None));
+        }
+        let framing = message.response_framing(method).map_err(|fault| (fault, None))?;
+        match self.body(framing) {
+            Ok(body) => {
+                message.body = body;
+                Ok(message)
+            }
+            Err((fault, body)) => {
+                message.body = body;
+                Err((fault, Some(message)))
+            }
+        }
+    }
+
+    /// The next response to `method`, which must come whole.
+    #[track_caller]
+    pub fn response(&mut self, method: &str) -> Message {
+        match self.try_response(method) {
+            Ok(message) => message,
+            Err((fault, message)) => panic!("no whole response to {method}: {fault:?}, of it {message:?}"),
+        }
+    }
+
+    /// Sends a GET and takes its response.
+    #[track_caller]
+    pub fn get(&mut self, path: &str) -> Message {
+        self.send(format!("GET {path} HTTP/1.1\r\nHost: test.example\r\n\r\n"));
+        self.response("GET")
+    }
+
+    /// Sends a POST of fixed length and takes its response.
+    #[track_caller]
+    pub fn post(&mut self, path: &str, body: &[u8]) -> Message {
+        let head = format!("POST {path} HTTP/1.1\r\nHost: test.example\r\nContent-Length: {}\r\n\r\n", body.len());
+        self.send([head.as_bytes(), body].concat());
+        self.response("POST")
+    }
+}
