@@ -21,6 +21,7 @@ mod regressions;
 mod responses;
 mod retries;
 mod smuggling;
+mod steady;
 mod supervision;
 mod tidy;
 mod timeouts;

@@ -3,7 +3,7 @@
 //! Behind every bad request stands another, `/smuggled`, in the same write: it must never be
 //! answered and never reach a backend.
 
-use crate::support::{Backend, Balancer, DEADLINE, Fault, Message, Mode, modes, shown};
+use crate::support::{Backend, Balancer, DEADLINE, Fault, Message, Mode, Wire, modes, shown};
 
 /// What follows each bad request.
 const SMUGGLED: &str = "GET /smuggled HTTP/1.1\r\nHost: x\r\n\r\n";
@@ -426,6 +426,25 @@ fn pipelined_requests_are_answered_in_order() {
         for n in 0..20 {
             assert_eq!(client.response("POST").text(), format!("/{n}"), "{mode:?}");
         }
+    }
+}
+
+#[test]
+fn thousands_of_pipelined_requests_are_answered_in_order() {
+    for mode in modes() {
+        let backend = Backend::echo();
+        let balancer = Balancer::before(mode, &[&backend], &[]);
+        let mut client = balancer.connect();
+        let sender = Wire::shared(client.socket().clone());
+        std::thread::scope(|scope| {
+            scope.spawn(move || {
+                let all: String = (0..3000).map(|n| format!("GET /{n} HTTP/1.1\r\nHost: x\r\n\r\n")).collect();
+                sender.send(all);
+            });
+            for n in 0..3000 {
+                assert_eq!(client.response("GET").value("Echo-Target"), Some(format!("/{n}").as_str()), "{mode:?}");
+            }
+        });
     }
 }
 

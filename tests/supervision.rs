@@ -1,7 +1,8 @@
 //! Processes: workers that die, signals, drains, refused binds. Nothing is left behind.
 
 use crate::support::{
-    Backend, Balancer, Exit, Fault, Gate, Mode, alive, children, command, modes, response, run, send_signal, wait_until,
+    Backend, Balancer, Exit, Fault, Gate, Mode, alive, children, command, modes, response, run, send_signal, user_ids,
+    wait_until,
 };
 use std::net::{TcpListener, TcpStream};
 use std::time::{Duration, Instant};
@@ -134,6 +135,46 @@ fn a_second_term_stops_at_once() {
     }
 }
 
+/// As Ctrl-C does at a terminal, and systemd to a whole service: every process gets the signal.
+#[test]
+fn a_signal_to_the_whole_group_counts_once() {
+    for mode in modes() {
+        for signal in [libc::SIGINT, libc::SIGTERM] {
+            let gate = Gate::shut();
+            let backend = gated(&gate);
+            let mut balancer = Balancer::before(mode, &[&backend], &["--drain-timeout", "15s"]);
+            let mut client = balancer.connect();
+            client.send("GET / HTTP/1.1\r\nHost: x\r\n\r\n");
+            backend.wait_for_requests(1);
+            assert!(send_signal(-balancer.pid(), signal));
+            let address = balancer.address();
+            wait_until("it stops listening", || TcpStream::connect(address).is_err());
+            gate.open();
+            assert_eq!(client.response("GET").text(), "done", "{mode:?}, signal {signal}");
+            assert_eq!(balancer.wait(), Exit::Status(0), "{mode:?}, signal {signal}");
+        }
+    }
+}
+
+#[test]
+fn user_drops_privileges_after_binding() {
+    if user_ids(std::process::id() as i32)[1] != 0 {
+        eprintln!("skipped: only root has privileges to drop");
+        return;
+    }
+    for mode in modes() {
+        let backend = Backend::named("backend");
+        let balancer = Balancer::before(mode, &[&backend], &["--user", "nobody"]);
+        assert_eq!(balancer.get("/"), "backend");
+        for pid in balancer.serving() {
+            assert!(user_ids(pid).iter().all(|&id| id != 0), "{mode:?}: {:?}", user_ids(pid));
+        }
+    }
+    let output = run(&["-p", "0", "--host", "127.0.0.1", "-b", "127.0.0.1:1", "--user", "no-such-account"]);
+    assert!(matches!(output.status.code(), Some(1 | 2)), "{output:?}");
+    assert!(String::from_utf8_lossy(&output.stderr).contains("no-such-account"), "{output:?}");
+}
+
 #[test]
 fn workers_die_with_the_master() {
     let backend = Backend::named("backend");
@@ -212,6 +253,8 @@ fn hup_and_usr1_and_winch_do_no_harm() {
             assert_eq!(balancer.get("/"), "backend", "{mode:?}, signal {signal}");
         }
         assert!(balancer.runs());
+        // An idle client may send until the drain deadline, and would be waited for.
+        drop(client);
         assert_eq!(balancer.stop(), Exit::Status(0));
     }
 }

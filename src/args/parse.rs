@@ -125,8 +125,12 @@ fn unknown_short(letter: char, name: &str) -> Error {
     }
 }
 
+/// Whether an argument must be an option. A negative number is none: it is a value, and wrong.
 fn begins_with_dash(value: &OsStr) -> bool {
-    value.as_encoded_bytes().starts_with(b"-")
+    match value.as_encoded_bytes() {
+        [b'-', digit, ..] => !digit.is_ascii_digit(),
+        bytes => bytes.starts_with(b"-"),
+    }
 }
 
 fn utf8<'a>(flag: &'static Flag, source: Source, value: &'a OsStr) -> Result<&'a str, Error> {

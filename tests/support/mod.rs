@@ -11,7 +11,9 @@ pub use backend::{Backend, Gate, Peer};
 pub use balancer::{Balancer, Exit, Mode, command, modes, run};
 pub use message::{Body, BodyReader, Framing, Message, chunked, response};
 pub use random::Random;
-pub use system::{alive, children, ignore_when_full, processor_ticks, resident_kib, send_signal};
+pub use system::{
+    alive, children, ignore_when_full, open_descriptors, processor_ticks, resident_kib, send_signal, user_ids,
+};
 pub use wire::{Fault, Wire};
 
 use std::time::{Duration, Instant};

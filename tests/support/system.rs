@@ -85,3 +85,15 @@ pub fn resident_kib(pid: Pid) -> u64 {
     let line = text.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("a process has VmRSS");
     line.trim().trim_end_matches(" kB").parse().expect("a number of kB")
 }
+
+/// How many descriptors a process has open; 0 once it has ended.
+pub fn open_descriptors(pid: Pid) -> usize {
+    std::fs::read_dir(format!("/proc/{pid}/fd")).map_or(0, |entries| entries.count())
+}
+
+/// A process's user ids: real, effective, saved and that of the file system.
+pub fn user_ids(pid: Pid) -> Vec<u32> {
+    let text = std::fs::read_to_string(format!("/proc/{pid}/status")).expect("the process runs");
+    let line = text.lines().find_map(|line| line.strip_prefix("Uid:")).expect("a process has ids");
+    line.split_whitespace().filter_map(|id| id.parse().ok()).collect()
+}
