@@ -1,11 +1,13 @@
 //! From the command line to an exit code.
 
-use std::io::Write;
+use std::fs::File;
+use std::io::{Read, Write};
 use std::process::ExitCode;
 
 use zzz_lb::args::{self, Command};
 use zzz_lb::config;
 use zzz_lb::dns::hosts::Hosts;
+use zzz_lb::limits::HOSTS_BYTES;
 use zzz_lb::process;
 use zzz_lb::sys;
 
@@ -20,12 +22,20 @@ fn main() -> ExitCode {
         Ok(Command::Version) => return print(&args::help::version()),
         Err(error) => return refuse(&error),
     };
-    // A machine without the file knows no names but those of the resolver.
-    let hosts = Hosts::parse(&std::fs::read("/etc/hosts").unwrap_or_default());
-    match config::resolve(options, &hosts) {
+    match config::resolve(options, &Hosts::parse(&hosts_file())) {
         Ok(config) => ExitCode::from(process::run(config)),
         Err(error) => refuse(&error),
     }
+}
+
+/// The system's table of names, as much as is used of it; nothing where there is none.
+fn hosts_file() -> Vec<u8> {
+    let mut text = Vec::new();
+    if let Ok(file) = File::open("/etc/hosts") {
+        // One byte more than is used tells that the last line is not whole.
+        let _ = file.take(HOSTS_BYTES as u64 + 1).read_to_end(&mut text);
+    }
+    text
 }
 
 /// Prints to stdout. A reader that has gone, as `head` does, is no failure.

@@ -15,7 +15,7 @@ use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
 
 use super::respawn::{Respawn, Verdict};
-use super::{DONE, Ended, FAILED, Journal, begin_child, serve};
+use super::{DONE, Ended, FAILED, Journal, Line, begin_child, serve};
 use crate::config::Config;
 use crate::limits::{DRAIN_GRACE_US, RESPAWN_DEATHS};
 use crate::log::Level;
@@ -81,21 +81,22 @@ impl Master {
         Master { config, pid: fork::current(), max_connections, signals, journal, places, stopping: None }
     }
 
-    /// Runs until every worker has gone for good; returns the exit status. In a worker it does
-    /// not return.
-    pub(super) fn run(mut self) -> u8 {
-        match self.supervise() {
+    /// Runs until every worker has gone for good; returns the exit status. The greeting is said
+    /// once the workers are there. In a worker it does not return.
+    pub(super) fn run(mut self, greeting: &[Line]) -> u8 {
+        match self.supervise(greeting) {
             Exit::Status(status) => status,
             Exit::Worker(index) => fork::exit_now(self.become_worker(index) as u8),
         }
     }
 
-    fn supervise(&mut self) -> Exit {
+    fn supervise(&mut self, mut greeting: &[Line]) -> Exit {
         loop {
             let now = Instant::now();
             if let Some(index) = self.spawn_due(now) {
                 return Exit::Worker(index);
             }
+            self.journal.greet(std::mem::take(&mut greeting));
             self.kill_late(now);
             if let Some(status) = self.finished() {
                 return Exit::Status(status);
@@ -221,12 +222,8 @@ impl Master {
             Verdict::GiveUp => {
                 self.places[index].state = State::Gone;
                 self.say(Level::Err, format_args!("{story}"));
-                self.say(
-                    Level::Err,
-                    format_args!(
-                        "worker {index} died {RESPAWN_DEATHS} times in a row right after its start: giving up and stopping everything"
-                    ),
-                );
+                let story = format_args!("worker {index} died {RESPAWN_DEATHS} times in a row right after its start");
+                self.say(Level::Err, format_args!("{story}: giving up and stopping everything"));
                 self.stop(now, false);
             }
         }

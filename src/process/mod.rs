@@ -75,9 +75,9 @@ impl Failure {
 
 fn start(mut config: Config) -> Result<u8, Failure> {
     let mut journal = Journal::new(config.loglevel);
+    let signals = Signals::install().map_err(Failure::of("handle signals"))?;
     let account = config.user.as_deref().map(account::look_up).transpose()?;
     let open_files = sys::limit::raise_open_files().map_err(Failure::of("learn the limit of open files"))?;
-    let signals = Signals::install().map_err(Failure::of("handle signals"))?;
 
     let count = match config.mode {
         Mode::Sp => 1,
@@ -88,7 +88,6 @@ fn start(mut config: Config) -> Result<u8, Failure> {
     if let (Some(account), Some(name)) = (account, &config.user) {
         give_up_root(&mut journal, name, account)?;
     }
-    announce(&mut journal, &config, address, count);
     let max_connections = share_of_connections(&mut journal, &config, count, open_files);
 
     if let Some(demo) = demo {
@@ -98,12 +97,14 @@ fn start(mut config: Config) -> Result<u8, Failure> {
             drop((listeners, signals));
             fork::exit_now(backend.serve());
         }
-        let example = SocketAddr::new(reachable(address.ip()), address.port());
-        journal.line(Level::Info, "demo", format_args!("try: curl http://{example}/hello"));
     }
+    let greeting = greeting(&config, address, count);
     Ok(match config.mode {
-        Mode::Mp => Master::new(config, listeners, max_connections, signals, journal).run(),
-        Mode::Sp => run_single(&config, listeners, max_connections, signals, journal),
+        Mode::Mp => Master::new(config, listeners, max_connections, signals, journal).run(&greeting),
+        Mode::Sp => {
+            journal.greet(&greeting);
+            run_single(&config, listeners, max_connections, signals, journal)
+        }
     })
 }
 
@@ -157,24 +158,27 @@ fn serve(
     }
 }
 
-fn announce(journal: &mut Journal, config: &Config, address: SocketAddr, count: u32) {
+/// A line of log to come: the part that speaks, and what it says.
+type Line = (&'static str, String);
+
+/// What is said once everything runs.
+fn greeting(config: &Config, address: SocketAddr, count: u32) -> Vec<Line> {
     let pid = fork::current();
-    match config.mode {
-        Mode::Mp => {
-            let plural = if count == 1 { "" } else { "s" };
-            let text = format_args!("listening on {address} with {count} worker{plural} (mode mp, pid {pid})");
-            journal.line(Level::Info, "process", text);
-        }
-        Mode::Sp => {
-            let text = format_args!("listening on {address} in one process (mode sp, pid {pid})");
-            journal.line(Level::Info, "process", text);
-        }
-    }
-    if config.default_backends && !config.demo {
+    let shape = match (config.mode, count) {
+        (Mode::Sp, _) => format!("in one process (mode sp, pid {pid})"),
+        (Mode::Mp, 1) => format!("with 1 worker (mode mp, pid {pid})"),
+        (Mode::Mp, _) => format!("with {count} workers (mode mp, pid {pid})"),
+    };
+    let mut lines = vec![("process", format!("listening on {address} {shape}"))];
+    if config.default_backends {
         let names: Vec<&str> = config.backends.iter().map(|backend| backend.name.as_str()).collect();
-        let text = format_args!("no backend was given: using {}", names.join(" and "));
-        journal.line(Level::Info, "process", text);
+        lines.push(("process", format!("no backend was given: using {}", names.join(" and "))));
     }
+    if config.demo {
+        let example = SocketAddr::new(reachable(address.ip()), address.port());
+        lines.push(("demo", format!("try: curl http://{example}/hello")));
+    }
+    lines
 }
 
 fn give_up_root(journal: &mut Journal, name: &str, account: Account) -> Result<(), Failure> {
@@ -232,6 +236,12 @@ impl Journal {
         self.log.line(level, module, text);
         sys::write_stderr(self.log.text());
         self.log.clear();
+    }
+
+    fn greet(&mut self, greeting: &[Line]) {
+        for (module, text) in greeting {
+            self.line(Level::Info, module, format_args!("{text}"));
+        }
     }
 }
 
