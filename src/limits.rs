@@ -59,7 +59,7 @@ pub const POLL_EVENTS: usize = 256;
 /// Connections accepted before others are looked after.
 pub const ACCEPTS_PER_TURN: usize = 64;
 /// Full blocks read from one connection before others are looked after.
-pub const READS_PER_TURN: usize = 16;
+pub const READS_PER_TURN: usize = 4;
 /// Pieces sent with one system call.
 pub const SEND_SLICES: usize = 8;
 /// How long accepting pauses when the system has no descriptor left for a connection.

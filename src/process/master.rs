@@ -123,7 +123,7 @@ impl Master {
         let Master { config, pid, max_connections, signals, mut journal, places, .. } = self;
         let listener = places.into_iter().nth(index).and_then(|place| place.listener);
         drop(signals);
-        let begun = begin_child(pid, &format!("lb worker {index}")).and_then(|()| Signals::install_in_worker());
+        let begun = begin_child(pid, &format!("lb worker {index}")).and_then(|()| Signals::install());
         match (begun, listener) {
             (Ok(signals), Some(listener)) => serve(&config, listener, index as u32, max_connections, signals, journal),
             (Err(error), _) => {

@@ -14,7 +14,7 @@ use std::ptr;
 use std::sync::atomic::{AtomicI32, AtomicU32, Ordering};
 use std::time::Duration;
 
-use libc::{c_int, c_void, sigset_t};
+use libc::{c_int, sigset_t};
 
 /// What a signal asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -53,9 +53,6 @@ static ARRIVED: [AtomicU32; SIGNALS.len()] = [const { AtomicU32::new(0) }; SIGNA
 /// The pipe's end that handlers write to; negative where there is none.
 static WAKE: AtomicI32 = AtomicI32::new(-1);
 
-/// The process whose signals count; 0 for any, and the system's own.
-static OBEYED: AtomicI32 = AtomicI32::new(0);
-
 /// Catches this process's signals while it lives.
 #[derive(Debug)]
 pub struct Signals {
@@ -66,17 +63,6 @@ pub struct Signals {
 impl Signals {
     /// Catches every [`Signal`], ignores SIGPIPE, and unblocks all signals.
     pub fn install() -> io::Result<Signals> {
-        Signals::install_obeying(0)
-    }
-
-    /// The same for a worker, which heeds its parent alone: a terminal, or a service manager,
-    /// signals the whole process group, and the master passes on what that means.
-    pub fn install_in_worker() -> io::Result<Signals> {
-        // SAFETY: takes nothing, and cannot fail.
-        Signals::install_obeying(unsafe { libc::getppid() })
-    }
-
-    fn install_obeying(sender: libc::pid_t) -> io::Result<Signals> {
         let (woken, wake) = pipe()?;
         // Until the last line all signals are blocked: a count cleared here is one of the parent's.
         block_all()?;
@@ -84,8 +70,7 @@ impl Signals {
             count.store(0, Ordering::Relaxed);
         }
         WAKE.store(wake.as_raw_fd(), Ordering::Relaxed);
-        OBEYED.store(sender, Ordering::Relaxed);
-        let handler = on_signal as extern "C" fn(c_int, *mut libc::siginfo_t, *mut c_void) as libc::sighandler_t;
+        let handler = on_signal as extern "C" fn(c_int) as libc::sighandler_t;
         for (number, _) in NUMBERS {
             set_action(number, handler)?;
         }
@@ -162,16 +147,8 @@ pub fn end_on_terminate() -> io::Result<()> {
     restore(Mask(empty_set()))
 }
 
-extern "C" fn on_signal(number: c_int, info: *mut libc::siginfo_t, _: *mut c_void) {
+extern "C" fn on_signal(number: c_int) {
     let Some(&(_, signal)) = NUMBERS.iter().find(|(caught, _)| *caught == number) else { return };
-    let obeyed = OBEYED.load(Ordering::Relaxed);
-    // SAFETY: with SA_SIGINFO the system passes a live siginfo, and each of the signals caught
-    // carries its sender in it, or zeroes.
-    let sender = unsafe { info.as_ref().map_or(0, |info| info.si_pid()) };
-    // A child's end is told by that child.
-    if obeyed != 0 && sender != obeyed && signal != Signal::Child {
-        return;
-    }
     ARRIVED[signal as usize].fetch_add(1, Ordering::Relaxed);
     let wake = WAKE.load(Ordering::Relaxed);
     if wake >= 0 {
@@ -224,12 +201,12 @@ fn empty_set() -> sigset_t {
 
 fn set_action(number: c_int, handler: libc::sighandler_t) -> io::Result<()> {
     // SAFETY: all zeroes is a valid value of the struct. The handler is SIG_DFL, SIG_IGN or
-    // `on_signal`, which has the signature that goes with SA_SIGINFO. The pointers are to live
-    // locals, or null to ask for nothing back.
+    // `on_signal`, which has the signature that goes without SA_SIGINFO. The pointers are to
+    // live locals, or null to ask for nothing back.
     let result = unsafe {
         let mut action: libc::sigaction = mem::zeroed();
         action.sa_sigaction = handler;
-        action.sa_flags = libc::SA_RESTART | libc::SA_SIGINFO;
+        action.sa_flags = libc::SA_RESTART;
         libc::sigfillset(&mut action.sa_mask);
         libc::sigaction(number, &action, ptr::null_mut())
     };

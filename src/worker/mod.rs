@@ -13,7 +13,7 @@ use std::os::fd::{AsFd, OwnedFd};
 
 use self::socket::Sockets;
 use crate::collections::slab::Key;
-use crate::config::{Address, Config};
+use crate::config::{Address, Config, Mode};
 use crate::limits::{ACCEPT_PAUSE_US, ACCEPTS_PER_TURN, READS_PER_TURN};
 use crate::log::{Level, Log};
 use crate::proxy::{Failure, Output, Proxy};
@@ -76,6 +76,8 @@ struct Worker {
     /// When draining ends, in microseconds, once it has begun.
     drain_deadline_us: Option<u64>,
     stopped: bool,
+    /// There is no master.
+    single: bool,
     now_us: u64,
 }
 
@@ -97,6 +99,7 @@ pub fn run(setup: Setup<'_>) -> io::Result<Outcome> {
         drain_us: setup.config.timeouts.drain_us,
         drain_deadline_us: None,
         stopped: false,
+        single: setup.config.mode == Mode::Sp,
         now_us,
     };
     worker.reactor.watch(worker.signals.fd(), SIGNALS)?;
@@ -373,10 +376,12 @@ impl Worker {
         }
     }
 
-    /// Begins to drain; the second time, stops at once.
+    /// Begins to drain. A single process stops at once when it is told again; a worker does not:
+    /// a terminal, or a service manager, signals the whole process group, so that the worker is
+    /// told by it and by its master. Of the two the master kills it where there is no time left.
     fn terminate(&mut self) {
         if self.drain_deadline_us.is_some() {
-            self.stopped = true;
+            self.stopped |= self.single;
             return;
         }
         self.drain_deadline_us = Some(self.now_us.saturating_add(self.drain_us));
