@@ -30,7 +30,7 @@ pub enum Failure {
 impl Failure {
     /// Whether the backend never saw the request.
     fn is_before_request(self) -> bool {
-        matches!(self, Failure::Connect(_) | Failure::ConnectTimeout | Failure::Exhausted(_))
+        matches!(self, Failure::Connect(_) | Failure::ConnectTimeout)
     }
 
     /// The status for a client to whom nothing was answered yet.

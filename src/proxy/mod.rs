@@ -91,6 +91,8 @@ pub struct Proxy {
     due: Vec<usize>,
     clients: usize,
     draining: bool,
+    /// The last connection to a backend could not even be begun; logged when that changes.
+    exhausted: bool,
     now_us: u64,
     log: Log,
 }
@@ -125,6 +127,7 @@ impl Proxy {
             due: Vec::new(),
             clients: 0,
             draining: false,
+            exhausted: false,
             now_us,
             log,
         }
@@ -241,6 +244,7 @@ impl Proxy {
     pub fn connected(&mut self, key: Key) {
         let Some(connection) = self.connections.get_mut(key) else { return };
         connection.phase = Phase::Open;
+        self.exhausted = false;
         match connection.exchange {
             Some(exchange) => self.attach(exchange, key),
             None => self.release(key),
@@ -555,6 +559,12 @@ impl Proxy {
     fn note(&mut self, slot: u16, failure: Option<Failure>) {
         let Some(backend) = self.backends.get_mut(usize::from(slot)) else { return };
         match failure {
+            // No backend is to blame for what we lack.
+            Some(failure @ Failure::Exhausted(_)) => {
+                let level = if self.exhausted { Level::Debug } else { Level::Warn };
+                self.exhausted = true;
+                self.log.line(level, "proxy", format_args!("{failure}"));
+            }
             Some(failure) => {
                 let level = if backend.failing { Level::Debug } else { Level::Warn };
                 backend.failing = true;
