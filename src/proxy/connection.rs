@@ -162,6 +162,11 @@ impl Connection {
         matches!(self.side, Side::Client { .. })
     }
 
+    /// Whether there is input, read or unread, or its end, that was not looked at.
+    pub(super) fn has_waited(&self) -> bool {
+        self.input.is_some() || self.starved || self.ended
+    }
+
     /// What the connection itself, its exchange apart, waits for.
     pub(super) fn idle_wait(&self) -> Wait {
         match (self.side, self.phase) {

@@ -275,8 +275,8 @@ impl Proxy {
         if let Some(peer) = exchange.and_then(|id| self.peer(id, key)) {
             self.wake(peer);
             self.rearm(peer, false);
-        } else if self.connections.get(key).is_some_and(|client| client.input.is_some()) {
-            // A pipelined request may have waited for the client to take its responses.
+        } else if self.connections.get(key).is_some_and(Connection::has_waited) {
+            // For the client to take its responses: its next request, or its end.
             self.resumed.push(key);
         }
         self.resume();

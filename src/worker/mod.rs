@@ -172,21 +172,20 @@ impl Worker {
 
     fn handle(&mut self, key: Key, event: Event) {
         let Some(socket) = self.sockets.get_mut(key) else { return };
-        if socket.connecting {
-            if event.writable {
-                socket.connecting = false;
-                socket.writable = true;
-                match sys::socket::take_error(socket.fd.as_fd()) {
-                    0 => self.proxy.connected(key),
-                    code => self.proxy.failed(key, Failure::Connect(code)),
-                }
-                self.carry_out();
-            }
-            return;
-        }
         socket.ended |= event.ended;
         socket.readable |= event.readable;
-        if event.writable && !socket.writable {
+        if socket.connecting {
+            if !event.writable {
+                return;
+            }
+            socket.connecting = false;
+            socket.writable = true;
+            match sys::socket::take_error(socket.fd.as_fd()) {
+                0 => self.proxy.connected(key),
+                code => self.proxy.failed(key, Failure::Connect(code)),
+            }
+            self.carry_out();
+        } else if event.writable && !socket.writable {
             socket.writable = true;
             self.send(key);
         }
