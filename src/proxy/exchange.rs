@@ -218,7 +218,7 @@ impl Proxy {
         let is_client = connection.is_client();
         let Some(id) = connection.exchange else {
             // The rest of a request that was answered before it was whole.
-            return self.release_client(key, true, true);
+            return self.release_client(key, true, true, true);
         };
         let target = self.peer(id, key);
         if let Some(peer) = target.and_then(|target| self.connections.get_mut(target)) {
@@ -348,20 +348,22 @@ impl Proxy {
         let Some(exchange) = self.exchanges.get(id) else { return };
         let (client, backend) = (exchange.client, exchange.backend);
         let (whole, persistent) = (exchange.request == Progress::Ended, exchange.persistent);
+        let expected = persistent == exchange.facts.persistent;
         self.remove_exchange(id);
         if let Some(connection) = backend.and_then(|key| self.connections.get_mut(key)) {
             connection.persistent &= whole && !left_over;
         }
         backend.into_iter().for_each(|key| self.release(key));
-        self.release_client(client, whole, persistent);
+        self.release_client(client, whole, persistent, expected);
     }
 
     /// Frees a client's connection after a response: for its next request, or to be closed.
-    pub(super) fn release_client(&mut self, key: Key, whole: bool, persistent: bool) {
+    /// `whole`: so was the request. `expected`: the client asked for what becomes of it.
+    fn release_client(&mut self, key: Key, whole: bool, persistent: bool, expected: bool) {
         let Some(client) = self.connections.get_mut(key) else { return };
         if !persistent {
-            // Unread bytes would turn a close into a reset.
-            let ending = if !whole || client.input.is_some() { Ending::Linger } else { Ending::Close };
+            // Bytes unread, or on their way, would turn a close into a reset.
+            let ending = if !whole || !expected || client.input.is_some() { Ending::Linger } else { Ending::Close };
             return self.end(key, ending);
         }
         client.exchange = None;
@@ -494,7 +496,8 @@ impl Proxy {
         self.write_answer(client, &facts, whole && facts.persistent && !self.draining, status, reason);
         let Some(connection) = self.connections.get_mut(client) else { return };
         if whole && connection.phase == Phase::Open {
-            self.release_client(client, true, facts.persistent && !self.draining);
+            let persistent = facts.persistent && !self.draining;
+            self.release_client(client, true, persistent, persistent == facts.persistent);
         } else {
             self.end(client, Ending::Linger);
         }
