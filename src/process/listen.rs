@@ -1,8 +1,9 @@
 //! The listeners: one for each worker, all on one port, all made before any worker is.
 //!
 //! Several listeners on a port need SO_REUSEPORT, which would also let another running instance
-//! of the same user join them and take a part of the connections unnoticed. So a first listener
-//! without it proves that nobody else is there.
+//! of the same user join them and take a part of the connections unnoticed. So the first is bound
+//! without it, which proves that nobody else is there, and then lets the rest join. It is never
+//! closed and made anew: that would reset a client that comes in between, or drop its SYN.
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};
@@ -10,7 +11,7 @@ use std::os::fd::OwnedFd;
 
 use super::Failure;
 use crate::limits::LISTEN_BACKLOG;
-use crate::sys::listen::listen;
+use crate::sys::listen::{Sharing, listen};
 
 /// `count` listeners on `address`, and the address that they have: for port 0 the first one is
 /// given a free port and the rest join it.
@@ -19,14 +20,14 @@ pub(super) fn open(address: SocketAddr, count: u32) -> Result<(Vec<OwnedFd>, Soc
 }
 
 fn try_open(address: SocketAddr, count: u32) -> io::Result<(Vec<OwnedFd>, SocketAddr)> {
-    let alone = TcpListener::from(listen(address, false, LISTEN_BACKLOG)?);
-    let address = alone.local_addr()?;
-    if count == 1 {
-        return Ok((vec![alone.into()], address));
+    let sharing = if count == 1 { Sharing::Alone } else { Sharing::First };
+    let first = TcpListener::from(listen(address, sharing, LISTEN_BACKLOG)?);
+    let address = first.local_addr()?;
+    let mut listeners = vec![OwnedFd::from(first)];
+    for _ in 1..count {
+        listeners.push(listen(address, Sharing::Joining, LISTEN_BACKLOG)?);
     }
-    drop(alone);
-    let shared = (0..count).map(|_| listen(address, true, LISTEN_BACKLOG)).collect::<io::Result<Vec<OwnedFd>>>()?;
-    Ok((shared, address))
+    Ok((listeners, address))
 }
 
 #[cfg(test)]

@@ -116,6 +116,8 @@ class Balancer(Program):
         try:
             if kind is None:
                 self.stop()
+            else:
+                sys.stderr.write(self.said()[-2000:])
         finally:
             self.kill()
 
