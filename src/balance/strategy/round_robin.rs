@@ -13,11 +13,8 @@ impl RoundRobin {
     }
 
     pub(super) fn pick(&mut self, slots: &[Slot]) -> Option<usize> {
-        if slots.is_empty() {
-            return None;
-        }
-        let slot = self.next % slots.len();
+        let slot = if self.next < slots.len() { self.next } else { 0 };
         self.next = slot + 1;
-        Some(slot)
+        (slot < slots.len()).then_some(slot)
     }
 }

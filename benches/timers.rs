@@ -1,0 +1,45 @@
+//! Deadlines: moving one, arming a fresh one, and a turn of the wheel.
+
+mod timer;
+
+use std::hint::black_box;
+
+use timer::Timer;
+use zzz_lb::collections::timers::Timers;
+
+const CONNECTIONS: usize = 10_000;
+const SECOND_US: u64 = 1_000_000;
+
+fn main() {
+    let mut timer = Timer::new();
+
+    let mut timers = Timers::new(0);
+    let mut now_us = 0;
+    (0..CONNECTIONS).for_each(|index| timers.set(index, 60 * SECOND_US));
+    timer.row("timers/move_later", CONNECTIONS, 0, || {
+        now_us += 1000;
+        (0..CONNECTIONS).for_each(|index| timers.set(index, now_us + 60 * SECOND_US));
+    });
+
+    let mut timers = Timers::new(0);
+    timer.row("timers/arm_and_clear", CONNECTIONS, 0, || {
+        (0..CONNECTIONS).for_each(|index| timers.set(index, 10 * SECOND_US));
+        (0..CONNECTIONS).for_each(|index| timers.clear(index));
+    });
+
+    // Every connection is busy: each tick finds some whose deadline has moved on.
+    let mut timers = Timers::new(0);
+    let (mut now_us, mut due) = (0, Vec::new());
+    timer.row("timers/lazy_turn", CONNECTIONS, 0, || {
+        (0..CONNECTIONS).for_each(|index| timers.set(index, now_us + 60 * SECOND_US));
+        now_us += 20 * SECOND_US;
+        timers.expire(now_us, &mut due);
+        assert!(due.is_empty());
+    });
+
+    // One far deadline: all of the wheel is looked through.
+    let mut timers = Timers::new(0);
+    timers.set(0, 16 * SECOND_US);
+    timer.row("timers/next", 1, 0, || black_box(&timers).next_us());
+    timer.finish();
+}
