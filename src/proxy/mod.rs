@@ -534,6 +534,10 @@ impl Proxy {
         let Some(connection) = self.connections.get_mut(key) else { return };
         connection.ending = ending;
         connection.exchange = None;
+        // What came behind is never decoded, and would take up the room that lingering reads into.
+        if let Some(buffer) = connection.input.take() {
+            self.buffers.give(buffer);
+        }
         self.announce(key);
         self.settle(key);
         self.rearm(key, false);
