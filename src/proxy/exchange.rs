@@ -49,6 +49,8 @@ pub(super) struct Exchange {
     persistent: bool,
     pub(super) tries: u8,
     tried: [u16; TRIES],
+    /// The first try met a connection that had gone stale in the pool.
+    stale: bool,
     /// The slot that counts it as in flight.
     slot: Option<u16>,
 }
@@ -68,6 +70,7 @@ impl Exchange {
             persistent: facts.persistent,
             tries: 0,
             tried: [0; TRIES],
+            stale: false,
             slot: None,
         }
     }
@@ -432,11 +435,14 @@ impl Proxy {
         if let Some(slot) = exchange.slot.take() {
             self.balancer.finished(slot.into());
         }
-        if retry && (stale || usize::from(exchange.tries) < self.backends.len()) {
-            if stale && usize::from(exchange.tries) >= self.backends.len() {
-                // Every backend has been asked; this one may well serve a fresh connection.
-                exchange.tried[usize::from(exchange.tries) - 1] = u16::MAX;
-            }
+        if retry && stale {
+            // The backend itself was not asked, and may well serve a fresh connection. Only a first
+            // try can be stale: no other is given a pooled connection.
+            exchange.stale = true;
+            exchange.tried[usize::from(exchange.tries) - 1] = u16::MAX;
+            return self.assign(id);
+        }
+        if retry && usize::from(exchange.tries) < self.backends.len() + usize::from(exchange.stale) {
             return self.assign(id);
         }
         if exchange.response == Progress::Waiting {
