@@ -497,6 +497,8 @@ impl Proxy {
             // its response.
             (Some(exchange), true) if exchange.request == Progress::Ended => {}
             (Some(_), true) => self.refuse(key, Refusal::BodyCutShort),
+            // How it ends is decided already.
+            (None, true) if connection.ending != Ending::GoesOn => {}
             (None, true) if connection.input.is_some() => self.refuse(key, Refusal::HeadCutShort),
             (None, true) if connection.output.is_empty() => self.close(key, Output::Close(key)),
             (None, true) => connection.ending = Ending::Close,
