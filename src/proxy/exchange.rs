@@ -39,7 +39,7 @@ pub(super) struct Exchange {
     pub(super) facts: RequestFacts,
     pub(super) request: Progress,
     pub(super) response: Progress,
-    /// Content has been handed to a backend, and cannot be sent again.
+    /// Content has been handed to a backend or dropped for it, and cannot be sent again.
     pub(super) content_sent: bool,
     /// A 1xx response has been passed on.
     pub(super) answered_early: bool,
@@ -193,6 +193,12 @@ impl Proxy {
         let mut input = input?;
         let id = self.connections.get(key).and_then(|connection| connection.exchange);
         let target = id.and_then(|id| self.peer(id, key));
+        // Dropped or sent, content that has left the input cannot be sent again.
+        if self.connections.get(key).is_some_and(Connection::is_client)
+            && let Some(exchange) = id.and_then(|id| self.exchanges.get_mut(id))
+        {
+            exchange.content_sent = true;
+        }
         let Some(peer) = target.and_then(|target| self.connections.get_mut(target)).filter(|peer| !peer.unsendable)
         else {
             input.consume(length);
@@ -201,11 +207,6 @@ impl Proxy {
             }
             return Some(input);
         };
-        if !peer.is_client()
-            && let Some(exchange) = id.and_then(|id| self.exchanges.get_mut(id))
-        {
-            exchange.content_sent = true;
-        }
         let rest = peer.codec.write_data(&mut peer.output, &mut self.buffers, input, length);
         if let Some(target) = target {
             self.announce(target);
