@@ -167,6 +167,11 @@ impl Connection {
         self.input.is_some() || self.starved || self.ended
     }
 
+    /// Whether its end is decided, so that nothing more of its input is decoded.
+    pub(super) fn drops_input(&self) -> bool {
+        self.phase == Phase::Lingering || matches!(self.ending, Ending::Close | Ending::Linger | Ending::Reset)
+    }
+
     /// What the connection itself, its exchange apart, waits for.
     pub(super) fn idle_wait(&self) -> Wait {
         match (self.side, self.phase) {

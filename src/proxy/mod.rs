@@ -384,9 +384,7 @@ impl Proxy {
         let mut head = std::mem::take(&mut self.head);
         let mut held = false;
         while let Some(connection) = self.connections.get(key) {
-            if connection.phase == Phase::Lingering
-                || matches!(connection.ending, Ending::Close | Ending::Linger | Ending::Reset)
-            {
+            if connection.drops_input() {
                 // What comes after the last message is dropped.
                 if let Some(buffer) = input.take() {
                     self.buffers.give(buffer);
@@ -402,7 +400,12 @@ impl Proxy {
         let kept = input.and_then(|buffer| self.buffers.keep(buffer));
         match self.connections.get_mut(key) {
             Some(connection) => {
-                connection.input = kept;
+                if connection.drops_input() {
+                    // The last part decoded has ended it, and lingering needs the room.
+                    kept.into_iter().for_each(|buffer| self.buffers.give(buffer));
+                } else {
+                    connection.input = kept;
+                }
                 if connection.ended && !held {
                     self.input_ended(key);
                 }
