@@ -4,7 +4,7 @@
 
 mod timer;
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::SocketAddr;
 
 use timer::Timer;
 use zzz_lb::args::{self, Command};
@@ -28,8 +28,8 @@ impl World {
         let argv = ["-b", "127.0.0.1:9001"].map(Into::into);
         let Ok(Command::Run(options)) = args::parse(argv, &|_: &str| None) else { panic!("options that parse") };
         let config = config::resolve(options, &Hosts::default()).expect("options that make sense");
-        let mut proxy = Proxy::new(&config, 1, 0, Log::new(Level::Err));
-        let client = proxy.accept(IpAddr::V4(Ipv4Addr::LOCALHOST));
+        let mut proxy = Proxy::new(&config, 0, 1, 0, Log::new(Level::Err));
+        let client = proxy.accept(SocketAddr::from(([127, 0, 0, 1], 50_000)));
         World { proxy, client, backend: None }
     }
 

@@ -51,6 +51,8 @@ pub const TIMER_TICKS: usize = 1024;
 /// How long what a client still sends is read and dropped after an answer that ends its
 /// connection, so that the answer is not lost to a reset.
 pub const LINGER_US: u64 = 10 * SECOND_US;
+/// The same while draining, which is not to wait long for a client that has its answer.
+pub const LINGER_DRAINING_US: u64 = SECOND_US / 2;
 /// How long a tunnel may be silent in both directions.
 pub const TUNNEL_IDLE_US: u64 = 3600 * SECOND_US;
 
@@ -67,6 +69,11 @@ pub const ACCEPT_PAUSE_US: u64 = SECOND_US / 10;
 
 /// How much of a request is read and dropped after its response, to keep the connection.
 pub const DISCARD_BYTES: usize = 16 << 20;
+
+/// Log written at once: what a pipe with any room takes without waiting (POSIX, PIPE_BUF).
+pub const LOG_PIECE_BYTES: usize = 4096;
+/// How much of a refused message `--trace` shows.
+pub const TRACE_REFUSED_BYTES: usize = 4096;
 
 /// What Retry-After says with a 503, in seconds: soon, but not at once.
 pub const RETRY_AFTER_S: &str = "1";

@@ -6,7 +6,7 @@
 //! the master:        Serving ──TERM, QUIT, INT, or giving up──▶ Stopping ──all Gone──▶ exit
 //! ```
 //!
-//! Stopping begins with SIGTERM to every worker. A second signal, or the drain time and a grace
+//! Stopping begins with an order to drain to every worker. A second signal, or the drain time and a grace
 //! passing, turns that into SIGKILL. The exit status is 0 only if every worker then said that it
 //! had drained.
 
@@ -15,7 +15,7 @@ use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
 
 use super::respawn::{Respawn, Verdict};
-use super::{DONE, Ended, FAILED, Journal, Line, begin_child, serve};
+use super::{DONE, Ended, FAILED, Journal, Line, Shares, begin_child, serve};
 use crate::config::Config;
 use crate::limits::{DRAIN_GRACE_US, RESPAWN_DEATHS};
 use crate::log::Level;
@@ -26,7 +26,7 @@ use crate::sys::signal::{Signal, Signals};
 pub(super) struct Master {
     config: Config,
     pid: Pid,
-    max_connections: usize,
+    shares: Shares,
     signals: Signals,
     journal: Journal,
     places: Vec<Place>,
@@ -70,7 +70,7 @@ impl Master {
     pub(super) fn new(
         config: Config,
         listeners: Vec<OwnedFd>,
-        max_connections: usize,
+        shares: Shares,
         signals: Signals,
         journal: Journal,
     ) -> Master {
@@ -78,7 +78,7 @@ impl Master {
         let place =
             |listener| Place { listener: Some(listener), state: State::Due(now, None), respawn: Respawn::default() };
         let places = listeners.into_iter().map(place).collect();
-        Master { config, pid: fork::current(), max_connections, signals, journal, places, stopping: None }
+        Master { config, pid: fork::current(), shares, signals, journal, places, stopping: None }
     }
 
     /// Runs until every worker has gone for good; returns the exit status. The greeting is said
@@ -120,12 +120,14 @@ impl Master {
     /// This process is the worker of a place: all that is the master's is dropped, with every
     /// listener but its own.
     fn become_worker(self, index: usize) -> Ended {
-        let Master { config, pid, max_connections, signals, mut journal, places, .. } = self;
+        let Master { config, pid, shares, signals, mut journal, places, .. } = self;
         let listener = places.into_iter().nth(index).and_then(|place| place.listener);
         drop(signals);
-        let begun = begin_child(pid, &format!("lb worker {index}")).and_then(|()| Signals::install());
+        let begun = begin_child(pid, &format!("lb worker {index}")).and_then(|()| Signals::install_in_worker());
         match (begun, listener) {
-            (Ok(signals), Some(listener)) => serve(&config, listener, index as u32, max_connections, signals, journal),
+            (Ok(signals), Some(listener)) => {
+                serve(&config, listener, index as u32, shares.of(index as u32), signals, journal)
+            }
             (Err(error), _) => {
                 journal.line(Level::Err, "process", format_args!("worker {index} cannot start: {error}"));
                 Ended::Failed
@@ -242,7 +244,7 @@ impl Master {
             // The port is closed for new clients once the workers' own descriptors are, too.
             place.listener = None;
             match place.state {
-                State::Running(pid, _) => fork::terminate(pid),
+                State::Running(pid, _) => fork::drain(pid),
                 _ => place.state = State::Gone,
             }
         }

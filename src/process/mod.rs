@@ -81,14 +81,15 @@ fn start(mut config: Config) -> Result<u8, Failure> {
 
     let count = match config.mode {
         Mode::Sp => 1,
-        Mode::Mp => config.workers.unwrap_or_else(cpus::usable).max(1),
+        // A worker that may hold no client would leave unserved those that come to its listener.
+        Mode::Mp => config.workers.unwrap_or_else(cpus::usable).min(config.max_connections.unwrap_or(u32::MAX)).max(1),
     };
     let (listeners, address) = listen::open(config.listen, count)?;
     let demo = if config.demo { Some(demo::Backends::open()?) } else { None };
     if let (Some(account), Some(name)) = (account, &config.user) {
         give_up_root(&mut journal, name, account)?;
     }
-    let max_connections = share_of_connections(&mut journal, &config, count, open_files);
+    let shares = shares(&mut journal, &config, count, open_files);
 
     if let Some(demo) = demo {
         config.backends = demo.configured();
@@ -100,24 +101,18 @@ fn start(mut config: Config) -> Result<u8, Failure> {
     }
     let greeting = greeting(&config, address, count);
     Ok(match config.mode {
-        Mode::Mp => Master::new(config, listeners, max_connections, signals, journal).run(&greeting),
+        Mode::Mp => Master::new(config, listeners, shares, signals, journal).run(&greeting),
         Mode::Sp => {
             journal.greet(&greeting);
-            run_single(&config, listeners, max_connections, signals, journal)
+            run_single(&config, listeners, shares, signals, journal)
         }
     })
 }
 
 /// The loop of sp, in this very process.
-fn run_single(
-    config: &Config,
-    listeners: Vec<OwnedFd>,
-    max_connections: usize,
-    signals: Signals,
-    journal: Journal,
-) -> u8 {
+fn run_single(config: &Config, listeners: Vec<OwnedFd>, shares: Shares, signals: Signals, journal: Journal) -> u8 {
     let Some(listener) = listeners.into_iter().next() else { return FAILED };
-    match serve(config, listener, 0, max_connections, signals, journal) {
+    match serve(config, listener, 0, shares.of(0), signals, journal) {
         Ended::Drained => DONE,
         Ended::Cut | Ended::Failed => FAILED,
     }
@@ -148,12 +143,26 @@ fn serve(
         Ok(Outcome::Drained | Outcome::Cut(0)) => Ended::Drained,
         Ok(Outcome::Cut(requests)) => {
             let plural = if requests == 1 { "" } else { "s" };
-            journal.line(Level::Warn, "process", format_args!("worker {index} cut {requests} request{plural} off"));
+            let who = Worker(config.mode, index);
+            journal.line(Level::Warn, "process", format_args!("{who}cut {requests} request{plural} off"));
             Ended::Cut
         }
         Err(error) => {
-            journal.line(Level::Err, "process", format_args!("worker {index} failed: {error}"));
+            let who = Worker(config.mode, index);
+            journal.line(Level::Err, "process", format_args!("{who}failed: {error}"));
             Ended::Failed
+        }
+    }
+}
+
+/// Who speaks: a worker by its number, or the only process, which needs no name.
+struct Worker(Mode, u32);
+
+impl fmt::Display for Worker {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            Mode::Mp => write!(f, "worker {} ", self.1),
+            Mode::Sp => Ok(()),
         }
     }
 }
@@ -191,19 +200,33 @@ fn give_up_root(journal: &mut Journal, name: &str, account: Account) -> Result<(
     Ok(())
 }
 
-/// How many clients one of `count` workers holds at once.
-fn share_of_connections(journal: &mut Journal, config: &Config, count: u32, open_files: u64) -> usize {
-    let possible = connections_within(open_files);
-    let Some(wanted) = config.max_connections else { return possible as usize };
-    let share = u64::from(wanted.div_ceil(count)).max(1);
-    if share > possible {
-        let text = format_args!(
-            "{wanted} clients may need more than the {open_files} files that a process may open: \
-             past about {possible} per worker, accepting pauses until some leave"
-        );
+/// How many clients each worker holds at once.
+#[derive(Clone, Copy, Debug)]
+struct Shares {
+    /// What all workers hold together, where that was asked for.
+    wanted: Option<u32>,
+    count: u32,
+    /// What the descriptors of one worker allow.
+    possible: u64,
+}
+
+impl Shares {
+    /// The share of a worker: an even part of what is wanted, as far as its descriptors go.
+    fn of(self, index: u32) -> usize {
+        let even = |wanted: u32| wanted / self.count + u32::from(index < wanted % self.count);
+        let share = self.wanted.map_or(self.possible, |wanted| u64::from(even(wanted)));
+        share.clamp(1, self.possible) as usize
+    }
+}
+
+fn shares(journal: &mut Journal, config: &Config, count: u32, open_files: u64) -> Shares {
+    let shares = Shares { wanted: config.max_connections, count, possible: connections_within(open_files) };
+    let held = shares.possible.saturating_mul(count.into());
+    if let Some(wanted) = config.max_connections.filter(|&wanted| u64::from(wanted) > held) {
+        let text = format_args!("the {open_files} files that a process may open allow {held} clients, not {wanted}");
         journal.line(Level::Warn, "process", text);
     }
-    share as usize
+    shares
 }
 
 /// Clients that a worker can hold with `open_files` descriptors: each may need one more, for its
@@ -254,6 +277,17 @@ fn begin_child(parent: Pid, name: &str) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn clients_are_shared_out_evenly_and_in_all_as_many_as_asked_for() {
+        let all = |wanted, count, possible| -> Vec<usize> {
+            (0..count).map(|index| Shares { wanted, count, possible }.of(index)).collect()
+        };
+        assert_eq!(all(Some(10), 4, 500), [3, 3, 2, 2]);
+        assert_eq!(all(Some(4), 4, 500), [1, 1, 1, 1]);
+        assert_eq!(all(Some(5000), 2, 500), [500, 500]);
+        assert_eq!(all(None, 2, 500), [500, 500]);
+    }
 
     #[test]
     fn half_of_the_descriptors_go_to_clients() {

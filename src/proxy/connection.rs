@@ -18,6 +18,8 @@ pub(super) enum Side {
     Client {
         /// Its address.
         address: IpAddr,
+        /// Its port.
+        port: u16,
         /// Whether its X-Forwarded-* fields are believed.
         trusted: bool,
     },

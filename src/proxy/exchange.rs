@@ -49,6 +49,8 @@ pub(super) struct Exchange {
     persistent: bool,
     pub(super) tries: u8,
     tried: [u16; TRIES],
+    /// A backend failed after it had been sent to, and another was asked.
+    pub(super) repeated: bool,
     /// The first try met a connection that had gone stale in the pool.
     stale: bool,
     /// The slot that counts it as in flight.
@@ -70,6 +72,7 @@ impl Exchange {
             persistent: facts.persistent,
             tries: 0,
             tried: [0; TRIES],
+            repeated: false,
             stale: false,
             slot: None,
         }
@@ -142,7 +145,7 @@ impl Proxy {
         let Some(exchange) = self.exchanges.get_mut(id) else { return self.close(key, Output::Close(key)) };
         exchange.backend = Some(key);
         let client = exchange.client;
-        let Some(Side::Client { address, trusted }) = self.connections.get(client).map(|client| client.side) else {
+        let Some(Side::Client { address, trusted, .. }) = self.connections.get(client).map(|client| client.side) else {
             return;
         };
         let Some(connection) = self.connections.get_mut(key) else { return };
@@ -443,6 +446,7 @@ impl Proxy {
             exchange.tried[usize::from(exchange.tries) - 1] = u16::MAX;
             return self.assign(id);
         }
+        exchange.repeated |= matches!(failure, Failure::Closed | Failure::Broken(_));
         if retry && usize::from(exchange.tries) < self.backends.len() + usize::from(exchange.stale) {
             return self.assign(id);
         }

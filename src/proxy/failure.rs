@@ -51,7 +51,10 @@ impl Failure {
         }
         match self {
             failure if failure.is_before_request() => true,
-            Failure::Closed | Failure::Broken(_) => exchange.facts.idempotent && !exchange.answered_early,
+            // Once, for a request may be what its backends die of; a stale connection does not count.
+            Failure::Closed | Failure::Broken(_) => {
+                exchange.facts.idempotent && !exchange.answered_early && !exchange.repeated
+            }
             _ => false,
         }
     }

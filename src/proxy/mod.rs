@@ -13,30 +13,29 @@ mod answer;
 mod codec;
 mod connection;
 mod deadline;
+mod decode;
 mod exchange;
 mod failure;
 mod pool;
 mod trace;
 
 use std::collections::VecDeque;
-use std::net::IpAddr;
+use std::net::SocketAddr;
 
-use self::connection::{Connection, Ending, Phase, Side};
+use self::connection::{Connection, Ending, Phase, Side, Wait};
 use self::exchange::{Exchange, Progress};
 pub use self::failure::Failure;
 use self::pool::IdlePool;
 use crate::balance::Balancer;
-use crate::collections::buffer::{Buffer, Pool};
+use crate::collections::buffer::Pool;
 use crate::collections::queue::Queue;
 use crate::collections::slab::{Key, Slab};
 use crate::collections::timers::Timers;
 use crate::config::Config;
 use crate::config::HostHeader;
 pub use crate::config::Timeouts;
-use crate::http::head::{Head, HeadRef};
-use crate::http::part::Part;
-use crate::http::refusal::Refusal;
-use crate::limits::QUEUE_HIGH_BYTES;
+use crate::http::head::Head;
+use crate::limits::{LINGER_DRAINING_US, QUEUE_HIGH_BYTES};
 use crate::log::{Level, Log};
 
 /// What the shell has to do.
@@ -74,6 +73,8 @@ pub struct Proxy {
     trust: Vec<crate::config::Cidr>,
     via: Option<String>,
     trace: bool,
+    /// Which worker's; part of a connection's name in a trace.
+    worker: u32,
     backends: Vec<Backend>,
     balancer: Balancer,
     idle: IdlePool,
@@ -98,8 +99,9 @@ pub struct Proxy {
 }
 
 impl Proxy {
-    /// A proxy for a configuration, at a time in microseconds. Workers get different seeds.
-    pub fn new(config: &Config, seed: u64, now_us: u64, log: Log) -> Proxy {
+    /// A proxy for a configuration, in the worker of a number, at a time in microseconds. Workers
+    /// get different seeds.
+    pub fn new(config: &Config, worker: u32, seed: u64, now_us: u64, log: Log) -> Proxy {
         let backend = |backend: &crate::config::Backend| Backend {
             name: backend.name.clone(),
             host: backend.authority().into(),
@@ -112,6 +114,7 @@ impl Proxy {
             trust: config.trust.clone(),
             via: config.via.clone(),
             trace: config.trace,
+            worker,
             backends: config.backends.iter().map(backend).collect(),
             balancer: Balancer::new(config.strategy, weights, seed),
             idle: IdlePool::new(config.backends.len()),
@@ -158,6 +161,28 @@ impl Proxy {
     /// From now on each client is told with its next response that its connection ends.
     pub fn drain(&mut self) {
         self.draining = true;
+        for key in self.connections.keys().collect::<Vec<_>>() {
+            if self.connections.get(key).is_some_and(|connection| connection.wait == Wait::Linger) {
+                self.timers.set(key.index(), self.now_us + LINGER_DRAINING_US);
+            }
+        }
+    }
+
+    /// Closes every client's connection; how many had a request under way or its response still
+    /// queued. Those are reset, so that a cut response does not seem complete.
+    pub fn cut(&mut self) -> usize {
+        let mut cut = 0;
+        for key in self.connections.keys().collect::<Vec<_>>() {
+            match self.connections.get(key) {
+                Some(client) if client.is_client() && (client.exchange.is_some() || !client.output.is_empty()) => {
+                    cut += 1;
+                    self.client_gone(key, Output::Reset(key));
+                }
+                Some(client) if client.is_client() => self.close(key, Output::Close(key)),
+                _ => {}
+            }
+        }
+        cut
     }
 
     /// Takes the next thing to do.
@@ -166,9 +191,10 @@ impl Proxy {
     }
 
     /// A client has connected.
-    pub fn accept(&mut self, address: IpAddr) -> Key {
+    pub fn accept(&mut self, peer: SocketAddr) -> Key {
+        let (address, port) = (peer.ip(), peer.port());
         let trusted = self.trust.iter().any(|range| range.contains(address));
-        let key = self.connections.insert(Connection::new(Side::Client { address, trusted }));
+        let key = self.connections.insert(Connection::new(Side::Client { address, port, trusted }));
         self.clients += 1;
         self.rearm(key, true);
         key
@@ -359,152 +385,6 @@ impl Proxy {
             self.pump(key);
             self.wake(key);
             self.rearm(key, false);
-        }
-    }
-
-    /// Whether a connection's input has to wait: for a backend to be connected, or for the
-    /// client to take the responses before.
-    fn holds(&self, connection: &Connection) -> bool {
-        if !connection.is_client() {
-            return false;
-        }
-        match connection.exchange.and_then(|id| self.exchanges.get(id)) {
-            Some(exchange) => {
-                let backend = exchange.backend.and_then(|key| self.connections.get(key));
-                exchange.request == Progress::Flowing && backend.is_none_or(|backend| backend.phase != Phase::Open)
-            }
-            None => connection.output.len() >= QUEUE_HIGH_BYTES,
-        }
-    }
-
-    /// Decodes a connection's input as far as it goes.
-    fn pump(&mut self, key: Key) {
-        let Some(connection) = self.connections.get_mut(key) else { return };
-        let mut input = connection.input.take();
-        let mut head = std::mem::take(&mut self.head);
-        let mut held = false;
-        while let Some(connection) = self.connections.get(key) {
-            if connection.drops_input() {
-                // What comes after the last message is dropped.
-                if let Some(buffer) = input.take() {
-                    self.buffers.give(buffer);
-                }
-                break;
-            }
-            held = self.holds(connection);
-            if held || !self.step(key, &mut input, &mut head) {
-                break;
-            }
-        }
-        self.head = head;
-        let kept = input.and_then(|buffer| self.buffers.keep(buffer));
-        match self.connections.get_mut(key) {
-            Some(connection) => {
-                if connection.drops_input() {
-                    // The last part decoded has ended it, and lingering needs the room.
-                    kept.into_iter().for_each(|buffer| self.buffers.give(buffer));
-                } else {
-                    connection.input = kept;
-                }
-                if connection.ended && !held {
-                    self.input_ended(key);
-                }
-            }
-            None => kept.into_iter().for_each(|buffer| self.buffers.give(buffer)),
-        }
-    }
-
-    /// Decodes one part and acts on it; false where more bytes are needed first.
-    fn step(&mut self, key: Key, input: &mut Option<Buffer>, head: &mut Head) -> bool {
-        let Some(connection) = self.connections.get_mut(key) else { return false };
-        let is_client = connection.is_client();
-        let bytes = input.as_ref().map_or(&[][..], Buffer::filled);
-        if connection.exchange.is_none() && !is_client {
-            if !bytes.is_empty() {
-                // Bytes that answer nothing: such a connection is thrown away.
-                self.close(key, Output::Close(key));
-            }
-            return false;
-        }
-        let (skip, part) = match connection.codec.decode(bytes, head) {
-            Ok(decoded) => decoded,
-            Err(refusal) => {
-                self.refuse(key, refusal);
-                return false;
-            }
-        };
-        if let Some(buffer) = input {
-            buffer.consume(skip);
-        }
-        let bytes = input.as_ref().map_or(&[][..], Buffer::filled);
-        let consumed = match part {
-            Part::NeedMore => return false,
-            Part::Head(n) | Part::Interim(n) | Part::Trailers(n) => {
-                let head = HeadRef { bytes: &bytes[..n], head };
-                if self.trace {
-                    self.trace_received(key, part, head.bytes, head);
-                }
-                match (part, is_client) {
-                    (Part::Trailers(_), _) => self.on_trailers(key, head),
-                    (_, true) => self.on_request(key, head),
-                    (Part::Interim(_), false) => self.on_interim(key, head),
-                    (_, false) => self.on_response(key, head),
-                }
-                n
-            }
-            Part::Data(n) => {
-                if self.trace {
-                    self.trace_content(key, &bytes[..n]);
-                }
-                *input = self.on_data(key, input.take(), n);
-                0
-            }
-            Part::End => {
-                let left_over = !bytes.is_empty();
-                self.on_end(key, left_over);
-                0
-            }
-        };
-        if let Some(buffer) = input {
-            buffer.consume(consumed);
-        }
-        true
-    }
-
-    /// A message could not be understood.
-    fn refuse(&mut self, key: Key, refusal: Refusal) {
-        let Some(connection) = self.connections.get(key) else { return };
-        if !connection.is_client() {
-            self.backend_failed(key, Failure::Malformed(refusal));
-        } else if !connection.codec.awaits_head() {
-            self.upload_failed(key, refusal.status(), format_args!("{refusal}"));
-        } else {
-            self.answer_client(key, refusal.status(), format_args!("{refusal}"));
-        }
-    }
-
-    /// The peer has ended its direction, and what came before is decoded.
-    fn input_ended(&mut self, key: Key) {
-        let Some(connection) = self.connections.get_mut(key) else { return };
-        if connection.phase == Phase::Lingering {
-            self.close(key, Output::Close(key));
-            return;
-        }
-        let exchange = connection.exchange.and_then(|id| self.exchanges.get(id));
-        match (exchange, connection.is_client()) {
-            (Some(exchange), _) if exchange.tunnel => self.tunnel_ended(key),
-            (None, false) => self.close(key, Output::Close(key)),
-            (Some(_), false) if connection.codec.ends_by_close() => self.on_end(key, true),
-            (Some(_), false) => self.backend_failed(key, Failure::Closed),
-            // A client that has sent its request whole may end its direction and still have
-            // its response.
-            (Some(exchange), true) if exchange.request == Progress::Ended => {}
-            (Some(_), true) => self.refuse(key, Refusal::BodyCutShort),
-            // How it ends is decided already.
-            (None, true) if connection.ending != Ending::GoesOn => {}
-            (None, true) if connection.input.is_some() => self.refuse(key, Refusal::HeadCutShort),
-            (None, true) if connection.output.is_empty() => self.close(key, Output::Close(key)),
-            (None, true) => connection.ending = Ending::Close,
         }
     }
 

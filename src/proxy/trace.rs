@@ -2,40 +2,69 @@
 //! with the connection's name. Secret field values are masked unless debugging.
 
 use std::fmt;
+use std::net::SocketAddr;
 
 use super::Proxy;
 use super::connection::Side;
 use crate::collections::slab::Key;
+use crate::http::fields::{Name, trim};
 use crate::http::head::{Head, HeadRef};
 use crate::http::part::Part;
 use crate::http1::parse;
+use crate::limits::TRACE_REFUSED_BYTES;
 use crate::log::Level;
 
-/// A connection's name in a trace: `client 12` or `backend 127.0.0.1:9001 13`, the number being
-/// its key's.
+/// A connection's name in a trace: `client 127.0.0.1:50000 #0.12.1`, or `backend 127.0.0.1:9001
+/// #0.13.1 for #0.12.1`. The numbers are the worker's, the slot's, and how often that was used.
 struct Named<'a> {
     side: Side,
+    worker: u32,
     key: Key,
     backend: &'a str,
+    client: Option<Key>,
 }
 
 impl fmt::Display for Named<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Named { worker, key, backend, .. } = self;
         match self.side {
-            Side::Client { address, .. } => write!(f, "client {address} #{}", self.key),
-            Side::Backend { .. } => write!(f, "backend {} #{}", self.backend, self.key),
+            Side::Client { address, port, .. } => {
+                write!(f, "client {} #{worker}.{key}", SocketAddr::new(address, port))
+            }
+            Side::Backend { .. } => write!(f, "backend {backend} #{worker}.{key}"),
+        }?;
+        match self.client {
+            Some(client) => write!(f, " for #{worker}.{client}"),
+            None => Ok(()),
         }
     }
 }
 
 impl Proxy {
     fn named(&self, key: Key) -> Option<Named<'_>> {
-        let side = self.connections.get(key)?.side;
-        let backend = match side {
-            Side::Backend { slot } => self.backends.get(usize::from(slot)).map_or("", |backend| &backend.name),
-            Side::Client { .. } => "",
+        let connection = self.connections.get(key)?;
+        let side = connection.side;
+        let (backend, client) = match side {
+            Side::Backend { slot } => {
+                let exchange = connection.exchange.and_then(|id| self.exchanges.get(id));
+                let name = self.backends.get(usize::from(slot)).map_or("", |backend| &backend.name);
+                (name, exchange.map(|exchange| exchange.client))
+            }
+            Side::Client { .. } => ("", None),
         };
-        Some(Named { side, key, backend })
+        Some(Named { side, worker: self.worker, key, backend, client })
+    }
+
+    /// Dumps what could not be understood, as far as it is shown, with each line of a secret
+    /// field masked.
+    pub(super) fn trace_refused(&mut self, key: Key, bytes: &[u8]) {
+        let Some(named) = self.named(key) else { return };
+        let label = format!("from {named}: refused");
+        let mut shown = bytes[..bytes.len().min(TRACE_REFUSED_BYTES)].to_vec();
+        if !self.log.enabled(Level::Debug) {
+            shown.split_mut(|&b| b == b'\n').for_each(mask_line);
+        }
+        self.log.dump(format_args!("{label}"), &shown);
     }
 
     /// Dumps a head or trailers that came from a connection.
@@ -85,5 +114,29 @@ impl Proxy {
             }
         }
         masked
+    }
+}
+
+/// Masks what follows the name in a line that begins with a secret field's.
+fn mask_line(line: &mut [u8]) {
+    let end = line.iter().position(|&b| b == b':').unwrap_or(line.len());
+    if Name::find(trim(&line[..end])).is_secret() {
+        line[end..].fill(b'*');
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn secrets_are_masked_in_lines_that_do_not_parse() {
+        for (line, masked) in
+            [("Cookie : a=b", "Cookie *****"), (" AUTHORIZATION: x", " AUTHORIZATION***"), ("A: b", "A: b")]
+        {
+            let mut text = line.as_bytes().to_vec();
+            mask_line(&mut text);
+            assert_eq!(String::from_utf8(text).unwrap(), masked);
+        }
     }
 }

@@ -72,18 +72,20 @@ impl RawAddress {
         self.storage.ss_family.into()
     }
 
-    /// The IP address, where it is one.
-    pub fn ip(&self) -> Option<IpAddr> {
+    /// The IP address and port, where it is one. An IPv4 address in IPv6's form is IPv4.
+    pub fn socket_address(&self) -> Option<SocketAddr> {
         match self.family() {
             libc::AF_INET => {
                 // SAFETY: the family says that this is what the storage holds.
                 let raw = unsafe { &*(&raw const self.storage).cast::<sockaddr_in>() };
-                Some(Ipv4Addr::from(raw.sin_addr.s_addr.to_ne_bytes()).into())
+                let ip = Ipv4Addr::from(raw.sin_addr.s_addr.to_ne_bytes());
+                Some(SocketAddr::new(ip.into(), u16::from_be(raw.sin_port)))
             }
             libc::AF_INET6 => {
                 // SAFETY: the family says that this is what the storage holds.
                 let raw = unsafe { &*(&raw const self.storage).cast::<sockaddr_in6>() };
-                Some(IpAddr::V6(Ipv6Addr::from(raw.sin6_addr.s6_addr)).to_canonical())
+                let ip = IpAddr::V6(Ipv6Addr::from(raw.sin6_addr.s6_addr)).to_canonical();
+                Some(SocketAddr::new(ip, u16::from_be(raw.sin6_port)))
             }
             _ => None,
         }

@@ -91,9 +91,10 @@ pub fn set_name(name: &str) {
     }
 }
 
-/// Asks a process to end (SIGTERM). One that has ended already is not an error.
-pub fn terminate(pid: Pid) {
-    send(pid, libc::SIGTERM);
+/// Tells a worker to drain, by the signal that only a master sends. One that has ended already
+/// is not an error.
+pub fn drain(pid: Pid) {
+    send(pid, super::signal::drain_order());
 }
 
 /// Ends a process (SIGKILL). One that has ended already is not an error.

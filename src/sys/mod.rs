@@ -11,9 +11,10 @@ pub mod limit;
 pub mod listen;
 pub mod signal;
 pub mod socket;
+mod stderr;
 pub mod user;
 
-use std::io::{ErrorKind, Write};
+pub use stderr::write_stderr;
 
 /// A change of a descriptor's readiness.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,18 +29,4 @@ pub struct Event {
     pub ended: bool,
     /// The connection failed.
     pub broken: bool,
-}
-
-/// Writes text to stderr, as much as it takes. A log that is gone or full loses lines: it never
-/// stops the program and is never waited for in a loop.
-pub fn write_stderr(mut text: &[u8]) {
-    let mut stderr = std::io::stderr().lock();
-    while !text.is_empty() {
-        match stderr.write(text) {
-            Ok(0) => return,
-            Ok(written) => text = &text[written..],
-            Err(error) if error.kind() == ErrorKind::Interrupted => {}
-            Err(_) => return,
-        }
-    }
 }

@@ -63,6 +63,18 @@ pub struct Signals {
 impl Signals {
     /// Catches every [`Signal`], ignores SIGPIPE, and unblocks all signals.
     pub fn install() -> io::Result<Signals> {
+        Signals::install_with(|_| true)
+    }
+
+    /// The same for a worker, which ignores whatever else could be sent to a whole process group
+    /// or to it by mistake, and heeds the master's order to drain alone.
+    pub fn install_in_worker() -> io::Result<Signals> {
+        // Before anything is unblocked, or an early order would end the worker.
+        set_action(drain_order(), handler())?;
+        Signals::install_with(|_| false)
+    }
+
+    fn install_with(caught: impl Fn(Signal) -> bool) -> io::Result<Signals> {
         let (woken, wake) = pipe()?;
         // Until the last line all signals are blocked: a count cleared here is one of the parent's.
         block_all()?;
@@ -70,9 +82,9 @@ impl Signals {
             count.store(0, Ordering::Relaxed);
         }
         WAKE.store(wake.as_raw_fd(), Ordering::Relaxed);
-        let handler = on_signal as extern "C" fn(c_int) as libc::sighandler_t;
-        for (number, _) in NUMBERS {
-            set_action(number, handler)?;
+        for (number, signal) in NUMBERS {
+            let ignored = if signal == Signal::Child { libc::SIG_DFL } else { libc::SIG_IGN };
+            set_action(number, if caught(signal) { handler() } else { ignored })?;
         }
         set_action(libc::SIGPIPE, libc::SIG_IGN)?;
         restore(Mask(empty_set()))?;
@@ -147,8 +159,19 @@ pub fn end_on_terminate() -> io::Result<()> {
     restore(Mask(empty_set()))
 }
 
+/// The signal by which a master tells a worker to drain. It is a real-time signal: nobody else
+/// sends one, and none is lost to another that is pending.
+pub(super) fn drain_order() -> c_int {
+    libc::SIGRTMIN()
+}
+
+fn handler() -> libc::sighandler_t {
+    on_signal as extern "C" fn(c_int) as libc::sighandler_t
+}
+
 extern "C" fn on_signal(number: c_int) {
-    let Some(&(_, signal)) = NUMBERS.iter().find(|(caught, _)| *caught == number) else { return };
+    let known = NUMBERS.iter().find(|(caught, _)| *caught == number).map(|&(_, signal)| signal);
+    let Some(signal) = known.or((number == drain_order()).then_some(Signal::Terminate)) else { return };
     ARRIVED[signal as usize].fetch_add(1, Ordering::Relaxed);
     let wake = WAKE.load(Ordering::Relaxed);
     if wake >= 0 {

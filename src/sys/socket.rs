@@ -3,7 +3,7 @@
 #![allow(unsafe_code)]
 
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::path::Path;
 
@@ -37,12 +37,12 @@ pub fn stream(family: c_int) -> io::Result<OwnedFd> {
 }
 
 /// Takes a connection off a listener's queue, with the client's address.
-pub fn accept(listener: BorrowedFd<'_>) -> io::Result<(OwnedFd, Option<IpAddr>)> {
+pub fn accept(listener: BorrowedFd<'_>) -> io::Result<(OwnedFd, Option<SocketAddr>)> {
     let mut address = RawAddress::empty();
     let (room, length) = address.as_parts_mut();
     // SAFETY: the pointers are to a live local with as much room as the length says.
     let fd = unsafe { libc::accept4(listener.as_raw_fd(), room, length, libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC) };
-    Ok((owned(fd)?, address.ip()))
+    Ok((owned(fd)?, address.socket_address()))
 }
 
 /// Begins to connect to an IP address. Small writes are not held back.

@@ -8,8 +8,9 @@ mod socket;
 
 use std::collections::VecDeque;
 use std::io;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::os::fd::{AsFd, OwnedFd};
+use std::time::Duration;
 
 use self::socket::Sockets;
 use crate::collections::slab::Key;
@@ -24,6 +25,8 @@ use crate::sys::{self, clock};
 /// Tokens that no key makes: a key's generation is never 0.
 const LISTENER: u64 = 0;
 const SIGNALS: u64 = 1;
+/// Stands in for a client's address that the system did not tell.
+const UNKNOWN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0);
 
 /// What a worker starts with.
 pub struct Setup<'a> {
@@ -76,6 +79,8 @@ struct Worker {
     /// When draining ends, in microseconds, once it has begun.
     drain_deadline_us: Option<u64>,
     stopped: bool,
+    /// The system had no room for the last connection that came.
+    exhausted: bool,
     /// There is no master.
     single: bool,
     now_us: u64,
@@ -88,7 +93,7 @@ pub fn run(setup: Setup<'_>) -> io::Result<Outcome> {
     let seed = clock::unix_us() ^ u64::from(setup.index) << 48 ^ u64::from(std::process::id()) << 32;
     let mut worker = Worker {
         reactor: Reactor::new()?,
-        proxy: Proxy::new(setup.config, seed, now_us, setup.log),
+        proxy: Proxy::new(setup.config, setup.index, seed, now_us, setup.log),
         sockets: Sockets::default(),
         backends: setup.config.backends.iter().map(|backend| backend.address.clone()).collect(),
         listener: Some(setup.listener),
@@ -99,6 +104,7 @@ pub fn run(setup: Setup<'_>) -> io::Result<Outcome> {
         drain_us: setup.config.timeouts.drain_us,
         drain_deadline_us: None,
         stopped: false,
+        exhausted: false,
         single: setup.config.mode == Mode::Sp,
         now_us,
     };
@@ -318,10 +324,12 @@ impl Worker {
             match sys::socket::accept(listener.as_fd()) {
                 Ok((fd, address)) => self.admit(fd, address)?,
                 Err(error) => match error.raw_os_error() {
-                    Some(libc::EAGAIN) => return Ok(()),
-                    Some(code @ (libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM)) => {
-                        let error = io::Error::from_raw_os_error(code);
-                        self.proxy.log().line(Level::Warn, "worker", format_args!("accepting pauses: {error}"));
+                    Some(libc::EAGAIN) => {
+                        self.note_exhausted(None);
+                        return Ok(());
+                    }
+                    Some(libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM) => {
+                        self.note_exhausted(Some(error));
                         return self.pause_accepting(self.now_us + ACCEPT_PAUSE_US);
                     }
                     // That connection is gone already; the next may be well.
@@ -332,8 +340,8 @@ impl Worker {
         Ok(())
     }
 
-    fn admit(&mut self, fd: OwnedFd, address: Option<IpAddr>) -> io::Result<()> {
-        let key = self.proxy.accept(address.unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED)));
+    fn admit(&mut self, fd: OwnedFd, address: Option<SocketAddr>) -> io::Result<()> {
+        let key = self.proxy.accept(address.unwrap_or(UNKNOWN));
         match self.reactor.register(fd.as_fd(), key.to_token()) {
             Ok(()) => self.sockets.insert(key, fd, false),
             Err(error) => {
@@ -342,6 +350,18 @@ impl Worker {
             }
         }
         Ok(())
+    }
+
+    /// Says when the system begins, and when it ceases, to have no room for connections.
+    fn note_exhausted(&mut self, error: Option<io::Error>) {
+        if error.is_some() == self.exhausted {
+            return;
+        }
+        self.exhausted = error.is_some();
+        match error {
+            Some(error) => self.proxy.log().line(Level::Warn, "worker", format_args!("accepting pauses: {error}")),
+            None => self.proxy.log().line(Level::Info, "worker", format_args!("accepting again")),
+        }
     }
 
     fn pause_accepting(&mut self, until_us: u64) -> io::Result<()> {
@@ -375,13 +395,15 @@ impl Worker {
         }
     }
 
-    /// Begins to drain. A single process stops at once when it is told again; a worker does not:
-    /// a terminal, or a service manager, signals the whole process group, so that the worker is
-    /// told by it and by its master. Of the two the master kills it where there is no time left.
+    /// Begins to drain; the second time, stops at once.
     fn terminate(&mut self) {
         if self.drain_deadline_us.is_some() {
-            self.stopped |= self.single;
+            self.stopped = true;
             return;
+        }
+        if self.single {
+            let drain = Duration::from_micros(self.drain_us);
+            self.proxy.log().line(Level::Info, "process", format_args!("draining, for at most {drain:?}"));
         }
         self.drain_deadline_us = Some(self.now_us.saturating_add(self.drain_us));
         // What has connected before is served: its requests may be on their way.
@@ -396,7 +418,7 @@ impl Worker {
     }
 
     /// How the worker ends, once it does.
-    fn outcome(&self) -> Option<Outcome> {
+    fn outcome(&mut self) -> Option<Outcome> {
         let deadline_us = self.drain_deadline_us?;
         if self.proxy.clients() == 0 {
             return Some(Outcome::Drained);
@@ -404,9 +426,8 @@ impl Worker {
         if self.now_us < deadline_us && !self.stopped {
             return None;
         }
-        Some(match self.proxy.requests() {
-            0 => Outcome::Drained,
-            cut => Outcome::Cut(cut),
-        })
+        let cut = self.proxy.cut();
+        self.carry_out();
+        Some(if cut == 0 { Outcome::Drained } else { Outcome::Cut(cut) })
     }
 }

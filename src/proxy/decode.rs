@@ -1,0 +1,163 @@
+//! From a connection's input to what it means: each part is decoded once, and handed to the
+//! transition that it is for. Input waits here where it cannot be acted on yet.
+
+use super::connection::{Connection, Ending, Phase};
+use super::exchange::Progress;
+use super::{Failure, Output, Proxy};
+use crate::collections::buffer::Buffer;
+use crate::collections::slab::Key;
+use crate::http::head::{Head, HeadRef};
+use crate::http::part::Part;
+use crate::http::refusal::Refusal;
+use crate::limits::QUEUE_HIGH_BYTES;
+
+impl Proxy {
+    /// Whether a connection's input has to wait: for a backend to be connected, or for the
+    /// client to take the responses before.
+    fn holds(&self, connection: &Connection) -> bool {
+        if !connection.is_client() {
+            return false;
+        }
+        match connection.exchange.and_then(|id| self.exchanges.get(id)) {
+            Some(exchange) => {
+                let backend = exchange.backend.and_then(|key| self.connections.get(key));
+                exchange.request == Progress::Flowing && backend.is_none_or(|backend| backend.phase != Phase::Open)
+            }
+            None => connection.output.len() >= QUEUE_HIGH_BYTES,
+        }
+    }
+
+    /// Decodes a connection's input as far as it goes.
+    pub(super) fn pump(&mut self, key: Key) {
+        let Some(connection) = self.connections.get_mut(key) else { return };
+        let mut input = connection.input.take();
+        let mut head = std::mem::take(&mut self.head);
+        let mut held = false;
+        while let Some(connection) = self.connections.get(key) {
+            if connection.drops_input() {
+                // What comes after the last message is dropped.
+                if let Some(buffer) = input.take() {
+                    self.buffers.give(buffer);
+                }
+                break;
+            }
+            held = self.holds(connection);
+            if held || !self.step(key, &mut input, &mut head) {
+                break;
+            }
+        }
+        self.head = head;
+        let kept = input.and_then(|buffer| self.buffers.keep(buffer));
+        match self.connections.get_mut(key) {
+            Some(connection) => {
+                if connection.drops_input() {
+                    // The last part decoded has ended it, and lingering needs the room.
+                    kept.into_iter().for_each(|buffer| self.buffers.give(buffer));
+                } else {
+                    connection.input = kept;
+                }
+                if connection.ended && !held {
+                    self.input_ended(key);
+                }
+            }
+            None => kept.into_iter().for_each(|buffer| self.buffers.give(buffer)),
+        }
+    }
+
+    /// Decodes one part and acts on it; false where more bytes are needed first.
+    fn step(&mut self, key: Key, input: &mut Option<Buffer>, head: &mut Head) -> bool {
+        let Some(connection) = self.connections.get_mut(key) else { return false };
+        let is_client = connection.is_client();
+        let bytes = input.as_ref().map_or(&[][..], Buffer::filled);
+        if connection.exchange.is_none() && !is_client {
+            if !bytes.is_empty() {
+                // Bytes that answer nothing: such a connection is thrown away.
+                self.close(key, Output::Close(key));
+            }
+            return false;
+        }
+        let (skip, part) = match connection.codec.decode(bytes, head) {
+            Ok(decoded) => decoded,
+            Err(refusal) => {
+                if self.trace {
+                    self.trace_refused(key, bytes);
+                }
+                self.refuse(key, refusal);
+                return false;
+            }
+        };
+        if let Some(buffer) = input {
+            buffer.consume(skip);
+        }
+        let bytes = input.as_ref().map_or(&[][..], Buffer::filled);
+        let consumed = match part {
+            Part::NeedMore => return false,
+            Part::Head(n) | Part::Interim(n) | Part::Trailers(n) => {
+                let head = HeadRef { bytes: &bytes[..n], head };
+                if self.trace {
+                    self.trace_received(key, part, head.bytes, head);
+                }
+                match (part, is_client) {
+                    (Part::Trailers(_), _) => self.on_trailers(key, head),
+                    (_, true) => self.on_request(key, head),
+                    (Part::Interim(_), false) => self.on_interim(key, head),
+                    (_, false) => self.on_response(key, head),
+                }
+                n
+            }
+            Part::Data(n) => {
+                if self.trace {
+                    self.trace_content(key, &bytes[..n]);
+                }
+                *input = self.on_data(key, input.take(), n);
+                0
+            }
+            Part::End => {
+                let left_over = !bytes.is_empty();
+                self.on_end(key, left_over);
+                0
+            }
+        };
+        if let Some(buffer) = input {
+            buffer.consume(consumed);
+        }
+        true
+    }
+
+    /// A message could not be understood.
+    pub(super) fn refuse(&mut self, key: Key, refusal: Refusal) {
+        let Some(connection) = self.connections.get(key) else { return };
+        if !connection.is_client() {
+            self.backend_failed(key, Failure::Malformed(refusal));
+        } else if !connection.codec.awaits_head() {
+            self.upload_failed(key, refusal.status(), format_args!("{refusal}"));
+        } else {
+            self.answer_client(key, refusal.status(), format_args!("{refusal}"));
+        }
+    }
+
+    /// The peer has ended its direction, and what came before is decoded.
+    fn input_ended(&mut self, key: Key) {
+        let Some(connection) = self.connections.get_mut(key) else { return };
+        if connection.phase == Phase::Lingering {
+            self.close(key, Output::Close(key));
+            return;
+        }
+        let exchange = connection.exchange.and_then(|id| self.exchanges.get(id));
+        match (exchange, connection.is_client()) {
+            (Some(exchange), _) if exchange.tunnel => self.tunnel_ended(key),
+            (None, false) => self.close(key, Output::Close(key)),
+            (Some(_), false) if connection.codec.ends_by_close() => self.on_end(key, true),
+            (Some(_), false) => self.backend_failed(key, Failure::Closed),
+            // A client that has sent its request whole may end its direction and still have
+            // its response.
+            (Some(exchange), true) if exchange.request == Progress::Ended => {}
+            (Some(_), true) => self.refuse(key, Refusal::BodyCutShort),
+            // How it ends is decided already.
+            (None, true) if connection.ending != Ending::GoesOn => {}
+            (None, true) if connection.input.is_some() => self.refuse(key, Refusal::HeadCutShort),
+            (None, true) if connection.output.is_empty() => self.close(key, Output::Close(key)),
+            (None, true) => connection.ending = Ending::Close,
+        }
+    }
+}
