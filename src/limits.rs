@@ -82,6 +82,9 @@ pub const RETRY_AFTER_S: &str = "1";
 
 /// How often one request is tried, first try included.
 pub const TRIES: usize = 8;
+/// How often a request is sent again that a backend broke off and that may be sent twice. It may
+/// be what its backends die of, so it is not shown to all of them.
+pub const REPEATS: usize = 2;
 /// Idle connections kept to one backend by one worker.
 pub const POOL_CONNECTIONS: usize = 1024;
 /// How long an idle connection to a backend is kept. Servers close theirs after 5 to 75 seconds,
@@ -126,6 +129,7 @@ pub const DEMO_IDLE_US: u64 = 60 * SECOND_US;
 
 const _: () = assert!(RESPAWN_DELAY_US < RESPAWN_DELAY_MOST_US && RESPAWN_DEATHS > 1);
 const _: () = assert!(POOL_FRESH_US < POOL_IDLE_US);
+const _: () = assert!(REPEATS < TRIES && TRIES <= u8::MAX as usize);
 const _: () = assert!(TIMER_TICKS.is_multiple_of(64));
 const _: () = assert!(SMALL_BUFFER_BYTES < BLOCK_BYTES / 4);
 const _: () = assert!(BLOCK_BYTES + 2 * BLOCK_MARGIN_BYTES < u32::MAX as usize);

@@ -9,6 +9,10 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::{Duration, Instant};
 
+#[path = "../fuzz/targets/http1.rs"]
+mod http1;
+#[path = "../fuzz/targets/proxy.rs"]
+mod proxy;
 #[path = "../fuzz/targets/scan.rs"]
 mod scan;
 
@@ -34,6 +38,30 @@ const TARGETS: &[Target] = &[
         seeds: &[
             b"GET /a%20b?c=d HTTP/1.1\r\nHost: example.com\r\nAccept-Encoding: gzip, deflate, br\r\n\r\n",
             b"!#$%&'*+-.^_`|~0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ: \t\x80\xff\r\n",
+        ],
+        expected: Expected::Passes,
+    },
+    Target {
+        name: "http1",
+        run: http1::run,
+        seeds: &[
+            b"\x80GET /a?b HTTP/1.1\r\nHost: a:1\r\nContent-Length: 2\r\n\r\nxyGET http://b HTTP/1.0\r\n\r\n",
+            b"\x20\r\nPOST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n2;a=b\r\nxy\r\n0\r\nX: y\r\n\r\n",
+            b"\xa0HTTP/1.1 103 E\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 1, 1\r\n\r\nzHTTP/1.0 200\r\n\r\nall",
+            b"\x075\r\nhello\r\n0\r\nA: b\r\nC: d\r\n\r\n",
+        ],
+        expected: Expected::Passes,
+    },
+    Target {
+        name: "proxy",
+        run: proxy::run,
+        seeds: &[
+            // Accepts, receives a GET, connects, sends, receives a response; then the same pooled.
+            b"\x00\x00\x05\x00\x03\x01\x0a\x01\x55\x01\x0a\x00\x05\x00\x0a\x01\x55\x01\x0a\x00\xff\x00",
+            // A chunked upload and a chunked response, unfinished; a tunnel; failures and time.
+            b"\x00\x00\x25\x00\x03\x01\x0a\x01\xa5\x00\x65\x01\xa5\x01\x0a\x00\x0b\x00\xfd\x00",
+            b"\x00\x00\x45\x00\x03\x01\x0a\x01\x85\x01\xb5\x00\xb5\x01\x0a\x00\x0a\x01\x0b\x00\x0b\x01\xfd\x00",
+            b"\x00\x00\x15\x00\x03\x01\x4c\x01\xb5\x00\x0c\x01\x05\x00\x00\x01\x05\x00\x08\x00\x9d\x00",
         ],
         expected: Expected::Passes,
     },
@@ -177,6 +205,16 @@ fn check(name: &str) {
 #[test]
 fn scan_agrees_with_its_predicates() {
     check("scan");
+}
+
+#[test]
+fn http1_reads_the_same_however_it_is_cut() {
+    check("http1");
+}
+
+#[test]
+fn the_proxy_bounds_what_it_queues_and_forgets_nothing() {
+    check("proxy");
 }
 
 #[test]

@@ -20,6 +20,7 @@ mod pooling;
 mod regressions;
 mod responses;
 mod retries;
+mod simulation;
 mod smuggling;
 mod steady;
 mod supervision;

@@ -49,8 +49,8 @@ pub(super) struct Exchange {
     persistent: bool,
     pub(super) tries: u8,
     tried: [u16; TRIES],
-    /// A backend failed after it had been sent to, and another was asked.
-    pub(super) repeated: bool,
+    /// How often it was sent again after a backend had broken it off, stale connections apart.
+    pub(super) repeats: u8,
     /// The first try met a connection that had gone stale in the pool.
     stale: bool,
     /// The slot that counts it as in flight.
@@ -72,7 +72,7 @@ impl Exchange {
             persistent: facts.persistent,
             tries: 0,
             tried: [0; TRIES],
-            repeated: false,
+            repeats: 0,
             stale: false,
             slot: None,
         }
@@ -446,7 +446,7 @@ impl Proxy {
             exchange.tried[usize::from(exchange.tries) - 1] = u16::MAX;
             return self.assign(id);
         }
-        exchange.repeated |= matches!(failure, Failure::Closed | Failure::Broken(_));
+        exchange.repeats += u8::from(matches!(failure, Failure::Closed | Failure::Broken(_)));
         if retry && usize::from(exchange.tries) < self.backends.len() + usize::from(exchange.stale) {
             return self.assign(id);
         }

@@ -5,7 +5,7 @@ use std::fmt;
 
 use super::exchange::{Exchange, Progress};
 use crate::http::refusal::Refusal;
-use crate::limits::TRIES;
+use crate::limits::{REPEATS, TRIES};
 
 /// Why a connection to a backend was of no use. The number is the system's error code, 0 where
 /// there was none.
@@ -51,9 +51,8 @@ impl Failure {
         }
         match self {
             failure if failure.is_before_request() => true,
-            // Once, for a request may be what its backends die of; a stale connection does not count.
             Failure::Closed | Failure::Broken(_) => {
-                exchange.facts.idempotent && !exchange.answered_early && !exchange.repeated
+                exchange.facts.idempotent && !exchange.answered_early && usize::from(exchange.repeats) < REPEATS
             }
             _ => false,
         }

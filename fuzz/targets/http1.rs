@@ -1,0 +1,127 @@
+//! Heads, trailers and whole connections from any bytes: parsed at once and in two pieces they
+//! are the same, and every length and range lies within the bytes.
+
+use zzz_lb::http::fields::Span;
+use zzz_lb::http::framing::{self, Body, RequestFacts};
+use zzz_lb::http::head::{Head, HeadRef, Start};
+use zzz_lb::http::part::Part;
+use zzz_lb::http::refusal::Refusal;
+use zzz_lb::http1::connection::{Connection, Role};
+use zzz_lb::http1::parse;
+use zzz_lb::limits::{HEAD_BYTES, HEAD_FIELDS, TRAILER_BYTES};
+
+/// Messages of one input: past these there is nothing new.
+const PARTS: usize = 2_000;
+
+type Parser = fn(&[u8], &mut Head) -> Result<Option<usize>, Refusal>;
+
+/// Panics where two readings differ, or one is out of bounds.
+pub fn run(data: &[u8]) {
+    let (first, bytes) = data.split_first().unwrap_or((&0, &[]));
+    heads(bytes);
+    trailers(bytes);
+    for role in [Role::Server, Role::Client] {
+        for start in [None, Some(Body::Chunked), Some(Body::Length(u64::from(*first)))] {
+            let whole = read(role, start, &[bytes]);
+            let cut = usize::from(*first) * (bytes.len() + 1) / 256;
+            let (one, two) = bytes.split_at(cut);
+            assert_eq!(read(role, start, &[one, two]), whole, "{role:?} from {start:?} cut at {cut}");
+        }
+    }
+}
+
+fn heads(bytes: &[u8]) {
+    for parser in [parse::request as Parser, parse::response] {
+        let mut head = Head::default();
+        let Ok(Some(length)) = parser(bytes, &mut head) else { continue };
+        assert!(length <= bytes.len() && length <= HEAD_BYTES && head.fields.len() <= HEAD_FIELDS);
+        assert!(bytes[..length].ends_with(b"\r\n\r\n"));
+        let within = |span: Span| span.start <= span.end && span.end as usize <= length;
+        match head.start {
+            Start::Request { method, path, authority } => {
+                assert!(within(method) && within(path) && authority.is_none_or(within) && !method.is_empty());
+            }
+            Start::Response { status, reason } => assert!((100..1000).contains(&status) && within(reason)),
+        }
+        assert!(head.fields.iter().all(|field| within(field.name_span) && within(field.value_span)));
+        let mut again = Head::default();
+        assert_eq!(parser(&bytes[..length], &mut again), Ok(Some(length)), "what follows does not matter");
+        assert_eq!(again.fields, head.fields);
+        // However much is missing, what is there is right so far.
+        assert_eq!(parser(&bytes[..length / 2], &mut again), Ok(None));
+        assert_eq!(parser(&bytes[..length - 1], &mut again), Ok(None));
+    }
+}
+
+fn trailers(bytes: &[u8]) {
+    let mut fields = Vec::new();
+    if let Ok(Some(length)) = parse::trailers(bytes, &mut fields) {
+        assert!(length <= bytes.len() && length <= TRAILER_BYTES && fields.len() <= HEAD_FIELDS);
+        assert_eq!(parse::trailers(&bytes[..length], &mut fields), Ok(Some(length)));
+        assert_eq!(parse::trailers(&bytes[..length - 1], &mut fields), Ok(None));
+    }
+}
+
+/// What a connection reads: its parts, with content joined, and how it ended.
+#[derive(Debug, Default, PartialEq)]
+struct Story {
+    parts: Vec<(&'static str, Vec<u8>)>,
+    refusal: Option<Refusal>,
+}
+
+/// Reads pieces, after a head that said how content is framed, or from a head on.
+fn read(role: Role, start: Option<Body>, pieces: &[&[u8]]) -> Story {
+    let mut connection = Connection::new(role);
+    start.into_iter().for_each(|body| connection.read_body(body));
+    let (mut head, mut held, mut story) = (Head::default(), Vec::new(), Story::default());
+    for piece in pieces {
+        held.extend_from_slice(piece);
+        loop {
+            let (skip, part) = match connection.decode(&held, &mut head) {
+                Ok(decoded) => decoded,
+                Err(refusal) => {
+                    story.refusal = Some(refusal);
+                    return story;
+                }
+            };
+            assert!(skip <= held.len(), "only what there is is passed over");
+            held.drain(..skip);
+            let (name, length) = match part {
+                Part::NeedMore => break,
+                Part::Head(length) => ("head", length),
+                Part::Interim(length) => ("interim", length),
+                Part::Data(length) => ("data", length),
+                Part::Trailers(length) => ("trailers", length),
+                Part::End => ("end", 0),
+            };
+            if let Part::Head(length) = part {
+                match body(role, HeadRef { bytes: &held[..length], head: &head }) {
+                    Ok(body) => connection.read_body(body),
+                    Err(refusal) => {
+                        story.refusal = Some(refusal);
+                        return story;
+                    }
+                }
+            }
+            let bytes: Vec<u8> = held.drain(..length).collect();
+            match story.parts.last_mut() {
+                Some((last, content)) if *last == "data" && name == "data" => content.extend(bytes),
+                _ => story.parts.push((name, bytes)),
+            }
+            if part == Part::End {
+                connection.next_message();
+            }
+            if story.parts.len() > PARTS {
+                return story;
+            }
+        }
+    }
+    story
+}
+
+fn body(role: Role, head: HeadRef<'_>) -> Result<Body, Refusal> {
+    match role {
+        Role::Server => framing::request(head).map(|facts| facts.body),
+        Role::Client => framing::response(head, &RequestFacts::NOTHING).map(|facts| facts.body),
+    }
+}

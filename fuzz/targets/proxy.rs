@@ -1,0 +1,197 @@
+//! The proxy under any order of inputs with any bytes: what it queues stays bounded, what it asks
+//! for concerns connections that live, and when every connection has failed nothing is left.
+//!
+//! The input is a list of operations: a byte that says which, a byte that says on which
+//! connection, and for bytes to receive a length and the bytes.
+
+use std::net::SocketAddr;
+
+use zzz_lb::balance::strategy::Strategy;
+use zzz_lb::collections::slab::Key;
+use zzz_lb::config::{Address, Backend, Config, HostHeader, Mode, Timeouts};
+use zzz_lb::http::refusal::Refusal;
+use zzz_lb::limits::{BLOCK_BYTES, QUEUE_HIGH_BYTES};
+use zzz_lb::log::{Level, Log};
+use zzz_lb::proxy::{Failure, Output, Proxy};
+
+/// Connections at once: more find nothing new.
+const CONNECTIONS: usize = 12;
+/// Operations of one input.
+const OPERATIONS: usize = 400;
+/// Texts to receive, so that mutations need not find HTTP.
+const TEXTS: [&[u8]; 12] = [
+    b"GET / HTTP/1.1\r\nHost: a\r\n\r\n",
+    b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\n\r\n01234",
+    b"PUT / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n",
+    b"GET / HTTP/1.0\r\nConnection: keep-alive\r\n\r\n",
+    b"GET / HTTP/1.1\r\nHost: a\r\nConnection: upgrade\r\nUpgrade: x\r\n\r\n",
+    b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello",
+    b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n",
+    b"HTTP/1.1 200 OK\r\n\r\nhello",
+    b"HTTP/1.1 101 Switching\r\nUpgrade: x\r\n\r\n",
+    b"HTTP/1.1 100 Continue\r\n\r\n",
+    b"0\r\nX: y\r\n\r\n",
+    b"01234",
+];
+
+struct Connection {
+    key: Key,
+    connecting: bool,
+    finished: bool,
+}
+
+struct Machine {
+    proxy: Proxy,
+    open: Vec<Connection>,
+    now_us: u64,
+}
+
+/// Panics where the proxy does or leaves what it must not.
+pub fn run(data: &[u8]) {
+    let timeouts = Timeouts {
+        connect_us: 2_000_000,
+        request_us: 10_000_000,
+        response_us: 60_000_000,
+        idle_us: 75_000_000,
+        drain_us: 25_000_000,
+    };
+    let proxy = Proxy::new(&config(timeouts), 0, 1, 0, Log::new(Level::Err));
+    let mut machine = Machine { proxy, open: Vec::new(), now_us: 0 };
+    let mut data = data;
+    for _ in 0..OPERATIONS {
+        let Some((operation, rest)) = data.split_at_checked(2) else { break };
+        data = machine.operate(operation[0], operation[1], rest);
+        machine.carry_out();
+    }
+    while let Some(connection) = machine.open.last() {
+        machine.proxy.failed(connection.key, Failure::Broken(104));
+        machine.carry_out();
+    }
+    assert_eq!((machine.proxy.clients(), machine.proxy.requests()), (0, 0), "something is left");
+}
+
+fn config(timeouts: Timeouts) -> Config {
+    let address = |port| SocketAddr::from(([127, 0, 0, 1], port));
+    let backend = |port| Backend { name: address(port).to_string(), address: Address::Tcp(address(port)), weight: 1 };
+    Config {
+        listen: address(80),
+        backends: vec![backend(9001), backend(9002)],
+        default_backends: false,
+        workers: None,
+        strategy: Strategy::RoundRobin,
+        loglevel: Level::Err,
+        trace: false,
+        mode: Mode::Sp,
+        demo: false,
+        timeouts,
+        max_connections: None,
+        host_header: HostHeader::Preserve,
+        trust: Vec::new(),
+        via: None,
+        user: None,
+    }
+}
+
+impl Machine {
+    /// Does one thing; what is left of the input.
+    fn operate<'a>(&mut self, operation: u8, argument: u8, data: &'a [u8]) -> &'a [u8] {
+        let at = usize::from(argument) % self.open.len().max(1);
+        let Some(key) = self.open.get(at).map(|connection| connection.key).filter(|_| !operation.is_multiple_of(16))
+        else {
+            if self.open.len() < CONNECTIONS {
+                let key = self.proxy.accept(SocketAddr::from(([127, 0, 0, 1], 50_000)));
+                self.open.push(Connection { key, connecting: false, finished: false });
+            }
+            return data;
+        };
+        if self.open[at].connecting {
+            self.open[at].connecting = false;
+            match operation % 8 {
+                0 => self.proxy.failed(key, Failure::Connect(111)),
+                1 => self.proxy.failed(key, Failure::Exhausted(24)),
+                2 => self.open[at].connecting = true,
+                _ => self.proxy.connected(key),
+            }
+            return data;
+        }
+        match operation % 16 {
+            1..=4 => {
+                let length = usize::from(operation / 16) * 8;
+                let (bytes, rest) = data.split_at(data.len().min(length));
+                self.receive(key, bytes);
+                return rest;
+            }
+            5..=7 => self.receive(key, TEXTS[usize::from(operation / 16) % TEXTS.len()]),
+            8 => self.receive(key, &[b'x'; BLOCK_BYTES][..BLOCK_BYTES >> (operation / 16)]),
+            9 => self.send(key, usize::from(operation / 16) * 1000 + 1),
+            10 => self.send(key, usize::MAX),
+            11 => {
+                if self.proxy.room(key).is_some() {
+                    self.proxy.ended(key);
+                }
+            }
+            12 => match operation / 16 {
+                0..4 => self.proxy.failed(key, Failure::Broken(104)),
+                4..8 => self.proxy.unsendable(key),
+                8..12 => self.proxy.broken(key),
+                12 => self.proxy.failed(key, Failure::Malformed(Refusal::StatusLine)),
+                13 => self.proxy.drain(),
+                _ => self.proxy.nothing(key),
+            },
+            _ => {
+                self.now_us += u64::from(operation / 16) * u64::from(operation / 16) * 400_000;
+                self.proxy.set_clock(self.now_us, self.now_us);
+                if self.proxy.next_deadline_us() <= self.now_us {
+                    self.proxy.expire();
+                }
+            }
+        }
+        data
+    }
+
+    fn receive(&mut self, key: Key, mut bytes: &[u8]) {
+        while !bytes.is_empty() {
+            let Some(room) = self.proxy.room(key) else { return };
+            assert!(!room.is_empty(), "a connection to be read has room");
+            let n = room.len().min(bytes.len());
+            room[..n].copy_from_slice(&bytes[..n]);
+            self.proxy.received(key, n);
+            bytes = &bytes[n..];
+        }
+    }
+
+    fn send(&mut self, key: Key, most: usize) {
+        let Some(queued) = self.proxy.queued(key).map(|queue| queue.len()) else { return };
+        if queued > 0 {
+            self.proxy.sent(key, queued.min(most));
+        }
+    }
+
+    fn carry_out(&mut self) {
+        while let Some(output) = self.proxy.next_output() {
+            match output {
+                Output::Connect(key, slot) => {
+                    assert!(slot < 2, "a backend that there is");
+                    self.open.push(Connection { key, connecting: true, finished: false });
+                }
+                Output::Close(key) | Output::Reset(key) => {
+                    let before = self.open.len();
+                    self.open.retain(|connection| connection.key != key);
+                    assert_eq!(self.open.len() + 1, before, "only what is open is closed, and once");
+                }
+                Output::Finish(key) => {
+                    if let Some(connection) = self.open.iter_mut().find(|connection| connection.key == key) {
+                        assert!(!std::mem::replace(&mut connection.finished, true), "a direction ends once");
+                    }
+                }
+                Output::Send(_) | Output::Receive(_) => {}
+            }
+        }
+        for connection in &self.open {
+            let queued = self.proxy.queued(connection.key).map(|queue| queue.len());
+            let queued = queued.expect("what is open is known to the proxy");
+            assert!(queued <= QUEUE_HIGH_BYTES + 2 * BLOCK_BYTES, "{queued} bytes are queued");
+            assert!(!connection.finished || queued == 0, "nothing is queued behind the end");
+        }
+    }
+}

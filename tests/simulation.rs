@@ -1,0 +1,124 @@
+//! The proxy on virtual time: its pure core, between virtual clients and virtual backends over a
+//! virtual network, with no sockets, no threads and no clock. A seed decides everything, so that
+//! a failure comes again.
+//!
+//! Held in every scenario: a request is answered at most once, in order, and by its own answer;
+//! every byte is where it belongs (`pattern`); what a backend cut is cut for the client too; a
+//! request that is not idempotent is delivered at most once; no connection to a backend is used
+//! with bytes left over; what a connection queues is bounded; and everything comes to rest. Where
+//! neither backends nor clients do wrong, everything succeeds; where only some do, only those
+//! requests may fail that met a wrong (`Entry::excused`).
+//!
+//! `SIM_SEED=n` plays one scenario and tells its story; `SIM_SEEDS=n` sets how many are played.
+
+mod backend;
+mod client;
+mod message;
+mod network;
+mod pattern;
+mod plan;
+mod tunnel;
+mod world;
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
+use std::time::Duration;
+
+use network::Sabotage;
+
+/// Scenarios played.
+const SEEDS: u64 = 10_000;
+/// What no scenario takes.
+const FOR_EVER: Duration = Duration::from_secs(20);
+/// Scenarios in which something planted must show.
+const PLANTED_SEEDS: u64 = 300;
+
+fn number(name: &str) -> Option<u64> {
+    let text = std::env::var(name).ok()?;
+    Some(text.parse().unwrap_or_else(|_| panic!("{name}={text} is no number")))
+}
+
+/// Plays a scenario; a panic is a failure too.
+fn play(seed: u64, sabotage: Sabotage, verbose: bool) -> Result<(), String> {
+    match catch_unwind(AssertUnwindSafe(|| world::play(seed, sabotage, verbose))) {
+        Ok(result) => result,
+        Err(payload) => {
+            let text = payload.downcast_ref::<String>().cloned();
+            let text = text.or_else(|| payload.downcast_ref::<&str>().map(|text| (*text).to_string()));
+            Err(format!("panicked: {}", text.unwrap_or_default()))
+        }
+    }
+}
+
+/// The failing seeds among the first `count`, the least of them first; at least `most`, where
+/// there are as many.
+fn failures(count: u64, sabotage: Sabotage, most: usize) -> Vec<(u64, String)> {
+    let (next, all) = (AtomicU64::new(0), Mutex::new(Vec::new()));
+    let threads = std::thread::available_parallelism().map_or(1, |n| n.get());
+    let (done, is_done) = channel::<()>();
+    let at: Vec<AtomicU64> = (0..threads).map(|_| AtomicU64::new(0)).collect();
+    let (next_seed, found) = (&next, &all);
+    std::thread::scope(|scope| {
+        for at in &at {
+            let done = done.clone();
+            scope.spawn(move || {
+                let _done = done;
+                loop {
+                    let seed = next_seed.fetch_add(1, Ordering::Relaxed);
+                    if seed >= count || found.lock().expect("nobody panics with it").len() >= most {
+                        return;
+                    }
+                    at.store(seed, Ordering::Relaxed);
+                    if let Err(text) = play(seed, sabotage, false) {
+                        found.lock().expect("nobody panics with it").push((seed, text));
+                    }
+                }
+            });
+        }
+        drop(done);
+        watch(&is_done, &at);
+    });
+    let mut found = all.into_inner().expect("nobody panics with it");
+    found.sort();
+    found
+}
+
+/// Until all are done, looks whether one scenario takes for ever, which nothing else would tell.
+fn watch(is_done: &Receiver<()>, at: &[AtomicU64]) {
+    let mut before = Vec::new();
+    while is_done.recv_timeout(FOR_EVER) == Err(RecvTimeoutError::Timeout) {
+        let now: Vec<u64> = at.iter().map(|at| at.load(Ordering::Relaxed)).collect();
+        if let Some(seed) = now.iter().find(|seed| before.contains(*seed) && **seed > 0) {
+            eprintln!("seed {seed} does not end: SIM_SEED={seed} cargo test simulation");
+            std::process::abort();
+        }
+        before = now;
+    }
+}
+
+#[test]
+fn every_request_is_answered_once_and_no_byte_goes_astray() {
+    if let Some(seed) = number("SIM_SEED") {
+        play(seed, Sabotage::Nothing, true).unwrap_or_else(|text| panic!("seed {seed}: {text}"));
+        return;
+    }
+    let most = if std::env::var_os("SIM_ALL").is_some() { usize::MAX } else { 1 };
+    let found = failures(number("SIM_SEEDS").unwrap_or(SEEDS), Sabotage::Nothing, most);
+    let lines: Vec<String> = found
+        .iter()
+        .map(|(seed, text)| {
+            format!("seed {seed}: {text}\n  again, with its story: SIM_SEED={seed} cargo test simulation")
+        })
+        .collect();
+    assert!(lines.is_empty(), "{} scenarios fail\n{}", lines.len(), lines.join("\n"));
+}
+
+#[test]
+fn what_is_planted_is_noticed() {
+    for sabotage in [Sabotage::FlippedByte, Sabotage::LostReceive, Sabotage::ResetAsEnd] {
+        let found = failures(PLANTED_SEEDS, sabotage, 1);
+        assert!(!found.is_empty(), "{sabotage:?} was not noticed in {PLANTED_SEEDS} scenarios");
+    }
+}

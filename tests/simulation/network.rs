@@ -1,0 +1,370 @@
+//! The virtual network: links of two directions that delay, split and coalesce, with bounded
+//! buffers, ends of a direction and resets; and the virtual clock, the dice and the ledger of
+//! exchanges that everything in a scenario shares.
+//!
+//! A reset lets the proxy read what had arrived before, as Linux does, and may destroy what
+//! anybody else has not read, as other systems do.
+
+use std::cmp::Reverse;
+use std::collections::{BinaryHeap, VecDeque};
+
+use zzz_lb::collections::random::Random;
+
+/// The two ends of a link.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum End {
+    /// The client's or backend's.
+    Remote,
+    /// The proxy's.
+    Proxy,
+}
+
+impl End {
+    fn other(self) -> End {
+        if self == End::Remote { End::Proxy } else { End::Remote }
+    }
+}
+
+/// What happens at a time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Event {
+    /// Whatever flies first on a link arrives at an end.
+    Arrive(usize, End),
+    /// An end that found no room may send again.
+    Space(usize, End),
+    /// A client or backend wanted to be called.
+    Tick(usize),
+    /// A connection is established, or refused.
+    Connect(usize),
+    /// A client begins.
+    Begin(usize),
+}
+
+/// What is planted to see that the checks notice.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Sabotage {
+    Nothing,
+    /// One byte on its way from a backend is changed.
+    FlippedByte,
+    /// The shell forgets to read again when told to.
+    LostReceive,
+    /// A reset of the proxy's reaches its client as a proper end.
+    ResetAsEnd,
+}
+
+enum Flight {
+    Bytes(Vec<u8>),
+    Fin,
+    Reset,
+}
+
+/// One end of a link: what has come to it and what it has done.
+#[derive(Default)]
+pub(super) struct Half {
+    flying: VecDeque<Flight>,
+    flying_bytes: usize,
+    last_arrival_us: u64,
+    inbox: Vec<u8>,
+    /// The other end's direction has ended.
+    pub(super) fin: bool,
+    /// The connection was reset.
+    pub(super) reset: bool,
+    /// This end has ended its direction.
+    finished: bool,
+    pub(super) closed: bool,
+    blocked: bool,
+    capacity: usize,
+}
+
+/// A connection.
+pub(super) struct Link {
+    halves: [Half; 2],
+    latency_us: u64,
+    jitter_us: u64,
+    segment: usize,
+}
+
+/// What is known of one exchange.
+#[derive(Debug, Default)]
+pub(super) struct Entry {
+    pub(super) method: &'static str,
+    /// Bytes of request content.
+    pub(super) size: usize,
+    /// The client's number, which its address ends with.
+    pub(super) client: usize,
+    pub(super) old: bool,
+    pub(super) upgrade: bool,
+    pub(super) expects: bool,
+    /// Its client has begun to send it.
+    pub(super) begun: bool,
+    /// How often a backend has read its head.
+    pub(super) deliveries: usize,
+    /// A backend has given reason for anything but success.
+    pub(super) excused: bool,
+    /// A backend has answered before the request was whole.
+    pub(super) early: bool,
+    /// Deliveries whose response was cut, by number.
+    pub(super) cut: Vec<usize>,
+    /// Final responses that a client has begun to read.
+    pub(super) answers: usize,
+}
+
+impl Entry {
+    /// Whether the request may be sent a second time after a backend's connection went stale.
+    pub(super) fn is_replayable(&self) -> bool {
+        self.size == 0 && matches!(self.method, "GET" | "HEAD" | "PUT" | "DELETE")
+    }
+}
+
+/// Everything that the parts of a scenario share.
+pub(super) struct Net {
+    pub(super) now_us: u64,
+    pub(super) dice: Dice,
+    pub(super) events: BinaryHeap<Reverse<(u64, u64, Event)>>,
+    sequence: u64,
+    links: Vec<Link>,
+    pub(super) ledger: Vec<Entry>,
+    pub(super) failure: Option<String>,
+    pub(super) verbose: bool,
+    pub(super) sabotage: Sabotage,
+    /// No fault is planned in the scenario: everything must succeed.
+    pub(super) clean: bool,
+    /// Much content is large.
+    pub(super) bulky: bool,
+    /// Some backend takes every connection.
+    pub(super) connectable: bool,
+    /// Some backend closes idle connections soon.
+    pub(super) idle_closers: bool,
+    pub(super) draining: bool,
+}
+
+/// Seeded chance.
+pub(super) struct Dice(pub(super) Random);
+
+impl Dice {
+    pub(super) fn below(&mut self, bound: usize) -> usize {
+        self.0.below(bound as u64) as usize
+    }
+
+    pub(super) fn between(&mut self, least: usize, most: usize) -> usize {
+        least + self.below(most - least + 1)
+    }
+
+    pub(super) fn percent(&mut self, chance: usize) -> bool {
+        self.below(100) < chance
+    }
+
+    pub(super) fn pick<T: Copy>(&mut self, from: &[T]) -> T {
+        from[self.below(from.len())]
+    }
+}
+
+macro_rules! say {
+    ($net:expr, $($text:tt)*) => {
+        if $net.verbose {
+            eprintln!("{:>12.6} {}", $net.now_us as f64 / 1e6, format_args!($($text)*));
+        }
+    };
+}
+pub(super) use say;
+
+impl Net {
+    pub(super) fn new(seed: u64, sabotage: Sabotage, verbose: bool) -> Net {
+        Net {
+            now_us: 1_000_000,
+            dice: Dice(Random::new(seed)),
+            events: BinaryHeap::new(),
+            sequence: 0,
+            links: Vec::new(),
+            ledger: Vec::new(),
+            failure: None,
+            verbose,
+            sabotage,
+            clean: false,
+            bulky: false,
+            connectable: true,
+            idle_closers: false,
+            draining: false,
+        }
+    }
+
+    /// Notes what is wrong; the first counts.
+    pub(super) fn fail(&mut self, text: String) {
+        say!(self, "FAILED: {text}");
+        if self.failure.is_none() {
+            self.failure = Some(format!("at {:.6} s: {text}", self.now_us as f64 / 1e6));
+        }
+    }
+
+    pub(super) fn at(&mut self, time_us: u64, event: Event) {
+        self.sequence += 1;
+        self.events.push(Reverse((time_us.max(self.now_us), self.sequence, event)));
+    }
+
+    /// Has the remote end of a link called later; never at once, so that time goes on.
+    pub(super) fn tick(&mut self, link: usize, after_us: u64) {
+        self.at(self.now_us + after_us.max(1), Event::Tick(link));
+    }
+
+    /// A link with the qualities of some network.
+    pub(super) fn link(&mut self) -> usize {
+        let capacity = |dice: &mut Dice| dice.pick(&[2_000, 16_000, 65_536, 65_536, 200_000]);
+        let near = self.dice.percent(50);
+        let link = Link {
+            halves: [
+                Half { capacity: capacity(&mut self.dice), ..Half::default() },
+                Half { capacity: capacity(&mut self.dice), ..Half::default() },
+            ],
+            latency_us: if near { 10 } else { self.dice.between(50, 10_000) as u64 },
+            jitter_us: if near { 10 } else { self.dice.pick(&[0, 1_000, 5_000]) },
+            segment: self.dice.pick(&[40, 1_460, 9_000, 1_000_000, 1_000_000]),
+        };
+        self.links.push(link);
+        self.links.len() - 1
+    }
+
+    pub(super) fn half(&self, link: usize, end: End) -> &Half {
+        &self.links[link].halves[end as usize]
+    }
+
+    fn half_mut(&mut self, link: usize, end: End) -> &mut Half {
+        &mut self.links[link].halves[end as usize]
+    }
+
+    pub(super) fn available(&self, link: usize, end: End) -> usize {
+        self.half(link, end).inbox.len()
+    }
+
+    /// How much an end can send now.
+    pub(super) fn space(&self, link: usize, from: End) -> usize {
+        let target = self.half(link, from.other());
+        target.capacity.saturating_sub(target.inbox.len() + target.flying_bytes)
+    }
+
+    fn fly(&mut self, link: usize, to: End, flight: Flight) {
+        let now_us = self.now_us;
+        let Link { latency_us, jitter_us, .. } = self.links[link];
+        let jitter_us = self.dice.below(jitter_us as usize + 1) as u64;
+        let half = self.half_mut(link, to);
+        let arrival_us = half.last_arrival_us.max(now_us + latency_us + jitter_us);
+        half.last_arrival_us = arrival_us;
+        if let Flight::Bytes(bytes) = &flight {
+            half.flying_bytes += bytes.len();
+        }
+        half.flying.push_back(flight);
+        self.at(arrival_us, Event::Arrive(link, to));
+    }
+
+    /// Sends what there is room for; how much that was, `None` where the connection is dead.
+    pub(super) fn send(&mut self, link: usize, from: End, mut bytes: &[u8]) -> Option<usize> {
+        let half = self.half(link, from);
+        assert!(!half.closed, "sent on a closed connection");
+        if half.reset {
+            return None;
+        }
+        if half.finished {
+            self.fail(format!("link {link}: {from:?} sends after its end"));
+            return None;
+        }
+        let n = self.space(link, from).min(bytes.len());
+        if n < bytes.len() {
+            self.half_mut(link, from).blocked = true;
+        }
+        bytes = &bytes[..n];
+        let segment = self.links[link].segment;
+        while !bytes.is_empty() {
+            // Small segments for a while, then the rest in one: many would only cost time.
+            let few = self.half(link, from.other()).flying.len() < 8;
+            let most = if few { segment.min(bytes.len()) } else { bytes.len() };
+            let size = if few && self.dice.percent(20) { self.dice.between(1, most) } else { most };
+            self.fly(link, from.other(), Flight::Bytes(bytes[..size].to_vec()));
+            bytes = &bytes[size..];
+        }
+        Some(n)
+    }
+
+    /// Sends all of `bytes` in one segment, whatever the room.
+    pub(super) fn send_at_once(&mut self, link: usize, from: End, bytes: &[u8]) {
+        if !self.half(link, from).reset {
+            self.fly(link, from.other(), Flight::Bytes(bytes.to_vec()));
+        }
+    }
+
+    /// Takes up to `most` of the bytes that have arrived.
+    pub(super) fn read(&mut self, link: usize, end: End, most: usize) -> Vec<u8> {
+        let inbox = &mut self.half_mut(link, end).inbox;
+        let n = inbox.len().min(most);
+        let rest = inbox.split_off(n);
+        let bytes = std::mem::replace(inbox, rest);
+        let other = self.half_mut(link, end.other());
+        if n > 0 && std::mem::take(&mut other.blocked) {
+            let at_us = self.now_us + self.links[link].latency_us;
+            self.at(at_us, Event::Space(link, end.other()));
+        }
+        bytes
+    }
+
+    /// Ends this end's direction.
+    pub(super) fn finish(&mut self, link: usize, end: End) {
+        let half = self.half_mut(link, end);
+        if !half.finished && !half.closed && !half.reset {
+            half.finished = true;
+            self.fly(link, end.other(), Flight::Fin);
+        }
+    }
+
+    /// Closes an end; with unread bytes that is a reset.
+    pub(super) fn close(&mut self, link: usize, end: End) {
+        if self.half(link, end).closed {
+            return;
+        }
+        if !self.half(link, end).inbox.is_empty() {
+            return self.reset(link, end);
+        }
+        self.finish(link, end);
+        self.half_mut(link, end).closed = true;
+    }
+
+    /// Closes an end with a reset.
+    pub(super) fn reset(&mut self, link: usize, end: End) {
+        let half = self.half_mut(link, end);
+        half.inbox.clear();
+        if !std::mem::replace(&mut half.closed, true) && !half.reset {
+            let ends = self.sabotage == Sabotage::ResetAsEnd && end == End::Proxy;
+            self.fly(link, end.other(), if ends { Flight::Fin } else { Flight::Reset });
+        }
+    }
+
+    /// What flies first arrives; whether there is something for the end to notice.
+    pub(super) fn arrive(&mut self, link: usize, end: End) -> bool {
+        let Some(mut flight) = self.half_mut(link, end).flying.pop_front() else { return false };
+        if let Flight::Bytes(bytes) = &mut flight {
+            let length = bytes.len();
+            self.half_mut(link, end).flying_bytes -= length;
+            if self.sabotage == Sabotage::FlippedByte && end == End::Remote && length > 100 && self.dice.percent(10) {
+                bytes[length - 10] ^= 0x10;
+            }
+        }
+        let destroys = end == End::Remote && self.dice.percent(50);
+        let half = self.half_mut(link, end);
+        if half.closed || half.reset {
+            if matches!(flight, Flight::Bytes(_)) && !half.reset {
+                half.reset = true;
+                self.fly(link, end.other(), Flight::Reset);
+            }
+            return false;
+        }
+        match flight {
+            Flight::Bytes(bytes) if half.inbox.is_empty() => half.inbox = bytes,
+            Flight::Bytes(bytes) => half.inbox.extend_from_slice(&bytes),
+            Flight::Fin => half.fin = true,
+            Flight::Reset => {
+                half.reset = true;
+                if destroys {
+                    half.inbox.clear();
+                }
+            }
+        }
+        true
+    }
+}

@@ -1,0 +1,322 @@
+//! What happens in a scenario, all of it drawn from the seed: the limits, the backends with their
+//! faults, the clients with their scripts.
+
+use zzz_lb::balance::strategy::Strategy;
+use zzz_lb::config::Timeouts;
+use zzz_lb::limits::REPEATS;
+
+use super::network::{Dice, Entry, Net};
+use super::pattern::{Way, content};
+
+/// The status of the part of a client's script that is no request.
+pub(super) const SECOND_US: u64 = 1_000_000;
+
+/// How a backend takes connections.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Connect {
+    Taken,
+    Refused,
+    /// Refused before the call returns.
+    RefusedAtOnce,
+    NeverAnswered,
+    /// Taken, and closed or reset at once.
+    Dropped,
+    /// Refused every other time.
+    Flaky,
+}
+
+/// What a backend does wrong with a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Fault {
+    CloseInstead,
+    ResetInstead,
+    CutResponse,
+    ResetResponse,
+    Garbage,
+    MalformedHead,
+    /// Nothing is sent, ever.
+    Silence,
+    /// Nothing more is sent after a part.
+    Stall,
+    /// Bytes follow a response.
+    LeftOver,
+    /// A response before the request is whole, whose rest may or may not be read.
+    Early,
+    /// A 101 that nobody asked for.
+    Switch,
+    /// The direction ends with the request unanswered, and the connection stays.
+    HalfClose,
+}
+
+const FAULTS: [Fault; 12] = [
+    Fault::CloseInstead,
+    Fault::ResetInstead,
+    Fault::CutResponse,
+    Fault::ResetResponse,
+    Fault::Garbage,
+    Fault::MalformedHead,
+    Fault::Silence,
+    Fault::Stall,
+    Fault::LeftOver,
+    Fault::Early,
+    Fault::Switch,
+    Fault::HalfClose,
+];
+
+/// One backend.
+#[derive(Clone, Debug)]
+pub(super) struct BackendPlan {
+    pub(super) connect: Connect,
+    pub(super) faults: Vec<Fault>,
+    /// How many of a hundred requests meet a fault.
+    pub(super) fault_percent: usize,
+    /// How long it keeps an idle connection.
+    pub(super) idle_us: Option<u64>,
+    /// It reads and writes at most this much, then pauses.
+    pub(super) pace: Option<(usize, u64)>,
+    pub(super) think_us: u64,
+}
+
+/// How a client's connection ends once its script is done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Ending {
+    Close,
+    HalfClose,
+    /// It waits for the proxy to close.
+    Wait,
+}
+
+/// What a client does wrong, and after how many bytes sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Misdeed {
+    None,
+    Reset(usize),
+    Close(usize),
+    /// Ends its direction in the middle.
+    Finish(usize),
+    /// Sends nothing more.
+    Stall(usize),
+    /// Reads nothing more, after this many bytes read.
+    Deaf(usize),
+}
+
+/// One request of a script.
+#[derive(Clone, Debug)]
+pub(super) struct Request {
+    pub(super) id: usize,
+    pub(super) wire: Vec<u8>,
+    /// Where the content begins that waits for 100 (Continue).
+    pub(super) hold: Option<usize>,
+    pub(super) pause_us: u64,
+    /// It is no valid request, and must be refused.
+    pub(super) malformed: bool,
+    /// The connection does not go on after it.
+    pub(super) last: bool,
+}
+
+/// One client.
+#[derive(Clone, Debug)]
+pub(super) struct ClientPlan {
+    pub(super) begin_us: u64,
+    pub(super) requests: Vec<Request>,
+    /// Requests that may be unanswered while another is sent.
+    pub(super) depth: usize,
+    pub(super) ending: Ending,
+    pub(super) misdeed: Misdeed,
+    pub(super) write_pace: Option<(usize, u64)>,
+    pub(super) read_pace: Option<(usize, u64)>,
+}
+
+/// Everything.
+#[derive(Clone, Debug)]
+pub(super) struct Plan {
+    pub(super) timeouts: Timeouts,
+    pub(super) strategy: Strategy,
+    pub(super) backends: Vec<BackendPlan>,
+    pub(super) clients: Vec<ClientPlan>,
+    pub(super) drain_us: Option<u64>,
+    /// How long the shell may be busy before it looks at what has happened.
+    pub(super) busy_us: usize,
+}
+
+/// Mostly small, but in a bulky scenario.
+pub(super) fn size(dice: &mut Dice, bulky: bool) -> usize {
+    match dice.below(100) {
+        _ if bulky && dice.percent(40) => dice.between(60_000, 200_000),
+        0..25 => 0,
+        25..60 => dice.between(1, 300),
+        60..88 => dice.between(300, 6_000),
+        88..97 => dice.between(6_000, 70_000),
+        _ => dice.between(60_000, 200_000),
+    }
+}
+
+/// Draws a scenario; what the parts must know of each other is put into `net`.
+pub(super) fn draw(net: &mut Net) -> Plan {
+    let clean = net.dice.percent(30);
+    net.clean = clean;
+    net.bulky = net.dice.percent(7);
+    let dice = &mut net.dice;
+    let timeouts = Timeouts {
+        connect_us: 2 * SECOND_US,
+        request_us: dice.pick(&[3, 10]) * SECOND_US,
+        response_us: dice.pick(&[4, 20]) * SECOND_US,
+        idle_us: dice.pick(&[15, 75]) * SECOND_US,
+        drain_us: 25 * SECOND_US,
+    };
+    let strategy = dice.pick(&Strategy::NAMES).1;
+    let backends: Vec<BackendPlan> = (0..dice.between(1, 4)).map(|_| backend(dice, clean)).collect();
+    // One that takes a connection and drops it may have been sent a request, which bounds repeats.
+    let dropping = backends.iter().filter(|backend| backend.connect == Connect::Dropped).count();
+    net.connectable = backends.iter().any(|backend| backend.connect == Connect::Taken) && dropping <= REPEATS;
+    net.idle_closers = backends.iter().any(|backend| backend.idle_us.is_some() || backend.connect == Connect::Dropped);
+    let clients = net.dice.between(1, 6);
+    let clients = (0..clients).map(|number| client(net, number, clean)).collect();
+    let drain_us = net.dice.percent(15).then(|| net.dice.below(3_000_000) as u64);
+    let busy_us = net.dice.pick(&[0, 0, 100, 5_000, 50_000]);
+    Plan { timeouts, strategy, backends, clients, drain_us, busy_us }
+}
+
+fn backend(dice: &mut Dice, clean: bool) -> BackendPlan {
+    let connect = match dice.below(100) {
+        _ if clean => Connect::Taken,
+        0..80 => Connect::Taken,
+        80..86 => Connect::Refused,
+        86..92 => Connect::RefusedAtOnce,
+        92..95 => Connect::NeverAnswered,
+        95..98 => Connect::Dropped,
+        _ => Connect::Flaky,
+    };
+    let faulty = !clean && dice.percent(50);
+    BackendPlan {
+        connect,
+        faults: (0..dice.between(1, 4)).map(|_| dice.pick(&FAULTS)).collect(),
+        fault_percent: if faulty { dice.pick(&[10, 30, 100]) } else { 0 },
+        idle_us: (!clean && dice.percent(25)).then(|| dice.between(0, 2_000_000) as u64),
+        pace: dice.percent(20).then(|| pace(dice)),
+        think_us: dice.pick(&[0, 1_000, 100_000]),
+    }
+}
+
+/// Slow, but within every limit.
+fn pace(dice: &mut Dice) -> (usize, u64) {
+    let bytes = dice.pick(&[500, 4_000, 20_000]);
+    // At most a second or two for the largest content.
+    (bytes, dice.between(100, bytes * 10) as u64)
+}
+
+fn client(net: &mut Net, number: usize, clean: bool) -> ClientPlan {
+    let count = net.dice.between(1, 6);
+    let mut requests: Vec<Request> = Vec::new();
+    while requests.len() < count && !requests.last().is_some_and(|request| request.last) {
+        requests.push(request(net, number));
+    }
+    let dice = &mut net.dice;
+    let total: usize = requests.iter().map(|request| request.wire.len()).sum();
+    let mut misdeed = Misdeed::None;
+    if !clean && dice.percent(30) {
+        let at = dice.below(total + 1);
+        misdeed = match dice.below(5) {
+            0 => Misdeed::Reset(at),
+            1 => Misdeed::Close(at),
+            2 => Misdeed::Finish(at),
+            3 => Misdeed::Stall(at),
+            _ => Misdeed::Deaf(dice.below(3_000)),
+        };
+    } else if !clean && dice.percent(10) && !requests.last().is_some_and(|request| request.last) {
+        requests.push(malformed(net, number));
+    }
+    let dice = &mut net.dice;
+    ClientPlan {
+        begin_us: dice.below(2_000_000) as u64,
+        requests,
+        depth: dice.pick(&[1, 1, 2, 10]),
+        ending: dice.pick(&[Ending::Close, Ending::HalfClose, Ending::HalfClose, Ending::Wait]),
+        misdeed,
+        write_pace: dice.percent(25).then(|| pace(dice)),
+        read_pace: dice.percent(25).then(|| pace(dice)),
+    }
+}
+
+fn request(net: &mut Net, client: usize) -> Request {
+    let id = net.ledger.len();
+    let dice = &mut net.dice;
+    let method = dice.pick(&["GET", "GET", "GET", "HEAD", "POST", "POST", "PUT", "DELETE"]);
+    let upgrade = method == "GET" && dice.percent(8);
+    let old = !upgrade && dice.percent(10);
+    let last = upgrade || dice.percent(8) || old && dice.percent(50);
+    let sends = matches!(method, "POST" | "PUT");
+    let size = if sends { size(dice, net.bulky) } else { 0 };
+    let chunked = sends && !old && dice.percent(40);
+    let expects = sends && !old && size > 0 && dice.percent(20);
+    let mut head =
+        format!("{method} /r/{id} HTTP/1.{}\r\nHost: sim.example\r\nX-Id: {id}\r\nX-Size: {size}\r\n", u8::from(!old));
+    match (old, last) {
+        _ if upgrade => head.push_str("Connection: Upgrade\r\nUpgrade: sim\r\n"),
+        (true, false) => head.push_str("Connection: keep-alive\r\n"),
+        (false, true) => head.push_str("Connection: close\r\n"),
+        _ => {}
+    }
+    if expects {
+        head.push_str("Expect: 100-continue\r\n");
+    }
+    if dice.percent(4) {
+        let filler = dice.between(100, 40_000);
+        head.push_str(&format!("X-Filler: {}\r\n", "f".repeat(filler)));
+    }
+    if chunked {
+        head.push_str("Transfer-Encoding: chunked\r\n");
+    } else if sends {
+        head.push_str(&format!("Content-Length: {size}\r\n"));
+    }
+    head.push_str("\r\n");
+    let mut wire = head.into_bytes();
+    let hold = expects.then_some(wire.len());
+    let body = content(id, Way::Up, size);
+    wire.extend(if chunked { encode_chunked(dice, &body) } else { body });
+    let pause_us = if dice.percent(30) { dice.below(1_500_000) as u64 } else { 0 };
+    net.ledger.push(Entry { method, size, client, old, upgrade, expects, ..Entry::default() });
+    Request { id, wire, hold, pause_us, malformed: false, last }
+}
+
+/// What a client sends that cannot be taken for a request.
+fn malformed(net: &mut Net, client: usize) -> Request {
+    let id = net.ledger.len();
+    let texts = [
+        "GET / HTTP/1.1\r\n\r\n",
+        "GET /\r\nHost: a\r\n\r\n",
+        "G\0T / HTTP/1.1\r\nHost: a\r\n\r\n",
+        "GET / HTTP/1.1\r\nHost : a\r\n\r\n",
+        "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+        "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: gzip\r\n\r\nx",
+        "CONNECT a:1 HTTP/1.1\r\nHost: a\r\n\r\n",
+        "GET / HTTP/3.0\r\nHost: a\r\n\r\n",
+    ];
+    let mut wire = net.dice.pick(&texts).as_bytes().to_vec();
+    if net.dice.percent(20) {
+        // More than a block of it.
+        wire = vec![b'x'; net.dice.between(60_000, 150_000)];
+    }
+    net.ledger.push(Entry { method: "GET", client, excused: true, ..Entry::default() });
+    Request { id, wire, hold: None, pause_us: 0, malformed: true, last: true }
+}
+
+/// Content in chunks of random sizes, sometimes with extensions and trailers.
+pub(super) fn encode_chunked(dice: &mut Dice, body: &[u8]) -> Vec<u8> {
+    let mut out = Vec::with_capacity(body.len() + body.len() / 8 + 64);
+    let least = body.len() / 30 + 1;
+    let extended = dice.percent(20);
+    let mut rest = body;
+    while !rest.is_empty() {
+        let most = if dice.percent(50) { least } else { rest.len().max(least) };
+        let size = dice.between(least.min(most), most).min(rest.len());
+        let extension = if extended { ";a=\"b\"" } else { "" };
+        out.extend_from_slice(format!("{size:x}{extension}\r\n").as_bytes());
+        out.extend_from_slice(&rest[..size]);
+        out.extend_from_slice(b"\r\n");
+        rest = &rest[size..];
+    }
+    let trailers = if dice.percent(20) { "X-Trailer: a\r\nX-Trailer: b\r\n" } else { "" };
+    out.extend_from_slice(format!("0\r\n{trailers}\r\n").as_bytes());
+    out
+}

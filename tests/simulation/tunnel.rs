@@ -1,0 +1,61 @@
+//! One end of a tunnel: it sends its content and ends its direction, and expects the other's
+//! content whole and then its end.
+
+use super::network::{End, Net};
+use super::pattern::{Way, content, matches};
+
+/// How many bytes go each way.
+pub(super) fn lengths(id: usize) -> (usize, usize) {
+    (id * 977 % 5_000, id * 1_453 % 70_000)
+}
+
+#[derive(Debug)]
+pub(super) struct Tunnel {
+    id: usize,
+    /// The way that this end sends.
+    way: Way,
+    out: Vec<u8>,
+    at: usize,
+    /// This end ends its direction only after the other's end.
+    waits: bool,
+    expected: usize,
+    got: usize,
+    ended: bool,
+    pub(super) over: bool,
+}
+
+impl Tunnel {
+    pub(super) fn new(id: usize, way: Way, waits: bool) -> Tunnel {
+        let (up, down) = lengths(id);
+        let (sent, expected) = if way == Way::Up { (up, down) } else { (down, up) };
+        Tunnel { id, way, out: content(id, way, sent), at: 0, waits, expected, got: 0, ended: false, over: false }
+    }
+
+    /// Whether all that was to come has come, and its end.
+    pub(super) fn is_complete(&self) -> bool {
+        self.ended && self.got == self.expected
+    }
+
+    pub(super) fn take(&mut self, net: &mut Net, bytes: &[u8]) {
+        let from = if self.way == Way::Up { Way::Down } else { Way::Up };
+        if self.got + bytes.len() > self.expected || !matches(self.id, from, self.got, bytes) {
+            net.fail(format!("tunnel {}: {} bytes at {} are not the other end's", self.id, bytes.len(), self.got));
+        }
+        self.got += bytes.len();
+    }
+
+    /// Sends what can be sent; `fin`: the other's direction has ended, and all of it is taken.
+    pub(super) fn go_on(&mut self, net: &mut Net, link: usize, fin: bool) {
+        self.ended |= fin;
+        if self.at < self.out.len() {
+            self.at += net.send(link, End::Remote, &self.out[self.at..]).unwrap_or(0);
+        }
+        if self.at == self.out.len() && (self.ended || !self.waits) {
+            net.finish(link, End::Remote);
+            if self.ended && !self.over {
+                self.over = true;
+                net.close(link, End::Remote);
+            }
+        }
+    }
+}
