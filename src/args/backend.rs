@@ -70,7 +70,8 @@ fn without_scheme(place: &str) -> Result<&str, Fault> {
     }
     match place.split_once("://") {
         None => Ok(place),
-        Some((scheme, rest)) if scheme.eq_ignore_ascii_case("http") => Ok(rest),
+        // A pasted URL's path is refused, but not the slash of an empty one.
+        Some((scheme, rest)) if scheme.eq_ignore_ascii_case("http") => Ok(rest.strip_suffix('/').unwrap_or(rest)),
         Some((scheme, _)) if scheme.eq_ignore_ascii_case("https") => {
             Err(Fault::Absent("TLS to backends is not in this version"))
         }

@@ -185,8 +185,8 @@ pub(super) fn duration(text: &str) -> Result<u64, Fault> {
 /// `preserve`, `backend`, or a host with or without a port.
 pub(super) fn host_header(text: &str) -> Result<HostHeader, Fault> {
     match text {
-        "preserve" => Ok(HostHeader::Preserve),
-        "backend" => Ok(HostHeader::Backend),
+        _ if text.eq_ignore_ascii_case("preserve") => Ok(HostHeader::Preserve),
+        _ if text.eq_ignore_ascii_case("backend") => Ok(HostHeader::Backend),
         "" => Err(Fault::Malformed),
         _ if text.len() > NAME_BYTES => Err(Fault::OutOfRange),
         _ if is_authority(text.as_bytes()) => Ok(HostHeader::Name(text.to_owned())),
@@ -313,7 +313,7 @@ mod tests {
     #[test]
     fn hosts_pseudonyms_and_accounts_cannot_carry_bytes_that_break_a_field() {
         assert_eq!(host_header("preserve"), Ok(HostHeader::Preserve));
-        assert_eq!(host_header("backend"), Ok(HostHeader::Backend));
+        assert_eq!(host_header("Backend"), Ok(HostHeader::Backend));
         assert_eq!(host_header("example.com:81"), Ok(HostHeader::Name("example.com:81".into())));
         for malformed in ["", "a b", "a\r\nX: y", "a/b", "user@host", "é"] {
             assert_eq!(host_header(malformed), Err(Fault::Malformed), "{malformed:?}");
