@@ -48,11 +48,11 @@ pub const TIMER_TICK_US: u64 = 16_384;
 /// Ticks in the wheel: later deadlines are looked at once a turn (16.8 s).
 pub const TIMER_TICKS: usize = 1024;
 
-/// How long what a client still sends is read and dropped after an answer that ends its
-/// connection, so that the answer is not lost to a reset.
-pub const LINGER_US: u64 = 10 * SECOND_US;
-/// The same while draining, which is not to wait long for a client that has its answer.
-pub const LINGER_DRAINING_US: u64 = SECOND_US / 2;
+/// How long a client may send nothing after an answer that ends its connection before that is
+/// closed. What it sends until then is read and dropped, so that the answer is not lost to a reset.
+pub const LINGER_IDLE_US: u64 = 2 * SECOND_US;
+/// How long that may go on in all.
+pub const LINGER_US: u64 = 30 * SECOND_US;
 /// How long a tunnel may be silent in both directions.
 pub const TUNNEL_IDLE_US: u64 = 3600 * SECOND_US;
 
@@ -128,6 +128,7 @@ pub const DEMO_BODY_BYTES: usize = 1024;
 pub const DEMO_IDLE_US: u64 = 60 * SECOND_US;
 
 const _: () = assert!(RESPAWN_DELAY_US < RESPAWN_DELAY_MOST_US && RESPAWN_DEATHS > 1);
+const _: () = assert!(LINGER_IDLE_US < LINGER_US);
 const _: () = assert!(POOL_FRESH_US < POOL_IDLE_US);
 const _: () = assert!(REPEATS < TRIES && TRIES <= u8::MAX as usize);
 const _: () = assert!(TIMER_TICKS.is_multiple_of(64));

@@ -9,7 +9,7 @@ use crate::collections::buffer::Buffer;
 use crate::collections::queue::Queue;
 use crate::collections::slab::Key;
 use crate::collections::timers::NEVER;
-use crate::limits::{LINGER_US, POOL_IDLE_US, TUNNEL_IDLE_US};
+use crate::limits::{LINGER_IDLE_US, POOL_IDLE_US, TUNNEL_IDLE_US};
 
 /// Who is at the other end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -90,7 +90,7 @@ impl Wait {
             Wait::RequestHead => timeouts.request_us,
             Wait::Idle => timeouts.idle_us,
             Wait::Upload | Wait::ClientSend | Wait::Backend => timeouts.response_us,
-            Wait::Linger => LINGER_US,
+            Wait::Linger => LINGER_IDLE_US,
             Wait::Connect => timeouts.connect_us,
             Wait::Pool => POOL_IDLE_US,
             Wait::Tunnel => TUNNEL_IDLE_US,
@@ -99,7 +99,7 @@ impl Wait {
 
     /// Whether any byte that moves begins the wait anew.
     pub(super) fn is_renewed(self) -> bool {
-        matches!(self, Wait::Upload | Wait::ClientSend | Wait::Backend | Wait::Tunnel)
+        matches!(self, Wait::Upload | Wait::ClientSend | Wait::Linger | Wait::Backend | Wait::Tunnel)
     }
 }
 
@@ -122,6 +122,8 @@ pub(super) struct Connection {
     pub(super) finished: bool,
     /// To a backend: an exchange has been carried before. To a client: a request has come.
     pub(super) used: bool,
+    /// When lingering ends at the latest, in microseconds.
+    pub(super) linger_until_us: u64,
     /// To a client: bytes of a request dropped after its response.
     pub(super) discarded: u32,
     /// To a backend: another exchange may follow this one.
@@ -151,6 +153,7 @@ impl Connection {
             unsendable: false,
             finished: false,
             used: false,
+            linger_until_us: NEVER,
             discarded: 0,
             persistent: true,
             codec: Codec::http1(role),

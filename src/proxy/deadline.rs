@@ -5,7 +5,7 @@ use super::connection::{Connection, Phase, Wait};
 use super::exchange::{Exchange, Progress};
 use super::{Failure, Output, Proxy};
 use crate::collections::slab::Key;
-use crate::limits::{LINGER_DRAINING_US, QUEUE_HIGH_BYTES};
+use crate::limits::QUEUE_HIGH_BYTES;
 
 impl Proxy {
     /// When `expire` is to be called next, in microseconds; `u64::MAX` for never.
@@ -54,11 +54,8 @@ impl Proxy {
         let Some(connection) = self.connections.get_mut(key) else { return };
         if wait != connection.wait || moved && wait.is_renewed() {
             connection.wait = wait;
-            let limit_us = match wait {
-                Wait::Linger if self.draining => LINGER_DRAINING_US,
-                wait => wait.limit_us(&self.timeouts),
-            };
-            self.timers.set(key.index(), self.now_us.saturating_add(limit_us));
+            let deadline_us = self.now_us.saturating_add(wait.limit_us(&self.timeouts));
+            self.timers.set(key.index(), deadline_us.min(connection.linger_until_us));
         }
     }
 

@@ -185,6 +185,9 @@ impl Proxy {
     /// Trailers have come, from either side.
     pub(super) fn on_trailers(&mut self, key: Key, trailers: HeadRef<'_>) {
         let Some(id) = self.connections.get(key).and_then(|connection| connection.exchange) else { return };
+        let Some(exchange) = self.exchanges.get_mut(id) else { return };
+        // They cannot be sent again any more than content can.
+        exchange.content_sent |= exchange.client == key;
         let Some(peer) = self.peer(id, key).and_then(|peer| self.connections.get_mut(peer)) else { return };
         peer.codec.write_end(&mut peer.output, &mut self.buffers, Some(trailers));
         // The end is written, so that the part `End` writes nothing more.

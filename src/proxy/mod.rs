@@ -22,7 +22,7 @@ mod trace;
 use std::collections::VecDeque;
 use std::net::SocketAddr;
 
-use self::connection::{Connection, Ending, Phase, Side, Wait};
+use self::connection::{Connection, Ending, Phase, Side};
 use self::exchange::{Exchange, Progress};
 pub use self::failure::Failure;
 use self::pool::IdlePool;
@@ -35,7 +35,7 @@ use crate::config::Config;
 use crate::config::HostHeader;
 pub use crate::config::Timeouts;
 use crate::http::head::Head;
-use crate::limits::{LINGER_DRAINING_US, QUEUE_HIGH_BYTES};
+use crate::limits::{LINGER_US, QUEUE_HIGH_BYTES};
 use crate::log::{Level, Log};
 
 /// What the shell has to do.
@@ -161,11 +161,6 @@ impl Proxy {
     /// From now on each client is told with its next response that its connection ends.
     pub fn drain(&mut self) {
         self.draining = true;
-        for key in self.connections.keys().collect::<Vec<_>>() {
-            if self.connections.get(key).is_some_and(|connection| connection.wait == Wait::Linger) {
-                self.timers.set(key.index(), self.now_us + LINGER_DRAINING_US);
-            }
-        }
     }
 
     /// Closes every client's connection; how many had a request under way or its response still
@@ -401,6 +396,7 @@ impl Proxy {
             Ending::Linger if connection.ended => self.close(key, Output::Close(key)),
             Ending::Linger => {
                 connection.phase = Phase::Lingering;
+                connection.linger_until_us = self.now_us.saturating_add(LINGER_US);
                 connection.ending = Ending::GoesOn;
                 self.outputs.push_back(Output::Finish(key));
                 self.wake(key);
