@@ -95,6 +95,8 @@ pub(super) struct Entry {
     pub(super) old: bool,
     pub(super) upgrade: bool,
     pub(super) expects: bool,
+    /// Trailers follow its content, which are sent once only.
+    pub(super) trailers: bool,
     /// Its client has begun to send it.
     pub(super) begun: bool,
     /// How often a backend has read its head.
@@ -110,9 +112,9 @@ pub(super) struct Entry {
 }
 
 impl Entry {
-    /// Whether the request may be sent a second time after a backend's connection went stale.
+    /// Whether the request may be sent a second time after a backend's connection broke.
     pub(super) fn is_replayable(&self) -> bool {
-        self.size == 0 && matches!(self.method, "GET" | "HEAD" | "PUT" | "DELETE")
+        self.size == 0 && !self.trailers && matches!(self.method, "GET" | "HEAD" | "PUT" | "DELETE")
     }
 }
 
@@ -133,6 +135,8 @@ pub(super) struct Net {
     pub(super) bulky: bool,
     /// Some backend takes every connection.
     pub(super) connectable: bool,
+    /// Some backend takes connections and drops them at once.
+    pub(super) dropping: bool,
     /// Some backend closes idle connections soon.
     pub(super) idle_closers: bool,
     pub(super) draining: bool,
@@ -183,6 +187,7 @@ impl Net {
             clean: false,
             bulky: false,
             connectable: true,
+            dropping: false,
             idle_closers: false,
             draining: false,
         }

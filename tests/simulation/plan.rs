@@ -168,6 +168,7 @@ pub(super) fn draw(net: &mut Net) -> Plan {
     let backends: Vec<BackendPlan> = (0..dice.between(1, 4)).map(|_| backend(dice, clean)).collect();
     // One that takes a connection and drops it may have been sent a request, which bounds repeats.
     let dropping = backends.iter().filter(|backend| backend.connect == Connect::Dropped).count();
+    net.dropping = dropping > 0;
     net.connectable = backends.iter().any(|backend| backend.connect == Connect::Taken) && dropping <= REPEATS;
     net.idle_closers = backends.iter().any(|backend| backend.idle_us.is_some() || backend.connect == Connect::Dropped);
     let clients = net.dice.between(1, 6);
@@ -275,7 +276,8 @@ fn request(net: &mut Net, client: usize) -> Request {
     let body = content(id, Way::Up, size);
     wire.extend(if chunked { encode_chunked(dice, &body) } else { body });
     let pause_us = if dice.percent(30) { dice.below(1_500_000) as u64 } else { 0 };
-    net.ledger.push(Entry { method, size, client, old, upgrade, expects, ..Entry::default() });
+    let trailers = wire.ends_with(TRAILERS.as_bytes());
+    net.ledger.push(Entry { method, size, client, old, upgrade, expects, trailers, ..Entry::default() });
     Request { id, wire, hold, pause_us, malformed: false, last }
 }
 
@@ -301,6 +303,8 @@ fn malformed(net: &mut Net, client: usize) -> Request {
     Request { id, wire, hold: None, pause_us: 0, malformed: true, last: true }
 }
 
+const TRAILERS: &str = "X-Trailer: a\r\nX-Trailer: b\r\n\r\n";
+
 /// Content in chunks of random sizes, sometimes with extensions and trailers.
 pub(super) fn encode_chunked(dice: &mut Dice, body: &[u8]) -> Vec<u8> {
     let mut out = Vec::with_capacity(body.len() + body.len() / 8 + 64);
@@ -316,7 +320,7 @@ pub(super) fn encode_chunked(dice: &mut Dice, body: &[u8]) -> Vec<u8> {
         out.extend_from_slice(b"\r\n");
         rest = &rest[size..];
     }
-    let trailers = if dice.percent(20) { "X-Trailer: a\r\nX-Trailer: b\r\n" } else { "" };
-    out.extend_from_slice(format!("0\r\n{trailers}\r\n").as_bytes());
+    let trailers = if dice.percent(20) { TRAILERS } else { "\r\n" };
+    out.extend_from_slice(format!("0\r\n{trailers}").as_bytes());
     out
 }
