@@ -130,3 +130,34 @@ fn idle_connections_cost_little_memory() {
     // A 64 KiB buffer for each would be 25 MiB; this is a debug build, so the bound is a rough one.
     assert!(grown < 2048, "400 idle connections cost {grown} KiB");
 }
+
+#[test]
+fn max_connections_holds_over_all_workers_together() {
+    let backend = Backend::named("backend");
+    let args = ["--max-connections", "3", "-w", "4", "--mode", "mp", "-b", &backend.spec()];
+    let balancer = Balancer::spawn({
+        let mut command = crate::support::command(&["-p", "0", "--host", "127.0.0.1"]);
+        command.args(args);
+        command
+    });
+    let mut clients: Vec<Option<Wire>> = (0..24).map(|_| Some(balancer.connect())).collect();
+    let mut seen = vec![false; clients.len()];
+    for client in clients.iter().flatten() {
+        client.send("GET / HTTP/1.1\r\nHost: x\r\n\r\n");
+    }
+    wait_until("every worker holds its share", || answered(&mut clients, &mut seen) >= 3);
+    std::thread::sleep(Duration::from_millis(300));
+    assert_eq!(answered(&mut clients, &mut seen), 3);
+}
+
+#[test]
+fn a_lack_of_descriptors_is_told_once() {
+    let backend = Backend::named("backend");
+    let balancer = Balancer::with_open_files(40, &["--max-connections", "1000", "-b", &backend.spec()]);
+    let clients: Vec<Wire> = (0..60).map(|_| balancer.connect()).collect();
+    std::thread::sleep(Duration::from_millis(600));
+    let told = balancer.log().matches("accepting pauses").count();
+    assert!(told <= 1, "told {told} times:\n{}", balancer.log());
+    drop(clients);
+    wait_until("it serves again", || balancer.get("/") == "backend");
+}

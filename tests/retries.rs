@@ -188,3 +188,18 @@ fn once_a_response_has_begun_nothing_is_sent_again() {
         assert_eq!(backend.count(), 1, "{mode:?}");
     }
 }
+
+/// It may be the request that they die of.
+#[test]
+fn a_request_that_breaks_backends_is_shown_to_few_of_them() {
+    for (method, most) in [("GET", 3), ("POST", 1)] {
+        let backends: Vec<Backend> = (0..6).map(|_| Backend::serve(|mut peer| drop(peer.request()))).collect();
+        let all: Vec<&Backend> = backends.iter().collect();
+        let balancer = Balancer::before(Mode::Sp, &all, &[]);
+        let mut client = balancer.connect();
+        client.send(format!("{method} / HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n"));
+        assert_own_answer(method, &client.response(method), &[502]);
+        let asked: usize = backends.iter().map(Backend::count).sum();
+        assert!((1..=most).contains(&asked), "{method}: {asked} backends were asked");
+    }
+}

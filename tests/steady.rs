@@ -175,3 +175,30 @@ fn a_refused_request_is_answered_though_much_stands_behind_it() {
     }
     assert_eq!(backend.connections(), 0);
 }
+
+/// A write to a full pipe blocked the whole loop, and the master before it could pass a signal on.
+#[test]
+fn a_log_reader_that_stalls_stops_nothing() {
+    for mode in ["mp", "sp"] {
+        let backend = Backend::named("backend");
+        let (reader, writer) = std::io::pipe().expect("a pipe");
+        // A trace of this much is more than the pipe holds, many times.
+        let spec = backend.spec();
+        let args = ["-p", "0", "--host", "127.0.0.1", "-t", "-w", "1", "--mode", mode, "-b", &spec];
+        let mut child = command(&args).stderr(writer).spawn().expect("the binary starts");
+        let mut lines = BufReader::new(reader);
+        let mut line = String::new();
+        while !line.contains("listening on ") {
+            line.clear();
+            assert!(lines.read_line(&mut line).expect("a log") > 0);
+        }
+        let address = line.split("listening on ").nth(1).and_then(|rest| rest.split(' ').next()?.parse().ok());
+        let mut client = Wire::tcp(address.expect("an address"));
+        for _ in 0..20 {
+            assert_eq!(client.post("/", &[b'x'; 20_000]).status(), 200, "{mode}");
+        }
+        drop(client);
+        crate::support::send_signal(child.id() as i32, libc::SIGTERM);
+        assert_eq!(child.wait().expect("it ends").code(), Some(0), "{mode}");
+    }
+}

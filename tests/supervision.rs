@@ -277,3 +277,56 @@ fn a_port_is_free_again_at_once() {
         assert_eq!(again.get("/"), "backend", "{mode:?}");
     }
 }
+
+/// The worker closed its listener's descriptor, which the master holds open: clients that the
+/// system put there waited for ever.
+#[test]
+fn a_signal_to_one_worker_does_nothing() {
+    let backend = Backend::named("backend");
+    let balancer = Balancer::before(Mode::Mp, &[&backend], &[]);
+    let _idle: Vec<_> = (0..8).map(|_| balancer.connect()).collect();
+    for signal in [libc::SIGTERM, libc::SIGQUIT, libc::SIGINT] {
+        assert!(send_signal(balancer.workers()[0], signal));
+        for _ in 0..10 {
+            assert_eq!(balancer.get("/"), "backend", "signal {signal}");
+        }
+    }
+    assert_eq!(balancer.workers().len(), 2);
+}
+
+#[test]
+fn a_client_that_has_its_answer_and_stays_holds_a_drain_up_only_briefly() {
+    for mode in modes() {
+        let gate = Gate::shut();
+        let backend = gated(&gate);
+        let mut balancer = Balancer::before(mode, &[&backend], &["--drain-timeout", "20s"]);
+        let mut client = balancer.connect();
+        client.send("GET / HTTP/1.1\r\nHost: x\r\n\r\n");
+        backend.wait_for_requests(1);
+        balancer.signal(libc::SIGTERM);
+        balancer.wait_for_log("draining");
+        gate.open();
+        assert!(client.response("GET").connection_has("close"));
+        let start = Instant::now();
+        // The client stays open.
+        assert_eq!(balancer.wait(), Exit::Status(0), "{mode:?}");
+        assert!(start.elapsed() < Duration::from_secs(8), "{mode:?}: {:?}", start.elapsed());
+    }
+}
+
+/// The tail of a response that the client had not taken was not counted as cut.
+#[test]
+fn a_response_that_a_drain_cuts_is_counted() {
+    for mode in modes() {
+        let body = vec![b'b'; 64 << 20];
+        let backend = Backend::replying(response("", &body));
+        let mut balancer = Balancer::before(mode, &[&backend], &["--drain-timeout", "300ms"]);
+        let mut client = balancer.connect();
+        client.send("GET / HTTP/1.1\r\nHost: x\r\n\r\n");
+        assert_eq!(client.head().expect("a head").status(), 200);
+        balancer.signal(libc::SIGTERM);
+        assert_eq!(balancer.wait(), Exit::Status(1), "{mode:?}:\n{}", balancer.log());
+        assert!(balancer.whole_log().contains("cut 1 request"), "{mode:?}:\n{}", balancer.whole_log());
+        assert!(client.rest().0.len() < body.len(), "{mode:?}");
+    }
+}

@@ -112,3 +112,27 @@ fn nothing_is_dumped_unasked() {
         }
     }
 }
+
+#[test]
+fn what_is_refused_is_shown_too_with_its_secrets_masked() {
+    for mode in modes() {
+        let backend = Backend::replying("HTTP/1.1 nonsense\r\n\r\n");
+        let mut balancer = Balancer::before(mode, &[&backend], &["-t"]);
+        let mut client = balancer.connect();
+        client.send("GET / HTTP/1.1\r\nHost: x\r\nAuthorization : s3cret-bearer\r\nX: y\r\n\r\n");
+        assert_eq!(client.response("GET").status(), 400);
+        let mut client = balancer.connect();
+        assert_eq!(client.get("/").status(), 502);
+        drop(client);
+        balancer.signal(libc::SIGTERM);
+        balancer.wait();
+        let dumps = dumps(&balancer.whole_log());
+        let refused: Vec<&Dump> = dumps.iter().filter(|dump| dump.label.contains(": refused")).collect();
+        assert_eq!(refused.len(), 2, "{mode:?}");
+        let text = String::from_utf8_lossy(&refused[0].bytes);
+        assert!(text.contains("Authorization *") && text.contains("X: y") && !text.contains("s3cret"), "{text}");
+        assert!(refused[0].label.contains("from client 127.0.0.1:"), "{}", refused[0].label);
+        assert!(refused[1].label.contains(" for #"), "{}", refused[1].label);
+        assert!(refused[1].bytes.starts_with(b"HTTP/1.1 nonsense"));
+    }
+}
