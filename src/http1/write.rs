@@ -45,9 +45,10 @@ impl Sink for Writer<'_> {
     }
 
     fn response(&mut self, status: u16, reason: &[u8]) {
-        self.text.extend_from_slice(b"HTTP/1.1 ");
-        self.number(u64::from(status));
-        self.text.push(b' ');
+        // Statuses have three digits.
+        let digit = |unit: u16| b'0' + (status / unit % 10) as u8;
+        let line = [b'H', b'T', b'T', b'P', b'/', b'1', b'.', b'1', b' ', digit(100), digit(10), digit(1), b' '];
+        self.text.extend_from_slice(&line);
         self.text.extend_from_slice(reason);
         self.text.extend_from_slice(b"\r\n");
     }
