@@ -22,8 +22,10 @@ pub fn run(data: &[u8]) {
     trailers(bytes);
     for role in [Role::Server, Role::Client] {
         for start in [None, Some(Body::Chunked), Some(Body::Length(u64::from(*first)))] {
-            let whole = read(role, start, &[bytes]);
-            let cut = usize::from(*first) * (bytes.len() + 1) / 256;
+            // An unfinished line is looked at once, and again when it ends: so it ends.
+            let bytes = [bytes, b"\n"].concat();
+            let whole = read(role, start, &[&bytes]);
+            let cut = usize::from(*first) * bytes.len() / 256;
             let (one, two) = bytes.split_at(cut);
             assert_eq!(read(role, start, &[one, two]), whole, "{role:?} from {start:?} cut at {cut}");
         }

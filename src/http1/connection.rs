@@ -6,14 +6,14 @@
 //! directions are bytes without messages.
 
 use super::chunked::{self, Decoder, SizeLine, Step};
-use super::parse;
+use super::{parse, scan};
 use crate::collections::buffer::{Buffer, Pool};
 use crate::collections::queue::Queue;
 use crate::http::framing::Body;
 use crate::http::head::{Head, HeadRef};
 use crate::http::part::Part;
 use crate::http::refusal::Refusal;
-use crate::limits::COPY_BYTES;
+use crate::limits::{COPY_BYTES, HEAD_BYTES};
 
 /// Which end of the connection is ours.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,12 +43,15 @@ pub struct Connection {
     writing: Body,
     /// Whether an empty line may still be passed over before the next request.
     empty_line: bool,
+    /// How much of an unfinished head was looked at: until a line more of it has come, there is
+    /// nothing new to say about it.
+    looked_at: u32,
 }
 
 impl Connection {
     /// A connection on which nothing has been read or written.
     pub fn new(role: Role) -> Connection {
-        Connection { role, reading: Reading::Head, writing: Body::None, empty_line: role == Role::Server }
+        Connection { role, reading: Reading::Head, writing: Body::None, empty_line: role == Role::Server, looked_at: 0 }
     }
 
     /// Decodes the next part: how many bytes to pass over first, and the part that follows them.
@@ -92,11 +95,17 @@ impl Connection {
         if bytes.is_empty() {
             return Ok((skip, Part::NeedMore));
         }
+        let seen = std::mem::replace(&mut self.looked_at, bytes.len() as u32) as usize;
+        let unseen = bytes.get(seen..).unwrap_or(bytes);
+        if seen > 0 && bytes.len() < HEAD_BYTES && scan::line_feed(unseen).is_none() {
+            return Ok((skip, Part::NeedMore));
+        }
         let length = match self.role {
             Role::Server => parse::request(bytes, head)?,
             Role::Client => parse::response(bytes, head)?,
         };
         let Some(length) = length else { return Ok((skip, Part::NeedMore)) };
+        self.looked_at = 0;
         let status = HeadRef { bytes, head }.status();
         let interim = (100..200).contains(&status) && status != 101;
         Ok((skip, if interim { Part::Interim(length) } else { Part::Head(length) }))

@@ -5,24 +5,26 @@ use super::connection::{Connection, Phase, Wait};
 use super::exchange::{Exchange, Progress};
 use super::{Failure, Output, Proxy};
 use crate::collections::slab::Key;
-use crate::limits::QUEUE_HIGH_BYTES;
+use crate::collections::timers::NEVER;
+use crate::limits::{EXPIRIES_PER_TURN, QUEUE_HIGH_BYTES};
 
 impl Proxy {
     /// When `expire` is to be called next, in microseconds; `u64::MAX` for never.
     pub fn next_deadline_us(&self) -> u64 {
-        self.timers.next_us()
+        if self.due.is_empty() { self.timers.next_us() } else { self.now_us }
     }
 
-    /// Acts on every deadline that has passed.
+    /// Acts on deadlines that have passed: on some, so that others need not wait for all. Until
+    /// `next_deadline_us` is in the future, there are more.
     pub fn expire(&mut self) {
-        let mut due = std::mem::take(&mut self.due);
-        self.timers.expire(self.now_us, &mut due);
-        for index in due.drain(..) {
-            if let Some(key) = self.connections.key_at(index) {
+        self.timers.expire(self.now_us, &mut self.due);
+        for _ in 0..EXPIRIES_PER_TURN {
+            let Some(index) = self.due.pop() else { break };
+            // One that has a deadline again, as another's slot or its own, has been seen to since.
+            if let Some(key) = self.connections.key_at(index).filter(|_| self.timers.get(index) == NEVER) {
                 self.expired(key);
             }
         }
-        self.due = due;
         self.resume();
     }
 
