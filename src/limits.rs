@@ -59,9 +59,9 @@ pub const TUNNEL_IDLE_US: u64 = 3600 * SECOND_US;
 /// Events taken from the poller at once.
 pub const POLL_EVENTS: usize = 256;
 /// Connections accepted before others are looked after.
-pub const ACCEPTS_PER_TURN: usize = 16;
+pub const ACCEPTS_PER_TURN: usize = 8;
 /// Passed deadlines acted on before others are looked after.
-pub const EXPIRIES_PER_TURN: usize = 16;
+pub const EXPIRIES_PER_TURN: usize = 4;
 /// Full blocks read from one connection before others are looked after.
 pub const READS_PER_TURN: usize = 4;
 /// Pieces sent with one system call.
