@@ -58,12 +58,16 @@ pub const TUNNEL_IDLE_US: u64 = 3600 * SECOND_US;
 
 /// Events taken from the poller at once.
 pub const POLL_EVENTS: usize = 256;
-/// Connections accepted before others are looked after.
-pub const ACCEPTS_PER_TURN: usize = 8;
+/// Connections accepted, at most, before others are looked after.
+pub const ACCEPTS_PER_TURN: usize = 16;
+/// Turns in a row in which connections waited, after which one more is accepted in each.
+pub const ACCEPT_STREAK: usize = 4;
 /// Passed deadlines acted on before others are looked after.
 pub const EXPIRIES_PER_TURN: usize = 4;
 /// Full blocks read from one connection before others are looked after.
 pub const READS_PER_TURN: usize = 4;
+/// How long the system must have had room before a new lack of it is news.
+pub const ACCEPT_STEADY_US: u64 = 5 * SECOND_US;
 /// Pieces sent with one system call.
 pub const SEND_SLICES: usize = 8;
 /// How long accepting pauses when the system has no descriptor left for a connection.

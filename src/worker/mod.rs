@@ -15,7 +15,7 @@ use std::time::Duration;
 use self::socket::Sockets;
 use crate::collections::slab::Key;
 use crate::config::{Address, Config, Mode};
-use crate::limits::{ACCEPT_PAUSE_US, ACCEPTS_PER_TURN, READS_PER_TURN};
+use crate::limits::{ACCEPT_PAUSE_US, ACCEPT_STEADY_US, ACCEPT_STREAK, ACCEPTS_PER_TURN, READS_PER_TURN};
 use crate::log::{Level, Log};
 use crate::proxy::{Failure, Output, Proxy};
 use crate::reactor::{Event, Reactor};
@@ -71,6 +71,8 @@ struct Worker {
     backends: Vec<Address>,
     listener: Option<OwnedFd>,
     accepting: Accepting,
+    /// Turns in a row in which connections waited on the listener.
+    accept_streak: usize,
     max_connections: usize,
     signals: Signals,
     /// Sockets that could be read on at once, and have to let others go first.
@@ -79,8 +81,8 @@ struct Worker {
     /// When draining ends, in microseconds, once it has begun.
     drain_deadline_us: Option<u64>,
     stopped: bool,
-    /// The system had no room for the last connection that came.
-    exhausted: bool,
+    /// When the system last had no room for a connection, in microseconds, unless it has had since.
+    exhausted_us: Option<u64>,
     /// There is no master.
     single: bool,
     now_us: u64,
@@ -98,13 +100,14 @@ pub fn run(setup: Setup<'_>) -> io::Result<Outcome> {
         backends: setup.config.backends.iter().map(|backend| backend.address.clone()).collect(),
         listener: Some(setup.listener),
         accepting: Accepting::Paused(0),
+        accept_streak: 0,
         max_connections: setup.max_connections,
         signals: setup.signals,
         ready: VecDeque::new(),
         drain_us: setup.config.timeouts.drain_us,
         drain_deadline_us: None,
         stopped: false,
-        exhausted: false,
+        exhausted_us: None,
         single: setup.config.mode == Mode::Sp,
         now_us,
     };
@@ -126,6 +129,7 @@ impl Worker {
         let timeout_us = if self.next_us() == u64::MAX && self.ready.is_empty() { u64::MAX } else { timeout_us };
         self.reactor.poll(timeout_us)?;
         self.update_clock();
+        let streak = self.accept_streak;
         let mut at = 0;
         while let Some(event) = self.reactor.event(at) {
             at += 1;
@@ -134,6 +138,9 @@ impl Worker {
                 SIGNALS => self.take_signals(),
                 token => self.handle(Key::from_token(token), event),
             }
+        }
+        if self.accept_streak == streak {
+            self.accept_streak = 0;
         }
         for _ in 0..self.ready.len() {
             if let Some(key) = self.ready.pop_front() {
@@ -311,9 +318,11 @@ impl Worker {
         }
     }
 
-    /// Accepts what is queued on the listener.
+    /// Accepts what is queued on the listener: mostly one connection, for to ask for one that is not
+    /// there is dear, and more in a turn the longer they have been waiting.
     fn accept(&mut self) -> io::Result<()> {
-        for _ in 0..ACCEPTS_PER_TURN {
+        self.accept_streak += 1;
+        for _ in 0..(1 + self.accept_streak / ACCEPT_STREAK).min(ACCEPTS_PER_TURN) {
             if self.accepting != Accepting::Open {
                 return Ok(());
             }
@@ -322,14 +331,17 @@ impl Worker {
             }
             let Some(listener) = &self.listener else { return Ok(()) };
             match sys::socket::accept(listener.as_fd()) {
-                Ok((fd, address)) => self.admit(fd, address)?,
+                Ok((fd, address)) => {
+                    self.note_room();
+                    self.admit(fd, address)?;
+                }
                 Err(error) => match error.raw_os_error() {
                     Some(libc::EAGAIN) => {
-                        self.note_exhausted(None);
+                        self.accept_streak = 0;
                         return Ok(());
                     }
                     Some(libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM) => {
-                        self.note_exhausted(Some(error));
+                        self.note_exhausted(&error);
                         return self.pause_accepting(self.now_us + ACCEPT_PAUSE_US);
                     }
                     // That connection is gone already; the next may be well.
@@ -352,15 +364,18 @@ impl Worker {
         Ok(())
     }
 
-    /// Says when the system begins, and when it ceases, to have no room for connections.
-    fn note_exhausted(&mut self, error: Option<io::Error>) {
-        if error.is_some() == self.exhausted {
-            return;
+    /// Says that the system has no room for connections, where that is news.
+    fn note_exhausted(&mut self, error: &io::Error) {
+        if self.exhausted_us.replace(self.now_us).is_none() {
+            self.proxy.log().line(Level::Warn, "worker", format_args!("accepting pauses: {error}"));
         }
-        self.exhausted = error.is_some();
-        match error {
-            Some(error) => self.proxy.log().line(Level::Warn, "worker", format_args!("accepting pauses: {error}")),
-            None => self.proxy.log().line(Level::Info, "worker", format_args!("accepting again")),
+    }
+
+    /// Says that it has room again, once it has had for a while.
+    fn note_room(&mut self) {
+        if self.exhausted_us.is_some_and(|last_us| self.now_us > last_us + ACCEPT_STEADY_US) {
+            self.exhausted_us = None;
+            self.proxy.log().line(Level::Info, "worker", format_args!("accepting again"));
         }
     }
 
