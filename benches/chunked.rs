@@ -3,6 +3,7 @@
 mod timer;
 
 use std::hint::black_box;
+use std::process::ExitCode;
 
 use timer::Timer;
 use zzz_lb::http1::chunked::{Decoder, SizeLine, Step};
@@ -32,7 +33,7 @@ fn decode(wire: &[u8]) -> usize {
     }
 }
 
-fn main() {
+fn main() -> ExitCode {
     let mut timer = Timer::new();
     for (name, size, chunks) in [("decode/16B", 16, 64), ("decode/1KiB", 1024, 16), ("decode/64KiB", 65_536, 1)] {
         let wire = coded(size, chunks);
@@ -40,5 +41,5 @@ fn main() {
         timer.row(&format!("chunked/{name}"), chunks, wire.len(), || decode(black_box(&wire)));
     }
     timer.row("chunked/size_line", 1, 0, || SizeLine::new(black_box(0x1_0000)).bytes().len());
-    timer.finish();
+    timer.finish()
 }

@@ -5,6 +5,7 @@
 mod timer;
 
 use std::net::SocketAddr;
+use std::process::ExitCode;
 
 use timer::Timer;
 use zzz_lb::args::{self, Command};
@@ -15,12 +16,15 @@ use zzz_lb::log::{Level, Log};
 use zzz_lb::proxy::{Output, Proxy};
 
 const REQUEST: &[u8] = b"GET /1k HTTP/1.1\r\nHost: 127.0.0.1:8100\r\n\r\n";
+/// From one exchange to the next: the clock goes on, so that deadlines move as they do in life.
+const EXCHANGE_US: u64 = 50;
 
 /// A proxy with one client and one backend, both in memory.
 struct World {
     proxy: Proxy,
     client: Key,
     backend: Option<Key>,
+    now_us: u64,
 }
 
 impl World {
@@ -30,7 +34,7 @@ impl World {
         let config = config::resolve(options, &Hosts::default()).expect("options that make sense");
         let mut proxy = Proxy::new(&config, 0, 1, 0, Log::new(Level::Err));
         let client = proxy.accept(SocketAddr::from(([127, 0, 0, 1], 50_000)));
-        World { proxy, client, backend: None }
+        World { proxy, client, backend: None, now_us: 0 }
     }
 
     fn receive(&mut self, key: Key, mut bytes: &[u8]) {
@@ -62,22 +66,26 @@ impl World {
         }
     }
 
-    fn exchange(&mut self, response: &[u8]) {
-        self.receive(self.client, REQUEST);
+    fn exchange(&mut self, request: &[u8], response: &[u8]) {
+        self.now_us += EXCHANGE_US;
+        self.proxy.set_clock(self.now_us, self.now_us);
+        self.receive(self.client, request);
         let backend = self.backend.expect("the request has gone to a backend");
         self.receive(backend, response);
+        assert_eq!(self.proxy.requests(), 0, "the exchange is over");
     }
 }
 
-fn fixed(size: usize) -> Vec<u8> {
-    let mut text =
-        format!("HTTP/1.1 200 OK\r\nServer: x\r\nContent-Type: text/plain\r\nContent-Length: {size}\r\n\r\n");
+/// A message with content of a length that is told.
+fn fixed(start: &str, size: usize) -> Vec<u8> {
+    let mut text = format!("{start}Content-Type: text/plain\r\nContent-Length: {size}\r\n\r\n");
     text.extend(std::iter::repeat_n('x', size));
     text.into_bytes()
 }
 
-fn chunked(size: usize, chunks: usize) -> Vec<u8> {
-    let mut text = String::from("HTTP/1.1 200 OK\r\nServer: x\r\nTransfer-Encoding: chunked\r\n\r\n");
+/// A message with content in chunks.
+fn chunked(start: &str, size: usize, chunks: usize) -> Vec<u8> {
+    let mut text = format!("{start}Transfer-Encoding: chunked\r\n\r\n");
     for _ in 0..chunks {
         text.push_str(&format!("{size:x}\r\n"));
         text.extend(std::iter::repeat_n('x', size));
@@ -87,17 +95,27 @@ fn chunked(size: usize, chunks: usize) -> Vec<u8> {
     text.into_bytes()
 }
 
-fn main() {
+fn main() -> ExitCode {
+    const PUT: &str = "PUT /up HTTP/1.1\r\nHost: 127.0.0.1:8100\r\n";
+    const OK: &str = "HTTP/1.1 200 OK\r\nServer: x\r\n";
     let mut timer = Timer::new();
-    let rows = [
-        ("exchange/1KiB", fixed(1024)),
-        ("exchange/1MiB", fixed(1 << 20)),
-        ("exchange/chunked/64x1KiB", chunked(1024, 64)),
-        ("exchange/chunked/16x64KiB", chunked(65_536, 16)),
+    let downloads = [
+        ("exchange/1KiB", fixed(OK, 1024)),
+        ("exchange/64KiB", fixed(OK, 65_536)),
+        ("exchange/1MiB", fixed(OK, 1 << 20)),
+        ("exchange/chunked/64x1KiB", chunked(OK, 1024, 64)),
+        ("exchange/chunked/16x64KiB", chunked(OK, 65_536, 16)),
     ];
-    for (name, response) in rows {
+    for (name, response) in downloads {
         let mut world = World::new();
-        timer.row(name, 1, response.len(), || world.exchange(&response));
+        timer.row(name, 1, response.len(), || world.exchange(REQUEST, &response));
     }
-    timer.finish();
+    let uploads =
+        [("exchange/upload/64KiB", fixed(PUT, 65_536)), ("exchange/upload/chunked/64x1KiB", chunked(PUT, 1024, 64))];
+    let response = fixed(OK, 0);
+    for (name, request) in uploads {
+        let mut world = World::new();
+        timer.row(name, 1, request.len(), || world.exchange(&request, &response));
+    }
+    timer.finish()
 }

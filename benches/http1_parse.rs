@@ -5,6 +5,7 @@
 mod timer;
 
 use std::hint::black_box;
+use std::process::ExitCode;
 
 use timer::Timer;
 use zzz_lb::http::framing;
@@ -91,9 +92,9 @@ fn parse_rows(timer: &mut Timer) {
     timer.row("request/browser_framed", 1, BROWSER.len(), || framed(black_box(BROWSER), &mut head));
 }
 
-fn main() {
+fn main() -> ExitCode {
     let mut timer = Timer::new();
     scan_rows(&mut timer);
     parse_rows(&mut timer);
-    timer.finish();
+    timer.finish()
 }

@@ -3,6 +3,7 @@
 mod timer;
 
 use std::hint::black_box;
+use std::process::ExitCode;
 
 use timer::Timer;
 use zzz_lb::collections::timers::Timers;
@@ -10,7 +11,7 @@ use zzz_lb::collections::timers::Timers;
 const CONNECTIONS: usize = 10_000;
 const SECOND_US: u64 = 1_000_000;
 
-fn main() {
+fn main() -> ExitCode {
     let mut timer = Timer::new();
 
     let mut timers = Timers::new(0);
@@ -41,5 +42,5 @@ fn main() {
     let mut timers = Timers::new(0);
     timers.set(0, 16 * SECOND_US);
     timer.row("timers/next", 1, 0, || black_box(&timers).next_us());
-    timer.finish();
+    timer.finish()
 }
