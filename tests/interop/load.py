@@ -15,7 +15,7 @@ from support import HERE, Backend, Balancer, Client, Failure, Nginx, Skipped, Wr
 SYSCALLS_PER_REQUEST = 4.2
 SLOW_CLIENTS = 2000
 # Below this, a difference of two p99 is the machine's, not the balancer's.
-NOISE_MS = 3.0
+NOISE_MS = 1.5
 ATTEMPTS = 3
 
 

@@ -12,7 +12,8 @@ import sys
 import time
 
 HEAD = b"GET / HTTP/1.1\r\nHost: slow\r\nX-Slow: " + b"a" * 1000
-SLOTS = 20
+# Clients take turns in groups this many to a second, so that no burst of theirs is measured for a stall of the balancer.
+SLOTS = 500
 
 
 class Client:
