@@ -3,6 +3,7 @@
 //! [`resolve`] makes a [`Config`] of the options given. Invariants: it has a backend at least, its
 //! options do not contradict each other, and every number is within the bounds of its option.
 
+mod plan;
 mod resolve;
 
 use std::net::SocketAddr;
@@ -11,6 +12,7 @@ use std::path::PathBuf;
 pub use crate::args::{Cidr, HostHeader, Mode};
 pub use crate::balance::strategy::Strategy;
 use crate::log::Level;
+pub use plan::{Member, Plan};
 pub use resolve::{Error, resolve};
 
 /// A resolved and valid configuration.
@@ -47,6 +49,29 @@ pub struct Config {
     pub via: Option<String>,
     /// The account to run as once the listeners are bound.
     pub user: Option<String>,
+    /// How backends' health is found out.
+    pub health: Health,
+    /// How long a backend that came back gets less than its share, in microseconds; 0 for not at all.
+    pub slow_start_us: u64,
+    /// Retries for each hundred requests.
+    pub retry_percent: u32,
+}
+
+/// How backends' health is found out. Times are microseconds.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Health {
+    /// What a probe asks for.
+    pub path: String,
+    /// Between two probes of a backend; 0 for none.
+    pub interval_us: u64,
+    /// How long a probe may take.
+    pub timeout_us: u64,
+    /// Failures in a row that take a backend out.
+    pub fails: u32,
+    /// Probes passed in a row that bring it back.
+    pub passes: u32,
+    /// Whether a 5xx response is a failure.
+    pub count_5xx: bool,
 }
 
 /// One configured backend.

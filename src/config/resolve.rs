@@ -4,7 +4,7 @@
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
-use super::{Address, Backend, Config, HostHeader, Mode, Strategy, Timeouts};
+use super::{Address, Backend, Config, Health, HostHeader, Mode, Strategy, Timeouts};
 use crate::args::{BackendSpec, Given, Host, Options, Source, Target};
 use crate::dns::hosts::Hosts;
 use crate::limits::{
@@ -87,7 +87,7 @@ pub fn resolve(options: Options, hosts: &Hosts) -> Result<Config, Error> {
         backends,
         default_backends,
         workers: options.workers.map(|given| given.value),
-        strategy: or(options.strategy, Strategy::RoundRobin),
+        strategy: or(options.strategy, Strategy::default()),
         loglevel: or(options.loglevel, Level::Info),
         trace: or(options.trace, false),
         mode,
@@ -104,6 +104,16 @@ pub fn resolve(options: Options, hosts: &Hosts) -> Result<Config, Error> {
         trust: options.trust.iter().map(|given| given.value).collect(),
         via: options.via.map(|given| given.value),
         user: options.user.map(|given| given.value),
+        health: Health {
+            path: "/".into(),
+            interval_us: 0,
+            timeout_us: 2_000_000,
+            fails: 3,
+            passes: 2,
+            count_5xx: false,
+        },
+        slow_start_us: 0,
+        retry_percent: 20,
     })
 }
 
@@ -198,7 +208,7 @@ mod tests {
         assert_eq!((config.backends[0].name.as_str(), config.backends[0].weight), ("10.0.0.1:80", 3));
         assert!(!config.default_backends && config.trace);
         assert_eq!((config.workers, config.max_connections), (Some(2), Some(9)));
-        assert_eq!((config.strategy, config.loglevel), (Strategy::Random, Level::Warn));
+        assert_eq!((config.strategy, config.loglevel), (Strategy::named("random").unwrap(), Level::Warn));
         assert_eq!((config.timeouts.idle_us, config.timeouts.drain_us), (1_000_000, 25_000_000));
         assert_eq!(config.host_header, HostHeader::Backend);
         assert!(config.trust[0].contains(Ipv4Addr::new(10, 1, 1, 1).into()));
