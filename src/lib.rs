@@ -6,7 +6,7 @@
 //!
 //! ```text
 //! 1  limits  collections  sys  log          bounds, containers, the system, lines of log
-//! 2  http  balance  dns  reactor            messages, the pick, names, readiness
+//! 2  http  balance  dns  metrics  reactor   messages, the pick, names, counts, readiness
 //! 3  http1  args  shared                    HTTP/1 as bytes, the command line, shared memory
 //! 4  config  proxy                          what to run, and every exchange
 //! 5  -                                      (TLS)
@@ -29,6 +29,7 @@ pub mod http;
 pub mod http1;
 pub mod limits;
 pub mod log;
+pub mod metrics;
 pub mod process;
 pub mod proxy;
 pub mod reactor;
