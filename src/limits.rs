@@ -76,6 +76,9 @@ pub const ACCEPT_PAUSE_US: u64 = SECOND_US / 10;
 /// How much of a request is read and dropped after its response, to keep the connection.
 pub const DISCARD_BYTES: usize = 16 << 20;
 
+/// A portion of the metrics' text that is made before others are looked after.
+pub const METRICS_PORTION_BYTES: usize = 16 * 1024;
+
 /// Log written at once: what a pipe with any room takes without waiting (POSIX, PIPE_BUF).
 pub const LOG_PIECE_BYTES: usize = 4096;
 /// How much of a refused message `--trace` shows.
@@ -166,6 +169,7 @@ const _: () = assert!(TIMER_TICKS.is_multiple_of(64));
 const _: () = assert!(SMALL_BUFFER_BYTES < BLOCK_BYTES / 4);
 const _: () = assert!(BLOCK_BYTES + 2 * BLOCK_MARGIN_BYTES < u32::MAX as usize);
 const _: () = assert!(HEAD_BYTES <= BLOCK_BYTES);
+const _: () = assert!(METRICS_PORTION_BYTES * 2 <= BLOCK_BYTES);
 const _: () = assert!(TARGET_BYTES * 4 <= HEAD_BYTES);
 const _: () = assert!(TRAILER_BYTES <= BLOCK_BYTES);
 const _: () = assert!(CHUNK_LINE_BYTES < CHUNK_EXTENSION_BYTES);

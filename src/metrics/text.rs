@@ -96,9 +96,8 @@ impl Exposition {
                 Part::Own => self.line_of(out, Count::METRICS, Part::Globals, |at| {
                     sources.workers.iter().map(|block| block.cells[at].load(super::Relaxed)).sum()
                 }),
-                Part::Globals => self.line_of(out, Global::METRICS, Part::States, |at| {
-                    sources.globals.cells[at].load(super::Relaxed)
-                }),
+                Part::Globals => self
+                    .line_of(out, Global::METRICS, Part::States, |at| sources.globals.cells[at].load(super::Relaxed)),
                 Part::States => self.slots_of(out, enough, SlotState::METRICS, Part::Counts, |at, one| {
                     let state = [SlotState::Healthy, SlotState::InFlight, SlotState::Weight][at];
                     (sources.state)(state, one.slot)

@@ -14,8 +14,8 @@ use std::fmt;
 use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
 
-use super::respawn::{Respawn, Verdict};
 use super::duties::Duties;
+use super::respawn::{Respawn, Verdict};
 use super::{DONE, Ended, FAILED, Journal, Line, Shares, begin_child, serve};
 use crate::config::Config;
 use crate::limits::{DRAIN_GRACE_US, RESPAWN_DEATHS};
@@ -127,12 +127,13 @@ impl Master {
     /// listener but its own.
     fn become_worker(self, index: usize) -> Ended {
         let Master { config, region, pid, shares, signals, mut journal, places, .. } = self;
+        let workers = places.len();
         let listener = places.into_iter().nth(index).and_then(|place| place.listener);
         drop(signals);
         let begun = begin_child(pid, &format!("lb worker {index}")).and_then(|()| Signals::install_in_worker());
         match (begun, listener) {
             (Ok(signals), Some(listener)) => {
-                serve(&config, region, listener, index as u32, shares.of(index as u32), signals, journal)
+                serve(&config, region, listener, (index as u32, workers), shares.of(index as u32), signals, journal)
             }
             (Err(error), _) => {
                 journal.line(Level::Err, "process", format_args!("worker {index} cannot start: {error}"));
