@@ -174,6 +174,19 @@ const _: () = assert!(TARGET_BYTES * 4 <= HEAD_BYTES);
 const _: () = assert!(TRAILER_BYTES <= BLOCK_BYTES);
 const _: () = assert!(CHUNK_LINE_BYTES < CHUNK_EXTENSION_BYTES);
 
+/// The configuration file. A thousand backends take a tenth of it.
+pub const CONFIG_BYTES: usize = 1 << 20;
+/// Symbolic links followed on the way to it, as many as the system follows.
+pub const CONFIG_LINKS: usize = 40;
+/// How long nothing must have happened to it before it is read: it may not be written to its end.
+pub const CONFIG_QUIET_US: u64 = SECOND_US / 10;
+/// How long it may go on changing before it is read all the same.
+pub const CONFIG_RESTLESS_US: u64 = SECOND_US;
+/// How often it is looked at where the system does not tell of changes.
+pub const CONFIG_POLL_US: u64 = SECOND_US;
+/// What is read at once of the changes that the system tells of: room for one with the longest name.
+pub const INOTIFY_BYTES: usize = 4096;
+
 // Options --------------------------------------------------------------------------------------
 
 /// Backends in one configuration: each costs memory in every worker.

@@ -21,6 +21,7 @@ mod listen;
 mod master;
 mod respawn;
 mod slots;
+mod watch;
 
 use std::fmt;
 use std::io;
