@@ -6,7 +6,7 @@
 //!
 //! ```text
 //! 1  limits  collections  sys  log          bounds, containers, the system, lines of log
-//! 2  http  balance  dns  reactor            messages, the pick, names, readiness
+//! 2  http  json  balance  dns  reactor      messages, values, the pick, names, readiness
 //! 3  http1  args                            HTTP/1 as bytes, the command line
 //! 4  config  proxy                          what to run, and every exchange
 //! 5  -                                      (TLS)
@@ -27,6 +27,7 @@ pub mod config;
 pub mod dns;
 pub mod http;
 pub mod http1;
+pub mod json;
 pub mod limits;
 pub mod log;
 pub mod process;

@@ -192,3 +192,10 @@ pub const DEFAULT_DRAIN_US: u64 = 25 * SECOND_US;
 const _: () = assert!(DURATION_MIN_US <= DEFAULT_CONNECT_US && DEFAULT_IDLE_US <= DURATION_MAX_US);
 const _: () = assert!(DEFAULT_CONNECT_US < DEFAULT_RESPONSE_US);
 const _: () = assert!(HOST_LABEL_BYTES < HOST_NAME_BYTES && HOST_NAME_BYTES <= NAME_BYTES);
+
+// Configuration --------------------------------------------------------------------------------
+
+/// A JSON text: a thousand backends take a tenth of it.
+pub const JSON_BYTES: usize = 1024 * 1024;
+/// Arrays and objects within each other: the reader calls itself for each.
+pub const JSON_DEPTH: usize = 64;

@@ -15,6 +15,7 @@ mod demo;
 mod early_answers;
 mod forwarding;
 mod fuzz_smoke;
+mod json_corpus;
 mod limits;
 mod pooling;
 mod regressions;
