@@ -11,7 +11,6 @@ use timer::Timer;
 use zzz_lb::args::{self, Command};
 use zzz_lb::collections::slab::Key;
 use zzz_lb::config;
-use zzz_lb::dns::hosts::Hosts;
 use zzz_lb::log::{Level, Log};
 use zzz_lb::proxy::{Output, Proxy};
 
@@ -31,7 +30,7 @@ impl World {
     fn new() -> World {
         let argv = ["-b", "127.0.0.1:9001"].map(Into::into);
         let Ok(Command::Run(options)) = args::parse(argv, &|_: &str| None) else { panic!("options that parse") };
-        let config = config::resolve(options, &Hosts::default()).expect("options that make sense");
+        let config = config::resolve(options).expect("options that make sense");
         let mut proxy = Proxy::new(&config, 0, 1, 0, Log::new(Level::Err));
         let client = proxy.accept(SocketAddr::from(([127, 0, 0, 1], 50_000)));
         World { proxy, client, backend: None, now_us: 0 }

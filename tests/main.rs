@@ -11,6 +11,7 @@ mod support;
 mod addresses;
 mod bodies;
 mod cli;
+mod config_file;
 mod demo;
 mod early_answers;
 mod forwarding;

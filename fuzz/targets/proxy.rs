@@ -6,9 +6,10 @@
 
 use std::net::SocketAddr;
 
+use zzz_lb::args::Options;
 use zzz_lb::balance::strategy::Strategy;
 use zzz_lb::collections::slab::Key;
-use zzz_lb::config::{Address, Backend, Config, HostHeader, Mode, Timeouts};
+use zzz_lb::config::{self, Backend, Config, HostHeader, Mode, Timeouts};
 use zzz_lb::http::refusal::Refusal;
 use zzz_lb::limits::{BLOCK_BYTES, QUEUE_HIGH_BYTES};
 use zzz_lb::log::{Level, Log};
@@ -72,7 +73,7 @@ pub fn run(data: &[u8]) {
 
 fn config(timeouts: Timeouts) -> Config {
     let address = |port| SocketAddr::from(([127, 0, 0, 1], port));
-    let backend = |port| Backend { name: address(port).to_string(), address: Address::Tcp(address(port)), weight: 1 };
+    let backend = |port| Backend::at(address(port));
     Config {
         listen: address(80),
         backends: vec![backend(9001), backend(9002)],
@@ -88,7 +89,7 @@ fn config(timeouts: Timeouts) -> Config {
         host_header: HostHeader::Preserve,
         trust: Vec::new(),
         via: None,
-        user: None,
+        ..config::resolve(Options::default()).expect("nothing contradicts itself")
     }
 }
 

@@ -6,9 +6,9 @@
 
 use super::backend::backend;
 use super::value::{self, Fault, Mode};
-use super::{Given, Options, Source};
+use super::{BackendSpec, Error, Given, Options, Setting, Source};
 use crate::balance::strategy::Strategy;
-use crate::limits::{BACKENDS, CLIENT_CONNECTIONS, TRUSTED_RANGES, WORKERS};
+use crate::limits::{BACKENDS, CLIENT_CONNECTIONS, HEALTH_COUNT, TRUSTED_RANGES, WORKERS};
 use crate::log::Level;
 
 /// One option.
@@ -50,6 +50,8 @@ pub enum Group {
     Listening,
     /// Where requests go.
     Backends,
+    /// How it is found out which backends are well.
+    Health,
     /// What is changed in messages.
     Forwarding,
     /// Time limits.
@@ -58,6 +60,8 @@ pub enum Group {
     Processes,
     /// What is written to stderr.
     Log,
+    /// Where settings come from.
+    Configuration,
     /// What ends at once.
     Other,
 }
@@ -68,10 +72,12 @@ impl Group {
         match self {
             Group::Listening => "Listening",
             Group::Backends => "Backends",
+            Group::Health => "Health of backends",
             Group::Forwarding => "Forwarding",
             Group::Time => "Time limits (500ms, 2s, 1m, 1h)",
             Group::Processes => "Processes",
             Group::Log => "Log",
+            Group::Configuration => "Configuration",
             Group::Other => "Other",
         }
     }
@@ -108,6 +114,8 @@ pub enum Set {
     Switch(fn(&mut Options, bool, Source)),
     /// Takes a value, once.
     Value(Setter),
+    /// The same, and the value is a number, in a configuration file too.
+    Number(Setter),
     /// Takes a value each time it is given. The environment separates them by white space.
     Repeatable(Setter),
     /// Asks for the help text.
@@ -127,7 +135,7 @@ pub static FLAGS: &[Flag] = &[
         env: "LB_PORT",
         help: "port to listen on; 0 takes any free one",
         accepts: "a number from 0 to 65535",
-        set: Set::Value(|options, text, source| once(&mut options.port, value::port(text)?, source)),
+        set: Set::Number(|options, text, source| once(&mut options.port, value::port(text)?, source)),
     },
     Flag {
         long: "host",
@@ -149,9 +157,20 @@ pub static FLAGS: &[Flag] = &[
         env: "LB_MAX_CONNECTIONS",
         help: "clients held at once; past it accepting pauses, nothing is reset",
         accepts: "a number from 1 to 10000000",
-        set: Set::Value(|options, text, source| {
+        set: Set::Number(|options, text, source| {
             once(&mut options.max_connections, value::number_u32(text, 1, CLIENT_CONNECTIONS)?, source)
         }),
+    },
+    Flag {
+        long: "admin",
+        short: None,
+        group: Group::Listening,
+        placeholder: "ADDR",
+        default: Preset::Value("off"),
+        env: "LB_ADMIN",
+        help: "where `/metrics`, `/livez` and `/readyz` are served, instead of `/metrics` on the main port: `PORT` on loopback, or `HOST:PORT`",
+        accepts: "a port, an IP address with a port such as 127.0.0.1:9100 or [::1]:9100, or off",
+        set: Set::Value(|options, text, source| once(&mut options.admin, value::admin(text)?, source)),
     },
     Flag {
         long: "backend",
@@ -161,8 +180,9 @@ pub static FLAGS: &[Flag] = &[
         default: Preset::Told("127.0.0.1:9001 and 127.0.0.1:9002"),
         env: "LB_BACKEND",
         help: "a server that requests go to, repeatable: `host:port`, `[v6]:port` or `unix:/path`, with `http://` \
-               in front where wanted, then `,weight=N` (1 to 65535)",
-        accepts: "host:port, [v6]:port or unix:/path, then ,weight=N (at most 1024 backends)",
+               in front where wanted, then `,weight=N` (1 to 65535), `,backup` (serves when no other is healthy) and \
+               `,max=N` (requests at once)",
+        accepts: "host:port, [v6]:port or unix:/path, then ,weight=N ,backup ,max=N (at most 1024 backends)",
         set: Set::Repeatable(|options, text, source| more(&mut options.backends, backend(text)?, source, BACKENDS)),
     },
     Flag {
@@ -180,6 +200,32 @@ pub static FLAGS: &[Flag] = &[
         }),
     },
     Flag {
+        long: "retry-budget",
+        short: None,
+        group: Group::Backends,
+        placeholder: "PERCENT",
+        default: Preset::Value("20"),
+        env: "LB_RETRY_BUDGET",
+        help: "retries for each hundred requests, at most; a few a second are always made",
+        accepts: "a number from 0 to 100",
+        set: Set::Number(|options, text, source| {
+            once(&mut options.retry_percent, value::number_u32(text, 0, 100)?, source)
+        }),
+    },
+    Flag {
+        long: "slow-start",
+        short: None,
+        group: Group::Backends,
+        placeholder: "D",
+        default: Preset::Value("off"),
+        env: "LB_SLOW_START",
+        help: "how long a backend that came back gets less than its share",
+        accepts: DURATIONS_OR_OFF,
+        set: Set::Value(|options, text, source| {
+            once(&mut options.slow_start_us, value::duration_or_off(text)?, source)
+        }),
+    },
+    Flag {
         long: "demo",
         short: None,
         group: Group::Backends,
@@ -189,6 +235,78 @@ pub static FLAGS: &[Flag] = &[
         help: "start two built-in echo backends on loopback and send requests to them",
         accepts: "1 or 0",
         set: Set::Switch(|options, value, source| options.demo = Some(Given { value, source })),
+    },
+    Flag {
+        long: "health-path",
+        short: None,
+        group: Group::Health,
+        placeholder: "P",
+        default: Preset::Value("/"),
+        env: "LB_HEALTH_PATH",
+        help: "what a probe asks a backend for; 2xx and 3xx are passes",
+        accepts: "a path that begins with / and has neither spaces nor controls",
+        set: Set::Value(|options, text, source| once(&mut options.health_path, value::path(text)?, source)),
+    },
+    Flag {
+        long: "health-interval",
+        short: None,
+        group: Group::Health,
+        placeholder: "D",
+        default: Preset::Value("5s"),
+        env: "LB_HEALTH_INTERVAL",
+        help: "between two probes of a backend; `off` sends none",
+        accepts: DURATIONS_OR_OFF,
+        set: Set::Value(|options, text, source| {
+            once(&mut options.health_interval_us, value::duration_or_off(text)?, source)
+        }),
+    },
+    Flag {
+        long: "health-timeout",
+        short: None,
+        group: Group::Health,
+        placeholder: "D",
+        default: Preset::Value("2s"),
+        env: "LB_HEALTH_TIMEOUT",
+        help: "how long a probe may take",
+        accepts: DURATIONS,
+        set: Set::Value(|options, text, source| once(&mut options.health_timeout_us, value::duration(text)?, source)),
+    },
+    Flag {
+        long: "health-fails",
+        short: None,
+        group: Group::Health,
+        placeholder: "N",
+        default: Preset::Value("3"),
+        env: "LB_HEALTH_FAILS",
+        help: "failures in a row, of requests and probes, that take a backend out",
+        accepts: "a number from 1 to 1000",
+        set: Set::Number(|options, text, source| {
+            once(&mut options.health_fails, value::number_u32(text, 1, HEALTH_COUNT)?, source)
+        }),
+    },
+    Flag {
+        long: "health-passes",
+        short: None,
+        group: Group::Health,
+        placeholder: "N",
+        default: Preset::Value("2"),
+        env: "LB_HEALTH_PASSES",
+        help: "probes passed in a row that bring it back",
+        accepts: "a number from 1 to 1000",
+        set: Set::Number(|options, text, source| {
+            once(&mut options.health_passes, value::number_u32(text, 1, HEALTH_COUNT)?, source)
+        }),
+    },
+    Flag {
+        long: "health-5xx",
+        short: None,
+        group: Group::Health,
+        placeholder: "",
+        default: Preset::Nothing,
+        env: "LB_HEALTH_5XX",
+        help: "count a 5xx answer as a failure",
+        accepts: "1 or 0",
+        set: Set::Switch(|options, value, source| options.health_5xx = Some(Given { value, source })),
     },
     Flag {
         long: "host-header",
@@ -290,7 +408,7 @@ pub static FLAGS: &[Flag] = &[
         env: "LB_WORKERS",
         help: "worker processes (`mp`)",
         accepts: "a number from 1 to 1024",
-        set: Set::Value(|options, text, source| {
+        set: Set::Number(|options, text, source| {
             once(&mut options.workers, value::number_u32(text, 1, WORKERS)?, source)
         }),
     },
@@ -341,6 +459,28 @@ pub static FLAGS: &[Flag] = &[
         set: Set::Switch(|options, value, source| options.trace = Some(Given { value, source })),
     },
     Flag {
+        long: "config",
+        short: Some('c'),
+        group: Group::Configuration,
+        placeholder: "FILE",
+        default: Preset::Told("none"),
+        env: "LB_CONFIG",
+        help: "a JSON file of settings and backends",
+        accepts: "the path of a file",
+        set: Set::Value(|options, text, source| once(&mut options.config, value::file(text)?, source)),
+    },
+    Flag {
+        long: "check",
+        short: None,
+        group: Group::Configuration,
+        placeholder: "",
+        default: Preset::Nothing,
+        env: "LB_CHECK",
+        help: "look at options and configuration, print what would run, and exit",
+        accepts: "1 or 0",
+        set: Set::Switch(|options, value, source| options.check = Some(Given { value, source })),
+    },
+    Flag {
         long: "help",
         short: Some('h'),
         group: Group::Other,
@@ -365,6 +505,53 @@ pub static FLAGS: &[Flag] = &[
 ];
 
 const DURATIONS: &str = "1ms to 24h, such as 500ms, 2s, 1m or 1h";
+const DURATIONS_OR_OFF: &str = "1ms to 24h, such as 500ms, 2s, 1m or 1h; or off";
+
+impl Flag {
+    /// Whether a value means the same as not giving the option.
+    pub fn is_default(&self, value: &str) -> bool {
+        let Preset::Value(preset) = self.default else {
+            return matches!(self.set, Set::Switch(_)) && value::switch(value) == Ok(false);
+        };
+        // Set both, and the same options come of it.
+        let set = |text: &str| match self.set {
+            Set::Value(set) | Set::Number(set) | Set::Repeatable(set) => {
+                let mut options = Options::default();
+                set(&mut options, text, Source::CommandLine(self.long)).ok().map(|()| options)
+            }
+            Set::Switch(_) | Set::Help | Set::Version => None,
+        };
+        set(value) == set(preset)
+    }
+}
+
+/// Gives an option a value, or says what is wrong with that. A switch takes what its variable takes.
+pub(crate) fn give(flag: &'static Flag, text: &str, source: Source, options: &mut Options) -> Result<(), Error> {
+    let mut shown = text;
+    let given = match flag.set {
+        Set::Value(set) | Set::Number(set) | Set::Repeatable(set) => set(options, text, source.clone()),
+        Set::Switch(set) => value::switch(text).map(|on| {
+            shown = if on { "on" } else { "off" };
+            set(options, on, source.clone());
+        }),
+        Set::Help | Set::Version => Ok(()),
+    };
+    match given {
+        Ok(()) => {
+            options.settings.push(Setting { name: flag.long, value: shown.to_owned(), source });
+            Ok(())
+        }
+        Err(fault) => Err(Error::Value { source, value: text.to_owned(), fault, accepts: flag.accepts }),
+    }
+}
+
+/// Adds a backend that is no text.
+pub(crate) fn add_backend(spec: BackendSpec, source: Source, options: &mut Options) -> Result<(), Fault> {
+    let value = spec.to_string();
+    more(&mut options.backends, spec, source.clone(), BACKENDS)?;
+    options.settings.push(Setting { name: "backend", value, source });
+    Ok(())
+}
 
 fn once<T>(slot: &mut Option<Given<T>>, value: T, source: Source) -> Result<(), Fault> {
     *slot = Some(Given { value, source });
@@ -433,10 +620,27 @@ mod tests {
         }
         assert!(flag("workers").accepts.ends_with(&format!(" {WORKERS}")));
         assert!(flag("max-connections").accepts.ends_with(&format!(" {CLIENT_CONNECTIONS}")));
+        assert!(flag("health-fails").accepts.ends_with(&format!(" {HEALTH_COUNT}")));
+        assert_eq!(flag("health-fails").accepts, flag("health-passes").accepts);
+        assert_eq!(DURATIONS_OR_OFF, format!("{DURATIONS}; or off"));
         assert!(flag("backend").accepts.contains(&format!(" {BACKENDS} ")));
         assert!(flag("trust").accepts.contains(&format!(" {TRUSTED_RANGES} ")));
         let (least, most) = DURATIONS.split_once(',').unwrap().0.split_once(" to ").unwrap();
         assert_eq!(value::duration(least), Ok(DURATION_MIN_US));
         assert_eq!(value::duration(most), Ok(DURATION_MAX_US));
+    }
+
+    #[test]
+    fn what_means_the_default_is_told_from_what_does_not() {
+        for (long, value) in
+            [("port", "08080"), ("idle-timeout", "75000ms"), ("admin", "OFF"), ("slow-start", "off"), ("trace", "off")]
+        {
+            assert!(flag(long).is_default(value), "{long} {value}");
+        }
+        for (long, value) in
+            [("port", "80"), ("idle-timeout", "74s"), ("admin", "1"), ("trace", "on"), ("trust", "::1"), ("via", "a")]
+        {
+            assert!(!flag(long).is_default(value), "{long} {value}");
+        }
     }
 }

@@ -75,6 +75,9 @@ impl Failure {
 
 fn start(mut config: Config) -> Result<u8, Failure> {
     let mut journal = Journal::new(config.loglevel);
+    if let Some(named) = config.backends.iter().find(|backend| backend.address().is_none()) {
+        return Err(Failure::new(FAILED, format!("cannot look up {}: DNS comes later in this branch", named.name)));
+    }
     let signals = Signals::install().map_err(Failure::of("handle signals"))?;
     let account = config.user.as_deref().map(account::look_up).transpose()?;
     let open_files = sys::limit::raise_open_files().map_err(Failure::of("learn the limit of open files"))?;

@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use self::socket::Sockets;
 use crate::collections::slab::Key;
-use crate::config::{Address, Config, Mode};
+use crate::config::{Address, Backend, Config, Mode};
 use crate::limits::{ACCEPT_PAUSE_US, ACCEPT_STEADY_US, ACCEPT_STREAK, ACCEPTS_PER_TURN, READS_PER_TURN};
 use crate::log::{Level, Log};
 use crate::proxy::{Failure, Output, Proxy};
@@ -97,7 +97,7 @@ pub fn run(setup: Setup<'_>) -> io::Result<Outcome> {
         reactor: Reactor::new()?,
         proxy: Proxy::new(setup.config, setup.index, seed, now_us, setup.log),
         sockets: Sockets::default(),
-        backends: setup.config.backends.iter().map(|backend| backend.address.clone()).collect(),
+        backends: setup.config.backends.iter().filter_map(Backend::address).collect(),
         listener: Some(setup.listener),
         accepting: Accepting::Paused(0),
         accept_streak: 0,

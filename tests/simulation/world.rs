@@ -6,8 +6,9 @@ use std::cmp::Reverse;
 use std::collections::VecDeque;
 use std::net::SocketAddr;
 
+use zzz_lb::args::Options;
 use zzz_lb::collections::slab::Key;
-use zzz_lb::config::{Address, Backend, Config, HostHeader, Mode};
+use zzz_lb::config::{self, Backend, Config, HostHeader, Mode};
 use zzz_lb::limits::{BLOCK_BYTES, QUEUE_HIGH_BYTES, READS_PER_TURN};
 use zzz_lb::log::{Level, Log};
 use zzz_lb::proxy::{Failure, Output, Proxy};
@@ -67,7 +68,7 @@ fn config(plan: &Plan) -> Config {
     let listen = SocketAddr::from(([127, 0, 0, 1], 80));
     let backend = |slot: usize| {
         let address = SocketAddr::from(([127, 0, 0, 1], 9000 + slot as u16));
-        Backend { name: address.to_string(), address: Address::Tcp(address), weight: 1 + slot as u16 }
+        Backend { weight: 1 + slot as u16, ..Backend::at(address) }
     };
     Config {
         listen,
@@ -84,7 +85,7 @@ fn config(plan: &Plan) -> Config {
         host_header: HostHeader::Preserve,
         trust: Vec::new(),
         via: None,
-        user: None,
+        ..config::resolve(Options::default()).expect("nothing contradicts itself")
     }
 }
 
