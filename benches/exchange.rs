@@ -8,11 +8,10 @@ use std::net::SocketAddr;
 use std::process::ExitCode;
 
 use timer::Timer;
-use zzz_lb::args::{self, Command};
 use zzz_lb::collections::slab::Key;
-use zzz_lb::config;
+use zzz_lb::config::Plan;
 use zzz_lb::log::{Level, Log};
-use zzz_lb::proxy::{Output, Proxy};
+use zzz_lb::proxy::{Output, Proxy, Shared};
 
 const REQUEST: &[u8] = b"GET /1k HTTP/1.1\r\nHost: 127.0.0.1:8100\r\n\r\n";
 /// From one exchange to the next: the clock goes on, so that deadlines move as they do in life.
@@ -28,10 +27,8 @@ struct World {
 
 impl World {
     fn new() -> World {
-        let argv = ["-b", "127.0.0.1:9001"].map(Into::into);
-        let Ok(Command::Run(options)) = args::parse(argv, &|_: &str| None) else { panic!("options that parse") };
-        let config = config::resolve(options).expect("options that make sense");
-        let mut proxy = Proxy::new(&config, 0, 1, 0, Log::new(Level::Err));
+        let plan = Plan::over([SocketAddr::from(([127, 0, 0, 1], 9001))]);
+        let mut proxy = Proxy::new(&plan, Shared::private(1), 0, 1, 0, Log::new(Level::Err));
         let client = proxy.accept(SocketAddr::from(([127, 0, 0, 1], 50_000)));
         World { proxy, client, backend: None, now_us: 0 }
     }

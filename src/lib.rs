@@ -7,7 +7,7 @@
 //! ```text
 //! 1  limits  collections  sys  log          bounds, containers, the system, lines of log
 //! 2  http  json  balance  dns  reactor      messages, values, the pick, names, readiness
-//! 3  http1  args                            HTTP/1 as bytes, the command line
+//! 3  http1  args  shared                    HTTP/1 as bytes, the command line, shared memory
 //! 4  config  proxy                          what to run, and every exchange
 //! 5  -                                      (TLS)
 //! 6  worker                                 one loop over reactor and core
@@ -33,5 +33,6 @@ pub mod log;
 pub mod process;
 pub mod proxy;
 pub mod reactor;
+pub mod shared;
 pub mod sys;
 pub mod worker;

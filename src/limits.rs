@@ -91,6 +91,31 @@ pub const TRIES: usize = 8;
 /// How often a request is sent again that a backend broke off and that may be sent twice. It may
 /// be what its backends die of, so it is not shown to all of them.
 pub const REPEATS: usize = 2;
+/// A plan, as the master hands it to the workers: every backend with names as long as they may be.
+pub const PLAN_BYTES: usize = 2 << 20;
+/// Backends' addresses at once, a name's each for itself: each costs memory in every worker.
+pub const SLOTS: usize = 1024;
+/// How long a slot that was given up is left alone, so that what is under way there can end: longer
+/// than any probe takes that is not wildly slow.
+pub const SLOT_REST_US: u64 = 10 * SECOND_US;
+/// Picks by the strategy before any backend will do that was not tried and has room.
+pub const PICKS: usize = 4;
+/// Retries that are made however few requests there are, a second, by all workers together.
+pub const RETRY_FLOOR: u64 = 3;
+/// For how long a request pays for retries, once to twice: an outage is met by what came just before.
+pub const RETRY_WINDOW_US: u64 = 5 * SECOND_US;
+/// Requests that wait in one worker for a backend that is below its own limit.
+pub const WAITING_REQUESTS: usize = 1024;
+/// How often a worker looks whether another has made room for them.
+pub const WAITING_LOOK_US: u64 = SECOND_US / 200;
+/// The least time between two looks at which probes are due.
+pub const PROBE_LOOK_US: u64 = SECOND_US / 100;
+/// The part of the interval between probes by which one may come sooner, so that they spread.
+pub const PROBE_JITTER: u64 = 10;
+/// After how long a backend is tried again that is down and not probed.
+pub const UNPROBED_US: u64 = 5 * SECOND_US;
+/// The least share of its turns, as one part of this many, that a backend gets in its slow start.
+pub const SLOW_START_PARTS: u64 = 10;
 /// Idle connections kept to one backend by one worker.
 pub const POOL_CONNECTIONS: usize = 1024;
 /// How long an idle connection to a backend is kept. Servers close theirs after 5 to 75 seconds,
@@ -167,6 +192,8 @@ pub const HOST_LABEL_BYTES: usize = 63;
 pub const UNIX_PATH_BYTES: usize = if cfg!(target_os = "linux") { 107 } else { 103 };
 /// A Host or Via name, or an account, given as an option: room for any real one.
 pub const NAME_BYTES: usize = 255;
+/// How many names a sentence lists.
+pub const SHOWN_NAMES: usize = 3;
 /// How much of a wrong argument an error line shows.
 pub const SHOWN_CHARS: usize = 120;
 /// The longest word that a nearest name is sought for: twice the longest option.

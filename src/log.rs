@@ -47,6 +47,11 @@ impl Log {
         Log { level, text: String::new(), unix_us: 0, stamp: *b"1970-01-01T00:00:00.000Z", stamp_ms: 0 }
     }
 
+    /// From now on lines of `level` and graver ones are kept.
+    pub fn set_level(&mut self, level: Level) {
+        self.level = level;
+    }
+
     /// Sets the wall clock, microseconds since 1970, that later lines carry.
     pub fn set_clock(&mut self, unix_us: u64) {
         self.unix_us = unix_us;

@@ -6,14 +6,12 @@
 
 use std::net::SocketAddr;
 
-use zzz_lb::args::Options;
-use zzz_lb::balance::strategy::Strategy;
 use zzz_lb::collections::slab::Key;
-use zzz_lb::config::{self, Backend, Config, HostHeader, Mode, Timeouts};
+use zzz_lb::config::{Plan, Timeouts};
 use zzz_lb::http::refusal::Refusal;
 use zzz_lb::limits::{BLOCK_BYTES, QUEUE_HIGH_BYTES};
 use zzz_lb::log::{Level, Log};
-use zzz_lb::proxy::{Failure, Output, Proxy};
+use zzz_lb::proxy::{Failure, Output, Proxy, Shared};
 
 /// Connections at once: more find nothing new.
 const CONNECTIONS: usize = 12;
@@ -56,7 +54,12 @@ pub fn run(data: &[u8]) {
         idle_us: 75_000_000,
         drain_us: 25_000_000,
     };
-    let proxy = Proxy::new(&config(timeouts), 0, 1, 0, Log::new(Level::Err));
+    let mut plan = Plan::over([9001, 9002].map(|port| SocketAddr::from(([127, 0, 0, 1], port))));
+    plan.timeouts = timeouts;
+    plan.loglevel = Level::Err;
+    let shared = SHARED.with(|shared| *shared);
+    shared.wipe();
+    let proxy = Proxy::new(&plan, shared, 0, 1, 0, Log::new(Level::Err));
     let mut machine = Machine { proxy, open: Vec::new(), now_us: 0 };
     let mut data = data;
     for _ in 0..OPERATIONS {
@@ -71,26 +74,9 @@ pub fn run(data: &[u8]) {
     assert_eq!((machine.proxy.clients(), machine.proxy.requests()), (0, 0), "something is left");
 }
 
-fn config(timeouts: Timeouts) -> Config {
-    let address = |port| SocketAddr::from(([127, 0, 0, 1], port));
-    let backend = |port| Backend::at(address(port));
-    Config {
-        listen: address(80),
-        backends: vec![backend(9001), backend(9002)],
-        default_backends: false,
-        workers: None,
-        strategy: Strategy::RoundRobin,
-        loglevel: Level::Err,
-        trace: false,
-        mode: Mode::Sp,
-        demo: false,
-        timeouts,
-        max_connections: None,
-        host_header: HostHeader::Preserve,
-        trust: Vec::new(),
-        via: None,
-        ..config::resolve(Options::default()).expect("nothing contradicts itself")
-    }
+thread_local! {
+    /// What a proxy shares, used anew for each run.
+    static SHARED: Shared = Shared::private(2);
 }
 
 impl Machine {

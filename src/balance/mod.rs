@@ -1,118 +1,270 @@
-//! Which backend gets a request. Pure: it knows slots by number, what they weigh and how busy
-//! they are, and is told how each request went.
+//! Which backend gets a request. Pure: it knows slots by number, what they weigh and how busy they
+//! are, and is told how each request and each probe went. What all workers have to agree on lies in
+//! shared cells, so that turns, limits and health are those of the whole program.
+//!
+//! Who takes turns: the backends that are not down and no backups; where there is none, the backups
+//! that are not down; where there is none either, all of them, for a backend thought dead may yet
+//! answer, and nothing else can.
 
+mod budget;
+pub mod cells;
+mod health;
 pub mod strategy;
+mod turns;
 
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering::Relaxed;
+
+use self::budget::Budget;
+use self::cells::{Cells, State};
+use self::strategy::{Strategy, View};
+use self::turns::Turns;
 use crate::collections::random::Random;
-use strategy::{Picker, Strategy};
+use crate::limits::{PICKS, SLOW_START_PARTS};
 
-/// What a strategy may know about a backend.
+pub use self::health::{Change, Failed};
+
+/// A backend that may get requests.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Slot {
+pub struct Member {
+    /// Its slot.
+    pub slot: u16,
     /// The configured weight, 1 or more.
     pub weight: u16,
-    /// Requests given to it and not reported back yet.
-    pub in_flight: u32,
+    /// Whether it serves only when no other is healthy.
+    pub backup: bool,
+    /// Requests in flight at most, by all workers; 0 is no limit.
+    pub max: u32,
 }
 
-/// Picks backends by one strategy.
+/// What a user can set. Times are microseconds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Rules {
+    /// How backends are picked.
+    pub strategy: Strategy,
+    /// Failures in a row that take a backend out.
+    pub fails: u32,
+    /// Probes passed in a row that bring it back.
+    pub passes: u32,
+    /// Between two probes of a backend; 0 for none.
+    pub interval_us: u64,
+    /// How long a backend that came back gets less than its share; 0 for not at all.
+    pub slow_start_us: u64,
+    /// Retries for each hundred requests.
+    pub retry_percent: u32,
+}
+
+/// What came of looking for a backend.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Pick {
+    /// The backend in this slot. `finished` must follow.
+    Slot(usize),
+    /// All that could serve have as many requests as they may.
+    Full,
+    /// There is none.
+    Nobody,
+}
+
+/// Picks backends, and keeps account of them.
 #[derive(Debug)]
 pub struct Balancer {
-    slots: Vec<Slot>,
-    picker: Picker,
+    rules: Rules,
+    cells: Cells,
+    /// What this worker alone has in flight, by slot; told apart in case that it dies.
+    mine: &'static [AtomicU64],
+    members: Vec<Member>,
+    /// Limits by slot.
+    limits: Vec<u32>,
+    turns: Turns,
+    /// Who takes turns was decided at this epoch.
+    epoch: u64,
+    /// Until when some backend may be in its slow start, in microseconds.
+    slow_until_us: u64,
+    /// All members take turns, because all are down.
+    open: bool,
+    /// An outage that began or ended, not told yet.
+    news: Option<bool>,
+    budget: Budget,
     random: Random,
+    next_probe_us: u64,
 }
 
 impl Balancer {
-    /// A balancer over backends of these weights. Workers get different seeds, so that they
-    /// begin at different backends.
-    pub fn new(strategy: Strategy, weights: impl IntoIterator<Item = u16>, seed: u64) -> Balancer {
-        let slots: Vec<Slot> = weights.into_iter().map(|weight| Slot { weight: weight.max(1), in_flight: 0 }).collect();
-        let mut random = Random::new(seed);
-        let first = random.below(slots.len() as u64) as usize;
-        Balancer { picker: Picker::new(strategy, &slots, first), slots, random }
+    /// A balancer without backends yet. Workers get different seeds. `mine` has a cell for each
+    /// slot, and no other writer while this one lives.
+    pub fn new(rules: Rules, cells: Cells, mine: &'static [AtomicU64], seed: u64) -> Balancer {
+        assert_eq!(mine.len(), cells.slots(), "a cell for each slot");
+        Balancer {
+            rules,
+            cells,
+            mine,
+            members: Vec::new(),
+            limits: vec![0; cells.slots()],
+            turns: Turns::default(),
+            epoch: u64::MAX,
+            slow_until_us: 0,
+            open: false,
+            news: None,
+            budget: Budget::new(rules.retry_percent),
+            random: Random::new(seed),
+            next_probe_us: 0,
+        }
     }
 
-    /// A backend for a request, other than those in `tried`; `None` where none is left.
-    /// `finished` must follow for each.
-    pub fn pick(&mut self, tried: &[u16]) -> Option<usize> {
-        let picked = self.picker.pick(&self.slots, &mut self.random).filter(|slot| !is_tried(tried, *slot));
-        // A strategy that names one tried before has had its say: any other will do.
-        let slot = picked.or_else(|| {
-            let start = self.random.below(self.slots.len() as u64) as usize;
-            (0..self.slots.len()).map(|n| (start + n) % self.slots.len()).find(|slot| !is_tried(tried, *slot))
-        })?;
-        self.slots[slot].in_flight += 1;
-        Some(slot)
+    /// From now on these rules hold, and these are the backends. Members of slots that there are
+    /// not are left out.
+    pub fn set(&mut self, rules: Rules, members: impl Iterator<Item = Member>) {
+        self.rules = rules;
+        self.budget.set(rules.retry_percent);
+        self.members.clear();
+        self.members.extend(members.filter(|member| usize::from(member.slot) < self.limits.len()));
+        self.limits.fill(0);
+        for member in &self.members {
+            self.limits[usize::from(member.slot)] = member.max;
+        }
+        self.epoch = u64::MAX;
+        self.next_probe_us = 0;
+    }
+
+    /// The shared cells.
+    pub fn cells(&self) -> Cells {
+        self.cells
+    }
+
+    /// Whether all take turns because all are down.
+    pub fn is_open(&self) -> bool {
+        self.open
+    }
+
+    /// Whether an outage has begun (true) or ended (false) that nobody has told of yet.
+    pub fn take_news(&mut self) -> Option<bool> {
+        self.news.take()
+    }
+
+    /// A backend for a request, other than those in `tried`.
+    pub fn pick(&mut self, tried: &[u16], now_us: u64) -> Pick {
+        let epoch = self.cells.epoch();
+        if epoch != self.epoch {
+            self.epoch = epoch;
+            self.decide_turns(now_us);
+        }
+        if self.turns.is_empty() {
+            return Pick::Nobody;
+        }
+        for _ in 0..PICKS {
+            let mut view = View { turns: &self.turns, cells: self.cells, random: &mut self.random };
+            let slot = (self.rules.strategy.pick)(&mut view);
+            if !tried.contains(&slot) && self.admits(slot, now_us) && self.enter(slot) {
+                return Pick::Slot(slot.into());
+            }
+        }
+        self.any(tried)
+    }
+
+    /// Any backend that was not tried and has room: one that takes turns, or else one that would
+    /// if those did not, or else one that is down: it may yet answer, and nothing else can.
+    fn any(&mut self, tried: &[u16]) -> Pick {
+        let mut full = false;
+        let count = self.turns.len();
+        let start = self.random.below(count as u64) as usize;
+        for turn in (start..count).chain(0..start) {
+            let slot = self.turns.at(turn);
+            if !tried.contains(&slot) {
+                if self.enter(slot) {
+                    return Pick::Slot(slot.into());
+                }
+                full = true;
+            }
+        }
+        if full {
+            return Pick::Full;
+        }
+        let start = self.random.below(self.members.len() as u64) as usize;
+        for down in [false, true] {
+            for at in (start..self.members.len()).chain(0..start) {
+                let slot = self.members[at].slot;
+                let is_down = self.cells.state(slot.into()) == State::Down;
+                if is_down == down && !tried.contains(&slot) && self.enter(slot) {
+                    return Pick::Slot(slot.into());
+                }
+            }
+        }
+        Pick::Nobody
+    }
+
+    fn enter(&self, slot: u16) -> bool {
+        let slot = usize::from(slot);
+        let entered = self.cells.enter(slot, self.limits[slot]);
+        if entered {
+            self.mine[slot].store(self.mine[slot].load(Relaxed) + 1, Relaxed);
+        }
+        entered
     }
 
     /// Says that a picked backend is done with its request, however that went.
     pub fn finished(&mut self, slot: usize) {
-        if let Some(slot) = self.slots.get_mut(slot) {
-            slot.in_flight = slot.in_flight.saturating_sub(1);
+        let Some(mine) = self.mine.get(slot) else { return };
+        if let Some(fewer) = mine.load(Relaxed).checked_sub(1) {
+            mine.store(fewer, Relaxed);
+            self.cells.leave(slot, 1);
         }
     }
-}
 
-fn is_tried(tried: &[u16], slot: usize) -> bool {
-    tried.iter().any(|&before| usize::from(before) == slot)
+    /// A request has come that may pay for retries.
+    pub fn requested(&mut self, now_us: u64) {
+        self.budget.request(now_us);
+    }
+
+    /// Whether a request may be sent again that a backend may have seen.
+    pub fn may_repeat(&mut self, now_us: u64) -> bool {
+        self.budget.allows(self.cells, now_us)
+    }
+
+    fn decide_turns(&mut self, now_us: u64) {
+        let fit = |member: &&Member| self.cells.state(member.slot.into()) != State::Down;
+        let share = |member: &Member| (member.slot, member.weight);
+        self.turns.set(self.members.iter().filter(fit).filter(|member| !member.backup).map(share));
+        if self.turns.is_empty() {
+            self.turns.set(self.members.iter().filter(fit).map(share));
+        }
+        self.open = self.turns.is_empty() && !self.members.is_empty();
+        if self.open {
+            self.turns.set(self.members.iter().map(share));
+        }
+        if self.cells.note_outage(self.open) {
+            self.news = Some(self.open);
+        }
+        if self.rules.interval_us == 0 {
+            self.give_chances(now_us);
+        }
+        self.slow_until_us = 0;
+        if self.rules.slow_start_us > 0 && !self.open {
+            let until = |member: &Member| self.slow_start(member.slot).map_or(0, |(_, until_us)| until_us);
+            self.slow_until_us = self.members.iter().map(until).filter(|&until| until > now_us).max().unwrap_or(0);
+        }
+    }
+
+    /// From when to when a backend starts slowly.
+    fn slow_start(&self, slot: u16) -> Option<(u64, u64)> {
+        let from_us = self.cells.changed_us(slot.into());
+        (from_us > 0).then(|| (from_us, from_us.saturating_add(self.rules.slow_start_us)))
+    }
+
+    /// Whether a backend takes the turn that came to it: in its slow start, only a growing part.
+    fn admits(&mut self, slot: u16, now_us: u64) -> bool {
+        if self.slow_until_us <= now_us || self.turns.len() < 2 {
+            return true;
+        }
+        match self.slow_start(slot) {
+            Some((from_us, until_us)) if now_us < until_us => {
+                let length_us = until_us - from_us;
+                let grown_us = now_us.saturating_sub(from_us).max(length_us / SLOW_START_PARTS);
+                self.random.below(length_us) < grown_us
+            }
+            _ => true,
+        }
+    }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn counts(strategy: Strategy, weights: &[u16], picks: usize) -> Vec<usize> {
-        let mut balancer = Balancer::new(strategy, weights.iter().copied(), 1);
-        let mut counts = vec![0; weights.len()];
-        for _ in 0..picks {
-            let slot = balancer.pick(&[]).unwrap();
-            counts[slot] += 1;
-            balancer.finished(slot);
-        }
-        counts
-    }
-
-    #[test]
-    fn round_robin_is_even_and_weighted_is_exact() {
-        assert_eq!(counts(Strategy::RoundRobin, &[1, 9, 1], 300), [100, 100, 100]);
-        assert_eq!(counts(Strategy::Weighted, &[1, 2, 5], 800), [100, 200, 500]);
-    }
-
-    #[test]
-    fn weighted_interleaves() {
-        let mut balancer = Balancer::new(Strategy::Weighted, [5, 1, 1], 1);
-        let picks: Vec<usize> = (0..7).map(|_| balancer.pick(&[]).unwrap()).collect();
-        assert_eq!(picks, [0, 0, 1, 0, 2, 0, 0]);
-    }
-
-    #[test]
-    fn random_honours_weight() {
-        let counts = counts(Strategy::Random, &[1, 3], 40_000);
-        // Chi-squared with one degree of freedom: 10.83 is passed once in a thousand.
-        let chi: f64 = counts.iter().zip([10_000.0, 30_000.0]).map(|(&n, e)| (n as f64 - e).powi(2) / e).sum();
-        assert!(chi < 10.83, "{counts:?}");
-    }
-
-    #[test]
-    fn least_requests_prefers_the_less_busy_for_its_weight() {
-        let mut balancer = Balancer::new(Strategy::LeastRequests, [1, 1, 2], 1);
-        for _ in 0..4000 {
-            balancer.pick(&[]).unwrap();
-        }
-        let busy: Vec<u32> = balancer.slots.iter().map(|slot| slot.in_flight).collect();
-        assert!(busy[0].abs_diff(1000) < 60 && busy[1].abs_diff(1000) < 60 && busy[2].abs_diff(2000) < 60, "{busy:?}");
-    }
-
-    #[test]
-    fn what_was_tried_is_not_picked_again() {
-        for strategy in Strategy::NAMES.map(|(_, strategy)| strategy) {
-            let mut balancer = Balancer::new(strategy, [1, 1, 1], 3);
-            for _ in 0..50 {
-                assert_eq!(balancer.pick(&[0, 2]), Some(1));
-                assert_eq!(balancer.pick(&[0, 1, 2]), None);
-            }
-        }
-        assert_eq!(Balancer::new(Strategy::RoundRobin, [], 3).pick(&[]), None);
-    }
-}
+mod tests;

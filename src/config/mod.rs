@@ -6,6 +6,7 @@
 //! Names of backends are names still: to look them up takes time and may fail, here nothing does.
 
 pub mod file;
+mod plan;
 mod resolve;
 
 use std::net::{Ipv4Addr, SocketAddr};
@@ -14,6 +15,7 @@ use std::path::PathBuf;
 pub use crate::args::{Cidr, Host, HostHeader, Mode, Setting, Source, Target};
 pub use crate::balance::strategy::Strategy;
 use crate::log::Level;
+pub use plan::{Member, Plan};
 pub use resolve::{Error, resolve};
 
 /// A resolved and valid configuration.

@@ -95,7 +95,7 @@ pub fn resolve(options: Options) -> Result<Config, Vec<Error>> {
         backends,
         default_backends,
         workers: options.workers.map(|given| given.value),
-        strategy: or(options.strategy, Strategy::RoundRobin),
+        strategy: or(options.strategy, Strategy::default()),
         loglevel: or(options.loglevel, Level::Info),
         trace: or(options.trace, false),
         mode: or(options.mode, DEFAULT_MODE),
@@ -259,7 +259,7 @@ mod tests {
         assert_eq!((backend.name.as_str(), backend.weight, backend.backup, backend.max), ("10.0.0.1:80", 3, true, 9));
         assert!(!config.default_backends && config.trace && config.check);
         assert_eq!((config.workers, config.max_connections), (Some(2), Some(9)));
-        assert_eq!((config.strategy, config.loglevel), (Strategy::Random, Level::Warn));
+        assert_eq!((config.strategy, config.loglevel), (Strategy::named("random").unwrap(), Level::Warn));
         assert_eq!((config.timeouts.idle_us, config.timeouts.drain_us), (1_000_000, 25_000_000));
         assert_eq!(config.host_header, HostHeader::Backend);
         assert!(config.trust[0].contains(Ipv4Addr::new(10, 1, 1, 1).into()));

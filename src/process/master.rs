@@ -14,17 +14,21 @@ use std::fmt;
 use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
 
+use super::duties::Duties;
 use super::respawn::{Respawn, Verdict};
 use super::{DONE, Ended, FAILED, Journal, Line, Shares, begin_child, serve};
 use crate::config::Config;
 use crate::limits::{DRAIN_GRACE_US, RESPAWN_DEATHS};
 use crate::log::Level;
+use crate::shared::Region;
 use crate::sys::fork::{self, Fork, Pid};
 use crate::sys::signal::{Signal, Signals};
 
 /// The master's whole state.
 pub(super) struct Master {
     config: Config,
+    region: Region,
+    duties: Duties,
     pid: Pid,
     shares: Shares,
     signals: Signals,
@@ -69,6 +73,8 @@ impl Master {
     /// A master of one worker for each listener; it forks none yet.
     pub(super) fn new(
         config: Config,
+        region: Region,
+        duties: Duties,
         listeners: Vec<OwnedFd>,
         shares: Shares,
         signals: Signals,
@@ -78,7 +84,7 @@ impl Master {
         let place =
             |listener| Place { listener: Some(listener), state: State::Due(now, None), respawn: Respawn::default() };
         let places = listeners.into_iter().map(place).collect();
-        Master { config, pid: fork::current(), shares, signals, journal, places, stopping: None }
+        Master { config, region, duties, pid: fork::current(), shares, signals, journal, places, stopping: None }
     }
 
     /// Runs until every worker has gone for good; returns the exit status. The greeting is said
@@ -101,7 +107,7 @@ impl Master {
             if let Some(status) = self.finished() {
                 return Exit::Status(status);
             }
-            if let Err(error) = self.signals.wait(self.timeout(now)) {
+            if let Err(error) = self.signals.wait(None, self.timeout(now)) {
                 // Without signals nothing can be supervised; what runs is at least not left alone.
                 self.say(Level::Err, format_args!("cannot wait for signals: {error}"));
                 self.stop(now, false);
@@ -120,13 +126,13 @@ impl Master {
     /// This process is the worker of a place: all that is the master's is dropped, with every
     /// listener but its own.
     fn become_worker(self, index: usize) -> Ended {
-        let Master { config, pid, shares, signals, mut journal, places, .. } = self;
+        let Master { config, region, pid, shares, signals, mut journal, places, .. } = self;
         let listener = places.into_iter().nth(index).and_then(|place| place.listener);
         drop(signals);
         let begun = begin_child(pid, &format!("lb worker {index}")).and_then(|()| Signals::install_in_worker());
         match (begun, listener) {
             (Ok(signals), Some(listener)) => {
-                serve(&config, listener, index as u32, shares.of(index as u32), signals, journal)
+                serve(&config, region, listener, index as u32, shares.of(index as u32), signals, journal)
             }
             (Err(error), _) => {
                 journal.line(Level::Err, "process", format_args!("worker {index} cannot start: {error}"));
@@ -153,7 +159,7 @@ impl Master {
                 self.stop(now, true);
             }
             // Deaths are looked for after every wait.
-            Signal::Child => {}
+            Signal::Child | Signal::Look => {}
             Signal::Hangup => self.say(Level::Info, format_args!("HUP: there is nothing to read again")),
             Signal::Reopen => self.say(Level::Info, format_args!("USR1: there is no log file to reopen")),
             Signal::Upgrade => self.say(Level::Info, format_args!("USR2: there is nothing to upgrade to")),
@@ -196,6 +202,7 @@ impl Master {
         let Some((index, since)) = found else {
             return self.say(Level::Debug, format_args!("process {dead} has ended: {ended}"));
         };
+        self.region.settle(index);
         let story = format!("worker {index} (pid {dead}) died: {ended}");
         let Some(stopping) = &mut self.stopping else {
             return self.fell(index, now.saturating_duration_since(since), story, now);

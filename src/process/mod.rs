@@ -16,9 +16,11 @@
 mod account;
 mod cpus;
 mod demo;
+mod duties;
 mod listen;
 mod master;
 mod respawn;
+mod slots;
 
 use std::fmt;
 use std::io;
@@ -28,12 +30,14 @@ use std::os::fd::OwnedFd;
 use crate::config::{Config, Mode};
 use crate::limits;
 use crate::log::{Level, Log};
+use crate::shared::Region;
 use crate::sys::fork::{self, Pid};
 use crate::sys::signal::Signals;
 use crate::sys::{self, clock};
 use crate::worker::{self, Outcome, Setup};
 
 use account::Account;
+use duties::Duties;
 use master::Master;
 
 /// Exit status: done, or drained with nothing cut.
@@ -75,9 +79,6 @@ impl Failure {
 
 fn start(mut config: Config) -> Result<u8, Failure> {
     let mut journal = Journal::new(config.loglevel);
-    if let Some(named) = config.backends.iter().find(|backend| backend.address().is_none()) {
-        return Err(Failure::new(FAILED, format!("cannot look up {}: DNS comes later in this branch", named.name)));
-    }
     let signals = Signals::install().map_err(Failure::of("handle signals"))?;
     let account = config.user.as_deref().map(account::look_up).transpose()?;
     let open_files = sys::limit::raise_open_files().map_err(Failure::of("learn the limit of open files"))?;
@@ -102,20 +103,43 @@ fn start(mut config: Config) -> Result<u8, Failure> {
             fork::exit_now(backend.serve());
         }
     }
+    let region = share_memory(count)?;
     let greeting = greeting(&config, address, count);
+    let duties = Duties::begin(config.clone(), region)?;
     Ok(match config.mode {
-        Mode::Mp => Master::new(config, listeners, shares, signals, journal).run(&greeting),
+        Mode::Mp => Master::new(config, region, duties, listeners, shares, signals, journal).run(&greeting),
         Mode::Sp => {
             journal.greet(&greeting);
-            run_single(&config, listeners, shares, signals, journal)
+            run_single(&config, region, listeners, shares, signals, journal)
         }
     })
 }
 
+/// Makes the memory that `count` workers share.
+fn share_memory(count: u32) -> Result<Region, Failure> {
+    let bytes = Region::bytes(count as usize);
+    let cells = sys::shm::create(bytes).map_err(|error| {
+        let limit = match error.raw_os_error() {
+            Some(libc::EINVAL) => " (more than kernel.shmmax)",
+            Some(libc::ENOSPC) => " (kernel.shmmni or kernel.shmall is used up)",
+            _ => "",
+        };
+        Failure::new(FAILED, format!("cannot share {bytes} bytes of memory with the workers: {error}{limit}"))
+    })?;
+    Ok(Region::new(cells))
+}
+
 /// The loop of sp, in this very process.
-fn run_single(config: &Config, listeners: Vec<OwnedFd>, shares: Shares, signals: Signals, journal: Journal) -> u8 {
+fn run_single(
+    config: &Config,
+    region: Region,
+    listeners: Vec<OwnedFd>,
+    shares: Shares,
+    signals: Signals,
+    journal: Journal,
+) -> u8 {
     let Some(listener) = listeners.into_iter().next() else { return FAILED };
-    match serve(config, listener, 0, shares.of(0), signals, journal) {
+    match serve(config, region, listener, 0, shares.of(0), signals, journal) {
         Ended::Drained => DONE,
         Ended::Cut | Ended::Failed => FAILED,
     }
@@ -135,13 +159,14 @@ enum Ended {
 /// Runs a worker's loop to its end, and tells how it ended.
 fn serve(
     config: &Config,
+    region: Region,
     listener: OwnedFd,
     index: u32,
     max_connections: usize,
     signals: Signals,
     mut journal: Journal,
 ) -> Ended {
-    let setup = Setup { config, listener, index, max_connections, signals, log: Log::new(config.loglevel) };
+    let setup = Setup { config, region, listener, index, max_connections, signals, log: Log::new(config.loglevel) };
     match worker::run(setup) {
         Ok(Outcome::Drained | Outcome::Cut(0)) => Ended::Drained,
         Ok(Outcome::Cut(requests)) => {

@@ -27,6 +27,8 @@ pub(super) enum Side {
     Backend {
         /// The slot.
         slot: u16,
+        /// Whose it was then.
+        generation: u64,
     },
 }
 
@@ -78,20 +80,25 @@ pub(super) enum Wait {
     Backend,
     /// Another exchange, in the pool.
     Pool,
+    /// A backend to be below its limit.
+    Room,
+    /// All that a probe waits for.
+    Probe,
     /// Either end of a tunnel.
     Tunnel,
 }
 
 impl Wait {
     /// How long it may take, in microseconds.
-    pub(super) fn limit_us(self, timeouts: &Timeouts) -> u64 {
+    pub(super) fn limit_us(self, timeouts: &Timeouts, probe_us: u64) -> u64 {
         match self {
             Wait::Nothing => NEVER,
             Wait::RequestHead => timeouts.request_us,
             Wait::Idle => timeouts.idle_us,
             Wait::Upload | Wait::ClientSend | Wait::Backend => timeouts.response_us,
             Wait::Linger => LINGER_IDLE_US,
-            Wait::Connect => timeouts.connect_us,
+            Wait::Connect | Wait::Room => timeouts.connect_us,
+            Wait::Probe => probe_us,
             Wait::Pool => POOL_IDLE_US,
             Wait::Tunnel => TUNNEL_IDLE_US,
         }
@@ -124,6 +131,8 @@ pub(super) struct Connection {
     pub(super) used: bool,
     /// When lingering ends at the latest, in microseconds.
     pub(super) linger_until_us: u64,
+    /// To a backend: it carries a probe, and nothing else.
+    pub(super) probe: bool,
     /// To a client: bytes of a request dropped after its response.
     pub(super) discarded: u32,
     /// To a backend: another exchange may follow this one.
@@ -154,6 +163,7 @@ impl Connection {
             finished: false,
             used: false,
             linger_until_us: NEVER,
+            probe: false,
             discarded: 0,
             persistent: true,
             codec: Codec::http1(role),
@@ -180,6 +190,7 @@ impl Connection {
     /// What the connection itself, its exchange apart, waits for.
     pub(super) fn idle_wait(&self) -> Wait {
         match (self.side, self.phase) {
+            _ if self.probe => Wait::Probe,
             (_, Phase::Connecting) => Wait::Connect,
             (_, Phase::Lingering) if self.output.is_empty() => Wait::Linger,
             (Side::Client { .. }, _) if !self.output.is_empty() => Wait::ClientSend,

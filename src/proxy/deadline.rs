@@ -11,7 +11,12 @@ use crate::limits::{EXPIRIES_PER_TURN, QUEUE_HIGH_BYTES};
 impl Proxy {
     /// When `expire` is to be called next, in microseconds; `u64::MAX` for never.
     pub fn next_deadline_us(&self) -> u64 {
-        if self.due.is_empty() { self.timers.next_us() } else { self.now_us }
+        if !self.due.is_empty() {
+            return self.now_us;
+        }
+        let probe_us = if self.draining { u64::MAX } else { self.balancer.next_probe_us() };
+        let look_us = if self.waiting.is_empty() { u64::MAX } else { self.look_us };
+        self.timers.next_us().min(probe_us).min(look_us)
     }
 
     /// Acts on deadlines that have passed: on some, so that others need not wait for all. Until
@@ -24,6 +29,9 @@ impl Proxy {
             if let Some(key) = self.connections.key_at(index).filter(|_| self.timers.get(index) == NEVER) {
                 self.expired(key);
             }
+        }
+        if !self.draining && self.balancer.next_probe_us() <= self.now_us {
+            self.begin_probes();
         }
         self.resume();
     }
@@ -38,6 +46,8 @@ impl Proxy {
             Wait::Upload => self.upload_failed(key, 408, format_args!("the request content did not come in time")),
             Wait::Idle | Wait::Linger | Wait::Pool => self.close(key, Output::Close(key)),
             Wait::ClientSend => self.client_gone(key, Output::Reset(key)),
+            Wait::Room => self.no_room(key),
+            Wait::Probe => self.probe_failed(key, format_args!("no answer in time")),
             Wait::Connect => self.backend_failed(key, Failure::ConnectTimeout),
             Wait::Backend => self.backend_failed(key, Failure::Timeout),
             Wait::Tunnel if connection.is_client() => self.client_gone(key, Output::Close(key)),
@@ -56,7 +66,7 @@ impl Proxy {
         let Some(connection) = self.connections.get_mut(key) else { return };
         if wait != connection.wait || moved && wait.is_renewed() {
             connection.wait = wait;
-            let deadline_us = self.now_us.saturating_add(wait.limit_us(&self.timeouts));
+            let deadline_us = self.now_us.saturating_add(wait.limit_us(&self.timeouts, self.health.timeout_us));
             self.timers.set(key.index(), deadline_us.min(connection.linger_until_us));
         }
     }
@@ -66,6 +76,7 @@ impl Proxy {
         match (connection.phase, connection.is_client()) {
             (Phase::Connecting, _) => Wait::Connect,
             _ if exchange.tunnel => Wait::Tunnel,
+            (_, true) if exchange.waiting => Wait::Room,
             (_, true) if !connection.output.is_empty() => Wait::ClientSend,
             (_, true) if exchange.request != Progress::Flowing => Wait::Nothing,
             (_, true) => match exchange.backend.and_then(|key| self.connections.get(key)) {

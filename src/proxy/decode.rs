@@ -67,9 +67,9 @@ impl Proxy {
     /// Decodes one part and acts on it; false where more bytes are needed first.
     fn step(&mut self, key: Key, input: &mut Option<Buffer>, head: &mut Head) -> bool {
         let Some(connection) = self.connections.get_mut(key) else { return false };
-        let is_client = connection.is_client();
+        let (is_client, probe) = (connection.is_client(), connection.probe);
         let bytes = input.as_ref().map_or(&[][..], Buffer::filled);
-        if connection.exchange.is_none() && !is_client {
+        if connection.exchange.is_none() && !is_client && !connection.probe {
             if !bytes.is_empty() {
                 // Bytes that answer nothing: such a connection is thrown away.
                 self.close(key, Output::Close(key));
@@ -98,6 +98,8 @@ impl Proxy {
                     self.trace_received(key, part, head.bytes, head);
                 }
                 match (part, is_client) {
+                    (Part::Interim(_), _) if probe => {}
+                    _ if probe => self.on_probe_answer(key, head),
                     (Part::Trailers(_), _) => self.on_trailers(key, head),
                     (_, true) => self.on_request(key, head),
                     (Part::Interim(_), false) => self.on_interim(key, head),

@@ -8,6 +8,7 @@
 use super::connection::{Connection, Ending, Phase, Side};
 use super::failure::Failure;
 use super::{Output, Proxy};
+use crate::balance::Pick;
 use crate::collections::buffer::Buffer;
 use crate::collections::slab::Key;
 use crate::config::HostHeader;
@@ -53,6 +54,8 @@ pub(super) struct Exchange {
     pub(super) repeats: u8,
     /// The first try met a connection that had gone stale in the pool.
     stale: bool,
+    /// It waits for a backend to be below its limit.
+    pub(super) waiting: bool,
     /// The slot that counts it as in flight.
     slot: Option<u16>,
 }
@@ -74,6 +77,7 @@ impl Exchange {
             tried: [0; TRIES],
             repeats: 0,
             stale: false,
+            waiting: false,
             slot: None,
         }
     }
@@ -96,17 +100,34 @@ impl Proxy {
         client.exchange = Some(id);
         client.used = true;
         client.codec.read_body(facts.body);
-        self.assign(id);
+        self.balancer.requested(self.now_us);
+        if self.waiting.is_empty() { self.assign(id, None) } else { self.wait_for_room(id) }
     }
 
-    /// Gives an exchange a connection to a backend: on the first try a pooled one where there is
-    /// one fit for it, else a fresh one.
-    fn assign(&mut self, id: Key) {
-        let Some(exchange) = self.exchanges.get_mut(id) else { return };
+    /// Picks a backend for an exchange. `failure`: why the one before would not do, which is what
+    /// the client is told where there is no other.
+    pub(super) fn assign(&mut self, id: Key, failure: Option<Failure>) {
+        let Some(exchange) = self.exchanges.get(id) else { return };
+        let tries = usize::from(exchange.tries).min(TRIES);
+        match (self.balancer.pick(&exchange.tried[..tries], self.now_us), failure) {
+            (Pick::Slot(slot), _) => self.assign_to(id, slot),
+            (Pick::Full, _) => self.wait_for_room(id),
+            (Pick::Nobody, Some(failure)) => self.answer_exchange(id, failure.status(), format_args!("{failure}")),
+            (Pick::Nobody, None) => {
+                let unresolved = std::mem::take(&mut self.unresolved);
+                self.answer_exchange(id, 503, format_args!("No backends available{unresolved}"));
+                self.unresolved = unresolved;
+            }
+        }
+        self.tell_outage();
+    }
+
+    /// Gives an exchange a connection to the backend picked for it: on the first try a pooled one
+    /// where there is one fit for it, else a fresh one.
+    pub(super) fn assign_to(&mut self, id: Key, slot: usize) {
+        let Some(exchange) = self.exchanges.get_mut(id) else { return self.balancer.finished(slot) };
         let tries = usize::from(exchange.tries);
-        let Some(slot) = self.balancer.pick(&exchange.tried[..tries.min(TRIES)]) else {
-            return self.answer_exchange(id, 503, format_args!("No backends available"));
-        };
+        exchange.waiting = false;
         if let Some(tried) = exchange.tried.get_mut(tries) {
             *tried = slot as u16;
         }
@@ -115,7 +136,7 @@ impl Proxy {
         if let Some(key) = self.pooled(id, slot) {
             return self.attach(id, key);
         }
-        let mut connection = Connection::new(Side::Backend { slot: slot as u16 });
+        let mut connection = Connection::new(self.side(slot));
         connection.exchange = Some(id);
         let key = self.connections.insert(connection);
         if let Some(exchange) = self.exchanges.get_mut(id) {
@@ -149,9 +170,9 @@ impl Proxy {
             return;
         };
         let Some(connection) = self.connections.get_mut(key) else { return };
-        let Side::Backend { slot } = connection.side else { return };
+        let Side::Backend { slot, .. } = connection.side else { return };
         connection.exchange = Some(id);
-        let own_host = self.backends.get(usize::from(slot)).map_or("", |backend| &backend.host);
+        let own_host = self.backends[usize::from(slot)].as_ref().map_or("", |backend| &backend.host);
         let way = RequestWay {
             client: address,
             trusted,
@@ -267,7 +288,7 @@ impl Proxy {
     /// A backend has sent the head of its final response, or of a 101.
     pub(super) fn on_response(&mut self, key: Key, head: HeadRef<'_>) {
         let Some(backend) = self.connections.get_mut(key) else { return };
-        let Side::Backend { slot } = backend.side else { return };
+        let Side::Backend { slot, .. } = backend.side else { return };
         let Some(id) = backend.exchange else { return };
         let Some(exchange) = self.exchanges.get_mut(id) else { return };
         if head.status() == 101 {
@@ -291,7 +312,11 @@ impl Proxy {
             client.codec.write_body(body);
         }
         self.write_to_client(client, "response head");
-        self.note(slot, None);
+        if self.health.count_5xx && facts.status >= 500 {
+            self.note_failure(slot, Failure::Status(facts.status));
+        } else {
+            self.note_success(slot);
+        }
     }
 
     /// Queues the text written for a client.
@@ -400,9 +425,14 @@ impl Proxy {
     /// closes it else.
     pub(super) fn release(&mut self, key: Key) {
         let Some(connection) = self.connections.get_mut(key) else { return };
-        let Side::Backend { slot } = connection.side else { return };
+        let Side::Backend { slot, generation } = connection.side else { return };
         connection.exchange = None;
-        let fit = connection.persistent && !connection.ended && !connection.unsendable && connection.output.is_empty();
+        let current = self.backends[usize::from(slot)].as_ref().is_some_and(|one| one.generation == generation);
+        let fit = connection.persistent
+            && current
+            && !connection.ended
+            && !connection.unsendable
+            && connection.output.is_empty();
         if !fit || self.draining || !self.idle.give(slot.into(), key) {
             return self.close(key, Output::Close(key));
         }
@@ -416,6 +446,7 @@ impl Proxy {
         let Some(mut exchange) = self.exchanges.remove(id) else { return };
         if let Some(slot) = exchange.slot.take() {
             self.balancer.finished(slot.into());
+            self.room_made = true;
         }
         if self.spare.len() < SPARE_EXCHANGES {
             exchange.saved.shrink(SAVED_HEAD_BYTES);
@@ -427,7 +458,13 @@ impl Proxy {
     /// safe; else the client is answered, or its response cut short where it has begun.
     pub(super) fn backend_failed(&mut self, key: Key, failure: Failure) {
         let Some(connection) = self.connections.get(key) else { return };
-        let (Side::Backend { slot }, exchange) = (connection.side, connection.exchange) else { return };
+        match failure {
+            // What we lack says nothing about the backend.
+            Failure::Exhausted(_) if connection.probe => return self.close(key, Output::Close(key)),
+            _ if connection.probe => return self.probe_failed(key, format_args!("{failure}")),
+            _ => {}
+        }
+        let (Side::Backend { slot, .. }, exchange) = (connection.side, connection.exchange) else { return };
         let stale = connection.used && matches!(failure, Failure::Closed | Failure::Broken(_));
         self.close(key, Output::Close(key));
         let Some(id) = exchange else { return };
@@ -436,23 +473,27 @@ impl Proxy {
         // That a connection went stale in the pool says nothing about its backend.
         let retry = failure.may_retry(exchange);
         if !stale || !retry {
-            self.note(slot, Some(failure));
+            self.note_failure(slot, failure);
         }
         let Some(exchange) = self.exchanges.get_mut(id) else { return };
         if let Some(slot) = exchange.slot.take() {
             self.balancer.finished(slot.into());
+            self.room_made = true;
         }
         if retry && stale {
             // The backend itself was not asked, and may well serve a fresh connection. Only a first
             // try can be stale: no other is given a pooled connection.
             exchange.stale = true;
             exchange.tried[usize::from(exchange.tries) - 1] = u16::MAX;
-            return self.assign(id);
+            return self.assign(id, Some(failure));
         }
-        exchange.repeats += u8::from(matches!(failure, Failure::Closed | Failure::Broken(_)));
-        if retry && usize::from(exchange.tries) < self.backends.len() + usize::from(exchange.stale) {
-            return self.assign(id);
+        let seen = matches!(failure, Failure::Closed | Failure::Broken(_));
+        exchange.repeats += u8::from(seen);
+        // That a backend could not be reached burdens none; what one may have seen does another.
+        if retry && (!seen || self.balancer.may_repeat(self.now_us)) {
+            return self.assign(id, Some(failure));
         }
+        let Some(exchange) = self.exchanges.get(id) else { return };
         if exchange.response == Progress::Waiting {
             return self.answer_exchange(id, failure.status(), format_args!("{failure}"));
         }
@@ -502,7 +543,7 @@ impl Proxy {
     }
 
     /// Answers an exchange that no backend will.
-    fn answer_exchange(&mut self, id: Key, status: u16, reason: std::fmt::Arguments<'_>) {
+    pub(super) fn answer_exchange(&mut self, id: Key, status: u16, reason: std::fmt::Arguments<'_>) {
         let Some(exchange) = self.exchanges.get(id) else { return };
         let (client, facts) = (exchange.client, exchange.facts);
         let whole = exchange.request == Progress::Ended || facts.body == Body::None;

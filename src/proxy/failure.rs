@@ -25,6 +25,8 @@ pub enum Failure {
     Malformed(Refusal),
     /// The response, or more of it, did not come in time.
     Timeout,
+    /// The response said that the backend has failed, and that is to count.
+    Status(u16),
 }
 
 impl Failure {
@@ -69,6 +71,7 @@ impl fmt::Display for Failure {
             Failure::Broken(code) => write!(f, "broke before the response was complete: {}", Code(*code)),
             Failure::Malformed(refusal) => write!(f, "malformed response: {refusal}"),
             Failure::Timeout => write!(f, "timed out responding"),
+            Failure::Status(status) => write!(f, "answered {status}"),
         }
     }
 }

@@ -17,6 +17,9 @@ mod decode;
 mod exchange;
 mod failure;
 mod pool;
+mod probe;
+mod queue;
+mod slots;
 mod trace;
 
 use std::collections::VecDeque;
@@ -26,17 +29,18 @@ use self::connection::{Connection, Ending, Phase, Side};
 use self::exchange::{Exchange, Progress};
 pub use self::failure::Failure;
 use self::pool::IdlePool;
+use self::slots::Backend;
+pub use self::slots::Shared;
 use crate::balance::Balancer;
 use crate::collections::buffer::Pool;
 use crate::collections::queue::Queue;
 use crate::collections::slab::{Key, Slab};
 use crate::collections::timers::Timers;
-use crate::config::Config;
-use crate::config::HostHeader;
 pub use crate::config::Timeouts;
+use crate::config::{Health, HostHeader, Plan};
 use crate::http::head::Head;
 use crate::limits::{LINGER_US, QUEUE_HIGH_BYTES};
-use crate::log::{Level, Log};
+use crate::log::Log;
 
 /// What the shell has to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -55,16 +59,6 @@ pub enum Output {
     Reset(Key),
 }
 
-/// A backend as the proxy sees it.
-#[derive(Debug)]
-struct Backend {
-    name: String,
-    /// What it gets as Host where it is to have its own.
-    host: String,
-    /// Its last connection failed; logged when that changes.
-    failing: bool,
-}
-
 /// The machine. See the module's description.
 #[derive(Debug)]
 pub struct Proxy {
@@ -75,12 +69,21 @@ pub struct Proxy {
     trace: bool,
     /// Which worker's; part of a connection's name in a trace.
     worker: u32,
-    backends: Vec<Backend>,
+    health: Health,
+    /// The backends' addresses by slot.
+    backends: Vec<Option<Backend>>,
+    /// Backends that have no address, in words.
+    unresolved: String,
     balancer: Balancer,
     idle: IdlePool,
     buffers: Pool,
     connections: Slab<Connection>,
     exchanges: Slab<Exchange>,
+    /// Exchanges that wait for a backend to be below its limit, and when to look next.
+    waiting: VecDeque<Key>,
+    look_us: u64,
+    /// A backend may have room since they were looked at.
+    room_made: bool,
     spare: Vec<Exchange>,
     timers: Timers,
     outputs: VecDeque<Output>,
@@ -90,6 +93,7 @@ pub struct Proxy {
     head: Head,
     text: Vec<u8>,
     due: Vec<usize>,
+    probes: Vec<usize>,
     clients: usize,
     draining: bool,
     /// The last connection to a backend could not even be begun; logged when that changes.
@@ -99,28 +103,28 @@ pub struct Proxy {
 }
 
 impl Proxy {
-    /// A proxy for a configuration, in the worker of a number, at a time in microseconds. Workers
+    /// A proxy that follows a plan, in the worker of a number, at a time in microseconds. Workers
     /// get different seeds.
-    pub fn new(config: &Config, worker: u32, seed: u64, now_us: u64, log: Log) -> Proxy {
-        let backend = |backend: &crate::config::Backend| Backend {
-            name: backend.name.clone(),
-            host: backend.authority().into(),
-            failing: false,
-        };
-        let weights = config.backends.iter().map(|backend| backend.weight);
-        Proxy {
-            timeouts: config.timeouts,
-            host_header: config.host_header.clone(),
-            trust: config.trust.clone(),
-            via: config.via.clone(),
-            trace: config.trace,
+    pub fn new(plan: &Plan, shared: Shared, worker: u32, seed: u64, now_us: u64, log: Log) -> Proxy {
+        let slots = shared.cells.slots();
+        let mut proxy = Proxy {
+            timeouts: plan.timeouts,
+            host_header: HostHeader::Preserve,
+            trust: Vec::new(),
+            via: None,
+            trace: false,
             worker,
-            backends: config.backends.iter().map(backend).collect(),
-            balancer: Balancer::new(config.strategy, weights, seed),
-            idle: IdlePool::new(config.backends.len()),
+            health: plan.health.clone(),
+            backends: std::iter::repeat_with(|| None).take(slots).collect(),
+            unresolved: String::new(),
+            balancer: Balancer::new(plan.rules(), shared.cells, shared.in_flight, seed),
+            idle: IdlePool::new(slots),
             buffers: Pool::new(),
             connections: Slab::new(),
             exchanges: Slab::new(),
+            waiting: VecDeque::new(),
+            look_us: u64::MAX,
+            room_made: false,
             spare: Vec::new(),
             timers: Timers::new(now_us),
             outputs: VecDeque::new(),
@@ -128,12 +132,15 @@ impl Proxy {
             head: Head::default(),
             text: Vec::new(),
             due: Vec::new(),
+            probes: Vec::new(),
             clients: 0,
             draining: false,
             exhausted: false,
             now_us,
             log,
-        }
+        };
+        proxy.follow(plan);
+        proxy
     }
 
     /// Sets the time for what follows: microseconds of a clock that never goes back, and since
@@ -268,6 +275,7 @@ impl Proxy {
         self.exhausted = false;
         match connection.exchange {
             Some(exchange) => self.attach(exchange, key),
+            None if connection.probe => self.send_probe(key),
             None => self.release(key),
         }
         self.resume();
@@ -376,6 +384,7 @@ impl Proxy {
 
     /// Goes on with connections whose input had to wait.
     fn resume(&mut self) {
+        self.serve_waiting();
         while let Some(key) = self.resumed.pop() {
             self.pump(key);
             self.wake(key);
@@ -434,32 +443,11 @@ impl Proxy {
         connection.output.clear(&mut self.buffers);
         match connection.side {
             Side::Client { .. } => self.clients -= 1,
-            Side::Backend { slot } if connection.exchange.is_none() => self.idle.remove(slot.into(), key),
+            Side::Backend { slot, .. } if connection.exchange.is_none() && !connection.probe => {
+                self.idle.remove(slot.into(), key);
+            }
             Side::Backend { .. } => {}
         }
         self.outputs.push_back(how);
-    }
-
-    /// Notes how a backend's connection went; a line of log where that is news.
-    fn note(&mut self, slot: u16, failure: Option<Failure>) {
-        let Some(backend) = self.backends.get_mut(usize::from(slot)) else { return };
-        match failure {
-            // No backend is to blame for what we lack.
-            Some(failure @ Failure::Exhausted(_)) => {
-                let level = if self.exhausted { Level::Debug } else { Level::Warn };
-                self.exhausted = true;
-                self.log.line(level, "proxy", format_args!("{failure}"));
-            }
-            Some(failure) => {
-                let level = if backend.failing { Level::Debug } else { Level::Warn };
-                backend.failing = true;
-                self.log.line(level, "backend", format_args!("{}: {failure}", backend.name));
-            }
-            None if backend.failing => {
-                backend.failing = false;
-                self.log.line(Level::Info, "backend", format_args!("{}: responds again", backend.name));
-            }
-            None => {}
-        }
     }
 }

@@ -45,9 +45,10 @@ impl Proxy {
         let connection = self.connections.get(key)?;
         let side = connection.side;
         let (backend, client) = match side {
-            Side::Backend { slot } => {
+            Side::Backend { slot, .. } => {
                 let exchange = connection.exchange.and_then(|id| self.exchanges.get(id));
-                let name = self.backends.get(usize::from(slot)).map_or("", |backend| &backend.name);
+                let backend = self.backends[usize::from(slot)].as_ref();
+                let name = backend.map_or("", |backend| &backend.label);
                 (name, exchange.map(|exchange| exchange.client))
             }
             Side::Client { .. } => ("", None),

@@ -91,6 +91,11 @@ pub fn set_name(name: &str) {
     }
 }
 
+/// Tells a worker to look at what it shares with its master.
+pub fn look(pid: Pid) {
+    send(pid, super::signal::look_order());
+}
+
 /// Tells a worker to drain, by the signal that only a master sends. One that has ended already
 /// is not an error.
 pub fn drain(pid: Pid) {

@@ -9,6 +9,7 @@ pub mod epoll;
 pub mod fork;
 pub mod limit;
 pub mod listen;
+pub mod shm;
 pub mod signal;
 pub mod socket;
 mod stderr;

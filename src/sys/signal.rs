@@ -31,11 +31,20 @@ pub enum Signal {
     Reopen,
     /// USR2: upgrade in place.
     Upgrade,
+    /// To a worker, from its master: there is something new in the memory that they share.
+    Look,
 }
 
 /// Every signal in the order of its discriminant, which is the order `take` gives them in.
-const SIGNALS: [Signal; 6] =
-    [Signal::Terminate, Signal::Interrupt, Signal::Child, Signal::Hangup, Signal::Reopen, Signal::Upgrade];
+const SIGNALS: [Signal; 7] = [
+    Signal::Terminate,
+    Signal::Interrupt,
+    Signal::Child,
+    Signal::Hangup,
+    Signal::Reopen,
+    Signal::Upgrade,
+    Signal::Look,
+];
 
 /// Signal numbers that are caught, with what they ask for.
 const NUMBERS: [(c_int, Signal); 7] = [
@@ -67,10 +76,11 @@ impl Signals {
     }
 
     /// The same for a worker, which ignores whatever else could be sent to a whole process group
-    /// or to it by mistake, and heeds the master's order to drain alone.
+    /// or to it by mistake, and heeds the master's orders alone.
     pub fn install_in_worker() -> io::Result<Signals> {
         // Before anything is unblocked, or an early order would end the worker.
         set_action(drain_order(), handler())?;
+        set_action(look_order(), handler())?;
         Signals::install_with(|_| false)
     }
 
@@ -111,13 +121,19 @@ impl Signals {
         })
     }
 
-    /// Waits for a signal, at most for `timeout`; `None` waits for ever. It may return early.
-    pub fn wait(&self, timeout: Option<Duration>) -> io::Result<()> {
+    /// Waits for a signal, or for `other` to be readable, at most for `timeout`; `None` waits for
+    /// ever. It may return early.
+    pub fn wait(&self, other: Option<BorrowedFd<'_>>, timeout: Option<Duration>) -> io::Result<()> {
         // Rounded up, so that what was waited for is due afterwards.
         let timeout_ms = timeout.map_or(-1, |t| c_int::try_from(t.as_micros().div_ceil(1000)).unwrap_or(c_int::MAX));
-        let mut polled = libc::pollfd { fd: self.woken.as_raw_fd(), events: libc::POLLIN, revents: 0 };
-        // SAFETY: the pointer is to one live pollfd, and the count is 1.
-        if unsafe { libc::poll(&mut polled, 1, timeout_ms) } < 0 {
+        // A negative descriptor is passed over.
+        let mut polled = [self.woken.as_raw_fd(), other.map_or(-1, |fd| fd.as_raw_fd())].map(|fd| libc::pollfd {
+            fd,
+            events: libc::POLLIN,
+            revents: 0,
+        });
+        // SAFETY: the pointer is to live pollfds, as many as the count says.
+        if unsafe { libc::poll(polled.as_mut_ptr(), polled.len() as libc::nfds_t, timeout_ms) } < 0 {
             let error = io::Error::last_os_error();
             if error.kind() != io::ErrorKind::Interrupted {
                 return Err(error);
@@ -165,13 +181,23 @@ pub(super) fn drain_order() -> c_int {
     libc::SIGRTMIN()
 }
 
+/// The signal by which a master tells a worker to look at what they share.
+pub(super) fn look_order() -> c_int {
+    libc::SIGRTMIN() + 1
+}
+
 fn handler() -> libc::sighandler_t {
     on_signal as extern "C" fn(c_int) as libc::sighandler_t
 }
 
 extern "C" fn on_signal(number: c_int) {
     let known = NUMBERS.iter().find(|(caught, _)| *caught == number).map(|&(_, signal)| signal);
-    let Some(signal) = known.or((number == drain_order()).then_some(Signal::Terminate)) else { return };
+    let ordered = || match number {
+        number if number == drain_order() => Some(Signal::Terminate),
+        number if number == look_order() => Some(Signal::Look),
+        _ => None,
+    };
+    let Some(signal) = known.or_else(ordered) else { return };
     ARRIVED[signal as usize].fetch_add(1, Ordering::Relaxed);
     let wake = WAKE.load(Ordering::Relaxed);
     if wake >= 0 {
@@ -264,7 +290,7 @@ mod tests {
         for number in [libc::SIGHUP, libc::SIGHUP, libc::SIGTERM, libc::SIGQUIT, libc::SIGINT, libc::SIGUSR2] {
             raise(number);
         }
-        signals.wait(None).unwrap();
+        signals.wait(None, None).unwrap();
         let taken: Vec<Signal> = std::iter::from_fn(|| signals.take()).collect();
         assert_eq!(taken, [Signal::Terminate, Signal::Terminate, Signal::Interrupt, Signal::Hangup, Signal::Upgrade]);
 
@@ -282,7 +308,7 @@ mod tests {
         let mut later = Signals::install().unwrap();
         drop(signals);
         raise(libc::SIGHUP);
-        later.wait(None).unwrap();
+        later.wait(None, None).unwrap();
         assert_eq!(later.take(), Some(Signal::Hangup));
 
         // The other tests of this process can be interrupted again.

@@ -14,11 +14,12 @@ use std::time::Duration;
 
 use self::socket::Sockets;
 use crate::collections::slab::Key;
-use crate::config::{Address, Backend, Config, Mode};
+use crate::config::{Address, Config, Mode, Plan};
 use crate::limits::{ACCEPT_PAUSE_US, ACCEPT_STEADY_US, ACCEPT_STREAK, ACCEPTS_PER_TURN, READS_PER_TURN};
 use crate::log::{Level, Log};
-use crate::proxy::{Failure, Output, Proxy};
+use crate::proxy::{Failure, Output, Proxy, Shared};
 use crate::reactor::{Event, Reactor};
+use crate::shared::Region;
 use crate::sys::signal::{Signal, Signals};
 use crate::sys::{self, clock};
 
@@ -32,6 +33,8 @@ const UNKNOWN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0
 pub struct Setup<'a> {
     /// What to do.
     pub config: &'a Config,
+    /// What the workers share; the plan is in it.
+    pub region: Region,
     /// A listening, non-blocking socket.
     pub listener: OwnedFd,
     /// The worker's number, from 0.
@@ -68,7 +71,9 @@ struct Worker {
     reactor: Reactor,
     proxy: Proxy,
     sockets: Sockets,
-    backends: Vec<Address>,
+    region: Region,
+    /// The plan that is followed.
+    edition: u64,
     listener: Option<OwnedFd>,
     accepting: Accepting,
     /// Turns in a row in which connections waited on the listener.
@@ -93,18 +98,22 @@ struct Worker {
 pub fn run(setup: Setup<'_>) -> io::Result<Outcome> {
     let now_us = clock::monotonic_us();
     let seed = clock::unix_us() ^ u64::from(setup.index) << 48 ^ u64::from(std::process::id()) << 32;
+    let (edition, plan) = setup.region.table().read();
+    let plan = plan.and_then(|bytes| Plan::decode(&bytes)).ok_or(io::ErrorKind::InvalidData)?;
+    let shared = Shared { cells: setup.region.balance(), in_flight: setup.region.in_flight(setup.index as usize) };
     let mut worker = Worker {
         reactor: Reactor::new()?,
-        proxy: Proxy::new(setup.config, setup.index, seed, now_us, setup.log),
+        proxy: Proxy::new(&plan, shared, setup.index, seed, now_us, setup.log),
         sockets: Sockets::default(),
-        backends: setup.config.backends.iter().filter_map(Backend::address).collect(),
+        region: setup.region,
+        edition,
         listener: Some(setup.listener),
         accepting: Accepting::Paused(0),
         accept_streak: 0,
         max_connections: setup.max_connections,
         signals: setup.signals,
         ready: VecDeque::new(),
-        drain_us: setup.config.timeouts.drain_us,
+        drain_us: plan.timeouts.drain_us,
         drain_deadline_us: None,
         stopped: false,
         exhausted_us: None,
@@ -129,6 +138,9 @@ impl Worker {
         let timeout_us = if self.next_us() == u64::MAX && self.ready.is_empty() { u64::MAX } else { timeout_us };
         self.reactor.poll(timeout_us)?;
         self.update_clock();
+        if self.region.table().edition() != self.edition {
+            self.follow();
+        }
         let streak = self.accept_streak;
         let mut at = 0;
         while let Some(event) = self.reactor.event(at) {
@@ -168,6 +180,20 @@ impl Worker {
             next = next.min(until);
         }
         next.min(self.drain_deadline_us.unwrap_or(u64::MAX))
+    }
+
+    /// Follows the plan that holds now.
+    fn follow(&mut self) {
+        let (edition, plan) = self.region.table().read();
+        self.edition = edition;
+        match plan.and_then(|bytes| Plan::decode(&bytes)) {
+            Some(plan) => {
+                self.drain_us = plan.timeouts.drain_us;
+                self.proxy.follow(&plan);
+                self.carry_out();
+            }
+            None => self.proxy.log().line(Level::Err, "worker", format_args!("plan {edition} is malformed")),
+        }
     }
 
     fn update_clock(&mut self) {
@@ -300,7 +326,7 @@ impl Worker {
     }
 
     fn connect(&mut self, key: Key, slot: usize) {
-        let begun = match self.backends.get(slot) {
+        let begun = match self.proxy.address(slot) {
             Some(Address::Tcp(address)) => sys::socket::connect_tcp(*address),
             Some(Address::Unix(path)) => sys::socket::connect_unix(path),
             None => Err(io::ErrorKind::NotFound.into()),
@@ -404,6 +430,8 @@ impl Worker {
             match signal {
                 Signal::Terminate | Signal::Interrupt => self.terminate(),
                 Signal::Child => sys::fork::reap_all(),
+                // That it woke the loop is all there is to it.
+                Signal::Look => {}
                 // Of the master, or without effect in this version.
                 Signal::Hangup | Signal::Reopen | Signal::Upgrade => {}
             }

@@ -151,6 +151,9 @@ pub(super) fn size(dice: &mut Dice, bulky: bool) -> usize {
     }
 }
 
+/// The most backends that a scenario has.
+pub(super) const BACKENDS: usize = 4;
+
 /// Draws a scenario; what the parts must know of each other is put into `net`.
 pub(super) fn draw(net: &mut Net) -> Plan {
     let clean = net.dice.percent(30);
@@ -165,7 +168,7 @@ pub(super) fn draw(net: &mut Net) -> Plan {
         drain_us: 25 * SECOND_US,
     };
     let strategy = dice.pick(&Strategy::NAMES).1;
-    let backends: Vec<BackendPlan> = (0..dice.between(1, 4)).map(|_| backend(dice, clean)).collect();
+    let backends: Vec<BackendPlan> = (0..dice.between(1, BACKENDS)).map(|_| backend(dice, clean)).collect();
     // One that takes a connection and drops it may have been sent a request, which bounds repeats.
     let dropping = backends.iter().filter(|backend| backend.connect == Connect::Dropped).count();
     net.dropping = dropping > 0;

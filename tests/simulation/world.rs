@@ -6,17 +6,16 @@ use std::cmp::Reverse;
 use std::collections::VecDeque;
 use std::net::SocketAddr;
 
-use zzz_lb::args::Options;
 use zzz_lb::collections::slab::Key;
-use zzz_lb::config::{self, Backend, Config, HostHeader, Mode};
+use zzz_lb::config;
 use zzz_lb::limits::{BLOCK_BYTES, QUEUE_HIGH_BYTES, READS_PER_TURN};
 use zzz_lb::log::{Level, Log};
-use zzz_lb::proxy::{Failure, Output, Proxy};
+use zzz_lb::proxy::{Failure, Output, Proxy, Shared};
 
 use super::backend::Conversation;
 use super::client::Client;
 use super::network::{End, Event, Net, Sabotage, say};
-use super::plan::{ClientPlan, Connect, Plan, SECOND_US, draw};
+use super::plan::{BACKENDS, ClientPlan, Connect, Plan, SECOND_US, draw};
 
 /// Events that no scenario needs as many of.
 const STEPS: usize = 400_000;
@@ -64,36 +63,32 @@ struct World {
     unlucky: usize,
 }
 
-fn config(plan: &Plan) -> Config {
-    let listen = SocketAddr::from(([127, 0, 0, 1], 80));
-    let backend = |slot: usize| {
-        let address = SocketAddr::from(([127, 0, 0, 1], 9000 + slot as u16));
-        Backend { weight: 1 + slot as u16, ..Backend::at(address) }
-    };
-    Config {
-        listen,
-        backends: (0..plan.backends.len()).map(backend).collect(),
-        default_backends: false,
-        workers: None,
-        strategy: plan.strategy,
-        loglevel: Level::Info,
-        trace: false,
-        mode: Mode::Sp,
-        demo: false,
-        timeouts: plan.timeouts,
-        max_connections: None,
-        host_header: HostHeader::Preserve,
-        trust: Vec::new(),
-        via: None,
-        ..config::resolve(Options::default()).expect("nothing contradicts itself")
+thread_local! {
+    /// What a proxy shares, used anew for each scenario.
+    static SHARED: Shared = Shared::private(BACKENDS);
+}
+
+/// What the proxy is to follow. Retries are not rationed, as the scenarios tell which are due.
+fn followed(plan: &Plan) -> config::Plan {
+    let address = |slot: usize| SocketAddr::from(([127, 0, 0, 1], 9000 + slot as u16));
+    let mut followed = config::Plan::over((0..plan.backends.len()).map(address));
+    for (slot, member) in followed.members.iter_mut().enumerate() {
+        member.weight = 1 + slot as u16;
     }
+    followed.strategy = plan.strategy;
+    followed.timeouts = plan.timeouts;
+    followed.retry_percent = 1000;
+    followed.loglevel = Level::Err;
+    followed
 }
 
 /// Plays one scenario; what went wrong first, if anything.
 pub(super) fn play(seed: u64, sabotage: Sabotage, verbose: bool) -> Result<(), String> {
     let mut net = Net::new(seed, sabotage, verbose);
     let mut plan = draw(&mut net);
-    let proxy = Proxy::new(&config(&plan), 0, seed, net.now_us, Log::new(Level::Err));
+    let shared = SHARED.with(|shared| *shared);
+    shared.wipe();
+    let proxy = Proxy::new(&followed(&plan), shared, 0, seed, net.now_us, Log::new(Level::Err));
     let clients = std::mem::take(&mut plan.clients);
     let mut world = World {
         net,

@@ -1,8 +1,8 @@
 //! The table of options.
 
+use super::super::Given;
 use super::super::backend::backend;
 use super::super::value::{self, Mode};
-use super::super::{Given, Options};
 use super::{Flag, Group, Preset, Set, more, once};
 use crate::balance::strategy::Strategy;
 use crate::limits::{BACKENDS, CLIENT_CONNECTIONS, HEALTH_COUNT, TRUSTED_RANGES, WORKERS};

@@ -59,7 +59,7 @@ fn takes_every_option() {
     );
     assert_eq!((value(got.port), value(got.workers), value(got.max_connections)), (0, 4, 1));
     assert_eq!(value(got.host), "::1".parse::<std::net::IpAddr>().unwrap());
-    assert_eq!(value(got.strategy), Strategy::LeastRequests);
+    assert_eq!(value(got.strategy), Strategy::named("least_requests").unwrap());
     assert_eq!((value(got.loglevel), value(got.mode)), (Level::Debug, Mode::Sp));
     let durations = [got.connect_us, got.request_us, got.response_us, got.idle_us, got.drain_us].map(value);
     assert_eq!(durations, [1_000, 2_000_000, 180_000_000, 14_400_000_000, 86_400_000_000]);

@@ -1,20 +1,19 @@
-//! The less busy of two backends picked at random: nearly as even as asking all of them, at a
-//! cost that does not grow with their number.
+//! The less busy, for its weight, of two backends picked at random: nearly as even as asking all
+//! of them, at a cost that does not grow with their number.
 
-use super::super::Slot;
-use crate::collections::random::Random;
+use super::View;
 
-pub(super) fn pick(slots: &[Slot], random: &mut Random) -> Option<usize> {
-    let count = slots.len() as u64;
+pub(super) fn pick(view: &mut View<'_>) -> u16 {
+    let count = view.turns.len() as u64;
+    let one = view.random.below(count);
     if count < 2 {
-        return (count == 1).then_some(0);
+        return view.turns.at(one as usize);
     }
-    let one = random.below(count);
     // Any but the first, each as likely.
-    let two = (one + 1 + random.below(count - 1)) % count;
+    let two = (one + 1 + view.random.below(count - 1)) % count;
     let (one, two) = (one as usize, two as usize);
     // Compares (in_flight + 1) / weight without dividing: the request to come counts too.
-    let load = |slot: &Slot, other: &Slot| (u64::from(slot.in_flight) + 1) * u64::from(other.weight);
-    let (a, b) = (&slots[one], &slots[two]);
-    Some(if load(a, b) <= load(b, a) { one } else { two })
+    let load =
+        |turn: usize, other: usize| (view.cells.in_flight(view.turns.at(turn).into()) + 1) * view.turns.weight(other);
+    view.turns.at(if load(one, two) <= load(two, one) { one } else { two })
 }

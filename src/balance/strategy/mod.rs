@@ -1,61 +1,74 @@
-//! The strategies: one file each, and a line each in the tables here.
+//! The strategies: one file each, and a line each in [`Strategy::ALL`].
 
 mod least_requests;
 mod random;
 mod round_robin;
 mod weighted;
 
-use super::Slot;
+use super::cells::Cells;
+use super::turns::Turns;
 use crate::collections::random::Random;
 
+/// What a strategy may look at.
+pub(super) struct View<'a> {
+    /// Who takes turns; never nobody.
+    pub(super) turns: &'a Turns,
+    pub(super) cells: Cells,
+    pub(super) random: &'a mut Random,
+}
+
 /// How a backend is picked.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Strategy {
-    /// Each in turn.
-    RoundRobin,
-    /// In turn, by weight, interleaved.
-    Weighted,
-    /// At random, by weight.
-    Random,
-    /// The less busy, for its weight, of two picked at random.
-    LeastRequests,
+#[derive(Clone, Copy)]
+pub struct Strategy {
+    /// What the command line calls it.
+    pub name: &'static str,
+    /// The slot of a backend that takes turns.
+    pub(super) pick: fn(&mut View<'_>) -> u16,
 }
 
 impl Strategy {
-    /// All strategies with the names that the command line accepts.
-    pub const NAMES: [(&'static str, Strategy); 4] = [
-        ("round_robin", Strategy::RoundRobin),
-        ("weighted", Strategy::Weighted),
-        ("random", Strategy::Random),
-        ("least_requests", Strategy::LeastRequests),
+    /// All strategies; the first is the default.
+    pub const ALL: [Strategy; 4] = [
+        Strategy { name: "round_robin", pick: round_robin::pick },
+        Strategy { name: "weighted", pick: weighted::pick },
+        Strategy { name: "random", pick: random::pick },
+        Strategy { name: "least_requests", pick: least_requests::pick },
     ];
-}
 
-/// A strategy at work, with what it remembers.
-#[derive(Debug)]
-pub(super) enum Picker {
-    RoundRobin(round_robin::RoundRobin),
-    Weighted(weighted::Weighted),
-    Random(random::ByWeight),
-    LeastRequests,
-}
-
-impl Picker {
-    pub(super) fn new(strategy: Strategy, slots: &[Slot], first: usize) -> Picker {
-        match strategy {
-            Strategy::RoundRobin => Picker::RoundRobin(round_robin::RoundRobin::new(first)),
-            Strategy::Weighted => Picker::Weighted(weighted::Weighted::new(slots)),
-            Strategy::Random => Picker::Random(random::ByWeight::new(slots)),
-            Strategy::LeastRequests => Picker::LeastRequests,
+    /// All strategies with their names.
+    pub const NAMES: [(&'static str, Strategy); Strategy::ALL.len()] = {
+        let mut names = [("", Strategy::ALL[0]); Strategy::ALL.len()];
+        let mut at = 0;
+        while at < names.len() {
+            names[at] = (Strategy::ALL[at].name, Strategy::ALL[at]);
+            at += 1;
         }
+        names
+    };
+
+    /// The strategy of a name.
+    pub fn named(name: &str) -> Option<Strategy> {
+        Strategy::ALL.into_iter().find(|strategy| strategy.name == name)
     }
+}
 
-    pub(super) fn pick(&mut self, slots: &[Slot], random: &mut Random) -> Option<usize> {
-        match self {
-            Picker::RoundRobin(strategy) => strategy.pick(slots),
-            Picker::Weighted(strategy) => strategy.pick(slots),
-            Picker::Random(strategy) => strategy.pick(random),
-            Picker::LeastRequests => least_requests::pick(slots, random),
-        }
+impl Default for Strategy {
+    fn default() -> Strategy {
+        Strategy::ALL[0]
+    }
+}
+
+/// Names are unique, so a strategy is told by its name.
+impl PartialEq for Strategy {
+    fn eq(&self, other: &Strategy) -> bool {
+        self.name == other.name
+    }
+}
+
+impl Eq for Strategy {}
+
+impl std::fmt::Debug for Strategy {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.name)
     }
 }

@@ -1,20 +1,7 @@
-//! Each backend in turn.
+//! Each backend in turn, over all workers together.
 
-use super::super::Slot;
+use super::View;
 
-#[derive(Debug)]
-pub(in crate::balance) struct RoundRobin {
-    next: usize,
-}
-
-impl RoundRobin {
-    pub(super) fn new(first: usize) -> RoundRobin {
-        RoundRobin { next: first }
-    }
-
-    pub(super) fn pick(&mut self, slots: &[Slot]) -> Option<usize> {
-        let slot = if self.next < slots.len() { self.next } else { 0 };
-        self.next = slot + 1;
-        (slot < slots.len()).then_some(slot)
-    }
+pub(super) fn pick(view: &mut View<'_>) -> u16 {
+    view.turns.at((view.cells.ticket() % view.turns.len() as u64) as usize)
 }

@@ -1,29 +1,14 @@
-//! In turn by weight, interleaved: at each pick every backend earns its weight, and the one
-//! with the most pays the sum of all weights. Exact over a cycle of that many picks.
+//! In turn by weight, interleaved, over all workers together.
+//!
+//! The shares lie side by side on a ring as long as the sum of weights, and each pick goes on by a
+//! step near the golden section of it. As the step and the length have no common divisor, a cycle
+//! of as many picks meets every point once, so that it is exact; and such steps fall far from
+//! where the last ones fell, so that a heavy backend's picks lie between the others'.
 
-use super::super::Slot;
+use super::View;
 
-#[derive(Debug)]
-pub(in crate::balance) struct Weighted {
-    credit: Vec<i64>,
-    total: i64,
-}
-
-impl Weighted {
-    pub(super) fn new(slots: &[Slot]) -> Weighted {
-        Weighted { credit: vec![0; slots.len()], total: slots.iter().map(|slot| i64::from(slot.weight)).sum() }
-    }
-
-    pub(super) fn pick(&mut self, slots: &[Slot]) -> Option<usize> {
-        let mut best = None;
-        for (index, (credit, slot)) in self.credit.iter_mut().zip(slots).enumerate() {
-            *credit += i64::from(slot.weight);
-            if best.is_none_or(|(_, most)| *credit > most) {
-                best = Some((index, *credit));
-            }
-        }
-        let (index, _) = best?;
-        self.credit[index] -= self.total;
-        Some(index)
-    }
+pub(super) fn pick(view: &mut View<'_>) -> u16 {
+    let (total, step) = (view.turns.total(), view.turns.step());
+    let turn = view.cells.ticket() % total;
+    view.turns.by_share((u128::from(turn) * u128::from(step) % u128::from(total)) as u64)
 }

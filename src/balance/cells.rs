@@ -1,0 +1,284 @@
+//! What all workers know together about the backends: one area of atomic cells for each slot, and
+//! a few cells for all. They lie in memory that the processes share; whoever stores a cell may die
+//! at any moment, so that no cell ever depends on another for its meaning.
+//!
+//! A line is 64 bytes, eight cells. What is written with every request has a line of its own, so
+//! that it does not take what is seldom written out of the other processors' caches.
+
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release};
+
+/// Cells in a line.
+const LINE: usize = 8;
+/// Cells of a slot.
+const SLOT: usize = 2 * LINE;
+/// Cells for all slots together.
+const COMMON: usize = 4 * LINE;
+
+/// Of the common cells: counts changes that concern who takes turns.
+const EPOCH: usize = 0;
+/// Of the common cells: no backend is healthy, and that has been told.
+const OUTAGE: usize = 1;
+/// Of the common cells: when the next retry beyond the percentage may be made.
+const RETRY: usize = LINE;
+/// Of the common cells: picks made.
+const TURN: usize = 2 * LINE;
+
+const STATE: usize = 0;
+const FAILURES: usize = 1;
+const PROBE_FAILURES: usize = 2;
+const PROBE_PASSES: usize = 3;
+const CHANGED_US: usize = 4;
+const PROBE_DUE_US: usize = 5;
+const IN_FLIGHT: usize = LINE;
+
+/// How a backend is thought to be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum State {
+    /// Nothing bad is known: it gets requests.
+    Unproven,
+    /// It has answered well: it gets requests.
+    Healthy,
+    /// It has failed too often: it gets none while others can.
+    Down,
+}
+
+impl State {
+    fn of(cell: u64) -> State {
+        [State::Unproven, State::Healthy].into_iter().find(|&state| state as u64 == cell).unwrap_or(State::Down)
+    }
+}
+
+/// A view of the cells of all slots.
+#[derive(Clone, Copy, Debug)]
+pub struct Cells {
+    cells: &'static [AtomicU64],
+}
+
+impl Cells {
+    /// How many cells `slots` slots take.
+    pub const fn needed(slots: usize) -> usize {
+        COMMON + slots * SLOT
+    }
+
+    /// A view of cells that begin as zeros.
+    pub fn new(cells: &'static [AtomicU64]) -> Cells {
+        assert!(cells.len() >= COMMON, "the common cells are there");
+        Cells { cells }
+    }
+
+    /// Makes zeros of all.
+    pub fn wipe(self) {
+        self.cells.iter().for_each(|cell| cell.store(0, Relaxed));
+    }
+
+    /// How many slots there are.
+    pub fn slots(self) -> usize {
+        (self.cells.len() - COMMON) / SLOT
+    }
+
+    /// A slot's cell; slots are below `slots()`, which the plan's reader checks.
+    fn of(self, slot: usize, cell: usize) -> &'static AtomicU64 {
+        &self.cells[COMMON + slot * SLOT + cell]
+    }
+
+    /// Changes whenever another set of backends may be fit to take turns.
+    pub(super) fn epoch(self) -> u64 {
+        self.cells[EPOCH].load(Acquire)
+    }
+
+    fn next_epoch(self) {
+        self.cells[EPOCH].fetch_add(1, AcqRel);
+    }
+
+    /// A number no other pick gets, one after another.
+    pub(super) fn ticket(self) -> u64 {
+        self.cells[TURN].fetch_add(1, Relaxed)
+    }
+
+    /// Notes whether there is an outage; true where that is news.
+    pub(super) fn note_outage(self, outage: bool) -> bool {
+        let cell = &self.cells[OUTAGE];
+        cell.load(Relaxed) != u64::from(outage) && cell.swap(u64::from(outage), AcqRel) != u64::from(outage)
+    }
+
+    /// When the next retry beyond the percentage may be made, in microseconds.
+    pub(super) fn retry(self) -> &'static AtomicU64 {
+        &self.cells[RETRY]
+    }
+
+    /// Forgets that requests are in flight: there are none, and a worker may have died miscounting.
+    pub fn settle(self, slot: usize) {
+        self.of(slot, IN_FLIGHT).store(0, Relaxed);
+    }
+
+    /// Forgets what is known of a slot's backend, as it has another, whose first probe is due then.
+    pub fn clear(self, slot: usize, probe_due_us: u64) {
+        for cell in [STATE, FAILURES, PROBE_FAILURES, PROBE_PASSES, CHANGED_US] {
+            self.of(slot, cell).store(0, Relaxed);
+        }
+        self.of(slot, PROBE_DUE_US).store(probe_due_us, Release);
+        self.next_epoch();
+    }
+
+    /// How a slot's backend is thought to be.
+    pub fn state(self, slot: usize) -> State {
+        State::of(self.of(slot, STATE).load(Acquire))
+    }
+
+    /// When its state last changed, in microseconds; 0 for never.
+    pub(super) fn changed_us(self, slot: usize) -> u64 {
+        self.of(slot, CHANGED_US).load(Relaxed)
+    }
+
+    /// Requests given to it and not reported back, by all workers.
+    pub fn in_flight(self, slot: usize) -> u64 {
+        // A worker that died between two stores may have left it one below none.
+        self.of(slot, IN_FLIGHT).load(Relaxed).cast_signed().max(0).cast_unsigned()
+    }
+
+    /// Counts a request in, unless `max` are in flight already; 0 is no limit.
+    pub(super) fn enter(self, slot: usize, max: u32) -> bool {
+        let cell = self.of(slot, IN_FLIGHT);
+        let before = cell.fetch_add(1, Relaxed).cast_signed();
+        if max > 0 && before >= i64::from(max) {
+            cell.fetch_sub(1, Relaxed);
+            return false;
+        }
+        true
+    }
+
+    /// Counts `requests` out, of a worker that has finished them, or has died with them.
+    pub fn leave(self, slot: usize, requests: u64) {
+        self.of(slot, IN_FLIGHT).fetch_sub(requests, Relaxed);
+    }
+
+    /// Counts a failed exchange; how many there were in a row.
+    pub(super) fn fail(self, slot: usize) -> u64 {
+        self.of(slot, FAILURES).fetch_add(1, AcqRel) + 1
+    }
+
+    /// Notes an exchange that went well; whether the one before had failed.
+    pub(super) fn succeed(self, slot: usize) -> bool {
+        let failures = self.of(slot, FAILURES);
+        self.prove(slot);
+        failures.load(Relaxed) != 0 && failures.swap(0, AcqRel) != 0
+    }
+
+    /// It has answered well; one that is down stays so.
+    pub(super) fn prove(self, slot: usize) {
+        let cell = self.of(slot, STATE);
+        if cell.load(Relaxed) == State::Unproven as u64 {
+            let _ = cell.compare_exchange(State::Unproven as u64, State::Healthy as u64, AcqRel, Relaxed);
+        }
+    }
+
+    /// Lets one that is down be tried again: the next failure, of `fails` in a row, takes it down.
+    pub(super) fn give_chance(self, slot: usize, fails: u64) {
+        let cell = self.of(slot, STATE);
+        if cell.load(Relaxed) == State::Down as u64 {
+            self.of(slot, FAILURES).store(fails.saturating_sub(1), Relaxed);
+            if cell.compare_exchange(State::Down as u64, State::Unproven as u64, AcqRel, Relaxed).is_ok() {
+                self.next_epoch();
+            }
+        }
+    }
+
+    /// Notes how a probe went; how many went so in a row.
+    pub(super) fn probed(self, slot: usize, passed: bool) -> u64 {
+        let (count, other) = if passed { (PROBE_PASSES, PROBE_FAILURES) } else { (PROBE_FAILURES, PROBE_PASSES) };
+        self.of(slot, other).store(0, Relaxed);
+        self.of(slot, count).fetch_add(1, AcqRel) + 1
+    }
+
+    /// Takes a backend out; false where it is out already.
+    pub(super) fn take_down(self, slot: usize, now_us: u64) -> bool {
+        self.change(slot, now_us, State::Down)
+    }
+
+    /// Takes a backend in; false where it is in already.
+    pub(super) fn bring_up(self, slot: usize, now_us: u64) -> bool {
+        self.change(slot, now_us, State::Healthy)
+    }
+
+    fn change(self, slot: usize, now_us: u64, to: State) -> bool {
+        let cell = self.of(slot, STATE);
+        let from = |from: State| cell.compare_exchange(from as u64, to as u64, AcqRel, Relaxed).is_ok();
+        let changed = match to {
+            State::Down => from(State::Unproven) || from(State::Healthy),
+            _ => from(State::Down),
+        };
+        if changed {
+            self.of(slot, CHANGED_US).store(now_us, Relaxed);
+            for count in [FAILURES, PROBE_FAILURES, PROBE_PASSES] {
+                self.of(slot, count).store(0, Relaxed);
+            }
+            self.next_epoch();
+        }
+        changed
+    }
+
+    /// When its next probe is due, in microseconds.
+    pub(super) fn probe_due_us(self, slot: usize) -> u64 {
+        self.of(slot, PROBE_DUE_US).load(Acquire)
+    }
+
+    /// Takes a probe that is due upon itself; false where another has.
+    pub(super) fn claim_probe(self, slot: usize, due_us: u64, again_us: u64) -> bool {
+        self.of(slot, PROBE_DUE_US).compare_exchange(due_us, again_us, AcqRel, Relaxed).is_ok()
+    }
+}
+
+/// Cells for one process alone, as tests and benches use them; they are never given back, but can
+/// be used anew once `wipe` has made zeros of them.
+pub fn private(slots: usize) -> Cells {
+    let cells: Vec<AtomicU64> = (0..Cells::needed(slots)).map(|_| AtomicU64::new(0)).collect();
+    Cells::new(Box::leak(cells.into_boxed_slice()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_limit_holds_and_a_place_that_is_left_can_be_taken() {
+        let cells = private(2);
+        assert!(cells.enter(1, 2) && cells.enter(1, 2) && !cells.enter(1, 2));
+        assert_eq!((cells.in_flight(0), cells.in_flight(1)), (0, 2));
+        cells.leave(1, 1);
+        assert!(cells.enter(1, 2) && !cells.enter(1, 2));
+        cells.leave(0, 1);
+        assert_eq!(cells.in_flight(0), 0);
+    }
+
+    #[test]
+    fn a_change_of_state_happens_once() {
+        let cells = private(1);
+        let epoch = cells.epoch();
+        assert!(!cells.bring_up(0, 5));
+        cells.prove(0);
+        assert_eq!(cells.state(0), State::Healthy);
+        assert!(cells.take_down(0, 7) && !cells.take_down(0, 8));
+        assert_eq!((cells.state(0), cells.changed_us(0)), (State::Down, 7));
+        assert!(cells.bring_up(0, 9) && !cells.bring_up(0, 10));
+        assert_eq!(cells.epoch(), epoch + 2);
+    }
+
+    #[test]
+    fn a_due_probe_is_claimed_by_one() {
+        let cells = private(1);
+        cells.clear(0, 100);
+        assert!(cells.claim_probe(0, 100, 600) && !cells.claim_probe(0, 100, 601));
+        assert_eq!(cells.probe_due_us(0), 600);
+    }
+
+    #[test]
+    fn counts_in_a_row_begin_anew_when_it_goes_the_other_way() {
+        let cells = private(1);
+        assert_eq!((cells.fail(0), cells.fail(0)), (1, 2));
+        assert!(cells.succeed(0) && !cells.succeed(0));
+        assert_eq!(cells.fail(0), 1);
+        assert_eq!((cells.probed(0, true), cells.probed(0, false), cells.probed(0, false)), (1, 1, 2));
+        assert_eq!(cells.probed(0, true), 1);
+    }
+}

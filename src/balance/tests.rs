@@ -1,0 +1,236 @@
+use super::cells::private;
+use super::*;
+use crate::limits::UNPROBED_US;
+
+const RULES: Rules = Rules {
+    strategy: Strategy::ALL[0],
+    fails: 3,
+    passes: 2,
+    interval_us: 5_000_000,
+    slow_start_us: 0,
+    retry_percent: 20,
+};
+
+fn mine(slots: usize) -> &'static [AtomicU64] {
+    Vec::leak((0..slots).map(|_| AtomicU64::new(0)).collect())
+}
+
+fn member(slot: usize, weight: u16) -> Member {
+    Member { slot: slot as u16, weight, backup: false, max: 0 }
+}
+
+fn over(cells: Cells, rules: Rules, members: &[Member], seed: u64) -> Balancer {
+    let mut balancer = Balancer::new(rules, cells, mine(cells.slots()), seed);
+    balancer.set(rules, members.iter().copied());
+    balancer
+}
+
+fn strategy(name: &str) -> Rules {
+    Rules { strategy: Strategy::named(name).unwrap(), ..RULES }
+}
+
+fn weighing(rules: Rules, weights: &[u16]) -> Balancer {
+    let members: Vec<Member> = weights.iter().enumerate().map(|(slot, &weight)| member(slot, weight)).collect();
+    over(private(weights.len()), rules, &members, 1)
+}
+
+fn picked(balancer: &mut Balancer) -> usize {
+    match balancer.pick(&[], 1) {
+        Pick::Slot(slot) => slot,
+        none => panic!("{none:?}"),
+    }
+}
+
+fn counts(balancer: &mut Balancer, picks: usize) -> Vec<usize> {
+    let mut counts = vec![0; balancer.cells.slots()];
+    for _ in 0..picks {
+        let slot = picked(balancer);
+        counts[slot] += 1;
+        balancer.finished(slot);
+    }
+    counts
+}
+
+#[test]
+fn round_robin_is_even_and_weighted_is_exact() {
+    assert_eq!(counts(&mut weighing(RULES, &[1, 9, 1]), 300), [100, 100, 100]);
+    assert_eq!(counts(&mut weighing(strategy("weighted"), &[1, 2, 5]), 800), [100, 200, 500]);
+    assert_eq!(counts(&mut weighing(strategy("weighted"), &[65_535, 1]), 65_536), [65_535, 1]);
+}
+
+#[test]
+fn turns_are_those_of_all_workers_together() {
+    for (name, weights, wanted) in
+        [("round_robin", [1, 1, 1], [100, 100, 100]), ("weighted", [1, 2, 3], [50, 100, 150])]
+    {
+        let cells = private(3);
+        let members: Vec<Member> = (0..3).map(|slot| member(slot, weights[slot])).collect();
+        let mut workers: Vec<Balancer> = (0..4).map(|seed| over(cells, strategy(name), &members, seed)).collect();
+        let mut counts = [0; 3];
+        let mut random = Random::new(7);
+        for _ in 0..300 {
+            counts[picked(&mut workers[random.below(4) as usize])] += 1;
+        }
+        assert_eq!(counts, wanted, "{name}");
+    }
+}
+
+#[test]
+fn weighted_interleaves() {
+    let mut balancer = weighing(strategy("weighted"), &[5, 1, 1]);
+    let picks: Vec<usize> = (0..70).map(|_| picked(&mut balancer)).collect();
+    assert!(!picks.windows(5).any(|run| run.iter().all(|&slot| slot == 0)), "{picks:?}");
+    assert!(!picks.windows(2).any(|run| run[0] != 0 && run[1] != 0), "{picks:?}");
+}
+
+#[test]
+fn random_honours_weight() {
+    let weights = [1, 3, 6];
+    let counts = counts(&mut weighing(strategy("random"), &weights), 100_000);
+    let expected = weights.map(|weight| f64::from(weight) * 10_000.0);
+    // Chi-squared with two degrees of freedom: 13.8 is passed once in a thousand.
+    let chi: f64 = counts.iter().zip(expected).map(|(&n, e)| (n as f64 - e).powi(2) / e).sum();
+    assert!(chi < 13.8, "{counts:?}");
+}
+
+#[test]
+fn least_requests_prefers_the_less_busy_for_its_weight() {
+    let mut balancer = weighing(strategy("least_requests"), &[1, 1, 2]);
+    (0..4000).for_each(|_| _ = picked(&mut balancer));
+    let busy: Vec<u64> = (0..3).map(|slot| balancer.cells.in_flight(slot)).collect();
+    assert!(busy[0].abs_diff(1000) < 60 && busy[1].abs_diff(1000) < 60 && busy[2].abs_diff(2000) < 60, "{busy:?}");
+}
+
+#[test]
+fn what_was_tried_is_not_picked_again() {
+    for rules in Strategy::ALL.map(|strategy| Rules { strategy, ..RULES }) {
+        let mut balancer = weighing(rules, &[1, 1, 1]);
+        for _ in 0..50 {
+            assert_eq!(balancer.pick(&[0, 2], 1), Pick::Slot(1));
+            assert_eq!(balancer.pick(&[0, 1, 2], 1), Pick::Nobody);
+        }
+        assert_eq!(weighing(rules, &[]).pick(&[], 1), Pick::Nobody);
+    }
+}
+
+#[test]
+fn a_dead_backend_s_share_spreads_over_all_the_rest() {
+    for rules in Strategy::ALL.map(|strategy| Rules { strategy, ..RULES }) {
+        let mut balancer = weighing(rules, &[1, 1, 1, 1]);
+        let verdicts: Vec<Failed> = (0..4).map(|_| balancer.failed(1, 9)).collect();
+        assert_eq!(verdicts, [Failed::First, Failed::Again, Failed::Down(3), Failed::First]);
+        let counts = counts(&mut balancer, 9000);
+        assert_eq!(counts[1], 0);
+        assert!(counts.iter().all(|&n| n == 0 || n.abs_diff(3000) < 250), "{:?} {counts:?}", rules.strategy);
+    }
+}
+
+#[test]
+fn backups_serve_only_when_no_other_is_healthy() {
+    let backup = Member { backup: true, ..member(2, 1) };
+    let mut balancer = over(private(3), RULES, &[member(0, 1), member(1, 1), backup], 1);
+    assert_eq!(counts(&mut balancer, 10), [5, 5, 0]);
+    (0..3).for_each(|_| _ = balancer.failed(0, 9));
+    assert_eq!(counts(&mut balancer, 10), [0, 10, 0]);
+    // For one request whose backend has just failed it, a backup is better than nothing.
+    assert_eq!(balancer.pick(&[1], 9), Pick::Slot(2));
+    balancer.finished(2);
+    (0..3).for_each(|_| _ = balancer.failed(1, 9));
+    assert_eq!(counts(&mut balancer, 10), [0, 0, 10]);
+    assert_eq!((balancer.is_open(), balancer.take_news()), (false, None));
+}
+
+#[test]
+fn with_none_healthy_all_are_tried_and_that_is_told_once() {
+    let cells = private(2);
+    let members = [member(0, 1), member(1, 1)];
+    let (mut one, mut two) = (over(cells, RULES, &members, 1), over(cells, RULES, &members, 2));
+    for slot in [0, 1] {
+        (0..3).for_each(|_| _ = one.failed(slot, 9));
+    }
+    assert_eq!(counts(&mut one, 10), [5, 5]);
+    assert_eq!(counts(&mut two, 10), [5, 5]);
+    assert!(one.is_open() && two.is_open());
+    assert_eq!((one.take_news(), two.take_news()), (Some(true), None));
+    assert_eq!((two.probed(0, true, 10), two.probed(0, true, 10)), (None, Some(Change::Up(2))));
+    assert_eq!(counts(&mut two, 10), [10, 0]);
+    assert_eq!((two.take_news(), one.take_news()), (Some(false), None));
+}
+
+#[test]
+fn a_backend_at_its_limit_is_passed_over_by_all_workers() {
+    let cells = private(2);
+    let members = [Member { max: 2, ..member(0, 1) }, Member { max: 3, ..member(1, 1) }];
+    let mut workers = [over(cells, RULES, &members, 1), over(cells, RULES, &members, 2)];
+    let picks: Vec<Pick> = (0..6).map(|n| workers[n % 2].pick(&[], 1)).collect();
+    assert_eq!(picks[5], Pick::Full);
+    assert_eq!((cells.in_flight(0), cells.in_flight(1)), (2, 3));
+    let Pick::Slot(slot) = picks[0] else { panic!("{picks:?}") };
+    workers[0].finished(slot);
+    assert_eq!(workers[1].pick(&[], 1), Pick::Slot(slot));
+}
+
+#[test]
+fn a_backend_that_came_back_starts_slowly() {
+    let rules = Rules { slow_start_us: 1_000_000, ..RULES };
+    let mut balancer = weighing(rules, &[1, 1]);
+    (0..3).for_each(|_| _ = balancer.failed(0, 9));
+    (0..2).for_each(|_| _ = balancer.probed(0, true, 5_000_000));
+    let mut share = |now_us| {
+        let picks = (0..10_000).filter(|_| balancer.pick(&[], now_us) == Pick::Slot(0));
+        picks.count()
+    };
+    let shares = [5_000_000, 5_500_000, 6_000_001].map(&mut share);
+    assert!(shares[0] > 300 && shares[0] < 1200, "{shares:?}");
+    assert!(shares[1] > 2500 && shares[1] < 4000, "{shares:?}");
+    assert_eq!(shares[2], 5000);
+}
+
+#[test]
+fn one_worker_probes_a_backend_in_an_interval_and_another_takes_over() {
+    let cells = private(2);
+    let members = [member(0, 1), member(1, 1)];
+    let mut workers = [over(cells, RULES, &members, 1), over(cells, RULES, &members, 2)];
+    (0..2).for_each(|slot| cells.clear(slot, 1_000_000));
+    let mut taken: Vec<(u64, usize)> = Vec::new();
+    for now_us in (0..60_000_000).step_by(1000) {
+        // The first worker is dead from 30 s on.
+        let alive = if now_us < 30_000_000 { 0 } else { 1 };
+        for worker in &mut workers[alive..] {
+            let mut slots = Vec::new();
+            worker.take_probes(now_us, &mut slots);
+            taken.extend(slots.into_iter().map(|slot| (now_us, slot)));
+        }
+    }
+    for slot in [0, 1] {
+        let times: Vec<u64> = taken.iter().filter(|(_, of)| *of == slot).map(|(at, _)| *at).collect();
+        let gaps: Vec<u64> = times.windows(2).map(|pair| pair[1] - pair[0]).collect();
+        assert!(times.len() >= 12 && times[0] < 1_100_000, "{times:?}");
+        assert!(gaps.iter().all(|gap| (4_400_000..5_100_000).contains(gap)), "{gaps:?}");
+    }
+}
+
+#[test]
+fn without_probes_a_backend_that_is_down_gets_another_chance() {
+    let rules = Rules { interval_us: 0, ..RULES };
+    let mut balancer = weighing(rules, &[1, 1]);
+    (0..3).for_each(|_| _ = balancer.failed(0, 1));
+    assert_eq!(counts(&mut balancer, 10), [0, 10]);
+    assert_eq!(balancer.next_probe_us(), 1 + UNPROBED_US);
+    let mut taken = Vec::new();
+    balancer.take_probes(1 + UNPROBED_US, &mut taken);
+    assert_eq!((taken.len(), counts(&mut balancer, 10)), (0, vec![5, 5]));
+    assert_eq!(balancer.next_probe_us(), u64::MAX);
+    assert_eq!(balancer.failed(0, 2 * UNPROBED_US), Failed::Down(3));
+}
+
+#[test]
+fn requests_that_a_probe_contradicts_do_not_hide_it() {
+    let mut balancer = weighing(RULES, &[1, 1]);
+    assert_eq!(balancer.probed(0, false, 1), None);
+    assert!(!balancer.succeeded(0));
+    assert_eq!(balancer.probed(0, false, 1), None);
+    assert_eq!(balancer.probed(0, false, 1), Some(Change::Down(3)));
+    assert!(!balancer.succeeded(0));
+    assert_eq!(balancer.cells.state(0), State::Down);
+}

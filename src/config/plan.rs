@@ -1,0 +1,346 @@
+//! What workers follow, and may follow anew while they run: the settings that can change, and
+//! where requests go. The master publishes it as bytes; a worker that finds others reads them.
+//!
+//! Bytes: numbers as eight, little-endian; text and lists with their length before them.
+
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+
+use super::{Address, Cidr, Config, Health, HostHeader, Strategy, Timeouts};
+use crate::balance::{self, Rules};
+use crate::limits::{
+    BACKENDS, DEFAULT_CONNECT_US, DEFAULT_DRAIN_US, DEFAULT_IDLE_US, DEFAULT_REQUEST_US, DEFAULT_RESPONSE_US, SLOTS,
+    TRUSTED_RANGES,
+};
+use crate::log::Level;
+
+/// Settings, and where requests go.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Plan {
+    /// How a backend is picked.
+    pub strategy: Strategy,
+    /// Which log lines are kept.
+    pub loglevel: Level,
+    /// Whether messages are dumped to the log.
+    pub trace: bool,
+    /// Every time limit a user can set.
+    pub timeouts: Timeouts,
+    /// What backends get as Host.
+    pub host_header: HostHeader,
+    /// Peers whose X-Forwarded-* fields are believed.
+    pub trust: Vec<Cidr>,
+    /// The pseudonym for a Via field, where one is wanted.
+    pub via: Option<String>,
+    /// How backends' health is found out.
+    pub health: Health,
+    /// How long a backend that came back gets less than its share, in microseconds; 0 for not at all.
+    pub slow_start_us: u64,
+    /// Retries for each hundred requests.
+    pub retry_percent: u32,
+    /// Every address of every backend that has one.
+    pub members: Vec<Member>,
+    /// Names of the backends that have no address yet.
+    pub unresolved: Vec<String>,
+}
+
+/// One address of a backend.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Member {
+    /// Its slot, which is its own for as long as the address is configured.
+    pub slot: u16,
+    /// Tells it from who had the slot before.
+    pub generation: u64,
+    /// The backend as configured.
+    pub name: String,
+    /// What it gets as Host where it is to have its own.
+    pub host: String,
+    /// Where it is.
+    pub address: Address,
+    /// Its share.
+    pub weight: u16,
+    /// Whether it serves only when no other is healthy.
+    pub backup: bool,
+    /// Requests in flight at most; 0 is no limit.
+    pub max: u32,
+}
+
+impl Plan {
+    /// A configuration's settings, with where its requests go.
+    pub fn new(config: &Config, members: Vec<Member>, unresolved: Vec<String>) -> Plan {
+        Plan {
+            strategy: config.strategy,
+            loglevel: config.loglevel,
+            trace: config.trace,
+            timeouts: config.timeouts,
+            host_header: config.host_header.clone(),
+            trust: config.trust.clone(),
+            via: config.via.clone(),
+            health: config.health.clone(),
+            slow_start_us: config.slow_start_us,
+            retry_percent: config.retry_percent,
+            members,
+            unresolved,
+        }
+    }
+
+    /// The default settings, and backends at these addresses in the first slots, which are not
+    /// probed: for tests and benches.
+    pub fn over(addresses: impl IntoIterator<Item = SocketAddr>) -> Plan {
+        let member = |(slot, address): (usize, SocketAddr)| Member {
+            slot: slot as u16,
+            generation: 1,
+            name: address.to_string(),
+            host: address.to_string(),
+            address: Address::Tcp(address),
+            weight: 1,
+            backup: false,
+            max: 0,
+        };
+        Plan {
+            strategy: Strategy::default(),
+            loglevel: Level::Info,
+            trace: false,
+            timeouts: Timeouts {
+                connect_us: DEFAULT_CONNECT_US,
+                request_us: DEFAULT_REQUEST_US,
+                response_us: DEFAULT_RESPONSE_US,
+                idle_us: DEFAULT_IDLE_US,
+                drain_us: DEFAULT_DRAIN_US,
+            },
+            host_header: HostHeader::Preserve,
+            trust: Vec::new(),
+            via: None,
+            health: Health { path: "/".into(), interval_us: 0, timeout_us: 0, fails: 3, passes: 2, count_5xx: false },
+            slow_start_us: 0,
+            retry_percent: 20,
+            members: addresses.into_iter().enumerate().map(member).collect(),
+            unresolved: Vec::new(),
+        }
+    }
+
+    /// What the balancer is told.
+    pub fn rules(&self) -> Rules {
+        Rules {
+            strategy: self.strategy,
+            fails: self.health.fails,
+            passes: self.health.passes,
+            interval_us: self.health.interval_us,
+            slow_start_us: self.slow_start_us,
+            retry_percent: self.retry_percent,
+        }
+    }
+
+    /// Who the balancer picks from.
+    pub fn picked_from(&self) -> impl Iterator<Item = balance::Member> {
+        self.members.iter().map(|member| balance::Member {
+            slot: member.slot,
+            weight: member.weight,
+            backup: member.backup,
+            max: member.max,
+        })
+    }
+
+    /// The plan as bytes.
+    pub fn encode(&self) -> Vec<u8> {
+        let mut out = Encoder(Vec::new());
+        out.text(self.strategy.name);
+        out.number(self.loglevel as u64);
+        out.flag(self.trace);
+        let Timeouts { connect_us, request_us, response_us, idle_us, drain_us } = self.timeouts;
+        [connect_us, request_us, response_us, idle_us, drain_us].into_iter().for_each(|limit| out.number(limit));
+        match &self.host_header {
+            HostHeader::Preserve => out.number(0),
+            HostHeader::Backend => out.number(1),
+            HostHeader::Name(name) => {
+                out.number(2);
+                out.text(name);
+            }
+        }
+        out.number(self.trust.len() as u64);
+        for range in &self.trust {
+            out.text(&range.address.to_string());
+            out.number(range.prefix.into());
+        }
+        out.flag(self.via.is_some());
+        out.text(self.via.as_deref().unwrap_or_default());
+        let Health { path, interval_us, timeout_us, fails, passes, count_5xx } = &self.health;
+        out.text(path);
+        [*interval_us, *timeout_us, u64::from(*fails), u64::from(*passes)].into_iter().for_each(|n| out.number(n));
+        out.flag(*count_5xx);
+        out.number(self.slow_start_us);
+        out.number(self.retry_percent.into());
+        out.number(self.members.len() as u64);
+        self.members.iter().for_each(|member| out.member(member));
+        out.number(self.unresolved.len() as u64);
+        self.unresolved.iter().for_each(|name| out.text(name));
+        out.0
+    }
+
+    /// The plan that bytes are; `None` where they are none.
+    pub fn decode(bytes: &[u8]) -> Option<Plan> {
+        let mut from = Decoder(bytes);
+        let strategy = Strategy::named(&from.text()?)?;
+        let level = from.number()?;
+        let plan = Plan {
+            strategy,
+            loglevel: Level::NAMES.into_iter().map(|(_, one)| one).find(|&one| one as u64 == level)?,
+            trace: from.flag()?,
+            timeouts: Timeouts {
+                connect_us: from.number()?,
+                request_us: from.number()?,
+                response_us: from.number()?,
+                idle_us: from.number()?,
+                drain_us: from.number()?,
+            },
+            host_header: match from.number()? {
+                0 => HostHeader::Preserve,
+                1 => HostHeader::Backend,
+                _ => HostHeader::Name(from.text()?),
+            },
+            trust: from.list(TRUSTED_RANGES, |from| {
+                let address: IpAddr = from.text()?.parse().ok()?;
+                Some(Cidr { address, prefix: from.small()? })
+            })?,
+            via: {
+                let given = from.flag()?;
+                Some(from.text()?).filter(|_| given)
+            },
+            health: Health {
+                path: from.text()?,
+                interval_us: from.number()?,
+                timeout_us: from.number()?,
+                fails: from.small()?,
+                passes: from.small()?,
+                count_5xx: from.flag()?,
+            },
+            slow_start_us: from.number()?,
+            retry_percent: from.small()?,
+            members: from.list(SLOTS, Decoder::member)?,
+            unresolved: from.list(BACKENDS, Decoder::text)?,
+        };
+        from.0.is_empty().then_some(plan)
+    }
+}
+
+struct Encoder(Vec<u8>);
+
+impl Encoder {
+    fn number(&mut self, number: u64) {
+        self.0.extend_from_slice(&number.to_le_bytes());
+    }
+
+    fn flag(&mut self, flag: bool) {
+        self.number(flag.into());
+    }
+
+    fn text(&mut self, text: &str) {
+        self.number(text.len() as u64);
+        self.0.extend_from_slice(text.as_bytes());
+    }
+
+    fn member(&mut self, member: &Member) {
+        self.number(member.slot.into());
+        self.number(member.generation);
+        self.text(&member.name);
+        self.text(&member.host);
+        match &member.address {
+            Address::Tcp(address) => {
+                self.number(0);
+                self.text(&address.to_string());
+            }
+            Address::Unix(path) => {
+                self.number(1);
+                // What was given as text is text.
+                self.text(&path.to_string_lossy());
+            }
+        }
+        self.number(member.weight.into());
+        self.flag(member.backup);
+        self.number(member.max.into());
+    }
+}
+
+struct Decoder<'a>(&'a [u8]);
+
+impl Decoder<'_> {
+    fn number(&mut self) -> Option<u64> {
+        let (number, rest) = self.0.split_first_chunk()?;
+        self.0 = rest;
+        Some(u64::from_le_bytes(*number))
+    }
+
+    fn small<T: TryFrom<u64>>(&mut self) -> Option<T> {
+        self.number()?.try_into().ok()
+    }
+
+    fn flag(&mut self) -> Option<bool> {
+        Some(self.number()? != 0)
+    }
+
+    fn text(&mut self) -> Option<String> {
+        let length = self.small()?;
+        let (text, rest) = self.0.split_at_checked(length)?;
+        self.0 = rest;
+        String::from_utf8(text.to_vec()).ok()
+    }
+
+    fn list<T>(&mut self, most: usize, mut read: impl FnMut(&mut Self) -> Option<T>) -> Option<Vec<T>> {
+        let count: usize = self.small().filter(|&count| count <= most)?;
+        (0..count).map(|_| read(self)).collect()
+    }
+
+    fn member(&mut self) -> Option<Member> {
+        Some(Member {
+            slot: self.small().filter(|&slot: &u16| usize::from(slot) < SLOTS)?,
+            generation: self.number()?,
+            name: self.text()?,
+            host: self.text()?,
+            address: match self.number()? {
+                0 => Address::Tcp(self.text()?.parse::<SocketAddr>().ok()?),
+                _ => Address::Unix(PathBuf::from(self.text()?)),
+            },
+            weight: self.small()?,
+            backup: self.flag()?,
+            max: self.small()?,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn plan() -> Plan {
+        let mut plan = Plan::over([SocketAddr::from(([127, 0, 0, 1], 1)), "[::1]:2".parse().unwrap()]);
+        plan.strategy = Strategy::named("weighted").unwrap();
+        plan.loglevel = Level::Warn;
+        plan.trace = true;
+        plan.host_header = HostHeader::Name("api".into());
+        plan.trust = vec![Cidr { address: "10.0.0.0".parse().unwrap(), prefix: 8 }];
+        plan.via = Some("edge".into());
+        plan.health.path = "/up".into();
+        plan.members[1].address = Address::Unix("/run/socket".into());
+        plan.members[1].backup = true;
+        plan.members[1].max = 9;
+        plan.unresolved = vec!["api.example:80".into()];
+        plan
+    }
+
+    #[test]
+    fn what_is_encoded_is_decoded() {
+        let plan = plan();
+        assert_eq!(Plan::decode(&plan.encode()), Some(plan));
+        let plain = Plan::over([]);
+        assert_eq!(Plan::decode(&plain.encode()), Some(plain));
+    }
+
+    #[test]
+    fn what_is_no_plan_is_none() {
+        let bytes = plan().encode();
+        for length in 0..bytes.len() {
+            assert_eq!(Plan::decode(&bytes[..length]), None, "{length}");
+        }
+        assert_eq!(Plan::decode(&[&bytes[..], b"x"].concat()), None);
+        assert_eq!(Plan::decode(&[0xff; 4096]), None);
+    }
+}

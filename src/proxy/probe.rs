@@ -1,0 +1,80 @@
+//! Probes: a request of our own to a backend, on a connection of its own, to see whether it is well.
+//!
+//! A 2xx or 3xx passes; anything else, or nothing in time, fails. The head tells, so that the
+//! content is not waited for. A probe has no exchange; its connection has `probe` set, is never
+//! pooled, and has one deadline for all of it.
+
+use std::fmt;
+
+use super::connection::{Connection, Side};
+use super::{Output, Proxy};
+use crate::collections::slab::Key;
+use crate::config::HostHeader;
+use crate::http::forward::Sink;
+use crate::http::head::HeadRef;
+use crate::http1::write::Writer;
+
+/// How probes name themselves.
+const USER_AGENT: &str = concat!("load_balancer/", env!("CARGO_PKG_VERSION"));
+
+impl Proxy {
+    /// Begins the probes that are due, and that no other worker has taken.
+    pub(super) fn begin_probes(&mut self) {
+        let mut slots = std::mem::take(&mut self.probes);
+        self.balancer.take_probes(self.now_us, &mut slots);
+        for slot in slots.drain(..) {
+            let mut connection = Connection::new(self.side(slot));
+            connection.probe = true;
+            let key = self.connections.insert(connection);
+            self.rearm(key, true);
+            self.outputs.push_back(Output::Connect(key, slot));
+        }
+        self.probes = slots;
+    }
+
+    /// Asks the backend that a probe is connected to.
+    pub(super) fn send_probe(&mut self, key: Key) {
+        let Some(connection) = self.connections.get_mut(key) else { return };
+        let Side::Backend { slot, .. } = connection.side else { return };
+        let host = match (&self.host_header, &self.backends[usize::from(slot)]) {
+            (HostHeader::Name(name), _) => name,
+            (_, Some(backend)) => &backend.host,
+            (_, None) => return self.close(key, Output::Close(key)),
+        };
+        self.text.clear();
+        let mut writer = Writer::new(&mut self.text);
+        writer.request(b"GET", self.health.path.as_bytes());
+        writer.field(b"Host", host.as_bytes());
+        writer.field(b"User-Agent", USER_AGENT.as_bytes());
+        writer.field(b"Connection", b"close");
+        writer.finish();
+        connection.output.write(&mut self.buffers, &self.text);
+        if self.trace {
+            self.trace_sent(key, "probe");
+        }
+        self.announce(key);
+    }
+
+    /// The head of the answer to a probe has come.
+    pub(super) fn on_probe_answer(&mut self, key: Key, head: HeadRef<'_>) {
+        match head.status() {
+            200..=399 => self.end_probe(key, None),
+            status => self.end_probe(key, Some(format_args!("answered {status}"))),
+        }
+    }
+
+    /// A probe has failed.
+    pub(super) fn probe_failed(&mut self, key: Key, reason: fmt::Arguments<'_>) {
+        self.end_probe(key, Some(reason));
+    }
+
+    fn end_probe(&mut self, key: Key, failure: Option<fmt::Arguments<'_>>) {
+        let Some(connection) = self.connections.get(key) else { return };
+        let Side::Backend { slot, generation } = connection.side else { return };
+        self.close(key, Output::Close(key));
+        // What became of one that had the slot before is not its successor's doing.
+        if self.backends[usize::from(slot)].as_ref().is_some_and(|backend| backend.generation == generation) {
+            self.note_probe(slot, failure);
+        }
+    }
+}

@@ -1,0 +1,55 @@
+//! Requests that wait because each backend that could serve them has as many as it may: in the
+//! order in which they came, for as long as a connect may take, and only so many.
+
+use super::Proxy;
+use crate::balance::Pick;
+use crate::collections::slab::Key;
+use crate::limits::{WAITING_LOOK_US, WAITING_REQUESTS};
+
+/// What a client is told whose request could not be served.
+const NO_ROOM: &str = "every backend has as many requests as it may";
+
+impl Proxy {
+    /// Has an exchange wait until a backend has room for it.
+    pub(super) fn wait_for_room(&mut self, id: Key) {
+        if self.waiting.len() >= WAITING_REQUESTS {
+            return self.answer_exchange(id, 503, format_args!("{NO_ROOM}, and too many wait"));
+        }
+        let Some(exchange) = self.exchanges.get_mut(id) else { return };
+        exchange.waiting = true;
+        let client = exchange.client;
+        if self.waiting.is_empty() {
+            self.look_us = self.now_us + WAITING_LOOK_US;
+        }
+        self.waiting.push_back(id);
+        self.rearm(client, false);
+    }
+
+    /// Serves those that wait, as far as there is room. What another worker has finished does not
+    /// show here, so it is looked for now and then.
+    pub(super) fn serve_waiting(&mut self) {
+        if self.waiting.is_empty() || !self.room_made && self.now_us < self.look_us {
+            return;
+        }
+        self.room_made = false;
+        self.look_us = self.now_us + WAITING_LOOK_US;
+        while let Some(&id) = self.waiting.front() {
+            if self.exchanges.get(id).is_some_and(|exchange| exchange.waiting) {
+                match self.balancer.pick(&[], self.now_us) {
+                    Pick::Full => break,
+                    Pick::Slot(slot) => self.assign_to(id, slot),
+                    Pick::Nobody => self.answer_exchange(id, 503, format_args!("No backends available")),
+                }
+            }
+            self.waiting.pop_front();
+        }
+    }
+
+    /// A client's request has waited too long.
+    pub(super) fn no_room(&mut self, key: Key) {
+        if let Some(id) = self.connections.get(key).and_then(|connection| connection.exchange) {
+            self.answer_exchange(id, 503, format_args!("{NO_ROOM}"));
+        }
+        self.waiting.retain(|&id| self.exchanges.get(id).is_some());
+    }
+}

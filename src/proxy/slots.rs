@@ -1,0 +1,174 @@
+//! The backends' slots: who has which, by the plan that is followed, and what is noted about each.
+
+use std::fmt;
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering::Relaxed;
+
+use super::connection::Side;
+use super::{Failure, Output, Proxy};
+use crate::balance::cells::{self, Cells};
+use crate::balance::{Change, Failed};
+use crate::config::{Address, Plan};
+use crate::limits::SHOWN_NAMES;
+use crate::log::Level;
+
+/// What a proxy shares with those in other workers.
+#[derive(Clone, Copy, Debug)]
+pub struct Shared {
+    /// What all know about the backends.
+    pub cells: Cells,
+    /// What this one has in flight, by slot.
+    pub in_flight: &'static [AtomicU64],
+}
+
+impl Shared {
+    /// For one process alone, as tests and benches have it; it is never given back.
+    pub fn private(slots: usize) -> Shared {
+        let in_flight = (0..slots).map(|_| AtomicU64::new(0)).collect();
+        Shared { cells: cells::private(slots), in_flight: Vec::leak(in_flight) }
+    }
+
+    /// Makes zeros of all.
+    pub fn wipe(self) {
+        self.cells.wipe();
+        self.in_flight.iter().for_each(|cell| cell.store(0, Relaxed));
+    }
+}
+
+/// One address of a backend.
+#[derive(Debug)]
+pub(super) struct Backend {
+    pub(super) generation: u64,
+    /// As configured, with the address behind it where that says more.
+    pub(super) label: String,
+    /// What it gets as Host where it is to have its own.
+    pub(super) host: String,
+    address: Address,
+}
+
+impl Proxy {
+    /// From now on a plan is followed. Requests under way go on where they are; idle connections to
+    /// backends that are gone are closed.
+    pub fn follow(&mut self, plan: &Plan) {
+        self.timeouts = plan.timeouts;
+        self.host_header = plan.host_header.clone();
+        self.trust = plan.trust.clone();
+        self.via = plan.via.clone();
+        self.trace = plan.trace;
+        self.health = plan.health.clone();
+        self.log.set_level(plan.loglevel);
+        self.unresolved = unresolved(&plan.unresolved);
+        let mut before = std::mem::take(&mut self.backends);
+        self.backends.resize_with(before.len(), || None);
+        for member in &plan.members {
+            let Some(place) = self.backends.get_mut(usize::from(member.slot)) else { continue };
+            *place = Some(Backend {
+                generation: member.generation,
+                label: label(&member.name, &member.address),
+                host: member.host.clone(),
+                address: member.address.clone(),
+            });
+        }
+        for (slot, gone) in before.iter_mut().enumerate() {
+            let Some(gone) = gone else { continue };
+            if self.backends[slot].as_ref().is_none_or(|backend| backend.generation != gone.generation) {
+                while let Some(key) = self.idle.take(slot) {
+                    self.close(key, Output::Close(key));
+                }
+            }
+        }
+        self.balancer.set(plan.rules(), plan.picked_from());
+        self.room_made = true;
+    }
+
+    /// Where the backend in a slot is.
+    pub fn address(&self, slot: usize) -> Option<&Address> {
+        Some(&self.backends.get(slot)?.as_ref()?.address)
+    }
+
+    /// The side that a connection to a slot's backend has.
+    pub(super) fn side(&self, slot: usize) -> Side {
+        let generation = self.backends[slot].as_ref().map_or(0, |backend| backend.generation);
+        Side::Backend { slot: slot as u16, generation }
+    }
+
+    /// An exchange failed by its backend's fault, or by our own lack; a line of log where that is news.
+    pub(super) fn note_failure(&mut self, slot: u16, failure: Failure) {
+        if let Failure::Exhausted(_) = failure {
+            // No backend is to blame for what we lack.
+            let level = if self.exhausted { Level::Debug } else { Level::Warn };
+            self.exhausted = true;
+            return self.log.line(level, "proxy", format_args!("{failure}"));
+        }
+        let slot = usize::from(slot);
+        let Some(Some(backend)) = self.backends.get(slot) else { return };
+        let (level, text) = match self.balancer.failed(slot, self.now_us) {
+            Failed::First => (Level::Warn, format_args!("{}: {failure}", backend.label)),
+            Failed::Again => (Level::Debug, format_args!("{}: {failure}", backend.label)),
+            Failed::Down(failures) => return self.tell_down(slot, failures, "failures", format_args!("{failure}")),
+        };
+        self.log.line(level, "backend", text);
+    }
+
+    /// A backend has answered as it should.
+    pub(super) fn note_success(&mut self, slot: u16) {
+        let slot = usize::from(slot);
+        if self.balancer.succeeded(slot)
+            && let Some(Some(backend)) = self.backends.get(slot)
+        {
+            self.log.line(Level::Info, "backend", format_args!("{}: responds again", backend.label));
+        }
+    }
+
+    /// A probe has passed, or failed for a reason.
+    pub(super) fn note_probe(&mut self, slot: u16, failure: Option<fmt::Arguments<'_>>) {
+        let slot = usize::from(slot);
+        let change = self.balancer.probed(slot, failure.is_none(), self.now_us);
+        let Some(Some(backend)) = self.backends.get(slot) else { return };
+        let reason = failure.unwrap_or(format_args!("passed"));
+        match change {
+            Some(Change::Up(passes)) => {
+                let text = format_args!("backend {} up after {passes} passed probes", backend.label);
+                self.log.line(Level::Info, "health", text);
+            }
+            Some(Change::Down(failures)) => self.tell_down(slot, failures, "failed probes", reason),
+            None => {
+                self.log.line(Level::Debug, "health", format_args!("probe of {}: {reason}", backend.label));
+            }
+        }
+        self.tell_outage();
+    }
+
+    fn tell_down(&mut self, slot: usize, count: u64, what: &str, reason: fmt::Arguments<'_>) {
+        let Some(Some(backend)) = self.backends.get(slot) else { return };
+        let text = format_args!("backend {} down after {count} {what} ({reason})", backend.label);
+        self.log.line(Level::Warn, "health", text);
+    }
+
+    /// Says that no backend is healthy, or that one is again, where that is news.
+    pub(super) fn tell_outage(&mut self) {
+        match self.balancer.take_news() {
+            Some(true) => self.log.line(Level::Err, "health", format_args!("no backend is healthy: all are tried")),
+            Some(false) => self.log.line(Level::Info, "health", format_args!("a backend is healthy again")),
+            None => {}
+        }
+    }
+}
+
+/// A backend in words: as configured, and its address where a name stands for it.
+fn label(name: &str, address: &Address) -> String {
+    match address {
+        Address::Tcp(address) if address.to_string() != name => format!("{name} ({address})"),
+        _ => name.into(),
+    }
+}
+
+/// The rest of a sentence that names backends without addresses; not all of many.
+fn unresolved(names: &[String]) -> String {
+    if names.is_empty() {
+        return String::new();
+    }
+    let shown = names[..names.len().min(SHOWN_NAMES)].join(", ");
+    let more = if names.len() > SHOWN_NAMES { ", ..." } else { "" };
+    format!(": no address is known for {shown}{more}")
+}
