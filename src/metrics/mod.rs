@@ -30,7 +30,7 @@ pub enum Kind {
 /// One line of a table. Lines of one family stand together, each with another label.
 #[derive(Clone, Copy, Debug)]
 pub struct Metric {
-    /// The name, without the prefix.
+    /// The name, without the prefix that all have but those that begin with `process_`.
     pub family: &'static str,
     /// A label of its own, such as `code="2xx"`; empty for none.
     pub label: &'static str,
@@ -76,9 +76,9 @@ table! {
     WaitedInVain Counter "waits_failed_total" "" "Requests that were refused because every backend stayed at its limit.";
     FailOpen Counter "fail_open_total" "" "Requests given to a backend that is down because all are.";
     Exhausted Counter "connects_exhausted_total" "" "Connections to backends that were not begun for want of a descriptor or a port.";
-    CpuTime Seconds "cpu_seconds_total" "" "Processor time that the workers have used.";
-    Resident Gauge "resident_memory_bytes" "" "Memory that the workers hold, what they share counted for each.";
-    Descriptors Gauge "open_fds" "" "Descriptors that the workers have open.";
+    CpuTime Seconds "process_cpu_seconds_total" "" "Processor time that the workers have used.";
+    Resident Gauge "process_resident_memory_bytes" "" "Memory that the workers hold, what they share counted for each.";
+    Descriptors Gauge "process_open_fds" "" "Descriptors that the workers have open.";
 }
 
 table! {
@@ -92,8 +92,8 @@ table! {
     Lookups Counter "dns_lookups_total" "" "Changes of what the resolver knows of a name.";
     LookupsFailed Counter "dns_failures_total" "" "Names whose lookup has begun to fail.";
     Workers Gauge "workers" "" "Worker processes that there are to be.";
-    Started Gauge "start_time_seconds" "" "When the program started, in seconds since 1970.";
-    MaxDescriptors Gauge "max_fds" "" "Descriptors that a process may have open.";
+    Started Gauge "process_start_time_seconds" "" "When the program started, in seconds since 1970.";
+    MaxDescriptors Gauge "process_max_fds" "" "Descriptors that a process may have open.";
 }
 
 table! {

@@ -9,8 +9,18 @@ use super::{Block, Count, Global, Kind, Metric, SlotCount, SlotState, SlotTime};
 /// What the text is (exposition formats, text-based format).
 pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 
-/// What every name begins with.
+/// What every name begins with, but those that every program's has.
 const PREFIX: &str = "zzz_lb_";
+
+/// A family's whole name.
+struct Name(&'static str);
+
+impl std::fmt::Display for Name {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let prefix = if self.0.starts_with("process_") { "" } else { PREFIX };
+        write!(f, "{prefix}{}", self.0)
+    }
+}
 
 /// A backend's address with its labels.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -121,7 +131,7 @@ impl Exposition {
         if self.line == 0 || table[self.line - 1].family != metric.family {
             head(out, metric, kind(metric.kind));
         }
-        let _ = write!(out, "{PREFIX}{}", metric.family);
+        let _ = write!(out, "{}", Name(metric.family));
         if !metric.label.is_empty() {
             let _ = write!(out, "{{{}}}", metric.label);
         }
@@ -208,8 +218,8 @@ fn histogram(out: &mut String, family: &str, labels: &str, totals: &Totals) {
 }
 
 fn head(out: &mut String, metric: &Metric, kind: &str) {
-    let family = metric.family;
-    let _ = writeln!(out, "# HELP {PREFIX}{family} {}\n# TYPE {PREFIX}{family} {kind}", metric.help);
+    let name = Name(metric.family);
+    let _ = writeln!(out, "# HELP {name} {}\n# TYPE {name} {kind}", metric.help);
 }
 
 fn kind(kind: Kind) -> &'static str {
@@ -285,7 +295,7 @@ mod tests {
         let text = text(usize::MAX);
         let has = |line: &str| assert!(text.lines().any(|one| one == line), "{line}\n{text}");
         has("zzz_lb_client_connections_total 7");
-        has("zzz_lb_cpu_seconds_total 3");
+        has("process_cpu_seconds_total 3");
         has(r#"zzz_lb_requests_total{backend="a\"b\\c\nd",address="10.0.0.1:80",code="2xx"} 1"#);
         has(r#"zzz_lb_requests_total{backend="a\"b\\c\nd",address="10.0.0.1:80",code="5xx"} 1"#);
         has(r#"zzz_lb_requests_total{backend="unix:/s",address="/s",code="2xx"} 0"#);
