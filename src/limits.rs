@@ -76,6 +76,9 @@ pub const ACCEPT_PAUSE_US: u64 = SECOND_US / 10;
 /// How much of a request is read and dropped after its response, to keep the connection.
 pub const DISCARD_BYTES: usize = 16 << 20;
 
+/// A portion of the metrics' text that is made before others are looked after.
+pub const METRICS_PORTION_BYTES: usize = 16 * 1024;
+
 /// Log written at once: what a pipe with any room takes without waiting (POSIX, PIPE_BUF).
 pub const LOG_PIECE_BYTES: usize = 4096;
 /// How much of a refused message `--trace` shows.
@@ -166,9 +169,23 @@ const _: () = assert!(TIMER_TICKS.is_multiple_of(64));
 const _: () = assert!(SMALL_BUFFER_BYTES < BLOCK_BYTES / 4);
 const _: () = assert!(BLOCK_BYTES + 2 * BLOCK_MARGIN_BYTES < u32::MAX as usize);
 const _: () = assert!(HEAD_BYTES <= BLOCK_BYTES);
+const _: () = assert!(METRICS_PORTION_BYTES * 2 <= BLOCK_BYTES);
 const _: () = assert!(TARGET_BYTES * 4 <= HEAD_BYTES);
 const _: () = assert!(TRAILER_BYTES <= BLOCK_BYTES);
 const _: () = assert!(CHUNK_LINE_BYTES < CHUNK_EXTENSION_BYTES);
+
+/// The configuration file. A thousand backends take a tenth of it.
+pub const CONFIG_BYTES: usize = 1 << 20;
+/// Symbolic links followed on the way to it, as many as the system follows.
+pub const CONFIG_LINKS: usize = 40;
+/// How long nothing must have happened to it before it is read: it may not be written to its end.
+pub const CONFIG_QUIET_US: u64 = SECOND_US / 10;
+/// How long it may go on changing before it is read all the same.
+pub const CONFIG_RESTLESS_US: u64 = SECOND_US;
+/// How often it is looked at where the system does not tell of changes.
+pub const CONFIG_POLL_US: u64 = SECOND_US;
+/// What is read at once of the changes that the system tells of: room for one with the longest name.
+pub const INOTIFY_BYTES: usize = 4096;
 
 // Options --------------------------------------------------------------------------------------
 

@@ -127,12 +127,13 @@ impl Master {
     /// listener but its own.
     fn become_worker(self, index: usize) -> Ended {
         let Master { config, region, pid, shares, signals, mut journal, places, .. } = self;
+        let workers = places.len();
         let listener = places.into_iter().nth(index).and_then(|place| place.listener);
         drop(signals);
         let begun = begin_child(pid, &format!("lb worker {index}")).and_then(|()| Signals::install_in_worker());
         match (begun, listener) {
             (Ok(signals), Some(listener)) => {
-                serve(&config, region, listener, index as u32, shares.of(index as u32), signals, journal)
+                serve(&config, region, listener, (index as u32, workers), shares.of(index as u32), signals, journal)
             }
             (Err(error), _) => {
                 journal.line(Level::Err, "process", format_args!("worker {index} cannot start: {error}"));

@@ -21,6 +21,7 @@ mod listen;
 mod master;
 mod respawn;
 mod slots;
+mod watch;
 
 use std::fmt;
 use std::io;
@@ -139,7 +140,7 @@ fn run_single(
     journal: Journal,
 ) -> u8 {
     let Some(listener) = listeners.into_iter().next() else { return FAILED };
-    match serve(config, region, listener, 0, shares.of(0), signals, journal) {
+    match serve(config, region, listener, (0, 1), shares.of(0), signals, journal) {
         Ended::Drained => DONE,
         Ended::Cut | Ended::Failed => FAILED,
     }
@@ -161,12 +162,13 @@ fn serve(
     config: &Config,
     region: Region,
     listener: OwnedFd,
-    index: u32,
+    (index, workers): (u32, usize),
     max_connections: usize,
     signals: Signals,
     mut journal: Journal,
 ) -> Ended {
-    let setup = Setup { config, region, listener, index, max_connections, signals, log: Log::new(config.loglevel) };
+    let setup =
+        Setup { config, region, listener, index, workers, max_connections, signals, log: Log::new(config.loglevel) };
     match worker::run(setup) {
         Ok(Outcome::Drained | Outcome::Cut(0)) => Ended::Drained,
         Ok(Outcome::Cut(requests)) => {

@@ -18,6 +18,7 @@ use crate::http::head::{HeadRef, SavedHead, Version};
 use crate::http::refusal::Refusal;
 use crate::http1::write::Writer;
 use crate::limits::{DISCARD_BYTES, POOL_FRESH_US, POOL_IDLE_US, SAVED_HEAD_BYTES, SPARE_EXCHANGES, TRIES};
+use crate::metrics::{Count, Exposition, SlotCount, SlotTime};
 
 /// How far one direction has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,7 +48,7 @@ pub(super) struct Exchange {
     /// Both connections carry bytes without messages.
     pub(super) tunnel: bool,
     /// The client's connection goes on after the response.
-    persistent: bool,
+    pub(super) persistent: bool,
     pub(super) tries: u8,
     tried: [u16; TRIES],
     /// How often it was sent again after a backend had broken it off, stale connections apart.
@@ -58,10 +59,16 @@ pub(super) struct Exchange {
     pub(super) waiting: bool,
     /// The slot that counts it as in flight.
     slot: Option<u16>,
+    /// When its head came, in microseconds.
+    began_us: u64,
+    /// When it was written to the backend, in microseconds.
+    sent_us: u64,
+    /// Its response, where that is made here.
+    pub(super) local: Option<Box<Exposition>>,
 }
 
 impl Exchange {
-    fn new(client: Key, facts: RequestFacts, saved: SavedHead) -> Exchange {
+    fn new(client: Key, facts: RequestFacts, saved: SavedHead, began_us: u64) -> Exchange {
         Exchange {
             client,
             backend: None,
@@ -79,6 +86,9 @@ impl Exchange {
             stale: false,
             waiting: false,
             slot: None,
+            began_us,
+            sent_us: 0,
+            local: None,
         }
     }
 }
@@ -95,11 +105,14 @@ impl Proxy {
         };
         let mut saved = self.spare.pop().map(|exchange| exchange.saved).unwrap_or_default();
         saved.save(head);
-        let id = self.exchanges.insert(Exchange::new(key, facts, saved));
+        let id = self.exchanges.insert(Exchange::new(key, facts, saved, self.now_us));
         let Some(client) = self.connections.get_mut(key) else { return };
         client.exchange = Some(id);
         client.used = true;
         client.codec.read_body(facts.body);
+        if let Some(page) = self.page(key, head) {
+            return self.answer_page(id, page);
+        }
         self.balancer.requested(self.now_us);
         if self.waiting.is_empty() { self.assign(id, None) } else { self.wait_for_room(id) }
     }
@@ -133,7 +146,11 @@ impl Proxy {
         }
         exchange.tries += 1;
         exchange.slot = Some(slot as u16);
+        if self.balancer.is_open() {
+            self.shared.block.add(Count::FailOpen, 1);
+        }
         if let Some(key) = self.pooled(id, slot) {
+            self.shared.block.add_slot(SlotCount::Reused, slot, 1);
             return self.attach(id, key);
         }
         let mut connection = Connection::new(self.side(slot));
@@ -165,6 +182,7 @@ impl Proxy {
     pub(super) fn attach(&mut self, id: Key, key: Key) {
         let Some(exchange) = self.exchanges.get_mut(id) else { return self.close(key, Output::Close(key)) };
         exchange.backend = Some(key);
+        exchange.sent_us = self.now_us;
         let client = exchange.client;
         let Some(Side::Client { address, trusted, .. }) = self.connections.get(client).map(|client| client.side) else {
             return;
@@ -301,6 +319,9 @@ impl Proxy {
         backend.codec.read_body(facts.body);
         backend.persistent = facts.persistent;
         exchange.response = Progress::Flowing;
+        self.shared.block.add_response(slot.into(), facts.status);
+        let waited_us = self.now_us.saturating_sub(exchange.sent_us);
+        self.shared.block.observe(SlotTime::Response, slot.into(), waited_us);
         let (body, after) = to_client(exchange, &facts, self.draining);
         exchange.persistent = after != After::Ends;
         let client = exchange.client;
@@ -320,7 +341,7 @@ impl Proxy {
     }
 
     /// Queues the text written for a client.
-    fn write_to_client(&mut self, client: Key, what: &str) {
+    pub(super) fn write_to_client(&mut self, client: Key, what: &str) {
         let Some(connection) = self.connections.get_mut(client) else { return };
         connection.output.write(&mut self.buffers, &self.text);
         if self.trace {
@@ -384,6 +405,10 @@ impl Proxy {
         let (client, backend) = (exchange.client, exchange.backend);
         let (whole, persistent) = (exchange.request == Progress::Ended, exchange.persistent);
         let expected = persistent == exchange.facts.persistent;
+        if let Some(slot) = exchange.slot {
+            let took_us = self.now_us.saturating_sub(exchange.began_us);
+            self.shared.block.observe(SlotTime::Request, slot.into(), took_us);
+        }
         self.remove_exchange(id);
         if let Some(connection) = backend.and_then(|key| self.connections.get_mut(key)) {
             connection.persistent &= whole && !left_over;
@@ -394,7 +419,7 @@ impl Proxy {
 
     /// Frees a client's connection after a response: for its next request, or to be closed.
     /// `whole`: so was the request. `expected`: the client asked for what becomes of it.
-    fn release_client(&mut self, key: Key, whole: bool, persistent: bool, expected: bool) {
+    pub(super) fn release_client(&mut self, key: Key, whole: bool, persistent: bool, expected: bool) {
         let Some(client) = self.connections.get_mut(key) else { return };
         if !persistent {
             // Bytes unread, or on their way, would turn a close into a reset.
@@ -442,7 +467,7 @@ impl Proxy {
     }
 
     /// Forgets an exchange, keeping its memory for another.
-    fn remove_exchange(&mut self, id: Key) {
+    pub(super) fn remove_exchange(&mut self, id: Key) {
         let Some(mut exchange) = self.exchanges.remove(id) else { return };
         if let Some(slot) = exchange.slot.take() {
             self.balancer.finished(slot.into());
@@ -484,6 +509,8 @@ impl Proxy {
             // The backend itself was not asked, and may well serve a fresh connection. Only a first
             // try can be stale: no other is given a pooled connection.
             exchange.stale = true;
+            self.shared.block.add(Count::RetryStale, 1);
+            self.shared.block.add_slot(SlotCount::Stale, slot.into(), 1);
             exchange.tried[usize::from(exchange.tries) - 1] = u16::MAX;
             return self.assign(id, Some(failure));
         }
@@ -491,8 +518,10 @@ impl Proxy {
         exchange.repeats += u8::from(seen);
         // That a backend could not be reached burdens none; what one may have seen does another.
         if retry && (!seen || self.balancer.may_repeat(self.now_us)) {
+            self.shared.block.add(failure.retried_for(), 1);
             return self.assign(id, Some(failure));
         }
+        self.shared.block.add(Count::RetryRefused, u64::from(retry));
         let Some(exchange) = self.exchanges.get(id) else { return };
         if exchange.response == Progress::Waiting {
             return self.answer_exchange(id, failure.status(), format_args!("{failure}"));

@@ -7,6 +7,8 @@ pub mod clock;
 #[cfg(any(target_os = "linux", target_os = "android"))]
 pub mod epoll;
 pub mod fork;
+#[cfg(any(target_os = "linux", target_os = "android"))]
+pub mod inotify;
 pub mod limit;
 pub mod listen;
 pub mod shm;

@@ -39,6 +39,8 @@ pub struct Setup<'a> {
     pub listener: OwnedFd,
     /// The worker's number, from 0.
     pub index: u32,
+    /// How many workers there are.
+    pub workers: usize,
     /// Clients held at once; past it accepting pauses.
     pub max_connections: usize,
     /// The process's signals.
@@ -100,7 +102,15 @@ pub fn run(setup: Setup<'_>) -> io::Result<Outcome> {
     let seed = clock::unix_us() ^ u64::from(setup.index) << 48 ^ u64::from(std::process::id()) << 32;
     let (edition, plan) = setup.region.table().read();
     let plan = plan.and_then(|bytes| Plan::decode(&bytes)).ok_or(io::ErrorKind::InvalidData)?;
-    let shared = Shared { cells: setup.region.balance(), in_flight: setup.region.in_flight(setup.index as usize) };
+    let index = setup.index as usize;
+    let shared = Shared {
+        cells: setup.region.balance(),
+        in_flight: setup.region.in_flight(index),
+        block: setup.region.block(index),
+        // A worker lives as long as its process.
+        workers: Vec::leak((0..setup.workers).map(|worker| setup.region.block(worker)).collect()),
+        globals: setup.region.globals(),
+    };
     let mut worker = Worker {
         reactor: Reactor::new()?,
         proxy: Proxy::new(&plan, shared, setup.index, seed, now_us, setup.log),
