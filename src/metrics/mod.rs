@@ -11,7 +11,7 @@ mod histogram;
 mod text;
 
 use std::sync::atomic::AtomicU64;
-use std::sync::atomic::Ordering::Relaxed;
+use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 
 pub use histogram::{BOUNDS_US, Histogram};
 pub use text::{CONTENT_TYPE, Exposition, Labelled, Sources};
@@ -30,7 +30,7 @@ pub enum Kind {
 /// One line of a table. Lines of one family stand together, each with another label.
 #[derive(Clone, Copy, Debug)]
 pub struct Metric {
-    /// The name, without the prefix.
+    /// The name: as it is where every program has such a metric (`process_`), else without our prefix.
     pub family: &'static str,
     /// A label of its own, such as `code="2xx"`; empty for none.
     pub label: &'static str,
@@ -76,9 +76,10 @@ table! {
     WaitedInVain Counter "waits_failed_total" "" "Requests that were refused because every backend stayed at its limit.";
     FailOpen Counter "fail_open_total" "" "Requests given to a backend that is down because all are.";
     Exhausted Counter "connects_exhausted_total" "" "Connections to backends that were not begun for want of a descriptor or a port.";
-    CpuTime Seconds "cpu_seconds_total" "" "Processor time that the workers have used.";
-    Resident Gauge "resident_memory_bytes" "" "Memory that the workers hold, what they share counted for each.";
-    Descriptors Gauge "open_fds" "" "Descriptors that the workers have open.";
+    CpuTime Seconds "process_cpu_seconds_total" "" "Processor time that the workers have used.";
+    VirtualMemory Gauge "process_virtual_memory_bytes" "" "Address space that the workers have, what they share counted for each.";
+    Resident Gauge "process_resident_memory_bytes" "" "Memory that the workers hold, what they share counted for each.";
+    Descriptors Gauge "process_open_fds" "" "Descriptors that the workers have open.";
 }
 
 table! {
@@ -92,8 +93,8 @@ table! {
     Lookups Counter "dns_lookups_total" "" "Changes of what the resolver knows of a name.";
     LookupsFailed Counter "dns_failures_total" "" "Names whose lookup has begun to fail.";
     Workers Gauge "workers" "" "Worker processes that there are to be.";
-    Started Gauge "start_time_seconds" "" "When the program started, in seconds since 1970.";
-    MaxDescriptors Gauge "max_fds" "" "Descriptors that a process may have open.";
+    Started Gauge "process_start_time_seconds" "" "When the program started, in seconds since 1970.";
+    MaxDescriptors Gauge "process_max_fds" "" "Descriptors that a process may have open.";
 }
 
 table! {
@@ -228,7 +229,8 @@ impl Block {
             && cells[0].load(Relaxed) != generation
         {
             cells[1..].iter().for_each(|cell| cell.store(0, Relaxed));
-            cells[0].store(generation, Relaxed);
+            // Whoever reads this generation also reads the zeros, or what came after them.
+            cells[0].store(generation, Release);
         }
     }
 
@@ -243,13 +245,13 @@ impl Block {
 
     fn slot_cell(self, slot: usize, generation: u64, at: usize) -> u64 {
         match self.slot(slot) {
-            Some(cells) if cells[0].load(Relaxed) == generation => cells[1 + at].load(Relaxed),
+            Some(cells) if cells[0].load(Acquire) == generation => cells[1 + at].load(Relaxed),
             _ => 0,
         }
     }
 
     fn slot_histogram(self, slot: usize, generation: u64, time: SlotTime) -> Option<Histogram> {
-        self.slot(slot).filter(|cells| cells[0].load(Relaxed) == generation)?;
+        self.slot(slot).filter(|cells| cells[0].load(Acquire) == generation)?;
         self.histogram(time, slot)
     }
 }
