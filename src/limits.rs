@@ -239,3 +239,34 @@ pub const DEFAULT_DRAIN_US: u64 = 25 * SECOND_US;
 const _: () = assert!(DURATION_MIN_US <= DEFAULT_CONNECT_US && DEFAULT_IDLE_US <= DURATION_MAX_US);
 const _: () = assert!(DEFAULT_CONNECT_US < DEFAULT_RESPONSE_US);
 const _: () = assert!(HOST_LABEL_BYTES < HOST_NAME_BYTES && HOST_NAME_BYTES <= NAME_BYTES);
+
+// Configuration --------------------------------------------------------------------------------
+
+/// A JSON text: a thousand backends take a tenth of it.
+pub const JSON_BYTES: usize = 1024 * 1024;
+/// Arrays and objects within each other: the reader calls itself for each.
+pub const JSON_DEPTH: usize = 64;
+/// Problems told of one file; who has more has plenty to mend.
+pub const FILE_PROBLEMS: usize = 100;
+/// Failures and passes in a row that can be asked for; more would take hours.
+pub const HEALTH_COUNT: u64 = 1000;
+/// What a probe asks for: room for a long query.
+pub const HEALTH_PATH_BYTES: usize = 1024;
+/// Requests in flight that a backend's own limit can be set to.
+pub const BACKEND_MAX: u64 = 1_000_000;
+/// The path of a file (PATH_MAX, without its NUL).
+pub const FILE_PATH_BYTES: usize = 4095;
+
+/// Between two probes of a backend.
+pub const DEFAULT_HEALTH_INTERVAL_US: u64 = 5 * SECOND_US;
+/// How long a probe may take: shorter than the interval, so that one ends before another begins.
+pub const DEFAULT_HEALTH_TIMEOUT_US: u64 = 2 * SECOND_US;
+/// Failures in a row that take a backend out: one may be chance.
+pub const DEFAULT_HEALTH_FAILS: u32 = 3;
+/// Passes in a row that bring it back.
+pub const DEFAULT_HEALTH_PASSES: u32 = 2;
+/// Retries for each hundred requests.
+pub const DEFAULT_RETRY_PERCENT: u32 = 20;
+
+const _: () = assert!(DEFAULT_HEALTH_TIMEOUT_US < DEFAULT_HEALTH_INTERVAL_US);
+const _: () = assert!(HEALTH_PATH_BYTES <= TARGET_BYTES);

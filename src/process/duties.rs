@@ -32,14 +32,19 @@ impl Duties {
     fn publish(&mut self) -> Result<(), String> {
         let now_us = clock::monotonic_us();
         let mut wanted: Vec<Wanted> = Vec::new();
+        let mut unresolved = Vec::new();
         for backend in &self.config.backends {
+            let Some(address) = backend.address() else {
+                unresolved.push(backend.name.clone());
+                continue;
+            };
             let one = Wanted {
                 name: backend.name.clone(),
                 host: backend.authority().into(),
-                address: backend.address.clone(),
+                address,
                 weight: backend.weight,
-                backup: false,
-                max: 0,
+                backup: backend.backup,
+                max: backend.max,
             };
             if !wanted.iter().any(|other| (&other.name, &other.address) == (&one.name, &one.address)) {
                 wanted.push(one);
@@ -51,7 +56,7 @@ impl Duties {
             .slots
             .assign(wanted, now_us, || now_us + random.below(spread_us))
             .map_err(|TooMany { wanted }| format!("the backends have {wanted} addresses; accepted: at most {SLOTS}"))?;
-        let bytes = Plan::new(&self.config, members, Vec::new()).encode();
+        let bytes = Plan::new(&self.config, members, unresolved).encode();
         if !self.region.table().publish(&bytes) {
             return Err(format!("the plan has {} bytes; accepted: at most {PLAN_BYTES}", bytes.len()));
         }
