@@ -321,8 +321,10 @@ mod tests {
         has(r#"zzz_lb_request_duration_seconds_sum{backend="a\"b\\c\nd",address="10.0.0.1:80"} 0.0014"#);
     }
 
+    type Labels<'a> = Vec<(&'a str, String)>;
+
     /// A sample's name and its labels, `le` apart.
-    fn parsed(series: &str) -> (&str, Vec<(&str, String)>, Option<String>) {
+    fn parsed(series: &str) -> (&str, Labels<'_>, Option<String>) {
         let (name, mut rest) = series.split_once('{').map_or((series, ""), |(name, rest)| (name, rest));
         let (mut labels, mut bound) = (Vec::new(), None);
         assert!(rest.is_empty() || rest.ends_with('}'), "{series}");
@@ -357,7 +359,7 @@ mod tests {
         let (mut families, mut series) = (BTreeSet::new(), BTreeSet::new());
         let (mut family, mut kind) = ("", "");
         // Of the histogram that is being read: labels, last bound, and how much lies below it.
-        let mut below: Option<(Vec<(&str, String)>, f64, u64)> = None;
+        let mut below: Option<(Labels<'_>, f64, u64)> = None;
         let mut lines = text.lines();
         while let Some(line) = lines.next() {
             if let Some(named) = line.strip_prefix("# HELP ") {
