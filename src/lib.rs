@@ -7,7 +7,7 @@
 //! ```text
 //! 1  limits  collections  sys  log          bounds, containers, the system, lines of log
 //! 2  http  json  balance  dns               messages, values, the pick, names
-//!    metrics  reactor                       counts, readiness
+//! 2  metrics  reactor                       counts, readiness
 //! 3  http1  args  shared                    HTTP/1 as bytes, the command line, shared memory
 //! 4  config  proxy                          what to run, and every exchange
 //! 5  -                                      (TLS)

@@ -68,6 +68,8 @@ pub const EXPIRIES_PER_TURN: usize = 4;
 pub const READS_PER_TURN: usize = 4;
 /// How long the system must have had room before a new lack of it is news.
 pub const ACCEPT_STEADY_US: u64 = 5 * SECOND_US;
+/// How often a worker that is awake notes what memory and processor time it has used.
+pub const USAGE_US: u64 = SECOND_US;
 /// Pieces sent with one system call.
 pub const SEND_SLICES: usize = 8;
 /// How long accepting pauses when the system has no descriptor left for a connection.
@@ -177,14 +179,10 @@ const _: () = assert!(TARGET_BYTES * 4 <= HEAD_BYTES);
 const _: () = assert!(TRAILER_BYTES <= BLOCK_BYTES);
 const _: () = assert!(CHUNK_LINE_BYTES < CHUNK_EXTENSION_BYTES);
 
-/// The configuration file. A thousand backends take a tenth of it.
-pub const CONFIG_BYTES: usize = 1 << 20;
 /// Symbolic links followed on the way to it, as many as the system follows.
 pub const CONFIG_LINKS: usize = 40;
-/// How long nothing must have happened to it before it is read: it may not be written to its end.
-pub const CONFIG_QUIET_US: u64 = SECOND_US / 10;
-/// How long it may go on changing before it is read all the same.
-pub const CONFIG_RESTLESS_US: u64 = SECOND_US;
+/// How long after a change of it has begun it is read: it may not be written to its end before.
+pub const CONFIG_SETTLE_US: u64 = SECOND_US / 10;
 /// How often it is looked at where the system does not tell of changes.
 pub const CONFIG_POLL_US: u64 = SECOND_US;
 /// What is read at once of the changes that the system tells of: room for one with the longest name.

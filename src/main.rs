@@ -23,25 +23,28 @@ fn main() -> ExitCode {
         Ok(Command::Version) => return print(&args::help::version()),
         Err(error) => return refuse(&[error.to_string()]),
     };
-    match configure(options) {
-        Ok(config) if config.check => print(&settings(&config)),
-        Ok(config) => ExitCode::from(process::run(config)),
+    match configure(options.clone()) {
+        Ok((config, _)) if config.check => print(&settings(&config)),
+        Ok((config, contents)) => ExitCode::from(process::run(config, options, contents)),
         Err(problems) => refuse(&problems),
     }
 }
 
-/// The configuration of the options and the file that they name, or every problem of it.
-fn configure(mut options: Options) -> Result<Config, Vec<String>> {
+/// The configuration of the options and the file that they name, with its contents; or every problem
+/// of it.
+fn configure(mut options: Options) -> Result<(Config, Option<Vec<u8>>), Vec<String>> {
     fn lines<T: Display>(errors: Vec<T>) -> Vec<String> {
         errors.iter().map(T::to_string).collect()
     }
+    let mut contents = None;
     if let Some(given) = &options.config {
         let shown = given.value.display().to_string();
         let text = read(&given.value)
             .map_err(|error| vec![format!("{} '{shown}': {error}; accepted: a file that can be read", given.source)])?;
         options = config::file::read(&text, &shown, options).map_err(lines)?;
+        contents = Some(text);
     }
-    config::resolve(options).map_err(lines)
+    Ok((config::resolve(options).map_err(lines)?, contents))
 }
 
 /// A file's bytes; of one that is too long, more than is taken.

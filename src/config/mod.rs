@@ -65,7 +65,7 @@ pub struct Config {
     /// The configuration file, as it was named.
     pub file: Option<PathBuf>,
     /// The settings that differ from their defaults, and where they came from. A repeatable
-    /// option has one for each of its values, so there is one for each backend given.
+    /// option has one for each of its values, so there is one for each backend given. `check` has none.
     pub changed: Vec<Setting>,
 }
 

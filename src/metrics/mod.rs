@@ -30,7 +30,7 @@ pub enum Kind {
 /// One line of a table. Lines of one family stand together, each with another label.
 #[derive(Clone, Copy, Debug)]
 pub struct Metric {
-    /// The name: as it is where every program has such a metric (`process_`), else without our prefix.
+    /// The name, without the prefix that all have but those that begin with `process_`.
     pub family: &'static str,
     /// A label of its own, such as `code="2xx"`; empty for none.
     pub label: &'static str,
@@ -77,7 +77,6 @@ table! {
     FailOpen Counter "fail_open_total" "" "Requests given to a backend that is down because all are.";
     Exhausted Counter "connects_exhausted_total" "" "Connections to backends that were not begun for want of a descriptor or a port.";
     CpuTime Seconds "process_cpu_seconds_total" "" "Processor time that the workers have used.";
-    VirtualMemory Gauge "process_virtual_memory_bytes" "" "Address space that the workers have, what they share counted for each.";
     Resident Gauge "process_resident_memory_bytes" "" "Memory that the workers hold, what they share counted for each.";
     Descriptors Gauge "process_open_fds" "" "Descriptors that the workers have open.";
 }

@@ -10,13 +10,15 @@ use crate::limits::METRICS_CELLS;
 /// What the text is (exposition formats, text-based format).
 pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 
-/// A family's name as it is written.
+/// What every name begins with, but those that every program's has.
+const PREFIX: &str = "zzz_lb_";
+
+/// A family's whole name.
 struct Name(&'static str);
 
 impl std::fmt::Display for Name {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        // Names under which every program tells the same of itself have no prefix of ours.
-        let prefix = if self.0.starts_with("process_") { "" } else { "zzz_lb_" };
+        let prefix = if self.0.starts_with("process_") { "" } else { PREFIX };
         write!(f, "{prefix}{}", self.0)
     }
 }

@@ -5,8 +5,8 @@
 //! Kubernetes swaps by a link to another directory. Where one of them does not exist, its nearest
 //! ancestor that does is watched. Which ones they are is found out anew after every change.
 //!
-//! A change is looked at when nothing has happened for a little while, but no later than after a
-//! second of changes; and is told only if the contents differ from those last told.
+//! A change is looked at a little while after it began, for it may consist of several; and it is
+//! told only if the contents differ from those last told.
 
 use std::collections::BTreeSet;
 use std::ffi::{OsStr, OsString};
@@ -16,7 +16,7 @@ use std::os::fd::BorrowedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Component, Path, PathBuf};
 
-use crate::limits::{CONFIG_BYTES, CONFIG_LINKS, CONFIG_POLL_US, CONFIG_QUIET_US, CONFIG_RESTLESS_US};
+use crate::limits::{CONFIG_LINKS, CONFIG_POLL_US, CONFIG_SETTLE_US, JSON_BYTES};
 use crate::sys::inotify::{Inotify, Watched};
 
 /// What became of the file.
@@ -28,35 +28,6 @@ pub(super) enum Change {
     Unreadable(io::Error),
 }
 
-/// When a change is looked at.
-#[derive(Debug, Default, PartialEq, Eq)]
-struct Debounce {
-    /// When the changes began and when the last one came, in microseconds.
-    changes: Option<(u64, u64)>,
-}
-
-impl Debounce {
-    fn changed(&mut self, now_us: u64) {
-        let began_us = self.changes.map_or(now_us, |(began_us, _)| began_us);
-        self.changes = Some((began_us, now_us));
-    }
-
-    fn due_us(&self) -> u64 {
-        self.changes.map_or(u64::MAX, |(began_us, last_us)| {
-            last_us.saturating_add(CONFIG_QUIET_US).min(began_us.saturating_add(CONFIG_RESTLESS_US))
-        })
-    }
-
-    /// Whether to look now; then the changes are seen to.
-    fn take(&mut self, now_us: u64) -> bool {
-        let due = self.due_us() <= now_us;
-        if due {
-            self.changes = None;
-        }
-        due
-    }
-}
-
 /// Follows a file.
 pub(super) struct Watch {
     path: PathBuf,
@@ -64,7 +35,8 @@ pub(super) struct Watch {
     inotify: Option<Inotify>,
     /// Directories, and the name in each that matters.
     names: BTreeSet<(Watched, OsString)>,
-    debounce: Debounce,
+    /// When a change that has begun is looked at, in microseconds; `u64::MAX` for none.
+    settled_us: u64,
     /// What was last told: the contents, or that there are none.
     told: Option<Vec<u8>>,
     /// When to look without having been told to, in microseconds.
@@ -78,13 +50,12 @@ impl Watch {
             path,
             inotify: Inotify::new().ok(),
             names: BTreeSet::new(),
-            debounce: Debounce::default(),
+            // What happened between reading and watching is found by looking once more.
+            settled_us: now_us,
             told: Some(contents),
             look_us: u64::MAX,
         };
         watch.follow(now_us);
-        // What happened between reading and watching is found by looking once more.
-        watch.debounce.changed(now_us);
         watch
     }
 
@@ -112,20 +83,21 @@ impl Watch {
             });
         }
         if relevant {
-            self.debounce.changed(now_us);
+            self.settled_us = self.settled_us.min(now_us.saturating_add(CONFIG_SETTLE_US));
         }
     }
 
     /// When `expire` is to be called, in microseconds.
     pub(super) fn next_deadline_us(&self) -> u64 {
-        self.debounce.due_us().min(self.look_us)
+        self.settled_us.min(self.look_us)
     }
 
     /// Looks at the file, if it is time to; what is new.
     pub(super) fn expire(&mut self, now_us: u64) -> Option<Change> {
-        if !self.debounce.take(now_us) && self.look_us > now_us {
+        if self.next_deadline_us() > now_us {
             return None;
         }
+        self.settled_us = u64::MAX;
         // First watched, then read: what changes in between is told again.
         self.follow(now_us);
         match read(&self.path) {
@@ -173,7 +145,7 @@ impl Watch {
 /// The file's contents, as far as a configuration may go and one byte more.
 pub(super) fn read(path: &Path) -> io::Result<Vec<u8>> {
     let mut contents = Vec::new();
-    File::open(path)?.take(CONFIG_BYTES as u64 + 1).read_to_end(&mut contents)?;
+    File::open(path)?.take(JSON_BYTES as u64 + 1).read_to_end(&mut contents)?;
     Ok(contents)
 }
 
@@ -226,22 +198,6 @@ mod tests {
     use crate::sys::clock::monotonic_us;
     use std::os::unix::fs::symlink;
     use std::time::{Duration, Instant};
-
-    #[test]
-    fn a_change_is_looked_at_when_it_is_quiet_or_after_a_second() {
-        let mut debounce = Debounce::default();
-        assert_eq!(debounce.due_us(), u64::MAX);
-        debounce.changed(1000);
-        assert!(!debounce.take(1000 + CONFIG_QUIET_US - 1) && debounce.take(1000 + CONFIG_QUIET_US));
-        assert!(!debounce.take(u64::MAX - 1));
-        for now_us in (5000..).step_by(CONFIG_QUIET_US as usize / 2) {
-            debounce.changed(now_us);
-            if debounce.take(now_us) {
-                assert!(now_us - 5000 >= CONFIG_RESTLESS_US && now_us - 5000 < CONFIG_RESTLESS_US + CONFIG_QUIET_US);
-                break;
-            }
-        }
-    }
 
     /// A directory of its own, gone with it.
     struct Place(PathBuf);

@@ -133,6 +133,7 @@ impl Balancer {
         let mut shell = Command::new("/bin/sh");
         shell.arg("-c").arg(format!("ulimit -n {limit}; exec \"$0\" \"$@\""));
         shell.arg(inner.get_program()).args(inner.get_args()).env_clear().stdin(Stdio::null());
+        shell.envs(inner.get_envs().filter_map(|(name, value)| Some((name, value?))));
         Balancer::spawn(shell)
     }
 

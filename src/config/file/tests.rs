@@ -255,3 +255,74 @@ fn more_backends_than_there_may_be_are_refused() {
     let told = problems("-b b:1", &text(crate::limits::BACKENDS));
     assert!(told.len() == 1 && told[0].contains("backends 'a:2024': too many are given"), "{told:?}");
 }
+
+#[test]
+fn no_text_makes_it_panic_or_speak_in_two_lines() {
+    let mut random = crate::collections::random::Random::new(11);
+    let keys: Vec<String> = FLAGS.iter().map(key_of).chain(BACKEND_KEYS.map(str::to_owned)).collect();
+    let values = [
+        "1",
+        "-1",
+        "1.5",
+        "true",
+        "null",
+        "\"\"",
+        "\"off\"",
+        "\"a:1\"",
+        "\"\\n\\u0000\"",
+        "[]",
+        "{}",
+        "[\"::1\", 1]",
+        "[{\"host\": \"a\", \"port\": 1}, {\"unix\": \"/s\", \"max\": 0}]",
+    ];
+    for _ in 0..5_000 {
+        let mut text = String::from("{");
+        for _ in 0..random.below(5) {
+            let key = match random.below(8) {
+                0 => BACKENDS.to_owned(),
+                1 => "\u{202e}x\\n".to_owned(),
+                _ => keys[random.below(keys.len() as u64) as usize].clone(),
+            };
+            let value = values[random.below(values.len() as u64) as usize];
+            text += &format!("\"{key}\": {value}{}", if random.below(10) == 0 { "" } else { ", " });
+        }
+        let text = text.strip_suffix(", ").unwrap_or(&text).to_owned() + "}";
+        match read(text.as_bytes(), "lb\n.json", Options::default()) {
+            Ok(options) => drop(config::resolve(options)),
+            Err(problems) => {
+                for problem in &problems {
+                    let line = problem.to_string();
+                    assert!(line.starts_with("lb\\x0a.json:1:") && line.lines().count() == 1, "{line}");
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn the_worst_text_is_read_in_no_time() {
+    let many = |one: &dyn Fn(usize) -> String| {
+        let mut text = String::new();
+        for n in 0.. {
+            let one = one(n);
+            if text.len() + one.len() + 100 > crate::limits::JSON_BYTES {
+                break;
+            }
+            text += &one;
+        }
+        text
+    };
+    // A minute, where each is to take milliseconds: what is quadratic takes longer.
+    let start = std::time::Instant::now();
+    for text in [
+        format!("{{{}\"x\": 1}}", many(&|n| format!("\"{n:x}\":1,"))),
+        format!("{{{}\"x\": 1}}", many(&|_| "\"x\":1,".into())),
+        format!("{{\"backends\": [{{{}\"x\": 1}}]}}", many(&|n| format!("\"{n:x}\":1,"))),
+        format!("{{\"backends\": [{}1]}}", many(&|_| "{},".into())),
+        format!("{{\"trust\": [{}1]}}", many(&|_| "\"::1\",".into())),
+    ] {
+        assert!(text.len() < crate::limits::JSON_BYTES);
+        assert_eq!(problems("", &text).len(), FILE_PROBLEMS + 1);
+    }
+    assert!(start.elapsed().as_secs() < 60);
+}
