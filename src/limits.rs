@@ -82,6 +82,9 @@ pub const DISCARD_BYTES: usize = 16 << 20;
 
 /// A portion of the metrics' text that is made before others are looked after.
 pub const METRICS_PORTION_BYTES: usize = 16 * 1024;
+/// Cells that are read for such a portion: with hundreds of workers adding them up takes longer
+/// than writing the sums down, and each may have to come from another processor's cache.
+pub const METRICS_CELLS: usize = 16 * 1024;
 
 /// Log written at once: what a pipe with any room takes without waiting (POSIX, PIPE_BUF).
 pub const LOG_PIECE_BYTES: usize = 4096;

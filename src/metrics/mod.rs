@@ -11,7 +11,7 @@ mod histogram;
 mod text;
 
 use std::sync::atomic::AtomicU64;
-use std::sync::atomic::Ordering::Relaxed;
+use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 
 pub use histogram::{BOUNDS_US, Histogram};
 pub use text::{CONTENT_TYPE, Exposition, Labelled, Sources};
@@ -228,7 +228,8 @@ impl Block {
             && cells[0].load(Relaxed) != generation
         {
             cells[1..].iter().for_each(|cell| cell.store(0, Relaxed));
-            cells[0].store(generation, Relaxed);
+            // Whoever reads this generation also reads the zeros, or what came after them.
+            cells[0].store(generation, Release);
         }
     }
 
@@ -243,13 +244,13 @@ impl Block {
 
     fn slot_cell(self, slot: usize, generation: u64, at: usize) -> u64 {
         match self.slot(slot) {
-            Some(cells) if cells[0].load(Relaxed) == generation => cells[1 + at].load(Relaxed),
+            Some(cells) if cells[0].load(Acquire) == generation => cells[1 + at].load(Relaxed),
             _ => 0,
         }
     }
 
     fn slot_histogram(self, slot: usize, generation: u64, time: SlotTime) -> Option<Histogram> {
-        self.slot(slot).filter(|cells| cells[0].load(Relaxed) == generation)?;
+        self.slot(slot).filter(|cells| cells[0].load(Acquire) == generation)?;
         self.histogram(time, slot)
     }
 }
