@@ -78,6 +78,7 @@ table! {
     Exhausted Counter "connects_exhausted_total" "" "Connections to backends that were not begun for want of a descriptor or a port.";
     CpuTime Seconds "process_cpu_seconds_total" "" "Processor time that the workers have used.";
     Resident Gauge "process_resident_memory_bytes" "" "Memory that the workers hold, what they share counted for each.";
+    Virtual Gauge "process_virtual_memory_bytes" "" "Addresses that the workers have in use.";
     Descriptors Gauge "process_open_fds" "" "Descriptors that the workers have open.";
 }
 

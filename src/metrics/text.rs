@@ -63,7 +63,7 @@ pub struct Sources<'a> {
     /// The master's block.
     pub globals: Block,
     /// What is known of the backend in a slot without being counted.
-    pub state: &'a dyn Fn(SlotState, usize) -> u64,
+    pub state: &'a dyn Fn(SlotState, &Labelled) -> u64,
 }
 
 /// How far a text has come.
@@ -118,7 +118,7 @@ impl Exposition {
                 }),
                 Part::States => self.slots_of(out, enough, SlotState::METRICS, Part::Counts, 1, |at, one| {
                     let state = [SlotState::Healthy, SlotState::InFlight, SlotState::Weight][at];
-                    (sources.state)(state, one.slot)
+                    (sources.state)(state, one)
                 }),
                 Part::Counts => self.slots_of(out, enough, SlotCount::METRICS, Part::Times, workers, |at, one| {
                     sources.workers.iter().map(|block| block.slot_cell(one.slot, one.generation, at)).sum()
@@ -288,7 +288,7 @@ mod tests {
             block.observe(SlotTime::Request, 1, 700);
         }
         let slots = vec![Labelled::new(1, 7, "a\"b\\c\nd", "10.0.0.1:80"), Labelled::new(2, 9, "unix:/s", "/s")];
-        let state = |_: SlotState, slot: usize| slot as u64;
+        let state = |_: SlotState, one: &Labelled| one.slot as u64;
         let sources = Sources { workers: &workers, globals: private(0), state: &state };
         let mut exposition = Exposition::new(slots);
         let mut whole = String::new();
