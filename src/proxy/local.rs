@@ -13,7 +13,7 @@ use crate::http::framing::Body;
 use crate::http::head::{HeadRef, Start, Version};
 use crate::http1::write::Writer;
 use crate::limits::{METRICS_PORTION_BYTES, QUEUE_HIGH_BYTES};
-use crate::metrics::{CONTENT_TYPE, Count, Exposition, SlotState, Sources};
+use crate::metrics::{CONTENT_TYPE, Count, Exposition, Labelled, SlotState, Sources};
 
 /// What is asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
