@@ -16,8 +16,7 @@ fn main() -> ExitCode {
     let mut timer = Timer::new();
     for (name, strategy) in Strategy::NAMES {
         for backends in [10_u16, 1000] {
-            let rules =
-                Rules { strategy, fails: 3, passes: 2, interval_us: 0, slow_start_us: 0, retry_percent: 20 };
+            let rules = Rules { strategy, fails: 3, passes: 2, interval_us: 0, slow_start_us: 0, retry_percent: 20 };
             let cells = private(backends.into());
             let mine = (0..backends).map(|_| 0.into()).collect();
             let mut balancer = Balancer::new(rules, cells, Vec::leak(mine), 1);

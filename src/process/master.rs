@@ -14,8 +14,8 @@ use std::fmt;
 use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
 
-use super::respawn::{Respawn, Verdict};
 use super::duties::Duties;
+use super::respawn::{Respawn, Verdict};
 use super::{DONE, Ended, FAILED, Journal, Line, Shares, begin_child, serve};
 use crate::config::Config;
 use crate::limits::{DRAIN_GRACE_US, RESPAWN_DEATHS};

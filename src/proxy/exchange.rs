@@ -428,7 +428,11 @@ impl Proxy {
         let Side::Backend { slot, generation } = connection.side else { return };
         connection.exchange = None;
         let current = self.backends[usize::from(slot)].as_ref().is_some_and(|one| one.generation == generation);
-        let fit = connection.persistent && current && !connection.ended && !connection.unsendable && connection.output.is_empty();
+        let fit = connection.persistent
+            && current
+            && !connection.ended
+            && !connection.unsendable
+            && connection.output.is_empty();
         if !fit || self.draining || !self.idle.give(slot.into(), key) {
             return self.close(key, Output::Close(key));
         }

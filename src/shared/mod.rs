@@ -94,8 +94,7 @@ mod tests {
 
     #[test]
     fn the_parts_lie_apart() {
-        let cells: Vec<AtomicU64> =
-            (0..Region::bytes(3) / size_of::<AtomicU64>()).map(|_| AtomicU64::new(0)).collect();
+        let cells: Vec<AtomicU64> = (0..Region::bytes(3) / size_of::<AtomicU64>()).map(|_| AtomicU64::new(0)).collect();
         let region = Region::new(Vec::leak(cells));
         for worker in 0..3 {
             region.in_flight(worker).iter().for_each(|cell| cell.store(worker as u64 + 1, Relaxed));

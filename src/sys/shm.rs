@@ -58,6 +58,9 @@ mod tests {
     #[test]
     fn what_the_system_refuses_is_an_error() {
         let error = create(usize::MAX / 2).unwrap_err();
-        assert!([Some(libc::EINVAL), Some(libc::ENOMEM), Some(libc::ENOSPC)].contains(&error.raw_os_error()), "{error}");
+        assert!(
+            [Some(libc::EINVAL), Some(libc::ENOMEM), Some(libc::ENOSPC)].contains(&error.raw_os_error()),
+            "{error}"
+        );
     }
 }

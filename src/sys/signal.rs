@@ -127,8 +127,11 @@ impl Signals {
         // Rounded up, so that what was waited for is due afterwards.
         let timeout_ms = timeout.map_or(-1, |t| c_int::try_from(t.as_micros().div_ceil(1000)).unwrap_or(c_int::MAX));
         // A negative descriptor is passed over.
-        let mut polled = [self.woken.as_raw_fd(), other.map_or(-1, |fd| fd.as_raw_fd())]
-            .map(|fd| libc::pollfd { fd, events: libc::POLLIN, revents: 0 });
+        let mut polled = [self.woken.as_raw_fd(), other.map_or(-1, |fd| fd.as_raw_fd())].map(|fd| libc::pollfd {
+            fd,
+            events: libc::POLLIN,
+            revents: 0,
+        });
         // SAFETY: the pointer is to live pollfds, as many as the count says.
         if unsafe { libc::poll(polled.as_mut_ptr(), polled.len() as libc::nfds_t, timeout_ms) } < 0 {
             let error = io::Error::last_os_error();

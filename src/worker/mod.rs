@@ -100,8 +100,7 @@ pub fn run(setup: Setup<'_>) -> io::Result<Outcome> {
     let seed = clock::unix_us() ^ u64::from(setup.index) << 48 ^ u64::from(std::process::id()) << 32;
     let (edition, plan) = setup.region.table().read();
     let plan = plan.and_then(|bytes| Plan::decode(&bytes)).ok_or(io::ErrorKind::InvalidData)?;
-    let shared =
-        Shared { cells: setup.region.balance(), in_flight: setup.region.in_flight(setup.index as usize) };
+    let shared = Shared { cells: setup.region.balance(), in_flight: setup.region.in_flight(setup.index as usize) };
     let mut worker = Worker {
         reactor: Reactor::new()?,
         proxy: Proxy::new(&plan, shared, setup.index, seed, now_us, setup.log),

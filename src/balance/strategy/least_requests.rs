@@ -13,8 +13,7 @@ pub(super) fn pick(view: &mut View<'_>) -> u16 {
     let two = (one + 1 + view.random.below(count - 1)) % count;
     let (one, two) = (one as usize, two as usize);
     // Compares (in_flight + 1) / weight without dividing: the request to come counts too.
-    let load = |turn: usize, other: usize| {
-        (view.cells.in_flight(view.turns.at(turn).into()) + 1) * view.turns.weight(other)
-    };
+    let load =
+        |turn: usize, other: usize| (view.cells.in_flight(view.turns.at(turn).into()) + 1) * view.turns.weight(other);
     view.turns.at(if load(one, two) <= load(two, one) { one } else { two })
 }
