@@ -234,9 +234,9 @@ pub const DNS_RECORDS: usize = 256;
 pub const DNS_CNAMES: usize = 16;
 /// Addresses of one name that are used.
 pub const NAME_ADDRESSES: usize = 64;
-/// DNS queries under way at once: what answers within milliseconds is not slowed down by it, and
-/// each holds a descriptor.
-pub const DNS_QUERIES: usize = 64;
+/// Names that are looked up at once, each with up to two queries that hold a descriptor. Servers
+/// answer within milliseconds, so that the others' turn comes soon.
+pub const DNS_LOOKUPS: usize = 32;
 /// Messages on a query's socket that do not answer it. Their like comes from one who guesses ids,
 /// so that another socket with another id is used before many were tried.
 pub const DNS_STRAYS: u32 = 16;
@@ -273,5 +273,4 @@ const _: () = assert!(NAME_ADDRESSES <= DNS_RECORDS && DNS_CNAMES < DNS_RECORDS)
 const _: () = assert!(NAME_ADDRESSES <= SLOTS);
 const _: () = assert!(HOST_NAME_BYTES + 2 == DNS_NAME_BYTES);
 const _: () = assert!(DNS_TIMEOUT_S <= DNS_TIMEOUT_MAX_S && DNS_ATTEMPTS <= DNS_ATTEMPTS_MAX);
-// Both families of a name are asked for at once.
-const _: () = assert!(DNS_QUERIES >= 2);
+const _: () = assert!(DNS_LOOKUPS >= 1);
