@@ -186,7 +186,9 @@ const _: () = assert!(CHUNK_LINE_BYTES < CHUNK_EXTENSION_BYTES);
 pub const NAMES_WAIT_US: u64 = 2 * SECOND_US;
 /// Symbolic links followed on the way to the configuration file, as many as the system follows.
 pub const CONFIG_LINKS: usize = 40;
-/// How long after a change of it has begun it is read: it may not be written to its end before.
+/// How long changes of it must have paused before it is read: it may not be written to its end.
+pub const CONFIG_PAUSE_US: u64 = SECOND_US / 50;
+/// How long after the first change it is read whether or not they pause.
 pub const CONFIG_SETTLE_US: u64 = SECOND_US / 10;
 /// How often it is looked at where the system does not tell of changes.
 pub const CONFIG_POLL_US: u64 = SECOND_US;

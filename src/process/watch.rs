@@ -5,8 +5,8 @@
 //! Kubernetes swaps by a link to another directory. Where one of them does not exist, its nearest
 //! ancestor that does is watched. Which ones they are is found out anew after every change.
 //!
-//! A change is looked at a little while after it began, for it may consist of several; and it is
-//! told only if the contents differ from those last told.
+//! A change may consist of several: it is looked at once they pause, and no later than a little while
+//! after the first; and it is told only if the contents differ from those last told.
 
 use std::collections::BTreeSet;
 use std::ffi::{OsStr, OsString};
@@ -16,7 +16,7 @@ use std::os::fd::BorrowedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Component, Path, PathBuf};
 
-use crate::limits::{CONFIG_LINKS, CONFIG_POLL_US, CONFIG_SETTLE_US, JSON_BYTES};
+use crate::limits::{CONFIG_LINKS, CONFIG_PAUSE_US, CONFIG_POLL_US, CONFIG_SETTLE_US, JSON_BYTES};
 use crate::sys::inotify::{Inotify, Watched};
 
 /// What became of the file.
@@ -35,8 +35,10 @@ pub(super) struct Watch {
     inotify: Option<Inotify>,
     /// Directories, and the name in each that matters.
     names: BTreeSet<(Watched, OsString)>,
-    /// When a change that has begun is looked at, in microseconds; `u64::MAX` for none.
+    /// When a change that has begun is looked at, and when at the latest, in microseconds;
+    /// `u64::MAX` for none.
     settled_us: u64,
+    settled_by_us: u64,
     /// What was last told: the contents, or that there are none.
     told: Option<Vec<u8>>,
     /// When to look without having been told to, in microseconds.
@@ -52,6 +54,7 @@ impl Watch {
             names: BTreeSet::new(),
             // What happened between reading and watching is found by looking once more.
             settled_us: now_us,
+            settled_by_us: u64::MAX,
             told: Some(contents),
             look_us: u64::MAX,
         };
@@ -83,7 +86,8 @@ impl Watch {
             });
         }
         if relevant {
-            self.settled_us = self.settled_us.min(now_us.saturating_add(CONFIG_SETTLE_US));
+            self.settled_by_us = self.settled_by_us.min(now_us.saturating_add(CONFIG_SETTLE_US));
+            self.settled_us = now_us.saturating_add(CONFIG_PAUSE_US).min(self.settled_by_us);
         }
     }
 
@@ -97,7 +101,7 @@ impl Watch {
         if self.next_deadline_us() > now_us {
             return None;
         }
-        self.settled_us = u64::MAX;
+        (self.settled_us, self.settled_by_us) = (u64::MAX, u64::MAX);
         // First watched, then read: what changes in between is told again.
         self.follow(now_us);
         match read(&self.path) {

@@ -16,6 +16,7 @@ import time
 import traceback
 
 import bodies
+import changes
 import footprint
 import load
 import messages
@@ -42,6 +43,12 @@ CHECKS = [
     ("slow-clients", load.slow_clients, 100),
     ("slow-default", load.slow_clients_by_default, 60),
     ("system-calls", load.system_calls, 30),
+    ("shares", changes.shares, 60),
+    ("reloads", changes.reloads, 90),
+    ("backend-dies", changes.backend_dies, 60),
+    ("names-move", changes.names_move, 60),
+    ("true-numbers", changes.true_numbers, 90),
+    ("thousand", changes.thousand_backends, 60),
 ]
 
 

@@ -71,10 +71,10 @@ class Program:
         self.output.seek(0)
         return self.output.read().decode("latin-1")
 
-    def wait_listening(self, port):
+    def wait_listening(self, port, host="127.0.0.1"):
         def ready():
             expect(self.process.poll() is None, f"{self.process.args[0]} ended at once: {self.said()[-500:]}")
-            return accepts(("127.0.0.1", port))
+            return accepts((host, port))
         wait_for(ready, f"{self.process.args[0]} listens on {port}")
 
     def kill(self):
@@ -188,7 +188,8 @@ daemon off; pid {d}/pid; error_log {d}/error.log warn; worker_processes 1; {user
 worker_rlimit_nofile {files};
 events {{ worker_connections 4096; }}
 http {{
-  access_log off; keepalive_requests 1000000000; client_max_body_size 0;
+  log_format times "{logged} $msec $request_time"; access_log {log};
+  keepalive_requests 1000000000; client_max_body_size 0;
   gzip on; gzip_types text/plain; gzip_min_length 1; gzip_proxied any;
   client_body_temp_path {d}/t1; proxy_temp_path {d}/t2; fastcgi_temp_path {d}/t3; uwsgi_temp_path {d}/t4;
   scgi_temp_path {d}/t5; keepalive_timeout {keepalive};
@@ -204,23 +205,34 @@ http {{
 class Nginx(Program):
     """nginx with `count` ports, files under `www` that PUT may write, and 1 KiB at /1k."""
 
-    def __init__(self, count=1, keepalive="75s"):
+    def __init__(self, count=1, keepalive="75s", hosts=("127.0.0.1",), log=False):
         self.directory = tempfile.mkdtemp(prefix="interop-nginx-")
         os.chmod(self.directory, 0o755)
         self.www = os.path.join(self.directory, "www")
         os.mkdir(self.www)
         self.ports = [free_port() for _ in range(count)]
         self.unix = os.path.join(self.directory, "socket")
-        listen = "".join(f"listen 127.0.0.1:{port} backlog=4096; " for port in self.ports)
+        self.log = os.path.join(self.directory, "access.log")
+        listen = "".join(f"listen {host}:{port} backlog=4096; " for port in self.ports for host in hosts)
         listen += f"listen unix:{self.unix}; "
         listen += f"listen [::1]:{self.ports[0]}; " if has_ipv6() else ""
+        # By port where there are several, else by address; told with when each request ended and how long it took.
+        logged = "$server_port" if count > 1 else "$server_addr"
         conf = os.path.join(self.directory, "conf")
         with open(conf, "w") as file:
             file.write(NGINX.format(d=self.directory, user="user root;" if os.getuid() == 0 else "", listen=listen,
-                                    keepalive=keepalive, body="x" * 1024, files=8192))
-        super().__init__(["nginx", "-c", conf])
+                                    keepalive=keepalive, body="x" * 1024, files=8192, logged=logged,
+                                    log=f"{self.log} times" if log else "off"))
+        self.argv, self.host = ["nginx", "-c", conf], "127.0.0.1" if "0.0.0.0" in hosts else hosts[0]
+        self.start()
+
+    def start(self):
+        """Starts it, or starts it again where it has been killed."""
+        if os.path.exists(self.unix):
+            os.unlink(self.unix)
+        super().__init__(self.argv)
         try:
-            self.wait_listening(self.ports[0])
+            self.wait_listening(self.ports[0], self.host)
         except BaseException:
             self.kill()
             raise
