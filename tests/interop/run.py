@@ -44,7 +44,7 @@ CHECKS = [
     ("slow-default", load.slow_clients_by_default, 60),
     ("system-calls", load.system_calls, 30),
     ("shares", changes.shares, 60),
-    ("reloads", changes.reloads, 90),
+    ("reloads", changes.reloads, 150),
     ("backend-dies", changes.backend_dies, 60),
     ("names-move", changes.names_move, 60),
     ("true-numbers", changes.true_numbers, 90),
