@@ -13,6 +13,7 @@ pub mod shm;
 pub mod signal;
 pub mod socket;
 mod stderr;
+pub mod udp;
 pub mod user;
 
 pub use stderr::write_stderr;
