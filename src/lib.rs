@@ -6,7 +6,8 @@
 //!
 //! ```text
 //! 1  limits  collections  sys  log          bounds, containers, the system, lines of log
-//! 2  http  balance  dns  reactor            messages, the pick, names, readiness
+//! 2  http  json  balance  dns               messages, values, the pick, names
+//! 2  metrics  reactor                       counts, readiness
 //! 3  http1  args  shared                    HTTP/1 as bytes, the command line, shared memory
 //! 4  config  proxy                          what to run, and every exchange
 //! 5  -                                      (TLS)
@@ -27,8 +28,10 @@ pub mod config;
 pub mod dns;
 pub mod http;
 pub mod http1;
+pub mod json;
 pub mod limits;
 pub mod log;
+pub mod metrics;
 pub mod process;
 pub mod proxy;
 pub mod reactor;

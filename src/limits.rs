@@ -58,6 +58,8 @@ pub const TUNNEL_IDLE_US: u64 = 3600 * SECOND_US;
 
 /// Events taken from the poller at once.
 pub const POLL_EVENTS: usize = 256;
+/// Connections to the admin port in one worker; more are closed at once.
+pub const ADMIN_CONNECTIONS: usize = 64;
 /// Connections accepted, at most, before others are looked after.
 pub const ACCEPTS_PER_TURN: usize = 16;
 /// Turns in a row in which connections waited, after which one more is accepted in each.
@@ -68,6 +70,8 @@ pub const EXPIRIES_PER_TURN: usize = 4;
 pub const READS_PER_TURN: usize = 4;
 /// How long the system must have had room before a new lack of it is news.
 pub const ACCEPT_STEADY_US: u64 = 5 * SECOND_US;
+/// How often a worker that is awake notes what memory and processor time it has used.
+pub const USAGE_US: u64 = SECOND_US;
 /// Pieces sent with one system call.
 pub const SEND_SLICES: usize = 8;
 /// How long accepting pauses when the system has no descriptor left for a connection.
@@ -75,6 +79,12 @@ pub const ACCEPT_PAUSE_US: u64 = SECOND_US / 10;
 
 /// How much of a request is read and dropped after its response, to keep the connection.
 pub const DISCARD_BYTES: usize = 16 << 20;
+
+/// A portion of the metrics' text that is made before others are looked after.
+pub const METRICS_PORTION_BYTES: usize = 16 * 1024;
+/// Cells that are read for such a portion: with hundreds of workers adding them up takes longer
+/// than writing the sums down, and each may have to come from another processor's cache.
+pub const METRICS_CELLS: usize = 16 * 1024;
 
 /// Log written at once: what a pipe with any room takes without waiting (POSIX, PIPE_BUF).
 pub const LOG_PIECE_BYTES: usize = 4096;
@@ -166,9 +176,22 @@ const _: () = assert!(TIMER_TICKS.is_multiple_of(64));
 const _: () = assert!(SMALL_BUFFER_BYTES < BLOCK_BYTES / 4);
 const _: () = assert!(BLOCK_BYTES + 2 * BLOCK_MARGIN_BYTES < u32::MAX as usize);
 const _: () = assert!(HEAD_BYTES <= BLOCK_BYTES);
+const _: () = assert!(METRICS_PORTION_BYTES * 2 <= BLOCK_BYTES);
 const _: () = assert!(TARGET_BYTES * 4 <= HEAD_BYTES);
 const _: () = assert!(TRAILER_BYTES <= BLOCK_BYTES);
 const _: () = assert!(CHUNK_LINE_BYTES < CHUNK_EXTENSION_BYTES);
+
+/// How long a start waits for the names of backends to be looked up, so that the first requests
+/// find them.
+pub const NAMES_WAIT_US: u64 = 2 * SECOND_US;
+/// Symbolic links followed on the way to the configuration file, as many as the system follows.
+pub const CONFIG_LINKS: usize = 40;
+/// How long after a change of it has begun it is read: it may not be written to its end before.
+pub const CONFIG_SETTLE_US: u64 = SECOND_US / 10;
+/// How often it is looked at where the system does not tell of changes.
+pub const CONFIG_POLL_US: u64 = SECOND_US;
+/// What is read at once of the changes that the system tells of: room for one with the longest name.
+pub const INOTIFY_BYTES: usize = 4096;
 
 // Options --------------------------------------------------------------------------------------
 
@@ -219,6 +242,37 @@ pub const DEFAULT_DRAIN_US: u64 = 25 * SECOND_US;
 const _: () = assert!(DURATION_MIN_US <= DEFAULT_CONNECT_US && DEFAULT_IDLE_US <= DURATION_MAX_US);
 const _: () = assert!(DEFAULT_CONNECT_US < DEFAULT_RESPONSE_US);
 const _: () = assert!(HOST_LABEL_BYTES < HOST_NAME_BYTES && HOST_NAME_BYTES <= NAME_BYTES);
+
+// Configuration --------------------------------------------------------------------------------
+
+/// A JSON text: a thousand backends take a tenth of it.
+pub const JSON_BYTES: usize = 1024 * 1024;
+/// Arrays and objects within each other: the reader calls itself for each.
+pub const JSON_DEPTH: usize = 64;
+/// Problems told of one file; who has more has plenty to mend.
+pub const FILE_PROBLEMS: usize = 100;
+/// Failures and passes in a row that can be asked for; more would take hours.
+pub const HEALTH_COUNT: u64 = 1000;
+/// What a probe asks for: room for a long query.
+pub const HEALTH_PATH_BYTES: usize = 1024;
+/// Requests in flight that a backend's own limit can be set to.
+pub const BACKEND_MAX: u64 = 1_000_000;
+/// The path of a file (PATH_MAX, without its NUL).
+pub const FILE_PATH_BYTES: usize = 4095;
+
+/// Between two probes of a backend.
+pub const DEFAULT_HEALTH_INTERVAL_US: u64 = 5 * SECOND_US;
+/// How long a probe may take: shorter than the interval, so that one ends before another begins.
+pub const DEFAULT_HEALTH_TIMEOUT_US: u64 = 2 * SECOND_US;
+/// Failures in a row that take a backend out: one may be chance.
+pub const DEFAULT_HEALTH_FAILS: u32 = 3;
+/// Passes in a row that bring it back.
+pub const DEFAULT_HEALTH_PASSES: u32 = 2;
+/// Retries for each hundred requests.
+pub const DEFAULT_RETRY_PERCENT: u32 = 20;
+
+const _: () = assert!(DEFAULT_HEALTH_TIMEOUT_US < DEFAULT_HEALTH_INTERVAL_US);
+const _: () = assert!(HEALTH_PATH_BYTES <= TARGET_BYTES);
 
 // Names ----------------------------------------------------------------------------------------
 

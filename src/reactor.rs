@@ -36,6 +36,11 @@ impl Reactor {
         self.poller.remove(fd)
     }
 
+    /// What becomes readable when there are events, to be polled in turn.
+    pub fn fd(&self) -> BorrowedFd<'_> {
+        self.poller.fd()
+    }
+
     /// Waits for events, at most `timeout_us` microseconds (`u64::MAX`: for ever), rounded up to
     /// milliseconds so that a deadline has passed when the wait ends.
     pub fn poll(&mut self, timeout_us: u64) -> io::Result<()> {

@@ -58,6 +58,18 @@ fn help_and_version_go_to_stdout() {
             "--trust",
             "--via",
             "--user",
+            "-c",
+            "--config",
+            "--check",
+            "--health-path",
+            "--health-interval",
+            "--health-timeout",
+            "--health-fails",
+            "--health-passes",
+            "--health-5xx",
+            "--slow-start",
+            "--retry-budget",
+            "--admin",
             "-h",
             "--help",
             "-V",
@@ -65,7 +77,7 @@ fn help_and_version_go_to_stdout() {
         ] {
             assert!(text.contains(option), "{option} is not in:\n{text}");
         }
-        for later in ["--check", "--health-path", "--ca-file", "--tls-cert", "--admin"] {
+        for later in ["--ca-file", "--tls-cert", "--insecure", "--access-log"] {
             assert!(!text.contains(later), "{later} does not exist yet");
         }
     }
@@ -81,7 +93,7 @@ fn an_unknown_option_is_named_with_the_nearest_known() {
     assert_usage_error(&["--prot", "80"], &["--prot", "--port"]);
     assert_usage_error(&["--backends", "a:1"], &["--backends", "--backend"]);
     assert_usage_error(&["--stratgy=random"], &["--stratgy", "--strategy"]);
-    assert_usage_error(&["--check"], &["--check"]);
+    assert_usage_error(&["--insecure"], &["--insecure"]);
     assert_usage_error(&["-z"], &["-z"]);
     assert_usage_error(&["--zzzzzzzzzzzzzzzz"], &["--zzzzzzzzzzzzzzzz"]);
 }
@@ -109,6 +121,15 @@ fn a_bad_value_is_named_with_what_is_accepted() {
     assert_usage_error(&["--via", "a b"], &["--via", "a b"]);
     assert_usage_error(&["--host-header", "a b"], &["--host-header", "a b"]);
     assert_usage_error(&["--trace=yes"], &["--trace"]);
+    assert_usage_error(&["--health-path", "up"], &["--health-path", "up", "/"]);
+    assert_usage_error(&["--health-interval", "5"], &["--health-interval", "5", "ms", "off"]);
+    assert_usage_error(&["--health-timeout", "off"], &["--health-timeout", "off", "ms"]);
+    assert_usage_error(&["--health-fails", "0"], &["--health-fails", "0", "1000"]);
+    assert_usage_error(&["--health-passes", "1001"], &["--health-passes", "1001", "1000"]);
+    assert_usage_error(&["--slow-start", "long"], &["--slow-start", "long", "off"]);
+    assert_usage_error(&["--retry-budget", "101"], &["--retry-budget", "101", "100"]);
+    assert_usage_error(&["--admin", "localhost:9100"], &["--admin", "localhost:9100", "IP address"]);
+    assert_usage_error(&["--config", ""], &["--config", "file"]);
     assert_usage_error(&["stray"], &["stray"]);
     assert_usage_error(&["--", "stray"], &["stray"]);
 }
@@ -133,6 +154,9 @@ fn a_bad_backend_is_named_with_what_is_accepted() {
         "host:80,weight=0",
         "host:80,weight=x",
         "host:80,wieght=2",
+        "host:80,backup=1",
+        "host:80,max=0",
+        "host:80,max=1000001",
         "host:80,",
         "user@host:80",
     ] {
@@ -151,6 +175,8 @@ fn tls_backends_are_refused_until_they_are_served() {
 fn contradictory_options_are_refused() {
     assert_usage_error(&["--mode", "sp", "-w", "4", "-b", "127.0.0.1:1"], &["-w", "sp"]);
     assert_usage_error(&["--demo", "-b", "127.0.0.1:1"], &["--demo"]);
+    assert_usage_error(&["-p", "8081", "--admin", "0.0.0.0:8081"], &["--admin", "0.0.0.0:8081", "8081"]);
+    assert_usage_error(&["-b", "127.0.0.1:1", "-b", "http://127.0.0.1:1"], &["-b", "127.0.0.1:1", "once"]);
 }
 
 #[test]

@@ -13,6 +13,8 @@ use std::time::{Duration, Instant};
 mod dns;
 #[path = "../fuzz/targets/http1.rs"]
 mod http1;
+#[path = "../fuzz/targets/json.rs"]
+mod json;
 #[path = "../fuzz/targets/proxy.rs"]
 mod proxy;
 #[path = "../fuzz/targets/scan.rs"]
@@ -51,6 +53,15 @@ const TARGETS: &[Target] = &[
             b"\x20\r\nPOST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n2;a=b\r\nxy\r\n0\r\nX: y\r\n\r\n",
             b"\xa0HTTP/1.1 103 E\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 1, 1\r\n\r\nzHTTP/1.0 200\r\n\r\nall",
             b"\x075\r\nhello\r\n0\r\nA: b\r\nC: d\r\n\r\n",
+        ],
+        expected: Expected::Passes,
+    },
+    Target {
+        name: "json",
+        run: json::run,
+        seeds: &[
+            b"{\"backends\": [{\"host\": \"a\", \"port\": 9001, \"backup\": true}], \"via\": null}",
+            b"\r\n[-0, 1.5e+3, -12E-3, 18446744073709551615, \"\\u00e9\\ud834\\udd1e\\n\xc3\xa9\", [[]], {}]\t",
         ],
         expected: Expected::Passes,
     },
@@ -230,6 +241,11 @@ fn scan_agrees_with_its_predicates() {
 #[test]
 fn http1_reads_the_same_however_it_is_cut() {
     check("http1");
+}
+
+#[test]
+fn json_knows_its_places_and_reads_the_same_when_written_anew() {
+    check("json");
 }
 
 #[test]

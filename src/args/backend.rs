@@ -1,14 +1,16 @@
 //! A backend as the user writes it: `host:port`, `[v6]:port` or `unix:/path`, with `http://` in
-//! front where wanted, then `,weight=N`.
+//! front where wanted, then `,weight=N`, `,backup` and `,max=N`. A configuration file gives the
+//! same in parts.
 //!
-//! What the contract foresees and this version does not do (TLS, HTTP/2, backup backends, a limit
-//! of their own) is refused by name rather than taken for a slip.
+//! What the contract foresees and this version does not do (TLS, HTTP/2) is refused by name rather
+//! than taken for a slip.
 
+use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::PathBuf;
 
-use super::value::{Fault, number};
-use crate::limits::{HOST_LABEL_BYTES, HOST_NAME_BYTES, UNIX_PATH_BYTES};
+use super::value::{Fault, number, number_u32};
+use crate::limits::{BACKEND_MAX, HOST_LABEL_BYTES, HOST_NAME_BYTES, UNIX_PATH_BYTES};
 
 /// The port that means TLS.
 const TLS_PORT: u16 = 443;
@@ -22,6 +24,27 @@ pub struct BackendSpec {
     pub target: Target,
     /// Its share; 1 to 65,535.
     pub weight: u16,
+    /// Whether it serves only when no other is healthy.
+    pub backup: bool,
+    /// Requests in flight at most, up to 1,000,000; 0 is no limit.
+    pub max: u32,
+}
+
+/// As it would be written.
+impl fmt::Display for BackendSpec {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.name)?;
+        if self.weight != 1 {
+            write!(f, ",weight={}", self.weight)?;
+        }
+        if self.backup {
+            f.write_str(",backup")?;
+        }
+        if self.max != 0 {
+            write!(f, ",max={}", self.max)?;
+        }
+        Ok(())
+    }
 }
 
 /// Where a backend is.
@@ -43,24 +66,47 @@ pub enum Host {
 }
 
 /// Reads a backend.
-pub(super) fn backend(text: &str) -> Result<BackendSpec, Fault> {
+pub(crate) fn backend(text: &str) -> Result<BackendSpec, Fault> {
     let mut parts = text.split(',');
     let name = without_scheme(parts.next().unwrap_or_default())?;
     let target = match name.strip_prefix("unix:") {
         Some(path) => unix(path)?,
         None => tcp(name)?,
     };
-    let mut weight = None;
+    let (mut weight, mut backup, mut max) = (None, false, None);
     for attribute in parts {
         match attribute.split_once('=') {
             Some(("weight", _)) if weight.is_some() => return Err(Fault::AttributeTwice),
-            Some(("weight", digits)) => weight = Some(positive(digits).ok_or(Fault::Weight)?),
-            Some(("max", _)) => return Err(Fault::Absent("a backend's own limit is not in this version")),
-            None if attribute == "backup" => return Err(Fault::Absent("backup backends are not in this version")),
+            Some(("weight", digits)) => weight = Some(self::weight(digits)?),
+            Some(("max", _)) if max.is_some() => return Err(Fault::AttributeTwice),
+            Some(("max", digits)) => max = Some(self::max(digits)?),
+            None if attribute == "backup" && backup => return Err(Fault::AttributeTwice),
+            None if attribute == "backup" => backup = true,
             _ => return Err(Fault::Attribute),
         }
     }
-    Ok(BackendSpec { name: name.to_owned(), target, weight: weight.unwrap_or(1) })
+    let (weight, max) = (weight.unwrap_or(1), max.unwrap_or_default());
+    Ok(BackendSpec { name: name.to_owned(), target, weight, backup, max })
+}
+
+/// A backend at a host that is given for itself, an IPv6 address with or without brackets: its
+/// name as it would be written, and where it is.
+pub(crate) fn at_host(text: &str) -> Result<(String, Host), Fault> {
+    let bare = text.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(text);
+    match bare.parse::<Ipv6Addr>() {
+        Ok(address) => Ok((format!("[{bare}]"), Host::Ip(address.into()))),
+        Err(_) => Ok((text.to_owned(), named(text)?)),
+    }
+}
+
+/// A weight, which is a number from 1 to 65,535.
+pub(crate) fn weight(digits: &str) -> Result<u16, Fault> {
+    positive(digits).ok_or(Fault::Weight)
+}
+
+/// A limit of requests in flight.
+pub(crate) fn max(digits: &str) -> Result<u32, Fault> {
+    number_u32(digits, 1, BACKEND_MAX).map_err(|_| Fault::Max)
 }
 
 fn without_scheme(place: &str) -> Result<&str, Fault> {
@@ -82,7 +128,8 @@ fn without_scheme(place: &str) -> Result<&str, Fault> {
     }
 }
 
-fn unix(path: &str) -> Result<Target, Fault> {
+/// A socket in the file system.
+pub(crate) fn unix(path: &str) -> Result<Target, Fault> {
     if !path.starts_with('/') || path.len() > UNIX_PATH_BYTES || path.contains('\0') {
         return Err(Fault::UnixPath);
     }
@@ -109,11 +156,15 @@ fn tcp(place: &str) -> Result<Target, Fault> {
             (named(host)?, port)
         }
     };
-    match positive(port) {
-        _ if port.is_empty() => Err(Fault::NoPort),
+    if port.is_empty() { Err(Fault::NoPort) } else { Ok(Target::Tcp(host, self::port(port)?)) }
+}
+
+/// The port of a backend.
+pub(crate) fn port(digits: &str) -> Result<u16, Fault> {
+    match positive(digits) {
         None => Err(Fault::Port),
         Some(TLS_PORT) => Err(Fault::Absent("port 443 means TLS, and TLS to backends is not in this version")),
-        Some(port) => Ok(Target::Tcp(host, port)),
+        Some(port) => Ok(port),
     }
 }
 
@@ -172,10 +223,29 @@ mod tests {
     }
 
     #[test]
+    fn reads_attributes_in_any_order_and_shows_them_again() {
+        let attributes = |text: &str| backend(text).map(|spec| (spec.weight, spec.backup, spec.max));
+        assert_eq!(attributes("a:1"), Ok((1, false, 0)));
+        assert_eq!(attributes("a:1,max=1000000,backup,weight=2"), Ok((2, true, 1_000_000)));
+        for text in ["a:1", "[::1]:80,weight=2,backup,max=5", "unix:/s,backup"] {
+            assert_eq!(backend(text).unwrap().to_string(), text);
+        }
+    }
+
+    #[test]
+    fn a_host_of_its_own_is_named_as_it_would_be_written() {
+        let name = |text| at_host(text).map(|(name, _)| name);
+        assert_eq!(name("::1"), Ok("[::1]".into()));
+        assert_eq!(name("[::1]"), Ok("[::1]".into()));
+        assert_eq!(name("a.b"), Ok("a.b".into()));
+        for text in ["", "a:1", "a:1,weight=2", "[a]", "[1.2.3.4]", "http://a", "unix:/s", "::1%lo"] {
+            assert_eq!(name(text), Err(Fault::Host), "{text}");
+        }
+    }
+
+    #[test]
     fn refuses_by_name_what_this_version_does_not_do() {
-        for text in
-            ["https://a:1", "HTTPS://a", "h2c://a:1", "a:443", "http://a:443", "[::1]:443", "a:1,backup", "a:1,max=5"]
-        {
+        for text in ["https://a:1", "HTTPS://a", "h2c://a:1", "a:443", "http://a:443", "[::1]:443"] {
             assert!(matches!(backend(text), Err(Fault::Absent(_))), "{text}: {:?}", backend(text));
         }
     }
@@ -215,6 +285,12 @@ mod tests {
             ("a:80,weight=65536", Fault::Weight),
             ("a:80,weight=", Fault::Weight),
             ("a:80,weight=1,weight=1", Fault::AttributeTwice),
+            ("a:80,backup,backup", Fault::AttributeTwice),
+            ("a:80,backup=1", Fault::Attribute),
+            ("a:80,max=1,max=2", Fault::AttributeTwice),
+            ("a:80,max=0", Fault::Max),
+            ("a:80,max=1000001", Fault::Max),
+            ("a:80,max", Fault::Attribute),
         ] {
             assert_eq!(backend(text), Err(fault), "{text:?}");
         }

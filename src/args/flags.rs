@@ -4,12 +4,12 @@
 //! name; a default that stands here is the one that `config::resolve` fills in (tested there);
 //! entries of a group stand together.
 
-use super::backend::backend;
-use super::value::{self, Fault, Mode};
-use super::{Given, Options, Source};
-use crate::balance::strategy::Strategy;
-use crate::limits::{BACKENDS, CLIENT_CONNECTIONS, TRUSTED_RANGES, WORKERS};
-use crate::log::Level;
+mod table;
+
+use super::value::{self, Fault};
+use super::{BackendSpec, Error, Given, Options, Setting, Source};
+use crate::limits::BACKENDS;
+pub use table::FLAGS;
 
 /// One option.
 #[derive(Debug)]
@@ -50,6 +50,8 @@ pub enum Group {
     Listening,
     /// Where requests go.
     Backends,
+    /// How it is found out which backends are well.
+    Health,
     /// What is changed in messages.
     Forwarding,
     /// Time limits.
@@ -58,6 +60,8 @@ pub enum Group {
     Processes,
     /// What is written to stderr.
     Log,
+    /// Where settings come from.
+    Configuration,
     /// What ends at once.
     Other,
 }
@@ -68,10 +72,12 @@ impl Group {
         match self {
             Group::Listening => "Listening",
             Group::Backends => "Backends",
+            Group::Health => "Health of backends",
             Group::Forwarding => "Forwarding",
             Group::Time => "Time limits (500ms, 2s, 1m, 1h)",
             Group::Processes => "Processes",
             Group::Log => "Log",
+            Group::Configuration => "Configuration",
             Group::Other => "Other",
         }
     }
@@ -108,6 +114,8 @@ pub enum Set {
     Switch(fn(&mut Options, bool, Source)),
     /// Takes a value, once.
     Value(Setter),
+    /// The same, and the value is a number, in a configuration file too.
+    Number(Setter),
     /// Takes a value each time it is given. The environment separates them by white space.
     Repeatable(Setter),
     /// Asks for the help text.
@@ -116,255 +124,51 @@ pub enum Set {
     Version,
 }
 
-/// All options.
-pub static FLAGS: &[Flag] = &[
-    Flag {
-        long: "port",
-        short: Some('p'),
-        group: Group::Listening,
-        placeholder: "N",
-        default: Preset::Value("8080"),
-        env: "LB_PORT",
-        help: "port to listen on; 0 takes any free one",
-        accepts: "a number from 0 to 65535",
-        set: Set::Value(|options, text, source| once(&mut options.port, value::port(text)?, source)),
-    },
-    Flag {
-        long: "host",
-        short: None,
-        group: Group::Listening,
-        placeholder: "IP",
-        default: Preset::Value("0.0.0.0"),
-        env: "LB_HOST",
-        help: "address to listen on; `[::]` for all of IPv6",
-        accepts: "an IP address, such as 127.0.0.1 or [::]",
-        set: Set::Value(|options, text, source| once(&mut options.host, value::ip(text)?, source)),
-    },
-    Flag {
-        long: "max-connections",
-        short: None,
-        group: Group::Listening,
-        placeholder: "N",
-        default: Preset::Told("by the descriptor limit"),
-        env: "LB_MAX_CONNECTIONS",
-        help: "clients held at once; past it accepting pauses, nothing is reset",
-        accepts: "a number from 1 to 10000000",
-        set: Set::Value(|options, text, source| {
-            once(&mut options.max_connections, value::number_u32(text, 1, CLIENT_CONNECTIONS)?, source)
-        }),
-    },
-    Flag {
-        long: "backend",
-        short: Some('b'),
-        group: Group::Backends,
-        placeholder: "SPEC",
-        default: Preset::Told("127.0.0.1:9001 and 127.0.0.1:9002"),
-        env: "LB_BACKEND",
-        help: "a server that requests go to, repeatable: `host:port`, `[v6]:port` or `unix:/path`, with `http://` \
-               in front where wanted, then `,weight=N` (1 to 65535)",
-        accepts: "host:port, [v6]:port or unix:/path, then ,weight=N (at most 1024 backends)",
-        set: Set::Repeatable(|options, text, source| more(&mut options.backends, backend(text)?, source, BACKENDS)),
-    },
-    Flag {
-        long: "strategy",
-        short: Some('s'),
-        group: Group::Backends,
-        placeholder: "S",
-        default: Preset::Value("round_robin"),
-        env: "LB_STRATEGY",
-        help: "how a backend is picked: `round_robin`, `weighted`, `random` or `least_requests` (the less busy of \
-               two picked at random)",
-        accepts: "round_robin, weighted, random, least_requests",
-        set: Set::Value(|options, text, source| {
-            once(&mut options.strategy, value::choice(&Strategy::NAMES, text)?, source)
-        }),
-    },
-    Flag {
-        long: "demo",
-        short: None,
-        group: Group::Backends,
-        placeholder: "",
-        default: Preset::Nothing,
-        env: "LB_DEMO",
-        help: "start two built-in echo backends on loopback and send requests to them",
-        accepts: "1 or 0",
-        set: Set::Switch(|options, value, source| options.demo = Some(Given { value, source })),
-    },
-    Flag {
-        long: "host-header",
-        short: None,
-        group: Group::Forwarding,
-        placeholder: "HOST",
-        default: Preset::Value("preserve"),
-        env: "LB_HOST_HEADER",
-        help: "what backends get as Host: `preserve` for what the client sent, `backend` for the backend's own \
-               host and port, or this name",
-        accepts: "preserve, backend, or a host with or without a port",
-        set: Set::Value(|options, text, source| once(&mut options.host_header, value::host_header(text)?, source)),
-    },
-    Flag {
-        long: "trust",
-        short: None,
-        group: Group::Forwarding,
-        placeholder: "CIDR",
-        default: Preset::Told("none"),
-        env: "LB_TRUST",
-        help: "peers whose `X-Forwarded-*` fields are believed, repeatable: `10.0.0.0/8`, `2001:db8::/32` or one address",
-        accepts: "an IP address or a range such as 10.0.0.0/8 (at most 1024 of them)",
-        set: Set::Repeatable(|options, text, source| {
-            more(&mut options.trust, value::cidr(text)?, source, TRUSTED_RANGES)
-        }),
-    },
-    Flag {
-        long: "via",
-        short: None,
-        group: Group::Forwarding,
-        placeholder: "NAME",
-        default: Preset::Told("off"),
-        env: "LB_VIA",
-        help: "add a Via field under this name (some backends stop compressing when they see one)",
-        accepts: "a name of letters, digits and -._~!#$%&'*+^`|, then :port where wanted",
-        set: Set::Value(|options, text, source| once(&mut options.via, value::via(text)?, source)),
-    },
-    Flag {
-        long: "connect-timeout",
-        short: None,
-        group: Group::Time,
-        placeholder: "D",
-        default: Preset::Value("2s"),
-        env: "LB_CONNECT_TIMEOUT",
-        help: "to connect to a backend",
-        accepts: DURATIONS,
-        set: Set::Value(|options, text, source| once(&mut options.connect_us, value::duration(text)?, source)),
-    },
-    Flag {
-        long: "request-timeout",
-        short: None,
-        group: Group::Time,
-        placeholder: "D",
-        default: Preset::Value("10s"),
-        env: "LB_REQUEST_TIMEOUT",
-        help: "to receive a whole request head",
-        accepts: DURATIONS,
-        set: Set::Value(|options, text, source| once(&mut options.request_us, value::duration(text)?, source)),
-    },
-    Flag {
-        long: "response-timeout",
-        short: None,
-        group: Group::Time,
-        placeholder: "D",
-        default: Preset::Value("60s"),
-        env: "LB_RESPONSE_TIMEOUT",
-        help: "to the first byte of the response, and between body bytes in either direction",
-        accepts: DURATIONS,
-        set: Set::Value(|options, text, source| once(&mut options.response_us, value::duration(text)?, source)),
-    },
-    Flag {
-        long: "idle-timeout",
-        short: None,
-        group: Group::Time,
-        placeholder: "D",
-        default: Preset::Value("75s"),
-        env: "LB_IDLE_TIMEOUT",
-        help: "between requests on a client's connection",
-        accepts: DURATIONS,
-        set: Set::Value(|options, text, source| once(&mut options.idle_us, value::duration(text)?, source)),
-    },
-    Flag {
-        long: "drain-timeout",
-        short: None,
-        group: Group::Time,
-        placeholder: "D",
-        default: Preset::Value("25s"),
-        env: "LB_DRAIN_TIMEOUT",
-        help: "to finish what is running when told to stop",
-        accepts: DURATIONS,
-        set: Set::Value(|options, text, source| once(&mut options.drain_us, value::duration(text)?, source)),
-    },
-    Flag {
-        long: "workers",
-        short: Some('w'),
-        group: Group::Processes,
-        placeholder: "N",
-        default: Preset::Told("usable CPUs"),
-        env: "LB_WORKERS",
-        help: "worker processes (`mp`)",
-        accepts: "a number from 1 to 1024",
-        set: Set::Value(|options, text, source| {
-            once(&mut options.workers, value::number_u32(text, 1, WORKERS)?, source)
-        }),
-    },
-    Flag {
-        long: "mode",
-        short: Some('m'),
-        group: Group::Processes,
-        placeholder: "mp|sp",
-        default: Preset::Told("mp on Linux, else sp"),
-        env: "LB_MODE",
-        help: "`mp` for a master with workers, `sp` for one process",
-        accepts: "mp, sp",
-        set: Set::Value(|options, text, source| once(&mut options.mode, value::choice(&Mode::NAMES, text)?, source)),
-    },
-    Flag {
-        long: "user",
-        short: None,
-        group: Group::Processes,
-        placeholder: "NAME",
-        default: Preset::Told("unchanged"),
-        env: "LB_USER",
-        help: "the account (name or number, `user` or `user:group`) to run as once the listeners are bound",
-        accepts: "user or user:group, each a name or a number",
-        set: Set::Value(|options, text, source| once(&mut options.user, value::user(text)?, source)),
-    },
-    Flag {
-        long: "loglevel",
-        short: Some('l'),
-        group: Group::Log,
-        placeholder: "L",
-        default: Preset::Value("info"),
-        env: "LB_LOGLEVEL",
-        help: "the least grave lines to keep: `err`, `warn`, `info` or `debug`",
-        accepts: "err, warn, info, debug",
-        set: Set::Value(|options, text, source| {
-            once(&mut options.loglevel, value::choice(&Level::NAMES, text)?, source)
-        }),
-    },
-    Flag {
-        long: "trace",
-        short: Some('t'),
-        group: Group::Log,
-        placeholder: "",
-        default: Preset::Nothing,
-        env: "LB_TRACE",
-        help: "hex and ASCII dump of every message in both directions",
-        accepts: "1 or 0",
-        set: Set::Switch(|options, value, source| options.trace = Some(Given { value, source })),
-    },
-    Flag {
-        long: "help",
-        short: Some('h'),
-        group: Group::Other,
-        placeholder: "",
-        default: Preset::Nothing,
-        env: "",
-        help: "print this text and exit",
-        accepts: "",
-        set: Set::Help,
-    },
-    Flag {
-        long: "version",
-        short: Some('V'),
-        group: Group::Other,
-        placeholder: "",
-        default: Preset::Nothing,
-        env: "",
-        help: "print the version and exit",
-        accepts: "",
-        set: Set::Version,
-    },
-];
+impl Flag {
+    /// Whether a value means the same as not giving the option.
+    pub fn is_default(&self, value: &str) -> bool {
+        let Preset::Value(preset) = self.default else {
+            return matches!(self.set, Set::Switch(_)) && value::switch(value) == Ok(false);
+        };
+        // Set both, and the same options come of it.
+        let set = |text: &str| match self.set {
+            Set::Value(set) | Set::Number(set) | Set::Repeatable(set) => {
+                let mut options = Options::default();
+                set(&mut options, text, Source::CommandLine(self.long)).ok().map(|()| options)
+            }
+            Set::Switch(_) | Set::Help | Set::Version => None,
+        };
+        set(value) == set(preset)
+    }
+}
 
-const DURATIONS: &str = "1ms to 24h, such as 500ms, 2s, 1m or 1h";
+/// Gives an option a value, or says what is wrong with that. A switch takes what its variable takes.
+pub(crate) fn give(flag: &'static Flag, text: &str, source: Source, options: &mut Options) -> Result<(), Error> {
+    let mut shown = text;
+    let given = match flag.set {
+        Set::Value(set) | Set::Number(set) | Set::Repeatable(set) => set(options, text, source.clone()),
+        Set::Switch(set) => value::switch(text).map(|on| {
+            shown = if on { "on" } else { "off" };
+            set(options, on, source.clone());
+        }),
+        Set::Help | Set::Version => Ok(()),
+    };
+    match given {
+        Ok(()) => {
+            options.settings.push(Setting { name: flag.long, value: shown.to_owned(), source });
+            Ok(())
+        }
+        Err(fault) => Err(Error::Value { source, value: text.to_owned(), fault, accepts: flag.accepts }),
+    }
+}
+
+/// Adds a backend that is no text.
+pub(crate) fn add_backend(spec: BackendSpec, source: Source, options: &mut Options) -> Result<(), Fault> {
+    let value = spec.to_string();
+    more(&mut options.backends, spec, source.clone(), BACKENDS)?;
+    options.settings.push(Setting { name: "backend", value, source });
+    Ok(())
+}
 
 fn once<T>(slot: &mut Option<Given<T>>, value: T, source: Source) -> Result<(), Fault> {
     *slot = Some(Given { value, source });
@@ -381,8 +185,14 @@ fn more<T>(list: &mut Vec<Given<T>>, value: T, source: Source, most: usize) -> R
 
 #[cfg(test)]
 mod tests {
+    use super::table::{DURATIONS, DURATIONS_OR_OFF};
     use super::*;
-    use crate::limits::{COMPARED_BYTES, DURATION_MAX_US, DURATION_MIN_US};
+    use crate::args::Mode;
+    use crate::balance::strategy::Strategy;
+    use crate::limits::{
+        CLIENT_CONNECTIONS, COMPARED_BYTES, DURATION_MAX_US, DURATION_MIN_US, HEALTH_COUNT, TRUSTED_RANGES, WORKERS,
+    };
+    use crate::log::Level;
 
     fn flag(long: &str) -> &'static Flag {
         FLAGS.iter().find(|flag| flag.long == long).unwrap()
@@ -433,10 +243,27 @@ mod tests {
         }
         assert!(flag("workers").accepts.ends_with(&format!(" {WORKERS}")));
         assert!(flag("max-connections").accepts.ends_with(&format!(" {CLIENT_CONNECTIONS}")));
+        assert!(flag("health-fails").accepts.ends_with(&format!(" {HEALTH_COUNT}")));
+        assert_eq!(flag("health-fails").accepts, flag("health-passes").accepts);
+        assert_eq!(DURATIONS_OR_OFF, format!("{DURATIONS}; or off"));
         assert!(flag("backend").accepts.contains(&format!(" {BACKENDS} ")));
         assert!(flag("trust").accepts.contains(&format!(" {TRUSTED_RANGES} ")));
         let (least, most) = DURATIONS.split_once(',').unwrap().0.split_once(" to ").unwrap();
         assert_eq!(value::duration(least), Ok(DURATION_MIN_US));
         assert_eq!(value::duration(most), Ok(DURATION_MAX_US));
+    }
+
+    #[test]
+    fn what_means_the_default_is_told_from_what_does_not() {
+        for (long, value) in
+            [("port", "08080"), ("idle-timeout", "75000ms"), ("admin", "OFF"), ("slow-start", "off"), ("trace", "off")]
+        {
+            assert!(flag(long).is_default(value), "{long} {value}");
+        }
+        for (long, value) in
+            [("port", "80"), ("idle-timeout", "74s"), ("admin", "1"), ("trace", "on"), ("trust", "::1"), ("via", "a")]
+        {
+            assert!(!flag(long).is_default(value), "{long} {value}");
+        }
     }
 }

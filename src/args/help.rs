@@ -31,8 +31,10 @@ pub fn text() -> String {
     for paragraph in [
         "Each option has a variable in the environment: LB_PORT for --port, LB_MAX_CONNECTIONS for \
          --max-connections, and so on. A switch's is 1 or 0, and a repeatable option's is a list with spaces \
-         between. The command line comes first, then the environment, then the default.",
-        "Exit status: 0 done or drained, 1 failed while running, 2 wrong options.",
+         between. In a configuration file it is \"port\", \"max_connections\" and so on, beside \"backends\". The \
+         command line comes first, then the environment, then the file, then the default; backends of the file \
+         and others add up.",
+        "Exit status: 0 done or drained, 1 failed while running, 2 wrong options or configuration.",
     ] {
         wrap(&mut out, paragraph.split(' '), 0);
     }

@@ -1,9 +1,10 @@
 //! The command line and the environment, as typed options.
 //!
-//! [`FLAGS`] is the only list of options: the parser, `--help` and the README's table read it.
-//! [`parse`] takes text and gives [`Options`], which hold what was given and nothing else, each
-//! with the place it came from; `config::resolve` fills in the defaults. An option on the command
-//! line hides its variable in the environment altogether.
+//! [`FLAGS`] is the only list of options: the parser, `--help`, the README's table and the
+//! configuration file read it. [`parse`] takes text and gives [`Options`], which hold what was
+//! given and nothing else, each with the place it came from; `config::file` adds what a file says,
+//! and `config::resolve` fills in the defaults. An option on the command line hides its variable
+//! in the environment altogether.
 //!
 //! Invariant: whatever stands in an [`Options`] is within the bounds that its option states.
 
@@ -15,13 +16,18 @@ mod parse;
 pub mod value;
 
 use std::fmt::{self, Write as _};
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+use std::sync::Arc;
 
 use crate::balance::strategy::Strategy;
+use crate::json::Position;
 use crate::limits::SHOWN_CHARS;
 use crate::log::Level;
 pub use backend::{BackendSpec, Host, Target};
 pub use flags::{FLAGS, Flag};
+pub(crate) use flags::{add_backend, give};
+pub(crate) use nearest::nearest;
 pub use parse::parse;
 pub use value::{Cidr, Fault, HostHeader, Mode};
 
@@ -37,29 +43,62 @@ pub enum Command {
     Version,
 }
 
-/// Where a value came from; shown as `--port` or `LB_PORT`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// Where a value came from; shown, it opens a sentence about the value, as `--port`, `LB_PORT` or
+/// `lb.json:2:5: port`.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Source {
     /// The command line: the option's long name.
     CommandLine(&'static str),
     /// The environment: the variable's name.
     Environment(&'static str),
+    /// A configuration file.
+    File {
+        /// Its path, as messages show it.
+        path: Arc<str>,
+        /// Where the value stands.
+        at: Position,
+        /// The key that it belongs to; dashes stand for underscores.
+        key: &'static str,
+    },
+}
+
+impl Source {
+    /// The place alone, for within a sentence: `--port`, `LB_PORT` or `lb.json:2:5`.
+    pub fn place(&self) -> String {
+        match self {
+            Source::CommandLine(long) => format!("--{long}"),
+            Source::Environment(name) => (*name).to_owned(),
+            Source::File { path, at, .. } => format!("{}:{at}", Shown(path)),
+        }
+    }
 }
 
 impl fmt::Display for Source {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.place())?;
         match self {
-            Source::CommandLine(long) => write!(f, "--{long}"),
-            Source::Environment(name) => f.write_str(name),
+            Source::File { key, .. } => write!(f, ": {}", key.replace('-', "_")),
+            Source::CommandLine(_) | Source::Environment(_) => Ok(()),
         }
     }
 }
 
 /// A value and where it came from.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Given<T> {
     /// The value, checked.
     pub value: T,
+    /// Where it came from.
+    pub source: Source,
+}
+
+/// A value as text and where it came from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Setting {
+    /// The option's long name.
+    pub name: &'static str,
+    /// The value as it was given; a switch's is `on` or `off`.
+    pub value: String,
     /// Where it came from.
     pub source: Source,
 }
@@ -105,6 +144,30 @@ pub struct Options {
     pub via: Option<Given<String>>,
     /// `--user`: `user` or `user:group`, names or numbers, not looked up.
     pub user: Option<Given<String>>,
+    /// `--config`.
+    pub config: Option<Given<PathBuf>>,
+    /// `--check`.
+    pub check: Option<Given<bool>>,
+    /// `--health-path`.
+    pub health_path: Option<Given<String>>,
+    /// `--health-interval`; 0 for off.
+    pub health_interval_us: Option<Given<u64>>,
+    /// `--health-timeout`.
+    pub health_timeout_us: Option<Given<u64>>,
+    /// `--health-fails`.
+    pub health_fails: Option<Given<u32>>,
+    /// `--health-passes`.
+    pub health_passes: Option<Given<u32>>,
+    /// `--health-5xx`.
+    pub health_5xx: Option<Given<bool>>,
+    /// `--slow-start`; 0 for off.
+    pub slow_start_us: Option<Given<u64>>,
+    /// `--retry-budget`, percent.
+    pub retry_percent: Option<Given<u32>>,
+    /// `--admin`; `None` within for off.
+    pub admin: Option<Given<Option<SocketAddr>>>,
+    /// Each value given, a repeatable option's one by one, in the order that they were read.
+    pub settings: Vec<Setting>,
 }
 
 /// Why the arguments cannot be used; always the user's fault. Displayed, it is one line without

@@ -4,7 +4,7 @@ use crate::limits::COMPARED_BYTES;
 
 /// The nearest of `known` to `given`, if any is near: a third of its letters may be wrong (one at
 /// least), or one may begin with the other, and case does not count.
-pub(super) fn nearest(given: &str, known: impl Iterator<Item = &'static str>) -> Option<&'static str> {
+pub(crate) fn nearest<'a>(given: &str, known: impl Iterator<Item = &'a str>) -> Option<&'a str> {
     if given.is_empty() || given.len() > COMPARED_BYTES {
         return None;
     }

@@ -7,9 +7,8 @@
 
 use std::ffi::{OsStr, OsString};
 
-use super::flags::Set;
+use super::flags::{Set, give};
 use super::nearest::nearest;
-use super::value::switch;
 use super::{Command, Error, FLAGS, Fault, Flag, Options, Source};
 
 /// Reads the arguments, without the program's name, then the environment through `env`, where an
@@ -42,14 +41,14 @@ pub fn parse(
             }
             (Set::Help, None) => return Ok(Command::Help),
             (Set::Version, None) => return Ok(Command::Version),
-            (Set::Switch(set), None) => set(&mut options, true, source),
-            (Set::Value(set) | Set::Repeatable(set), Some(text)) => {
-                set(&mut options, text, source).map_err(|fault| wrong(flag, source, text, fault))?;
+            (Set::Switch(_), None) => give(flag, "on", source, &mut options)?,
+            (Set::Value(_) | Set::Number(_) | Set::Repeatable(_), Some(text)) => {
+                give(flag, text, source, &mut options)?;
             }
-            (Set::Value(set) | Set::Repeatable(set), None) => {
+            (Set::Value(_) | Set::Number(_) | Set::Repeatable(_), None) => {
                 let value = argv.next().filter(|value| !begins_with_dash(value)).ok_or(Error::MissingValue(flag))?;
-                let text = utf8(flag, source, &value)?;
-                set(&mut options, text, source).map_err(|fault| wrong(flag, source, text, fault))?;
+                let text = utf8(flag, &source, &value)?;
+                give(flag, text, source, &mut options)?;
             }
         }
     }
@@ -64,25 +63,14 @@ pub fn parse(
 /// Takes an option's value from its variable.
 fn environment(flag: &'static Flag, value: &OsStr, options: &mut Options) -> Result<(), Error> {
     let source = Source::Environment(flag.env);
-    let text = utf8(flag, source, value)?.trim_ascii();
-    if text.is_empty() {
-        return Ok(());
-    }
-    let of = |text: &str, fault| wrong(flag, source, text, fault);
+    let text = utf8(flag, &source, value)?.trim_ascii();
     match flag.set {
-        Set::Switch(set) => {
-            let on = switch(text).map_err(|fault| of(text, fault))?;
-            set(options, on, source);
+        Set::Repeatable(_) => {
+            text.split_ascii_whitespace().try_for_each(|one| give(flag, one, source.clone(), options))
         }
-        Set::Value(set) => set(options, text, source).map_err(|fault| of(text, fault))?,
-        Set::Repeatable(set) => {
-            for one in text.split_ascii_whitespace() {
-                set(options, one, source).map_err(|fault| of(one, fault))?;
-            }
-        }
-        Set::Help | Set::Version => {}
+        _ if text.is_empty() => Ok(()),
+        _ => give(flag, text, source, options),
     }
-    Ok(())
 }
 
 /// Which option an argument names, and the value attached to it.
@@ -133,12 +121,13 @@ fn begins_with_dash(value: &OsStr) -> bool {
     }
 }
 
-fn utf8<'a>(flag: &'static Flag, source: Source, value: &'a OsStr) -> Result<&'a str, Error> {
-    value.to_str().ok_or_else(|| wrong(flag, source, &value.to_string_lossy(), Fault::NotUtf8))
-}
-
-fn wrong(flag: &'static Flag, source: Source, text: &str, fault: Fault) -> Error {
-    Error::Value { source, value: text.to_owned(), fault, accepts: flag.accepts }
+fn utf8<'a>(flag: &'static Flag, source: &Source, value: &'a OsStr) -> Result<&'a str, Error> {
+    value.to_str().ok_or_else(|| Error::Value {
+        source: source.clone(),
+        value: value.to_string_lossy().into_owned(),
+        fault: Fault::NotUtf8,
+        accepts: flag.accepts,
+    })
 }
 
 #[cfg(test)]

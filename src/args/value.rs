@@ -1,10 +1,11 @@
 //! The values that options take: from text to types, each within its bounds.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
 
 use super::nearest::nearest;
 use crate::http::framing::is_authority;
-use crate::limits::{DURATION_MAX_US, DURATION_MIN_US, NAME_BYTES, SECOND_US};
+use crate::limits::{DURATION_MAX_US, DURATION_MIN_US, FILE_PATH_BYTES, HEALTH_PATH_BYTES, NAME_BYTES, SECOND_US};
 
 /// What is wrong with a value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,6 +37,8 @@ pub enum Fault {
     UnixPath,
     /// A backend's weight outside 1 to 65,535.
     Weight,
+    /// A backend's limit outside 1 to 1,000,000.
+    Max,
     /// Something after a backend's comma that is no attribute.
     Attribute,
     /// A backend's attribute given twice.
@@ -61,6 +64,7 @@ impl Fault {
             Fault::Scheme => "unknown protocol",
             Fault::UnixPath => "the path of a socket has to be absolute and short enough for the system",
             Fault::Weight => "the weight is not a number from 1 to 65535",
+            Fault::Max => "the max is not a number from 1 to 1000000",
             Fault::Attribute => "unknown attribute",
             Fault::AttributeTwice => "an attribute is given twice",
             Fault::TooMany => "too many are given",
@@ -182,6 +186,48 @@ pub(super) fn duration(text: &str) -> Result<u64, Fault> {
     Ok(unit_us * number(&text[..digits], DURATION_MIN_US.div_ceil(unit_us), DURATION_MAX_US / unit_us)?)
 }
 
+/// A duration in microseconds, or `off`, which is 0.
+pub(super) fn duration_or_off(text: &str) -> Result<u64, Fault> {
+    if is_off(text) { Ok(0) } else { duration(text) }
+}
+
+fn is_off(text: &str) -> bool {
+    text.eq_ignore_ascii_case("off")
+}
+
+/// Where the admin port is: `PORT` on loopback, `IP:PORT`, or `off`.
+pub(super) fn admin(text: &str) -> Result<Option<SocketAddr>, Fault> {
+    if is_off(text) {
+        return Ok(None);
+    } else if !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit()) {
+        return Ok(Some(SocketAddr::from((Ipv4Addr::LOCALHOST, port(text)?))));
+    }
+    let (host, digits) = text.rsplit_once(':').ok_or(Fault::Malformed)?;
+    // An IPv6 address has colons of its own.
+    match ip(host)? {
+        IpAddr::V6(_) if !host.starts_with('[') => Err(Fault::Brackets),
+        address => Ok(Some(SocketAddr::new(address, port(digits)?))),
+    }
+}
+
+/// The path of a file.
+pub(super) fn file(text: &str) -> Result<PathBuf, Fault> {
+    match text {
+        _ if text.is_empty() || text.contains('\0') => Err(Fault::Malformed),
+        _ if text.len() > FILE_PATH_BYTES => Err(Fault::OutOfRange),
+        _ => Ok(PathBuf::from(text)),
+    }
+}
+
+/// A request's path, with a query where wanted (RFC 9112, 3.2.1).
+pub(super) fn path(text: &str) -> Result<String, Fault> {
+    // A fragment is for clients alone, and never sent (RFC 9110, 7.1).
+    if !text.starts_with('/') || !text.bytes().all(|b| b.is_ascii_graphic() && b != b'#') {
+        return Err(Fault::Malformed);
+    }
+    if text.len() > HEALTH_PATH_BYTES { Err(Fault::OutOfRange) } else { Ok(text.to_owned()) }
+}
+
 /// `preserve`, `backend`, or a host with or without a port.
 pub(super) fn host_header(text: &str) -> Result<HostHeader, Fault> {
     match text {
@@ -264,6 +310,36 @@ mod tests {
         for malformed in ["", "s", "1.5s", "-1s", "1 s", "1S", "1us", "1d", "5é"] {
             assert_eq!(duration(malformed), Err(Fault::Malformed), "{malformed:?}");
         }
+    }
+
+    #[test]
+    fn what_can_be_off_is_off_or_what_it_is_else() {
+        assert_eq!(duration_or_off("off"), Ok(0));
+        assert_eq!(duration_or_off("2s"), Ok(2_000_000));
+        assert_eq!(duration_or_off("0s"), Err(Fault::OutOfRange));
+        let told = |text| admin(text).map(|address| address.map(|address| address.to_string()));
+        assert_eq!(told("off"), Ok(None));
+        assert_eq!(told("9100"), Ok(Some("127.0.0.1:9100".into())));
+        assert_eq!(told("0.0.0.0:0"), Ok(Some("0.0.0.0:0".into())));
+        assert_eq!(told("[::1]:9100"), Ok(Some("[::1]:9100".into())));
+        assert_eq!(told("::1:9100"), Err(Fault::Brackets));
+        assert_eq!(told("65536"), Err(Fault::OutOfRange));
+        for malformed in ["", ":", ":9100", "localhost:9100", "127.0.0.1", "127.0.0.1:", "[::1]", "9100 ", "+1"] {
+            assert_eq!(told(malformed), Err(Fault::Malformed), "{malformed:?}");
+        }
+    }
+
+    #[test]
+    fn paths_begin_with_a_slash_and_can_stand_in_a_request_line() {
+        assert_eq!(path("/up?deep=1"), Ok("/up?deep=1".into()));
+        for malformed in ["", "up", "*", "http://a/", "/a b", "/a\r\nX: y", "/\0", "/é", "/a#b"] {
+            assert_eq!(path(malformed), Err(Fault::Malformed), "{malformed:?}");
+        }
+        assert_eq!(path(&"/".repeat(HEALTH_PATH_BYTES + 1)), Err(Fault::OutOfRange));
+        assert_eq!(file("lb.json"), Ok("lb.json".into()));
+        assert_eq!(file(""), Err(Fault::Malformed));
+        assert_eq!(file("a\0b"), Err(Fault::Malformed));
+        assert_eq!(file(&"a".repeat(FILE_PATH_BYTES + 1)), Err(Fault::OutOfRange));
     }
 
     #[test]

@@ -1,3 +1,5 @@
+//! The balancer over cells of its own: turns, limits, health, and who probes.
+
 use super::cells::private;
 use super::*;
 use crate::limits::UNPROBED_US;

@@ -1,15 +1,18 @@
 //! What is to run: every option resolved and checked, whatever it came from.
 //!
-//! [`resolve`] makes a [`Config`] of the options given. Invariants: it has a backend at least, its
-//! options do not contradict each other, and every number is within the bounds of its option.
+//! [`file::read`] adds what a configuration file says to the options of the command line, and
+//! [`resolve`] makes a [`Config`] of them. Invariants: it has a backend at least and none twice,
+//! its options do not contradict each other, and every number is within the bounds of its option.
+//! Names of backends are names still: to look them up takes time and may fail, here nothing does.
 
+pub mod file;
 mod plan;
 mod resolve;
 
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 
-pub use crate::args::{Cidr, HostHeader, Mode};
+pub use crate::args::{Cidr, Host, HostHeader, Mode, Setting, Source, Target};
 pub use crate::balance::strategy::Strategy;
 use crate::log::Level;
 pub use plan::{Member, Plan};
@@ -53,8 +56,17 @@ pub struct Config {
     pub health: Health,
     /// How long a backend that came back gets less than its share, in microseconds; 0 for not at all.
     pub slow_start_us: u64,
-    /// Retries for each hundred requests.
+    /// Retries for each hundred requests; 0 to 100.
     pub retry_percent: u32,
+    /// Where the admin port is, where one is wanted; never where `listen` is.
+    pub admin: Option<SocketAddr>,
+    /// Whether to tell what would run instead of running it.
+    pub check: bool,
+    /// The configuration file, as it was named.
+    pub file: Option<PathBuf>,
+    /// The settings that differ from their defaults, and where they came from. A repeatable
+    /// option has one for each of its values, so there is one for each backend given. `check` has none.
+    pub changed: Vec<Setting>,
 }
 
 /// How backends' health is found out. Times are microseconds.
@@ -79,19 +91,50 @@ pub struct Health {
 pub struct Backend {
     /// As the user wrote it, without `http://` and attributes: for messages and labels.
     pub name: String,
-    /// Where it is.
-    pub address: Address,
+    /// Where it is, a name not looked up.
+    pub target: Target,
     /// Its share under the strategies that honour one; 1 to 65,535.
     pub weight: u16,
+    /// Whether it serves only when no other is healthy.
+    pub backup: bool,
+    /// Requests in flight at most, up to 1,000,000; 0 is no limit.
+    pub max: u32,
 }
 
 impl Backend {
+    /// A backend at an address, with nothing special about it.
+    pub fn at(address: SocketAddr) -> Backend {
+        let target = Target::Tcp(Host::Ip(address.ip()), address.port());
+        Backend { name: address.to_string(), target, weight: 1, backup: false, max: 0 }
+    }
+
     /// What the backend gets as Host where it is to have its own: its host and port as the user
     /// wrote them, and `localhost` for a socket in the file system, which has neither.
     pub fn authority(&self) -> &str {
-        match self.address {
-            Address::Tcp(_) => &self.name,
-            Address::Unix(_) => "localhost",
+        match self.target {
+            Target::Tcp(..) => &self.name,
+            Target::Unix(_) => "localhost",
+        }
+    }
+
+    /// The name that has to be looked up to reach it, where there is one.
+    pub fn host_name(&self) -> Option<&str> {
+        match &self.target {
+            Target::Tcp(Host::Name(name), _) if self.address().is_none() => Some(name),
+            _ => None,
+        }
+    }
+
+    /// Its address, where that takes no looking up; `localhost` is loopback (RFC 6761, 6.3).
+    pub fn address(&self) -> Option<Address> {
+        let localhost = |name: &str| name.strip_suffix('.').unwrap_or(name).eq_ignore_ascii_case("localhost");
+        match &self.target {
+            Target::Unix(path) => Some(Address::Unix(path.clone())),
+            Target::Tcp(Host::Ip(ip), port) => Some(Address::Tcp(SocketAddr::new(*ip, *port))),
+            Target::Tcp(Host::Name(name), port) if localhost(name) => {
+                Some(Address::Tcp(SocketAddr::from((Ipv4Addr::LOCALHOST, *port))))
+            }
+            Target::Tcp(Host::Name(_), _) => None,
         }
     }
 }
@@ -118,4 +161,20 @@ pub struct Timeouts {
     pub idle_us: u64,
     /// To finish what is running when draining.
     pub drain_us: u64,
+}
+
+/// Options that differ between the two and cannot change in a process that runs, as listeners,
+/// workers and their account are made when it starts: their long names.
+pub fn fixed_changes(old: &Config, new: &Config) -> Vec<&'static str> {
+    let differ = [
+        ("port", old.listen.port() != new.listen.port()),
+        ("host", old.listen.ip() != new.listen.ip()),
+        ("max-connections", old.max_connections != new.max_connections),
+        ("admin", old.admin != new.admin),
+        ("demo", old.demo != new.demo),
+        ("workers", old.workers != new.workers),
+        ("mode", old.mode != new.mode),
+        ("user", old.user != new.user),
+    ];
+    differ.into_iter().filter(|(_, differs)| *differs).map(|(name, _)| name).collect()
 }

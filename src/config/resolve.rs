@@ -1,15 +1,15 @@
-//! From the options given to a whole configuration: defaults filled in, contradictions refused,
-//! backends' names turned into addresses by the table of `/etc/hosts`.
+//! From the options given to a whole configuration: defaults filled in, contradictions refused.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
-use super::{Address, Backend, Config, Health, HostHeader, Mode, Strategy, Timeouts};
-use crate::args::{BackendSpec, Given, Host, Options, Source, Target};
-use crate::dns::hosts::Hosts;
+use super::{Backend, Config, Health, HostHeader, Mode, Strategy, Timeouts};
+use crate::args::{BackendSpec, FLAGS, Given, Host, Options, Setting, Source, Target};
 use crate::limits::{
-    DEFAULT_BACKEND_PORTS, DEFAULT_CONNECT_US, DEFAULT_DRAIN_US, DEFAULT_IDLE_US, DEFAULT_PORT, DEFAULT_REQUEST_US,
-    DEFAULT_RESPONSE_US,
+    DEFAULT_BACKEND_PORTS, DEFAULT_CONNECT_US, DEFAULT_DRAIN_US, DEFAULT_HEALTH_FAILS, DEFAULT_HEALTH_INTERVAL_US,
+    DEFAULT_HEALTH_PASSES, DEFAULT_HEALTH_TIMEOUT_US, DEFAULT_IDLE_US, DEFAULT_PORT, DEFAULT_REQUEST_US,
+    DEFAULT_RESPONSE_US, DEFAULT_RETRY_PERCENT,
 };
 use crate::log::Level;
 
@@ -17,12 +17,23 @@ use crate::log::Level;
 /// Displayed, it is one line.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Error {
-    /// A backend's name is not in the hosts table.
-    UnknownHost {
-        /// Where the backend was given.
+    /// Two backends are at one place.
+    BackendTwice {
+        /// Where the first was given.
+        first: Source,
+        /// Where the second was given.
+        second: Source,
+        /// The second, as written.
+        name: String,
+    },
+    /// The admin port is where clients connect.
+    AdminOnListener {
+        /// Where the admin port was given.
         source: Source,
-        /// The backend, as written.
-        backend: String,
+        /// The admin port.
+        admin: SocketAddr,
+        /// Where clients connect.
+        listen: SocketAddr,
     },
     /// The demo brings its own backends.
     DemoWithBackends {
@@ -44,14 +55,18 @@ impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             // A name in a spec has no control characters, and a bounded length.
-            Error::UnknownHost { source, backend } => write!(
+            Error::BackendTwice { first, second, name } => {
+                write!(f, "{second} '{name}': the same backend as at {}; accepted: each once", first.place())
+            }
+            Error::AdminOnListener { source, admin, listen } => write!(
                 f,
-                "{source} '{backend}': the name is not in /etc/hosts, and DNS is not in this version; \
-                 accepted: an IP address, localhost, or a name in /etc/hosts"
+                "{source} '{admin}': clients connect there, at {listen}; accepted: another port, or another address"
             ),
             Error::DemoWithBackends { demo, backend } => write!(
                 f,
-                "{demo} and {backend} are contradictory, as the demo starts its own backends; accepted: one of them"
+                "{} and {} are contradictory, as the demo starts its own backends; accepted: one of them",
+                demo.place(),
+                backend.place()
             ),
             Error::WorkersInOneProcess { source, workers } => {
                 write!(f, "{source} '{workers}': contradicts mode sp, which is one process; accepted: 1, or mode mp")
@@ -62,36 +77,29 @@ impl fmt::Display for Error {
 
 impl std::error::Error for Error {}
 
-/// Makes a configuration of the options given.
-pub fn resolve(options: Options, hosts: &Hosts) -> Result<Config, Error> {
-    let demo = options.demo.filter(|given| given.value);
-    if let (Some(demo), Some(backend)) = (demo, options.backends.first()) {
-        return Err(Error::DemoWithBackends { demo: demo.source, backend: backend.source });
+/// Makes a configuration of the options given, or tells all that is wrong with them.
+pub fn resolve(options: Options) -> Result<Config, Vec<Error>> {
+    let errors = contradictions(&options);
+    if !errors.is_empty() {
+        return Err(errors);
     }
-    let mode = or(options.mode, if cfg!(target_os = "linux") { Mode::Mp } else { Mode::Sp });
-    if let (Mode::Sp, Some(Given { value: workers @ 2.., source })) = (mode, options.workers) {
-        return Err(Error::WorkersInOneProcess { source, workers });
-    }
-    let default_backends = options.backends.is_empty() && demo.is_none();
-    let mut backends = Vec::new();
-    for given in options.backends {
-        backends.push(backend(given, hosts)?);
-    }
+    let demo = or(options.demo, false);
+    let default_backends = options.backends.is_empty() && !demo;
+    let mut backends: Vec<Backend> = options.backends.into_iter().map(|given| backend(given.value)).collect();
     if backends.is_empty() {
-        let ports = if demo.is_some() { [0; 2] } else { DEFAULT_BACKEND_PORTS };
-        backends.extend(ports.map(on_loopback));
+        let ports = if demo { [0; 2] } else { DEFAULT_BACKEND_PORTS };
+        backends.extend(ports.map(|port| Backend::at(SocketAddr::from((Ipv4Addr::LOCALHOST, port)))));
     }
-    let port = or(options.port, DEFAULT_PORT);
     Ok(Config {
-        listen: SocketAddr::new(or(options.host, Ipv4Addr::UNSPECIFIED.into()), port),
+        listen: listen(&options.host, &options.port),
         backends,
         default_backends,
         workers: options.workers.map(|given| given.value),
         strategy: or(options.strategy, Strategy::default()),
         loglevel: or(options.loglevel, Level::Info),
         trace: or(options.trace, false),
-        mode,
-        demo: demo.is_some(),
+        mode: or(options.mode, DEFAULT_MODE),
+        demo,
         timeouts: Timeouts {
             connect_us: or(options.connect_us, DEFAULT_CONNECT_US),
             request_us: or(options.request_us, DEFAULT_REQUEST_US),
@@ -105,53 +113,95 @@ pub fn resolve(options: Options, hosts: &Hosts) -> Result<Config, Error> {
         via: options.via.map(|given| given.value),
         user: options.user.map(|given| given.value),
         health: Health {
-            path: "/".into(),
-            interval_us: 0,
-            timeout_us: 2_000_000,
-            fails: 3,
-            passes: 2,
-            count_5xx: false,
+            path: or(options.health_path, "/".into()),
+            interval_us: or(options.health_interval_us, DEFAULT_HEALTH_INTERVAL_US),
+            timeout_us: or(options.health_timeout_us, DEFAULT_HEALTH_TIMEOUT_US),
+            fails: or(options.health_fails, DEFAULT_HEALTH_FAILS),
+            passes: or(options.health_passes, DEFAULT_HEALTH_PASSES),
+            count_5xx: or(options.health_5xx, false),
         },
-        slow_start_us: 0,
-        retry_percent: 20,
+        slow_start_us: or(options.slow_start_us, 0),
+        retry_percent: or(options.retry_percent, DEFAULT_RETRY_PERCENT),
+        admin: or(options.admin, None),
+        check: or(options.check, false),
+        file: options.config.map(|given| given.value),
+        changed: options.settings.into_iter().filter(is_changed).collect(),
     })
 }
+
+const DEFAULT_MODE: Mode = if cfg!(target_os = "linux") { Mode::Mp } else { Mode::Sp };
 
 fn or<T>(given: Option<Given<T>>, default: T) -> T {
     given.map_or(default, |given| given.value)
 }
 
-fn on_loopback(port: u16) -> Backend {
-    let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
-    Backend { name: address.to_string(), address: Address::Tcp(address), weight: 1 }
+fn listen(host: &Option<Given<IpAddr>>, port: &Option<Given<u16>>) -> SocketAddr {
+    let host = host.as_ref().map_or(Ipv4Addr::UNSPECIFIED.into(), |given| given.value);
+    SocketAddr::new(host, port.as_ref().map_or(DEFAULT_PORT, |given| given.value))
 }
 
-fn backend(given: Given<BackendSpec>, hosts: &Hosts) -> Result<Backend, Error> {
-    let BackendSpec { name, target, weight } = given.value;
-    let address = match target {
-        Target::Unix(path) => Address::Unix(path),
-        Target::Tcp(Host::Ip(ip), port) => Address::Tcp(SocketAddr::new(ip, port)),
-        Target::Tcp(Host::Name(host), port) => match look_up(&host, hosts) {
-            Some(ip) => Address::Tcp(SocketAddr::new(ip, port)),
-            None => return Err(Error::UnknownHost { source: given.source, backend: name }),
-        },
-    };
-    Ok(Backend { name, address, weight })
+fn backend(spec: BackendSpec) -> Backend {
+    let BackendSpec { name, target, weight, backup, max } = spec;
+    Backend { name, target, weight, backup, max }
 }
 
-/// A name's first IPv4 address, else its first of IPv6. `localhost` is loopback (RFC 6761, 6.3)
-/// even where the table has nothing to say, as in an empty container.
-fn look_up(host: &str, hosts: &Hosts) -> Option<IpAddr> {
-    let found = hosts.lookup(host).find(IpAddr::is_ipv4).or_else(|| hosts.lookup(host).next());
-    let bare = host.strip_suffix('.').unwrap_or(host);
-    found.or_else(|| bare.eq_ignore_ascii_case("localhost").then_some(Ipv4Addr::LOCALHOST.into()))
+/// Whether to tell of a setting. Who is told has asked to be, so `--check` is not news.
+fn is_changed(setting: &Setting) -> bool {
+    setting.name != "check" && !FLAGS.iter().any(|flag| flag.long == setting.name && flag.is_default(&setting.value))
+}
+
+/// What is right by itself and wrong together.
+fn contradictions(options: &Options) -> Vec<Error> {
+    let mut errors = Vec::new();
+    let demo = options.demo.as_ref().filter(|given| given.value);
+    if let (Some(demo), Some(backend)) = (demo, options.backends.first()) {
+        errors.push(Error::DemoWithBackends { demo: demo.source.clone(), backend: backend.source.clone() });
+    }
+    let mode = options.mode.as_ref().map_or(DEFAULT_MODE, |given| given.value);
+    if let (Mode::Sp, Some(Given { value: workers @ 2.., source })) = (mode, &options.workers) {
+        errors.push(Error::WorkersInOneProcess { source: source.clone(), workers: *workers });
+    }
+    let listen = listen(&options.host, &options.port);
+    if let Some(Given { value: Some(admin), source }) = &options.admin
+        && clash(*admin, listen)
+    {
+        errors.push(Error::AdminOnListener { source: source.clone(), admin: *admin, listen });
+    }
+    let mut places = BTreeMap::new();
+    for Given { value: spec, source } in &options.backends {
+        match places.get(&place(&spec.target)) {
+            None => drop(places.insert(place(&spec.target), source)),
+            Some(&first) => errors.push(Error::BackendTwice {
+                first: first.clone(),
+                second: source.clone(),
+                name: spec.name.clone(),
+            }),
+        }
+    }
+    errors
+}
+
+/// Whether two listeners would take the same clients. One of `[::]` takes those of IPv4 too.
+fn clash(a: SocketAddr, b: SocketAddr) -> bool {
+    let takes = |a: IpAddr, b: IpAddr| a.is_unspecified() && (a.is_ipv6() || b.is_ipv4());
+    a.port() == b.port() && a.port() != 0 && (a.ip() == b.ip() || takes(a.ip(), b.ip()) || takes(b.ip(), a.ip()))
+}
+
+/// What is the same for two ways of writing one place. Case does not count in names.
+fn place(target: &Target) -> String {
+    match target {
+        Target::Tcp(Host::Ip(ip), port) => SocketAddr::new(*ip, *port).to_string(),
+        Target::Tcp(Host::Name(name), port) => format!("{}:{port}", name.to_ascii_lowercase()),
+        Target::Unix(path) => format!("unix:{}", path.display()),
+    }
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::fixed_changes;
     use super::*;
     use crate::args::flags::Preset;
-    use crate::args::{Command, FLAGS, parse};
+    use crate::args::{Command, parse};
     use std::ffi::OsString;
 
     fn options(line: &str) -> Options {
@@ -161,25 +211,26 @@ mod tests {
         }
     }
 
-    fn with_hosts(line: &str, hosts: &str) -> Result<Config, Error> {
-        resolve(options(line), &Hosts::parse(hosts.as_bytes()))
+    fn config(line: &str) -> Config {
+        resolve(options(line)).expect(line)
     }
 
-    fn addresses(line: &str, hosts: &str) -> Vec<String> {
-        let address = |backend: &Backend| match &backend.address {
-            Address::Tcp(address) => address.to_string(),
-            Address::Unix(path) => path.display().to_string(),
-        };
-        with_hosts(line, hosts).expect(line).backends.iter().map(address).collect()
+    fn refused(line: &str) -> Vec<String> {
+        resolve(options(line)).expect_err(line).iter().map(Error::to_string).collect()
+    }
+
+    fn names(line: &str) -> Vec<String> {
+        config(line).backends.into_iter().map(|backend| backend.name).collect()
     }
 
     #[test]
     fn nothing_given_makes_a_whole_configuration() {
-        let config = with_hosts("", "").unwrap();
+        let config = config("");
         assert_eq!(config.listen.to_string(), "0.0.0.0:8080");
-        assert!(config.default_backends && !config.demo && !config.trace);
-        assert_eq!(addresses("", ""), ["127.0.0.1:9001", "127.0.0.1:9002"]);
+        assert!(config.default_backends && !config.demo && !config.trace && !config.check);
+        assert_eq!(names(""), ["127.0.0.1:9001", "127.0.0.1:9002"]);
         assert_eq!((config.workers, config.max_connections, config.via, config.user), (None, None, None, None));
+        assert_eq!((config.admin, config.file, config.changed), (None, None, vec![]));
     }
 
     #[test]
@@ -190,73 +241,111 @@ mod tests {
                 line += &format!("--{} {text} ", flag.long);
             }
         }
-        assert_eq!(with_hosts(&line, ""), with_hosts("", ""));
+        assert_eq!(config(&line), config(""));
         let told = FLAGS.iter().find(|flag| flag.long == "backend").unwrap().default;
         assert_eq!(told, Preset::Told("127.0.0.1:9001 and 127.0.0.1:9002"));
-        assert_eq!(addresses("", "").join(" and "), told.text());
+        assert_eq!(names("").join(" and "), told.text());
     }
 
     #[test]
     fn what_is_given_stands() {
-        let config = with_hosts(
-            "-p 0 --host [::] -b 10.0.0.1:80,weight=3 -w 2 -s random -l warn -t --idle-timeout 1s --user nobody \
-             --max-connections 9 --host-header backend --trust 10.0.0.0/8 --via edge",
-            "",
+        let config = config(
+            "-p 0 --host [::] -b 10.0.0.1:80,weight=3,backup,max=9 -w 2 -s random -l warn -t --idle-timeout 1s \
+             --user nobody --max-connections 9 --host-header backend --trust 10.0.0.0/8 --via edge --health-path /up \
+             --health-interval off --health-timeout 1s --health-fails 7 --health-passes 8 --health-5xx \
+             --slow-start 1m --retry-budget 0 --admin 9100 --check -c lb.json",
         );
-        let config = config.unwrap();
         assert_eq!(config.listen.to_string(), "[::]:0");
-        assert_eq!((config.backends[0].name.as_str(), config.backends[0].weight), ("10.0.0.1:80", 3));
-        assert!(!config.default_backends && config.trace);
+        let backend = &config.backends[0];
+        assert_eq!((backend.name.as_str(), backend.weight, backend.backup, backend.max), ("10.0.0.1:80", 3, true, 9));
+        assert!(!config.default_backends && config.trace && config.check);
         assert_eq!((config.workers, config.max_connections), (Some(2), Some(9)));
         assert_eq!((config.strategy, config.loglevel), (Strategy::named("random").unwrap(), Level::Warn));
         assert_eq!((config.timeouts.idle_us, config.timeouts.drain_us), (1_000_000, 25_000_000));
         assert_eq!(config.host_header, HostHeader::Backend);
         assert!(config.trust[0].contains(Ipv4Addr::new(10, 1, 1, 1).into()));
         assert_eq!((config.via.as_deref(), config.user.as_deref()), (Some("edge"), Some("nobody")));
+        let path = "/up".to_owned();
+        let health = Health { path, interval_us: 0, timeout_us: 1_000_000, fails: 7, passes: 8, count_5xx: true };
+        assert_eq!(config.health, health);
+        assert_eq!((config.slow_start_us, config.retry_percent), (60_000_000, 0));
+        assert_eq!(config.admin, Some("127.0.0.1:9100".parse().unwrap()));
+        assert_eq!(config.file, Some("lb.json".into()));
     }
 
     #[test]
-    fn names_are_looked_up_in_the_hosts_table() {
-        let hosts = "::2 both\n10.0.0.2 both\n10.0.0.3 both\n::6 six\n";
+    fn what_differs_from_its_default_is_kept_with_its_place() {
+        let changed = config("--check -p 8080 --idle-timeout 75000ms -s random -t -b a:1,weight=2 -b b:1").changed;
+        let told: Vec<String> =
+            changed.iter().map(|setting| format!("{}={} {}", setting.name, setting.value, setting.source)).collect();
         assert_eq!(
-            addresses("-b both:1 -b SIX:2 -b 10.0.0.9:3 -b [::9]:4 -b unix:/run/s", hosts),
-            ["10.0.0.2:1", "[::6]:2", "10.0.0.9:3", "[::9]:4", "/run/s"]
+            told,
+            [
+                "strategy=random --strategy",
+                "trace=on --trace",
+                "backend=a:1,weight=2 --backend",
+                "backend=b:1 --backend"
+            ]
         );
-        let refused = with_hosts("-b http://api.example:80", hosts).unwrap_err();
-        assert_eq!(
-            refused.to_string(),
-            "--backend 'api.example:80': the name is not in /etc/hosts, and DNS is not in this version; \
-             accepted: an IP address, localhost, or a name in /etc/hosts"
-        );
-    }
-
-    #[test]
-    fn localhost_is_loopback_unless_the_table_says_otherwise() {
-        assert_eq!(addresses("-b LocalHost.:1", ""), ["127.0.0.1:1"]);
-        assert_eq!(addresses("-b localhost:1", "::1 localhost\n127.0.0.2 localhost\n"), ["127.0.0.2:1"]);
-        assert_eq!(addresses("-b localhost:1", "::1 localhost\n"), ["[::1]:1"]);
     }
 
     #[test]
     fn a_backend_s_own_host_is_as_written() {
-        let config = with_hosts("-b http://api:81,weight=2 -b unix:/run/s", "10.0.0.1 api").unwrap();
+        let config = config("-b http://api:81,weight=2 -b unix:/run/s");
         let own: Vec<&str> = config.backends.iter().map(Backend::authority).collect();
         assert_eq!(own, ["api:81", "localhost"]);
     }
 
     #[test]
     fn the_demo_has_two_backends_of_its_own_and_takes_no_others() {
-        let config = with_hosts("--demo", "").unwrap();
+        let config = config("--demo");
         assert!(config.demo && !config.default_backends);
-        assert_eq!(addresses("--demo", ""), ["127.0.0.1:0", "127.0.0.1:0"]);
-        let refused = with_hosts("-b 10.0.0.1:80 --demo", "").unwrap_err().to_string();
-        assert!(refused.starts_with("--demo and --backend are contradictory"), "{refused}");
+        assert_eq!(names("--demo"), ["127.0.0.1:0", "127.0.0.1:0"]);
+        let refused = refused("-b 10.0.0.1:80 --demo");
+        assert!(refused[0].starts_with("--demo and --backend are contradictory"), "{refused:?}");
     }
 
     #[test]
     fn one_process_has_no_workers() {
-        assert!(with_hosts("-m sp -w 1", "").is_ok());
-        let refused = with_hosts("-m sp -w 2", "").unwrap_err().to_string();
-        assert!(refused.starts_with("--workers '2': contradicts mode sp"), "{refused}");
+        config("-m sp -w 1");
+        let refused = refused("-m sp -w 2");
+        assert!(refused[0].starts_with("--workers '2': contradicts mode sp"), "{refused:?}");
+    }
+
+    #[test]
+    fn a_backend_stands_once_however_it_is_written() {
+        config("-b a:1 -b a:2 -b b:1 -b unix:/a -b unix:/b");
+        let twice = "--backend 'A:1': the same backend as at --backend; accepted: each once";
+        assert_eq!(refused("-b a:1 -b http://A:1,weight=2"), [twice]);
+        assert_eq!(refused("-b [::1]:1 -b [0:0::1]:01 -b unix:/a -b unix:/a").len(), 2);
+    }
+
+    #[test]
+    fn the_admin_port_is_not_where_clients_connect() {
+        for line in ["--admin 8080", "-p 1 --host 127.0.0.1 --admin 0.0.0.0:1", "--host [::] --admin 127.0.0.1:8080"] {
+            let refused = refused(line);
+            assert!(refused[0].starts_with("--admin '") && refused[0].contains("another port"), "{refused:?}");
+        }
+        for line in ["--admin 8081", "-p 0 --admin 0", "--admin [::1]:8080", "--host 127.0.0.1 --admin 127.0.0.2:8080"]
+        {
+            config(line);
+        }
+    }
+
+    #[test]
+    fn every_contradiction_is_told() {
+        assert_eq!(refused("--demo -b a:1 -b a:1 -m sp -w 2 --admin 8080").len(), 4);
+    }
+
+    #[test]
+    fn what_needs_new_listeners_or_processes_is_told_from_what_does_not() {
+        let same = "-b b:2 -s random -l debug -t --idle-timeout 1s --via x --trust ::1 --health-fails 9 --slow-start 1s \
+                    --retry-budget 1 --host-header backend";
+        assert_eq!(fixed_changes(&config(""), &config(same)), [""; 0]);
+        let other = "-p 1 --host ::1 --max-connections 1 --admin 2 -w 1 -m sp --user nobody";
+        assert_eq!(
+            fixed_changes(&config(""), &config(other)),
+            ["port", "host", "max-connections", "admin", "workers", "mode", "user"]
+        );
     }
 }

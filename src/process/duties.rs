@@ -1,30 +1,153 @@
 //! What the master does besides its workers, and the one process of sp besides its clients: it
-//! decides which plan is followed, and publishes it.
+//! follows the configuration file, decides which plan holds, and publishes it.
+//!
+//! Everything it waits for is behind one descriptor and one deadline, so that it fits beside any
+//! other loop. A change that cannot be made is told, counted, and leaves all as it is.
 
-use super::Failure;
+use std::collections::BTreeMap;
+use std::fmt;
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::os::fd::BorrowedFd;
+
+use super::names::Names;
 use super::slots::{Slots, TooMany, Wanted};
+use super::watch::{Change, Watch};
+use super::{Failure, Journal, USAGE};
+use crate::args::Options;
 use crate::collections::random::Random;
-use crate::config::{Config, Plan};
-use crate::limits::{PLAN_BYTES, SECOND_US, SLOTS};
+use crate::config::{self, Address, Backend, Config, Host, Plan, Target};
+use crate::limits::{NAMES_WAIT_US, PLAN_BYTES, SECOND_US, SLOTS};
+use crate::log::Level;
+use crate::metrics::{Block, Global};
+use crate::reactor::Reactor;
 use crate::shared::Region;
 use crate::sys::clock;
+use crate::worker::Companion;
+
+/// Tokens of what is waited for.
+const FILE: u64 = 0;
 
 /// The state of these duties.
 pub(super) struct Duties {
+    /// What was given besides the file.
+    options: Options,
     config: Config,
     region: Region,
     slots: Slots,
     random: Random,
+    reactor: Reactor,
+    watch: Option<Watch>,
+    /// Where no backend has a name, nothing is looked up.
+    names: Option<Names>,
+    journal: Journal,
+    /// A plan was published that workers have not been told of.
+    published: bool,
 }
 
 impl Duties {
-    /// Takes the duties up, and publishes the first plan.
-    pub(super) fn begin(config: Config, region: Region) -> Result<Duties, Failure> {
-        let slots = Slots::new(region.balance());
-        let random = Random::new(clock::unix_us());
-        let mut duties = Duties { config, region, slots, random };
-        duties.publish().map_err(|reason| Failure::new(super::USAGE, reason))?;
+    /// Takes the duties up, and publishes the first plan. `contents`: of the configuration file.
+    pub(super) fn begin(
+        config: Config,
+        options: Options,
+        contents: Option<Vec<u8>>,
+        region: Region,
+    ) -> Result<Duties, Failure> {
+        let reactor = Reactor::new().map_err(Failure::of("wait for events"))?;
+        let now_us = clock::monotonic_us();
+        let watch = config.file.clone().zip(contents).map(|(path, contents)| Watch::new(path, contents, now_us));
+        let mut duties = Duties {
+            options,
+            journal: Journal::new(config.loglevel),
+            slots: Slots::new(region.balance()),
+            random: Random::new(clock::unix_us()),
+            config,
+            region,
+            reactor,
+            watch,
+            names: None,
+            published: false,
+        };
+        if let Some(watch) = &duties.watch {
+            if let Some(fd) = watch.fd() {
+                duties.reactor.watch(fd, FILE).map_err(Failure::of("watch the configuration file"))?;
+            }
+            if watch.is_polling() {
+                let text = format_args!("the system tells of no changes: the file is looked at once a second");
+                duties.journal.line(Level::Warn, "config", text);
+            }
+        }
+        duties.want_names().map_err(Failure::of("look names up"))?;
+        duties.wait_for_names().map_err(Failure::of("wait for events"))?;
+        duties.publish().map_err(|reason| Failure::new(USAGE, reason))?;
         Ok(duties)
+    }
+
+    /// Has the names looked up that backends have, and no others.
+    fn want_names(&mut self) -> io::Result<()> {
+        let wanted: Vec<&str> = self.config.backends.iter().filter_map(Backend::host_name).collect();
+        let now_us = clock::monotonic_us();
+        if self.names.is_none() && !wanted.is_empty() {
+            self.names = Some(Names::new(&self.reactor, now_us)?);
+        }
+        if let Some(names) = &mut self.names {
+            names.want(&wanted, now_us);
+        }
+        Ok(())
+    }
+
+    /// Waits a while for each name to be found, or not to be.
+    fn wait_for_names(&mut self) -> io::Result<()> {
+        let until_us = clock::monotonic_us() + NAMES_WAIT_US;
+        while self.names.is_some() {
+            let now_us = clock::monotonic_us();
+            self.attend_names(now_us);
+            let names = self.names.as_ref();
+            let undecided = |name: &str| names.is_some_and(|names| names.is_undecided(name));
+            if now_us >= until_us || !self.config.backends.iter().filter_map(Backend::host_name).any(undecided) {
+                break;
+            }
+            self.reactor.poll(self.next_us().min(until_us).saturating_sub(now_us))?;
+            self.take_events();
+        }
+        Ok(())
+    }
+
+    /// Heeds the events of the last poll.
+    fn take_events(&mut self) {
+        let now_us = clock::monotonic_us();
+        let mut at = 0;
+        while let Some(event) = self.reactor.event(at) {
+            at += 1;
+            if event.token != FILE {
+                self.names.iter_mut().for_each(|names| names.heed(event, now_us));
+            } else if let Some(watch) = &mut self.watch {
+                watch.ready(now_us);
+            }
+        }
+    }
+
+    /// Sees to the names; whether an address has changed.
+    fn attend_names(&mut self, now_us: u64) -> bool {
+        let globals = self.globals();
+        let Some(names) = &mut self.names else { return false };
+        names.expire(now_us);
+        names.carry_out(&self.reactor, &mut self.journal, globals, now_us)
+    }
+
+    /// Whether a plan was published since this was last asked.
+    pub(super) fn take_published(&mut self) -> bool {
+        std::mem::take(&mut self.published)
+    }
+
+    /// Where what it does is counted.
+    pub(super) fn globals(&self) -> Block {
+        self.region.globals()
+    }
+
+    /// The configuration that holds.
+    pub(super) fn config(&self) -> &Config {
+        &self.config
     }
 
     /// Publishes the plan that the configuration and the addresses make. Where that cannot be: why,
@@ -32,18 +155,20 @@ impl Duties {
     fn publish(&mut self) -> Result<(), String> {
         let now_us = clock::monotonic_us();
         let mut wanted: Vec<Wanted> = Vec::new();
+        let mut unresolved = Vec::new();
         for backend in &self.config.backends {
-            let one = Wanted {
+            let addresses = self.addresses(backend);
+            if addresses.is_empty() {
+                unresolved.push(backend.name.clone());
+            }
+            wanted.extend(addresses.into_iter().map(|address| Wanted {
                 name: backend.name.clone(),
                 host: backend.authority().into(),
-                address: backend.address.clone(),
+                address,
                 weight: backend.weight,
-                backup: false,
-                max: 0,
-            };
-            if !wanted.iter().any(|other| (&other.name, &other.address) == (&one.name, &one.address)) {
-                wanted.push(one);
-            }
+                backup: backend.backup,
+                max: backend.max,
+            }));
         }
         let spread_us = self.config.health.interval_us.min(SECOND_US);
         let random = &mut self.random;
@@ -51,10 +176,181 @@ impl Duties {
             .slots
             .assign(wanted, now_us, || now_us + random.below(spread_us))
             .map_err(|TooMany { wanted }| format!("the backends have {wanted} addresses; accepted: at most {SLOTS}"))?;
-        let bytes = Plan::new(&self.config, members, Vec::new()).encode();
-        if !self.region.table().publish(&bytes) {
+        let bytes = Plan::new(&self.config, members, unresolved).encode();
+        let table = self.region.table();
+        if !table.publish(&bytes) {
             return Err(format!("the plan has {} bytes; accepted: at most {PLAN_BYTES}", bytes.len()));
         }
+        self.globals().set_global(Global::PlanEdition, table.edition());
+        self.published = true;
         Ok(())
+    }
+
+    /// All that a backend has.
+    fn addresses(&self, backend: &Backend) -> Vec<Address> {
+        if let Some(address) = backend.address() {
+            return vec![address];
+        }
+        match (&self.names, &backend.target) {
+            (Some(names), Target::Tcp(Host::Name(name), port)) => {
+                let at = |ip: &IpAddr| Address::Tcp(SocketAddr::new(*ip, *port));
+                names.addresses(name).iter().map(at).collect()
+            }
+            _ => Vec::new(),
+        }
+    }
+
+    fn heed(&mut self, change: Change) {
+        match change {
+            Change::Contents(contents) => self.reload(&contents),
+            Change::Unreadable(error) => self.refuse([format!("{}: {error}", self.path())]),
+        }
+    }
+
+    fn path(&self) -> String {
+        self.config.file.as_ref().map(|path| path.display().to_string()).unwrap_or_default()
+    }
+
+    /// Follows the file's new contents, or refuses all of them.
+    fn reload(&mut self, contents: &[u8]) {
+        let read = config::file::read(contents, &self.path(), self.options.clone());
+        let resolved = read.map_err(lines).and_then(|options| config::resolve(options).map_err(lines));
+        let mut config = match resolved {
+            Ok(config) => config,
+            Err(problems) => return self.refuse(problems),
+        };
+        let fixed = config::fixed_changes(&self.config, &config);
+        keep_fixed(&mut config, &self.config);
+        let before = std::mem::replace(&mut self.config, config);
+        let wanted = self.want_names().map_err(|error| format!("cannot look names up: {error}"));
+        // What the hosts table has is known at once.
+        self.attend_names(clock::monotonic_us());
+        if let Err(problem) = wanted.and_then(|()| self.publish()) {
+            self.config = before;
+            // It could look them up before.
+            let _ = self.want_names();
+            return self.refuse([problem]);
+        }
+        self.journal.set_level(self.config.loglevel);
+        self.globals().add_global(Global::ReloadsDone, 1);
+        let text = format!("{}: {}", self.path(), Difference::between(&before.backends, &self.config.backends));
+        self.journal.line(Level::Info, "config", format_args!("{text}"));
+        if !fixed.is_empty() {
+            let text = format_args!("{} cannot change while it runs: that needs an upgrade", fixed.join(", "));
+            self.journal.line(Level::Warn, "config", text);
+        }
+    }
+
+    fn refuse(&mut self, problems: impl IntoIterator<Item = String>) {
+        self.globals().add_global(Global::ReloadsRefused, 1);
+        for problem in problems {
+            self.journal.line(Level::Err, "config", format_args!("{problem}"));
+        }
+        self.journal.line(Level::Err, "config", format_args!("refused: the configuration before stays"));
+    }
+}
+
+impl Companion for Duties {
+    fn fd(&self) -> BorrowedFd<'_> {
+        self.reactor.fd()
+    }
+
+    fn next_us(&self) -> u64 {
+        let file_us = self.watch.as_ref().map_or(u64::MAX, Watch::next_deadline_us);
+        file_us.min(self.names.as_ref().map_or(u64::MAX, Names::next_us))
+    }
+
+    fn turn(&mut self) -> io::Result<()> {
+        self.reactor.poll(0)?;
+        self.take_events();
+        let now_us = clock::monotonic_us();
+        if self.attend_names(now_us)
+            && let Err(problem) = self.publish()
+        {
+            self.journal.line(Level::Err, "dns", format_args!("{problem}: the addresses before stay"));
+        }
+        if let Some(change) = self.watch.as_mut().and_then(|watch| watch.expire(now_us)) {
+            self.heed(change);
+        }
+        Ok(())
+    }
+
+    fn hang_up(&mut self) {
+        let now_us = clock::monotonic_us();
+        if let Some(names) = &mut self.names {
+            names.refresh(now_us);
+        }
+        match self.watch.as_mut().map(|watch| watch.read_now(now_us)) {
+            Some(Ok(contents)) => self.heed(Change::Contents(contents)),
+            Some(Err(error)) => self.heed(Change::Unreadable(error)),
+            None if self.names.is_some() => {
+                self.journal.line(Level::Info, "config", format_args!("HUP: names are looked up again"));
+            }
+            None => self.journal.line(Level::Info, "config", format_args!("HUP: there is nothing to read again")),
+        }
+    }
+}
+
+fn lines<T: fmt::Display>(errors: Vec<T>) -> Vec<String> {
+    errors.iter().map(T::to_string).collect()
+}
+
+/// Takes over from the configuration before what cannot change while it runs.
+fn keep_fixed(config: &mut Config, before: &Config) {
+    config.listen = before.listen;
+    config.max_connections = before.max_connections;
+    config.admin = before.admin;
+    config.demo = before.demo;
+    config.workers = before.workers;
+    config.mode = before.mode;
+    config.user.clone_from(&before.user);
+    if config.demo {
+        config.backends.clone_from(&before.backends);
+    }
+}
+
+/// How many backends one configuration has that the one before had not, and so on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Difference {
+    added: usize,
+    removed: usize,
+    changed: usize,
+}
+
+impl Difference {
+    fn between(before: &[Backend], after: &[Backend]) -> Difference {
+        let known: BTreeMap<&str, &Backend> = before.iter().map(|backend| (backend.name.as_str(), backend)).collect();
+        let mut difference = Difference { added: 0, removed: 0, changed: 0 };
+        for backend in after {
+            match known.get(backend.name.as_str()) {
+                None => difference.added += 1,
+                Some(&one) => difference.changed += usize::from(one != backend),
+            }
+        }
+        difference.removed = before.len() + difference.added - after.len();
+        difference
+    }
+}
+
+impl fmt::Display for Difference {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "+{} \u{2212}{} ~{} backends", self.added, self.removed, self.changed)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn backends(ports: &[u16]) -> Vec<Backend> {
+        ports.iter().map(|&port| Backend::at(std::net::SocketAddr::from(([10, 0, 0, 1], port)))).collect()
+    }
+
+    #[test]
+    fn a_difference_is_told_by_names() {
+        let (before, mut after) = (backends(&[1, 2, 3]), backends(&[3, 4, 5, 2]));
+        after[0].weight = 7;
+        assert_eq!(Difference::between(&before, &after).to_string(), "+2 \u{2212}1 ~1 backends");
+        assert_eq!(Difference::between(&before, &before).to_string(), "+0 \u{2212}0 ~0 backends");
     }
 }

@@ -16,19 +16,21 @@ use std::time::{Duration, Instant};
 
 use super::duties::Duties;
 use super::respawn::{Respawn, Verdict};
-use super::{DONE, Ended, FAILED, Journal, Line, Shares, begin_child, serve};
-use crate::config::Config;
+use super::{DONE, Ended, FAILED, Journal, Line, Listeners, Shares, begin_child, serve};
 use crate::limits::{DRAIN_GRACE_US, RESPAWN_DEATHS};
-use crate::log::Level;
+use crate::log::{Level, Log};
+use crate::metrics::Global;
 use crate::shared::Region;
+use crate::sys::clock;
 use crate::sys::fork::{self, Fork, Pid};
 use crate::sys::signal::{Signal, Signals};
+use crate::worker::{Companion, Setup};
 
 /// The master's whole state.
 pub(super) struct Master {
-    config: Config,
     region: Region,
     duties: Duties,
+    admin: Option<OwnedFd>,
     pid: Pid,
     shares: Shares,
     signals: Signals,
@@ -72,10 +74,9 @@ enum Exit {
 impl Master {
     /// A master of one worker for each listener; it forks none yet.
     pub(super) fn new(
-        config: Config,
         region: Region,
         duties: Duties,
-        listeners: Vec<OwnedFd>,
+        listeners: Listeners,
         shares: Shares,
         signals: Signals,
         journal: Journal,
@@ -83,8 +84,18 @@ impl Master {
         let now = Instant::now();
         let place =
             |listener| Place { listener: Some(listener), state: State::Due(now, None), respawn: Respawn::default() };
-        let places = listeners.into_iter().map(place).collect();
-        Master { config, region, duties, pid: fork::current(), shares, signals, journal, places, stopping: None }
+        let places = listeners.of_workers.into_iter().map(place).collect();
+        Master {
+            region,
+            duties,
+            admin: listeners.admin,
+            pid: fork::current(),
+            shares,
+            signals,
+            journal,
+            places,
+            stopping: None,
+        }
     }
 
     /// Runs until every worker has gone for good; returns the exit status. The greeting is said
@@ -107,12 +118,13 @@ impl Master {
             if let Some(status) = self.finished() {
                 return Exit::Status(status);
             }
-            if let Err(error) = self.signals.wait(None, self.timeout(now)) {
+            if let Err(error) = self.signals.wait(Some(self.duties.fd()), self.timeout(now)) {
                 // Without signals nothing can be supervised; what runs is at least not left alone.
                 self.say(Level::Err, format_args!("cannot wait for signals: {error}"));
                 self.stop(now, false);
                 self.kill_all();
             }
+            self.attend(false);
             let now = Instant::now();
             while let Some(signal) = self.signals.take() {
                 self.heed(signal, now);
@@ -126,13 +138,28 @@ impl Master {
     /// This process is the worker of a place: all that is the master's is dropped, with every
     /// listener but its own.
     fn become_worker(self, index: usize) -> Ended {
-        let Master { config, region, pid, shares, signals, mut journal, places, .. } = self;
+        let Master { region, duties, admin, pid, shares, signals, mut journal, places, .. } = self;
+        let workers = places.len();
         let listener = places.into_iter().nth(index).and_then(|place| place.listener);
-        drop(signals);
+        let config = duties.config().clone();
+        // With them goes the file's watch, which the master alone is to hear from.
+        drop((signals, duties));
         let begun = begin_child(pid, &format!("lb worker {index}")).and_then(|()| Signals::install_in_worker());
         match (begun, listener) {
             (Ok(signals), Some(listener)) => {
-                serve(&config, region, listener, index as u32, shares.of(index as u32), signals, journal)
+                let setup = Setup {
+                    config: &config,
+                    region,
+                    listener,
+                    admin,
+                    companion: None,
+                    index: index as u32,
+                    workers,
+                    max_connections: shares.of(index as u32),
+                    signals,
+                    log: Log::new(config.loglevel),
+                };
+                serve(setup, journal)
             }
             (Err(error), _) => {
                 journal.line(Level::Err, "process", format_args!("worker {index} cannot start: {error}"));
@@ -140,6 +167,24 @@ impl Master {
             }
             // Only a place that has its listener is forked for.
             (Ok(_), None) => Ended::Failed,
+        }
+    }
+
+    /// Sees to the duties, which may be to read the configuration again, and tells the workers of
+    /// what comes of it.
+    fn attend(&mut self, hang_up: bool) {
+        if hang_up {
+            self.duties.hang_up();
+        }
+        if let Err(error) = self.duties.turn() {
+            self.say(Level::Err, format_args!("cannot wait for events: {error}"));
+        }
+        if self.duties.take_published() {
+            for place in &self.places {
+                if let State::Running(pid, _) = place.state {
+                    fork::look(pid);
+                }
+            }
         }
     }
 
@@ -154,13 +199,13 @@ impl Master {
                 self.kill_all();
             }
             Signal::Terminate | Signal::Interrupt => {
-                let drain = Duration::from_micros(self.config.timeouts.drain_us);
+                let drain = Duration::from_micros(self.duties.config().timeouts.drain_us);
                 self.say(Level::Info, format_args!("draining, for at most {drain:?}"));
                 self.stop(now, true);
             }
             // Deaths are looked for after every wait.
             Signal::Child | Signal::Look => {}
-            Signal::Hangup => self.say(Level::Info, format_args!("HUP: there is nothing to read again")),
+            Signal::Hangup => self.attend(true),
             Signal::Reopen => self.say(Level::Info, format_args!("USR1: there is no log file to reopen")),
             Signal::Upgrade => self.say(Level::Info, format_args!("USR2: there is nothing to upgrade to")),
         }
@@ -180,6 +225,7 @@ impl Master {
                 Ok(Fork::Parent(pid)) => {
                     place.state = State::Running(pid, now);
                     if let Some(story) = story {
+                        self.region.globals().add_global(Global::Respawns, 1);
                         self.say(Level::Warn, format_args!("{story}, respawned as pid {pid}"));
                     }
                 }
@@ -244,7 +290,7 @@ impl Master {
             stopping.clean &= clean;
             return;
         }
-        let patience = Duration::from_micros(self.config.timeouts.drain_us.saturating_add(DRAIN_GRACE_US));
+        let patience = Duration::from_micros(self.duties.config().timeouts.drain_us.saturating_add(DRAIN_GRACE_US));
         // A drain time past the end of the clock is never.
         self.stopping = Some(Stopping { kill_at: now.checked_add(patience), clean });
         for place in &mut self.places {
@@ -295,6 +341,10 @@ impl Master {
             _ => None,
         });
         let kill = self.stopping.as_ref().and_then(|stopping| stopping.kill_at);
-        forks.chain(kill).min().map(|at| at.saturating_duration_since(now))
+        let duties = match self.duties.next_us() {
+            u64::MAX => None,
+            at_us => Some(now + Duration::from_micros(at_us.saturating_sub(clock::monotonic_us()))),
+        };
+        forks.chain(kill).chain(duties).min().map(|at| at.saturating_duration_since(now))
     }
 }

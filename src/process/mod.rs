@@ -19,17 +19,21 @@ mod demo;
 mod duties;
 mod listen;
 mod master;
+mod names;
 mod respawn;
 mod slots;
+mod watch;
 
 use std::fmt;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::fd::OwnedFd;
 
+use crate::args::Options;
 use crate::config::{Config, Mode};
 use crate::limits;
 use crate::log::{Level, Log};
+use crate::metrics::Global;
 use crate::shared::Region;
 use crate::sys::fork::{self, Pid};
 use crate::sys::signal::Signals;
@@ -49,9 +53,10 @@ const USAGE: u8 = 2;
 
 /// Runs until a signal or a failure ends it. Returns the process's exit status: 0 drained,
 /// 1 failed or requests were cut, 2 a configuration that cannot be (an unknown user). Errors are
-/// told on stderr.
-pub fn run(config: Config) -> u8 {
-    match start(config) {
+/// told on stderr. `options` are what was given besides the configuration file, and `contents` that
+/// file's, where there is one: it is followed.
+pub fn run(config: Config, options: Options, contents: Option<Vec<u8>>) -> u8 {
+    match start(config, options, contents) {
         Ok(status) => status,
         Err(failure) => {
             sys::write_stderr(format!("load_balancer: {}\n", failure.message).as_bytes());
@@ -77,7 +82,7 @@ impl Failure {
     }
 }
 
-fn start(mut config: Config) -> Result<u8, Failure> {
+fn start(mut config: Config, options: Options, contents: Option<Vec<u8>>) -> Result<u8, Failure> {
     let mut journal = Journal::new(config.loglevel);
     let signals = Signals::install().map_err(Failure::of("handle signals"))?;
     let account = config.user.as_deref().map(account::look_up).transpose()?;
@@ -89,6 +94,7 @@ fn start(mut config: Config) -> Result<u8, Failure> {
         Mode::Mp => config.workers.unwrap_or_else(cpus::usable).min(config.max_connections.unwrap_or(u32::MAX)).max(1),
     };
     let (listeners, address) = listen::open(config.listen, count)?;
+    let admin = config.admin.map(|address| listen::open(address, 1)).transpose()?;
     let demo = if config.demo { Some(demo::Backends::open()?) } else { None };
     if let (Some(account), Some(name)) = (account, &config.user) {
         give_up_root(&mut journal, name, account)?;
@@ -99,20 +105,37 @@ fn start(mut config: Config) -> Result<u8, Failure> {
         config.backends = demo.configured();
         if let Some(backend) = demo.start(&mut journal).map_err(Failure::of("start the demo's backends"))? {
             // This is the child.
-            drop((listeners, signals));
+            drop((listeners, admin, signals));
             fork::exit_now(backend.serve());
         }
     }
     let region = share_memory(count)?;
-    let greeting = greeting(&config, address, count);
-    let duties = Duties::begin(config.clone(), region)?;
-    Ok(match config.mode {
-        Mode::Mp => Master::new(config, region, duties, listeners, shares, signals, journal).run(&greeting),
+    let mut greeting = greeting(&config, address, count);
+    if let Some((_, address)) = &admin {
+        greeting.push(("process", format!("admin on {address}: /metrics, /livez, /readyz")));
+    }
+    let globals = region.globals();
+    globals.set_global(Global::Workers, count.into());
+    globals.set_global(Global::Started, clock::unix_us() / 1_000_000);
+    globals.set_global(Global::MaxDescriptors, open_files);
+    let listeners =
+        Listeners { of_workers: listeners, admin: admin.and_then(|(sockets, _)| sockets.into_iter().next()) };
+    let duties = Duties::begin(config, options, contents, region)?;
+    Ok(match duties.config().mode {
+        Mode::Mp => Master::new(region, duties, listeners, shares, signals, journal).run(&greeting),
         Mode::Sp => {
             journal.greet(&greeting);
-            run_single(&config, region, listeners, shares, signals, journal)
+            run_single(region, duties, listeners, shares, signals, journal)
         }
     })
+}
+
+/// What is listened on.
+struct Listeners {
+    /// One for each worker.
+    of_workers: Vec<OwnedFd>,
+    /// One for all of them, where an admin port is wanted.
+    admin: Option<OwnedFd>,
 }
 
 /// Makes the memory that `count` workers share.
@@ -131,15 +154,28 @@ fn share_memory(count: u32) -> Result<Region, Failure> {
 
 /// The loop of sp, in this very process.
 fn run_single(
-    config: &Config,
     region: Region,
-    listeners: Vec<OwnedFd>,
+    mut duties: Duties,
+    listeners: Listeners,
     shares: Shares,
     signals: Signals,
     journal: Journal,
 ) -> u8 {
-    let Some(listener) = listeners.into_iter().next() else { return FAILED };
-    match serve(config, region, listener, 0, shares.of(0), signals, journal) {
+    let Some(listener) = listeners.of_workers.into_iter().next() else { return FAILED };
+    let config = duties.config().clone();
+    let setup = Setup {
+        config: &config,
+        region,
+        listener,
+        admin: listeners.admin,
+        companion: Some(&mut duties),
+        index: 0,
+        workers: 1,
+        max_connections: shares.of(0),
+        signals,
+        log: Log::new(config.loglevel),
+    };
+    match serve(setup, journal) {
         Ended::Drained => DONE,
         Ended::Cut | Ended::Failed => FAILED,
     }
@@ -157,26 +193,18 @@ enum Ended {
 }
 
 /// Runs a worker's loop to its end, and tells how it ended.
-fn serve(
-    config: &Config,
-    region: Region,
-    listener: OwnedFd,
-    index: u32,
-    max_connections: usize,
-    signals: Signals,
-    mut journal: Journal,
-) -> Ended {
-    let setup = Setup { config, region, listener, index, max_connections, signals, log: Log::new(config.loglevel) };
+fn serve(setup: Setup<'_>, mut journal: Journal) -> Ended {
+    let (mode, index) = (setup.config.mode, setup.index);
     match worker::run(setup) {
         Ok(Outcome::Drained | Outcome::Cut(0)) => Ended::Drained,
         Ok(Outcome::Cut(requests)) => {
             let plural = if requests == 1 { "" } else { "s" };
-            let who = Worker(config.mode, index);
+            let who = Worker(mode, index);
             journal.line(Level::Warn, "process", format_args!("{who}cut {requests} request{plural} off"));
             Ended::Cut
         }
         Err(error) => {
-            let who = Worker(config.mode, index);
+            let who = Worker(mode, index);
             journal.line(Level::Err, "process", format_args!("{who}failed: {error}"));
             Ended::Failed
         }
@@ -280,6 +308,10 @@ struct Journal {
 impl Journal {
     fn new(level: Level) -> Journal {
         Journal { log: Log::new(level) }
+    }
+
+    fn set_level(&mut self, level: Level) {
+        self.log.set_level(level);
     }
 
     fn line(&mut self, level: Level, module: &str, text: fmt::Arguments<'_>) {

@@ -11,11 +11,14 @@ use crate::http::head::Version;
 use crate::http1::write::Writer;
 use crate::limits::RETRY_AFTER_S;
 use crate::log::http_date;
+use crate::metrics::Count;
 
 /// The reason phrase of each status we answer with (RFC 9110, 15).
-fn phrase(status: u16) -> &'static str {
+pub(super) fn phrase(status: u16) -> &'static str {
     match status {
+        200 => "OK",
         400 => "Bad Request",
+        404 => "Not Found",
         405 => "Method Not Allowed",
         408 => "Request Timeout",
         414 => "URI Too Long",
@@ -47,6 +50,12 @@ impl Proxy {
         status: u16,
         reason: fmt::Arguments<'_>,
     ) {
+        let class = match status / 100 {
+            2 => Count::Own2xx,
+            4 => Count::Own4xx,
+            _ => Count::Own5xx,
+        };
+        self.shared.block.add(class, 1);
         let mut text = String::new();
         // Writing to a String cannot fail.
         let _ = writeln!(text, "{reason}");

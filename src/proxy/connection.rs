@@ -22,6 +22,8 @@ pub(super) enum Side {
         port: u16,
         /// Whether its X-Forwarded-* fields are believed.
         trusted: bool,
+        /// Whether it came to see how things stand, and is served nothing else.
+        admin: bool,
     },
     /// The backend in a slot.
     Backend {

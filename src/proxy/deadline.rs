@@ -11,7 +11,7 @@ use crate::limits::{EXPIRIES_PER_TURN, QUEUE_HIGH_BYTES};
 impl Proxy {
     /// When `expire` is to be called next, in microseconds; `u64::MAX` for never.
     pub fn next_deadline_us(&self) -> u64 {
-        if !self.due.is_empty() {
+        if !self.due.is_empty() || self.can_feed() {
             return self.now_us;
         }
         let probe_us = if self.draining { u64::MAX } else { self.balancer.next_probe_us() };
@@ -33,6 +33,7 @@ impl Proxy {
         if !self.draining && self.balancer.next_probe_us() <= self.now_us {
             self.begin_probes();
         }
+        self.feed();
         self.resume();
     }
 

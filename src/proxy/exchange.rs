@@ -1,4 +1,5 @@
-//! One request and its response: an exchange joins two ends, and every transition of it is here.
+//! One request and its response: an exchange joins two ends, and its transitions are here, but for
+//! how it comes by a backend (`assign`).
 //!
 //! The request flows from the client's head to its end, the response from the backend's final
 //! head to its end; each is `Waiting`, `Flowing` or `Ended`. An exchange is over when the response
@@ -8,16 +9,15 @@
 use super::connection::{Connection, Ending, Phase, Side};
 use super::failure::Failure;
 use super::{Output, Proxy};
-use crate::balance::Pick;
 use crate::collections::buffer::Buffer;
 use crate::collections::slab::Key;
-use crate::config::HostHeader;
-use crate::http::forward::{self, After, RequestWay};
+use crate::http::forward::{self, After};
 use crate::http::framing::{self, Body, RequestFacts, ResponseFacts};
 use crate::http::head::{HeadRef, SavedHead, Version};
 use crate::http::refusal::Refusal;
 use crate::http1::write::Writer;
-use crate::limits::{DISCARD_BYTES, POOL_FRESH_US, POOL_IDLE_US, SAVED_HEAD_BYTES, SPARE_EXCHANGES, TRIES};
+use crate::limits::{DISCARD_BYTES, SAVED_HEAD_BYTES, SPARE_EXCHANGES, TRIES};
+use crate::metrics::{Count, Exposition, SlotCount, SlotTime};
 
 /// How far one direction has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,7 +36,7 @@ pub(super) struct Exchange {
     pub(super) client: Key,
     /// The connection lent or being made; `None` before `assign` and between tries.
     pub(super) backend: Option<Key>,
-    saved: SavedHead,
+    pub(super) saved: SavedHead,
     pub(super) facts: RequestFacts,
     pub(super) request: Progress,
     pub(super) response: Progress,
@@ -47,21 +47,27 @@ pub(super) struct Exchange {
     /// Both connections carry bytes without messages.
     pub(super) tunnel: bool,
     /// The client's connection goes on after the response.
-    persistent: bool,
+    pub(super) persistent: bool,
     pub(super) tries: u8,
-    tried: [u16; TRIES],
+    pub(super) tried: [u16; TRIES],
     /// How often it was sent again after a backend had broken it off, stale connections apart.
     pub(super) repeats: u8,
     /// The first try met a connection that had gone stale in the pool.
-    stale: bool,
+    pub(super) stale: bool,
     /// It waits for a backend to be below its limit.
     pub(super) waiting: bool,
     /// The slot that counts it as in flight.
-    slot: Option<u16>,
+    pub(super) slot: Option<u16>,
+    /// When its head came, in microseconds.
+    began_us: u64,
+    /// When it was written to the backend, in microseconds.
+    pub(super) sent_us: u64,
+    /// Its response, where that is made here.
+    pub(super) local: Option<Box<Exposition>>,
 }
 
 impl Exchange {
-    fn new(client: Key, facts: RequestFacts, saved: SavedHead) -> Exchange {
+    fn new(client: Key, facts: RequestFacts, saved: SavedHead, began_us: u64) -> Exchange {
         Exchange {
             client,
             backend: None,
@@ -79,6 +85,9 @@ impl Exchange {
             stale: false,
             waiting: false,
             slot: None,
+            began_us,
+            sent_us: 0,
+            local: None,
         }
     }
 }
@@ -95,112 +104,16 @@ impl Proxy {
         };
         let mut saved = self.spare.pop().map(|exchange| exchange.saved).unwrap_or_default();
         saved.save(head);
-        let id = self.exchanges.insert(Exchange::new(key, facts, saved));
+        let id = self.exchanges.insert(Exchange::new(key, facts, saved, self.now_us));
         let Some(client) = self.connections.get_mut(key) else { return };
         client.exchange = Some(id);
         client.used = true;
         client.codec.read_body(facts.body);
+        if let Some(page) = self.page(key, head) {
+            return self.answer_page(id, page);
+        }
         self.balancer.requested(self.now_us);
         if self.waiting.is_empty() { self.assign(id, None) } else { self.wait_for_room(id) }
-    }
-
-    /// Picks a backend for an exchange. `failure`: why the one before would not do, which is what
-    /// the client is told where there is no other.
-    pub(super) fn assign(&mut self, id: Key, failure: Option<Failure>) {
-        let Some(exchange) = self.exchanges.get(id) else { return };
-        let tries = usize::from(exchange.tries).min(TRIES);
-        match (self.balancer.pick(&exchange.tried[..tries], self.now_us), failure) {
-            (Pick::Slot(slot), _) => self.assign_to(id, slot),
-            (Pick::Full, _) => self.wait_for_room(id),
-            (Pick::Nobody, Some(failure)) => self.answer_exchange(id, failure.status(), format_args!("{failure}")),
-            (Pick::Nobody, None) => {
-                let unresolved = std::mem::take(&mut self.unresolved);
-                self.answer_exchange(id, 503, format_args!("No backends available{unresolved}"));
-                self.unresolved = unresolved;
-            }
-        }
-        self.tell_outage();
-    }
-
-    /// Gives an exchange a connection to the backend picked for it: on the first try a pooled one
-    /// where there is one fit for it, else a fresh one.
-    pub(super) fn assign_to(&mut self, id: Key, slot: usize) {
-        let Some(exchange) = self.exchanges.get_mut(id) else { return self.balancer.finished(slot) };
-        let tries = usize::from(exchange.tries);
-        exchange.waiting = false;
-        if let Some(tried) = exchange.tried.get_mut(tries) {
-            *tried = slot as u16;
-        }
-        exchange.tries += 1;
-        exchange.slot = Some(slot as u16);
-        if let Some(key) = self.pooled(id, slot) {
-            return self.attach(id, key);
-        }
-        let mut connection = Connection::new(self.side(slot));
-        connection.exchange = Some(id);
-        let key = self.connections.insert(connection);
-        if let Some(exchange) = self.exchanges.get_mut(id) {
-            exchange.backend = Some(key);
-        }
-        self.rearm(key, true);
-        self.outputs.push_back(Output::Connect(key, slot));
-    }
-
-    /// A pooled connection that may carry an exchange: none for a second try, which is to meet
-    /// no second stale connection, and only one that was just in use for a request that must
-    /// not be sent twice.
-    fn pooled(&mut self, id: Key, slot: usize) -> Option<Key> {
-        let exchange = self.exchanges.get(id)?;
-        let last = self.idle.last(slot)?;
-        let idle_since_us = self.timers.get(last.index()).saturating_sub(POOL_IDLE_US);
-        let fresh = self.now_us.saturating_sub(idle_since_us) < POOL_FRESH_US;
-        let replayable = exchange.facts.idempotent && matches!(exchange.facts.body, Body::None | Body::Length(0));
-        if exchange.tries > 1 || !fresh && !replayable {
-            return None;
-        }
-        self.idle.take(slot)
-    }
-
-    /// Writes an exchange's request to an established connection.
-    pub(super) fn attach(&mut self, id: Key, key: Key) {
-        let Some(exchange) = self.exchanges.get_mut(id) else { return self.close(key, Output::Close(key)) };
-        exchange.backend = Some(key);
-        let client = exchange.client;
-        let Some(Side::Client { address, trusted, .. }) = self.connections.get(client).map(|client| client.side) else {
-            return;
-        };
-        let Some(connection) = self.connections.get_mut(key) else { return };
-        let Side::Backend { slot, .. } = connection.side else { return };
-        connection.exchange = Some(id);
-        let own_host = self.backends[usize::from(slot)].as_ref().map_or("", |backend| &backend.host);
-        let way = RequestWay {
-            client: address,
-            trusted,
-            scheme: "http",
-            host: match &self.host_header {
-                HostHeader::Preserve => None,
-                HostHeader::Backend => Some(own_host),
-                HostHeader::Name(name) => Some(name),
-            },
-            default_host: own_host,
-            via: self.via.as_deref(),
-        };
-        self.text.clear();
-        let mut writer = Writer::new(&mut self.text);
-        forward::request(&mut writer, exchange.saved.view(), &exchange.facts, &way);
-        writer.finish();
-        connection.codec.write_body(exchange.facts.body);
-        connection.output.write(&mut self.buffers, &self.text);
-        if exchange.request == Progress::Ended {
-            // A retry, of a request without content that had been read to its end.
-            connection.codec.write_end(&mut connection.output, &mut self.buffers, None);
-        }
-        if self.trace {
-            self.trace_sent(key, "request head");
-        }
-        self.announce(key);
-        self.rearm(key, false);
-        self.resumed.push(client);
     }
 
     /// Trailers have come, from either side.
@@ -301,6 +214,9 @@ impl Proxy {
         backend.codec.read_body(facts.body);
         backend.persistent = facts.persistent;
         exchange.response = Progress::Flowing;
+        self.shared.block.add_response(slot.into(), facts.status);
+        let waited_us = self.now_us.saturating_sub(exchange.sent_us);
+        self.shared.block.observe(SlotTime::Response, slot.into(), waited_us);
         let (body, after) = to_client(exchange, &facts, self.draining);
         exchange.persistent = after != After::Ends;
         let client = exchange.client;
@@ -320,7 +236,7 @@ impl Proxy {
     }
 
     /// Queues the text written for a client.
-    fn write_to_client(&mut self, client: Key, what: &str) {
+    pub(super) fn write_to_client(&mut self, client: Key, what: &str) {
         let Some(connection) = self.connections.get_mut(client) else { return };
         connection.output.write(&mut self.buffers, &self.text);
         if self.trace {
@@ -384,6 +300,10 @@ impl Proxy {
         let (client, backend) = (exchange.client, exchange.backend);
         let (whole, persistent) = (exchange.request == Progress::Ended, exchange.persistent);
         let expected = persistent == exchange.facts.persistent;
+        if let Some(slot) = exchange.slot {
+            let took_us = self.now_us.saturating_sub(exchange.began_us);
+            self.shared.block.observe(SlotTime::Request, slot.into(), took_us);
+        }
         self.remove_exchange(id);
         if let Some(connection) = backend.and_then(|key| self.connections.get_mut(key)) {
             connection.persistent &= whole && !left_over;
@@ -394,7 +314,7 @@ impl Proxy {
 
     /// Frees a client's connection after a response: for its next request, or to be closed.
     /// `whole`: so was the request. `expected`: the client asked for what becomes of it.
-    fn release_client(&mut self, key: Key, whole: bool, persistent: bool, expected: bool) {
+    pub(super) fn release_client(&mut self, key: Key, whole: bool, persistent: bool, expected: bool) {
         let Some(client) = self.connections.get_mut(key) else { return };
         if !persistent {
             // Bytes unread, or on their way, would turn a close into a reset.
@@ -442,7 +362,7 @@ impl Proxy {
     }
 
     /// Forgets an exchange, keeping its memory for another.
-    fn remove_exchange(&mut self, id: Key) {
+    pub(super) fn remove_exchange(&mut self, id: Key) {
         let Some(mut exchange) = self.exchanges.remove(id) else { return };
         if let Some(slot) = exchange.slot.take() {
             self.balancer.finished(slot.into());
@@ -484,6 +404,8 @@ impl Proxy {
             // The backend itself was not asked, and may well serve a fresh connection. Only a first
             // try can be stale: no other is given a pooled connection.
             exchange.stale = true;
+            self.shared.block.add(Count::RetryStale, 1);
+            self.shared.block.add_slot(SlotCount::Stale, slot.into(), 1);
             exchange.tried[usize::from(exchange.tries) - 1] = u16::MAX;
             return self.assign(id, Some(failure));
         }
@@ -491,8 +413,10 @@ impl Proxy {
         exchange.repeats += u8::from(seen);
         // That a backend could not be reached burdens none; what one may have seen does another.
         if retry && (!seen || self.balancer.may_repeat(self.now_us)) {
+            self.shared.block.add(failure.retried_for(), 1);
             return self.assign(id, Some(failure));
         }
+        self.shared.block.add(Count::RetryRefused, u64::from(retry));
         let Some(exchange) = self.exchanges.get(id) else { return };
         if exchange.response == Progress::Waiting {
             return self.answer_exchange(id, failure.status(), format_args!("{failure}"));

@@ -6,6 +6,7 @@ use std::fmt;
 use super::exchange::{Exchange, Progress};
 use crate::http::refusal::Refusal;
 use crate::limits::{REPEATS, TRIES};
+use crate::metrics::Count;
 
 /// Why a connection to a backend was of no use. The number is the system's error code, 0 where
 /// there was none.
@@ -31,8 +32,13 @@ pub enum Failure {
 
 impl Failure {
     /// Whether the backend never saw the request.
-    fn is_before_request(self) -> bool {
+    pub(super) fn is_before_request(self) -> bool {
         matches!(self, Failure::Connect(_) | Failure::ConnectTimeout)
+    }
+
+    /// What a further try is counted as that it leads to.
+    pub(super) fn retried_for(self) -> Count {
+        if self.is_before_request() { Count::RetryConnect } else { Count::RetryBroken }
     }
 
     /// The status for a client to whom nothing was answered yet.

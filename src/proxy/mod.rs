@@ -10,12 +10,14 @@
 //! queues is bounded, because its source is not read while `QUEUE_HIGH_BYTES` wait (`wants`).
 
 mod answer;
+mod assign;
 mod codec;
 mod connection;
 mod deadline;
 mod decode;
 mod exchange;
 mod failure;
+mod local;
 mod pool;
 mod probe;
 mod queue;
@@ -41,6 +43,7 @@ use crate::config::{Health, HostHeader, Plan};
 use crate::http::head::Head;
 use crate::limits::{LINGER_US, QUEUE_HIGH_BYTES};
 use crate::log::Log;
+use crate::metrics::{Count, SlotCount};
 
 /// What the shell has to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -74,11 +77,16 @@ pub struct Proxy {
     backends: Vec<Option<Backend>>,
     /// Backends that have no address, in words.
     unresolved: String,
+    shared: Shared,
     balancer: Balancer,
     idle: IdlePool,
     buffers: Pool,
     connections: Slab<Connection>,
     exchanges: Slab<Exchange>,
+    /// Whether `/metrics` is served to clients; else it is to those of `accept_admin` alone.
+    public_metrics: bool,
+    /// Exchanges whose responses are made here, portion by portion.
+    feeding: Vec<Key>,
     /// Exchanges that wait for a backend to be below its limit, and when to look next.
     waiting: VecDeque<Key>,
     look_us: u64,
@@ -95,6 +103,7 @@ pub struct Proxy {
     due: Vec<usize>,
     probes: Vec<usize>,
     clients: usize,
+    admins: usize,
     draining: bool,
     /// The last connection to a backend could not even be begun; logged when that changes.
     exhausted: bool,
@@ -117,11 +126,14 @@ impl Proxy {
             health: plan.health.clone(),
             backends: std::iter::repeat_with(|| None).take(slots).collect(),
             unresolved: String::new(),
+            shared,
             balancer: Balancer::new(plan.rules(), shared.cells, shared.in_flight, seed),
             idle: IdlePool::new(slots),
             buffers: Pool::new(),
             connections: Slab::new(),
             exchanges: Slab::new(),
+            public_metrics: true,
+            feeding: Vec::new(),
             waiting: VecDeque::new(),
             look_us: u64::MAX,
             room_made: false,
@@ -134,6 +146,7 @@ impl Proxy {
             due: Vec::new(),
             probes: Vec::new(),
             clients: 0,
+            admins: 0,
             draining: false,
             exhausted: false,
             now_us,
@@ -155,9 +168,14 @@ impl Proxy {
         &mut self.log
     }
 
-    /// How many clients are connected.
+    /// How many clients are connected, those of `accept_admin` apart.
     pub fn clients(&self) -> usize {
         self.clients
+    }
+
+    /// How many of `accept_admin` are connected.
+    pub fn admins(&self) -> usize {
+        self.admins
     }
 
     /// How many requests are under way.
@@ -194,10 +212,30 @@ impl Proxy {
 
     /// A client has connected.
     pub fn accept(&mut self, peer: SocketAddr) -> Key {
+        self.accept_as(peer, false)
+    }
+
+    /// Somebody has connected to see how things stand, who is served nothing else.
+    pub fn accept_admin(&mut self, peer: SocketAddr) -> Key {
+        self.accept_as(peer, true)
+    }
+
+    /// Serves metrics to those of `accept_admin` alone.
+    pub fn hide_metrics(&mut self) {
+        self.public_metrics = false;
+    }
+
+    fn accept_as(&mut self, peer: SocketAddr, admin: bool) -> Key {
         let (address, port) = (peer.ip(), peer.port());
         let trusted = self.trust.iter().any(|range| range.contains(address));
-        let key = self.connections.insert(Connection::new(Side::Client { address, port, trusted }));
-        self.clients += 1;
+        let key = self.connections.insert(Connection::new(Side::Client { address, port, trusted, admin }));
+        if admin {
+            self.admins += 1;
+        } else {
+            self.clients += 1;
+            self.shared.block.add(Count::Clients, 1);
+            self.shared.block.set(Count::ClientsNow, self.clients as u64);
+        }
         self.rearm(key, true);
         key
     }
@@ -233,6 +271,10 @@ impl Proxy {
         let Some(connection) = self.connections.get_mut(key) else { return };
         if let Some(buffer) = &mut connection.input {
             buffer.fill(n);
+        }
+        match connection.side {
+            Side::Client { .. } => self.shared.block.add(Count::FromClients, n as u64),
+            Side::Backend { slot, .. } => self.shared.block.add_slot(SlotCount::FromBackend, slot.into(), n as u64),
         }
         self.pump(key);
         self.rearm(key, true);
@@ -272,6 +314,11 @@ impl Proxy {
     pub fn connected(&mut self, key: Key) {
         let Some(connection) = self.connections.get_mut(key) else { return };
         connection.phase = Phase::Open;
+        if let Side::Backend { slot, .. } = connection.side
+            && !connection.probe
+        {
+            self.shared.block.add_slot(SlotCount::Connects, slot.into(), 1);
+        }
         self.exhausted = false;
         match connection.exchange {
             Some(exchange) => self.attach(exchange, key),
@@ -295,6 +342,10 @@ impl Proxy {
     pub fn sent(&mut self, key: Key, n: usize) {
         let Some(connection) = self.connections.get_mut(key) else { return };
         connection.output.consume(&mut self.buffers, n);
+        match connection.side {
+            Side::Client { .. } => self.shared.block.add(Count::ToClients, n as u64),
+            Side::Backend { slot, .. } => self.shared.block.add_slot(SlotCount::ToBackend, slot.into(), n as u64),
+        }
         let exchange = connection.exchange;
         if connection.output.is_empty() {
             connection.announced = false;
@@ -442,7 +493,11 @@ impl Proxy {
         }
         connection.output.clear(&mut self.buffers);
         match connection.side {
-            Side::Client { .. } => self.clients -= 1,
+            Side::Client { admin: true, .. } => self.admins -= 1,
+            Side::Client { .. } => {
+                self.clients -= 1;
+                self.shared.block.set(Count::ClientsNow, self.clients as u64);
+            }
             Side::Backend { slot, .. } if connection.exchange.is_none() && !connection.probe => {
                 self.idle.remove(slot.into(), key);
             }

@@ -5,6 +5,7 @@ use super::Proxy;
 use crate::balance::Pick;
 use crate::collections::slab::Key;
 use crate::limits::{WAITING_LOOK_US, WAITING_REQUESTS};
+use crate::metrics::Count;
 
 /// What a client is told whose request could not be served.
 const NO_ROOM: &str = "every backend has as many requests as it may";
@@ -13,8 +14,10 @@ impl Proxy {
     /// Has an exchange wait until a backend has room for it.
     pub(super) fn wait_for_room(&mut self, id: Key) {
         if self.waiting.len() >= WAITING_REQUESTS {
+            self.shared.block.add(Count::WaitedInVain, 1);
             return self.answer_exchange(id, 503, format_args!("{NO_ROOM}, and too many wait"));
         }
+        self.shared.block.add(Count::Waited, 1);
         let Some(exchange) = self.exchanges.get_mut(id) else { return };
         exchange.waiting = true;
         let client = exchange.client;
@@ -48,6 +51,7 @@ impl Proxy {
     /// A client's request has waited too long.
     pub(super) fn no_room(&mut self, key: Key) {
         if let Some(id) = self.connections.get(key).and_then(|connection| connection.exchange) {
+            self.shared.block.add(Count::WaitedInVain, 1);
             self.answer_exchange(id, 503, format_args!("{NO_ROOM}"));
         }
         self.waiting.retain(|&id| self.exchanges.get(id).is_some());

@@ -8,9 +8,10 @@ use super::connection::Side;
 use super::{Failure, Output, Proxy};
 use crate::balance::cells::{self, Cells};
 use crate::balance::{Change, Failed};
-use crate::config::{Address, Plan};
+use crate::config::{Address, Member, Plan};
 use crate::limits::SHOWN_NAMES;
 use crate::log::Level;
+use crate::metrics::{self, Block, Count, Labelled, SlotCount};
 
 /// What a proxy shares with those in other workers.
 #[derive(Clone, Copy, Debug)]
@@ -19,13 +20,26 @@ pub struct Shared {
     pub cells: Cells,
     /// What this one has in flight, by slot.
     pub in_flight: &'static [AtomicU64],
+    /// What this one counts.
+    pub block: Block,
+    /// What each worker counts, this one among them.
+    pub workers: &'static [Block],
+    /// What the master counts.
+    pub globals: Block,
 }
 
 impl Shared {
     /// For one process alone, as tests and benches have it; it is never given back.
     pub fn private(slots: usize) -> Shared {
         let in_flight = (0..slots).map(|_| AtomicU64::new(0)).collect();
-        Shared { cells: cells::private(slots), in_flight: Vec::leak(in_flight) }
+        let block = metrics::private(slots);
+        Shared {
+            cells: cells::private(slots),
+            in_flight: Vec::leak(in_flight),
+            block,
+            workers: Vec::leak(vec![block]),
+            globals: metrics::private(0),
+        }
     }
 
     /// Makes zeros of all.
@@ -44,6 +58,9 @@ pub(super) struct Backend {
     /// What it gets as Host where it is to have its own.
     pub(super) host: String,
     address: Address,
+    pub(super) weight: u16,
+    /// Its labels in metrics.
+    pub(super) labelled: Labelled,
 }
 
 impl Proxy {
@@ -67,7 +84,10 @@ impl Proxy {
                 label: label(&member.name, &member.address),
                 host: member.host.clone(),
                 address: member.address.clone(),
+                weight: member.weight,
+                labelled: labelled(member),
             });
+            self.shared.block.adopt(member.slot.into(), member.generation);
         }
         for (slot, gone) in before.iter_mut().enumerate() {
             let Some(gone) = gone else { continue };
@@ -96,11 +116,16 @@ impl Proxy {
     pub(super) fn note_failure(&mut self, slot: u16, failure: Failure) {
         if let Failure::Exhausted(_) = failure {
             // No backend is to blame for what we lack.
+            self.shared.block.add(Count::Exhausted, 1);
             let level = if self.exhausted { Level::Debug } else { Level::Warn };
             self.exhausted = true;
             return self.log.line(level, "proxy", format_args!("{failure}"));
         }
         let slot = usize::from(slot);
+        self.shared.block.add_slot(SlotCount::Failures, slot, 1);
+        if failure.is_before_request() {
+            self.shared.block.add_slot(SlotCount::ConnectsFailed, slot, 1);
+        }
         let Some(Some(backend)) = self.backends.get(slot) else { return };
         let (level, text) = match self.balancer.failed(slot, self.now_us) {
             Failed::First => (Level::Warn, format_args!("{}: {failure}", backend.label)),
@@ -123,6 +148,8 @@ impl Proxy {
     /// A probe has passed, or failed for a reason.
     pub(super) fn note_probe(&mut self, slot: u16, failure: Option<fmt::Arguments<'_>>) {
         let slot = usize::from(slot);
+        let count = if failure.is_none() { SlotCount::ProbesPassed } else { SlotCount::ProbesFailed };
+        self.shared.block.add_slot(count, slot, 1);
         let change = self.balancer.probed(slot, failure.is_none(), self.now_us);
         let Some(Some(backend)) = self.backends.get(slot) else { return };
         let reason = failure.unwrap_or(format_args!("passed"));
@@ -141,6 +168,7 @@ impl Proxy {
 
     fn tell_down(&mut self, slot: usize, count: u64, what: &str, reason: fmt::Arguments<'_>) {
         let Some(Some(backend)) = self.backends.get(slot) else { return };
+        self.shared.block.add_slot(SlotCount::Ejections, slot, 1);
         let text = format_args!("backend {} down after {count} {what} ({reason})", backend.label);
         self.log.line(Level::Warn, "health", text);
     }
@@ -153,6 +181,15 @@ impl Proxy {
             None => {}
         }
     }
+}
+
+/// A backend as metrics show it.
+fn labelled(member: &Member) -> Labelled {
+    let address = match &member.address {
+        Address::Tcp(address) => address.to_string(),
+        Address::Unix(path) => path.display().to_string(),
+    };
+    Labelled::new(member.slot.into(), member.generation, &member.name, &address)
 }
 
 /// A backend in words: as configured, and its address where a name stands for it.

@@ -18,6 +18,7 @@ use std::sync::atomic::Ordering::Relaxed;
 
 use crate::balance::cells::Cells;
 use crate::limits::SLOTS;
+use crate::metrics::Block;
 use table::Table;
 
 /// "zzz_lb" and a number that grows when the layout changes.
@@ -36,18 +37,21 @@ pub struct Region {
 struct Layout {
     table: usize,
     balance: usize,
+    globals: usize,
     workers: usize,
 }
 
 const LAYOUT: Layout = {
     let table = HEADER;
     let balance = table + Table::CELLS.next_multiple_of(LINE);
-    let workers = balance + Cells::needed(SLOTS).next_multiple_of(LINE);
-    Layout { table, balance, workers }
+    let globals = balance + Cells::needed(SLOTS).next_multiple_of(LINE);
+    let workers = globals + Block::needed(0).next_multiple_of(LINE);
+    Layout { table, balance, globals, workers }
 };
 
-/// Cells of a worker.
-const WORKER: usize = SLOTS.next_multiple_of(LINE);
+/// Cells of a worker: what it has in flight, and its block.
+const IN_FLIGHT: usize = SLOTS.next_multiple_of(LINE);
+const WORKER: usize = IN_FLIGHT + Block::needed(SLOTS).next_multiple_of(LINE);
 
 impl Region {
     /// How many bytes the region of that many workers takes.
@@ -72,8 +76,19 @@ impl Region {
         Cells::new(&self.cells[LAYOUT.balance..][..Cells::needed(SLOTS)])
     }
 
-    /// Takes back what a worker had in flight, as it has ended, and whatever it was doing with it.
+    /// What the master counts.
+    pub fn globals(self) -> Block {
+        Block::new(&self.cells[LAYOUT.globals..LAYOUT.workers])
+    }
+
+    /// What a worker counts.
+    pub fn block(self, worker: usize) -> Block {
+        Block::new(&self.cells[LAYOUT.workers + worker * WORKER + IN_FLIGHT..][..Block::needed(SLOTS)])
+    }
+
+    /// Takes back what a worker had in flight and open, as it has ended, whatever it was doing.
     pub fn settle(self, worker: usize) {
+        self.block(worker).settle();
         for (slot, cell) in self.in_flight(worker).iter().enumerate() {
             let left = cell.swap(0, Relaxed);
             if left > 0 {
@@ -91,12 +106,15 @@ impl Region {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::metrics::{Count, SlotCount};
 
     #[test]
     fn the_parts_lie_apart() {
         let cells: Vec<AtomicU64> = (0..Region::bytes(3) / size_of::<AtomicU64>()).map(|_| AtomicU64::new(0)).collect();
         let region = Region::new(Vec::leak(cells));
         for worker in 0..3 {
+            region.block(worker).add(Count::Clients, 1);
+            region.block(worker).add_slot(SlotCount::Connects, SLOTS - 1, u64::MAX);
             region.in_flight(worker).iter().for_each(|cell| cell.store(worker as u64 + 1, Relaxed));
         }
         region.balance().clear(SLOTS - 1, 77);

@@ -7,6 +7,11 @@ pub fn monotonic_us() -> u64 {
     read(libc::CLOCK_MONOTONIC)
 }
 
+/// Microseconds of processor time that this process has used.
+pub fn process_us() -> u64 {
+    read(libc::CLOCK_PROCESS_CPUTIME_ID)
+}
+
 /// Microseconds since 1970.
 pub fn unix_us() -> u64 {
     read(libc::CLOCK_REALTIME)

@@ -3,7 +3,7 @@
 #![allow(unsafe_code)]
 
 use std::io;
-use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
 use crate::limits::POLL_EVENTS;
 use crate::sys::Event;
@@ -25,6 +25,11 @@ impl Poller {
         // SAFETY: the descriptor was just made, and nothing else owns it.
         let fd = unsafe { OwnedFd::from_raw_fd(fd) };
         Ok(Poller { fd, events: vec![libc::epoll_event { events: 0, u64: 0 }; POLL_EVENTS] })
+    }
+
+    /// What becomes readable when there are events.
+    pub fn fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
     }
 
     /// Reports each change of a descriptor's readiness, in both directions, until it is closed.

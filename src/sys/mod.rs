@@ -4,16 +4,18 @@
 pub mod address;
 pub mod affinity;
 pub mod clock;
+pub mod entropy;
 #[cfg(any(target_os = "linux", target_os = "android"))]
 pub mod epoll;
 pub mod fork;
+#[cfg(any(target_os = "linux", target_os = "android"))]
+pub mod inotify;
 pub mod limit;
 pub mod listen;
 pub mod shm;
 pub mod signal;
 pub mod socket;
 mod stderr;
-pub mod udp;
 pub mod user;
 
 pub use stderr::write_stderr;

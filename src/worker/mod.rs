@@ -4,19 +4,20 @@
 //! Sockets are registered once and edge-triggered, so each remembers whether it can still be
 //! read or written. A short read means that a socket is drained, unless its peer has ended.
 
+mod accept;
 mod socket;
 
 use std::collections::VecDeque;
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::Duration;
 
 use self::socket::Sockets;
 use crate::collections::slab::Key;
 use crate::config::{Address, Config, Mode, Plan};
-use crate::limits::{ACCEPT_PAUSE_US, ACCEPT_STEADY_US, ACCEPT_STREAK, ACCEPTS_PER_TURN, READS_PER_TURN};
+use crate::limits::{READS_PER_TURN, USAGE_US};
 use crate::log::{Level, Log};
+use crate::metrics::{Block, Count};
 use crate::proxy::{Failure, Output, Proxy, Shared};
 use crate::reactor::{Event, Reactor};
 use crate::shared::Region;
@@ -26,8 +27,23 @@ use crate::sys::{self, clock};
 /// Tokens that no key makes: a key's generation is never 0.
 const LISTENER: u64 = 0;
 const SIGNALS: u64 = 1;
-/// Stands in for a client's address that the system did not tell.
-const UNKNOWN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0);
+const COMPANION: u64 = 2;
+const ADMIN: u64 = 3;
+
+/// Descriptors that a worker always has: the standard three, poller, signals' pipe, listener.
+const DESCRIPTORS: usize = 7;
+
+/// What else a process of sp does: duties that in mp are the master's.
+pub trait Companion {
+    /// What to poll for readability.
+    fn fd(&self) -> BorrowedFd<'_>;
+    /// When it has to have a turn, in microseconds; `u64::MAX` for never.
+    fn next_us(&self) -> u64;
+    /// Does what is to be done now. Errors are those of the poller.
+    fn turn(&mut self) -> io::Result<()>;
+    /// HUP has come.
+    fn hang_up(&mut self);
+}
 
 /// What a worker starts with.
 pub struct Setup<'a> {
@@ -37,8 +53,14 @@ pub struct Setup<'a> {
     pub region: Region,
     /// A listening, non-blocking socket.
     pub listener: OwnedFd,
+    /// Another such socket, for those who see how things stand, where one is wanted.
+    pub admin: Option<OwnedFd>,
+    /// What else this process does.
+    pub companion: Option<&'a mut dyn Companion>,
     /// The worker's number, from 0.
     pub index: u32,
+    /// How many workers there are.
+    pub workers: usize,
     /// Clients held at once; past it accepting pauses.
     pub max_connections: usize,
     /// The process's signals.
@@ -67,7 +89,7 @@ enum Accepting {
     Closed,
 }
 
-struct Worker {
+struct Worker<'a> {
     reactor: Reactor,
     proxy: Proxy,
     sockets: Sockets,
@@ -75,6 +97,8 @@ struct Worker {
     /// The plan that is followed.
     edition: u64,
     listener: Option<OwnedFd>,
+    admin: Option<OwnedFd>,
+    companion: Option<&'a mut dyn Companion>,
     accepting: Accepting,
     /// Turns in a row in which connections waited on the listener.
     accept_streak: usize,
@@ -90,6 +114,9 @@ struct Worker {
     exhausted_us: Option<u64>,
     /// There is no master.
     single: bool,
+    block: Block,
+    /// When what the process uses was last looked at, in microseconds, and its processor time then.
+    usage_us: (u64, u64),
     now_us: u64,
 }
 
@@ -100,7 +127,15 @@ pub fn run(setup: Setup<'_>) -> io::Result<Outcome> {
     let seed = clock::unix_us() ^ u64::from(setup.index) << 48 ^ u64::from(std::process::id()) << 32;
     let (edition, plan) = setup.region.table().read();
     let plan = plan.and_then(|bytes| Plan::decode(&bytes)).ok_or(io::ErrorKind::InvalidData)?;
-    let shared = Shared { cells: setup.region.balance(), in_flight: setup.region.in_flight(setup.index as usize) };
+    let index = setup.index as usize;
+    let shared = Shared {
+        cells: setup.region.balance(),
+        in_flight: setup.region.in_flight(index),
+        block: setup.region.block(index),
+        // A worker lives as long as its process.
+        workers: Vec::leak((0..setup.workers).map(|worker| setup.region.block(worker)).collect()),
+        globals: setup.region.globals(),
+    };
     let mut worker = Worker {
         reactor: Reactor::new()?,
         proxy: Proxy::new(&plan, shared, setup.index, seed, now_us, setup.log),
@@ -108,6 +143,8 @@ pub fn run(setup: Setup<'_>) -> io::Result<Outcome> {
         region: setup.region,
         edition,
         listener: Some(setup.listener),
+        admin: setup.admin,
+        companion: setup.companion,
         accepting: Accepting::Paused(0),
         accept_streak: 0,
         max_connections: setup.max_connections,
@@ -118,9 +155,18 @@ pub fn run(setup: Setup<'_>) -> io::Result<Outcome> {
         stopped: false,
         exhausted_us: None,
         single: setup.config.mode == Mode::Sp,
+        block: shared.block,
+        usage_us: (0, 0),
         now_us,
     };
     worker.reactor.watch(worker.signals.fd(), SIGNALS)?;
+    if let Some(companion) = &worker.companion {
+        worker.reactor.watch(companion.fd(), COMPANION)?;
+    }
+    if let Some(admin) = &worker.admin {
+        worker.reactor.watch(admin.as_fd(), ADMIN)?;
+        worker.proxy.hide_metrics();
+    }
     worker.update_clock();
     worker.resume_accepting()?;
     loop {
@@ -132,7 +178,7 @@ pub fn run(setup: Setup<'_>) -> io::Result<Outcome> {
     }
 }
 
-impl Worker {
+impl Worker<'_> {
     fn turn(&mut self) -> io::Result<()> {
         let timeout_us = if self.ready.is_empty() { self.next_us().saturating_sub(self.now_us) } else { 0 };
         let timeout_us = if self.next_us() == u64::MAX && self.ready.is_empty() { u64::MAX } else { timeout_us };
@@ -142,12 +188,16 @@ impl Worker {
             self.follow();
         }
         let streak = self.accept_streak;
+        let mut companion = false;
         let mut at = 0;
         while let Some(event) = self.reactor.event(at) {
             at += 1;
             match event.token {
                 LISTENER => self.accept()?,
                 SIGNALS => self.take_signals(),
+                ADMIN => self.accept_admin(),
+                // It has its turn below.
+                COMPANION => companion = true,
                 token => self.handle(Key::from_token(token), event),
             }
         }
@@ -167,6 +217,14 @@ impl Worker {
         if matches!(self.accepting, Accepting::Paused(_)) {
             self.resume_accepting()?;
         }
+        if let Some(duties) = &mut self.companion
+            && (companion || duties.next_us() <= self.now_us)
+        {
+            duties.turn()?;
+        }
+        if self.now_us >= self.usage_us.0 + USAGE_US {
+            self.note_usage();
+        }
         self.write_log();
         Ok(())
     }
@@ -179,7 +237,19 @@ impl Worker {
         {
             next = next.min(until);
         }
-        next.min(self.drain_deadline_us.unwrap_or(u64::MAX))
+        let companion = self.companion.as_ref().map_or(u64::MAX, |companion| companion.next_us());
+        next.min(self.drain_deadline_us.unwrap_or(u64::MAX)).min(companion)
+    }
+
+    /// Notes what the process uses, for the metrics.
+    fn note_usage(&mut self) {
+        let cpu_us = clock::process_us();
+        self.block.add(Count::CpuTime, cpu_us.saturating_sub(self.usage_us.1));
+        self.usage_us = (self.now_us, cpu_us);
+        let (addresses, resident) = sys::limit::memory_bytes();
+        self.block.set(Count::Virtual, addresses);
+        self.block.set(Count::Resident, resident);
+        self.block.set(Count::Descriptors, (self.sockets.len() + DESCRIPTORS) as u64);
     }
 
     /// Follows the plan that holds now.
@@ -344,87 +414,6 @@ impl Worker {
         }
     }
 
-    /// Accepts what is queued on the listener: mostly one connection, for to ask for one that is not
-    /// there is dear, and more in a turn the longer they have been waiting.
-    fn accept(&mut self) -> io::Result<()> {
-        self.accept_streak += 1;
-        for _ in 0..(1 + self.accept_streak / ACCEPT_STREAK).min(ACCEPTS_PER_TURN) {
-            if self.accepting != Accepting::Open {
-                return Ok(());
-            }
-            if self.proxy.clients() >= self.max_connections {
-                return self.pause_accepting(0);
-            }
-            let Some(listener) = &self.listener else { return Ok(()) };
-            match sys::socket::accept(listener.as_fd()) {
-                Ok((fd, address)) => {
-                    self.note_room();
-                    self.admit(fd, address)?;
-                }
-                Err(error) => match error.raw_os_error() {
-                    Some(libc::EAGAIN) => {
-                        self.accept_streak = 0;
-                        return Ok(());
-                    }
-                    Some(libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM) => {
-                        self.note_exhausted(&error);
-                        return self.pause_accepting(self.now_us + ACCEPT_PAUSE_US);
-                    }
-                    // That connection is gone already; the next may be well.
-                    _ => {}
-                },
-            }
-        }
-        Ok(())
-    }
-
-    fn admit(&mut self, fd: OwnedFd, address: Option<SocketAddr>) -> io::Result<()> {
-        let key = self.proxy.accept(address.unwrap_or(UNKNOWN));
-        match self.reactor.register(fd.as_fd(), key.to_token()) {
-            Ok(()) => self.sockets.insert(key, fd, false),
-            Err(error) => {
-                self.proxy.failed(key, Failure::Broken(error.raw_os_error().unwrap_or(0)));
-                self.carry_out();
-            }
-        }
-        Ok(())
-    }
-
-    /// Says that the system has no room for connections, where that is news.
-    fn note_exhausted(&mut self, error: &io::Error) {
-        if self.exhausted_us.replace(self.now_us).is_none() {
-            self.proxy.log().line(Level::Warn, "worker", format_args!("accepting pauses: {error}"));
-        }
-    }
-
-    /// Says that it has room again, once it has had for a while.
-    fn note_room(&mut self) {
-        if self.exhausted_us.is_some_and(|last_us| self.now_us > last_us + ACCEPT_STEADY_US) {
-            self.exhausted_us = None;
-            self.proxy.log().line(Level::Info, "worker", format_args!("accepting again"));
-        }
-    }
-
-    fn pause_accepting(&mut self, until_us: u64) -> io::Result<()> {
-        if let Some(listener) = &self.listener {
-            self.reactor.unwatch(listener.as_fd())?;
-        }
-        self.accepting = Accepting::Paused(until_us);
-        Ok(())
-    }
-
-    fn resume_accepting(&mut self) -> io::Result<()> {
-        let Accepting::Paused(until_us) = self.accepting else { return Ok(()) };
-        if let Some(listener) = &self.listener
-            && self.now_us >= until_us
-            && self.proxy.clients() < self.max_connections
-        {
-            self.reactor.watch(listener.as_fd(), LISTENER)?;
-            self.accepting = Accepting::Open;
-        }
-        Ok(())
-    }
-
     fn take_signals(&mut self) {
         while let Some(signal) = self.signals.take() {
             match signal {
@@ -432,8 +421,13 @@ impl Worker {
                 Signal::Child => sys::fork::reap_all(),
                 // That it woke the loop is all there is to it.
                 Signal::Look => {}
+                Signal::Hangup => {
+                    if let Some(companion) = &mut self.companion {
+                        companion.hang_up();
+                    }
+                }
                 // Of the master, or without effect in this version.
-                Signal::Hangup | Signal::Reopen | Signal::Upgrade => {}
+                Signal::Reopen | Signal::Upgrade => {}
             }
         }
     }
@@ -452,8 +446,7 @@ impl Worker {
         // What has connected before is served: its requests may be on their way.
         while let Some(listener) = &self.listener {
             let Ok((fd, address)) = sys::socket::accept(listener.as_fd()) else { break };
-            // An error of the poller ends the worker's next turn.
-            let _ = self.admit(fd, address);
+            self.admit(fd, address);
         }
         self.listener = None;
         self.accepting = Accepting::Closed;

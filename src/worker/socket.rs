@@ -23,16 +23,23 @@ pub(super) struct Socket {
 #[derive(Debug, Default)]
 pub(super) struct Sockets {
     slots: Vec<Option<Socket>>,
+    count: usize,
 }
 
 impl Sockets {
+    /// How many there are.
+    pub(super) fn len(&self) -> usize {
+        self.count
+    }
+
     pub(super) fn insert(&mut self, key: Key, fd: OwnedFd, connecting: bool) {
         let index = key.index();
         if index >= self.slots.len() {
             self.slots.resize_with(index + 1, || None);
         }
         let writable = !connecting;
-        self.slots[index] = Some(Socket { fd, key, connecting, readable: false, writable, ended: false });
+        let socket = Socket { fd, key, connecting, readable: false, writable, ended: false };
+        self.count += usize::from(self.slots[index].replace(socket).is_none());
     }
 
     pub(super) fn get_mut(&mut self, key: Key) -> Option<&mut Socket> {
@@ -44,6 +51,7 @@ impl Sockets {
         if slot.as_ref()?.key != key {
             return None;
         }
+        self.count -= 1;
         slot.take()
     }
 }

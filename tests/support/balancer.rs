@@ -36,7 +36,8 @@ pub enum Exit {
 /// The binary under test, with nothing of this process's environment.
 pub fn command(args: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_load_balancer"));
-    command.args(args).env_clear().stdin(Stdio::null());
+    // Backends count what they are sent; a test of probes turns them on.
+    command.args(args).env_clear().env("LB_HEALTH_INTERVAL", "off").stdin(Stdio::null());
     command
 }
 
@@ -132,6 +133,7 @@ impl Balancer {
         let mut shell = Command::new("/bin/sh");
         shell.arg("-c").arg(format!("ulimit -n {limit}; exec \"$0\" \"$@\""));
         shell.arg(inner.get_program()).args(inner.get_args()).env_clear().stdin(Stdio::null());
+        shell.envs(inner.get_envs().filter_map(|(name, value)| Some((name, value?))));
         Balancer::spawn(shell)
     }
 

@@ -53,7 +53,9 @@ fn takes_every_option() {
         "-p 0 --host [::1] -b localhost:9001 -w 4 -s least_requests -l debug -t -m sp \
          --connect-timeout 1ms --request-timeout 2s --response-timeout 3m --idle-timeout 4h \
          --drain-timeout 24h --max-connections 1 --host-header example.com --trust 10.0.0.0/8 \
-         --trust ::1 --via edge --user nobody:nogroup",
+         --trust ::1 --via edge --user nobody:nogroup -c lb.json --check --health-path /up \
+         --health-interval off --health-timeout 1s --health-fails 1000 --health-passes 1 --health-5xx \
+         --slow-start 10s --admin [::1]:9100 --retry-budget 100",
     );
     assert_eq!((value(got.port), value(got.workers), value(got.max_connections)), (0, 4, 1));
     assert_eq!(value(got.host), "::1".parse::<std::net::IpAddr>().unwrap());
@@ -63,6 +65,11 @@ fn takes_every_option() {
     assert_eq!(durations, [1_000, 2_000_000, 180_000_000, 14_400_000_000, 86_400_000_000]);
     assert_eq!(value(got.host_header), HostHeader::Name("example.com".into()));
     assert_eq!(got.trust.iter().map(|given| given.value.prefix).collect::<Vec<u8>>(), [8, 128]);
+    assert_eq!((value(got.config), value(got.check)), ("lb.json".into(), true));
+    assert_eq!((value(got.health_path), value(got.health_interval_us)), ("/up".into(), 0));
+    assert_eq!((value(got.health_timeout_us), value(got.slow_start_us)), (1_000_000, 10_000_000));
+    assert_eq!((value(got.health_fails), value(got.health_passes), value(got.health_5xx)), (1000, 1, true));
+    assert_eq!((value(got.admin), value(got.retry_percent)), (Some("[::1]:9100".parse().unwrap()), 100));
     assert_eq!((value(got.via), value(got.user)), ("edge".into(), "nobody:nogroup".into()));
 }
 
@@ -83,6 +90,10 @@ fn an_option_hides_its_variable_and_a_variable_the_default() {
     assert_eq!(got.port, Some(Given { value: 90, source: Source::Environment("LB_PORT") }));
     assert_eq!(got.backends.len(), 2);
     assert!(value(got.trace) && !value(got.demo));
+    let told: Vec<String> =
+        got.settings.iter().map(|setting| format!("{} {} {}", setting.name, setting.value, setting.source)).collect();
+    let backends = ["backend a:1 LB_BACKEND", "backend b:2,weight=3 LB_BACKEND"];
+    assert_eq!(told, ["port 90 LB_PORT", backends[0], backends[1], "demo off LB_DEMO", "trace on LB_TRACE"]);
     let Ok(Command::Run(got)) = with_env("-p 91 -b c:3", &variables) else { panic!("not run") };
     assert_eq!(got.port, Some(Given { value: 91, source: Source::CommandLine("port") }));
     assert_eq!(got.backends.len(), 1);
@@ -133,10 +144,10 @@ fn an_unknown_option_gets_the_nearest_name() {
 
 #[test]
 fn options_of_later_versions_do_not_exist() {
-    for line in ["-c f", "--config f", "-k", "--insecure", "--tls-trace", "--check", "--ca-file f", "--admin a"] {
+    for line in ["-k", "--insecure", "--tls-trace", "--ca-file f", "--tls-cert f", "--access-log"] {
         assert!(error(line).starts_with("unknown option"), "{line}");
     }
-    assert!(FLAGS.iter().all(|flag| !flag.long.starts_with("health") && !flag.long.starts_with("tls")));
+    assert!(FLAGS.iter().all(|flag| !flag.long.starts_with("tls")));
 }
 
 #[test]

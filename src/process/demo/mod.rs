@@ -16,7 +16,7 @@ use std::thread;
 use std::time::Duration;
 
 use super::{Failure, Journal, begin_child};
-use crate::config::{self, Address};
+use crate::config;
 use crate::limits::{DEMO_CONNECTIONS, DEMO_IDLE_US};
 use crate::log::Level;
 use crate::sys::fork::{self, Fork, Pid};
@@ -54,12 +54,7 @@ impl Backends {
 
     /// What the balancer is to be configured with.
     pub(super) fn configured(&self) -> Vec<config::Backend> {
-        let configured = |backend: &Backend| config::Backend {
-            name: backend.address.to_string(),
-            address: Address::Tcp(backend.address),
-            weight: 1,
-        };
-        self.backends.iter().map(configured).collect()
+        self.backends.iter().map(|backend| config::Backend::at(backend.address)).collect()
     }
 
     /// Forks a process for each. In such a child: the backend that it is.

@@ -1,0 +1,396 @@
+//! The configuration file: JSON whose keys are options' long names with underscores, and
+//! `backends`.
+//!
+//! [`read`] adds what it says to the options of the command line and the environment, which come
+//! before it; backends add up. What a value means is for the option's own setter to say, so an
+//! option that stands in `FLAGS` can stand in the file. Every problem is told, up to a bound, and
+//! with a problem nothing of the file holds. A value that the command line hides is looked at too.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::Arc;
+
+use crate::args::backend::{self, BackendSpec, Target};
+use crate::args::flags::Set;
+use crate::args::{self, FLAGS, Fault, Flag, Options, Shown, Source, add_backend, give, nearest};
+use crate::json::{self, Kind, Member, Position, Value};
+use crate::limits::FILE_PROBLEMS;
+
+/// Options that belong to the command line and the environment alone.
+const NOT_HERE: [&str; 3] = ["config", "check", "demo"];
+/// Keys of later versions.
+const ABSENT: [&str; 7] = ["tls", "tls_cert", "tls_key", "tls_trace", "ca_file", "insecure", "access_log"];
+/// A backend's keys of later versions.
+const ABSENT_IN_BACKEND: [&str; 6] = ["tls", "ca_file", "insecure", "sni", "protocol", "h2c"];
+/// A backend's keys.
+const BACKEND_KEYS: [&str; 6] = ["host", "port", "unix", "weight", "backup", "max"];
+
+const BACKENDS: &str = "backends";
+const BACKENDS_ACCEPTED: &str =
+    "an array of backends, each {\"host\": ..., \"port\": ...} or {\"unix\": ...} or a string as -b takes it";
+const BACKEND_ACCEPTED: &str = "{\"host\": ..., \"port\": ...} or {\"unix\": ...}";
+
+/// A problem of a file; always its writer's fault. Displayed, it is one line that begins with
+/// `FILE:LINE:COLUMN: `, whatever stands in the file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FileError {
+    /// The file's path, as messages show it.
+    pub path: Arc<str>,
+    /// Where it stands.
+    pub at: Position,
+    /// What it is.
+    pub problem: Problem,
+}
+
+/// What is wrong.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Problem {
+    /// It is no JSON.
+    Json(json::Error),
+    /// No option is called that: the key, and the one probably meant.
+    UnknownKey(String, Option<String>),
+    /// A key that stands in its object already, and where.
+    Twice(String, Position),
+    /// An option that has no place in a file.
+    NotHere(&'static Flag),
+    /// A key of a later version.
+    Absent(&'static str),
+    /// A value of the wrong type.
+    Type {
+        /// Whose value it is; empty for the whole file.
+        key: String,
+        /// What it is.
+        found: &'static str,
+        /// What it has to be.
+        accepts: String,
+    },
+    /// A value that the option does not take; knows its place itself.
+    Value(args::Error),
+    /// A backend in parts that do not fit together: how, in words.
+    Backend(&'static str),
+    /// The file says that there are no backends, and nothing else says that there are.
+    NoBackends,
+    /// More problems than are told.
+    More,
+}
+
+impl fmt::Display for FileError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // Its source says where it stands.
+        if let Problem::Value(error) = &self.problem {
+            return write!(f, "{error}");
+        }
+        write!(f, "{}:{}: ", Shown(&self.path), self.at)?;
+        match &self.problem {
+            Problem::Json(error) => write!(f, "{error}"),
+            Problem::UnknownKey(key, Some(nearest)) => {
+                write!(f, "unknown key '{}'; did you mean '{nearest}'?", Shown(key))
+            }
+            Problem::UnknownKey(key, None) => write!(
+                f,
+                "unknown key '{}'; accepted: backends, and the options that --help lists, with underscores",
+                Shown(key)
+            ),
+            Problem::Twice(key, first) => {
+                write!(f, "key '{}' stands at {first} already; accepted: once", Shown(key))
+            }
+            Problem::NotHere(flag) => write!(
+                f,
+                "'{}' has no place in a file; accepted: --{0} on the command line, or {} in the environment",
+                flag.long, flag.env
+            ),
+            Problem::Absent(key) => write!(f, "'{key}' is not in this version; accepted: no such key"),
+            Problem::Type { key, found, accepts } if key.is_empty() => write!(f, "found {found}; accepted: {accepts}"),
+            Problem::Type { key, found, accepts } => write!(f, "{key}: found {found}; accepted: {accepts}"),
+            Problem::Backend(what) => write!(f, "backends: {what}; accepted: {BACKEND_ACCEPTED}"),
+            Problem::NoBackends => f.write_str(
+                "backends: found none, and none is given elsewhere; accepted: one at least, or no such key for the default ones",
+            ),
+            Problem::More => write!(f, "more than {FILE_PROBLEMS} problems; the rest is not told"),
+            Problem::Value(_) => Ok(()),
+        }
+    }
+}
+
+impl std::error::Error for FileError {}
+
+/// Adds to `options` what the file of this text says, `path` being what messages call it. Errors
+/// are in the order of the text, one at least.
+pub fn read(text: &[u8], path: &str, options: Options) -> Result<Options, Vec<FileError>> {
+    let path: Arc<str> = path.into();
+    let mut reader = Reader {
+        given: options.settings.iter().map(|setting| setting.name).collect(),
+        options,
+        hidden: Options::default(),
+        path,
+        problems: Vec::new(),
+    };
+    match json::parse(text) {
+        Ok(value) => reader.file(&value),
+        Err(error) => reader.problem(error.at, Problem::Json(error)),
+    }
+    let told = reader.problems.len().min(FILE_PROBLEMS);
+    reader.problems[..told].sort_by_key(|problem| problem.at);
+    if reader.problems.is_empty() { Ok(reader.options) } else { Err(reader.problems) }
+}
+
+struct Reader {
+    path: Arc<str>,
+    options: Options,
+    /// Options that were given before the file was read.
+    given: Vec<&'static str>,
+    /// Takes what they hide.
+    hidden: Options,
+    problems: Vec<FileError>,
+}
+
+impl Reader {
+    fn problem(&mut self, at: Position, problem: Problem) {
+        let problem = match self.problems.len() {
+            FILE_PROBLEMS => Problem::More,
+            _ if self.full() => return,
+            _ => problem,
+        };
+        self.problems.push(FileError { path: self.path.clone(), at, problem });
+    }
+
+    /// Whether no more is told, so that no more need be looked at.
+    fn full(&self) -> bool {
+        self.problems.len() > FILE_PROBLEMS
+    }
+
+    fn source(&self, at: Position, key: &'static str) -> Source {
+        Source::File { path: self.path.clone(), at, key }
+    }
+
+    fn wrong_type(&mut self, key: &str, value: &Value, accepts: impl Into<String>) {
+        let key = key.replace('-', "_");
+        self.problem(value.at, Problem::Type { key, found: value.kind.name(), accepts: accepts.into() });
+    }
+
+    fn file(&mut self, value: &Value) {
+        let Kind::Object(members) = &value.kind else {
+            return self.wrong_type("", value, "an object of settings, as in {\"backends\": [...]}");
+        };
+        for member in self.distinct(members) {
+            if self.full() {
+                return;
+            }
+            let option = FLAGS.iter().find(|flag| key_of(flag) == member.key);
+            match option {
+                _ if member.key == BACKENDS => self.backends(&member.value),
+                Some(flag) if NOT_HERE.contains(&flag.long) => self.problem(member.at, Problem::NotHere(flag)),
+                Some(flag) if may_stand(flag) => self.option(flag, &member.value),
+                _ => {
+                    let known: Vec<String> = FLAGS.iter().filter(|flag| may_stand(flag)).map(key_of).collect();
+                    self.unknown(member, &ABSENT, known.iter().map(String::as_str).chain([BACKENDS]));
+                }
+            }
+        }
+    }
+
+    fn unknown<'a>(&mut self, member: &Member, absent: &[&'static str], known: impl Iterator<Item = &'a str>) {
+        let problem = match absent.iter().find(|absent| **absent == member.key) {
+            Some(absent) => Problem::Absent(absent),
+            // Who writes dashes means underscores.
+            None => {
+                let near = nearest(&member.key.replace('-', "_"), known).map(str::to_owned);
+                Problem::UnknownKey(member.key.clone(), near)
+            }
+        };
+        self.problem(member.at, problem);
+    }
+
+    /// The members whose keys stand once, and the first of each that does not; the others are told.
+    fn distinct<'a>(&mut self, members: &'a [Member]) -> Vec<&'a Member> {
+        let mut first = BTreeMap::new();
+        let mut distinct = Vec::new();
+        for member in members {
+            match first.get(member.key.as_str()) {
+                None => {
+                    first.insert(member.key.as_str(), member.at);
+                    distinct.push(member);
+                }
+                Some(&at) => self.problem(member.at, Problem::Twice(member.key.clone(), at)),
+            }
+        }
+        distinct
+    }
+
+    fn option(&mut self, flag: &'static Flag, value: &Value) {
+        match (flag.set, &value.kind) {
+            (Set::Switch(_), Kind::Bool(on)) => self.give(flag, if *on { "on" } else { "off" }, value.at),
+            (Set::Switch(_), _) => self.wrong_type(flag.long, value, "true or false"),
+            (Set::Number(_), Kind::Number(number)) => self.give(flag, &number.to_string(), value.at),
+            (Set::Number(_), _) => self.wrong_type(flag.long, value, flag.accepts),
+            (Set::Value(_), Kind::String(text)) => self.give(flag, text, value.at),
+            (Set::Value(_), _) => self.wrong_type(flag.long, value, format!("a string: {}", flag.accepts)),
+            (Set::Repeatable(_), Kind::Array(items)) => {
+                for item in items {
+                    match &item.kind {
+                        _ if self.full() => return,
+                        Kind::String(text) => self.give(flag, text, item.at),
+                        _ => self.wrong_type(flag.long, item, format!("a string: {}", flag.accepts)),
+                    }
+                }
+            }
+            (Set::Repeatable(_), _) => {
+                self.wrong_type(flag.long, value, format!("an array of strings, each {}", flag.accepts));
+            }
+            (Set::Help | Set::Version, _) => {}
+        }
+    }
+
+    fn give(&mut self, flag: &'static Flag, text: &str, at: Position) {
+        let source = self.source(at, flag.long);
+        let hidden = self.given.contains(&flag.long);
+        let options = if hidden { &mut self.hidden } else { &mut self.options };
+        if let Err(error) = give(flag, text, source, options) {
+            self.problem(at, Problem::Value(error));
+        }
+    }
+
+    fn backends(&mut self, value: &Value) {
+        let Kind::Array(items) = &value.kind else {
+            return self.wrong_type(BACKENDS, value, BACKENDS_ACCEPTED);
+        };
+        let demo = self.options.demo.as_ref().is_some_and(|demo| demo.value);
+        if items.is_empty() && self.options.backends.is_empty() && !demo {
+            self.problem(value.at, Problem::NoBackends);
+        }
+        for item in items {
+            let source = self.source(item.at, BACKENDS);
+            let (read, text) = match &item.kind {
+                _ if self.full() => return,
+                Kind::String(text) => (backend::backend(text), text.clone()),
+                Kind::Object(members) => match self.backend(item.at, members) {
+                    Some(spec) => (Ok(spec), String::new()),
+                    None => continue,
+                },
+                _ => {
+                    self.wrong_type(BACKENDS, item, BACKEND_ACCEPTED.to_owned() + " or a string as -b takes it");
+                    continue;
+                }
+            };
+            let text = read.as_ref().map_or(text, BackendSpec::to_string);
+            if let Err(fault) = read.and_then(|spec| add_backend(spec, source, &mut self.options)) {
+                let accepts = FLAGS.iter().find(|flag| flag.long == "backend").map_or("", |flag| flag.accepts);
+                self.refuse(item.at, BACKENDS, &text, fault, accepts);
+            }
+        }
+    }
+
+    fn refuse(&mut self, at: Position, key: &'static str, value: &str, fault: Fault, accepts: &'static str) {
+        let source = self.source(at, key);
+        self.problem(at, Problem::Value(args::Error::Value { source, value: value.to_owned(), fault, accepts }));
+    }
+
+    /// A backend given in parts; nothing where a part is wrong, which is told then.
+    fn backend(&mut self, at: Position, members: &[Member]) -> Option<BackendSpec> {
+        let before = self.problems.len();
+        let mut parts = Parts::default();
+        for member in self.distinct(members) {
+            let value = &member.value;
+            match member.key.as_str() {
+                "host" => parts.host = self.text("host", value, HOST, backend::at_host),
+                "unix" => {
+                    parts.unix = self.text("unix", value, UNIX, |path| Ok((path.to_owned(), backend::unix(path)?)))
+                }
+                "port" => parts.port = self.number("port", value, PORT, backend::port),
+                "weight" => parts.weight = self.number("weight", value, WEIGHT, backend::weight),
+                "max" => parts.max = self.number("max", value, MAX, backend::max),
+                "backup" => match value.kind {
+                    Kind::Bool(backup) => parts.backup = backup,
+                    _ => self.wrong_type("backup", value, "true or false"),
+                },
+                _ => self.unknown(member, &ABSENT_IN_BACKEND, BACKEND_KEYS.into_iter()),
+            }
+        }
+        if self.problems.len() > before {
+            return None;
+        }
+        match parts.spec() {
+            Ok(spec) => Some(spec),
+            Err(what) => {
+                self.problem(at, Problem::Backend(what));
+                None
+            }
+        }
+    }
+
+    fn text<T>(
+        &mut self,
+        key: &'static str,
+        value: &Value,
+        accepts: &'static str,
+        read: fn(&str) -> Result<T, Fault>,
+    ) -> Option<T> {
+        let Kind::String(text) = &value.kind else {
+            self.wrong_type(key, value, accepts);
+            return None;
+        };
+        read(text).map_err(|fault| self.refuse(value.at, key, text, fault, accepts)).ok()
+    }
+
+    fn number<T>(
+        &mut self,
+        key: &'static str,
+        value: &Value,
+        accepts: &'static str,
+        read: fn(&str) -> Result<T, Fault>,
+    ) -> Option<T> {
+        let Kind::Number(number) = &value.kind else {
+            self.wrong_type(key, value, accepts);
+            return None;
+        };
+        let text = number.to_string();
+        read(&text).map_err(|fault| self.refuse(value.at, key, &text, fault, accepts)).ok()
+    }
+}
+
+const HOST: &str = "a string: an IP address or a name";
+const UNIX: &str = "a string: the absolute path of a socket";
+const PORT: &str = "a number from 1 to 65535";
+const WEIGHT: &str = "a number from 1 to 65535";
+const MAX: &str = "a number from 1 to 1000000";
+
+/// What a backend's object has.
+#[derive(Default)]
+struct Parts {
+    host: Option<(String, crate::args::Host)>,
+    unix: Option<(String, Target)>,
+    port: Option<u16>,
+    weight: Option<u16>,
+    max: Option<u32>,
+    backup: bool,
+}
+
+impl Parts {
+    /// The backend of these parts, or how they do not fit together.
+    fn spec(self) -> Result<BackendSpec, &'static str> {
+        let (name, target) = match (self.host, self.port, self.unix) {
+            (Some((name, host)), Some(port), None) => (format!("{name}:{port}"), Target::Tcp(host, port)),
+            (None, None, Some((path, target))) => (format!("unix:{path}"), target),
+            (Some(_), None, None) => return Err("found a host without a port"),
+            (None, Some(_), None) => return Err("found a port without a host"),
+            (None, None, None) => return Err("found neither a host nor a socket"),
+            (_, _, Some(_)) => return Err("found a socket with a host or a port"),
+        };
+        let (weight, max) = (self.weight.unwrap_or(1), self.max.unwrap_or_default());
+        Ok(BackendSpec { name, target, weight, backup: self.backup, max })
+    }
+}
+
+/// What a file calls an option.
+fn key_of(flag: &Flag) -> String {
+    flag.long.replace('-', "_")
+}
+
+/// Whether an option has a key of its own.
+fn may_stand(flag: &Flag) -> bool {
+    let has_other = flag.long == "backend" || NOT_HERE.contains(&flag.long);
+    !has_other && !matches!(flag.set, Set::Help | Set::Version)
+}
+
+#[cfg(test)]
+mod tests;

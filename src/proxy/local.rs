@@ -1,0 +1,169 @@
+//! Pages of our own: how things stand, for those who watch over them.
+//!
+//! The metrics of a thousand backends are megabytes. They are made in portions, one for each turn of
+//! the worker and no more than the client takes, as a response whose backend is this very proxy.
+
+use super::connection::{Ending, Phase, Side};
+use super::exchange::Progress;
+use super::{Proxy, answer};
+use crate::balance::cells::State;
+use crate::collections::slab::Key;
+use crate::http::forward::Sink;
+use crate::http::framing::Body;
+use crate::http::head::{HeadRef, Start, Version};
+use crate::http1::write::Writer;
+use crate::limits::{METRICS_PORTION_BYTES, QUEUE_HIGH_BYTES};
+use crate::metrics::{CONTENT_TYPE, Count, Exposition, Labelled, SlotState, Sources};
+
+/// What is asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Page {
+    Metrics,
+    /// Whether the process lives; it does.
+    Live,
+    /// Whether it wants requests.
+    Ready,
+    /// Something that there is not.
+    Unknown,
+    /// By a method that is no use here.
+    Method,
+}
+
+impl Proxy {
+    /// The page that a request is for; `None` where it is for a backend.
+    pub(super) fn page(&self, key: Key, head: HeadRef<'_>) -> Option<Page> {
+        let Some(Side::Client { admin, .. }) = self.connections.get(key).map(|client| client.side) else { return None };
+        if !admin && !self.public_metrics {
+            return None;
+        }
+        let Start::Request { path, .. } = head.head.start else { return None };
+        let path = head.get(path);
+        let reads = matches!(head.method(), b"GET" | b"HEAD");
+        match path.split(|&byte| byte == b'?').next().unwrap_or_default() {
+            b"/metrics" if reads => Some(Page::Metrics),
+            _ if !admin => None,
+            b"/livez" if reads => Some(Page::Live),
+            b"/readyz" if reads => Some(Page::Ready),
+            b"/metrics" | b"/livez" | b"/readyz" => Some(Page::Method),
+            _ => Some(Page::Unknown),
+        }
+    }
+
+    pub(super) fn answer_page(&mut self, id: Key, page: Page) {
+        match page {
+            Page::Metrics => self.begin_metrics(id),
+            Page::Live => self.answer_exchange(id, 200, format_args!("alive")),
+            Page::Ready if self.draining => self.answer_exchange(id, 503, format_args!("draining")),
+            Page::Ready => self.answer_exchange(id, 200, format_args!("ready")),
+            Page::Unknown => {
+                self.answer_exchange(id, 404, format_args!("there are /metrics, /livez and /readyz"));
+            }
+            Page::Method => self.answer_exchange(id, 405, format_args!("only GET and HEAD are served here")),
+        }
+    }
+
+    fn begin_metrics(&mut self, id: Key) {
+        let slots = self.backends.iter().flatten().map(|backend| backend.labelled.clone()).collect();
+        let Some(exchange) = self.exchanges.get_mut(id) else { return };
+        let (facts, client) = (exchange.facts, exchange.client);
+        exchange.response = Progress::Flowing;
+        let whole = exchange.request == Progress::Ended || facts.body == Body::None;
+        let goes_on = whole && facts.persistent && !self.draining && facts.version != Version::Http10;
+        let body = if facts.version == Version::Http10 { Body::UntilClose } else { Body::Chunked };
+        self.text.clear();
+        let mut writer = Writer::new(&mut self.text);
+        writer.response(200, answer::phrase(200).as_bytes());
+        writer.field(b"Content-Type", CONTENT_TYPE.as_bytes());
+        writer.framing(body);
+        if !goes_on {
+            writer.field(b"Connection", b"close");
+        }
+        writer.finish();
+        exchange.persistent = goes_on;
+        exchange.local = Some(Box::new(Exposition::new(if facts.is_head { Vec::new() } else { slots })));
+        if let Some(connection) = self.connections.get_mut(client) {
+            connection.codec.write_body(if facts.is_head { Body::None } else { body });
+        }
+        self.shared.block.add(Count::Own2xx, 1);
+        self.write_to_client(client, "answer");
+        if facts.is_head {
+            self.end_metrics(id);
+        } else {
+            self.feeding.push(id);
+        }
+    }
+
+    /// Whether some client can take more of a response that is made here.
+    pub(super) fn can_feed(&self) -> bool {
+        self.feeding.iter().any(|&id| {
+            let client = self.exchanges.get(id).and_then(|exchange| self.connections.get(exchange.client));
+            client.is_none_or(|client| client.output.len() < QUEUE_HIGH_BYTES)
+        })
+    }
+
+    /// Makes another portion for each client that can take one.
+    pub(super) fn feed(&mut self) {
+        let mut feeding = std::mem::take(&mut self.feeding);
+        feeding.retain(|&id| self.feed_one(id));
+        self.feeding.append(&mut feeding);
+    }
+
+    /// Whether there is more to come.
+    fn feed_one(&mut self, id: Key) -> bool {
+        let Some(exchange) = self.exchanges.get_mut(id) else { return false };
+        let client = exchange.client;
+        let Some(mut exposition) = exchange.local.take() else { return false };
+        if self.connections.get(client).is_none_or(|client| client.output.len() >= QUEUE_HIGH_BYTES) {
+            exchange.local = Some(exposition);
+            return true;
+        }
+        let cells = self.shared.cells;
+        let backends = &self.backends;
+        let state = |state: SlotState, one: &Labelled| {
+            let Some(Some(backend)) = backends.get(one.slot) else { return 0 };
+            match state {
+                // Another has the slot by now, of which nothing is told.
+                _ if backend.generation != one.generation => 0,
+                SlotState::Healthy => u64::from(cells.state(one.slot) != State::Down),
+                SlotState::InFlight => cells.in_flight(one.slot),
+                SlotState::Weight => backend.weight.into(),
+            }
+        };
+        let sources = Sources { workers: self.shared.workers, globals: self.shared.globals, state: &state };
+        let mut text = String::with_capacity(METRICS_PORTION_BYTES * 2);
+        let more = exposition.write(&sources, &mut text, METRICS_PORTION_BYTES);
+        if let Some(connection) = self.connections.get_mut(client) {
+            for piece in text.as_bytes().chunks(METRICS_PORTION_BYTES) {
+                let mut buffer = self.buffers.take();
+                buffer.room()[..piece.len()].copy_from_slice(piece);
+                buffer.fill(piece.len());
+                let rest = connection.codec.write_data(&mut connection.output, &mut self.buffers, buffer, piece.len());
+                rest.into_iter().for_each(|buffer| self.buffers.give(buffer));
+            }
+        }
+        self.announce(client);
+        self.rearm(client, true);
+        if more {
+            if let Some(exchange) = self.exchanges.get_mut(id) {
+                exchange.local = Some(exposition);
+            }
+        } else {
+            self.end_metrics(id);
+        }
+        more
+    }
+
+    fn end_metrics(&mut self, id: Key) {
+        let Some(exchange) = self.exchanges.get(id) else { return };
+        let (client, persistent, expected) = (exchange.client, exchange.persistent, exchange.facts.persistent);
+        let whole = exchange.request == Progress::Ended || exchange.facts.body == Body::None;
+        self.remove_exchange(id);
+        let Some(connection) = self.connections.get_mut(client) else { return };
+        connection.codec.write_end(&mut connection.output, &mut self.buffers, None);
+        if whole && connection.phase == Phase::Open {
+            self.release_client(client, true, persistent, persistent == expected);
+        } else {
+            self.end(client, Ending::Linger);
+        }
+    }
+}

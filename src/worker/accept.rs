@@ -1,0 +1,112 @@
+//! Taking connections in: as many as there may be, as fast as others can wait for.
+
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::os::fd::{AsFd, OwnedFd};
+
+use super::{Accepting, LISTENER, Worker};
+use crate::collections::slab::Key;
+use crate::limits::{ACCEPT_PAUSE_US, ACCEPT_STEADY_US, ACCEPT_STREAK, ACCEPTS_PER_TURN, ADMIN_CONNECTIONS};
+use crate::log::Level;
+use crate::proxy::Failure;
+use crate::sys;
+
+/// Stands in for a client's address that the system did not tell.
+const UNKNOWN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0);
+
+impl Worker<'_> {
+    /// Accepts what is queued on the listener: mostly one connection, for to ask for one that is not
+    /// there is dear, and more in a turn the longer they have been waiting.
+    pub(super) fn accept(&mut self) -> io::Result<()> {
+        self.accept_streak += 1;
+        for _ in 0..(1 + self.accept_streak / ACCEPT_STREAK).min(ACCEPTS_PER_TURN) {
+            if self.accepting != Accepting::Open {
+                return Ok(());
+            }
+            if self.proxy.clients() >= self.max_connections {
+                return self.pause_accepting(0);
+            }
+            let Some(listener) = &self.listener else { return Ok(()) };
+            match sys::socket::accept(listener.as_fd()) {
+                Ok((fd, address)) => {
+                    self.note_room();
+                    self.admit(fd, address);
+                }
+                Err(error) => match error.raw_os_error() {
+                    Some(libc::EAGAIN) => {
+                        self.accept_streak = 0;
+                        return Ok(());
+                    }
+                    Some(libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM) => {
+                        self.note_exhausted(&error);
+                        return self.pause_accepting(self.now_us + ACCEPT_PAUSE_US);
+                    }
+                    // That connection is gone already; the next may be well.
+                    _ => {}
+                },
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) fn admit(&mut self, fd: OwnedFd, address: Option<SocketAddr>) {
+        let key = self.proxy.accept(address.unwrap_or(UNKNOWN));
+        self.hold(key, fd);
+    }
+
+    fn hold(&mut self, key: Key, fd: OwnedFd) {
+        match self.reactor.register(fd.as_fd(), key.to_token()) {
+            Ok(()) => self.sockets.insert(key, fd, false),
+            Err(error) => {
+                self.proxy.failed(key, Failure::Broken(error.raw_os_error().unwrap_or(0)));
+                self.carry_out();
+            }
+        }
+    }
+
+    /// Says that the system has no room for connections, where that is news.
+    fn note_exhausted(&mut self, error: &io::Error) {
+        if self.exhausted_us.replace(self.now_us).is_none() {
+            self.proxy.log().line(Level::Warn, "worker", format_args!("accepting pauses: {error}"));
+        }
+    }
+
+    /// Says that it has room again, once it has had for a while.
+    fn note_room(&mut self) {
+        if self.exhausted_us.is_some_and(|last_us| self.now_us > last_us + ACCEPT_STEADY_US) {
+            self.exhausted_us = None;
+            self.proxy.log().line(Level::Info, "worker", format_args!("accepting again"));
+        }
+    }
+
+    fn pause_accepting(&mut self, until_us: u64) -> io::Result<()> {
+        if let Some(listener) = &self.listener {
+            self.reactor.unwatch(listener.as_fd())?;
+        }
+        self.accepting = Accepting::Paused(until_us);
+        Ok(())
+    }
+
+    pub(super) fn resume_accepting(&mut self) -> io::Result<()> {
+        let Accepting::Paused(until_us) = self.accepting else { return Ok(()) };
+        if let Some(listener) = &self.listener
+            && self.now_us >= until_us
+            && self.proxy.clients() < self.max_connections
+        {
+            self.reactor.watch(listener.as_fd(), LISTENER)?;
+            self.accepting = Accepting::Open;
+        }
+        Ok(())
+    }
+
+    /// Accepts from the admin's listener, which all workers share: another may have been faster.
+    pub(super) fn accept_admin(&mut self) {
+        let Some(listener) = &self.admin else { return };
+        let Ok((fd, address)) = sys::socket::accept(listener.as_fd()) else { return };
+        if self.proxy.admins() >= ADMIN_CONNECTIONS {
+            return;
+        }
+        let key = self.proxy.accept_admin(address.unwrap_or(UNKNOWN));
+        self.hold(key, fd);
+    }
+}

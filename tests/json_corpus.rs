@@ -1,0 +1,56 @@
+//! The JSON reader against JSONTestSuite, which is looked for beside the repository: each `y_`
+//! text is accepted and each `n_` text refused. The RFC leaves the `i_` texts open; those that are
+//! accepted are listed here, and every other one is refused.
+
+use std::path::{Path, PathBuf};
+
+use zzz_lb::json;
+
+/// What of the open cases is accepted: numbers that a double holds only roughly. Refused are
+/// numbers past it (`1e9999`), half surrogate pairs, all that is not UTF-8, a byte order mark, and
+/// 500 arrays within each other.
+const ACCEPTED: [&str; 5] = [
+    "i_number_double_huge_neg_exp.json",
+    "i_number_real_underflow.json",
+    "i_number_too_big_neg_int.json",
+    "i_number_too_big_pos_int.json",
+    "i_number_very_big_negative_int.json",
+];
+
+/// The suite's texts as (name, bytes), from wherever below `directory` they stand.
+fn texts(directory: &Path, found: &mut Vec<(String, Vec<u8>)>) {
+    let Ok(entries) = std::fs::read_dir(directory) else { return };
+    for path in entries.flatten().map(|entry| entry.path()) {
+        let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default().to_owned();
+        if path.is_dir() {
+            texts(&path, found);
+        } else if ["y_", "n_", "i_"].iter().any(|kind| name.starts_with(kind)) && name.ends_with(".json") {
+            found.push((name, std::fs::read(&path).expect("the suite's texts can be read")));
+        }
+    }
+}
+
+#[test]
+fn the_suite_s_texts_are_accepted_and_refused_as_they_say() {
+    let repository = std::env::var_os("CARGO_MANIFEST_DIR").map_or(env!("CARGO_MANIFEST_DIR").into(), PathBuf::from);
+    let directory = repository.join("../shared/corpora/json-test-suite");
+    let mut found = Vec::new();
+    texts(&directory, &mut found);
+    if found.is_empty() {
+        println!("skipped: JSONTestSuite is absent ({})", directory.display());
+        return;
+    }
+    let mut wrong = Vec::new();
+    for (name, text) in &found {
+        let got = json::parse(text);
+        let accepted = name.starts_with("y_") || ACCEPTED.contains(&name.as_str());
+        if got.is_ok() != accepted {
+            wrong.push(format!("{name}: {got:?}"));
+        }
+    }
+    assert!(wrong.is_empty(), "{} of {}:\n  {}", wrong.len(), found.len(), wrong.join("\n  "));
+    for accepted in ACCEPTED {
+        assert!(found.iter().any(|(name, _)| name == accepted), "{accepted} is not in the suite");
+    }
+    println!("{} texts of JSONTestSuite", found.len());
+}
