@@ -9,6 +9,8 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::{Duration, Instant};
 
+#[path = "../fuzz/targets/dns.rs"]
+mod dns;
 #[path = "../fuzz/targets/http1.rs"]
 mod http1;
 #[path = "../fuzz/targets/json.rs"]
@@ -73,6 +75,24 @@ const TARGETS: &[Target] = &[
             b"\x00\x00\x25\x00\x03\x01\x0a\x01\xa5\x00\x65\x01\xa5\x01\x0a\x00\x0b\x00\xfd\x00",
             b"\x00\x00\x45\x00\x03\x01\x0a\x01\x85\x01\xb5\x00\xb5\x01\x0a\x00\x0a\x01\x0b\x00\x0b\x01\xfd\x00",
             b"\x00\x00\x15\x00\x03\x01\x4c\x01\xb5\x00\x0c\x01\x05\x00\x00\x01\x05\x00\x08\x00\x9d\x00",
+        ],
+        expected: Expected::Passes,
+    },
+    Target {
+        name: "dns",
+        run: dns::run,
+        seeds: &[
+            // An answer with an alias and an address; one with a SOA record alone.
+            b"ab\x81\x80\0\x01\0\x02\0\0\0\0\x01a\x01b\0\0\x01\0\x01\xc0\x0c\0\x05\0\x01\0\0\0\x09\0\x02\xc0\x0e\
+              \xc0\x0e\0\x01\0\x01\0\0\0\x09\0\x04\x0a\0\0\x01",
+            b"\x03\x10\xc0\x0e\0\x06\0\x01\0\0\0\x09\0\x16\0\0\0\0\0\x01\0\0\0\x01\0\0\0\x01\0\0\0\x01\0\0\0\x09",
+            // Files.
+            b"nameserver 10.0.0.1\nnameserver [::1]:5353\nsearch a.b c\noptions ndots:2 timeout:1 attempts:3 rotate\n",
+            b"127.0.0.1 localhost a # b\n::1 a\n",
+            // Wants names, answers some, lets time pass, forgets them.
+            b"\0\x47\x5c\0\x6c\x01\x5c\0\x03\0\x03\0\x2c\0\x04\0\x02\x50\x15\0\0\x03\x03\0",
+            // Truncated, so over TCP, in turn failed and answered; other files.
+            b"\0\x05\x18\0\x20\0\0\0\x25\x01\xfc\x01\x18\0\x20\0\0\0\x05\x01\x14\x01\x24\x02\x0d\0\x03\0\0\0",
         ],
         expected: Expected::Passes,
     },
@@ -231,6 +251,11 @@ fn json_knows_its_places_and_reads_the_same_when_written_anew() {
 #[test]
 fn the_proxy_bounds_what_it_queues_and_forgets_nothing() {
     check("proxy");
+}
+
+#[test]
+fn names_are_read_within_bounds_and_no_lookup_is_lost() {
+    check("dns");
 }
 
 #[test]
