@@ -58,6 +58,8 @@ pub const TUNNEL_IDLE_US: u64 = 3600 * SECOND_US;
 
 /// Events taken from the poller at once.
 pub const POLL_EVENTS: usize = 256;
+/// Connections to the admin port in one worker; more are closed at once.
+pub const ADMIN_CONNECTIONS: usize = 64;
 /// Connections accepted, at most, before others are looked after.
 pub const ACCEPTS_PER_TURN: usize = 16;
 /// Turns in a row in which connections waited, after which one more is accepted in each.
@@ -80,6 +82,9 @@ pub const DISCARD_BYTES: usize = 16 << 20;
 
 /// A portion of the metrics' text that is made before others are looked after.
 pub const METRICS_PORTION_BYTES: usize = 16 * 1024;
+/// Cells that are read for such a portion: with hundreds of workers adding them up takes longer
+/// than writing the sums down, and each may have to come from another processor's cache.
+pub const METRICS_CELLS: usize = 16 * 1024;
 
 /// Log written at once: what a pipe with any room takes without waiting (POSIX, PIPE_BUF).
 pub const LOG_PIECE_BYTES: usize = 4096;
@@ -176,7 +181,10 @@ const _: () = assert!(TARGET_BYTES * 4 <= HEAD_BYTES);
 const _: () = assert!(TRAILER_BYTES <= BLOCK_BYTES);
 const _: () = assert!(CHUNK_LINE_BYTES < CHUNK_EXTENSION_BYTES);
 
-/// Symbolic links followed on the way to it, as many as the system follows.
+/// How long a start waits for the names of backends to be looked up, so that the first requests
+/// find them.
+pub const NAMES_WAIT_US: u64 = 2 * SECOND_US;
+/// Symbolic links followed on the way to the configuration file, as many as the system follows.
 pub const CONFIG_LINKS: usize = 40;
 /// How long after a change of it has begun it is read: it may not be written to its end before.
 pub const CONFIG_SETTLE_US: u64 = SECOND_US / 10;
@@ -274,3 +282,58 @@ pub const DEFAULT_RETRY_PERCENT: u32 = 20;
 
 const _: () = assert!(DEFAULT_HEALTH_TIMEOUT_US < DEFAULT_HEALTH_INTERVAL_US);
 const _: () = assert!(HEALTH_PATH_BYTES <= TARGET_BYTES);
+
+// Names ----------------------------------------------------------------------------------------
+
+/// A DNS message: what the length before it on TCP can say (RFC 1035, 4.2.2).
+pub const DNS_MESSAGE_BYTES: usize = 65_535;
+/// A name in a DNS message, lengths and the root's empty label included (RFC 1035, 3.1).
+pub const DNS_NAME_BYTES: usize = 255;
+/// Pointers followed for one name: a name of `DNS_NAME_BYTES` has no more labels to be pointed to.
+pub const DNS_POINTERS: usize = 127;
+/// Records of an answer that are looked at: several times the addresses that are kept.
+pub const DNS_RECORDS: usize = 256;
+/// CNAME records followed from one name; what resolvers follow too, and more than anyone sets up.
+pub const DNS_CNAMES: usize = 16;
+/// Addresses of one name that are used.
+pub const NAME_ADDRESSES: usize = 64;
+/// Names that are looked up at once, each with up to two queries that hold a descriptor. Servers
+/// answer within milliseconds, so that the others' turn comes soon.
+pub const DNS_LOOKUPS: usize = 32;
+/// Messages on a query's socket that do not answer it. Their like comes from one who guesses ids,
+/// so that another socket with another id is used before many were tried.
+pub const DNS_STRAYS: u32 = 16;
+/// The least time that an answer is used: TTLs of 0 would have every name asked for all the time.
+pub const DNS_TTL_MIN_US: u64 = SECOND_US;
+/// The longest: a change is met within it, whatever TTL was set before.
+pub const DNS_TTL_MAX_US: u64 = 300 * SECOND_US;
+/// How soon a lookup that failed is made again; each further failure doubles it.
+pub const DNS_RETRY_US: u64 = SECOND_US;
+/// The longest such delay.
+pub const DNS_RETRY_MAX_US: u64 = 30 * SECOND_US;
+/// The port of name servers.
+pub const DNS_PORT: u16 = 53;
+
+/// The part of /etc/resolv.conf that is read.
+pub const RESOLV_CONF_BYTES: usize = 64 * 1024;
+/// Name servers used (resolv.conf(5), MAXNS).
+pub const NAME_SERVERS: usize = 3;
+/// Domains that are searched for a name (resolv.conf(5)).
+pub const SEARCH_DOMAINS: usize = 6;
+/// The most dots that `ndots` can ask for (resolv.conf(5)).
+pub const NDOTS: usize = 15;
+/// How long a server has to answer when nothing is said, in seconds (resolv.conf(5), RES_TIMEOUT).
+pub const DNS_TIMEOUT_S: u64 = 5;
+/// The most that `timeout` can ask for, in seconds (resolv.conf(5)).
+pub const DNS_TIMEOUT_MAX_S: u64 = 30;
+/// Rounds of asking all servers when nothing is said (resolv.conf(5), RES_DFLRETRY).
+pub const DNS_ATTEMPTS: u32 = 2;
+/// The most that `attempts` can ask for (resolv.conf(5)).
+pub const DNS_ATTEMPTS_MAX: u32 = 5;
+
+const _: () = assert!(DNS_TTL_MIN_US < DNS_TTL_MAX_US && DNS_RETRY_US < DNS_RETRY_MAX_US);
+const _: () = assert!(NAME_ADDRESSES <= DNS_RECORDS && DNS_CNAMES < DNS_RECORDS);
+const _: () = assert!(NAME_ADDRESSES <= SLOTS);
+const _: () = assert!(HOST_NAME_BYTES + 2 == DNS_NAME_BYTES);
+const _: () = assert!(DNS_TIMEOUT_S <= DNS_TIMEOUT_MAX_S && DNS_ATTEMPTS <= DNS_ATTEMPTS_MAX);
+const _: () = assert!(DNS_LOOKUPS >= 1);

@@ -117,6 +117,14 @@ impl Backend {
         }
     }
 
+    /// The name that has to be looked up to reach it, where there is one.
+    pub fn host_name(&self) -> Option<&str> {
+        match &self.target {
+            Target::Tcp(Host::Name(name), _) if self.address().is_none() => Some(name),
+            _ => None,
+        }
+    }
+
     /// Its address, where that takes no looking up; `localhost` is loopback (RFC 6761, 6.3).
     pub fn address(&self) -> Option<Address> {
         let localhost = |name: &str| name.strip_suffix('.').unwrap_or(name).eq_ignore_ascii_case("localhost");

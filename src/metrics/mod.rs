@@ -11,7 +11,7 @@ mod histogram;
 mod text;
 
 use std::sync::atomic::AtomicU64;
-use std::sync::atomic::Ordering::Relaxed;
+use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 
 pub use histogram::{BOUNDS_US, Histogram};
 pub use text::{CONTENT_TYPE, Exposition, Labelled, Sources};
@@ -78,6 +78,7 @@ table! {
     Exhausted Counter "connects_exhausted_total" "" "Connections to backends that were not begun for want of a descriptor or a port.";
     CpuTime Seconds "process_cpu_seconds_total" "" "Processor time that the workers have used.";
     Resident Gauge "process_resident_memory_bytes" "" "Memory that the workers hold, what they share counted for each.";
+    Virtual Gauge "process_virtual_memory_bytes" "" "Addresses that the workers have in use.";
     Descriptors Gauge "process_open_fds" "" "Descriptors that the workers have open.";
 }
 
@@ -228,7 +229,8 @@ impl Block {
             && cells[0].load(Relaxed) != generation
         {
             cells[1..].iter().for_each(|cell| cell.store(0, Relaxed));
-            cells[0].store(generation, Relaxed);
+            // Whoever reads this generation also reads the zeros, or what came after them.
+            cells[0].store(generation, Release);
         }
     }
 
@@ -243,13 +245,13 @@ impl Block {
 
     fn slot_cell(self, slot: usize, generation: u64, at: usize) -> u64 {
         match self.slot(slot) {
-            Some(cells) if cells[0].load(Relaxed) == generation => cells[1 + at].load(Relaxed),
+            Some(cells) if cells[0].load(Acquire) == generation => cells[1 + at].load(Relaxed),
             _ => 0,
         }
     }
 
     fn slot_histogram(self, slot: usize, generation: u64, time: SlotTime) -> Option<Histogram> {
-        self.slot(slot).filter(|cells| cells[0].load(Relaxed) == generation)?;
+        self.slot(slot).filter(|cells| cells[0].load(Acquire) == generation)?;
         self.histogram(time, slot)
     }
 }

@@ -4,7 +4,8 @@
 use std::fmt::Write as _;
 
 use super::histogram::{BOUNDS_US, Totals};
-use super::{Block, Count, Global, Kind, Metric, SlotCount, SlotState, SlotTime};
+use super::{Block, Count, Global, Histogram, Kind, Metric, SlotCount, SlotState, SlotTime};
+use crate::limits::METRICS_CELLS;
 
 /// What the text is (exposition formats, text-based format).
 pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
@@ -62,7 +63,7 @@ pub struct Sources<'a> {
     /// The master's block.
     pub globals: Block,
     /// What is known of the backend in a slot without being counted.
-    pub state: &'a dyn Fn(SlotState, usize) -> u64,
+    pub state: &'a dyn Fn(SlotState, &Labelled) -> u64,
 }
 
 /// How far a text has come.
@@ -73,6 +74,8 @@ pub struct Exposition {
     /// The first line of the part's table that is not written yet, or is not for all slots.
     line: usize,
     slot: usize,
+    /// Cells read for the portion under way.
+    cells: usize,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -89,30 +92,35 @@ enum Part {
 impl Exposition {
     /// A text about these backends.
     pub fn new(slots: Vec<Labelled>) -> Exposition {
-        Exposition { slots, part: Part::Build, line: 0, slot: 0 }
+        Exposition { slots, part: Part::Build, line: 0, slot: 0, cells: 0 }
     }
 
-    /// Adds whole lines to `out` until it has `enough` bytes or there are no more; whether there
-    /// are more.
+    /// Adds whole lines to `out` until it has `enough` bytes, or as many cells are read for it as is
+    /// bearable, or there are no more; whether there are more. What it adds beyond `enough` is one
+    /// backend's lines of one family.
     pub fn write(&mut self, sources: &Sources<'_>, out: &mut String, enough: usize) -> bool {
-        while out.len() < enough && self.part != Part::Done {
+        self.cells = 0;
+        let workers = sources.workers.len();
+        while !self.is_full(out, enough) && self.part != Part::Done {
             match self.part {
                 Part::Build => {
                     let version = env!("CARGO_PKG_VERSION");
-                    let _ = writeln!(out, "# HELP {PREFIX}build_info What this is.\n# TYPE {PREFIX}build_info gauge");
-                    let _ = writeln!(out, "{PREFIX}build_info{{version=\"{version}\"}} 1");
+                    let name = Name("build_info");
+                    let _ = writeln!(out, "# HELP {name} What this is.\n# TYPE {name} gauge");
+                    let _ = writeln!(out, "{name}{{version=\"{version}\"}} 1");
                     self.part = Part::Own;
                 }
-                Part::Own => self.line_of(out, Count::METRICS, Part::Globals, |at| {
+                Part::Own => self.line_of(out, Count::METRICS, Part::Globals, workers, |at| {
                     sources.workers.iter().map(|block| block.cells[at].load(super::Relaxed)).sum()
                 }),
-                Part::Globals => self
-                    .line_of(out, Global::METRICS, Part::States, |at| sources.globals.cells[at].load(super::Relaxed)),
-                Part::States => self.slots_of(out, enough, SlotState::METRICS, Part::Counts, |at, one| {
-                    let state = [SlotState::Healthy, SlotState::InFlight, SlotState::Weight][at];
-                    (sources.state)(state, one.slot)
+                Part::Globals => self.line_of(out, Global::METRICS, Part::States, 1, |at| {
+                    sources.globals.cells[at].load(super::Relaxed)
                 }),
-                Part::Counts => self.slots_of(out, enough, SlotCount::METRICS, Part::Times, |at, one| {
+                Part::States => self.slots_of(out, enough, SlotState::METRICS, Part::Counts, 1, |at, one| {
+                    let state = [SlotState::Healthy, SlotState::InFlight, SlotState::Weight][at];
+                    (sources.state)(state, one)
+                }),
+                Part::Counts => self.slots_of(out, enough, SlotCount::METRICS, Part::Times, workers, |at, one| {
                     sources.workers.iter().map(|block| block.slot_cell(one.slot, one.generation, at)).sum()
                 }),
                 Part::Times => self.times(out, enough, sources),
@@ -122,8 +130,13 @@ impl Exposition {
         self.part != Part::Done
     }
 
-    /// One line of a table that has one number for each.
-    fn line_of(&mut self, out: &mut String, table: &[Metric], then: Part, number: impl Fn(usize) -> u64) {
+    /// Whether a portion is at its end.
+    fn is_full(&self, out: &str, enough: usize) -> bool {
+        out.len() >= enough || self.cells >= METRICS_CELLS
+    }
+
+    /// One line of a table that has one number for each, made of so many cells.
+    fn line_of(&mut self, out: &mut String, table: &[Metric], then: Part, cells: usize, number: impl Fn(usize) -> u64) {
         let Some(metric) = table.get(self.line) else {
             (self.part, self.line) = (then, 0);
             return;
@@ -137,15 +150,18 @@ impl Exposition {
         }
         value(out, metric.kind, number(self.line));
         self.line += 1;
+        self.cells += cells;
     }
 
-    /// A family of a table that has a number for each slot: all its lines for one slot after another.
+    /// A family of a table that has a number, made of so many cells, for each slot: all its lines for
+    /// one slot after another.
     fn slots_of(
         &mut self,
         out: &mut String,
         enough: usize,
         table: &[Metric],
         then: Part,
+        cells: usize,
         number: impl Fn(usize, &Labelled) -> u64,
     ) {
         let Some(metric) = table.get(self.line) else {
@@ -158,7 +174,7 @@ impl Exposition {
         }
         while let Some(one) = self.slots.get(self.slot) {
             for (at, metric) in table.iter().enumerate().skip(self.line).take(lines) {
-                let _ = write!(out, "{PREFIX}{}{{{}", metric.family, one.labels);
+                let _ = write!(out, "{}{{{}", Name(metric.family), one.labels);
                 if !metric.label.is_empty() {
                     let _ = write!(out, ",{}", metric.label);
                 }
@@ -166,7 +182,8 @@ impl Exposition {
                 value(out, metric.kind, number(at, one));
             }
             self.slot += 1;
-            if out.len() >= enough && self.slot < self.slots.len() {
+            self.cells += lines * cells;
+            if self.is_full(out, enough) && self.slot < self.slots.len() {
                 return;
             }
         }
@@ -190,9 +207,10 @@ impl Exposition {
                     histogram.add_to(&mut totals);
                 }
             }
-            histogram(out, metric.family, &one.labels, &totals);
+            histogram(out, &Name(metric.family), &one.labels, &totals);
             self.slot += 1;
-            if out.len() >= enough && self.slot < self.slots.len() {
+            self.cells += Histogram::CELLS * sources.workers.len();
+            if self.is_full(out, enough) && self.slot < self.slots.len() {
                 return;
             }
         }
@@ -201,20 +219,20 @@ impl Exposition {
     }
 }
 
-fn histogram(out: &mut String, family: &str, labels: &str, totals: &Totals) {
+fn histogram(out: &mut String, family: &Name, labels: &str, totals: &Totals) {
     let mut count = 0;
     for (at, more) in totals.counts.iter().enumerate() {
         count += more;
-        let _ = write!(out, "{PREFIX}{family}_bucket{{{labels},le=\"");
+        let _ = write!(out, "{family}_bucket{{{labels},le=\"");
         match BOUNDS_US.get(at) {
             Some(bound) => seconds(out, *bound),
             None => out.push_str("+Inf"),
         }
         let _ = writeln!(out, "\"}} {count}");
     }
-    let _ = write!(out, "{PREFIX}{family}_sum{{{labels}}} ");
+    let _ = write!(out, "{family}_sum{{{labels}}} ");
     seconds(out, totals.sum_us);
-    let _ = writeln!(out, "\n{PREFIX}{family}_count{{{labels}}} {count}");
+    let _ = writeln!(out, "\n{family}_count{{{labels}}} {count}");
 }
 
 fn head(out: &mut String, metric: &Metric, kind: &str) {
@@ -270,7 +288,7 @@ mod tests {
             block.observe(SlotTime::Request, 1, 700);
         }
         let slots = vec![Labelled::new(1, 7, "a\"b\\c\nd", "10.0.0.1:80"), Labelled::new(2, 9, "unix:/s", "/s")];
-        let state = |_: SlotState, slot: usize| slot as u64;
+        let state = |_: SlotState, one: &Labelled| one.slot as u64;
         let sources = Sources { workers: &workers, globals: private(0), state: &state };
         let mut exposition = Exposition::new(slots);
         let mut whole = String::new();
@@ -305,22 +323,140 @@ mod tests {
         has(r#"zzz_lb_request_duration_seconds_sum{backend="a\"b\\c\nd",address="10.0.0.1:80"} 0.0014"#);
     }
 
-    #[test]
-    fn families_stand_together_and_no_series_comes_twice() {
-        let text = text(usize::MAX);
+    type Labels<'a> = Vec<(&'a str, String)>;
+
+    /// A sample's name and its labels, `le` apart.
+    fn parsed(series: &str) -> (&str, Labels<'_>, Option<String>) {
+        let (name, mut rest) = series.split_once('{').map_or((series, ""), |(name, rest)| (name, rest));
+        let (mut labels, mut bound) = (Vec::new(), None);
+        assert!(rest.is_empty() || rest.ends_with('}'), "{series}");
+        while !rest.is_empty() && rest != "}" {
+            let (label, quoted) = rest.split_once("=\"").unwrap_or_else(|| panic!("{series}"));
+            assert!(label.bytes().all(|b| b.is_ascii_lowercase()), "{series}");
+            let (mut value, mut escaped, mut end) = (String::new(), false, None);
+            for (at, c) in quoted.char_indices() {
+                match (escaped, c) {
+                    (true, 'n') => value.push('\n'),
+                    (true, '\\' | '"') => value.push(c),
+                    (true, _) => panic!("{series}: \\{c}"),
+                    (false, '\\') => {}
+                    (false, '"') => {
+                        end = Some(at);
+                        break;
+                    }
+                    (false, _) => value.push(c),
+                }
+                escaped = !escaped && c == '\\';
+            }
+            rest = &quoted[end.unwrap_or_else(|| panic!("{series}: not closed")) + 1..];
+            rest = rest.strip_prefix(',').unwrap_or(rest);
+            if label == "le" { bound = Some(value) } else { labels.push((label, value)) }
+        }
+        (name, labels, bound)
+    }
+
+    /// Finds fault with a text that is not as it is to be (exposition formats, text-based format).
+    fn check(text: &str) {
+        assert!(text.ends_with('\n'));
         let (mut families, mut series) = (BTreeSet::new(), BTreeSet::new());
-        let mut family = "";
-        for line in text.lines() {
+        let (mut family, mut kind) = ("", "");
+        // Of the histogram that is being read: labels, last bound, and how much lies below it.
+        let mut below: Option<(Labels<'_>, f64, u64)> = None;
+        let mut lines = text.lines();
+        while let Some(line) = lines.next() {
             if let Some(named) = line.strip_prefix("# HELP ") {
-                family = named.split(' ').next().unwrap();
-                assert!(families.insert(family), "{family} comes twice");
-            } else if let Some(named) = line.strip_prefix("# TYPE ") {
-                assert_eq!(named.split(' ').next(), Some(family));
-            } else {
-                let (name, number) = line.rsplit_once(' ').unwrap();
-                assert!(name.starts_with(family) && number.parse::<f64>().is_ok(), "{line}");
-                assert!(series.insert(name), "{name} comes twice");
+                let help;
+                (family, help) = named.split_once(' ').unwrap();
+                assert!(families.insert(family) && !help.is_empty(), "{line}");
+                assert!(family.starts_with("zzz_lb_") || family.starts_with("process_"), "{line}");
+                assert!(family.bytes().all(|b| b == b'_' || b.is_ascii_lowercase()), "{line}");
+                let typed = lines.next().and_then(|line| line.strip_prefix("# TYPE ")).unwrap();
+                kind = typed.strip_prefix(family).unwrap().trim_start();
+                assert!(["counter", "gauge", "histogram"].contains(&kind), "{typed}");
+                assert_eq!(family.ends_with("_total"), kind == "counter", "{typed}");
+                continue;
+            }
+            let (name, number) = line.rsplit_once(' ').unwrap();
+            assert!(series.insert(name), "{name} comes twice");
+            assert!(number.parse::<f64>().is_ok_and(|number| number >= 0.0), "{line}");
+            let (name, labels, bound) = parsed(name);
+            match name.strip_prefix(family).unwrap_or_else(|| panic!("{line} stands with {family}")) {
+                "" => assert!(kind != "histogram" && bound.is_none(), "{line}"),
+                "_bucket" => {
+                    let bound = bound.unwrap().replace("+Inf", "inf").parse::<f64>().unwrap();
+                    let (of, last, count) = below.take().unwrap_or((labels.clone(), 0.0, 0));
+                    let number = number.parse().unwrap();
+                    assert!(of == labels && last < bound && count <= number, "{line}");
+                    below = Some((labels, bound, number));
+                }
+                "_sum" => assert_eq!(below.as_ref().map(|below| &below.0), Some(&labels), "{line}"),
+                "_count" => {
+                    assert_eq!(below.take(), Some((labels, f64::INFINITY, number.parse().unwrap())), "{line}")
+                }
+                _ => panic!("{line} stands with {family}"),
             }
         }
+    }
+
+    #[test]
+    fn nothing_is_malformed_and_no_series_comes_twice() {
+        let text = text(usize::MAX);
+        check(&text);
+        let count = |start: &str| text.lines().filter(|line| line.starts_with(start)).count();
+        assert_eq!(count("# HELP "), count("# TYPE "));
+        assert_eq!(count("zzz_lb_request_duration_seconds_bucket{"), 2 * (BOUNDS_US.len() + 1));
+        assert!(parsed(r#"x{backend="a\"b\\c\nd"}"#).1.contains(&("backend", "a\"b\\c\nd".to_string())));
+    }
+
+    /// A text's portions, about so many backends, with what happens before each.
+    fn portions(workers: &[Block], slots: usize, enough: usize, mut before: impl FnMut(usize)) -> Vec<String> {
+        let labelled = (0..slots).map(|slot| Labelled::new(slot, 1, &format!("b{slot}"), "/s")).collect();
+        let sources = Sources { workers, globals: private(0), state: &|_, _| 1 };
+        let (mut exposition, mut portions) = (Exposition::new(labelled), Vec::new());
+        loop {
+            before(portions.len());
+            let mut portion = String::new();
+            let more = exposition.write(&sources, &mut portion, enough);
+            portions.push(portion);
+            if !more {
+                return portions;
+            }
+        }
+    }
+
+    #[test]
+    fn a_portion_is_bounded_in_bytes() {
+        let portions = portions(&[private(300)], 300, 16 << 10, |_| {});
+        assert!(portions.len() > 50);
+        assert!(portions.iter().all(|portion| portion.len() < (16 << 10) + 4096 && !portion.is_empty()));
+        check(&portions.concat());
+    }
+
+    #[test]
+    fn a_portion_is_bounded_in_cells_that_are_read() {
+        let workers = vec![private(8); 2000];
+        let portions = portions(&workers, 8, usize::MAX, |_| {});
+        // One histogram of so many workers takes more cells than a portion may.
+        const { assert!(2000 * Histogram::CELLS > METRICS_CELLS) };
+        assert!(portions.iter().all(|portion| portion.matches("_sum{").count() <= 1));
+        check(&portions.concat());
+    }
+
+    #[test]
+    fn no_backends_are_no_trouble() {
+        let text = portions(&[], 0, usize::MAX, |_| {}).concat();
+        check(&text);
+        assert!(text.contains("# TYPE zzz_lb_healthy gauge\n") && !text.contains("backend="));
+    }
+
+    #[test]
+    fn slots_may_change_hands_while_a_text_is_made() {
+        let block = private(20);
+        (0..20).for_each(|slot| block.adopt(slot, 1));
+        (0..20).for_each(|slot| block.observe(SlotTime::Request, slot, 5));
+        // More slots than the block has cells for, of which one after another goes to somebody else.
+        let text = portions(&[block], 25, 1, |n| block.adopt(n % 20, 2)).concat();
+        check(&text);
+        assert!(text.contains("zzz_lb_request_duration_seconds_count{backend=\"b3\",address=\"/s\"} 0\n"));
     }
 }

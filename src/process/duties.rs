@@ -7,15 +7,17 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::io;
+use std::net::{IpAddr, SocketAddr};
 use std::os::fd::BorrowedFd;
 
+use super::names::Names;
 use super::slots::{Slots, TooMany, Wanted};
 use super::watch::{Change, Watch};
 use super::{Failure, Journal, USAGE};
 use crate::args::Options;
 use crate::collections::random::Random;
-use crate::config::{self, Backend, Config, Plan};
-use crate::limits::{PLAN_BYTES, SECOND_US, SLOTS};
+use crate::config::{self, Address, Backend, Config, Host, Plan, Target};
+use crate::limits::{NAMES_WAIT_US, PLAN_BYTES, SECOND_US, SLOTS};
 use crate::log::Level;
 use crate::metrics::{Block, Global};
 use crate::reactor::Reactor;
@@ -36,6 +38,8 @@ pub(super) struct Duties {
     random: Random,
     reactor: Reactor,
     watch: Option<Watch>,
+    /// Where no backend has a name, nothing is looked up.
+    names: Option<Names>,
     journal: Journal,
     /// A plan was published that workers have not been told of.
     published: bool,
@@ -61,6 +65,7 @@ impl Duties {
             region,
             reactor,
             watch,
+            names: None,
             published: false,
         };
         if let Some(watch) = &duties.watch {
@@ -72,8 +77,62 @@ impl Duties {
                 duties.journal.line(Level::Warn, "config", text);
             }
         }
+        duties.want_names().map_err(Failure::of("look names up"))?;
+        duties.wait_for_names().map_err(Failure::of("wait for events"))?;
         duties.publish().map_err(|reason| Failure::new(USAGE, reason))?;
         Ok(duties)
+    }
+
+    /// Has the names looked up that backends have, and no others.
+    fn want_names(&mut self) -> io::Result<()> {
+        let wanted: Vec<&str> = self.config.backends.iter().filter_map(Backend::host_name).collect();
+        let now_us = clock::monotonic_us();
+        if self.names.is_none() && !wanted.is_empty() {
+            self.names = Some(Names::new(&self.reactor, now_us)?);
+        }
+        if let Some(names) = &mut self.names {
+            names.want(&wanted, now_us);
+        }
+        Ok(())
+    }
+
+    /// Waits a while for each name to be found, or not to be.
+    fn wait_for_names(&mut self) -> io::Result<()> {
+        let until_us = clock::monotonic_us() + NAMES_WAIT_US;
+        while self.names.is_some() {
+            let now_us = clock::monotonic_us();
+            self.attend_names(now_us);
+            let names = self.names.as_ref();
+            let undecided = |name: &str| names.is_some_and(|names| names.is_undecided(name));
+            if now_us >= until_us || !self.config.backends.iter().filter_map(Backend::host_name).any(undecided) {
+                break;
+            }
+            self.reactor.poll(self.next_us().min(until_us).saturating_sub(now_us))?;
+            self.take_events();
+        }
+        Ok(())
+    }
+
+    /// Heeds the events of the last poll.
+    fn take_events(&mut self) {
+        let now_us = clock::monotonic_us();
+        let mut at = 0;
+        while let Some(event) = self.reactor.event(at) {
+            at += 1;
+            if event.token != FILE {
+                self.names.iter_mut().for_each(|names| names.heed(event, now_us));
+            } else if let Some(watch) = &mut self.watch {
+                watch.ready(now_us);
+            }
+        }
+    }
+
+    /// Sees to the names; whether an address has changed.
+    fn attend_names(&mut self, now_us: u64) -> bool {
+        let globals = self.globals();
+        let Some(names) = &mut self.names else { return false };
+        names.expire(now_us);
+        names.carry_out(&self.reactor, &mut self.journal, globals, now_us)
     }
 
     /// Whether a plan was published since this was last asked.
@@ -98,18 +157,18 @@ impl Duties {
         let mut wanted: Vec<Wanted> = Vec::new();
         let mut unresolved = Vec::new();
         for backend in &self.config.backends {
-            let Some(address) = backend.address() else {
+            let addresses = self.addresses(backend);
+            if addresses.is_empty() {
                 unresolved.push(backend.name.clone());
-                continue;
-            };
-            wanted.push(Wanted {
+            }
+            wanted.extend(addresses.into_iter().map(|address| Wanted {
                 name: backend.name.clone(),
                 host: backend.authority().into(),
                 address,
                 weight: backend.weight,
                 backup: backend.backup,
                 max: backend.max,
-            });
+            }));
         }
         let spread_us = self.config.health.interval_us.min(SECOND_US);
         let random = &mut self.random;
@@ -125,6 +184,20 @@ impl Duties {
         self.globals().set_global(Global::PlanEdition, table.edition());
         self.published = true;
         Ok(())
+    }
+
+    /// All that a backend has.
+    fn addresses(&self, backend: &Backend) -> Vec<Address> {
+        if let Some(address) = backend.address() {
+            return vec![address];
+        }
+        match (&self.names, &backend.target) {
+            (Some(names), Target::Tcp(Host::Name(name), port)) => {
+                let at = |ip: &IpAddr| Address::Tcp(SocketAddr::new(*ip, *port));
+                names.addresses(name).iter().map(at).collect()
+            }
+            _ => Vec::new(),
+        }
     }
 
     fn heed(&mut self, change: Change) {
@@ -149,8 +222,13 @@ impl Duties {
         let fixed = config::fixed_changes(&self.config, &config);
         keep_fixed(&mut config, &self.config);
         let before = std::mem::replace(&mut self.config, config);
-        if let Err(problem) = self.publish() {
+        let wanted = self.want_names().map_err(|error| format!("cannot look names up: {error}"));
+        // What the hosts table has is known at once.
+        self.attend_names(clock::monotonic_us());
+        if let Err(problem) = wanted.and_then(|()| self.publish()) {
             self.config = before;
+            // It could look them up before.
+            let _ = self.want_names();
             return self.refuse([problem]);
         }
         self.journal.set_level(self.config.loglevel);
@@ -178,20 +256,18 @@ impl Companion for Duties {
     }
 
     fn next_us(&self) -> u64 {
-        self.watch.as_ref().map_or(u64::MAX, Watch::next_deadline_us)
+        let file_us = self.watch.as_ref().map_or(u64::MAX, Watch::next_deadline_us);
+        file_us.min(self.names.as_ref().map_or(u64::MAX, Names::next_us))
     }
 
     fn turn(&mut self) -> io::Result<()> {
         self.reactor.poll(0)?;
+        self.take_events();
         let now_us = clock::monotonic_us();
-        let mut at = 0;
-        while let Some(event) = self.reactor.event(at) {
-            at += 1;
-            if event.token == FILE
-                && let Some(watch) = &mut self.watch
-            {
-                watch.ready(now_us);
-            }
+        if self.attend_names(now_us)
+            && let Err(problem) = self.publish()
+        {
+            self.journal.line(Level::Err, "dns", format_args!("{problem}: the addresses before stay"));
         }
         if let Some(change) = self.watch.as_mut().and_then(|watch| watch.expire(now_us)) {
             self.heed(change);
@@ -201,10 +277,16 @@ impl Companion for Duties {
 
     fn hang_up(&mut self) {
         let now_us = clock::monotonic_us();
+        if let Some(names) = &mut self.names {
+            names.refresh(now_us);
+        }
         match self.watch.as_mut().map(|watch| watch.read_now(now_us)) {
             Some(Ok(contents)) => self.heed(Change::Contents(contents)),
             Some(Err(error)) => self.heed(Change::Unreadable(error)),
-            None => self.journal.line(Level::Info, "config", format_args!("HUP: there is no file to read again")),
+            None if self.names.is_some() => {
+                self.journal.line(Level::Info, "config", format_args!("HUP: names are looked up again"));
+            }
+            None => self.journal.line(Level::Info, "config", format_args!("HUP: there is nothing to read again")),
         }
     }
 }

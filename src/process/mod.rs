@@ -19,6 +19,7 @@ mod demo;
 mod duties;
 mod listen;
 mod master;
+mod names;
 mod respawn;
 mod slots;
 mod watch;

@@ -1,4 +1,5 @@
-//! One request and its response: an exchange joins two ends, and every transition of it is here.
+//! One request and its response: an exchange joins two ends, and its transitions are here, but for
+//! how it comes by a backend (`assign`).
 //!
 //! The request flows from the client's head to its end, the response from the backend's final
 //! head to its end; each is `Waiting`, `Flowing` or `Ended`. An exchange is over when the response
@@ -8,16 +9,14 @@
 use super::connection::{Connection, Ending, Phase, Side};
 use super::failure::Failure;
 use super::{Output, Proxy};
-use crate::balance::Pick;
 use crate::collections::buffer::Buffer;
 use crate::collections::slab::Key;
-use crate::config::HostHeader;
-use crate::http::forward::{self, After, RequestWay};
+use crate::http::forward::{self, After};
 use crate::http::framing::{self, Body, RequestFacts, ResponseFacts};
 use crate::http::head::{HeadRef, SavedHead, Version};
 use crate::http::refusal::Refusal;
 use crate::http1::write::Writer;
-use crate::limits::{DISCARD_BYTES, POOL_FRESH_US, POOL_IDLE_US, SAVED_HEAD_BYTES, SPARE_EXCHANGES, TRIES};
+use crate::limits::{DISCARD_BYTES, SAVED_HEAD_BYTES, SPARE_EXCHANGES, TRIES};
 use crate::metrics::{Count, Exposition, SlotCount, SlotTime};
 
 /// How far one direction has come.
@@ -37,7 +36,7 @@ pub(super) struct Exchange {
     pub(super) client: Key,
     /// The connection lent or being made; `None` before `assign` and between tries.
     pub(super) backend: Option<Key>,
-    saved: SavedHead,
+    pub(super) saved: SavedHead,
     pub(super) facts: RequestFacts,
     pub(super) request: Progress,
     pub(super) response: Progress,
@@ -50,19 +49,19 @@ pub(super) struct Exchange {
     /// The client's connection goes on after the response.
     pub(super) persistent: bool,
     pub(super) tries: u8,
-    tried: [u16; TRIES],
+    pub(super) tried: [u16; TRIES],
     /// How often it was sent again after a backend had broken it off, stale connections apart.
     pub(super) repeats: u8,
     /// The first try met a connection that had gone stale in the pool.
-    stale: bool,
+    pub(super) stale: bool,
     /// It waits for a backend to be below its limit.
     pub(super) waiting: bool,
     /// The slot that counts it as in flight.
-    slot: Option<u16>,
+    pub(super) slot: Option<u16>,
     /// When its head came, in microseconds.
     began_us: u64,
     /// When it was written to the backend, in microseconds.
-    sent_us: u64,
+    pub(super) sent_us: u64,
     /// Its response, where that is made here.
     pub(super) local: Option<Box<Exposition>>,
 }
@@ -115,110 +114,6 @@ impl Proxy {
         }
         self.balancer.requested(self.now_us);
         if self.waiting.is_empty() { self.assign(id, None) } else { self.wait_for_room(id) }
-    }
-
-    /// Picks a backend for an exchange. `failure`: why the one before would not do, which is what
-    /// the client is told where there is no other.
-    pub(super) fn assign(&mut self, id: Key, failure: Option<Failure>) {
-        let Some(exchange) = self.exchanges.get(id) else { return };
-        let tries = usize::from(exchange.tries).min(TRIES);
-        match (self.balancer.pick(&exchange.tried[..tries], self.now_us), failure) {
-            (Pick::Slot(slot), _) => self.assign_to(id, slot),
-            (Pick::Full, _) => self.wait_for_room(id),
-            (Pick::Nobody, Some(failure)) => self.answer_exchange(id, failure.status(), format_args!("{failure}")),
-            (Pick::Nobody, None) => {
-                let unresolved = std::mem::take(&mut self.unresolved);
-                self.answer_exchange(id, 503, format_args!("No backends available{unresolved}"));
-                self.unresolved = unresolved;
-            }
-        }
-        self.tell_outage();
-    }
-
-    /// Gives an exchange a connection to the backend picked for it: on the first try a pooled one
-    /// where there is one fit for it, else a fresh one.
-    pub(super) fn assign_to(&mut self, id: Key, slot: usize) {
-        let Some(exchange) = self.exchanges.get_mut(id) else { return self.balancer.finished(slot) };
-        let tries = usize::from(exchange.tries);
-        exchange.waiting = false;
-        if let Some(tried) = exchange.tried.get_mut(tries) {
-            *tried = slot as u16;
-        }
-        exchange.tries += 1;
-        exchange.slot = Some(slot as u16);
-        if self.balancer.is_open() {
-            self.shared.block.add(Count::FailOpen, 1);
-        }
-        if let Some(key) = self.pooled(id, slot) {
-            self.shared.block.add_slot(SlotCount::Reused, slot, 1);
-            return self.attach(id, key);
-        }
-        let mut connection = Connection::new(self.side(slot));
-        connection.exchange = Some(id);
-        let key = self.connections.insert(connection);
-        if let Some(exchange) = self.exchanges.get_mut(id) {
-            exchange.backend = Some(key);
-        }
-        self.rearm(key, true);
-        self.outputs.push_back(Output::Connect(key, slot));
-    }
-
-    /// A pooled connection that may carry an exchange: none for a second try, which is to meet
-    /// no second stale connection, and only one that was just in use for a request that must
-    /// not be sent twice.
-    fn pooled(&mut self, id: Key, slot: usize) -> Option<Key> {
-        let exchange = self.exchanges.get(id)?;
-        let last = self.idle.last(slot)?;
-        let idle_since_us = self.timers.get(last.index()).saturating_sub(POOL_IDLE_US);
-        let fresh = self.now_us.saturating_sub(idle_since_us) < POOL_FRESH_US;
-        let replayable = exchange.facts.idempotent && matches!(exchange.facts.body, Body::None | Body::Length(0));
-        if exchange.tries > 1 || !fresh && !replayable {
-            return None;
-        }
-        self.idle.take(slot)
-    }
-
-    /// Writes an exchange's request to an established connection.
-    pub(super) fn attach(&mut self, id: Key, key: Key) {
-        let Some(exchange) = self.exchanges.get_mut(id) else { return self.close(key, Output::Close(key)) };
-        exchange.backend = Some(key);
-        exchange.sent_us = self.now_us;
-        let client = exchange.client;
-        let Some(Side::Client { address, trusted, .. }) = self.connections.get(client).map(|client| client.side) else {
-            return;
-        };
-        let Some(connection) = self.connections.get_mut(key) else { return };
-        let Side::Backend { slot, .. } = connection.side else { return };
-        connection.exchange = Some(id);
-        let own_host = self.backends[usize::from(slot)].as_ref().map_or("", |backend| &backend.host);
-        let way = RequestWay {
-            client: address,
-            trusted,
-            scheme: "http",
-            host: match &self.host_header {
-                HostHeader::Preserve => None,
-                HostHeader::Backend => Some(own_host),
-                HostHeader::Name(name) => Some(name),
-            },
-            default_host: own_host,
-            via: self.via.as_deref(),
-        };
-        self.text.clear();
-        let mut writer = Writer::new(&mut self.text);
-        forward::request(&mut writer, exchange.saved.view(), &exchange.facts, &way);
-        writer.finish();
-        connection.codec.write_body(exchange.facts.body);
-        connection.output.write(&mut self.buffers, &self.text);
-        if exchange.request == Progress::Ended {
-            // A retry, of a request without content that had been read to its end.
-            connection.codec.write_end(&mut connection.output, &mut self.buffers, None);
-        }
-        if self.trace {
-            self.trace_sent(key, "request head");
-        }
-        self.announce(key);
-        self.rearm(key, false);
-        self.resumed.push(client);
     }
 
     /// Trailers have come, from either side.

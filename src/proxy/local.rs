@@ -13,7 +13,7 @@ use crate::http::framing::Body;
 use crate::http::head::{HeadRef, Start, Version};
 use crate::http1::write::Writer;
 use crate::limits::{METRICS_PORTION_BYTES, QUEUE_HIGH_BYTES};
-use crate::metrics::{CONTENT_TYPE, Count, Exposition, SlotState, Sources};
+use crate::metrics::{CONTENT_TYPE, Count, Exposition, Labelled, SlotState, Sources};
 
 /// What is asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -119,10 +119,15 @@ impl Proxy {
         }
         let cells = self.shared.cells;
         let backends = &self.backends;
-        let state = |state: SlotState, slot: usize| match state {
-            SlotState::Healthy => u64::from(cells.state(slot) != State::Down),
-            SlotState::InFlight => cells.in_flight(slot),
-            SlotState::Weight => backends[slot].as_ref().map_or(0, |backend| backend.weight.into()),
+        let state = |state: SlotState, one: &Labelled| {
+            let Some(Some(backend)) = backends.get(one.slot) else { return 0 };
+            match state {
+                // Another has the slot by now, of which nothing is told.
+                _ if backend.generation != one.generation => 0,
+                SlotState::Healthy => u64::from(cells.state(one.slot) != State::Down),
+                SlotState::InFlight => cells.in_flight(one.slot),
+                SlotState::Weight => backend.weight.into(),
+            }
         };
         let sources = Sources { workers: self.shared.workers, globals: self.shared.globals, state: &state };
         let mut text = String::with_capacity(METRICS_PORTION_BYTES * 2);

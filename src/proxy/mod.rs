@@ -10,6 +10,7 @@
 //! queues is bounded, because its source is not read while `QUEUE_HIGH_BYTES` wait (`wants`).
 
 mod answer;
+mod assign;
 mod codec;
 mod connection;
 mod deadline;
@@ -102,6 +103,7 @@ pub struct Proxy {
     due: Vec<usize>,
     probes: Vec<usize>,
     clients: usize,
+    admins: usize,
     draining: bool,
     /// The last connection to a backend could not even be begun; logged when that changes.
     exhausted: bool,
@@ -144,6 +146,7 @@ impl Proxy {
             due: Vec::new(),
             probes: Vec::new(),
             clients: 0,
+            admins: 0,
             draining: false,
             exhausted: false,
             now_us,
@@ -165,9 +168,14 @@ impl Proxy {
         &mut self.log
     }
 
-    /// How many clients are connected.
+    /// How many clients are connected, those of `accept_admin` apart.
     pub fn clients(&self) -> usize {
         self.clients
+    }
+
+    /// How many of `accept_admin` are connected.
+    pub fn admins(&self) -> usize {
+        self.admins
     }
 
     /// How many requests are under way.
@@ -221,9 +229,13 @@ impl Proxy {
         let (address, port) = (peer.ip(), peer.port());
         let trusted = self.trust.iter().any(|range| range.contains(address));
         let key = self.connections.insert(Connection::new(Side::Client { address, port, trusted, admin }));
-        self.clients += 1;
-        self.shared.block.add(Count::Clients, 1);
-        self.shared.block.set(Count::ClientsNow, self.clients as u64);
+        if admin {
+            self.admins += 1;
+        } else {
+            self.clients += 1;
+            self.shared.block.add(Count::Clients, 1);
+            self.shared.block.set(Count::ClientsNow, self.clients as u64);
+        }
         self.rearm(key, true);
         key
     }
@@ -481,6 +493,7 @@ impl Proxy {
         }
         connection.output.clear(&mut self.buffers);
         match connection.side {
+            Side::Client { admin: true, .. } => self.admins -= 1,
             Side::Client { .. } => {
                 self.clients -= 1;
                 self.shared.block.set(Count::ClientsNow, self.clients as u64);

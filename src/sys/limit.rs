@@ -22,12 +22,14 @@ pub fn raise_open_files() -> io::Result<u64> {
     Ok(limit.rlim_cur)
 }
 
-/// Bytes of memory that this process holds; 0 where the system does not tell.
-pub fn resident_bytes() -> u64 {
+/// Bytes of addresses that this process has in use, and of memory that it holds; 0 where the system
+/// does not tell.
+pub fn memory_bytes() -> (u64, u64) {
     let told = std::fs::read_to_string("/proc/self/statm").unwrap_or_default();
-    let pages: u64 = told.split(' ').nth(1).and_then(|pages| pages.parse().ok()).unwrap_or(0);
     // SAFETY: takes an integer.
-    pages * u64::try_from(unsafe { libc::sysconf(libc::_SC_PAGESIZE) }).unwrap_or(0)
+    let page = u64::try_from(unsafe { libc::sysconf(libc::_SC_PAGESIZE) }).unwrap_or(0);
+    let mut sizes = told.split(' ').map(|pages| pages.parse::<u64>().unwrap_or(0) * page);
+    (sizes.next().unwrap_or(0), sizes.next().unwrap_or(0))
 }
 
 #[cfg(test)]

@@ -4,6 +4,7 @@
 pub mod address;
 pub mod affinity;
 pub mod clock;
+pub mod entropy;
 #[cfg(any(target_os = "linux", target_os = "android"))]
 pub mod epoll;
 pub mod fork;

@@ -6,7 +6,7 @@ use std::os::fd::{AsFd, OwnedFd};
 
 use super::{Accepting, LISTENER, Worker};
 use crate::collections::slab::Key;
-use crate::limits::{ACCEPT_PAUSE_US, ACCEPT_STEADY_US, ACCEPT_STREAK, ACCEPTS_PER_TURN};
+use crate::limits::{ACCEPT_PAUSE_US, ACCEPT_STEADY_US, ACCEPT_STREAK, ACCEPTS_PER_TURN, ADMIN_CONNECTIONS};
 use crate::log::Level;
 use crate::proxy::Failure;
 use crate::sys;
@@ -103,6 +103,9 @@ impl Worker<'_> {
     pub(super) fn accept_admin(&mut self) {
         let Some(listener) = &self.admin else { return };
         let Ok((fd, address)) = sys::socket::accept(listener.as_fd()) else { return };
+        if self.proxy.admins() >= ADMIN_CONNECTIONS {
+            return;
+        }
         let key = self.proxy.accept_admin(address.unwrap_or(UNKNOWN));
         self.hold(key, fd);
     }

@@ -246,7 +246,9 @@ impl Worker<'_> {
         let cpu_us = clock::process_us();
         self.block.add(Count::CpuTime, cpu_us.saturating_sub(self.usage_us.1));
         self.usage_us = (self.now_us, cpu_us);
-        self.block.set(Count::Resident, sys::limit::resident_bytes());
+        let (addresses, resident) = sys::limit::memory_bytes();
+        self.block.set(Count::Virtual, addresses);
+        self.block.set(Count::Resident, resident);
         self.block.set(Count::Descriptors, (self.sockets.len() + DESCRIPTORS) as u64);
     }
 

@@ -1,0 +1,139 @@
+//! A name that is wanted: its last good addresses, how its lookups went, and what it is about.
+
+use std::collections::VecDeque;
+use std::net::IpAddr;
+
+use super::lookup::{Lookup, Reason, Verdict};
+use super::message::{Family, Name};
+use super::resolver::Output;
+use crate::collections::timers::NEVER;
+use crate::limits::{DNS_RETRY_MAX_US, DNS_RETRY_US, DNS_TTL_MIN_US, NAME_ADDRESSES};
+
+/// What is new about a name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Change {
+    /// Its set of addresses is another.
+    Addresses,
+    /// Its lookup failed, as the one before did not; its addresses stay.
+    Failed(Reason),
+    /// Its lookup succeeded, as the one before did not.
+    Recovered,
+}
+
+/// How it stands with a name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum State {
+    /// It never had an address; why, once a lookup has come to that.
+    Unresolved(Option<Reason>),
+    /// Its addresses are those of the last lookup.
+    Good,
+    /// Its addresses are those of an earlier lookup, as the last one failed.
+    Stale(Reason),
+}
+
+#[derive(Debug)]
+pub(super) enum Phase {
+    /// The hosts table has it.
+    Fixed,
+    /// Nothing to do until then.
+    Rests(u64),
+    /// In line for its turn.
+    Waits,
+    Asks(Box<Lookup>),
+}
+
+/// A name that is wanted.
+#[derive(Debug)]
+pub(super) struct Entry {
+    pub(super) name: Box<str>,
+    /// The last good ones: IPv4 first, sorted, each once.
+    pub(super) addresses: Vec<IpAddr>,
+    /// What they were found as; none for the hosts table.
+    found_as: Option<Name>,
+    /// Why the last lookup failed.
+    failure: Option<Reason>,
+    /// Failed lookups in a row.
+    pub(super) failures: u32,
+    pub(super) phase: Phase,
+}
+
+impl Entry {
+    /// A name that nothing is known about.
+    pub(super) fn new(name: &str) -> Entry {
+        Entry {
+            name: name.into(),
+            addresses: Vec::new(),
+            found_as: None,
+            failure: None,
+            failures: 0,
+            phase: Phase::Rests(NEVER),
+        }
+    }
+
+    /// How it stands with the name.
+    pub(super) fn state(&self) -> State {
+        match self.failure {
+            failure if self.addresses.is_empty() => State::Unresolved(failure),
+            None => State::Good,
+            Some(reason) => State::Stale(reason),
+        }
+    }
+
+    /// Takes what the lookup came to, and rests until it is due again.
+    pub(super) fn conclude(&mut self, found_as: Name, verdict: Verdict, now_us: u64, outputs: &mut VecDeque<Output>) {
+        match verdict {
+            Verdict::Found { families, mut until_us } => {
+                let mut addresses = Vec::new();
+                for (family, found) in Family::ALL.into_iter().zip(families) {
+                    match found {
+                        Some(found) => addresses.extend(found),
+                        None => {
+                            // A family that no server could speak of stays as it was, if it was
+                            // of the same name, and is asked for again soon.
+                            let kept = self.found_as.as_ref() == Some(&found_as);
+                            let same = |ip: &&IpAddr| kept && ip.is_ipv4() == (family == Family::V4);
+                            addresses.extend(self.addresses.iter().filter(same));
+                            until_us = until_us.min(now_us.saturating_add(DNS_RETRY_MAX_US));
+                        }
+                    }
+                }
+                // One family's answer may have run out while the other was waited for.
+                self.phase = Phase::Rests(until_us.max(now_us.saturating_add(DNS_TTL_MIN_US)));
+                self.succeed(Some(found_as), addresses, outputs);
+            }
+            Verdict::Failed { reason, until_us } => {
+                let delay_us = DNS_RETRY_US << self.failures.min(DNS_RETRY_MAX_US.ilog2());
+                let due_us = now_us.saturating_add(delay_us.min(DNS_RETRY_MAX_US));
+                self.phase = Phase::Rests(until_us.unwrap_or(due_us).max(now_us.saturating_add(DNS_TTL_MIN_US)));
+                self.fail(reason, outputs);
+            }
+        }
+    }
+
+    pub(super) fn succeed(
+        &mut self,
+        found_as: Option<Name>,
+        mut addresses: Vec<IpAddr>,
+        outputs: &mut VecDeque<Output>,
+    ) {
+        addresses.sort_unstable();
+        addresses.dedup();
+        addresses.truncate(NAME_ADDRESSES);
+        self.failures = 0;
+        self.found_as = found_as;
+        if self.failure.take().is_some() {
+            outputs.push_back(Output::Changed(self.name.clone(), Change::Recovered));
+        }
+        if self.addresses != addresses {
+            self.addresses = addresses;
+            outputs.push_back(Output::Changed(self.name.clone(), Change::Addresses));
+        }
+    }
+
+    pub(super) fn fail(&mut self, reason: Reason, outputs: &mut VecDeque<Output>) {
+        self.failures = self.failures.saturating_add(1);
+        if self.failure.replace(reason).is_none() {
+            outputs.push_back(Output::Changed(self.name.clone(), Change::Failed(reason)));
+        }
+    }
+}

@@ -1,0 +1,230 @@
+//! The shell of the resolver: its sockets, and the files that say how names are looked up.
+
+use std::collections::BTreeMap;
+use std::io::{self, Read, Write};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream, UdpSocket};
+use std::os::fd::AsFd;
+use std::path::Path;
+
+use super::Journal;
+use super::watch::{self, Change as FileChange, Watch};
+use crate::collections::slab::Key;
+use crate::dns::hosts::Hosts;
+use crate::dns::resolv_conf::ResolvConf;
+use crate::dns::resolver::{Change, Output, Resolver, State};
+use crate::limits::DNS_MESSAGE_BYTES;
+use crate::log::Level;
+use crate::metrics::{Block, Global};
+use crate::reactor::{Event, Reactor};
+use crate::sys;
+
+const HOSTS: &str = "/etc/hosts";
+const RESOLV_CONF: &str = "/etc/resolv.conf";
+/// Their tokens.
+pub(super) const HOSTS_TOKEN: u64 = 1;
+pub(super) const RESOLV_CONF_TOKEN: u64 = 2;
+
+#[derive(Debug)]
+enum Socket {
+    Udp(UdpSocket, SocketAddr),
+    /// Not yet established.
+    Connecting(TcpStream),
+    Tcp(TcpStream),
+}
+
+/// Looks names up, and goes on doing so.
+pub(super) struct Names {
+    resolver: Resolver,
+    sockets: BTreeMap<u64, (Key, Socket)>,
+    hosts: Watch,
+    resolv_conf: Watch,
+}
+
+impl Names {
+    /// Looks no name up yet. Errors are those of the system's randomness, and of the poller.
+    pub(super) fn new(reactor: &Reactor, now_us: u64) -> io::Result<Names> {
+        let (hosts, resolv_conf) = (contents(HOSTS), contents(RESOLV_CONF));
+        let seed = sys::entropy::unforeseen()?;
+        let names = Names {
+            resolver: Resolver::new(ResolvConf::parse(&resolv_conf), Hosts::parse(&hosts), seed, now_us),
+            sockets: BTreeMap::new(),
+            hosts: Watch::new(HOSTS.into(), hosts, now_us),
+            resolv_conf: Watch::new(RESOLV_CONF.into(), resolv_conf, now_us),
+        };
+        for (watch, token) in [(&names.hosts, HOSTS_TOKEN), (&names.resolv_conf, RESOLV_CONF_TOKEN)] {
+            if let Some(fd) = watch.fd() {
+                reactor.watch(fd, token)?;
+            }
+        }
+        Ok(names)
+    }
+
+    /// Looks these names up from now on, and no others.
+    pub(super) fn want(&mut self, names: &[&str], now_us: u64) {
+        self.resolver.set_names(names, now_us);
+    }
+
+    /// Looks every name up anew.
+    pub(super) fn refresh(&mut self, now_us: u64) {
+        self.resolver.refresh(now_us);
+    }
+
+    /// The last good addresses of a name.
+    pub(super) fn addresses(&self, name: &str) -> &[IpAddr] {
+        self.resolver.addresses(name)
+    }
+
+    /// Whether nothing has come yet of looking a name up.
+    pub(super) fn is_undecided(&self, name: &str) -> bool {
+        self.resolver.state(name) == Some(State::Unresolved(None))
+    }
+
+    /// When `expire` is to be called, in microseconds.
+    pub(super) fn next_us(&self) -> u64 {
+        let files = self.hosts.next_deadline_us().min(self.resolv_conf.next_deadline_us());
+        self.resolver.next_deadline_us().min(files)
+    }
+
+    /// Heeds an event of the poller.
+    pub(super) fn heed(&mut self, event: Event, now_us: u64) {
+        match event.token {
+            HOSTS_TOKEN => self.hosts.ready(now_us),
+            RESOLV_CONF_TOKEN => self.resolv_conf.ready(now_us),
+            token => self.receive(token, event, now_us),
+        }
+    }
+
+    /// Does what is due.
+    pub(super) fn expire(&mut self, now_us: u64) {
+        if let Some(change) = self.hosts.expire(now_us) {
+            self.resolver.reload_hosts(Hosts::parse(&text(change)), now_us);
+        }
+        if let Some(change) = self.resolv_conf.expire(now_us) {
+            self.resolver.reload_conf(ResolvConf::parse(&text(change)), now_us);
+        }
+        if self.resolver.next_deadline_us() <= now_us {
+            self.resolver.expire(now_us);
+        }
+    }
+
+    /// Does all that the resolver asks for, and tells what is new; whether some name's addresses are.
+    pub(super) fn carry_out(&mut self, reactor: &Reactor, journal: &mut Journal, globals: Block, now_us: u64) -> bool {
+        let mut changed = false;
+        while let Some(output) = self.resolver.next_output() {
+            match output {
+                Output::OpenUdp(key, server) => self.open(reactor, key, udp(server), now_us),
+                Output::ConnectTcp(key, server) => self.open(reactor, key, tcp(server), now_us),
+                Output::Send(key, bytes) => self.send(key, &bytes, now_us),
+                Output::Close(key) => drop(self.sockets.remove(&key.to_token())),
+                Output::Changed(name, change) => {
+                    changed |= change == Change::Addresses;
+                    self.tell(&name, change, journal, globals);
+                }
+            }
+        }
+        changed
+    }
+
+    fn tell(&self, name: &str, change: Change, journal: &mut Journal, globals: Block) {
+        match change {
+            Change::Addresses => {
+                globals.add_global(Global::Lookups, 1);
+                let addresses: Vec<String> = self.addresses(name).iter().map(IpAddr::to_string).collect();
+                journal.line(Level::Info, "dns", format_args!("{name} is at {}", addresses.join(", ")));
+            }
+            Change::Failed(reason) => {
+                globals.add_global(Global::LookupsFailed, 1);
+                let kept = if self.addresses(name).is_empty() { "" } else { "; its last addresses stay" };
+                journal.line(Level::Warn, "dns", format_args!("{name} cannot be looked up: {reason}{kept}"));
+            }
+            Change::Recovered => journal.line(Level::Info, "dns", format_args!("{name} can be looked up again")),
+        }
+    }
+
+    fn open(&mut self, reactor: &Reactor, key: Key, socket: io::Result<Socket>, now_us: u64) {
+        let registered = socket.and_then(|socket| {
+            let fd = match &socket {
+                Socket::Udp(udp, _) => udp.as_fd(),
+                Socket::Connecting(tcp) | Socket::Tcp(tcp) => tcp.as_fd(),
+            };
+            reactor.register(fd, key.to_token()).map(|()| socket)
+        });
+        match registered {
+            Ok(socket) => _ = self.sockets.insert(key.to_token(), (key, socket)),
+            Err(_) => self.resolver.failed(key, now_us),
+        }
+    }
+
+    fn send(&mut self, key: Key, bytes: &[u8], now_us: u64) {
+        let sent = match self.sockets.get_mut(&key.to_token()) {
+            Some((_, Socket::Udp(udp, _))) => udp.send(bytes),
+            // A question fits into an empty socket buffer, or something is wrong.
+            Some((_, Socket::Tcp(tcp))) => tcp.write(bytes),
+            _ => return,
+        };
+        if sent.ok() != Some(bytes.len()) {
+            self.resolver.failed(key, now_us);
+        }
+    }
+
+    fn receive(&mut self, token: u64, event: Event, now_us: u64) {
+        let Some((key, mut socket)) = self.sockets.remove(&token) else { return };
+        let mut bytes = [0; DNS_MESSAGE_BYTES];
+        if let Socket::Connecting(tcp) = socket {
+            if !event.writable {
+                self.sockets.insert(token, (key, Socket::Connecting(tcp)));
+                return;
+            }
+            if sys::socket::take_error(tcp.as_fd()) != 0 {
+                return self.resolver.failed(key, now_us);
+            }
+            socket = Socket::Tcp(tcp);
+            self.resolver.connected(key, now_us);
+        }
+        // The resolver bounds what it takes; a socket that it gives up is closed below.
+        let mut outcome = Ok(());
+        while outcome.is_ok() && event.readable {
+            let n = match &mut socket {
+                Socket::Udp(udp, _) => udp.recv(&mut bytes),
+                Socket::Tcp(tcp) | Socket::Connecting(tcp) => tcp.read(&mut bytes),
+            };
+            match (n, &socket) {
+                (Ok(n), Socket::Udp(_, server)) => self.resolver.received_udp(key, *server, &bytes[..n], now_us),
+                (Ok(0), _) => outcome = Err(io::ErrorKind::UnexpectedEof.into()),
+                (Ok(n), _) => self.resolver.received_tcp(key, &bytes[..n], now_us),
+                (Err(error), _) => outcome = Err(error),
+            }
+        }
+        self.sockets.insert(token, (key, socket));
+        if let Err(error) = outcome
+            && !matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted)
+        {
+            self.resolver.failed(key, now_us);
+        }
+    }
+}
+
+/// A file's text, as far as it is read; one that is not there is empty.
+fn contents(path: &str) -> Vec<u8> {
+    watch::read(Path::new(path)).unwrap_or_default()
+}
+
+fn text(change: FileChange) -> Vec<u8> {
+    match change {
+        FileChange::Contents(text) => text,
+        FileChange::Unreadable(_) => Vec::new(),
+    }
+}
+
+/// A socket on a port of the system's choice, that hears of this server alone.
+fn udp(server: SocketAddr) -> io::Result<Socket> {
+    let any: IpAddr = if server.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
+    let socket = UdpSocket::bind((any, 0))?;
+    socket.set_nonblocking(true)?;
+    socket.connect(server)?;
+    Ok(Socket::Udp(socket, server))
+}
+
+fn tcp(server: SocketAddr) -> io::Result<Socket> {
+    Ok(Socket::Connecting(sys::socket::connect_tcp(server)?.into()))
+}

@@ -1,0 +1,121 @@
+//! From an exchange to a connection that carries it: a backend is picked, a pooled connection lent
+//! or a fresh one asked for, and the request written.
+
+use super::connection::{Connection, Side};
+use super::exchange::Progress;
+use super::failure::Failure;
+use super::{Output, Proxy};
+use crate::balance::Pick;
+use crate::collections::slab::Key;
+use crate::config::HostHeader;
+use crate::http::forward::{self, RequestWay};
+use crate::http::framing::Body;
+use crate::http1::write::Writer;
+use crate::limits::{POOL_FRESH_US, POOL_IDLE_US, TRIES};
+use crate::metrics::{Count, SlotCount};
+
+impl Proxy {
+    /// Picks a backend for an exchange. `failure`: why the one before would not do, which is what
+    /// the client is told where there is no other.
+    pub(super) fn assign(&mut self, id: Key, failure: Option<Failure>) {
+        let Some(exchange) = self.exchanges.get(id) else { return };
+        let tries = usize::from(exchange.tries).min(TRIES);
+        match (self.balancer.pick(&exchange.tried[..tries], self.now_us), failure) {
+            (Pick::Slot(slot), _) => self.assign_to(id, slot),
+            (Pick::Full, _) => self.wait_for_room(id),
+            (Pick::Nobody, Some(failure)) => self.answer_exchange(id, failure.status(), format_args!("{failure}")),
+            (Pick::Nobody, None) => {
+                let unresolved = std::mem::take(&mut self.unresolved);
+                self.answer_exchange(id, 503, format_args!("No backends available{unresolved}"));
+                self.unresolved = unresolved;
+            }
+        }
+        self.tell_outage();
+    }
+
+    /// Gives an exchange a connection to the backend picked for it: on the first try a pooled one
+    /// where there is one fit for it, else a fresh one.
+    pub(super) fn assign_to(&mut self, id: Key, slot: usize) {
+        let Some(exchange) = self.exchanges.get_mut(id) else { return self.balancer.finished(slot) };
+        let tries = usize::from(exchange.tries);
+        exchange.waiting = false;
+        if let Some(tried) = exchange.tried.get_mut(tries) {
+            *tried = slot as u16;
+        }
+        exchange.tries += 1;
+        exchange.slot = Some(slot as u16);
+        if self.balancer.is_open() {
+            self.shared.block.add(Count::FailOpen, 1);
+        }
+        if let Some(key) = self.pooled(id, slot) {
+            self.shared.block.add_slot(SlotCount::Reused, slot, 1);
+            return self.attach(id, key);
+        }
+        let mut connection = Connection::new(self.side(slot));
+        connection.exchange = Some(id);
+        let key = self.connections.insert(connection);
+        if let Some(exchange) = self.exchanges.get_mut(id) {
+            exchange.backend = Some(key);
+        }
+        self.rearm(key, true);
+        self.outputs.push_back(Output::Connect(key, slot));
+    }
+
+    /// A pooled connection that may carry an exchange: none for a second try, which is to meet
+    /// no second stale connection, and only one that was just in use for a request that must
+    /// not be sent twice.
+    fn pooled(&mut self, id: Key, slot: usize) -> Option<Key> {
+        let exchange = self.exchanges.get(id)?;
+        let last = self.idle.last(slot)?;
+        let idle_since_us = self.timers.get(last.index()).saturating_sub(POOL_IDLE_US);
+        let fresh = self.now_us.saturating_sub(idle_since_us) < POOL_FRESH_US;
+        let replayable = exchange.facts.idempotent && matches!(exchange.facts.body, Body::None | Body::Length(0));
+        if exchange.tries > 1 || !fresh && !replayable {
+            return None;
+        }
+        self.idle.take(slot)
+    }
+
+    /// Writes an exchange's request to an established connection.
+    pub(super) fn attach(&mut self, id: Key, key: Key) {
+        let Some(exchange) = self.exchanges.get_mut(id) else { return self.close(key, Output::Close(key)) };
+        exchange.backend = Some(key);
+        exchange.sent_us = self.now_us;
+        let client = exchange.client;
+        let Some(Side::Client { address, trusted, .. }) = self.connections.get(client).map(|client| client.side) else {
+            return;
+        };
+        let Some(connection) = self.connections.get_mut(key) else { return };
+        let Side::Backend { slot, .. } = connection.side else { return };
+        connection.exchange = Some(id);
+        let own_host = self.backends[usize::from(slot)].as_ref().map_or("", |backend| &backend.host);
+        let way = RequestWay {
+            client: address,
+            trusted,
+            scheme: "http",
+            host: match &self.host_header {
+                HostHeader::Preserve => None,
+                HostHeader::Backend => Some(own_host),
+                HostHeader::Name(name) => Some(name),
+            },
+            default_host: own_host,
+            via: self.via.as_deref(),
+        };
+        self.text.clear();
+        let mut writer = Writer::new(&mut self.text);
+        forward::request(&mut writer, exchange.saved.view(), &exchange.facts, &way);
+        writer.finish();
+        connection.codec.write_body(exchange.facts.body);
+        connection.output.write(&mut self.buffers, &self.text);
+        if exchange.request == Progress::Ended {
+            // A retry, of a request without content that had been read to its end.
+            connection.codec.write_end(&mut connection.output, &mut self.buffers, None);
+        }
+        if self.trace {
+            self.trace_sent(key, "request head");
+        }
+        self.announce(key);
+        self.rearm(key, false);
+        self.resumed.push(client);
+    }
+}
