@@ -181,7 +181,7 @@ impl Settling {
 
 /// The file's contents, as far as a configuration may go and one byte more. It never waits: what is
 /// no regular file, such as a pipe that nobody writes to, is refused.
-fn read(path: &Path) -> io::Result<Vec<u8>> {
+pub(super) fn read(path: &Path) -> io::Result<Vec<u8>> {
     let file = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY).open(path)?;
     if !file.metadata()?.is_file() {
         return Err(io::Error::new(io::ErrorKind::InvalidInput, "not a regular file"));
