@@ -190,10 +190,19 @@ pub const CONFIG_LINKS: usize = 40;
 pub const CONFIG_PAUSE_US: u64 = SECOND_US / 50;
 /// How long after the first change it is read whether or not they pause.
 pub const CONFIG_SETTLE_US: u64 = SECOND_US / 10;
+/// How long it is left to one who has begun to write to it and has not closed it; it is read then all
+/// the same, for it may be kept open.
+pub const CONFIG_WRITING_US: u64 = SECOND_US;
 /// How often it is looked at where the system does not tell of changes.
 pub const CONFIG_POLL_US: u64 = SECOND_US;
 /// What is read at once of the changes that the system tells of: room for one with the longest name.
 pub const INOTIFY_BYTES: usize = 4096;
+/// How often that is done before others are looked after.
+pub const INOTIFY_READS: usize = 16;
+
+const _: () = assert!(CONFIG_SETTLE_US < CONFIG_WRITING_US);
+// An event and a name of 255 bytes with its NUL.
+const _: () = assert!(INOTIFY_BYTES >= 16 + 256);
 
 // Options --------------------------------------------------------------------------------------
 

@@ -90,7 +90,7 @@ table! {
     PlanEdition Gauge "plan_edition" "" "The edition of the plan that the workers follow; each change of backends or settings makes one.";
     Upgrades Gauge "upgrade_generation" "" "Upgrades in place since the first start.";
     Respawns Counter "worker_restarts_total" "" "Workers that died and were replaced.";
-    Lookups Counter "dns_lookups_total" "" "Changes of what the resolver knows of a name.";
+    Moves Counter "dns_changes_total" "" "Changes of the addresses of names.";
     LookupsFailed Counter "dns_failures_total" "" "Names whose lookup has begun to fail.";
     Workers Gauge "workers" "" "Worker processes that there are to be.";
     Started Gauge "process_start_time_seconds" "" "When the program started, in seconds since 1970.";

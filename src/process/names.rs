@@ -12,7 +12,7 @@ use crate::collections::slab::Key;
 use crate::dns::hosts::Hosts;
 use crate::dns::resolv_conf::ResolvConf;
 use crate::dns::resolver::{Change, Output, Resolver, State};
-use crate::limits::DNS_MESSAGE_BYTES;
+use crate::limits::{DNS_MESSAGE_BYTES, DNS_STRAYS};
 use crate::log::Level;
 use crate::metrics::{Block, Global};
 use crate::reactor::{Event, Reactor};
@@ -128,7 +128,7 @@ impl Names {
     fn tell(&self, name: &str, change: Change, journal: &mut Journal, globals: Block) {
         match change {
             Change::Addresses => {
-                globals.add_global(Global::Lookups, 1);
+                globals.add_global(Global::Moves, 1);
                 let addresses: Vec<String> = self.addresses(name).iter().map(IpAddr::to_string).collect();
                 journal.line(Level::Info, "dns", format_args!("{name} is at {}", addresses.join(", ")));
             }
@@ -181,17 +181,23 @@ impl Names {
             socket = Socket::Tcp(tcp);
             self.resolver.connected(key, now_us);
         }
-        // The resolver bounds what it takes; a socket that it gives up is closed below.
-        let mut outcome = Ok(());
-        while outcome.is_ok() && event.readable {
+        // After so much a query has its answer or is given up, and what is left is of no use.
+        let (mut outcome, mut datagrams, mut length) = (Ok(()), 0, 0);
+        while outcome.is_ok() && event.readable && datagrams <= DNS_STRAYS && length < DNS_MESSAGE_BYTES + 2 {
             let n = match &mut socket {
                 Socket::Udp(udp, _) => udp.recv(&mut bytes),
                 Socket::Tcp(tcp) | Socket::Connecting(tcp) => tcp.read(&mut bytes),
             };
             match (n, &socket) {
-                (Ok(n), Socket::Udp(_, server)) => self.resolver.received_udp(key, *server, &bytes[..n], now_us),
+                (Ok(n), Socket::Udp(_, server)) => {
+                    datagrams += 1;
+                    self.resolver.received_udp(key, *server, &bytes[..n], now_us);
+                }
                 (Ok(0), _) => outcome = Err(io::ErrorKind::UnexpectedEof.into()),
-                (Ok(n), _) => self.resolver.received_tcp(key, &bytes[..n], now_us),
+                (Ok(n), _) => {
+                    length += n;
+                    self.resolver.received_tcp(key, &bytes[..n], now_us);
+                }
                 (Err(error), _) => outcome = Err(error),
             }
         }

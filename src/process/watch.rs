@@ -1,23 +1,25 @@
 //! The configuration file: tells when its contents have changed, however that was done.
 //!
-//! What a path means is decided by directories: the one that the file stands in, and each that
-//! holds a symbolic link on the way. Those are watched, not the file, which editors replace and
-//! Kubernetes swaps by a link to another directory. Where one of them does not exist, its nearest
-//! ancestor that does is watched. Which ones they are is found out anew after every change.
+//! What a path means is decided by directories: each that holds a directory, a symbolic link or
+//! the file on the way. Those are watched for these names, since editors replace the file and
+//! Kubernetes swaps a link to its directory; up to the last that exists. The file itself is watched
+//! too, for it may be written to through another name, as one that is mounted alone into a container
+//! is. Which ones they are is found out anew after every change.
 //!
-//! A change may consist of several: it is looked at once they pause, and no later than a little while
-//! after the first; and it is told only if the contents differ from those last told.
+//! A change is looked at a little while after it began, for it may consist of several; and it is
+//! told only if the contents differ from those last told.
 
 use std::collections::BTreeSet;
 use std::ffi::{OsStr, OsString};
-use std::fs::{self, File};
+use std::fs::{self, OpenOptions};
 use std::io::{self, Read};
 use std::os::fd::BorrowedFd;
 use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Component, Path, PathBuf};
 
-use crate::limits::{CONFIG_LINKS, CONFIG_PAUSE_US, CONFIG_POLL_US, CONFIG_SETTLE_US, JSON_BYTES};
-use crate::sys::inotify::{Inotify, Watched};
+use crate::limits::{CONFIG_LINKS, CONFIG_PAUSE_US, CONFIG_POLL_US, CONFIG_SETTLE_US, CONFIG_WRITING_US, JSON_BYTES};
+use crate::sys::inotify::{Aspect, Inotify, Kind, Watched};
 
 /// What became of the file.
 #[derive(Debug)]
@@ -33,12 +35,10 @@ pub(super) struct Watch {
     path: PathBuf,
     /// `None` where the system has none to give: then it is looked at now and then.
     inotify: Option<Inotify>,
-    /// Directories, and the name in each that matters.
+    /// Directories, and the name in each that matters; and the file, without a name.
     names: BTreeSet<(Watched, OsString)>,
-    /// When a change that has begun is looked at, and when at the latest, in microseconds;
-    /// `u64::MAX` for none.
-    settled_us: u64,
-    settled_by_us: u64,
+    /// The change that has begun.
+    settling: Settling,
     /// What was last told: the contents, or that there are none.
     told: Option<Vec<u8>>,
     /// When to look without having been told to, in microseconds.
@@ -48,17 +48,19 @@ pub(super) struct Watch {
 impl Watch {
     /// Follows the file at `path`, whose contents are known.
     pub(super) fn new(path: PathBuf, contents: Vec<u8>, now_us: u64) -> Watch {
+        // A pipe has been read to its end: that there is no more in it is not news.
+        let spent = fs::metadata(&path).is_ok_and(|metadata| !metadata.is_file());
         let mut watch = Watch {
             path,
             inotify: Inotify::new().ok(),
             names: BTreeSet::new(),
-            // What happened between reading and watching is found by looking once more.
-            settled_us: now_us,
-            settled_by_us: u64::MAX,
-            told: Some(contents),
+            settling: Settling::default(),
+            told: (!spent).then_some(contents),
             look_us: u64::MAX,
         };
         watch.follow(now_us);
+        // What happened between reading and watching is found by looking once more.
+        watch.look_us = now_us;
         watch
     }
 
@@ -74,26 +76,22 @@ impl Watch {
 
     /// The descriptor may be readable.
     pub(super) fn ready(&mut self, now_us: u64) {
-        let (names, mut relevant) = (&self.names, false);
-        if let Some(inotify) = &mut self.inotify {
-            inotify.take(|watched, name| {
-                relevant |= match watched {
-                    Some(watched) if !name.is_empty() => {
-                        names.contains(&(watched, OsStr::from_bytes(name).to_os_string()))
-                    }
-                    _ => true,
-                };
+        let Watch { names, settling, inotify: Some(inotify), .. } = self else { return };
+        inotify.take(|watched, name, kind| {
+            // Of a directory or file that was watched once there may be events left.
+            let relevant = watched.is_none_or(|watched| match name {
+                b"" => names.iter().any(|(known, _)| *known == watched),
+                name => names.contains(&(watched, OsStr::from_bytes(name).to_os_string())),
             });
-        }
-        if relevant {
-            self.settled_by_us = self.settled_by_us.min(now_us.saturating_add(CONFIG_SETTLE_US));
-            self.settled_us = now_us.saturating_add(CONFIG_PAUSE_US).min(self.settled_by_us);
-        }
+            if relevant {
+                settling.happened(kind, now_us);
+            }
+        });
     }
 
     /// When `expire` is to be called, in microseconds.
     pub(super) fn next_deadline_us(&self) -> u64 {
-        self.settled_us.min(self.look_us)
+        self.settling.at_us().min(self.look_us)
     }
 
     /// Looks at the file, if it is time to; what is new.
@@ -101,7 +99,7 @@ impl Watch {
         if self.next_deadline_us() > now_us {
             return None;
         }
-        (self.settled_us, self.settled_by_us) = (u64::MAX, u64::MAX);
+        self.settling = Settling::default();
         // First watched, then read: what changes in between is told again.
         self.follow(now_us);
         match read(&self.path) {
@@ -130,9 +128,17 @@ impl Watch {
         };
         let mut names = BTreeSet::new();
         let mut missed = false;
-        for (directory, name) in deciding(&self.path) {
-            match inotify.watch(&directory) {
+        let deciding = deciding(&self.path);
+        let last = deciding.len().saturating_sub(1);
+        for (at, (directory, name)) in deciding.into_iter().enumerate() {
+            match inotify.watch(&directory, if at == last { Aspect::Files } else { Aspect::Names }) {
                 Ok(watched) => _ = names.insert((watched, name)),
+                Err(_) => missed = true,
+            }
+        }
+        if fs::metadata(&self.path).is_ok_and(|metadata| metadata.is_file()) {
+            match inotify.watch(&self.path, Aspect::File) {
+                Ok(watched) => _ = names.insert((watched, OsString::new())),
                 Err(_) => missed = true,
             }
         }
@@ -141,15 +147,53 @@ impl Watch {
             inotify.unwatch(*gone);
         }
         self.names = names;
-        // A directory that could not be watched, having just gone or not being ours to read.
+        // What could not be watched has just gone, is not ours to read, or is too much for the system.
         self.look_us = if missed { now_us.saturating_add(CONFIG_POLL_US) } else { u64::MAX };
     }
 }
 
-/// The file's contents, as far as a configuration may go and one byte more.
+/// When a change that has begun is looked at: once nothing has happened for `CONFIG_PAUSE_US`, and no
+/// later than `CONFIG_SETTLE_US` after it began, however closely others follow it; but what is still being written to is given until
+/// `CONFIG_WRITING_US` to be closed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Settling {
+    begun_us: Option<u64>,
+    /// When the last part of it came.
+    last_us: u64,
+    /// It was written to, and not closed since.
+    writing: bool,
+}
+
+impl Settling {
+    fn happened(&mut self, kind: Kind, now_us: u64) {
+        self.begun_us.get_or_insert(now_us);
+        self.last_us = now_us;
+        match kind {
+            Kind::Written => self.writing = true,
+            Kind::Done | Kind::Lost => self.writing = false,
+            Kind::Begun => {}
+        }
+    }
+
+    /// `u64::MAX` where nothing has begun.
+    fn at_us(&self) -> u64 {
+        let Some(begun_us) = self.begun_us else { return u64::MAX };
+        if self.writing {
+            return begun_us.saturating_add(CONFIG_WRITING_US);
+        }
+        self.last_us.saturating_add(CONFIG_PAUSE_US).min(begun_us.saturating_add(CONFIG_SETTLE_US))
+    }
+}
+
+/// The file's contents, as far as a configuration may go and one byte more. It never waits: what is
+/// no regular file, such as a pipe that nobody writes to, is refused.
 pub(super) fn read(path: &Path) -> io::Result<Vec<u8>> {
+    let file = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY).open(path)?;
+    if !file.metadata()?.is_file() {
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, "not a regular file"));
+    }
     let mut contents = Vec::new();
-    File::open(path)?.take(JSON_BYTES as u64 + 1).read_to_end(&mut contents)?;
+    file.take(JSON_BYTES as u64 + 1).read_to_end(&mut contents)?;
     Ok(contents)
 }
 
@@ -175,7 +219,11 @@ fn deciding(path: &Path) -> Vec<(PathBuf, OsString)> {
                 }
                 rest.extend(names(&target));
             }
-            Ok(metadata) if metadata.is_dir() => at = whole,
+            Ok(metadata) if metadata.is_dir() => {
+                // It may be renamed, of which nothing below it hears.
+                found.push((at, name));
+                at = whole;
+            }
             // The file itself, or what is missing on the way to it.
             _ => {
                 found.push((at.clone(), name));
@@ -197,125 +245,4 @@ fn names(path: &Path) -> Vec<OsString> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::sys::clock::monotonic_us;
-    use std::os::unix::fs::symlink;
-    use std::time::{Duration, Instant};
-
-    /// A directory of its own, gone with it.
-    struct Place(PathBuf);
-
-    impl Place {
-        fn new(name: &str) -> Place {
-            let place = std::env::temp_dir().join(format!("zzz-lb-{name}-{}", std::process::id()));
-            let _ = fs::remove_dir_all(&place);
-            fs::create_dir_all(&place).unwrap();
-            Place(place)
-        }
-
-        fn file(&self, name: &str) -> PathBuf {
-            self.0.join(name)
-        }
-    }
-
-    impl Drop for Place {
-        fn drop(&mut self) {
-            let _ = fs::remove_dir_all(&self.0);
-        }
-    }
-
-    fn watch(path: &Path) -> Watch {
-        Watch::new(path.to_path_buf(), read(path).unwrap_or_default(), monotonic_us())
-    }
-
-    /// The next change within a time that is long enough; `None` where there is none in one that
-    /// is longer than a change takes.
-    fn next(watch: &mut Watch, patience: Duration) -> Option<Change> {
-        let start = Instant::now();
-        while start.elapsed() < patience {
-            watch.ready(monotonic_us());
-            if let Some(change) = watch.expire(monotonic_us()) {
-                return Some(change);
-            }
-            std::thread::sleep(Duration::from_millis(2));
-        }
-        None
-    }
-
-    fn expect(watch: &mut Watch, wanted: &str) {
-        match next(watch, Duration::from_secs(10)) {
-            Some(Change::Contents(contents)) => assert_eq!(String::from_utf8_lossy(&contents), wanted),
-            other => panic!("{other:?} in place of {wanted}"),
-        }
-    }
-
-    fn expect_gone(watch: &mut Watch) {
-        let change = next(watch, Duration::from_secs(10));
-        assert!(matches!(change, Some(Change::Unreadable(_))), "{change:?}");
-    }
-
-    #[test]
-    fn follows_a_file_however_it_is_changed() {
-        let place = Place::new("file");
-        let file = place.file("lb.json");
-        fs::write(&file, "0").unwrap();
-        let mut watch = watch(&file);
-        for round in 0..3 {
-            fs::write(&file, format!("in place {round}")).unwrap();
-            expect(&mut watch, &format!("in place {round}"));
-            fs::write(place.file("new"), format!("renamed {round}")).unwrap();
-            fs::rename(place.file("new"), &file).unwrap();
-            expect(&mut watch, &format!("renamed {round}"));
-            // As vim does it.
-            fs::rename(&file, place.file("lb.json~")).unwrap();
-            fs::write(&file, format!("edited {round}")).unwrap();
-            fs::remove_file(place.file("lb.json~")).unwrap();
-            expect(&mut watch, &format!("edited {round}"));
-            fs::remove_file(&file).unwrap();
-            expect_gone(&mut watch);
-            fs::write(&file, format!("back {round}")).unwrap();
-            expect(&mut watch, &format!("back {round}"));
-        }
-        fs::write(&file, "back 2").unwrap();
-        fs::write(place.file("unrelated"), "x").unwrap();
-        assert!(next(&mut watch, Duration::from_millis(400)).is_none());
-    }
-
-    #[test]
-    fn follows_the_links_of_a_mounted_config_map() {
-        let place = Place::new("map");
-        let version = |n: usize| {
-            fs::create_dir(place.file(&format!("..{n}"))).unwrap();
-            fs::write(place.file(&format!("..{n}/lb.json")), format!("version {n}")).unwrap();
-            symlink(format!("..{n}"), place.file("..data_tmp")).unwrap();
-            fs::rename(place.file("..data_tmp"), place.file("..data")).unwrap();
-        };
-        version(0);
-        symlink("..data/lb.json", place.file("lb.json")).unwrap();
-        let mut watch = watch(&place.file("lb.json"));
-        for n in 1..8 {
-            version(n);
-            fs::remove_dir_all(place.file(&format!("..{}", n - 1))).unwrap();
-            expect(&mut watch, &format!("version {n}"));
-        }
-    }
-
-    #[test]
-    fn follows_a_directory_that_goes_and_comes_back() {
-        let place = Place::new("dir");
-        let file = place.file("etc/lb/lb.json");
-        let make = |text: &str| {
-            fs::create_dir_all(place.file("etc/lb")).unwrap();
-            fs::write(&file, text).unwrap();
-        };
-        make("0");
-        let mut watch = watch(&file);
-        for n in 1..4 {
-            fs::remove_dir_all(place.file("etc")).unwrap();
-            expect_gone(&mut watch);
-            make(&n.to_string());
-            expect(&mut watch, &n.to_string());
-        }
-    }
-}
+mod tests;

@@ -1,4 +1,4 @@
-//! Changes in directories, by inotify(7).
+//! Changes in directories and of files, by inotify(7).
 
 #![allow(unsafe_code)]
 
@@ -8,24 +8,51 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
-use crate::limits::INOTIFY_BYTES;
+use crate::limits::{INOTIFY_BYTES, INOTIFY_READS};
 
-/// What may mean that a name in a directory stands for something else, or the directory itself.
-const CHANGES: u32 = libc::IN_CREATE
-    | libc::IN_CLOSE_WRITE
-    | libc::IN_MODIFY
-    | libc::IN_ATTRIB
-    | libc::IN_MOVED_FROM
-    | libc::IN_MOVED_TO
-    | libc::IN_DELETE
-    | libc::IN_DELETE_SELF
-    | libc::IN_MOVE_SELF
-    | libc::IN_ONLYDIR;
+/// What of a path is watched. What is watched for several reasons is watched for all of them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Aspect {
+    /// A directory: which names are in it, and whether it stays where it is.
+    Names,
+    /// A directory: its names, and changes of the files that they stand for.
+    Files,
+    /// A file, through whatever name it is changed.
+    File,
+}
+
+impl Aspect {
+    fn mask(self) -> u32 {
+        let itself = libc::IN_DELETE_SELF | libc::IN_MOVE_SELF | libc::IN_MASK_ADD;
+        let names =
+            libc::IN_CREATE | libc::IN_MOVED_FROM | libc::IN_MOVED_TO | libc::IN_DELETE | libc::IN_ONLYDIR | itself;
+        let contents = libc::IN_CLOSE_WRITE | libc::IN_MODIFY | libc::IN_ATTRIB;
+        match self {
+            Aspect::Names => names,
+            Aspect::Files => names | contents,
+            Aspect::File => contents | itself,
+        }
+    }
+}
+
+/// What has happened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// A file was written to, or cut, and may be written to further.
+    Written,
+    /// A file was closed that could be written to, or a name now stands for something else, or
+    /// for nothing: what was begun is done.
+    Done,
+    /// A name or an attribute is new, which may be the beginning of more.
+    Begun,
+    /// Anything may have happened: events were lost.
+    Lost,
+}
 
 /// Bytes of an event before its name (`struct inotify_event`).
 const EVENT: usize = 16;
 
-/// One watched directory.
+/// One watched directory or file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Watched(i32);
 
@@ -52,26 +79,27 @@ impl Inotify {
         self.fd.as_fd()
     }
 
-    /// Watches a directory. The same one, by whatever name, is watched once. ENOENT, ENOTDIR,
-    /// EACCES, and ENOSPC where the user watches too many.
-    pub fn watch(&self, directory: &Path) -> io::Result<Watched> {
-        let path = CString::new(directory.as_os_str().as_bytes())?;
+    /// Watches a directory or a file. The same one, by whatever name, is watched once. ENOENT,
+    /// ENOTDIR, EACCES, and ENOSPC where the user watches too many.
+    pub fn watch(&self, path: &Path, aspect: Aspect) -> io::Result<Watched> {
+        let path = CString::new(path.as_os_str().as_bytes())?;
         // SAFETY: the path ends with NUL, and lives.
-        let watched = unsafe { libc::inotify_add_watch(self.fd.as_raw_fd(), path.as_ptr(), CHANGES) };
+        let watched = unsafe { libc::inotify_add_watch(self.fd.as_raw_fd(), path.as_ptr(), aspect.mask()) };
         if watched < 0 { Err(io::Error::last_os_error()) } else { Ok(Watched(watched)) }
     }
 
-    /// Watches a directory no more. One that is gone is so already.
+    /// Watches it no more. What is gone is so already.
     pub fn unwatch(&self, watched: Watched) {
         // SAFETY: takes integers; one that is no watch is refused.
         unsafe { libc::inotify_rm_watch(self.fd.as_raw_fd(), watched.0) };
     }
 
-    /// Takes what has happened: of each event the directory, and the name in it, empty for the
-    /// directory itself. `None` for the directory where events were lost.
-    pub fn take(&mut self, mut happened: impl FnMut(Option<Watched>, &[u8])) {
+    /// Takes what has happened: of each event where, the name in that directory, empty for what is
+    /// watched itself, and of which kind it is. Nothing is where events were lost. Where much
+    /// happens, a part of it is left, and the descriptor is readable still.
+    pub fn take(&mut self, mut happened: impl FnMut(Option<Watched>, &[u8], Kind)) {
         let mut bytes = [0_u8; INOTIFY_BYTES];
-        loop {
+        for _ in 0..INOTIFY_READS {
             // SAFETY: the kernel writes at most the given number of bytes, which is the array's size.
             let n = unsafe { libc::read(self.fd.as_raw_fd(), bytes.as_mut_ptr().cast(), bytes.len()) };
             let Ok(n @ 1..) = usize::try_from(n) else { return };
@@ -80,10 +108,109 @@ impl Inotify {
                 let number = |at: usize| u32::from_ne_bytes([head[at], head[at + 1], head[at + 2], head[at + 3]]);
                 let length = (number(12) as usize).min(behind.len());
                 let name = behind[..length].split(|&byte| byte == 0).next().unwrap_or_default();
-                let lost = number(4) & libc::IN_Q_OVERFLOW != 0;
-                happened((!lost).then_some(Watched(number(0).cast_signed())), name);
+                let kind = kind(number(4));
+                happened((kind != Kind::Lost).then_some(Watched(number(0).cast_signed())), name, kind);
                 rest = &behind[length..];
             }
         }
+    }
+}
+
+fn kind(mask: u32) -> Kind {
+    if mask & libc::IN_Q_OVERFLOW != 0 {
+        Kind::Lost
+    } else if mask & libc::IN_MODIFY != 0 {
+        Kind::Written
+    } else if mask & (libc::IN_CREATE | libc::IN_ATTRIB) != 0 {
+        Kind::Begun
+    } else {
+        Kind::Done
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs;
+    use std::path::PathBuf;
+
+    fn place(name: &str) -> PathBuf {
+        let place = std::env::temp_dir().join(format!("zzz-lb-inotify-{name}-{}", std::process::id()));
+        let _ = fs::remove_dir_all(&place);
+        fs::create_dir_all(&place).unwrap();
+        place
+    }
+
+    /// What has happened by now: inotify tells of it before the call that did it returns.
+    fn taken(inotify: &mut Inotify) -> Vec<(Option<Watched>, String, Kind)> {
+        let mut taken = Vec::new();
+        inotify.take(|watched, name, kind| taken.push((watched, String::from_utf8_lossy(name).into_owned(), kind)));
+        taken
+    }
+
+    #[test]
+    fn tells_what_happened_to_which_name() {
+        let place = place("names");
+        let mut inotify = Inotify::new().unwrap();
+        let files = inotify.watch(&place, Aspect::Files).unwrap();
+        assert_eq!(inotify.watch(&place, Aspect::Names).unwrap(), files);
+        assert!(taken(&mut inotify).is_empty());
+        fs::write(place.join("a"), "1").unwrap();
+        fs::rename(place.join("a"), place.join("b")).unwrap();
+        fs::remove_file(place.join("b")).unwrap();
+        fs::remove_dir(&place).unwrap();
+        let of = |name: &str, kind| (Some(files), name.to_string(), kind);
+        let wanted = [
+            of("a", Kind::Begun),
+            of("a", Kind::Written),
+            of("a", Kind::Done),
+            of("a", Kind::Done),
+            of("b", Kind::Done),
+            of("b", Kind::Done),
+            of("", Kind::Done),
+            of("", Kind::Done),
+        ];
+        assert_eq!(taken(&mut inotify), wanted);
+        assert!(inotify.watch(&place, Aspect::Names).is_err());
+        inotify.unwatch(files);
+    }
+
+    #[test]
+    fn a_file_is_watched_through_all_its_names() {
+        let place = place("links");
+        fs::create_dir(place.join("elsewhere")).unwrap();
+        fs::write(place.join("a"), "1").unwrap();
+        fs::hard_link(place.join("a"), place.join("elsewhere/b")).unwrap();
+        let mut inotify = Inotify::new().unwrap();
+        inotify.watch(&place, Aspect::Files).unwrap();
+        fs::write(place.join("elsewhere/b"), "2").unwrap();
+        assert!(taken(&mut inotify).is_empty(), "the directory knows nothing of it");
+        let file = inotify.watch(&place.join("a"), Aspect::File).unwrap();
+        fs::write(place.join("elsewhere/b"), "3").unwrap();
+        assert_eq!(taken(&mut inotify).last(), Some(&(Some(file), String::new(), Kind::Done)));
+        fs::remove_dir_all(&place).unwrap();
+    }
+
+    #[test]
+    fn a_storm_is_taken_in_parts() {
+        let place = place("storm");
+        let mut inotify = Inotify::new().unwrap();
+        inotify.watch(&place, Aspect::Names).unwrap();
+        // Each makes an event of at least twice the size of one without a name.
+        let files = INOTIFY_READS * INOTIFY_BYTES / EVENT;
+        for n in 0..files {
+            fs::write(place.join(format!("{n}")), "").unwrap();
+        }
+        let first = taken(&mut inotify).len();
+        assert!(first > 0 && first < files, "{first} of {files}");
+        let mut sum = first;
+        loop {
+            match taken(&mut inotify).len() {
+                0 => break,
+                n => sum += n,
+            }
+        }
+        assert_eq!(sum, files);
+        fs::remove_dir_all(&place).unwrap();
     }
 }

@@ -9,58 +9,139 @@ use std::io;
 use std::ptr;
 use std::sync::atomic::AtomicU64;
 
-/// Makes a segment of at least `bytes`, all zeros, which stays attached for as long as this process
-/// and those forked from it live. EINVAL where it is larger than the system allows (SHMMAX), ENOSPC
-/// where there are too many (SHMMNI, SHMALL), ENOMEM where there is no memory for it.
+/// Bytes of a page, where the system does not tell.
+const PAGE: usize = 4096;
+
+/// A segment, attached for as long as this process lives.
+#[derive(Clone, Copy, Debug)]
+pub struct Segment {
+    id: i32,
+    cells: &'static [AtomicU64],
+}
+
+impl Segment {
+    /// Makes a segment of at least `bytes`, rounded up to whole pages, all zeros. EINVAL where it is
+    /// larger than the system allows (SHMMAX), ENOSPC where there are too many (SHMMNI, SHMALL),
+    /// ENOMEM where there is no memory or address space for it, EPERM or EACCES where a policy
+    /// forbids it.
+    pub fn create(bytes: usize) -> io::Result<Segment> {
+        let page = page_bytes();
+        // What no address space could hold is refused as the system refuses what it cannot.
+        let Some(bytes) = bytes.max(1).checked_next_multiple_of(page).filter(|&bytes| bytes <= isize::MAX as usize)
+        else {
+            return Err(io::Error::from_raw_os_error(libc::EINVAL));
+        };
+        // SAFETY: takes numbers and touches no memory of ours.
+        let id = unsafe { libc::shmget(libc::IPC_PRIVATE, bytes, libc::IPC_CREAT | 0o600) };
+        if id < 0 {
+            return Err(io::Error::last_os_error());
+        }
+        // SAFETY: the address is the system's to choose, so nothing of ours is mapped over.
+        let address = unsafe { libc::shmat(id, ptr::null(), 0) };
+        let attached = if address.addr() == usize::MAX { Err(io::Error::last_os_error()) } else { Ok(address) };
+        // SAFETY: no pointer is read for IPC_RMID. Where attaching failed, this removes the segment at once.
+        let removed = unsafe { libc::shmctl(id, libc::IPC_RMID, ptr::null_mut()) };
+        let address = attached?;
+        if removed < 0 {
+            return Err(io::Error::last_os_error());
+        }
+        let count = bytes / size_of::<AtomicU64>();
+        // SAFETY: the segment is attached, writable, at a page's start and `bytes` long, which is at
+        // most isize::MAX; it is never detached; all bits are a valid AtomicU64, and all who have it
+        // use it as such.
+        let cells = unsafe { std::slice::from_raw_parts(address.cast::<AtomicU64>(), count) };
+        Ok(Segment { id, cells })
+    }
+
+    /// The whole of it, beginning at a page's start.
+    pub fn cells(&self) -> &'static [AtomicU64] {
+        self.cells
+    }
+
+    /// The system's number for it. While any process has it, another of the same user can attach it
+    /// by this number, though it is marked to be removed (Linux).
+    pub fn id(&self) -> i32 {
+        self.id
+    }
+}
+
+/// The cells of a fresh [`Segment`], for those who need nothing else of it.
 pub fn create(bytes: usize) -> io::Result<&'static [AtomicU64]> {
-    let count = bytes.div_ceil(size_of::<AtomicU64>()).max(1);
-    // SAFETY: takes numbers and touches no memory of ours.
-    let id = unsafe { libc::shmget(libc::IPC_PRIVATE, count * size_of::<AtomicU64>(), libc::IPC_CREAT | 0o600) };
-    if id < 0 {
-        return Err(io::Error::last_os_error());
-    }
-    // SAFETY: the address is the system's to choose, so nothing of ours is mapped over.
-    let address = unsafe { libc::shmat(id, ptr::null(), 0) };
-    let attached = if address.addr() == usize::MAX { Err(io::Error::last_os_error()) } else { Ok(address) };
-    // SAFETY: no pointer is read for IPC_RMID. Where attaching failed, this removes the segment at once.
-    let removed = unsafe { libc::shmctl(id, libc::IPC_RMID, ptr::null_mut()) };
-    let address = attached?;
-    if removed < 0 {
-        return Err(io::Error::last_os_error());
-    }
-    // SAFETY: the segment is attached, writable, at a page's start and at least this long; it is
-    // never detached; all bits are a valid AtomicU64, and all who have it use it as such.
-    Ok(unsafe { std::slice::from_raw_parts(address.cast::<AtomicU64>(), count) })
+    Segment::create(bytes).map(|segment| segment.cells())
+}
+
+fn page_bytes() -> usize {
+    // SAFETY: takes an integer.
+    let bytes = unsafe { libc::sysconf(libc::_SC_PAGESIZE) };
+    usize::try_from(bytes).ok().filter(|bytes| bytes.is_power_of_two()).unwrap_or(PAGE)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::sync::atomic::Ordering::Relaxed;
+    use crate::sys::fork::{self, Fork};
+    use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
+
+    /// What the system tells of a segment: its mode and how many have it.
+    fn told(id: i32) -> Option<(u32, u32)> {
+        let table = std::fs::read_to_string("/proc/sysvipc/shm").unwrap();
+        let id = id.to_string();
+        table
+            .lines()
+            .skip(1)
+            .map(|line| line.split_whitespace().collect::<Vec<_>>())
+            .find(|words| words[1] == id)
+            .map(|words| (u32::from_str_radix(words[2], 8).unwrap(), words[6].parse().unwrap()))
+    }
 
     #[test]
-    fn it_is_zeros_and_marked_to_be_removed() {
+    fn it_is_whole_pages_of_zeros() {
         let cells = create(100_000).unwrap();
         assert!(cells.len() >= 12_500 && cells.iter().all(|cell| cell.load(Relaxed) == 0));
+        assert!(size_of_val(cells).is_multiple_of(page_bytes()));
+        assert!(cells.as_ptr().addr().is_multiple_of(page_bytes()));
         cells[12_499].store(7, Relaxed);
         assert_eq!(cells[12_499].load(Relaxed), 7);
-        // Of this process's segments each has the mode bit SHM_DEST, 01000.
-        let table = std::fs::read_to_string("/proc/sysvipc/shm").unwrap_or_default();
-        let own = std::process::id().to_string();
-        for line in table.lines().skip(1) {
-            let words: Vec<&str> = line.split_whitespace().collect();
-            if words[4] == own {
-                assert!(words[2].len() == 4 && words[2].starts_with('1'), "{line}");
+        assert_eq!(size_of_val(create(0).unwrap()), page_bytes());
+    }
+
+    #[test]
+    fn it_is_marked_to_be_removed() {
+        let (mode, attached) = told(Segment::create(1).unwrap().id()).unwrap();
+        // SHM_DEST, and for no other user.
+        assert_eq!(mode, 0o1600);
+        assert!(attached >= 1);
+    }
+
+    #[test]
+    fn what_a_forked_child_stores_its_parent_sees() {
+        let segment = Segment::create(64).unwrap();
+        let cells = segment.cells();
+        match fork::fork().unwrap() {
+            Fork::Child => {
+                cells[1].store(42, Relaxed);
+                cells[0].store(1, Release);
+                fork::exit_now(0);
+            }
+            Fork::Parent(_) => {
+                let begun = std::time::Instant::now();
+                while cells[0].load(Acquire) == 0 {
+                    assert!(begun.elapsed().as_secs() < 10, "the child stores nothing");
+                    std::thread::yield_now();
+                }
+                assert_eq!(cells[1].load(Relaxed), 42);
             }
         }
     }
 
     #[test]
     fn what_the_system_refuses_is_an_error() {
-        let error = create(usize::MAX / 2).unwrap_err();
-        assert!(
-            [Some(libc::EINVAL), Some(libc::ENOMEM), Some(libc::ENOSPC)].contains(&error.raw_os_error()),
-            "{error}"
-        );
+        for bytes in [usize::MAX, usize::MAX / 2, 1 << 60] {
+            let error = Segment::create(bytes).unwrap_err();
+            assert!(
+                [Some(libc::EINVAL), Some(libc::ENOMEM), Some(libc::ENOSPC)].contains(&error.raw_os_error()),
+                "{bytes}: {error}"
+            );
+        }
     }
 }

@@ -276,22 +276,31 @@ fn pipe() -> io::Result<(OwnedFd, OwnedFd)> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::sys::fork::{self, Fork};
+    use crate::sys::shm::Segment;
+    use std::sync::atomic::AtomicU64;
+    use std::time::Instant;
 
     fn raise(number: c_int) {
         // SAFETY: takes an integer; the signal goes to this thread, where it is caught.
         assert_eq!(unsafe { libc::raise(number) }, 0);
     }
 
+    /// What is taken, but for the ends of other tests' children.
+    fn take(signals: &mut Signals) -> Option<Signal> {
+        std::iter::from_fn(|| signals.take()).find(|&signal| signal != Signal::Child)
+    }
+
     // One test, since handlers, counts and pipe are the process's.
     #[test]
     fn each_termination_is_taken_and_other_signals_once() {
         let mut signals = Signals::install().unwrap();
-        assert_eq!(signals.take(), None);
+        assert_eq!(take(&mut signals), None);
         for number in [libc::SIGHUP, libc::SIGHUP, libc::SIGTERM, libc::SIGQUIT, libc::SIGINT, libc::SIGUSR2] {
             raise(number);
         }
         signals.wait(None, None).unwrap();
-        let taken: Vec<Signal> = std::iter::from_fn(|| signals.take()).collect();
+        let taken: Vec<Signal> = std::iter::from_fn(|| take(&mut signals)).collect();
         assert_eq!(taken, [Signal::Terminate, Signal::Terminate, Signal::Interrupt, Signal::Hangup, Signal::Upgrade]);
 
         // More than the pipe holds: nothing blocks, and nothing else is lost.
@@ -299,8 +308,8 @@ mod tests {
             raise(libc::SIGUSR1);
         }
         raise(libc::SIGTERM);
-        assert_eq!(signals.take(), Some(Signal::Terminate));
-        while let Some(signal) = signals.take() {
+        assert_eq!(take(&mut signals), Some(Signal::Terminate));
+        while let Some(signal) = take(&mut signals) {
             assert_eq!(signal, Signal::Reopen);
         }
 
@@ -309,11 +318,61 @@ mod tests {
         drop(signals);
         raise(libc::SIGHUP);
         later.wait(None, None).unwrap();
-        assert_eq!(later.take(), Some(Signal::Hangup));
+        assert_eq!(take(&mut later), Some(Signal::Hangup));
 
         // The other tests of this process can be interrupted again.
         for (number, _) in NUMBERS {
             set_action(number, libc::SIG_DFL).unwrap();
         }
+    }
+
+    /// What a forked worker does in the test below: it tells in shared memory of what it takes, and
+    /// ends in order when it is told to. It allocates nothing, for it has one of several threads.
+    fn be_a_worker(looks: &AtomicU64, others: &AtomicU64, ready: &AtomicU64) -> u8 {
+        let Ok(mut signals) = Signals::install_in_worker() else { return 2 };
+        ready.store(1, Ordering::Release);
+        loop {
+            if signals.wait(None, Some(Duration::from_secs(20))).is_err() {
+                return 3;
+            }
+            while let Some(signal) = signals.take() {
+                match signal {
+                    Signal::Look => looks.fetch_add(1, Ordering::Release),
+                    Signal::Terminate => return 0,
+                    _ => others.fetch_add(1, Ordering::Release),
+                };
+            }
+        }
+    }
+
+    #[test]
+    fn a_worker_heeds_its_master_and_nobody_else() {
+        let cells = Segment::create(64).unwrap().cells();
+        let (looks, others, ready) = (&cells[0], &cells[1], &cells[2]);
+        let Fork::Parent(pid) = fork::fork().unwrap() else { fork::exit_now(be_a_worker(looks, others, ready)) };
+        let id: libc::pid_t = pid.to_string().parse().unwrap();
+        let until = |cell: &AtomicU64, wanted: u64| {
+            let begun = Instant::now();
+            while cell.load(Ordering::Acquire) < wanted {
+                assert!(begun.elapsed().as_secs() < 10, "never {wanted}");
+                std::thread::yield_now();
+            }
+        };
+        until(ready, 1);
+        for round in 1..=3 {
+            // What a terminal, a service manager or a slip sends to a whole group.
+            for (number, _) in NUMBERS {
+                // SAFETY: takes two integers, and the process is the one just forked.
+                assert_eq!(unsafe { libc::kill(id, number) }, 0);
+            }
+            fork::look(pid);
+            until(looks, round);
+        }
+        assert_eq!(others.load(Ordering::Acquire), 0);
+        fork::drain(pid);
+        let mut status = -1;
+        // SAFETY: the call writes one int, to a live local.
+        assert_eq!(unsafe { libc::waitpid(id, &mut status, 0) }, id);
+        assert_eq!(status, 0, "it ended in order");
     }
 }

@@ -1,0 +1,296 @@
+//! Tests of following a file: on virtual time, and with real directories.
+
+use super::*;
+use crate::limits::SECOND_US;
+use crate::reactor::Reactor;
+use crate::sys::clock::monotonic_us;
+use std::io::Write;
+use std::os::unix::fs::symlink;
+use std::process::Command;
+
+/// Longer than any change takes, whatever else the machine does.
+const PATIENCE_US: u64 = 20 * SECOND_US;
+/// Longer than one takes that is told, on a machine that has time.
+const QUIET_US: u64 = 4 * CONFIG_SETTLE_US;
+
+/// A directory of its own, gone with it.
+struct Place(PathBuf);
+
+impl Place {
+    fn new(name: &str) -> Place {
+        let place = std::env::temp_dir().join(format!("zzz-lb-{name}-{}", std::process::id()));
+        let _ = fs::remove_dir_all(&place);
+        fs::create_dir_all(&place).unwrap();
+        Place(place)
+    }
+
+    fn file(&self, name: &str) -> PathBuf {
+        self.0.join(name)
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+fn watch(path: &Path) -> Watch {
+    Watch::new(path.to_path_buf(), read(path).unwrap_or_default(), monotonic_us())
+}
+
+/// The next change within a time.
+fn next(watch: &mut Watch, patience_us: u64) -> Option<Change> {
+    let mut reactor = Reactor::new().unwrap();
+    if let Some(fd) = watch.fd() {
+        reactor.watch(fd, 0).unwrap();
+    }
+    let end_us = monotonic_us() + patience_us;
+    loop {
+        let now_us = monotonic_us();
+        watch.ready(now_us);
+        if let Some(change) = watch.expire(now_us) {
+            return Some(change);
+        }
+        if now_us >= end_us {
+            return None;
+        }
+        reactor.poll(watch.next_deadline_us().min(end_us).saturating_sub(now_us)).unwrap();
+    }
+}
+
+/// The next change is to these contents.
+fn expect(watch: &mut Watch, wanted: &str) {
+    match next(watch, PATIENCE_US) {
+        Some(Change::Contents(contents)) => assert_eq!(String::from_utf8_lossy(&contents), wanted),
+        other => panic!("{other:?} in place of {wanted}"),
+    }
+}
+
+/// The changes end with these contents: of what is done in steps, a slow machine may see some.
+fn expect_in_the_end(watch: &mut Watch, wanted: &str) {
+    loop {
+        match next(watch, PATIENCE_US) {
+            Some(Change::Contents(contents)) if contents == wanted.as_bytes() => return,
+            Some(_) => {}
+            None => panic!("never {wanted}"),
+        }
+    }
+}
+
+fn expect_gone(watch: &mut Watch) {
+    let change = next(watch, PATIENCE_US);
+    assert!(matches!(change, Some(Change::Unreadable(_))), "{change:?}");
+}
+
+fn expect_nothing(watch: &mut Watch) {
+    let change = next(watch, QUIET_US);
+    assert!(change.is_none(), "{change:?}");
+}
+
+#[test]
+fn a_change_is_looked_at_when_it_pauses_and_however_many_follow_not_much_later() {
+    let mut settling = Settling::default();
+    assert_eq!(settling.at_us(), u64::MAX);
+    for now_us in [5, 10_000, 25_000] {
+        settling.happened(Kind::Done, now_us);
+        assert_eq!(settling.at_us(), now_us + CONFIG_PAUSE_US);
+    }
+    settling.happened(Kind::Lost, 95_000);
+    assert_eq!(settling.at_us(), 5 + CONFIG_SETTLE_US);
+}
+
+#[test]
+fn what_is_being_written_to_is_waited_for_but_not_for_ever() {
+    let mut settling = Settling::default();
+    settling.happened(Kind::Begun, 0);
+    assert_eq!(settling.at_us(), CONFIG_PAUSE_US);
+    for now_us in [1, 300_000, 900_000] {
+        settling.happened(Kind::Written, now_us);
+        settling.happened(Kind::Begun, now_us);
+        assert_eq!(settling.at_us(), CONFIG_WRITING_US);
+    }
+    // Closed after longer than a change settles: due at once.
+    settling.happened(Kind::Done, 910_000);
+    assert_eq!(settling.at_us(), CONFIG_SETTLE_US);
+}
+
+#[test]
+fn follows_a_file_however_it_is_changed() {
+    let place = Place::new("file");
+    let file = place.file("lb.json");
+    fs::write(&file, "0").unwrap();
+    let mut watch = watch(&file);
+    for round in 0..3 {
+        fs::write(&file, format!("in place {round}")).unwrap();
+        expect(&mut watch, &format!("in place {round}"));
+        fs::write(place.file("new"), format!("renamed {round}")).unwrap();
+        fs::rename(place.file("new"), &file).unwrap();
+        expect(&mut watch, &format!("renamed {round}"));
+        // As vim does it.
+        fs::rename(&file, place.file("lb.json~")).unwrap();
+        fs::write(&file, format!("edited {round}")).unwrap();
+        fs::remove_file(place.file("lb.json~")).unwrap();
+        expect_in_the_end(&mut watch, &format!("edited {round}"));
+        let sed = Command::new("sed").args(["-i", "s/edited/replaced/"]).arg(&file).status().unwrap();
+        assert!(sed.success());
+        expect_in_the_end(&mut watch, &format!("replaced {round}"));
+        fs::remove_file(&file).unwrap();
+        expect_gone(&mut watch);
+        fs::write(&file, format!("back {round}")).unwrap();
+        expect(&mut watch, &format!("back {round}"));
+    }
+    expect_nothing(&mut watch);
+}
+
+#[test]
+fn follows_the_links_of_a_mounted_config_map() {
+    let place = Place::new("map");
+    let version = |n: usize| {
+        fs::create_dir(place.file(&format!("..{n}"))).unwrap();
+        fs::write(place.file(&format!("..{n}/lb.json")), format!("version {n}")).unwrap();
+        symlink(format!("..{n}"), place.file("..data_tmp")).unwrap();
+        fs::rename(place.file("..data_tmp"), place.file("..data")).unwrap();
+    };
+    version(0);
+    symlink("..data/lb.json", place.file("lb.json")).unwrap();
+    let mut watch = watch(&place.file("lb.json"));
+    for n in 1..=10 {
+        version(n);
+        fs::remove_dir_all(place.file(&format!("..{}", n - 1))).unwrap();
+        expect(&mut watch, &format!("version {n}"));
+    }
+}
+
+#[test]
+fn follows_a_directory_that_goes_and_comes_back() {
+    let place = Place::new("dir");
+    let file = place.file("etc/lb/lb.json");
+    let make = |text: &str| {
+        fs::create_dir_all(place.file("etc/lb")).unwrap();
+        fs::write(&file, text).unwrap();
+    };
+    make("0");
+    let mut watch = watch(&file);
+    for n in 1..4 {
+        fs::remove_dir_all(place.file("etc")).unwrap();
+        expect_gone(&mut watch);
+        make(&n.to_string());
+        expect_in_the_end(&mut watch, &n.to_string());
+    }
+}
+
+#[test]
+fn contents_that_are_the_same_are_told_of_only_when_asked_for() {
+    let place = Place::new("same");
+    let file = place.file("lb.json");
+    fs::write(&file, "same").unwrap();
+    let mut watch = watch(&file);
+    expect_nothing(&mut watch);
+    assert_eq!(watch.next_deadline_us(), u64::MAX);
+    fs::write(&file, "same").unwrap();
+    fs::write(place.file("unrelated"), "x").unwrap();
+    assert!(Command::new("touch").arg(&file).status().unwrap().success());
+    expect_nothing(&mut watch);
+    assert_eq!(watch.read_now(monotonic_us()).unwrap(), b"same");
+    fs::write(&file, "other").unwrap();
+    assert_eq!(watch.read_now(monotonic_us()).unwrap(), b"other");
+    expect_nothing(&mut watch);
+    fs::remove_file(&file).unwrap();
+    assert!(watch.read_now(monotonic_us()).is_err());
+    expect_nothing(&mut watch);
+}
+
+#[test]
+fn a_file_is_not_read_while_it_is_being_written() {
+    let place = Place::new("slow");
+    let file = place.file("lb.json");
+    fs::write(&file, "0").unwrap();
+    let mut watch = watch(&file);
+    expect_nothing(&mut watch);
+    let mut open = fs::File::create(&file).unwrap();
+    open.write_all(b"the one half").unwrap();
+    let change = next(&mut watch, 3 * CONFIG_SETTLE_US);
+    assert!(change.is_none(), "{change:?}");
+    open.write_all(b" and the other").unwrap();
+    drop(open);
+    expect(&mut watch, "the one half and the other");
+    // One who never closes it is not waited for.
+    let mut open = fs::OpenOptions::new().append(true).open(&file).unwrap();
+    open.write_all(b"!").unwrap();
+    expect(&mut watch, "the one half and the other!");
+}
+
+#[test]
+fn follows_a_directory_above_that_is_renamed() {
+    let place = Place::new("above");
+    let make = |name: &str| {
+        fs::create_dir_all(place.file(name).join("etc/lb")).unwrap();
+        fs::write(place.file(name).join("etc/lb/lb.json"), name).unwrap();
+    };
+    make("current");
+    let mut watch = watch(&place.file("current/etc/lb/lb.json"));
+    for name in ["one", "two", "three"] {
+        make(name);
+        fs::rename(place.file("current"), place.file(&format!("before {name}"))).unwrap();
+        fs::rename(place.file(name), place.file("current")).unwrap();
+        expect_in_the_end(&mut watch, name);
+    }
+}
+
+#[test]
+fn follows_a_file_written_to_through_another_name() {
+    let place = Place::new("names");
+    for name in ["here", "there"] {
+        fs::create_dir(place.file(name)).unwrap();
+    }
+    let (file, same) = (place.file("here/lb.json"), place.file("there/lb.json"));
+    fs::write(&file, "0").unwrap();
+    fs::hard_link(&file, &same).unwrap();
+    let mut watch = watch(&file);
+    for text in ["1", "2", "3"] {
+        fs::write(&same, text).unwrap();
+        expect(&mut watch, text);
+    }
+}
+
+#[test]
+fn what_is_no_file_is_refused_without_waiting_for_it() {
+    let place = Place::new("pipe");
+    let file = place.file("lb.json");
+    fs::write(&file, "0").unwrap();
+    let mut watch = watch(&file);
+    let pipe = || assert!(Command::new("mkfifo").arg(&file).status().unwrap().success());
+    fs::remove_file(&file).unwrap();
+    pipe();
+    expect_gone(&mut watch);
+    assert!(watch.read_now(monotonic_us()).is_err());
+    fs::remove_file(&file).unwrap();
+    fs::write(&file, "1").unwrap();
+    expect_in_the_end(&mut watch, "1");
+
+    // One that was read at the start has no more to say, and what takes its place has.
+    fs::remove_file(&file).unwrap();
+    pipe();
+    let mut watch = Watch::new(file.clone(), b"read".to_vec(), monotonic_us());
+    expect_nothing(&mut watch);
+    fs::write(place.file("new"), "2").unwrap();
+    fs::rename(place.file("new"), &file).unwrap();
+    expect(&mut watch, "2");
+}
+
+#[test]
+fn without_inotify_it_is_looked_at_now_and_then() {
+    let place = Place::new("poll");
+    let file = place.file("lb.json");
+    fs::write(&file, "0").unwrap();
+    let mut watch = Watch { inotify: None, ..watch(&file) };
+    assert!(watch.is_polling() && watch.fd().is_none());
+    expect_nothing(&mut watch);
+    let due_us = watch.next_deadline_us();
+    assert!(due_us < u64::MAX);
+    fs::write(&file, "1").unwrap();
+    assert!(watch.expire(due_us - 1).is_none());
+    assert!(matches!(watch.expire(due_us), Some(Change::Contents(contents)) if contents == b"1"));
+    assert_eq!(watch.next_deadline_us(), due_us + CONFIG_POLL_US);
+}
