@@ -339,3 +339,13 @@ const _: () = assert!(NAME_ADDRESSES <= SLOTS);
 const _: () = assert!(HOST_NAME_BYTES + 2 == DNS_NAME_BYTES);
 const _: () = assert!(DNS_TIMEOUT_S <= DNS_TIMEOUT_MAX_S && DNS_ATTEMPTS <= DNS_ATTEMPTS_MAX);
 const _: () = assert!(DNS_LOOKUPS >= 1);
+
+// Check ----------------------------------------------------------------------------------------
+
+/// Problems told of one command line; who has more has plenty to mend.
+pub const LINE_PROBLEMS: usize = FILE_PROBLEMS;
+/// Backends dialled at once: a thousand that do not answer take 16 turns, and no router takes so
+/// few connections for a scan.
+pub const CHECK_DIALS: usize = 64;
+
+const _: () = assert!(CHECK_DIALS >= 1 && CHECK_DIALS <= SLOTS);

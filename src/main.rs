@@ -17,34 +17,58 @@ const USAGE: u8 = 2;
 
 fn main() -> ExitCode {
     let argv: Vec<_> = std::env::args_os().skip(1).collect();
-    let options = match args::parse(argv, &|name: &str| std::env::var_os(name)) {
-        Ok(Command::Run(options)) => options,
+    let (options, mut problems) = match args::parse(argv, &|name: &str| std::env::var_os(name)) {
+        Ok(Command::Run(options)) => (options, Vec::new()),
         Ok(Command::Help) => return print(&args::help::text()),
         Ok(Command::Version) => return print(&args::help::version()),
-        Err(error) => return refuse(&[error.to_string()]),
+        Err(refused) => (*refused.options, lines(&refused.errors)),
     };
-    match configure(options.clone()) {
-        Ok((config, _)) if config.check => print(&settings(&config)),
-        Ok((config, contents)) => ExitCode::from(process::run(config, options, contents)),
-        Err(problems) => refuse(&problems),
+    if options.check.as_ref().is_some_and(|given| given.value) {
+        let config = configure(&options, &mut problems).map(|(config, _)| config);
+        let checked = process::check(config.as_ref(), &options);
+        let status = print(&checked.plan);
+        problems.extend(checked.problems);
+        return if problems.is_empty() { status } else { refuse(&problems) };
+    }
+    if !problems.is_empty() {
+        return refuse(&problems);
+    }
+    match configure(&options, &mut problems) {
+        Some((config, contents)) => ExitCode::from(process::run(config, options, contents)),
+        None => refuse(&problems),
     }
 }
 
-/// The configuration of the options and the file that they name, with its contents; or every problem
-/// of it.
-fn configure(mut options: Options) -> Result<(Config, Option<Vec<u8>>), Vec<String>> {
-    fn lines<T: Display>(errors: Vec<T>) -> Vec<String> {
-        errors.iter().map(T::to_string).collect()
-    }
-    let mut contents = None;
+/// The configuration of the options and the file that they name, with its contents. `None` where
+/// there is a problem, of these or one known before; all are in `problems` then.
+fn configure(options: &Options, problems: &mut Vec<String>) -> Option<(Config, Option<Vec<u8>>)> {
+    let (mut all, mut contents) = (options.clone(), None);
     if let Some(given) = &options.config {
         let shown = given.value.display().to_string();
-        let text = read(&given.value)
-            .map_err(|error| vec![format!("{} '{shown}': {error}; accepted: a file that can be read", given.source)])?;
-        options = config::file::read(&text, &shown, options).map_err(lines)?;
-        contents = Some(text);
+        match read(&given.value) {
+            Ok(text) => match config::file::read(&text, &shown, options.clone()) {
+                Ok(with_file) => (all, contents) = (with_file, Some(text)),
+                Err(errors) => problems.extend(lines(&errors)),
+            },
+            Err(error) => {
+                problems.push(format!("{} '{shown}': {error}; accepted: a file that can be read", given.source));
+            }
+        }
     }
-    Ok((config::resolve(options).map_err(lines)?, contents))
+    match config::resolve(all) {
+        Ok(config) => problems.is_empty().then_some((config, contents)),
+        Err(mut errors) => {
+            // A default may stand where the port is that could not be read.
+            let whole = problems.is_empty();
+            errors.retain(|error| whole || !matches!(error, config::Error::AdminOnListener { .. }));
+            problems.extend(lines(&errors));
+            None
+        }
+    }
+}
+
+fn lines<T: Display>(errors: &[T]) -> Vec<String> {
+    errors.iter().map(T::to_string).collect()
 }
 
 /// A file's bytes; of one that is too long, more than is taken.
@@ -52,13 +76,6 @@ fn read(path: &Path) -> io::Result<Vec<u8>> {
     let mut text = Vec::new();
     File::open(path)?.take(JSON_BYTES as u64 + 1).read_to_end(&mut text)?;
     Ok(text)
-}
-
-/// A line for each setting that differs from its default.
-fn settings(config: &Config) -> String {
-    let line =
-        |setting: &config::Setting| format!("{} = {} ({})\n", setting.name, setting.value, setting.source.place());
-    config.changed.iter().map(line).collect()
 }
 
 /// Prints to stdout. A reader that has gone, as `head` does, is no failure.

@@ -1,75 +1,111 @@
 //! From arguments and environment to options.
 //!
-//! `--name value`, `--name=value`, `-n value`, `-nvalue` and `-n=value` are the forms. The first
-//! thing wrong ends it, as `--help` and `--version` do; the environment is looked at last, and
-//! only for what the command line leaves open. No value that any option takes begins with a dash,
-//! so an argument that does is never one: `-b -p 80` lacks a backend.
+//! `--name value`, `--name=value`, `-n value`, `-nvalue` and `-n=value` are the forms. `--help` and
+//! `--version` end the reading, unless something was wrong before them; the environment is looked
+//! at last, and only for what the command line leaves open. No value that any option takes begins
+//! with a dash, so an argument that does is never one: `-b -p 80` lacks a backend.
+//!
+//! Everything wrong is told, up to a bound, and each slip once: what stands behind an unknown
+//! option is taken for its value, and an option whose value is wrong has been given all the same.
 
 use std::ffi::{OsStr, OsString};
+use std::iter::Peekable;
 
 use super::flags::{Set, give};
 use super::nearest::nearest;
 use super::{Command, Error, FLAGS, Fault, Flag, Options, Source};
+use crate::limits::LINE_PROBLEMS;
+
+/// Arguments or variables that cannot be used.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refused {
+    /// What is wrong, in the order in which it was met; never nothing.
+    pub errors: Vec<Error>,
+    /// What is right.
+    pub options: Box<Options>,
+}
 
 /// Reads the arguments, without the program's name, then the environment through `env`, where an
 /// empty variable counts as none.
 pub fn parse(
     argv: impl IntoIterator<Item = OsString>,
     env: &dyn Fn(&str) -> Option<OsString>,
-) -> Result<Command, Error> {
+) -> Result<Command, Refused> {
+    let mut argv = argv.into_iter().peekable();
     let mut options = Options::default();
     let mut given = vec![false; FLAGS.len()];
-    let mut argv = argv.into_iter();
-    while let Some(argument) = argv.next() {
-        let argument = argument.to_str().ok_or_else(|| Error::NotUtf8(argument.to_string_lossy().into_owned()))?;
+    let mut errors = Vec::new();
+    while let Some(argument) = argv.next().filter(|_| errors.len() < LINE_PROBLEMS) {
         if argument == "--" {
-            match argv.next() {
-                None => break,
-                Some(extra) => return Err(Error::Positional(extra.to_string_lossy().into_owned())),
-            }
+            let stray = argv.by_ref().take(LINE_PROBLEMS);
+            errors.extend(stray.map(|extra| Error::Positional(extra.to_string_lossy().into_owned())));
+            break;
         }
-        let (index, attached) = option(argument)?;
-        let flag = &FLAGS[index];
-        if given[index] && !matches!(flag.set, Set::Repeatable(_)) {
-            return Err(Error::Repeated(flag));
-        }
-        given[index] = true;
-        let source = Source::CommandLine(flag.long);
-        match (flag.set, attached) {
-            (Set::Switch(_) | Set::Help | Set::Version, Some(value)) => {
-                return Err(Error::SuperfluousValue(flag, value.to_owned()));
-            }
-            (Set::Help, None) => return Ok(Command::Help),
-            (Set::Version, None) => return Ok(Command::Version),
-            (Set::Switch(_), None) => give(flag, "on", source, &mut options)?,
-            (Set::Value(_) | Set::Number(_) | Set::Repeatable(_), Some(text)) => {
-                give(flag, text, source, &mut options)?;
-            }
-            (Set::Value(_) | Set::Number(_) | Set::Repeatable(_), None) => {
-                let value = argv.next().filter(|value| !begins_with_dash(value)).ok_or(Error::MissingValue(flag))?;
-                let text = utf8(flag, &source, &value)?;
-                give(flag, text, source, &mut options)?;
-            }
+        match take(&argument, &mut argv, &mut given, &mut options) {
+            Ok(None) => {}
+            Ok(Some(command)) if errors.is_empty() => return Ok(command),
+            Ok(Some(_)) => break,
+            Err(error) => errors.push(error),
         }
     }
     for (flag, _) in FLAGS.iter().zip(given).filter(|(flag, given)| !given && !flag.env.is_empty()) {
         if let Some(value) = env(flag.env) {
-            environment(flag, &value, &mut options)?;
+            errors.extend(environment(flag, &value, &mut options));
         }
     }
-    Ok(Command::Run(options))
+    if errors.is_empty() { Ok(Command::Run(options)) } else { Err(Refused { errors, options: Box::new(options) }) }
 }
 
-/// Takes an option's value from its variable.
-fn environment(flag: &'static Flag, value: &OsStr, options: &mut Options) -> Result<(), Error> {
-    let source = Source::Environment(flag.env);
-    let text = utf8(flag, &source, value)?.trim_ascii();
-    match flag.set {
-        Set::Repeatable(_) => {
-            text.split_ascii_whitespace().try_for_each(|one| give(flag, one, source.clone(), options))
+/// Takes an argument, with its value where that stands apart. What it asks for, where it ends the
+/// reading.
+fn take(
+    argument: &OsStr,
+    argv: &mut Peekable<impl Iterator<Item = OsString>>,
+    given: &mut [bool],
+    options: &mut Options,
+) -> Result<Option<Command>, Error> {
+    let argument = argument.to_str().ok_or_else(|| Error::NotUtf8(argument.to_string_lossy().into_owned()))?;
+    let mut apart = || argv.next_if(|value| !begins_with_dash(value));
+    let (index, attached) = match option(argument) {
+        Ok(option) => option,
+        Err(error) => {
+            if matches!(error, Error::UnknownOption { .. }) && !argument.contains('=') {
+                apart();
+            }
+            return Err(error);
         }
-        _ if text.is_empty() => Ok(()),
-        _ => give(flag, text, source, options),
+    };
+    let flag = &FLAGS[index];
+    let source = Source::CommandLine(flag.long);
+    let again = std::mem::replace(&mut given[index], true) && !matches!(flag.set, Set::Repeatable(_));
+    let value = match (flag.set, attached) {
+        (Set::Switch(_) | Set::Help | Set::Version, Some(value)) => {
+            return Err(Error::SuperfluousValue(flag, value.to_owned()));
+        }
+        (Set::Help, None) => return Ok(Some(Command::Help)),
+        (Set::Version, None) => return Ok(Some(Command::Version)),
+        (Set::Switch(_), None) => OsString::from("on"),
+        (Set::Value(_) | Set::Number(_) | Set::Repeatable(_), Some(text)) => OsString::from(text),
+        (Set::Value(_) | Set::Number(_) | Set::Repeatable(_), None) => apart().ok_or(Error::MissingValue(flag))?,
+    };
+    if again {
+        return Err(Error::Repeated(flag));
+    }
+    give(flag, utf8(flag, &source, &value)?, source, options).map(|()| None)
+}
+
+/// Takes an option's value from its variable; what is wrong with it.
+fn environment(flag: &'static Flag, value: &OsStr, options: &mut Options) -> Vec<Error> {
+    let source = Source::Environment(flag.env);
+    let text = match utf8(flag, &source, value) {
+        Ok(text) => text.trim_ascii(),
+        Err(error) => return vec![error],
+    };
+    let mut take = |text| give(flag, text, source.clone(), options).err();
+    match flag.set {
+        Set::Repeatable(_) => text.split_ascii_whitespace().filter_map(take).take(LINE_PROBLEMS).collect(),
+        _ if text.is_empty() => Vec::new(),
+        _ => take(text).into_iter().collect(),
     }
 }
 

@@ -14,6 +14,7 @@
 //! does not need; it dies with the process that forked it (PDEATHSIG), so nothing is orphaned.
 
 mod account;
+mod check;
 mod cpus;
 mod demo;
 mod duties;
@@ -41,6 +42,7 @@ use crate::sys::{self, clock};
 use crate::worker::{self, Outcome, Setup};
 
 use account::Account;
+pub use check::{Checked, check};
 use duties::Duties;
 use master::Master;
 
@@ -88,11 +90,7 @@ fn start(mut config: Config, options: Options, contents: Option<Vec<u8>>) -> Res
     let account = config.user.as_deref().map(account::look_up).transpose()?;
     let open_files = sys::limit::raise_open_files().map_err(Failure::of("learn the limit of open files"))?;
 
-    let count = match config.mode {
-        Mode::Sp => 1,
-        // A worker that may hold no client would leave unserved those that come to its listener.
-        Mode::Mp => config.workers.unwrap_or_else(cpus::usable).min(config.max_connections.unwrap_or(u32::MAX)).max(1),
-    };
+    let count = worker_count(&config);
     let (listeners, address) = listen::open(config.listen, count)?;
     let admin = config.admin.map(|address| listen::open(address, 1)).transpose()?;
     let demo = if config.demo { Some(demo::Backends::open()?) } else { None };
@@ -128,6 +126,15 @@ fn start(mut config: Config, options: Options, contents: Option<Vec<u8>>) -> Res
             run_single(region, duties, listeners, shares, signals, journal)
         }
     })
+}
+
+/// How many workers there are to be.
+fn worker_count(config: &Config) -> u32 {
+    match config.mode {
+        Mode::Sp => 1,
+        // A worker that may hold no client would leave unserved those that come to its listener.
+        Mode::Mp => config.workers.unwrap_or_else(cpus::usable).min(config.max_connections.unwrap_or(u32::MAX)).max(1),
+    }
 }
 
 /// What is listened on.

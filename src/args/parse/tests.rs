@@ -7,7 +7,7 @@ use crate::limits::BACKENDS;
 use crate::log::Level;
 use std::os::unix::ffi::OsStringExt;
 
-fn with_env(line: &str, variables: &[(&str, &str)]) -> Result<Command, Error> {
+fn with_env(line: &str, variables: &[(&str, &str)]) -> Result<Command, Refused> {
     let env = |name: &str| {
         let found = variables.iter().find(|(variable, _)| *variable == name);
         found.map(|(_, value)| OsString::from(value))
@@ -22,8 +22,16 @@ fn options(line: &str) -> Options {
     }
 }
 
+/// What is wrong, a line each.
+fn told(result: Result<Command, Refused>) -> Vec<String> {
+    result.expect_err("something is wrong").errors.iter().map(Error::to_string).collect()
+}
+
+/// The one thing that is wrong.
 fn error(line: &str) -> String {
-    with_env(line, &[]).expect_err(line).to_string()
+    let mut told = told(with_env(line, &[]));
+    assert_eq!(told.len(), 1, "{line}: {told:?}");
+    told.remove(0)
 }
 
 fn value<T>(given: Option<Given<T>>) -> T {
@@ -102,7 +110,7 @@ fn an_option_hides_its_variable_and_a_variable_the_default() {
 #[test]
 fn an_empty_variable_is_none_and_a_wrong_one_is_named() {
     assert_eq!(with_env("", &[("LB_PORT", ""), ("LB_BACKEND", " ")]), Ok(Command::Run(Options::default())));
-    let said = |name, text| with_env("", &[(name, text)]).unwrap_err().to_string();
+    let said = |name, text| told(with_env("", &[(name, text)])).remove(0);
     assert_eq!(said("LB_PORT", "80x"), "LB_PORT '80x': malformed; accepted: a number from 0 to 65535");
     assert_eq!(said("LB_TRACE", "maybe"), "LB_TRACE 'maybe': malformed; accepted: 1 or 0");
     assert!(said("LB_BACKEND", "a:1 b").starts_with("LB_BACKEND 'b': no port; accepted: host:port"));
@@ -126,6 +134,44 @@ fn an_error_names_the_option_the_value_and_what_is_accepted() {
     );
     assert!(error("-b https://a:1").starts_with("--backend 'https://a:1': TLS to backends is not in this version;"));
     assert_eq!(error("--port="), "--port '': malformed; accepted: a number from 0 to 65535");
+}
+
+#[test]
+fn everything_wrong_is_told_and_what_is_right_is_kept() {
+    let line = "-p http --prot 80 -b a -b a:1 --trace=1 stray --check -w 2 -w 3 -s";
+    let Err(refused) = with_env(line, &[("LB_PORT", "x"), ("LB_VIA", "a b"), ("LB_TRUST", "x ::1 y")]) else {
+        panic!("it is wrong")
+    };
+    let starts = [
+        "--port 'http': malformed",
+        "unknown option '--prot'; did you mean '--port'?",
+        "--backend 'a': no port",
+        "--trace takes no value",
+        "unexpected argument 'stray'",
+        "--workers is given twice",
+        "--strategy needs a value",
+        "LB_TRUST 'x'",
+        "LB_TRUST 'y'",
+        "LB_VIA 'a b'",
+    ];
+    let told = told(Err(refused.clone()));
+    assert_eq!(told.len(), starts.len(), "{told:#?}");
+    for (told, start) in told.iter().zip(starts) {
+        assert!(told.starts_with(start), "{told}");
+    }
+    let options = *refused.options;
+    assert_eq!((options.port, options.backends.len(), options.trust.len()), (None, 1, 1));
+    assert_eq!((value(options.workers), value(options.check)), (2, true));
+}
+
+#[test]
+fn what_is_told_is_bounded() {
+    for piece in ["-z ", "x ", "-p ", "-- "] {
+        let count = told(with_env(&piece.repeat(100_000), &[])).len();
+        assert!((1..=2 * LINE_PROBLEMS).contains(&count), "{piece}: {count}");
+    }
+    let variables = "x ".repeat(10_000);
+    assert_eq!(told(with_env("", &[("LB_BACKEND", &variables)])).len(), LINE_PROBLEMS);
 }
 
 #[test]
@@ -162,7 +208,7 @@ fn refuses_missing_superfluous_and_repeated_values_and_stray_arguments() {
     assert_eq!(error("a:1"), stray);
     assert_eq!(error("-- a:1"), stray);
     assert!(error("-").starts_with("unexpected argument '-'"));
-    assert!(parse([OsString::new()], &|_| None).unwrap_err().to_string().starts_with("unexpected argument ''"));
+    assert!(told(parse([OsString::new()], &|_| None))[0].starts_with("unexpected argument ''"));
 }
 
 #[test]
@@ -175,13 +221,13 @@ fn lists_are_bounded() {
 #[test]
 fn bytes_that_are_not_utf8_are_refused_without_harm() {
     let bytes = |bytes: &[u8]| OsString::from_vec(bytes.to_vec());
-    let said = |argv: Vec<OsString>| parse(argv, &|_| None).unwrap_err().to_string();
+    let said = |argv: Vec<OsString>| told(parse(argv, &|_| None)).remove(0);
     assert!(said(vec![bytes(b"--po\xffrt")]).starts_with("argument '--po\u{fffd}rt' is not UTF-8"));
     assert!(said(vec![bytes(b"\xff")]).starts_with("argument '\u{fffd}' is not UTF-8"));
     assert!(said(vec!["--".into(), bytes(b"\xff")]).starts_with("unexpected argument '\u{fffd}'"));
     assert!(said(vec!["-p".into(), bytes(b"8\xff\n")]).starts_with("--port '8\u{fffd}\\x0a': not UTF-8;"));
     let env = |name: &str| (name == "LB_VIA").then(|| bytes(b"\xff"));
-    assert!(parse([], &env).unwrap_err().to_string().starts_with("LB_VIA '\u{fffd}': not UTF-8;"));
+    assert!(told(parse([], &env))[0].starts_with("LB_VIA '\u{fffd}': not UTF-8;"));
 }
 
 #[test]
@@ -224,8 +270,9 @@ fn no_arguments_make_it_panic_or_speak_in_two_lines() {
             }
             argv.push(OsString::from_vec(argument));
         }
-        if let Err(error) = parse(argv, &|_| None) {
-            assert_eq!(error.to_string().lines().count(), 1);
+        if let Err(refused) = parse(argv, &|_| None) {
+            assert!(!refused.errors.is_empty());
+            assert!(refused.errors.iter().all(|error| error.to_string().lines().count() == 1));
         }
     }
 }

@@ -1,0 +1,350 @@
+//! `--check`: what a start would do before its first fork, done and undone, so that all it would be
+//! refused for is known; then every name looked up and every address dialled.
+//!
+//! What would refuse a start is a problem. A backend that does not answer, or whose name is not
+//! found, is none: it may come later, and a start does not wait for it either. Such is a warning,
+//! a line of log.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::fmt::Write as _;
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::os::fd::{AsFd, OwnedFd};
+
+use super::names::Names;
+use super::{Failure, Journal, account, demo, give_up_root, listen, share_memory, shares, worker_count};
+use crate::args::Options;
+use crate::config::{Address, Backend, Config, Host, Mode, Target};
+use crate::limits::{CHECK_DIALS, NAMES_WAIT_US, SLOTS};
+use crate::log::Level;
+use crate::metrics::Block;
+use crate::reactor::Reactor;
+use crate::sys::{self, clock, socket};
+
+/// What a check found.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Checked {
+    /// What would run, in lines; empty where it is not known.
+    pub plan: String,
+    /// What would refuse a start, a line each.
+    pub problems: Vec<String>,
+}
+
+/// Tries all that a start would, and says what would run. Without a configuration only what
+/// `options` ask for is tried, which no file changes. Warnings go to stderr.
+///
+/// This process is of no other use afterwards: where another account is asked for, it has become
+/// that, so that backends are dialled as they would be.
+pub fn check(config: Option<&Config>, options: &Options) -> Checked {
+    let mut journal = Journal::new(Level::Warn);
+    let mut checked = Checked::default();
+    try_system(&mut checked.problems, &mut journal, config, options);
+    let Some(config) = config else { return checked };
+    let found = match share_memory(worker_count(config)) {
+        Ok(region) => look_up(&mut journal, region.globals(), &config.backends),
+        Err(failure) => {
+            checked.problems.push(failure.message);
+            BTreeMap::new()
+        }
+    };
+    let routes: Vec<Route<'_>> = config.backends.iter().map(|backend| Route::new(backend, &found)).collect();
+    let addresses: Vec<&Address> = routes.iter().flat_map(|route| &route.addresses).collect();
+    if addresses.len() > SLOTS {
+        let count = addresses.len();
+        checked.problems.push(format!("the backends have {count} addresses; accepted: at most {SLOTS}"));
+        return checked;
+    }
+    // Those of the demo are not there yet.
+    let dialled = if config.demo { Ok(Vec::new()) } else { dial(&addresses, config.timeouts.connect_us) };
+    match dialled {
+        Ok(outcomes) => checked.plan = plan(&mut journal, config, &routes, outcomes),
+        Err(error) => checked.problems.push(format!("cannot wait for events: {error}")),
+    }
+    checked
+}
+
+/// Tries what a start asks of the system: the account, the limit of open files, the listeners. Each
+/// listener is closed again.
+fn try_system(problems: &mut Vec<String>, journal: &mut Journal, config: Option<&Config>, options: &Options) {
+    let mut refused = |failure: Failure| problems.push(failure.message);
+    let user = options.user.as_ref().map(|given| &given.value).or(config.and_then(|config| config.user.as_ref()));
+    let account =
+        user.and_then(|name| account::look_up(name).map_err(&mut refused).ok().map(|account| (name, account)));
+    let open_files = sys::limit::raise_open_files().map_err(Failure::of("learn the limit of open files"));
+    let open_files = open_files.map_err(&mut refused).unwrap_or(u64::MAX);
+    let listen = match (config, &options.port, &options.host) {
+        (Some(config), ..) => Some((config.listen, worker_count(config))),
+        (None, Some(port), host) => {
+            let host = host.as_ref().map_or(Ipv4Addr::UNSPECIFIED.into(), |given| given.value);
+            Some((SocketAddr::new(host, port.value), 1))
+        }
+        // The port that was meant may be another than the default.
+        (None, None, _) => None,
+    };
+    let admin = match config {
+        Some(config) => config.admin,
+        None => options.admin.as_ref().and_then(|given| given.value),
+    };
+    for (address, count) in listen.into_iter().chain(admin.map(|address| (address, 1))) {
+        let _ = listen::open(address, count).map_err(&mut refused);
+    }
+    if config.is_some_and(|config| config.demo) {
+        let _ = demo::Backends::open().map_err(&mut refused);
+    }
+    if let Some((name, account)) = account {
+        let _ = give_up_root(journal, name, account).map_err(&mut refused);
+    }
+    if let Some(config) = config {
+        shares(journal, config, worker_count(config), open_files);
+    }
+}
+
+/// What became of a name: its addresses, never none, or why there are none.
+type Found = Result<Vec<IpAddr>, String>;
+
+/// Looks up the names that backends have, as long as a start would wait for them. What fails is
+/// told in lines of log.
+fn look_up(journal: &mut Journal, globals: Block, backends: &[Backend]) -> BTreeMap<String, Found> {
+    let wanted: Vec<&str> = backends.iter().filter_map(Backend::host_name).collect();
+    if wanted.is_empty() {
+        return BTreeMap::new();
+    }
+    match follow(&wanted, journal, globals) {
+        Ok(names) => wanted.iter().map(|&name| (name.to_owned(), found(&names, journal, name))).collect(),
+        Err(error) => {
+            journal.line(Level::Warn, "dns", format_args!("names cannot be looked up: {error}"));
+            wanted.iter().map(|&name| (name.to_owned(), Err("not looked up".to_owned()))).collect()
+        }
+    }
+}
+
+/// Asks for the names until it is known what becomes of each, or for long enough.
+fn follow(wanted: &[&str], journal: &mut Journal, globals: Block) -> io::Result<Names> {
+    let mut reactor = Reactor::new()?;
+    let until_us = clock::monotonic_us() + NAMES_WAIT_US;
+    let mut names = Names::new(&reactor, clock::monotonic_us())?;
+    names.want(wanted, clock::monotonic_us());
+    loop {
+        let now_us = clock::monotonic_us();
+        names.expire(now_us);
+        names.carry_out(&reactor, journal, globals, now_us);
+        if now_us >= until_us || !wanted.iter().any(|name| names.is_undecided(name)) {
+            return Ok(names);
+        }
+        reactor.poll(names.next_us().min(until_us).saturating_sub(now_us))?;
+        let now_us = clock::monotonic_us();
+        (0..).map_while(|at| reactor.event(at)).for_each(|event| names.heed(event, now_us));
+    }
+}
+
+fn found(names: &Names, journal: &mut Journal, name: &str) -> Found {
+    match names.addresses(name) {
+        [] if names.is_undecided(name) => {
+            let reason = format!("no answer within {}", milliseconds(NAMES_WAIT_US));
+            journal.line(Level::Warn, "dns", format_args!("{name} cannot be looked up: {reason}"));
+            Err(reason)
+        }
+        // The reason has been told.
+        [] => Err("not found".to_owned()),
+        addresses => Ok(addresses.to_vec()),
+    }
+}
+
+/// A backend and where it is.
+struct Route<'a> {
+    backend: &'a Backend,
+    addresses: Vec<Address>,
+    /// Why there are none.
+    unresolved: Option<&'a str>,
+}
+
+impl Route<'_> {
+    fn new<'a>(backend: &'a Backend, found: &'a BTreeMap<String, Found>) -> Route<'a> {
+        let found = match (backend.address(), &backend.target) {
+            (Some(address), _) => Ok(vec![address]),
+            (None, Target::Tcp(Host::Name(name), port)) => match found.get(name) {
+                Some(Ok(ips)) => Ok(ips.iter().map(|&ip| Address::Tcp(SocketAddr::new(ip, *port))).collect()),
+                Some(Err(reason)) => Err(reason.as_str()),
+                None => Err("not looked up"),
+            },
+            (None, _) => Ok(Vec::new()),
+        };
+        match found {
+            Ok(addresses) => Route { backend, addresses, unresolved: None },
+            Err(reason) => Route { backend, addresses: Vec::new(), unresolved: Some(reason) },
+        }
+    }
+}
+
+/// What became of dialling an address: how long it took, in microseconds, or why it failed.
+type Dialled = Result<u64, String>;
+
+/// Connects to each address and closes the connection, so many at once; what became of each. The
+/// error is the poller's.
+fn dial(addresses: &[&Address], timeout_us: u64) -> io::Result<Vec<Dialled>> {
+    let mut reactor = Reactor::new()?;
+    let mut outcomes: Vec<Option<Dialled>> = vec![None; addresses.len()];
+    let mut waiting: VecDeque<usize> = (0..addresses.len()).collect();
+    let mut dialling: BTreeMap<usize, (OwnedFd, u64)> = BTreeMap::new();
+    while !waiting.is_empty() || !dialling.is_empty() {
+        while dialling.len() < CHECK_DIALS
+            && let Some(at) = waiting.pop_front()
+        {
+            let began_us = clock::monotonic_us();
+            let begun = match addresses[at] {
+                Address::Tcp(address) => socket::connect_tcp(*address),
+                Address::Unix(path) => socket::connect_unix(path),
+            };
+            match begun.and_then(|fd| reactor.register(fd.as_fd(), at as u64).map(|()| fd)) {
+                Ok(fd) => drop(dialling.insert(at, (fd, began_us))),
+                Err(error) => outcomes[at] = Some(Err(reason(&error))),
+            }
+        }
+        let oldest_us = dialling.values().map(|(_, began_us)| *began_us).min();
+        let Some(oldest_us) = oldest_us else { continue };
+        reactor.poll((oldest_us + timeout_us).saturating_sub(clock::monotonic_us()))?;
+        let now_us = clock::monotonic_us();
+        for event in (0..).map_while(|at| reactor.event(at)).filter(|event| event.writable || event.broken) {
+            let at = event.token as usize;
+            let Some((fd, began_us)) = dialling.remove(&at) else { continue };
+            outcomes[at] = Some(match socket::take_error(fd.as_fd()) {
+                0 => Ok(now_us - began_us),
+                error => Err(reason(&io::Error::from_raw_os_error(error))),
+            });
+        }
+        dialling.retain(|&at, (_, began_us)| {
+            let late = now_us >= *began_us + timeout_us;
+            if late {
+                outcomes[at] = Some(Err(format!("no answer within {}", milliseconds(timeout_us))));
+            }
+            !late
+        });
+    }
+    Ok(outcomes.into_iter().flatten().collect())
+}
+
+/// What the system says, without its number.
+fn reason(error: &io::Error) -> String {
+    let text = error.to_string();
+    text.split_once(" (os error").map_or(text.as_str(), |(reason, _)| reason).to_owned()
+}
+
+/// Tells what would run, a thing a line, its kind first. What is not as it should be goes to the
+/// journal too. `outcomes`: of the routes' addresses, one after another.
+fn plan(journal: &mut Journal, config: &Config, routes: &[Route<'_>], outcomes: Vec<Dialled>) -> String {
+    let mut out = String::new();
+    line(&mut out, "listener", &listener(config.listen));
+    if let Some(admin) = config.admin {
+        line(&mut out, "admin", &listener(admin));
+    }
+    match (config.mode, worker_count(config)) {
+        (Mode::Sp, _) => line(&mut out, "mode", "sp, one process"),
+        (Mode::Mp, 1) => line(&mut out, "mode", "mp, 1 worker"),
+        (Mode::Mp, count) => line(&mut out, "mode", &format!("mp, {count} workers")),
+    }
+    line(&mut out, "strategy", config.strategy.name);
+    let mut outcomes = outcomes.into_iter();
+    for Route { backend, addresses, unresolved } in routes {
+        let name = &backend.name;
+        line(&mut out, "backend", &told(config, backend));
+        if let Some(reason) = unresolved {
+            line(&mut out, "", &format!("  unresolved ({reason})"));
+        }
+        for (address, outcome) in addresses.iter().zip(outcomes.by_ref()) {
+            let address = match address {
+                Address::Tcp(address) => address.to_string(),
+                Address::Unix(path) => format!("unix:{}", path.display()),
+            };
+            match outcome {
+                Ok(us) => line(&mut out, "", &format!("  {address} reachable ({})", milliseconds(us))),
+                Err(reason) => {
+                    line(&mut out, "", &format!("  {address} unreachable ({reason})"));
+                    let text = format_args!("backend {name} is unreachable at {address} ({reason})");
+                    journal.line(Level::Warn, "check", text);
+                }
+            }
+        }
+    }
+    for setting in &config.changed {
+        line(&mut out, "setting", &format!("{} = {} ({})", setting.name, setting.value, setting.source.place()));
+    }
+    out
+}
+
+fn listener(address: SocketAddr) -> String {
+    let any = if address.port() == 0 { ", any free port" } else { "" };
+    format!("{address}{any}")
+}
+
+/// What a backend is and gets.
+fn told(config: &Config, backend: &Backend) -> String {
+    let Backend { name, weight, backup, max, .. } = backend;
+    let mut text = if config.demo { "the demo's own, on any free port".to_owned() } else { name.clone() };
+    // Writing to a String cannot fail.
+    let _ = write!(text, ": HTTP/1.1, no TLS, weight {weight}");
+    if *backup {
+        text.push_str(", backup");
+    }
+    if *max != 0 {
+        let _ = write!(text, ", max {max}");
+    }
+    if config.default_backends {
+        text.push_str(", by default");
+    }
+    text
+}
+
+fn milliseconds(us: u64) -> String {
+    if us.is_multiple_of(1000) { format!("{} ms", us / 1000) } else { format!("{:.1} ms", us as f64 / 1000.0) }
+}
+
+/// Adds a line; control characters of what the user wrote do not make it several.
+fn line(out: &mut String, kind: &str, text: &str) {
+    let _ = write!(out, "{kind:10}");
+    for c in text.chars() {
+        let _ = if c.is_control() { write!(out, "\\x{:02x}", u32::from(c)) } else { write!(out, "{c}") };
+    }
+    out.push('\n');
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::net::TcpListener;
+
+    fn listening() -> (TcpListener, Address) {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = Address::Tcp(listener.local_addr().unwrap());
+        (listener, address)
+    }
+
+    #[test]
+    fn more_addresses_are_dialled_than_at_once_and_each_has_its_outcome() {
+        let (_listener, open) = listening();
+        let (closed, shut) = listening();
+        drop(closed);
+        let absent = Address::Unix("/nonexistent/socket".into());
+        let all: Vec<&Address> = [&open, &shut, &absent].into_iter().cycle().take(3 * CHECK_DIALS).collect();
+        let outcomes = dial(&all, 10_000_000).unwrap();
+        assert_eq!(outcomes.len(), all.len());
+        for three in outcomes.chunks(3) {
+            assert!(three[0].is_ok(), "{three:?}");
+            assert_eq!(three[1], Err("Connection refused".into()));
+            assert_eq!(three[2], Err("No such file or directory".into()));
+        }
+        assert_eq!(dial(&[], 1).unwrap(), []);
+    }
+
+    #[test]
+    fn times_are_milliseconds_with_a_digit_where_they_need_one() {
+        assert_eq!(milliseconds(432), "0.4 ms");
+        assert_eq!(milliseconds(2_000_000), "2000 ms");
+    }
+
+    #[test]
+    fn what_is_told_stays_on_its_line() {
+        let mut out = String::new();
+        line(&mut out, "backend", "unix:/a\nb\x1b");
+        assert_eq!(out, "backend   unix:/a\\x0ab\\x1b\n");
+    }
+}
