@@ -39,6 +39,7 @@ impl Balancer {
     pub fn failed(&mut self, slot: usize, now_us: u64) -> Failed {
         let failures = self.cells.fail(slot);
         if failures >= u64::from(self.rules.fails) && self.cells.take_down(slot, now_us) {
+            self.look_at_health(now_us);
             if self.rules.interval_us == 0 {
                 self.next_probe_us = self.next_probe_us.min(now_us.saturating_add(UNPROBED_US));
             }
@@ -58,7 +59,7 @@ impl Balancer {
     /// A probe has passed, or has not; the change that this brings, if any.
     pub fn probed(&mut self, slot: usize, passed: bool, now_us: u64) -> Option<Change> {
         let count = self.cells.probed(slot, passed);
-        match passed {
+        let change = match passed {
             true if self.cells.state(slot) != State::Down => {
                 self.cells.prove(slot);
                 None
@@ -70,7 +71,9 @@ impl Balancer {
                 self.cells.take_down(slot, now_us).then_some(Change::Down(count))
             }
             _ => None,
-        }
+        };
+        self.look_at_health(now_us);
+        change
     }
 
     /// When `take_probes` is to be asked next, in microseconds.

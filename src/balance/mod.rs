@@ -143,11 +143,7 @@ impl Balancer {
 
     /// A backend for a request, other than those in `tried`.
     pub fn pick(&mut self, tried: &[u16], now_us: u64) -> Pick {
-        let epoch = self.cells.epoch();
-        if epoch != self.epoch {
-            self.epoch = epoch;
-            self.decide_turns(now_us);
-        }
+        self.look_at_health(now_us);
         if self.turns.is_empty() {
             return Pick::Nobody;
         }
@@ -218,6 +214,15 @@ impl Balancer {
     /// Whether a request may be sent again that a backend may have seen.
     pub fn may_repeat(&mut self, now_us: u64) -> bool {
         self.budget.allows(self.cells, now_us)
+    }
+
+    /// Decides anew who takes turns, where that may have changed.
+    fn look_at_health(&mut self, now_us: u64) {
+        let epoch = self.cells.epoch();
+        if epoch != self.epoch {
+            self.epoch = epoch;
+            self.decide_turns(now_us);
+        }
     }
 
     fn decide_turns(&mut self, now_us: u64) {

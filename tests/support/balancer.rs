@@ -5,6 +5,7 @@ use super::{Backend, DEADLINE, Wire, wait_until};
 use std::io::{BufRead, BufReader, Read};
 use std::net::SocketAddr;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::sync::{Arc, Condvar, Mutex};
@@ -175,6 +176,22 @@ impl Balancer {
         let response = self.connect().get(path);
         assert_eq!(response.status(), 200, "GET {path}: {response:?}\n{}", self.log());
         response.text()
+    }
+
+    /// What /metrics says of a family, all its samples added up whose labels hold `having`.
+    #[track_caller]
+    pub fn metric(&self, family: &str, having: &str) -> u64 {
+        let text = self.get("/metrics");
+        let samples = text.lines().filter_map(|line| line.rsplit_once(' '));
+        let named = samples.filter(|(name, _)| name.split('{').next() == Some(family) && name.contains(having));
+        named.map(|(name, value)| value.parse::<u64>().unwrap_or_else(|_| panic!("{name} {value}"))).sum()
+    }
+
+    /// Starts it with a configuration file, and no backend besides.
+    pub fn with_file(mode: Mode, file: &Path, args: &[&str]) -> Balancer {
+        let mut all = vec!["-c", file.to_str().expect("a path of ours")];
+        all.extend_from_slice(args);
+        Balancer::start(mode, &all)
     }
 
     /// The process started: the master, or the only one.

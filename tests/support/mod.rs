@@ -2,6 +2,7 @@
 
 mod backend;
 mod balancer;
+mod directory;
 mod message;
 mod random;
 mod system;
@@ -9,6 +10,7 @@ mod wire;
 
 pub use backend::{Backend, Gate, Peer};
 pub use balancer::{Balancer, Exit, Mode, command, modes, run};
+pub use directory::Directory;
 pub use message::{Body, BodyReader, Framing, Message, chunked, response};
 pub use random::Random;
 pub use system::{

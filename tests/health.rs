@@ -1,0 +1,235 @@
+//! Which backends are thought fit: what counts against one, what does not, and how it comes back.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
+use std::time::{Duration, Instant};
+
+use crate::support::{Backend, Balancer, Gate, Mode, modes, response, send_signal, wait_until};
+
+const OFTEN: [&str; 2] = ["--health-interval", "100ms"];
+
+/// Answers probes, which ask for /up, by what `up` says, and everything else with its name.
+fn probed(name: &'static str, up: &Arc<AtomicBool>) -> Backend {
+    let up = up.clone();
+    Backend::serve(move |mut peer| {
+        while let Some(request) = peer.request() {
+            let answer = match request.target() {
+                "/up" if !up.load(SeqCst) => b"HTTP/1.1 500 No\r\nContent-Length: 0\r\n\r\n".to_vec(),
+                _ => response("", name.as_bytes()),
+            };
+            if peer.try_send(answer).is_err() {
+                return;
+            }
+        }
+    })
+}
+
+fn yes() -> Arc<AtomicBool> {
+    Arc::new(AtomicBool::new(true))
+}
+
+fn options<'a>(more: &[&'a str]) -> Vec<&'a str> {
+    [&OFTEN[..], &["--health-path", "/up"], more].concat()
+}
+
+#[test]
+fn a_dead_backend_is_left_out_and_comes_back_with_its_probes() {
+    for mode in modes() {
+        let a = Backend::named("a");
+        let mut b = Backend::named("b");
+        let balancer = Balancer::before(mode, &[&a, &b], &OFTEN);
+        let mut client = balancer.connect();
+        (0..10).for_each(|_| assert_eq!(client.get("/").status(), 200));
+        b.stop();
+        // No request notices: the one that meets the dead backend goes to the other.
+        for _ in 0..20 {
+            assert_eq!(client.get("/").text(), "a", "{mode:?}");
+        }
+        let spec = b.spec();
+        balancer.wait_for_log(&format!("health: backend {spec} down after 3 "));
+        assert_eq!(balancer.metric("zzz_lb_healthy", &spec), 0);
+        assert_eq!(balancer.metric("zzz_lb_ejections_total", &spec), 1);
+        let again = Backend::serve_on(&spec, |mut peer| {
+            while peer.request().is_some() && peer.try_send(response("", b"again")).is_ok() {}
+        });
+        let again = again.expect("the port is free again");
+        balancer.wait_for_log(&format!("health: backend {spec} up after 2 passed probes"));
+        wait_until("it gets requests again", || client.get("/").text() == "again");
+        assert!(again.count() >= 3);
+    }
+}
+
+#[test]
+fn a_failing_probe_takes_a_backend_out_that_answers_requests() {
+    for mode in modes() {
+        let (good, bad) = (yes(), yes());
+        let backends = [probed("a", &good), probed("b", &bad)];
+        let balancer = Balancer::before(mode, &backends.each_ref(), &options(&[]));
+        bad.store(false, SeqCst);
+        let text = format!("health: backend {} down after 3 failed probes (answered 500)", backends[1].spec());
+        balancer.wait_for_log(&text);
+        (0..10).for_each(|_| assert_eq!(balancer.get("/"), "a"));
+    }
+}
+
+#[test]
+fn a_hung_backend_delays_no_other_probe() {
+    let gate = Gate::shut();
+    let held = gate.clone();
+    let hung = Backend::serve(move |mut peer| {
+        peer.request();
+        held.pass();
+    });
+    let up = yes();
+    let well = probed("a", &up);
+    let more = ["--health-timeout", "300ms"];
+    let balancer = Balancer::before(Mode::Sp, &[&hung, &well], &options(&more));
+    let text = balancer.wait_for_log("down after 3 failed probes (no answer in time)");
+    assert!(text.contains(&hung.spec()), "{text}");
+    // Until the third probe of the one had failed, 500 ms after the first was sent, the other had its own.
+    assert!(well.count() >= 4, "{} probes", well.count());
+    gate.open();
+}
+
+#[test]
+fn with_none_healthy_all_are_tried() {
+    for mode in modes() {
+        let (one, two) = (yes(), yes());
+        let backends = [probed("a", &one), probed("b", &two)];
+        one.store(false, SeqCst);
+        two.store(false, SeqCst);
+        let balancer = Balancer::before(mode, &backends.each_ref(), &options(&[]));
+        for backend in &backends {
+            balancer.wait_for_log(&format!("backend {} down", backend.spec()));
+        }
+        (0..8).for_each(|_| assert!(["a", "b"].contains(&balancer.get("/").as_str())));
+        balancer.wait_for_log("health: no backend is healthy: all are tried");
+        assert!(balancer.metric("zzz_lb_fail_open_total", "") >= 8);
+        one.store(true, SeqCst);
+        balancer.wait_for_log("health: a backend is healthy again");
+        let log = balancer.log();
+        assert_eq!(log.matches("no backend is healthy").count(), 1, "{log}");
+    }
+}
+
+#[test]
+fn what_a_client_does_counts_against_no_backend() {
+    for mode in modes() {
+        let gate = Gate::shut();
+        let held = gate.clone();
+        let backend = Backend::serve(move |mut peer| {
+            while let Some(request) = peer.request() {
+                match request.target() {
+                    "/hold" => _ = held.pass(),
+                    "/404" => peer.send("HTTP/1.1 404 No\r\nContent-Length: 0\r\n\r\n"),
+                    "/500" => peer.send("HTTP/1.1 500 No\r\nContent-Length: 0\r\n\r\n"),
+                    _ => peer.send(response("", b"ok")),
+                }
+            }
+        });
+        let balancer = Balancer::before(mode, &[&backend], &["--request-timeout", "200ms"]);
+        for _ in 0..4 {
+            let gone = balancer.connect();
+            gone.send("GET /hold HTTP/1.1\r\nHost: x\r\n\r\n");
+            wait_until("it is at the backend", || backend.requests().iter().any(|one| one.target() == "/hold"));
+            drop(gone);
+            let mut late = balancer.connect();
+            late.send("GET / HTTP/1.1\r\nHos");
+            assert_eq!(late.response("GET").status(), 408);
+            let mut wrong = balancer.connect();
+            wrong.send("GET / HTTP/1.1\r\nHost : x\r\n\r\n");
+            assert_eq!(wrong.response("GET").status(), 400);
+            assert_eq!(balancer.connect().get("/404").status(), 404);
+            assert_eq!(balancer.connect().get("/500").status(), 500);
+        }
+        gate.open();
+        assert_eq!(balancer.metric("zzz_lb_failures_total", ""), 0, "{mode:?}\n{}", balancer.log());
+        assert_eq!(balancer.metric("zzz_lb_healthy", ""), 1);
+    }
+}
+
+#[test]
+fn a_5xx_counts_only_where_that_is_asked_for() {
+    let backend = Backend::replying(&b"HTTP/1.1 503 No\r\nContent-Length: 0\r\n\r\n"[..]);
+    let balancer = Balancer::before(Mode::Mp, &[&backend], &["--health-5xx"]);
+    (0..4).for_each(|_| assert_eq!(balancer.connect().get("/").status(), 503));
+    balancer.wait_for_log("down after 3 failures (answered 503)");
+}
+
+#[test]
+fn there_is_one_probe_in_an_interval_whoever_lives() {
+    let backend = Backend::named("a");
+    let balancer = Balancer::before(Mode::Mp, &[&backend], &OFTEN);
+    backend.wait_for_requests(3);
+    let rate = || {
+        let (start, before) = (Instant::now(), backend.count());
+        backend.wait_for_requests(before + 20);
+        (backend.count() - before) as f64 / start.elapsed().as_secs_f64()
+    };
+    let alone = rate();
+    // Every 90 to 100 ms, and a little for looking: two workers that both did it would send 20 a second.
+    assert!(alone < 12.5, "{alone} probes a second");
+    assert!(send_signal(balancer.workers()[0], libc::SIGKILL));
+    let start = Instant::now();
+    let before = backend.count();
+    backend.wait_for_requests(before + 3);
+    assert!(start.elapsed() < Duration::from_secs(3), "a killed worker's probes are taken over");
+    assert!(rate() < 12.5);
+}
+
+#[test]
+fn a_worker_that_is_killed_leaves_nothing_in_flight() {
+    let gate = Gate::shut();
+    let held = gate.clone();
+    let backend = Backend::serve(move |mut peer| {
+        while let Some(request) = peer.request() {
+            if request.target() == "/hold" {
+                held.pass();
+            }
+            peer.send(response("", b"ok"));
+        }
+    });
+    let balancer = Balancer::before(Mode::Mp, &[&backend], &[]);
+    let clients: Vec<_> = (0..8)
+        .map(|_| {
+            let client = balancer.connect();
+            client.send("GET /hold HTTP/1.1\r\nHost: x\r\n\r\n");
+            client
+        })
+        .collect();
+    backend.wait_for_requests(8);
+    assert_eq!(balancer.metric("zzz_lb_in_flight", ""), 8);
+    for worker in balancer.workers() {
+        send_signal(worker, libc::SIGKILL);
+    }
+    balancer.wait_for_log("respawned");
+    wait_until("nothing is in flight", || balancer.metric("zzz_lb_in_flight", "") == 0);
+    gate.open();
+    drop(clients);
+    assert_eq!(balancer.get("/"), "ok");
+}
+
+#[test]
+fn an_outage_is_not_multiplied_by_retries() {
+    let served = Arc::new(AtomicUsize::new(0));
+    let resetting = |served: &Arc<AtomicUsize>| {
+        let served = served.clone();
+        Backend::serve(move |mut peer| {
+            if peer.request().is_some() {
+                served.fetch_add(1, SeqCst);
+                peer.reset();
+            }
+        })
+    };
+    let backends = [resetting(&served), resetting(&served), resetting(&served)];
+    let balancer = Balancer::before(Mode::Sp, &backends.each_ref(), &[]);
+    let start = Instant::now();
+    for _ in 0..400 {
+        assert_eq!(balancer.connect().get("/").status(), 502);
+    }
+    // A fifth more, three a second, and what the last second had left.
+    let most = 480 + 3 * (start.elapsed().as_secs() as usize + 2);
+    let sent = served.load(SeqCst);
+    assert!(sent >= 400 && sent <= most, "{sent} deliveries of 400 requests, {most} at most");
+    assert!(balancer.metric("zzz_lb_retries_refused_total", "") > 0);
+}

@@ -1,0 +1,112 @@
+//! What is told of how things stand: true, whoever asks and whoever has died.
+
+use std::collections::BTreeSet;
+
+use crate::support::{Backend, Balancer, Directory, Mode, modes, send_signal, wait_until};
+
+#[test]
+fn requests_are_counted_exactly_and_a_worker_s_death_loses_none() {
+    let backends = ["a", "b"].map(Backend::named);
+    let balancer = Balancer::before(Mode::Mp, &backends.each_ref(), &[]);
+    (0..101).for_each(|_| _ = balancer.get("/"));
+    assert_eq!(balancer.metric("zzz_lb_requests_total", "2xx"), 101);
+    for worker in balancer.workers() {
+        send_signal(worker, libc::SIGKILL);
+    }
+    wait_until("both are replaced", || balancer.log().matches("respawned").count() == 2);
+    (0..49).for_each(|_| _ = balancer.get("/"));
+    assert_eq!(balancer.metric("zzz_lb_requests_total", "2xx"), 150);
+    assert_eq!(balancer.metric("zzz_lb_request_duration_seconds_count", ""), 150);
+    assert_eq!(balancer.metric("zzz_lb_worker_restarts_total", ""), 2);
+}
+
+#[test]
+fn the_text_is_as_the_format_has_it() {
+    for mode in modes() {
+        let backend = Backend::named("a");
+        let balancer = Balancer::before(mode, &[&backend], &[]);
+        balancer.get("/");
+        let answer = balancer.connect().get("/metrics");
+        assert_eq!(answer.value("Content-Type"), Some("text/plain; version=0.0.4; charset=utf-8"));
+        let (mut families, mut series, mut family) = (BTreeSet::new(), BTreeSet::new(), String::new());
+        let text = answer.text();
+        for line in text.lines() {
+            if let Some(rest) = line.strip_prefix("# HELP ") {
+                family = rest.split(' ').next().unwrap_or_default().to_owned();
+                assert!(families.insert(family.clone()), "{family} comes twice");
+            } else if let Some(rest) = line.strip_prefix("# TYPE ") {
+                assert!(rest.starts_with(&format!("{family} ")), "{line}");
+            } else {
+                assert!(line.starts_with(&family), "{line} in {family}");
+                assert!(series.insert(line.rsplit_once(' ').expect("a value").0), "{line} comes twice");
+            }
+        }
+        assert!(families.len() > 30 && families.iter().any(|name| name == "process_cpu_seconds_total"));
+    }
+}
+
+#[test]
+fn it_is_served_to_head_and_to_http_1_0() {
+    for mode in modes() {
+        let backend = Backend::named("a");
+        let balancer = Balancer::before(mode, &[&backend], &[]);
+        let mut client = balancer.connect();
+        client.send("HEAD /metrics HTTP/1.1\r\nHost: x\r\n\r\n");
+        assert_eq!(client.response("HEAD").status(), 200);
+        // A query is no other page, and the connection goes on.
+        assert!(client.get("/metrics?x=1").text().contains("zzz_lb_build_info"));
+        assert_eq!(client.get("/metricsx").text(), "a");
+        let mut old = balancer.connect();
+        old.send("GET /metrics HTTP/1.0\r\n\r\n");
+        assert!(old.response("GET").text().ends_with('\n'));
+        let posted = balancer.connect().post("/metrics", b"x");
+        assert_eq!(posted.text(), "a", "what is no scrape is the backend's");
+        assert_eq!(backend.count(), 2);
+    }
+}
+
+#[test]
+fn the_admin_port_has_it_alone() {
+    for mode in modes() {
+        let backend = Backend::named("a");
+        let balancer = Balancer::before(mode, &[&backend], &["--admin", "0"]);
+        let log = balancer.wait_for_log("admin on ");
+        let rest = log.split_once("admin on ").expect("just seen").1;
+        let admin = rest.split(": ").next().and_then(|text| text.parse().ok()).expect("an address");
+        let ask = |path: &str| crate::support::Wire::tcp(admin).get(path);
+        assert_eq!(balancer.get("/metrics"), "a");
+        assert!(ask("/metrics").text().contains("zzz_lb_requests_total"));
+        assert_eq!((ask("/livez").status(), ask("/readyz").status(), ask("/x").status()), (200, 200, 404));
+        assert_eq!(crate::support::Wire::tcp(admin).post("/metrics", b"").status(), 405);
+        // A client that has not ended keeps the workers draining.
+        let mut client = balancer.connect();
+        client.send("GET /up HTTP/1.1\r\nHost: x\r\nContent-Len");
+        balancer.signal(libc::SIGTERM);
+        wait_until("it is told to be draining", || ask("/readyz").status() == 503);
+        assert_eq!(ask("/livez").status(), 200);
+        client.send("gth: 0\r\n\r\n");
+        assert_eq!(client.response("GET").text(), "a");
+    }
+}
+
+#[test]
+fn a_slow_reader_of_much_holds_nobody_up() {
+    let backend = Backend::named("a");
+    let port = backend.spec().rsplit_once(':').map(|(_, port)| port.to_owned()).expect("a port");
+    let places: Vec<String> = (0..300).map(|n| format!("\"127.9.{}.{}:{port}\"", n / 250, n % 250 + 1)).collect();
+    let directory = Directory::new();
+    let text = format!("{{\"backends\": [\"{}\", {}]}}", backend.spec(), places.join(", "));
+    let path = directory.put("lb.json", &text);
+    let balancer = Balancer::with_file(Mode::Sp, &path, &["-s", "weighted"]);
+    let mut slow = balancer.connect();
+    slow.send("GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n");
+    slow.some(10).expect("it begins");
+    assert_eq!(balancer.connect().get("/livez").status(), 200);
+    assert_eq!(balancer.metric("zzz_lb_client_connections", ""), 2);
+    let (rest, _) = {
+        slow.shutdown_write();
+        slow.rest()
+    };
+    assert!(rest.len() > 1_000_000, "{} bytes", rest.len());
+    assert!(rest.ends_with(b"0\r\n\r\n"), "it ends whole");
+}
