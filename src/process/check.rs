@@ -85,6 +85,8 @@ fn try_system(problems: &mut Vec<String>, journal: &mut Journal, config: Option<
         Some(config) => config.admin,
         None => options.admin.as_ref().and_then(|given| given.value),
     };
+    // That both are at one place has been told.
+    let admin = admin.filter(|admin| listen.is_none_or(|(address, _)| address != *admin));
     for (address, count) in listen.into_iter().chain(admin.map(|address| (address, 1))) {
         let _ = listen::open(address, count).map_err(&mut refused);
     }
