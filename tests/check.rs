@@ -16,16 +16,15 @@ fn told(output: &Output) -> (Vec<String>, Vec<String>, Option<i32>) {
     (lines(&output.stdout), lines(&output.stderr), output.status.code())
 }
 
-/// A port that something listens on.
+/// An address that nothing listens on: no test can have that port.
+const VACANT: &str = "127.0.0.1:1";
+
+/// A port that something listens on and never answers; of an address that no other test dials, since
+/// they have ports of 127.0.0.1 that are to be vacant.
 fn taken() -> (TcpListener, SocketAddr) {
-    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let listener = TcpListener::bind("127.0.0.2:0").expect("a free port");
     let address = listener.local_addr().expect("a bound listener has an address");
     (listener, address)
-}
-
-/// An address that nothing listens on, once this is dropped.
-fn vacant() -> String {
-    taken().1.to_string()
 }
 
 /// A plan's line without the time that it took.
@@ -101,7 +100,7 @@ fn the_plan_says_what_would_run_and_where_it_came_from() {
 fn a_backend_that_cannot_be_reached_is_a_warning() {
     let (listener, _) = taken();
     let (silent, _held) = ignore_when_full(&listener);
-    let (closed, silent, socket) = (vacant(), silent.to_string(), "unix:/nonexistent/socket");
+    let (silent, socket) = (silent.to_string(), "unix:/nonexistent/socket");
     let (lines, warnings, status) = check(&[
         "-p",
         "0",
@@ -110,7 +109,7 @@ fn a_backend_that_cannot_be_reached_is_a_warning() {
         "--connect-timeout",
         "100ms",
         "-b",
-        &closed,
+        VACANT,
         "-b",
         &silent,
         "-b",
@@ -121,7 +120,7 @@ fn a_backend_that_cannot_be_reached_is_a_warning() {
     assert_eq!(status, Some(0), "{warnings:?}");
     assert!(lines.contains(&"mode      sp, one process".to_owned()), "{lines:?}");
     for (at, reason) in [
-        (closed.as_str(), "Connection refused"),
+        (VACANT, "Connection refused"),
         (silent.as_str(), "no answer within 100 ms"),
         (socket, "No such file or directory"),
     ] {
@@ -139,7 +138,7 @@ fn every_address_that_cannot_be_had_is_a_problem_and_so_is_an_account() {
     let backend = Backend::named("backend");
     let (lines, problems, status) = check(&[
         "--host",
-        "127.0.0.1",
+        "127.0.0.2",
         "-p",
         &port.port().to_string(),
         "--admin",
@@ -167,7 +166,7 @@ fn problems_of_every_kind_are_told_at_once() {
     let (_listener, port) = taken();
     let file = File::holding("kinds", "{\"workers\": 0, \"prot\": 80}");
     let port_text = port.port().to_string();
-    let args = ["--host", "127.0.0.1", "-p", &port_text, "-s", "robin", "-b", "a:1", "-b", "A:1", "-c", file.path()];
+    let args = ["--host", "127.0.0.2", "-p", &port_text, "-s", "robin", "-b", "a:1", "-b", "A:1", "-c", file.path()];
     let (lines, problems, status) = check(&args);
     assert_eq!((lines, status), (vec![], Some(2)), "what would run is not known");
     let parts = [

@@ -314,17 +314,11 @@ mod tests {
     use super::*;
     use std::net::TcpListener;
 
-    fn listening() -> (TcpListener, Address) {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let address = Address::Tcp(listener.local_addr().unwrap());
-        (listener, address)
-    }
-
     #[test]
     fn more_addresses_are_dialled_than_at_once_and_each_has_its_outcome() {
-        let (_listener, open) = listening();
-        let (closed, shut) = listening();
-        drop(closed);
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let open = Address::Tcp(listener.local_addr().unwrap());
+        let shut = Address::Tcp("127.0.0.1:1".parse().unwrap());
         let absent = Address::Unix("/nonexistent/socket".into());
         let all: Vec<&Address> = [&open, &shut, &absent].into_iter().cycle().take(3 * CHECK_DIALS).collect();
         let outcomes = dial(&all, 10_000_000).unwrap();

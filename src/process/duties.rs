@@ -17,7 +17,7 @@ use super::{Failure, Journal, USAGE};
 use crate::args::Options;
 use crate::collections::random::Random;
 use crate::config::{self, Address, Backend, Config, Host, Plan, Target};
-use crate::limits::{NAMES_WAIT_US, PLAN_BYTES, SECOND_US, SLOTS};
+use crate::limits::{JSON_BYTES, NAMES_WAIT_US, PLAN_BYTES, SECOND_US, SLOTS};
 use crate::log::Level;
 use crate::metrics::{Block, Global};
 use crate::reactor::Reactor;
@@ -55,7 +55,8 @@ impl Duties {
     ) -> Result<Duties, Failure> {
         let reactor = Reactor::new().map_err(Failure::of("wait for events"))?;
         let now_us = clock::monotonic_us();
-        let watch = config.file.clone().zip(contents).map(|(path, contents)| Watch::new(path, contents, now_us));
+        let watch =
+            config.file.clone().zip(contents).map(|(path, contents)| Watch::new(path, contents, JSON_BYTES, now_us));
         let mut duties = Duties {
             options,
             journal: Journal::new(config.loglevel),

@@ -12,7 +12,7 @@ use crate::collections::slab::Key;
 use crate::dns::hosts::Hosts;
 use crate::dns::resolv_conf::ResolvConf;
 use crate::dns::resolver::{Change, Output, Resolver, State};
-use crate::limits::{DNS_MESSAGE_BYTES, DNS_STRAYS};
+use crate::limits::{DNS_MESSAGE_BYTES, DNS_STRAYS, HOSTS_BYTES, RESOLV_CONF_BYTES};
 use crate::log::Level;
 use crate::metrics::{Block, Global};
 use crate::reactor::{Event, Reactor};
@@ -43,13 +43,13 @@ pub(super) struct Names {
 impl Names {
     /// Looks no name up yet. Errors are those of the system's randomness, and of the poller.
     pub(super) fn new(reactor: &Reactor, now_us: u64) -> io::Result<Names> {
-        let (hosts, resolv_conf) = (contents(HOSTS), contents(RESOLV_CONF));
+        let (hosts, resolv_conf) = (contents(HOSTS, HOSTS_BYTES), contents(RESOLV_CONF, RESOLV_CONF_BYTES));
         let seed = sys::entropy::unforeseen()?;
         let names = Names {
             resolver: Resolver::new(ResolvConf::parse(&resolv_conf), Hosts::parse(&hosts), seed, now_us),
             sockets: BTreeMap::new(),
-            hosts: Watch::new(HOSTS.into(), hosts, now_us),
-            resolv_conf: Watch::new(RESOLV_CONF.into(), resolv_conf, now_us),
+            hosts: Watch::new(HOSTS.into(), hosts, HOSTS_BYTES, now_us),
+            resolv_conf: Watch::new(RESOLV_CONF.into(), resolv_conf, RESOLV_CONF_BYTES, now_us),
         };
         for (watch, token) in [(&names.hosts, HOSTS_TOKEN), (&names.resolv_conf, RESOLV_CONF_TOKEN)] {
             if let Some(fd) = watch.fd() {
@@ -211,8 +211,8 @@ impl Names {
 }
 
 /// A file's text, as far as it is read; one that is not there is empty.
-fn contents(path: &str) -> Vec<u8> {
-    watch::read(Path::new(path)).unwrap_or_default()
+fn contents(path: &str, most: usize) -> Vec<u8> {
+    watch::read(Path::new(path), most).unwrap_or_default()
 }
 
 fn text(change: FileChange) -> Vec<u8> {

@@ -18,7 +18,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Component, Path, PathBuf};
 
-use crate::limits::{CONFIG_LINKS, CONFIG_PAUSE_US, CONFIG_POLL_US, CONFIG_SETTLE_US, CONFIG_WRITING_US, JSON_BYTES};
+use crate::limits::{CONFIG_LINKS, CONFIG_PAUSE_US, CONFIG_POLL_US, CONFIG_SETTLE_US, CONFIG_WRITING_US};
 use crate::sys::inotify::{Aspect, Inotify, Kind, Watched};
 
 /// What became of the file.
@@ -33,6 +33,7 @@ pub(super) enum Change {
 /// Follows a file.
 pub(super) struct Watch {
     path: PathBuf,
+    most: usize,
     /// `None` where the system has none to give: then it is looked at now and then.
     inotify: Option<Inotify>,
     /// Directories, and the name in each that matters; and the file, without a name.
@@ -46,12 +47,14 @@ pub(super) struct Watch {
 }
 
 impl Watch {
-    /// Follows the file at `path`, whose contents are known.
-    pub(super) fn new(path: PathBuf, contents: Vec<u8>, now_us: u64) -> Watch {
+    /// Follows the file at `path`, whose contents are known, and of which `most` bytes and one more are
+    /// read.
+    pub(super) fn new(path: PathBuf, contents: Vec<u8>, most: usize, now_us: u64) -> Watch {
         // A pipe has been read to its end: that there is no more in it is not news.
         let spent = fs::metadata(&path).is_ok_and(|metadata| !metadata.is_file());
         let mut watch = Watch {
             path,
+            most,
             inotify: Inotify::new().ok(),
             names: BTreeSet::new(),
             settling: Settling::default(),
@@ -102,7 +105,7 @@ impl Watch {
         self.settling = Settling::default();
         // First watched, then read: what changes in between is told again.
         self.follow(now_us);
-        match read(&self.path) {
+        match read(&self.path, self.most) {
             Ok(contents) if self.told.as_ref() == Some(&contents) => None,
             Ok(contents) => {
                 self.told = Some(contents.clone());
@@ -115,7 +118,7 @@ impl Watch {
     /// The contents now, which count as told.
     pub(super) fn read_now(&mut self, now_us: u64) -> io::Result<Vec<u8>> {
         self.follow(now_us);
-        let contents = read(&self.path);
+        let contents = read(&self.path, self.most);
         self.told = contents.as_ref().ok().cloned();
         contents
     }
@@ -185,15 +188,15 @@ impl Settling {
     }
 }
 
-/// The file's contents, as far as a configuration may go and one byte more. It never waits: what is
+/// The file's contents, `most` bytes and one more at most. It never waits: what is
 /// no regular file, such as a pipe that nobody writes to, is refused.
-pub(super) fn read(path: &Path) -> io::Result<Vec<u8>> {
+pub(super) fn read(path: &Path, most: usize) -> io::Result<Vec<u8>> {
     let file = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY).open(path)?;
     if !file.metadata()?.is_file() {
         return Err(io::Error::new(io::ErrorKind::InvalidInput, "not a regular file"));
     }
     let mut contents = Vec::new();
-    file.take(JSON_BYTES as u64 + 1).read_to_end(&mut contents)?;
+    file.take(most as u64 + 1).read_to_end(&mut contents)?;
     Ok(contents)
 }
 

@@ -1,6 +1,7 @@
 //! Tests of following a file: on virtual time, and with real directories.
 
 use super::*;
+use crate::limits::JSON_BYTES;
 use crate::limits::SECOND_US;
 use crate::reactor::Reactor;
 use crate::sys::clock::monotonic_us;
@@ -36,7 +37,7 @@ impl Drop for Place {
 }
 
 fn watch(path: &Path) -> Watch {
-    Watch::new(path.to_path_buf(), read(path).unwrap_or_default(), monotonic_us())
+    Watch::new(path.to_path_buf(), read(path, JSON_BYTES).unwrap_or_default(), JSON_BYTES, monotonic_us())
 }
 
 /// The next change within a time.
@@ -272,7 +273,7 @@ fn what_is_no_file_is_refused_without_waiting_for_it() {
     // One that was read at the start has no more to say, and what takes its place has.
     fs::remove_file(&file).unwrap();
     pipe();
-    let mut watch = Watch::new(file.clone(), b"read".to_vec(), monotonic_us());
+    let mut watch = Watch::new(file.clone(), b"read".to_vec(), JSON_BYTES, monotonic_us());
     expect_nothing(&mut watch);
     fs::write(place.file("new"), "2").unwrap();
     fs::rename(place.file("new"), &file).unwrap();
