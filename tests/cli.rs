@@ -135,6 +135,18 @@ fn a_bad_value_is_named_with_what_is_accepted() {
 }
 
 #[test]
+fn everything_wrong_with_a_command_line_is_told_a_line_each() {
+    let output = run(&["--prot", "80", "-w", "0", "-b", "host", "-s", "robin"]);
+    let text = err(&output);
+    assert_eq!((output.status.code(), out(&output)), (Some(2), String::new()));
+    let lines: Vec<&str> = text.lines().collect();
+    assert_eq!(lines.len(), 4, "{text}");
+    for (line, option) in lines.iter().zip(["--prot", "--workers '0'", "--backend 'host'", "--strategy 'robin'"]) {
+        assert!(line.starts_with("load_balancer: ") && line.contains(option), "{line}");
+    }
+}
+
+#[test]
 fn a_bad_backend_is_named_with_what_is_accepted() {
     for spec in [
         "",

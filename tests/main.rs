@@ -10,6 +10,7 @@ mod support;
 
 mod addresses;
 mod bodies;
+mod check;
 mod cli;
 mod config_file;
 mod demo;

@@ -85,6 +85,8 @@ fn try_system(problems: &mut Vec<String>, journal: &mut Journal, config: Option<
         Some(config) => config.admin,
         None => options.admin.as_ref().and_then(|given| given.value),
     };
+    // That both are at one place has been told.
+    let admin = admin.filter(|admin| listen.is_none_or(|(address, _)| address != *admin));
     for (address, count) in listen.into_iter().chain(admin.map(|address| (address, 1))) {
         let _ = listen::open(address, count).map_err(&mut refused);
     }
@@ -312,17 +314,11 @@ mod tests {
     use super::*;
     use std::net::TcpListener;
 
-    fn listening() -> (TcpListener, Address) {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let address = Address::Tcp(listener.local_addr().unwrap());
-        (listener, address)
-    }
-
     #[test]
     fn more_addresses_are_dialled_than_at_once_and_each_has_its_outcome() {
-        let (_listener, open) = listening();
-        let (closed, shut) = listening();
-        drop(closed);
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let open = Address::Tcp(listener.local_addr().unwrap());
+        let shut = Address::Tcp("127.0.0.1:1".parse().unwrap());
         let absent = Address::Unix("/nonexistent/socket".into());
         let all: Vec<&Address> = [&open, &shut, &absent].into_iter().cycle().take(3 * CHECK_DIALS).collect();
         let outcomes = dial(&all, 10_000_000).unwrap();

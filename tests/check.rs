@@ -1,0 +1,224 @@
+//! `--check`: the plan on stdout, every problem on stderr, and the exit status.
+
+use crate::support::{Backend, command, ignore_when_full, run};
+use std::net::{SocketAddr, TcpListener};
+use std::path::PathBuf;
+use std::process::Output;
+
+/// Stdout's lines, stderr's lines, and the status.
+fn check(args: &[&str]) -> (Vec<String>, Vec<String>, Option<i32>) {
+    let all: Vec<&str> = ["--check"].iter().chain(args).copied().collect();
+    told(&run(&all))
+}
+
+fn told(output: &Output) -> (Vec<String>, Vec<String>, Option<i32>) {
+    let lines = |bytes: &[u8]| String::from_utf8_lossy(bytes).lines().map(str::to_owned).collect();
+    (lines(&output.stdout), lines(&output.stderr), output.status.code())
+}
+
+/// An address that nothing listens on: no test can have that port.
+const VACANT: &str = "127.0.0.1:1";
+
+/// A port that something listens on and never answers; of an address that no other test dials, since
+/// they have ports of 127.0.0.1 that are to be vacant.
+fn taken() -> (TcpListener, SocketAddr) {
+    let listener = TcpListener::bind("127.0.0.2:0").expect("a free port");
+    let address = listener.local_addr().expect("a bound listener has an address");
+    (listener, address)
+}
+
+/// A plan's line without the time that it took.
+fn timeless(line: &str) -> &str {
+    line.split_once(" reachable (").map_or(line, |(address, time)| {
+        assert!(time.strip_suffix(" ms)").is_some_and(|ms| ms.parse::<f64>().is_ok()), "{line}");
+        address
+    })
+}
+
+struct File(PathBuf);
+
+impl File {
+    fn holding(name: &str, text: &str) -> File {
+        let path = std::env::temp_dir().join(format!("zzz-check-{}-{name}.json", std::process::id()));
+        std::fs::write(&path, text).expect("a file for the test");
+        File(path)
+    }
+
+    fn path(&self) -> &str {
+        self.0.to_str().expect("a path of letters")
+    }
+}
+
+impl Drop for File {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_file(&self.0);
+    }
+}
+
+#[test]
+fn the_plan_says_what_would_run_and_where_it_came_from() {
+    let (one, two) = (Backend::named("one"), Backend::named("two"));
+    let (one_at, two_at) = (one.spec(), two.spec());
+    let file = File::holding(
+        "plan",
+        &format!("{{\n  \"strategy\": \"weighted\",\n  \"backends\": [\"{one_at},weight=2,backup,max=9\"]\n}}\n"),
+    );
+    let second = format!("localhost:{}", two_at.rsplit(':').next().expect("a port"));
+    let (lines, warnings, status) =
+        check(&["-c", file.path(), "-b", &second, "-p", "0", "--host", "127.0.0.1", "-w", "3", "--admin", "0"]);
+    assert_eq!((warnings, status), (vec![], Some(0)));
+    let lines: Vec<&str> = lines.iter().map(|line| timeless(line)).collect();
+    let path = file.path();
+    let expected = [
+        "listener  127.0.0.1:0, any free port",
+        "admin     127.0.0.1:0, any free port",
+        "mode      mp, 3 workers",
+        "strategy  weighted",
+        &format!("backend   {second}: HTTP/1.1, no TLS, weight 1"),
+        &format!("            {two_at}"),
+        &format!("backend   {one_at}: HTTP/1.1, no TLS, weight 2, backup, max 9"),
+        &format!("            {one_at}"),
+    ];
+    assert_eq!(lines[..expected.len()], expected);
+    let settings = &lines[expected.len()..];
+    assert!(settings.iter().all(|line| line.starts_with("setting   ")), "{settings:?}");
+    for setting in [
+        "port = 0 (--port)".to_owned(),
+        "workers = 3 (--workers)".to_owned(),
+        format!("config = {path} (--config)"),
+        format!("strategy = weighted ({path}:2:15)"),
+        format!("backend = {one_at},weight=2,backup,max=9 ({path}:3:16)"),
+        "health-interval = off (LB_HEALTH_INTERVAL)".to_owned(),
+    ] {
+        assert!(settings.contains(&format!("setting   {setting}").as_str()), "{setting}: {settings:?}");
+    }
+    assert!(!settings.iter().any(|line| line.contains("--check")), "{settings:?}");
+    assert_eq!((one.count(), two.count()), (0, 0), "they are dialled, and sent nothing");
+}
+
+#[test]
+fn a_backend_that_cannot_be_reached_is_a_warning() {
+    let (listener, _) = taken();
+    let (silent, _held) = ignore_when_full(&listener);
+    let (silent, socket) = (silent.to_string(), "unix:/nonexistent/socket");
+    let (lines, warnings, status) = check(&[
+        "-p",
+        "0",
+        "-m",
+        "sp",
+        "--connect-timeout",
+        "100ms",
+        "-b",
+        VACANT,
+        "-b",
+        &silent,
+        "-b",
+        socket,
+        "-b",
+        "nothing.invalid:80",
+    ]);
+    assert_eq!(status, Some(0), "{warnings:?}");
+    assert!(lines.contains(&"mode      sp, one process".to_owned()), "{lines:?}");
+    for (at, reason) in [
+        (VACANT, "Connection refused"),
+        (silent.as_str(), "no answer within 100 ms"),
+        (socket, "No such file or directory"),
+    ] {
+        assert!(lines.contains(&format!("            {at} unreachable ({reason})")), "{lines:?}");
+        assert!(warnings.iter().any(|line| line.contains(" warn ") && line.contains(at) && line.contains(reason)));
+    }
+    assert!(lines.iter().any(|line| line.starts_with("            unresolved (")), "{lines:?}");
+    assert!(warnings.iter().any(|line| line.contains("nothing.invalid cannot be looked up")), "{warnings:?}");
+    assert_eq!(warnings.len(), 4, "{warnings:?}");
+}
+
+#[test]
+fn every_address_that_cannot_be_had_is_a_problem_and_so_is_an_account() {
+    let ((_one, port), (_two, admin)) = (taken(), taken());
+    let backend = Backend::named("backend");
+    let (lines, problems, status) = check(&[
+        "--host",
+        "127.0.0.2",
+        "-p",
+        &port.port().to_string(),
+        "--admin",
+        &admin.to_string(),
+        "--user",
+        "no-such-user",
+        "-b",
+        &backend.spec(),
+    ]);
+    assert_eq!(status, Some(2));
+    let starts = [
+        "--user no-such-user: there is no user".to_owned(),
+        format!("cannot listen on {port}: Address already in use"),
+        format!("cannot listen on {admin}: Address already in use"),
+    ];
+    assert_eq!(problems.len(), starts.len(), "{problems:?}");
+    for (problem, start) in problems.iter().zip(&starts) {
+        assert!(problem.starts_with(&format!("load_balancer: {start}")), "{problem}");
+    }
+    assert!(lines.iter().any(|line| line.contains(" reachable (")), "the plan is told all the same: {lines:?}");
+}
+
+#[test]
+fn problems_of_every_kind_are_told_at_once() {
+    let (_listener, port) = taken();
+    let file = File::holding("kinds", "{\"workers\": 0, \"prot\": 80}");
+    let port_text = port.port().to_string();
+    let args = ["--host", "127.0.0.2", "-p", &port_text, "-s", "robin", "-b", "a:1", "-b", "A:1", "-c", file.path()];
+    let (lines, problems, status) = check(&args);
+    assert_eq!((lines, status), (vec![], Some(2)), "what would run is not known");
+    let parts = [
+        "--strategy 'robin': unknown".to_owned(),
+        format!("{}:1:13: workers '0'", file.path()),
+        format!("{}:1:16: unknown key 'prot'", file.path()),
+        "--backend 'A:1': the same backend".to_owned(),
+        format!("cannot listen on {port}: Address already in use"),
+    ];
+    assert_eq!(problems.len(), parts.len(), "{problems:?}");
+    for (problem, part) in problems.iter().zip(&parts) {
+        assert!(problem.starts_with(&format!("load_balancer: {part}")), "{problem}");
+    }
+}
+
+#[test]
+fn nothing_is_said_of_a_default_where_something_else_was_meant() {
+    for args in [["-p", "http", "--admin", "8080"], ["--prot", "8081", "--admin", "8080"]] {
+        let (_, problems, status) = check(&args);
+        assert_eq!(status, Some(2));
+        assert!(!problems.iter().any(|line| line.contains("0.0.0.0:8080")), "{problems:?}");
+    }
+}
+
+#[test]
+fn more_addresses_than_there_is_room_for_are_a_problem() {
+    let specs: Vec<String> = (1..=1025).map(|port| format!("127.0.0.1:{}", port + 10_000)).collect();
+    let args: Vec<&str> = specs.iter().flat_map(|spec| ["-b", spec]).chain(["-p", "0"]).collect();
+    let (lines, problems, status) = check(&args);
+    assert_eq!((lines.len(), problems.len(), status), (0, 1, Some(2)), "{problems:?}");
+    assert!(problems[0].contains("too many are given") && problems[0].contains("at most 1024"), "{problems:?}");
+}
+
+#[test]
+fn the_demo_and_the_default_backends_are_told() {
+    let (lines, warnings, status) = check(&["--demo", "-p", "0"]);
+    assert_eq!((warnings, status), (vec![], Some(0)));
+    assert_eq!(lines.iter().filter(|line| line.starts_with("backend   the demo's own")).count(), 2, "{lines:?}");
+    let (lines, _, status) = check(&["-p", "0"]);
+    assert_eq!(status, Some(0));
+    assert!(
+        lines.contains(&"backend   127.0.0.1:9002: HTTP/1.1, no TLS, weight 1, by default".to_owned()),
+        "{lines:?}"
+    );
+}
+
+#[test]
+fn the_environment_can_ask_for_a_check() {
+    let backend = Backend::named("backend");
+    let mut asked = command(&["-p", "0", "-b", &backend.spec()]);
+    asked.env("LB_CHECK", "1");
+    let (lines, warnings, status) = told(&asked.output().expect("it runs"));
+    assert_eq!((warnings, status), (vec![], Some(0)));
+    assert!(lines[0].starts_with("listener"), "{lines:?}");
+}
