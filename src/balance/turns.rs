@@ -6,6 +6,10 @@ pub(super) struct Turns {
     slots: Vec<u16>,
     /// Where each one's share ends; the last is the sum of weights.
     ends: Vec<u64>,
+    /// For every so many points, the turn in whose share the first of them lies: where to look from.
+    guide: Vec<u16>,
+    /// How many points have one entry there, as a power of two.
+    shift: u32,
     step: u64,
 }
 
@@ -21,6 +25,16 @@ impl Turns {
             self.ends.push(total);
         }
         self.step = step(total);
+        // At least an entry for each turn, and less than two and one more: so mostly it is the turn sought.
+        self.shift = (total / self.slots.len().max(1) as u64).max(1).ilog2();
+        self.guide.clear();
+        let mut turn = 0;
+        for point in (0..total).step_by(1 << self.shift) {
+            while self.ends[turn] <= point {
+                turn += 1;
+            }
+            self.guide.push(turn as u16);
+        }
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -49,7 +63,11 @@ impl Turns {
 
     /// The slot in whose share a point below the sum of weights lies.
     pub(super) fn by_share(&self, point: u64) -> u16 {
-        self.slots[self.ends.partition_point(|&end| end <= point)]
+        let mut turn = usize::from(self.guide[(point >> self.shift) as usize]);
+        while self.ends[turn] <= point {
+            turn += 1;
+        }
+        self.slots[turn]
     }
 }
 
@@ -86,5 +104,13 @@ mod tests {
         let points: Vec<u16> = (0..turns.total()).map(|point| turns.by_share(point)).collect();
         assert_eq!(points, [7, 7, 3, 9, 9, 9, 9, 9]);
         assert_eq!((turns.weight(0), turns.weight(1), turns.weight(2)), (2, 1, 5));
+        for weights in [vec![1; 1000], vec![65_535; 1024], (1..500).collect(), vec![1, 65_535, 1], vec![7]] {
+            turns.set(weights.iter().enumerate().map(|(slot, &weight)| (slot as u16, weight)));
+            assert!(turns.guide.len() <= 2 * weights.len() + 1, "{} entries", turns.guide.len());
+            for point in (0..turns.total()).step_by(1 + turns.total() as usize / 5000).chain([turns.total() - 1]) {
+                let turn = turns.ends.partition_point(|&end| end <= point);
+                assert_eq!(usize::from(turns.by_share(point)), turn);
+            }
+        }
     }
 }

@@ -9,6 +9,6 @@ use super::View;
 
 pub(super) fn pick(view: &mut View<'_>) -> u16 {
     let (total, step) = (view.turns.total(), view.turns.step());
-    let turn = view.cells.ticket() % total;
-    view.turns.by_share((u128::from(turn) * u128::from(step) % u128::from(total)) as u64)
+    // Both are below the sum of 1,024 weights of 16 bits, so that the product is no overflow.
+    view.turns.by_share(view.cells.ticket() % total * step % total)
 }
