@@ -233,3 +233,26 @@ fn an_outage_is_not_multiplied_by_retries() {
     assert!(sent >= 400 && sent <= most, "{sent} deliveries of 400 requests, {most} at most");
     assert!(balancer.metric("zzz_lb_retries_refused_total", "") > 0);
 }
+
+#[test]
+fn the_end_of_a_tunnel_counts_against_no_backend() {
+    for mode in modes() {
+        let backend = Backend::serve(|mut peer| {
+            while let Some(request) = peer.request() {
+                if request.has("Upgrade") {
+                    peer.send("HTTP/1.1 101 Go\r\nConnection: upgrade\r\nUpgrade: x\r\n\r\n");
+                    return peer.reset();
+                }
+                peer.send(response("", b"ok"));
+            }
+        });
+        let balancer = Balancer::before(mode, &[&backend], &[]);
+        for _ in 0..5 {
+            let mut client = balancer.connect();
+            client.send("GET / HTTP/1.1\r\nHost: x\r\nConnection: upgrade\r\nUpgrade: x\r\n\r\n");
+            let _ = client.rest();
+        }
+        assert_eq!(balancer.metric("zzz_lb_failures_total", ""), 0, "{mode:?}\n{}", balancer.log());
+        assert_eq!(balancer.get("/"), "ok");
+    }
+}

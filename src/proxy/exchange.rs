@@ -344,10 +344,10 @@ impl Proxy {
     /// Puts a backend's connection into the pool where it is fit for another exchange, and
     /// closes it else.
     pub(super) fn release(&mut self, key: Key) {
+        let Some(Side::Backend { slot, generation }) = self.connections.get(key).map(|one| one.side) else { return };
+        let current = self.generation(slot.into()) == Some(generation);
         let Some(connection) = self.connections.get_mut(key) else { return };
-        let Side::Backend { slot, generation } = connection.side else { return };
         connection.exchange = None;
-        let current = self.backends[usize::from(slot)].as_ref().is_some_and(|one| one.generation == generation);
         let fit = connection.persistent
             && current
             && !connection.ended
@@ -392,7 +392,8 @@ impl Proxy {
         exchange.backend = None;
         // That a connection went stale in the pool says nothing about its backend.
         let retry = failure.may_retry(exchange);
-        if !stale || !retry {
+        // Nor is a tunnel's end, however it comes, told from one that its users agreed on.
+        if !exchange.tunnel && (!stale || !retry) {
             self.note_failure(slot, failure);
         }
         let Some(exchange) = self.exchanges.get_mut(id) else { return };

@@ -63,7 +63,8 @@ impl Proxy {
     }
 
     fn begin_metrics(&mut self, id: Key) {
-        let slots = self.backends.iter().flatten().map(|backend| backend.labelled.clone()).collect();
+        let current = self.backends.iter().flatten().filter(|backend| backend.current);
+        let slots = current.map(|backend| backend.labelled.clone()).collect();
         let Some(exchange) = self.exchanges.get_mut(id) else { return };
         let (facts, client) = (exchange.facts, exchange.client);
         exchange.response = Progress::Flowing;

@@ -73,7 +73,7 @@ impl Proxy {
         let Side::Backend { slot, generation } = connection.side else { return };
         self.close(key, Output::Close(key));
         // What became of one that had the slot before is not its successor's doing.
-        if self.backends[usize::from(slot)].as_ref().is_some_and(|backend| backend.generation == generation) {
+        if self.generation(slot.into()) == Some(generation) {
             self.note_probe(slot, failure);
         }
     }

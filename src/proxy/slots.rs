@@ -49,9 +49,11 @@ impl Shared {
     }
 }
 
-/// One address of a backend.
+/// One address of a backend. It is kept when it has left the plan, for what is under way there.
 #[derive(Debug)]
 pub(super) struct Backend {
+    /// It is in the plan.
+    pub(super) current: bool,
     pub(super) generation: u64,
     /// As configured, with the address behind it where that says more.
     pub(super) label: String,
@@ -75,11 +77,12 @@ impl Proxy {
         self.health = plan.health.clone();
         self.log.set_level(plan.loglevel);
         self.unresolved = unresolved(&plan.unresolved);
-        let mut before = std::mem::take(&mut self.backends);
-        self.backends.resize_with(before.len(), || None);
+        let before: Vec<Option<u64>> = (0..self.backends.len()).map(|slot| self.generation(slot)).collect();
+        self.backends.iter_mut().flatten().for_each(|backend| backend.current = false);
         for member in &plan.members {
             let Some(place) = self.backends.get_mut(usize::from(member.slot)) else { continue };
             *place = Some(Backend {
+                current: true,
                 generation: member.generation,
                 label: label(&member.name, &member.address),
                 host: member.host.clone(),
@@ -89,9 +92,8 @@ impl Proxy {
             });
             self.shared.block.adopt(member.slot.into(), member.generation);
         }
-        for (slot, gone) in before.iter_mut().enumerate() {
-            let Some(gone) = gone else { continue };
-            if self.backends[slot].as_ref().is_none_or(|backend| backend.generation != gone.generation) {
+        for (slot, gone) in before.into_iter().enumerate() {
+            if gone.is_some() && self.generation(slot) != gone {
                 while let Some(key) = self.idle.take(slot) {
                     self.close(key, Output::Close(key));
                 }
@@ -108,8 +110,12 @@ impl Proxy {
 
     /// The side that a connection to a slot's backend has.
     pub(super) fn side(&self, slot: usize) -> Side {
-        let generation = self.backends[slot].as_ref().map_or(0, |backend| backend.generation);
-        Side::Backend { slot: slot as u16, generation }
+        Side::Backend { slot: slot as u16, generation: self.generation(slot).unwrap_or(0) }
+    }
+
+    /// Whose a slot is by the plan, if it is anyone's.
+    pub(super) fn generation(&self, slot: usize) -> Option<u64> {
+        self.backends.get(slot)?.as_ref().filter(|backend| backend.current).map(|backend| backend.generation)
     }
 
     /// An exchange failed by its backend's fault, or by our own lack; a line of log where that is news.
