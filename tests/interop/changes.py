@@ -6,6 +6,7 @@ import os
 import re
 import shutil
 import signal
+import socket
 import subprocess
 import tempfile
 import threading
@@ -198,6 +199,18 @@ def backend_dies():
             f"up {back:.1f} s after its return")
 
 
+def answers(server, name):
+    """Whether a name server answers a question for a name's address."""
+    labels = b"".join(bytes([len(label)]) + label.encode() for label in name.split("."))
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as asking:
+        asking.settimeout(0.2)
+        try:
+            asking.sendto(b"\x12\x34\1\0\0\1\0\0\0\0\0\0" + labels + b"\0\0\1\0\1", (server, 53))
+            return len(asking.recv(512)) > 12
+        except OSError:
+            return False
+
+
 def names_move():
     """A name's addresses change in DNS: requests follow within the TTL and a second, none fails."""
     if os.getuid() != 0 or not shutil.which("dnsmasq") or not shutil.which("unshare"):
@@ -216,6 +229,7 @@ def names_move():
                  f'mount --bind {directory}/resolv.conf /etc/resolv.conf && exec "$@"', "sh"]
         with Program(dnsmasq) as names, Nginx(hosts=("127.0.0.2", "127.0.0.3", "127.0.0.4"), log=True) as nginx:
             port = nginx.ports[0]
+            wait_for(lambda: answers(server, "app.test"), "dnsmasq answers")
             with Balancer([f"app.test:{port}"], "-w", 2, wrap=bound) as front:
                 with concurrent.futures.ThreadPoolExecutor(1) as pool:
                     load = pool.submit(Wrk, front.url("/1k"), "-t1", "-c16", seconds=8)
