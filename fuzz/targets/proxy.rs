@@ -6,6 +6,7 @@
 
 use std::net::SocketAddr;
 
+use zzz_lb::balance::strategy::Strategy;
 use zzz_lb::collections::slab::Key;
 use zzz_lb::config::{Plan, Timeouts};
 use zzz_lb::http::refusal::Refusal;
@@ -13,12 +14,16 @@ use zzz_lb::limits::{BLOCK_BYTES, QUEUE_HIGH_BYTES};
 use zzz_lb::log::{Level, Log};
 use zzz_lb::proxy::{Failure, Output, Proxy, Shared};
 
+/// Backends at once.
+const SLOTS: usize = 3;
 /// Connections at once: more find nothing new.
 const CONNECTIONS: usize = 12;
 /// Operations of one input.
 const OPERATIONS: usize = 400;
 /// Texts to receive, so that mutations need not find HTTP.
-const TEXTS: [&[u8]; 12] = [
+const TEXTS: [&[u8]; 14] = [
+    b"GET /metrics HTTP/1.1\r\nHost: a\r\n\r\n",
+    b"HEAD /readyz HTTP/1.1\r\nHost: a\r\n\r\n",
     b"GET / HTTP/1.1\r\nHost: a\r\n\r\n",
     b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\n\r\n01234",
     b"PUT / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n",
@@ -47,19 +52,9 @@ struct Machine {
 
 /// Panics where the proxy does or leaves what it must not.
 pub fn run(data: &[u8]) {
-    let timeouts = Timeouts {
-        connect_us: 2_000_000,
-        request_us: 10_000_000,
-        response_us: 60_000_000,
-        idle_us: 75_000_000,
-        drain_us: 25_000_000,
-    };
-    let mut plan = Plan::over([9001, 9002].map(|port| SocketAddr::from(([127, 0, 0, 1], port))));
-    plan.timeouts = timeouts;
-    plan.loglevel = Level::Err;
     let shared = SHARED.with(|shared| *shared);
     shared.wipe();
-    let proxy = Proxy::new(&plan, shared, 0, 1, 0, Log::new(Level::Err));
+    let proxy = Proxy::new(&plan(0), shared, 0, 1, 0, Log::new(Level::Err));
     let mut machine = Machine { proxy, open: Vec::new(), now_us: 0 };
     let mut data = data;
     for _ in 0..OPERATIONS {
@@ -71,12 +66,41 @@ pub fn run(data: &[u8]) {
         machine.proxy.failed(connection.key, Failure::Broken(104));
         machine.carry_out();
     }
-    assert_eq!((machine.proxy.clients(), machine.proxy.requests()), (0, 0), "something is left");
+    let left = (machine.proxy.clients(), machine.proxy.admins(), machine.proxy.requests());
+    assert_eq!(left, (0, 0, 0), "something is left");
+    assert!((0..SLOTS).all(|slot| shared.cells.in_flight(slot) == 0), "something is in flight");
+}
+
+/// One of the plans that the proxy is told to follow, by the bits of a number: backends that come,
+/// go, have another owner, a limit, or are backups.
+fn plan(bits: u8) -> Plan {
+    let mut plan = Plan::over([9001, 9002, 9003].map(|port| SocketAddr::from(([127, 0, 0, 1], port))));
+    plan.timeouts = Timeouts {
+        connect_us: 2_000_000,
+        request_us: 10_000_000,
+        response_us: 60_000_000,
+        idle_us: 75_000_000,
+        drain_us: 25_000_000,
+    };
+    plan.loglevel = Level::Err;
+    plan.health.interval_us = 3_000_000;
+    plan.health.timeout_us = 1_000_000;
+    plan.slow_start_us = 5_000_000;
+    for (slot, member) in plan.members.iter_mut().enumerate() {
+        let bit = |of: u8| bits >> of & 1 == 1;
+        member.max = u32::from(bit(0));
+        member.backup = bit(1) && slot == 0;
+        member.generation += u64::from(bit(2));
+        member.weight = 1 + u16::from(bits >> 6) * slot as u16;
+    }
+    plan.members.truncate(3 - usize::from(bits >> 3 & 3));
+    plan.strategy = Strategy::ALL[usize::from(bits >> 5) % Strategy::ALL.len()];
+    plan
 }
 
 thread_local! {
     /// What a proxy shares, used anew for each run.
-    static SHARED: Shared = Shared::private(2);
+    static SHARED: Shared = Shared::private(SLOTS);
 }
 
 impl Machine {
@@ -86,7 +110,9 @@ impl Machine {
         let Some(key) = self.open.get(at).map(|connection| connection.key).filter(|_| !operation.is_multiple_of(16))
         else {
             if self.open.len() < CONNECTIONS {
-                let key = self.proxy.accept(SocketAddr::from(([127, 0, 0, 1], 50_000)));
+                let peer = SocketAddr::from(([127, 0, 0, 1], 50_000));
+                let admin = operation == 240;
+                let key = if admin { self.proxy.accept_admin(peer) } else { self.proxy.accept(peer) };
                 self.open.push(Connection { key, connecting: false, finished: false });
             }
             return data;
@@ -125,6 +151,7 @@ impl Machine {
                 13 => self.proxy.drain(),
                 _ => self.proxy.nothing(key),
             },
+            13 if operation / 16 < 4 => self.proxy.follow(&plan(argument)),
             _ => {
                 self.now_us += u64::from(operation / 16) * u64::from(operation / 16) * 400_000;
                 self.proxy.set_clock(self.now_us, self.now_us);
@@ -158,7 +185,7 @@ impl Machine {
         while let Some(output) = self.proxy.next_output() {
             match output {
                 Output::Connect(key, slot) => {
-                    assert!(slot < 2, "a backend that there is");
+                    assert!(self.proxy.address(slot).is_some(), "a backend that there is");
                     self.open.push(Connection { key, connecting: true, finished: false });
                 }
                 Output::Close(key) | Output::Reset(key) => {
