@@ -205,8 +205,8 @@ fn distinguished(name: &[u8]) -> String {
             push_type(&mut text, oid);
             text.push('=');
             push_value(&mut text, tag, value);
-            if text.len() > SHOWN_SUBJECT_CHARS {
-                text.truncate(text.floor_char_boundary(SHOWN_SUBJECT_CHARS));
+            if let Some((cut, _)) = text.char_indices().nth(SHOWN_SUBJECT_CHARS) {
+                text.truncate(cut);
                 text.push('…');
                 return text;
             }
@@ -231,7 +231,8 @@ fn push_type(text: &mut String, oid: &[u8]) {
 }
 
 fn push_value(text: &mut String, tag: u8, value: &[u8]) {
-    let value = &value[..value.len().min(SHOWN_SUBJECT_CHARS)];
+    // No character has more than four bytes.
+    let value = &value[..value.len().min(4 * SHOWN_SUBJECT_CHARS)];
     let plain = |c: char| !c.is_control() && c != ',' && c != '\\';
     match tag {
         UTF8_STRING | PRINTABLE_STRING | TELETEX_STRING | IA5_STRING => {
@@ -374,6 +375,14 @@ mod tests {
         let issued = Authority::new("Root").issue(&Spec { names: &names, ..Spec::new("x") });
         let shown = Certificate::read(&issued.der).unwrap().shown_names();
         assert!(shown.starts_with("n0.test, n1.test") && shown.ends_with(" and 3 more"), "{shown}");
+    }
+
+    #[test]
+    fn cuts_a_long_subject() {
+        let issued = Authority::new("Root").issue(&Spec::new(&"\u{e9}".repeat(5000)));
+        let subject = Certificate::read(&issued.der).unwrap().subject();
+        assert!(subject.starts_with("O=Tests, CN=\u{e9}") && subject.ends_with('…'));
+        assert!(subject.chars().count() <= SHOWN_SUBJECT_CHARS + 1);
     }
 
     #[test]

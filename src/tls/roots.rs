@@ -326,7 +326,8 @@ mod tests {
         let empty = directory.file("empty", "");
         let error = Roots::read_with(&Sources::default(), &["/nonexistent/a", name(&empty)], &["/nonexistent/b"]);
         let expected = format!(
-            "no certificate authorities to verify backends with; looked at /nonexistent/a (entity not found),              {} (no certificate), /nonexistent/b (entity not found)",
+            "no certificate authorities to verify backends with; looked at /nonexistent/a (entity not found), \
+             {} (no certificate), /nonexistent/b (entity not found)",
             empty.display()
         );
         assert_eq!(error.unwrap_err().to_string(), expected);

@@ -27,7 +27,7 @@ use super::config::{self, Config};
 use super::failure::{Alert, During, Failure, Plain};
 use crate::limits::{TLS_ALERTS, TLS_RECEIVE_BYTES, TLS_SEND_BYTES};
 
-/// Bytes that tell what came first: as many as the header of an HTTP/2 frame has up to its flags.
+/// Bytes that tell what comes: the header of a TLS record, and of an HTTP/2 frame up to its flags.
 const FIRST_BYTES: usize = 5;
 /// The record types of TLS, from change_cipher_spec to application_data.
 const RECORD_TYPES: std::ops::RangeInclusive<u8> = 20..=23;
@@ -102,27 +102,11 @@ impl Session {
     /// The session has failed, now or before. There may be an alert to send, and plaintext to read
     /// that came before.
     pub fn received(&mut self, ciphertext: &[u8]) -> Result<usize, Failure> {
-        let mut taken = 0;
-        self.note_first(ciphertext);
-        while taken < ciphertext.len() {
-            if let Some(failure) = self.failed {
-                return Err(failure);
-            }
-            if self.received_close_notify {
-                return Ok(ciphertext.len());
-            }
-            if self.readable > TLS_RECEIVE_BYTES {
-                break;
-            }
-            match self.connection.read_tls(&mut &ciphertext[taken..]) {
-                // None taken, and none to be read before: that would go on for ever.
-                Ok(0) | Err(_) if self.readable == 0 => return Err(self.fail(Failure::BadRecord(self.during()))),
-                Ok(0) | Err(_) => break,
-                Ok(count) => taken += count,
-            }
-            self.process()?;
+        let taken = self.take_first(ciphertext)?;
+        if usize::from(self.first_len) < FIRST_BYTES {
+            return Ok(taken);
         }
-        Ok(taken)
+        self.take(&ciphertext[taken..]).map(|more| taken + more)
     }
 
     /// The socket has ended.
@@ -257,6 +241,49 @@ impl Session {
         std::mem::take(&mut self.alerts)
     }
 
+    /// Keeps the first few bytes back until they tell what comes, so that what is not TLS is called
+    /// by its name and gets no alert, and hands them on then. How many of these it took.
+    fn take_first(&mut self, ciphertext: &[u8]) -> Result<usize, Failure> {
+        let at = usize::from(self.first_len);
+        let count = ciphertext.len().min(FIRST_BYTES - at);
+        if count == 0 || self.failed.is_some() {
+            return Ok(0);
+        }
+        self.first[at..at + count].copy_from_slice(&ciphertext[..count]);
+        self.first_len += count as u8;
+        if at + count == FIRST_BYTES {
+            if let Some(plain) = not_tls(self.first) {
+                return Err(self.fail(Failure::NotTls(plain)));
+            }
+            let first = self.first;
+            self.take(&first)?;
+        }
+        Ok(count)
+    }
+
+    fn take(&mut self, ciphertext: &[u8]) -> Result<usize, Failure> {
+        let mut taken = 0;
+        if let Some(failure) = self.failed {
+            return Err(failure);
+        }
+        while taken < ciphertext.len() {
+            if self.received_close_notify {
+                return Ok(ciphertext.len());
+            }
+            if self.readable > TLS_RECEIVE_BYTES {
+                break;
+            }
+            match self.connection.read_tls(&mut &ciphertext[taken..]) {
+                // None taken, and none to be read before: that would go on for ever.
+                Ok(0) | Err(_) if self.readable == 0 => return Err(self.fail(Failure::BadRecord(self.during()))),
+                Ok(0) | Err(_) => break,
+                Ok(count) => taken += count,
+            }
+            self.process()?;
+        }
+        Ok(taken)
+    }
+
     fn process(&mut self) -> Result<(), Failure> {
         // Whatever another session left.
         drop(config::take_refused());
@@ -280,8 +307,7 @@ impl Session {
                     Error::InvalidCertificate(error) => config::refusal(error, self.refused.as_ref()),
                     error => Failure::of(error, during),
                 };
-                let instead = if during == During::Handshake { self.not_tls() } else { None };
-                Err(self.fail(instead.map_or(failure, Failure::NotTls)))
+                Err(self.fail(failure))
             }
         }
     }
@@ -292,24 +318,6 @@ impl Session {
 
     fn during(&self) -> During {
         if self.is_handshaking() { During::Handshake } else { During::Data }
-    }
-
-    fn note_first(&mut self, ciphertext: &[u8]) {
-        let at = usize::from(self.first_len);
-        let count = ciphertext.len().min(FIRST_BYTES - at);
-        self.first[at..at + count].copy_from_slice(&ciphertext[..count]);
-        self.first_len += count as u8;
-    }
-
-    /// What came instead of TLS, if it was not TLS. All its versions have a 3 in front.
-    fn not_tls(&self) -> Option<Plain> {
-        match self.first {
-            [kind, 3, ..] if RECORD_TYPES.contains(&kind) => None,
-            [b'H', b'T', b'T', b'P', b'/'] => Some(Plain::Http),
-            // A short frame of the type SETTINGS without flags (RFC 9113, section 4.1).
-            [0, 0, _, 4, 0] => Some(Plain::Http2),
-            _ => Some(Plain::Unknown),
-        }
     }
 
     fn note_alert(&mut self, direction: Direction, alert: AlertDescription) {
@@ -337,6 +345,17 @@ impl Session {
     }
 }
 
+/// What came instead of TLS, if it was not TLS. All its versions have a 3 in front.
+fn not_tls(first: [u8; FIRST_BYTES]) -> Option<Plain> {
+    match first {
+        [kind, 3, ..] if RECORD_TYPES.contains(&kind) => None,
+        [b'H', b'T', b'T', b'P', b'/'] => Some(Plain::Http),
+        // A short frame of the type SETTINGS without flags (RFC 9113, section 4.1).
+        [0, 0, _, 4, 0] => Some(Plain::Http2),
+        _ => Some(Plain::Unknown),
+    }
+}
+
 fn plain_alert(record: &[u8]) -> Option<AlertDescription> {
     let is_alert = record.len() == PLAIN_ALERT_BYTES && record[0] == ALERT_RECORD;
     is_alert.then(|| AlertDescription::from(record[PLAIN_ALERT_BYTES - 1]))
@@ -346,7 +365,7 @@ fn plain_alert(record: &[u8]) -> Option<AlertDescription> {
 fn encrypted_alert(error: &Error) -> Option<AlertDescription> {
     match error {
         Error::InvalidCertificate(error) => Some(error.clone().into()),
-        Error::InvalidMessage(message) => Some(message.clone().into()),
+        Error::InvalidMessage(message) => Some((*message).into()),
         Error::DecryptError => Some(AlertDescription::BadRecordMac),
         Error::PeerSentOversizedRecord => Some(AlertDescription::RecordOverflow),
         Error::InappropriateMessage { .. } | Error::InappropriateHandshakeMessage { .. } => {
