@@ -10,7 +10,7 @@
 //! 2  metrics  reactor                       counts, readiness
 //! 3  http1  args  shared                    HTTP/1 as bytes, the command line, shared memory
 //! 4  config  proxy                          what to run, and every exchange
-//! 5  -                                      (TLS)
+//! 5  tls                                    sessions with backends, certificates
 //! 6  worker                                 one loop over reactor and core
 //! 7  process                                the master and its workers
 //! 8  main
@@ -37,4 +37,5 @@ pub mod proxy;
 pub mod reactor;
 pub mod shared;
 pub mod sys;
+pub mod tls;
 pub mod worker;

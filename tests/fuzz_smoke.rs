@@ -9,6 +9,8 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::{Duration, Instant};
 
+#[path = "../fuzz/targets/certificate.rs"]
+mod certificate;
 #[path = "../fuzz/targets/dns.rs"]
 mod dns;
 #[path = "../fuzz/targets/http1.rs"]
@@ -93,6 +95,20 @@ const TARGETS: &[Target] = &[
             b"\0\x47\x5c\0\x6c\x01\x5c\0\x03\0\x03\0\x2c\0\x04\0\x02\x50\x15\0\0\x03\x03\0",
             // Truncated, so over TCP, in turn failed and answered; other files.
             b"\0\x05\x18\0\x20\0\0\0\x25\x01\xfc\x01\x18\0\x20\0\0\0\x05\x01\x14\x01\x24\x02\x0d\0\x03\0\0\0",
+        ],
+        expected: Expected::Passes,
+    },
+    Target {
+        name: "certificate",
+        run: certificate::run,
+        seeds: &[
+            // A whole one; a subject and names for one.
+            b"0k0d\xa0\x03\x02\x01\x02\x02\x01\x010\x000\x0c1\x0a0\x08\x06\x03U\x04\x03\x0c\x01r\
+              0 \x17\x0d200101000000Z\x18\x0f21000101000000Z0\x0c1\x0a0\x08\x06\x03U\x04\x03\
+              \x0c\x01a0\0\xa3\x180\x160\x14\x06\x03U\x1d\x11\x04\x0d0\x0b\x82\x03a.b\x87\x04\
+              \x0a\0\0\x010\0\x03\x01\0",
+            b"\x0e1\x0c0\x0a\x06\x03U\x04\x03\x0c\x03a,b\x82\x03*.b\x87\x10\0\0\0\0\0\0\0\0\0\
+              \0\0\0\0\0\0\0",
         ],
         expected: Expected::Passes,
     },
@@ -256,6 +272,11 @@ fn the_proxy_bounds_what_it_queues_and_forgets_nothing() {
 #[test]
 fn names_are_read_within_bounds_and_no_lookup_is_lost() {
     check("dns");
+}
+
+#[test]
+fn certificates_are_read_within_bounds() {
+    check("certificate");
 }
 
 #[test]

@@ -1,0 +1,424 @@
+//! What a certificate says of itself (X.509, RFC 5280): subject, issuer, validity, names.
+//!
+//! For the log and the trace alone: nothing is verified here, and no decision to trust rests on
+//! it. Pure, without allocation until text is made, and each byte is looked at a bounded number
+//! of times. Only DER is read: definite lengths, in the shortest form, at most 2^32 - 1.
+
+use std::fmt::{self, Write as _};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use crate::limits::{SHOWN_CERTIFICATE_NAMES, SHOWN_SUBJECT_CHARS};
+
+const BOOLEAN: u8 = 0x01;
+const INTEGER: u8 = 0x02;
+const OCTET_STRING: u8 = 0x04;
+const OID: u8 = 0x06;
+const UTF8_STRING: u8 = 0x0c;
+const PRINTABLE_STRING: u8 = 0x13;
+const TELETEX_STRING: u8 = 0x14;
+const IA5_STRING: u8 = 0x16;
+const UTC_TIME: u8 = 0x17;
+const GENERALIZED_TIME: u8 = 0x18;
+const BMP_STRING: u8 = 0x1e;
+const SEQUENCE: u8 = 0x30;
+const SET: u8 = 0x31;
+/// `[0]`, constructed: the version of a certificate.
+const VERSION: u8 = 0xa0;
+/// `[3]`, constructed: its extensions.
+const EXTENSIONS: u8 = 0xa3;
+/// `[2]`: a DNS name among the alternative names.
+const DNS_NAME: u8 = 0x82;
+/// `[7]`: an IP address among them.
+const IP_ADDRESS: u8 = 0x87;
+/// id-ce-subjectAltName, 2.5.29.17.
+const SUBJECT_ALT_NAME: [u8; 3] = [0x55, 0x1d, 0x11];
+/// Attribute types of 2.5.4 that have a short name (RFC 4514, section 3), by their last number.
+const ATTRIBUTES: [(u8, &str); 7] =
+    [(3, "CN"), (5, "serialNumber"), (6, "C"), (7, "L"), (8, "ST"), (10, "O"), (11, "OU")];
+
+/// The bytes are no certificate.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Malformed;
+
+impl fmt::Display for Malformed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("not a certificate")
+    }
+}
+
+/// Parts of a certificate, as ranges of its bytes.
+#[derive(Clone, Copy, Debug)]
+pub struct Certificate<'a> {
+    issuer: &'a [u8],
+    subject: &'a [u8],
+    /// The contents of the subject's alternative names; empty where it has none.
+    names: &'a [u8],
+    not_before_s: i64,
+    not_after_s: i64,
+}
+
+impl<'a> Certificate<'a> {
+    /// Reads a certificate in DER, trailing bytes refused (RFC 5280, section 4.1).
+    pub fn read(der: &'a [u8]) -> Result<Certificate<'a>, Malformed> {
+        let mut outside = Reader(der);
+        let mut whole = Reader(outside.take(SEQUENCE)?);
+        outside.end()?;
+        let mut body = Reader(whole.take(SEQUENCE)?);
+        whole.take(SEQUENCE)?;
+        body.take_if(VERSION)?;
+        body.take(INTEGER)?;
+        body.take(SEQUENCE)?;
+        let issuer = body.take(SEQUENCE)?;
+        let mut validity = Reader(body.take(SEQUENCE)?);
+        let not_before_s = validity.time()?;
+        let not_after_s = validity.time()?;
+        let subject = body.take(SEQUENCE)?;
+        body.take(SEQUENCE)?;
+        // Two identifiers that nobody uses may stand before the extensions.
+        body.take_if(0x81)?;
+        body.take_if(0x82)?;
+        let names = match body.take_if(EXTENSIONS)? {
+            Some(extensions) => alternative_names(extensions)?,
+            None => &[],
+        };
+        Ok(Certificate { issuer, subject, names, not_before_s, not_after_s })
+    }
+
+    /// Whether it names itself as its issuer: nearly always self-signed.
+    pub fn is_self_issued(&self) -> bool {
+        self.issuer == self.subject
+    }
+
+    /// When it becomes valid, in seconds since 1970.
+    pub fn not_before_s(&self) -> i64 {
+        self.not_before_s
+    }
+
+    /// When it expires, in seconds since 1970; it is valid until the end of that second.
+    pub fn not_after_s(&self) -> i64 {
+        self.not_after_s
+    }
+
+    /// Its subject as text, `CN=a, O=b` in the order in which it is written; cut where it is long.
+    pub fn subject(&self) -> String {
+        distinguished(self.subject)
+    }
+
+    /// Its issuer as text, in the same form.
+    pub fn issuer(&self) -> String {
+        distinguished(self.issuer)
+    }
+
+    /// The DNS names and addresses that it is for; names of other kinds are left out.
+    pub fn names(&self) -> Names<'a> {
+        Names(Reader(self.names))
+    }
+
+    /// Those names as text, the first few and how many more there are.
+    pub fn shown_names(&self) -> String {
+        let mut text = String::new();
+        for name in self.names().take(SHOWN_CERTIFICATE_NAMES) {
+            // Writing to a String cannot fail.
+            let _ = write!(text, "{}{name}", if text.is_empty() { "" } else { ", " });
+        }
+        match self.names().count() {
+            0 => text.push_str("none"),
+            count if count > SHOWN_CERTIFICATE_NAMES => {
+                let _ = write!(text, " and {} more", count - SHOWN_CERTIFICATE_NAMES);
+            }
+            _ => {}
+        }
+        text
+    }
+}
+
+/// A name that a certificate is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Name<'a> {
+    /// A host's name, perhaps with `*` as its first label; the bytes are as sent.
+    Dns(&'a [u8]),
+    /// An address.
+    Ip(IpAddr),
+}
+
+impl fmt::Display for Name<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Name::Dns(name) => write!(f, "{}", name.escape_ascii()),
+            Name::Ip(ip) => write!(f, "{ip}"),
+        }
+    }
+}
+
+/// The names of a certificate; ends early at what is malformed.
+#[derive(Clone, Copy, Debug)]
+pub struct Names<'a>(Reader<'a>);
+
+impl<'a> Iterator for Names<'a> {
+    type Item = Name<'a>;
+
+    fn next(&mut self) -> Option<Name<'a>> {
+        loop {
+            match self.0.element().ok()? {
+                (DNS_NAME, name) => return Some(Name::Dns(name)),
+                (IP_ADDRESS, bytes) => {
+                    if let Ok(v4) = <[u8; 4]>::try_from(bytes) {
+                        return Some(Name::Ip(Ipv4Addr::from(v4).into()));
+                    }
+                    if let Ok(v6) = <[u8; 16]>::try_from(bytes) {
+                        return Some(Name::Ip(Ipv6Addr::from(v6).into()));
+                    }
+                }
+                _ => {}
+            }
+        }
+    }
+}
+
+fn alternative_names(extensions: &[u8]) -> Result<&[u8], Malformed> {
+    let mut outer = Reader(extensions);
+    let mut list = Reader(outer.take(SEQUENCE)?);
+    while !list.0.is_empty() {
+        let mut extension = Reader(list.take(SEQUENCE)?);
+        let oid = extension.take(OID)?;
+        extension.take_if(BOOLEAN)?;
+        let value = extension.take(OCTET_STRING)?;
+        if oid == SUBJECT_ALT_NAME {
+            return Reader(value).take(SEQUENCE);
+        }
+    }
+    Ok(&[])
+}
+
+/// A distinguished name as text. What it holds was chosen by the peer: what is not plain is escaped.
+fn distinguished(name: &[u8]) -> String {
+    let mut text = String::new();
+    let mut sets = Reader(name);
+    while let Ok(set) = sets.take(SET) {
+        let mut attributes = Reader(set);
+        while let Ok(attribute) = attributes.take(SEQUENCE) {
+            let mut attribute = Reader(attribute);
+            let (Ok(oid), Ok((tag, value))) = (attribute.take(OID), attribute.element()) else { break };
+            if !text.is_empty() {
+                text.push_str(", ");
+            }
+            push_type(&mut text, oid);
+            text.push('=');
+            push_value(&mut text, tag, value);
+            if let Some((cut, _)) = text.char_indices().nth(SHOWN_SUBJECT_CHARS) {
+                text.truncate(cut);
+                text.push('…');
+                return text;
+            }
+        }
+    }
+    if text.is_empty() {
+        text.push_str("empty");
+    }
+    text
+}
+
+fn push_type(text: &mut String, oid: &[u8]) {
+    let known = match oid {
+        [0x55, 0x04, last] => ATTRIBUTES.iter().find(|(number, _)| number == last),
+        _ => None,
+    };
+    match known {
+        Some((_, name)) => text.push_str(name),
+        // RFC 4514 would have it in dots; that is more than the trace needs.
+        None => oid.iter().take(16).for_each(|byte| _ = write!(text, "{byte:02x}")),
+    }
+}
+
+fn push_value(text: &mut String, tag: u8, value: &[u8]) {
+    // No character has more than four bytes.
+    let value = &value[..value.len().min(4 * SHOWN_SUBJECT_CHARS)];
+    let plain = |c: char| !c.is_control() && c != ',' && c != '\\';
+    match tag {
+        UTF8_STRING | PRINTABLE_STRING | TELETEX_STRING | IA5_STRING => {
+            for c in String::from_utf8_lossy(value).chars() {
+                match c {
+                    c if plain(c) => text.push(c),
+                    ',' | '\\' => text.extend(['\\', c]),
+                    c => text.extend(c.escape_unicode()),
+                }
+            }
+        }
+        BMP_STRING => {
+            let units = value.as_chunks::<2>().0.iter().map(|unit| u16::from_be_bytes(*unit));
+            let chars = char::decode_utf16(units).map(|c| c.unwrap_or(char::REPLACEMENT_CHARACTER));
+            text.extend(chars.map(|c| if plain(c) { c } else { '?' }));
+        }
+        _ => text.push('?'),
+    }
+}
+
+/// DER not read yet.
+#[derive(Clone, Copy, Debug)]
+struct Reader<'a>(&'a [u8]);
+
+impl<'a> Reader<'a> {
+    /// The tag and contents of whatever comes. Tags of more than one byte stand nowhere in a
+    /// certificate.
+    fn element(&mut self) -> Result<(u8, &'a [u8]), Malformed> {
+        let [tag, length, rest @ ..] = self.0 else { return Err(Malformed) };
+        if tag & 0x1f == 0x1f {
+            return Err(Malformed);
+        }
+        let (length, rest) = match *length {
+            short @ 0..=0x7f => (usize::from(short), rest),
+            long @ 0x81..=0x84 => {
+                let (bytes, rest) = rest.split_at_checked(usize::from(long & 0x7f)).ok_or(Malformed)?;
+                let length = bytes.iter().fold(0u64, |length, byte| length << 8 | u64::from(*byte));
+                // In the shortest form: no zero in front, and long only where short cannot be.
+                if bytes[0] == 0 || length < 0x80 {
+                    return Err(Malformed);
+                }
+                (usize::try_from(length).map_err(|_| Malformed)?, rest)
+            }
+            _ => return Err(Malformed),
+        };
+        let (contents, rest) = rest.split_at_checked(length).ok_or(Malformed)?;
+        self.0 = rest;
+        Ok((*tag, contents))
+    }
+
+    /// The contents of what must have this tag.
+    fn take(&mut self, tag: u8) -> Result<&'a [u8], Malformed> {
+        let (found, contents) = self.element()?;
+        if found == tag { Ok(contents) } else { Err(Malformed) }
+    }
+
+    /// The contents of what may stand here, if it does.
+    fn take_if(&mut self, tag: u8) -> Result<Option<&'a [u8]>, Malformed> {
+        if self.0.first() == Some(&tag) { self.take(tag).map(Some) } else { Ok(None) }
+    }
+
+    fn end(&self) -> Result<(), Malformed> {
+        if self.0.is_empty() { Ok(()) } else { Err(Malformed) }
+    }
+
+    /// A time, in seconds since 1970: in UTC and to the second, as certificates have to have it
+    /// (RFC 5280, section 4.1.2.5).
+    fn time(&mut self) -> Result<i64, Malformed> {
+        let (tag, text) = self.element()?;
+        let [digits @ .., b'Z'] = text else { return Err(Malformed) };
+        let (year, rest) = match (tag, digits.len()) {
+            (UTC_TIME, 12) => {
+                let year = number(&digits[..2])?;
+                (if year < 50 { 2000 + year } else { 1900 + year }, &digits[2..])
+            }
+            (GENERALIZED_TIME, 14) => (number(&digits[..4])?, &digits[4..]),
+            _ => return Err(Malformed),
+        };
+        let part = |at: usize, most: i64| number(&rest[at..at + 2]).ok().filter(|value| *value <= most);
+        let (month, day) = (part(0, 12).ok_or(Malformed)?, part(2, 31).ok_or(Malformed)?);
+        let (hour, minute) = (part(4, 23).ok_or(Malformed)?, part(6, 59).ok_or(Malformed)?);
+        let second = part(8, 59).ok_or(Malformed)?;
+        if month == 0 || day == 0 {
+            return Err(Malformed);
+        }
+        Ok(((days(year, month, day) * 24 + hour) * 60 + minute) * 60 + second)
+    }
+}
+
+fn number(digits: &[u8]) -> Result<i64, Malformed> {
+    digits.iter().try_fold(0, |number, digit| match digit {
+        b'0'..=b'9' => Ok(number * 10 + i64::from(digit - b'0')),
+        _ => Err(Malformed),
+    })
+}
+
+/// Days from 1970-01-01 to a date of the Gregorian calendar, with years that begin in March so
+/// that the leap day is their last.
+fn days(year: i64, month: i64, day: i64) -> i64 {
+    let year = if month <= 2 { year - 1 } else { year };
+    let month = (month + 9) % 12;
+    let era = year.div_euclid(400);
+    let year_of_era = year.rem_euclid(400);
+    let day_of_year = (153 * month + 2) / 5 + day - 1;
+    era * 146_097 + year_of_era * 365 + year_of_era / 4 - year_of_era / 100 + day_of_year - 719_468
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tls::issue::{Authority, Spec};
+
+    #[test]
+    fn reads_what_was_written() {
+        let authority = Authority::new("Test Root, of \u{1}");
+        let spec = Spec {
+            names: &["a.test", "*.b.test", "127.0.0.1", "::1"],
+            not_before: "20200229235959",
+            not_after: "21000301000000",
+            ..Spec::new("a.test")
+        };
+        let issued = authority.issue(&spec);
+        let certificate = Certificate::read(&issued.der).unwrap();
+        assert_eq!(certificate.subject(), "O=Tests, CN=a.test");
+        assert_eq!(certificate.issuer(), "O=Tests, CN=Test Root\\, of \\u{1}");
+        assert!(!certificate.is_self_issued());
+        assert_eq!(certificate.not_before_s(), 1_583_020_799);
+        assert_eq!(certificate.not_after_s(), 4_107_542_400);
+        let shown: Vec<String> = certificate.names().map(|name| name.to_string()).collect();
+        assert_eq!(shown, ["a.test", "*.b.test", "127.0.0.1", "::1"]);
+        let root = Certificate::read(&authority.der).unwrap();
+        assert!(root.is_self_issued());
+        assert_eq!(root.shown_names(), "none");
+    }
+
+    #[test]
+    fn shows_some_of_many_names() {
+        let names: Vec<String> = (0..SHOWN_CERTIFICATE_NAMES + 3).map(|n| format!("n{n}.test")).collect();
+        let names: Vec<&str> = names.iter().map(String::as_str).collect();
+        let issued = Authority::new("Root").issue(&Spec { names: &names, ..Spec::new("x") });
+        let shown = Certificate::read(&issued.der).unwrap().shown_names();
+        assert!(shown.starts_with("n0.test, n1.test") && shown.ends_with(" and 3 more"), "{shown}");
+    }
+
+    #[test]
+    fn cuts_a_long_subject() {
+        let issued = Authority::new("Root").issue(&Spec::new(&"\u{e9}".repeat(5000)));
+        let subject = Certificate::read(&issued.der).unwrap().subject();
+        assert!(subject.starts_with("O=Tests, CN=\u{e9}") && subject.ends_with('…'));
+        assert!(subject.chars().count() <= SHOWN_SUBJECT_CHARS + 1);
+    }
+
+    #[test]
+    fn refuses_what_is_cut_off_or_runs_on() {
+        let der = Authority::new("Root").issue(&Spec::new("a.test")).der;
+        for length in 0..der.len() {
+            assert_eq!(Certificate::read(&der[..length]).err(), Some(Malformed), "cut at {length}");
+        }
+        let mut longer = der.clone();
+        longer.push(0);
+        assert!(Certificate::read(&longer).is_err());
+    }
+
+    #[test]
+    fn refuses_lengths_that_are_not_in_the_shortest_form() {
+        for bytes in [&b"\x30\x81\x01\x00"[..], b"\x30\x82\x00\x80", b"\x30\x80\x00\x00", b"\x30\x85\0\0\0\0\0"] {
+            let mut padded = bytes.to_vec();
+            padded.resize(200, 0);
+            assert!(Reader(&padded).element().is_err(), "{bytes:x?}");
+        }
+    }
+
+    #[test]
+    fn reads_times_of_both_forms() {
+        let time = |tag: u8, text: &str| {
+            let mut der = vec![tag, text.len() as u8];
+            der.extend_from_slice(text.as_bytes());
+            Reader(&der).time()
+        };
+        assert_eq!(time(UTC_TIME, "700101000000Z"), Ok(0));
+        assert_eq!(time(UTC_TIME, "491231235959Z"), Ok(2_524_607_999));
+        assert_eq!(time(UTC_TIME, "500101000000Z"), Ok(-631_152_000));
+        assert_eq!(time(GENERALIZED_TIME, "99991231235959Z"), Ok(253_402_300_799));
+        assert_eq!(time(GENERALIZED_TIME, "00000101000000Z"), Ok(-62_167_219_200));
+        for wrong in ["7001010000Z", "700101000000", "701301000000Z", "700100000000Z", "70010100000aZ"] {
+            assert_eq!(time(UTC_TIME, wrong), Err(Malformed), "{wrong}");
+        }
+    }
+}

@@ -1,0 +1,232 @@
+//! Why a session failed, in the words of the log.
+//!
+//! All of it is the backend's fault, or its configuration's. What the peer sent is not repeated:
+//! a [`Failure`] is a few bytes, and its text is made where it is shown.
+
+use std::fmt;
+
+use rustls::{AlertDescription, CertificateError, Error, PeerIncompatible};
+
+/// Why a session failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Failure {
+    /// No certificate can be for the name that was asked for: it is no host name and no address.
+    Name,
+    /// The certificate was refused.
+    Certificate(BadCertificate),
+    /// The peer ended the session with this alert, before the handshake's end or after it.
+    Refused(Alert, During),
+    /// What came first was not TLS.
+    NotTls(Plain),
+    /// Peer and we have nothing in common of this.
+    Incompatible(Lacking),
+    /// A record that cannot be one, or that was not made with this session's keys.
+    BadRecord(During),
+    /// The peer broke the protocol in another way.
+    Protocol(During),
+    /// The peer ended the connection within the handshake.
+    Closed,
+    /// The peer ended the connection without saying that it was done: what came may be cut short
+    /// (RFC 8446, section 6.1).
+    Truncated,
+    /// Nothing that the peer did: no random numbers, no clock.
+    Internal,
+}
+
+/// What is wrong with a certificate.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BadCertificate {
+    /// Its time is over.
+    Expired,
+    /// Its time has not come.
+    NotYetValid,
+    /// It is valid, but not for the name asked for.
+    OtherName,
+    /// Nobody that we trust has signed it or its issuers.
+    UnknownIssuer,
+    /// It has signed itself, and is not among those that we trust.
+    SelfSigned,
+    /// A signature in the chain is not right.
+    Signature,
+    /// It is not meant for servers.
+    Purpose,
+    /// It was revoked.
+    Revoked,
+    /// It is malformed, has an extension that must be understood and is not, or its algorithms are
+    /// too old.
+    Unusable,
+    /// None was sent.
+    None,
+}
+
+/// When something happened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum During {
+    /// Before the handshake's end.
+    Handshake,
+    /// After it.
+    Data,
+}
+
+/// What came instead of TLS.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Plain {
+    /// An HTTP/1 response.
+    Http,
+    /// An HTTP/2 frame: SETTINGS, as a server sends first.
+    Http2,
+    /// Anything else.
+    Unknown,
+}
+
+/// What a peer and we do not have in common.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Lacking {
+    /// A version of TLS from 1.2.
+    Version,
+    /// A cipher suite.
+    CipherSuite,
+    /// A group for the key exchange.
+    Group,
+    /// Something else that we require.
+    Feature,
+}
+
+/// An alert, with the name that RFC 8446, section 6, gives it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Alert(pub AlertDescription);
+
+impl Failure {
+    /// What went wrong in the library's words, as one of ours.
+    pub(super) fn of(error: &Error, during: During) -> Failure {
+        match error {
+            Error::AlertReceived(alert) => Failure::Refused(Alert(*alert), during),
+            Error::InvalidCertificate(error) => Failure::Certificate(BadCertificate::of(error)),
+            Error::NoCertificatesPresented => Failure::Certificate(BadCertificate::None),
+            Error::PeerIncompatible(why) => Failure::Incompatible(Lacking::of(why)),
+            Error::UnsupportedNameType => Failure::Name,
+            Error::DecryptError | Error::PeerSentOversizedRecord | Error::InvalidMessage(_) => {
+                Failure::BadRecord(during)
+            }
+            Error::FailedToGetCurrentTime | Error::FailedToGetRandomBytes => Failure::Internal,
+            _ => Failure::Protocol(during),
+        }
+    }
+}
+
+impl BadCertificate {
+    pub(super) fn of(error: &CertificateError) -> BadCertificate {
+        use CertificateError as E;
+        match error {
+            E::Expired | E::ExpiredContext { .. } => BadCertificate::Expired,
+            E::NotValidYet | E::NotValidYetContext { .. } => BadCertificate::NotYetValid,
+            E::NotValidForName | E::NotValidForNameContext { .. } => BadCertificate::OtherName,
+            E::UnknownIssuer => BadCertificate::UnknownIssuer,
+            E::BadSignature => BadCertificate::Signature,
+            E::InvalidPurpose | E::InvalidPurposeContext { .. } => BadCertificate::Purpose,
+            E::Revoked => BadCertificate::Revoked,
+            _ => BadCertificate::Unusable,
+        }
+    }
+}
+
+impl Lacking {
+    fn of(why: &PeerIncompatible) -> Lacking {
+        use PeerIncompatible as P;
+        match why {
+            P::ServerDoesNotSupportTls12Or13 | P::ServerTlsVersionIsDisabledByOurConfig => Lacking::Version,
+            P::NoCipherSuitesInCommon => Lacking::CipherSuite,
+            P::NoKxGroupsInCommon => Lacking::Group,
+            _ => Lacking::Feature,
+        }
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Failure::Name => f.write_str("no certificate can be for this name"),
+            Failure::Certificate(bad) => bad.fmt(f),
+            Failure::Refused(alert, During::Handshake) => write!(f, "handshake failed: alert {alert}"),
+            Failure::Refused(alert, During::Data) => write!(f, "TLS alert {alert}"),
+            Failure::NotTls(Plain::Http) => f.write_str("not TLS: plain HTTP was answered"),
+            Failure::NotTls(Plain::Http2) => f.write_str("not TLS: plain HTTP/2 was answered"),
+            Failure::NotTls(Plain::Unknown) => f.write_str("not TLS: what came first was no TLS record"),
+            Failure::Incompatible(lacking) => write!(f, "handshake failed: {lacking}"),
+            Failure::BadRecord(During::Handshake) => f.write_str("handshake failed: bad TLS record"),
+            Failure::BadRecord(During::Data) => f.write_str("bad TLS record"),
+            Failure::Protocol(During::Handshake) => f.write_str("handshake failed: protocol violated"),
+            Failure::Protocol(During::Data) => f.write_str("TLS protocol violated"),
+            Failure::Closed => f.write_str("handshake failed: connection closed"),
+            Failure::Truncated => f.write_str("connection closed without close_notify"),
+            Failure::Internal => f.write_str("handshake failed: no random numbers or no clock"),
+        }
+    }
+}
+
+impl fmt::Display for BadCertificate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            BadCertificate::Expired => "certificate expired",
+            BadCertificate::NotYetValid => "certificate not yet valid",
+            BadCertificate::OtherName => "certificate is for another name",
+            BadCertificate::UnknownIssuer => "certificate of unknown issuer",
+            BadCertificate::SelfSigned => "self-signed certificate",
+            BadCertificate::Signature => "certificate with a bad signature",
+            BadCertificate::Purpose => "certificate not for servers",
+            BadCertificate::Revoked => "certificate revoked",
+            BadCertificate::Unusable => "unusable certificate",
+            BadCertificate::None => "no certificate",
+        })
+    }
+}
+
+impl fmt::Display for Lacking {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Lacking::Version => "no TLS version in common",
+            Lacking::CipherSuite => "no cipher suite in common",
+            Lacking::Group => "no key exchange group in common",
+            Lacking::Feature => "a required feature is missing",
+        })
+    }
+}
+
+impl fmt::Display for Alert {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Some(name) = self.0.as_str() else { return write!(f, "{}", u8::from(self.0)) };
+        // The library writes `UnknownCA` for what the RFC calls `unknown_ca`.
+        let mut before = 'A';
+        for (n, c) in name.chars().enumerate() {
+            if c.is_ascii_uppercase() && before.is_ascii_lowercase() && n > 0 {
+                f.write_str("_")?;
+            }
+            write!(f, "{}", c.to_ascii_lowercase())?;
+            before = c;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_alerts_as_the_rfc_does() {
+        let names: Vec<String> = [
+            AlertDescription::CloseNotify,
+            AlertDescription::HandshakeFailure,
+            AlertDescription::UnknownCA,
+            AlertDescription::BadRecordMac,
+            AlertDescription::NoApplicationProtocol,
+            AlertDescription::Unknown(200),
+        ]
+        .map(|alert| Alert(alert).to_string())
+        .into();
+        assert_eq!(
+            names,
+            ["close_notify", "handshake_failure", "unknown_ca", "bad_record_mac", "no_application_protocol", "200"]
+        );
+    }
+}
