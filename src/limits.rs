@@ -88,6 +88,10 @@ pub const METRICS_CELLS: usize = 16 * 1024;
 
 /// Log written at once: what a pipe with any room takes without waiting (POSIX, PIPE_BUF).
 pub const LOG_PIECE_BYTES: usize = 4096;
+/// Ciphertext read at once: four records of the greatest size, about what a full socket has.
+pub const TLS_READ_BYTES: usize = 64 * 1024;
+/// How much is kept of what TLS says of a failure.
+pub const FAILURE_BYTES: usize = 96;
 /// How much of a refused message `--trace` shows.
 pub const TRACE_REFUSED_BYTES: usize = 4096;
 

@@ -1,9 +1,9 @@
-//! A backend as the user writes it: `host:port`, `[v6]:port` or `unix:/path`, with `http://` in
-//! front where wanted, then `,weight=N`, `,backup` and `,max=N`. A configuration file gives the
+//! A backend as the user writes it: `host:port`, `[v6]:port` or `unix:/path`, with `http://` or
+//! `https://` in front where wanted, then `,weight=N`, `,backup` and `,max=N`. A configuration file gives the
 //! same in parts.
 //!
-//! What the contract foresees and this version does not do (TLS, HTTP/2) is refused by name rather
-//! than taken for a slip.
+//! What the contract foresees and this version does not do (HTTP/2) is refused by name rather than
+//! taken for a slip.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -28,11 +28,19 @@ pub struct BackendSpec {
     pub backup: bool,
     /// Requests in flight at most, up to 1,000,000; 0 is no limit.
     pub max: u32,
+    /// Whether it speaks TLS.
+    pub tls: bool,
 }
 
 /// As it would be written.
 impl fmt::Display for BackendSpec {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // What the port says does not have to be said.
+        match (means_tls(&self.target), self.tls) {
+            (false, true) => f.write_str("https://")?,
+            (true, false) => f.write_str("http://")?,
+            _ => {}
+        }
         f.write_str(&self.name)?;
         if self.weight != 1 {
             write!(f, ",weight={}", self.weight)?;
@@ -68,10 +76,17 @@ pub enum Host {
 /// Reads a backend.
 pub(crate) fn backend(text: &str) -> Result<BackendSpec, Fault> {
     let mut parts = text.split(',');
-    let name = without_scheme(parts.next().unwrap_or_default())?;
+    let (scheme, name) = scheme(parts.next().unwrap_or_default())?;
     let target = match name.strip_prefix("unix:") {
         Some(path) => unix(path)?,
-        None => tcp(name)?,
+        None => tcp(name, scheme == Scheme::Https)?,
+    };
+    if scheme == Scheme::Https && matches!(target, Target::Unix(_)) {
+        return Err(Fault::Malformed);
+    }
+    let tls = match (scheme, &target) {
+        (Scheme::None, target) => means_tls(target),
+        (scheme, _) => scheme == Scheme::Https,
     };
     let (mut weight, mut backup, mut max) = (None, false, None);
     for attribute in parts {
@@ -86,7 +101,8 @@ pub(crate) fn backend(text: &str) -> Result<BackendSpec, Fault> {
         }
     }
     let (weight, max) = (weight.unwrap_or(1), max.unwrap_or_default());
-    Ok(BackendSpec { name: name.to_owned(), target, weight, backup, max })
+    let name = named_with_port(name, &target);
+    Ok(BackendSpec { name, target, weight, backup, max, tls })
 }
 
 /// A backend at a host that is given for itself, an IPv6 address with or without brackets: its
@@ -109,18 +125,38 @@ pub(crate) fn max(digits: &str) -> Result<u32, Fault> {
     number_u32(digits, 1, BACKEND_MAX).map_err(|_| Fault::Max)
 }
 
-fn without_scheme(place: &str) -> Result<&str, Fault> {
+/// What a backend speaks, where that is said.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Scheme {
+    None,
+    Http,
+    Https,
+}
+
+/// Whether a place means TLS where nothing else is said.
+pub(crate) fn means_tls(target: &Target) -> bool {
+    matches!(target, Target::Tcp(_, TLS_PORT))
+}
+
+/// A name as it was written; with its port where that was left out.
+fn named_with_port(name: &str, target: &Target) -> String {
+    match target {
+        Target::Tcp(_, TLS_PORT) if !name.ends_with(":443") => format!("{name}:443"),
+        _ => name.to_owned(),
+    }
+}
+
+fn scheme(place: &str) -> Result<(Scheme, &str), Fault> {
     // `unix:///path` has no scheme, only a path with slashes to spare.
     if place.starts_with("unix:") {
-        return Ok(place);
+        return Ok((Scheme::None, place));
     }
+    // A pasted URL's path is refused, but not the slash of an empty one.
+    let bare = |rest: &'_ str| -> usize { rest.len() - usize::from(rest.ends_with('/')) };
     match place.split_once("://") {
-        None => Ok(place),
-        // A pasted URL's path is refused, but not the slash of an empty one.
-        Some((scheme, rest)) if scheme.eq_ignore_ascii_case("http") => Ok(rest.strip_suffix('/').unwrap_or(rest)),
-        Some((scheme, _)) if scheme.eq_ignore_ascii_case("https") => {
-            Err(Fault::Absent("TLS to backends is not in this version"))
-        }
+        None => Ok((Scheme::None, place)),
+        Some((scheme, rest)) if scheme.eq_ignore_ascii_case("http") => Ok((Scheme::Http, &rest[..bare(rest)])),
+        Some((scheme, rest)) if scheme.eq_ignore_ascii_case("https") => Ok((Scheme::Https, &rest[..bare(rest)])),
         Some((scheme, _)) if scheme.eq_ignore_ascii_case("h2c") => {
             Err(Fault::Absent("HTTP/2 to backends is not in this version"))
         }
@@ -136,7 +172,11 @@ pub(crate) fn unix(path: &str) -> Result<Target, Fault> {
     Ok(Target::Unix(PathBuf::from(path)))
 }
 
-fn tcp(place: &str) -> Result<Target, Fault> {
+fn tcp(place: &str, https: bool) -> Result<Target, Fault> {
+    // A URL may leave out the port that its scheme has.
+    let whole = |place: &str| place.rsplit_once(':').is_some_and(|(_, port)| !port.ends_with(']'));
+    let with_port = if https && !whole(place) { format!("{place}:{TLS_PORT}") } else { place.to_owned() };
+    let place = with_port.as_str();
     let (host, port) = match place.strip_prefix('[') {
         Some(inside) => {
             let (address, after) = inside.split_once(']').ok_or(Fault::Malformed)?;
@@ -161,11 +201,7 @@ fn tcp(place: &str) -> Result<Target, Fault> {
 
 /// The port of a backend.
 pub(crate) fn port(digits: &str) -> Result<u16, Fault> {
-    match positive(digits) {
-        None => Err(Fault::Port),
-        Some(TLS_PORT) => Err(Fault::Absent("port 443 means TLS, and TLS to backends is not in this version")),
-        Some(port) => Ok(port),
-    }
+    positive(digits).ok_or(Fault::Port)
 }
 
 fn named(host: &str) -> Result<Host, Fault> {
@@ -245,9 +281,20 @@ mod tests {
 
     #[test]
     fn refuses_by_name_what_this_version_does_not_do() {
-        for text in ["https://a:1", "HTTPS://a", "h2c://a:1", "a:443", "http://a:443", "[::1]:443"] {
-            assert!(matches!(backend(text), Err(Fault::Absent(_))), "{text}: {:?}", backend(text));
-        }
+        assert!(matches!(backend("h2c://a:1"), Err(Fault::Absent(_))));
+    }
+
+    #[test]
+    fn tls_is_meant_by_the_scheme_or_else_by_the_port() {
+        let read = |text: &str| backend(text).map(|spec| (spec.name.clone(), spec.tls, spec.to_string()));
+        let tls = |name: &str, shown: &str| Ok((name.to_owned(), true, shown.to_owned()));
+        assert_eq!(read("a:443"), tls("a:443", "a:443"));
+        assert_eq!(read("https://a:1"), tls("a:1", "https://a:1"));
+        assert_eq!(read("HTTPS://a/"), tls("a:443", "a:443"));
+        assert_eq!(read("https://[::1]"), tls("[::1]:443", "[::1]:443"));
+        assert_eq!(read("[::1]:443"), tls("[::1]:443", "[::1]:443"));
+        assert_eq!(read("http://a:443").map(|(_, tls, _)| tls), Ok(false));
+        assert_eq!(read("https://unix:/s").map(|(_, tls, _)| tls), Err(Fault::Malformed));
     }
 
     #[test]

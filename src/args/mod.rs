@@ -144,6 +144,10 @@ pub struct Options {
     pub via: Option<Given<String>>,
     /// `--user`: `user` or `user:group`, names or numbers, not looked up.
     pub user: Option<Given<String>>,
+    /// `--ca-file`.
+    pub ca_file: Option<Given<PathBuf>>,
+    /// `--insecure`.
+    pub insecure: Option<Given<bool>>,
     /// `--config`.
     pub config: Option<Given<PathBuf>>,
     /// `--check`.

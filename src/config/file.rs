@@ -19,11 +19,11 @@ use crate::limits::FILE_PROBLEMS;
 /// Options that belong to the command line and the environment alone.
 const NOT_HERE: [&str; 3] = ["config", "check", "demo"];
 /// Keys of later versions.
-const ABSENT: [&str; 7] = ["tls", "tls_cert", "tls_key", "tls_trace", "ca_file", "insecure", "access_log"];
+const ABSENT: [&str; 5] = ["tls", "tls_cert", "tls_key", "tls_trace", "access_log"];
 /// A backend's keys of later versions.
-const ABSENT_IN_BACKEND: [&str; 6] = ["tls", "ca_file", "insecure", "sni", "protocol", "h2c"];
+const ABSENT_IN_BACKEND: [&str; 5] = ["ca_file", "insecure", "sni", "protocol", "h2c"];
 /// A backend's keys.
-const BACKEND_KEYS: [&str; 6] = ["host", "port", "unix", "weight", "backup", "max"];
+const BACKEND_KEYS: [&str; 7] = ["host", "port", "unix", "weight", "backup", "max", "tls"];
 
 const BACKENDS: &str = "backends";
 const BACKENDS_ACCEPTED: &str =
@@ -303,6 +303,10 @@ impl Reader {
                     Kind::Bool(backup) => parts.backup = backup,
                     _ => self.wrong_type("backup", value, "true or false"),
                 },
+                "tls" => match value.kind {
+                    Kind::Bool(tls) => parts.tls = Some(tls),
+                    _ => self.wrong_type("tls", value, "true or false"),
+                },
                 _ => self.unknown(member, &ABSENT_IN_BACKEND, BACKEND_KEYS.into_iter()),
             }
         }
@@ -363,6 +367,7 @@ struct Parts {
     weight: Option<u16>,
     max: Option<u32>,
     backup: bool,
+    tls: Option<bool>,
 }
 
 impl Parts {
@@ -376,8 +381,12 @@ impl Parts {
             (None, None, None) => return Err("found neither a host nor a socket"),
             (_, _, Some(_)) => return Err("found a socket with a host or a port"),
         };
+        if self.tls == Some(true) && matches!(target, Target::Unix(_)) {
+            return Err("found a socket with tls");
+        }
+        let tls = self.tls.unwrap_or(backend::means_tls(&target));
         let (weight, max) = (self.weight.unwrap_or(1), self.max.unwrap_or_default());
-        Ok(BackendSpec { name, target, weight, backup: self.backup, max })
+        Ok(BackendSpec { name, target, weight, backup: self.backup, max, tls })
     }
 }
 

@@ -46,12 +46,18 @@ pub struct Config {
     pub max_connections: Option<u32>,
     /// What backends get as Host.
     pub host_header: HostHeader,
+    /// Whether that was asked for; else a backend with TLS that is given by name gets its own.
+    pub host_header_given: bool,
     /// Peers whose X-Forwarded-* fields are believed.
     pub trust: Vec<Cidr>,
     /// The pseudonym for a Via field (RFC 9110, 7.6.3), where one is wanted.
     pub via: Option<String>,
     /// The account to run as once the listeners are bound.
     pub user: Option<String>,
+    /// The file of roots to verify backends with, where one was named.
+    pub ca_file: Option<PathBuf>,
+    /// Whether any certificate of a backend is accepted.
+    pub insecure: bool,
     /// How backends' health is found out.
     pub health: Health,
     /// How long a backend that came back gets less than its share, in microseconds; 0 for not at all.
@@ -99,21 +105,40 @@ pub struct Backend {
     pub backup: bool,
     /// Requests in flight at most, up to 1,000,000; 0 is no limit.
     pub max: u32,
+    /// Whether it speaks TLS.
+    pub tls: bool,
 }
 
 impl Backend {
     /// A backend at an address, with nothing special about it.
     pub fn at(address: SocketAddr) -> Backend {
         let target = Target::Tcp(Host::Ip(address.ip()), address.port());
-        Backend { name: address.to_string(), target, weight: 1, backup: false, max: 0 }
+        Backend { name: address.to_string(), target, weight: 1, backup: false, max: 0, tls: false }
     }
 
     /// What the backend gets as Host where it is to have its own: its host and port as the user
     /// wrote them, and `localhost` for a socket in the file system, which has neither.
     pub fn authority(&self) -> &str {
         match self.target {
+            // The port that the scheme has is left out (RFC 9110, 4.2.2).
+            Target::Tcp(..) if self.tls => self.name.strip_suffix(":443").unwrap_or(&self.name),
             Target::Tcp(..) => &self.name,
             Target::Unix(_) => "localhost",
+        }
+    }
+
+    /// Whether it gets its own Host where nothing is asked for: most servers behind TLS serve by name.
+    pub fn has_own_host(&self) -> bool {
+        self.tls && matches!(self.target, Target::Tcp(Host::Name(_), _))
+    }
+
+    /// Whom its certificate has to be for, where it speaks TLS: the host as configured.
+    pub fn server_name(&self) -> String {
+        match &self.target {
+            _ if !self.tls => String::new(),
+            Target::Tcp(Host::Ip(ip), _) => ip.to_string(),
+            Target::Tcp(Host::Name(name), _) => name.strip_suffix('.').unwrap_or(name).to_owned(),
+            Target::Unix(_) => String::new(),
         }
     }
 
@@ -175,6 +200,8 @@ pub fn fixed_changes(old: &Config, new: &Config) -> Vec<&'static str> {
         ("workers", old.workers != new.workers),
         ("mode", old.mode != new.mode),
         ("user", old.user != new.user),
+        ("ca-file", old.ca_file != new.ca_file),
+        ("insecure", old.insecure != new.insecure),
     ];
     differ.into_iter().filter(|(_, differs)| *differs).map(|(name, _)| name).collect()
 }

@@ -62,6 +62,10 @@ pub struct Member {
     pub backup: bool,
     /// Requests in flight at most; 0 is no limit.
     pub max: u32,
+    /// Whom its certificate has to be for; empty where it does not speak TLS.
+    pub server_name: String,
+    /// Whether it gets its own Host, whatever is said of others.
+    pub own_host: bool,
 }
 
 impl Plan {
@@ -95,6 +99,8 @@ impl Plan {
             weight: 1,
             backup: false,
             max: 0,
+            server_name: String::new(),
+            own_host: false,
         };
         Plan {
             strategy: Strategy::default(),
@@ -257,6 +263,8 @@ impl Encoder {
         self.number(member.weight.into());
         self.flag(member.backup);
         self.number(member.max.into());
+        self.text(&member.server_name);
+        self.flag(member.own_host);
     }
 }
 
@@ -302,6 +310,8 @@ impl Decoder<'_> {
             weight: self.small()?,
             backup: self.flag()?,
             max: self.small()?,
+            server_name: self.text()?,
+            own_host: self.flag()?,
         })
     }
 }
@@ -322,6 +332,8 @@ mod tests {
         plan.members[1].address = Address::Unix("/run/socket".into());
         plan.members[1].backup = true;
         plan.members[1].max = 9;
+        plan.members[0].server_name = "api.example".into();
+        plan.members[0].own_host = true;
         plan.unresolved = vec!["api.example:80".into()];
         plan
     }

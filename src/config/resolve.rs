@@ -108,10 +108,13 @@ pub fn resolve(options: Options) -> Result<Config, Vec<Error>> {
             drain_us: or(options.drain_us, DEFAULT_DRAIN_US),
         },
         max_connections: options.max_connections.map(|given| given.value),
+        host_header_given: options.host_header.is_some(),
         host_header: or(options.host_header, HostHeader::Preserve),
         trust: options.trust.iter().map(|given| given.value).collect(),
         via: options.via.map(|given| given.value),
         user: options.user.map(|given| given.value),
+        ca_file: options.ca_file.map(|given| given.value),
+        insecure: or(options.insecure, false),
         health: Health {
             path: or(options.health_path, "/".into()),
             interval_us: or(options.health_interval_us, DEFAULT_HEALTH_INTERVAL_US),
@@ -141,8 +144,8 @@ fn listen(host: &Option<Given<IpAddr>>, port: &Option<Given<u16>>) -> SocketAddr
 }
 
 fn backend(spec: BackendSpec) -> Backend {
-    let BackendSpec { name, target, weight, backup, max } = spec;
-    Backend { name, target, weight, backup, max }
+    let BackendSpec { name, target, weight, backup, max, tls } = spec;
+    Backend { name, target, weight, backup, max, tls }
 }
 
 /// Whether to tell of a setting. Who is told has asked to be, so `--check` is not news.

@@ -23,6 +23,7 @@ use crate::metrics::{Block, Global};
 use crate::reactor::Reactor;
 use crate::shared::Region;
 use crate::sys::clock;
+use crate::tls;
 use crate::worker::Companion;
 
 /// Tokens of what is waited for.
@@ -169,6 +170,8 @@ impl Duties {
                 weight: backend.weight,
                 backup: backend.backup,
                 max: backend.max,
+                server_name: backend.server_name(),
+                own_host: backend.has_own_host() && !self.config.host_header_given,
             }));
         }
         let spread_us = self.config.health.interval_us.min(SECOND_US);
@@ -220,6 +223,13 @@ impl Duties {
             Ok(config) => config,
             Err(problems) => return self.refuse(problems),
         };
+        let had_tls = self.config.backends.iter().any(|backend| backend.tls);
+        if !had_tls
+            && config.backends.iter().any(|backend| backend.tls)
+            && let Err(problem) = tls::client(self.config.ca_file.as_deref(), self.config.insecure)
+        {
+            return self.refuse([problem]);
+        }
         let fixed = config::fixed_changes(&self.config, &config);
         keep_fixed(&mut config, &self.config);
         let before = std::mem::replace(&mut self.config, config);
@@ -305,6 +315,8 @@ fn keep_fixed(config: &mut Config, before: &Config) {
     config.workers = before.workers;
     config.mode = before.mode;
     config.user.clone_from(&before.user);
+    config.ca_file.clone_from(&before.ca_file);
+    config.insecure = before.insecure;
     if config.demo {
         config.backends.clone_from(&before.backends);
     }

@@ -24,6 +24,7 @@ use crate::shared::Region;
 use crate::sys::clock;
 use crate::sys::fork::{self, Fork, Pid};
 use crate::sys::signal::{Signal, Signals};
+use crate::tls;
 use crate::worker::{Companion, Setup};
 
 /// The master's whole state.
@@ -31,6 +32,7 @@ pub(super) struct Master {
     region: Region,
     duties: Duties,
     admin: Option<OwnedFd>,
+    tls: Option<tls::config::Config>,
     pid: Pid,
     shares: Shares,
     signals: Signals,
@@ -77,6 +79,7 @@ impl Master {
         region: Region,
         duties: Duties,
         listeners: Listeners,
+        tls: Option<tls::config::Config>,
         shares: Shares,
         signals: Signals,
         journal: Journal,
@@ -89,6 +92,7 @@ impl Master {
             region,
             duties,
             admin: listeners.admin,
+            tls,
             pid: fork::current(),
             shares,
             signals,
@@ -138,7 +142,7 @@ impl Master {
     /// This process is the worker of a place: all that is the master's is dropped, with every
     /// listener but its own.
     fn become_worker(self, index: usize) -> Ended {
-        let Master { region, duties, admin, pid, shares, signals, mut journal, places, .. } = self;
+        let Master { region, duties, admin, tls, pid, shares, signals, mut journal, places, .. } = self;
         let workers = places.len();
         let listener = places.into_iter().nth(index).and_then(|place| place.listener);
         let config = duties.config().clone();
@@ -156,6 +160,7 @@ impl Master {
                     index: index as u32,
                     workers,
                     max_connections: shares.of(index as u32),
+                    tls,
                     signals,
                     log: Log::new(config.loglevel),
                 };

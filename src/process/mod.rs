@@ -39,6 +39,7 @@ use crate::shared::Region;
 use crate::sys::fork::{self, Pid};
 use crate::sys::signal::Signals;
 use crate::sys::{self, clock};
+use crate::tls;
 use crate::worker::{self, Outcome, Setup};
 
 use account::Account;
@@ -116,14 +117,15 @@ fn start(mut config: Config, options: Options, contents: Option<Vec<u8>>) -> Res
     globals.set_global(Global::Workers, count.into());
     globals.set_global(Global::Started, clock::unix_us() / 1_000_000);
     globals.set_global(Global::MaxDescriptors, open_files);
+    let tls = begin_tls(&mut journal, &config)?;
     let listeners =
         Listeners { of_workers: listeners, admin: admin.and_then(|(sockets, _)| sockets.into_iter().next()) };
     let duties = Duties::begin(config, options, contents, region)?;
     Ok(match duties.config().mode {
-        Mode::Mp => Master::new(region, duties, listeners, shares, signals, journal).run(&greeting),
+        Mode::Mp => Master::new(region, duties, listeners, tls, shares, signals, journal).run(&greeting),
         Mode::Sp => {
             journal.greet(&greeting);
-            run_single(region, duties, listeners, shares, signals, journal)
+            run_single(region, duties, listeners, tls, shares, signals, journal)
         }
     })
 }
@@ -135,6 +137,17 @@ fn worker_count(config: &Config) -> u32 {
         // A worker that may hold no client would leave unserved those that come to its listener.
         Mode::Mp => config.workers.unwrap_or_else(cpus::usable).min(config.max_connections.unwrap_or(u32::MAX)).max(1),
     }
+}
+
+/// What sessions with backends share, made before any process is forked where a backend speaks TLS.
+fn begin_tls(journal: &mut Journal, config: &Config) -> Result<Option<tls::config::Config>, Failure> {
+    if config.insecure {
+        journal.line(Level::Warn, "tls", format_args!("--insecure: backends' certificates are not verified"));
+    }
+    if !config.backends.iter().any(|backend| backend.tls) {
+        return Ok(None);
+    }
+    tls::client(config.ca_file.as_deref(), config.insecure).map(Some).map_err(|error| Failure::new(USAGE, error))
 }
 
 /// What is listened on.
@@ -164,6 +177,7 @@ fn run_single(
     region: Region,
     mut duties: Duties,
     listeners: Listeners,
+    tls: Option<tls::config::Config>,
     shares: Shares,
     signals: Signals,
     journal: Journal,
@@ -179,6 +193,7 @@ fn run_single(
         index: 0,
         workers: 1,
         max_connections: shares.of(0),
+        tls,
         signals,
         log: Log::new(config.loglevel),
     };

@@ -19,12 +19,14 @@ pub(super) struct Wanted {
     pub(super) weight: u16,
     pub(super) backup: bool,
     pub(super) max: u32,
+    pub(super) server_name: String,
+    pub(super) own_host: bool,
 }
 
 #[derive(Clone, Debug)]
 struct Slot {
-    /// Whose it is, or was last: the backend's name, and which of its addresses.
-    owner: Option<(String, Address)>,
+    /// Whose it is, or was last: the backend's name, which of its addresses, and its name by TLS.
+    owner: Option<(String, Address, String)>,
     generation: u64,
     /// When it was given up, in microseconds; 0 for one that never had an owner, `TAKEN` for one
     /// that has.
@@ -66,7 +68,9 @@ impl Slots {
         let mut kept = vec![false; self.slots.len()];
         let own = |slots: &[Slot], one: &Wanted| {
             slots.iter().position(|slot| {
-                slot.owner.as_ref().is_some_and(|(name, address)| *name == one.name && *address == one.address)
+                slot.owner.as_ref().is_some_and(|(name, address, tls)| {
+                    *name == one.name && *address == one.address && *tls == one.server_name
+                })
             })
         };
         let places: Vec<Option<usize>> = wanted.iter().map(|one| own(&self.slots, one)).collect();
@@ -88,7 +92,7 @@ impl Slots {
                     let slot = free.pop()?;
                     self.cells.settle(slot);
                     let entry = &mut self.slots[slot];
-                    entry.owner = Some((one.name.clone(), one.address.clone()));
+                    entry.owner = Some((one.name.clone(), one.address.clone(), one.server_name.clone()));
                     entry.generation += 1;
                     slot
                 }
@@ -102,9 +106,9 @@ impl Slots {
     }
 
     fn member(&self, slot: usize, one: Wanted) -> Member {
-        let Wanted { name, host, address, weight, backup, max } = one;
+        let Wanted { name, host, address, weight, backup, max, server_name, own_host } = one;
         let generation = self.slots[slot].generation;
-        Member { slot: slot as u16, generation, name, host, address, weight, backup, max }
+        Member { slot: slot as u16, generation, name, host, address, weight, backup, max, server_name, own_host }
     }
 
     /// Whether a slot can have a new owner.
@@ -124,7 +128,8 @@ mod tests {
         let one = |&port: &u16| {
             let address = std::net::SocketAddr::from(([127, 0, 0, 1], port));
             let (name, address) = (address.to_string(), Address::Tcp(address));
-            Wanted { host: name.clone(), name, address, weight: 1, backup: false, max: 0 }
+            let server_name = String::new();
+            Wanted { host: name.clone(), name, address, weight: 1, backup: false, max: 0, server_name, own_host: false }
         };
         ports.iter().map(one).collect()
     }

@@ -88,12 +88,14 @@ impl Proxy {
         let Some(connection) = self.connections.get_mut(key) else { return };
         let Side::Backend { slot, .. } = connection.side else { return };
         connection.exchange = Some(id);
-        let own_host = self.backends[usize::from(slot)].as_ref().map_or("", |backend| &backend.host);
+        let backend = self.backends[usize::from(slot)].as_ref();
+        let own_host = backend.map_or("", |backend| &backend.host);
         let way = RequestWay {
             client: address,
             trusted,
             scheme: "http",
             host: match &self.host_header {
+                HostHeader::Preserve if backend.is_some_and(|backend| backend.own_host) => Some(own_host),
                 HostHeader::Preserve => None,
                 HostHeader::Backend => Some(own_host),
                 HostHeader::Name(name) => Some(name),

@@ -5,7 +5,7 @@ use std::fmt;
 
 use super::exchange::{Exchange, Progress};
 use crate::http::refusal::Refusal;
-use crate::limits::{REPEATS, TRIES};
+use crate::limits::{FAILURE_BYTES, REPEATS, TRIES};
 use crate::metrics::Count;
 
 /// Why a connection to a backend was of no use. The number is the system's error code, 0 where
@@ -26,6 +26,8 @@ pub enum Failure {
     Malformed(Refusal),
     /// The response, or more of it, did not come in time.
     Timeout,
+    /// No session could be agreed on, or it was broken before a request was given to it.
+    Tls(Words),
     /// The response said that the backend has failed, and that is to count.
     Status(u16),
 }
@@ -33,7 +35,7 @@ pub enum Failure {
 impl Failure {
     /// Whether the backend never saw the request.
     pub(super) fn is_before_request(self) -> bool {
-        matches!(self, Failure::Connect(_) | Failure::ConnectTimeout)
+        matches!(self, Failure::Connect(_) | Failure::ConnectTimeout | Failure::Tls(_))
     }
 
     /// What a further try is counted as that it leads to.
@@ -77,8 +79,39 @@ impl fmt::Display for Failure {
             Failure::Broken(code) => write!(f, "broke before the response was complete: {}", Code(*code)),
             Failure::Malformed(refusal) => write!(f, "malformed response: {refusal}"),
             Failure::Timeout => write!(f, "timed out responding"),
+            Failure::Tls(words) => write!(f, "TLS: {words}"),
             Failure::Status(status) => write!(f, "answered {status}"),
         }
+    }
+}
+
+/// What another part of the program says of a failure, as far as there is room for it.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct Words {
+    text: [u8; FAILURE_BYTES],
+    length: u8,
+}
+
+impl Words {
+    /// These words.
+    pub fn new(words: &impl fmt::Display) -> Words {
+        let words = words.to_string();
+        let length = (0..=words.len().min(FAILURE_BYTES)).rfind(|&at| words.is_char_boundary(at)).unwrap_or(0);
+        let mut text = [0; FAILURE_BYTES];
+        text[..length].copy_from_slice(&words.as_bytes()[..length]);
+        Words { text, length: length as u8 }
+    }
+}
+
+impl fmt::Display for Words {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(std::str::from_utf8(&self.text[..usize::from(self.length)]).unwrap_or_default())
+    }
+}
+
+impl fmt::Debug for Words {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{self}")
     }
 }
 

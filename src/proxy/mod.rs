@@ -29,7 +29,7 @@ use std::net::SocketAddr;
 
 use self::connection::{Connection, Ending, Phase, Side};
 use self::exchange::{Exchange, Progress};
-pub use self::failure::Failure;
+pub use self::failure::{Failure, Words};
 use self::pool::IdlePool;
 use self::slots::Backend;
 pub use self::slots::Shared;

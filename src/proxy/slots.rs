@@ -61,6 +61,9 @@ pub(super) struct Backend {
     pub(super) host: String,
     address: Address,
     pub(super) weight: u16,
+    server_name: String,
+    /// It gets its own Host, whatever is said of others.
+    pub(super) own_host: bool,
     /// Its labels in metrics.
     pub(super) labelled: Labelled,
 }
@@ -88,6 +91,8 @@ impl Proxy {
                 host: member.host.clone(),
                 address: member.address.clone(),
                 weight: member.weight,
+                server_name: member.server_name.clone(),
+                own_host: member.own_host,
                 labelled: labelled(member),
             });
             self.shared.block.adopt(member.slot.into(), member.generation);
@@ -106,6 +111,17 @@ impl Proxy {
     /// Where the backend in a slot is.
     pub fn address(&self, slot: usize) -> Option<&Address> {
         Some(&self.backends.get(slot)?.as_ref()?.address)
+    }
+
+    /// Whether any backend of the plan speaks TLS.
+    pub fn speaks_tls(&self) -> bool {
+        self.backends.iter().flatten().any(|backend| backend.current && !backend.server_name.is_empty())
+    }
+
+    /// Whom the certificate of the backend in a slot has to be for, where it speaks TLS.
+    pub fn server_name(&self, slot: usize) -> Option<&str> {
+        let name = &self.backends.get(slot)?.as_ref()?.server_name;
+        (!name.is_empty()).then_some(name)
     }
 
     /// The side that a connection to a slot's backend has.

@@ -9,12 +9,28 @@
 //! Files of certificates are read ([`roots`]) when a configuration is made, never later. The
 //! clock is read by the library while it verifies.
 
+use std::path::Path;
+
 pub mod certificate;
 pub mod config;
 pub mod failure;
 pub mod roots;
 pub mod session;
 pub mod trace;
+
+/// What sessions with backends share: with the roots of a file, else those of the environment and
+/// the system; or without any, where every certificate is accepted. Sessions speak HTTP/1.1.
+///
+/// # Errors
+/// There is nothing to verify backends with: where it was looked for.
+pub fn client(ca_file: Option<&Path>, insecure: bool) -> Result<config::Config, String> {
+    let roots = match insecure {
+        true => roots::Roots::none(),
+        false => roots::Roots::read(&roots::Sources::from_environment(ca_file)).map_err(|none| none.to_string())?,
+    };
+    let settings = config::Settings { roots, insecure, alpn: &[b"http/1.1"], key_log: false };
+    config::Config::new(settings).map_err(|error| error.to_string())
+}
 
 #[cfg(test)]
 // It stands among the behaviour tests, which are a crate of their own.

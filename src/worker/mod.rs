@@ -5,11 +5,13 @@
 //! read or written. A short read means that a socket is drained, unless its peer has ended.
 
 mod accept;
+mod secure;
 mod socket;
 
 use std::collections::VecDeque;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use self::socket::Sockets;
@@ -23,6 +25,7 @@ use crate::reactor::{Event, Reactor};
 use crate::shared::Region;
 use crate::sys::signal::{Signal, Signals};
 use crate::sys::{self, clock};
+use crate::tls;
 
 /// Tokens that no key makes: a key's generation is never 0.
 const LISTENER: u64 = 0;
@@ -63,6 +66,8 @@ pub struct Setup<'a> {
     pub workers: usize,
     /// Clients held at once; past it accepting pauses.
     pub max_connections: usize,
+    /// What sessions with backends share, where some speak TLS.
+    pub tls: Option<tls::config::Config>,
     /// The process's signals.
     pub signals: Signals,
     /// Where lines of log are gathered.
@@ -114,6 +119,12 @@ struct Worker<'a> {
     exhausted_us: Option<u64>,
     /// There is no master.
     single: bool,
+    /// What sessions with backends share, where some speak TLS.
+    tls: Option<tls::config::Config>,
+    ca_file: Option<PathBuf>,
+    insecure: bool,
+    /// What has just come of an encrypted connection.
+    ciphertext: Vec<u8>,
     block: Block,
     /// When what the process uses was last looked at, in microseconds, and its processor time then.
     usage_us: (u64, u64),
@@ -155,6 +166,10 @@ pub fn run(setup: Setup<'_>) -> io::Result<Outcome> {
         stopped: false,
         exhausted_us: None,
         single: setup.config.mode == Mode::Sp,
+        tls: setup.tls,
+        ca_file: setup.config.ca_file.clone(),
+        insecure: setup.config.insecure,
+        ciphertext: Vec::new(),
         block: shared.block,
         usage_us: (0, 0),
         now_us,
@@ -260,6 +275,7 @@ impl Worker<'_> {
             Some(plan) => {
                 self.drain_us = plan.timeouts.drain_us;
                 self.proxy.follow(&plan);
+                self.prepare_tls();
                 self.carry_out();
             }
             None => self.proxy.log().line(Level::Err, "worker", format_args!("plan {edition} is malformed")),
@@ -289,9 +305,11 @@ impl Worker<'_> {
             }
             socket.connecting = false;
             socket.writable = true;
-            match sys::socket::take_error(socket.fd.as_fd()) {
-                0 => self.proxy.connected(key),
-                code => self.proxy.failed(key, Failure::Connect(code)),
+            let (code, server_name) = (sys::socket::take_error(socket.fd.as_fd()), socket.server_name.take());
+            match (code, server_name) {
+                (0, Some(name)) => self.begin_session(key, &name),
+                (0, None) => self.proxy.connected(key),
+                (code, _) => self.proxy.failed(key, Failure::Connect(code)),
             }
             self.carry_out();
         } else if event.writable && !socket.writable {
@@ -310,6 +328,9 @@ impl Worker<'_> {
     /// Reads once, where there may be something and the proxy has room.
     fn read(&mut self, key: Key) {
         let Some(socket) = self.sockets.get_mut(key) else { return };
+        if socket.secure.is_some() {
+            return self.read_secure(key);
+        }
         if !socket.readable || socket.connecting {
             return;
         }
@@ -347,6 +368,9 @@ impl Worker<'_> {
     fn send(&mut self, key: Key) {
         loop {
             let Some(socket) = self.sockets.get_mut(key) else { return };
+            if socket.secure.is_some() {
+                return self.send_secure(key);
+            }
             if !socket.writable || socket.connecting {
                 return;
             }
@@ -381,11 +405,15 @@ impl Worker<'_> {
                 }
                 Output::Receive(key) => self.ready.push_back(key),
                 Output::Finish(key) => {
+                    self.close_session(key);
                     if let Some(socket) = self.sockets.get_mut(key) {
                         sys::socket::finish(socket.fd.as_fd());
                     }
                 }
-                Output::Close(key) => drop(self.sockets.remove(key)),
+                Output::Close(key) => {
+                    self.close_session(key);
+                    drop(self.sockets.remove(key));
+                }
                 Output::Reset(key) => {
                     if let Some(socket) = self.sockets.remove(key) {
                         sys::socket::reset_on_close(socket.fd.as_fd());
@@ -403,7 +431,13 @@ impl Worker<'_> {
         };
         let registered = begun.and_then(|fd| self.reactor.register(fd.as_fd(), key.to_token()).map(|()| fd));
         match registered {
-            Ok(fd) => self.sockets.insert(key, fd, true),
+            Ok(fd) => {
+                self.sockets.insert(key, fd, true);
+                let name = self.proxy.server_name(slot).map(str::to_owned);
+                if let Some(socket) = self.sockets.get_mut(key) {
+                    socket.server_name = name;
+                }
+            }
             Err(error) => {
                 let code = error.raw_os_error().unwrap_or(0);
                 let exhausted =

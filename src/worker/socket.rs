@@ -2,6 +2,7 @@
 
 use std::os::fd::OwnedFd;
 
+use super::secure::Secure;
 use crate::collections::slab::Key;
 
 /// A socket, and what is known of its readiness.
@@ -17,6 +18,10 @@ pub(super) struct Socket {
     pub(super) writable: bool,
     /// The peer's direction has ended, so that only a read that says so drains it.
     pub(super) ended: bool,
+    /// Until it is connected: whom the certificate of the other end has to be for, where it speaks TLS.
+    pub(super) server_name: Option<String>,
+    /// What is said over it is encrypted.
+    pub(super) secure: Option<Box<Secure>>,
 }
 
 /// All of them.
@@ -38,7 +43,8 @@ impl Sockets {
             self.slots.resize_with(index + 1, || None);
         }
         let writable = !connecting;
-        let socket = Socket { fd, key, connecting, readable: false, writable, ended: false };
+        let socket =
+            Socket { fd, key, connecting, readable: false, writable, ended: false, server_name: None, secure: None };
         self.count += usize::from(self.slots[index].replace(socket).is_none());
     }
 

@@ -64,7 +64,7 @@ pub static FLAGS: &[Flag] = &[
         default: Preset::Told("127.0.0.1:9001 and 127.0.0.1:9002"),
         env: "LB_BACKEND",
         help: "a server that requests go to, repeatable: `host:port`, `[v6]:port` or `unix:/path`, with `http://` \
-               in front where wanted, then `,weight=N` (1 to 65535), `,backup` (serves when no other is healthy) and \
+               or `https://` in front where wanted (port 443 means TLS), then `,weight=N` (1 to 65535), `,backup` (serves when no other is healthy) and \
                `,max=N` (requests at once)",
         accepts: "host:port, [v6]:port or unix:/path, then ,weight=N ,backup ,max=N (at most 1024 backends)",
         set: Set::Repeatable(|options, text, source| more(&mut options.backends, backend(text)?, source, BACKENDS)),
@@ -119,6 +119,28 @@ pub static FLAGS: &[Flag] = &[
         help: "start two built-in echo backends on loopback and send requests to them",
         accepts: "1 or 0",
         set: Set::Switch(|options, value, source| options.demo = Some(Given { value, source })),
+    },
+    Flag {
+        long: "ca-file",
+        short: None,
+        group: Group::Backends,
+        placeholder: "FILE",
+        default: Preset::Told("the system's"),
+        env: "LB_CA_FILE",
+        help: "certificate authorities (PEM) to verify backends with; else `SSL_CERT_FILE`, `SSL_CERT_DIR`, else the system's own",
+        accepts: "the path of a file",
+        set: Set::Value(|options, text, source| once(&mut options.ca_file, value::file(text)?, source)),
+    },
+    Flag {
+        long: "insecure",
+        short: Some('k'),
+        group: Group::Backends,
+        placeholder: "",
+        default: Preset::Nothing,
+        env: "LB_INSECURE",
+        help: "do not verify backends' certificates",
+        accepts: "1 or 0",
+        set: Set::Switch(|options, value, source| options.insecure = Some(Given { value, source })),
     },
     Flag {
         long: "health-path",
@@ -197,7 +219,7 @@ pub static FLAGS: &[Flag] = &[
         short: None,
         group: Group::Forwarding,
         placeholder: "HOST",
-        default: Preset::Value("preserve"),
+        default: Preset::Told("preserve; backend for a TLS backend given by name"),
         env: "LB_HOST_HEADER",
         help: "what backends get as Host: `preserve` for what the client sent, `backend` for the backend's own \
                host and port, or this name",

@@ -132,7 +132,7 @@ fn an_error_names_the_option_the_value_and_what_is_accepted() {
         "--connect-timeout '5': a number without a unit (write ms, s, m or h behind it); \
          accepted: 1ms to 24h, such as 500ms, 2s, 1m or 1h"
     );
-    assert!(error("-b https://a:1").starts_with("--backend 'https://a:1': TLS to backends is not in this version;"));
+    assert!(error("-b h2c://a:1").starts_with("--backend 'h2c://a:1': HTTP/2 to backends is not in this version;"));
     assert_eq!(error("--port="), "--port '': malformed; accepted: a number from 0 to 65535");
 }
 
@@ -190,7 +190,7 @@ fn an_unknown_option_gets_the_nearest_name() {
 
 #[test]
 fn options_of_later_versions_do_not_exist() {
-    for line in ["-k", "--insecure", "--tls-trace", "--ca-file f", "--tls-cert f", "--access-log"] {
+    for line in ["--tls-trace", "--tls-cert f", "--access-log"] {
         assert!(error(line).starts_with("unknown option"), "{line}");
     }
     assert!(FLAGS.iter().all(|flag| !flag.long.starts_with("tls")));

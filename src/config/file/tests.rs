@@ -71,7 +71,8 @@ fn every_option_that_may_stand_in_a_file_is_taken_as_its_type() {
             "health_timeout": "1s", "health_fails": 4, "health_passes": 5, "health_5xx": true,
             "host_header": "backend", "trust": ["10.0.0.0/8", "::1"], "connect_timeout": "1s",
             "request_timeout": "1s", "response_timeout": "1s", "idle_timeout": "1s", "drain_timeout": "1s",
-            "workers": 3, "mode": "mp", "user": "nobody", "loglevel": "debug", "trace": true}"#,
+            "workers": 3, "mode": "mp", "user": "nobody", "loglevel": "debug", "trace": true, "ca_file": "/ca.pem",
+            "insecure": true}"#,
     );
     assert_eq!((config.listen.to_string(), config.max_connections), ("[::1]:81".into(), Some(5)));
     assert_eq!((config.workers, config.retry_percent, config.trust.len()), (Some(3), 30, 2));
@@ -125,8 +126,8 @@ fn keys_that_have_no_place_here_say_why() {
     }
     refused("{\"tls_cert\": \"f\"}", "lb.json:1:2: 'tls_cert' is not in this version; accepted: no such key");
     refused(
-        "{\"backends\": [{\"host\": \"a\", \"port\": 1, \"tls\": true}]}",
-        "lb.json:1:40: 'tls' is not in this version; accepted: no such key",
+        "{\"backends\": [{\"host\": \"a\", \"port\": 1, \"sni\": true}]}",
+        "lb.json:1:40: 'sni' is not in this version; accepted: no such key",
     );
 }
 
@@ -173,11 +174,8 @@ fn values_out_of_bounds_say_what_is_accepted() {
     assert!(
         problems("", "{\"backends\": [\"a\"]}")[0].starts_with("lb.json:1:15: backends 'a': no port; accepted: host")
     );
-    refused(
-        "{\"backends\": [{\"host\": \"api.example.com\", \"port\": 443}]}",
-        "lb.json:1:51: port '443': port 443 means TLS, and TLS to backends is not in this version; \
-         accepted: a number from 1 to 65535",
-    );
+    let tls = |parts: &str| over("", &format!("{{\"backends\": [{{\"host\": \"a\", {parts}}}]}}")).backends[0].tls;
+    assert!(tls("\"port\": 443") && tls("\"port\": 1, \"tls\": true") && !tls("\"port\": 443, \"tls\": false"));
     let host = |host: &str| problems("", &format!("{{\"backends\": [{{\"host\": \"{host}\", \"port\": 1}}]}}"));
     for wrong in ["", "a:1", "a,backup", "http://a", "a b", "[a]", "a\\u0000"] {
         assert!(host(wrong)[0].contains("neither an address nor a name"), "{wrong}");
