@@ -509,6 +509,14 @@ fn the_trace_tells_a_handshake() {
         "a.test:443: handshake ended after 6.500 ms: certificate is for another name",
     ]);
     assert_eq!(told("b.test"), expected);
+    let mut pair = pair();
+    let mut trace = Trace::new("a");
+    trace.connected(&pair.session, 0);
+    let _ = pair.session.received(b"HTTP/1.1 200 OK\r\n\r\n");
+    trace.observe(&mut pair.session, 1);
+    trace.observe(&mut pair.session, 2);
+    let lines = trace.take_lines();
+    assert_eq!(lines[lines.len() - 2..], ["a: alert sent: decode_error", "a: session failed: bad TLS record"]);
 }
 
 #[test]
