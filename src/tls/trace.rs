@@ -4,7 +4,7 @@
 //! wait until they are taken. Times are microseconds of any clock that does not go back. It is
 //! not part of the session, so that who does not trace pays nothing.
 //!
-//! States: new, connecting, handshaking, done. Only the first line of each kind is made, alerts
+//! States: new, connecting, handshaking, established, done. Only the first line of each kind is made, alerts
 //! excepted, so there are never more than [`TLS_TRACE_LINES`].
 
 use std::fmt::{self, Write as _};
@@ -37,6 +37,7 @@ enum State {
     Handshaking {
         since_us: u64,
     },
+    Established,
     Done,
 }
 
@@ -86,21 +87,24 @@ impl Trace {
     /// To be called after the session was given bytes, and when it is closed: tells the end of the
     /// handshake, a failure, and alerts.
     pub fn observe(&mut self, session: &mut Session, now_us: u64) {
+        if let State::Handshaking { since_us } = self.state
+            && !session.is_handshaking()
+        {
+            self.state = State::Established;
+            self.established(session, now_us.saturating_sub(since_us));
+        }
         for (direction, alert) in session.take_alerts() {
             let way = if direction == Direction::Sent { "sent" } else { "received" };
             self.line(format_args!("alert {way}: {alert}"));
         }
         match (self.state, session.failure()) {
             (State::Handshaking { since_us }, Some(failure)) => {
-                self.state = State::Done;
                 self.failed(session, failure, now_us.saturating_sub(since_us));
             }
-            (State::Handshaking { since_us }, None) if !session.is_handshaking() => {
-                self.state = State::Done;
-                self.established(session, now_us.saturating_sub(since_us));
-            }
-            _ => {}
+            (State::Established, Some(failure)) => self.line(format_args!("session failed: {failure}")),
+            _ => return,
         }
+        self.state = State::Done;
     }
 
     /// The handshake was given up for a reason of our own, as a time limit.

@@ -238,7 +238,7 @@ fn a_self_signed_certificate_given_as_ca_file_is_trusted_for_its_name_and_time()
 }
 
 #[test]
-fn resumes_a_session_and_forgets_none_that_was_refused() {
+fn resumes_sessions_of_the_same_name() {
     let root = Authority::new("Root");
     let issued = root.issue(&Spec { names: &["a.test", "b.test"], ..Spec::new("a.test") });
     for versions in [TLS12, TLS13] {
@@ -337,6 +337,49 @@ fn a_changed_byte_is_never_read() {
     down[last] ^= 1;
     assert_eq!(pair.session.received(&down), Err(Failure::BadRecord(During::Data)));
     assert_eq!(read(&mut pair.session), b"");
+}
+
+#[test]
+fn whatever_is_changed_on_the_way_is_refused_or_does_not_matter() {
+    let root = Authority::new("Root");
+    let issued = root.issue(&Spec { names: &["a.test"], ..Spec::new("a.test") });
+    let config = config(roots(&[&root]), false);
+    let mut random = crate::collections::random::Random::new(7);
+    for round in 0..400 {
+        let versions = if round % 2 == 0 { TLS12 } else { TLS13 };
+        let server = Arc::new(server_config(&[&issued.der], &issued.key, versions));
+        let mut pair = Pair::new(&config, &server, "a.test");
+        // One byte is changed, or the flight cut short, in the first or a later answer.
+        let mut at = random.below(3000) as usize;
+        let cut = random.below(4) == 0;
+        let mut written = false;
+        while pair.session.failure().is_none() {
+            let up = drain(&mut pair.session);
+            let mut rest = &up[..];
+            while !rest.is_empty() && pair.server.read_tls(&mut rest).is_ok_and(|count| count > 0) {
+                let _ = pair.server.process_new_packets();
+            }
+            if !pair.server.is_handshaking() && !written {
+                written = true;
+                let _ = pair.server.writer().write_all(b"answer");
+            }
+            let mut down = drain_server(&mut pair.server);
+            if up.is_empty() && down.is_empty() {
+                break;
+            }
+            let length = down.len();
+            match down.get_mut(at) {
+                Some(_) if cut => down.truncate(at),
+                Some(byte) => *byte ^= 1 << random.below(8),
+                None => {}
+            }
+            at = at.wrapping_sub(length);
+            let _ = pair.session.received(&down);
+        }
+        let got = read(&mut pair.session);
+        assert!(got.is_empty() || got == b"answer", "round {round}");
+        assert!(got.is_empty() || !pair.session.is_handshaking(), "round {round}");
+    }
 }
 
 #[test]
@@ -509,6 +552,14 @@ fn the_trace_tells_a_handshake() {
         "a.test:443: handshake ended after 6.500 ms: certificate is for another name",
     ]);
     assert_eq!(told("b.test"), expected);
+    let mut pair = pair();
+    let mut trace = Trace::new("a");
+    trace.connected(&pair.session, 0);
+    let _ = pair.session.received(b"HTTP/1.1 200 OK\r\n\r\n");
+    trace.observe(&mut pair.session, 1);
+    trace.observe(&mut pair.session, 2);
+    let lines = trace.take_lines();
+    assert_eq!(lines[lines.len() - 2..], ["a: alert sent: decode_error", "a: session failed: bad TLS record"]);
 }
 
 #[test]
