@@ -77,7 +77,7 @@ fn help_and_version_go_to_stdout() {
         ] {
             assert!(text.contains(option), "{option} is not in:\n{text}");
         }
-        for later in ["--ca-file", "--tls-cert", "--insecure", "--access-log"] {
+        for later in ["--tls-cert", "--tls-trace", "--access-log"] {
             assert!(!text.contains(later), "{later} does not exist yet");
         }
     }
@@ -93,7 +93,7 @@ fn an_unknown_option_is_named_with_the_nearest_known() {
     assert_usage_error(&["--prot", "80"], &["--prot", "--port"]);
     assert_usage_error(&["--backends", "a:1"], &["--backends", "--backend"]);
     assert_usage_error(&["--stratgy=random"], &["--stratgy", "--strategy"]);
-    assert_usage_error(&["--insecure"], &["--insecure"]);
+    assert_usage_error(&["--insecur"], &["--insecur", "--insecure"]);
     assert_usage_error(&["-z"], &["-z"]);
     assert_usage_error(&["--zzzzzzzzzzzzzzzz"], &["--zzzzzzzzzzzzzzzz"]);
 }
@@ -177,9 +177,10 @@ fn a_bad_backend_is_named_with_what_is_accepted() {
 }
 
 #[test]
-fn tls_backends_are_refused_until_they_are_served() {
+fn tls_without_authorities_is_refused_at_once() {
     for spec in ["https://127.0.0.1:8443", "127.0.0.1:443", "https://127.0.0.1"] {
-        assert_usage_error(&["-b", spec], &["127.0.0.1"]);
+        let args = ["-p", "0", "-b", spec, "--ca-file", "/nowhere.pem"];
+        assert_usage_error(&args, &["no certificate authorities", "--ca-file /nowhere.pem"]);
     }
 }
 

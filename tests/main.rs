@@ -33,5 +33,6 @@ mod strategies;
 mod supervision;
 mod tidy;
 mod timeouts;
+mod tls;
 mod trace;
 mod upgrade_tunnel;

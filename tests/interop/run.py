@@ -20,6 +20,7 @@ import changes
 import footprint
 import load
 import messages
+import secure
 import tunnels
 from support import BINARY, Failure, Skipped
 
@@ -43,6 +44,7 @@ CHECKS = [
     ("slow-clients", load.slow_clients, 100),
     ("slow-default", load.slow_clients_by_default, 60),
     ("system-calls", load.system_calls, 30),
+    ("tls-backends", secure.tls_backends, 60),
     ("shares", changes.shares, 60),
     ("reloads", changes.reloads, 150),
     ("backend-dies", changes.backend_dies, 60),

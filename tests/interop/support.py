@@ -195,6 +195,7 @@ http {{
   scgi_temp_path {d}/t5; keepalive_timeout {keepalive};
   server {{
     {listen}
+    {certificate}
     location = /1k {{ return 200 "{body}"; }}
     location / {{ root {d}/www; dav_methods PUT DELETE; }}
   }}
@@ -205,7 +206,7 @@ http {{
 class Nginx(Program):
     """nginx with `count` ports, files under `www` that PUT may write, and 1 KiB at /1k."""
 
-    def __init__(self, count=1, keepalive="75s", hosts=("127.0.0.1",), log=False):
+    def __init__(self, count=1, keepalive="75s", hosts=("127.0.0.1",), log=False, tls=None):
         self.directory = tempfile.mkdtemp(prefix="interop-nginx-")
         os.chmod(self.directory, 0o755)
         self.www = os.path.join(self.directory, "www")
@@ -213,7 +214,8 @@ class Nginx(Program):
         self.ports = [free_port() for _ in range(count)]
         self.unix = os.path.join(self.directory, "socket")
         self.log = os.path.join(self.directory, "access.log")
-        listen = "".join(f"listen {host}:{port} backlog=4096; " for port in self.ports for host in hosts)
+        ssl = "ssl " if tls else ""
+        listen = "".join(f"listen {host}:{port} {ssl}backlog=4096; " for port in self.ports for host in hosts)
         listen += f"listen unix:{self.unix}; "
         listen += f"listen [::1]:{self.ports[0]}; " if has_ipv6() else ""
         # By port where there are several, else by address; told with when each request ended and how long it took.
@@ -222,6 +224,7 @@ class Nginx(Program):
         with open(conf, "w") as file:
             file.write(NGINX.format(d=self.directory, user="user root;" if os.getuid() == 0 else "", listen=listen,
                                     keepalive=keepalive, body="x" * 1024, files=8192, logged=logged,
+                                    certificate="ssl_certificate {}; ssl_certificate_key {};".format(*tls) if tls else "",
                                     log=f"{self.log} times" if log else "off"))
         self.argv, self.host = ["nginx", "-c", conf], "127.0.0.1" if "0.0.0.0" in hosts else hosts[0]
         self.start()

@@ -1,0 +1,152 @@
+//! Backends that speak TLS: verified by name, whole, cut, or not what they should be.
+
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use rustls::pki_types::PrivatePkcs8KeyDer;
+use rustls::{ServerConfig, ServerConnection, StreamOwned};
+
+use crate::support::certificate::{Authority, Issued, Spec};
+use crate::support::{Backend, Balancer, Directory, Fault, modes};
+
+/// A server whose every connection runs in a thread of its own; its port.
+fn server(issued: &Issued) -> u16 {
+    let key = PrivatePkcs8KeyDer::from(issued.key.clone()).into();
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let config = ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions().expect("versions");
+    let config = config.with_no_client_auth().with_single_cert(vec![issued.der.clone().into()], key);
+    let config = Arc::new(config.expect("a certificate and its key"));
+    let listener = TcpListener::bind("127.0.0.1:0").expect("loopback has a free port");
+    let port = listener.local_addr().expect("bound").port();
+    std::thread::spawn(move || {
+        for socket in listener.incoming().flatten() {
+            let config = config.clone();
+            std::thread::spawn(move || {
+                let session = ServerConnection::new(config).expect("a session");
+                serve(StreamOwned::new(session, socket));
+            });
+        }
+    });
+    port
+}
+
+fn serve(mut stream: StreamOwned<ServerConnection, TcpStream>) {
+    loop {
+        let mut head = Vec::new();
+        let mut byte = [0];
+        while !head.ends_with(b"\r\n\r\n") {
+            match stream.read(&mut byte) {
+                Ok(1) => head.push(byte[0]),
+                _ => return,
+            }
+        }
+        let text = String::from_utf8_lossy(&head).into_owned();
+        let host = text.lines().find_map(|line| line.strip_prefix("Host: ")).unwrap_or_default().to_owned();
+        let answer = match text.split(' ').nth(1).unwrap_or_default() {
+            "/large" => {
+                [b"HTTP/1.1 200 OK\r\nContent-Length: 3000000\r\n\r\n".to_vec(), vec![b'l'; 3_000_000]].concat()
+            }
+            "/cut" | "/end" => b"HTTP/1.1 200 OK\r\n\r\nas far as it goes".to_vec(),
+            _ => format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{host}", host.len()).into_bytes(),
+        };
+        if stream.write_all(&answer).and_then(|()| stream.flush()).is_err() {
+            return;
+        }
+        if text.starts_with("GET /end") {
+            stream.conn.send_close_notify();
+            let _ = stream.flush();
+        }
+        if text.starts_with("GET /cut") || text.starts_with("GET /end") {
+            return;
+        }
+    }
+}
+
+fn authority() -> (Authority, Directory, PathBuf) {
+    let authority = Authority::new("root");
+    let directory = Directory::new();
+    let path = directory.put("ca.pem", &authority.pem());
+    (authority, directory, path)
+}
+
+fn named<'a>(names: &'a [&'a str]) -> Spec<'a> {
+    Spec { names, ..Spec::new("backend") }
+}
+
+#[test]
+fn requests_and_bodies_pass_over_tls() {
+    for mode in modes() {
+        let (authority, _directory, roots) = authority();
+        let port = server(&authority.issue(&named(&["localhost"])));
+        let spec = format!("https://localhost:{port}");
+        let balancer = Balancer::start(mode, &["-b", &spec, "--ca-file", roots.to_str().expect("text")]);
+        let mut client = balancer.connect();
+        // A backend that is given by name, and has TLS, gets its own Host.
+        assert_eq!(client.get("/").text(), format!("localhost:{port}"), "{mode:?}\n{}", balancer.log());
+        for _ in 0..3 {
+            assert_eq!(client.get("/large").text().len(), 3_000_000);
+        }
+        assert_eq!(client.get("/").status(), 200);
+        assert!(balancer.metric("zzz_lb_pool_reuses_total", "") > 0);
+        assert_eq!(balancer.metric("zzz_lb_failures_total", ""), 0);
+    }
+}
+
+#[test]
+fn a_certificate_that_is_not_right_is_refused_by_name() {
+    for mode in modes() {
+        let (authority, _directory, roots) = authority();
+        let roots = roots.to_str().expect("text");
+        let expired = Spec { not_after: "20210101000000", ..named(&["localhost"]) };
+        let stranger = Authority::new("stranger");
+        for (issued, words) in [
+            (authority.issue(&named(&["other.test"])), "another name"),
+            (authority.issue(&expired), "expired"),
+            (stranger.issue(&named(&["localhost"])), "unknown issuer"),
+        ] {
+            let spec = format!("https://localhost:{}", server(&issued));
+            let balancer = Balancer::start(mode, &["-b", &spec, "--ca-file", roots]);
+            let answer = balancer.connect().get("/");
+            assert_eq!(answer.status(), 502);
+            assert!(answer.text().contains(words), "{mode:?}: {} for {words}", answer.text());
+            balancer.wait_for_log(words);
+            let insecure = Balancer::start(mode, &["-b", &spec, "-k"]);
+            assert_eq!(insecure.connect().get("/").status(), 200, "{mode:?}: {words}");
+        }
+    }
+}
+
+#[test]
+fn what_is_no_tls_is_called_so_and_another_backend_serves() {
+    for mode in modes() {
+        // It speaks first, as one does that has read no request and closes.
+        let plain = Backend::serve(|mut peer| {
+            let _ = peer.try_send("HTTP/1.1 400 Bad Request\r\nConnection: close\r\n\r\n");
+            peer.request();
+        });
+        let good = Backend::named("good");
+        let spec = format!("https://{}", plain.spec());
+        let balancer = Balancer::start(mode, &["-k", "-b", &spec, "-b", &good.spec()]);
+        let mut client = balancer.connect();
+        (0..10).for_each(|_| assert_eq!(client.get("/").text(), "good", "{mode:?}"));
+        balancer.wait_for_log("not TLS");
+        balancer.wait_for_log(&format!("backend {} down after 3 failures", plain.spec()));
+    }
+}
+
+#[test]
+fn an_end_that_was_not_announced_is_a_cut() {
+    for mode in modes() {
+        let (authority, _directory, roots) = authority();
+        let port = server(&authority.issue(&named(&["localhost"])));
+        let spec = format!("https://localhost:{port}");
+        let balancer = Balancer::start(mode, &["-b", &spec, "--ca-file", roots.to_str().expect("text")]);
+        assert_eq!(balancer.connect().get("/end").text(), "as far as it goes", "{mode:?}");
+        let mut client = balancer.connect();
+        client.send("GET /cut HTTP/1.1\r\nHost: x\r\n\r\n");
+        let cut = client.try_response("GET");
+        assert!(matches!(cut, Err((Fault::Fin | Fault::Reset, _))), "{mode:?}: {cut:?}");
+    }
+}
