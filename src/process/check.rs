@@ -280,10 +280,11 @@ fn listener(address: SocketAddr) -> String {
 
 /// What a backend is and gets.
 fn told(config: &Config, backend: &Backend) -> String {
-    let Backend { name, weight, backup, max, .. } = backend;
+    let Backend { name, weight, backup, max, tls, .. } = backend;
     let mut text = if config.demo { "the demo's own, on any free port".to_owned() } else { name.clone() };
     // Writing to a String cannot fail.
-    let _ = write!(text, ": HTTP/1.1, no TLS, weight {weight}");
+    let tls = if *tls { "TLS" } else { "no TLS" };
+    let _ = write!(text, ": HTTP/1.1, {tls}, weight {weight}");
     if *backup {
         text.push_str(", backup");
     }
