@@ -98,6 +98,37 @@ pub const TRACE_REFUSED_BYTES: usize = 4096;
 /// What Retry-After says with a 503, in seconds: soon, but not at once.
 pub const RETRY_AFTER_S: &str = "1";
 
+// HTTP/2 ---------------------------------------------------------------------------------------
+
+/// The payload of a frame that we take: the least there may be (RFC 9113, 6.5.2), so that a whole
+/// frame always has room in a block. We send no longer ones either.
+pub const H2_FRAME_BYTES: usize = 16 * 1024;
+/// The table that a peer's fields are put into, and by which it may shorten them (RFC 7541, 4.2).
+pub const H2_TABLE_BYTES: usize = 4096;
+/// A list of fields, each counted with 32 more (RFC 9113, 6.5.2): as large as a head may be.
+pub const H2_LIST_BYTES: usize = HEAD_BYTES;
+/// A block of fields as it is received, over all of its frames.
+pub const H2_BLOCK_BYTES: usize = HEAD_BYTES;
+/// Frames that one block of fields may be in: as many as it takes, and some more.
+pub const H2_BLOCK_FRAMES: u32 = 16;
+/// Streams open at once on a connection, by either side, whatever the peer would allow.
+pub const H2_STREAMS: u32 = 128;
+/// What a stream's sender may send before its receiver has taken any of it, at first.
+pub const H2_WINDOW_BYTES: u32 = 64 * 1024;
+/// To what that grows where nothing has to wait: 1 MiB fills 8 Gbit/s over a round trip of 1 ms.
+pub const H2_WINDOW_MAX_BYTES: u32 = 1 << 20;
+/// By how much the windows of a connection's streams may have grown together: with the first
+/// windows of all, what slow receivers can have us hold for one connection.
+pub const H2_GROWTH_BYTES: u32 = 8 << 20;
+/// The connection's own window. It is given back on receipt, so that no stream waits for another.
+pub const H2_CONNECTION_WINDOW_BYTES: u32 = 16 << 20;
+/// Frames that move no message on before a peer has sent or taken anything else.
+pub const H2_IDLE_FRAMES: u32 = 1000;
+/// How many more of those a message or a piece of content earns.
+pub const H2_IDLE_FRAMES_EARNED: u32 = 4;
+/// Answers to a peer's frames that may wait to be sent, behind what else does.
+pub const H2_REPLY_BYTES: usize = 64 * 1024;
+
 // Backends -------------------------------------------------------------------------------------
 
 /// How often one request is tried, first try included.

@@ -18,6 +18,7 @@ mod early_answers;
 mod forwarding;
 mod fuzz_smoke;
 mod health;
+mod hpack_corpus;
 mod json_corpus;
 mod limits;
 mod metrics;

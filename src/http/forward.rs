@@ -16,6 +16,14 @@ pub trait Sink {
     fn response(&mut self, status: u16, reason: &[u8]);
     /// A field line.
     fn field(&mut self, name: &[u8], value: &[u8]);
+    /// The field that names the authority, where that is a field.
+    fn host(&mut self, name: &[u8], value: &[u8]) {
+        self.field(name, value);
+    }
+    /// A field about the connection to the next hop, which a version may have no use for.
+    fn hop(&mut self, name: &[u8], value: &[u8]) {
+        self.field(name, value);
+    }
     /// A field line whose value is a list of pieces joined by `", "`.
     fn joined(&mut self, name: &[u8], pieces: &mut dyn Iterator<Item = &[u8]>);
     /// How the content is framed, in the terms of the version written.
@@ -39,6 +47,11 @@ pub struct RequestWay<'a> {
     pub via: Option<&'a str>,
 }
 
+/// The authority that the next hop is asked for (RFC 9110, 7.2); nothing where none is known.
+pub fn authority<'a>(head: HeadRef<'a>, way: &RequestWay<'a>) -> &'a [u8] {
+    way.host.map(str::as_bytes).or(head.authority()).unwrap_or(way.default_host.as_bytes())
+}
+
 /// Writes a request as the next hop is to get it.
 pub fn request(sink: &mut impl Sink, head: HeadRef<'_>, facts: &RequestFacts, way: &RequestWay<'_>) {
     let Start::Request { method, path, authority } = head.head.start else { return };
@@ -58,7 +71,7 @@ pub fn request(sink: &mut impl Sink, head: HeadRef<'_>, facts: &RequestFacts, wa
     for (name, text, value) in head.fields() {
         match name {
             Name::Host => {
-                sink.field(text, host.unwrap_or(value));
+                sink.host(text, host.unwrap_or(value));
                 host_written = true;
             }
             Name::ContentLength | Name::TransferEncoding => {
@@ -83,7 +96,10 @@ pub fn request(sink: &mut impl Sink, head: HeadRef<'_>, facts: &RequestFacts, wa
         }
     }
     if !host_written {
-        sink.field(b"Host", host.unwrap_or(way.default_host.as_bytes()));
+        sink.host(b"Host", host.unwrap_or(way.default_host.as_bytes()));
+    }
+    if !framed && facts.body == Body::Chunked {
+        sink.framing(facts.body);
     }
     connection_fields(sink, head, facts);
     forwarded_fields(sink, head, way);
@@ -93,9 +109,9 @@ pub fn request(sink: &mut impl Sink, head: HeadRef<'_>, facts: &RequestFacts, wa
 /// The fields that speak for our own connection to the next hop.
 fn connection_fields(sink: &mut impl Sink, head: HeadRef<'_>, facts: &RequestFacts) {
     match (facts.upgrades, facts.takes_trailers) {
-        (true, true) => sink.field(b"Connection", b"Upgrade, TE"),
-        (true, false) => sink.field(b"Connection", b"Upgrade"),
-        (false, true) => sink.field(b"Connection", b"TE"),
+        (true, true) => sink.hop(b"Connection", b"Upgrade, TE"),
+        (true, false) => sink.hop(b"Connection", b"Upgrade"),
+        (false, true) => sink.hop(b"Connection", b"TE"),
         (false, false) => {}
     }
     if facts.takes_trailers {
@@ -121,7 +137,11 @@ fn forwarded_fields(sink: &mut impl Sink, head: HeadRef<'_>, way: &RequestWay<'_
 
 fn via_field(sink: &mut impl Sink, head: HeadRef<'_>, via: Option<&str>) {
     if let Some(name) = via {
-        let version: &[u8] = if head.head.version == Version::Http10 { b"1.0 " } else { b"1.1 " };
+        let version: &[u8] = match head.head.version {
+            Version::Http10 => b"1.0 ",
+            Version::Http11 => b"1.1 ",
+            Version::Http2 => b"2.0 ",
+        };
         let mut text = version.to_vec();
         text.extend_from_slice(name.as_bytes());
         sink.field(b"Via", &text);
@@ -171,8 +191,8 @@ pub fn response(
     }
     match after {
         After::GoesOn => {}
-        After::GoesOnSaid => sink.field(b"Connection", b"keep-alive"),
-        After::Ends => sink.field(b"Connection", b"close"),
+        After::GoesOnSaid => sink.hop(b"Connection", b"keep-alive"),
+        After::Ends => sink.hop(b"Connection", b"close"),
     }
     via_field(sink, head, via);
 }
@@ -200,7 +220,7 @@ pub fn interim(sink: &mut impl Sink, head: HeadRef<'_>) {
 /// Writes the 101 that turns both connections into a tunnel.
 pub fn switching(sink: &mut impl Sink, head: HeadRef<'_>) {
     interim(sink, head);
-    sink.field(b"Connection", b"Upgrade");
+    sink.hop(b"Connection", b"Upgrade");
     sink.joined(b"Upgrade", &mut head.values(Name::Upgrade).flat_map(list));
 }
 

@@ -93,7 +93,7 @@ pub fn request(head: HeadRef<'_>) -> Result<RequestFacts, Refusal> {
     let version = head.head.version;
     let found = scan(head)?;
     match found.hosts {
-        0 if version == Version::Http11 && head.authority().is_none() => return Err(Refusal::HostMissing),
+        0 if version != Version::Http10 && head.authority().is_none() => return Err(Refusal::HostMissing),
         0 | 1 => {}
         _ => return Err(Refusal::HostRepeated),
     }
@@ -103,18 +103,19 @@ pub fn request(head: HeadRef<'_>) -> Result<RequestFacts, Refusal> {
     }
     let body = match (found.length, found.chunked) {
         (_, true) => Body::Chunked,
+        (None, false) if version == Version::Http2 && !head.head.ended => Body::Chunked,
         (None | Some(0), false) => Body::None,
         (Some(length), false) => Body::Length(length),
     };
-    let http11 = version == Version::Http11;
+    let current = version != Version::Http10;
     let method = head.method();
     Ok(RequestFacts {
         body: if found.length == Some(0) && !found.chunked { Body::Length(0) } else { body },
-        persistent: !found.close && (http11 || found.keep_alive),
+        persistent: !found.close && (current || found.keep_alive),
         version,
         // From an HTTP/1.0 client an expectation is ignored (RFC 9110, 10.1.1).
-        expects_continue: found.expects && http11 && body != Body::None,
-        upgrades: http11 && found.upgrade_option && found.upgrade_field,
+        expects_continue: found.expects && current && body != Body::None,
+        upgrades: version == Version::Http11 && found.upgrade_option && found.upgrade_field,
         takes_trailers: found.trailers_taken,
         options: found.other_options,
         is_head: method == b"HEAD",
@@ -131,6 +132,7 @@ pub fn response(head: HeadRef<'_>, request: &RequestFacts) -> Result<ResponseFac
         _ if bare => Body::None,
         (_, true) => Body::Chunked,
         (Some(length), false) => Body::Length(length),
+        (None, false) if head.head.version == Version::Http2 => Body::Chunked,
         (None, false) => Body::UntilClose,
     };
     Ok(ResponseFacts {
@@ -139,7 +141,7 @@ pub fn response(head: HeadRef<'_>, request: &RequestFacts) -> Result<ResponseFac
         described: found.length.filter(|_| bare && status != 204),
         persistent: !found.close
             && body != Body::UntilClose
-            && (head.head.version == Version::Http11 || found.keep_alive),
+            && (head.head.version != Version::Http10 || found.keep_alive),
         options: found.other_options,
     })
 }

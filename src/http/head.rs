@@ -9,6 +9,8 @@ pub enum Version {
     Http10,
     /// HTTP/1.1 and later minor versions.
     Http11,
+    /// HTTP/2: the end of a message is always marked, and its connection always goes on.
+    Http2,
 }
 
 /// The first line of a head, in the terms of RFC 9110.
@@ -42,12 +44,14 @@ pub struct Head {
     pub version: Version,
     /// The fields, in order.
     pub fields: Vec<Field>,
+    /// It was marked as the end of its message, as HTTP/2 can: there is no content.
+    pub ended: bool,
 }
 
 impl Default for Head {
     fn default() -> Self {
         let start = Start::Response { status: 0, reason: Span::default() };
-        Head { start, version: Version::Http11, fields: Vec::new() }
+        Head { start, version: Version::Http11, fields: Vec::new(), ended: false }
     }
 }
 
@@ -115,6 +119,7 @@ impl SavedHead {
         self.bytes.extend_from_slice(from.bytes);
         self.head.start = from.head.start;
         self.head.version = from.head.version;
+        self.head.ended = from.head.ended;
         self.head.fields.clear();
         self.head.fields.extend_from_slice(&from.head.fields);
     }

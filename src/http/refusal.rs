@@ -44,6 +44,10 @@ pub enum Refusal {
     SwitchUnasked,
     BodyCutShort,
     HeadCutShort,
+    PseudoField,
+    ConnectionField,
+    LengthWrong,
+    Misplaced,
 }
 
 impl Refusal {
@@ -100,6 +104,10 @@ impl fmt::Display for Refusal {
             Refusal::SwitchUnasked => write!(f, "101 without a request to switch protocols"),
             Refusal::BodyCutShort => write!(f, "body ended early"),
             Refusal::HeadCutShort => write!(f, "head ended early"),
+            Refusal::PseudoField => write!(f, "pseudo-header field that is unknown, repeated or misplaced"),
+            Refusal::ConnectionField => write!(f, "field about the connection, which HTTP/2 does not have"),
+            Refusal::LengthWrong => write!(f, "content that is not as long as Content-Length says"),
+            Refusal::Misplaced => write!(f, "content or fields where none can be"),
         }
     }
 }

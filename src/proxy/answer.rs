@@ -71,9 +71,9 @@ impl Proxy {
             _ => {}
         }
         match (goes_on, facts.version) {
-            (false, _) => writer.field(b"Connection", b"close"),
-            (true, Version::Http10) => writer.field(b"Connection", b"keep-alive"),
-            (true, Version::Http11) => {}
+            (false, _) => writer.hop(b"Connection", b"close"),
+            (true, Version::Http10) => writer.hop(b"Connection", b"keep-alive"),
+            (true, Version::Http11 | Version::Http2) => {}
         }
         writer.finish();
         if !facts.is_head {

@@ -77,7 +77,7 @@ impl Proxy {
         writer.field(b"Content-Type", CONTENT_TYPE.as_bytes());
         writer.framing(body);
         if !goes_on {
-            writer.field(b"Connection", b"close");
+            writer.hop(b"Connection", b"close");
         }
         writer.finish();
         exchange.persistent = goes_on;

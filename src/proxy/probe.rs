@@ -46,7 +46,7 @@ impl Proxy {
         writer.request(b"GET", self.health.path.as_bytes());
         writer.field(b"Host", host.as_bytes());
         writer.field(b"User-Agent", USER_AGENT.as_bytes());
-        writer.field(b"Connection", b"close");
+        writer.hop(b"Connection", b"close");
         writer.finish();
         connection.output.write(&mut self.buffers, &self.text);
         if self.trace {

@@ -1,0 +1,88 @@
+//! Blocks to fields (RFC 7541, 3 and 6).
+
+use super::table::{ENTRY_OVERHEAD, Table};
+use super::{Error, huffman, integer};
+
+/// What the blocks of one connection are decoded with, in the order in which they come.
+#[derive(Debug)]
+pub struct Decoder {
+    table: Table,
+    /// How large the peer may make the table.
+    limit: usize,
+    name: Vec<u8>,
+    value: Vec<u8>,
+}
+
+impl Decoder {
+    /// A decoder whose table may be this large, in the bytes of RFC 7541, 4.1: what we have told the
+    /// peer in SETTINGS_HEADER_TABLE_SIZE, or 4,096.
+    pub fn new(table_limit: usize) -> Decoder {
+        Decoder { table: Table::new(table_limit), limit: table_limit, name: Vec::new(), value: Vec::new() }
+    }
+
+    /// Decodes one whole block, and gives each field's name and value to `sink`.
+    ///
+    /// # Errors
+    /// `ListTooLarge` where the fields, each counted with 32 bytes more, come to more than `list_limit`
+    /// bytes: the first are given and the rest are not, but the next block can be decoded. After any
+    /// other error none can (RFC 9113, 4.3: COMPRESSION_ERROR).
+    pub fn decode(
+        &mut self,
+        block: &[u8],
+        list_limit: usize,
+        mut sink: impl FnMut(&[u8], &[u8]),
+    ) -> Result<(), Error> {
+        let (mut rest, mut used, mut begun) = (block, 0_usize, false);
+        while let Some(&first) = rest.first() {
+            if first & 0xe0 == 0x20 {
+                let size = integer::read(&mut rest, 5)?;
+                if begun || size > self.limit {
+                    return Err(Error::TableSize);
+                }
+                self.table.resize(size);
+                continue;
+            }
+            begun = true;
+            if first & 0x80 != 0 {
+                let (name, value) = self.table.get(integer::read(&mut rest, 7)?).ok_or(Error::Index)?;
+                used = used.saturating_add(name.len() + value.len() + ENTRY_OVERHEAD);
+                if used <= list_limit {
+                    sink(name, value);
+                }
+                continue;
+            }
+            let indexed = first & 0x40 != 0;
+            let index = integer::read(&mut rest, if indexed { 6 } else { 4 })?;
+            if index == 0 {
+                string(&mut rest, &mut self.name)?;
+            } else {
+                let (name, _) = self.table.get(index).ok_or(Error::Index)?;
+                self.name.clear();
+                self.name.extend_from_slice(name);
+            }
+            string(&mut rest, &mut self.value)?;
+            used = used.saturating_add(self.name.len() + self.value.len() + ENTRY_OVERHEAD);
+            if used <= list_limit {
+                sink(&self.name, &self.value);
+            }
+            if indexed {
+                self.table.add(&self.name, &self.value);
+            }
+        }
+        if used > list_limit { Err(Error::ListTooLarge) } else { Ok(()) }
+    }
+}
+
+/// Reads a string (RFC 7541, 5.2). A coded one can be three fifths longer than the block it is in.
+fn string(rest: &mut &[u8], out: &mut Vec<u8>) -> Result<(), Error> {
+    let coded = rest.first().is_some_and(|first| first & 0x80 != 0);
+    let length = integer::read(rest, 7)?;
+    let (text, behind) = rest.split_at_checked(length).ok_or(Error::Short)?;
+    *rest = behind;
+    out.clear();
+    if coded {
+        return huffman::decode(text, out);
+    }
+    out.extend_from_slice(text);
+    Ok(())
+}

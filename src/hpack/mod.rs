@@ -1,0 +1,53 @@
+//! HPACK: fields as HTTP/2 sends them (RFC 7541).
+//!
+//! Peers may use all of it, so the decoder has all of it: both tables, Huffman, changes of size. The
+//! encoder refers to the static table alone and keeps no state: what it writes is the same for every
+//! connection, no field of one request can be guessed from the length of another's, and secrets are
+//! marked as never to be put into a table by anyone (7.1.3).
+
+mod decode;
+mod encode;
+mod huffman;
+mod integer;
+mod table;
+
+pub use self::decode::Decoder;
+pub use self::encode::{encode, table_size};
+
+use std::fmt;
+
+/// Why a block cannot be decoded. All but `ListTooLarge` leave nothing to go on with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Error {
+    /// The fields are more than was allowed. The block was decoded to its end.
+    ListTooLarge,
+    /// The block ends within a field.
+    Short,
+    /// An integer that is longer or larger than any that makes sense.
+    Integer,
+    /// A field that no table has.
+    Index,
+    /// A table larger than was allowed, or a change of its size behind a field.
+    TableSize,
+    /// The end symbol stands in a string.
+    HuffmanEnd,
+    /// A string's last bits are not the end symbol's first, or more than seven.
+    HuffmanPadding,
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Error::ListTooLarge => "field list too large",
+            Error::Short => "field block ends early",
+            Error::Integer => "integer too large",
+            Error::Index => "index of no field",
+            Error::TableSize => "table size that is not allowed",
+            Error::HuffmanEnd => "end symbol in a string",
+            Error::HuffmanPadding => "invalid padding of a string",
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests;

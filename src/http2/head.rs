@@ -1,0 +1,413 @@
+//! Blocks of fields and the heads that they stand for (RFC 9113, section 8): pseudo-header fields
+//! are what a start line is elsewhere. What could not be written as HTTP/1.1 without meaning
+//! something else is refused, so that no field can split a message.
+
+use super::Role;
+use crate::hpack::{self, Decoder};
+use crate::http::fields::{Field, Name, Span};
+use crate::http::forward::Sink;
+use crate::http::framing::{Body, is_authority};
+use crate::http::head::{Head, Start, Version};
+use crate::http::refusal::Refusal;
+use crate::http1::scan;
+use crate::limits::{H2_LIST_BYTES, HEAD_FIELDS, METHOD_BYTES, TARGET_BYTES, TRAILER_BYTES};
+
+/// Which fields a block holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Section {
+    /// Those of a head, pseudo-header fields first.
+    Head,
+    /// Those behind the content.
+    Trailers,
+}
+
+/// Why a block could not be read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Unread {
+    /// Nothing that comes after it can be either: the connection is of no more use.
+    Compression(hpack::Error),
+    /// It is the message that is malformed, or too large.
+    Message(Refusal),
+}
+
+/// The pseudo-header fields that have come.
+#[derive(Debug, Default)]
+struct Pseudo {
+    method: Option<Span>,
+    scheme: Option<Span>,
+    authority: Option<Span>,
+    path: Option<Span>,
+    status: Option<Span>,
+    /// The crumbs of a cookie, joined, once there is more than one.
+    cookie: Vec<u8>,
+}
+
+/// Reads a block that came to `role`. The head's spans are into `arena`, which is filled anew.
+///
+/// # Errors
+/// The first thing that is wrong with it; after `Message` the decoder can go on.
+pub fn read(
+    decoder: &mut Decoder,
+    block: &[u8],
+    role: Role,
+    section: Section,
+    head: &mut Head,
+    arena: &mut Vec<u8>,
+) -> Result<(), Unread> {
+    arena.clear();
+    head.fields.clear();
+    let mut pseudo = Pseudo::default();
+    let mut refused = None;
+    let limit = if section == Section::Head { H2_LIST_BYTES } else { TRAILER_BYTES };
+    let decoded = decoder.decode(block, limit, |name, value| {
+        if refused.is_none() {
+            refused = field(name, value, role, section, &mut pseudo, &mut head.fields, arena).err();
+        }
+    });
+    match decoded {
+        Ok(()) => {}
+        Err(hpack::Error::ListTooLarge) if section == Section::Head => {
+            return Err(Unread::Message(Refusal::HeadTooLarge));
+        }
+        Err(hpack::Error::ListTooLarge) => return Err(Unread::Message(Refusal::TrailersTooLarge)),
+        Err(error) => return Err(Unread::Compression(error)),
+    }
+    if let Some(cookie) = head.fields.iter_mut().find(|field| field.name == Name::Cookie && !pseudo.cookie.is_empty()) {
+        let at = arena.len();
+        arena.extend_from_slice(&pseudo.cookie);
+        cookie.value_span = Span::new(at, arena.len());
+    }
+    match refused {
+        Some(refusal) => Err(Unread::Message(refusal)),
+        None if section == Section::Trailers => Ok(()),
+        None => start(&pseudo, role, head, arena).map_err(Unread::Message),
+    }
+}
+
+/// Takes one field.
+fn field(
+    name: &[u8],
+    value: &[u8],
+    role: Role,
+    section: Section,
+    pseudo: &mut Pseudo,
+    fields: &mut Vec<Field>,
+    arena: &mut Vec<u8>,
+) -> Result<(), Refusal> {
+    if fields.len() == HEAD_FIELDS {
+        return Err(Refusal::TooManyFields);
+    }
+    let at = arena.len();
+    if let [b':', ..] = name {
+        let place = match (name, role) {
+            _ if section == Section::Trailers || !fields.is_empty() => return Err(Refusal::PseudoField),
+            (b":method", Role::Server) => &mut pseudo.method,
+            (b":scheme", Role::Server) => &mut pseudo.scheme,
+            (b":authority", Role::Server) => &mut pseudo.authority,
+            (b":path", Role::Server) => &mut pseudo.path,
+            (b":status", Role::Client) => &mut pseudo.status,
+            _ => return Err(Refusal::PseudoField),
+        };
+        arena.extend_from_slice(value);
+        return match place.replace(Span::new(at, arena.len())) {
+            None => Ok(()),
+            Some(_) => Err(Refusal::PseudoField),
+        };
+    }
+    if name.is_empty() || scan::token_end(name) < name.len() || name.iter().any(u8::is_ascii_uppercase) {
+        return Err(Refusal::FieldName);
+    }
+    let blank = |b: Option<&u8>| matches!(b, Some(b' ' | b'\t'));
+    if scan::value_end(value) < value.len() || blank(value.first()) || blank(value.last()) {
+        return Err(Refusal::FieldValue);
+    }
+    let known = Name::find(name);
+    match known {
+        Name::Connection
+        | Name::KeepAlive
+        | Name::ProxyConnection
+        | Name::TransferEncoding
+        | Name::Upgrade
+        | Name::Http2Settings => return Err(Refusal::ConnectionField),
+        Name::Te if !value.eq_ignore_ascii_case(b"trailers") => return Err(Refusal::ConnectionField),
+        // Crumbs of one cookie are one field elsewhere (RFC 9113, 8.2.3).
+        Name::Cookie if role == Role::Server && section == Section::Head => {
+            if let Some(first) = fields.iter().find(|field| field.name == Name::Cookie) {
+                if pseudo.cookie.is_empty() {
+                    pseudo.cookie.extend_from_slice(first.value_span.of(arena));
+                }
+                pseudo.cookie.extend_from_slice(b"; ");
+                pseudo.cookie.extend_from_slice(value);
+                return Ok(());
+            }
+        }
+        _ => {}
+    }
+    arena.extend_from_slice(name);
+    let middle = arena.len();
+    arena.extend_from_slice(value);
+    let (name_span, value_span) = (Span::new(at, middle), Span::new(middle, arena.len()));
+    fields.push(Field { name: known, name_span, value_span });
+    Ok(())
+}
+
+/// What the pseudo-header fields say together.
+fn start(pseudo: &Pseudo, role: Role, head: &mut Head, arena: &[u8]) -> Result<(), Refusal> {
+    head.version = Version::Http2;
+    head.start = match role {
+        Role::Client => match pseudo.status.ok_or(Refusal::StatusLine)?.of(arena) {
+            // There is no switching of protocols here (RFC 9113, 8.6).
+            b"101" => return Err(Refusal::SwitchUnasked),
+            &[a @ b'1'..=b'9', b @ b'0'..=b'9', c @ b'0'..=b'9'] => {
+                let digit = |byte: u8| u16::from(byte - b'0');
+                Start::Response { status: digit(a) * 100 + digit(b) * 10 + digit(c), reason: Span::default() }
+            }
+            _ => return Err(Refusal::StatusLine),
+        },
+        Role::Server => request_start(pseudo, head, arena)?,
+    };
+    Ok(())
+}
+
+fn request_start(pseudo: &Pseudo, head: &Head, arena: &[u8]) -> Result<Start, Refusal> {
+    let method_span = pseudo.method.ok_or(Refusal::RequestLine)?;
+    let method = method_span.of(arena);
+    if method.len() > METHOD_BYTES {
+        return Err(Refusal::MethodTooLong);
+    }
+    if method.is_empty() || scan::token_end(method) < method.len() {
+        return Err(Refusal::RequestLine);
+    }
+    if let Some(authority) = pseudo.authority
+        && (authority.is_empty() || !is_authority(authority.of(arena)))
+    {
+        return Err(Refusal::HostInvalid);
+    }
+    // Two names for one place would be one too many (RFC 9113, 8.3.1).
+    let hosts = head.fields.iter().filter(|field| field.name == Name::Host);
+    if let Some(authority) = pseudo.authority
+        && hosts.into_iter().any(|host| !host.value_span.of(arena).eq_ignore_ascii_case(authority.of(arena)))
+    {
+        return Err(Refusal::HostInvalid);
+    }
+    if method == b"CONNECT" {
+        return match (pseudo.scheme, pseudo.path, pseudo.authority) {
+            (None, None, Some(_)) => {
+                Ok(Start::Request { method: method_span, path: Span::default(), authority: pseudo.authority })
+            }
+            _ => Err(Refusal::RequestLine),
+        };
+    }
+    let path_span = pseudo.path.ok_or(Refusal::Target)?;
+    let path = path_span.of(arena);
+    if path.len() > TARGET_BYTES {
+        return Err(Refusal::TargetTooLong);
+    }
+    let formed = path.starts_with(b"/") || path == b"*" && method == b"OPTIONS";
+    if pseudo.scheme.is_none_or(Span::is_empty) || !formed || scan::target_end(path) < path.len() {
+        return Err(Refusal::Target);
+    }
+    Ok(Start::Request { method: method_span, path: path_span, authority: pseudo.authority })
+}
+
+/// Writes a head as a block of fields; what HTTP/1.1 has and HTTP/2 does not falls away.
+#[derive(Debug)]
+pub struct Writer<'a> {
+    block: &'a mut Vec<u8>,
+    scheme: &'a [u8],
+    authority: &'a [u8],
+}
+
+impl<'a> Writer<'a> {
+    /// A writer to the end of `block`; a request is for this scheme and authority.
+    pub fn new(block: &'a mut Vec<u8>, scheme: &'a [u8], authority: &'a [u8]) -> Writer<'a> {
+        Writer { block, scheme, authority }
+    }
+}
+
+impl Sink for Writer<'_> {
+    fn request(&mut self, method: &[u8], path: &[u8]) {
+        hpack::encode(self.block, b":method", method);
+        hpack::encode(self.block, b":scheme", self.scheme);
+        if !self.authority.is_empty() {
+            hpack::encode(self.block, b":authority", self.authority);
+        }
+        hpack::encode(self.block, b":path", path);
+    }
+
+    fn response(&mut self, status: u16, _reason: &[u8]) {
+        let digit = |unit: u16| b'0' + (status / unit % 10) as u8;
+        hpack::encode(self.block, b":status", &[digit(100), digit(10), digit(1)]);
+    }
+
+    fn field(&mut self, name: &[u8], value: &[u8]) {
+        hpack::encode(self.block, name, value);
+    }
+
+    fn host(&mut self, _name: &[u8], _value: &[u8]) {}
+
+    fn hop(&mut self, _name: &[u8], _value: &[u8]) {}
+
+    fn joined(&mut self, name: &[u8], pieces: &mut dyn Iterator<Item = &[u8]>) {
+        let Some(first) = pieces.next() else { return };
+        let Some(second) = pieces.next() else { return hpack::encode(self.block, name, first) };
+        let mut value = [first, b", ", second].concat();
+        for piece in pieces {
+            value.extend_from_slice(b", ");
+            value.extend_from_slice(piece);
+        }
+        hpack::encode(self.block, name, &value);
+    }
+
+    fn framing(&mut self, body: Body) {
+        if let Body::Length(length) = body {
+            hpack::encode(self.block, b"content-length", length.to_string().as_bytes());
+        }
+    }
+}
+
+/// Writes the fields of a trailer section that may stand in one.
+pub fn write_trailers(block: &mut Vec<u8>, trailers: crate::http::head::HeadRef<'_>) {
+    for (name, text, value) in trailers.fields() {
+        if !name.is_barred_from_trailers() {
+            hpack::encode(block, text, value);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::http::head::HeadRef;
+
+    fn block(fields: &[(&str, &str)]) -> Vec<u8> {
+        // Literal, so that what the encoder would change comes through.
+        let mut block = Vec::new();
+        for (name, value) in fields {
+            block.push(0);
+            for text in [name, value] {
+                assert!(text.len() < 127);
+                block.push(text.len() as u8);
+                block.extend_from_slice(text.as_bytes());
+            }
+        }
+        block
+    }
+
+    fn of(role: Role, section: Section, fields: &[(&str, &str)]) -> Result<String, Refusal> {
+        let (mut head, mut arena) = (Head::default(), Vec::new());
+        let mut decoder = Decoder::new(4096);
+        match read(&mut decoder, &block(fields), role, section, &mut head, &mut arena) {
+            Err(Unread::Message(refusal)) => Err(refusal),
+            Err(Unread::Compression(error)) => panic!("{error}"),
+            Ok(()) => {
+                let head = HeadRef { bytes: &arena, head: &head };
+                let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).unwrap();
+                let mut said = match head.head.start {
+                    Start::Response { status, .. } => format!("{status}"),
+                    Start::Request { method, path, authority } => {
+                        let authority = authority.map_or("-".into(), |span| text(head.get(span)));
+                        format!("{} {authority} {}", text(head.get(method)), text(head.get(path)))
+                    }
+                };
+                for (_, name, value) in head.fields() {
+                    said.push_str(&format!("|{}={}", text(name), text(value)));
+                }
+                Ok(said)
+            }
+        }
+    }
+
+    const GET: [(&str, &str); 4] = [(":method", "GET"), (":scheme", "https"), (":authority", "a:1"), (":path", "/x?y")];
+
+    #[test]
+    fn requests_and_responses_read_as_what_they_are() {
+        let fields = [&GET[..], &[("cookie", "a=b"), ("x", "1"), ("cookie", "c=d"), ("te", "trailers")]].concat();
+        let said = of(Role::Server, Section::Head, &fields).unwrap();
+        assert_eq!(said, "GET a:1 /x?y|cookie=a=b; c=d|x=1|te=trailers");
+        let said = of(Role::Client, Section::Head, &[(":status", "404"), ("set-cookie", "a"), ("set-cookie", "b")]);
+        assert_eq!(said.unwrap(), "404|set-cookie=a|set-cookie=b");
+        assert_eq!(of(Role::Client, Section::Trailers, &[("t", "")]).unwrap(), "0|t=");
+        let connect = [(":method", "CONNECT"), (":authority", "a:1")];
+        assert_eq!(of(Role::Server, Section::Head, &connect).unwrap(), "CONNECT a:1 ");
+        let options = [(":method", "OPTIONS"), (":scheme", "http"), (":path", "*"), ("host", "h")];
+        assert_eq!(of(Role::Server, Section::Head, &options).unwrap(), "OPTIONS - *|host=h");
+    }
+
+    #[test]
+    fn what_could_mean_something_else_in_http_1_is_refused() {
+        let with = |more: &[(&str, &str)]| of(Role::Server, Section::Head, &[&GET[..], more].concat());
+        for (more, refusal) in [
+            (("X", "1"), Refusal::FieldName),
+            (("a b", "1"), Refusal::FieldName),
+            (("", "1"), Refusal::FieldName),
+            (("a:", "1"), Refusal::FieldName),
+            (("x", "a\r\nb: c"), Refusal::FieldValue),
+            (("x", "a\0"), Refusal::FieldValue),
+            (("x", " a"), Refusal::FieldValue),
+            (("x", "a\t"), Refusal::FieldValue),
+            (("connection", "close"), Refusal::ConnectionField),
+            (("transfer-encoding", "chunked"), Refusal::ConnectionField),
+            (("keep-alive", "1"), Refusal::ConnectionField),
+            (("upgrade", "x"), Refusal::ConnectionField),
+            (("te", "gzip"), Refusal::ConnectionField),
+            ((":path", "/"), Refusal::PseudoField),
+            ((":status", "200"), Refusal::PseudoField),
+            ((":new", "1"), Refusal::PseudoField),
+            (("host", "b"), Refusal::HostInvalid),
+        ] {
+            assert_eq!(with(&[more]), Err(refusal), "{more:?}");
+        }
+        assert_eq!(with(&[("x", "1"), (":scheme", "http")]), Err(Refusal::PseudoField), "behind a field");
+        assert_eq!(of(Role::Server, Section::Trailers, &[(":path", "/")]), Err(Refusal::PseudoField));
+        assert_eq!(of(Role::Server, Section::Head, &[("x", "1")]), Err(Refusal::RequestLine));
+    }
+
+    #[test]
+    fn start_lines_that_cannot_be_are_refused() {
+        for (at, value, refusal) in [
+            (0, "G T", Refusal::RequestLine),
+            (0, "", Refusal::RequestLine),
+            (0, "CONNECT", Refusal::RequestLine),
+            (1, "", Refusal::Target),
+            (2, "a@b", Refusal::HostInvalid),
+            (2, "", Refusal::HostInvalid),
+            (3, "", Refusal::Target),
+            (3, "x", Refusal::Target),
+            (3, "*", Refusal::Target),
+            (3, "/a b", Refusal::Target),
+            (3, "/a\r\nHost: b", Refusal::Target),
+        ] {
+            let mut fields = GET;
+            fields[at].1 = value;
+            assert_eq!(of(Role::Server, Section::Head, &fields), Err(refusal), "{value:?} in {at}");
+        }
+        for status in ["", "20", "2000", "abc", "099", "101"] {
+            assert!(of(Role::Client, Section::Head, &[(":status", status)]).is_err(), "{status}");
+        }
+        assert_eq!(of(Role::Client, Section::Head, &[("x", "1")]), Err(Refusal::StatusLine));
+    }
+
+    #[test]
+    fn what_the_writer_writes_reads_back() {
+        let mut block = Vec::new();
+        let mut writer = Writer::new(&mut block, b"http", b"h:1");
+        writer.request(b"POST", b"/p");
+        writer.host(b"Host", b"other");
+        writer.field(b"X-A", b"b");
+        writer.hop(b"Connection", b"close");
+        writer.joined(b"L", &mut [&b"x"[..], b"y"].into_iter());
+        writer.framing(Body::Length(7));
+        writer.framing(Body::Chunked);
+        let (mut head, mut arena) = (Head::default(), Vec::new());
+        let mut decoder = Decoder::new(4096);
+        read(&mut decoder, &block, Role::Server, Section::Head, &mut head, &mut arena).unwrap();
+        let head = HeadRef { bytes: &arena, head: &head };
+        let lines: Vec<String> = head
+            .fields()
+            .map(|(_, name, value)| format!("{}={}", String::from_utf8_lossy(name), String::from_utf8_lossy(value)))
+            .collect();
+        assert_eq!(lines, ["x-a=b", "l=x, y", "content-length=7"]);
+        assert_eq!((head.method(), head.authority()), (&b"POST"[..], Some(&b"h:1"[..])));
+    }
+}

@@ -1,0 +1,431 @@
+//! What comes on a connection, frame by frame (RFC 9113, sections 4 to 6): checked, answered where a
+//! frame alone asks for it, and told as events.
+
+use super::connection::{Connection, Event};
+use super::frame::{self, ErrorCode, HEADER_BYTES, Header, Kind, MAX_31, PREFACE};
+use super::head::{self, Section, Unread};
+use super::stream::Stream;
+use super::{Error, Role};
+use crate::http::head::{Head, Start};
+use crate::http::refusal::Refusal;
+use crate::limits::{
+    H2_BLOCK_BYTES, H2_BLOCK_FRAMES, H2_CONNECTION_WINDOW_BYTES, H2_FRAME_BYTES, H2_IDLE_FRAMES_EARNED, H2_STREAMS,
+};
+
+/// Where in the bytes we are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Reading {
+    /// Before a client's first frame.
+    Preface,
+    Frame,
+    /// In a DATA frame: content left, padding left, and whether it is the last.
+    Data { stream: u32, left: u32, padding: u32, end: bool },
+    /// In a frame that is passed over.
+    Skip(u32),
+    /// Between a frame and what its END_STREAM means.
+    End(u32),
+}
+
+/// A block of fields that is not whole yet.
+#[derive(Debug)]
+pub(super) struct Block {
+    stream: u32,
+    end: bool,
+    frames: u32,
+    bytes: Vec<u8>,
+}
+
+impl Connection {
+    /// Reads the next of `bytes`: how many to pass over, and what they meant. The fields of a head
+    /// are described in `head`, with spans into `arena`. Bytes of content follow their event.
+    ///
+    /// # Errors
+    /// The connection is of no more use; `farewell` tells the peer.
+    pub fn decode(
+        &mut self,
+        bytes: &[u8],
+        head: &mut Head,
+        arena: &mut Vec<u8>,
+        out: &mut Vec<u8>,
+    ) -> Result<(usize, Event), Error> {
+        match self.reading {
+            Reading::Preface => self.preface(bytes),
+            Reading::Frame => self.frame(bytes, head, arena, out),
+            Reading::End(id) => {
+                self.reading = Reading::Frame;
+                Ok((0, self.peer_ended(id)))
+            }
+            Reading::Data { .. } | Reading::Skip(_) if bytes.is_empty() => Ok((0, Event::NeedMore)),
+            Reading::Skip(left) => {
+                let n = bytes.len().min(left as usize);
+                self.reading = if n == left as usize { Reading::Frame } else { Reading::Skip(left - n as u32) };
+                Ok((n, Event::Nothing))
+            }
+            Reading::Data { stream, left: 0, padding, end } => {
+                let n = bytes.len().min(padding as usize);
+                let padding = padding - n as u32;
+                self.reading = data_left(stream, 0, padding, end);
+                Ok((n, Event::Nothing))
+            }
+            Reading::Data { stream, left, padding, end } => {
+                let n = bytes.len().min(left as usize);
+                self.reading = data_left(stream, left - n as u32, padding, end);
+                Ok((0, Event::Data(self.stream(stream).and_then(|stream| stream.owner), n)))
+            }
+        }
+    }
+
+    fn preface(&mut self, bytes: &[u8]) -> Result<(usize, Event), Error> {
+        let n = bytes.len().min(PREFACE.len());
+        if bytes[..n] != PREFACE[..n] {
+            return Err(Error::protocol("no connection preface"));
+        }
+        if n < PREFACE.len() {
+            return Ok((0, Event::NeedMore));
+        }
+        self.reading = Reading::Frame;
+        Ok((n, Event::Nothing))
+    }
+
+    fn frame(
+        &mut self,
+        bytes: &[u8],
+        head: &mut Head,
+        arena: &mut Vec<u8>,
+        out: &mut Vec<u8>,
+    ) -> Result<(usize, Event), Error> {
+        let Some(header) = Header::read(bytes) else { return Ok((0, Event::NeedMore)) };
+        if header.length as usize > H2_FRAME_BYTES {
+            return Err(Error::new(ErrorCode::FRAME_SIZE_ERROR, "frame longer than is allowed"));
+        }
+        // SETTINGS come first, and nothing between the frames of a block (RFC 9113, 3.4 and 6.10).
+        if !self.settled && (header.kind != Kind::Settings || header.has(frame::ACK)) {
+            return Err(Error::protocol("the first frame is not SETTINGS"));
+        }
+        if let Some(block) = &self.block
+            && (header.kind != Kind::Continuation || header.stream != block.stream)
+        {
+            return Err(Error::protocol("a block of fields was interrupted"));
+        }
+        if header.kind == Kind::Data {
+            return self.data_frame(header, &bytes[HEADER_BYTES..], out);
+        }
+        if header.kind == Kind::Unknown {
+            self.budget.spend()?;
+            self.reading = if header.length == 0 { Reading::Frame } else { Reading::Skip(header.length) };
+            return Ok((HEADER_BYTES, Event::Nothing));
+        }
+        let whole = HEADER_BYTES + header.length as usize;
+        let Some(payload) = bytes.get(HEADER_BYTES..whole) else { return Ok((0, Event::NeedMore)) };
+        let event = match header.kind {
+            Kind::Headers => self.headers_frame(header, payload, head, arena, out)?,
+            Kind::Continuation => self.continuation(header, payload, head, arena, out)?,
+            _ => {
+                self.budget.spend()?;
+                self.control(header, payload, out)?
+            }
+        };
+        Ok((whole, event))
+    }
+
+    fn data_frame(&mut self, header: Header, rest: &[u8], out: &mut Vec<u8>) -> Result<(usize, Event), Error> {
+        self.check_known(header.stream)?;
+        let padded = header.has(frame::PADDED);
+        let padding = match rest.first() {
+            _ if padded && header.length == 0 => 0,
+            _ if !padded => 0,
+            None => return Ok((0, Event::NeedMore)),
+            Some(&length) => u32::from(length),
+        };
+        let overhead = u32::from(padded) + padding;
+        let left = header.length.checked_sub(overhead).ok_or(Error::protocol("padding longer than its frame"))?;
+        let overflow = Error::new(ErrorCode::FLOW_CONTROL_ERROR, "more content than was allowed");
+        self.receive_window = self.receive_window.checked_sub(header.length).ok_or(overflow)?;
+        self.received += header.length;
+        if self.received >= H2_CONNECTION_WINDOW_BYTES / 2 {
+            self.receive_window += self.received;
+            frame::window_update(out, 0, std::mem::take(&mut self.received));
+        }
+        if left > 0 {
+            self.budget.earn();
+        } else {
+            self.budget.spend()?;
+        }
+        let skip = HEADER_BYTES + usize::from(padded);
+        self.reading = data_left(header.stream, left, padding, header.has(frame::END_STREAM));
+        let Some(stream) = self.stream(header.stream) else { return Ok((skip, Event::Nothing)) };
+        if !stream.receiving || !stream.has_head {
+            let owner = stream.owner;
+            return Ok((skip, owner.map_or(Event::Nothing, |owner| Event::Malformed(owner, Refusal::Misplaced))));
+        }
+        stream.receive_window = stream.receive_window.checked_sub(header.length).ok_or(overflow)?;
+        stream.delivered += overhead;
+        Ok((skip, Event::Nothing))
+    }
+
+    fn headers_frame(
+        &mut self,
+        header: Header,
+        payload: &[u8],
+        head: &mut Head,
+        arena: &mut Vec<u8>,
+        out: &mut Vec<u8>,
+    ) -> Result<Event, Error> {
+        self.check_opened(header.stream)?;
+        let mut block = payload;
+        let mut padding = 0;
+        if header.has(frame::PADDED) {
+            let Some((&length, rest)) = block.split_first() else {
+                return Err(Error::new(ErrorCode::FRAME_SIZE_ERROR, "HEADERS too short for their padding"));
+            };
+            (padding, block) = (usize::from(length), rest);
+        }
+        if header.has(frame::PRIORITY) {
+            block = block.get(5..).ok_or(Error::new(ErrorCode::FRAME_SIZE_ERROR, "HEADERS too short for a priority"))?;
+        }
+        let length = block.len().checked_sub(padding).ok_or(Error::protocol("padding longer than its frame"))?;
+        let (block, end) = (&block[..length], header.has(frame::END_STREAM));
+        if header.has(frame::END_HEADERS) {
+            return self.fields(header.stream, end, block, head, arena, out);
+        }
+        self.block = Some(Block { stream: header.stream, end, frames: 1, bytes: block.to_vec() });
+        Ok(Event::Nothing)
+    }
+
+    fn continuation(
+        &mut self,
+        header: Header,
+        payload: &[u8],
+        head: &mut Head,
+        arena: &mut Vec<u8>,
+        out: &mut Vec<u8>,
+    ) -> Result<Event, Error> {
+        let Some(mut block) = self.block.take() else {
+            return Err(Error::protocol("CONTINUATION of nothing"));
+        };
+        block.frames += 1;
+        // One that never ends would be put together for ever (CVE-2024-27316).
+        if block.bytes.len() + payload.len() > H2_BLOCK_BYTES || block.frames > H2_BLOCK_FRAMES {
+            return Err(Error::new(ErrorCode::ENHANCE_YOUR_CALM, "block of fields that does not end"));
+        }
+        block.bytes.extend_from_slice(payload);
+        if header.has(frame::END_HEADERS) {
+            return self.fields(block.stream, block.end, &block.bytes, head, arena, out);
+        }
+        self.block = Some(block);
+        Ok(Event::Nothing)
+    }
+
+    /// A block of fields is whole.
+    fn fields(
+        &mut self,
+        id: u32,
+        end: bool,
+        block: &[u8],
+        head: &mut Head,
+        arena: &mut Vec<u8>,
+        out: &mut Vec<u8>,
+    ) -> Result<Event, Error> {
+        let has_head = self.stream(id).is_some_and(|stream| stream.has_head);
+        let section = if has_head { Section::Trailers } else { Section::Head };
+        let read = match head::read(&mut self.decoder, block, self.role, section, head, arena) {
+            Err(Unread::Compression(_)) => {
+                return Err(Error::new(ErrorCode::COMPRESSION_ERROR, "block of fields that cannot be decoded"));
+            }
+            Err(Unread::Message(refusal)) => Err(refusal),
+            Ok(()) => Ok(()),
+        };
+        head.ended = end;
+        if end {
+            self.reading = Reading::End(id);
+        }
+        if self.role == Role::Server && id > self.last {
+            self.budget.earn();
+            return Ok(self.opened(id, read, out));
+        }
+        let interim = !has_head && matches!(head.start, Start::Response { status: 100..200, .. });
+        let found = self.stream(id).and_then(|stream| Some((stream.owner?, stream.receiving)));
+        // Of a stream that was given up it is read for the decoder's sake alone; and any number of
+        // interim responses may come, each of which moves nothing on.
+        let Some((owner, receiving)) = found.filter(|_| !interim) else {
+            self.budget.spend()?;
+            return Ok(match (found, read) {
+                (None, _) => Event::Nothing,
+                (Some((owner, _)), Err(refusal)) => Event::Malformed(owner, refusal),
+                (Some((owner, _)), Ok(())) if end => Event::Malformed(owner, Refusal::Misplaced),
+                (Some((owner, _)), Ok(())) => Event::Interim(owner),
+            });
+        };
+        self.budget.earn();
+        Ok(match read {
+            Err(refusal) => Event::Malformed(owner, refusal),
+            Ok(()) if !receiving || has_head && !end => Event::Malformed(owner, Refusal::Misplaced),
+            Ok(()) if has_head => Event::Trailers(owner),
+            Ok(()) => {
+                if let Some(stream) = self.stream(id) {
+                    stream.has_head = true;
+                }
+                Event::Head(owner)
+            }
+        })
+    }
+
+    /// A client has opened a stream.
+    fn opened(&mut self, id: u32, read: Result<(), Refusal>, out: &mut Vec<u8>) -> Event {
+        self.last = id;
+        if self.streams.len() >= H2_STREAMS as usize {
+            self.reading = Reading::Frame;
+            frame::reset(out, id, ErrorCode::REFUSED_STREAM);
+            return Event::Nothing;
+        }
+        let mut stream = Stream::new(id, self.peer.window);
+        stream.has_head = true;
+        self.streams.push(stream);
+        match read {
+            Ok(()) => Event::Opened(id),
+            Err(refusal) => Event::Unheard(id, refusal),
+        }
+    }
+
+    /// The peer has sent its last on a stream.
+    fn peer_ended(&mut self, id: u32) -> Event {
+        let Some(stream) = self.stream(id) else { return Event::Nothing };
+        stream.receiving = false;
+        let owner = stream.owner;
+        self.close_if_done(id);
+        owner.map_or(Event::Nothing, Event::End)
+    }
+
+    fn control(&mut self, header: Header, payload: &[u8], out: &mut Vec<u8>) -> Result<Event, Error> {
+        let size = |right: bool| match right {
+            true => Ok(()),
+            false => Err(Error::new(ErrorCode::FRAME_SIZE_ERROR, "frame of a length that it cannot have")),
+        };
+        let of_connection = |right: bool| match right {
+            true => Ok(()),
+            false => Err(Error::protocol("frame on a stream that it cannot be on")),
+        };
+        match header.kind {
+            Kind::Settings => {
+                of_connection(header.stream == 0)?;
+                self.settings_frame(header, payload, out)
+            }
+            Kind::Ping => {
+                of_connection(header.stream == 0)?;
+                size(payload.len() == 8)?;
+                if header.has(frame::ACK) {
+                    let asked = std::mem::replace(&mut self.pinged, false);
+                    return Ok(if asked { Event::Pong } else { Event::Nothing });
+                }
+                frame::write(out, Kind::Ping, frame::ACK, 0, payload);
+                Ok(Event::Nothing)
+            }
+            Kind::Priority => {
+                of_connection(header.stream != 0)?;
+                size(payload.len() == 5)?;
+                Ok(Event::Nothing)
+            }
+            Kind::RstStream => {
+                size(payload.len() == 4)?;
+                self.check_known(header.stream)?;
+                self.reset_frame(header.stream, ErrorCode(number(payload)))
+            }
+            Kind::Goaway => {
+                of_connection(header.stream == 0)?;
+                size(payload.len() >= 8)?;
+                let last = number(payload) & MAX_31;
+                // One that comes later may only take back (RFC 9113, 6.8).
+                self.goaway = Some(self.goaway.map_or(last, |before| before.min(last)));
+                Ok(Event::GoAway(ErrorCode(number(&payload[4..]))))
+            }
+            Kind::WindowUpdate => {
+                size(payload.len() == 4)?;
+                self.window_frame(header.stream, number(payload) & MAX_31, out)
+            }
+            // Nothing may be pushed to either of us (RFC 9113, 6.5.2 and 8.4).
+            _ => Err(Error::protocol("PUSH_PROMISE that was not allowed")),
+        }
+    }
+
+    fn settings_frame(&mut self, header: Header, payload: &[u8], out: &mut Vec<u8>) -> Result<Event, Error> {
+        if header.has(frame::ACK) {
+            return match payload {
+                [] => Ok(Event::Nothing),
+                _ => Err(Error::new(ErrorCode::FRAME_SIZE_ERROR, "SETTINGS that acknowledge and say something")),
+            };
+        }
+        let before = self.peer.window;
+        self.peer.apply(payload, self.role == Role::Client)?;
+        self.settled = true;
+        let change = i64::from(self.peer.window) - i64::from(before);
+        for stream in &mut self.streams {
+            stream.send_window += change;
+            if stream.send_window > MAX_31.into() {
+                return Err(Error::new(ErrorCode::FLOW_CONTROL_ERROR, "window larger than any can be"));
+            }
+        }
+        frame::write(out, Kind::Settings, frame::ACK, 0, &[]);
+        self.line_up_all();
+        Ok(Event::Room)
+    }
+
+    fn reset_frame(&mut self, id: u32, code: ErrorCode) -> Result<Event, Error> {
+        if self.role == Role::Server {
+            // Else opening and resetting would pay for itself.
+            (0..2 * H2_IDLE_FRAMES_EARNED).try_for_each(|_| self.budget.spend())?;
+        }
+        let Ok(at) = self.streams.binary_search_by_key(&id, |stream| stream.id) else { return Ok(Event::Nothing) };
+        let owner = self.streams[at].owner;
+        self.remove(at);
+        Ok(owner.map_or(Event::Nothing, |owner| Event::Reset(owner, code)))
+    }
+
+    fn window_frame(&mut self, id: u32, increment: u32, out: &mut Vec<u8>) -> Result<Event, Error> {
+        let overflow = Error::new(ErrorCode::FLOW_CONTROL_ERROR, "window larger than any can be");
+        if id == 0 {
+            if increment == 0 {
+                return Err(Error::protocol("WINDOW_UPDATE by nothing"));
+            }
+            self.send_window += i64::from(increment);
+            return if self.send_window > MAX_31.into() { Err(overflow) } else { Ok(Event::Room) };
+        }
+        self.check_known(id)?;
+        let Some(stream) = self.stream(id) else { return Ok(Event::Nothing) };
+        stream.send_window += i64::from(increment);
+        if increment == 0 || stream.send_window > MAX_31.into() {
+            // An error of the stream alone (RFC 9113, 6.9).
+            let code = if increment == 0 { ErrorCode::PROTOCOL_ERROR } else { ErrorCode::FLOW_CONTROL_ERROR };
+            let owner = stream.owner;
+            self.forget(id, code, out);
+            return Ok(owner.map_or(Event::Nothing, |owner| Event::Reset(owner, code)));
+        }
+        self.line_up(id);
+        Ok(Event::Room)
+    }
+
+    /// That a frame is for a stream that is or was open (RFC 9113, 5.1: idle streams have none).
+    fn check_known(&self, id: u32) -> Result<(), Error> {
+        let ours = id % 2 == u32::from(self.role == Role::Client);
+        let known = id != 0 && if ours { self.next == 0 || id < self.next } else { id <= self.last };
+        if known { Ok(()) } else { Err(Error::protocol("frame on a stream that is not open")) }
+    }
+
+    /// That HEADERS are for such a stream, or open one that a client may open.
+    fn check_opened(&self, id: u32) -> Result<(), Error> {
+        if self.role == Role::Server && id % 2 == 1 && id > self.last { Ok(()) } else { self.check_known(id) }
+    }
+}
+
+/// Where in the bytes we are with this left of a DATA frame.
+fn data_left(stream: u32, left: u32, padding: u32, end: bool) -> Reading {
+    match (left, padding) {
+        (0, 0) if end => Reading::End(stream),
+        (0, 0) => Reading::Frame,
+        _ => Reading::Data { stream, left, padding, end },
+    }
+}
+
+/// The first four bytes as a number; 0 where there are fewer.
+fn number(bytes: &[u8]) -> u32 {
+    bytes.first_chunk().map_or(0, |&bytes| u32::from_be_bytes(bytes))
+}

@@ -1,0 +1,88 @@
+//! HPACK against the stories of hpack-test-case, which are looked for beside the repository: every
+//! block decodes to what it stands for, and so does what our encoder makes of every list.
+
+use std::path::PathBuf;
+
+use zzz_lb::hpack::{self, Decoder};
+use zzz_lb::json::{self, Kind, Value};
+
+/// How large a list may be; no story's is near that.
+const LIST_BYTES: usize = 1 << 20;
+
+fn member<'a>(value: &'a Value, name: &str) -> Option<&'a Value> {
+    match &value.kind {
+        Kind::Object(members) => members.iter().find(|member| member.key == name).map(|member| &member.value),
+        _ => None,
+    }
+}
+
+fn items(value: Option<&Value>) -> &[Value] {
+    match value.map(|value| &value.kind) {
+        Some(Kind::Array(items)) => items,
+        _ => panic!("a list was expected"),
+    }
+}
+
+fn text(value: &Value) -> &str {
+    match &value.kind {
+        Kind::String(text) => text,
+        other => panic!("a string was expected, not {}", other.name()),
+    }
+}
+
+type Fields = Vec<(String, String)>;
+
+/// A story: each block, where it is encoded, and what it stands for.
+fn story(path: &PathBuf) -> Vec<(Option<Vec<u8>>, Fields)> {
+    let parsed = json::parse(&std::fs::read(path).expect("a story can be read")).expect("a story is JSON");
+    let case = |case: &Value| {
+        let wire = member(case, "wire").map(|wire| {
+            let digits = text(wire).as_bytes().chunks(2);
+            let byte = |pair| u8::from_str_radix(std::str::from_utf8(pair).unwrap(), 16).expect("hexadecimal digits");
+            digits.map(byte).collect()
+        });
+        let field = |field: &Value| match &field.kind {
+            Kind::Object(members) => (members[0].key.clone(), text(&members[0].value).to_owned()),
+            other => panic!("a field was expected, not {}", other.name()),
+        };
+        (wire, items(member(case, "headers")).iter().map(field).collect())
+    };
+    items(member(&parsed, "cases")).iter().map(case).collect()
+}
+
+fn decode(decoder: &mut Decoder, block: &[u8]) -> Fields {
+    let mut fields = Vec::new();
+    let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).expect("the stories are text");
+    let done = decoder.decode(block, LIST_BYTES, |name, value| fields.push((text(name), text(value))));
+    done.unwrap_or_else(|error| panic!("{error}"));
+    fields
+}
+
+#[test]
+fn every_story_decodes_to_what_it_stands_for_and_so_does_what_we_encode() {
+    let repository = std::env::var_os("CARGO_MANIFEST_DIR").map_or(env!("CARGO_MANIFEST_DIR").into(), PathBuf::from);
+    let directory = repository.join("../shared/corpora/hpack-test-case");
+    let (mut decoded, mut encoded) = (0, 0);
+    for encoder in ["nghttp2", "nghttp2-change-table-size", "raw-data"] {
+        let Ok(entries) = std::fs::read_dir(directory.join(encoder)) else { continue };
+        for path in entries.flatten().map(|entry| entry.path()) {
+            let mut decoder = Decoder::new(4096);
+            for (wire, fields) in story(&path) {
+                if let Some(wire) = wire {
+                    assert_eq!(decode(&mut decoder, &wire), fields, "{}", path.display());
+                    decoded += 1;
+                }
+                let mut block = Vec::new();
+                fields.iter().for_each(|(name, value)| hpack::encode(&mut block, name.as_bytes(), value.as_bytes()));
+                assert_eq!(decode(&mut Decoder::new(4096), &block), fields, "{}", path.display());
+                encoded += 1;
+            }
+        }
+    }
+    if encoded == 0 {
+        println!("skipped: hpack-test-case is absent ({})", directory.display());
+        return;
+    }
+    assert!(decoded > 1000, "only {decoded} blocks were found");
+    println!("{decoded} blocks decoded, {encoded} encoded");
+}
