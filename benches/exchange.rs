@@ -49,7 +49,7 @@ impl World {
             match output {
                 Output::Connect(key, _) => {
                     self.backend = Some(key);
-                    self.proxy.connected(key);
+                    self.proxy.connected(key, false);
                 }
                 Output::Send(key) => {
                     while let Some(n) = self.proxy.queued(key).map(|queue| queue.len()).filter(|&n| n > 0) {

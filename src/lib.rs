@@ -7,8 +7,9 @@
 //! ```text
 //! 1  limits  collections  sys  log          bounds, containers, the system, lines of log
 //! 2  http  json  balance  dns               messages, values, the pick, names
-//! 2  metrics  reactor                       counts, readiness
+//! 2  hpack  metrics  reactor                fields as HTTP/2 sends them, counts, readiness
 //! 3  http1  args  shared                    HTTP/1 as bytes, the command line, shared memory
+//! 3  http2                                  HTTP/2 as frames
 //! 4  config  proxy                          what to run, and every exchange
 //! 5  tls                                    sessions with backends, certificates
 //! 6  worker                                 one loop over reactor and core

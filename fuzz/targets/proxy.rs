@@ -123,7 +123,7 @@ impl Machine {
                 0 => self.proxy.failed(key, Failure::Connect(111)),
                 1 => self.proxy.failed(key, Failure::Exhausted(24)),
                 2 => self.open[at].connecting = true,
-                _ => self.proxy.connected(key),
+                _ => self.proxy.connected(key, false),
             }
             return data;
         }

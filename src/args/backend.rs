@@ -1,9 +1,6 @@
-//! A backend as the user writes it: `host:port`, `[v6]:port` or `unix:/path`, with `http://` or
-//! `https://` in front where wanted, then `,weight=N`, `,backup` and `,max=N`. A configuration file gives the
-//! same in parts.
-//!
-//! What the contract foresees and this version does not do (HTTP/2) is refused by name rather than
-//! taken for a slip.
+//! A backend as the user writes it: `host:port`, `[v6]:port` or `unix:/path`, with `http://`,
+//! `https://` or `h2c://` in front where wanted, then `,weight=N`, `,backup` and `,max=N`. A
+//! configuration file gives the same in parts.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -30,6 +27,8 @@ pub struct BackendSpec {
     pub max: u32,
     /// Whether it speaks TLS.
     pub tls: bool,
+    /// Whether it speaks HTTP/2 without TLS, which cannot be asked for there.
+    pub h2c: bool,
 }
 
 /// As it would be written.
@@ -37,6 +36,7 @@ impl fmt::Display for BackendSpec {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         // What the port says does not have to be said.
         match (means_tls(&self.target), self.tls) {
+            _ if self.h2c => f.write_str("h2c://")?,
             (false, true) => f.write_str("https://")?,
             (true, false) => f.write_str("http://")?,
             _ => {}
@@ -102,7 +102,7 @@ pub(crate) fn backend(text: &str) -> Result<BackendSpec, Fault> {
     }
     let (weight, max) = (weight.unwrap_or(1), max.unwrap_or_default());
     let name = named_with_port(name, &target);
-    Ok(BackendSpec { name, target, weight, backup, max, tls })
+    Ok(BackendSpec { name, target, weight, backup, max, tls, h2c: scheme == Scheme::H2c })
 }
 
 /// A backend at a host that is given for itself, an IPv6 address with or without brackets: its
@@ -131,6 +131,7 @@ enum Scheme {
     None,
     Http,
     Https,
+    H2c,
 }
 
 /// Whether a place means TLS where nothing else is said.
@@ -157,9 +158,7 @@ fn scheme(place: &str) -> Result<(Scheme, &str), Fault> {
         None => Ok((Scheme::None, place)),
         Some((scheme, rest)) if scheme.eq_ignore_ascii_case("http") => Ok((Scheme::Http, &rest[..bare(rest)])),
         Some((scheme, rest)) if scheme.eq_ignore_ascii_case("https") => Ok((Scheme::Https, &rest[..bare(rest)])),
-        Some((scheme, _)) if scheme.eq_ignore_ascii_case("h2c") => {
-            Err(Fault::Absent("HTTP/2 to backends is not in this version"))
-        }
+        Some((scheme, rest)) if scheme.eq_ignore_ascii_case("h2c") => Ok((Scheme::H2c, &rest[..bare(rest)])),
         Some(_) => Err(Fault::Scheme),
     }
 }
@@ -280,8 +279,18 @@ mod tests {
     }
 
     #[test]
-    fn refuses_by_name_what_this_version_does_not_do() {
-        assert!(matches!(backend("h2c://a:1"), Err(Fault::Absent(_))));
+    fn http2_without_tls_is_asked_for_by_its_scheme() {
+        for (text, shown) in [
+            ("h2c://a:1", "h2c://a:1"),
+            ("H2C://a:1/,weight=2", "h2c://a:1,weight=2"),
+            ("h2c://a:443", "h2c://a:443"),
+            ("h2c://unix:/s", "h2c://unix:/s"),
+        ] {
+            let spec = backend(text).unwrap();
+            assert_eq!((spec.h2c, spec.tls, spec.to_string().as_str()), (true, false, shown));
+        }
+        assert!(!backend("https://a:1").unwrap().h2c);
+        assert_eq!(backend("h2c://a"), Err(Fault::NoPort));
     }
 
     #[test]

@@ -24,9 +24,6 @@ pub enum Fault {
     NoPort,
     /// A backend with a port that is none.
     Port,
-    /// A backend at a port whose meaning this version does not serve, or with a prefix or an
-    /// attribute that it does not serve: what exactly.
-    Absent(&'static str),
     /// An IPv6 address without the brackets that tell it from its port.
     Brackets,
     /// A host that is neither an address nor a name.
@@ -58,7 +55,6 @@ impl Fault {
             Fault::NoUnit => "a number without a unit (write ms, s, m or h behind it)",
             Fault::NoPort => "no port",
             Fault::Port => "the port is not a number from 1 to 65535",
-            Fault::Absent(what) => what,
             Fault::Brackets => "an IPv6 address needs brackets, as in [::1]:9001",
             Fault::Host => "the host is neither an address nor a name",
             Fault::Scheme => "unknown protocol",

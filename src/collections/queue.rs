@@ -56,6 +56,29 @@ impl Queue {
         self.link(buffer);
     }
 
+    /// Adds the first `length` bytes of a buffer; what is left of it. A large piece that is all of it
+    /// is handed over instead of being copied.
+    pub fn take(&mut self, pool: &mut Pool, mut buffer: Buffer, length: usize) -> Option<Buffer> {
+        if length == buffer.len() && length > COPY_BYTES {
+            self.push(pool, buffer);
+            return None;
+        }
+        self.write(pool, &buffer.filled()[..length]);
+        buffer.consume(length);
+        Some(buffer)
+    }
+
+    /// Moves bytes from the front to the end of another queue.
+    pub fn pass(&mut self, pool: &mut Pool, to: &mut Queue, n: usize) {
+        let mut left = n.min(self.len);
+        while let Some(first) = self.first.as_ref().filter(|_| left > 0) {
+            let step = left.min(first.len());
+            to.write(pool, &first.filled()[..step]);
+            self.consume(pool, step);
+            left -= step;
+        }
+    }
+
     fn link(&mut self, buffer: Buffer) {
         match self.first {
             None => self.first = Some(buffer),
@@ -142,6 +165,24 @@ mod tests {
         queue.push(&mut pool, large);
         assert_eq!(queue.slices().count(), 2);
         assert_eq!(queue.len(), 104 + BLOCK_BYTES);
+    }
+
+    #[test]
+    fn bytes_are_passed_on_whatever_buffers_they_lie_in() {
+        let (mut pool, mut from, mut to) = (Pool::new(), Queue::new(), Queue::new());
+        for value in 0..3 {
+            let mut block = pool.take();
+            block.append(&[value; 10_000]);
+            assert!(from.take(&mut pool, block, 10_000).is_none());
+        }
+        let mut block = pool.take();
+        block.append(&[3; 10]);
+        assert_eq!(from.take(&mut pool, block, 4).unwrap().len(), 6);
+        let expected = all(&from);
+        for step in [1, 9_999, 12_000, 99_999] {
+            from.pass(&mut pool, &mut to, step);
+        }
+        assert_eq!((all(&to), from.len()), (expected, 0));
     }
 
     #[test]

@@ -23,7 +23,7 @@ const ABSENT: [&str; 5] = ["tls", "tls_cert", "tls_key", "tls_trace", "access_lo
 /// A backend's keys of later versions.
 const ABSENT_IN_BACKEND: [&str; 5] = ["ca_file", "insecure", "sni", "protocol", "h2c"];
 /// A backend's keys.
-const BACKEND_KEYS: [&str; 7] = ["host", "port", "unix", "weight", "backup", "max", "tls"];
+const BACKEND_KEYS: [&str; 8] = ["host", "port", "unix", "weight", "backup", "max", "tls", "h2c"];
 
 const BACKENDS: &str = "backends";
 const BACKENDS_ACCEPTED: &str =
@@ -307,6 +307,10 @@ impl Reader {
                     Kind::Bool(tls) => parts.tls = Some(tls),
                     _ => self.wrong_type("tls", value, "true or false"),
                 },
+                "h2c" => match value.kind {
+                    Kind::Bool(h2c) => parts.h2c = h2c,
+                    _ => self.wrong_type("h2c", value, "true or false"),
+                },
                 _ => self.unknown(member, &ABSENT_IN_BACKEND, BACKEND_KEYS.into_iter()),
             }
         }
@@ -368,6 +372,7 @@ struct Parts {
     max: Option<u32>,
     backup: bool,
     tls: Option<bool>,
+    h2c: bool,
 }
 
 impl Parts {
@@ -384,9 +389,12 @@ impl Parts {
         if self.tls == Some(true) && matches!(target, Target::Unix(_)) {
             return Err("found a socket with tls");
         }
-        let tls = self.tls.unwrap_or(backend::means_tls(&target));
+        if self.tls == Some(true) && self.h2c {
+            return Err("found h2c with tls");
+        }
+        let tls = !self.h2c && self.tls.unwrap_or(backend::means_tls(&target));
         let (weight, max) = (self.weight.unwrap_or(1), self.max.unwrap_or_default());
-        Ok(BackendSpec { name, target, weight, backup: self.backup, max, tls })
+        Ok(BackendSpec { name, target, weight, backup: self.backup, max, tls, h2c: self.h2c })
     }
 }
 

@@ -107,13 +107,15 @@ pub struct Backend {
     pub max: u32,
     /// Whether it speaks TLS.
     pub tls: bool,
+    /// Whether it speaks HTTP/2 without TLS.
+    pub h2c: bool,
 }
 
 impl Backend {
     /// A backend at an address, with nothing special about it.
     pub fn at(address: SocketAddr) -> Backend {
         let target = Target::Tcp(Host::Ip(address.ip()), address.port());
-        Backend { name: address.to_string(), target, weight: 1, backup: false, max: 0, tls: false }
+        Backend { name: address.to_string(), target, weight: 1, backup: false, max: 0, tls: false, h2c: false }
     }
 
     /// What the backend gets as Host where it is to have its own: its host and port as the user

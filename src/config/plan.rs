@@ -66,6 +66,8 @@ pub struct Member {
     pub server_name: String,
     /// Whether it gets its own Host, whatever is said of others.
     pub own_host: bool,
+    /// Whether it speaks HTTP/2 without TLS.
+    pub h2c: bool,
 }
 
 impl Plan {
@@ -101,6 +103,7 @@ impl Plan {
             max: 0,
             server_name: String::new(),
             own_host: false,
+            h2c: false,
         };
         Plan {
             strategy: Strategy::default(),
@@ -265,6 +268,7 @@ impl Encoder {
         self.number(member.max.into());
         self.text(&member.server_name);
         self.flag(member.own_host);
+        self.flag(member.h2c);
     }
 }
 
@@ -312,6 +316,7 @@ impl Decoder<'_> {
             max: self.small()?,
             server_name: self.text()?,
             own_host: self.flag()?,
+            h2c: self.flag()?,
         })
     }
 }
@@ -334,6 +339,7 @@ mod tests {
         plan.members[1].max = 9;
         plan.members[0].server_name = "api.example".into();
         plan.members[0].own_host = true;
+        plan.members[1].h2c = true;
         plan.unresolved = vec!["api.example:80".into()];
         plan
     }

@@ -144,8 +144,8 @@ fn listen(host: &Option<Given<IpAddr>>, port: &Option<Given<u16>>) -> SocketAddr
 }
 
 fn backend(spec: BackendSpec) -> Backend {
-    let BackendSpec { name, target, weight, backup, max, tls } = spec;
-    Backend { name, target, weight, backup, max, tls }
+    let BackendSpec { name, target, weight, backup, max, tls, h2c } = spec;
+    Backend { name, target, weight, backup, max, tls, h2c }
 }
 
 /// Whether to tell of a setting. Who is told has asked to be, so `--check` is not news.

@@ -26,12 +26,7 @@ impl Decoder {
     /// `ListTooLarge` where the fields, each counted with 32 bytes more, come to more than `list_limit`
     /// bytes: the first are given and the rest are not, but the next block can be decoded. After any
     /// other error none can (RFC 9113, 4.3: COMPRESSION_ERROR).
-    pub fn decode(
-        &mut self,
-        block: &[u8],
-        list_limit: usize,
-        mut sink: impl FnMut(&[u8], &[u8]),
-    ) -> Result<(), Error> {
+    pub fn decode(&mut self, block: &[u8], list_limit: usize, mut sink: impl FnMut(&[u8], &[u8])) -> Result<(), Error> {
         let (mut rest, mut used, mut begun) = (block, 0_usize, false);
         while let Some(&first) = rest.first() {
             if first & 0xe0 == 0x20 {

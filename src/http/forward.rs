@@ -4,9 +4,10 @@
 
 use std::net::IpAddr;
 
-use super::fields::{Name, list};
+use super::fields::{Name, Span, list};
 use super::framing::{Body, RequestFacts, ResponseFacts, is_named_by_connection, offered_protocols};
 use super::head::{HeadRef, Start, Version};
+use super::status::phrase;
 
 /// Where a rewritten head goes.
 pub trait Sink {
@@ -169,7 +170,7 @@ pub fn response(
     via: Option<&str>,
 ) {
     let Start::Response { status, reason } = head.head.start else { return };
-    sink.response(status, head.get(reason));
+    sink.response(status, worded(head, status, reason));
     let mut framed = false;
     for (name, text, value) in head.fields() {
         match name {
@@ -197,10 +198,19 @@ pub fn response(
     via_field(sink, head, via);
 }
 
+/// The reason phrase: the response's own, or the registered one where its version has none. Some
+/// readers of HTTP/1.1 want one.
+fn worded(head: HeadRef<'_>, status: u16, reason: Span) -> &[u8] {
+    match head.head.version {
+        Version::Http2 => phrase(status).as_bytes(),
+        _ => head.get(reason),
+    }
+}
+
 /// Writes a 1xx response other than 101.
 pub fn interim(sink: &mut impl Sink, head: HeadRef<'_>) {
     let Start::Response { status, reason } = head.head.start else { return };
-    sink.response(status, head.get(reason));
+    sink.response(status, worded(head, status, reason));
     for (name, text, value) in head.fields() {
         let ends_here = matches!(
             name,

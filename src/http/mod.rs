@@ -7,3 +7,4 @@ pub mod framing;
 pub mod head;
 pub mod part;
 pub mod refusal;
+pub mod status;

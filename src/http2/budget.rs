@@ -19,10 +19,10 @@ impl Budget {
 
     /// A frame came that moves nothing on.
     pub(super) fn spend(&mut self) -> Result<(), Error> {
-        self.left = self.left.checked_sub(1).ok_or(Error::new(
-            ErrorCode::ENHANCE_YOUR_CALM,
-            "too many frames that move nothing on",
-        ))?;
+        self.left = self
+            .left
+            .checked_sub(1)
+            .ok_or(Error::new(ErrorCode::ENHANCE_YOUR_CALM, "too many frames that move nothing on"))?;
         Ok(())
     }
 

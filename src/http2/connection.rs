@@ -13,12 +13,12 @@
 
 use std::collections::VecDeque;
 
+use super::Role;
 use super::budget::Budget;
 use super::frame::{self, ErrorCode, HEADER_BYTES, Header, Kind, MAX_31, PREFACE};
 use super::receive::{Block, Reading};
 use super::settings::{self, FIRST_WINDOW, Settings};
 use super::stream::Stream;
-use super::Role;
 use crate::collections::slab::Key;
 use crate::hpack::Decoder;
 use crate::http::refusal::Refusal;
@@ -86,14 +86,9 @@ pub struct Connection {
 }
 
 impl Connection {
-    /// A connection; its first bytes are appended to `out`.
-    pub fn new(role: Role, out: &mut Vec<u8>) -> Connection {
+    /// A connection on which nothing has come or gone.
+    pub fn new(role: Role) -> Connection {
         let client = role == Role::Client;
-        if client {
-            out.extend_from_slice(PREFACE);
-        }
-        settings::write_ours(out, client);
-        frame::window_update(out, 0, H2_CONNECTION_WINDOW_BYTES - FIRST_WINDOW);
         Connection {
             role,
             decoder: Decoder::new(H2_TABLE_BYTES),
@@ -113,6 +108,16 @@ impl Connection {
             pinged: false,
             budget: Budget::new(),
         }
+    }
+
+    /// Writes what we begin with (RFC 9113, 3.4).
+    pub fn greet(&self, out: &mut Vec<u8>) {
+        let client = self.role == Role::Client;
+        if client {
+            out.extend_from_slice(PREFACE);
+        }
+        settings::write_ours(out, client);
+        frame::window_update(out, 0, H2_CONNECTION_WINDOW_BYTES - FIRST_WINDOW);
     }
 
     /// How many streams are open.
@@ -297,4 +302,3 @@ impl Connection {
         self.grown -= stream.window - H2_WINDOW_BYTES;
     }
 }
-

@@ -19,7 +19,12 @@ pub(super) enum Reading {
     Preface,
     Frame,
     /// In a DATA frame: content left, padding left, and whether it is the last.
-    Data { stream: u32, left: u32, padding: u32, end: bool },
+    Data {
+        stream: u32,
+        left: u32,
+        padding: u32,
+        end: bool,
+    },
     /// In a frame that is passed over.
     Skip(u32),
     /// Between a frame and what its END_STREAM means.
@@ -181,7 +186,8 @@ impl Connection {
             (padding, block) = (usize::from(length), rest);
         }
         if header.has(frame::PRIORITY) {
-            block = block.get(5..).ok_or(Error::new(ErrorCode::FRAME_SIZE_ERROR, "HEADERS too short for a priority"))?;
+            block =
+                block.get(5..).ok_or(Error::new(ErrorCode::FRAME_SIZE_ERROR, "HEADERS too short for a priority"))?;
         }
         let length = block.len().checked_sub(padding).ok_or(Error::protocol("padding longer than its frame"))?;
         let (block, end) = (&block[..length], header.has(frame::END_STREAM));

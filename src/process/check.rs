@@ -280,11 +280,15 @@ fn listener(address: SocketAddr) -> String {
 
 /// What a backend is and gets.
 fn told(config: &Config, backend: &Backend) -> String {
-    let Backend { name, weight, backup, max, tls, .. } = backend;
+    let Backend { name, weight, backup, max, tls, h2c, .. } = backend;
     let mut text = if config.demo { "the demo's own, on any free port".to_owned() } else { name.clone() };
     // Writing to a String cannot fail.
-    let tls = if *tls { "TLS" } else { "no TLS" };
-    let _ = write!(text, ": HTTP/1.1, {tls}, weight {weight}");
+    let speaks = match (tls, h2c) {
+        (true, _) => "TLS, HTTP/2 or HTTP/1.1",
+        (_, true) => "HTTP/2, no TLS",
+        (false, false) => "HTTP/1.1, no TLS",
+    };
+    let _ = write!(text, ": {speaks}, weight {weight}");
     if *backup {
         text.push_str(", backup");
     }

@@ -172,6 +172,7 @@ impl Duties {
                 max: backend.max,
                 server_name: backend.server_name(),
                 own_host: backend.has_own_host() && !self.config.host_header_given,
+                h2c: backend.h2c,
             }));
         }
         let spread_us = self.config.health.interval_us.min(SECOND_US);

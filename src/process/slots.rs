@@ -21,6 +21,7 @@ pub(super) struct Wanted {
     pub(super) max: u32,
     pub(super) server_name: String,
     pub(super) own_host: bool,
+    pub(super) h2c: bool,
 }
 
 #[derive(Clone, Debug)]
@@ -106,9 +107,9 @@ impl Slots {
     }
 
     fn member(&self, slot: usize, one: Wanted) -> Member {
-        let Wanted { name, host, address, weight, backup, max, server_name, own_host } = one;
+        let Wanted { name, host, address, weight, backup, max, server_name, own_host, h2c } = one;
         let generation = self.slots[slot].generation;
-        Member { slot: slot as u16, generation, name, host, address, weight, backup, max, server_name, own_host }
+        Member { slot: slot as u16, generation, name, host, address, weight, backup, max, server_name, own_host, h2c }
     }
 
     /// Whether a slot can have a new owner.
@@ -129,7 +130,8 @@ mod tests {
             let address = std::net::SocketAddr::from(([127, 0, 0, 1], port));
             let (name, address) = (address.to_string(), Address::Tcp(address));
             let server_name = String::new();
-            Wanted { host: name.clone(), name, address, weight: 1, backup: false, max: 0, server_name, own_host: false }
+            let (backup, own_host, h2c) = (false, false, false);
+            Wanted { host: name.clone(), name, address, weight: 1, backup, max: 0, server_name, own_host, h2c }
         };
         ports.iter().map(one).collect()
     }

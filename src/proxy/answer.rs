@@ -8,30 +8,11 @@ use crate::collections::slab::Key;
 use crate::http::forward::Sink;
 use crate::http::framing::{Body, RequestFacts};
 use crate::http::head::Version;
+use crate::http::status::phrase;
 use crate::http1::write::Writer;
 use crate::limits::RETRY_AFTER_S;
 use crate::log::http_date;
 use crate::metrics::Count;
-
-/// The reason phrase of each status we answer with (RFC 9110, 15).
-pub(super) fn phrase(status: u16) -> &'static str {
-    match status {
-        200 => "OK",
-        400 => "Bad Request",
-        404 => "Not Found",
-        405 => "Method Not Allowed",
-        408 => "Request Timeout",
-        414 => "URI Too Long",
-        417 => "Expectation Failed",
-        431 => "Request Header Fields Too Large",
-        501 => "Not Implemented",
-        502 => "Bad Gateway",
-        503 => "Service Unavailable",
-        504 => "Gateway Timeout",
-        505 => "HTTP Version Not Supported",
-        _ => "",
-    }
-}
 
 impl Proxy {
     /// Answers a client that has no exchange, and ends its connection: what it sent could not be

@@ -9,8 +9,9 @@ use crate::balance::Pick;
 use crate::collections::slab::Key;
 use crate::config::HostHeader;
 use crate::http::forward::{self, RequestWay};
-use crate::http::framing::Body;
+use crate::http::framing::{Body, RequestFacts};
 use crate::http1::write::Writer;
+use crate::http2;
 use crate::limits::{POOL_FRESH_US, POOL_IDLE_US, TRIES};
 use crate::metrics::{Count, SlotCount};
 
@@ -43,14 +44,24 @@ impl Proxy {
             *tried = slot as u16;
         }
         exchange.tries += 1;
+        let upgrades = exchange.facts.upgrades;
         exchange.slot = Some(slot as u16);
         if self.balancer.is_open() {
             self.shared.block.add(Count::FailOpen, 1);
+        }
+        // What asks to leave HTTP behind has to be on a connection of its own.
+        if self.may_multiplex(slot) && (!upgrades || self.is_h2c(slot)) {
+            return self.join(id, slot);
         }
         if let Some(key) = self.pooled(id, slot) {
             self.shared.block.add_slot(SlotCount::Reused, slot, 1);
             return self.attach(id, key);
         }
+        self.dial(id, slot);
+    }
+
+    /// Asks for a connection for an exchange alone.
+    pub(super) fn dial(&mut self, id: Key, slot: usize) {
         let mut connection = Connection::new(self.side(slot));
         connection.exchange = Some(id);
         let key = self.connections.insert(connection);
@@ -104,6 +115,24 @@ impl Proxy {
             via: self.via.as_deref(),
         };
         self.text.clear();
+        if connection.codec.stream().is_some() {
+            let scheme = backend.map_or("http", |backend| backend.scheme());
+            let (head, facts) = (exchange.saved.view(), RequestFacts { upgrades: false, ..exchange.facts });
+            let mut shown = Vec::new();
+            if self.trace {
+                forward::request(&mut Writer::new(&mut shown), head, &facts, &way);
+            }
+            let authority = forward::authority(head, &way);
+            let mut writer = http2::head::Writer::new(&mut self.text, scheme.as_bytes(), authority);
+            forward::request(&mut writer, head, &facts, &way);
+            let end = exchange.request == Progress::Ended || matches!(facts.body, Body::None | Body::Length(0));
+            self.write_block(key, end);
+            if self.trace {
+                self.trace_text(key, "request head", &shown);
+            }
+            self.rearm(key, false);
+            return self.resumed.push(client);
+        }
         let mut writer = Writer::new(&mut self.text);
         forward::request(&mut writer, exchange.saved.view(), &exchange.facts, &way);
         writer.finish();

@@ -86,6 +86,8 @@ pub(super) enum Wait {
     Room,
     /// All that a probe waits for.
     Probe,
+    /// A backend to say that it is there.
+    Ping,
     /// Either end of a tunnel.
     Tunnel,
 }
@@ -99,7 +101,7 @@ impl Wait {
             Wait::Idle => timeouts.idle_us,
             Wait::Upload | Wait::ClientSend | Wait::Backend => timeouts.response_us,
             Wait::Linger => LINGER_IDLE_US,
-            Wait::Connect | Wait::Room => timeouts.connect_us,
+            Wait::Connect | Wait::Room | Wait::Ping => timeouts.connect_us,
             Wait::Probe => probe_us,
             Wait::Pool => POOL_IDLE_US,
             Wait::Tunnel => TUNNEL_IDLE_US,
@@ -199,7 +201,12 @@ impl Connection {
             (Side::Client { .. }, _) if !self.codec.awaits_head() => Wait::Upload,
             (Side::Client { .. }, _) if self.input.is_some() || !self.used => Wait::RequestHead,
             (Side::Client { .. }, _) => Wait::Idle,
-            (Side::Backend { .. }, _) => Wait::Pool,
+            (Side::Backend { .. }, _) => match self.codec.multiplex() {
+                Some(multiplex) if multiplex.h2.is_pinged() => Wait::Ping,
+                // Each stream has its own limits.
+                Some(multiplex) if !multiplex.is_idle() => Wait::Nothing,
+                _ => Wait::Pool,
+            },
         }
     }
 }

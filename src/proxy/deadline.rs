@@ -50,7 +50,11 @@ impl Proxy {
             Wait::Room => self.no_room(key),
             Wait::Probe => self.probe_failed(key, format_args!("no answer in time")),
             Wait::Connect => self.backend_failed(key, Failure::ConnectTimeout),
-            Wait::Backend => self.backend_failed(key, Failure::Timeout),
+            Wait::Ping => self.carrier_silent(key),
+            Wait::Backend => {
+                self.doubt_carrier(key);
+                self.backend_failed(key, Failure::Timeout);
+            }
             Wait::Tunnel if connection.is_client() => self.client_gone(key, Output::Close(key)),
             Wait::Tunnel => self.backend_failed(key, Failure::Timeout),
         }
@@ -74,7 +78,12 @@ impl Proxy {
 
     fn exchange_wait(&self, connection: &Connection, exchange: &Exchange) -> Wait {
         let is_full = |key| self.connections.get(key).is_none_or(|peer| peer.output.len() >= QUEUE_HIGH_BYTES);
+        let carrier = connection.codec.stream().and_then(|stream| self.connections.get(stream.carrier));
         match (connection.phase, connection.is_client()) {
+            // Its carrier's limit holds.
+            (Phase::Connecting, _) if carrier.is_some_and(|carrier| carrier.phase == Phase::Connecting) => {
+                Wait::Nothing
+            }
             (Phase::Connecting, _) => Wait::Connect,
             _ if exchange.tunnel => Wait::Tunnel,
             (_, true) if exchange.waiting => Wait::Room,

@@ -30,6 +30,9 @@ impl Proxy {
     /// Decodes a connection's input as far as it goes.
     pub(super) fn pump(&mut self, key: Key) {
         let Some(connection) = self.connections.get_mut(key) else { return };
+        if connection.codec.multiplex().is_some() && connection.phase == Phase::Open {
+            return self.pump_carrier(key);
+        }
         let mut input = connection.input.take();
         let mut head = std::mem::take(&mut self.head);
         let mut held = false;

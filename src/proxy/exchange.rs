@@ -345,6 +345,9 @@ impl Proxy {
     /// closes it else.
     pub(super) fn release(&mut self, key: Key) {
         let Some(Side::Backend { slot, generation }) = self.connections.get(key).map(|one| one.side) else { return };
+        if self.connections.get(key).is_some_and(|one| one.codec.stream().is_some()) {
+            return self.close(key, Output::Close(key));
+        }
         let current = self.generation(slot.into()) == Some(generation);
         let Some(connection) = self.connections.get_mut(key) else { return };
         connection.exchange = None;
@@ -377,7 +380,15 @@ impl Proxy {
     /// A backend's connection is of no more use. Its exchange is tried again where that is
     /// safe; else the client is answered, or its response cut short where it has begun.
     pub(super) fn backend_failed(&mut self, key: Key, failure: Failure) {
+        self.lost(key, failure, true);
+    }
+
+    /// The same, where the backend may have been blamed for it already.
+    pub(super) fn lost(&mut self, key: Key, failure: Failure, blame: bool) {
         let Some(connection) = self.connections.get(key) else { return };
+        if connection.codec.multiplex().is_some() {
+            return self.carrier_failed(key, failure);
+        }
         match failure {
             // What we lack says nothing about the backend.
             Failure::Exhausted(_) if connection.probe => return self.close(key, Output::Close(key)),
@@ -385,7 +396,8 @@ impl Proxy {
             _ => {}
         }
         let (Side::Backend { slot, .. }, exchange) = (connection.side, connection.exchange) else { return };
-        let stale = connection.used && matches!(failure, Failure::Closed | Failure::Broken(_));
+        let stale = connection.used && matches!(failure, Failure::Closed | Failure::Broken(_))
+            || failure == Failure::Unprocessed;
         self.close(key, Output::Close(key));
         let Some(id) = exchange else { return };
         let Some(exchange) = self.exchanges.get_mut(id) else { return };
@@ -393,7 +405,7 @@ impl Proxy {
         // That a connection went stale in the pool says nothing about its backend.
         let retry = failure.may_retry(exchange);
         // Nor is a tunnel's end, however it comes, told from one that its users agreed on.
-        if !exchange.tunnel && (!stale || !retry) {
+        if blame && !exchange.tunnel && (!stale || !retry) {
             self.note_failure(slot, failure);
         }
         let Some(exchange) = self.exchanges.get_mut(id) else { return };
@@ -410,7 +422,7 @@ impl Proxy {
             exchange.tried[usize::from(exchange.tries) - 1] = u16::MAX;
             return self.assign(id, Some(failure));
         }
-        let seen = matches!(failure, Failure::Closed | Failure::Broken(_));
+        let seen = matches!(failure, Failure::Closed | Failure::Broken(_) | Failure::Reset(_) | Failure::Http2(_));
         exchange.repeats += u8::from(seen);
         // That a backend could not be reached burdens none; what one may have seen does another.
         if retry && (!seen || self.balancer.may_repeat(self.now_us)) {

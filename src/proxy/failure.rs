@@ -5,6 +5,7 @@ use std::fmt;
 
 use super::exchange::{Exchange, Progress};
 use crate::http::refusal::Refusal;
+use crate::http2::ErrorCode;
 use crate::limits::{FAILURE_BYTES, REPEATS, TRIES};
 use crate::metrics::Count;
 
@@ -28,6 +29,14 @@ pub enum Failure {
     Timeout,
     /// No session could be agreed on, or it was broken before a request was given to it.
     Tls(Words),
+    /// The backend has not looked at the request, and says so.
+    Unprocessed,
+    /// The backend gave the stream up.
+    Reset(ErrorCode),
+    /// The backend broke the rules of HTTP/2.
+    Http2(&'static str),
+    /// It speaks HTTP/2, and takes no streams.
+    NoStreams,
     /// The response said that the backend has failed, and that is to count.
     Status(u16),
 }
@@ -35,7 +44,7 @@ pub enum Failure {
 impl Failure {
     /// Whether the backend never saw the request.
     pub(super) fn is_before_request(self) -> bool {
-        matches!(self, Failure::Connect(_) | Failure::ConnectTimeout | Failure::Tls(_))
+        matches!(self, Failure::Connect(_) | Failure::ConnectTimeout | Failure::Tls(_) | Failure::NoStreams)
     }
 
     /// What a further try is counted as that it leads to.
@@ -60,8 +69,8 @@ impl Failure {
             return false;
         }
         match self {
-            failure if failure.is_before_request() => true,
-            Failure::Closed | Failure::Broken(_) => {
+            failure if failure.is_before_request() || failure == Failure::Unprocessed => true,
+            Failure::Closed | Failure::Broken(_) | Failure::Reset(_) | Failure::Http2(_) => {
                 exchange.facts.idempotent && !exchange.answered_early && usize::from(exchange.repeats) < REPEATS
             }
             _ => false,
@@ -80,6 +89,10 @@ impl fmt::Display for Failure {
             Failure::Malformed(refusal) => write!(f, "malformed response: {refusal}"),
             Failure::Timeout => write!(f, "timed out responding"),
             Failure::Tls(words) => write!(f, "TLS: {words}"),
+            Failure::Unprocessed => write!(f, "did not look at the request"),
+            Failure::Reset(code) => write!(f, "reset the stream: {code}"),
+            Failure::Http2(reason) => write!(f, "broke HTTP/2: {reason}"),
+            Failure::NoStreams => write!(f, "allows no HTTP/2 streams"),
             Failure::Status(status) => write!(f, "answered {status}"),
         }
     }

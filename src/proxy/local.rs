@@ -3,14 +3,15 @@
 //! The metrics of a thousand backends are megabytes. They are made in portions, one for each turn of
 //! the worker and no more than the client takes, as a response whose backend is this very proxy.
 
+use super::Proxy;
 use super::connection::{Ending, Phase, Side};
 use super::exchange::Progress;
-use super::{Proxy, answer};
 use crate::balance::cells::State;
 use crate::collections::slab::Key;
 use crate::http::forward::Sink;
 use crate::http::framing::Body;
 use crate::http::head::{HeadRef, Start, Version};
+use crate::http::status::phrase;
 use crate::http1::write::Writer;
 use crate::limits::{METRICS_PORTION_BYTES, QUEUE_HIGH_BYTES};
 use crate::metrics::{CONTENT_TYPE, Count, Exposition, Labelled, SlotState, Sources};
@@ -73,7 +74,7 @@ impl Proxy {
         let body = if facts.version == Version::Http10 { Body::UntilClose } else { Body::Chunked };
         self.text.clear();
         let mut writer = Writer::new(&mut self.text);
-        writer.response(200, answer::phrase(200).as_bytes());
+        writer.response(200, phrase(200).as_bytes());
         writer.field(b"Content-Type", CONTENT_TYPE.as_bytes());
         writer.framing(body);
         if !goes_on {

@@ -18,15 +18,18 @@ mod decode;
 mod exchange;
 mod failure;
 mod local;
+mod multiplex;
 mod pool;
 mod probe;
 mod queue;
 mod slots;
+mod streams;
 mod trace;
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
 
+use self::codec::Codec;
 use self::connection::{Connection, Ending, Phase, Side};
 use self::exchange::{Exchange, Progress};
 pub use self::failure::{Failure, Words};
@@ -80,6 +83,8 @@ pub struct Proxy {
     shared: Shared,
     balancer: Balancer,
     idle: IdlePool,
+    /// Connections that carry streams, by slot.
+    carriers: Vec<Vec<Key>>,
     buffers: Pool,
     connections: Slab<Connection>,
     exchanges: Slab<Exchange>,
@@ -97,8 +102,11 @@ pub struct Proxy {
     outputs: VecDeque<Output>,
     /// Connections with input that may go on being decoded.
     resumed: Vec<Key>,
+    /// Connections that carry streams, with something to do.
+    tending: Vec<Key>,
     /// Reused by every decoder and writer.
     head: Head,
+    arena: Vec<u8>,
     text: Vec<u8>,
     due: Vec<usize>,
     probes: Vec<usize>,
@@ -129,6 +137,7 @@ impl Proxy {
             shared,
             balancer: Balancer::new(plan.rules(), shared.cells, shared.in_flight, seed),
             idle: IdlePool::new(slots),
+            carriers: vec![Vec::new(); slots],
             buffers: Pool::new(),
             connections: Slab::new(),
             exchanges: Slab::new(),
@@ -141,6 +150,8 @@ impl Proxy {
             timers: Timers::new(now_us),
             outputs: VecDeque::new(),
             resumed: Vec::new(),
+            tending: Vec::new(),
+            arena: Vec::new(),
             head: Head::default(),
             text: Vec::new(),
             due: Vec::new(),
@@ -310,8 +321,8 @@ impl Proxy {
         self.resume();
     }
 
-    /// A backend's connection is established.
-    pub fn connected(&mut self, key: Key) {
+    /// A backend's connection is established; `http2`: its session has settled on that.
+    pub fn connected(&mut self, key: Key, http2: bool) {
         let Some(connection) = self.connections.get_mut(key) else { return };
         connection.phase = Phase::Open;
         if let Side::Backend { slot, .. } = connection.side
@@ -320,10 +331,14 @@ impl Proxy {
             self.shared.block.add_slot(SlotCount::Connects, slot.into(), 1);
         }
         self.exhausted = false;
-        match connection.exchange {
-            Some(exchange) => self.attach(exchange, key),
-            None if connection.probe => self.send_probe(key),
-            None => self.release(key),
+        match (connection.exchange, &connection.codec, connection.side) {
+            (_, Codec::H2(_), Side::Backend { slot, .. }) => {
+                let http2 = http2 || self.is_h2c(slot.into());
+                self.carrier_connected(key, http2);
+            }
+            (Some(exchange), ..) => self.attach(exchange, key),
+            (None, ..) if connection.probe => self.send_probe(key),
+            (None, ..) => self.release(key),
         }
         self.resume();
     }
@@ -352,6 +367,9 @@ impl Proxy {
             self.settle(key);
         }
         self.rearm(key, true);
+        if self.connections.get(key).is_some_and(|connection| connection.codec.multiplex().is_some()) {
+            self.tending.push(key);
+        }
         if let Some(peer) = exchange.and_then(|id| self.peer(id, key)) {
             self.wake(peer);
             self.rearm(peer, false);
@@ -395,6 +413,10 @@ impl Proxy {
         if connection.ended || connection.ending != Ending::GoesOn && connection.ending != Ending::Finish {
             return false;
         }
+        if connection.codec.multiplex().is_some() {
+            // What may come is bounded by windows, and what answers it has a limit of its own.
+            return true;
+        }
         let Some(exchange) = connection.exchange.and_then(|id| self.exchanges.get(id)) else {
             // An idle backend connection is watched for its end, a client's for a request, but
             // not while responses pile up that it does not take.
@@ -413,6 +435,9 @@ impl Proxy {
 
     /// Has a connection read again that had to wait.
     fn wake(&mut self, key: Key) {
+        if self.connections.get(key).is_some_and(|connection| connection.codec.stream().is_some()) {
+            return self.credit(key);
+        }
         if self.connections.get(key).is_some_and(|connection| connection.starved)
             && self.wants(key)
             && let Some(connection) = self.connections.get_mut(key)
@@ -425,7 +450,9 @@ impl Proxy {
     /// Has what is queued sent.
     fn announce(&mut self, key: Key) {
         let Some(connection) = self.connections.get_mut(key) else { return };
-        if connection.unsendable {
+        if connection.codec.stream().is_some() {
+            self.line_up(key);
+        } else if connection.unsendable {
             connection.output.clear(&mut self.buffers);
         } else if !connection.announced && !connection.output.is_empty() {
             connection.announced = true;
@@ -436,10 +463,16 @@ impl Proxy {
     /// Goes on with connections whose input had to wait.
     fn resume(&mut self) {
         self.serve_waiting();
-        while let Some(key) = self.resumed.pop() {
-            self.pump(key);
-            self.wake(key);
-            self.rearm(key, false);
+        loop {
+            if let Some(key) = self.resumed.pop() {
+                self.pump(key);
+                self.wake(key);
+                self.rearm(key, false);
+            } else if let Some(key) = self.tending.pop() {
+                self.tend(key);
+            } else {
+                return;
+            }
         }
     }
 
@@ -492,6 +525,10 @@ impl Proxy {
             self.buffers.give(buffer);
         }
         connection.output.clear(&mut self.buffers);
+        if let Codec::Stream(stream) = &connection.codec {
+            // There is nothing of it in the shell.
+            return self.close_stream(stream);
+        }
         match connection.side {
             Side::Client { admin: true, .. } => self.admins -= 1,
             Side::Client { .. } => {
@@ -499,7 +536,10 @@ impl Proxy {
                 self.shared.block.set(Count::ClientsNow, self.clients as u64);
             }
             Side::Backend { slot, .. } if connection.exchange.is_none() && !connection.probe => {
-                self.idle.remove(slot.into(), key);
+                match connection.codec {
+                    Codec::H2(_) => self.forget_carrier(slot.into(), key),
+                    _ => self.idle.remove(slot.into(), key),
+                }
             }
             Side::Backend { .. } => {}
         }

@@ -13,6 +13,7 @@ use crate::config::HostHeader;
 use crate::http::forward::Sink;
 use crate::http::head::HeadRef;
 use crate::http1::write::Writer;
+use crate::http2;
 
 /// How probes name themselves.
 const USER_AGENT: &str = concat!("load_balancer/", env!("CARGO_PKG_VERSION"));
@@ -23,6 +24,10 @@ impl Proxy {
         let mut slots = std::mem::take(&mut self.probes);
         self.balancer.take_probes(self.now_us, &mut slots);
         for slot in slots.drain(..) {
+            if self.is_h2c(slot) || self.server_name(slot).is_some() {
+                self.begin_multiplexed_probe(slot);
+                continue;
+            }
             let mut connection = Connection::new(self.side(slot));
             connection.probe = true;
             let key = self.connections.insert(connection);
@@ -42,6 +47,13 @@ impl Proxy {
             (_, None) => return self.close(key, Output::Close(key)),
         };
         self.text.clear();
+        if connection.codec.stream().is_some() {
+            let scheme = self.backends[usize::from(slot)].as_ref().map_or("http", |backend| backend.scheme());
+            let mut writer = http2::head::Writer::new(&mut self.text, scheme.as_bytes(), host.as_bytes());
+            writer.request(b"GET", self.health.path.as_bytes());
+            writer.field(b"User-Agent", USER_AGENT.as_bytes());
+            return self.write_block(key, true);
+        }
         let mut writer = Writer::new(&mut self.text);
         writer.request(b"GET", self.health.path.as_bytes());
         writer.field(b"Host", host.as_bytes());
@@ -71,7 +83,9 @@ impl Proxy {
     fn end_probe(&mut self, key: Key, failure: Option<fmt::Arguments<'_>>) {
         let Some(connection) = self.connections.get(key) else { return };
         let Side::Backend { slot, generation } = connection.side else { return };
+        let carrier = connection.codec.stream().map(|stream| stream.carrier);
         self.close(key, Output::Close(key));
+        carrier.into_iter().for_each(|carrier| self.close(carrier, Output::Close(carrier)));
         // What became of one that had the slot before is not its successor's doing.
         if self.generation(slot.into()) == Some(generation) {
             self.note_probe(slot, failure);

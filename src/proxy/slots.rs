@@ -62,10 +62,30 @@ pub(super) struct Backend {
     address: Address,
     pub(super) weight: u16,
     server_name: String,
+    /// It speaks HTTP/2 without TLS.
+    h2c: bool,
+    /// What it was seen to speak over TLS, and how many streams at once it takes.
+    pub(super) seen: Seen,
     /// It gets its own Host, whatever is said of others.
     pub(super) own_host: bool,
     /// Its labels in metrics.
     pub(super) labelled: Labelled,
+}
+
+impl Backend {
+    /// The scheme of what it serves.
+    pub(super) fn scheme(&self) -> &'static str {
+        if self.server_name.is_empty() { "http" } else { "https" }
+    }
+}
+
+/// What was seen of a backend, which may be out of date.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Seen {
+    /// It speaks HTTP/1.1 over TLS, and no HTTP/2.
+    pub(super) http1: bool,
+    /// How many streams at once it takes on a connection, where it speaks HTTP/2.
+    pub(super) streams: Option<usize>,
 }
 
 impl Proxy {
@@ -92,6 +112,12 @@ impl Proxy {
                 address: member.address.clone(),
                 weight: member.weight,
                 server_name: member.server_name.clone(),
+                h2c: member.h2c,
+                seen: place
+                    .as_ref()
+                    .filter(|before| before.generation == member.generation)
+                    .map(|before| before.seen)
+                    .unwrap_or_default(),
                 own_host: member.own_host,
                 labelled: labelled(member),
             });
@@ -102,6 +128,7 @@ impl Proxy {
                 while let Some(key) = self.idle.take(slot) {
                     self.close(key, Output::Close(key));
                 }
+                self.retire_carriers(slot);
             }
         }
         self.balancer.set(plan.rules(), plan.picked_from());
@@ -122,6 +149,22 @@ impl Proxy {
     pub fn server_name(&self, slot: usize) -> Option<&str> {
         let name = &self.backends.get(slot)?.as_ref()?.server_name;
         (!name.is_empty()).then_some(name)
+    }
+
+    /// Whether the backend in a slot speaks HTTP/2, or may do.
+    pub(super) fn may_multiplex(&self, slot: usize) -> bool {
+        let backend = self.backends.get(slot).and_then(Option::as_ref);
+        backend.is_some_and(|backend| backend.h2c || !backend.server_name.is_empty() && !backend.seen.http1)
+    }
+
+    /// Whether the backend in a slot speaks nothing but HTTP/2.
+    pub(super) fn is_h2c(&self, slot: usize) -> bool {
+        self.backends.get(slot).and_then(Option::as_ref).is_some_and(|backend| backend.h2c)
+    }
+
+    /// What was seen of the backend in a slot.
+    pub(super) fn seen(&mut self, slot: usize) -> Option<&mut Seen> {
+        Some(&mut self.backends.get_mut(slot)?.as_mut()?.seen)
     }
 
     /// The side that a connection to a slot's backend has.

@@ -7,8 +7,8 @@ use std::net::SocketAddr;
 use super::Proxy;
 use super::connection::Side;
 use crate::collections::slab::Key;
-use crate::http::fields::{Name, trim};
-use crate::http::head::{Head, HeadRef};
+use crate::http::fields::{Field, Name, Span, trim};
+use crate::http::head::{Head, HeadRef, Start};
 use crate::http::part::Part;
 use crate::http1::parse;
 use crate::limits::TRACE_REFUSED_BYTES;
@@ -80,6 +80,32 @@ impl Proxy {
         let label = format!("from {named}: {what}");
         let masked = self.masked(bytes, head.head);
         self.log.dump(format_args!("{label}"), &masked);
+    }
+
+    /// Dumps the fields that came on a stream, as HTTP/1.1 would have them.
+    pub(super) fn trace_fields(&mut self, key: Key, part: Part, head: HeadRef<'_>) {
+        let (mut text, mut shown) = (Vec::new(), Head::default());
+        if let Start::Response { status, .. } = head.head.start
+            && !matches!(part, Part::Trailers(_))
+        {
+            text.extend_from_slice(format!("HTTP/2 {status}\r\n").as_bytes());
+        }
+        for (name, spelled, value) in head.fields() {
+            let at = text.len();
+            [spelled, b": ", value, b"\r\n"].into_iter().for_each(|piece| text.extend_from_slice(piece));
+            let middle = at + spelled.len();
+            let (name_span, value_span) = (Span::new(at, middle), Span::new(middle + 2, middle + 2 + value.len()));
+            shown.fields.push(Field { name, name_span, value_span });
+        }
+        self.trace_received(key, part, &text, HeadRef { bytes: &text, head: &shown });
+    }
+
+    /// Dumps a request's head that is written for a stream, as HTTP/1.1 would have it.
+    pub(super) fn trace_text(&mut self, key: Key, what: &str, text: &[u8]) {
+        let before = std::mem::replace(&mut self.text, text.to_vec());
+        self.text.extend_from_slice(b"\r\n");
+        self.trace_sent(key, what);
+        self.text = before;
     }
 
     /// Dumps content that came from a connection.

@@ -18,8 +18,14 @@ pub mod roots;
 pub mod session;
 pub mod trace;
 
+/// The names of protocols (RFC 7301, and RFC 9113, 3.1).
+pub const HTTP_2: &[u8] = b"h2";
+/// The same.
+pub const HTTP_1: &[u8] = b"http/1.1";
+
 /// What sessions with backends share: with the roots of a file, else those of the environment and
-/// the system; or without any, where every certificate is accepted. Sessions speak HTTP/1.1.
+/// the system; or without any, where every certificate is accepted. Sessions
+/// offer HTTP/2 and HTTP/1.1.
 ///
 /// # Errors
 /// There is nothing to verify backends with: where it was looked for.
@@ -28,7 +34,7 @@ pub fn client(ca_file: Option<&Path>, insecure: bool) -> Result<config::Config, 
         true => roots::Roots::none(),
         false => roots::Roots::read(&roots::Sources::from_environment(ca_file)).map_err(|none| none.to_string())?,
     };
-    let settings = config::Settings { roots, insecure, alpn: &[b"http/1.1"], key_log: false };
+    let settings = config::Settings { roots, insecure, alpn: &[HTTP_2, HTTP_1], key_log: false };
     config::Config::new(settings).map_err(|error| error.to_string())
 }
 

@@ -121,6 +121,8 @@ struct Worker<'a> {
     single: bool,
     /// What sessions with backends share, where some speak TLS.
     tls: Option<tls::config::Config>,
+    /// The same for sessions that are to be HTTP/1.1.
+    tls_http1: Option<tls::config::Config>,
     ca_file: Option<PathBuf>,
     insecure: bool,
     /// What has just come of an encrypted connection.
@@ -167,6 +169,7 @@ pub fn run(setup: Setup<'_>) -> io::Result<Outcome> {
         exhausted_us: None,
         single: setup.config.mode == Mode::Sp,
         tls: setup.tls,
+        tls_http1: None,
         ca_file: setup.config.ca_file.clone(),
         insecure: setup.config.insecure,
         ciphertext: Vec::new(),
@@ -308,7 +311,7 @@ impl Worker<'_> {
             let (code, server_name) = (sys::socket::take_error(socket.fd.as_fd()), socket.server_name.take());
             match (code, server_name) {
                 (0, Some(name)) => self.begin_session(key, &name),
-                (0, None) => self.proxy.connected(key),
+                (0, None) => self.proxy.connected(key, false),
                 (code, _) => self.proxy.failed(key, Failure::Connect(code)),
             }
             self.carry_out();

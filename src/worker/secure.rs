@@ -34,7 +34,11 @@ enum Arrival {
 impl Worker<'_> {
     /// A connection has been made to a backend that speaks TLS: the handshake begins.
     pub(super) fn begin_session(&mut self, key: Key, name: &str) {
-        let begun = match &self.tls {
+        let http2 = self.proxy.offers_http2(key);
+        if !http2 && self.tls_http1.is_none() {
+            self.tls_http1 = self.tls.as_ref().map(|tls| tls.with_alpn(&[tls::HTTP_1]));
+        }
+        let begun = match if http2 { &self.tls } else { &self.tls_http1 } {
             Some(config) => Session::new(config, name).map_err(|failure| Words::new(&failure)),
             None => Err(Words::new(&"there are no certificate authorities to verify it with")),
         };
@@ -141,7 +145,7 @@ impl Worker<'_> {
             secure.session.received(&secure.rest).inspect(|&taken| drop(secure.rest.drain(..taken)))
         };
         let stands = taken.is_ok() && !secure.session.is_handshaking() && !std::mem::replace(&mut secure.told, true);
-        let told = secure.told;
+        let (told, http2) = (secure.told, secure.session.alpn() == Some(tls::HTTP_2));
         if let Err(failure) = taken {
             // An alert may tell the peer why.
             self.send_secure(key);
@@ -150,7 +154,7 @@ impl Worker<'_> {
             return false;
         }
         if stands {
-            self.proxy.connected(key);
+            self.proxy.connected(key, http2);
         } else if !told {
             self.send_secure(key);
         }

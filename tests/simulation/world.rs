@@ -312,7 +312,7 @@ impl World {
             if plan.connect != Connect::Dropped {
                 self.actors[link] = Some(Actor::Backend(Box::new(Conversation::new(link, dial.slot, plan))));
             }
-            self.proxy.connected(key);
+            self.proxy.connected(key, false);
         }
         self.carry_out();
     }

@@ -132,7 +132,6 @@ fn an_error_names_the_option_the_value_and_what_is_accepted() {
         "--connect-timeout '5': a number without a unit (write ms, s, m or h behind it); \
          accepted: 1ms to 24h, such as 500ms, 2s, 1m or 1h"
     );
-    assert!(error("-b h2c://a:1").starts_with("--backend 'h2c://a:1': HTTP/2 to backends is not in this version;"));
     assert_eq!(error("--port="), "--port '': malformed; accepted: a number from 0 to 65535");
 }
 

@@ -1,0 +1,413 @@
+//! HTTP/2 connections to backends, and the streams that they carry.
+//!
+//! A connection that may speak HTTP/2 is made for whoever needs it first and kept in `carriers`; it
+//! has no exchange of its own. Each exchange there has a stream, which is a connection to everybody
+//! else: it waits in `pending` until it can be opened, is open, and is closed. What the handshake
+//! settled on decides: where that is HTTP/1.1, the connection goes to the first that waits, and the
+//! others get one each.
+//!
+//! Invariants: a stream waits, or its carrier knows its number, but not both; no more wait than the
+//! carrier has room for; a carrier that takes no more is `retired`, and closed behind its last
+//! stream. What a carrier has to do is done in `tend`, once for everything that has happened.
+
+use std::collections::VecDeque;
+
+use super::codec::{Codec, Role, Stream};
+use super::connection::{Connection, Ending, Phase, Side};
+use super::{Failure, Output, Proxy};
+use crate::collections::slab::Key;
+use crate::http2::connection::Connection as Http2;
+use crate::http2::{self, ErrorCode};
+use crate::limits::{H2_STREAMS, POOL_FRESH_US, QUEUE_HIGH_BYTES};
+use crate::log::Level;
+use crate::metrics::SlotCount;
+
+/// What a connection keeps that carries streams.
+#[derive(Debug)]
+pub(super) struct Multiplex {
+    pub(super) h2: Http2,
+    /// Streams that are not open yet.
+    pending: VecDeque<Key>,
+    /// It takes no more of them.
+    retired: bool,
+    /// When anything came last, in microseconds.
+    pub(super) heard_us: u64,
+}
+
+impl Multiplex {
+    fn new(now_us: u64) -> Multiplex {
+        let h2 = Http2::new(http2::Role::Client);
+        Multiplex { h2, pending: VecDeque::new(), retired: false, heard_us: now_us }
+    }
+
+    /// Whether nobody uses it.
+    pub(super) fn is_idle(&self) -> bool {
+        self.h2.open_streams() == 0 && self.pending.is_empty()
+    }
+}
+
+impl Proxy {
+    /// Gives an exchange a stream on a connection to the backend in a slot: on one that has room, else
+    /// on a new one.
+    pub(super) fn join(&mut self, id: Key, slot: usize) {
+        let mut stream = Connection::new(self.side(slot));
+        stream.exchange = Some(id);
+        let key = self.enlist(stream, slot);
+        if let Some(exchange) = self.exchanges.get_mut(id) {
+            exchange.backend = Some(key);
+        }
+        self.rearm(key, true);
+    }
+
+    /// Has a stream wait on a connection with room for it.
+    fn enlist(&mut self, mut stream: Connection, slot: usize) -> Key {
+        let carrier = match self.carrier(slot) {
+            Some(carrier) => {
+                self.shared.block.add_slot(SlotCount::Reused, slot, 1);
+                carrier
+            }
+            None => self.dial_carrier(slot, false),
+        };
+        stream.codec = Codec::Stream(Stream::new(carrier));
+        let key = self.connections.insert(stream);
+        self.await_turn(carrier, key);
+        key
+    }
+
+    /// Has a stream wait on a connection. One that has been idle is asked first whether it is there.
+    fn await_turn(&mut self, carrier: Key, key: Key) {
+        self.tending.push(carrier);
+        let Some(connection) = self.connections.get_mut(carrier) else { return };
+        let Some(multiplex) = connection.codec.multiplex_mut() else { return };
+        let idle = multiplex.is_idle() && self.now_us.saturating_sub(multiplex.heard_us) > POOL_FRESH_US;
+        multiplex.pending.push_back(key);
+        if idle && connection.phase == Phase::Open {
+            self.text.clear();
+            multiplex.h2.ping(&mut self.text);
+            connection.output.write(&mut self.buffers, &self.text);
+        }
+    }
+
+    /// A connection to the backend in a slot that has room for another stream.
+    fn carrier(&self, slot: usize) -> Option<Key> {
+        let guess = self.backends.get(slot)?.as_ref()?.seen.streams.unwrap_or(H2_STREAMS as usize);
+        let has_room = |key: &Key| {
+            let multiplex = self.connections.get(*key).and_then(|connection| connection.codec.multiplex());
+            multiplex.is_some_and(|multiplex| {
+                let most = if multiplex.h2.is_settled() { multiplex.h2.capacity() } else { guess };
+                let taken = multiplex.h2.open_streams() + multiplex.pending.len();
+                !multiplex.retired && !multiplex.h2.is_spent() && taken < most.max(1)
+            })
+        };
+        self.carriers.get(slot)?.iter().copied().find(has_room)
+    }
+
+    /// Asks for a connection that may speak HTTP/2.
+    pub(super) fn dial_carrier(&mut self, slot: usize, probe: bool) -> Key {
+        let mut connection = Connection::new(self.side(slot));
+        connection.codec = Codec::H2(Box::new(Multiplex::new(self.now_us)));
+        connection.probe = probe;
+        let key = self.connections.insert(connection);
+        if let Some(carriers) = self.carriers.get_mut(slot)
+            && !probe
+        {
+            carriers.push(key);
+        }
+        self.rearm(key, true);
+        self.outputs.push_back(Output::Connect(key, slot));
+        key
+    }
+
+    /// Begins a probe of a backend that may speak HTTP/2.
+    pub(super) fn begin_multiplexed_probe(&mut self, slot: usize) {
+        let carrier = self.dial_carrier(slot, true);
+        let mut stream = Connection::new(self.side(slot));
+        stream.probe = true;
+        stream.codec = Codec::Stream(Stream::new(carrier));
+        let key = self.connections.insert(stream);
+        self.await_turn(carrier, key);
+    }
+
+    /// Whether a connection that is being made may speak HTTP/2, or else HTTP/1.1 alone.
+    pub fn offers_http2(&self, key: Key) -> bool {
+        self.connections.get(key).is_some_and(|connection| connection.codec.multiplex().is_some())
+    }
+
+    /// A connection is established that carries streams, if its backend agrees; `http2`: it does.
+    pub(super) fn carrier_connected(&mut self, key: Key, http2: bool) {
+        let Some(connection) = self.connections.get_mut(key) else { return };
+        let Side::Backend { slot, .. } = connection.side else { return };
+        let slot = usize::from(slot);
+        if let Some(seen) = self.seen(slot) {
+            seen.http1 = !http2;
+        }
+        if !http2 {
+            return self.become_http1(key, slot);
+        }
+        let Some(connection) = self.connections.get_mut(key) else { return };
+        let Some(multiplex) = connection.codec.multiplex_mut() else { return };
+        multiplex.heard_us = self.now_us;
+        self.text.clear();
+        multiplex.h2.greet(&mut self.text);
+        connection.output.write(&mut self.buffers, &self.text);
+        let pending = multiplex.pending.clone();
+        pending.into_iter().for_each(|key| self.rearm(key, false));
+        self.tending.push(key);
+    }
+
+    /// The backend speaks HTTP/1.1: the connection is for the first that waits, and the others get
+    /// one each.
+    fn become_http1(&mut self, key: Key, slot: usize) {
+        let Some(connection) = self.connections.get_mut(key) else { return };
+        let codec = std::mem::replace(&mut connection.codec, Codec::http1(Role::Client));
+        let probe = connection.probe;
+        self.forget_carrier(slot, key);
+        let Codec::H2(multiplex) = codec else { return };
+        let mut free = Some(key);
+        for stream in multiplex.pending {
+            self.timers.clear(stream.index());
+            let Some(id) = self.connections.remove(stream).and_then(|stream| stream.exchange) else { continue };
+            match free.take() {
+                Some(key) => self.attach(id, key),
+                None => self.dial(id, slot),
+            }
+        }
+        match free {
+            Some(key) if probe => self.send_probe(key),
+            Some(key) => self.release(key),
+            None => {}
+        }
+    }
+
+    pub(super) fn forget_carrier(&mut self, slot: usize, key: Key) {
+        if let Some(carriers) = self.carriers.get_mut(slot) {
+            carriers.retain(|&other| other != key);
+        }
+    }
+
+    /// No more streams go to the connections to a slot's backend.
+    pub(super) fn retire_carriers(&mut self, slot: usize) {
+        let Some(carriers) = self.carriers.get_mut(slot) else { return };
+        for key in std::mem::take(carriers) {
+            self.retire(key);
+        }
+    }
+
+    /// No more streams go to a connection; those that wait there go elsewhere.
+    fn retire(&mut self, key: Key) {
+        let Some(connection) = self.connections.get_mut(key) else { return };
+        let Side::Backend { slot, .. } = connection.side else { return };
+        let Some(multiplex) = connection.codec.multiplex_mut() else { return };
+        multiplex.retired = true;
+        let pending = std::mem::take(&mut multiplex.pending);
+        self.forget_carrier(slot.into(), key);
+        self.tending.push(key);
+        pending.into_iter().for_each(|stream| self.move_on(stream));
+    }
+
+    /// Has a stream that is not open yet wait on another connection.
+    fn move_on(&mut self, key: Key) {
+        let Some(stream) = self.connections.get(key) else { return };
+        let Side::Backend { slot, .. } = stream.side else { return };
+        if stream.probe {
+            return self.backend_failed(key, Failure::Unprocessed);
+        }
+        let slot = usize::from(slot);
+        let carrier = self.carrier(slot).unwrap_or_else(|| self.dial_carrier(slot, false));
+        if let Some(stream) = self.connections.get_mut(key).and_then(|stream| stream.codec.stream_mut()) {
+            stream.carrier = carrier;
+        }
+        self.await_turn(carrier, key);
+        self.rearm(key, false);
+    }
+
+    /// A connection that carries streams is of no more use.
+    pub(super) fn carrier_failed(&mut self, key: Key, failure: Failure) {
+        let Some(connection) = self.connections.get_mut(key) else { return };
+        let (Side::Backend { slot, .. }, connecting) = (connection.side, connection.phase == Phase::Connecting) else {
+            return;
+        };
+        let probe = connection.probe;
+        let Some(multiplex) = connection.codec.multiplex_mut() else { return };
+        let pending = std::mem::take(&mut multiplex.pending);
+        let open: Vec<Key> = multiplex.h2.owners().collect();
+        self.close(key, Output::Close(key));
+        open.into_iter().for_each(|stream| self.backend_failed(stream, failure));
+        if !connecting && !probe {
+            // Nothing of theirs was sent.
+            return pending.into_iter().for_each(|stream| self.move_on(stream));
+        }
+        // It is one failure, however many waited for it.
+        if !probe {
+            self.note_failure(slot, failure);
+        }
+        pending.into_iter().for_each(|stream| self.lost(stream, failure, false));
+    }
+
+    /// The answer to a PING did not come, so that nobody is there.
+    pub(super) fn carrier_silent(&mut self, key: Key) {
+        if let Some(Side::Backend { slot, .. }) = self.connections.get(key).map(|connection| connection.side) {
+            self.shared.block.add_slot(SlotCount::Stale, slot.into(), 1);
+        }
+        self.carrier_failed(key, Failure::Closed);
+    }
+
+    /// A stream's response did not come in time: where nothing else did either, its connection gets no
+    /// more streams.
+    pub(super) fn doubt_carrier(&mut self, stream: Key) {
+        let carrier = self.connections.get(stream).and_then(|one| one.codec.stream()).map(|stream| stream.carrier);
+        let Some(carrier) = carrier else { return };
+        let multiplex = self.connections.get(carrier).and_then(|carrier| carrier.codec.multiplex());
+        let limit_us = self.timeouts.response_us;
+        if multiplex.is_some_and(|multiplex| self.now_us.saturating_sub(multiplex.heard_us) >= limit_us / 2) {
+            self.retire(carrier);
+        }
+    }
+
+    /// A stream is closed: its carrier gives it up, and may have room for another.
+    pub(super) fn close_stream(&mut self, stream: &Stream) {
+        let Some(connection) = self.connections.get_mut(stream.carrier) else { return };
+        let Some(multiplex) = connection.codec.multiplex_mut() else { return };
+        self.text.clear();
+        if stream.id != 0 && multiplex.h2.forget(stream.id, stream.code, &mut self.text) {
+            connection.output.write(&mut self.buffers, &self.text);
+        }
+        self.tending.push(stream.carrier);
+    }
+
+    /// A stream has something to send, or its end.
+    pub(super) fn line_up(&mut self, key: Key) {
+        let Some(stream) = self.connections.get(key).and_then(|stream| stream.codec.stream()) else { return };
+        let (carrier, id) = (stream.carrier, stream.id);
+        let multiplex = self.connections.get_mut(carrier).and_then(|carrier| carrier.codec.multiplex_mut());
+        if let Some(multiplex) = multiplex.filter(|_| id != 0) {
+            multiplex.h2.line_up(id);
+            self.tending.push(carrier);
+        }
+    }
+
+    /// Whoever takes what a stream brings can take more.
+    pub(super) fn credit(&mut self, key: Key) {
+        if !self.wants(key) {
+            return;
+        }
+        let Some(stream) = self.connections.get(key).and_then(|stream| stream.codec.stream()) else { return };
+        let (carrier, id) = (stream.carrier, stream.id);
+        let Some(connection) = self.connections.get_mut(carrier) else { return };
+        let Some(multiplex) = connection.codec.multiplex_mut() else { return };
+        self.text.clear();
+        multiplex.h2.taken(id, &mut self.text);
+        if !self.text.is_empty() {
+            connection.output.write(&mut self.buffers, &self.text);
+            self.announce(carrier);
+        }
+    }
+
+    /// Writes the block of fields in `text` on a stream; `end`: it is all there is.
+    pub(super) fn write_block(&mut self, key: Key, end: bool) {
+        let Some(stream) = self.connections.get_mut(key).and_then(|stream| stream.codec.stream_mut()) else { return };
+        let (carrier, id) = (stream.carrier, stream.id);
+        (stream.ending, stream.ended) = (end, end);
+        let Some(connection) = self.connections.get_mut(carrier) else { return };
+        let Some(multiplex) = connection.codec.multiplex_mut() else { return };
+        let mut frames = Vec::with_capacity(self.text.len() + http2::frame::HEADER_BYTES);
+        multiplex.h2.write_fields(id, &self.text, end, &mut frames);
+        connection.output.write(&mut self.buffers, &frames);
+        self.tending.push(carrier);
+    }
+
+    /// Does what there is to do on a connection that carries streams: opens those that wait, sends what
+    /// they have, and closes it where it is done with.
+    pub(super) fn tend(&mut self, key: Key) {
+        let Some(connection) = self.connections.get(key) else { return };
+        if connection.phase != Phase::Open || connection.drops_input() || connection.codec.multiplex().is_none() {
+            return;
+        }
+        self.open_pending(key);
+        self.send_streams(key);
+        let Some(connection) = self.connections.get(key) else { return };
+        let Some(multiplex) = connection.codec.multiplex() else { return };
+        let over = multiplex.retired || multiplex.h2.is_spent() || self.draining || connection.unsendable;
+        if multiplex.is_idle() && over && !connection.probe {
+            if let Side::Backend { slot, .. } = connection.side {
+                self.forget_carrier(slot.into(), key);
+            }
+            return self.end(key, Ending::Close);
+        }
+        self.announce(key);
+        self.rearm(key, false);
+    }
+
+    fn open_pending(&mut self, key: Key) {
+        loop {
+            let Some(connection) = self.connections.get_mut(key) else { return };
+            let (used, probe, full) = (connection.used, connection.probe, connection.output.len() >= QUEUE_HIGH_BYTES);
+            let Some(multiplex) = connection.codec.multiplex_mut() else { return };
+            if full || !multiplex.h2.can_open() {
+                break;
+            }
+            let Some(stream) = multiplex.pending.pop_front() else { break };
+            let idle = multiplex.h2.open_streams() == 0;
+            let Some(entry) = self.connections.get_mut(stream) else { continue };
+            let exchange = entry.exchange;
+            // Reborrowed, as both are in one slab.
+            let Some(connection) = self.connections.get_mut(key) else { return };
+            connection.used = true;
+            let id = connection.codec.multiplex_mut().and_then(|multiplex| multiplex.h2.open(stream));
+            let Some(entry) = self.connections.get_mut(stream) else { return };
+            entry.phase = Phase::Open;
+            entry.used = used && idle;
+            if let Some(stream) = entry.codec.stream_mut() {
+                stream.id = id.unwrap_or(0);
+            }
+            match exchange {
+                Some(id) => self.attach(id, stream),
+                None if probe => self.send_probe(stream),
+                None => self.close(stream, Output::Close(stream)),
+            }
+        }
+        self.send_excess_away(key);
+    }
+
+    /// What more waits than the backend turned out to take goes elsewhere.
+    fn send_excess_away(&mut self, key: Key) {
+        let Some(connection) = self.connections.get_mut(key) else { return };
+        let Some(multiplex) = connection.codec.multiplex_mut().filter(|one| one.h2.is_settled()) else { return };
+        if multiplex.retired || multiplex.h2.is_spent() {
+            let pending = std::mem::take(&mut multiplex.pending);
+            return pending.into_iter().for_each(|stream| self.move_on(stream));
+        }
+        let capacity = multiplex.h2.capacity();
+        let room = capacity.saturating_sub(multiplex.h2.open_streams());
+        if multiplex.pending.len() <= room {
+            return;
+        }
+        for stream in multiplex.pending.split_off(room) {
+            // One that takes none at all would send them on for ever.
+            if capacity == 0 { self.backend_failed(stream, Failure::NoStreams) } else { self.move_on(stream) }
+        }
+    }
+
+    /// The backend takes no more streams on a connection.
+    pub(super) fn on_goaway(&mut self, key: Key, code: ErrorCode) {
+        let Some(multiplex) = self.connections.get(key).and_then(|connection| connection.codec.multiplex()) else {
+            return;
+        };
+        let unprocessed: Vec<Key> = multiplex.h2.unprocessed().collect();
+        if code != ErrorCode::NO_ERROR {
+            self.log.line(Level::Debug, "backend", format_args!("GOAWAY: {code}"));
+        }
+        self.retire(key);
+        unprocessed.into_iter().for_each(|stream| self.lost(stream, Failure::Unprocessed, false));
+    }
+
+    /// Keeps in mind how many streams a backend takes.
+    pub(super) fn note_capacity(&mut self, key: Key) {
+        let Some(connection) = self.connections.get(key) else { return };
+        let Some(multiplex) = connection.codec.multiplex() else { return };
+        let (Side::Backend { slot, .. }, capacity) = (connection.side, multiplex.h2.capacity()) else { return };
+        if let Some(seen) = self.seen(slot.into()) {
+            seen.streams = Some(capacity);
+        }
+    }
+}

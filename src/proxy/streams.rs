@@ -1,0 +1,246 @@
+//! What goes and comes on an HTTP/2 connection: streams' content into frames, each in its turn, and
+//! frames to what they mean for the stream that they are of.
+
+use super::codec::Codec;
+use super::connection::Side;
+use super::{Failure, Output, Proxy};
+use crate::collections::buffer::Buffer;
+use crate::collections::queue::Queue;
+use crate::collections::slab::Key;
+use crate::http::head::{Head, HeadRef};
+use crate::http::part::Part;
+use crate::http::refusal::Refusal;
+use crate::http2::connection::Event;
+use crate::http2::{self, ErrorCode};
+use crate::limits::{H2_REPLY_BYTES, QUEUE_HIGH_BYTES};
+
+impl Proxy {
+    /// Puts what streams have to send into frames, each in its turn, as far as there is room.
+    pub(super) fn send_streams(&mut self, key: Key) {
+        let mut in_vain = 0;
+        loop {
+            let Some(connection) = self.connections.get_mut(key) else { return };
+            let unsendable = connection.unsendable;
+            let full = connection.output.len() >= QUEUE_HIGH_BYTES;
+            let Some(multiplex) = connection.codec.multiplex_mut() else { return };
+            if full || in_vain >= multiplex.h2.lined_up() {
+                return;
+            }
+            let Some((id, owner, room)) = multiplex.h2.next_in_line() else { return };
+            let Some(stream) = self.connections.get_mut(owner) else { continue };
+            if unsendable {
+                stream.output.clear(&mut self.buffers);
+            }
+            let mut queue = std::mem::take(&mut stream.output);
+            let moved = self.send_stream(key, id, owner, room, &mut queue);
+            in_vain = if moved { 0 } else { in_vain + 1 };
+            let rest = queue.len();
+            let Some(stream) = self.connections.get_mut(owner) else { continue };
+            let exchange = stream.exchange;
+            stream.output = queue;
+            let ended = stream.codec.stream().is_none_or(|stream| stream.ended || !stream.ending);
+            if let Some(multiplex) = self.connections.get_mut(key).and_then(|one| one.codec.multiplex_mut())
+                && (rest > 0 && !multiplex.h2.is_blocked(id) || rest == 0 && !ended)
+            {
+                multiplex.h2.line_up(id);
+            }
+            self.rearm(owner, moved);
+            if let Some(peer) = exchange.and_then(|id| self.peer(id, owner)).filter(|_| rest < QUEUE_HIGH_BYTES) {
+                self.wake(peer);
+                self.rearm(peer, false);
+            }
+        }
+    }
+
+    /// Sends one frame of a stream, whose content is in `queue`; whether there was one to send.
+    fn send_stream(&mut self, key: Key, id: u32, owner: Key, room: usize, queue: &mut Queue) -> bool {
+        let Some(entry) = self.connections.get_mut(owner) else { return false };
+        let Some(stream) = entry.codec.stream_mut() else { return false };
+        let length = queue.len().min(room);
+        let last = stream.ending && !stream.ended && length == queue.len();
+        if length == 0 && !last {
+            return false;
+        }
+        stream.ended = last;
+        let trailers = if last { std::mem::take(&mut stream.trailers) } else { Vec::new() };
+        let Some(connection) = self.connections.get_mut(key) else { return false };
+        let Codec::H2(multiplex) = &mut connection.codec else { return false };
+        if length > 0 || trailers.is_empty() {
+            let Some(header) = multiplex.h2.data(id, length, last && trailers.is_empty()) else { return false };
+            connection.output.write(&mut self.buffers, &header);
+            queue.pass(&mut self.buffers, &mut connection.output, length);
+        }
+        if !trailers.is_empty() {
+            self.text.clear();
+            multiplex.h2.write_fields(id, &trailers, true, &mut self.text);
+            connection.output.write(&mut self.buffers, &self.text);
+        }
+        true
+    }
+
+    /// Decodes what came on a connection that carries streams.
+    pub(super) fn pump_carrier(&mut self, key: Key) {
+        let Some(connection) = self.connections.get_mut(key) else { return };
+        let mut input = connection.input.take();
+        if let (Some(multiplex), true) = (connection.codec.multiplex_mut(), input.is_some()) {
+            multiplex.heard_us = self.now_us;
+        }
+        let mut head = std::mem::take(&mut self.head);
+        let mut arena = std::mem::take(&mut self.arena);
+        while self.step_carrier(key, &mut input, &mut head, &mut arena) {}
+        (self.head, self.arena) = (head, arena);
+        let kept = input.and_then(|buffer| self.buffers.keep(buffer));
+        match self.connections.get_mut(key) {
+            Some(connection) if !connection.drops_input() => {
+                connection.input = kept;
+                if connection.ended {
+                    self.carrier_failed(key, Failure::Closed);
+                }
+            }
+            _ => kept.into_iter().for_each(|buffer| self.buffers.give(buffer)),
+        }
+        self.tending.push(key);
+    }
+
+    /// Decodes one frame, or a part of one; false where more bytes are needed first.
+    fn step_carrier(&mut self, key: Key, input: &mut Option<Buffer>, head: &mut Head, arena: &mut Vec<u8>) -> bool {
+        let Some(connection) = self.connections.get_mut(key) else { return false };
+        if connection.drops_input() {
+            return false;
+        }
+        let Codec::H2(multiplex) = &mut connection.codec else { return false };
+        let bytes = input.as_ref().map_or(&[][..], Buffer::filled);
+        self.text.clear();
+        let decoded = multiplex.h2.decode(bytes, head, arena, &mut self.text);
+        let decoded = match decoded {
+            Ok(_) if connection.output.len() + self.text.len() > QUEUE_HIGH_BYTES + H2_REPLY_BYTES => {
+                // It has us answer, and takes none of the answers.
+                Err(http2::Error { code: ErrorCode::ENHANCE_YOUR_CALM, reason: "answers that are not taken" })
+            }
+            other => other,
+        };
+        let (skip, event) = match decoded {
+            Ok(decoded) => decoded,
+            Err(error) => {
+                self.break_off(key, error);
+                return false;
+            }
+        };
+        connection.output.write(&mut self.buffers, &self.text);
+        if let Some(buffer) = input {
+            buffer.consume(skip);
+        }
+        if event == Event::NeedMore {
+            return false;
+        }
+        self.on_event(key, event, input, HeadRef { bytes: arena, head });
+        true
+    }
+
+    /// The backend has broken the protocol: it is told, and its streams have failed.
+    fn break_off(&mut self, key: Key, error: http2::Error) {
+        let Some(connection) = self.connections.get_mut(key) else { return };
+        let Some(multiplex) = connection.codec.multiplex_mut() else { return };
+        self.text.clear();
+        multiplex.h2.farewell(error.code, &mut self.text);
+        connection.output.write(&mut self.buffers, &self.text);
+        self.outputs.push_back(Output::Send(key));
+        self.carrier_failed(key, Failure::Http2(error.reason));
+    }
+
+    fn on_event(&mut self, key: Key, event: Event, input: &mut Option<Buffer>, head: HeadRef<'_>) {
+        match event {
+            Event::Head(stream) | Event::Interim(stream) | Event::Trailers(stream) => {
+                self.on_fields(stream, event, head);
+            }
+            Event::Data(owner, length) => self.on_stream_data(key, owner, input, length),
+            Event::End(stream) => {
+                let entry = self.connections.get_mut(stream).and_then(|entry| entry.codec.stream_mut());
+                match entry {
+                    Some(entry) if !entry.is_complete() => {
+                        self.refuse(stream, Refusal::LengthWrong);
+                    }
+                    Some(_) => self.on_end(stream, false),
+                    None => {}
+                }
+            }
+            Event::Reset(stream, code) => self.on_reset(stream, code),
+            Event::Malformed(stream, refusal) => {
+                if let Some(entry) = self.connections.get_mut(stream).and_then(|entry| entry.codec.stream_mut()) {
+                    entry.code = ErrorCode::PROTOCOL_ERROR;
+                }
+                self.refuse(stream, refusal);
+            }
+            Event::GoAway(code) => self.on_goaway(key, code),
+            Event::Room | Event::Pong => self.note_capacity(key),
+            // A client opens no stream that it did not ask for.
+            Event::Opened(_) | Event::Unheard(..) | Event::Nothing | Event::NeedMore => {}
+        }
+    }
+
+    fn on_fields(&mut self, stream: Key, event: Event, head: HeadRef<'_>) {
+        let Some(entry) = self.connections.get(stream) else { return };
+        let probe = entry.probe;
+        let part = match event {
+            Event::Interim(_) => Part::Interim(head.bytes.len()),
+            Event::Trailers(_) => Part::Trailers(head.bytes.len()),
+            _ => Part::Head(head.bytes.len()),
+        };
+        if self.trace {
+            self.trace_fields(stream, part, head);
+        }
+        match part {
+            Part::Interim(_) if probe => {}
+            _ if probe => self.on_probe_answer(stream, head),
+            Part::Interim(_) => self.on_interim(stream, head),
+            Part::Trailers(_) => self.on_trailers(stream, head),
+            _ => self.on_response(stream, head),
+        }
+        self.rearm(stream, true);
+    }
+
+    /// Content came: it goes to whom it is for, or nowhere where they are gone.
+    fn on_stream_data(&mut self, key: Key, owner: Option<Key>, input: &mut Option<Buffer>, length: usize) {
+        let entry = owner.and_then(|owner| self.connections.get_mut(owner));
+        let Some(stream) = entry.and_then(|entry| entry.codec.stream_mut()) else {
+            return input.iter_mut().for_each(|buffer| buffer.consume(length));
+        };
+        let (id, fits) = (stream.id, stream.count(length));
+        let Some(owner) = owner else { return };
+        if !fits {
+            input.iter_mut().for_each(|buffer| buffer.consume(length));
+            return self.refuse(owner, Refusal::LengthWrong);
+        }
+        if self.trace
+            && let Some(buffer) = input
+        {
+            self.trace_content(owner, &buffer.filled()[..length]);
+        }
+        *input = self.on_data(owner, input.take(), length);
+        let flows = self.wants(owner);
+        self.rearm(owner, true);
+        let Some(connection) = self.connections.get_mut(key) else { return };
+        let Some(multiplex) = connection.codec.multiplex_mut() else { return };
+        self.text.clear();
+        multiplex.h2.delivered(id, length, flows, &mut self.text);
+        connection.output.write(&mut self.buffers, &self.text);
+    }
+
+    /// The backend has given a stream up.
+    fn on_reset(&mut self, stream: Key, code: ErrorCode) {
+        let side = self.connections.get(stream).map(|entry| entry.side);
+        match code {
+            ErrorCode::REFUSED_STREAM => self.lost(stream, Failure::Unprocessed, false),
+            ErrorCode::HTTP_1_1_REQUIRED => {
+                if let Some(Side::Backend { slot, .. }) = side
+                    && !self.is_h2c(slot.into())
+                    && let Some(seen) = self.seen(slot.into())
+                {
+                    seen.http1 = true;
+                }
+                self.lost(stream, Failure::Unprocessed, false);
+            }
+            code => self.backend_failed(stream, Failure::Reset(code)),
+        }
+    }
+}
