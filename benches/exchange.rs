@@ -51,7 +51,7 @@ impl World {
                     self.backend = Some(key);
                     self.proxy.connected(key, false);
                 }
-                Output::Send(key) => {
+                Output::Send(key) | Output::SendLater(key) => {
                     while let Some(n) = self.proxy.queued(key).map(|queue| queue.len()).filter(|&n| n > 0) {
                         self.proxy.sent(key, n);
                     }

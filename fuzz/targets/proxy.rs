@@ -198,7 +198,7 @@ impl Machine {
                         assert!(!std::mem::replace(&mut connection.finished, true), "a direction ends once");
                     }
                 }
-                Output::Send(_) | Output::Receive(_) => {}
+                Output::Send(_) | Output::SendLater(_) | Output::Receive(_) => {}
             }
         }
         for connection in &self.open {

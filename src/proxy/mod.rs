@@ -55,6 +55,8 @@ pub enum Output {
     Connect(Key, usize),
     /// Send what is queued, as the socket takes it, and say `sent`.
     Send(Key),
+    /// The same, once whatever else has happened by now is seen to: much of it adds to what is queued.
+    SendLater(Key),
     /// Read again, if there may be something: `room` has some now.
     Receive(Key),
     /// End our direction.
@@ -456,7 +458,8 @@ impl Proxy {
             connection.output.clear(&mut self.buffers);
         } else if !connection.announced && !connection.output.is_empty() {
             connection.announced = true;
-            self.outputs.push_back(Output::Send(key));
+            let many = connection.codec.multiplex().is_some();
+            self.outputs.push_back(if many { Output::SendLater(key) } else { Output::Send(key) });
         }
     }
 

@@ -123,6 +123,8 @@ struct Worker<'a> {
     tls: Option<tls::config::Config>,
     /// The same for sessions that are to be HTTP/1.1.
     tls_http1: Option<tls::config::Config>,
+    /// Connections to be sent on at the turn's end.
+    late: Vec<Key>,
     ca_file: Option<PathBuf>,
     insecure: bool,
     /// What has just come of an encrypted connection.
@@ -170,6 +172,7 @@ pub fn run(setup: Setup<'_>) -> io::Result<Outcome> {
         single: setup.config.mode == Mode::Sp,
         tls: setup.tls,
         tls_http1: None,
+        late: Vec::new(),
         ca_file: setup.config.ca_file.clone(),
         insecure: setup.config.insecure,
         ciphertext: Vec::new(),
@@ -230,6 +233,10 @@ impl Worker<'_> {
         }
         if self.proxy.next_deadline_us() <= self.now_us {
             self.proxy.expire();
+            self.carry_out();
+        }
+        while let Some(key) = self.late.pop() {
+            self.send(key);
             self.carry_out();
         }
         if matches!(self.accepting, Accepting::Paused(_)) {
@@ -402,6 +409,7 @@ impl Worker<'_> {
             match output {
                 Output::Connect(key, slot) => self.connect(key, slot),
                 Output::Send(key) => self.send(key),
+                Output::SendLater(key) => self.late.push(key),
                 Output::Receive(key) if reads < READS_PER_TURN => {
                     reads += 1;
                     self.read(key);

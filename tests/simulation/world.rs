@@ -391,7 +391,7 @@ impl World {
         while let Some(output) = self.proxy.next_output() {
             match output {
                 Output::Connect(key, slot) => self.connect(key, slot),
-                Output::Send(key) => self.send(key),
+                Output::Send(key) | Output::SendLater(key) => self.send(key),
                 Output::Receive(_) if self.net.sabotage == Sabotage::LostReceive && self.net.dice.percent(20) => {}
                 Output::Receive(key) if reads < READS_PER_TURN => {
                     reads += 1;
