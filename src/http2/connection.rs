@@ -302,3 +302,6 @@ impl Connection {
         self.grown -= stream.window - H2_WINDOW_BYTES;
     }
 }
+
+#[cfg(test)]
+mod tests;
