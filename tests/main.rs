@@ -21,6 +21,7 @@ mod health;
 mod hpack_corpus;
 mod json_corpus;
 mod limits;
+mod matrix;
 mod metrics;
 mod pooling;
 mod regressions;

@@ -2,10 +2,11 @@
 
 mod backend;
 mod balancer;
-// Nothing here serves TLS yet; the tests of `src/tls` use it by its path.
+// The tests of `src/tls` use more of it, by its path.
 #[allow(dead_code)]
 pub mod certificate;
 mod directory;
+pub mod gateway;
 mod message;
 mod random;
 mod system;
@@ -14,6 +15,7 @@ mod wire;
 pub use backend::{Backend, Gate, Peer};
 pub use balancer::{Balancer, Exit, Mode, command, modes, run};
 pub use directory::Directory;
+pub use gateway::{PROTOCOLS, Protocol, Way};
 pub use message::{Body, BodyReader, Framing, Message, chunked, response};
 pub use random::Random;
 pub use system::{

@@ -1,0 +1,358 @@
+//! What passes, whatever the backend speaks: HTTP/1.1 or HTTP/2, with TLS and without.
+
+use crate::support::{
+    Backend, Balancer, Fault, Gate, Mode, PROTOCOLS, Protocol, Random, Way, Wire, chunked, modes, response, wait_until,
+};
+
+/// Runs `test` before a backend as reached by each protocol, in each mode.
+fn over_all(backend: impl Fn() -> Backend, args: &[&str], test: impl Fn(Protocol, Mode, &Backend, &Balancer)) {
+    for protocol in PROTOCOLS {
+        for mode in modes() {
+            let backend = backend();
+            let way = Way::to(&backend, protocol);
+            let balancer = Balancer::start(mode, &[way.args(), args.to_vec()].concat());
+            test(protocol, mode, &backend, &balancer);
+        }
+    }
+}
+
+fn is_http2(protocol: Protocol) -> bool {
+    matches!(protocol, Protocol::H2c | Protocol::H2Tls)
+}
+
+/// The fields of a message that the proxy does not add, their names in small letters.
+fn fields(message: &[(String, String)]) -> Vec<(String, String)> {
+    let ours = |name: &str| {
+        name.starts_with("x-forwarded-") || ["content-length", "transfer-encoding", "connection", "te"].contains(&name)
+    };
+    let small = message.iter().map(|(name, value)| (name.to_ascii_lowercase(), value.clone()));
+    small.filter(|(name, _)| !ours(name)).collect()
+}
+
+#[test]
+fn bodies_come_back_the_same_with_their_trailers() {
+    over_all(Backend::echo, &[], |protocol, mode, _, balancer| {
+        let mut client = balancer.connect();
+        for (seed, size) in [0, 1, 100, 16_383, 16_385, 65_536, 70_001, 3 << 20].into_iter().enumerate() {
+            let body = Random::new(seed as u64).body(size);
+            let pieces = Random::new(!(seed as u64)).pieces(&body, 1 + size / 7);
+            let sum = [("X-Sum", "abc")];
+            for (framing, wire) in [
+                (format!("Content-Length: {size}"), body.clone()),
+                ("Transfer-Encoding: chunked".into(), chunked(&pieces, &sum)),
+            ] {
+                let sender = Wire::shared(client.socket().clone());
+                let echo = std::thread::scope(|scope| {
+                    scope.spawn(|| {
+                        sender.send(format!("POST /{seed} HTTP/1.1\r\nHost: x\r\n{framing}\r\n\r\n"));
+                        wire.chunks(50_000).for_each(|piece| sender.send(piece));
+                    });
+                    client.response("POST")
+                });
+                assert_eq!(echo.status(), 200);
+                assert!(echo.body.bytes == body, "{protocol:?} {mode:?}: {size} {framing}");
+                if framing.ends_with("chunked") {
+                    let told: Vec<_> = fields(&echo.body.trailers);
+                    assert_eq!(told, [("x-sum".to_string(), "abc".to_string())], "{protocol:?} {size}");
+                }
+            }
+        }
+        assert_eq!(balancer.metric("zzz_lb_failures_total", ""), 0);
+    });
+}
+
+#[test]
+fn fields_arrive_as_they_were_sent() {
+    let sent = [
+        ("b", "2"),
+        ("a", "1"),
+        ("b", "3"),
+        ("accept", "text/html;q=0.5,  text/plain"),
+        ("x-empty", ""),
+        ("x-bytes", "caf\u{e9} \u{80}\u{ff}"),
+        ("x-tab", "a\tb"),
+        ("cookie", "a=1; b=2"),
+        ("authorization", "Basic c2VjcmV0"),
+        ("!#$%&'*+-.^_`|~", "token"),
+        ("user-agent", "test"),
+    ];
+    let lines: String = sent.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect();
+    let latin1 = |text: String| text.chars().map(|one| one as u8).collect::<Vec<u8>>();
+    let reply =
+        latin1(format!("HTTP/1.1 200 OK\r\n{lines}Set-Cookie: a\r\nSet-Cookie: b\r\nContent-Length: 0\r\n\r\n"));
+    let expected: Vec<(String, String)> = sent.iter().map(|(n, v)| (n.to_string(), v.to_string())).collect();
+    let cookies = [("set-cookie".to_string(), "a".to_string()), ("set-cookie".into(), "b".into())];
+    over_all(
+        || Backend::replying(reply.clone()),
+        &["--host-header", "preserve"],
+        |protocol, mode, backend, balancer| {
+            let mut client = balancer.connect();
+            let hop = "Connection: x-hop, TE\r\nX-Hop: 1\r\nTE: trailers\r\nKeep-Alive: 5\r\n";
+            client.send(latin1(format!("GET /a?b=%20c HTTP/1.1\r\nHost: x.test:1\r\n{lines}{hop}\r\n")));
+            let answer = client.response("GET");
+            let what = format!("{protocol:?} {mode:?}");
+            assert_eq!(fields(&answer.fields), [&expected[..], &cookies].concat(), "{what}");
+            let request = backend.last();
+            assert_eq!((request.method(), request.target()), ("GET", "/a?b=%20c"), "{what}");
+            let host = [("host".to_string(), "x.test:1".to_string())];
+            assert_eq!(fields(&request.fields), [&host[..], &expected].concat(), "{what}");
+            assert_eq!(request.value("X-Forwarded-For"), Some("127.0.0.1"));
+            assert_eq!(request.value("TE"), Some("trailers"), "{what}");
+        },
+    );
+}
+
+#[test]
+fn every_status_arrives() {
+    let script = || {
+        Backend::serve(|mut peer| {
+            while let Some(request) = peer.request() {
+                let status = &request.target()[1..];
+                let body = if matches!(status, "204" | "304") { "" } else { "Content-Length: 2\r\n" };
+                let content = if body.is_empty() { "" } else { "ok" };
+                if peer.try_send(format!("HTTP/1.1 {status} Some Reason\r\n{body}\r\n{content}")).is_err() {
+                    return;
+                }
+            }
+        })
+    };
+    over_all(script, &[], |protocol, mode, _, balancer| {
+        let mut client = balancer.connect();
+        for status in 200..=599 {
+            let answer = client.get(&format!("/{status}"));
+            assert_eq!(answer.status(), status, "{protocol:?} {mode:?}");
+            let bare = matches!(status, 204 | 304);
+            assert_eq!(answer.text(), if bare { "" } else { "ok" }, "{protocol:?} {mode:?} {status}");
+        }
+    });
+}
+
+#[test]
+fn heads_alone_and_what_has_no_content() {
+    let script = || Backend::replying("HTTP/1.1 200 OK\r\nContent-Length: 1234\r\nX: y\r\n\r\n");
+    over_all(script, &[], |protocol, mode, _, balancer| {
+        let mut client = balancer.connect();
+        for _ in 0..3 {
+            client.send("HEAD / HTTP/1.1\r\nHost: x\r\n\r\n");
+            let answer = client.response("HEAD");
+            assert_eq!(answer.value("Content-Length"), Some("1234"), "{protocol:?} {mode:?}");
+            assert_eq!(answer.value("X"), Some("y"));
+        }
+    });
+}
+
+#[test]
+fn interim_responses_and_expectations_pass() {
+    let script = || {
+        Backend::serve(|mut peer| {
+            while let Some(head) = peer.request_head() {
+                let _ = peer.try_send("HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n");
+                if head.has("Expect") {
+                    let _ = peer.try_send("HTTP/1.1 100 Continue\r\n\r\n");
+                }
+                let framing = peer.framing(&head).expect("a framing");
+                let Ok(body) = peer.body(framing) else { return };
+                if peer.try_send(response("", &body.bytes)).is_err() {
+                    return;
+                }
+            }
+        })
+    };
+    over_all(script, &[], |protocol, mode, _, balancer| {
+        let mut client = balancer.connect();
+        client.send("POST / HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\nContent-Length: 5\r\n\r\n");
+        let hints = client.response("POST");
+        assert_eq!((hints.status(), hints.value("Link")), (103, Some("</a>")), "{protocol:?} {mode:?}");
+        assert_eq!(client.response("POST").status(), 100);
+        client.send("hello");
+        assert_eq!(client.response("POST").text(), "hello");
+    });
+}
+
+#[test]
+fn an_answer_before_the_upload_is_whole_arrives() {
+    let script = || {
+        Backend::serve(|mut peer| {
+            while peer.request_head().is_some() {
+                let _ = peer.try_send("HTTP/1.1 413 Too Large\r\nContent-Length: 2\r\nConnection: close\r\n\r\nno");
+                // It reads nothing more, and goes once that is known.
+                std::thread::sleep(std::time::Duration::from_millis(50));
+                return;
+            }
+        })
+    };
+    over_all(script, &[], |protocol, mode, _, balancer| {
+        let mut client = balancer.connect();
+        let sender = Wire::shared(client.socket().clone());
+        let answer = std::thread::scope(|scope| {
+            scope.spawn(move || {
+                let length = 64 << 20;
+                sender.send(format!("POST / HTTP/1.1\r\nHost: x\r\nContent-Length: {length}\r\n\r\n"));
+                let piece = vec![b'x'; 1 << 16];
+                for _ in 0..length / piece.len() {
+                    if sender.try_send(&piece).is_err() {
+                        return;
+                    }
+                }
+            });
+            client.response("POST")
+        });
+        assert_eq!((answer.status(), answer.text().as_str()), (413, "no"), "{protocol:?} {mode:?}");
+    });
+}
+
+#[test]
+fn a_response_that_is_cut_is_cut_for_the_client() {
+    let script = || {
+        Backend::serve(|mut peer| {
+            while let Some(request) = peer.request() {
+                let framing = match request.target() {
+                    "/length" => "Content-Length: 100000\r\n\r\n",
+                    _ => "Transfer-Encoding: chunked\r\n\r\n64\r\n",
+                };
+                let _ = peer.try_send(format!("HTTP/1.1 200 OK\r\n{framing}"));
+                let _ = peer.try_send([b'x'; 50]);
+                return;
+            }
+        })
+    };
+    over_all(script, &[], |protocol, mode, _, balancer| {
+        for path in ["/length", "/chunked"] {
+            let mut client = balancer.connect();
+            client.send(format!("GET {path} HTTP/1.1\r\nHost: x\r\n\r\n"));
+            let cut = client.try_response("GET");
+            assert!(matches!(cut, Err((Fault::Fin | Fault::Reset, _))), "{protocol:?} {mode:?} {path}: {cut:?}");
+        }
+    });
+}
+
+#[test]
+fn a_client_that_takes_nothing_stops_nobody_else() {
+    let script = || {
+        Backend::serve(|mut peer| {
+            while let Some(request) = peer.request() {
+                let size = if request.target() == "/large" { 64 << 20 } else { 10 };
+                let mut sent = peer.try_send(format!("HTTP/1.1 200 OK\r\nContent-Length: {size}\r\n\r\n"));
+                let piece = vec![b'x'; size.min(1 << 16)];
+                for _ in 0..size / piece.len() {
+                    sent = sent.and_then(|()| peer.try_send(&piece));
+                }
+                if sent.is_err() {
+                    return;
+                }
+            }
+        })
+    };
+    over_all(script, &[], |protocol, mode, _, balancer| {
+        let stalled: Vec<Wire> = (0..4).map(|_| balancer.connect()).collect();
+        stalled.iter().for_each(|client| client.send("GET /large HTTP/1.1\r\nHost: x\r\n\r\n"));
+        let mut client = balancer.connect();
+        for _ in 0..50 {
+            assert_eq!(client.get("/small").text().len(), 10, "{protocol:?} {mode:?}");
+        }
+        // They go, and are nobody's fault.
+        drop(stalled);
+        wait_until("the requests are over", || balancer.metric("zzz_lb_in_flight", "") == 0);
+        assert_eq!(client.get("/small").status(), 200);
+        assert_eq!(balancer.metric("zzz_lb_failures_total", ""), 0, "{protocol:?} {mode:?}");
+    });
+}
+
+#[test]
+fn another_backend_serves_where_one_breaks_off() {
+    for protocol in PROTOCOLS {
+        for mode in modes() {
+            let broken = Backend::serve(|mut peer| {
+                peer.request();
+            });
+            let good = Backend::named("good");
+            let (first, second) = (Way::to(&broken, protocol), Way::to(&good, protocol));
+            // Each has an authority of its own.
+            let balancer = Balancer::start(mode, &["-k", "-b", first.spec(), "-b", second.spec()]);
+            let mut client = balancer.connect();
+            for _ in 0..20 {
+                assert_eq!(client.get("/").text(), "good", "{protocol:?} {mode:?}\n{}", balancer.log());
+            }
+            let log = balancer.wait_for_log("down after 3 failures");
+            assert!(log.contains(if is_http2(protocol) { "reset the stream" } else { "closed before" }), "{log}");
+        }
+    }
+}
+
+#[test]
+fn one_connection_carries_many_requests_at_once() {
+    for protocol in [Protocol::H2c, Protocol::H2Tls] {
+        for mode in modes() {
+            let gate = Gate::shut();
+            let for_script = gate.clone();
+            let backend = Backend::serve(move |mut peer| {
+                while peer.request().is_some() {
+                    for_script.pass();
+                    if peer.try_send(response("", b"ok")).is_err() {
+                        return;
+                    }
+                }
+            });
+            let way = Way::to(&backend, protocol);
+            let balancer = Balancer::start(mode, &way.args());
+            let mut clients: Vec<Wire> = (0..100).map(|_| balancer.connect()).collect();
+            clients.iter().for_each(|client| client.send("GET / HTTP/1.1\r\nHost: x\r\n\r\n"));
+            backend.wait_for_requests(100);
+            gate.open();
+            clients.iter_mut().for_each(|client| assert_eq!(client.response("GET").text(), "ok"));
+            let connections = balancer.metric("zzz_lb_connects_total", "");
+            assert!(connections <= if mode == Mode::Sp { 1 } else { 2 }, "{protocol:?} {mode:?}: {connections}");
+        }
+    }
+}
+
+#[test]
+fn an_upgrade_gets_a_connection_of_its_own_or_is_not_asked_for() {
+    for mode in modes() {
+        for protocol in [Protocol::H1, Protocol::H1Tls, Protocol::H2c] {
+            let backend = Backend::serve(|mut peer| {
+                while let Some(request) = peer.request() {
+                    if request.has("Upgrade") {
+                        peer.send("HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: echo\r\n\r\n");
+                        let bytes = peer.exactly(4).expect("what was sent");
+                        peer.send(bytes);
+                        return;
+                    }
+                    peer.send(response("", b"no upgrade"));
+                }
+            });
+            let way = Way::to(&backend, protocol);
+            let balancer = Balancer::start(mode, &way.args());
+            let mut client = balancer.connect();
+            assert_eq!(client.get("/").text(), "no upgrade");
+            client.send("GET / HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: echo\r\n\r\n");
+            let answer = client.response("GET");
+            if is_http2(protocol) {
+                assert_eq!((answer.status(), answer.text().as_str()), (200, "no upgrade"));
+                continue;
+            }
+            assert_eq!(answer.status(), 101, "{protocol:?} {mode:?}");
+            client.send("ping");
+            assert_eq!(client.exactly(4).expect("an echo"), b"ping");
+        }
+    }
+}
+
+#[test]
+fn probes_go_by_the_backend_s_own_protocol() {
+    for protocol in PROTOCOLS {
+        for mode in modes() {
+            let backend = Backend::replying(response("", b"ok"));
+            let way = Way::to(&backend, protocol);
+            let balancer = Balancer::start(
+                mode,
+                &[way.args(), vec!["--health-interval", "100ms", "--health-path", "/up"]].concat(),
+            );
+            backend.wait_for_requests(3);
+            let probe = backend.last();
+            assert_eq!(probe.target(), "/up", "{protocol:?} {mode:?}");
+            assert!(probe.value("User-Agent").is_some_and(|agent| agent.starts_with("load_balancer/")));
+            assert_eq!(balancer.metric("zzz_lb_healthy", ""), 1, "{}", balancer.log());
+        }
+    }
+}
