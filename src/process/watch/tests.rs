@@ -281,11 +281,11 @@ fn what_is_no_file_is_refused_without_waiting_for_it() {
 }
 
 #[test]
-fn without_inotify_it_is_looked_at_now_and_then() {
+fn without_being_told_it_is_looked_at_now_and_then() {
     let place = Place::new("poll");
     let file = place.file("lb.json");
     fs::write(&file, "0").unwrap();
-    let mut watch = Watch { inotify: None, ..watch(&file) };
+    let mut watch = Watch { changes: None, ..watch(&file) };
     assert!(watch.is_polling() && watch.fd().is_none());
     expect_nothing(&mut watch);
     let due_us = watch.next_deadline_us();
