@@ -29,6 +29,7 @@ test: ## run every unit, behaviour and simulation test
 check: ## format, lints, documentation, release build; the binary static and small, no new dependency
 	$(CARGO) fmt --check
 	$(CARGO) clippy --locked --all-targets -- -D warnings
+	$(CARGO) clippy --locked --all-targets --features kqueue -- -D warnings
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --locked --no-deps
 	$(CARGO) build --release --locked
 	.ci/check-release $(BINARY)

@@ -6,8 +6,9 @@
 //! are in `system`.
 //!
 //! It differs from epoll in what a caller can see: reading and writing are reported in events of
-//! their own, and a child that was forked has no queue of its parent's. A note leaves when its
-//! descriptor is closed: a library that cannot see that will not do.
+//! their own, in no order that could be relied on, and a child that was forked has no queue of its
+//! parent's. A note leaves when its descriptor is closed, of which nothing is said to the queue: a
+//! library that keeps it, as the one known as libkqueue does on Linux, will not do.
 
 #[cfg(any(feature = "kqueue", not(any(target_os = "linux", target_os = "android"))))]
 mod system;

@@ -2,9 +2,10 @@
 //! and file that is watched is held open, and is told apart by its number on its device, which no
 //! other has while it is held.
 //!
-//! A directory tells that its names have changed, and not which; nor does it tell of what is written
-//! into a file in place, for which the file itself has to be watched. Nothing tells that a file was
-//! closed: one that is written to may be written to further, until it has been given its time.
+//! A directory tells that its names have changed, and not which, so that a busy one tells of much that
+//! does not matter; nor does it tell of what is written into a file in place, for which the file itself
+//! has to be watched. Nothing tells that a file was closed: one that is written to may be written to
+//! further, until it has been given its time.
 
 #[cfg(any(feature = "kqueue", not(any(target_os = "linux", target_os = "android"))))]
 mod watched;

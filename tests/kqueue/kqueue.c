@@ -212,27 +212,14 @@ static int take_vnodes(struct queue *queue, struct kevent *events, int room) {
     return taken;
 }
 
-/* Takes what an instance has, and with it what those have that are in it. */
-static int take(struct queue *queue, int instance, int timeout, struct kevent *events, int room) {
-    struct epoll_event found[256];
-    int write = instance == queue->writers, taken = 0;
-    int n = epoll_wait(instance, found, room < 256 ? room : 256, timeout);
-    if (n < 0)
-        return -1;
-    /* Each of the others has its place kept. */
-    int spare = room - n;
+/* Puts down what was found of sockets. */
+static int take_sockets(struct queue *queue, int write, const struct epoll_event *found, int n, struct kevent *events) {
+    int taken = 0;
     for (int at = 0; at < n; at++) {
-        if (found[at].data.u64 == WRITERS || found[at].data.u64 == INOTIFY) {
-            int more = found[at].data.u64 == WRITERS ? take(queue, queue->writers, 0, events + taken, spare + 1)
-                                                     : take_vnodes(queue, events + taken, spare + 1);
-            if (more > 0) {
-                taken += more;
-                spare -= more - 1;
-            }
-            continue;
-        }
         uint32_t is = found[at].events;
         int ended = is & (write ? EPOLLHUP | EPOLLERR : EPOLLRDHUP | EPOLLHUP | EPOLLERR);
+        if (found[at].data.u64 == WRITERS || found[at].data.u64 == INOTIFY)
+            continue;
         events[taken++] = (struct kevent){
             .ident = found[at].data.u64,
             .filter = write ? WRITE : READ,
@@ -241,6 +228,24 @@ static int take(struct queue *queue, int instance, int timeout, struct kevent *e
             .data = 1,
             .udata = queue->tokens[write][found[at].data.u64],
         };
+    }
+    return taken;
+}
+
+/* Takes what there is. That reading is always told before writing, which a kernel does not do, is to
+ * find out who relies on the order. What there is no room for is found the next time. */
+static int take(struct queue *queue, int timeout, struct kevent *events, int room) {
+    struct epoll_event found[256];
+    int n = epoll_wait(queue->fd, found, room < 256 ? room : 256, timeout);
+    if (n < 0)
+        return -1;
+    int taken = take_sockets(queue, 0, found, n, events);
+    if (queue->inotify >= 0)
+        taken += take_vnodes(queue, events + taken, room - taken);
+    if (queue->writers >= 0 && taken < room) {
+        n = epoll_wait(queue->writers, found, room - taken < 256 ? room - taken : 256, 0);
+        if (n > 0)
+            taken += take_sockets(queue, 1, found, n, events + taken);
     }
     return taken;
 }
@@ -263,6 +268,6 @@ int kevent(int fd, const struct kevent *changes, int nchanges, struct kevent *ev
     int left = queue->inotify < 0 ? 0 : take_vnodes(queue, events, nevents);
     if (left > 0)
         return left;
-    return take(queue, fd, timeout == NULL ? -1 : (int)(timeout->tv_sec * 1000 + timeout->tv_nsec / 1000000), events,
-        nevents);
+    int timeout_ms = timeout == NULL ? -1 : (int)(timeout->tv_sec * 1000 + timeout->tv_nsec / 1000000);
+    return take(queue, timeout_ms, events, nevents);
 }
