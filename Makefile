@@ -9,12 +9,13 @@ FUZZ_SECONDS ?= 60
 
 TARGET_DIR := $(or $(CARGO_TARGET_DIR),target)
 BINARY := $(TARGET_DIR)/release/load_balancer
+KQUEUE := $(TARGET_DIR)/kqueue
 
 .DEFAULT_GOAL := help
-.PHONY: help build demo test check bench bench-save fuzz interop install
+.PHONY: help build demo test check check-kqueue bench bench-save fuzz interop install
 
 help: ## say what can be made (the default)
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
 
 build: ## build the static release binary
 	$(CARGO) build --release --locked
@@ -28,9 +29,14 @@ test: ## run every unit, behaviour and simulation test
 check: ## format, lints, documentation, release build; the binary static and small, no new dependency
 	$(CARGO) fmt --check
 	$(CARGO) clippy --locked --all-targets -- -D warnings
+	$(CARGO) clippy --locked --all-targets --features kqueue -- -D warnings
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --locked --no-deps
 	$(CARGO) build --release --locked
 	.ci/check-release $(BINARY)
+
+check-kqueue: ## run every test over kqueue: on Linux, over a small one made of epoll and inotify
+	mkdir -p $(KQUEUE) && $(CC) -O1 -Wall -Wextra -Werror -c -o $(KQUEUE)/kqueue.o tests/kqueue/kqueue.c && $(AR) rcs $(KQUEUE)/libkqueue.a $(KQUEUE)/kqueue.o
+	LIBRARY_PATH=$(abspath $(KQUEUE)) $(CARGO) test --locked --features kqueue
 
 bench: ## run the benches and fail where one is past 15% of the kept baseline
 	$(CARGO) bench --locked --no-fail-fast --bench '*'

@@ -234,6 +234,9 @@ pub const CONFIG_POLL_US: u64 = SECOND_US;
 pub const INOTIFY_BYTES: usize = 4096;
 /// How often that is done before others are looked after.
 pub const INOTIFY_READS: usize = 16;
+/// The same where each tells what has happened to one directory or file on the way to it: more than there
+/// are in any path of ours.
+pub const VNODE_EVENTS: usize = 64;
 
 const _: () = assert!(CONFIG_SETTLE_US < CONFIG_WRITING_US);
 // An event and a name of 255 bytes with its NUL.

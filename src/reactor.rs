@@ -6,8 +6,10 @@ use std::io;
 use std::os::fd::BorrowedFd;
 
 pub use crate::sys::Event;
-#[cfg(any(target_os = "linux", target_os = "android"))]
+#[cfg(not(any(feature = "kqueue", not(any(target_os = "linux", target_os = "android")))))]
 use crate::sys::epoll::Poller;
+#[cfg(any(feature = "kqueue", not(any(target_os = "linux", target_os = "android"))))]
+use crate::sys::kqueue::Poller;
 
 /// The poller of one process.
 pub struct Reactor {

@@ -19,7 +19,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Component, Path, PathBuf};
 
 use crate::limits::{CONFIG_LINKS, CONFIG_PAUSE_US, CONFIG_POLL_US, CONFIG_SETTLE_US, CONFIG_WRITING_US};
-use crate::sys::inotify::{Aspect, Inotify, Kind, Watched};
+use crate::sys::changes::{Aspect, Changes, Kind, Watched};
 
 /// What became of the file.
 #[derive(Debug)]
@@ -35,7 +35,7 @@ pub(super) struct Watch {
     path: PathBuf,
     most: usize,
     /// `None` where the system has none to give: then it is looked at now and then.
-    inotify: Option<Inotify>,
+    changes: Option<Changes>,
     /// Directories, and the name in each that matters; and the file, without a name.
     names: BTreeSet<(Watched, OsString)>,
     /// The change that has begun.
@@ -55,7 +55,7 @@ impl Watch {
         let mut watch = Watch {
             path,
             most,
-            inotify: Inotify::new().ok(),
+            changes: Changes::new().ok(),
             names: BTreeSet::new(),
             settling: Settling::default(),
             told: (!spent).then_some(contents),
@@ -69,18 +69,18 @@ impl Watch {
 
     /// What to poll for readability, where there is something.
     pub(super) fn fd(&self) -> Option<BorrowedFd<'_>> {
-        self.inotify.as_ref().map(Inotify::fd)
+        self.changes.as_ref().map(Changes::fd)
     }
 
-    /// Whether the file is only looked at now and then, for want of inotify.
+    /// Whether the file is only looked at now and then, for want of anything that tells of changes.
     pub(super) fn is_polling(&self) -> bool {
-        self.inotify.is_none()
+        self.changes.is_none()
     }
 
     /// The descriptor may be readable.
     pub(super) fn ready(&mut self, now_us: u64) {
-        let Watch { names, settling, inotify: Some(inotify), .. } = self else { return };
-        inotify.take(|watched, name, kind| {
+        let Watch { names, settling, changes: Some(changes), .. } = self else { return };
+        changes.take(|watched, name, kind| {
             // Of a directory or file that was watched once there may be events left.
             let relevant = watched.is_none_or(|watched| match name {
                 b"" => names.iter().any(|(known, _)| *known == watched),
@@ -125,7 +125,7 @@ impl Watch {
 
     /// Finds out what decides what the path means, and watches that.
     fn follow(&mut self, now_us: u64) {
-        let Some(inotify) = &self.inotify else {
+        let Some(changes) = &mut self.changes else {
             self.look_us = now_us.saturating_add(CONFIG_POLL_US);
             return;
         };
@@ -134,20 +134,20 @@ impl Watch {
         let deciding = deciding(&self.path);
         let last = deciding.len().saturating_sub(1);
         for (at, (directory, name)) in deciding.into_iter().enumerate() {
-            match inotify.watch(&directory, if at == last { Aspect::Files } else { Aspect::Names }) {
+            match changes.watch(&directory, if at == last { Aspect::Files } else { Aspect::Names }) {
                 Ok(watched) => _ = names.insert((watched, name)),
                 Err(_) => missed = true,
             }
         }
         if fs::metadata(&self.path).is_ok_and(|metadata| metadata.is_file()) {
-            match inotify.watch(&self.path, Aspect::File) {
+            match changes.watch(&self.path, Aspect::File) {
                 Ok(watched) => _ = names.insert((watched, OsString::new())),
                 Err(_) => missed = true,
             }
         }
         let still: BTreeSet<Watched> = names.iter().map(|(watched, _)| *watched).collect();
         for (gone, _) in self.names.iter().filter(|(watched, _)| !still.contains(watched)) {
-            inotify.unwatch(*gone);
+            changes.unwatch(*gone);
         }
         self.names = names;
         // What could not be watched has just gone, is not ours to read, or is too much for the system.

@@ -8,18 +8,8 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
+use super::changes::{Aspect, Kind};
 use crate::limits::{INOTIFY_BYTES, INOTIFY_READS};
-
-/// What of a path is watched. What is watched for several reasons is watched for all of them.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Aspect {
-    /// A directory: which names are in it, and whether it stays where it is.
-    Names,
-    /// A directory: its names, and changes of the files that they stand for.
-    Files,
-    /// A file, through whatever name it is changed.
-    File,
-}
 
 impl Aspect {
     fn mask(self) -> u32 {
@@ -33,20 +23,6 @@ impl Aspect {
             Aspect::File => contents | itself,
         }
     }
-}
-
-/// What has happened.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
-    /// A file was written to, or cut, and may be written to further.
-    Written,
-    /// A file was closed that could be written to, or a name now stands for something else, or
-    /// for nothing: what was begun is done.
-    Done,
-    /// A name or an attribute is new, which may be the beginning of more.
-    Begun,
-    /// Anything may have happened: events were lost.
-    Lost,
 }
 
 /// Bytes of an event before its name (`struct inotify_event`).

@@ -3,6 +3,7 @@
 
 pub mod address;
 pub mod affinity;
+pub mod changes;
 pub mod clock;
 pub mod entropy;
 #[cfg(any(target_os = "linux", target_os = "android"))]
@@ -10,6 +11,7 @@ pub mod epoll;
 pub mod fork;
 #[cfg(any(target_os = "linux", target_os = "android"))]
 pub mod inotify;
+pub mod kqueue;
 pub mod limit;
 pub mod listen;
 pub mod shm;
@@ -17,6 +19,7 @@ pub mod signal;
 pub mod socket;
 mod stderr;
 pub mod user;
+pub mod vnode;
 
 pub use stderr::write_stderr;
 

@@ -309,6 +309,8 @@ impl Worker<'_> {
         let Some(socket) = self.sockets.get_mut(key) else { return };
         socket.ended |= event.ended;
         socket.readable |= event.readable;
+        // That it can be read may have been told before it was known to be connected.
+        let readable = event.readable || socket.connecting;
         if socket.connecting {
             if !event.writable {
                 return;
@@ -326,7 +328,7 @@ impl Worker<'_> {
             socket.writable = true;
             self.send(key);
         }
-        if event.readable {
+        if readable {
             self.read(key);
         }
         if event.broken && self.sockets.get_mut(key).is_some_and(|socket| socket.readable) {

@@ -188,7 +188,7 @@ fn contents_that_are_the_same_are_told_of_only_when_asked_for() {
     fs::write(&file, "same").unwrap();
     let mut watch = watch(&file);
     expect_nothing(&mut watch);
-    assert_eq!(watch.next_deadline_us(), u64::MAX);
+    assert_eq!(watch.look_us, u64::MAX, "it is not looked at unasked");
     fs::write(&file, "same").unwrap();
     fs::write(place.file("unrelated"), "x").unwrap();
     assert!(Command::new("touch").arg(&file).status().unwrap().success());
@@ -281,11 +281,11 @@ fn what_is_no_file_is_refused_without_waiting_for_it() {
 }
 
 #[test]
-fn without_inotify_it_is_looked_at_now_and_then() {
+fn without_being_told_it_is_looked_at_now_and_then() {
     let place = Place::new("poll");
     let file = place.file("lb.json");
     fs::write(&file, "0").unwrap();
-    let mut watch = Watch { inotify: None, ..watch(&file) };
+    let mut watch = Watch { changes: None, ..watch(&file) };
     assert!(watch.is_polling() && watch.fd().is_none());
     expect_nothing(&mut watch);
     let due_us = watch.next_deadline_us();
