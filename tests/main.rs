@@ -19,6 +19,7 @@ mod forwarding;
 mod fuzz_smoke;
 mod health;
 mod hpack_corpus;
+mod http2;
 mod json_corpus;
 mod limits;
 mod matrix;

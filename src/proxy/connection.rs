@@ -186,6 +186,11 @@ impl Connection {
         self.input.is_some() || self.starved || self.ended
     }
 
+    /// Whether it is yet to be established, or to say that it is still there.
+    pub(super) fn is_awaited(&self) -> bool {
+        self.phase == Phase::Connecting || self.codec.multiplex().is_some_and(|multiplex| multiplex.h2.is_pinged())
+    }
+
     /// Whether its end is decided, so that nothing more of its input is decoded.
     pub(super) fn drops_input(&self) -> bool {
         self.phase == Phase::Lingering || matches!(self.ending, Ending::Close | Ending::Linger | Ending::Reset)

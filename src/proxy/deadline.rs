@@ -81,9 +81,7 @@ impl Proxy {
         let carrier = connection.codec.stream().and_then(|stream| self.connections.get(stream.carrier));
         match (connection.phase, connection.is_client()) {
             // Its carrier's limit holds.
-            (Phase::Connecting, _) if carrier.is_some_and(|carrier| carrier.phase == Phase::Connecting) => {
-                Wait::Nothing
-            }
+            (Phase::Connecting, _) if carrier.is_some_and(Connection::is_awaited) => Wait::Nothing,
             (Phase::Connecting, _) => Wait::Connect,
             _ if exchange.tunnel => Wait::Tunnel,
             (_, true) if exchange.waiting => Wait::Room,

@@ -150,8 +150,6 @@ impl Proxy {
         self.text.clear();
         multiplex.h2.greet(&mut self.text);
         connection.output.write(&mut self.buffers, &self.text);
-        let pending = multiplex.pending.clone();
-        pending.into_iter().for_each(|key| self.rearm(key, false));
         self.tending.push(key);
     }
 
@@ -333,6 +331,13 @@ impl Proxy {
                 self.forget_carrier(slot.into(), key);
             }
             return self.end(key, Ending::Close);
+        }
+        let pending = multiplex.pending.len();
+        for at in 0..pending {
+            let multiplex = self.connections.get(key).and_then(|connection| connection.codec.multiplex());
+            if let Some(&stream) = multiplex.and_then(|multiplex| multiplex.pending.get(at)) {
+                self.rearm(stream, false);
+            }
         }
         self.announce(key);
         self.rearm(key, false);
