@@ -56,7 +56,7 @@ fuzz: ## feed each fuzz target for FUZZ_SECONDS (60); without cargo-fuzz, run th
 	fi
 
 interop: build ## run the release binary against curl, nginx and wrk (installed where missing)
-	.ci/install python3 curl nginx wrk strace h2load dnsmasq
+	.ci/install python3 curl nginx wrk strace h2load dnsmasq nghttpd hypercorn
 	INTEROP_BINARY=$(BINARY) python3 tests/interop/run.py $(ONLY)
 
 install: $(BINARY) ## install into DESTDIR and PREFIX (/usr/local)

@@ -145,7 +145,8 @@ fn a_connection_that_breaks_the_rules_is_given_up_and_another_backend_serves() {
 fn a_malformed_response_is_a_502_and_leaves_the_connection() {
     let long = "y".repeat(3000);
     let many: Vec<(&str, &str)> = std::iter::repeat_n(("x", long.as_str()), 24).collect();
-    let cases: Vec<(&str, Vec<(&str, &str)>, &str)> = vec![
+    type Case<'a> = (&'a str, Vec<(&'a str, &'a str)>, &'a str);
+    let cases: Vec<Case<'_>> = vec![
         ("no status", vec![("x", "y")], "malformed status line"),
         ("two", vec![(":status", "200"), (":status", "200")], "pseudo-header"),
         ("a request's", vec![(":status", "200"), (":path", "/")], "pseudo-header"),
@@ -248,7 +249,7 @@ fn a_refused_stream_is_asked_for_again_whatever_its_method() {
         let counted = refused.clone();
         let backend = scripted(&[], move |frames, _| {
             while let Some(stream) = frames.request() {
-                if counted.fetch_add(1, SeqCst) % 2 == 0 {
+                if counted.fetch_add(1, SeqCst).is_multiple_of(2) {
                     frames.send(Kind::RstStream, 0, stream, &ErrorCode::REFUSED_STREAM.0.to_be_bytes());
                 } else {
                     frames.answer(stream, "good");

@@ -48,15 +48,21 @@ fn serve(mut stream: StreamOwned<ServerConnection, TcpStream>) {
             "/large" => {
                 [b"HTTP/1.1 200 OK\r\nContent-Length: 3000000\r\n\r\n".to_vec(), vec![b'l'; 3_000_000]].concat()
             }
+            "/hold" => [b"HTTP/1.1 200 OK\r\n\r\n".to_vec(), vec![b'h'; 100_000]].concat(),
             "/cut" | "/end" => b"HTTP/1.1 200 OK\r\n\r\nas far as it goes".to_vec(),
             _ => format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{host}", host.len()).into_bytes(),
         };
         if stream.write_all(&answer).and_then(|()| stream.flush()).is_err() {
             return;
         }
-        if text.starts_with("GET /end") {
+        if text.starts_with("GET /end") || text.starts_with("GET /hold") {
             stream.conn.send_close_notify();
             let _ = stream.flush();
+        }
+        if text.starts_with("GET /hold") {
+            // Its own direction has ended, and it waits for the other.
+            let _ = stream.sock.read(&mut [0; 100]);
+            return;
         }
         if text.starts_with("GET /cut") || text.starts_with("GET /end") {
             return;
@@ -144,6 +150,7 @@ fn an_end_that_was_not_announced_is_a_cut() {
         let spec = format!("https://localhost:{port}");
         let balancer = Balancer::start(mode, &["-b", &spec, "--ca-file", roots.to_str().expect("text")]);
         assert_eq!(balancer.connect().get("/end").text(), "as far as it goes", "{mode:?}");
+        assert_eq!(balancer.connect().get("/hold").text().len(), 100_000, "{mode:?}");
         let mut client = balancer.connect();
         client.send("GET /cut HTTP/1.1\r\nHost: x\r\n\r\n");
         let cut = client.try_response("GET");

@@ -21,6 +21,8 @@ pub(super) struct Secure {
     rest: Vec<u8>,
     /// The proxy has been told that the connection stands.
     told: bool,
+    /// It has been told that the peer has said all.
+    ended: bool,
 }
 
 /// What became of reading from the socket.
@@ -45,7 +47,7 @@ impl Worker<'_> {
         match begun {
             Ok(session) => {
                 if let Some(socket) = self.sockets.get_mut(key) {
-                    socket.secure = Some(Box::new(Secure { session, rest: Vec::new(), told: false }));
+                    socket.secure = Some(Box::new(Secure { session, rest: Vec::new(), told: false, ended: false }));
                 }
                 self.send_secure(key);
             }
@@ -81,7 +83,9 @@ impl Worker<'_> {
         if secure.session.readable() > 0 {
             let Some(room) = self.proxy.room(key) else { return };
             let n = secure.session.read(room);
-            if secure.session.readable() > 0 || !secure.rest.is_empty() || socket.readable {
+            // The end that was said behind it is told next, whether or not the socket's comes.
+            let closed = secure.session.received_close_notify();
+            if secure.session.readable() > 0 || !secure.rest.is_empty() || socket.readable || closed {
                 self.ready.push_back(key);
             }
             return if n > 0 { self.proxy.received(key, n) } else { self.proxy.nothing(key) };
@@ -91,7 +95,11 @@ impl Worker<'_> {
             self.ready.push_back(key);
         }
         match arrival {
-            Arrival::Bytes(_) if closed => self.proxy.ended(key),
+            Arrival::Bytes(_) | Arrival::Nothing if closed => {
+                if !std::mem::replace(&mut secure.ended, true) {
+                    self.proxy.ended(key);
+                }
+            }
             Arrival::Bytes(_) | Arrival::Nothing => {}
             Arrival::Broken(code) => self.proxy.failed(key, Failure::Broken(code)),
             Arrival::End => match secure.session.ended() {

@@ -20,6 +20,7 @@ import changes
 import footprint
 import load
 import messages
+import multiplex
 import secure
 import tunnels
 from support import BINARY, Failure, Skipped
@@ -45,6 +46,10 @@ CHECKS = [
     ("slow-default", load.slow_clients_by_default, 60),
     ("system-calls", load.system_calls, 30),
     ("tls-backends", secure.tls_backends, 60),
+    ("http2-nginx", multiplex.nginx, 120),
+    ("http2-goaway", multiplex.goaway, 60),
+    ("http2-peers", multiplex.peers, 60),
+    ("hpack", multiplex.hpack_elsewhere, 30),
     ("shares", changes.shares, 60),
     ("reloads", changes.reloads, 150),
     ("backend-dies", changes.backend_dies, 60),

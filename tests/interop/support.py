@@ -189,7 +189,7 @@ worker_rlimit_nofile {files};
 events {{ worker_connections 4096; }}
 http {{
   log_format times "{logged} $msec $request_time"; access_log {log};
-  keepalive_requests 1000000000; client_max_body_size 0;
+  keepalive_requests {requests}; client_max_body_size 0;
   gzip on; gzip_types text/plain; gzip_min_length 1; gzip_proxied any;
   client_body_temp_path {d}/t1; proxy_temp_path {d}/t2; fastcgi_temp_path {d}/t3; uwsgi_temp_path {d}/t4;
   scgi_temp_path {d}/t5; keepalive_timeout {keepalive};
@@ -206,7 +206,8 @@ http {{
 class Nginx(Program):
     """nginx with `count` ports, files under `www` that PUT may write, and 1 KiB at /1k."""
 
-    def __init__(self, count=1, keepalive="75s", hosts=("127.0.0.1",), log=False, tls=None):
+    def __init__(self, count=1, keepalive="75s", hosts=("127.0.0.1",), log=False, tls=None, http2=False,
+                 requests=1000000000):
         self.directory = tempfile.mkdtemp(prefix="interop-nginx-")
         os.chmod(self.directory, 0o755)
         self.www = os.path.join(self.directory, "www")
@@ -214,7 +215,7 @@ class Nginx(Program):
         self.ports = [free_port() for _ in range(count)]
         self.unix = os.path.join(self.directory, "socket")
         self.log = os.path.join(self.directory, "access.log")
-        ssl = "ssl " if tls else ""
+        ssl = ("ssl " if tls else "") + ("http2 " if http2 else "")
         listen = "".join(f"listen {host}:{port} {ssl}backlog=4096; " for port in self.ports for host in hosts)
         listen += f"listen unix:{self.unix}; "
         listen += f"listen [::1]:{self.ports[0]}; " if has_ipv6() else ""
@@ -223,7 +224,7 @@ class Nginx(Program):
         conf = os.path.join(self.directory, "conf")
         with open(conf, "w") as file:
             file.write(NGINX.format(d=self.directory, user="user root;" if os.getuid() == 0 else "", listen=listen,
-                                    keepalive=keepalive, body="x" * 1024, files=8192, logged=logged,
+                                    keepalive=keepalive, requests=requests, body="x" * 1024, files=8192, logged=logged,
                                     certificate="ssl_certificate {}; ssl_certificate_key {};".format(*tls) if tls else "",
                                     log=f"{self.log} times" if log else "off"))
         self.argv, self.host = ["nginx", "-c", conf], "127.0.0.1" if "0.0.0.0" in hosts else hosts[0]
