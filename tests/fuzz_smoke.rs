@@ -13,8 +13,12 @@ use std::time::{Duration, Instant};
 mod certificate;
 #[path = "../fuzz/targets/dns.rs"]
 mod dns;
+#[path = "../fuzz/targets/hpack.rs"]
+mod hpack;
 #[path = "../fuzz/targets/http1.rs"]
 mod http1;
+#[path = "../fuzz/targets/http2.rs"]
+mod http2;
 #[path = "../fuzz/targets/json.rs"]
 mod json;
 #[path = "../fuzz/targets/proxy.rs"]
@@ -95,6 +99,27 @@ const TARGETS: &[Target] = &[
             b"\0\x47\x5c\0\x6c\x01\x5c\0\x03\0\x03\0\x2c\0\x04\0\x02\x50\x15\0\0\x03\x03\0",
             // Truncated, so over TCP, in turn failed and answered; other files.
             b"\0\x05\x18\0\x20\0\0\0\x25\x01\xfc\x01\x18\0\x20\0\0\0\x05\x01\x14\x01\x24\x02\x0d\0\x03\0\0\0",
+        ],
+        expected: Expected::Passes,
+    },
+    Target {
+        name: "hpack",
+        run: hpack::run,
+        seeds: &[
+            // RFC 7541, C.3.3, C.4.1 and C.2.3, and a change of the table's size.
+            b"\x82\x87\x85\xbf\x40\x0acustom-key\x0ccustom-value",
+            b"\x82\x86\x84\x41\x8c\xf1\xe3\xc2\xe5\xf2\x3a\x6b\xa0\xab\x90\xf4\xff",
+            b"\x3f\xe1\x1f\x10\x08password\x06secret\x82",
+        ],
+        expected: Expected::Passes,
+    },
+    Target {
+        name: "http2",
+        run: http2::run,
+        seeds: &[
+            // A client's preface, settings and request; a server's settings and response.
+            b"\x01\x18PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\x09\0\0\0\x04\0\0\0\0\0\x0d\0\0\x04\x01\x05\0\0\0\x01\x82\x86\x84\x41",
+            b"\0\x09\0\0\0\x04\0\0\0\0\0\x81\x0a\0\0\x01\x01\x04\0\0\0\x01\x88\x0e\0\0\x05\0\x01\0\0\0\x01hello",
         ],
         expected: Expected::Passes,
     },
@@ -272,6 +297,16 @@ fn the_proxy_bounds_what_it_queues_and_forgets_nothing() {
 #[test]
 fn names_are_read_within_bounds_and_no_lookup_is_lost() {
     check("dns");
+}
+
+#[test]
+fn hpack_decodes_the_same_twice_and_what_it_encodes() {
+    check("hpack");
+}
+
+#[test]
+fn http2_keeps_its_bounds_in_either_role() {
+    check("http2");
 }
 
 #[test]

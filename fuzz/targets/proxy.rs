@@ -10,7 +10,7 @@ use zzz_lb::balance::strategy::Strategy;
 use zzz_lb::collections::slab::Key;
 use zzz_lb::config::{Plan, Timeouts};
 use zzz_lb::http::refusal::Refusal;
-use zzz_lb::limits::{BLOCK_BYTES, QUEUE_HIGH_BYTES};
+use zzz_lb::limits::{BLOCK_BYTES, H2_WINDOW_MAX_BYTES, QUEUE_HIGH_BYTES};
 use zzz_lb::log::{Level, Log};
 use zzz_lb::proxy::{Failure, Output, Proxy, Shared};
 
@@ -36,6 +36,24 @@ const TEXTS: [&[u8]; 14] = [
     b"HTTP/1.1 100 Continue\r\n\r\n",
     b"0\r\nX: y\r\n\r\n",
     b"01234",
+];
+
+/// Frames to receive from a backend: SETTINGS, responses on the first streams, and what may follow.
+const FRAMES: [&[u8]; 14] = [
+    b"\0\0\0\x04\0\0\0\0\0",
+    b"\0\0\x06\x04\0\0\0\0\0\0\x03\0\0\0\x02",
+    b"\0\0\x01\x01\x04\0\0\0\x01\x88",
+    b"\0\0\x01\x01\x05\0\0\0\x01\x88",
+    b"\0\0\x01\x01\x04\0\0\0\x03\x88",
+    b"\0\0\x01\x01\x05\0\0\0\x05\x89",
+    b"\0\0\x05\0\x01\0\0\0\x01hello",
+    b"\0\0\x05\0\0\0\0\0\x03hello\0\0\0\0\x01\0\0\0\x03",
+    b"\0\0\x06\x01\x05\0\0\0\x03\0\x01a\x01bc",
+    b"\0\0\x04\x03\0\0\0\0\x01\0\0\0\x07",
+    b"\0\0\x08\x07\0\0\0\0\0\0\0\0\x01\0\0\0\0",
+    b"\0\0\x08\x06\x01\0\0\0\0idle now",
+    b"\0\0\x04\x08\0\0\0\0\0\0\x01\0\0",
+    b"\0\0\x05\x01\x04\0\0\0\x01\x08\x03103",
 ];
 
 struct Connection {
@@ -68,6 +86,7 @@ pub fn run(data: &[u8]) {
     }
     let left = (machine.proxy.clients(), machine.proxy.admins(), machine.proxy.requests());
     assert_eq!(left, (0, 0, 0), "something is left");
+    assert_eq!(machine.proxy.connections(), 0, "a connection is left");
     assert!((0..SLOTS).all(|slot| shared.cells.in_flight(slot) == 0), "something is in flight");
 }
 
@@ -91,6 +110,8 @@ fn plan(bits: u8) -> Plan {
         member.max = u32::from(bit(0));
         member.backup = bit(1) && slot == 0;
         member.generation += u64::from(bit(2));
+        member.h2c = slot == 1;
+        member.server_name = if slot == 2 { "a".into() } else { String::new() };
         member.weight = 1 + u16::from(bits >> 6) * slot as u16;
     }
     plan.members.truncate(3 - usize::from(bits >> 3 & 3));
@@ -123,7 +144,7 @@ impl Machine {
                 0 => self.proxy.failed(key, Failure::Connect(111)),
                 1 => self.proxy.failed(key, Failure::Exhausted(24)),
                 2 => self.open[at].connecting = true,
-                _ => self.proxy.connected(key, false),
+                _ => self.proxy.connected(key, operation >= 128),
             }
             return data;
         }
@@ -151,6 +172,7 @@ impl Machine {
                 13 => self.proxy.drain(),
                 _ => self.proxy.nothing(key),
             },
+            14 => return self.frame(key, argument, data),
             13 if operation / 16 < 4 => self.proxy.follow(&plan(argument)),
             _ => {
                 self.now_us += u64::from(operation / 16) * u64::from(operation / 16) * 400_000;
@@ -161,6 +183,19 @@ impl Machine {
             }
         }
         data
+    }
+
+    /// Receives a frame: one of those kept, or one whose kind, flags, stream and length are given.
+    fn frame<'a>(&mut self, key: Key, argument: u8, data: &'a [u8]) -> &'a [u8] {
+        if let Some(kept) = FRAMES.get(usize::from(argument >> 4)) {
+            self.receive(key, kept);
+            return data;
+        }
+        let Some((&[kind, flags, stream, length], rest)) = data.split_first_chunk() else { return data };
+        let (payload, rest) = rest.split_at(rest.len().min(usize::from(length)));
+        let head = [0, 0, payload.len() as u8, kind % 12, flags, 0, 0, 0, stream % 8];
+        self.receive(key, &[&head, payload].concat());
+        rest
     }
 
     fn receive(&mut self, key: Key, mut bytes: &[u8]) {
@@ -204,7 +239,9 @@ impl Machine {
         for connection in &self.open {
             let queued = self.proxy.queued(connection.key).map(|queue| queue.len());
             let queued = queued.expect("what is open is known to the proxy");
-            assert!(queued <= QUEUE_HIGH_BYTES + 2 * BLOCK_BYTES, "{queued} bytes are queued");
+            // What a stream's window lets come may be added to what else is queued.
+            let most = QUEUE_HIGH_BYTES + 2 * BLOCK_BYTES + H2_WINDOW_MAX_BYTES as usize;
+            assert!(queued <= most, "{queued} bytes are queued");
             assert!(!connection.finished || queued == 0, "nothing is queued behind the end");
         }
     }

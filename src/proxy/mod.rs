@@ -191,6 +191,11 @@ impl Proxy {
         self.admins
     }
 
+    /// How many connections there are, to clients and to backends, and streams on these.
+    pub fn connections(&self) -> usize {
+        self.connections.len()
+    }
+
     /// How many requests are under way.
     pub fn requests(&self) -> usize {
         self.exchanges.len()

@@ -40,6 +40,11 @@ impl Multiplex {
         Multiplex { h2, pending: VecDeque::new(), retired: false, heard_us: now_us }
     }
 
+    /// The streams that it has or is to have.
+    pub(super) fn streams(&self) -> impl Iterator<Item = Key> {
+        self.h2.owners().chain(self.pending.iter().copied())
+    }
+
     /// Whether nobody uses it.
     pub(super) fn is_idle(&self) -> bool {
         self.h2.open_streams() == 0 && self.pending.is_empty()

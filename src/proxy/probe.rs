@@ -83,9 +83,11 @@ impl Proxy {
     fn end_probe(&mut self, key: Key, failure: Option<fmt::Arguments<'_>>) {
         let Some(connection) = self.connections.get(key) else { return };
         let Side::Backend { slot, generation } = connection.side else { return };
-        let carrier = connection.codec.stream().map(|stream| stream.carrier);
-        self.close(key, Output::Close(key));
-        carrier.into_iter().for_each(|carrier| self.close(carrier, Output::Close(carrier)));
+        // Over HTTP/2 it has a connection and a stream, either of which may be what has failed.
+        let carrier = connection.codec.stream().map_or(key, |stream| stream.carrier);
+        let multiplex = self.connections.get(carrier).and_then(|carrier| carrier.codec.multiplex());
+        let streams = multiplex.map(|multiplex| multiplex.streams().collect::<Vec<_>>()).unwrap_or_default();
+        streams.into_iter().chain([key, carrier]).for_each(|key| self.close(key, Output::Close(key)));
         // What became of one that had the slot before is not its successor's doing.
         if self.generation(slot.into()) == Some(generation) {
             self.note_probe(slot, failure);

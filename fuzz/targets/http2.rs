@@ -1,0 +1,125 @@
+//! An HTTP/2 connection in either role under any bytes and any use: what it keeps stays within its
+//! bounds, events concern streams that are open, and it says no more than it was asked.
+//!
+//! The input is a byte that says which role, then operations: a byte below 128 is a length, and the
+//! bytes of it are received; another says what is done.
+
+use zzz_lb::collections::slab::Key;
+use zzz_lb::http::head::{Head, HeadRef};
+use zzz_lb::http2::connection::{Connection, Event};
+use zzz_lb::http2::{ErrorCode, Role};
+use zzz_lb::limits::{H2_STREAMS, HEAD_FIELDS};
+
+/// Panics where something is out of its bounds.
+pub fn run(data: &[u8]) {
+    let Some((&role, mut data)) = data.split_first() else { return };
+    let role = if role % 2 == 1 { Role::Server } else { Role::Client };
+    let mut machine =
+        Machine { h2: Connection::new(role), held: Vec::new(), out: Vec::new(), owned: Vec::new(), next: 0 };
+    machine.h2.greet(&mut machine.out);
+    while let Some((&operation, rest)) = data.split_first() {
+        data = rest;
+        if operation < 128 {
+            let (bytes, rest) = data.split_at(data.len().min(operation.into()));
+            data = rest;
+            if !machine.receive(bytes) {
+                return;
+            }
+        } else {
+            machine.use_it(operation);
+        }
+        assert!(machine.h2.open_streams() <= H2_STREAMS as usize);
+        machine.out.clear();
+    }
+}
+
+struct Machine {
+    h2: Connection,
+    held: Vec<u8>,
+    out: Vec<u8>,
+    /// Streams that were opened, and are perhaps closed since.
+    owned: Vec<(u32, Key)>,
+    next: u64,
+}
+
+impl Machine {
+    fn key(&mut self) -> Key {
+        self.next += 1;
+        Key::from_token(self.next)
+    }
+
+    fn is_owned(&self, key: Key) {
+        assert!(self.owned.iter().any(|&(_, owner)| owner == key), "an event of a stream that nobody has opened");
+    }
+
+    /// False once the connection is of no more use.
+    fn receive(&mut self, bytes: &[u8]) -> bool {
+        self.held.extend_from_slice(bytes);
+        let (mut head, mut arena) = (Head::default(), Vec::new());
+        loop {
+            let before = self.out.len();
+            let Ok((skip, event)) = self.h2.decode(&self.held, &mut head, &mut arena, &mut self.out) else {
+                return false;
+            };
+            assert!(skip <= self.held.len());
+            assert!(self.out.len() - before <= 64, "an answer longer than what it answers");
+            self.held.drain(..skip);
+            match event {
+                Event::NeedMore => {
+                    assert!(self.held.len() < 9 + 16_384, "a whole frame waits");
+                    return true;
+                }
+                Event::Opened(id) | Event::Unheard(id, _) => {
+                    let key = self.key();
+                    self.h2.own(id, key);
+                    self.owned.push((id, key));
+                }
+                Event::Head(key) | Event::Interim(key) | Event::Trailers(key) => {
+                    self.is_owned(key);
+                    assert!(head.fields.len() <= HEAD_FIELDS);
+                    let view = HeadRef { bytes: &arena, head: &head };
+                    for (_, name, value) in view.fields() {
+                        assert!(!name.is_empty() && !value.iter().any(|byte| b"\r\n\0".contains(byte)));
+                    }
+                }
+                Event::Data(owner, n) => {
+                    assert!(n <= self.held.len());
+                    self.held.drain(..n);
+                    if let Some(key) = owner {
+                        self.is_owned(key);
+                        let id = self.owned.iter().find(|&&(_, owner)| owner == key).map_or(0, |&(id, _)| id);
+                        self.h2.delivered(id, n, n % 2 == 0, &mut self.out);
+                    }
+                }
+                Event::End(key) | Event::Reset(key, _) | Event::Malformed(key, _) => self.is_owned(key),
+                Event::Nothing | Event::Room | Event::GoAway(_) | Event::Pong => {}
+            }
+        }
+    }
+
+    fn use_it(&mut self, operation: u8) {
+        let at = usize::from(operation) % self.owned.len().max(1);
+        let id = self.owned.get(at).map_or(0, |&(id, _)| id);
+        match operation % 8 {
+            0 | 1 => {
+                let key = self.key();
+                if let Some(id) = self.h2.open(key) {
+                    self.owned.push((id, key));
+                    self.h2.write_fields(id, b"\x82\x84\x86", operation >= 192, &mut self.out);
+                }
+            }
+            2 => drop(self.h2.forget(id, ErrorCode::CANCEL, &mut self.out)),
+            3 => self.h2.ping(&mut self.out),
+            4 => self.h2.taken(id, &mut self.out),
+            5 => self.h2.write_fields(id, b"\x88", operation >= 192, &mut self.out),
+            _ => {
+                self.h2.line_up(id);
+                while let Some((id, _, room)) = self.h2.next_in_line() {
+                    assert!(room <= 16_384);
+                    let n = room.min(operation.into());
+                    let _ = self.h2.data(id, n, operation >= 240);
+                }
+            }
+        }
+    }
+}
