@@ -72,10 +72,19 @@ impl Log {
         if !self.enabled(level) {
             return;
         }
+        self.add(level.name(), module, text);
+    }
+
+    /// Adds a line of a trace, whatever the level: `module` names the part that speaks.
+    pub fn trace(&mut self, module: &str, text: fmt::Arguments<'_>) {
+        self.add("trace", module, text);
+    }
+
+    fn add(&mut self, kind: &str, module: &str, text: fmt::Arguments<'_>) {
         self.refresh_stamp();
         self.text.push_str(std::str::from_utf8(&self.stamp).unwrap_or_default());
         // Writing to a String cannot fail.
-        let _ = write!(self.text, " {} {module}: ", level.name());
+        let _ = write!(self.text, " {kind} {module}: ");
         let _ = write!(Escaped(&mut self.text), "{text}");
         self.text.push('\n');
     }

@@ -77,7 +77,7 @@ fn help_and_version_go_to_stdout() {
         ] {
             assert!(text.contains(option), "{option} is not in:\n{text}");
         }
-        for later in ["--tls-cert", "--tls-trace", "--access-log"] {
+        for later in ["--tls-cert", "--access-log"] {
             assert!(!text.contains(later), "{later} does not exist yet");
         }
     }

@@ -9,7 +9,7 @@ use rustls::pki_types::PrivatePkcs8KeyDer;
 use rustls::{ServerConfig, ServerConnection, StreamOwned};
 
 use crate::support::certificate::{Authority, Issued, Spec};
-use crate::support::{Backend, Balancer, Directory, Fault, modes};
+use crate::support::{Backend, Balancer, Directory, Fault, Mode, modes};
 
 /// A server whose every connection runs in a thread of its own; its port.
 fn server(issued: &Issued) -> u16 {
@@ -96,6 +96,11 @@ fn requests_and_bodies_pass_over_tls() {
         }
         assert_eq!(client.get("/").status(), 200);
         assert!(balancer.metric("zzz_lb_pool_reuses_total", "") > 0);
+        assert!(balancer.metric("zzz_lb_handshakes_total", "full") > 0);
+        assert_eq!(balancer.metric("zzz_lb_handshakes_total", "failed"), 0);
+        assert_eq!(balancer.metric("zzz_lb_insecure", ""), 0);
+        // 2120-01-01.
+        assert_eq!(balancer.metric("zzz_lb_certificate_expiry_seconds", ""), 4_733_510_400);
         assert_eq!(balancer.metric("zzz_lb_failures_total", ""), 0);
     }
 }
@@ -120,6 +125,8 @@ fn a_certificate_that_is_not_right_is_refused_by_name() {
             balancer.wait_for_log(words);
             let insecure = Balancer::start(mode, &["-b", &spec, "-k"]);
             assert_eq!(insecure.connect().get("/").status(), 200, "{mode:?}: {words}");
+            assert_eq!(insecure.metric("zzz_lb_insecure", ""), 1);
+            assert!(balancer.metric("zzz_lb_handshakes_total", "failed") > 0);
         }
     }
 }
@@ -156,4 +163,86 @@ fn an_end_that_was_not_announced_is_a_cut() {
         let cut = client.try_response("GET");
         assert!(matches!(cut, Err((Fault::Fin | Fault::Reset, _))), "{mode:?}: {cut:?}");
     }
+}
+
+#[test]
+fn sessions_are_told_of_where_that_is_wanted_and_secrets_only_then() {
+    for mode in modes() {
+        let (authority, directory, roots) = authority();
+        let roots = roots.to_str().expect("text");
+        let port = server(&authority.issue(&named(&["localhost", "other.test"])));
+        let spec = format!("https://localhost:{port}");
+        let secrets = directory.path().join("secrets");
+        let start = |args: &[&str]| {
+            let mut command =
+                crate::support::command(&["-p", "0", "--host", "127.0.0.1", "-b", &spec, "--ca-file", roots]);
+            command.args(args).args(if mode == Mode::Sp { ["--mode", "sp"] } else { ["-w", "1"] });
+            command.env("SSLKEYLOGFILE", &secrets).env("LB_HEALTH_INTERVAL", "off");
+            Balancer::spawn(command)
+        };
+        let quiet = start(&[]);
+        assert_eq!(quiet.connect().get("/").status(), 200);
+        assert!(!quiet.log().contains("trace tls"), "{}", quiet.log());
+        assert!(!secrets.exists(), "secrets are written only beside a trace");
+        let told = start(&["--tls-trace"]);
+        // The server ends the first connection, so that the second session is a resumed one.
+        assert_eq!(told.connect().get("/end").status(), 200);
+        assert_eq!(told.connect().get("/").status(), 200);
+        let log = told.wait_for_log("resumed");
+        for part in [
+            "TCP connect begins",
+            "TCP connected in ",
+            "handshake begins: SNI localhost, ALPN offered h2, http/1.1",
+            "handshake done in ",
+            "TLS 1.3, cipher suite TLS13_AES_",
+            "group X25519",
+            "ALPN none, full",
+            "certificate: subject O=Tests, CN=backend",
+            "names localhost, other.test, valid ",
+            ": verified",
+            "alert received: close_notify",
+        ] {
+            assert!(log.contains(part), "{mode:?}: {part}: {log}");
+        }
+        let secrets = std::fs::read_to_string(&secrets).expect("secrets of the sessions");
+        assert!(secrets.contains("CLIENT_TRAFFIC_SECRET_0 "), "{secrets}");
+    }
+}
+
+#[test]
+fn a_handshake_that_fails_is_told_of() {
+    let (authority, _directory, roots) = authority();
+    let expired = Spec { not_after: "20210101000000", ..named(&["localhost"]) };
+    let spec = format!("https://localhost:{}", server(&authority.issue(&expired)));
+    let roots = roots.to_str().expect("text");
+    let balancer = Balancer::start(Mode::Sp, &["-b", &spec, "--ca-file", roots, "--tls-trace"]);
+    assert_eq!(balancer.connect().get("/").status(), 502);
+    let log = balancer.wait_for_log("handshake ended after ");
+    for part in ["certificate expired", "alert sent: certificate_expired", "to 2021-01-01T00:00:00Z"] {
+        assert!(log.contains(part), "{part}: {log}");
+    }
+    let insecure = Balancer::start(Mode::Sp, &["-b", &spec, "-k", "--tls-trace"]);
+    assert_eq!(insecure.connect().get("/").status(), 200);
+    insecure.wait_for_log("not verified (--insecure): certificate of unknown issuer");
+}
+
+#[test]
+fn a_secrets_file_that_cannot_be_written_is_an_error_at_the_start() {
+    let mut command = crate::support::command(&["-p", "0", "-k", "-b", "https://localhost:1", "--tls-trace"]);
+    let output = command.env("SSLKEYLOGFILE", "/nonexistent/secrets").output().expect("it runs");
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(2), "{said}");
+    assert!(said.contains("SSLKEYLOGFILE /nonexistent/secrets"), "{said}");
+}
+
+#[test]
+fn a_trace_shows_what_is_inside_tls() {
+    let (authority, _directory, roots) = authority();
+    let port = server(&authority.issue(&named(&["localhost"])));
+    let spec = format!("https://localhost:{port}");
+    let args = ["-b", &spec, "--ca-file", roots.to_str().expect("text"), "-t"];
+    let balancer = Balancer::start(Mode::Sp, &args);
+    assert_eq!(balancer.connect().get("/path").status(), 200);
+    let log = balancer.wait_for_log("response head");
+    assert!(log.contains("to backend localhost") && log.contains("GET /path HTTP/1"), "{log}");
 }

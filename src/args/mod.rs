@@ -120,6 +120,8 @@ pub struct Options {
     pub loglevel: Option<Given<Level>>,
     /// `--trace`.
     pub trace: Option<Given<bool>>,
+    /// `--tls-trace`.
+    pub tls_trace: Option<Given<bool>>,
     /// `--mode`.
     pub mode: Option<Given<Mode>>,
     /// `--demo`.

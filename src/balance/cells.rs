@@ -30,6 +30,7 @@ const PROBE_FAILURES: usize = 2;
 const PROBE_PASSES: usize = 3;
 const CHANGED_US: usize = 4;
 const PROBE_DUE_US: usize = 5;
+const EXPIRY_S: usize = 6;
 const IN_FLIGHT: usize = LINE;
 
 /// How a backend is thought to be.
@@ -114,7 +115,7 @@ impl Cells {
 
     /// Forgets what is known of a slot's backend, as it has another, whose first probe is due then.
     pub fn clear(self, slot: usize, probe_due_us: u64) {
-        for cell in [STATE, FAILURES, PROBE_FAILURES, PROBE_PASSES, CHANGED_US] {
+        for cell in [STATE, FAILURES, PROBE_FAILURES, PROBE_PASSES, CHANGED_US, EXPIRY_S] {
             self.of(slot, cell).store(0, Relaxed);
         }
         self.of(slot, PROBE_DUE_US).store(probe_due_us, Release);
@@ -124,6 +125,16 @@ impl Cells {
     /// How a slot's backend is thought to be.
     pub fn state(self, slot: usize) -> State {
         State::of(self.of(slot, STATE).load(Acquire))
+    }
+
+    /// Notes when its certificate expires, in seconds since 1970.
+    pub fn set_expiry(self, slot: usize, seconds: u64) {
+        self.of(slot, EXPIRY_S).store(seconds, Relaxed);
+    }
+
+    /// When its certificate expires, in seconds since 1970; 0 where none was seen.
+    pub fn expiry(self, slot: usize) -> u64 {
+        self.of(slot, EXPIRY_S).load(Relaxed)
     }
 
     /// When its state last changed, in microseconds; 0 for never.

@@ -19,9 +19,9 @@ use crate::limits::FILE_PROBLEMS;
 /// Options that belong to the command line and the environment alone.
 const NOT_HERE: [&str; 3] = ["config", "check", "demo"];
 /// Keys of later versions.
-const ABSENT: [&str; 5] = ["tls", "tls_cert", "tls_key", "tls_trace", "access_log"];
+const ABSENT: [&str; 4] = ["tls", "tls_cert", "tls_key", "access_log"];
 /// A backend's keys of later versions.
-const ABSENT_IN_BACKEND: [&str; 5] = ["ca_file", "insecure", "sni", "protocol", "h2c"];
+const ABSENT_IN_BACKEND: [&str; 4] = ["ca_file", "insecure", "sni", "protocol"];
 /// A backend's keys.
 const BACKEND_KEYS: [&str; 8] = ["host", "port", "unix", "weight", "backup", "max", "tls", "h2c"];
 

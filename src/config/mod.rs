@@ -58,6 +58,8 @@ pub struct Config {
     pub ca_file: Option<PathBuf>,
     /// Whether any certificate of a backend is accepted.
     pub insecure: bool,
+    /// Whether sessions with backends are told of in detail.
+    pub tls_trace: bool,
     /// How backends' health is found out.
     pub health: Health,
     /// How long a backend that came back gets less than its share, in microseconds; 0 for not at all.
@@ -204,6 +206,7 @@ pub fn fixed_changes(old: &Config, new: &Config) -> Vec<&'static str> {
         ("user", old.user != new.user),
         ("ca-file", old.ca_file != new.ca_file),
         ("insecure", old.insecure != new.insecure),
+        ("tls-trace", old.tls_trace != new.tls_trace),
     ];
     differ.into_iter().filter(|(_, differs)| *differs).map(|(name, _)| name).collect()
 }

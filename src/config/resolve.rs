@@ -115,6 +115,7 @@ pub fn resolve(options: Options) -> Result<Config, Vec<Error>> {
         user: options.user.map(|given| given.value),
         ca_file: options.ca_file.map(|given| given.value),
         insecure: or(options.insecure, false),
+        tls_trace: or(options.tls_trace, false),
         health: Health {
             path: or(options.health_path, "/".into()),
             interval_us: or(options.health_interval_us, DEFAULT_HEALTH_INTERVAL_US),

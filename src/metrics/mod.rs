@@ -92,6 +92,7 @@ table! {
     Respawns Counter "worker_restarts_total" "" "Workers that died and were replaced.";
     Moves Counter "dns_changes_total" "" "Changes of the addresses of names.";
     LookupsFailed Counter "dns_failures_total" "" "Names whose lookup has begun to fail.";
+    Insecure Gauge "insecure" "" "1 where backends' certificates are not verified, 0 where they are.";
     Workers Gauge "workers" "" "Worker processes that there are to be.";
     Started Gauge "process_start_time_seconds" "" "When the program started, in seconds since 1970.";
     MaxDescriptors Gauge "process_max_fds" "" "Descriptors that a process may have open.";
@@ -108,6 +109,9 @@ table! {
     Failures Counter "failures_total" "" "Exchanges that failed by the backend's fault.";
     Connects Counter "connects_total" "" "Connections made to the backend.";
     ConnectsFailed Counter "connect_failures_total" "" "Connections to the backend that could not be made.";
+    HandshakesFull Counter "handshakes_total" "result=\"full\"" "TLS handshakes with the backend, by what came of them.";
+    HandshakesResumed Counter "handshakes_total" "result=\"resumed\"" "TLS handshakes with the backend, by what came of them.";
+    HandshakesFailed Counter "handshakes_total" "result=\"failed\"" "TLS handshakes with the backend, by what came of them.";
     Reused Counter "pool_reuses_total" "" "Requests sent on a connection that had served another.";
     Stale Counter "pool_stale_total" "" "Pooled connections that turned out closed when a request was sent on them.";
     Ejections Counter "ejections_total" "" "Times that the backend was taken down.";
@@ -130,6 +134,7 @@ table! {
     Healthy Gauge "healthy" "" "1 where the backend is not down, 0 where it is.";
     InFlight Gauge "in_flight" "" "Requests given to the backend and not done with.";
     Weight Gauge "weight" "" "The backend's configured weight.";
+    Expiry Gauge "certificate_expiry_seconds" "" "When the backend's certificate expires, in seconds since 1970; 0 where none was seen.";
 }
 
 /// Cells in a line of 64 bytes: blocks of different writers share none.

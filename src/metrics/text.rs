@@ -117,7 +117,7 @@ impl Exposition {
                     sources.globals.cells[at].load(super::Relaxed)
                 }),
                 Part::States => self.slots_of(out, enough, SlotState::METRICS, Part::Counts, 1, |at, one| {
-                    let state = [SlotState::Healthy, SlotState::InFlight, SlotState::Weight][at];
+                    let state = [SlotState::Healthy, SlotState::InFlight, SlotState::Weight, SlotState::Expiry][at];
                     (sources.state)(state, one)
                 }),
                 Part::Counts => self.slots_of(out, enough, SlotCount::METRICS, Part::Times, workers, |at, one| {

@@ -227,7 +227,8 @@ impl Duties {
         let had_tls = self.config.backends.iter().any(|backend| backend.tls);
         if !had_tls
             && config.backends.iter().any(|backend| backend.tls)
-            && let Err(problem) = tls::client(self.config.ca_file.as_deref(), self.config.insecure)
+            && let Err(problem) =
+                tls::client(self.config.ca_file.as_deref(), self.config.insecure, self.config.tls_trace)
         {
             return self.refuse([problem]);
         }
@@ -318,6 +319,7 @@ fn keep_fixed(config: &mut Config, before: &Config) {
     config.user.clone_from(&before.user);
     config.ca_file.clone_from(&before.ca_file);
     config.insecure = before.insecure;
+    config.tls_trace = before.tls_trace;
     if config.demo {
         config.backends.clone_from(&before.backends);
     }

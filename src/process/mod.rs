@@ -114,6 +114,7 @@ fn start(mut config: Config, options: Options, contents: Option<Vec<u8>>) -> Res
         greeting.push(("process", format!("admin on {address}: /metrics, /livez, /readyz")));
     }
     let globals = region.globals();
+    globals.set_global(Global::Insecure, config.insecure.into());
     globals.set_global(Global::Workers, count.into());
     globals.set_global(Global::Started, clock::unix_us() / 1_000_000);
     globals.set_global(Global::MaxDescriptors, open_files);
@@ -147,7 +148,9 @@ fn begin_tls(journal: &mut Journal, config: &Config) -> Result<Option<tls::confi
     if !config.backends.iter().any(|backend| backend.tls) {
         return Ok(None);
     }
-    tls::client(config.ca_file.as_deref(), config.insecure).map(Some).map_err(|error| Failure::new(USAGE, error))
+    tls::client(config.ca_file.as_deref(), config.insecure, config.tls_trace)
+        .map(Some)
+        .map_err(|error| Failure::new(USAGE, error))
 }
 
 /// What is listened on.

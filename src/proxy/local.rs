@@ -129,6 +129,7 @@ impl Proxy {
                 SlotState::Healthy => u64::from(cells.state(one.slot) != State::Down),
                 SlotState::InFlight => cells.in_flight(one.slot),
                 SlotState::Weight => backend.weight.into(),
+                SlotState::Expiry => cells.expiry(one.slot),
             }
         };
         let sources = Sources { workers: self.shared.workers, globals: self.shared.globals, state: &state };

@@ -311,6 +311,11 @@ impl Proxy {
 
     /// The connection could not be made, or is broken.
     pub fn failed(&mut self, key: Key, failure: Failure) {
+        if let (Failure::Tls(_), Some(Side::Backend { slot, .. })) =
+            (failure, self.connections.get(key).map(|connection| connection.side))
+        {
+            self.shared.block.add_slot(SlotCount::HandshakesFailed, slot.into(), 1);
+        }
         match self.connections.get(key) {
             Some(connection) if connection.is_client() => self.client_gone(key, Output::Close(key)),
             Some(_) => self.backend_failed(key, failure),

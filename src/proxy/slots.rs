@@ -8,6 +8,7 @@ use super::connection::Side;
 use super::{Failure, Output, Proxy};
 use crate::balance::cells::{self, Cells};
 use crate::balance::{Change, Failed};
+use crate::collections::slab::Key;
 use crate::config::{Address, Member, Plan};
 use crate::limits::SHOWN_NAMES;
 use crate::log::Level;
@@ -140,6 +141,11 @@ impl Proxy {
         Some(&self.backends.get(slot)?.as_ref()?.address)
     }
 
+    /// The backend in a slot in words: as configured, with its address where that says more.
+    pub fn label(&self, slot: usize) -> &str {
+        self.backends.get(slot).and_then(Option::as_ref).map_or("", |backend| &backend.label)
+    }
+
     /// Whether any backend of the plan speaks TLS.
     pub fn speaks_tls(&self) -> bool {
         self.backends.iter().flatten().any(|backend| backend.current && !backend.server_name.is_empty())
@@ -175,6 +181,20 @@ impl Proxy {
     /// Whose a slot is by the plan, if it is anyone's.
     pub(super) fn generation(&self, slot: usize) -> Option<u64> {
         self.backends.get(slot)?.as_ref().filter(|backend| backend.current).map(|backend| backend.generation)
+    }
+
+    /// The session on a connection to a backend was agreed on; `expiry_s`: when the backend's certificate
+    /// expires, in seconds since 1970, where one was shown.
+    pub fn secured(&mut self, key: Key, resumed: bool, expiry_s: Option<u64>) {
+        let Some(Side::Backend { slot, generation }) = self.connections.get(key).map(|one| one.side) else { return };
+        let slot = usize::from(slot);
+        let count = if resumed { SlotCount::HandshakesResumed } else { SlotCount::HandshakesFull };
+        self.shared.block.add_slot(count, slot, 1);
+        if let Some(expiry_s) = expiry_s
+            && self.generation(slot) == Some(generation)
+        {
+            self.shared.cells.set_expiry(slot, expiry_s);
+        }
     }
 
     /// An exchange failed by its backend's fault, or by our own lack; a line of log where that is news.

@@ -9,6 +9,7 @@
 use std::cell::RefCell;
 use std::collections::BTreeSet;
 use std::fmt;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
@@ -16,12 +17,11 @@ use rustls::client::{Resumption, WebPkiServerVerifier, verify_server_name};
 use rustls::crypto::{CryptoProvider, ring, verify_tls12_signature, verify_tls13_signature};
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::server::ParsedCertificate;
-use rustls::{
-    CertificateError, ClientConfig, DigitallySignedStruct, Error, KeyLogFile, RootCertStore, SignatureScheme, version,
-};
+use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, Error, RootCertStore, SignatureScheme, version};
 
 use super::certificate::Certificate;
 use super::failure::{BadCertificate, Failure};
+use super::key_log::KeyFile;
 use super::roots::Roots;
 use crate::limits::{ALPN_PROTOCOLS, TLS_SESSIONS};
 
@@ -34,9 +34,8 @@ pub struct Settings<'a> {
     pub insecure: bool,
     /// The protocols offered by ALPN, the preferred first; the first few count.
     pub alpn: &'a [&'a [u8]],
-    /// Whether the secrets of sessions are appended to the file that `SSLKEYLOGFILE` names, if it
-    /// names one: for `--tls-trace` alone.
-    pub key_log: bool,
+    /// The file that the secrets of sessions are appended to: for `--tls-trace` alone.
+    pub key_log: Option<&'a Path>,
 }
 
 /// What all sessions with backends share.
@@ -46,13 +45,21 @@ pub struct Config {
     verifier: Arc<Verifier>,
 }
 
-/// A configuration could not be made. That takes a library that refuses its own defaults.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Unusable;
+/// A configuration could not be made.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Unusable {
+    /// The library refuses its own defaults.
+    Library,
+    /// The file for secrets cannot be written to, and why.
+    KeyLog(PathBuf, String),
+}
 
 impl fmt::Display for Unusable {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("TLS cannot be configured")
+        match self {
+            Unusable::Library => f.write_str("TLS cannot be configured"),
+            Unusable::KeyLog(path, why) => write!(f, "SSLKEYLOGFILE {}: {why}", path.display()),
+        }
     }
 }
 
@@ -60,17 +67,19 @@ impl Config {
     /// Makes a configuration.
     ///
     /// # Errors
-    /// When the library refuses it, which no setting can cause.
+    /// When the file for secrets cannot be opened, or the library refuses it.
     pub fn new(settings: Settings<'_>) -> Result<Config, Unusable> {
         let provider = Arc::new(provider());
         let verifier = Arc::new(Verifier::new(settings.roots, settings.insecure, &provider)?);
         let builder = ClientConfig::builder_with_provider(provider);
-        let builder = builder.with_protocol_versions(&[&version::TLS13, &version::TLS12]).map_err(|_| Unusable)?;
+        let builder =
+            builder.with_protocol_versions(&[&version::TLS13, &version::TLS12]).map_err(|_| Unusable::Library)?;
         let mut client = builder.dangerous().with_custom_certificate_verifier(verifier.clone()).with_no_client_auth();
         client.resumption = Resumption::in_memory_sessions(TLS_SESSIONS);
         client.alpn_protocols = alpn(settings.alpn);
-        if settings.key_log {
-            client.key_log = Arc::new(KeyLogFile::new());
+        if let Some(path) = settings.key_log {
+            let file = KeyFile::open(path).map_err(|error| Unusable::KeyLog(path.into(), error.to_string()))?;
+            client.key_log = Arc::new(file);
         }
         Ok(Config { client: Arc::new(client), verifier })
     }
@@ -159,7 +168,7 @@ impl Verifier {
         let Roots { store, certificates: given, .. } = roots;
         let chains = |store: RootCertStore| {
             let builder = WebPkiServerVerifier::builder_with_provider(Arc::new(store), provider.clone());
-            builder.build().map_err(|_| Unusable)
+            builder.build().map_err(|_| Unusable::Library)
         };
         let chains = if store.is_empty() { None } else { Some(chains(store)?) };
         Ok(Verifier { chains, given, insecure, provider: provider.clone() })

@@ -14,6 +14,7 @@ use std::path::Path;
 pub mod certificate;
 pub mod config;
 pub mod failure;
+mod key_log;
 pub mod roots;
 pub mod session;
 pub mod trace;
@@ -27,14 +28,18 @@ pub const HTTP_1: &[u8] = b"http/1.1";
 /// the system; or without any, where every certificate is accepted. Sessions
 /// offer HTTP/2 and HTTP/1.1.
 ///
+/// `tell_secrets`: they are appended to the file that `SSLKEYLOGFILE` names, where it names one.
+///
 /// # Errors
-/// There is nothing to verify backends with: where it was looked for.
-pub fn client(ca_file: Option<&Path>, insecure: bool) -> Result<config::Config, String> {
+/// There is nothing to verify backends with: where it was looked for. Or that file cannot be written to.
+pub fn client(ca_file: Option<&Path>, insecure: bool, tell_secrets: bool) -> Result<config::Config, String> {
     let roots = match insecure {
         true => roots::Roots::none(),
         false => roots::Roots::read(&roots::Sources::from_environment(ca_file)).map_err(|none| none.to_string())?,
     };
-    let settings = config::Settings { roots, insecure, alpn: &[HTTP_2, HTTP_1], key_log: false };
+    let key_log = std::env::var_os("SSLKEYLOGFILE").filter(|path| tell_secrets && !path.is_empty());
+    let settings =
+        config::Settings { roots, insecure, alpn: &[HTTP_2, HTTP_1], key_log: key_log.as_deref().map(Path::new) };
     config::Config::new(settings).map_err(|error| error.to_string())
 }
 

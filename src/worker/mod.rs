@@ -127,6 +127,9 @@ struct Worker<'a> {
     late: Vec<Key>,
     ca_file: Option<PathBuf>,
     insecure: bool,
+    tls_trace: bool,
+    /// Its number, from 0.
+    index: u32,
     /// What has just come of an encrypted connection.
     ciphertext: Vec<u8>,
     block: Block,
@@ -175,6 +178,8 @@ pub fn run(setup: Setup<'_>) -> io::Result<Outcome> {
         late: Vec::new(),
         ca_file: setup.config.ca_file.clone(),
         insecure: setup.config.insecure,
+        tls_trace: setup.config.tls_trace,
+        index: setup.index,
         ciphertext: Vec::new(),
         block: shared.block,
         usage_us: (0, 0),
@@ -321,7 +326,12 @@ impl Worker<'_> {
             match (code, server_name) {
                 (0, Some(name)) => self.begin_session(key, &name),
                 (0, None) => self.proxy.connected(key, false),
-                (code, _) => self.proxy.failed(key, Failure::Connect(code)),
+                (code, _) => {
+                    self.trace_session(key, |trace, _, now_us| {
+                        trace.connect_failed(&io::Error::from_raw_os_error(code), now_us);
+                    });
+                    self.proxy.failed(key, Failure::Connect(code));
+                }
             }
             self.carry_out();
         } else if event.writable && !socket.writable {
@@ -425,6 +435,7 @@ impl Worker<'_> {
                 }
                 Output::Close(key) => {
                     self.close_session(key);
+                    self.trace_session(key, |trace, _, now_us| trace.given_up(&"it is closed", now_us));
                     drop(self.sockets.remove(key));
                 }
                 Output::Reset(key) => {
@@ -447,9 +458,11 @@ impl Worker<'_> {
             Ok(fd) => {
                 self.sockets.insert(key, fd, true);
                 let name = self.proxy.server_name(slot).map(str::to_owned);
+                let trace = name.as_ref().filter(|_| self.tls_trace).map(|_| self.begin_trace(key, slot));
                 if let Some(socket) = self.sockets.get_mut(key) {
-                    socket.server_name = name;
+                    (socket.server_name, socket.trace) = (name, trace);
                 }
+                self.write_trace(key);
             }
             Err(error) => {
                 let code = error.raw_os_error().unwrap_or(0);

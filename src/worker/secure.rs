@@ -10,9 +10,11 @@ use crate::collections::slab::Key;
 use crate::limits::{SEND_SLICES, TLS_READ_BYTES};
 use crate::log::Level;
 use crate::proxy::{Failure, Words};
-use crate::sys;
+use crate::sys::{self, clock};
 use crate::tls;
+use crate::tls::certificate::Certificate;
 use crate::tls::session::Session;
+use crate::tls::trace::Trace;
 
 /// A session, and what it could not take yet of what came.
 #[derive(Debug)]
@@ -49,6 +51,9 @@ impl Worker<'_> {
                 if let Some(socket) = self.sockets.get_mut(key) {
                     socket.secure = Some(Box::new(Secure { session, rest: Vec::new(), told: false, ended: false }));
                 }
+                self.trace_session(key, |trace, session, now_us| {
+                    session.into_iter().for_each(|session| trace.connected(session, now_us));
+                });
                 self.send_secure(key);
             }
             Err(words) => self.proxy.failed(key, Failure::Tls(words)),
@@ -60,7 +65,7 @@ impl Worker<'_> {
         if self.tls.is_some() || !self.proxy.speaks_tls() {
             return;
         }
-        match tls::client(self.ca_file.as_deref(), self.insecure) {
+        match tls::client(self.ca_file.as_deref(), self.insecure, self.tls_trace) {
             Ok(config) => self.tls = Some(config),
             Err(error) => self.proxy.log().line(Level::Err, "tls", format_args!("{error}")),
         }
@@ -154,6 +159,7 @@ impl Worker<'_> {
         };
         let stands = taken.is_ok() && !secure.session.is_handshaking() && !std::mem::replace(&mut secure.told, true);
         let (told, http2) = (secure.told, secure.session.alpn() == Some(tls::HTTP_2));
+        self.observe_session(key);
         if let Err(failure) = taken {
             // An alert may tell the peer why.
             self.send_secure(key);
@@ -162,6 +168,7 @@ impl Worker<'_> {
             return false;
         }
         if stands {
+            self.tell_secured(key);
             self.proxy.connected(key, http2);
         } else if !told {
             self.send_secure(key);
@@ -170,6 +177,16 @@ impl Worker<'_> {
             self.send_secure(key);
         }
         true
+    }
+
+    /// Tells the proxy of a session that was just agreed on.
+    fn tell_secured(&mut self, key: Key) {
+        let Some(secure) = self.sockets.get_mut(key).and_then(|socket| socket.secure.as_ref()) else { return };
+        let resumed = secure.session.is_resumed() == Some(true);
+        // One that is resumed shows none.
+        let leaf = secure.session.certificates().first().filter(|_| !resumed);
+        let expiry_s = leaf.and_then(|leaf| Certificate::read(leaf).ok()).map(|leaf| leaf.not_after_s());
+        self.proxy.secured(key, resumed, expiry_s.and_then(|seconds| u64::try_from(seconds).ok()));
     }
 
     /// Encrypts what is queued, and sends what the session has to say, until the socket takes no more.
@@ -211,7 +228,43 @@ impl Worker<'_> {
     pub(super) fn close_session(&mut self, key: Key) {
         if let Some(secure) = self.sockets.get_mut(key).and_then(|socket| socket.secure.as_mut()) {
             secure.session.close_notify();
+            self.observe_session(key);
             self.send_secure(key);
+        }
+    }
+
+    /// Begins to tell of a session with the backend in a slot.
+    pub(super) fn begin_trace(&self, key: Key, slot: usize) -> Box<Trace> {
+        let mut trace = Trace::new(&format!("backend {} #{}.{key}", self.proxy.label(slot), self.index));
+        trace.connect_begun(clock::monotonic_us());
+        Box::new(trace)
+    }
+
+    /// Has the trace of a connection look at its session, where there are both.
+    fn observe_session(&mut self, key: Key) {
+        self.trace_session(key, |trace, session, now_us| {
+            session.into_iter().for_each(|session| trace.observe(session, now_us));
+        });
+    }
+
+    /// Tells something of a session, where that is wanted: `tell` gets its trace, the session where there
+    /// is one yet, and the time.
+    pub(super) fn trace_session(&mut self, key: Key, tell: impl FnOnce(&mut Trace, Option<&mut Session>, u64)) {
+        if !self.tls_trace {
+            return;
+        }
+        let Some(socket) = self.sockets.get_mut(key) else { return };
+        let Some(trace) = &mut socket.trace else { return };
+        let session = socket.secure.as_mut().map(|secure| &mut secure.session);
+        tell(trace, session, clock::monotonic_us());
+        self.write_trace(key);
+    }
+
+    /// Writes down what a trace has to tell.
+    pub(super) fn write_trace(&mut self, key: Key) {
+        let trace = self.sockets.get_mut(key).and_then(|socket| socket.trace.as_mut());
+        for line in trace.map(|trace| trace.take_lines()).unwrap_or_default() {
+            self.proxy.log().trace("tls", format_args!("{line}"));
         }
     }
 }

@@ -4,6 +4,7 @@ use std::os::fd::OwnedFd;
 
 use super::secure::Secure;
 use crate::collections::slab::Key;
+use crate::tls::trace::Trace;
 
 /// A socket, and what is known of its readiness.
 #[derive(Debug)]
@@ -20,6 +21,8 @@ pub(super) struct Socket {
     pub(super) ended: bool,
     /// Until it is connected: whom the certificate of the other end has to be for, where it speaks TLS.
     pub(super) server_name: Option<String>,
+    /// What is told of its session, where that is wanted.
+    pub(super) trace: Option<Box<Trace>>,
     /// What is said over it is encrypted.
     pub(super) secure: Option<Box<Secure>>,
 }
@@ -43,8 +46,17 @@ impl Sockets {
             self.slots.resize_with(index + 1, || None);
         }
         let writable = !connecting;
-        let socket =
-            Socket { fd, key, connecting, readable: false, writable, ended: false, server_name: None, secure: None };
+        let socket = Socket {
+            fd,
+            key,
+            connecting,
+            readable: false,
+            writable,
+            ended: false,
+            server_name: None,
+            trace: None,
+            secure: None,
+        };
         self.count += usize::from(self.slots[index].replace(socket).is_none());
     }
 

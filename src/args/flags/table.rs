@@ -365,6 +365,17 @@ pub static FLAGS: &[Flag] = &[
         set: Set::Switch(|options, value, source| options.trace = Some(Given { value, source })),
     },
     Flag {
+        long: "tls-trace",
+        short: None,
+        group: Group::Log,
+        placeholder: "",
+        default: Preset::Nothing,
+        env: "LB_TLS_TRACE",
+        help: "details of every TLS session with a backend; with `SSLKEYLOGFILE` its secrets too, in the file of that name",
+        accepts: "1 or 0",
+        set: Set::Switch(|options, value, source| options.tls_trace = Some(Given { value, source })),
+    },
+    Flag {
         long: "config",
         short: Some('c'),
         group: Group::Configuration,

@@ -28,7 +28,7 @@ fn roots(authorities: &[&Authority]) -> Roots {
 }
 
 fn config(roots: Roots, insecure: bool) -> Config {
-    Config::new(Settings { roots, insecure, alpn: BOTH, key_log: false }).unwrap()
+    Config::new(Settings { roots, insecure, alpn: BOTH, key_log: None }).unwrap()
 }
 
 fn server_config(chain: &[&[u8]], key: &[u8], versions: &[&'static SupportedProtocolVersion]) -> ServerConfig {
