@@ -4,6 +4,7 @@
 use crate::support::{Backend, Balancer, Fault, Message, Mode, Peer, Wire, modes, wait_until};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
+use std::time::Duration;
 use zzz_lb::hpack;
 use zzz_lb::http2::ErrorCode;
 use zzz_lb::http2::frame::{self, ACK, END_HEADERS, END_STREAM, HEADER_BYTES, Header, Kind, PREFACE};
@@ -225,7 +226,7 @@ fn what_a_goaway_leaves_out_is_asked_for_again_and_the_rest_is_served() {
             let last = [&second.to_be_bytes()[..], &[0; 4]].concat();
             frames.send(Kind::Goaway, 0, 0, &last);
             // It may have been on its way.
-            std::thread::sleep(std::time::Duration::from_millis(20));
+            std::thread::sleep(Duration::from_millis(20));
             frames.answer(second, "good");
             while frames.read().is_some() {}
         });
@@ -294,26 +295,26 @@ fn a_stream_that_is_reset_is_tried_again_only_where_that_is_safe() {
 
 #[test]
 fn no_more_streams_are_opened_than_the_backend_allows() {
-    let most = Arc::new(AtomicUsize::new(0));
-    let seen = most.clone();
-    // Three at once, and only then are they answered.
+    let (more, full) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+    let (noted, counted) = (more.clone(), full.clone());
+    // Three at once; none is answered before all have come.
     let backend = scripted(&[0, 3, 0, 0, 0, 3], move |frames, _| {
         let mut open = Vec::new();
-        while let Some(stream) = frames.request() {
+        while open.len() < 3 {
+            let Some(stream) = frames.request() else { return };
             open.push(stream);
-            seen.fetch_max(open.len(), SeqCst);
-            if open.len() == 3 {
-                open.drain(..).for_each(|stream| assert!(frames.answer(stream, "good")));
-            }
         }
+        noted.fetch_add(usize::from(!frames.0.silent_for(Duration::from_millis(100))), SeqCst);
+        counted.fetch_add(1, SeqCst);
+        wait_until("twelve connections have three each", || counted.load(SeqCst) == 12);
+        open.into_iter().for_each(|stream| assert!(frames.answer(stream, "good")));
+        while frames.request().is_some() {}
     });
     let balancer = before(Mode::Sp, &[&backend], &[]);
-    for _ in 0..3 {
-        for answer in at_once(&balancer, 36, "GET / HTTP/1.1\r\nHost: x\r\n\r\n") {
-            assert_eq!(answer.text(), "good");
-        }
+    for answer in at_once(&balancer, 36, "GET / HTTP/1.1\r\nHost: x\r\n\r\n") {
+        assert_eq!(answer.text(), "good");
     }
-    assert_eq!(most.load(SeqCst), 3);
+    assert_eq!(more.load(SeqCst), 0, "more than three were opened");
     assert_eq!(backend.connections(), 12, "as few as can be");
 }
 
@@ -369,7 +370,7 @@ fn a_connection_that_went_away_while_idle_is_found_before_it_is_used() {
         let balancer = before(mode, &[&backend], &["--connect-timeout", "300ms"]);
         let mut client = balancer.connect();
         assert_eq!(client.get("/").text(), "good");
-        std::thread::sleep(std::time::Duration::from_millis(1200));
+        std::thread::sleep(Duration::from_millis(1200));
         client.send("POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\nhi");
         assert_eq!(client.response("POST").text(), "good", "{mode:?}");
         assert_eq!(balancer.metric("zzz_lb_failures_total", ""), 0);
