@@ -17,6 +17,7 @@ mod message;
 mod network;
 mod pattern;
 mod plan;
+mod streams;
 mod tunnel;
 mod world;
 

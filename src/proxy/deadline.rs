@@ -51,6 +51,7 @@ impl Proxy {
             Wait::Probe => self.probe_failed(key, format_args!("no answer in time")),
             Wait::Connect => self.backend_failed(key, Failure::ConnectTimeout),
             Wait::Ping => self.carrier_silent(key),
+            Wait::Backend if self.is_on_its_way(key) => self.rearm(key, true),
             Wait::Backend => {
                 self.doubt_carrier(key);
                 self.backend_failed(key, Failure::Timeout);

@@ -380,7 +380,7 @@ impl Proxy {
         }
         self.rearm(key, true);
         if self.connections.get(key).is_some_and(|connection| connection.codec.multiplex().is_some()) {
-            self.tending.push(key);
+            self.carrier_sent(key, n);
         }
         if let Some(peer) = exchange.and_then(|id| self.peer(id, key)) {
             self.wake(peer);

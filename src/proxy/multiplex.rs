@@ -32,12 +32,18 @@ pub(super) struct Multiplex {
     retired: bool,
     /// When anything came last, in microseconds.
     pub(super) heard_us: u64,
+    /// How many bytes were sent, and when last, in microseconds.
+    sent: u64,
+    moved_us: u64,
+    /// Streams' frames that are queued, each with how many bytes will have been sent when it is.
+    unsent: VecDeque<(Key, u64)>,
 }
 
 impl Multiplex {
     fn new(now_us: u64) -> Multiplex {
         let h2 = Http2::new(http2::Role::Client);
-        Multiplex { h2, pending: VecDeque::new(), retired: false, heard_us: now_us }
+        let (pending, unsent) = (VecDeque::new(), VecDeque::new());
+        Multiplex { h2, pending, retired: false, heard_us: now_us, sent: 0, moved_us: now_us, unsent }
     }
 
     /// The streams that it has or is to have.
@@ -316,7 +322,43 @@ impl Proxy {
         let mut frames = Vec::with_capacity(self.text.len() + http2::frame::HEADER_BYTES);
         multiplex.h2.write_fields(id, &self.text, end, &mut frames);
         connection.output.write(&mut self.buffers, &frames);
+        self.note_queued(carrier, key);
         self.tending.push(carrier);
+    }
+
+    /// A frame of a stream has been queued.
+    pub(super) fn note_queued(&mut self, carrier: Key, stream: Key) {
+        let Some(connection) = self.connections.get_mut(carrier) else { return };
+        let queued = connection.output.len() as u64;
+        if let Some(multiplex) = connection.codec.multiplex_mut() {
+            multiplex.unsent.push_back((stream, multiplex.sent + queued));
+        }
+    }
+
+    /// Bytes of a connection were sent, which is progress for the streams whose frames they were.
+    pub(super) fn carrier_sent(&mut self, key: Key, n: usize) {
+        self.tending.push(key);
+        let Some(multiplex) = self.connections.get_mut(key).and_then(|one| one.codec.multiplex_mut()) else { return };
+        multiplex.sent += n as u64;
+        multiplex.moved_us = self.now_us;
+        while let Some(multiplex) = self.connections.get_mut(key).and_then(|one| one.codec.multiplex_mut())
+            && let Some(&(stream, end)) = multiplex.unsent.front()
+            && end <= multiplex.sent
+        {
+            multiplex.unsent.pop_front();
+            self.rearm(stream, true);
+        }
+    }
+
+    /// Whether what a stream has to say is on its way still: it waits in its connection's queue, which
+    /// moves.
+    pub(super) fn is_on_its_way(&self, key: Key) -> bool {
+        let carrier = self.connections.get(key).and_then(|one| one.codec.stream()).map(|stream| stream.carrier);
+        let multiplex = carrier.and_then(|carrier| self.connections.get(carrier)?.codec.multiplex());
+        multiplex.is_some_and(|multiplex| {
+            let moves = self.now_us.saturating_sub(multiplex.moved_us) < self.timeouts.response_us;
+            moves && multiplex.unsent.iter().any(|&(stream, _)| stream == key)
+        })
     }
 
     /// Does what there is to do on a connection that carries streams: opens those that wait, sends what

@@ -75,6 +75,7 @@ impl Proxy {
             multiplex.h2.write_fields(id, &trailers, true, &mut self.text);
             connection.output.write(&mut self.buffers, &self.text);
         }
+        self.note_queued(key, owner);
         true
     }
 

@@ -238,7 +238,7 @@ impl Client {
         if delivery.is_none() {
             let stale = net.idle_closers && !entry.is_replayable();
             let broken = net.dropping && entry.trailers;
-            let allowed = entry.excused || broken || !net.connectable || self.misbehaved || stale;
+            let allowed = entry.excused || broken || net.broke || !net.connectable || self.misbehaved || stale;
             if !allowed || !matches!(status, 400..=599) {
                 net.fail(format!("client {}: {status} of the proxy's own for {id}", self.number));
             }

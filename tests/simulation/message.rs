@@ -166,7 +166,7 @@ impl Reader {
                         self.state = State::Over;
                         return Ok(Some(Piece::End));
                     }
-                    if !line.starts_with("X-Trailer: ") {
+                    if !line.to_ascii_lowercase().starts_with("x-trailer: ") {
                         return Err(format!("trailer {line:?}"));
                     }
                 }

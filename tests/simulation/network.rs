@@ -139,6 +139,8 @@ pub(super) struct Net {
     pub(super) dropping: bool,
     /// Some backend closes idle connections soon.
     pub(super) idle_closers: bool,
+    /// Some connection broke that carried several requests, none of which may be tried for ever.
+    pub(super) broke: bool,
     pub(super) draining: bool,
 }
 
@@ -189,6 +191,7 @@ impl Net {
             connectable: true,
             dropping: false,
             idle_closers: false,
+            broke: false,
             draining: false,
         }
     }

@@ -63,10 +63,25 @@ const FAULTS: [Fault; 12] = [
     Fault::HalfClose,
 ];
 
+/// What a backend speaks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Speaks {
+    Http1,
+    /// HTTP/2, which the proxy knows.
+    Http2,
+    /// HTTP/2, as each session settles on.
+    Http2Offered,
+    /// HTTP/1.1, as each session settles on.
+    Http1Chosen,
+    /// One of the two, another time another.
+    Either,
+}
+
 /// One backend.
 #[derive(Clone, Debug)]
 pub(super) struct BackendPlan {
     pub(super) connect: Connect,
+    pub(super) speaks: Speaks,
     pub(super) faults: Vec<Fault>,
     /// How many of a hundred requests meet a fault.
     pub(super) fault_percent: usize,
@@ -192,8 +207,11 @@ fn backend(dice: &mut Dice, clean: bool) -> BackendPlan {
         _ => Connect::Flaky,
     };
     let faulty = !clean && dice.percent(50);
+    use Speaks::{Either, Http1, Http1Chosen, Http2, Http2Offered};
+    let speaks = dice.pick(&[Http1, Http1, Http1, Http2, Http2, Http2Offered, Http1Chosen, Either]);
     BackendPlan {
         connect,
+        speaks,
         faults: (0..dice.between(1, 4)).map(|_| dice.pick(&FAULTS)).collect(),
         fault_percent: if faulty { dice.pick(&[10, 30, 100]) } else { 0 },
         idle_us: (!clean && dice.percent(25)).then(|| dice.between(0, 2_000_000) as u64),

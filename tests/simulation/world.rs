@@ -8,14 +8,15 @@ use std::net::SocketAddr;
 
 use zzz_lb::collections::slab::Key;
 use zzz_lb::config;
-use zzz_lb::limits::{BLOCK_BYTES, QUEUE_HIGH_BYTES, READS_PER_TURN};
+use zzz_lb::limits::{BLOCK_BYTES, H2_WINDOW_MAX_BYTES, QUEUE_HIGH_BYTES, READS_PER_TURN};
 use zzz_lb::log::{Level, Log};
 use zzz_lb::proxy::{Failure, Output, Proxy, Shared};
 
 use super::backend::Conversation;
 use super::client::Client;
 use super::network::{End, Event, Net, Sabotage, say};
-use super::plan::{BACKENDS, ClientPlan, Connect, Plan, SECOND_US, draw};
+use super::plan::{BACKENDS, ClientPlan, Connect, Plan, SECOND_US, Speaks, draw};
+use super::streams::Streams;
 
 /// Events that no scenario needs as many of.
 const STEPS: usize = 400_000;
@@ -38,6 +39,7 @@ struct Socket {
 enum Actor {
     Client(Box<Client>),
     Backend(Box<Conversation>),
+    Multiplexed(Box<Streams>),
 }
 
 /// A connection being made to a backend.
@@ -74,6 +76,11 @@ fn followed(plan: &Plan) -> config::Plan {
     let mut followed = config::Plan::over((0..plan.backends.len()).map(address));
     for (slot, member) in followed.members.iter_mut().enumerate() {
         member.weight = 1 + slot as u16;
+        let speaks = plan.backends[slot].speaks;
+        member.h2c = speaks == Speaks::Http2;
+        if !matches!(speaks, Speaks::Http1 | Speaks::Http2) {
+            member.server_name = "backend".into();
+        }
     }
     followed.strategy = plan.strategy;
     followed.timeouts = plan.timeouts;
@@ -206,6 +213,7 @@ impl World {
         match &mut actor {
             Actor::Client(client) => client.poll(&mut self.net),
             Actor::Backend(conversation) => conversation.poll(&mut self.net),
+            Actor::Multiplexed(streams) => streams.poll(&mut self.net),
         }
         self.actors[link] = Some(actor);
     }
@@ -265,7 +273,7 @@ impl World {
         }
         for socket in self.sockets.iter().flatten() {
             let queued = self.proxy.queued(socket.key).map_or(0, |queue| queue.len());
-            if queued > QUEUE_HIGH_BYTES + 2 * BLOCK_BYTES {
+            if queued > QUEUE_HIGH_BYTES + 2 * BLOCK_BYTES + H2_WINDOW_MAX_BYTES as usize {
                 self.net.fail(format!("{queued} bytes are queued on link {}", socket.link));
             }
         }
@@ -309,10 +317,19 @@ impl World {
             self.proxy.failed(key, Failure::Connect(REFUSED));
         } else {
             let plan = self.plan.backends[dial.slot].clone();
+            let http2 = match plan.speaks {
+                Speaks::Http1 | Speaks::Http1Chosen => false,
+                Speaks::Http2 => true,
+                Speaks::Http2Offered => self.proxy.offers_http2(key),
+                Speaks::Either => self.proxy.offers_http2(key) && self.net.dice.percent(50),
+            };
             if plan.connect != Connect::Dropped {
-                self.actors[link] = Some(Actor::Backend(Box::new(Conversation::new(link, dial.slot, plan))));
+                self.actors[link] = Some(match http2 {
+                    true => Actor::Multiplexed(Box::new(Streams::new(&mut self.net, link, dial.slot, plan))),
+                    false => Actor::Backend(Box::new(Conversation::new(link, dial.slot, plan))),
+                });
             }
-            self.proxy.connected(key, false);
+            self.proxy.connected(key, http2);
         }
         self.carry_out();
     }
@@ -467,8 +484,9 @@ impl World {
             self.net.fail(format!("nothing happens any more, and not all is done: {unfinished}"));
         }
         let (clients, requests) = (self.proxy.clients(), self.proxy.requests());
-        if clients + requests > 0 {
-            self.net.fail(format!("{clients} clients and {requests} requests are left"));
+        if clients + requests + self.proxy.connections() > 0 {
+            let connections = self.proxy.connections();
+            self.net.fail(format!("{clients} clients, {requests} requests and {connections} connections are left"));
         }
         if let Some(socket) = self.sockets.iter().flatten().next() {
             let link = socket.link;
