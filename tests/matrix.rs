@@ -337,6 +337,34 @@ fn an_upgrade_gets_a_connection_of_its_own_or_is_not_asked_for() {
 }
 
 #[test]
+fn an_upgrade_goes_to_a_backend_that_has_upgrades() {
+    for mode in modes() {
+        let upgrading = Backend::serve(|mut peer| {
+            while let Some(request) = peer.request() {
+                match request.has("Upgrade") {
+                    true => {
+                        peer.send("HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: echo\r\n\r\n")
+                    }
+                    false => peer.send(response("", b"http1")),
+                }
+            }
+        });
+        let other = Backend::named("http2");
+        let (one, two) = (Way::to(&other, Protocol::H2c), Way::to(&other, Protocol::H2c));
+        let balancer = Balancer::start(mode, &["-b", one.spec(), "-b", &upgrading.spec(), "-b", two.spec()]);
+        let mut client = balancer.connect();
+        for _ in 0..6 {
+            let mut upgraded = balancer.connect();
+            upgraded.send("GET / HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: echo\r\n\r\n");
+            assert_eq!(upgraded.response("GET").status(), 101, "{mode:?}");
+        }
+        let answers: Vec<String> = (0..6).map(|_| client.get("/").text()).collect();
+        assert_eq!(answers.iter().filter(|text| *text == "http1").count(), 2, "{mode:?}: others go on in turn");
+        wait_until("nothing is in flight", || balancer.metric("zzz_lb_in_flight", "") == 0);
+    }
+}
+
+#[test]
 fn probes_go_by_the_backend_s_own_protocol() {
     for protocol in PROTOCOLS {
         for mode in modes() {

@@ -19,9 +19,7 @@ impl Proxy {
     /// Picks a backend for an exchange. `failure`: why the one before would not do, which is what
     /// the client is told where there is no other.
     pub(super) fn assign(&mut self, id: Key, failure: Option<Failure>) {
-        let Some(exchange) = self.exchanges.get(id) else { return };
-        let tries = usize::from(exchange.tries).min(TRIES);
-        match (self.balancer.pick(&exchange.tried[..tries], self.now_us), failure) {
+        match (self.pick(id), failure) {
             (Pick::Slot(slot), _) => self.assign_to(id, slot),
             (Pick::Full, _) => self.wait_for_room(id),
             (Pick::Nobody, Some(failure)) => self.answer_exchange(id, failure.status(), format_args!("{failure}")),
@@ -32,6 +30,33 @@ impl Proxy {
             }
         }
         self.tell_outage();
+    }
+
+    /// Picks a backend that was not tried; for a request that offers to switch protocols rather one that
+    /// speaks HTTP/1.1, as HTTP/2 has no switching (RFC 9113, 8.6).
+    fn pick(&mut self, id: Key) -> Pick {
+        let Some(exchange) = self.exchanges.get(id) else { return Pick::Nobody };
+        let mut tried = exchange.tried[..usize::from(exchange.tries).min(TRIES)].to_vec();
+        let upgrades = exchange.facts.upgrades;
+        let first = self.balancer.pick(&tried, self.now_us);
+        let mut next = first;
+        let mut passed = Vec::new();
+        while let Pick::Slot(slot) = next
+            && upgrades
+            && self.is_h2c(slot)
+            && passed.len() < TRIES
+        {
+            passed.push(slot);
+            tried.push(slot as u16);
+            next = self.balancer.pick(&tried, self.now_us);
+        }
+        let found = passed.is_empty() || matches!(next, Pick::Slot(slot) if !self.is_h2c(slot));
+        if !found && let Pick::Slot(slot) = next {
+            self.balancer.finished(slot);
+        }
+        // Each pick counts as in flight; the first stands where there is no better one.
+        passed.into_iter().skip(usize::from(!found)).for_each(|slot| self.balancer.finished(slot));
+        if found { next } else { first }
     }
 
     /// Gives an exchange a connection to the backend picked for it: on the first try a pooled one

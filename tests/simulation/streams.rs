@@ -62,6 +62,9 @@ pub(super) struct Streams {
     /// Requests taken until it says that it takes no more.
     left: usize,
     window: u32,
+    /// Which stream was served last, and whether there was more to serve.
+    turn: u32,
+    more: bool,
     going: bool,
     /// It takes back nothing that it has let be sent.
     gentle: bool,
@@ -108,6 +111,8 @@ impl Streams {
             served: Vec::new(),
             left,
             window,
+            turn: 0,
+            more: false,
             going: false,
             gentle,
             going_us: u64::MAX,
@@ -123,9 +128,21 @@ impl Streams {
             return;
         }
         self.read(net);
-        let ids: Vec<u32> = self.streams.keys().copied().collect();
-        for id in ids {
-            self.act(net, id);
+        // Each in its turn, a piece at a time, so that none waits for all of another's.
+        loop {
+            let mut ids: Vec<u32> = self.streams.keys().copied().collect();
+            let at = ids.iter().position(|&id| id > self.turn).unwrap_or(0);
+            ids.rotate_left(at);
+            self.more = false;
+            for id in ids {
+                if self.out.len() < QUEUE_BYTES {
+                    self.turn = id;
+                    self.act(net, id);
+                }
+            }
+            if !self.more || self.out.len() >= QUEUE_BYTES {
+                break;
+            }
         }
         self.write(net);
         self.idle(net);
@@ -313,7 +330,8 @@ impl Streams {
                     self.out.extend_from_slice(&bytes[..n]);
                     one.sent += n;
                     if !all {
-                        continue;
+                        self.more = true;
+                        return;
                     }
                     one.sent = 0;
                 }
