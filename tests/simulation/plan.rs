@@ -215,9 +215,14 @@ fn backend(dice: &mut Dice, clean: bool) -> BackendPlan {
         faults: (0..dice.between(1, 4)).map(|_| dice.pick(&FAULTS)).collect(),
         fault_percent: if faulty { dice.pick(&[10, 30, 100]) } else { 0 },
         idle_us: (!clean && dice.percent(25)).then(|| dice.between(0, 2_000_000) as u64),
-        pace: dice.percent(20).then(|| pace(dice)),
+        pace: dice.percent(20).then(|| shared_pace(pace(dice), speaks)),
         think_us: dice.pick(&[0, 1_000, 100_000]),
     }
+}
+
+/// What several share is not as slow: what one takes its time over, others wait behind.
+fn shared_pace((bytes, pause_us): (usize, u64), speaks: Speaks) -> (usize, u64) {
+    (bytes, if speaks == Speaks::Http1 { pause_us } else { pause_us.min(20_000) })
 }
 
 /// Slow, but within every limit.
