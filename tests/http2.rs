@@ -244,6 +244,25 @@ fn what_a_goaway_leaves_out_is_asked_for_again_and_the_rest_is_served() {
 }
 
 #[test]
+fn a_backend_that_ends_every_connection_at_once_is_not_followed_for_ever() {
+    for mode in modes() {
+        let backend = scripted(&[], |frames, _| {
+            frames.send(Kind::Goaway, 0, 0, &[0; 8]);
+            while frames.read().is_some() {}
+        });
+        let balancer = before(mode, &[&backend], &[]);
+        let mut clients: Vec<Wire> = (0..20).map(|_| balancer.connect()).collect();
+        clients.iter().for_each(|client| client.send("GET / HTTP/1.1\r\nHost: x\r\n\r\n"));
+        for client in &mut clients {
+            let answer = client.response("GET");
+            assert_eq!(answer.status(), 502, "{mode:?}");
+            assert!(answer.text().contains("did not look at the request"), "{}", answer.text());
+        }
+        assert!(backend.connections() <= 20 * 8, "{} connections", backend.connections());
+    }
+}
+
+#[test]
 fn a_refused_stream_is_asked_for_again_whatever_its_method() {
     for mode in modes() {
         let refused = Arc::new(AtomicUsize::new(0));

@@ -52,8 +52,6 @@ pub(super) struct Exchange {
     pub(super) tried: [u16; TRIES],
     /// How often it was sent again after a backend had broken it off, stale connections apart.
     pub(super) repeats: u8,
-    /// The first try met a connection that had gone stale in the pool.
-    pub(super) stale: bool,
     /// It waits for a backend to be below its limit.
     pub(super) waiting: bool,
     /// The slot that counts it as in flight.
@@ -82,7 +80,6 @@ impl Exchange {
             tries: 0,
             tried: [0; TRIES],
             repeats: 0,
-            stale: false,
             waiting: false,
             slot: None,
             began_us,
@@ -414,9 +411,7 @@ impl Proxy {
             self.room_made = true;
         }
         if retry && stale {
-            // The backend itself was not asked, and may well serve a fresh connection. Only a first
-            // try can be stale: no other is given a pooled connection.
-            exchange.stale = true;
+            // The backend itself was not asked, and may well serve on a fresh connection.
             self.shared.block.add(Count::RetryStale, 1);
             self.shared.block.add_slot(SlotCount::Stale, slot.into(), 1);
             exchange.tried[usize::from(exchange.tries) - 1] = u16::MAX;

@@ -18,7 +18,7 @@ use super::{Failure, Output, Proxy};
 use crate::collections::slab::Key;
 use crate::http2::connection::Connection as Http2;
 use crate::http2::{self, ErrorCode};
-use crate::limits::{H2_STREAMS, POOL_FRESH_US, QUEUE_HIGH_BYTES};
+use crate::limits::{H2_STREAMS, POOL_FRESH_US, QUEUE_HIGH_BYTES, TRIES};
 use crate::log::Level;
 use crate::metrics::SlotCount;
 
@@ -74,7 +74,8 @@ impl Proxy {
     fn enlist(&mut self, mut stream: Connection, slot: usize) -> Key {
         let carrier = match self.carrier(slot) {
             Some(carrier) => {
-                self.shared.block.add_slot(SlotCount::Reused, slot, 1);
+                let used = self.connections.get(carrier).is_some_and(|carrier| carrier.used);
+                self.shared.block.add_slot(SlotCount::Reused, slot, used.into());
                 carrier
             }
             None => self.dial_carrier(slot, false),
@@ -218,8 +219,14 @@ impl Proxy {
     fn move_on(&mut self, key: Key) {
         let Some(stream) = self.connections.get(key) else { return };
         let Side::Backend { slot, .. } = stream.side else { return };
-        if stream.probe {
-            return self.backend_failed(key, Failure::Unprocessed);
+        // A backend that ends every connection before it takes anything is not followed for ever.
+        let exchange = stream.exchange.and_then(|id| self.exchanges.get_mut(id));
+        match exchange.filter(|exchange| usize::from(exchange.tries) < TRIES) {
+            Some(exchange) => {
+                exchange.tried[usize::from(exchange.tries)] = u16::MAX;
+                exchange.tries += 1;
+            }
+            None => return self.backend_failed(key, Failure::Unprocessed),
         }
         let slot = usize::from(slot);
         let carrier = self.carrier(slot).unwrap_or_else(|| self.dial_carrier(slot, false));

@@ -408,7 +408,9 @@ impl Streams {
         if self.going || self.left == 0 && !self.gentle {
             net.close(self.link, End::Remote);
             self.over = true;
-        } else if self.plan.idle_us.is_some_and(|idle_us| net.now_us >= self.idle_since_us + idle_us) {
+        } else if !self.served.is_empty()
+            && self.plan.idle_us.is_some_and(|idle_us| net.now_us >= self.idle_since_us + idle_us)
+        {
             say!(net, "backend {} (link {}) closes an idle connection", self.slot, self.link);
             self.h2.farewell(ErrorCode::NO_ERROR, &mut self.out);
             (self.going, self.left) = (true, 0);
