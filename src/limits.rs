@@ -60,6 +60,9 @@ pub const TUNNEL_IDLE_US: u64 = 3600 * SECOND_US;
 pub const POLL_EVENTS: usize = 256;
 /// Connections to the admin port in one worker; more are closed at once.
 pub const ADMIN_CONNECTIONS: usize = 64;
+/// How long a worker that has drained still answers those on the admin port who have asked, or are
+/// about to.
+pub const ADMIN_DRAIN_US: u64 = SECOND_US;
 /// Connections accepted, at most, before others are looked after.
 pub const ACCEPTS_PER_TURN: usize = 16;
 /// Turns in a row in which connections waited, after which one more is accepted in each.

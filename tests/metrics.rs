@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use crate::support::{Backend, Balancer, Directory, Mode, modes, send_signal, wait_until};
+use crate::support::{Backend, Balancer, Directory, Exit, Mode, modes, send_signal, wait_until};
 
 #[test]
 fn requests_are_counted_exactly_and_a_worker_s_death_loses_none() {
@@ -86,6 +86,25 @@ fn the_admin_port_has_it_alone() {
         assert_eq!(ask("/livez").status(), 200);
         client.send("gth: 0\r\n\r\n");
         assert_eq!(client.response("GET").text(), "a");
+    }
+}
+
+#[test]
+fn who_has_come_to_the_admin_port_before_the_end_is_answered() {
+    for mode in modes() {
+        let backend = Backend::named("a");
+        let mut balancer = Balancer::before(mode, &[&backend], &["--admin", "0"]);
+        let log = balancer.wait_for_log("admin on ");
+        let rest = log.split_once("admin on ").expect("just seen").1;
+        let admin = rest.split(": ").next().and_then(|text| text.parse().ok()).expect("an address");
+        let mut early = crate::support::Wire::tcp(admin);
+        early.send("GET /readyz HTTP/1.1\r\nHo");
+        balancer.signal(libc::SIGTERM);
+        balancer.wait_for_log("draining");
+        early.send("st: x\r\n\r\n");
+        // A worker may hear of it only after that.
+        assert!(matches!(early.response("GET").status(), 200 | 503), "{mode:?}");
+        assert_eq!(balancer.wait(), Exit::Status(0));
     }
 }
 

@@ -212,6 +212,9 @@ impl Proxy {
         let mut cut = 0;
         for key in self.connections.keys().collect::<Vec<_>>() {
             match self.connections.get(key) {
+                Some(client) if matches!(client.side, Side::Client { admin: true, .. }) => {
+                    self.client_gone(key, Output::Close(key));
+                }
                 Some(client) if client.is_client() && (client.exchange.is_some() || !client.output.is_empty()) => {
                     cut += 1;
                     self.client_gone(key, Output::Reset(key));

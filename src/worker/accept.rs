@@ -100,13 +100,20 @@ impl Worker<'_> {
     }
 
     /// Accepts from the admin's listener, which all workers share: another may have been faster.
-    pub(super) fn accept_admin(&mut self) {
-        let Some(listener) = &self.admin else { return };
-        let Ok((fd, address)) = sys::socket::accept(listener.as_fd()) else { return };
-        if self.proxy.admins() >= ADMIN_CONNECTIONS {
-            return;
+    /// Whether there was one.
+    pub(super) fn accept_admin(&mut self) -> bool {
+        let Some(listener) = &self.admin else { return false };
+        let Ok((fd, address)) = sys::socket::accept(listener.as_fd()) else { return false };
+        if self.proxy.admins() < ADMIN_CONNECTIONS {
+            let key = self.proxy.accept_admin(address.unwrap_or(UNKNOWN));
+            self.hold(key, fd);
         }
-        let key = self.proxy.accept_admin(address.unwrap_or(UNKNOWN));
-        self.hold(key, fd);
+        true
+    }
+
+    /// Takes in who has come to the admin's listener until now, and nobody after them.
+    pub(super) fn leave_admin(&mut self) {
+        while self.accept_admin() {}
+        self.admin = None;
     }
 }

@@ -17,7 +17,7 @@ use std::time::Duration;
 use self::socket::Sockets;
 use crate::collections::slab::Key;
 use crate::config::{Address, Config, Mode, Plan};
-use crate::limits::{READS_PER_TURN, USAGE_US};
+use crate::limits::{ADMIN_DRAIN_US, READS_PER_TURN, USAGE_US};
 use crate::log::{Level, Log};
 use crate::metrics::{Block, Count};
 use crate::proxy::{Failure, Output, Proxy, Shared};
@@ -221,7 +221,7 @@ impl Worker<'_> {
             match event.token {
                 LISTENER => self.accept()?,
                 SIGNALS => self.take_signals(),
-                ADMIN => self.accept_admin(),
+                ADMIN => drop(self.accept_admin()),
                 // It has its turn below.
                 COMPANION => companion = true,
                 token => self.handle(Key::from_token(token), event),
@@ -516,10 +516,13 @@ impl Worker<'_> {
     /// How the worker ends, once it does.
     fn outcome(&mut self) -> Option<Outcome> {
         let deadline_us = self.drain_deadline_us?;
-        if self.proxy.clients() == 0 {
-            return Some(Outcome::Drained);
+        if self.proxy.clients() == 0 && self.admin.is_some() {
+            self.leave_admin();
+            self.drain_deadline_us = Some(deadline_us.min(self.now_us + ADMIN_DRAIN_US));
+            return None;
         }
-        if self.now_us < deadline_us && !self.stopped {
+        let served = self.proxy.clients() == 0 && self.proxy.admins() == 0;
+        if !served && self.now_us < deadline_us && !self.stopped {
             return None;
         }
         let cut = self.proxy.cut();
