@@ -223,7 +223,10 @@ impl Proxy {
         let exchange = stream.exchange.and_then(|id| self.exchanges.get_mut(id));
         match exchange.filter(|exchange| usize::from(exchange.tries) < TRIES) {
             Some(exchange) => {
-                exchange.tried[usize::from(exchange.tries)] = u16::MAX;
+                // It is a try of the same backend, which was not asked in the one before.
+                let tries = usize::from(exchange.tries);
+                exchange.tried[tries.saturating_sub(1)] = u16::MAX;
+                exchange.tried[tries] = slot;
                 exchange.tries += 1;
             }
             None => return self.backend_failed(key, Failure::Unprocessed),
