@@ -290,10 +290,27 @@ pub const DEFAULT_RESPONSE_US: u64 = 60 * SECOND_US;
 pub const DEFAULT_IDLE_US: u64 = 75 * SECOND_US;
 /// To drain: below the 30 s after which service managers and containers are killed.
 pub const DEFAULT_DRAIN_US: u64 = 25 * SECOND_US;
+/// For a worker's loop to turn: far more than anything in it takes.
+pub const DEFAULT_WATCHDOG_US: u64 = 10 * SECOND_US;
 
 const _: () = assert!(DURATION_MIN_US <= DEFAULT_CONNECT_US && DEFAULT_IDLE_US <= DURATION_MAX_US);
 const _: () = assert!(DEFAULT_CONNECT_US < DEFAULT_RESPONSE_US);
 const _: () = assert!(HOST_LABEL_BYTES < HOST_NAME_BYTES && HOST_NAME_BYTES <= NAME_BYTES);
+
+// Upgrade --------------------------------------------------------------------------------------
+
+/// How long a program may take to say whether it could take over: it reads files, and looks nothing up.
+pub const PREFLIGHT_US: u64 = 10 * SECOND_US;
+/// What is kept of what it says.
+pub const PREFLIGHT_TEXT_BYTES: usize = 4096;
+/// Generations of workers from before upgrades that may drain at once; past it the oldest is ended.
+pub const GENERATIONS: usize = 8;
+/// Seats for workers in the shared memory at least, so that there can be more workers after an upgrade.
+pub const SEATS_LEAST: usize = 64;
+/// How often new workers are looked at until all accept.
+pub const READY_LOOK_US: u64 = 2_000;
+/// How late the master itself may be before it trusts no worker's silence.
+pub const WATCH_LATE_US: u64 = SECOND_US;
 
 // Configuration --------------------------------------------------------------------------------
 

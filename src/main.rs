@@ -33,6 +33,12 @@ fn main() -> ExitCode {
     if !problems.is_empty() {
         return refuse(&problems);
     }
+    if let Some(question) = process::question() {
+        let config = configure(&options, &mut problems).map(|(config, _)| config);
+        let could = config.map(|config| process::could_take_over(&question, &config));
+        problems.extend(could.and_then(Result::err));
+        return if problems.is_empty() { print(&format!("{}\n", process::ANSWER)) } else { refuse(&problems) };
+    }
     match configure(&options, &mut problems) {
         Some((config, contents)) => ExitCode::from(process::run(config, options, contents)),
         None => refuse(&problems),

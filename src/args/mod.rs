@@ -136,6 +136,10 @@ pub struct Options {
     pub idle_us: Option<Given<u64>>,
     /// `--drain-timeout`.
     pub drain_us: Option<Given<u64>>,
+    /// `--drain-delay`; 0 for off.
+    pub drain_delay_us: Option<Given<u64>>,
+    /// `--watchdog`; 0 for off.
+    pub watchdog_us: Option<Given<u64>>,
     /// `--max-connections`.
     pub max_connections: Option<Given<u32>>,
     /// `--host-header`.

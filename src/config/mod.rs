@@ -64,6 +64,10 @@ pub struct Config {
     pub health: Health,
     /// How long a backend that came back gets less than its share, in microseconds; 0 for not at all.
     pub slow_start_us: u64,
+    /// How long it goes on as before when told to stop, in microseconds; 0 for not at all.
+    pub drain_delay_us: u64,
+    /// How long a worker's loop may stand still, in microseconds; 0 for as long as it likes.
+    pub watchdog_us: u64,
     /// Retries for each hundred requests; 0 to 100.
     pub retry_percent: u32,
     /// Where the admin port is, where one is wanted; never where `listen` is.

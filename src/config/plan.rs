@@ -35,6 +35,10 @@ pub struct Plan {
     pub health: Health,
     /// How long a backend that came back gets less than its share, in microseconds; 0 for not at all.
     pub slow_start_us: u64,
+    /// How long a worker goes on as before when told to stop, in microseconds; 0 for not at all.
+    pub drain_delay_us: u64,
+    /// How long a worker's loop may stand still, in microseconds; 0 for as long as it likes.
+    pub watchdog_us: u64,
     /// Retries for each hundred requests.
     pub retry_percent: u32,
     /// Every address of every backend that has one.
@@ -83,6 +87,8 @@ impl Plan {
             via: config.via.clone(),
             health: config.health.clone(),
             slow_start_us: config.slow_start_us,
+            drain_delay_us: config.drain_delay_us,
+            watchdog_us: config.watchdog_us,
             retry_percent: config.retry_percent,
             members,
             unresolved,
@@ -121,6 +127,8 @@ impl Plan {
             via: None,
             health: Health { path: "/".into(), interval_us: 0, timeout_us: 0, fails: 3, passes: 2, count_5xx: false },
             slow_start_us: 0,
+            drain_delay_us: 0,
+            watchdog_us: 0,
             retry_percent: 20,
             members: addresses.into_iter().enumerate().map(member).collect(),
             unresolved: Vec::new(),
@@ -177,6 +185,8 @@ impl Plan {
         [*interval_us, *timeout_us, u64::from(*fails), u64::from(*passes)].into_iter().for_each(|n| out.number(n));
         out.flag(*count_5xx);
         out.number(self.slow_start_us);
+        out.number(self.drain_delay_us);
+        out.number(self.watchdog_us);
         out.number(self.retry_percent.into());
         out.number(self.members.len() as u64);
         self.members.iter().for_each(|member| out.member(member));
@@ -223,6 +233,8 @@ impl Plan {
                 count_5xx: from.flag()?,
             },
             slow_start_us: from.number()?,
+            drain_delay_us: from.number()?,
+            watchdog_us: from.number()?,
             retry_percent: from.small()?,
             members: from.list(SLOTS, Decoder::member)?,
             unresolved: from.list(BACKENDS, Decoder::text)?,

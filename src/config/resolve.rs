@@ -9,7 +9,7 @@ use crate::args::{BackendSpec, FLAGS, Given, Host, Options, Setting, Source, Tar
 use crate::limits::{
     DEFAULT_BACKEND_PORTS, DEFAULT_CONNECT_US, DEFAULT_DRAIN_US, DEFAULT_HEALTH_FAILS, DEFAULT_HEALTH_INTERVAL_US,
     DEFAULT_HEALTH_PASSES, DEFAULT_HEALTH_TIMEOUT_US, DEFAULT_IDLE_US, DEFAULT_PORT, DEFAULT_REQUEST_US,
-    DEFAULT_RESPONSE_US, DEFAULT_RETRY_PERCENT,
+    DEFAULT_RESPONSE_US, DEFAULT_RETRY_PERCENT, DEFAULT_WATCHDOG_US,
 };
 use crate::log::Level;
 
@@ -125,6 +125,8 @@ pub fn resolve(options: Options) -> Result<Config, Vec<Error>> {
             count_5xx: or(options.health_5xx, false),
         },
         slow_start_us: or(options.slow_start_us, 0),
+        drain_delay_us: or(options.drain_delay_us, 0),
+        watchdog_us: or(options.watchdog_us, DEFAULT_WATCHDOG_US),
         retry_percent: or(options.retry_percent, DEFAULT_RETRY_PERCENT),
         admin: or(options.admin, None),
         check: or(options.check, false),
@@ -344,7 +346,7 @@ mod tests {
     #[test]
     fn what_needs_new_listeners_or_processes_is_told_from_what_does_not() {
         let same = "-b b:2 -s random -l debug -t --idle-timeout 1s --via x --trust ::1 --health-fails 9 --slow-start 1s \
-                    --retry-budget 1 --host-header backend";
+                    --drain-delay 1s --watchdog off --retry-budget 1 --host-header backend";
         assert_eq!(fixed_changes(&config(""), &config(same)), [""; 0]);
         let other = "-p 1 --host ::1 --max-connections 1 --admin 2 -w 1 -m sp --user nobody";
         assert_eq!(

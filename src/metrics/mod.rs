@@ -137,6 +137,38 @@ table! {
     Expiry Gauge "certificate_expiry_seconds" "" "When the backend's certificate expires, in seconds since 1970; 0 where none was seen.";
 }
 
+/// Tells tables apart that count other things in the same cells.
+pub const FINGERPRINT: u64 = {
+    let mut hash = 0xcbf2_9ce4_8422_2325;
+    let tables = [Count::METRICS, Global::METRICS, SlotCount::METRICS, SlotTime::METRICS];
+    let mut table = 0;
+    while table < tables.len() {
+        let mut line = 0;
+        while line < tables[table].len() {
+            hash = fnv(fnv(hash, tables[table][line].family.as_bytes()), tables[table][line].label.as_bytes());
+            line += 1;
+        }
+        hash = fnv(hash, b"/");
+        table += 1;
+    }
+    let mut bound = 0;
+    while bound < BOUNDS_US.len() {
+        hash = fnv(hash, &BOUNDS_US[bound].to_le_bytes());
+        bound += 1;
+    }
+    hash
+};
+
+/// Goes on with a hash (FNV-1a).
+const fn fnv(mut hash: u64, bytes: &[u8]) -> u64 {
+    let mut at = 0;
+    while at < bytes.len() {
+        hash = (hash ^ bytes[at] as u64).wrapping_mul(0x0100_0000_01b3);
+        at += 1;
+    }
+    hash
+}
+
 /// Cells in a line of 64 bytes: blocks of different writers share none.
 const LINE: usize = 8;
 /// Cells of a process. The master's fit in as many as a worker's.

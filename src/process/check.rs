@@ -15,7 +15,7 @@ use super::names::Names;
 use super::{Failure, Journal, account, demo, give_up_root, listen, share_memory, shares, worker_count};
 use crate::args::Options;
 use crate::config::{Address, Backend, Config, Host, Mode, Target};
-use crate::limits::{CHECK_DIALS, NAMES_WAIT_US, SLOTS};
+use crate::limits::{CHECK_DIALS, NAMES_WAIT_US, SEATS_LEAST, SLOTS};
 use crate::log::Level;
 use crate::metrics::Block;
 use crate::reactor::Reactor;
@@ -40,8 +40,8 @@ pub fn check(config: Option<&Config>, options: &Options) -> Checked {
     let mut checked = Checked::default();
     try_system(&mut checked.problems, &mut journal, config, options);
     let Some(config) = config else { return checked };
-    let found = match share_memory(worker_count(config)) {
-        Ok(region) => look_up(&mut journal, region.globals(), &config.backends),
+    let found = match share_memory(SEATS_LEAST) {
+        Ok(memory) => look_up(&mut journal, memory.region.globals(), &config.backends),
         Err(failure) => {
             checked.problems.push(failure.message);
             BTreeMap::new()

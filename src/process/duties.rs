@@ -16,7 +16,7 @@ use super::watch::{Change, Watch};
 use super::{Failure, Journal, USAGE};
 use crate::args::Options;
 use crate::collections::random::Random;
-use crate::config::{self, Address, Backend, Config, Host, Plan, Target};
+use crate::config::{self, Address, Backend, Config, Host, Member, Plan, Target};
 use crate::limits::{JSON_BYTES, NAMES_WAIT_US, PLAN_BYTES, SECOND_US, SLOTS};
 use crate::log::Level;
 use crate::metrics::{Block, Global};
@@ -24,7 +24,6 @@ use crate::reactor::Reactor;
 use crate::shared::Region;
 use crate::sys::clock;
 use crate::tls;
-use crate::worker::Companion;
 
 /// Tokens of what is waited for.
 const FILE: u64 = 0;
@@ -41,6 +40,8 @@ pub(super) struct Duties {
     watch: Option<Watch>,
     /// Where no backend has a name, nothing is looked up.
     names: Option<Names>,
+    /// Where names led before an upgrade: they lead there until they are found anew.
+    before: Vec<Member>,
     journal: Journal,
     /// A plan was published that workers have not been told of.
     published: bool,
@@ -61,15 +62,20 @@ impl Duties {
         let mut duties = Duties {
             options,
             journal: Journal::new(config.loglevel),
-            slots: Slots::new(region.balance()),
+            slots: Slots::new(region.balance(), region.owners(), region.slots()),
             random: Random::new(clock::unix_us()),
             config,
             region,
             reactor,
             watch,
             names: None,
+            before: Vec::new(),
             published: false,
         };
+        if let Some(plan) = region.table().read().1.and_then(|bytes| Plan::decode(&bytes)) {
+            duties.slots.resume(&plan.members, now_us);
+            duties.before = plan.members;
+        }
         if let Some(watch) = &duties.watch {
             if let Some(fd) = watch.fd() {
                 duties.reactor.watch(fd, FILE).map_err(Failure::of("watch the configuration file"))?;
@@ -106,7 +112,8 @@ impl Duties {
             self.attend_names(now_us);
             let names = self.names.as_ref();
             let undecided = |name: &str| names.is_some_and(|names| names.is_undecided(name));
-            if now_us >= until_us || !self.config.backends.iter().filter_map(Backend::host_name).any(undecided) {
+            let mut unknown = self.config.backends.iter().filter(|backend| self.led_before(backend).is_empty());
+            if now_us >= until_us || !unknown.any(|backend| backend.host_name().is_some_and(undecided)) {
                 break;
             }
             self.reactor.poll(self.next_us().min(until_us).saturating_sub(now_us))?;
@@ -199,10 +206,17 @@ impl Duties {
         match (&self.names, &backend.target) {
             (Some(names), Target::Tcp(Host::Name(name), port)) => {
                 let at = |ip: &IpAddr| Address::Tcp(SocketAddr::new(*ip, *port));
-                names.addresses(name).iter().map(at).collect()
+                let found: Vec<Address> = names.addresses(name).iter().map(at).collect();
+                if found.is_empty() { self.led_before(backend) } else { found }
             }
             _ => Vec::new(),
         }
+    }
+
+    /// Where a backend's name led before an upgrade.
+    fn led_before(&self, backend: &Backend) -> Vec<Address> {
+        let own = self.before.iter().filter(|member| member.name == backend.name);
+        own.map(|member| member.address.clone()).collect()
     }
 
     fn heed(&mut self, change: Change) {
@@ -263,17 +277,20 @@ impl Duties {
     }
 }
 
-impl Companion for Duties {
-    fn fd(&self) -> BorrowedFd<'_> {
+impl Duties {
+    /// What to poll for readability.
+    pub(super) fn fd(&self) -> BorrowedFd<'_> {
         self.reactor.fd()
     }
 
-    fn next_us(&self) -> u64 {
+    /// When `turn` is to be called though there is nothing to read, in microseconds.
+    pub(super) fn next_us(&self) -> u64 {
         let file_us = self.watch.as_ref().map_or(u64::MAX, Watch::next_deadline_us);
         file_us.min(self.names.as_ref().map_or(u64::MAX, Names::next_us))
     }
 
-    fn turn(&mut self) -> io::Result<()> {
+    /// Does what is to be done now. Errors are those of the poller.
+    pub(super) fn turn(&mut self) -> io::Result<()> {
         self.reactor.poll(0)?;
         self.take_events();
         let now_us = clock::monotonic_us();
@@ -288,7 +305,8 @@ impl Companion for Duties {
         Ok(())
     }
 
-    fn hang_up(&mut self) {
+    /// HUP has come.
+    pub(super) fn hang_up(&mut self) {
         let now_us = clock::monotonic_us();
         if let Some(names) = &mut self.names {
             names.refresh(now_us);

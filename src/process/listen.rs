@@ -7,16 +7,22 @@
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 
 use super::Failure;
 use crate::limits::LISTEN_BACKLOG;
-use crate::sys::listen::{Sharing, listen};
+use crate::sys::listen::{Sharing, listen, share};
 
 /// `count` listeners on `address`, and the address that they have: for port 0 the first one is
 /// given a free port and the rest join it.
 pub(super) fn open(address: SocketAddr, count: u32) -> Result<(Vec<OwnedFd>, SocketAddr), Failure> {
     try_open(address, count).map_err(Failure::of(format_args!("listen on {address}")))
+}
+
+/// Another listener at the address of one that may have been alone there.
+pub(super) fn join(first: &OwnedFd, address: SocketAddr) -> Result<OwnedFd, Failure> {
+    let joined = share(first.as_fd()).and_then(|()| listen(address, Sharing::Joining, LISTEN_BACKLOG));
+    joined.map_err(Failure::of(format_args!("listen on {address} once more")))
 }
 
 fn try_open(address: SocketAddr, count: u32) -> io::Result<(Vec<OwnedFd>, SocketAddr)> {
@@ -44,6 +50,21 @@ mod tests {
         let listeners: Vec<TcpListener> = listeners.into_iter().map(TcpListener::from).collect();
         assert!(listeners.iter().all(|listener| listener.local_addr().unwrap() == address));
         TcpStream::connect(address).unwrap();
+    }
+
+    #[test]
+    fn others_join_one_that_was_alone() {
+        let (listeners, address) = try_open(ANY_PORT.parse().unwrap(), 1).unwrap();
+        let joined: Vec<OwnedFd> = (0..3).map(|_| join(&listeners[0], address).unwrap_or_else(|_| panic!())).collect();
+        let all: Vec<TcpListener> = listeners.into_iter().chain(joined).map(TcpListener::from).collect();
+        let clients: Vec<TcpStream> = (0..64).map(|_| TcpStream::connect(address).unwrap()).collect();
+        let mut accepted = vec![0; all.len()];
+        while accepted.iter().sum::<usize>() < clients.len() {
+            for (listener, count) in all.iter().zip(&mut accepted) {
+                *count += usize::from(listener.accept().is_ok());
+            }
+        }
+        assert!(accepted.iter().all(|&count| count > 0), "{accepted:?}");
     }
 
     #[test]

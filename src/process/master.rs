@@ -6,45 +6,65 @@
 //! the master:        Serving ──TERM, QUIT, INT, or giving up──▶ Stopping ──all Gone──▶ exit
 //! ```
 //!
+//! After an upgrade there are elders, the workers of before. They serve on until every worker of this
+//! program accepts, and drain then. Should this program's workers not come to live, the elders go on.
+//!
 //! Stopping begins with an order to drain to every worker. A second signal, or the drain time and a grace
 //! passing, turns that into SIGKILL. The exit status is 0 only if every worker then said that it
 //! had drained.
 
 use std::fmt;
-use std::os::fd::OwnedFd;
+use std::net::SocketAddr;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
 
 use super::duties::Duties;
+use super::elders::Elders;
+use super::handover::{Elder, Handover};
+use super::inherited::Memory;
 use super::respawn::{Respawn, Verdict};
-use super::{DONE, Ended, FAILED, Journal, Line, Listeners, Shares, begin_child, serve};
-use crate::limits::{DRAIN_GRACE_US, RESPAWN_DEATHS};
+use super::upgrade::Upgrade;
+use super::{DONE, Ended, FAILED, Journal, Line, Parts, Shares, begin_child, serve};
+use crate::config::Address;
+use crate::limits::{DRAIN_GRACE_US, READY_LOOK_US, RESPAWN_DEATHS, WATCH_LATE_US};
 use crate::log::{Level, Log};
 use crate::metrics::Global;
-use crate::shared::Region;
 use crate::sys::clock;
 use crate::sys::fork::{self, Fork, Pid};
 use crate::sys::signal::{Signal, Signals};
 use crate::tls;
-use crate::worker::{Companion, Setup};
+use crate::worker::Setup;
 
 /// The master's whole state.
 pub(super) struct Master {
-    region: Region,
+    memory: Memory,
     duties: Duties,
-    admin: Option<OwnedFd>,
+    address: SocketAddr,
+    admin: Option<(OwnedFd, SocketAddr)>,
     tls: Option<tls::config::Config>,
     pid: Pid,
     shares: Shares,
     signals: Signals,
     journal: Journal,
     places: Vec<Place>,
+    /// Upgrades so far.
+    generation: u64,
+    elders: Elders,
+    /// Workers of this program are not all known to accept yet.
+    beginning: bool,
+    /// They never came to live, and the elders go on in their place.
+    given_way: bool,
+    upgrade: Upgrade,
+    /// When the workers' loops are looked at next, in microseconds.
+    watch_us: u64,
     stopping: Option<Stopping>,
 }
 
 /// Where a worker is, was or will be.
 struct Place {
-    /// `None` once stopping.
-    listener: Option<OwnedFd>,
+    /// None once stopping.
+    listeners: Vec<OwnedFd>,
+    seat: usize,
     state: State,
     respawn: Respawn,
 }
@@ -74,30 +94,37 @@ enum Exit {
 }
 
 impl Master {
-    /// A master of one worker for each listener; it forks none yet.
-    pub(super) fn new(
-        region: Region,
-        duties: Duties,
-        listeners: Listeners,
-        tls: Option<tls::config::Config>,
-        shares: Shares,
-        signals: Signals,
-        journal: Journal,
-    ) -> Master {
+    /// A master of one worker for each seat; it forks none yet.
+    pub(super) fn new(parts: Parts) -> Master {
+        let Parts { memory, seats, duties, inherited, listeners, tls, shares, signals, journal } = parts;
         let now = Instant::now();
-        let place =
-            |listener| Place { listener: Some(listener), state: State::Due(now, None), respawn: Respawn::default() };
-        let places = listeners.of_workers.into_iter().map(place).collect();
+        let places = listeners.of_workers.into_iter().zip(seats).map(|(listeners, seat)| Place {
+            listeners,
+            seat,
+            state: State::Due(now, None),
+            respawn: Respawn::default(),
+        });
+        let mut upgrade = Upgrade::new();
+        if inherited.is_wanted_again() {
+            upgrade.ask_for();
+        }
         Master {
-            region,
+            memory,
             duties,
+            address: listeners.address,
             admin: listeners.admin,
             tls,
             pid: fork::current(),
             shares,
             signals,
             journal,
-            places,
+            places: places.collect(),
+            generation: inherited.generation(),
+            elders: Elders::new(inherited.elders()),
+            beginning: true,
+            given_way: false,
+            upgrade,
+            watch_us: 0,
             stopping: None,
         }
     }
@@ -129,6 +156,7 @@ impl Master {
                 self.kill_all();
             }
             self.attend(false);
+            self.watch_over();
             let now = Instant::now();
             while let Some(signal) = self.signals.take() {
                 self.heed(signal, now);
@@ -136,29 +164,113 @@ impl Master {
             while let Some((pid, ended)) = fork::reap() {
                 self.bury(pid, ended, now);
             }
+            self.see_to_upgrade();
+        }
+    }
+
+    /// Sees whether this program's workers have taken the elders' place, and to the next upgrade.
+    fn see_to_upgrade(&mut self) {
+        let now_us = clock::monotonic_us();
+        let region = self.memory.region;
+        if self.beginning && self.places.iter().all(|place| region.seat(place.seat).is_ready()) {
+            self.beginning = false;
+            self.elders.retire(&mut self.journal, now_us);
+        }
+        self.upgrade.expire(now_us);
+        self.elders.expire(self.duties.config().timeouts.drain_us, now_us, &mut self.journal);
+        if self.stopping.is_some() {
+            return;
+        }
+        if self.upgrade.is_wanted() && !self.beginning {
+            let left = self.left();
+            self.upgrade.begin(&left, &mut self.journal, now_us);
+        }
+        if self.upgrade.take_approved() {
+            let left = self.left();
+            let listeners = self.places.iter().flat_map(|place| &place.listeners);
+            let admin = self.admin.iter().map(|(listener, _)| listener);
+            let kept: Vec<BorrowedFd<'_>> = listeners.chain(admin).map(AsFd::as_fd).collect();
+            self.upgrade.become_it(&left, &kept, &mut self.journal);
+        }
+    }
+
+    /// What is left to the program that this process becomes: its workers go on as elders.
+    fn left(&self) -> Handover {
+        let workers = self.places.iter().filter_map(|place| match place.state {
+            State::Running(pid, _) => {
+                let (seat, generation) = (Some(place.seat), self.generation);
+                Some(Elder { pid: pid.number(), seat, generation, retired_us: None })
+            }
+            _ => None,
+        });
+        let config = self.duties.config();
+        let demo = config.backends.iter().filter(|_| config.demo).filter_map(|backend| match backend.address() {
+            Some(Address::Tcp(address)) => Some(address),
+            _ => None,
+        });
+        Handover {
+            pid: std::process::id(),
+            generation: self.generation + 1,
+            segment: self.memory.segment,
+            address: self.address,
+            listeners: self.places.iter().flat_map(|place| &place.listeners).map(AsRawFd::as_raw_fd).collect(),
+            admin: self.admin.as_ref().map(|(listener, address)| (listener.as_raw_fd(), *address)),
+            elders: self.elders.iter().copied().chain(workers).collect(),
+            demo: demo.collect(),
+            again: self.upgrade.is_wanted_again(),
+        }
+    }
+
+    /// Kills workers whose loop stands still. They are replaced as others that die.
+    fn watch_over(&mut self) {
+        let (now_us, watchdog_us) = (clock::monotonic_us(), self.duties.config().watchdog_us);
+        let due_us = std::mem::replace(&mut self.watch_us, now_us + watchdog_us / 4);
+        if watchdog_us == 0 || now_us < due_us {
+            self.watch_us = if watchdog_us == 0 { 0 } else { due_us };
+            return;
+        }
+        // Where this process itself had no turn, the whole machine may have stood still.
+        if now_us > due_us.saturating_add(WATCH_LATE_US) {
+            return;
+        }
+        let region = self.memory.region;
+        let workers = self.places.iter().filter_map(|place| match place.state {
+            State::Running(pid, since) => Some((pid, place.seat, since.elapsed())),
+            _ => None,
+        });
+        let elders =
+            self.elders.iter().filter_map(|elder| Some((Pid::of_child(elder.pid), elder.seat?, Duration::MAX)));
+        let all: Vec<(Pid, usize, Duration)> = workers.chain(elders).collect();
+        for (pid, seat, lived) in all {
+            let seat = region.seat(seat);
+            let still_us = now_us.saturating_sub(seat.beaten_us());
+            if still_us > watchdog_us && lived > Duration::from_micros(watchdog_us) {
+                let (still, doing) = (Duration::from_millis(still_us / 1000), seat.doing());
+                self.say(Level::Err, format_args!("worker pid {pid} stands still for {still:?} while {doing}: killed"));
+                fork::kill(pid);
+            }
         }
     }
 
     /// This process is the worker of a place: all that is the master's is dropped, with every
     /// listener but its own.
     fn become_worker(self, index: usize) -> Ended {
-        let Master { region, duties, admin, tls, pid, shares, signals, mut journal, places, .. } = self;
-        let workers = places.len();
-        let listener = places.into_iter().nth(index).and_then(|place| place.listener);
+        let Master { memory, duties, admin, tls, pid, shares, signals, mut journal, places, upgrade, .. } = self;
+        let place = places.into_iter().nth(index);
         let config = duties.config().clone();
         // With them goes the file's watch, which the master alone is to hear from.
-        drop((signals, duties));
+        drop((signals, duties, upgrade));
         let begun = begin_child(pid, &format!("lb worker {index}")).and_then(|()| Signals::install_in_worker());
-        match (begun, listener) {
-            (Ok(signals), Some(listener)) => {
+        match (begun, place) {
+            (Ok(signals), Some(place)) => {
                 let setup = Setup {
                     config: &config,
-                    region,
-                    listener,
-                    admin,
+                    region: memory.region,
+                    listeners: place.listeners,
+                    admin: admin.map(|(listener, _)| listener),
                     companion: None,
                     index: index as u32,
-                    workers,
+                    seat: place.seat,
                     max_connections: shares.of(index as u32),
                     tls,
                     signals,
@@ -170,7 +282,7 @@ impl Master {
                 journal.line(Level::Err, "process", format_args!("worker {index} cannot start: {error}"));
                 Ended::Failed
             }
-            // Only a place that has its listener is forked for.
+            // It is forked for a place that there is.
             (Ok(_), None) => Ended::Failed,
         }
     }
@@ -185,12 +297,16 @@ impl Master {
             self.say(Level::Err, format_args!("cannot wait for events: {error}"));
         }
         if self.duties.take_published() {
-            for place in &self.places {
-                if let State::Running(pid, _) = place.state {
-                    fork::look(pid);
-                }
-            }
+            self.running().chain(self.elders.iter().map(|elder| Pid::of_child(elder.pid))).for_each(fork::look);
         }
+    }
+
+    /// The workers of this program.
+    fn running(&self) -> impl Iterator<Item = Pid> {
+        self.places.iter().filter_map(|place| match place.state {
+            State::Running(pid, _) => Some(pid),
+            _ => None,
+        })
     }
 
     fn say(&mut self, level: Level, text: fmt::Arguments<'_>) {
@@ -205,14 +321,19 @@ impl Master {
             }
             Signal::Terminate | Signal::Interrupt => {
                 let drain = Duration::from_micros(self.duties.config().timeouts.drain_us);
-                self.say(Level::Info, format_args!("draining, for at most {drain:?}"));
+                let delay = Duration::from_micros(self.duties.config().drain_delay_us);
+                match delay {
+                    Duration::ZERO => self.say(Level::Info, format_args!("draining, for at most {drain:?}")),
+                    _ => self.say(Level::Info, format_args!("draining begins in {delay:?}, for at most {drain:?}")),
+                }
                 self.stop(now, true);
             }
             // Deaths are looked for after every wait.
-            Signal::Child | Signal::Look => {}
+            Signal::Child | Signal::Look | Signal::Retire => {}
             Signal::Hangup => self.attend(true),
             Signal::Reopen => self.say(Level::Info, format_args!("USR1: there is no log file to reopen")),
-            Signal::Upgrade => self.say(Level::Info, format_args!("USR2: there is nothing to upgrade to")),
+            Signal::Upgrade if self.stopping.is_some() => {}
+            Signal::Upgrade => self.upgrade.ask_for(),
         }
     }
 
@@ -230,7 +351,7 @@ impl Master {
                 Ok(Fork::Parent(pid)) => {
                     place.state = State::Running(pid, now);
                     if let Some(story) = story {
-                        self.region.globals().add_global(Global::Respawns, 1);
+                        self.memory.region.globals().add_global(Global::Respawns, 1);
                         self.say(Level::Warn, format_args!("{story}, respawned as pid {pid}"));
                     }
                 }
@@ -251,11 +372,24 @@ impl Master {
             _ => None,
         });
         let Some((index, since)) = found else {
+            if self.upgrade.heed(dead, ended, &mut self.journal)
+                || self.elders.bury(dead, ended, self.memory.region, &mut self.journal)
+            {
+                if self.given_way && self.elders.is_empty() && self.stopping.is_none() {
+                    self.say(Level::Err, format_args!("none of them is left: stopping"));
+                    self.stop(now, false);
+                }
+                return;
+            }
             return self.say(Level::Debug, format_args!("process {dead} has ended: {ended}"));
         };
-        self.region.settle(index);
+        self.memory.region.settle(self.places[index].seat);
         let story = format!("worker {index} (pid {dead}) died: {ended}");
         let Some(stopping) = &mut self.stopping else {
+            if self.given_way {
+                self.places[index].state = State::Gone;
+                return;
+            }
             return self.fell(index, now.saturating_duration_since(since), story, now);
         };
         self.places[index].state = State::Gone;
@@ -279,6 +413,11 @@ impl Master {
                 let story = format!("worker {index} was away for {delay:?}");
                 self.places[index].state = State::Due(now + delay, Some(story));
             }
+            Verdict::GiveUp if self.beginning && !self.elders.is_empty() => {
+                self.places[index].state = State::Gone;
+                self.say(Level::Err, format_args!("{story}"));
+                self.give_way();
+            }
             Verdict::GiveUp => {
                 self.places[index].state = State::Gone;
                 self.say(Level::Err, format_args!("{story}"));
@@ -289,18 +428,36 @@ impl Master {
         }
     }
 
+    /// The workers of this program die as they start: it leaves the serving to those of the one before,
+    /// until another upgrade brings a better one.
+    fn give_way(&mut self) {
+        self.say(Level::Err, format_args!("the new workers do not come to live: those from before the upgrade go on"));
+        (self.beginning, self.given_way) = (false, true);
+        self.running().for_each(fork::kill);
+        for place in &mut self.places {
+            if let State::Due(..) = place.state {
+                place.state = State::Gone;
+            }
+        }
+    }
+
     /// Has every worker drain, and starts none any more.
     fn stop(&mut self, now: Instant, clean: bool) {
         if let Some(stopping) = &mut self.stopping {
             stopping.clean &= clean;
             return;
         }
-        let patience = Duration::from_micros(self.duties.config().timeouts.drain_us.saturating_add(DRAIN_GRACE_US));
+        let config = self.duties.config();
+        let patience_us = config.timeouts.drain_us.saturating_add(config.drain_delay_us).saturating_add(DRAIN_GRACE_US);
+        let patience = Duration::from_micros(patience_us);
         // A drain time past the end of the clock is never.
         self.stopping = Some(Stopping { kill_at: now.checked_add(patience), clean });
+        self.beginning = false;
+        self.upgrade.abandon();
+        self.elders.retire(&mut self.journal, clock::monotonic_us());
         for place in &mut self.places {
             // The port is closed for new clients once the workers' own descriptors are, too.
-            place.listener = None;
+            place.listeners.clear();
             match place.state {
                 State::Running(pid, _) => fork::drain(pid),
                 _ => place.state = State::Gone,
@@ -322,19 +479,17 @@ impl Master {
         if let Some(stopping) = &mut self.stopping {
             *stopping = Stopping { kill_at: None, clean: false };
         }
-        for place in &self.places {
-            if let State::Running(pid, _) = place.state {
-                fork::kill(pid);
-            }
-        }
+        self.running().for_each(fork::kill);
+        self.elders.kill_all();
     }
 
     /// The exit status, once stopping and rid of every worker.
     fn finished(&mut self) -> Option<u8> {
         let clean = self.stopping.as_ref()?.clean;
-        if !self.places.iter().all(|place| matches!(place.state, State::Gone)) {
+        if !self.places.iter().all(|place| matches!(place.state, State::Gone)) || !self.elders.is_empty() {
             return None;
         }
+        let clean = clean && self.elders.is_clean();
         self.say(Level::Info, format_args!("{}", if clean { "drained" } else { "stopped" }));
         Some(if clean { DONE } else { FAILED })
     }
@@ -346,10 +501,15 @@ impl Master {
             _ => None,
         });
         let kill = self.stopping.as_ref().and_then(|stopping| stopping.kill_at);
-        let duties = match self.duties.next_us() {
+        let now_us = clock::monotonic_us();
+        let elders_us = self.elders.next_us(self.duties.config().timeouts.drain_us);
+        let look_us = if self.beginning { now_us + READY_LOOK_US } else { u64::MAX };
+        let watch_us = if self.watch_us == 0 { u64::MAX } else { self.watch_us };
+        let others_us = self.duties.next_us().min(self.upgrade.next_us()).min(elders_us).min(look_us).min(watch_us);
+        let others = match others_us {
             u64::MAX => None,
-            at_us => Some(now + Duration::from_micros(at_us.saturating_sub(clock::monotonic_us()))),
+            at_us => Some(now + Duration::from_micros(at_us.saturating_sub(now_us))),
         };
-        forks.chain(kill).chain(duties).min().map(|at| at.saturating_duration_since(now))
+        forks.chain(kill).chain(others).min().map(|at| at.saturating_duration_since(now))
     }
 }

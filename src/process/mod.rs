@@ -18,25 +18,30 @@ mod check;
 mod cpus;
 mod demo;
 mod duties;
+mod elders;
+mod handover;
+mod inherited;
 mod listen;
 mod master;
 mod names;
 mod respawn;
+mod single;
 mod slots;
+mod upgrade;
 mod watch;
 
 use std::fmt;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::os::fd::OwnedFd;
 
 use crate::args::Options;
-use crate::config::{Config, Mode};
+use crate::config::{self, Config, Mode};
 use crate::limits;
 use crate::log::{Level, Log};
 use crate::metrics::Global;
 use crate::shared::Region;
 use crate::sys::fork::{self, Pid};
+use crate::sys::shm::Segment;
 use crate::sys::signal::Signals;
 use crate::sys::{self, clock};
 use crate::tls;
@@ -45,6 +50,7 @@ use crate::worker::{self, Outcome, Setup};
 use account::Account;
 pub use check::{Checked, check};
 use duties::Duties;
+use inherited::{Inherited, Listeners, Memory};
 use master::Master;
 
 /// Exit status: done, or drained with nothing cut.
@@ -87,48 +93,85 @@ impl Failure {
 
 fn start(mut config: Config, options: Options, contents: Option<Vec<u8>>) -> Result<u8, Failure> {
     let mut journal = Journal::new(config.loglevel);
+    let mut inherited = Inherited::find();
     let signals = Signals::install().map_err(Failure::of("handle signals"))?;
     let account = config.user.as_deref().map(account::look_up).transpose()?;
     let open_files = sys::limit::raise_open_files().map_err(Failure::of("learn the limit of open files"))?;
 
     let count = worker_count(&config);
-    let (listeners, address) = listen::open(config.listen, count)?;
-    let admin = config.admin.map(|address| listen::open(address, 1)).transpose()?;
-    let demo = if config.demo { Some(demo::Backends::open()?) } else { None };
-    if let (Some(account), Some(name)) = (account, &config.user) {
+    let listeners = inherited.listeners(&mut journal, config.listen, config.admin, count)?;
+    let demo = if config.demo && inherited.demo().is_empty() { Some(demo::Backends::open()?) } else { None };
+    // After an upgrade it is whom it was.
+    if let (Some(account), Some(name), false) = (account, &config.user, inherited.is_upgrade()) {
         give_up_root(&mut journal, name, account)?;
     }
     let shares = shares(&mut journal, &config, count, open_files);
 
+    if config.demo && !inherited.demo().is_empty() {
+        config.backends = inherited.demo().iter().map(|&address| config::Backend::at(address)).collect();
+    }
     if let Some(demo) = demo {
         config.backends = demo.configured();
         if let Some(backend) = demo.start(&mut journal).map_err(Failure::of("start the demo's backends"))? {
             // This is the child.
-            drop((listeners, admin, signals));
+            drop((listeners, signals));
             fork::exit_now(backend.serve());
         }
     }
-    let region = share_memory(count)?;
-    let mut greeting = greeting(&config, address, count);
-    if let Some((_, address)) = &admin {
+    let memory = inherited.memory(&mut journal, count)?;
+    let mut greeting = greeting(&config, listeners.address, count);
+    if inherited.is_upgrade() {
+        let (version, generation) = (env!("CARGO_PKG_VERSION"), inherited.generation());
+        greeting.insert(0, ("upgrade", format!("done: this is version {version} now (generation {generation})")));
+    }
+    if let Some((_, address)) = &listeners.admin {
         greeting.push(("process", format!("admin on {address}: /metrics, /livez, /readyz")));
     }
-    let globals = region.globals();
+    let globals = memory.region.globals();
     globals.set_global(Global::Insecure, config.insecure.into());
     globals.set_global(Global::Workers, count.into());
-    globals.set_global(Global::Started, clock::unix_us() / 1_000_000);
+    if !inherited.is_upgrade() {
+        globals.set_global(Global::Started, clock::unix_us() / 1_000_000);
+    }
+    globals.set_global(Global::Upgrades, inherited.generation());
     globals.set_global(Global::MaxDescriptors, open_files);
     let tls = begin_tls(&mut journal, &config)?;
-    let listeners =
-        Listeners { of_workers: listeners, admin: admin.and_then(|(sockets, _)| sockets.into_iter().next()) };
-    let duties = Duties::begin(config, options, contents, region)?;
-    Ok(match duties.config().mode {
-        Mode::Mp => Master::new(region, duties, listeners, tls, shares, signals, journal).run(&greeting),
-        Mode::Sp => {
-            journal.greet(&greeting);
-            run_single(region, duties, listeners, tls, shares, signals, journal)
-        }
+    let duties = Duties::begin(config, options, contents, memory.region)?;
+    let seats = inherited::free_seats(memory.region, &inherited.elders(), count as usize);
+    let mode = duties.config().mode;
+    let parts = Parts { memory, seats, duties, inherited, listeners, tls, shares, signals, journal };
+    Ok(match mode {
+        Mode::Mp => Master::new(parts).run(&greeting),
+        Mode::Sp => single::run(parts, &greeting),
     })
+}
+
+/// What a start has gathered.
+struct Parts {
+    memory: Memory,
+    /// Those of the workers to be.
+    seats: Vec<usize>,
+    duties: Duties,
+    inherited: Inherited,
+    listeners: Listeners,
+    tls: Option<tls::config::Config>,
+    shares: Shares,
+    signals: Signals,
+    journal: Journal,
+}
+
+/// What is asked of a program that is to take over from one that runs; `None` where nothing is.
+pub fn question() -> Option<String> {
+    std::env::var(handover::QUESTION).ok()
+}
+
+/// What a program answers that could take over.
+pub const ANSWER: &str = handover::ANSWER;
+
+/// Whether this program could take over from the one that asks. Errors are why it could not. Nothing
+/// goes on running.
+pub fn could_take_over(question: &str, config: &Config) -> Result<(), String> {
+    upgrade::could_take_over(question, config)
 }
 
 /// How many workers there are to be.
@@ -153,18 +196,10 @@ fn begin_tls(journal: &mut Journal, config: &Config) -> Result<Option<tls::confi
         .map_err(|error| Failure::new(USAGE, error))
 }
 
-/// What is listened on.
-struct Listeners {
-    /// One for each worker.
-    of_workers: Vec<OwnedFd>,
-    /// One for all of them, where an admin port is wanted.
-    admin: Option<OwnedFd>,
-}
-
-/// Makes the memory that `count` workers share.
-fn share_memory(count: u32) -> Result<Region, Failure> {
-    let bytes = Region::bytes(count as usize);
-    let cells = sys::shm::create(bytes).map_err(|error| {
+/// Makes the memory that the workers in so many seats share.
+fn share_memory(seats: usize) -> Result<Memory, Failure> {
+    let bytes = Region::bytes(seats);
+    let segment = Segment::create(bytes).map_err(|error| {
         let limit = match error.raw_os_error() {
             Some(libc::EINVAL) => " (more than kernel.shmmax)",
             Some(libc::ENOSPC) => " (kernel.shmmni or kernel.shmall is used up)",
@@ -172,38 +207,7 @@ fn share_memory(count: u32) -> Result<Region, Failure> {
         };
         Failure::new(FAILED, format!("cannot share {bytes} bytes of memory with the workers: {error}{limit}"))
     })?;
-    Ok(Region::new(cells))
-}
-
-/// The loop of sp, in this very process.
-fn run_single(
-    region: Region,
-    mut duties: Duties,
-    listeners: Listeners,
-    tls: Option<tls::config::Config>,
-    shares: Shares,
-    signals: Signals,
-    journal: Journal,
-) -> u8 {
-    let Some(listener) = listeners.of_workers.into_iter().next() else { return FAILED };
-    let config = duties.config().clone();
-    let setup = Setup {
-        config: &config,
-        region,
-        listener,
-        admin: listeners.admin,
-        companion: Some(&mut duties),
-        index: 0,
-        workers: 1,
-        max_connections: shares.of(0),
-        tls,
-        signals,
-        log: Log::new(config.loglevel),
-    };
-    match serve(setup, journal) {
-        Ended::Drained => DONE,
-        Ended::Cut | Ended::Failed => FAILED,
-    }
+    Ok(Memory { region: Region::new(segment.cells()), segment: segment.id() })
 }
 
 /// How a worker's loop ended; as an exit status, it tells the master.

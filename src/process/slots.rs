@@ -4,6 +4,9 @@
 //! Its owner gets it back if it returns; else it goes to another, under another generation, those
 //! that were given up longest ago first.
 
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering::Relaxed;
+
 use crate::balance::cells::Cells;
 use crate::config::{Address, Member};
 use crate::limits::{SLOT_REST_US, SLOTS};
@@ -41,6 +44,10 @@ const TAKEN: u64 = u64::MAX;
 pub(super) struct Slots {
     slots: Vec<Slot>,
     cells: Cells,
+    /// How often a slot has had a new owner: no generation is past it.
+    owners: &'static AtomicU64,
+    /// How many slots, from the first, have ever had one.
+    used: &'static AtomicU64,
 }
 
 /// How many addresses there are slots for is fewer than there are addresses.
@@ -51,9 +58,25 @@ pub(super) struct TooMany {
 }
 
 impl Slots {
-    pub(super) fn new(cells: Cells) -> Slots {
+    /// No slot has an owner. `owners` counts how often one gets one, and `used` the slots that ever do.
+    pub(super) fn new(cells: Cells, owners: &'static AtomicU64, used: &'static AtomicU64) -> Slots {
         let slot = Slot { owner: None, generation: 0, freed_us: 0 };
-        Slots { slots: vec![slot; cells.slots().min(SLOTS)], cells }
+        Slots { slots: vec![slot; cells.slots().min(SLOTS)], cells, owners, used }
+    }
+
+    /// The slots as a program before left them, with these owners. Who had the others is not known, but
+    /// they are left alone for a while like those that were just given up, where they had any.
+    pub(super) fn resume(&mut self, members: &[Member], now_us: u64) {
+        let (owners, used) = (self.owners.load(Relaxed), self.used.load(Relaxed));
+        for (at, slot) in self.slots.iter_mut().enumerate() {
+            *slot = Slot { owner: None, generation: owners, freed_us: if (at as u64) < used { now_us } else { 0 } };
+        }
+        for member in members {
+            if let Some(slot) = self.slots.get_mut(usize::from(member.slot)) {
+                let owner = (member.name.clone(), member.address.clone(), member.server_name.clone());
+                *slot = Slot { owner: Some(owner), generation: member.generation, freed_us: TAKEN };
+            }
+        }
     }
 
     /// Gives each address a slot, its own where it has one, and takes those from all others.
@@ -95,6 +118,8 @@ impl Slots {
                     let entry = &mut self.slots[slot];
                     entry.owner = Some((one.name.clone(), one.address.clone(), one.server_name.clone()));
                     entry.generation += 1;
+                    self.owners.fetch_add(1, Relaxed);
+                    self.used.fetch_max(slot as u64 + 1, Relaxed);
                     slot
                 }
             };
@@ -125,6 +150,14 @@ mod tests {
     use super::*;
     use crate::balance::cells::private;
 
+    fn fresh(slots: usize) -> Slots {
+        Slots::new(private(slots), zero(), zero())
+    }
+
+    fn zero() -> &'static AtomicU64 {
+        Box::leak(Box::new(AtomicU64::new(0)))
+    }
+
     fn wanted(ports: &[u16]) -> Vec<Wanted> {
         let one = |&port: &u16| {
             let address = std::net::SocketAddr::from(([127, 0, 0, 1], port));
@@ -143,7 +176,7 @@ mod tests {
 
     #[test]
     fn an_address_keeps_its_slot_and_a_slot_given_up_rests() {
-        let mut slots = Slots::new(private(4));
+        let mut slots = fresh(4);
         assert_eq!(places(&mut slots, &[1, 2], 1), Some(vec![(0, 1), (1, 1)]));
         assert_eq!(places(&mut slots, &[3, 2], 2), Some(vec![(2, 1), (1, 1)]));
         assert_eq!(places(&mut slots, &[4, 2], 3), Some(vec![(3, 1), (1, 1)]));
@@ -153,7 +186,7 @@ mod tests {
 
     #[test]
     fn one_that_returns_has_its_slot_again_however_often() {
-        let mut slots = Slots::new(private(4));
+        let mut slots = fresh(4);
         for n in 0..100 {
             assert_eq!(places(&mut slots, &[1, 2], 2 * n), Some(vec![(0, 1), (1, 1)]));
             assert_eq!(places(&mut slots, &[3, 4], 2 * n + 1), Some(vec![(2, 1), (3, 1)]));
@@ -163,7 +196,7 @@ mod tests {
     #[test]
     fn a_slot_with_requests_in_flight_is_not_given_away() {
         let cells = private(2);
-        let mut slots = Slots::new(cells);
+        let mut slots = Slots::new(cells, zero(), zero());
         places(&mut slots, &[1, 2], 1).unwrap();
         places(&mut slots, &[1], 2).unwrap();
         cells.leave(1, u64::MAX);
@@ -174,8 +207,23 @@ mod tests {
     }
 
     #[test]
+    fn after_an_upgrade_each_has_its_slot_and_no_generation_comes_again() {
+        let (cells, owners, used) = (private(4), zero(), zero());
+        let mut before = Slots::new(cells, owners, used);
+        places(&mut before, &[1, 2], 1).unwrap();
+        let left = before.assign(wanted(&[3, 2]), 2, || 0).unwrap();
+        let mut after = Slots::new(cells, owners, used);
+        after.resume(&left, 10);
+        assert_eq!(places(&mut after, &[3, 2], 11), Some(vec![(2, 1), (1, 1)]));
+        // The one that was given up rests; one that nobody ever had does not.
+        assert_eq!(places(&mut after, &[3, 2, 4], 12), Some(vec![(2, 1), (1, 1), (3, 4)]));
+        assert_eq!(places(&mut after, &[3, 2, 4, 5], 13), None);
+        assert_eq!(places(&mut after, &[3, 2, 4, 5], 10 + SLOT_REST_US), Some(vec![(2, 1), (1, 1), (3, 4), (0, 4)]));
+    }
+
+    #[test]
     fn where_there_are_too_few_nothing_changes() {
-        let mut slots = Slots::new(private(2));
+        let mut slots = fresh(2);
         places(&mut slots, &[1, 2], 1).unwrap();
         assert_eq!(slots.assign(wanted(&[2, 3, 4]), 2, || 0), Err(TooMany { wanted: 3 }));
         assert_eq!(places(&mut slots, &[2, 1], 3), Some(vec![(1, 1), (0, 1)]));

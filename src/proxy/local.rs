@@ -3,6 +3,8 @@
 //! The metrics of a thousand backends are megabytes. They are made in portions, one for each turn of
 //! the worker and no more than the client takes, as a response whose backend is this very proxy.
 
+use std::sync::atomic::Ordering::Relaxed;
+
 use super::Proxy;
 use super::connection::{Ending, Phase, Side};
 use super::exchange::Progress;
@@ -54,7 +56,7 @@ impl Proxy {
         match page {
             Page::Metrics => self.begin_metrics(id),
             Page::Live => self.answer_exchange(id, 200, format_args!("alive")),
-            Page::Ready if self.draining => self.answer_exchange(id, 503, format_args!("draining")),
+            Page::Ready if self.draining || self.unready => self.answer_exchange(id, 503, format_args!("draining")),
             Page::Ready => self.answer_exchange(id, 200, format_args!("ready")),
             Page::Unknown => {
                 self.answer_exchange(id, 404, format_args!("there are /metrics, /livez and /readyz"));
@@ -132,7 +134,9 @@ impl Proxy {
                 SlotState::Expiry => cells.expiry(one.slot),
             }
         };
-        let sources = Sources { workers: self.shared.workers, globals: self.shared.globals, state: &state };
+        let used = self.shared.used.load(Relaxed) as usize;
+        let workers = &self.shared.workers[..used.min(self.shared.workers.len())];
+        let sources = Sources { workers, globals: self.shared.globals, state: &state };
         let mut text = String::with_capacity(METRICS_PORTION_BYTES * 2);
         let more = exposition.write(&sources, &mut text, METRICS_PORTION_BYTES);
         if let Some(connection) = self.connections.get_mut(client) {

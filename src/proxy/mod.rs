@@ -115,6 +115,8 @@ pub struct Proxy {
     clients: usize,
     admins: usize,
     draining: bool,
+    /// More requests are not wanted, though they are served.
+    unready: bool,
     /// The last connection to a backend could not even be begun; logged when that changes.
     exhausted: bool,
     now_us: u64,
@@ -161,6 +163,7 @@ impl Proxy {
             clients: 0,
             admins: 0,
             draining: false,
+            unready: false,
             exhausted: false,
             now_us,
             log,
@@ -199,6 +202,11 @@ impl Proxy {
     /// How many requests are under way.
     pub fn requests(&self) -> usize {
         self.exchanges.len()
+    }
+
+    /// From now on who asks is told that more requests are not wanted.
+    pub fn set_unready(&mut self) {
+        self.unready = true;
     }
 
     /// From now on each client is told with its next response that its connection ends.

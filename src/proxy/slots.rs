@@ -25,6 +25,8 @@ pub struct Shared {
     pub block: Block,
     /// What each worker counts, this one among them.
     pub workers: &'static [Block],
+    /// How many of these have ever had a worker, from the first.
+    pub used: &'static AtomicU64,
     /// What the master counts.
     pub globals: Block,
 }
@@ -39,6 +41,7 @@ impl Shared {
             in_flight: Vec::leak(in_flight),
             block,
             workers: Vec::leak(vec![block]),
+            used: Box::leak(Box::new(AtomicU64::new(1))),
             globals: metrics::private(0),
         }
     }

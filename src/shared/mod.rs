@@ -1,31 +1,45 @@
 //! Memory that all processes of one balancer share: what is where in it.
 //!
 //! ```text
-//! header      what it is, and which layout
+//! header      what it is, which layout, and how many seats there are
 //! table       the plan: two buffers, and which one holds
 //! balance     the backends' cells
 //! globals     what the master counts
-//! workers     for each: what it has in flight by slot, and what it counts
+//! seats       for each worker: that it lives, what it has in flight by slot, and what it counts
 //! ```
 //!
 //! There are no pointers in it, only cells of 64 bits, each written whole. Parts that different
 //! processes write never share a line of 64 bytes.
+//!
+//! A worker has its seat to itself for as long as it lives; who comes after it there counts on from
+//! what it counted. There are more seats than workers, because those of before an upgrade live on
+//! beside those of after it. The region itself outlives upgrades where both programs lay it out alike.
 
 pub mod table;
 
+pub mod seat;
+
 use std::sync::atomic::AtomicU64;
-use std::sync::atomic::Ordering::Relaxed;
+use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 
 use crate::balance::cells::Cells;
-use crate::limits::SLOTS;
-use crate::metrics::Block;
+use crate::limits::{PLAN_BYTES, SLOTS};
+use crate::metrics::{self, Block};
+use seat::Seat;
 use table::Table;
 
-/// "zzz_lb" and a number that grows when the layout changes.
-const MAGIC: u64 = 0x7a7a_7a5f_6c62_0001;
+/// "zzz_lb" and a number that grows when the meaning of a cell changes, or of a plan's bytes.
+const MAGIC: u64 = 0x7a7a_7a5f_6c62_0002;
 /// Cells in a line.
 const LINE: usize = 8;
 const HEADER: usize = LINE;
+/// Where in the header is what.
+const MAGIC_AT: usize = 0;
+const LAYOUT_AT: usize = 1;
+const SEATS_AT: usize = 2;
+const USED_AT: usize = 3;
+const OWNERS_AT: usize = 4;
+const SLOTS_AT: usize = 5;
 
 /// A view of the whole.
 #[derive(Clone, Copy, Debug)]
@@ -38,32 +52,82 @@ struct Layout {
     table: usize,
     balance: usize,
     globals: usize,
-    workers: usize,
+    seats: usize,
 }
 
 const LAYOUT: Layout = {
     let table = HEADER;
     let balance = table + Table::CELLS.next_multiple_of(LINE);
     let globals = balance + Cells::needed(SLOTS).next_multiple_of(LINE);
-    let workers = globals + Block::needed(0).next_multiple_of(LINE);
-    Layout { table, balance, globals, workers }
+    let seats = globals + Block::needed(0).next_multiple_of(LINE);
+    Layout { table, balance, globals, seats }
 };
 
-/// Cells of a worker: what it has in flight, and its block.
-const IN_FLIGHT: usize = SLOTS.next_multiple_of(LINE);
-const WORKER: usize = IN_FLIGHT + Block::needed(SLOTS).next_multiple_of(LINE);
+/// Where in a seat is what: its line, what it has in flight, its block.
+const IN_FLIGHT: usize = LINE;
+const BLOCK: usize = IN_FLIGHT + SLOTS.next_multiple_of(LINE);
+const SEAT: usize = BLOCK + Block::needed(SLOTS).next_multiple_of(LINE);
+
+/// Tells layouts apart: what is where, and what is counted in which cell.
+const FINGERPRINT: u64 = {
+    let numbers = [LAYOUT.table, LAYOUT.balance, LAYOUT.globals, LAYOUT.seats, BLOCK, SEAT, SLOTS, PLAN_BYTES];
+    let mut hash = metrics::FINGERPRINT;
+    let mut at = 0;
+    while at < numbers.len() {
+        hash = (hash ^ numbers[at] as u64).wrapping_mul(0x0100_0000_01b3);
+        at += 1;
+    }
+    hash
+};
 
 impl Region {
-    /// How many bytes the region of that many workers takes.
-    pub fn bytes(workers: usize) -> usize {
-        (LAYOUT.workers + workers * WORKER) * size_of::<AtomicU64>()
+    /// How many bytes the region of that many seats takes.
+    pub fn bytes(seats: usize) -> usize {
+        (LAYOUT.seats + seats * SEAT) * size_of::<AtomicU64>()
     }
 
-    /// Makes a region of cells that are zeros.
+    /// Makes a region of cells that are zeros, with as many seats as fit, one at least.
     pub fn new(cells: &'static [AtomicU64]) -> Region {
         assert!(size_of_val(cells) >= Region::bytes(1), "a region is made as large as it has to be");
-        cells[0].store(MAGIC, Relaxed);
+        let seats = (cells.len() - LAYOUT.seats) / SEAT;
+        cells[LAYOUT_AT].store(FINGERPRINT, Relaxed);
+        cells[SEATS_AT].store(seats as u64, Relaxed);
+        cells[MAGIC_AT].store(MAGIC, Release);
         Region { cells }
+    }
+
+    /// The region that another program made of these cells; `None` where it is laid out otherwise.
+    pub fn adopt(cells: &'static [AtomicU64]) -> Option<Region> {
+        let read = |at: usize| cells.get(at).map_or(0, |cell| cell.load(Acquire));
+        let seats = usize::try_from(read(SEATS_AT)).ok()?;
+        let alike = read(MAGIC_AT) == MAGIC && read(LAYOUT_AT) == FINGERPRINT;
+        let whole = seats.checked_mul(SEAT).is_some_and(|needed| needed <= cells.len().saturating_sub(LAYOUT.seats));
+        (alike && whole && seats > 0).then_some(Region { cells })
+    }
+
+    /// How many seats there are.
+    pub fn seats(self) -> usize {
+        self.cells[SEATS_AT].load(Relaxed) as usize
+    }
+
+    /// How many seats, from the first, have ever had a worker: those after them count nothing.
+    pub fn used(self) -> &'static AtomicU64 {
+        &self.cells[USED_AT]
+    }
+
+    /// How often a slot has had a new owner.
+    pub fn owners(self) -> &'static AtomicU64 {
+        &self.cells[OWNERS_AT]
+    }
+
+    /// How many slots, from the first, have ever had an owner.
+    pub fn slots(self) -> &'static AtomicU64 {
+        &self.cells[SLOTS_AT]
+    }
+
+    /// That a seat's worker lives, and what it does.
+    pub fn seat(self, seat: usize) -> Seat {
+        Seat::new(&self.cells[LAYOUT.seats + seat * SEAT..][..LINE])
     }
 
     /// The plan.
@@ -78,18 +142,20 @@ impl Region {
 
     /// What the master counts.
     pub fn globals(self) -> Block {
-        Block::new(&self.cells[LAYOUT.globals..LAYOUT.workers])
+        Block::new(&self.cells[LAYOUT.globals..LAYOUT.seats])
     }
 
-    /// What a worker counts.
-    pub fn block(self, worker: usize) -> Block {
-        Block::new(&self.cells[LAYOUT.workers + worker * WORKER + IN_FLIGHT..][..Block::needed(SLOTS)])
+    /// What the worker in a seat counts.
+    pub fn block(self, seat: usize) -> Block {
+        Block::new(&self.cells[LAYOUT.seats + seat * SEAT + BLOCK..][..Block::needed(SLOTS)])
     }
 
-    /// Takes back what a worker had in flight and open, as it has ended, whatever it was doing.
-    pub fn settle(self, worker: usize) {
-        self.block(worker).settle();
-        for (slot, cell) in self.in_flight(worker).iter().enumerate() {
+    /// Takes back what the worker in a seat had in flight and open, as it has ended, whatever it was
+    /// doing.
+    pub fn settle(self, seat: usize) {
+        self.seat(seat).clear();
+        self.block(seat).settle();
+        for (slot, cell) in self.in_flight(seat).iter().enumerate() {
             let left = cell.swap(0, Relaxed);
             if left > 0 {
                 self.balance().leave(slot, left);
@@ -97,9 +163,9 @@ impl Region {
         }
     }
 
-    /// What a worker has in flight, by slot.
-    pub fn in_flight(self, worker: usize) -> &'static [AtomicU64] {
-        &self.cells[LAYOUT.workers + worker * WORKER..][..SLOTS]
+    /// What the worker in a seat has in flight, by slot.
+    pub fn in_flight(self, seat: usize) -> &'static [AtomicU64] {
+        &self.cells[LAYOUT.seats + seat * SEAT + IN_FLIGHT..][..SLOTS]
     }
 }
 
@@ -112,6 +178,7 @@ mod tests {
     fn the_parts_lie_apart() {
         let cells: Vec<AtomicU64> = (0..Region::bytes(3) / size_of::<AtomicU64>()).map(|_| AtomicU64::new(0)).collect();
         let region = Region::new(Vec::leak(cells));
+        assert_eq!(region.seats(), 3);
         for worker in 0..3 {
             region.block(worker).add(Count::Clients, 1);
             region.block(worker).add_slot(SlotCount::Connects, SLOTS - 1, u64::MAX);
@@ -122,5 +189,26 @@ mod tests {
         assert!(region.in_flight(0).iter().all(|cell| cell.load(Relaxed) == 1));
         assert!(region.in_flight(2).iter().all(|cell| cell.load(Relaxed) == 3));
         assert_eq!(region.table().read(), (1, Some(b"plan".to_vec())));
+        for seat in 0..3 {
+            region.seat(seat).beat(7);
+            region.settle(seat);
+            assert_eq!(region.seat(seat).beaten_us(), 0);
+        }
+    }
+
+    #[test]
+    fn another_program_finds_it_where_it_is_laid_out_alike() {
+        let cells: Vec<AtomicU64> = (0..Region::bytes(2) / size_of::<AtomicU64>()).map(|_| AtomicU64::new(0)).collect();
+        let cells: &'static [AtomicU64] = Vec::leak(cells);
+        assert!(Region::adopt(cells).is_none(), "nobody has made it one");
+        Region::new(cells).block(1).add(Count::Clients, 3);
+        assert_eq!(Region::adopt(cells).unwrap().block(1).get(Count::Clients), 3);
+        assert!(Region::adopt(&cells[..cells.len() - 8]).is_none(), "a part is cut off");
+        for at in [MAGIC_AT, LAYOUT_AT, SEATS_AT] {
+            let before = cells[at].fetch_add(1, Relaxed);
+            assert!(Region::adopt(cells).is_none(), "cell {at}");
+            cells[at].store(before, Relaxed);
+        }
+        assert!(Region::adopt(&[]).is_none());
     }
 }

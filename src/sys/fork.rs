@@ -49,6 +49,18 @@ impl fmt::Display for Ended {
     }
 }
 
+impl Pid {
+    /// The child of this number, which the program that this process was before has forked.
+    pub fn of_child(number: i32) -> Pid {
+        Pid(number)
+    }
+
+    /// Its number.
+    pub fn number(self) -> i32 {
+        self.0
+    }
+}
+
 /// This process.
 pub fn current() -> Pid {
     // SAFETY: takes nothing and cannot fail.
@@ -102,13 +114,20 @@ pub fn drain(pid: Pid) {
     send(pid, super::signal::drain_order());
 }
 
+/// Tells a worker that others have taken its place: it is to drain. One that has ended already is
+/// not an error.
+pub fn retire(pid: Pid) {
+    send(pid, super::signal::retire_order());
+}
+
 /// Ends a process (SIGKILL). One that has ended already is not an error.
 pub fn kill(pid: Pid) {
     send(pid, libc::SIGKILL);
 }
 
 fn send(pid: Pid, number: libc::c_int) {
-    // SAFETY: takes two integers. A Pid is that of one process: it came from fork or wait.
+    // SAFETY: takes two integers. A Pid is that of one process: it came from fork or wait, here or in
+    // the program before.
     unsafe { libc::kill(pid.0, number) };
 }
 

@@ -4,7 +4,7 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 use libc::c_int;
 
@@ -46,6 +46,11 @@ pub fn listen(address: SocketAddr, sharing: Sharing, backlog: c_int) -> io::Resu
     // SAFETY: takes a descriptor, which is open, and an integer.
     check(unsafe { libc::listen(socket.as_raw_fd(), backlog) })?;
     Ok(socket)
+}
+
+/// Lets others join a socket that listens alone.
+pub fn share(socket: BorrowedFd<'_>) -> io::Result<()> {
+    set_option(socket, libc::SOL_SOCKET, libc::SO_REUSEPORT, 1)
 }
 
 fn check(result: c_int) -> io::Result<()> {

@@ -8,6 +8,7 @@ pub mod clock;
 pub mod entropy;
 #[cfg(any(target_os = "linux", target_os = "android"))]
 pub mod epoll;
+pub mod exec;
 pub mod fork;
 #[cfg(any(target_os = "linux", target_os = "android"))]
 pub mod inotify;

@@ -2,12 +2,20 @@
 //!
 //! It is marked to be removed as soon as it is attached, so that the system takes it back when the
 //! last process that has it is gone, however that went, and `ipcs -m` never shows one left behind.
+//! A process that becomes another program leaves it, and finds it again by its number as long as a
+//! child of it has it.
 
 #![allow(unsafe_code)]
 
 use std::io;
 use std::ptr;
 use std::sync::atomic::AtomicU64;
+
+/// Memory is taken as it is written to: most of a segment never is.
+#[cfg(any(target_os = "linux", target_os = "android"))]
+const NORESERVE: i32 = libc::SHM_NORESERVE;
+#[cfg(not(any(target_os = "linux", target_os = "android")))]
+const NORESERVE: i32 = 0;
 
 /// Bytes of a page, where the system does not tell.
 const PAGE: usize = 4096;
@@ -32,23 +40,46 @@ impl Segment {
             return Err(io::Error::from_raw_os_error(libc::EINVAL));
         };
         // SAFETY: takes numbers and touches no memory of ours.
-        let id = unsafe { libc::shmget(libc::IPC_PRIVATE, bytes, libc::IPC_CREAT | 0o600) };
+        let id = unsafe { libc::shmget(libc::IPC_PRIVATE, bytes, libc::IPC_CREAT | NORESERVE | 0o600) };
         if id < 0 {
             return Err(io::Error::last_os_error());
         }
-        // SAFETY: the address is the system's to choose, so nothing of ours is mapped over.
-        let address = unsafe { libc::shmat(id, ptr::null(), 0) };
-        let attached = if address.addr() == usize::MAX { Err(io::Error::last_os_error()) } else { Ok(address) };
+        let attached = Segment::map(id, bytes);
         // SAFETY: no pointer is read for IPC_RMID. Where attaching failed, this removes the segment at once.
         let removed = unsafe { libc::shmctl(id, libc::IPC_RMID, ptr::null_mut()) };
-        let address = attached?;
+        let segment = attached?;
         if removed < 0 {
+            return Err(io::Error::last_os_error());
+        }
+        Ok(segment)
+    }
+
+    /// Attaches a segment that another process of this user has, by its number. EINVAL or EIDRM
+    /// where there is none of that number, EACCES where it is another user's.
+    pub fn attach(id: i32) -> io::Result<Segment> {
+        // SAFETY: all zeroes is a valid value of this struct of integers, and the call writes one, to
+        // a live local.
+        let bytes = unsafe {
+            let mut state: libc::shmid_ds = std::mem::zeroed();
+            if libc::shmctl(id, libc::IPC_STAT, &raw mut state) < 0 {
+                return Err(io::Error::last_os_error());
+            }
+            state.shm_segsz
+        };
+        Segment::map(id, bytes)
+    }
+
+    /// Has the segment of a number, which is of that many bytes, in this process's memory.
+    fn map(id: i32, bytes: usize) -> io::Result<Segment> {
+        // SAFETY: the address is the system's to choose, so nothing of ours is mapped over.
+        let address = unsafe { libc::shmat(id, ptr::null(), 0) };
+        if address.addr() == usize::MAX {
             return Err(io::Error::last_os_error());
         }
         let count = bytes / size_of::<AtomicU64>();
         // SAFETY: the segment is attached, writable, at a page's start and `bytes` long, which is at
-        // most isize::MAX; it is never detached; all bits are a valid AtomicU64, and all who have it
-        // use it as such.
+        // most isize::MAX and cannot change; it is never detached; all bits are a valid AtomicU64, and
+        // all who have it use it as such.
         let cells = unsafe { std::slice::from_raw_parts(address.cast::<AtomicU64>(), count) };
         Ok(Segment { id, cells })
     }
@@ -63,11 +94,6 @@ impl Segment {
     pub fn id(&self) -> i32 {
         self.id
     }
-}
-
-/// The cells of a fresh [`Segment`], for those who need nothing else of it.
-pub fn create(bytes: usize) -> io::Result<&'static [AtomicU64]> {
-    Segment::create(bytes).map(|segment| segment.cells())
 }
 
 fn page_bytes() -> usize {
@@ -96,13 +122,22 @@ mod tests {
 
     #[test]
     fn it_is_whole_pages_of_zeros() {
-        let cells = create(100_000).unwrap();
+        let cells = Segment::create(100_000).unwrap().cells();
         assert!(cells.len() >= 12_500 && cells.iter().all(|cell| cell.load(Relaxed) == 0));
         assert!(size_of_val(cells).is_multiple_of(page_bytes()));
         assert!(cells.as_ptr().addr().is_multiple_of(page_bytes()));
         cells[12_499].store(7, Relaxed);
         assert_eq!(cells[12_499].load(Relaxed), 7);
-        assert_eq!(size_of_val(create(0).unwrap()), page_bytes());
+        assert_eq!(size_of_val(Segment::create(0).unwrap().cells()), page_bytes());
+    }
+
+    #[test]
+    fn it_is_found_again_by_its_number() {
+        let segment = Segment::create(10_000).unwrap();
+        segment.cells()[3].store(9, Relaxed);
+        let again = Segment::attach(segment.id()).unwrap();
+        assert_eq!((again.cells().len(), again.cells()[3].load(Relaxed)), (segment.cells().len(), 9));
+        assert!(Segment::attach(-1).is_err());
     }
 
     #[test]

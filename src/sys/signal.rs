@@ -33,10 +33,12 @@ pub enum Signal {
     Upgrade,
     /// To a worker, from its master: there is something new in the memory that they share.
     Look,
+    /// To a worker, from its master: others have taken its place, and it is to drain.
+    Retire,
 }
 
 /// Every signal in the order of its discriminant, which is the order `take` gives them in.
-const SIGNALS: [Signal; 7] = [
+const SIGNALS: [Signal; 8] = [
     Signal::Terminate,
     Signal::Interrupt,
     Signal::Child,
@@ -44,6 +46,7 @@ const SIGNALS: [Signal; 7] = [
     Signal::Reopen,
     Signal::Upgrade,
     Signal::Look,
+    Signal::Retire,
 ];
 
 /// Signal numbers that are caught, with what they ask for.
@@ -81,6 +84,7 @@ impl Signals {
         // Before anything is unblocked, or an early order would end the worker.
         set_action(drain_order(), handler())?;
         set_action(look_order(), handler())?;
+        set_action(retire_order(), handler())?;
         Signals::install_with(|_| false)
     }
 
@@ -186,6 +190,11 @@ pub(super) fn look_order() -> c_int {
     libc::SIGRTMIN() + 1
 }
 
+/// The signal by which a master tells a worker that others have taken its place.
+pub(super) fn retire_order() -> c_int {
+    libc::SIGRTMIN() + 2
+}
+
 fn handler() -> libc::sighandler_t {
     on_signal as extern "C" fn(c_int) as libc::sighandler_t
 }
@@ -195,6 +204,7 @@ extern "C" fn on_signal(number: c_int) {
     let ordered = || match number {
         number if number == drain_order() => Some(Signal::Terminate),
         number if number == look_order() => Some(Signal::Look),
+        number if number == retire_order() => Some(Signal::Retire),
         _ => None,
     };
     let Some(signal) = known.or_else(ordered) else { return };

@@ -4,7 +4,7 @@ use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::os::fd::{AsFd, OwnedFd};
 
-use super::{Accepting, LISTENER, Worker};
+use super::{Accepting, Worker};
 use crate::collections::slab::Key;
 use crate::limits::{ACCEPT_PAUSE_US, ACCEPT_STEADY_US, ACCEPT_STREAK, ACCEPTS_PER_TURN, ADMIN_CONNECTIONS};
 use crate::log::Level;
@@ -15,9 +15,9 @@ use crate::sys;
 const UNKNOWN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0);
 
 impl Worker<'_> {
-    /// Accepts what is queued on the listener: mostly one connection, for to ask for one that is not
+    /// Accepts what is queued on a listener: mostly one connection, for to ask for one that is not
     /// there is dear, and more in a turn the longer they have been waiting.
-    pub(super) fn accept(&mut self) -> io::Result<()> {
+    pub(super) fn accept(&mut self, at: usize) -> io::Result<()> {
         self.accept_streak += 1;
         for _ in 0..(1 + self.accept_streak / ACCEPT_STREAK).min(ACCEPTS_PER_TURN) {
             if self.accepting != Accepting::Open {
@@ -26,7 +26,7 @@ impl Worker<'_> {
             if self.proxy.clients() >= self.max_connections {
                 return self.pause_accepting(0);
             }
-            let Some(listener) = &self.listener else { return Ok(()) };
+            let Some(listener) = self.listeners.get(at) else { return Ok(()) };
             match sys::socket::accept(listener.as_fd()) {
                 Ok((fd, address)) => {
                     self.note_room();
@@ -80,20 +80,15 @@ impl Worker<'_> {
     }
 
     fn pause_accepting(&mut self, until_us: u64) -> io::Result<()> {
-        if let Some(listener) = &self.listener {
-            self.reactor.unwatch(listener.as_fd())?;
-        }
+        self.listeners.iter().try_for_each(|listener| self.reactor.unwatch(listener.as_fd()))?;
         self.accepting = Accepting::Paused(until_us);
         Ok(())
     }
 
     pub(super) fn resume_accepting(&mut self) -> io::Result<()> {
         let Accepting::Paused(until_us) = self.accepting else { return Ok(()) };
-        if let Some(listener) = &self.listener
-            && self.now_us >= until_us
-            && self.proxy.clients() < self.max_connections
-        {
-            self.reactor.watch(listener.as_fd(), LISTENER)?;
+        if self.now_us >= until_us && self.proxy.clients() < self.max_connections {
+            self.watch_listeners()?;
             self.accepting = Accepting::Open;
         }
         Ok(())
@@ -109,11 +104,5 @@ impl Worker<'_> {
             self.hold(key, fd);
         }
         true
-    }
-
-    /// Takes in who has come to the admin's listener until now, and nobody after them.
-    pub(super) fn leave_admin(&mut self) {
-        while self.accept_admin() {}
-        self.admin = None;
     }
 }

@@ -5,6 +5,7 @@
 //! read or written. A short read means that a socket is drained, unless its peer has ended.
 
 mod accept;
+mod drain;
 mod secure;
 mod socket;
 
@@ -12,29 +13,32 @@ use std::collections::VecDeque;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
-use std::time::Duration;
 
 use self::socket::Sockets;
 use crate::collections::slab::Key;
 use crate::config::{Address, Config, Mode, Plan};
-use crate::limits::{ADMIN_DRAIN_US, READS_PER_TURN, USAGE_US};
+use crate::limits::{READS_PER_TURN, USAGE_US};
 use crate::log::{Level, Log};
 use crate::metrics::{Block, Count};
 use crate::proxy::{Failure, Output, Proxy, Shared};
 use crate::reactor::{Event, Reactor};
 use crate::shared::Region;
+use crate::shared::seat::{Doing, Seat};
 use crate::sys::signal::{Signal, Signals};
 use crate::sys::{self, clock};
 use crate::tls;
 
 /// Tokens that no key makes: a key's generation is never 0.
-const LISTENER: u64 = 0;
 const SIGNALS: u64 = 1;
 const COMPANION: u64 = 2;
 const ADMIN: u64 = 3;
+/// The first listener's; the others' follow.
+const LISTENERS: u64 = 4;
 
 /// Descriptors that a worker always has: the standard three, poller, signals' pipe, listener.
 const DESCRIPTORS: usize = 7;
+/// In the time that a worker's loop may stand still it turns so often though there is nothing to do.
+const BEATS: u64 = 4;
 
 /// What else a process of sp does: duties that in mp are the master's.
 pub trait Companion {
@@ -46,6 +50,21 @@ pub trait Companion {
     fn turn(&mut self) -> io::Result<()>;
     /// HUP has come.
     fn hang_up(&mut self);
+    /// USR2 has come.
+    fn upgrade(&mut self);
+    /// Connections are accepted from now on.
+    fn serving(&mut self);
+    /// Children of this process may have ended.
+    fn child_ended(&mut self);
+    /// This process has begun to end.
+    fn stopping(&mut self);
+    /// Whether nothing of it keeps this process from ending.
+    fn is_done(&self) -> bool;
+    /// Whether this process is to become another program now.
+    fn wants_handover(&self) -> bool;
+    /// Becomes another program, and leaves what is served to a copy of this process: `Some` in that
+    /// copy, with its signals. `None` where it could not be done, and nothing has changed.
+    fn hand_over(&mut self, listeners: &[OwnedFd], admin: Option<&OwnedFd>) -> Option<Signals>;
 }
 
 /// What a worker starts with.
@@ -54,16 +73,16 @@ pub struct Setup<'a> {
     pub config: &'a Config,
     /// What the workers share; the plan is in it.
     pub region: Region,
-    /// A listening, non-blocking socket.
-    pub listener: OwnedFd,
+    /// Listening, non-blocking sockets; one at least.
+    pub listeners: Vec<OwnedFd>,
     /// Another such socket, for those who see how things stand, where one is wanted.
     pub admin: Option<OwnedFd>,
     /// What else this process does.
     pub companion: Option<&'a mut dyn Companion>,
     /// The worker's number, from 0.
     pub index: u32,
-    /// How many workers there are.
-    pub workers: usize,
+    /// Its seat in the region.
+    pub seat: usize,
     /// Clients held at once; past it accepting pauses.
     pub max_connections: usize,
     /// What sessions with backends share, where some speak TLS.
@@ -101,7 +120,8 @@ struct Worker<'a> {
     region: Region,
     /// The plan that is followed.
     edition: u64,
-    listener: Option<OwnedFd>,
+    seat: Seat,
+    listeners: Vec<OwnedFd>,
     admin: Option<OwnedFd>,
     companion: Option<&'a mut dyn Companion>,
     accepting: Accepting,
@@ -112,6 +132,12 @@ struct Worker<'a> {
     /// Sockets that could be read on at once, and have to let others go first.
     ready: VecDeque<Key>,
     drain_us: u64,
+    /// How long it goes on as before when it is told to stop.
+    drain_delay_us: u64,
+    /// When draining begins, in microseconds, where it is told to stop and goes on as before.
+    drain_at_us: Option<u64>,
+    /// How long nothing may happen for, in microseconds, without a turn of the loop.
+    beat_us: u64,
     /// When draining ends, in microseconds, once it has begun.
     drain_deadline_us: Option<u64>,
     stopped: bool,
@@ -145,22 +171,24 @@ pub fn run(setup: Setup<'_>) -> io::Result<Outcome> {
     let seed = clock::unix_us() ^ u64::from(setup.index) << 48 ^ u64::from(std::process::id()) << 32;
     let (edition, plan) = setup.region.table().read();
     let plan = plan.and_then(|bytes| Plan::decode(&bytes)).ok_or(io::ErrorKind::InvalidData)?;
-    let index = setup.index as usize;
+    let (region, seat) = (setup.region, setup.seat);
     let shared = Shared {
-        cells: setup.region.balance(),
-        in_flight: setup.region.in_flight(index),
-        block: setup.region.block(index),
+        cells: region.balance(),
+        in_flight: region.in_flight(seat),
+        block: region.block(seat),
         // A worker lives as long as its process.
-        workers: Vec::leak((0..setup.workers).map(|worker| setup.region.block(worker)).collect()),
-        globals: setup.region.globals(),
+        workers: Vec::leak((0..region.seats()).map(|seat| region.block(seat)).collect()),
+        used: region.used(),
+        globals: region.globals(),
     };
     let mut worker = Worker {
         reactor: Reactor::new()?,
         proxy: Proxy::new(&plan, shared, setup.index, seed, now_us, setup.log),
         sockets: Sockets::default(),
-        region: setup.region,
+        region,
         edition,
-        listener: Some(setup.listener),
+        seat: region.seat(seat),
+        listeners: setup.listeners,
         admin: setup.admin,
         companion: setup.companion,
         accepting: Accepting::Paused(0),
@@ -169,6 +197,9 @@ pub fn run(setup: Setup<'_>) -> io::Result<Outcome> {
         signals: setup.signals,
         ready: VecDeque::new(),
         drain_us: plan.timeouts.drain_us,
+        drain_delay_us: plan.drain_delay_us,
+        drain_at_us: None,
+        beat_us: beat_us(&plan),
         drain_deadline_us: None,
         stopped: false,
         exhausted_us: None,
@@ -185,16 +216,7 @@ pub fn run(setup: Setup<'_>) -> io::Result<Outcome> {
         usage_us: (0, 0),
         now_us,
     };
-    worker.reactor.watch(worker.signals.fd(), SIGNALS)?;
-    if let Some(companion) = &worker.companion {
-        worker.reactor.watch(companion.fd(), COMPANION)?;
-    }
-    if let Some(admin) = &worker.admin {
-        worker.reactor.watch(admin.as_fd(), ADMIN)?;
-        worker.proxy.hide_metrics();
-    }
-    worker.update_clock();
-    worker.resume_accepting()?;
+    worker.begin()?;
     loop {
         worker.turn()?;
         if let Some(outcome) = worker.outcome() {
@@ -205,31 +227,38 @@ pub fn run(setup: Setup<'_>) -> io::Result<Outcome> {
 }
 
 impl Worker<'_> {
+    /// Begins to accept.
+    fn begin(&mut self) -> io::Result<()> {
+        self.reactor.watch(self.signals.fd(), SIGNALS)?;
+        if let Some(companion) = &self.companion {
+            self.reactor.watch(companion.fd(), COMPANION)?;
+        }
+        if let Some(admin) = &self.admin {
+            self.reactor.watch(admin.as_fd(), ADMIN)?;
+            self.proxy.hide_metrics();
+        }
+        self.update_clock();
+        self.resume_accepting()?;
+        self.seat.beat(self.now_us);
+        self.seat.set_ready();
+        if let Some(companion) = &mut self.companion {
+            companion.serving();
+        }
+        Ok(())
+    }
+
     fn turn(&mut self) -> io::Result<()> {
         let timeout_us = if self.ready.is_empty() { self.next_us().saturating_sub(self.now_us) } else { 0 };
         let timeout_us = if self.next_us() == u64::MAX && self.ready.is_empty() { u64::MAX } else { timeout_us };
-        self.reactor.poll(timeout_us)?;
+        self.seat.begin(Doing::Waiting);
+        self.reactor.poll(timeout_us.min(self.beat_us))?;
         self.update_clock();
+        self.seat.beat(self.now_us);
         if self.region.table().edition() != self.edition {
             self.follow();
         }
-        let streak = self.accept_streak;
-        let mut companion = false;
-        let mut at = 0;
-        while let Some(event) = self.reactor.event(at) {
-            at += 1;
-            match event.token {
-                LISTENER => self.accept()?,
-                SIGNALS => self.take_signals(),
-                ADMIN => drop(self.accept_admin()),
-                // It has its turn below.
-                COMPANION => companion = true,
-                token => self.handle(Key::from_token(token), event),
-            }
-        }
-        if self.accept_streak == streak {
-            self.accept_streak = 0;
-        }
+        let companion = self.take_events()?;
+        self.seat.begin(Doing::Reading);
         for _ in 0..self.ready.len() {
             if let Some(key) = self.ready.pop_front() {
                 self.read(key);
@@ -237,9 +266,11 @@ impl Worker<'_> {
             }
         }
         if self.proxy.next_deadline_us() <= self.now_us {
+            self.seat.begin(Doing::Expiring);
             self.proxy.expire();
             self.carry_out();
         }
+        self.seat.begin(Doing::Sending);
         while let Some(key) = self.late.pop() {
             self.send(key);
             self.carry_out();
@@ -252,11 +283,47 @@ impl Worker<'_> {
         {
             duties.turn()?;
         }
+        if self.drain_at_us.is_some_and(|at_us| at_us <= self.now_us) {
+            self.begin_drain();
+        }
         if self.now_us >= self.usage_us.0 + USAGE_US {
             self.note_usage();
         }
+        self.seat.begin(Doing::Logging);
         self.write_log();
+        if self.companion.as_ref().is_some_and(|companion| companion.wants_handover()) {
+            self.hand_over()?;
+        }
         Ok(())
+    }
+
+    /// Sees to the events of the last poll; whether there are some for the companion.
+    fn take_events(&mut self) -> io::Result<bool> {
+        let streak = self.accept_streak;
+        let mut companion = false;
+        let mut at = 0;
+        while let Some(event) = self.reactor.event(at) {
+            at += 1;
+            match event.token {
+                SIGNALS => self.take_signals(),
+                ADMIN => drop(self.accept_admin()),
+                // It has its turn below.
+                COMPANION => companion = true,
+                // Tokens of keys are larger than any number of listeners.
+                token if token < LISTENERS + self.listeners.len() as u64 => {
+                    self.seat.begin(Doing::Accepting);
+                    self.accept((token - LISTENERS) as usize)?;
+                }
+                token => {
+                    self.seat.begin(Doing::Serving);
+                    self.handle(Key::from_token(token), event);
+                }
+            }
+        }
+        if self.accept_streak == streak {
+            self.accept_streak = 0;
+        }
+        Ok(companion)
     }
 
     /// When something is to be done though nothing has happened.
@@ -268,7 +335,8 @@ impl Worker<'_> {
             next = next.min(until);
         }
         let companion = self.companion.as_ref().map_or(u64::MAX, |companion| companion.next_us());
-        next.min(self.drain_deadline_us.unwrap_or(u64::MAX)).min(companion)
+        let drain_us = self.drain_deadline_us.or(self.drain_at_us).unwrap_or(u64::MAX);
+        next.min(drain_us).min(companion)
     }
 
     /// Notes what the process uses, for the metrics.
@@ -284,11 +352,14 @@ impl Worker<'_> {
 
     /// Follows the plan that holds now.
     fn follow(&mut self) {
+        self.seat.begin(Doing::Following);
         let (edition, plan) = self.region.table().read();
         self.edition = edition;
         match plan.and_then(|bytes| Plan::decode(&bytes)) {
             Some(plan) => {
                 self.drain_us = plan.timeouts.drain_us;
+                self.drain_delay_us = plan.drain_delay_us;
+                self.beat_us = beat_us(&plan);
                 self.proxy.follow(&plan);
                 self.prepare_tls();
                 self.carry_out();
@@ -478,7 +549,11 @@ impl Worker<'_> {
         while let Some(signal) = self.signals.take() {
             match signal {
                 Signal::Terminate | Signal::Interrupt => self.terminate(),
-                Signal::Child => sys::fork::reap_all(),
+                Signal::Retire => self.retire(),
+                Signal::Child => match &mut self.companion {
+                    Some(companion) => companion.child_ended(),
+                    None => sys::fork::reap_all(),
+                },
                 // That it woke the loop is all there is to it.
                 Signal::Look => {}
                 Signal::Hangup => {
@@ -486,47 +561,20 @@ impl Worker<'_> {
                         companion.hang_up();
                     }
                 }
-                // Of the master, or without effect in this version.
-                Signal::Reopen | Signal::Upgrade => {}
+                Signal::Upgrade => {
+                    if let Some(companion) = &mut self.companion {
+                        companion.upgrade();
+                    }
+                }
+                // Without effect: there is no file of log.
+                Signal::Reopen => {}
             }
         }
     }
+}
 
-    /// Begins to drain; the second time, stops at once.
-    fn terminate(&mut self) {
-        if self.drain_deadline_us.is_some() {
-            self.stopped = true;
-            return;
-        }
-        if self.single {
-            let drain = Duration::from_micros(self.drain_us);
-            self.proxy.log().line(Level::Info, "process", format_args!("draining, for at most {drain:?}"));
-        }
-        self.drain_deadline_us = Some(self.now_us.saturating_add(self.drain_us));
-        // What has connected before is served: its requests may be on their way.
-        while let Some(listener) = &self.listener {
-            let Ok((fd, address)) = sys::socket::accept(listener.as_fd()) else { break };
-            self.admit(fd, address);
-        }
-        self.listener = None;
-        self.accepting = Accepting::Closed;
-        self.proxy.drain();
-    }
-
-    /// How the worker ends, once it does.
-    fn outcome(&mut self) -> Option<Outcome> {
-        let deadline_us = self.drain_deadline_us?;
-        if self.proxy.clients() == 0 && self.admin.is_some() {
-            self.leave_admin();
-            self.drain_deadline_us = Some(deadline_us.min(self.now_us + ADMIN_DRAIN_US));
-            return None;
-        }
-        let served = self.proxy.clients() == 0 && self.proxy.admins() == 0;
-        if !served && self.now_us < deadline_us && !self.stopped {
-            return None;
-        }
-        let cut = self.proxy.cut();
-        self.carry_out();
-        Some(if cut == 0 { Outcome::Drained } else { Outcome::Cut(cut) })
-    }
+/// How long nothing may happen for without a turn of the loop, so that its standing still is told
+/// from its having nothing to do.
+fn beat_us(plan: &Plan) -> u64 {
+    if plan.watchdog_us == 0 { u64::MAX } else { plan.watchdog_us / BEATS }
 }

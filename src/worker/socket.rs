@@ -1,6 +1,6 @@
 //! A worker's sockets, by the slot numbers of the proxy's connections.
 
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use super::secure::Secure;
 use crate::collections::slab::Key;
@@ -58,6 +58,11 @@ impl Sockets {
             secure: None,
         };
         self.count += usize::from(self.slots[index].replace(socket).is_none());
+    }
+
+    /// Each of them.
+    pub(super) fn iter(&self) -> impl Iterator<Item = (Key, BorrowedFd<'_>)> {
+        self.slots.iter().flatten().map(|socket| (socket.key, socket.fd.as_fd()))
     }
 
     pub(super) fn get_mut(&mut self, key: Key) -> Option<&mut Socket> {

@@ -306,6 +306,30 @@ pub static FLAGS: &[Flag] = &[
         set: Set::Value(|options, text, source| once(&mut options.drain_us, value::duration(text)?, source)),
     },
     Flag {
+        long: "drain-delay",
+        short: None,
+        group: Group::Time,
+        placeholder: "D",
+        default: Preset::Value("off"),
+        env: "LB_DRAIN_DELAY",
+        help: "when told to stop, go on as before for so long, with `/readyz` saying 503",
+        accepts: DURATIONS_OR_OFF,
+        set: Set::Value(|options, text, source| {
+            once(&mut options.drain_delay_us, value::duration_or_off(text)?, source)
+        }),
+    },
+    Flag {
+        long: "watchdog",
+        short: None,
+        group: Group::Processes,
+        placeholder: "D",
+        default: Preset::Value("10s"),
+        env: "LB_WATCHDOG",
+        help: "kill and replace a worker whose loop stands still for so long (`mp`)",
+        accepts: DURATIONS_OR_OFF,
+        set: Set::Value(|options, text, source| once(&mut options.watchdog_us, value::duration_or_off(text)?, source)),
+    },
+    Flag {
         long: "workers",
         short: Some('w'),
         group: Group::Processes,

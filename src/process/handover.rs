@@ -1,0 +1,175 @@
+//! What one program leaves to the one that it becomes when it is upgraded: a line of text in a
+//! variable of the environment. Pure.
+//!
+//! The line begins with the number of its form, which every version keeps: a program that does not
+//! know it refuses the upgrade before anything has changed.
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::os::fd::RawFd;
+
+/// The variable.
+pub(super) const VARIABLE: &str = "ZZZ_LB_HANDOVER";
+/// The variable by which a program is asked whether it could take over.
+pub(super) const QUESTION: &str = "ZZZ_LB_PREFLIGHT";
+/// What a program says that could.
+pub(super) const ANSWER: &str = "zzz_lb can take over: form 1";
+
+const FORM: &str = "1";
+
+/// What is left.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Handover {
+    /// The process, which stays the same: told so that no other takes it for its own.
+    pub(super) pid: u32,
+    /// How many upgrades there have been, this one among them.
+    pub(super) generation: u64,
+    /// The shared memory's number.
+    pub(super) segment: i32,
+    /// Where clients connect.
+    pub(super) address: SocketAddr,
+    /// The listeners there.
+    pub(super) listeners: Vec<RawFd>,
+    /// The admin's listener, and where it is.
+    pub(super) admin: Option<(RawFd, SocketAddr)>,
+    /// Workers that live on.
+    pub(super) elders: Vec<Elder>,
+    /// Where the demo's backends are; none where there is no demo.
+    pub(super) demo: Vec<SocketAddr>,
+    /// Another upgrade was asked for meanwhile.
+    pub(super) again: bool,
+}
+
+/// A worker of a program before.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Elder {
+    /// The process.
+    pub(super) pid: i32,
+    /// Its seat in the shared memory; `None` where it has another memory.
+    pub(super) seat: Option<usize>,
+    /// How many upgrades there had been when it began.
+    pub(super) generation: u64,
+    /// When it was told to drain, in microseconds; `None` while it accepts.
+    pub(super) retired_us: Option<u64>,
+}
+
+impl fmt::Display for Handover {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Handover { pid, generation, segment, address, .. } = self;
+        write!(f, "{FORM} pid={pid} generation={generation} segment={segment} address={address}")?;
+        for fd in &self.listeners {
+            write!(f, " listener={fd}")?;
+        }
+        if let Some((fd, address)) = self.admin {
+            write!(f, " admin={fd}@{address}")?;
+        }
+        for Elder { pid, seat, generation, retired_us } in &self.elders {
+            write!(f, " elder={pid}:{}:{generation}:{}", Maybe(*seat), Maybe(*retired_us))?;
+        }
+        for address in &self.demo {
+            write!(f, " demo={address}")?;
+        }
+        if self.again { f.write_str(" again=1") } else { Ok(()) }
+    }
+}
+
+/// A number or a dash.
+struct Maybe<T>(Option<T>);
+
+impl<T: fmt::Display> fmt::Display for Maybe<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.0 {
+            Some(number) => number.fmt(f),
+            None => f.write_str("-"),
+        }
+    }
+}
+
+impl Handover {
+    /// What a line says; `None` where it is of another form, or of none.
+    pub(super) fn parse(line: &str) -> Option<Handover> {
+        let mut words = line.split(' ');
+        if words.next() != Some(FORM) {
+            return None;
+        }
+        let (mut pid, mut generation, mut segment, mut address) = (None, None, None, None);
+        let (mut listeners, mut admin, mut elders, mut demo, mut again) = (vec![], None, vec![], vec![], false);
+        for word in words {
+            let (name, value) = word.split_once('=')?;
+            match name {
+                "pid" => pid = Some(value.parse().ok()?),
+                "generation" => generation = Some(value.parse().ok()?),
+                "segment" => segment = Some(value.parse().ok()?),
+                "address" => address = Some(value.parse().ok()?),
+                "listener" => listeners.push(value.parse().ok()?),
+                "admin" => {
+                    let (fd, address) = value.split_once('@')?;
+                    admin = Some((fd.parse().ok()?, address.parse().ok()?));
+                }
+                "elder" => elders.push(Elder::parse(value)?),
+                "demo" => demo.push(value.parse().ok()?),
+                "again" => again = value == "1",
+                _ => return None,
+            }
+        }
+        let (pid, generation, segment, address) = (pid?, generation?, segment?, address?);
+        Some(Handover { pid, generation, segment, address, listeners, admin, elders, demo, again })
+    }
+}
+
+impl Elder {
+    fn parse(text: &str) -> Option<Elder> {
+        let parts: Vec<&str> = text.split(':').collect();
+        let [pid, seat, generation, retired_us] = parts[..] else { return None };
+        let pid = pid.parse().ok().filter(|&pid| pid > 0)?;
+        let maybe = |text: &str| if text == "-" { Some(None) } else { text.parse().ok().map(Some) };
+        let seat = maybe(seat)?.map(|seat: u64| seat as usize);
+        Some(Elder { pid, seat, generation: generation.parse().ok()?, retired_us: maybe(retired_us)? })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_left_is_found() {
+        let mut left = Handover {
+            pid: 7,
+            generation: 3,
+            segment: 12,
+            address: "[::1]:8080".parse().unwrap(),
+            listeners: vec![5, 6],
+            admin: Some((9, "127.0.0.1:9090".parse().unwrap())),
+            elders: vec![
+                Elder { pid: 40, seat: Some(2), generation: 2, retired_us: None },
+                Elder { pid: 41, seat: None, generation: 1, retired_us: Some(77) },
+            ],
+            demo: vec!["127.0.0.1:1".parse().unwrap(), "127.0.0.1:2".parse().unwrap()],
+            again: true,
+        };
+        assert_eq!(Handover::parse(&left.to_string()), Some(left.clone()));
+        (left.admin, left.again) = (None, false);
+        left.elders.clear();
+        left.demo.clear();
+        left.listeners.clear();
+        assert_eq!(Handover::parse(&left.to_string()), Some(left));
+    }
+
+    #[test]
+    fn what_is_of_another_form_is_nothing() {
+        let whole = "1 pid=7 generation=3 segment=12 address=127.0.0.1:80";
+        assert!(Handover::parse(whole).is_some());
+        for line in [
+            "",
+            "2 pid=7 generation=3 segment=12 address=127.0.0.1:80",
+            "1 pid=7 generation=3 segment=12",
+            "1 pid=7 generation=3 segment=12 address=127.0.0.1:80 news=1",
+            "1 pid=7 generation=3 segment=12 address=127.0.0.1:80 elder=1:2:3",
+            "1 pid=7 generation=3 segment=12 address=127.0.0.1:80 elder=-1:2:3:-",
+            "1 pid=x generation=3 segment=12 address=127.0.0.1:80",
+        ] {
+            assert_eq!(Handover::parse(line), None, "{line}");
+        }
+    }
+}

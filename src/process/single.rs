@@ -1,0 +1,229 @@
+//! sp: one process, whose loop is a worker's, and which does the master's duties beside it.
+//!
+//! Where it is upgraded it forks. The copy goes on with all that is served, as a worker of before an
+//! upgrade does in mp; the process itself becomes the new program. The copy touches nothing until it
+//! knows that this has happened: should it fail, it ends as if it had never been.
+
+use std::io::{self, Read};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::net::UnixStream;
+
+use super::duties::Duties;
+use super::elders::Elders;
+use super::handover::{Elder, Handover};
+use super::inherited::Memory;
+use super::upgrade::Upgrade;
+use super::{DONE, Ended, FAILED, Journal, Line, Parts, begin_child, serve};
+use crate::log::Log;
+use crate::sys::clock;
+use crate::sys::fork::{self, Fork, Pid};
+use crate::sys::signal::Signals;
+use crate::worker::{Companion, Setup};
+
+/// What the process does beside its loop.
+struct Single {
+    duties: Duties,
+    elders: Elders,
+    upgrade: Upgrade,
+    journal: Journal,
+    memory: Memory,
+    seat: usize,
+    generation: u64,
+    address: std::net::SocketAddr,
+    admin: Option<std::net::SocketAddr>,
+    stopping: bool,
+    /// This is the copy that goes on with what was served.
+    is_copy: bool,
+}
+
+/// Runs until a signal ends it; returns the exit status.
+pub(super) fn run(parts: Parts, greeting: &[Line]) -> u8 {
+    let Parts { memory, seats, duties, inherited, listeners, tls, shares, signals, mut journal } = parts;
+    let (Some(listeners_of_one), Some(&seat)) = (listeners.of_workers.into_iter().next(), seats.first()) else {
+        return FAILED;
+    };
+    journal.greet(greeting);
+    let (admin, admin_address) = listeners.admin.unzip();
+    let config = duties.config().clone();
+    let mut upgrade = Upgrade::new();
+    if inherited.is_wanted_again() {
+        upgrade.ask_for();
+    }
+    let mut single = Single {
+        duties,
+        elders: Elders::new(inherited.elders()),
+        upgrade,
+        journal: Journal::new(config.loglevel),
+        memory,
+        seat,
+        generation: inherited.generation(),
+        address: listeners.address,
+        admin: admin_address,
+        stopping: false,
+        is_copy: false,
+    };
+    let setup = Setup {
+        config: &config,
+        region: memory.region,
+        listeners: listeners_of_one,
+        admin,
+        companion: Some(&mut single),
+        index: 0,
+        seat,
+        max_connections: shares.of(0),
+        tls,
+        signals,
+        log: Log::new(config.loglevel),
+    };
+    let ended = serve(setup, journal);
+    if single.is_copy {
+        fork::exit_now(ended as u8);
+    }
+    match ended {
+        Ended::Drained if single.elders.is_clean() => DONE,
+        _ => FAILED,
+    }
+}
+
+impl Single {
+    /// What is left to the program that this process becomes.
+    fn left(&self, listeners: Vec<i32>, admin: Option<i32>) -> Handover {
+        let demo = self.duties.config().demo;
+        let demo =
+            self.duties.config().backends.iter().filter(|_| demo).filter_map(|backend| match backend.address() {
+                Some(crate::config::Address::Tcp(address)) => Some(address),
+                _ => None,
+            });
+        Handover {
+            pid: std::process::id(),
+            generation: self.generation + 1,
+            segment: self.memory.segment,
+            address: self.address,
+            listeners,
+            admin: admin.zip(self.admin),
+            elders: self.elders.iter().copied().collect(),
+            demo: demo.collect(),
+            again: self.upgrade.is_wanted_again(),
+        }
+    }
+
+    fn drain_us(&self) -> u64 {
+        self.duties.config().timeouts.drain_us
+    }
+
+    /// Begins an upgrade that was asked for, once the one before is over.
+    fn begin_upgrade(&mut self, now_us: u64) {
+        let over = self.elders.iter().all(|elder| elder.retired_us.is_some());
+        if self.upgrade.is_wanted() && over && !self.stopping {
+            let left = self.left(Vec::new(), self.admin.map(|_| -1));
+            self.upgrade.begin(&left, &mut self.journal, now_us);
+        }
+    }
+}
+
+impl Companion for Single {
+    fn fd(&self) -> BorrowedFd<'_> {
+        self.duties.fd()
+    }
+
+    fn next_us(&self) -> u64 {
+        self.duties.next_us().min(self.upgrade.next_us()).min(self.elders.next_us(self.drain_us()))
+    }
+
+    fn turn(&mut self) -> io::Result<()> {
+        self.duties.turn()?;
+        let (now_us, drain_us) = (clock::monotonic_us(), self.drain_us());
+        self.upgrade.expire(now_us);
+        self.elders.expire(drain_us, now_us, &mut self.journal);
+        Ok(())
+    }
+
+    fn hang_up(&mut self) {
+        self.duties.hang_up();
+    }
+
+    fn upgrade(&mut self) {
+        self.upgrade.ask_for();
+        self.begin_upgrade(clock::monotonic_us());
+    }
+
+    fn serving(&mut self) {
+        let now_us = clock::monotonic_us();
+        self.elders.retire(&mut self.journal, now_us);
+        self.begin_upgrade(now_us);
+    }
+
+    fn child_ended(&mut self) {
+        while let Some((pid, ended)) = fork::reap() {
+            if !self.upgrade.heed(pid, ended, &mut self.journal) {
+                self.elders.bury(pid, ended, self.memory.region, &mut self.journal);
+            }
+        }
+        self.begin_upgrade(clock::monotonic_us());
+    }
+
+    fn stopping(&mut self) {
+        self.stopping = true;
+        self.upgrade.abandon();
+        self.elders.retire(&mut self.journal, clock::monotonic_us());
+    }
+
+    fn is_done(&self) -> bool {
+        self.elders.is_empty()
+    }
+
+    fn wants_handover(&self) -> bool {
+        self.upgrade.is_approved() && !self.stopping
+    }
+
+    fn hand_over(&mut self, listeners: &[OwnedFd], admin: Option<&OwnedFd>) -> Option<Signals> {
+        use std::os::fd::AsRawFd;
+
+        self.upgrade.take_approved();
+        let parent = fork::current();
+        let (waits, tells) = match UnixStream::pair() {
+            Ok(pair) => pair,
+            Err(error) => {
+                self.upgrade.refuse(&mut self.journal, &error);
+                return None;
+            }
+        };
+        match fork::fork() {
+            Ok(Fork::Child) => {
+                drop(tells);
+                let signals = become_copy(parent, waits);
+                self.is_copy = true;
+                Some(signals)
+            }
+            Ok(Fork::Parent(copy)) => {
+                drop(waits);
+                let generation = self.generation;
+                let elder = Elder { pid: copy.number(), seat: Some(self.seat), generation, retired_us: None };
+                self.elders.add(elder);
+                let left = self.left(listeners.iter().map(AsRawFd::as_raw_fd).collect(), admin.map(AsRawFd::as_raw_fd));
+                let kept: Vec<BorrowedFd<'_>> = listeners.iter().chain(admin).map(AsFd::as_fd).collect();
+                // Its end of the pair is closed by becoming another program, and by nothing else.
+                self.upgrade.become_it(&left, &kept, &mut self.journal);
+                self.elders.take_back();
+                fork::kill(copy);
+                drop(tells);
+                None
+            }
+            Err(error) => {
+                self.upgrade.refuse(&mut self.journal, &error);
+                None
+            }
+        }
+    }
+}
+
+/// Waits, as a fresh copy of `parent`, until that has become another program. A copy that is not
+/// wanted is killed by it meanwhile.
+fn become_copy(parent: Pid, mut waits: UnixStream) -> Signals {
+    let _ = waits.read(&mut [0]);
+    match begin_child(parent, "lb before").and_then(|()| Signals::install_in_worker()) {
+        Ok(signals) => signals,
+        // Nothing is served without signals; the clients find their connections closed.
+        Err(_) => fork::exit_now(FAILED),
+    }
+}

@@ -1,0 +1,128 @@
+//! The line of memory by which a worker's master knows that it lives, and what it does.
+//!
+//! The worker writes it, with plain stores; the master reads it, and clears it once the worker has
+//! ended.
+
+use std::fmt;
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
+
+const BEAT: usize = 0;
+const DOING: usize = 1;
+const READY: usize = 2;
+
+/// What a worker does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Doing {
+    /// Waits for something to do.
+    Waiting,
+    /// Accepts connections.
+    Accepting,
+    /// Sees to a connection on which something happened.
+    Serving,
+    /// Reads on where it had stopped to let others go first.
+    Reading,
+    /// Sees to what took too long.
+    Expiring,
+    /// Sends what was gathered.
+    Sending,
+    /// Takes up a new plan.
+    Following,
+    /// Writes its log.
+    Logging,
+}
+
+const ALL: [Doing; 8] = [
+    Doing::Waiting,
+    Doing::Accepting,
+    Doing::Serving,
+    Doing::Reading,
+    Doing::Expiring,
+    Doing::Sending,
+    Doing::Following,
+    Doing::Logging,
+];
+
+impl fmt::Display for Doing {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Doing::Waiting => "waiting for events",
+            Doing::Accepting => "accepting connections",
+            Doing::Serving => "serving a connection",
+            Doing::Reading => "reading on from a connection",
+            Doing::Expiring => "expiring deadlines",
+            Doing::Sending => "sending",
+            Doing::Following => "following a new plan",
+            Doing::Logging => "writing its log",
+        })
+    }
+}
+
+/// A view of the line.
+#[derive(Clone, Copy, Debug)]
+pub struct Seat {
+    cells: &'static [AtomicU64],
+}
+
+impl Seat {
+    pub(super) fn new(cells: &'static [AtomicU64]) -> Seat {
+        assert!(cells.len() > READY, "a line has room for it");
+        Seat { cells }
+    }
+
+    /// The worker's loop has turned, at this time in microseconds.
+    pub fn beat(self, now_us: u64) {
+        self.cells[BEAT].store(now_us, Relaxed);
+    }
+
+    /// When its loop last turned, in microseconds; 0 where it has not yet.
+    pub fn beaten_us(self) -> u64 {
+        self.cells[BEAT].load(Relaxed)
+    }
+
+    /// The worker begins to do that.
+    pub fn begin(self, doing: Doing) {
+        self.cells[DOING].store(doing as u64, Relaxed);
+    }
+
+    /// What it does.
+    pub fn doing(self) -> Doing {
+        let number = self.cells[DOING].load(Relaxed);
+        ALL.into_iter().find(|&doing| doing as u64 == number).unwrap_or(Doing::Waiting)
+    }
+
+    /// The worker accepts connections.
+    pub fn set_ready(self) {
+        self.cells[READY].store(1, Release);
+    }
+
+    /// Whether it does.
+    pub fn is_ready(self) -> bool {
+        self.cells[READY].load(Acquire) != 0
+    }
+
+    /// As it was before there was a worker.
+    pub fn clear(self) {
+        self.cells.iter().for_each(|cell| cell.store(0, Release));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_worker_says_its_master_reads() {
+        let seat = Seat::new(Vec::leak((0..8).map(|_| AtomicU64::new(0)).collect()));
+        assert_eq!((seat.beaten_us(), seat.doing(), seat.is_ready()), (0, Doing::Waiting, false));
+        for doing in ALL {
+            seat.begin(doing);
+            assert_eq!(seat.doing(), doing);
+        }
+        seat.beat(5);
+        seat.set_ready();
+        assert_eq!((seat.beaten_us(), seat.is_ready()), (5, true));
+        seat.clear();
+        assert_eq!((seat.beaten_us(), seat.doing(), seat.is_ready()), (0, Doing::Waiting, false));
+    }
+}

@@ -1,0 +1,125 @@
+//! How a worker ends: by draining, after it was told to stop or others took its place. And how what it
+//! serves goes on where its process becomes another program.
+
+use std::io;
+use std::os::fd::AsFd;
+use std::time::Duration;
+
+use super::{ADMIN, Accepting, LISTENERS, Outcome, SIGNALS, Worker};
+use crate::limits::ADMIN_DRAIN_US;
+use crate::log::Level;
+use crate::reactor::Reactor;
+use crate::sys;
+
+impl Worker<'_> {
+    /// Begins to end; the second time, stops at once.
+    pub(super) fn terminate(&mut self) {
+        if let Some(companion) = &mut self.companion {
+            companion.stopping();
+        }
+        if self.drain_at_us.is_some() || self.drain_deadline_us.is_some() {
+            self.begin_drain();
+            self.stopped = true;
+        } else if self.drain_delay_us > 0 {
+            self.drain_at_us = Some(self.now_us.saturating_add(self.drain_delay_us));
+            self.proxy.set_unready();
+            if self.single {
+                let delay = Duration::from_micros(self.drain_delay_us);
+                self.proxy.log().line(Level::Info, "process", format_args!("draining begins in {delay:?}"));
+            }
+        } else {
+            self.begin_drain();
+        }
+    }
+
+    /// Accepts no more, and has each client told with its next answer that its connection ends.
+    pub(super) fn begin_drain(&mut self) {
+        self.drain_at_us = None;
+        if self.drain_deadline_us.is_some() {
+            return;
+        }
+        if self.single {
+            let drain = Duration::from_micros(self.drain_us);
+            self.proxy.log().line(Level::Info, "process", format_args!("draining, for at most {drain:?}"));
+        }
+        self.drain_deadline_us = Some(self.now_us.saturating_add(self.drain_us));
+        // What has connected before is served: its requests may be on their way.
+        for listener in std::mem::take(&mut self.listeners) {
+            // Others may have it, so that closing it here does not end its being watched.
+            if self.accepting == Accepting::Open {
+                let _ = self.reactor.unwatch(listener.as_fd());
+            }
+            while let Ok((fd, address)) = sys::socket::accept(listener.as_fd()) {
+                self.admit(fd, address);
+            }
+        }
+        self.accepting = Accepting::Closed;
+        self.proxy.drain();
+    }
+
+    /// Others have taken its place.
+    pub(super) fn retire(&mut self) {
+        self.drop_admin();
+        self.begin_drain();
+    }
+
+    /// Takes in who has come to the admin's listener until now, and nobody after them.
+    fn leave_admin(&mut self) {
+        while self.accept_admin() {}
+        self.drop_admin();
+    }
+
+    fn drop_admin(&mut self) {
+        if let Some(admin) = self.admin.take() {
+            let _ = self.reactor.unwatch(admin.as_fd());
+        }
+    }
+
+    /// How the worker ends, once it does.
+    pub(super) fn outcome(&mut self) -> Option<Outcome> {
+        let mut deadline_us = self.drain_deadline_us?;
+        if self.proxy.clients() == 0 && self.admin.is_some() {
+            self.leave_admin();
+            deadline_us = deadline_us.min(self.now_us + ADMIN_DRAIN_US);
+            self.drain_deadline_us = Some(deadline_us);
+        }
+        let served = self.proxy.clients() == 0 && self.proxy.admins() == 0;
+        let served = served && self.companion.as_ref().is_none_or(|companion| companion.is_done());
+        if !served && self.now_us < deadline_us && !self.stopped {
+            return None;
+        }
+        let cut = self.proxy.cut();
+        self.carry_out();
+        Some(if cut == 0 { Outcome::Drained } else { Outcome::Cut(cut) })
+    }
+
+    /// Has this process become another program, and a copy of it go on here with all that is served.
+    pub(super) fn hand_over(&mut self) -> io::Result<()> {
+        let Some(companion) = &mut self.companion else { return Ok(()) };
+        let Some(signals) = companion.hand_over(&self.listeners, self.admin.as_ref()) else { return Ok(()) };
+        // A poller would be shared with the process that was left, and is not inherited everywhere.
+        self.reactor = Reactor::new()?;
+        self.signals = signals;
+        self.companion = None;
+        self.single = false;
+        self.reactor.watch(self.signals.fd(), SIGNALS)?;
+        if let Some(admin) = &self.admin {
+            self.reactor.watch(admin.as_fd(), ADMIN)?;
+        }
+        if self.accepting == Accepting::Open {
+            self.watch_listeners()?;
+        }
+        for (key, fd) in self.sockets.iter() {
+            self.reactor.register(fd, key.to_token())?;
+        }
+        Ok(())
+    }
+
+    pub(super) fn watch_listeners(&self) -> io::Result<()> {
+        let mut tokens = LISTENERS..;
+        self.listeners
+            .iter()
+            .zip(&mut tokens)
+            .try_for_each(|(listener, token)| self.reactor.watch(listener.as_fd(), token))
+    }
+}
