@@ -50,6 +50,14 @@ impl Elders {
         self.elders.pop()
     }
 
+    /// The workers of a generation have taken over.
+    pub(super) fn give_place_to(&mut self, generation: u64, journal: &mut Journal, now_us: u64) {
+        let version = env!("CARGO_PKG_VERSION");
+        let text = format_args!("done: version {version} has taken over (generation {generation})");
+        journal.line(Level::Info, "upgrade", text);
+        self.retire(journal, now_us);
+    }
+
     /// Has those drain that do not yet, and ends the oldest where there are too many.
     pub(super) fn retire(&mut self, journal: &mut Journal, now_us: u64) {
         for elder in self.elders.iter_mut().filter(|elder| elder.retired_us.is_none()) {

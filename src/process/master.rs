@@ -174,7 +174,9 @@ impl Master {
         let region = self.memory.region;
         if self.beginning && self.places.iter().all(|place| region.seat(place.seat).is_ready()) {
             self.beginning = false;
-            self.elders.retire(&mut self.journal, now_us);
+            if self.generation > 0 {
+                self.elders.give_place_to(self.generation, &mut self.journal, now_us);
+            }
         }
         self.upgrade.expire(now_us);
         self.elders.expire(self.duties.config().timeouts.drain_us, now_us, &mut self.journal);

@@ -120,10 +120,6 @@ fn start(mut config: Config, options: Options, contents: Option<Vec<u8>>) -> Res
     }
     let memory = inherited.memory(&mut journal, count)?;
     let mut greeting = greeting(&config, listeners.address, count);
-    if inherited.is_upgrade() {
-        let (version, generation) = (env!("CARGO_PKG_VERSION"), inherited.generation());
-        greeting.insert(0, ("upgrade", format!("done: this is version {version} now (generation {generation})")));
-    }
     if let Some((_, address)) = &listeners.admin {
         greeting.push(("process", format!("admin on {address}: /metrics, /livez, /readyz")));
     }

@@ -149,7 +149,9 @@ impl Companion for Single {
 
     fn serving(&mut self) {
         let now_us = clock::monotonic_us();
-        self.elders.retire(&mut self.journal, now_us);
+        if self.generation > 0 {
+            self.elders.give_place_to(self.generation, &mut self.journal, now_us);
+        }
         self.begin_upgrade(now_us);
     }
 

@@ -10,6 +10,7 @@ pub mod gateway;
 mod message;
 mod random;
 mod system;
+pub mod traffic;
 mod wire;
 
 pub use backend::{Backend, Gate, Peer};

@@ -1,0 +1,300 @@
+//! What upgrades to what, what is refused, and what an upgrade keeps.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::time::Duration;
+
+use crate::support::{Backend, Balancer, Directory, Exit, Gate, Mode, Wire, children, command, modes, wait_until};
+
+/// A balancer that was started from a copy of the program.
+fn from_copy(mode: Mode, directory: &Directory, args: &[&str]) -> Balancer {
+    let copy = directory.file("lb");
+    fs::copy(env!("CARGO_BIN_EXE_load_balancer"), &copy).expect("the program can be copied");
+    let inner = command(&[]);
+    let mut command = std::process::Command::new(&copy);
+    command.args(["--host", "127.0.0.1", "--mode"]).args(match mode {
+        Mode::Mp => ["mp", "-w2"],
+        Mode::Sp => ["sp", "-w1"],
+    });
+    command.args(args).env_clear().envs(inner.get_envs().filter_map(|(name, value)| Some((name, value?))));
+    Balancer::spawn(command)
+}
+
+/// Upgrades, and waits until the new program says so.
+#[track_caller]
+fn upgrade(balancer: &Balancer, generation: usize) -> String {
+    balancer.signal(libc::SIGUSR2);
+    balancer.wait_for_log(&format!("(generation {generation})"))
+}
+
+#[track_caller]
+fn refused(balancer: &Balancer, why: &str, times: usize) {
+    balancer.signal(libc::SIGUSR2);
+    wait_until("it is refused", || balancer.log().matches("upgrade: refused: ").count() == times);
+    let log = balancer.log();
+    let last = log.lines().rfind(|line| line.contains("upgrade: refused: ")).expect("just counted");
+    assert!(last.contains(why) && last.ends_with("this program goes on"), "{last}");
+}
+
+/// Puts something else in a program's place, as an installer does.
+fn replace(path: &Path, contents: &[u8], mode: u32) {
+    let fresh = path.with_extension("fresh");
+    fs::write(&fresh, contents).expect("a file can be written");
+    fs::set_permissions(&fresh, fs::Permissions::from_mode(mode)).expect("and made so");
+    fs::rename(&fresh, path).expect("and renamed");
+}
+
+#[test]
+fn the_process_stays_and_counts_and_connections_survive() {
+    for mode in modes() {
+        let backend = Backend::named("a");
+        let balancer = Balancer::before(mode, &[&backend], &[]);
+        let (pid, mut client) = (balancer.pid(), balancer.connect());
+        let (before, mut generation) = (balancer.workers(), 0);
+        assert_eq!(client.get("/").text(), "a");
+        for _ in 0..3 {
+            generation += 1;
+            upgrade(&balancer, generation);
+            // One that was connected before is served, and told to come again.
+            wait_until("it is told that its connection ends", || {
+                let answer = client.get("/");
+                assert_eq!(answer.text(), "a", "{mode:?}");
+                if answer.connection_has("close") {
+                    client = balancer.connect();
+                    return true;
+                }
+                false
+            });
+            assert_eq!(balancer.get("/"), "a");
+        }
+        assert_eq!(balancer.pid(), pid);
+        assert!(balancer.workers().iter().all(|worker| !before.contains(worker)));
+        let answered = balancer.metric("zzz_lb_requests_total", "code=\"2xx\"");
+        assert_eq!(answered, backend.count() as u64, "{mode:?}");
+        assert_eq!(balancer.metric("zzz_lb_upgrade_generation", ""), 3);
+    }
+}
+
+#[test]
+fn what_is_under_way_is_finished_by_whom_it_was_begun() {
+    for mode in modes() {
+        let gate = Gate::shut();
+        let passed = gate.clone();
+        let backend = Backend::serve(move |mut peer| {
+            while peer.request().is_some() {
+                peer.send("HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nab");
+                passed.pass();
+                peer.send("cd");
+            }
+        });
+        let balancer = Balancer::before(mode, &[&backend], &[]);
+        let mut client = balancer.connect();
+        client.send("GET / HTTP/1.1\r\nHost: x\r\n\r\n");
+        backend.wait_for_requests(1);
+        upgrade(&balancer, 1);
+        upgrade(&balancer, 2);
+        gate.open();
+        assert_eq!(client.response("GET").text(), "abcd", "{mode:?}");
+        drop(client);
+        let now = if mode == Mode::Mp { 2 } else { 0 };
+        wait_until("the workers of before have gone", || children(balancer.pid()).len() == now);
+    }
+}
+
+#[test]
+fn what_is_no_such_program_is_refused() {
+    for mode in modes() {
+        let (backend, directory) = (Backend::named("a"), Directory::new());
+        let balancer = from_copy(mode, &directory, &["-p", "0", "-b", &backend.spec()]);
+        let (path, whole) = (directory.file("lb"), fs::read(directory.file("lb")).expect("it is there"));
+        let mut client = balancer.connect();
+        let mut times = 0;
+        let mut check = |contents: Option<&[u8]>, permissions: u32, why: &str| {
+            match contents {
+                Some(contents) => replace(&path, contents, permissions),
+                None => fs::remove_file(&path).expect("it is there"),
+            }
+            times += 1;
+            refused(&balancer, why, times);
+            assert_eq!(client.get("/").text(), "a", "{mode:?}, {why}");
+            assert_eq!(balancer.get("/"), "a", "{mode:?}, {why}");
+        };
+        check(None, 0, "cannot be run: No such file");
+        check(Some(b"\x7fELF and then nothing"), 0o755, "cannot be run: ");
+        check(Some(&whole[..100_000]), 0o755, "");
+        check(Some(&whole), 0o644, "cannot be run: Permission denied");
+        let mut foreign = whole.clone();
+        // The machine that an ELF file is for stands in its nineteenth byte: here 68000.
+        foreign[18..20].copy_from_slice(&4_u16.to_le_bytes());
+        check(Some(&foreign), 0o755, "cannot be run: Exec format error");
+        check(Some(b"#!/bin/sh\nexit 0\n"), 0o755, "is no load_balancer that can take over");
+        check(Some(b"#!/bin/sh\necho 'out of order' >&2\nexit 7\n"), 0o755, "says: out of order (exit status 7)");
+        check(Some(b"#!/bin/sh\nkill -SEGV $$\n"), 0o755, "ended: signal 11");
+        // And then all is well again.
+        replace(&path, &whole, 0o755);
+        upgrade(&balancer, 1);
+        assert_eq!(balancer.get("/"), "a");
+    }
+}
+
+#[test]
+fn one_that_does_not_answer_is_given_up() {
+    let (backend, directory) = (Backend::named("a"), Directory::new());
+    let balancer = from_copy(Mode::Mp, &directory, &["-p", "0", "-b", &backend.spec()]);
+    replace(&directory.file("lb"), b"#!/bin/sh\nexec sleep 60\n", 0o755);
+    balancer.signal(libc::SIGUSR2);
+    wait_until("it is asked", || children(balancer.pid()).len() == 3);
+    assert_eq!(balancer.get("/"), "a");
+    balancer.wait_for_log("did not say within 10 s whether it can take over; this program goes on");
+    wait_until("it has ended", || children(balancer.pid()).len() == 2);
+    assert_eq!(balancer.get("/"), "a");
+}
+
+#[test]
+fn what_it_could_not_run_with_is_refused() {
+    for mode in modes() {
+        let (backend, directory) = (Backend::named("a"), Directory::new());
+        let file = |more: &str| format!("{{\"backends\": [\"{}\"]{more}}}", backend.spec());
+        let path = directory.put("lb.json", &file(", \"port\": 0"));
+        let balancer = from_copy(mode, &directory, &["-c", path.to_str().expect("a path of ours")]);
+        directory.put("lb.json", "{\"backends\": [7]}");
+        refused(&balancer, "lb.json:1:15", 1);
+        let taken = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+        let port = taken.local_addr().expect("it has one").port();
+        directory.put("lb.json", &file(&format!(", \"port\": {port}")));
+        refused(&balancer, "cannot listen on 127.0.0.1:", 2);
+        assert_eq!(balancer.get("/"), "a");
+        directory.put("lb.json", &file(", \"port\": 0"));
+        upgrade(&balancer, 1);
+        assert_eq!(balancer.get("/"), "a");
+    }
+}
+
+#[test]
+fn what_is_fixed_while_it_runs_changes_with_an_upgrade() {
+    let (backend, directory) = (Backend::named("a"), Directory::new());
+    let file = |more: &str| format!("{{\"backends\": [\"{}\"], {more}}}", backend.spec());
+    let path = directory.put("lb.json", &file("\"port\": 0, \"workers\": 1"));
+    let balancer = Balancer::spawn({
+        let mut command = command(&["--host", "127.0.0.1", "-c", path.to_str().expect("a path of ours")]);
+        command.args(["-m", "mp"]);
+        command
+    });
+    let old = balancer.address();
+    let mut generation = 0;
+    // More workers, fewer, and as many as before: every listener is somebody's.
+    for workers in [3, 1, 2] {
+        directory.put("lb.json", &file(&format!("\"port\": 0, \"workers\": {workers}")));
+        balancer.wait_for_log("workers cannot change while it runs");
+        generation += 1;
+        upgrade(&balancer, generation);
+        wait_until("there are so many workers", || balancer.workers().len() == workers);
+        for _ in 0..50 {
+            assert_eq!(balancer.get("/"), "a", "{workers} workers");
+        }
+    }
+    let free = std::net::TcpListener::bind("127.0.0.1:0").expect("a port").local_addr().expect("it has one");
+    directory.put("lb.json", &file(&format!("\"port\": {}, \"workers\": 2, \"strategy\": \"random\"", free.port())));
+    let mut early = Wire::tcp(old);
+    upgrade(&balancer, generation + 1);
+    assert_eq!(early.get("/").text(), "a", "who had connected to the old port is served");
+    assert_eq!(Wire::tcp(free).get("/").text(), "a");
+    wait_until("the old port is closed", || std::net::TcpStream::connect(old).is_err());
+    drop(early);
+    assert_eq!(balancer.stop(), Exit::Status(0));
+}
+
+#[test]
+fn a_generation_too_many_is_ended() {
+    for mode in modes() {
+        let gate = Gate::shut();
+        let held = gate.clone();
+        let backend = Backend::serve(move |mut peer| {
+            while let Some(request) = peer.request() {
+                if request.target() == "/held" {
+                    held.pass();
+                }
+                peer.send("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n");
+            }
+        });
+        let balancer = Balancer::before(mode, &[&backend], &[]);
+        let mut client = balancer.connect();
+        let before = backend.count();
+        client.send("GET /held HTTP/1.1\r\nHost: x\r\n\r\n");
+        backend.wait_for_requests(before + 1);
+        // It is held by the first generation, while each later one has one of its own.
+        let mut others = Vec::new();
+        for generation in 1..=9 {
+            upgrade(&balancer, generation);
+            let own = if mode == Mode::Mp { 2 } else { 0 };
+            wait_until("who holds nothing has gone", || children(balancer.pid()).len() <= own + generation.min(8));
+            let other = balancer.connect();
+            other.send("GET /held HTTP/1.1\r\nHost: x\r\n\r\n");
+            backend.wait_for_requests(before + 1 + generation);
+            others.push(other);
+        }
+        balancer.wait_for_log("generation 0 still drains 8 upgrades later");
+        assert!(client.try_response("GET").is_err(), "{mode:?}: it was cut off");
+        gate.open();
+        for other in &mut others {
+            assert_eq!(other.response("GET").status(), 200, "{mode:?}");
+        }
+    }
+}
+
+#[test]
+fn a_term_meanwhile_ends_all_generations() {
+    for mode in modes() {
+        let backend = Backend::named("a");
+        let mut balancer = Balancer::before(mode, &[&backend], &[]);
+        let mut old = balancer.connect();
+        assert_eq!(old.get("/").text(), "a");
+        upgrade(&balancer, 1);
+        balancer.signal(libc::SIGTERM);
+        balancer.wait_for_log("draining");
+        assert_eq!(old.get("/").text(), "a", "{mode:?}");
+        drop(old);
+        assert_eq!(balancer.wait(), Exit::Status(0), "{mode:?}");
+    }
+}
+
+#[test]
+fn a_worker_that_stands_still_is_replaced() {
+    let backend = Backend::named("a");
+    let balancer = Balancer::before(Mode::Mp, &[&backend], &["--watchdog", "400ms"]);
+    let before = balancer.workers();
+    // It has lived for a while.
+    std::thread::sleep(Duration::from_millis(600));
+    assert_eq!(balancer.workers(), before, "who has nothing to do is left alone");
+    assert!(crate::support::send_signal(before[0], libc::SIGSTOP));
+    let log = balancer.wait_for_log("stands still for");
+    assert!(log.contains("while waiting for events: killed"), "{log}");
+    wait_until("another takes its place", || {
+        let now = balancer.workers();
+        now.len() == 2 && !now.contains(&before[0])
+    });
+    (0..20).for_each(|_| assert_eq!(balancer.get("/"), "a"));
+}
+
+#[test]
+fn draining_waits_where_it_is_told_to() {
+    for mode in modes() {
+        let backend = Backend::named("a");
+        let mut balancer = Balancer::before(mode, &[&backend], &["--admin", "0", "--drain-delay", "1s"]);
+        let log = balancer.wait_for_log("admin on ");
+        let rest = log.split_once("admin on ").expect("just seen").1;
+        let admin = rest.split(": ").next().and_then(|text| text.parse().ok()).expect("an address");
+        assert_eq!(Wire::tcp(admin).get("/readyz").status(), 200);
+        let begun = std::time::Instant::now();
+        balancer.signal(libc::SIGTERM);
+        wait_until("it wants no more", || Wire::tcp(admin).get("/readyz").status() == 503);
+        if begun.elapsed() < Duration::from_millis(900) {
+            let answer = balancer.connect().get("/");
+            assert_eq!((answer.text().as_str(), answer.connection_has("close")), ("a", false), "{mode:?}");
+        }
+        assert_eq!(balancer.wait(), Exit::Status(0), "{mode:?}");
+        assert!(begun.elapsed() >= Duration::from_secs(1), "{mode:?}: {:?}", begun.elapsed());
+        assert!(std::net::TcpStream::connect(balancer.address()).is_err());
+    }
+}
