@@ -6,13 +6,15 @@ PREFIX ?= /usr/local
 DESTDIR ?=
 # How long `make fuzz` feeds each target.
 FUZZ_SECONDS ?= 60
+# How long each test of `make soak` disturbs, in minutes.
+SOAK ?= 5
 
 TARGET_DIR := $(or $(CARGO_TARGET_DIR),target)
 BINARY := $(TARGET_DIR)/release/load_balancer
 KQUEUE := $(TARGET_DIR)/kqueue
 
 .DEFAULT_GOAL := help
-.PHONY: help build demo test check check-kqueue bench bench-save fuzz interop install
+.PHONY: help build demo test check check-kqueue bench bench-save fuzz interop soak install
 
 help: ## say what can be made (the default)
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
@@ -58,6 +60,9 @@ fuzz: ## feed each fuzz target for FUZZ_SECONDS (60); without cargo-fuzz, run th
 interop: build ## run the release binary against curl, nginx and wrk (installed where missing)
 	.ci/install python3 curl nginx wrk strace h2load dnsmasq nghttpd hypercorn
 	INTEROP_BINARY=$(BINARY) python3 tests/interop/run.py $(ONLY)
+
+soak: ## upgrade, reload, kill workers and drain under clients that count what is lost, SOAK (5) minutes each
+	SOAK=$(SOAK) $(CARGO) test --locked --release --test main losses:: -- --nocapture --test-threads=1
 
 install: $(BINARY) ## install into DESTDIR and PREFIX (/usr/local)
 	install -d $(DESTDIR)$(PREFIX)/bin

@@ -18,6 +18,11 @@ fn span() -> Duration {
     minutes.map_or(Duration::from_millis(2500), |minutes| Duration::from_secs_f64(minutes * 60.0))
 }
 
+/// How many clients there are of each kind.
+fn each() -> usize {
+    if std::env::var_os("SOAK").is_some() { 6 } else { 2 }
+}
+
 fn seed() -> u64 {
     std::env::var("SOAK_SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or(1)
 }
@@ -57,14 +62,16 @@ impl Scene {
 
     /// Runs a disturbance again and again while clients go on; what they saw.
     fn disturb(&mut self, mut disturbance: impl FnMut(&mut Scene)) -> Tally {
-        let traffic = Traffic::start(self.balancer.address(), &KINDS, 2, seed());
+        let traffic = Traffic::start(self.balancer.address(), &KINDS, each(), seed());
         wait_until("every kind of client has begun", || traffic.completed() > 50);
         let begun = Instant::now();
         while begun.elapsed() < span() {
             disturbance(self);
         }
         let tally = traffic.stop();
-        println!("{} requests, {} lost, longest {:?}", tally.completed, tally.lost.len(), tally.longest);
+        let Scene { upgrades, reloads, .. } = self;
+        let (completed, lost, longest) = (tally.completed, tally.lost.len(), tally.longest);
+        println!("{completed} requests, {lost} lost, longest {longest:?}; {upgrades} upgrades, {reloads} reloads");
         tally
     }
 }
@@ -93,7 +100,8 @@ fn upgrades_lose_nothing_and_leave_nothing_behind() {
         let descriptors = open_descriptors(pid);
         assert!(descriptors < 60, "{story}: {descriptors} descriptors");
         let kib = resident_kib(pid);
-        assert!(kib < 64 * 1024, "{story}: {kib} KiB");
+        println!("{story}: then {descriptors} descriptors, {kib} KiB resident");
+        assert!(kib < 32 * 1024, "{story}: {kib} KiB");
         assert_eq!(scene.balancer.stop(), Exit::Status(0), "{story}");
     }
 }
@@ -117,18 +125,23 @@ fn reloads_between_upgrades_lose_nothing() {
 #[test]
 fn a_killed_worker_takes_its_own_requests_along_and_no_others() {
     let mut scene = Scene::new(Mode::Mp);
-    let (mut random, mut kills) = (Random::new(seed()), 0);
+    let (mut random, mut kills, mut slowest) = (Random::new(seed()), 0, Duration::ZERO);
     let tally = scene.disturb(|scene| {
         let workers = scene.balancer.workers();
         if let Some(&worker) = workers.get(random.below(workers.len().max(1))) {
             kills += usize::from(send_signal(worker, libc::SIGKILL));
+            // Who comes next waits for the replacement at worst: its listener was not closed.
+            let begun = Instant::now();
+            (0..8).for_each(|_| drop(scene.balancer.connect().get("/a/1")));
+            slowest = slowest.max(begun.elapsed());
         }
         // It lived long enough not to be taken for one that dies as it starts.
         thread::sleep(Duration::from_millis(1100));
     });
+    println!("{kills} kills; the slowest eight requests right after one took {slowest:?}");
     assert_eq!(tally.unconnected(), 0, "after {kills} kills: {:?}", tally.lost);
     // A client has one request under way, and each kill ends at most that of every client.
-    assert!(tally.lost.len() <= kills * 2 * KINDS.len(), "{kills} kills: {:?}", tally.lost);
+    assert!(tally.lost.len() <= kills * each() * KINDS.len(), "{kills} kills: {:?}", tally.lost);
     assert!(kills > 0 && tally.completed > 100);
 }
 
@@ -151,7 +164,7 @@ fn everything_at_random_loses_only_what_a_killed_worker_had() {
         thread::sleep(Duration::from_millis(random.below(150) as u64));
     });
     assert_eq!(tally.unconnected(), 0, "{kills} kills: {:?}", tally.lost);
-    assert!(tally.lost.len() <= kills * 2 * KINDS.len(), "{kills} kills: {:?}", tally.lost);
+    assert!(tally.lost.len() <= kills * each() * KINDS.len(), "{kills} kills: {:?}", tally.lost);
 }
 
 #[test]

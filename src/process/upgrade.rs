@@ -16,7 +16,7 @@ use std::io::{self, Read};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
-use std::process::{Command, Stdio};
+use std::process::Command;
 
 use super::handover::{ANSWER, Handover, QUESTION, VARIABLE};
 use super::{Failure, Journal, USAGE, account, listen, worker_count};
@@ -164,6 +164,8 @@ fn refuse(journal: &mut Journal, why: &str) {
 fn ask(program: &Program, left: &Handover) -> io::Result<(Pid, UnixStream, UnixStream)> {
     let (said, out) = UnixStream::pair()?;
     let (complained, err) = UnixStream::pair()?;
+    // There is nothing to read for it; and there may be no /dev/null, in a container of one file.
+    let (input, _) = UnixStream::pair()?;
     said.set_nonblocking(true)?;
     complained.set_nonblocking(true)?;
     let arguments: Vec<OsString> = program.arguments().to_vec();
@@ -172,7 +174,7 @@ fn ask(program: &Program, left: &Handover) -> io::Result<(Pid, UnixStream, UnixS
         command.arg0(name).args(others);
     }
     command.env_remove(VARIABLE).env(QUESTION, left.to_string());
-    command.stdin(Stdio::null()).stdout(OwnedFd::from(out)).stderr(OwnedFd::from(err));
+    command.stdin(OwnedFd::from(input)).stdout(OwnedFd::from(out)).stderr(OwnedFd::from(err));
     let child = command.spawn()?;
     let pid = i32::try_from(child.id()).map_err(|_| io::ErrorKind::InvalidData)?;
     Ok((Pid::of_child(pid), said, complained))
