@@ -312,6 +312,13 @@ pub const READY_LOOK_US: u64 = 2_000;
 /// How late the master itself may be before it trusts no worker's silence.
 pub const WATCH_LATE_US: u64 = SECOND_US;
 
+/// Listeners that a service manager may pass on.
+pub const ACTIVATED_LISTENERS: i32 = 64;
+/// How long a health check takes at most.
+pub const HEALTHCHECK_US: u64 = 2 * SECOND_US;
+/// What it reads of an answer: the version and the status.
+pub const HEALTHCHECK_BYTES: usize = "HTTP/1.1 200".len();
+
 // Configuration --------------------------------------------------------------------------------
 
 /// A JSON text: a thousand backends take a tenth of it.

@@ -19,6 +19,15 @@ fn main() -> ExitCode {
     let argv: Vec<_> = std::env::args_os().skip(1).collect();
     let (options, mut problems) = match args::parse(argv, &|name: &str| std::env::var_os(name)) {
         Ok(Command::Run(options)) => (options, Vec::new()),
+        Ok(Command::Healthcheck(wanted)) => {
+            return match process::healthcheck(&wanted) {
+                Ok(()) => ExitCode::SUCCESS,
+                Err(problem) => {
+                    sys::write_stderr(format!("load_balancer: {problem}\n").as_bytes());
+                    ExitCode::FAILURE
+                }
+            };
+        }
         Ok(Command::Help) => return print(&args::help::text()),
         Ok(Command::Version) => return print(&args::help::version()),
         Err(refused) => (*refused.options, lines(&refused.errors)),

@@ -30,6 +30,7 @@ mod regressions;
 mod reload;
 mod responses;
 mod retries;
+mod services;
 mod simulation;
 mod smuggling;
 mod steady;

@@ -16,7 +16,8 @@ const COLUMN: usize = 30;
 pub fn text() -> String {
     let mut out = String::from(
         "Usage: load_balancer -b HOST:PORT [-b HOST:PORT]... [-p PORT] [OPTION]...\n\
-         Example: load_balancer -b localhost:9001 -b localhost:9002 -p 8080\n",
+         Example: load_balancer -b localhost:9001 -b localhost:9002 -p 8080\n\
+         Whether one is well: load_balancer healthcheck [[IP:]PORT[/PATH]]\n",
     );
     let mut group = None;
     for flag in FLAGS {

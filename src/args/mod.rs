@@ -10,6 +10,7 @@
 
 pub mod backend;
 pub mod flags;
+mod healthcheck;
 pub mod help;
 mod nearest;
 mod parse;
@@ -27,6 +28,7 @@ use crate::log::Level;
 pub use backend::{BackendSpec, Host, Target};
 pub use flags::{FLAGS, Flag};
 pub(crate) use flags::{add_backend, give};
+pub use healthcheck::Healthcheck;
 pub(crate) use nearest::nearest;
 pub use parse::parse;
 pub use value::{Cidr, Fault, HostHeader, Mode};
@@ -37,6 +39,8 @@ pub use value::{Cidr, Fault, HostHeader, Mode};
 pub enum Command {
     /// To run with these options.
     Run(Options),
+    /// To look whether a balancer is well.
+    Healthcheck(Healthcheck),
     /// To print [`help::text`].
     Help,
     /// To print [`help::version`].
@@ -191,6 +195,8 @@ pub enum Error {
         /// The option probably meant, as it would be written.
         nearest: Option<String>,
     },
+    /// What is no address that a health check could ask.
+    Healthcheck(String),
     /// There are no arguments besides options.
     Positional(String),
     /// An argument that is not UTF-8; what could be read of it.
@@ -226,6 +232,9 @@ impl fmt::Display for Error {
             Error::Positional(argument) => {
                 write!(f, "unexpected argument '{}'; only options are accepted, ", Shown(argument))?;
                 f.write_str("and a backend is given as -b HOST:PORT")
+            }
+            Error::Healthcheck(text) => {
+                write!(f, "healthcheck '{}': malformed; accepted: PORT, IP:PORT, either with /PATH", Shown(text))
             }
             Error::NotUtf8(argument) => {
                 write!(f, "argument '{}' is not UTF-8; options and their values have to be", Shown(argument))

@@ -12,6 +12,7 @@ use std::ffi::{OsStr, OsString};
 use std::iter::Peekable;
 
 use super::flags::{Set, give};
+use super::healthcheck;
 use super::nearest::nearest;
 use super::{Command, Error, FLAGS, Fault, Flag, Options, Source};
 use crate::limits::LINE_PROBLEMS;
@@ -32,6 +33,10 @@ pub fn parse(
     env: &dyn Fn(&str) -> Option<OsString>,
 ) -> Result<Command, Refused> {
     let mut argv = argv.into_iter().peekable();
+    if argv.next_if(|first| first == healthcheck::NAME).is_some() {
+        let refused = |error| Refused { errors: vec![error], options: Box::default() };
+        return healthcheck::parse(argv, env).map_err(refused);
+    }
     let mut options = Options::default();
     let mut given = vec![false; FLAGS.len()];
     let mut errors = Vec::new();

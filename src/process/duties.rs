@@ -11,6 +11,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::os::fd::BorrowedFd;
 
 use super::names::Names;
+use super::notify::Notify;
 use super::slots::{Slots, TooMany, Wanted};
 use super::watch::{Change, Watch};
 use super::{Failure, Journal, USAGE};
@@ -42,6 +43,9 @@ pub(super) struct Duties {
     names: Option<Names>,
     /// Where names led before an upgrade: they lead there until they are found anew.
     before: Vec<Member>,
+    notify: Notify,
+    /// Whether all workers accept.
+    serving: bool,
     journal: Journal,
     /// A plan was published that workers have not been told of.
     published: bool,
@@ -70,6 +74,8 @@ impl Duties {
             watch,
             names: None,
             before: Vec::new(),
+            notify: Notify::from_env(),
+            serving: false,
             published: false,
         };
         if let Some(plan) = region.table().read().1.and_then(|bytes| Plan::decode(&bytes)) {
@@ -147,6 +153,24 @@ impl Duties {
     /// Whether a plan was published since this was last asked.
     pub(super) fn take_published(&mut self) -> bool {
         std::mem::take(&mut self.published)
+    }
+
+    /// All workers accept: a service manager is told so.
+    pub(super) fn serving(&mut self) {
+        self.serving = true;
+        let count = self.config.backends.len();
+        let plural = if count == 1 { "" } else { "s" };
+        self.notify.ready(format_args!("serving {count} backend{plural} at {}", self.config.listen));
+    }
+
+    /// Another program is about to take over.
+    pub(super) fn upgrading(&self) {
+        self.notify.reloading();
+    }
+
+    /// The process has begun to end.
+    pub(super) fn stopping(&self) {
+        self.notify.stopping();
     }
 
     /// Where what it does is counted.
@@ -232,6 +256,14 @@ impl Duties {
 
     /// Follows the file's new contents, or refuses all of them.
     fn reload(&mut self, contents: &[u8]) {
+        self.notify.reloading();
+        self.try_reload(contents);
+        if self.serving {
+            self.serving();
+        }
+    }
+
+    fn try_reload(&mut self, contents: &[u8]) {
         let read = config::file::read(contents, &self.path(), self.options.clone());
         let resolved = read.map_err(lines).and_then(|options| config::resolve(options).map_err(lines));
         let mut config = match resolved {
@@ -286,7 +318,7 @@ impl Duties {
     /// When `turn` is to be called though there is nothing to read, in microseconds.
     pub(super) fn next_us(&self) -> u64 {
         let file_us = self.watch.as_ref().map_or(u64::MAX, Watch::next_deadline_us);
-        file_us.min(self.names.as_ref().map_or(u64::MAX, Names::next_us))
+        file_us.min(self.names.as_ref().map_or(u64::MAX, Names::next_us)).min(self.notify.next_us())
     }
 
     /// Does what is to be done now. Errors are those of the poller.
@@ -294,6 +326,7 @@ impl Duties {
         self.reactor.poll(0)?;
         self.take_events();
         let now_us = clock::monotonic_us();
+        self.notify.beat(now_us);
         if self.attend_names(now_us)
             && let Err(problem) = self.publish()
         {

@@ -6,7 +6,7 @@
 
 use std::fmt;
 use std::net::SocketAddr;
-use std::os::fd::RawFd;
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 
 /// The variable.
 pub(super) const VARIABLE: &str = "ZZZ_LB_HANDOVER";
@@ -16,6 +16,11 @@ pub(super) const QUESTION: &str = "ZZZ_LB_PREFLIGHT";
 pub(super) const ANSWER: &str = "zzz_lb can take over: form 1";
 
 const FORM: &str = "1";
+
+/// The numbers of descriptors.
+pub(super) fn raw(fds: &[OwnedFd]) -> Vec<RawFd> {
+    fds.iter().map(AsRawFd::as_raw_fd).collect()
+}
 
 /// What is left.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -28,8 +33,10 @@ pub(super) struct Handover {
     pub(super) segment: i32,
     /// Where clients connect.
     pub(super) address: SocketAddr,
-    /// The listeners there.
-    pub(super) listeners: Vec<RawFd>,
+    /// The listeners there, by worker.
+    pub(super) listeners: Vec<Vec<RawFd>>,
+    /// A service manager made them, so that no option says where they are.
+    pub(super) activated: bool,
     /// The admin's listener, and where it is.
     pub(super) admin: Option<(RawFd, SocketAddr)>,
     /// Workers that live on.
@@ -57,8 +64,12 @@ impl fmt::Display for Handover {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Handover { pid, generation, segment, address, .. } = self;
         write!(f, "{FORM} pid={pid} generation={generation} segment={segment} address={address}")?;
-        for fd in &self.listeners {
-            write!(f, " listener={fd}")?;
+        for share in &self.listeners {
+            let fds: Vec<String> = share.iter().map(RawFd::to_string).collect();
+            write!(f, " listeners={}", fds.join(","))?;
+        }
+        if self.activated {
+            f.write_str(" activated=1")?;
         }
         if let Some((fd, address)) = self.admin {
             write!(f, " admin={fd}@{address}")?;
@@ -93,7 +104,8 @@ impl Handover {
             return None;
         }
         let (mut pid, mut generation, mut segment, mut address) = (None, None, None, None);
-        let (mut listeners, mut admin, mut elders, mut demo, mut again) = (vec![], None, vec![], vec![], false);
+        let (mut listeners, mut admin, mut elders, mut demo) = (vec![], None, vec![], vec![]);
+        let (mut activated, mut again) = (false, false);
         for word in words {
             let (name, value) = word.split_once('=')?;
             match name {
@@ -101,7 +113,11 @@ impl Handover {
                 "generation" => generation = Some(value.parse().ok()?),
                 "segment" => segment = Some(value.parse().ok()?),
                 "address" => address = Some(value.parse().ok()?),
-                "listener" => listeners.push(value.parse().ok()?),
+                "listeners" => {
+                    let fds: Option<Vec<RawFd>> = value.split(',').map(|fd| fd.parse().ok()).collect();
+                    listeners.push(fds?);
+                }
+                "activated" => activated = value == "1",
                 "admin" => {
                     let (fd, address) = value.split_once('@')?;
                     admin = Some((fd.parse().ok()?, address.parse().ok()?));
@@ -113,7 +129,7 @@ impl Handover {
             }
         }
         let (pid, generation, segment, address) = (pid?, generation?, segment?, address?);
-        Some(Handover { pid, generation, segment, address, listeners, admin, elders, demo, again })
+        Some(Handover { pid, generation, segment, address, listeners, activated, admin, elders, demo, again })
     }
 }
 
@@ -139,7 +155,8 @@ mod tests {
             generation: 3,
             segment: 12,
             address: "[::1]:8080".parse().unwrap(),
-            listeners: vec![5, 6],
+            listeners: vec![vec![5, 6], vec![7]],
+            activated: true,
             admin: Some((9, "127.0.0.1:9090".parse().unwrap())),
             elders: vec![
                 Elder { pid: 40, seat: Some(2), generation: 2, retired_us: None },
@@ -149,7 +166,7 @@ mod tests {
             again: true,
         };
         assert_eq!(Handover::parse(&left.to_string()), Some(left.clone()));
-        (left.admin, left.again) = (None, false);
+        (left.admin, left.again, left.activated) = (None, false, false);
         left.elders.clear();
         left.demo.clear();
         left.listeners.clear();

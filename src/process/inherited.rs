@@ -6,7 +6,7 @@ use std::os::fd::{OwnedFd, RawFd};
 
 use super::handover::{Elder, Handover, VARIABLE};
 use super::upgrade::is_same_place;
-use super::{Failure, Journal, listen, share_memory};
+use super::{Failure, Journal, activation, listen, share_memory};
 use crate::limits::GENERATIONS;
 use crate::limits::SEATS_LEAST;
 use crate::log::Level;
@@ -23,6 +23,8 @@ pub(super) struct Listeners {
     pub(super) address: SocketAddr,
     /// One for all of them, where an admin port is wanted, and where that is.
     pub(super) admin: Option<(OwnedFd, SocketAddr)>,
+    /// A service manager made them.
+    pub(super) activated: bool,
 }
 
 /// The shared memory, and its number.
@@ -81,16 +83,24 @@ impl Inherited {
         count: u32,
     ) -> Result<Listeners, Failure> {
         let Some(left) = &self.left else {
+            if let Some((of_workers, address)) = activation::take(count)? {
+                let admin = admin.map(open_one).transpose()?;
+                return Ok(Listeners { of_workers, address, admin, activated: true });
+            }
             let (listeners, address) = listen::open(wanted, count)?;
+            let of_workers = listeners.into_iter().map(|one| vec![one]).collect();
             let admin = admin.map(open_one).transpose()?;
-            return Ok(Listeners { of_workers: listeners.into_iter().map(|one| vec![one]).collect(), address, admin });
+            return Ok(Listeners { of_workers, address, admin, activated: false });
         };
-        let held = left.listeners.iter().filter_map(|&fd| take(journal, fd)).collect();
-        let (listeners, address) = match is_same_place(left.address, wanted) {
+        let take_all = |journal: &mut Journal, fds: &Vec<RawFd>| -> Vec<OwnedFd> {
+            fds.iter().filter_map(|&fd| take(journal, fd)).collect()
+        };
+        let held: Vec<Vec<OwnedFd>> = left.listeners.iter().map(|fds| take_all(journal, fds)).collect();
+        let (listeners, address) = match left.activated || is_same_place(left.address, wanted) {
             true => (held, left.address),
             false => match listen::open(wanted, count) {
                 // The old ones are closed by the workers that have them, once nobody waits there.
-                Ok(opened) => opened,
+                Ok((opened, address)) => (opened.into_iter().map(|one| vec![one]).collect(), address),
                 Err(failure) => {
                     let text = format_args!("{}: {} is listened on as before", failure.message, left.address);
                     journal.line(Level::Err, "upgrade", text);
@@ -107,7 +117,8 @@ impl Inherited {
                 held
             }),
         };
-        Ok(Listeners { of_workers: share_out(journal, listeners, address, count as usize)?, address, admin })
+        let of_workers = share_out(journal, listeners, address, count as usize)?;
+        Ok(Listeners { of_workers, address, admin, activated: left.activated })
     }
 
     /// The shared memory: what was left, where this program lays it out alike and it has seats for
@@ -159,10 +170,14 @@ fn take(journal: &mut Journal, fd: RawFd) -> Option<OwnedFd> {
 /// is closed, as somebody may wait there.
 fn share_out(
     journal: &mut Journal,
-    listeners: Vec<OwnedFd>,
+    listeners: Vec<Vec<OwnedFd>>,
     address: SocketAddr,
     count: usize,
 ) -> Result<Vec<Vec<OwnedFd>>, Failure> {
+    if listeners.len() == count && listeners.iter().all(|share| !share.is_empty()) {
+        return Ok(listeners);
+    }
+    let listeners: Vec<OwnedFd> = listeners.into_iter().flatten().collect();
     let mut shares: Vec<Vec<OwnedFd>> = (0..count).map(|_| Vec::new()).collect();
     let held = listeners.len();
     for (at, listener) in listeners.into_iter().enumerate() {

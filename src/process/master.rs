@@ -20,7 +20,7 @@ use std::time::{Duration, Instant};
 
 use super::duties::Duties;
 use super::elders::Elders;
-use super::handover::{Elder, Handover};
+use super::handover::{Elder, Handover, raw};
 use super::inherited::Memory;
 use super::respawn::{Respawn, Verdict};
 use super::upgrade::Upgrade;
@@ -40,6 +40,7 @@ pub(super) struct Master {
     memory: Memory,
     duties: Duties,
     address: SocketAddr,
+    activated: bool,
     admin: Option<(OwnedFd, SocketAddr)>,
     tls: Option<tls::config::Config>,
     pid: Pid,
@@ -112,6 +113,7 @@ impl Master {
             memory,
             duties,
             address: listeners.address,
+            activated: listeners.activated,
             admin: listeners.admin,
             tls,
             pid: fork::current(),
@@ -174,6 +176,7 @@ impl Master {
         let region = self.memory.region;
         if self.beginning && self.places.iter().all(|place| region.seat(place.seat).is_ready()) {
             self.beginning = false;
+            self.duties.serving();
             if self.generation > 0 {
                 self.elders.give_place_to(self.generation, &mut self.journal, now_us);
             }
@@ -192,7 +195,9 @@ impl Master {
             let listeners = self.places.iter().flat_map(|place| &place.listeners);
             let admin = self.admin.iter().map(|(listener, _)| listener);
             let kept: Vec<BorrowedFd<'_>> = listeners.chain(admin).map(AsFd::as_fd).collect();
+            self.duties.upgrading();
             self.upgrade.become_it(&left, &kept, &mut self.journal);
+            self.duties.serving();
         }
     }
 
@@ -215,7 +220,8 @@ impl Master {
             generation: self.generation + 1,
             segment: self.memory.segment,
             address: self.address,
-            listeners: self.places.iter().flat_map(|place| &place.listeners).map(AsRawFd::as_raw_fd).collect(),
+            listeners: self.places.iter().map(|place| raw(&place.listeners)).collect(),
+            activated: self.activated,
             admin: self.admin.as_ref().map(|(listener, address)| (listener.as_raw_fd(), *address)),
             elders: self.elders.iter().copied().chain(workers).collect(),
             demo: demo.collect(),
@@ -455,6 +461,7 @@ impl Master {
         // A drain time past the end of the clock is never.
         self.stopping = Some(Stopping { kill_at: now.checked_add(patience), clean });
         self.beginning = false;
+        self.duties.stopping();
         self.upgrade.abandon();
         self.elders.retire(&mut self.journal, clock::monotonic_us());
         for place in &mut self.places {

@@ -14,16 +14,19 @@
 //! does not need; it dies with the process that forked it (PDEATHSIG), so nothing is orphaned.
 
 mod account;
+mod activation;
 mod check;
 mod cpus;
 mod demo;
 mod duties;
 mod elders;
 mod handover;
+mod healthcheck;
 mod inherited;
 mod listen;
 mod master;
 mod names;
+mod notify;
 mod respawn;
 mod single;
 mod slots;
@@ -50,6 +53,7 @@ use crate::worker::{self, Outcome, Setup};
 use account::Account;
 pub use check::{Checked, check};
 use duties::Duties;
+pub use healthcheck::healthcheck;
 use inherited::{Inherited, Listeners, Memory};
 use master::Master;
 

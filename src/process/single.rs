@@ -5,12 +5,12 @@
 //! knows that this has happened: should it fail, it ends as if it had never been.
 
 use std::io::{self, Read};
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 
 use super::duties::Duties;
 use super::elders::Elders;
-use super::handover::{Elder, Handover};
+use super::handover::{Elder, Handover, raw};
 use super::inherited::Memory;
 use super::upgrade::Upgrade;
 use super::{DONE, Ended, FAILED, Journal, Line, Parts, begin_child, serve};
@@ -30,6 +30,7 @@ struct Single {
     seat: usize,
     generation: u64,
     address: std::net::SocketAddr,
+    activated: bool,
     admin: Option<std::net::SocketAddr>,
     stopping: bool,
     /// This is the copy that goes on with what was served.
@@ -58,6 +59,7 @@ pub(super) fn run(parts: Parts, greeting: &[Line]) -> u8 {
         seat,
         generation: inherited.generation(),
         address: listeners.address,
+        activated: listeners.activated,
         admin: admin_address,
         stopping: false,
         is_copy: false,
@@ -87,7 +89,7 @@ pub(super) fn run(parts: Parts, greeting: &[Line]) -> u8 {
 
 impl Single {
     /// What is left to the program that this process becomes.
-    fn left(&self, listeners: Vec<i32>, admin: Option<i32>) -> Handover {
+    fn left(&self, listeners: Vec<Vec<i32>>, admin: Option<i32>) -> Handover {
         let demo = self.duties.config().demo;
         let demo =
             self.duties.config().backends.iter().filter(|_| demo).filter_map(|backend| match backend.address() {
@@ -100,6 +102,7 @@ impl Single {
             segment: self.memory.segment,
             address: self.address,
             listeners,
+            activated: self.activated,
             admin: admin.zip(self.admin),
             elders: self.elders.iter().copied().collect(),
             demo: demo.collect(),
@@ -149,6 +152,7 @@ impl Companion for Single {
 
     fn serving(&mut self) {
         let now_us = clock::monotonic_us();
+        self.duties.serving();
         if self.generation > 0 {
             self.elders.give_place_to(self.generation, &mut self.journal, now_us);
         }
@@ -166,6 +170,7 @@ impl Companion for Single {
 
     fn stopping(&mut self) {
         self.stopping = true;
+        self.duties.stopping();
         self.upgrade.abandon();
         self.elders.retire(&mut self.journal, clock::monotonic_us());
     }
@@ -179,8 +184,6 @@ impl Companion for Single {
     }
 
     fn hand_over(&mut self, listeners: &[OwnedFd], admin: Option<&OwnedFd>) -> Option<Signals> {
-        use std::os::fd::AsRawFd;
-
         self.upgrade.take_approved();
         let parent = fork::current();
         let (waits, tells) = match UnixStream::pair() {
@@ -202,10 +205,12 @@ impl Companion for Single {
                 let generation = self.generation;
                 let elder = Elder { pid: copy.number(), seat: Some(self.seat), generation, retired_us: None };
                 self.elders.add(elder);
-                let left = self.left(listeners.iter().map(AsRawFd::as_raw_fd).collect(), admin.map(AsRawFd::as_raw_fd));
+                let left = self.left(vec![raw(listeners)], admin.map(AsRawFd::as_raw_fd));
                 let kept: Vec<BorrowedFd<'_>> = listeners.iter().chain(admin).map(AsFd::as_fd).collect();
                 // Its end of the pair is closed by becoming another program, and by nothing else.
+                self.duties.upgrading();
                 self.upgrade.become_it(&left, &kept, &mut self.journal);
+                self.duties.serving();
                 self.elders.take_back();
                 fork::kill(copy);
                 drop(tells);

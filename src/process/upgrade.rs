@@ -208,7 +208,7 @@ fn try_all(left: &Handover, config: &Config) -> Result<(), Failure> {
         tls::client(config.ca_file.as_deref(), config.insecure, config.tls_trace)
             .map_err(|error| Failure::new(USAGE, error))?;
     }
-    if !is_same_place(left.address, config.listen) {
+    if !left.activated && !is_same_place(left.address, config.listen) {
         drop(listen::open(config.listen, worker_count(config))?);
     }
     if let Some(address) = config.admin

@@ -3,7 +3,7 @@
 #![allow(unsafe_code)]
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpListener};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 use libc::c_int;
@@ -53,6 +53,51 @@ pub fn share(socket: BorrowedFd<'_>) -> io::Result<()> {
     set_option(socket, libc::SOL_SOCKET, libc::SO_REUSEPORT, 1)
 }
 
+/// A socket that another program has made, and where it listens: non-blocking from now on, and its
+/// accepted sockets with TCP_NODELAY. EINVAL where it does not listen, or not for TCP over IP.
+pub fn adopt(socket: OwnedFd) -> io::Result<(OwnedFd, SocketAddr)> {
+    let mut listens: c_int = 0;
+    let mut length = size_of::<c_int>() as libc::socklen_t;
+    // SAFETY: the call writes at most `length` bytes, to a live int of that size, and the length.
+    check(unsafe {
+        let value = (&raw mut listens).cast();
+        libc::getsockopt(socket.as_raw_fd(), libc::SOL_SOCKET, libc::SO_ACCEPTCONN, value, &raw mut length)
+    })?;
+    if listens == 0 {
+        return Err(io::Error::from_raw_os_error(libc::EINVAL));
+    }
+    let listener = TcpListener::from(socket);
+    // Of another family than IP's it has no such address.
+    let address = listener.local_addr().map_err(|_| io::Error::from_raw_os_error(libc::EINVAL))?;
+    listener.set_nonblocking(true)?;
+    set_option(listener.as_fd(), libc::IPPROTO_TCP, libc::TCP_NODELAY, 1)?;
+    Ok((listener.into(), address))
+}
+
 fn check(result: c_int) -> io::Result<()> {
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::net::UnixListener;
+
+    #[test]
+    fn what_listens_over_ip_is_taken_and_nothing_else() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let (taken, at) = adopt(listener.into()).unwrap();
+        assert_eq!(at, address);
+        let refused = TcpListener::from(taken).accept().unwrap_err();
+        assert_eq!(refused.kind(), io::ErrorKind::WouldBlock);
+
+        let path = std::env::temp_dir().join(format!("zzz-lb-adopt-{}", std::process::id()));
+        let _ = std::fs::remove_file(&path);
+        assert!(adopt(UnixListener::bind(&path).unwrap().into()).is_err());
+        std::fs::remove_file(&path).unwrap();
+        let connected = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+        assert!(adopt(connected.into()).is_err());
+        assert!(adopt(std::fs::File::open("/dev/null").unwrap().into()).is_err());
+    }
 }

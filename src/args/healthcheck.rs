@@ -1,0 +1,94 @@
+//! `load_balancer healthcheck [ADDR]`: whether a balancer is well, for images without another client.
+
+use std::ffi::OsString;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+
+use super::{Command, Error, value};
+use crate::limits::DEFAULT_PORT;
+
+/// The command's name.
+pub(super) const NAME: &str = "healthcheck";
+
+/// What is looked at.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Healthcheck {
+    /// Where it listens.
+    pub address: SocketAddr,
+    /// What is asked for; where nothing is, it is enough that a connection is taken.
+    pub path: Option<String>,
+}
+
+/// From what stands behind the command. Nothing there means the admin port that the environment names,
+/// asked whether it is ready, and the main port where it names none.
+pub(super) fn parse(
+    mut rest: impl Iterator<Item = OsString>,
+    env: &dyn Fn(&str) -> Option<OsString>,
+) -> Result<Command, Error> {
+    let given =
+        rest.next().map(|text| text.into_string().map_err(|text| Error::NotUtf8(text.to_string_lossy().into())));
+    if let Some(extra) = rest.next() {
+        return Err(Error::Positional(extra.to_string_lossy().into_owned()));
+    }
+    let variable = |name| env(name).and_then(|text| text.into_string().ok()).filter(|text| !text.is_empty());
+    let found = match (given.transpose()?, variable("LB_ADMIN")) {
+        (Some(text), _) => asked(&text).ok_or(Error::Healthcheck(text))?,
+        (None, Some(text)) if value::admin(&text).is_ok_and(|admin| admin.is_some()) => {
+            asked(&text).ok_or(Error::Healthcheck(text))?
+        }
+        (None, _) => {
+            let port = variable("LB_PORT").and_then(|text| text.parse().ok()).unwrap_or(DEFAULT_PORT);
+            Healthcheck { address: SocketAddr::from((Ipv4Addr::LOCALHOST, port)), path: None }
+        }
+    };
+    Ok(Command::Healthcheck(found))
+}
+
+/// `PORT`, `IP:PORT`, either with a path behind.
+fn asked(text: &str) -> Option<Healthcheck> {
+    let text = text.strip_prefix("http://").unwrap_or(text);
+    let (place, path) = text.find('/').map_or((text, "/readyz"), |at| text.split_at(at));
+    let address = value::admin(place).ok().flatten().filter(|address| address.port() != 0)?;
+    let ip = match address.ip() {
+        IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
+        IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
+        ip => ip,
+    };
+    Some(Healthcheck { address: SocketAddr::new(ip, address.port()), path: Some(value::path(path).ok()?) })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn found(rest: &[&str], variables: &[(&str, &str)]) -> Result<Healthcheck, Error> {
+        let env = |name: &str| variables.iter().find(|(known, _)| *known == name).map(|(_, value)| value.into());
+        match parse(rest.iter().map(OsString::from), &env) {
+            Ok(Command::Healthcheck(found)) => Ok(found),
+            Ok(other) => panic!("{other:?}"),
+            Err(error) => Err(error),
+        }
+    }
+
+    fn at(address: &str, path: Option<&str>) -> Result<Healthcheck, Error> {
+        Ok(Healthcheck { address: address.parse().unwrap(), path: path.map(str::to_owned) })
+    }
+
+    #[test]
+    fn an_address_is_given_or_the_environment_s() {
+        assert_eq!(found(&[], &[]), at("127.0.0.1:8080", None));
+        assert_eq!(found(&[], &[("LB_PORT", "81")]), at("127.0.0.1:81", None));
+        assert_eq!(found(&[], &[("LB_PORT", "81"), ("LB_ADMIN", "off")]), at("127.0.0.1:81", None));
+        assert_eq!(found(&[], &[("LB_ADMIN", "0.0.0.0:9090")]), at("127.0.0.1:9090", Some("/readyz")));
+        assert_eq!(found(&["9090"], &[("LB_ADMIN", "1")]), at("127.0.0.1:9090", Some("/readyz")));
+        assert_eq!(found(&["[::]:9090/livez"], &[]), at("[::1]:9090", Some("/livez")));
+        assert_eq!(found(&["http://10.0.0.1:80/up?x"], &[]), at("10.0.0.1:80", Some("/up?x")));
+    }
+
+    #[test]
+    fn what_is_no_address_is_told() {
+        for text in ["", "x", "localhost:80", "0", "80/a b", "off", "127.0.0.1", "::1:80"] {
+            assert_eq!(found(&[text], &[]), Err(Error::Healthcheck(text.into())), "{text}");
+        }
+        assert_eq!(found(&["80", "81"], &[]), Err(Error::Positional("81".into())));
+    }
+}

@@ -1,0 +1,149 @@
+//! What a service manager is told, and how: datagrams to the socket that it names in NOTIFY_SOCKET
+//! (sd_notify(3)). It is a courtesy: where nobody listens, nothing is said and nothing is wrong.
+
+use std::ffi::OsStr;
+use std::fmt::Display;
+#[cfg(any(target_os = "linux", target_os = "android"))]
+use std::os::linux::net::SocketAddrExt;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::net::{SocketAddr, UnixDatagram};
+
+use crate::sys::clock;
+
+/// Tells the service manager, where there is one.
+pub(super) struct Notify {
+    to: Option<(UnixDatagram, SocketAddr)>,
+    /// How often it wants to hear that this process is well, in microseconds.
+    beat_us: Option<u64>,
+    /// When it is told that next.
+    next_us: u64,
+}
+
+impl Notify {
+    /// Whom the environment names.
+    pub(super) fn from_env() -> Notify {
+        let socket = std::env::var_os("NOTIFY_SOCKET");
+        let number = |name| std::env::var(name).ok().and_then(|text| text.parse().ok());
+        let beat_us = beat_us(number("WATCHDOG_USEC"), number("WATCHDOG_PID"), std::process::id().into());
+        Notify::new(socket.as_deref(), beat_us)
+    }
+
+    fn new(socket: Option<&OsStr>, beat_us: Option<u64>) -> Notify {
+        let to = socket.and_then(address).and_then(|address| {
+            let own = UnixDatagram::unbound().ok()?;
+            own.set_nonblocking(true).ok()?;
+            Some((own, address))
+        });
+        let next_us = if to.is_some() && beat_us.is_some() { 0 } else { u64::MAX };
+        Notify { to, beat_us, next_us }
+    }
+
+    fn tell(&self, text: &str) {
+        if let Some((own, address)) = &self.to {
+            let _ = own.send_to_addr(text.as_bytes(), address);
+        }
+    }
+
+    /// It serves, as the status says.
+    pub(super) fn ready(&self, status: impl Display) {
+        self.tell(&format!("READY=1\nSTATUS={status}\n"));
+    }
+
+    /// It takes up another configuration or program; `ready` follows.
+    pub(super) fn reloading(&self) {
+        self.tell(&format!("RELOADING=1\nMONOTONIC_USEC={}\n", clock::monotonic_us()));
+    }
+
+    /// It ends.
+    pub(super) fn stopping(&self) {
+        self.tell("STOPPING=1\nSTATUS=draining\n");
+    }
+
+    /// When `beat` is to be called, in microseconds.
+    pub(super) fn next_us(&self) -> u64 {
+        self.next_us
+    }
+
+    /// Says that this process is well, where that is due.
+    pub(super) fn beat(&mut self, now_us: u64) {
+        if let Some(beat_us) = self.beat_us.filter(|_| now_us >= self.next_us) {
+            self.tell("WATCHDOG=1\n");
+            self.next_us = now_us + beat_us;
+        }
+    }
+}
+
+/// A socket's address: a path, or a name of no file, which begins with `@`.
+fn address(socket: &OsStr) -> Option<SocketAddr> {
+    match socket.as_bytes() {
+        #[cfg(any(target_os = "linux", target_os = "android"))]
+        [b'@', name @ ..] => <SocketAddr as SocketAddrExt>::from_abstract_name(name).ok(),
+        [b'/', ..] => SocketAddr::from_pathname(socket).ok(),
+        _ => None,
+    }
+}
+
+/// Half the time in which a manager wants to hear from a process, where it wants to hear from this one.
+fn beat_us(within_us: Option<u64>, pid: Option<u64>, own: u64) -> Option<u64> {
+    within_us.filter(|&us| us > 0 && pid.is_none_or(|pid| pid == own)).map(|us| (us / 2).max(1))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn heard(socket: &UnixDatagram) -> String {
+        let mut bytes = [0; 500];
+        let length = socket.recv(&mut bytes).unwrap();
+        String::from_utf8(bytes[..length].to_vec()).unwrap()
+    }
+
+    fn by(name: &str, manager: &UnixDatagram) {
+        let mut notify = Notify::new(Some(OsStr::new(name)), Some(1000));
+        notify.ready("serving");
+        assert_eq!(heard(manager), "READY=1\nSTATUS=serving\n");
+        notify.reloading();
+        let said = heard(manager);
+        let time = said.strip_prefix("RELOADING=1\nMONOTONIC_USEC=").and_then(|rest| rest.trim().parse::<u64>().ok());
+        assert!(time.is_some_and(|us| us > 0 && us <= clock::monotonic_us()), "{said}");
+        notify.stopping();
+        assert_eq!(heard(manager), "STOPPING=1\nSTATUS=draining\n");
+        notify.beat(5);
+        assert_eq!((heard(manager).as_str(), notify.next_us()), ("WATCHDOG=1\n", 1005));
+        notify.beat(1004);
+        notify.stopping();
+        assert!(heard(manager).starts_with("STOPPING"), "it was not due");
+    }
+
+    #[test]
+    fn a_manager_hears_at_a_path_and_at_a_name() {
+        let path = std::env::temp_dir().join(format!("zzz-lb-notify-{}", std::process::id()));
+        let _ = std::fs::remove_file(&path);
+        by(path.to_str().unwrap(), &UnixDatagram::bind(&path).unwrap());
+        std::fs::remove_file(&path).unwrap();
+        #[cfg(target_os = "linux")]
+        {
+            let name = format!("zzz-lb-{}", std::process::id());
+            let address = <SocketAddr as SocketAddrExt>::from_abstract_name(name.as_bytes()).unwrap();
+            by(&format!("@{name}"), &UnixDatagram::bind_addr(&address).unwrap());
+        }
+    }
+
+    #[test]
+    fn where_nobody_listens_nothing_is_said() {
+        for socket in [None, Some("/nowhere/at/all"), Some("relative"), Some("")] {
+            let notify = Notify::new(socket.map(OsStr::new), None);
+            notify.ready("serving");
+            assert_eq!(notify.next_us(), u64::MAX);
+        }
+    }
+
+    #[test]
+    fn it_beats_twice_in_the_time_where_it_is_meant() {
+        assert_eq!(beat_us(Some(10), None, 7), Some(5));
+        assert_eq!(beat_us(Some(10), Some(7), 7), Some(5));
+        assert_eq!(beat_us(Some(10), Some(8), 7), None);
+        assert_eq!(beat_us(Some(0), None, 7), None);
+        assert_eq!(beat_us(None, None, 7), None);
+    }
+}

@@ -1,0 +1,153 @@
+//! Beside service managers and in containers: what a manager is told, listeners that it passes on, and
+//! the check that an image without another client runs.
+
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixDatagram;
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use crate::support::{Backend, Balancer, DEADLINE, Directory, Exit, Mode, Wire, command, modes, run, wait_until};
+
+/// The arguments of a balancer in a mode, which listens as they say.
+fn in_mode(mode: Mode) -> [&'static str; 3] {
+    match mode {
+        Mode::Mp => ["-m", "mp", "-w2"],
+        Mode::Sp => ["-m", "sp", "-w1"],
+    }
+}
+
+struct Manager(UnixDatagram);
+
+impl Manager {
+    /// What it hears next, but for beats.
+    #[track_caller]
+    fn hears(&self) -> String {
+        self.0.set_read_timeout(Some(DEADLINE)).expect("not zero");
+        loop {
+            let mut bytes = [0; 500];
+            let length = self.0.recv(&mut bytes).expect("something is said in time");
+            let text = String::from_utf8_lossy(&bytes[..length]).into_owned();
+            if text != "WATCHDOG=1\n" {
+                return text;
+            }
+        }
+    }
+}
+
+#[test]
+fn a_service_manager_hears_how_things_stand() {
+    for mode in modes() {
+        let (backend, directory) = (Backend::named("a"), Directory::new());
+        let manager = Manager(UnixDatagram::bind(directory.file("notify")).expect("a socket"));
+        let path = directory.put("lb.json", &format!("{{\"backends\": [\"{}\"]}}", backend.spec()));
+        let mut command = command(&["--host", "127.0.0.1", "-p", "0", "-c", path.to_str().expect("ours")]);
+        command.args(in_mode(mode)).env("NOTIFY_SOCKET", directory.file("notify"));
+        let mut balancer = Balancer::spawn(command);
+        let ready = manager.hears();
+        assert!(ready.starts_with("READY=1\nSTATUS=serving 1 backend at 127.0.0.1:"), "{mode:?}: {ready}");
+        for signal in [libc::SIGHUP, libc::SIGUSR2, libc::SIGHUP] {
+            balancer.signal(signal);
+            let reloading = manager.hears();
+            assert!(reloading.starts_with("RELOADING=1\nMONOTONIC_USEC="), "{mode:?}: {reloading}");
+            assert!(manager.hears().starts_with("READY=1\n"), "{mode:?}");
+            assert_eq!(balancer.get("/"), "a");
+        }
+        balancer.signal(libc::SIGTERM);
+        assert!(manager.hears().starts_with("STOPPING=1\n"), "{mode:?}");
+        assert_eq!(balancer.wait(), Exit::Status(0));
+    }
+}
+
+#[test]
+fn a_service_manager_that_watches_hears_that_it_lives() {
+    for mode in modes() {
+        let directory = Directory::new();
+        let manager = UnixDatagram::bind(directory.file("notify")).expect("a socket");
+        manager.set_read_timeout(Some(DEADLINE)).expect("not zero");
+        let mut command = command(&["--host", "127.0.0.1", "-p", "0"]);
+        command.args(in_mode(mode)).env("NOTIFY_SOCKET", directory.file("notify")).env("WATCHDOG_USEC", "100000");
+        let _balancer = Balancer::spawn(command);
+        let mut beats = 0;
+        while beats < 5 {
+            let mut bytes = [0; 500];
+            let length = manager.recv(&mut bytes).expect("it goes on");
+            beats += usize::from(&bytes[..length] == b"WATCHDOG=1\n");
+        }
+    }
+}
+
+#[test]
+fn listeners_that_are_passed_on_are_taken_and_survive_upgrades() {
+    for mode in modes() {
+        let backend = Backend::named("a");
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+        let address = listener.local_addr().expect("it has one");
+        let kept = listener.try_clone().expect("a copy");
+        let mut shell = Command::new("/bin/sh");
+        let script = "LISTEN_PID=$$ LISTEN_FDS=1 exec \"$0\" \"$@\" 3<&0 0</dev/null";
+        shell.args(["-c", script, env!("CARGO_BIN_EXE_load_balancer"), "-b", &backend.spec()]).args(in_mode(mode));
+        shell.env_clear().env("LB_HEALTH_INTERVAL", "off").stdin(Stdio::from(OwnedFd::from(listener)));
+        // Who came before there was anybody to serve is served.
+        let mut early = Wire::tcp(address);
+        let balancer = Balancer::spawn(shell);
+        assert_eq!(balancer.address(), address, "{mode:?}");
+        assert_eq!(early.get("/").text(), "a");
+        drop(early);
+        for generation in 1..=3 {
+            balancer.signal(libc::SIGUSR2);
+            balancer.wait_for_log(&format!("(generation {generation})"));
+            for _ in 0..20 {
+                assert_eq!(balancer.get("/"), "a", "{mode:?}");
+            }
+        }
+        assert_eq!(balancer.stop(), Exit::Status(0));
+        // It is the manager's still, and who connects waits for the next.
+        TcpStream::connect(address).expect("the manager keeps it open");
+        drop(kept);
+    }
+}
+
+#[test]
+fn what_is_no_listener_is_refused() {
+    let mut shell = Command::new("/bin/sh");
+    let script = "LISTEN_PID=$$ LISTEN_FDS=1 exec \"$0\" 3</dev/null";
+    let output = shell.args(["-c", script, env!("CARGO_BIN_EXE_load_balancer")]).env_clear().output();
+    let output = output.expect("a shell runs");
+    assert_eq!(output.status.code(), Some(2), "{output:?}");
+    assert!(String::from_utf8_lossy(&output.stderr).contains("LISTEN_FDS: descriptor 3: "), "{output:?}");
+}
+
+#[test]
+fn a_health_check_tells_by_its_exit_status() {
+    let asked = |argument: &str| run(&["healthcheck", argument]);
+    for mode in modes() {
+        let backend = Backend::named("a");
+        let balancer = Balancer::before(mode, &[&backend], &["--admin", "0", "--drain-delay", "10s"]);
+        let log = balancer.wait_for_log("admin on ");
+        let rest = log.split_once("admin on ").expect("just seen").1;
+        let admin: SocketAddr = rest.split(": ").next().and_then(|text| text.parse().ok()).expect("an address");
+        let well = asked(&admin.to_string());
+        assert!(well.status.code() == Some(0) && well.stderr.is_empty(), "{well:?}");
+        assert_eq!(asked(&format!("{}/livez", admin.port())).status.code(), Some(0));
+        assert_eq!(asked(&format!("http://{}/x", balancer.address())).status.code(), Some(0), "the backend's answer");
+        assert_eq!(asked(&format!("{admin}/nothing")).status.code(), Some(1));
+        balancer.signal(libc::SIGTERM);
+        wait_until("it is not ready", || asked(&admin.to_string()).status.code() == Some(1));
+        let told = asked(&admin.to_string());
+        assert!(String::from_utf8_lossy(&told.stderr).ends_with("/readyz: status 503\n"), "{told:?}");
+        assert_eq!(asked(&format!("{admin}/livez")).status.code(), Some(0));
+    }
+    let closed = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a port");
+    let refused = asked(&closed.to_string());
+    assert_eq!(refused.status.code(), Some(1));
+    assert!(String::from_utf8_lossy(&refused.stderr).contains("refused"), "{refused:?}");
+    // One that takes the connection and says nothing.
+    let silent = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let begun = std::time::Instant::now();
+    assert_eq!(asked(&silent.local_addr().expect("it has one").to_string()).status.code(), Some(1));
+    assert!(begun.elapsed() >= Duration::from_secs(2));
+    let usage = asked("nowhere");
+    assert_eq!(usage.status.code(), Some(2));
+    assert!(String::from_utf8_lossy(&usage.stderr).contains("healthcheck 'nowhere': malformed"), "{usage:?}");
+}
