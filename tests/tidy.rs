@@ -35,7 +35,7 @@ const UNSAFE: [&str; 3] = ["src/sys", "src/shared", "src/http1/scan"];
 const DEPENDENCIES: [&str; 3] = ["libc", "ring", "rustls"];
 
 /// What may stand at the top of the repository.
-const TOP: [&str; 17] = [
+const TOP: [&str; 18] = [
     ".cargo",
     ".ci",
     ".git",
@@ -48,6 +48,7 @@ const TOP: [&str; 17] = [
     "Makefile",
     "README.md",
     "benches",
+    "deploy",
     "fuzz",
     "rustfmt.toml",
     "src",

@@ -23,6 +23,7 @@ import messages
 import multiplex
 import secure
 import tunnels
+import upgrades
 from support import BINARY, Failure, Skipped
 
 # Name, check, and the seconds after which it has failed.
@@ -55,6 +56,8 @@ CHECKS = [
     ("backend-dies", changes.backend_dies, 60),
     ("names-move", changes.names_move, 60),
     ("true-numbers", changes.true_numbers, 90),
+    ("upgrades", upgrades.load, 120),
+    ("process-1", upgrades.process_1, 60),
     ("thousand", changes.thousand_backends, 60),
 ]
 
