@@ -206,6 +206,63 @@ fn what_is_fixed_while_it_runs_changes_with_an_upgrade() {
 }
 
 #[test]
+fn the_mode_may_change_too() {
+    let (backend, directory) = (Backend::named("a"), Directory::new());
+    let file = |mode: &str| format!("{{\"backends\": [\"{}\"], \"port\": 0, \"mode\": \"{mode}\"}}", backend.spec());
+    let path = directory.put("lb.json", &file("mp"));
+    let mut balancer = Balancer::spawn(command(&["--host", "127.0.0.1", "-c", path.to_str().expect("a path of ours")]));
+    for (generation, mode) in [(1, "sp"), (2, "sp"), (3, "mp"), (4, "mp"), (5, "sp")] {
+        let mut client = balancer.connect();
+        assert_eq!(client.get("/").text(), "a");
+        directory.put("lb.json", &file(mode));
+        upgrade(&balancer, generation);
+        assert_eq!(client.get("/").text(), "a", "{mode}");
+        assert_eq!(balancer.get("/"), "a", "{mode}");
+        drop(client);
+        wait_until("the processes are those of the mode", || balancer.workers().is_empty() == (mode == "sp"));
+    }
+    assert_eq!(balancer.metric("zzz_lb_requests_total", "code=\"2xx\""), backend.count() as u64);
+    assert_eq!(balancer.stop(), Exit::Status(0));
+}
+
+#[test]
+fn the_demo_goes_on() {
+    for mode in modes() {
+        let balancer = Balancer::start(mode, &["--demo"]);
+        let before = children(balancer.pid()).len();
+        let mut names = std::collections::BTreeSet::new();
+        for generation in 1..=3 {
+            upgrade(&balancer, generation);
+            names.extend((0..4).map(|_| balancer.get("/").contains("\"one\"")));
+            assert_eq!(names.len(), 2, "{mode:?}: both serve");
+        }
+        wait_until("no more processes than before", || children(balancer.pid()).len() == before);
+        assert_eq!(balancer.stop(), Exit::Status(0));
+    }
+}
+
+#[test]
+fn an_upgrade_asked_for_while_one_is_under_way_follows_it() {
+    for mode in modes() {
+        let backend = Backend::named("a");
+        let balancer = Balancer::before(mode, &[&backend], &[]);
+        balancer.signal(libc::SIGUSR2);
+        balancer.wait_for_log("asking");
+        for _ in 0..20 {
+            balancer.signal(libc::SIGUSR2);
+            assert_eq!(balancer.get("/"), "a");
+        }
+        // They are one or more, as they met.
+        wait_until("it comes to rest", || {
+            let log = balancer.log();
+            log.matches("asking").count() == log.matches("done: version").count()
+        });
+        assert!(balancer.metric("zzz_lb_upgrade_generation", "") >= 2, "{mode:?}");
+        assert_eq!(balancer.get("/"), "a");
+    }
+}
+
+#[test]
 fn a_generation_too_many_is_ended() {
     for mode in modes() {
         let gate = Gate::shut();

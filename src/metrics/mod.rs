@@ -76,6 +76,7 @@ table! {
     WaitedInVain Counter "waits_failed_total" "" "Requests that were refused because every backend stayed at its limit.";
     FailOpen Counter "fail_open_total" "" "Requests given to a backend that is down because all are.";
     Exhausted Counter "connects_exhausted_total" "" "Connections to backends that were not begun for want of a descriptor or a port.";
+    Cut Counter "requests_cut_total" "" "Requests that were cut off because draining came to its end.";
     CpuTime Seconds "process_cpu_seconds_total" "" "Processor time that the workers have used.";
     Resident Gauge "process_resident_memory_bytes" "" "Memory that the workers hold, what they share counted for each.";
     Virtual Gauge "process_virtual_memory_bytes" "" "Addresses that the workers have in use.";
@@ -89,6 +90,7 @@ table! {
     ReloadsRefused Counter "reloads_total" "result=\"refused\"" "Changes of the configuration file that were looked at, by what came of it.";
     PlanEdition Gauge "plan_edition" "" "The edition of the plan that the workers follow; each change of backends or settings makes one.";
     Upgrades Gauge "upgrade_generation" "" "Upgrades in place since the first start.";
+    UpgradesRefused Counter "upgrades_refused_total" "" "Upgrades in place that were refused.";
     Respawns Counter "worker_restarts_total" "" "Workers that died and were replaced.";
     Moves Counter "dns_changes_total" "" "Changes of the addresses of names.";
     LookupsFailed Counter "dns_failures_total" "" "Names whose lookup has begun to fail.";

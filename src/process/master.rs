@@ -105,7 +105,7 @@ impl Master {
             state: State::Due(now, None),
             respawn: Respawn::default(),
         });
-        let mut upgrade = Upgrade::new();
+        let mut upgrade = Upgrade::new(memory.region.globals());
         if inherited.is_wanted_again() {
             upgrade.ask_for();
         }

@@ -46,7 +46,7 @@ pub(super) fn run(parts: Parts, greeting: &[Line]) -> u8 {
     journal.greet(greeting);
     let (admin, admin_address) = listeners.admin.unzip();
     let config = duties.config().clone();
-    let mut upgrade = Upgrade::new();
+    let mut upgrade = Upgrade::new(memory.region.globals());
     if inherited.is_wanted_again() {
         upgrade.ask_for();
     }

@@ -23,6 +23,7 @@ use super::{Failure, Journal, USAGE, account, listen, worker_count};
 use crate::config::Config;
 use crate::limits::{PREFLIGHT_TEXT_BYTES, PREFLIGHT_US};
 use crate::log::Level;
+use crate::metrics::{Block, Global};
 use crate::sys::exec::Program;
 use crate::sys::fork::{self, Ended, Pid};
 use crate::tls;
@@ -30,6 +31,7 @@ use crate::tls;
 /// The state of upgrading.
 pub(super) struct Upgrade {
     program: Option<Program>,
+    globals: Block,
     asked: Option<Asked>,
     /// It said that it could take over.
     approved: bool,
@@ -49,8 +51,9 @@ struct Asked {
 }
 
 impl Upgrade {
-    pub(super) fn new() -> Upgrade {
-        Upgrade { program: Program::started(), asked: None, approved: false, again: false }
+    /// None is under way. `globals`: where those are counted that are refused.
+    pub(super) fn new(globals: Block) -> Upgrade {
+        Upgrade { program: Program::started(), globals, asked: None, approved: false, again: false }
     }
 
     /// USR2 has come. Where an upgrade is under way, another follows it.
@@ -72,7 +75,7 @@ impl Upgrade {
     pub(super) fn begin(&mut self, left: &Handover, journal: &mut Journal, now_us: u64) {
         self.again = false;
         let Some(program) = &self.program else {
-            return refuse(journal, "it is not known which file this program was started from");
+            return refuse(journal, self.globals, "it is not known which file this program was started from");
         };
         let path = program.path().display();
         match ask(program, left) {
@@ -81,7 +84,7 @@ impl Upgrade {
                 let until_us = now_us + PREFLIGHT_US;
                 self.asked = Some(Asked { pid, said, complained, until_us, late: false });
             }
-            Err(error) => refuse(journal, &format!("{path} cannot be run: {error}")),
+            Err(error) => refuse(journal, self.globals, &format!("{path} cannot be run: {error}")),
         }
     }
 
@@ -110,16 +113,17 @@ impl Upgrade {
         if asked.late {
             refuse(
                 journal,
+                self.globals,
                 &format!("{path} did not say within {} s whether it can take over", PREFLIGHT_US / 1_000_000),
             );
         } else if ended == Ended::Status(0) && said.lines().next() == Some(ANSWER) {
             self.approved = true;
         } else if ended == Ended::Status(0) {
-            refuse(journal, &format!("{path} is no load_balancer that can take over from this one"));
+            refuse(journal, self.globals, &format!("{path} is no load_balancer that can take over from this one"));
         } else if first.is_empty() {
-            refuse(journal, &format!("{path} ended: {ended}"));
+            refuse(journal, self.globals, &format!("{path} ended: {ended}"));
         } else {
-            refuse(journal, &format!("{path} says: {first} ({ended})"));
+            refuse(journal, self.globals, &format!("{path} says: {first} ({ended})"));
         }
         true
     }
@@ -138,13 +142,13 @@ impl Upgrade {
     pub(super) fn become_it(&self, left: &Handover, kept: &[std::os::fd::BorrowedFd<'_>], journal: &mut Journal) {
         if let Some(program) = &self.program {
             let error = program.become_it((VARIABLE, &left.to_string()), kept);
-            refuse(journal, &format!("{} cannot be run: {error}", program.path().display()));
+            refuse(journal, self.globals, &format!("{} cannot be run: {error}", program.path().display()));
         }
     }
 
     /// Says that an upgrade failed for want of something.
     pub(super) fn refuse(&self, journal: &mut Journal, error: &io::Error) {
-        refuse(journal, &format!("this process cannot be copied: {error}"));
+        refuse(journal, self.globals, &format!("this process cannot be copied: {error}"));
     }
 
     /// Ends the child that is asked, as everything ends.
@@ -156,7 +160,8 @@ impl Upgrade {
     }
 }
 
-fn refuse(journal: &mut Journal, why: &str) {
+fn refuse(journal: &mut Journal, globals: Block, why: &str) {
+    globals.add_global(Global::UpgradesRefused, 1);
     journal.line(Level::Err, "upgrade", format_args!("refused: {}; this program goes on", crate::args::Shown(why)));
 }
 

@@ -8,6 +8,7 @@ use std::time::Duration;
 use super::{ADMIN, Accepting, LISTENERS, Outcome, SIGNALS, Worker};
 use crate::limits::ADMIN_DRAIN_US;
 use crate::log::Level;
+use crate::metrics::Count;
 use crate::reactor::Reactor;
 use crate::sys;
 
@@ -89,6 +90,7 @@ impl Worker<'_> {
             return None;
         }
         let cut = self.proxy.cut();
+        self.block.add(Count::Cut, cut as u64);
         self.carry_out();
         Some(if cut == 0 { Outcome::Drained } else { Outcome::Cut(cut) })
     }
