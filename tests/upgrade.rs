@@ -210,7 +210,7 @@ fn the_mode_may_change_too() {
     let (backend, directory) = (Backend::named("a"), Directory::new());
     let file = |mode: &str| format!("{{\"backends\": [\"{}\"], \"port\": 0, \"mode\": \"{mode}\"}}", backend.spec());
     let path = directory.put("lb.json", &file("mp"));
-    let mut balancer = Balancer::spawn(command(&["--host", "127.0.0.1", "-c", path.to_str().expect("a path of ours")]));
+    let balancer = Balancer::spawn(command(&["--host", "127.0.0.1", "-c", path.to_str().expect("a path of ours")]));
     for (generation, mode) in [(1, "sp"), (2, "sp"), (3, "mp"), (4, "mp"), (5, "sp")] {
         let mut client = balancer.connect();
         assert_eq!(client.get("/").text(), "a");
