@@ -50,12 +50,12 @@ impl Elders {
         self.elders.pop()
     }
 
-    /// The workers of a generation have taken over.
+    /// The workers of a generation have taken over: those of before drain.
     pub(super) fn give_place_to(&mut self, generation: u64, journal: &mut Journal, now_us: u64) {
+        self.retire(journal, now_us);
         let version = env!("CARGO_PKG_VERSION");
         let text = format_args!("done: version {version} has taken over (generation {generation})");
         journal.line(Level::Info, "upgrade", text);
-        self.retire(journal, now_us);
     }
 
     /// Has those drain that do not yet, and ends the oldest where there are too many.
@@ -73,8 +73,9 @@ impl Elders {
         for elder in self.elders.iter().filter(|elder| elder.generation <= last) {
             if self.ended.is_none_or(|ended| elder.generation > ended) {
                 let Elder { pid, generation, .. } = elder;
+                let draining = generations.len();
                 let text = format_args!(
-                    "generation {generation} still drains {GENERATIONS} upgrades later: its worker (pid {pid}) is ended"
+                    "generation {generation} is the oldest of {draining} that still drain, and {GENERATIONS} may: its worker (pid {pid}) is ended"
                 );
                 journal.line(Level::Warn, "upgrade", text);
                 // Told a second time, a worker stops.
