@@ -142,10 +142,14 @@ pub const REPEATS: usize = 2;
 /// A plan, as the master hands it to the workers: every backend with names as long as they may be.
 pub const PLAN_BYTES: usize = 2 << 20;
 /// Backends' addresses at once, a name's each for itself: each costs memory in every worker.
-pub const SLOTS: usize = 1024;
+pub const ADDRESSES: usize = 1024;
+/// Slots for them: all can be others at once, while those that go rest. What no slot uses costs no memory.
+pub const SLOTS: usize = 2 * ADDRESSES;
 /// How long a slot that was given up is left alone, so that what is under way there can end: longer
 /// than any probe takes that is not wildly slow.
 pub const SLOT_REST_US: u64 = 10 * SECOND_US;
+/// How soon it is seen whether a slot that has rested for long enough is rid of its requests.
+pub const SLOT_LOOK_US: u64 = SECOND_US;
 /// Picks by the strategy before any backend will do that was not tried and has room.
 pub const PICKS: usize = 4;
 /// Retries that are made however few requests there are, a second, by all workers together.
@@ -364,6 +368,9 @@ pub const DNS_RECORDS: usize = 256;
 pub const DNS_CNAMES: usize = 16;
 /// Addresses of one name that are used.
 pub const NAME_ADDRESSES: usize = 64;
+/// Names that are followed: all that one configuration may have, and those of another that may take
+/// its place.
+pub const NAMES: usize = 2 * BACKENDS;
 /// Names that are looked up at once, each with up to two queries that hold a descriptor. Servers
 /// answer within milliseconds, so that the others' turn comes soon.
 pub const DNS_LOOKUPS: usize = 32;
@@ -400,7 +407,7 @@ pub const DNS_ATTEMPTS_MAX: u32 = 5;
 
 const _: () = assert!(DNS_TTL_MIN_US < DNS_TTL_MAX_US && DNS_RETRY_US < DNS_RETRY_MAX_US);
 const _: () = assert!(NAME_ADDRESSES <= DNS_RECORDS && DNS_CNAMES < DNS_RECORDS);
-const _: () = assert!(NAME_ADDRESSES <= SLOTS);
+const _: () = assert!(NAME_ADDRESSES <= ADDRESSES && BACKENDS <= ADDRESSES && SLOTS <= u16::MAX as usize);
 const _: () = assert!(HOST_NAME_BYTES + 2 == DNS_NAME_BYTES);
 const _: () = assert!(DNS_TIMEOUT_S <= DNS_TIMEOUT_MAX_S && DNS_ATTEMPTS <= DNS_ATTEMPTS_MAX);
 const _: () = assert!(DNS_LOOKUPS >= 1);
@@ -413,7 +420,7 @@ pub const LINE_PROBLEMS: usize = FILE_PROBLEMS;
 /// few connections for a scan.
 pub const CHECK_DIALS: usize = 64;
 
-const _: () = assert!(CHECK_DIALS >= 1 && CHECK_DIALS <= SLOTS);
+const _: () = assert!(CHECK_DIALS >= 1 && CHECK_DIALS <= ADDRESSES);
 
 // TLS ------------------------------------------------------------------------------------------
 

@@ -26,7 +26,7 @@ use super::resolv_conf::ResolvConf;
 use crate::collections::random::Random;
 use crate::collections::slab::{Key, Slab};
 use crate::collections::timers::NEVER;
-use crate::limits::{BACKENDS, DNS_LOOKUPS, DNS_MESSAGE_BYTES, DNS_STRAYS, DNS_TTL_MAX_US, DNS_TTL_MIN_US, SECOND_US};
+use crate::limits::{DNS_LOOKUPS, DNS_MESSAGE_BYTES, DNS_STRAYS, DNS_TTL_MAX_US, DNS_TTL_MIN_US, NAMES, SECOND_US};
 
 /// What the shell is to do. It skips what concerns a socket that it could not open.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -133,12 +133,12 @@ impl Resolver {
         self.entries.get(*self.keys.get(name)?)
     }
 
-    /// Sets which names are wanted, `BACKENDS` at most. New ones are looked up at once, those that
+    /// Sets which names are wanted, `NAMES` at most. New ones are looked up at once, those that
     /// are not wanted any more forgotten; the others stay as they are.
     pub fn set_names<N: AsRef<str>>(&mut self, names: &[N], now_us: u64) {
         self.now_us = now_us;
         let mut keys = std::mem::take(&mut self.keys);
-        for name in names.iter().take(BACKENDS).map(AsRef::as_ref) {
+        for name in names.iter().take(NAMES).map(AsRef::as_ref) {
             if self.keys.contains_key(name) {
                 continue;
             }

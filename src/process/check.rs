@@ -15,7 +15,7 @@ use super::names::Names;
 use super::{Failure, Journal, account, demo, give_up_root, listen, share_memory, shares, worker_count};
 use crate::args::Options;
 use crate::config::{Address, Backend, Config, Host, Mode, Target};
-use crate::limits::{CHECK_DIALS, NAMES_WAIT_US, SEATS_LEAST, SLOTS};
+use crate::limits::{ADDRESSES, CHECK_DIALS, NAMES_WAIT_US, SEATS_LEAST};
 use crate::log::Level;
 use crate::metrics::Block;
 use crate::reactor::Reactor;
@@ -49,9 +49,9 @@ pub fn check(config: Option<&Config>, options: &Options) -> Checked {
     };
     let routes: Vec<Route<'_>> = config.backends.iter().map(|backend| Route::new(backend, &found)).collect();
     let addresses: Vec<&Address> = routes.iter().flat_map(|route| &route.addresses).collect();
-    if addresses.len() > SLOTS {
+    if addresses.len() > ADDRESSES {
         let count = addresses.len();
-        checked.problems.push(format!("the backends have {count} addresses; accepted: at most {SLOTS}"));
+        checked.problems.push(format!("the backends have {count} addresses; accepted: at most {ADDRESSES}"));
         return checked;
     }
     // Those of the demo are not there yet.
