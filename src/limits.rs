@@ -150,6 +150,8 @@ pub const SLOTS: usize = 2 * ADDRESSES;
 pub const SLOT_REST_US: u64 = 10 * SECOND_US;
 /// How soon it is seen whether a slot that has rested for long enough is rid of its requests.
 pub const SLOT_LOOK_US: u64 = SECOND_US;
+/// How often it is looked for a moment at which no worker is between two stores, where one has died there.
+pub const SETTLE_LOOKS: usize = 10_000;
 /// Picks by the strategy before any backend will do that was not tried and has room.
 pub const PICKS: usize = 4;
 /// Retries that are made however few requests there are, a second, by all workers together.

@@ -144,16 +144,21 @@ impl Cells {
 
     /// Requests given to it and not reported back, by all workers.
     pub fn in_flight(self, slot: usize) -> u64 {
-        // A worker that died between two stores may have left it one below none.
         self.of(slot, IN_FLIGHT).load(Relaxed).cast_signed().max(0).cast_unsigned()
+    }
+
+    /// The same as it is stored, which may be below none for a moment. Whoever sees what a worker has
+    /// stored sees what it stored elsewhere before.
+    pub(super) fn entered(self, slot: usize) -> i64 {
+        self.of(slot, IN_FLIGHT).load(Acquire).cast_signed()
     }
 
     /// Counts a request in, unless `max` are in flight already; 0 is no limit.
     pub(super) fn enter(self, slot: usize, max: u32) -> bool {
         let cell = self.of(slot, IN_FLIGHT);
-        let before = cell.fetch_add(1, Relaxed).cast_signed();
+        let before = cell.fetch_add(1, Release).cast_signed();
         if max > 0 && before >= i64::from(max) {
-            cell.fetch_sub(1, Relaxed);
+            cell.fetch_sub(1, Release);
             return false;
         }
         true
@@ -161,7 +166,7 @@ impl Cells {
 
     /// Counts `requests` out, of a worker that has finished them, or has died with them.
     pub fn leave(self, slot: usize, requests: u64) {
-        self.of(slot, IN_FLIGHT).fetch_sub(requests, Relaxed);
+        self.of(slot, IN_FLIGHT).fetch_sub(requests, Release);
     }
 
     /// Counts a failed exchange; how many there were in a row.

@@ -9,11 +9,11 @@
 mod budget;
 pub mod cells;
 mod health;
+pub mod own;
 pub mod strategy;
 mod turns;
 
 use std::sync::atomic::AtomicU64;
-use std::sync::atomic::Ordering::Relaxed;
 
 use self::budget::Budget;
 use self::cells::{Cells, State};
@@ -70,7 +70,7 @@ pub enum Pick {
 pub struct Balancer {
     rules: Rules,
     cells: Cells,
-    /// What this worker alone has in flight, by slot; told apart in case that it dies.
+    /// What this worker alone has in flight, by slot; told apart in case that it dies. See `own`.
     mine: &'static [AtomicU64],
     members: Vec<Member>,
     /// Limits by slot.
@@ -190,19 +190,13 @@ impl Balancer {
 
     fn enter(&self, slot: u16) -> bool {
         let slot = usize::from(slot);
-        let entered = self.cells.enter(slot, self.limits[slot]);
-        if entered {
-            self.mine[slot].store(self.mine[slot].load(Relaxed) + 1, Relaxed);
-        }
-        entered
+        own::begin(&self.mine[slot], self.cells, slot, self.limits[slot])
     }
 
     /// Says that a picked backend is done with its request, however that went.
     pub fn finished(&mut self, slot: usize) {
-        let Some(mine) = self.mine.get(slot) else { return };
-        if let Some(fewer) = mine.load(Relaxed).checked_sub(1) {
-            mine.store(fewer, Relaxed);
-            self.cells.leave(slot, 1);
+        if let Some(mine) = self.mine.get(slot) {
+            own::finish(mine, self.cells, slot);
         }
     }
 
