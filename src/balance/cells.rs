@@ -190,11 +190,12 @@ impl Cells {
     }
 
     /// Lets one that is down be tried again: the next failure, of `fails` in a row, takes it down.
-    pub(super) fn give_chance(self, slot: usize, fails: u64) {
+    pub(super) fn give_chance(self, slot: usize, fails: u64, now_us: u64) {
         let cell = self.of(slot, STATE);
         if cell.load(Relaxed) == State::Down as u64 {
             self.of(slot, FAILURES).store(fails.saturating_sub(1), Relaxed);
             if cell.compare_exchange(State::Down as u64, State::Unproven as u64, AcqRel, Relaxed).is_ok() {
+                self.of(slot, CHANGED_US).store(now_us, Relaxed);
                 self.next_epoch();
             }
         }

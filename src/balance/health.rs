@@ -116,7 +116,7 @@ impl Balancer {
             if self.cells.state(slot) == State::Down {
                 let due_us = self.cells.changed_us(slot).saturating_add(UNPROBED_US);
                 if due_us <= now_us {
-                    self.cells.give_chance(slot, self.rules.fails.into());
+                    self.cells.give_chance(slot, self.rules.fails.into(), now_us);
                 } else {
                     self.next_probe_us = self.next_probe_us.min(due_us);
                 }

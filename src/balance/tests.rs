@@ -227,6 +227,19 @@ fn without_probes_a_backend_that_is_down_gets_another_chance() {
 }
 
 #[test]
+fn one_that_gets_another_chance_starts_slowly() {
+    let rules = Rules { interval_us: 0, slow_start_us: 1_000_000, ..RULES };
+    let mut balancer = weighing(rules, &[1, 1]);
+    (0..3).for_each(|_| _ = balancer.failed(0, 1));
+    let back_us = 1 + UNPROBED_US;
+    balancer.take_probes(back_us, &mut Vec::new());
+    let mut share = |now_us| (0..10_000).filter(|_| balancer.pick(&[], now_us) == Pick::Slot(0)).count();
+    let shares = [back_us, back_us + 1_000_001].map(&mut share);
+    assert!(shares[0] > 300 && shares[0] < 1200, "{shares:?}");
+    assert_eq!(shares[1], 5000);
+}
+
+#[test]
 fn requests_that_a_probe_contradicts_do_not_hide_it() {
     let mut balancer = weighing(RULES, &[1, 1]);
     assert_eq!(balancer.probed(0, false, 1), None);
