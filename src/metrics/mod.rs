@@ -136,7 +136,7 @@ table! {
     Healthy Gauge "healthy" "" "1 where the backend is not down, 0 where it is.";
     InFlight Gauge "in_flight" "" "Requests given to the backend and not done with.";
     Weight Gauge "weight" "" "The backend's configured weight.";
-    Expiry Gauge "certificate_expiry_seconds" "" "When the backend's certificate expires, in seconds since 1970; 0 where none was seen.";
+    Expiry Gauge "certificate_expiry_seconds" "" "When the backend's certificate expires, in seconds since 1970; left out where none was seen.";
 }
 
 /// Tells tables apart that count other things in the same cells.
