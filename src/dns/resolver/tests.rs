@@ -225,6 +225,33 @@ fn a_family_that_no_server_can_speak_of_stays_as_it_was() {
 }
 
 #[test]
+fn a_family_that_is_found_is_followed_while_the_other_is_waited_for() {
+    let mut world = World::new(ONE, "");
+    world.serve("a.test", addresses(&["10.1.0.1"], 1));
+    world.scripts.insert(("", "a.test", AAAA), Script::Silence);
+    world.want(&["a.test"]);
+    assert_eq!(world.take_changes(), ["a.test [10.1.0.1]"]);
+    for n in 2..30_u8 {
+        let new = format!("10.1.0.{n}").leak();
+        world.serve("a.test", addresses(&[new], 1));
+        world.pass(SECOND_US);
+        assert_eq!(world.take_changes(), [format!("a.test [{new}]")]);
+        assert!(world.sockets.len() <= 2, "{:?}", world.sockets);
+    }
+    // When the other comes after all, both are there.
+    world.scripts.insert(("", "a.test", AAAA), addresses(&["fd00::1"], 60));
+    world.pass(11 * SECOND_US);
+    assert_eq!(world.resolver.addresses("a.test"), ips(&["10.1.0.29", "fd00::1"]));
+    // And stay, while no server says otherwise.
+    world.scripts.insert(("", "a.test", AAAA), Script::Silence);
+    world.pass(100 * SECOND_US);
+    assert_eq!(world.resolver.addresses("a.test"), ips(&["10.1.0.29", "fd00::1"]));
+    // A name that goes takes what is under way with it.
+    world.want(&[]);
+    assert!(world.sockets.is_empty() && world.resolver.next_deadline_us() == NEVER);
+}
+
+#[test]
 fn the_last_good_addresses_are_kept_until_there_are_better_ones() {
     let mut world = World::new(ONE, "");
     world.serve("a.test", addresses(&["10.1.0.1"], 10));
