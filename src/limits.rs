@@ -422,6 +422,9 @@ pub const LINE_PROBLEMS: usize = FILE_PROBLEMS;
 /// few connections for a scan.
 pub const CHECK_DIALS: usize = 64;
 
+/// What is read at once of a handshake.
+pub const CHECK_READ_BYTES: usize = 4096;
+
 const _: () = assert!(CHECK_DIALS >= 1 && CHECK_DIALS <= ADDRESSES);
 
 // TLS ------------------------------------------------------------------------------------------
