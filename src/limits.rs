@@ -164,6 +164,8 @@ pub const WAITING_REQUESTS: usize = 1024;
 pub const WAITING_LOOK_US: u64 = SECOND_US / 200;
 /// The least time between two looks at which probes are due.
 pub const PROBE_LOOK_US: u64 = SECOND_US / 100;
+/// Between the first probes of backends that are added at once: they are probed soon, and not all in one turn.
+pub const PROBE_ADDED_US: u64 = SECOND_US / 1000;
 /// The part of the interval between probes by which one may come sooner, so that they spread.
 pub const PROBE_JITTER: u64 = 10;
 /// After how long a backend is tried again that is down and not probed.

@@ -16,9 +16,10 @@ use super::slots::{Refused, Slots};
 use super::watch::{Change, Watch};
 use super::{Failure, Journal, USAGE};
 use crate::args::Options;
+use crate::balance::cells::State;
 use crate::collections::random::Random;
 use crate::config::{self, Address, Backend, Config, Host, Member, Plan, Target};
-use crate::limits::{ADDRESSES, JSON_BYTES, NAMES_WAIT_US, PLAN_BYTES, SECOND_US};
+use crate::limits::{ADDRESSES, JSON_BYTES, NAMES_WAIT_US, PLAN_BYTES, PROBE_ADDED_US, SECOND_US};
 use crate::log::Level;
 use crate::metrics::{Block, Global};
 use crate::reactor::Reactor;
@@ -220,9 +221,16 @@ impl Duties {
             }
             wanted.extend(addresses.into_iter().map(|address| Member::new(backend, address, own_host)));
         }
-        let spread_us = self.config.health.interval_us.min(SECOND_US);
-        let random = &mut self.random;
-        let assigned = self.slots.assign(wanted, now_us, || now_us + random.below(spread_us));
+        let interval_us = self.config.health.interval_us;
+        let is_start = self.region.table().edition() == 0;
+        let (random, mut due_us) = (&mut self.random, now_us);
+        let assigned = self.slots.assign(wanted, now_us, || {
+            if is_start || interval_us == 0 {
+                return (State::Unproven, now_us + random.below(interval_us.min(SECOND_US)));
+            }
+            due_us += PROBE_ADDED_US;
+            (State::Added, due_us)
+        });
         let members = assigned.map_err(|refused| match refused {
             Refused::TooMany(count) => {
                 Unpublished::Never(format!("the backends have {count} addresses; accepted: at most {ADDRESSES}"))

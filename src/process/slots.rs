@@ -7,7 +7,7 @@
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::Relaxed;
 
-use crate::balance::cells::Cells;
+use crate::balance::cells::{Cells, State};
 use crate::config::{Address, Member};
 use crate::limits::{ADDRESSES, SLOT_LOOK_US, SLOT_REST_US, SLOTS};
 
@@ -66,13 +66,13 @@ impl Slots {
     }
 
     /// Gives each address a slot, its own where it has one, and takes those from all others.
-    /// Where that cannot be, nothing is changed. `first_probe_us` says when that of a new
-    /// owner is due.
+    /// Where that cannot be, nothing is changed. `begin` says how a new owner is thought to be, and when
+    /// its first probe is due.
     pub(super) fn assign(
         &mut self,
         mut wanted: Vec<Member>,
         now_us: u64,
-        mut first_probe_us: impl FnMut() -> u64,
+        mut begin: impl FnMut() -> (State, u64),
     ) -> Result<Vec<Member>, Refused> {
         if wanted.len() > ADDRESSES.min(self.slots.len()) {
             return Err(Refused::TooMany(wanted.len()));
@@ -103,7 +103,8 @@ impl Slots {
                 self.used.fetch_max(slot as u64 + 1, Relaxed);
             }
             if std::mem::replace(&mut self.slots[slot].freed_us, TAKEN) != TAKEN {
-                self.cells.clear(slot, first_probe_us());
+                let (state, probe_us) = begin();
+                self.cells.clear(slot, state, probe_us);
             }
             (one.slot, one.generation) = (slot as u16, self.slots[slot].generation);
         }
@@ -168,8 +169,12 @@ mod tests {
         ports.into_iter().map(one).collect()
     }
 
+    fn unproven() -> (State, u64) {
+        (State::Unproven, 0)
+    }
+
     fn places(slots: &mut Slots, ports: &[u16], now_us: u64) -> Option<Vec<(u16, u64)>> {
-        let members = slots.assign(wanted(ports.iter().copied()), now_us, || 0).ok()?;
+        let members = slots.assign(wanted(ports.iter().copied()), now_us, unproven).ok()?;
         Some(members.iter().map(|member| (member.slot, member.generation)).collect())
     }
 
@@ -210,7 +215,7 @@ mod tests {
         let (cells, owners, used) = (private(4), zero(), zero());
         let mut before = Slots::new(cells, owners, used);
         places(&mut before, &[1, 2], 1).unwrap();
-        let left = before.assign(wanted([3, 2]), 2, || 0).unwrap();
+        let left = before.assign(wanted([3, 2]), 2, unproven).unwrap();
         let mut after = Slots::new(cells, owners, used);
         after.resume(&left, 10);
         assert_eq!(places(&mut after, &[3, 2], 11), Some(vec![(2, 1), (1, 1)]));
@@ -224,8 +229,8 @@ mod tests {
     fn where_there_are_too_few_nothing_changes() {
         let mut slots = fresh(2);
         places(&mut slots, &[1, 2], 1).unwrap();
-        assert_eq!(slots.assign(wanted([2, 3, 4]), 2, || 0), Err(Refused::TooMany(3)));
-        assert_eq!(slots.assign(wanted([2, 3]), 2, || 0), Err(Refused::Resting(2 + SLOT_LOOK_US)));
+        assert_eq!(slots.assign(wanted([2, 3, 4]), 2, unproven), Err(Refused::TooMany(3)));
+        assert_eq!(slots.assign(wanted([2, 3]), 2, unproven), Err(Refused::Resting(2 + SLOT_LOOK_US)));
         assert_eq!(places(&mut slots, &[2, 1], 3), Some(vec![(1, 1), (0, 1)]));
     }
 
@@ -233,15 +238,15 @@ mod tests {
     fn as_many_as_there_may_be_can_all_be_others_at_once() {
         let count = ADDRESSES as u16;
         let mut slots = fresh(SLOTS);
-        assert_eq!(slots.assign(wanted(1..=count), 1, || 0).unwrap().len(), ADDRESSES);
-        assert_eq!(slots.assign(wanted(0..=count), 2, || 0), Err(Refused::TooMany(ADDRESSES + 1)));
-        let others = slots.assign(wanted(count + 1..=2 * count), 3, || 0).unwrap();
+        assert_eq!(slots.assign(wanted(1..=count), 1, unproven).unwrap().len(), ADDRESSES);
+        assert_eq!(slots.assign(wanted(0..=count), 2, unproven), Err(Refused::TooMany(ADDRESSES + 1)));
+        let others = slots.assign(wanted(count + 1..=2 * count), 3, unproven).unwrap();
         let distinct: std::collections::BTreeSet<u16> = others.iter().map(|member| member.slot).collect();
         assert_eq!((distinct.len(), distinct.first()), (ADDRESSES, Some(&count)));
         // And once more when the first have rested.
         let again = || wanted(2 * count + 1..=3 * count);
-        assert_eq!(slots.assign(again(), 4, || 0), Err(Refused::Resting(3 + SLOT_REST_US)));
-        assert_eq!(slots.assign(again(), 3 + SLOT_REST_US, || 0).map(|members| members.len()), Ok(ADDRESSES));
+        assert_eq!(slots.assign(again(), 4, unproven), Err(Refused::Resting(3 + SLOT_REST_US)));
+        assert_eq!(slots.assign(again(), 3 + SLOT_REST_US, unproven).map(|members| members.len()), Ok(ADDRESSES));
     }
 
     #[test]
@@ -251,7 +256,8 @@ mod tests {
         places(&mut slots, &[1, 2, 3], SECOND_US).unwrap();
         places(&mut slots, &[1, 2], 2 * SECOND_US).unwrap();
         places(&mut slots, &[1], 3 * SECOND_US).unwrap();
-        let ask = |slots: &mut Slots, ports: &[u16], now_us| slots.assign(wanted(ports.iter().copied()), now_us, || 0);
+        let ask =
+            |slots: &mut Slots, ports: &[u16], now_us| slots.assign(wanted(ports.iter().copied()), now_us, unproven);
         let rested_us = |from_us: u64| Err(Refused::Resting(from_us + SLOT_REST_US));
         assert_eq!(ask(&mut slots, &[1, 5, 6], 4 * SECOND_US), rested_us(2 * SECOND_US));
         assert_eq!(ask(&mut slots, &[1, 5, 6, 7], 4 * SECOND_US), rested_us(3 * SECOND_US));

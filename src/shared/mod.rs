@@ -172,6 +172,7 @@ impl Region {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::balance::cells::State;
     use crate::metrics::{Count, SlotCount};
 
     #[test]
@@ -184,7 +185,7 @@ mod tests {
             region.block(worker).add_slot(SlotCount::Connects, SLOTS - 1, u64::MAX);
             region.in_flight(worker).iter().for_each(|cell| cell.store(worker as u64 + 1, Relaxed));
         }
-        region.balance().clear(SLOTS - 1, 77);
+        region.balance().clear(SLOTS - 1, State::Unproven, 77);
         assert!(region.table().publish(b"plan"));
         assert!(region.in_flight(0).iter().all(|cell| cell.load(Relaxed) == 1));
         assert!(region.in_flight(2).iter().all(|cell| cell.load(Relaxed) == 3));
