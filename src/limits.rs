@@ -142,10 +142,16 @@ pub const REPEATS: usize = 2;
 /// A plan, as the master hands it to the workers: every backend with names as long as they may be.
 pub const PLAN_BYTES: usize = 2 << 20;
 /// Backends' addresses at once, a name's each for itself: each costs memory in every worker.
-pub const SLOTS: usize = 1024;
+pub const ADDRESSES: usize = 1024;
+/// Slots for them: all can be others at once, while those that go rest. What no slot uses costs no memory.
+pub const SLOTS: usize = 2 * ADDRESSES;
 /// How long a slot that was given up is left alone, so that what is under way there can end: longer
 /// than any probe takes that is not wildly slow.
 pub const SLOT_REST_US: u64 = 10 * SECOND_US;
+/// How soon it is seen whether a slot that has rested for long enough is rid of its requests.
+pub const SLOT_LOOK_US: u64 = SECOND_US;
+/// How often it is looked for a moment at which no worker is between two stores, where one has died there.
+pub const SETTLE_LOOKS: usize = 10_000;
 /// Picks by the strategy before any backend will do that was not tried and has room.
 pub const PICKS: usize = 4;
 /// Retries that are made however few requests there are, a second, by all workers together.
@@ -158,6 +164,8 @@ pub const WAITING_REQUESTS: usize = 1024;
 pub const WAITING_LOOK_US: u64 = SECOND_US / 200;
 /// The least time between two looks at which probes are due.
 pub const PROBE_LOOK_US: u64 = SECOND_US / 100;
+/// Between the first probes of backends that are added at once: they are probed soon, and not all in one turn.
+pub const PROBE_ADDED_US: u64 = SECOND_US / 1000;
 /// The part of the interval between probes by which one may come sooner, so that they spread.
 pub const PROBE_JITTER: u64 = 10;
 /// After how long a backend is tried again that is down and not probed.
@@ -364,6 +372,9 @@ pub const DNS_RECORDS: usize = 256;
 pub const DNS_CNAMES: usize = 16;
 /// Addresses of one name that are used.
 pub const NAME_ADDRESSES: usize = 64;
+/// Names that are followed: all that one configuration may have, and those of another that may take
+/// its place.
+pub const NAMES: usize = 2 * BACKENDS;
 /// Names that are looked up at once, each with up to two queries that hold a descriptor. Servers
 /// answer within milliseconds, so that the others' turn comes soon.
 pub const DNS_LOOKUPS: usize = 32;
@@ -400,7 +411,7 @@ pub const DNS_ATTEMPTS_MAX: u32 = 5;
 
 const _: () = assert!(DNS_TTL_MIN_US < DNS_TTL_MAX_US && DNS_RETRY_US < DNS_RETRY_MAX_US);
 const _: () = assert!(NAME_ADDRESSES <= DNS_RECORDS && DNS_CNAMES < DNS_RECORDS);
-const _: () = assert!(NAME_ADDRESSES <= SLOTS);
+const _: () = assert!(NAME_ADDRESSES <= ADDRESSES && BACKENDS <= ADDRESSES && SLOTS <= u16::MAX as usize);
 const _: () = assert!(HOST_NAME_BYTES + 2 == DNS_NAME_BYTES);
 const _: () = assert!(DNS_TIMEOUT_S <= DNS_TIMEOUT_MAX_S && DNS_ATTEMPTS <= DNS_ATTEMPTS_MAX);
 const _: () = assert!(DNS_LOOKUPS >= 1);
@@ -413,7 +424,10 @@ pub const LINE_PROBLEMS: usize = FILE_PROBLEMS;
 /// few connections for a scan.
 pub const CHECK_DIALS: usize = 64;
 
-const _: () = assert!(CHECK_DIALS >= 1 && CHECK_DIALS <= SLOTS);
+/// What is read at once of a handshake.
+pub const CHECK_READ_BYTES: usize = 4096;
+
+const _: () = assert!(CHECK_DIALS >= 1 && CHECK_DIALS <= ADDRESSES);
 
 // TLS ------------------------------------------------------------------------------------------
 

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
 use std::time::{Duration, Instant};
 
-use crate::support::{Backend, Balancer, Gate, Mode, modes, response, send_signal, wait_until};
+use crate::support::{Backend, Balancer, Directory, Gate, Mode, modes, response, send_signal, wait_until};
 
 const OFTEN: [&str; 2] = ["--health-interval", "100ms"];
 
@@ -69,6 +69,36 @@ fn a_failing_probe_takes_a_backend_out_that_answers_requests() {
         let text = format!("health: backend {} down after 3 failed probes (answered 500)", backends[1].spec());
         balancer.wait_for_log(&text);
         (0..10).for_each(|_| assert_eq!(balancer.get("/"), "a"));
+    }
+}
+
+#[test]
+fn one_that_is_added_serves_once_a_probe_has_passed_or_where_nobody_else_does() {
+    for mode in modes() {
+        let (up, late) = (yes(), yes());
+        late.store(false, SeqCst);
+        let (a, b) = (probed("a", &up), probed("b", &late));
+        let directory = Directory::new();
+        let file = |backends: &[&Backend]| {
+            let specs: Vec<String> = backends.iter().map(|backend| format!("\"{}\"", backend.spec())).collect();
+            directory.put("lb.json", &format!("{{\"backends\": [{}]}}", specs.join(", ")))
+        };
+        // It never fails often enough to be down.
+        let balancer = Balancer::with_file(mode, &file(&[&a]), &options(&["--health-fails", "1000"]));
+        file(&[&a, &b]);
+        b.wait_for_requests(3);
+        (0..20).for_each(|_| assert_eq!(balancer.get("/"), "a", "{mode:?}"));
+        assert_eq!(balancer.metric("zzz_lb_healthy", &b.spec()), 0);
+        late.store(true, SeqCst);
+        wait_until("it serves", || balancer.get("/") == "b");
+        assert_eq!(balancer.metric("zzz_lb_healthy", ""), 2);
+        // One that takes the place of all others does not wait.
+        late.store(false, SeqCst);
+        file(&[&a]);
+        wait_until("the other is gone", || balancer.metric("zzz_lb_plan_edition", "") == 3);
+        file(&[&b]);
+        wait_until("it serves though no probe passes", || balancer.get("/") == "b");
+        assert!(!balancer.log().contains("is healthy"), "{}", balancer.log());
     }
 }
 

@@ -186,3 +186,53 @@ fn no_request_fails_while_backends_change() {
         });
     }
 }
+
+/// A file of `count` backends where nobody listens, others for each letter.
+fn crowd(letter: char, count: usize) -> String {
+    let one = |n: usize| format!("\"127.{}.{}.{}:1\"", letter as u32, n / 256, n % 256);
+    let specs: Vec<String> = (0..count).map(one).collect();
+    format!("{{\"backends\": [{}]}}", specs.join(", "))
+}
+
+#[test]
+fn as_many_backends_as_there_may_be_are_swapped_for_as_many_others() {
+    for mode in modes() {
+        let directory = Directory::new();
+        let path = directory.put("lb.json", &crowd('a', 1024));
+        let balancer = Balancer::with_file(mode, &path, &[]);
+        directory.put("lb.json", &crowd('b', 1024));
+        balancer.wait_for_log("+1024 \u{2212}1024 ~0 backends");
+        // So many more within seconds are too many: they wait until those that went are done with.
+        directory.put("lb.json", &crowd('c', 1024));
+        balancer.wait_for_log("warn config: too many addresses have changed within seconds");
+        if mode == Mode::Sp {
+            let done = || balancer.log().matches("+1024 \u{2212}1024 ~0 backends").count() == 2;
+            wait_until("there is room for them", done);
+        }
+        // One that came meanwhile takes their place.
+        let a = Backend::named("a");
+        directory.put("lb.json", &file(&[&a], ""));
+        balancer.wait_for_log("+1 \u{2212}1024 ~0 backends");
+        wait_until("all follow", || balancer.connect().get("/").text() == "a");
+        assert_eq!(balancer.metric("zzz_lb_reloads_total", "refused"), 0);
+    }
+}
+
+#[test]
+fn more_addresses_than_there_may_be_are_refused_whole() {
+    let directory = Directory::new();
+    let path = directory.put("lb.json", &crowd('a', 1025));
+    let output = crate::support::run(&["-p", "0", "-c", path.to_str().unwrap()]);
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(2), "{stderr}");
+    assert!(stderr.contains("1024"), "{stderr}");
+    for mode in modes() {
+        let a = Backend::named("a");
+        directory.put("lb.json", &file(&[&a], ""));
+        let balancer = Balancer::with_file(mode, &path, &[]);
+        directory.put("lb.json", &crowd('b', 1025));
+        balancer.wait_for_log("refused: the configuration before stays");
+        assert_eq!(balancer.get("/"), "a");
+        assert_eq!(balancer.metric("zzz_lb_plan_edition", ""), 1);
+    }
+}

@@ -133,10 +133,10 @@ table! {
 table! {
     /// What is known of each backend without being counted.
     SlotState
-    Healthy Gauge "healthy" "" "1 where the backend is not down, 0 where it is.";
+    Healthy Gauge "healthy" "" "1 where the backend gets requests as one that is up, 0 where it is down or has just been added and has passed no probe.";
     InFlight Gauge "in_flight" "" "Requests given to the backend and not done with.";
     Weight Gauge "weight" "" "The backend's configured weight.";
-    Expiry Gauge "certificate_expiry_seconds" "" "When the backend's certificate expires, in seconds since 1970; 0 where none was seen.";
+    Expiry Gauge "certificate_expiry_seconds" "" "When the backend's certificate expires, in seconds since 1970; left out where none was seen.";
 }
 
 /// Tells tables apart that count other things in the same cells.

@@ -18,6 +18,7 @@ mod activation;
 mod check;
 mod cpus;
 mod demo;
+mod dial;
 mod duties;
 mod elders;
 mod handover;

@@ -8,7 +8,6 @@ use std::sync::atomic::Ordering::Relaxed;
 use super::Proxy;
 use super::connection::{Ending, Phase, Side};
 use super::exchange::Progress;
-use crate::balance::cells::State;
 use crate::collections::slab::Key;
 use crate::http::forward::Sink;
 use crate::http::framing::Body;
@@ -128,7 +127,7 @@ impl Proxy {
             match state {
                 // Another has the slot by now, of which nothing is told.
                 _ if backend.generation != one.generation => 0,
-                SlotState::Healthy => u64::from(cells.state(one.slot) != State::Down),
+                SlotState::Healthy => cells.state(one.slot).is_up().into(),
                 SlotState::InFlight => cells.in_flight(one.slot),
                 SlotState::Weight => backend.weight.into(),
                 SlotState::Expiry => cells.expiry(one.slot),

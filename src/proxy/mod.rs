@@ -136,7 +136,7 @@ impl Proxy {
             trace: false,
             worker,
             health: plan.health.clone(),
-            backends: std::iter::repeat_with(|| None).take(slots).collect(),
+            backends: Vec::new(),
             unresolved: String::new(),
             shared,
             balancer: Balancer::new(plan.rules(), shared.cells, shared.in_flight, seed),

@@ -106,6 +106,9 @@ impl Proxy {
         self.unresolved = unresolved(&plan.unresolved);
         let before: Vec<Option<u64>> = (0..self.backends.len()).map(|slot| self.generation(slot)).collect();
         self.backends.iter_mut().flatten().for_each(|backend| backend.current = false);
+        // There are places for as many slots as have ever been used: the first ones are used first.
+        let used = plan.members.iter().map(|member| usize::from(member.slot) + 1).max().unwrap_or(0);
+        self.backends.resize_with(used.min(self.shared.cells.slots()).max(self.backends.len()), || None);
         for member in &plan.members {
             let Some(place) = self.backends.get_mut(usize::from(member.slot)) else { continue };
             *place = Some(Backend {
