@@ -71,6 +71,12 @@ impl RequestFacts {
         is_head: false,
         idempotent: false,
     };
+
+    /// Whether the client is done once it has its response: it wants its connection closed then, and sent
+    /// no content, behind which some send a line break more (RFC 9112, 2.2).
+    pub fn is_last(&self) -> bool {
+        !self.persistent && self.body == Body::None
+    }
 }
 
 /// What a response's head means to the proxy.

@@ -159,7 +159,7 @@ impl Proxy {
         let is_client = connection.is_client();
         let Some(id) = connection.exchange else {
             // The rest of a request that was answered before it was whole.
-            return self.release_client(key, true, true, true);
+            return self.release_client(key, true, true, false);
         };
         let target = self.peer(id, key);
         if let Some(peer) = target.and_then(|target| self.connections.get_mut(target)) {
@@ -296,7 +296,7 @@ impl Proxy {
         let Some(exchange) = self.exchanges.get(id) else { return };
         let (client, backend) = (exchange.client, exchange.backend);
         let (whole, persistent) = (exchange.request == Progress::Ended, exchange.persistent);
-        let expected = persistent == exchange.facts.persistent;
+        let last = exchange.facts.is_last();
         if let Some(slot) = exchange.slot {
             let took_us = self.now_us.saturating_sub(exchange.began_us);
             self.shared.block.observe(SlotTime::Request, slot.into(), took_us);
@@ -306,16 +306,16 @@ impl Proxy {
             connection.persistent &= whole && !left_over;
         }
         backend.into_iter().for_each(|key| self.release(key));
-        self.release_client(client, whole, persistent, expected);
+        self.release_client(client, whole, persistent, last);
     }
 
     /// Frees a client's connection after a response: for its next request, or to be closed.
-    /// `whole`: so was the request. `expected`: the client asked for what becomes of it.
-    pub(super) fn release_client(&mut self, key: Key, whole: bool, persistent: bool, expected: bool) {
+    /// `whole`: so was the request. `last`: nothing more is to be expected of the client.
+    pub(super) fn release_client(&mut self, key: Key, whole: bool, persistent: bool, last: bool) {
         let Some(client) = self.connections.get_mut(key) else { return };
         if !persistent {
             // Bytes unread, or on their way, would turn a close into a reset.
-            let ending = if !whole || !expected || client.input.is_some() { Ending::Linger } else { Ending::Close };
+            let ending = if !whole || !last || client.input.is_some() { Ending::Linger } else { Ending::Close };
             return self.end(key, ending);
         }
         client.exchange = None;
@@ -484,7 +484,7 @@ impl Proxy {
         let Some(connection) = self.connections.get_mut(client) else { return };
         if whole && connection.phase == Phase::Open {
             let persistent = facts.persistent && !self.draining;
-            self.release_client(client, true, persistent, persistent == facts.persistent);
+            self.release_client(client, true, persistent, facts.is_last());
         } else {
             self.end(client, Ending::Linger);
         }

@@ -506,7 +506,12 @@ impl Proxy {
         if !connection.output.is_empty() {
             return;
         }
-        match connection.ending {
+        let ending = match connection.ending {
+            // What came meanwhile is unread, and would turn a close into a reset.
+            Ending::Close if connection.starved => Ending::Linger,
+            ending => ending,
+        };
+        match ending {
             Ending::GoesOn => {}
             Ending::Close => self.close(key, Output::Close(key)),
             Ending::Reset => self.close(key, Output::Reset(key)),
@@ -570,3 +575,6 @@ impl Proxy {
         self.outputs.push_back(how);
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,184 @@
+//! The machine alone: bytes and failures in, bytes and outputs out, on a clock of the test's.
+
+use std::collections::HashMap;
+
+use super::*;
+use crate::log::Level;
+
+const GET: &str = "GET / HTTP/1.1\r\nHost: a\r\n\r\n";
+const OK: &str = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
+
+struct World {
+    proxy: Proxy,
+    now_us: u64,
+    /// Connections that are to be made, and to which slot.
+    dials: VecDeque<(Key, usize)>,
+    /// What was sent on each connection.
+    sent: HashMap<Key, String>,
+    /// What else is to be done.
+    outputs: Vec<Output>,
+    /// Nothing is taken that is to be sent.
+    full: bool,
+}
+
+impl World {
+    fn new(backends: u16, set: impl FnOnce(&mut Plan)) -> World {
+        let addresses = (0..backends).map(|n| SocketAddr::from(([127, 0, 0, 1], 9000 + n)));
+        let mut plan = Plan::over(addresses);
+        plan.loglevel = Level::Debug;
+        set(&mut plan);
+        let proxy = Proxy::new(&plan, Shared::private(backends.into()), 0, 1, 0, Log::new(Level::Debug));
+        let (dials, sent, outputs) = (VecDeque::new(), HashMap::new(), Vec::new());
+        World { proxy, now_us: 0, dials, sent, outputs, full: false }
+    }
+
+    fn client(&mut self) -> Key {
+        self.proxy.accept(SocketAddr::from(([127, 0, 0, 1], 50_000)))
+    }
+
+    /// A client that has sent this.
+    fn asking(&mut self, text: &str) -> Key {
+        let key = self.client();
+        assert!(self.give(key, text));
+        key
+    }
+
+    /// Bytes come; whether they were all read.
+    fn give(&mut self, key: Key, text: &str) -> bool {
+        let mut bytes = text.as_bytes();
+        while !bytes.is_empty() {
+            let Some(room) = self.proxy.room(key) else { return false };
+            let n = room.len().min(bytes.len());
+            room[..n].copy_from_slice(&bytes[..n]);
+            bytes = &bytes[n..];
+            self.proxy.received(key, n);
+            self.carry_out();
+        }
+        true
+    }
+
+    fn end(&mut self, key: Key) {
+        self.proxy.ended(key);
+        self.carry_out();
+    }
+
+    /// The next connection that is to be made, and to which slot.
+    fn dial(&mut self) -> (Key, usize) {
+        self.dials.pop_front().expect("a connection is to be made")
+    }
+
+    /// The same, made.
+    fn connect(&mut self) -> Key {
+        let (key, _) = self.dial();
+        self.proxy.connected(key, false);
+        self.carry_out();
+        key
+    }
+
+    /// A request on a connection of its own, answered so by whoever gets it on a fresh connection.
+    fn exchange(&mut self, request: &str, response: &str) -> (Key, Key) {
+        let client = self.asking(request);
+        let backend = self.connect();
+        assert!(self.give(backend, response));
+        (client, backend)
+    }
+
+    /// Time goes by.
+    fn pass(&mut self, us: u64) {
+        let end_us = self.now_us + us;
+        loop {
+            let next_us = self.proxy.next_deadline_us().max(self.now_us);
+            self.now_us = next_us.min(end_us);
+            self.proxy.set_clock(self.now_us, self.now_us);
+            if next_us > end_us {
+                return;
+            }
+            self.proxy.expire();
+            self.carry_out();
+        }
+    }
+
+    /// Takes all that is to be sent from now on.
+    fn drain(&mut self) {
+        self.full = false;
+        for key in self.proxy.connections.keys().collect::<Vec<_>>() {
+            self.send(key);
+        }
+        self.carry_out();
+    }
+
+    fn send(&mut self, key: Key) {
+        while let Some(queue) = self.proxy.queued(key).filter(|queue| !queue.is_empty()) {
+            let bytes: Vec<u8> = queue.slices().flatten().copied().collect();
+            self.sent.entry(key).or_default().push_str(&String::from_utf8_lossy(&bytes));
+            self.proxy.sent(key, bytes.len());
+        }
+    }
+
+    fn carry_out(&mut self) {
+        while let Some(output) = self.proxy.next_output() {
+            match output {
+                Output::Connect(key, slot) => self.dials.push_back((key, slot)),
+                Output::Send(_) | Output::SendLater(_) if self.full => {}
+                Output::Send(key) | Output::SendLater(key) => self.send(key),
+                other => self.outputs.push(other),
+            }
+        }
+    }
+
+    /// What was sent on a connection since this was asked last.
+    fn sent(&mut self, key: Key) -> String {
+        self.sent.remove(&key).unwrap_or_default()
+    }
+
+    fn did(&self, output: Output) -> bool {
+        self.outputs.contains(&output)
+    }
+
+    /// What /metrics says of a series.
+    fn metric(&mut self, series: &str) -> u64 {
+        let full = std::mem::take(&mut self.full);
+        let client = self.asking("GET /metrics HTTP/1.1\r\nHost: a\r\n\r\n");
+        self.pass(0);
+        self.full = full;
+        let text = self.sent(client);
+        let line = text.lines().find(|line| line.starts_with(series)).unwrap_or_else(|| panic!("{series} in {text}"));
+        line.rsplit(' ').next().and_then(|number| number.parse().ok()).expect("a number")
+    }
+
+    fn log(&mut self) -> String {
+        let text = String::from_utf8_lossy(self.proxy.log().text()).into_owned();
+        self.proxy.log().clear();
+        text
+    }
+}
+
+#[test]
+fn a_connection_is_closed_outright_only_where_nothing_more_can_come() {
+    let last = "GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n";
+    let mut world = World::new(1, |_| {});
+    let (client, backend) = world.exchange(last, OK);
+    assert!(world.did(Output::Close(client)) && !world.did(Output::Finish(client)));
+
+    // Behind content some send a line break more, when all else is over.
+    let post = "POST / HTTP/1.1\r\nHost: a\r\nConnection: close\r\nContent-Length: 2\r\n\r\nhi";
+    let client = world.asking(post);
+    assert!(world.give(backend, OK));
+    assert!(world.did(Output::Finish(client)) && !world.did(Output::Close(client)));
+    assert!(world.give(client, "\r\n"));
+    world.end(client);
+    assert!(world.did(Output::Close(client)));
+
+    // What comes while the response is on its way is not left unread.
+    let client = world.asking(last);
+    world.full = true;
+    assert!(world.give(backend, OK));
+    assert!(!world.give(client, GET), "it is not read while there is something to send");
+    world.drain();
+    assert!(world.did(Output::Finish(client)) && world.did(Output::Receive(client)));
+    assert!(world.give(client, GET));
+    world.end(client);
+    assert!(world.did(Output::Close(client)));
+    assert!(world.sent(client).ends_with("ok"));
+    assert_eq!((world.metric("zzz_lb_client_connections_total"), world.log().as_str()), (4, ""));
+}
