@@ -42,6 +42,8 @@ pub(super) struct Exchange {
     pub(super) response: Progress,
     /// Content has been handed to a backend or dropped for it, and cannot be sent again.
     pub(super) content_sent: bool,
+    /// A 1xx response has come.
+    pub(super) heard: bool,
     /// A 1xx response has been passed on.
     pub(super) answered_early: bool,
     /// Both connections carry bytes without messages.
@@ -74,6 +76,7 @@ impl Exchange {
             request: Progress::Flowing,
             response: Progress::Waiting,
             content_sent: false,
+            heard: false,
             answered_early: false,
             tunnel: false,
             persistent: facts.persistent,
@@ -182,6 +185,7 @@ impl Proxy {
     pub(super) fn on_interim(&mut self, key: Key, head: HeadRef<'_>) {
         let Some(id) = self.connections.get(key).and_then(|connection| connection.exchange) else { return };
         let Some(exchange) = self.exchanges.get_mut(id) else { return };
+        exchange.heard = true;
         let unexpected = head.status() == 100 && !exchange.facts.expects_continue;
         if exchange.facts.version == Version::Http10 || unexpected {
             return;
@@ -351,6 +355,7 @@ impl Proxy {
         let fit = connection.persistent
             && current
             && !connection.ended
+            && !connection.closing
             && !connection.unsendable
             && connection.output.is_empty();
         if !fit || self.draining || !self.idle.give(slot.into(), key) {
@@ -393,16 +398,20 @@ impl Proxy {
             _ => {}
         }
         let (Side::Backend { slot, .. }, exchange) = (connection.side, connection.exchange) else { return };
-        let stale = connection.used && matches!(failure, Failure::Closed | Failure::Broken(_))
-            || failure == Failure::Unprocessed;
+        let (used, silent) = (connection.used, connection.input.is_none());
         self.close(key, Output::Close(key));
         let Some(id) = exchange else { return };
         let Some(exchange) = self.exchanges.get_mut(id) else { return };
         exchange.backend = None;
-        // That a connection went stale in the pool says nothing about its backend.
         let retry = failure.may_retry(exchange);
-        // Nor is a tunnel's end, however it comes, told from one that its users agreed on.
-        if blame && !exchange.tunnel && (!stale || !retry) {
+        let silent = silent && exchange.response == Progress::Waiting && !exchange.heard;
+        let stale = used && silent && matches!(failure, Failure::Closed | Failure::Broken(_));
+        let unasked = stale || retry && failure == Failure::Unprocessed;
+        // That a connection went stale in the pool says nothing about its backend. Nor is a tunnel's end,
+        // however it comes, told from one that its users agreed on.
+        if unasked {
+            self.shared.block.add_slot(SlotCount::Stale, slot.into(), 1);
+        } else if blame && !exchange.tunnel {
             self.note_failure(slot, failure);
         }
         let Some(exchange) = self.exchanges.get_mut(id) else { return };
@@ -410,10 +419,9 @@ impl Proxy {
             self.balancer.finished(slot.into());
             self.room_made = true;
         }
-        if retry && stale {
+        if retry && unasked {
             // The backend itself was not asked, and may well serve on a fresh connection.
             self.shared.block.add(Count::RetryStale, 1);
-            self.shared.block.add_slot(SlotCount::Stale, slot.into(), 1);
             exchange.tried[usize::from(exchange.tries) - 1] = u16::MAX;
             return self.assign(id, Some(failure));
         }

@@ -310,7 +310,14 @@ impl Proxy {
         self.resume();
     }
 
-    /// The peer has ended its direction.
+    /// The peer has ended its direction, though there may be something to read before that.
+    pub fn closing(&mut self, key: Key) {
+        if let Some(connection) = self.connections.get_mut(key) {
+            connection.closing = true;
+        }
+    }
+
+    /// The peer has ended its direction, and all before that was received.
     pub fn ended(&mut self, key: Key) {
         self.nothing(key);
         let Some(connection) = self.connections.get_mut(key) else { return };
@@ -322,6 +329,7 @@ impl Proxy {
 
     /// The connection could not be made, or is broken.
     pub fn failed(&mut self, key: Key, failure: Failure) {
+        self.nothing(key);
         if let (Failure::Tls(_), Some(Side::Backend { slot, .. })) =
             (failure, self.connections.get(key).map(|connection| connection.side))
         {

@@ -62,6 +62,13 @@ impl World {
         self.carry_out();
     }
 
+    /// A connection fails when it is to be read.
+    fn fail(&mut self, key: Key, failure: Failure) {
+        self.proxy.room(key);
+        self.proxy.failed(key, failure);
+        self.carry_out();
+    }
+
     /// The next connection that is to be made, and to which slot.
     fn dial(&mut self) -> (Key, usize) {
         self.dials.pop_front().expect("a connection is to be made")
@@ -181,4 +188,45 @@ fn a_connection_is_closed_outright_only_where_nothing_more_can_come() {
     assert!(world.did(Output::Close(client)));
     assert!(world.sent(client).ends_with("ok"));
     assert_eq!((world.metric("zzz_lb_client_connections_total"), world.log().as_str()), (4, ""));
+}
+
+const POST: &str = "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\nhi";
+
+#[test]
+fn a_connection_that_is_known_to_end_carries_nothing_more() {
+    let mut world = World::new(1, |_| {});
+    let client = world.asking(GET);
+    let backend = world.connect();
+    // The response and the end have come together, and only the response was read.
+    world.proxy.closing(backend);
+    assert!(world.give(backend, OK));
+    assert!(world.sent(client).ends_with("ok") && world.did(Output::Close(backend)));
+    let client = world.asking(POST);
+    let backend = world.connect();
+    assert!(world.give(backend, OK));
+    assert!(world.sent(client).ends_with("ok"));
+}
+
+#[test]
+fn a_pooled_connection_that_went_stale_is_no_fault_of_its_backend() {
+    for failure in [Failure::Closed, Failure::Broken(104)] {
+        let mut world = World::new(1, |_| {});
+        let (_, backend) = world.exchange(GET, OK);
+        let client = world.asking(POST);
+        assert!(world.sent(backend).contains("POST"));
+        world.fail(backend, failure);
+        assert!(world.sent(client).starts_with("HTTP/1.1 502 "), "it may have been served");
+        assert_eq!(world.metric("zzz_lb_failures_total{"), 0, "{}", world.log());
+        assert_eq!(world.metric("zzz_lb_pool_stale_total{"), 1);
+        // Where anything had come, the connection was not stale.
+        for begun in ["HTTP/1.1 103 Early Hints\r\n\r\n", "HTTP/1.1 2"] {
+            let (_, backend) = world.exchange(GET, OK);
+            let client = world.asking(POST);
+            assert!(world.give(backend, begun));
+            let before = world.metric("zzz_lb_failures_total{");
+            world.fail(backend, failure);
+            assert!(world.sent(client).contains("HTTP/1.1 502 "));
+            assert_eq!(world.metric("zzz_lb_failures_total{"), before + 1);
+        }
+    }
 }
