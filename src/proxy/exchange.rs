@@ -42,6 +42,8 @@ pub(super) struct Exchange {
     pub(super) response: Progress,
     /// Content has been handed to a backend or dropped for it, and cannot be sent again.
     pub(super) content_sent: bool,
+    /// Its backend was blamed for the response's status.
+    blamed: bool,
     /// A 1xx response has come.
     pub(super) heard: bool,
     /// A 1xx response has been passed on.
@@ -76,6 +78,7 @@ impl Exchange {
             request: Progress::Flowing,
             response: Progress::Waiting,
             content_sent: false,
+            blamed: false,
             heard: false,
             answered_early: false,
             tunnel: false,
@@ -206,7 +209,7 @@ impl Proxy {
         let Some(id) = backend.exchange else { return };
         let Some(exchange) = self.exchanges.get_mut(id) else { return };
         if head.status() == 101 {
-            return self.on_switching(id, key, head);
+            return self.on_switching(id, key, slot, head);
         }
         let facts = match framing::response(head, &exchange.facts) {
             Ok(facts) => facts,
@@ -215,9 +218,8 @@ impl Proxy {
         backend.codec.read_body(facts.body);
         backend.persistent = facts.persistent;
         exchange.response = Progress::Flowing;
-        self.shared.block.add_response(slot.into(), facts.status);
-        let waited_us = self.now_us.saturating_sub(exchange.sent_us);
-        self.shared.block.observe(SlotTime::Response, slot.into(), waited_us);
+        exchange.blamed = self.health.count_5xx && facts.status >= 500;
+        let (blamed, sent_us) = (exchange.blamed, exchange.sent_us);
         let (body, after) = to_client(exchange, &facts, self.draining);
         exchange.persistent = after != After::Ends;
         let client = exchange.client;
@@ -229,11 +231,16 @@ impl Proxy {
             client.codec.write_body(body);
         }
         self.write_to_client(client, "response head");
-        if self.health.count_5xx && facts.status >= 500 {
+        self.count_response(slot, facts.status, sent_us);
+        if blamed {
             self.note_failure(slot, Failure::Status(facts.status));
-        } else {
-            self.note_success(slot);
         }
+    }
+
+    /// Counts the response to a request that was sent then.
+    fn count_response(&mut self, slot: u16, status: u16, sent_us: u64) {
+        self.shared.block.add_response(slot.into(), status);
+        self.shared.block.observe(SlotTime::Response, slot.into(), self.now_us.saturating_sub(sent_us));
     }
 
     /// Queues the text written for a client.
@@ -248,14 +255,17 @@ impl Proxy {
     }
 
     /// A backend has agreed to switch protocols: a tunnel from here on.
-    fn on_switching(&mut self, id: Key, key: Key, head: HeadRef<'_>) {
+    fn on_switching(&mut self, id: Key, key: Key, slot: u16, head: HeadRef<'_>) {
         let Some(exchange) = self.exchanges.get_mut(id) else { return };
         if !exchange.facts.upgrades || exchange.request != Progress::Ended {
             return self.backend_failed(key, Failure::Malformed(Refusal::SwitchUnasked));
         }
         exchange.tunnel = true;
         exchange.response = Progress::Flowing;
-        let client = exchange.client;
+        let (client, sent_us) = (exchange.client, exchange.sent_us);
+        self.count_response(slot, head.status(), sent_us);
+        // It has done what it was asked for; what comes then is its users' affair.
+        self.note_success(slot);
         self.text.clear();
         let mut writer = Writer::new(&mut self.text);
         forward::switching(&mut writer, head);
@@ -302,8 +312,11 @@ impl Proxy {
         let (whole, persistent) = (exchange.request == Progress::Ended, exchange.persistent);
         let last = exchange.facts.is_last();
         if let Some(slot) = exchange.slot {
-            let took_us = self.now_us.saturating_sub(exchange.began_us);
+            let (took_us, blamed) = (self.now_us.saturating_sub(exchange.began_us), exchange.blamed);
             self.shared.block.observe(SlotTime::Request, slot.into(), took_us);
+            if !blamed {
+                self.note_success(slot);
+            }
         }
         self.remove_exchange(id);
         if let Some(connection) = backend.and_then(|key| self.connections.get_mut(key)) {
@@ -411,7 +424,7 @@ impl Proxy {
         // however it comes, told from one that its users agreed on.
         if unasked {
             self.shared.block.add_slot(SlotCount::Stale, slot.into(), 1);
-        } else if blame && !exchange.tunnel {
+        } else if blame && !exchange.tunnel && !exchange.blamed {
             self.note_failure(slot, failure);
         }
         let Some(exchange) = self.exchanges.get_mut(id) else { return };

@@ -230,3 +230,52 @@ fn a_pooled_connection_that_went_stale_is_no_fault_of_its_backend() {
         }
     }
 }
+
+const UPGRADE: &str = "GET / HTTP/1.1\r\nHost: a\r\nConnection: upgrade\r\nUpgrade: x\r\n\r\n";
+const SWITCHING: &str = "HTTP/1.1 101 Go\r\nConnection: upgrade\r\nUpgrade: x\r\n\r\n";
+
+#[test]
+fn a_tunnel_is_a_success_and_is_counted() {
+    let mut world = World::new(1, |_| {});
+    for _ in 0..5 {
+        // A failure now and then is no three in a row.
+        let client = world.asking(GET);
+        let (backend, _) = world.dial();
+        world.fail(backend, Failure::Connect(111));
+        assert!(world.sent(client).contains(" 502 "));
+        let (client, _) = world.exchange(UPGRADE, SWITCHING);
+        assert!(world.sent(client).starts_with("HTTP/1.1 101 "));
+    }
+    assert!(!world.log().contains(" down "));
+    assert_eq!(
+        world.metric("zzz_lb_requests_total{backend=\"127.0.0.1:9000\",address=\"127.0.0.1:9000\",code=\"1xx\"}"),
+        5
+    );
+    assert_eq!(world.metric("zzz_lb_response_duration_seconds_count{"), 5);
+}
+
+#[test]
+fn a_response_is_a_success_when_it_is_whole() {
+    let mut world = World::new(1, |_| {});
+    for _ in 0..3 {
+        let (_, backend) = world.exchange(GET, "HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\ncut");
+        world.end(backend);
+    }
+    let log = world.log();
+    assert_eq!((log.matches(" warn backend: ").count(), log.matches(" down ").count()), (1, 1), "{log}");
+    assert!(!log.contains("again"), "{log}");
+}
+
+#[test]
+fn a_5xx_that_counts_is_one_failure_whatever_becomes_of_the_rest() {
+    let mut world = World::new(1, |plan| plan.health.count_5xx = true);
+    for (failures, rest) in [(1, ""), (2, "whole")] {
+        let (_, backend) = world.exchange(GET, "HTTP/1.1 500 No\r\nContent-Length: 5\r\n\r\n");
+        assert!(world.give(backend, rest));
+        world.end(backend);
+        assert_eq!(world.metric("zzz_lb_failures_total{"), failures);
+    }
+    let (_, backend) = world.exchange(GET, "HTTP/1.1 500 No\r\nContent-Length: 5\r\n\r\nwhole");
+    world.end(backend);
+    assert!(world.log().contains("down after 3 failures (answered 500)"));
+}
