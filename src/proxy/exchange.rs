@@ -9,6 +9,7 @@
 use super::connection::{Connection, Ending, Phase, Side};
 use super::failure::Failure;
 use super::{Output, Proxy};
+use crate::balance::Pick;
 use crate::collections::buffer::Buffer;
 use crate::collections::slab::Key;
 use crate::http::forward::{self, After};
@@ -56,8 +57,10 @@ pub(super) struct Exchange {
     pub(super) tried: [u16; TRIES],
     /// How often it was sent again after a backend had broken it off, stale connections apart.
     pub(super) repeats: u8,
-    /// It waits for a backend to be below its limit.
+    /// It waits for a backend to be below its limit, and is in the queue of those.
     pub(super) waiting: bool,
+    /// It is to be tried once more, which is counted so.
+    pub(super) again: Option<Count>,
     /// The slot that counts it as in flight.
     pub(super) slot: Option<u16>,
     /// When its head came, in microseconds.
@@ -87,6 +90,7 @@ impl Exchange {
             tried: [0; TRIES],
             repeats: 0,
             waiting: false,
+            again: None,
             slot: None,
             began_us,
             sent_us: 0,
@@ -116,7 +120,8 @@ impl Proxy {
             return self.answer_page(id, page);
         }
         self.balancer.requested(self.now_us);
-        if self.waiting.is_empty() { self.assign(id, None) } else { self.wait_for_room(id) }
+        let pick = if self.waiting.is_empty() { self.pick(id) } else { Pick::Full };
+        self.assign(id, pick);
     }
 
     /// Trailers have come, from either side.
@@ -382,6 +387,9 @@ impl Proxy {
     /// Forgets an exchange, keeping its memory for another.
     pub(super) fn remove_exchange(&mut self, id: Key) {
         let Some(mut exchange) = self.exchanges.remove(id) else { return };
+        if exchange.waiting {
+            self.leave_room(id);
+        }
         if let Some(slot) = exchange.slot.take() {
             self.balancer.finished(slot.into());
             self.room_made = true;
@@ -434,18 +442,15 @@ impl Proxy {
         }
         if retry && unasked {
             // The backend itself was not asked, and may well serve on a fresh connection.
-            self.shared.block.add(Count::RetryStale, 1);
             exchange.tried[usize::from(exchange.tries) - 1] = u16::MAX;
-            return self.assign(id, Some(failure));
         }
-        let seen = matches!(failure, Failure::Closed | Failure::Broken(_) | Failure::Reset(_) | Failure::Http2(_));
-        exchange.repeats += u8::from(seen);
         // That a backend could not be reached burdens none; what one may have seen does another.
-        if retry && (!seen || self.balancer.may_repeat(self.now_us)) {
-            self.shared.block.add(failure.retried_for(), 1);
-            return self.assign(id, Some(failure));
+        let seen = !unasked && failure.is_behind_request();
+        exchange.repeats += u8::from(seen);
+        let reason = if unasked { Count::RetryStale } else { failure.retried_for() };
+        if retry && self.try_again(id, seen, reason) {
+            return;
         }
-        self.shared.block.add(Count::RetryRefused, u64::from(retry));
         let Some(exchange) = self.exchanges.get(id) else { return };
         if exchange.response == Progress::Waiting {
             return self.answer_exchange(id, failure.status(), format_args!("{failure}"));

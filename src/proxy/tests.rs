@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 
 use super::*;
+use crate::limits::WAITING_REQUESTS;
 use crate::log::Level;
 
 const GET: &str = "GET / HTTP/1.1\r\nHost: a\r\n\r\n";
@@ -278,4 +279,106 @@ fn a_5xx_that_counts_is_one_failure_whatever_becomes_of_the_rest() {
     let (_, backend) = world.exchange(GET, "HTTP/1.1 500 No\r\nContent-Length: 5\r\n\r\nwhole");
     world.end(backend);
     assert!(world.log().contains("down after 3 failures (answered 500)"));
+}
+
+/// Two backends, the second of which has all the requests that it may: they are on these connections.
+fn with_one_full() -> (World, Key, Key) {
+    let mut world = World::new(2, |plan| plan.members[1].max = 1);
+    loop {
+        let client = world.asking(GET);
+        let (backend, slot) = world.dial();
+        world.proxy.connected(backend, false);
+        world.carry_out();
+        if slot == 1 {
+            return (world, client, backend);
+        }
+        world.give(backend, OK);
+        world.end(backend);
+    }
+}
+
+#[test]
+fn who_waits_for_room_waits_no_more_when_there_is_some() {
+    let mut world = World::new(1, |plan| plan.members[0].max = 1);
+    let _first = world.asking(GET);
+    let backend = world.connect();
+    let client = world.asking(GET);
+    assert!(world.dials.is_empty());
+    let connect_us = world.proxy.timeouts.connect_us;
+    world.pass(connect_us - 1000);
+    assert!(world.give(backend, OK.replace("Content", "Connection: close\r\nContent").as_str()));
+    let (backend, _) = world.dial();
+    // The connect has a time of its own.
+    world.pass(connect_us / 2);
+    assert_eq!(world.sent(client), "");
+    world.proxy.connected(backend, false);
+    world.carry_out();
+    assert!(world.give(backend, OK));
+    assert!(world.sent(client).starts_with("HTTP/1.1 200 "));
+}
+
+#[test]
+fn who_waits_for_room_has_not_forgotten_who_was_tried() {
+    let (mut world, _, full) = with_one_full();
+    let client = world.asking(GET);
+    let (dead, slot) = world.dial();
+    assert_eq!(slot, 0);
+    world.fail(dead, Failure::Connect(111));
+    world.pass(100_000);
+    assert!(world.dials.is_empty(), "the one is dead, the other full");
+    // Those behind may be served by the one that it has tried.
+    let other = world.asking(GET);
+    world.pass(100_000);
+    let (backend, slot) = world.dial();
+    assert_eq!((slot, world.dials.len()), (0, 0));
+    world.proxy.connected(backend, false);
+    world.carry_out();
+    assert!(world.give(backend, OK));
+    assert!(world.sent(other).contains(" 200 "));
+    assert!(world.give(full, OK));
+    let backend = world.connect();
+    assert!(world.give(backend, OK));
+    assert!(world.sent(client).contains(" 200 "));
+    assert_eq!(world.metric("zzz_lb_failures_total{"), 1);
+}
+
+#[test]
+fn who_is_gone_takes_no_place_among_those_that_wait() {
+    let mut world = World::new(1, |plan| plan.members[0].max = 1);
+    let _first = world.asking(GET);
+    for _ in 0..2 * WAITING_REQUESTS {
+        let client = world.asking(GET);
+        world.fail(client, Failure::Broken(104));
+    }
+    let client = world.asking(GET);
+    assert_eq!(world.sent(client), "");
+    assert_eq!(world.proxy.waiting.len(), 1);
+}
+
+#[test]
+fn only_a_retry_that_is_made_is_counted_and_paid_for() {
+    let mut world = World::new(1, |_| {});
+    for n in 0..100 {
+        // There is no other backend, whatever the budget.
+        let client = world.asking(GET);
+        if n % 2 == 0 {
+            let (dead, _) = world.dial();
+            world.fail(dead, Failure::Connect(111));
+        } else {
+            let backend = world.connect();
+            world.fail(backend, Failure::Closed);
+        }
+        assert!(world.sent(client).contains(" 502 "));
+    }
+    for series in ["retries_total{reason=\"connect\"}", "retries_total{reason=\"broken\"}", "retries_refused_total"] {
+        assert_eq!(world.metric(&format!("zzz_lb_{series}")), 0, "{series}");
+    }
+    let mut world = World::new(2, |_| {});
+    let client = world.asking(GET);
+    let (dead, _) = world.dial();
+    world.fail(dead, Failure::Connect(111));
+    let backend = world.connect();
+    assert!(world.give(backend, OK));
+    assert!(world.sent(client).contains(" 200 "));
+    assert_eq!(world.metric("zzz_lb_retries_total{reason=\"connect\"}"), 1);
 }
