@@ -286,3 +286,25 @@ fn the_end_of_a_tunnel_counts_against_no_backend() {
         assert_eq!(balancer.get("/"), "ok");
     }
 }
+
+#[test]
+fn an_offer_to_switch_protocols_with_content_counts_against_no_backend() {
+    for mode in modes() {
+        let backend = Backend::serve(|mut peer| {
+            while let Some(request) = peer.request_head() {
+                match request.has("Upgrade") {
+                    true => peer.send("HTTP/1.1 101 Go\r\nConnection: upgrade\r\nUpgrade: x\r\n\r\n"),
+                    false => peer.send(response("", b"ok")),
+                }
+            }
+        });
+        let balancer = Balancer::before(mode, &[&backend], &[]);
+        for _ in 0..4 {
+            let mut client = balancer.connect();
+            let fields = "Host: x\r\nConnection: upgrade\r\nUpgrade: x\r\nContent-Length: 5\r\n";
+            client.send(format!("GET /ws HTTP/1.1\r\n{fields}\r\n"));
+            assert_eq!(client.response("GET").text(), "ok", "{mode:?}");
+        }
+        assert_eq!(balancer.metric("zzz_lb_failures_total", ""), 0, "{mode:?}\n{}", balancer.log());
+    }
+}

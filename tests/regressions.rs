@@ -1,6 +1,6 @@
 //! One test for each thing that the program this one replaces got wrong.
 
-use crate::support::{Backend, Balancer, Framing, Random, chunked, modes, response};
+use crate::support::{Backend, Balancer, Fault, Framing, Random, chunked, modes, response, wait_until};
 
 /// Bodies over 8 KiB, a buffer's size there, came out corrupted.
 #[test]
@@ -34,7 +34,8 @@ fn usr2_does_not_kill() {
             assert_eq!(balancer.get("/"), "backend", "{mode:?}");
         }
         assert!(balancer.runs(), "{mode:?}");
-        assert_eq!(balancer.workers().len(), before, "{mode:?}");
+        // The workers of before drain, and new ones begin.
+        wait_until("there are as many workers as before", || balancer.workers().len() == before);
     }
 }
 
@@ -75,6 +76,25 @@ fn a_post_is_not_replayed() {
             assert_eq!(balancer.connect().post("/order", b"one").status(), 502, "{mode:?}");
             let orders = backend.requests().iter().filter(|request| request.method() == "POST").count();
             assert_eq!(orders, n, "{mode:?}");
+        }
+    }
+}
+
+/// A line break behind the content of a request that wanted its connection closed turned the close into
+/// a reset, and the end of the response was lost.
+#[test]
+fn a_line_break_behind_content_costs_no_response() {
+    for mode in modes() {
+        let backend = Backend::replying(response("", &vec![b'x'; 3_000_000]));
+        let balancer = Balancer::before(mode, &[&backend], &[]);
+        for n in 0..5 {
+            let mut client = balancer.connect();
+            client.send("POST / HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: 2\r\n\r\nhi");
+            let head = client.head().expect("the response begins");
+            client.send("\r\n");
+            let framing = head.response_framing("POST").expect("a length");
+            assert_eq!(client.body(framing).map(|body| body.bytes.len()).ok(), Some(3_000_000), "{mode:?}, {n}");
+            assert_eq!(client.end(), Fault::Fin, "{mode:?}, {n}");
         }
     }
 }

@@ -1,7 +1,7 @@
 //! What is sent again and what never is: a request must not be served twice behind a client's back.
 
 use crate::smuggling::assert_own_answer;
-use crate::support::{Backend, Balancer, Fault, Mode, Wire, modes, response};
+use crate::support::{Backend, Balancer, Fault, Gate, Mode, Wire, modes, response};
 
 /// A port that refuses connections.
 fn dead() -> String {
@@ -84,6 +84,36 @@ fn a_post_goes_out_on_a_fresh_connection_once_the_pooled_one_is_seen_to_have_end
         backend.wait_until_idle();
     }
     assert_eq!(backend.count(), 10);
+}
+
+#[test]
+fn a_connection_whose_end_comes_with_its_response_is_not_used_again() {
+    let gate = Gate::shut();
+    let held = gate.clone();
+    let backend = Backend::serve(move |mut peer| match peer.request() {
+        Some(request) if request.target() == "/warm" => peer.send(response("Connection: close\r\n", b"warm")),
+        Some(request) if request.target() == "/first" => {
+            held.pass();
+            // It closes, and does not say so.
+            peer.send(response("", b"first"));
+        }
+        Some(_) => peer.send(response("Connection: close\r\n", b"second")),
+        None => {}
+    });
+    let balancer = Balancer::before(Mode::Sp, &[&backend], &[]);
+    let (mut first, mut second) = (balancer.connect(), balancer.connect());
+    assert_eq!(second.get("/warm").text(), "warm");
+    first.send("GET /first HTTP/1.1\r\nHost: x\r\n\r\n");
+    backend.wait_for_requests(2);
+    // While it stands still, a response comes with its end, and behind them a request that must not be
+    // sent twice.
+    balancer.signal(libc::SIGSTOP);
+    gate.open();
+    backend.wait_until_idle();
+    second.send("POST /second HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\nhi");
+    balancer.signal(libc::SIGCONT);
+    assert_eq!(first.response("GET").text(), "first");
+    assert_eq!(second.response("POST").text(), "second");
 }
 
 #[test]

@@ -161,6 +161,8 @@ fn a_wrong_host_is_refused() {
     let cases =
         hosts.map(|(what, lines)| (what, format!("GET /bad HTTP/1.1\r\n{lines}X: a\r\n\r\n").into_bytes(), &[400][..]));
     refuse_all(&cases);
+    let absolute = b"GET http://x/bad HTTP/1.1\r\nX: a\r\n\r\n".to_vec();
+    refuse_all(&[("missing beside an absolute target", absolute, &[400])]);
 }
 
 #[test]

@@ -103,6 +103,7 @@ table! {
 table! {
     /// What a worker counts of each backend.
     SlotCount
+    Requests1xx Counter "requests_total" "code=\"1xx\"" "Requests answered by the backend, by class of status.";
     Requests2xx Counter "requests_total" "code=\"2xx\"" "Requests answered by the backend, by class of status.";
     Requests3xx Counter "requests_total" "code=\"3xx\"" "Requests answered by the backend, by class of status.";
     Requests4xx Counter "requests_total" "code=\"4xx\"" "Requests answered by the backend, by class of status.";
@@ -241,6 +242,7 @@ impl Block {
     /// Counts a response of a slot's backend.
     pub fn add_response(self, slot: usize, status: u16) {
         let class = match status / 100 {
+            1 => SlotCount::Requests1xx,
             2 => SlotCount::Requests2xx,
             3 => SlotCount::Requests3xx,
             4 => SlotCount::Requests4xx,

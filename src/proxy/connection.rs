@@ -125,6 +125,8 @@ pub(super) struct Connection {
     pub(super) announced: bool,
     /// The peer's direction has ended.
     pub(super) ended: bool,
+    /// It is known to end behind what is still to be read, so that no other exchange may follow.
+    pub(super) closing: bool,
     /// It was not read when it could have been, and is to be woken.
     pub(super) starved: bool,
     /// Nothing can be sent any more: what is written is dropped.
@@ -162,6 +164,7 @@ impl Connection {
             wait: Wait::Nothing,
             announced: false,
             ended: false,
+            closing: false,
             starved: false,
             unsendable: false,
             finished: false,

@@ -47,6 +47,11 @@ impl Failure {
         matches!(self, Failure::Connect(_) | Failure::ConnectTimeout | Failure::Tls(_) | Failure::NoStreams)
     }
 
+    /// Whether the backend may have seen the request, and broke off.
+    pub(super) fn is_behind_request(self) -> bool {
+        matches!(self, Failure::Closed | Failure::Broken(_) | Failure::Reset(_) | Failure::Http2(_))
+    }
+
     /// What a further try is counted as that it leads to.
     pub(super) fn retried_for(self) -> Count {
         if self.is_before_request() { Count::RetryConnect } else { Count::RetryBroken }
@@ -70,7 +75,7 @@ impl Failure {
         }
         match self {
             failure if failure.is_before_request() || failure == Failure::Unprocessed => true,
-            Failure::Closed | Failure::Broken(_) | Failure::Reset(_) | Failure::Http2(_) => {
+            failure if failure.is_behind_request() => {
                 exchange.facts.idempotent && !exchange.answered_early && usize::from(exchange.repeats) < REPEATS
             }
             _ => false,

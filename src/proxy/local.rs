@@ -161,13 +161,13 @@ impl Proxy {
 
     fn end_metrics(&mut self, id: Key) {
         let Some(exchange) = self.exchanges.get(id) else { return };
-        let (client, persistent, expected) = (exchange.client, exchange.persistent, exchange.facts.persistent);
+        let (client, persistent, last) = (exchange.client, exchange.persistent, exchange.facts.is_last());
         let whole = exchange.request == Progress::Ended || exchange.facts.body == Body::None;
         self.remove_exchange(id);
         let Some(connection) = self.connections.get_mut(client) else { return };
         connection.codec.write_end(&mut connection.output, &mut self.buffers, None);
         if whole && connection.phase == Phase::Open {
-            self.release_client(client, true, persistent, persistent == expected);
+            self.release_client(client, true, persistent, last);
         } else {
             self.end(client, Ending::Linger);
         }

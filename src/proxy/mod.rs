@@ -310,7 +310,14 @@ impl Proxy {
         self.resume();
     }
 
-    /// The peer has ended its direction.
+    /// The peer has ended its direction, though there may be something to read before that.
+    pub fn closing(&mut self, key: Key) {
+        if let Some(connection) = self.connections.get_mut(key) {
+            connection.closing = true;
+        }
+    }
+
+    /// The peer has ended its direction, and all before that was received.
     pub fn ended(&mut self, key: Key) {
         self.nothing(key);
         let Some(connection) = self.connections.get_mut(key) else { return };
@@ -322,6 +329,7 @@ impl Proxy {
 
     /// The connection could not be made, or is broken.
     pub fn failed(&mut self, key: Key, failure: Failure) {
+        self.nothing(key);
         if let (Failure::Tls(_), Some(Side::Backend { slot, .. })) =
             (failure, self.connections.get(key).map(|connection| connection.side))
         {
@@ -506,7 +514,12 @@ impl Proxy {
         if !connection.output.is_empty() {
             return;
         }
-        match connection.ending {
+        let ending = match connection.ending {
+            // What came meanwhile is unread, and would turn a close into a reset.
+            Ending::Close if connection.starved => Ending::Linger,
+            ending => ending,
+        };
+        match ending {
             Ending::GoesOn => {}
             Ending::Close => self.close(key, Output::Close(key)),
             Ending::Reset => self.close(key, Output::Reset(key)),
@@ -570,3 +583,6 @@ impl Proxy {
         self.outputs.push_back(how);
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -385,6 +385,9 @@ impl Worker<'_> {
         let Some(socket) = self.sockets.get_mut(key) else { return };
         socket.ended |= event.ended;
         socket.readable |= event.readable;
+        if event.ended {
+            self.proxy.closing(key);
+        }
         // That it can be read may have been told before it was known to be connected.
         let readable = event.readable || socket.connecting;
         if socket.connecting {
