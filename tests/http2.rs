@@ -422,3 +422,113 @@ fn a_client_that_goes_has_its_stream_reset_and_no_other() {
         assert_eq!(balancer.metric("zzz_lb_failures_total", ""), 0, "{mode:?}");
     }
 }
+
+#[test]
+fn a_connection_lost_with_many_streams_is_one_failure() {
+    // One worker, as its clients share connections.
+    let seen = Arc::new(AtomicUsize::new(0));
+    let counted = seen.clone();
+    let bad = scripted(&[], move |frames, _| {
+        // The first five get no answer, and the connection goes.
+        while let Some(stream) = frames.request() {
+            match counted.fetch_add(1, SeqCst) {
+                0..4 => {}
+                4 => return,
+                _ => _ = frames.answer(stream, "good"),
+            }
+        }
+    });
+    let good = good();
+    let balancer = before(Mode::Sp, &[&bad, &good], &["--retry-budget", "100"]);
+    for answer in at_once(&balancer, 10, "GET / HTTP/1.1\r\nHost: x\r\n\r\n") {
+        assert_eq!((answer.status(), answer.text().as_str()), (200, "good"));
+    }
+    assert_eq!(seen.load(SeqCst), 5);
+    assert_eq!(balancer.metric("zzz_lb_failures_total", ""), 1);
+}
+
+/// A field line whose name and value are long together.
+fn long_field(bytes: usize) -> String {
+    format!("X-Big: {}\r\n", "y".repeat(bytes))
+}
+
+#[test]
+fn what_a_backend_takes_offence_at_meets_other_requests_once_and_ejects_nobody() {
+    let (offences, siblings) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+    let serve = || {
+        let (offences, siblings) = (offences.clone(), siblings.clone());
+        scripted(&[], move |frames, _| {
+            let mut open = Vec::new();
+            loop {
+                if frames.0.silent_for(Duration::from_millis(5)) {
+                    // Nobody is answered before the offence has been shown to all who get it.
+                    if offences.load(SeqCst) == 3 {
+                        open.drain(..).for_each(|stream| assert!(frames.answer(stream, "good")));
+                    }
+                    continue;
+                }
+                let Some((header, payload)) = frames.read() else { return };
+                match header.kind {
+                    Kind::Settings if !header.has(ACK) => drop(frames.send(Kind::Settings, ACK, 0, &[])),
+                    Kind::Headers if payload.len() > 10_000 => {
+                        offences.fetch_add(1, SeqCst);
+                        let last = header.stream.to_be_bytes();
+                        let code = ErrorCode::ENHANCE_YOUR_CALM.0.to_be_bytes();
+                        frames.send(Kind::Goaway, 0, 0, &[last, code].concat());
+                        return;
+                    }
+                    Kind::Headers => {
+                        siblings.fetch_add(1, SeqCst);
+                        open.push(header.stream);
+                    }
+                    _ => {}
+                }
+            }
+        })
+    };
+    let backends = [serve(), serve(), serve()];
+    let balancer = before(Mode::Sp, &backends.each_ref(), &["--retry-budget", "100"]);
+    let mut clients: Vec<Wire> = (0..6).map(|_| balancer.connect()).collect();
+    clients.iter().for_each(|client| client.send("POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n"));
+    wait_until("each backend has two", || siblings.load(SeqCst) == 6);
+    let mut poisoner = balancer.connect();
+    poisoner.send(format!("GET / HTTP/1.1\r\nHost: x\r\n{}\r\n", long_field(15_000)));
+    let answer = poisoner.response("GET");
+    assert_eq!(answer.status(), 502);
+    assert!(answer.text().contains("ENHANCE_YOUR_CALM"), "{}", answer.text());
+    let answers: Vec<Message> = clients.iter_mut().map(|client| client.response("POST")).collect();
+    let served = answers.iter().filter(|answer| answer.status() == 200).count();
+    assert_eq!(served, 4, "two were on the connection that it met first");
+    assert_eq!(balancer.metric("zzz_lb_failures_total", ""), 0);
+    let log = balancer.wait_for_log("ended the HTTP/2 connection: ENHANCE_YOUR_CALM");
+    assert!(log.matches("ENHANCE_YOUR_CALM").count() <= 3 && !log.contains(" down "), "{log}");
+}
+
+#[test]
+fn a_head_larger_than_the_backend_takes_is_refused_and_not_sent() {
+    for mode in modes() {
+        // SETTINGS_MAX_HEADER_LIST_SIZE of 2,000.
+        let backend = scripted(&[0, 6, 0, 0, 0x07, 0xd0], |frames, _| {
+            while let Some((header, payload)) = frames.read() {
+                match header.kind {
+                    Kind::Settings if !header.has(ACK) => _ = frames.send(Kind::Settings, ACK, 0, &[]),
+                    Kind::Headers if payload.len() > 2_000 => return,
+                    Kind::Headers => _ = frames.answer(header.stream, "good"),
+                    Kind::RstStream => return,
+                    _ => {}
+                }
+            }
+        });
+        let balancer = before(mode, &[&backend], &[]);
+        let mut client = balancer.connect();
+        for _ in 0..3 {
+            assert_eq!(client.get("/").text(), "good");
+            client.send(format!("GET / HTTP/1.1\r\nHost: x\r\n{}\r\n", long_field(3_000)));
+            let answer = client.response("GET");
+            assert_eq!(answer.status(), 431, "{mode:?}: {}", answer.text());
+        }
+        assert_eq!(client.get("/").text(), "good", "{mode:?}");
+        assert!(backend.connections() <= 2, "{mode:?}");
+        assert_eq!(balancer.metric("zzz_lb_failures_total", ""), 0, "{mode:?}");
+    }
+}

@@ -130,6 +130,11 @@ impl Connection {
         self.peer.streams as usize
     }
 
+    /// The largest list of fields that the peer takes, each counted with 32 bytes more.
+    pub fn list_limit(&self) -> usize {
+        self.peer.list as usize
+    }
+
     /// Whether the peer has said what it allows.
     pub fn is_settled(&self) -> bool {
         self.settled
@@ -187,7 +192,7 @@ impl Connection {
     pub fn write_fields(&mut self, id: u32, block: &[u8], end: bool, out: &mut Vec<u8>) {
         let max = (self.peer.frame as usize).min(H2_FRAME_BYTES);
         let Some(stream) = self.stream(id).filter(|stream| stream.sending) else { return };
-        stream.sending = !end;
+        (stream.begun, stream.sending) = (true, !end);
         frame::fields(out, id, block, end, max);
         self.close_if_done(id);
     }
@@ -258,10 +263,13 @@ impl Connection {
         }
     }
 
-    /// Gives a stream up: the peer is told, unless both have said all. Whether it was open.
+    /// Gives a stream up: the peer is told, unless both have said all, or it knows nothing of it yet.
+    /// Whether it was open.
     pub fn forget(&mut self, id: u32, code: ErrorCode, out: &mut Vec<u8>) -> bool {
         let Ok(at) = self.streams.binary_search_by_key(&id, |stream| stream.id) else { return false };
-        frame::reset(out, id, code);
+        if self.streams[at].begun {
+            frame::reset(out, id, code);
+        }
         self.remove(at);
         true
     }

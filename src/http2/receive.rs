@@ -285,7 +285,7 @@ impl Connection {
             return Event::Nothing;
         }
         let mut stream = Stream::new(id, self.peer.window);
-        stream.has_head = true;
+        (stream.begun, stream.has_head) = (true, true);
         self.streams.push(stream);
         match read {
             Ok(()) => Event::Opened(id),

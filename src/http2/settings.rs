@@ -25,11 +25,14 @@ pub(super) struct Settings {
     pub(super) window: u32,
     /// The longest payload of a frame.
     pub(super) frame: u32,
+    /// The largest list of fields, each counted with 32 bytes more.
+    pub(super) list: u32,
 }
 
 impl Settings {
     /// What holds until the peer has said something else.
-    pub(super) const FIRST: Settings = Settings { streams: H2_STREAMS, window: FIRST_WINDOW, frame: LEAST_FRAME_BYTES };
+    pub(super) const FIRST: Settings =
+        Settings { streams: H2_STREAMS, window: FIRST_WINDOW, frame: LEAST_FRAME_BYTES, list: u32::MAX };
 
     /// Takes what a SETTINGS frame says.
     ///
@@ -56,8 +59,9 @@ impl Settings {
                     return Err(Error::new(ErrorCode::PROTOCOL_ERROR, "invalid SETTINGS_MAX_FRAME_SIZE"));
                 }
                 MAX_FRAME_SIZE => self.frame = value,
-                // What we send is not put into the table that HEADER_TABLE_SIZE is about; the list's
-                // size is advice; others are unknown to us (RFC 9113, 6.5.2).
+                MAX_HEADER_LIST_SIZE => self.list = value,
+                // What we send is not put into the table that HEADER_TABLE_SIZE is about; others are
+                // unknown to us (RFC 9113, 6.5.2).
                 _ => {}
             }
         }
@@ -90,9 +94,9 @@ mod tests {
     #[test]
     fn what_a_peer_says_is_taken_and_what_it_cannot_say_is_refused() {
         let mut settings = Settings::FIRST;
-        let said = [of(3, 7), of(4, 100), of(5, 20_000), of(0x99, 5), of(1, 0), of(4, 90)].concat();
+        let said = [of(3, 7), of(4, 100), of(5, 20_000), of(0x99, 5), of(1, 0), of(4, 90), of(6, 900)].concat();
         settings.apply(&said, true).unwrap();
-        assert_eq!(settings, Settings { streams: 7, window: 90, frame: 20_000 });
+        assert_eq!(settings, Settings { streams: 7, window: 90, frame: 20_000, list: 900 });
         settings.apply(&of(3, u32::MAX), true).unwrap();
         assert_eq!(settings.streams, H2_STREAMS, "our own bound holds all the same");
         for (payload, code) in [

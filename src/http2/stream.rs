@@ -10,6 +10,8 @@ pub(super) struct Stream {
     pub(super) id: u32,
     /// Whose it is; `None` until somebody has taken it.
     pub(super) owner: Option<Key>,
+    /// The peer knows of it.
+    pub(super) begun: bool,
     /// The head of the message that is received has come.
     pub(super) has_head: bool,
     /// The peer may send more.
@@ -33,6 +35,7 @@ impl Stream {
         Stream {
             id,
             owner: None,
+            begun: false,
             has_head: false,
             receiving: true,
             sending: true,

@@ -150,7 +150,12 @@ impl Proxy {
             let authority = forward::authority(head, &way);
             let mut writer = http2::head::Writer::new(&mut self.text, scheme.as_bytes(), authority);
             forward::request(&mut writer, head, &facts, &way);
+            let size = writer.size();
             let end = exchange.request == Progress::Ended || matches!(facts.body, Body::None | Body::Length(0));
+            if size > self.list_limit(key) {
+                self.close(key, Output::Close(key));
+                return self.answer_exchange(id, 431, format_args!("the backend takes no head as large as this"));
+            }
             self.write_block(key, end);
             if self.trace {
                 self.trace_text(key, "request head", &shown);

@@ -52,6 +52,8 @@ pub(super) struct Exchange {
     pub(super) tried: [u16; TRIES],
     /// How often it was sent again after a backend had broken it off, stale connections apart.
     pub(super) repeats: u8,
+    /// It was on an HTTP/2 connection that broke, which may be its doing.
+    pub(super) suspect: bool,
     /// It waits for a backend to be below its limit.
     pub(super) waiting: bool,
     /// The slot that counts it as in flight.
@@ -80,6 +82,7 @@ impl Exchange {
             tries: 0,
             tried: [0; TRIES],
             repeats: 0,
+            suspect: false,
             waiting: false,
             slot: None,
             began_us,
@@ -417,7 +420,7 @@ impl Proxy {
             exchange.tried[usize::from(exchange.tries) - 1] = u16::MAX;
             return self.assign(id, Some(failure));
         }
-        let seen = matches!(failure, Failure::Closed | Failure::Broken(_) | Failure::Reset(_) | Failure::Http2(_));
+        let seen = failure.is_after_request();
         exchange.repeats += u8::from(seen);
         // That a backend could not be reached burdens none; what one may have seen does another.
         if retry && (!seen || self.balancer.may_repeat(self.now_us)) {

@@ -10,6 +10,7 @@ use crate::balance::cells::{self, Cells};
 use crate::balance::{Change, Failed};
 use crate::collections::slab::Key;
 use crate::config::{Address, Member, Plan};
+use crate::http2::ErrorCode;
 use crate::limits::SHOWN_NAMES;
 use crate::log::Level;
 use crate::metrics::{self, Block, Count, Labelled, SlotCount};
@@ -90,6 +91,10 @@ pub(super) struct Seen {
     pub(super) http1: bool,
     /// How many streams at once it takes on a connection, where it speaks HTTP/2.
     pub(super) streams: Option<usize>,
+    /// The largest list of fields that it takes there.
+    pub(super) list: Option<usize>,
+    /// What it last found fault with when it ended an HTTP/2 connection.
+    pub(super) fault: Option<ErrorCode>,
 }
 
 impl Proxy {
