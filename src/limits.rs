@@ -129,6 +129,12 @@ pub const H2_CONNECTION_WINDOW_BYTES: u32 = 16 << 20;
 pub const H2_IDLE_FRAMES: u32 = 1000;
 /// How many more of those a message or a piece of content earns.
 pub const H2_IDLE_FRAMES_EARNED: u32 = 4;
+/// The least that a WINDOW_UPDATE may be for, on average, without costing any of these: servers send
+/// one each few KiB.
+pub const H2_UPDATE_BYTES: u32 = 1024;
+/// WINDOW_UPDATEs that what was sent may have paid for and that have not come: by 32 MiB under way,
+/// on the stream and on the connection.
+pub const H2_UPDATES: u32 = 64 * 1024;
 /// Answers to a peer's frames that may wait to be sent, behind what else does.
 pub const H2_REPLY_BYTES: usize = 64 * 1024;
 

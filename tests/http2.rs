@@ -532,3 +532,64 @@ fn a_head_larger_than_the_backend_takes_is_refused_and_not_sent() {
         assert_eq!(balancer.metric("zzz_lb_failures_total", ""), 0, "{mode:?}");
     }
 }
+
+#[test]
+fn an_upload_is_whole_however_often_its_receiver_says_that_it_takes_it() {
+    const PIECE: usize = 4096;
+    for mode in modes() {
+        let backend = scripted(&[], |frames, _| {
+            let mut left = 0;
+            while let Some((header, payload)) = frames.read() {
+                if header.kind == Kind::Settings && !header.has(ACK) {
+                    frames.send(Kind::Settings, ACK, 0, &[]);
+                }
+                if header.kind != Kind::Data {
+                    continue;
+                }
+                left += payload.len();
+                while left >= PIECE {
+                    left -= PIECE;
+                    for stream in [0, header.stream] {
+                        frames.send(Kind::WindowUpdate, 0, stream, &(PIECE as u32).to_be_bytes());
+                    }
+                }
+                if header.has(END_STREAM) {
+                    frames.answer(header.stream, "good");
+                }
+            }
+        });
+        let balancer = before(mode, &[&backend], &[]);
+        let mut client = balancer.connect();
+        let body = vec![b'x'; 20 << 20];
+        client.send(format!("PUT / HTTP/1.1\r\nHost: x\r\nContent-Length: {}\r\n\r\n", body.len()));
+        client.send(&body);
+        assert_eq!(client.response("PUT").text(), "good", "{mode:?}");
+        assert_eq!(balancer.metric("zzz_lb_failures_total", ""), 0, "{mode:?}");
+    }
+}
+
+#[test]
+fn a_backend_without_a_table_for_fields_is_told_that_none_is_used() {
+    for mode in modes() {
+        // SETTINGS_HEADER_TABLE_SIZE of 0. The block behind its acknowledgement has to heed it.
+        let backend = scripted(&[0, 1, 0, 0, 0, 0], |frames, _| {
+            let mut due = false;
+            while let Some((header, payload)) = frames.read() {
+                match header.kind {
+                    Kind::Settings if header.has(ACK) => due = true,
+                    Kind::Settings => _ = frames.send(Kind::Settings, ACK, 0, &[]),
+                    Kind::Headers if std::mem::take(&mut due) && payload[0] != 0x20 => {
+                        frames.send(Kind::Goaway, 0, 0, &[0, 0, 0, 0, 0, 0, 0, 9]);
+                        return;
+                    }
+                    Kind::Headers => _ = frames.answer(header.stream, "good"),
+                    _ => {}
+                }
+            }
+        });
+        let balancer = before(mode, &[&backend], &[]);
+        let mut client = balancer.connect();
+        (0..5).for_each(|_| assert_eq!(client.get("/").text(), "good", "{mode:?}"));
+        assert_eq!(backend.connections(), 1, "{mode:?}");
+    }
+}

@@ -20,7 +20,7 @@ use super::receive::{Block, Reading};
 use super::settings::{self, FIRST_WINDOW, Settings};
 use super::stream::Stream;
 use crate::collections::slab::Key;
-use crate::hpack::Decoder;
+use crate::hpack::{self, Decoder};
 use crate::http::refusal::Refusal;
 use crate::limits::{H2_CONNECTION_WINDOW_BYTES, H2_FRAME_BYTES, H2_GROWTH_BYTES, H2_TABLE_BYTES, H2_WINDOW_BYTES};
 
@@ -193,7 +193,15 @@ impl Connection {
         let max = (self.peer.frame as usize).min(H2_FRAME_BYTES);
         let Some(stream) = self.stream(id).filter(|stream| stream.sending) else { return };
         (stream.begun, stream.sending) = (true, !end);
-        frame::fields(out, id, block, end, max);
+        if std::mem::take(&mut self.peer.table_shrunk) {
+            // Nothing of ours is in a table, but its owner waits to be told so (RFC 9113, 4.3.1).
+            let mut resized = Vec::with_capacity(block.len() + 1);
+            hpack::table_size(&mut resized, 0);
+            resized.extend_from_slice(block);
+            frame::fields(out, id, &resized, end, max);
+        } else {
+            frame::fields(out, id, block, end, max);
+        }
         self.close_if_done(id);
     }
 
@@ -237,7 +245,7 @@ impl Connection {
         stream.send_window -= length as i64;
         stream.sending = !end;
         self.send_window -= length as i64;
-        self.budget.earn();
+        self.budget.sent(length);
         self.close_if_done(id);
         let flags = if end { frame::END_STREAM } else { 0 };
         Some(Header { length: length as u32, kind: Kind::Data, flags, stream: id }.bytes())

@@ -125,6 +125,10 @@ impl Connection {
         let event = match header.kind {
             Kind::Headers => self.headers_frame(header, payload, head, arena, out)?,
             Kind::Continuation => self.continuation(header, payload, head, arena, out)?,
+            Kind::WindowUpdate => {
+                self.budget.update()?;
+                self.control(header, payload, out)?
+            }
             _ => {
                 self.budget.spend()?;
                 self.control(header, payload, out)?

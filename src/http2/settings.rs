@@ -10,6 +10,10 @@ pub(super) const FIRST_WINDOW: u32 = 65_535;
 pub(super) const LEAST_FRAME_BYTES: u32 = 16_384;
 const GREATEST_FRAME_BYTES: u32 = (1 << 24) - 1;
 
+/// How large a table for fields is where it is not said (RFC 9113, 6.5.2).
+const FIRST_TABLE_BYTES: u32 = 4096;
+
+const HEADER_TABLE_SIZE: u16 = 0x1;
 const ENABLE_PUSH: u16 = 0x2;
 const MAX_CONCURRENT_STREAMS: u16 = 0x3;
 const INITIAL_WINDOW_SIZE: u16 = 0x4;
@@ -27,12 +31,22 @@ pub(super) struct Settings {
     pub(super) frame: u32,
     /// The largest list of fields, each counted with 32 bytes more.
     pub(super) list: u32,
+    /// How large a table of fields it keeps for us.
+    pub(super) table: u32,
+    /// That has become smaller, and our fields' next block has to answer that.
+    pub(super) table_shrunk: bool,
 }
 
 impl Settings {
     /// What holds until the peer has said something else.
-    pub(super) const FIRST: Settings =
-        Settings { streams: H2_STREAMS, window: FIRST_WINDOW, frame: LEAST_FRAME_BYTES, list: u32::MAX };
+    pub(super) const FIRST: Settings = Settings {
+        streams: H2_STREAMS,
+        window: FIRST_WINDOW,
+        frame: LEAST_FRAME_BYTES,
+        list: u32::MAX,
+        table: FIRST_TABLE_BYTES,
+        table_shrunk: false,
+    };
 
     /// Takes what a SETTINGS frame says.
     ///
@@ -60,8 +74,11 @@ impl Settings {
                 }
                 MAX_FRAME_SIZE => self.frame = value,
                 MAX_HEADER_LIST_SIZE => self.list = value,
-                // What we send is not put into the table that HEADER_TABLE_SIZE is about; others are
-                // unknown to us (RFC 9113, 6.5.2).
+                HEADER_TABLE_SIZE => {
+                    self.table_shrunk |= value < self.table;
+                    self.table = value;
+                }
+                // Others are unknown to us (RFC 9113, 6.5.2).
                 _ => {}
             }
         }
@@ -71,7 +88,7 @@ impl Settings {
 
 /// Writes what we ask of a peer: of a server also that it pushes nothing.
 pub(super) fn write_ours(out: &mut Vec<u8>, to_server: bool) {
-    const { assert!(H2_FRAME_BYTES == LEAST_FRAME_BYTES as usize && H2_TABLE_BYTES == 4096) };
+    const { assert!(H2_FRAME_BYTES == LEAST_FRAME_BYTES as usize && H2_TABLE_BYTES == FIRST_TABLE_BYTES as usize) };
     let push = to_server.then_some((ENABLE_PUSH, 0));
     let streams = (!to_server).then_some((MAX_CONCURRENT_STREAMS, H2_STREAMS));
     let others = [(INITIAL_WINDOW_SIZE, H2_WINDOW_BYTES), (MAX_HEADER_LIST_SIZE, H2_LIST_BYTES as u32)];
@@ -96,7 +113,10 @@ mod tests {
         let mut settings = Settings::FIRST;
         let said = [of(3, 7), of(4, 100), of(5, 20_000), of(0x99, 5), of(1, 0), of(4, 90), of(6, 900)].concat();
         settings.apply(&said, true).unwrap();
-        assert_eq!(settings, Settings { streams: 7, window: 90, frame: 20_000, list: 900 });
+        assert_eq!(
+            settings,
+            Settings { streams: 7, window: 90, frame: 20_000, list: 900, table: 0, table_shrunk: true }
+        );
         settings.apply(&of(3, u32::MAX), true).unwrap();
         assert_eq!(settings.streams, H2_STREAMS, "our own bound holds all the same");
         for (payload, code) in [

@@ -337,6 +337,7 @@ fn what_no_peer_may_send_ends_the_connection() {
         ("a block interrupted", [frame_of(Kind::Headers, 0, 1, &[]), head.clone()].concat(), protocol),
         ("content too much", [head.clone(), content.repeat(5)].concat(), flow),
         ("a flood of pings", flood(frame_of(Kind::Ping, 0, 0, &[0; 8])), calm),
+        ("a flood of windows", flood(frame_of(Kind::WindowUpdate, 0, 0, &[0, 0, 0, 1])), calm),
         ("a flood of settings", flood(frame_of(Kind::Settings, 0, 0, &[])), calm),
         ("a flood of priorities", flood(frame_of(Kind::Priority, 0, 1, &[0; 5])), calm),
         ("a flood of empty content", [head.clone(), flood(frame_of(Kind::Data, 0, 1, &[]))].concat(), calm),
@@ -418,6 +419,24 @@ fn a_peer_that_changes_its_windows_is_followed() {
     client.seen.clear();
     client.receive(&frame_of(Kind::Settings, 0, 0, &[0, 4, 0x7f, 0xff, 0xff, 0xff]));
     assert_eq!(client.error.unwrap().code, ErrorCode::FLOW_CONTROL_ERROR);
+}
+
+#[test]
+fn a_peer_that_makes_its_table_smaller_is_told_that_ours_is_empty() {
+    let mut client = End::settled(Role::Client);
+    let mut first = |size: Option<u32>| {
+        if let Some(size) = size {
+            client.receive(&frame_of(Kind::Settings, 0, 0, &[&[0, 1][..], &size.to_be_bytes()].concat()));
+        }
+        client.out.clear();
+        client.request(true);
+        client.out[frame::HEADER_BYTES]
+    };
+    // POST, which stands first where nothing else does, is 0x83.
+    assert_eq!((first(None), first(Some(4096)), first(Some(9000))), (0x83, 0x83, 0x83));
+    assert_eq!((first(Some(100)), first(None)), (0x20, 0x83), "smaller");
+    assert_eq!((first(Some(200)), first(Some(100)), first(None)), (0x83, 0x20, 0x83), "larger, and smaller again");
+    assert_eq!((first(Some(0)), first(Some(0)), first(None)), (0x20, 0x83, 0x83));
 }
 
 #[test]
