@@ -116,6 +116,9 @@ pub const H2_BLOCK_BYTES: usize = HEAD_BYTES;
 pub const H2_BLOCK_FRAMES: u32 = 16;
 /// Streams open at once on a connection, by either side, whatever the peer would allow.
 pub const H2_STREAMS: u32 = 128;
+/// How long a backend with TLS is taken to speak but one version of HTTP after it has shown so: it may
+/// have been about one resource, or one server of several behind its address.
+pub const SEEN_US: u64 = 60 * SECOND_US;
 /// What a stream's sender may send before its receiver has taken any of it, at first.
 pub const H2_WINDOW_BYTES: u32 = 64 * 1024;
 /// To what that grows where nothing has to wait: 1 MiB fills 8 Gbit/s over a round trip of 1 ms.

@@ -1,7 +1,7 @@
 //! Backends over HTTP/2 that break its rules, stall, or end their connections: what the client sees, and
 //! that nobody else's requests suffer.
 
-use crate::support::{Backend, Balancer, Fault, Message, Mode, Peer, Wire, modes, wait_until};
+use crate::support::{Backend, Balancer, Fault, Message, Mode, Peer, Protocol, Way, Wire, modes, wait_until};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::time::Duration;
@@ -591,5 +591,31 @@ fn a_backend_without_a_table_for_fields_is_told_that_none_is_used() {
         let mut client = balancer.connect();
         (0..5).for_each(|_| assert_eq!(client.get("/").text(), "good", "{mode:?}"));
         assert_eq!(backend.connections(), 1, "{mode:?}");
+    }
+}
+
+#[test]
+fn an_upgrade_is_no_failure_of_a_backend_that_speaks_nothing_but_http2_over_tls() {
+    const UPGRADE: &str = "GET / HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: echo\r\n\r\n";
+    for mode in modes() {
+        let one = Backend::named("one");
+        let way = Way::to(&one, Protocol::H2Tls);
+        let balancer = Balancer::start(mode, &way.args());
+        let mut client = balancer.connect();
+        for _ in 0..6 {
+            client.send(UPGRADE);
+            assert_eq!(client.response("GET").text(), "one", "{mode:?}: without the offer");
+            assert_eq!(client.get("/").text(), "one", "{mode:?}");
+        }
+        assert!(one.requests().iter().all(|request| !request.has("upgrade")), "{mode:?}");
+        assert_eq!(balancer.metric("zzz_lb_failures_total", ""), 0, "{mode:?}");
+        let other = Backend::named("other");
+        let balancer = Balancer::start(mode, &[&way.args()[..], &["-b", &other.spec()]].concat());
+        let mut client = balancer.connect();
+        for _ in 0..6 {
+            client.send(UPGRADE);
+            assert_eq!(client.response("GET").text(), "other", "{mode:?}: rather to one that can switch");
+        }
+        assert_eq!(balancer.metric("zzz_lb_failures_total", ""), 0, "{mode:?}");
     }
 }

@@ -43,14 +43,14 @@ impl Proxy {
         let mut passed = Vec::new();
         while let Pick::Slot(slot) = next
             && upgrades
-            && self.is_h2c(slot)
+            && self.is_http2_only(slot)
             && passed.len() < TRIES
         {
             passed.push(slot);
             tried.push(slot as u16);
             next = self.balancer.pick(&tried, self.now_us);
         }
-        let found = passed.is_empty() || matches!(next, Pick::Slot(slot) if !self.is_h2c(slot));
+        let found = passed.is_empty() || matches!(next, Pick::Slot(slot) if !self.is_http2_only(slot));
         if !found && let Pick::Slot(slot) = next {
             self.balancer.finished(slot);
         }
@@ -75,7 +75,7 @@ impl Proxy {
             self.shared.block.add(Count::FailOpen, 1);
         }
         // What asks to leave HTTP behind has to be on a connection of its own.
-        if self.may_multiplex(slot) && (!upgrades || self.is_h2c(slot)) {
+        if self.may_multiplex(slot) && (!upgrades || self.is_http2_only(slot)) {
             return self.join(id, slot);
         }
         if let Some(key) = self.pooled(id, slot) {

@@ -570,3 +570,6 @@ impl Proxy {
         self.outputs.push_back(how);
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -16,6 +16,7 @@ use super::codec::{Codec, Role, Stream};
 use super::connection::{Connection, Ending, Phase, Side};
 use super::{Failure, Output, Proxy};
 use crate::collections::slab::Key;
+use crate::http::head::Version;
 use crate::http2::connection::Connection as Http2;
 use crate::http2::{self, ErrorCode};
 use crate::limits::{H2_STREAMS, POOL_FRESH_US, QUEUE_HIGH_BYTES, TRIES};
@@ -168,14 +169,13 @@ impl Proxy {
     /// A connection is established that carries streams, if its backend agrees; `http2`: it does.
     pub(super) fn carrier_connected(&mut self, key: Key, http2: bool) {
         let Some(connection) = self.connections.get_mut(key) else { return };
-        let Side::Backend { slot, .. } = connection.side else { return };
-        let slot = usize::from(slot);
-        if let Some(seen) = self.seen(slot) {
-            seen.http1 = !http2;
-        }
+        let side = connection.side;
+        let Side::Backend { slot, .. } = side else { return };
         if !http2 {
-            return self.become_http1(key, slot);
+            self.speaks_only(side, Version::Http11);
+            return self.become_http1(key, slot.into());
         }
+        self.speaks_http2(side);
         let Some(connection) = self.connections.get_mut(key) else { return };
         let Some(multiplex) = connection.codec.multiplex_mut() else { return };
         multiplex.heard_us = self.now_us;
@@ -515,9 +515,8 @@ impl Proxy {
     pub(super) fn note_capacity(&mut self, key: Key) {
         let Some(connection) = self.connections.get(key) else { return };
         let Some(multiplex) = connection.codec.multiplex() else { return };
-        let Side::Backend { slot, .. } = connection.side else { return };
-        let (streams, list) = (multiplex.h2.capacity(), multiplex.h2.list_limit());
-        if let Some(seen) = self.seen(slot.into()) {
+        let (side, streams, list) = (connection.side, multiplex.h2.capacity(), multiplex.h2.list_limit());
+        if let Some(seen) = self.seen(side) {
             (seen.streams, seen.list) = (Some(streams), Some(list));
         }
     }

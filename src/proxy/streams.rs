@@ -7,7 +7,7 @@ use super::{Failure, Output, Proxy};
 use crate::collections::buffer::Buffer;
 use crate::collections::queue::Queue;
 use crate::collections::slab::Key;
-use crate::http::head::{Head, HeadRef};
+use crate::http::head::{Head, HeadRef, Version};
 use crate::http::part::Part;
 use crate::http::refusal::Refusal;
 use crate::http2::connection::Event;
@@ -233,11 +233,10 @@ impl Proxy {
         match code {
             ErrorCode::REFUSED_STREAM => self.lost(stream, Failure::Unprocessed, false),
             ErrorCode::HTTP_1_1_REQUIRED => {
-                if let Some(Side::Backend { slot, .. }) = side
+                if let Some(side @ Side::Backend { slot, .. }) = side
                     && !self.is_h2c(slot.into())
-                    && let Some(seen) = self.seen(slot.into())
                 {
-                    seen.http1 = true;
+                    self.speaks_only(side, Version::Http11);
                 }
                 self.lost(stream, Failure::Unprocessed, false);
             }
