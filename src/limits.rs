@@ -123,8 +123,9 @@ pub const SEEN_US: u64 = 60 * SECOND_US;
 pub const H2_WINDOW_BYTES: u32 = 64 * 1024;
 /// To what that grows where nothing has to wait: 1 MiB fills 8 Gbit/s over a round trip of 1 ms.
 pub const H2_WINDOW_MAX_BYTES: u32 = 1 << 20;
-/// By how much the windows of a connection's streams may have grown together: with the first
-/// windows of all, what slow receivers can have us hold for one connection.
+/// By how much the windows of all streams in one worker may have grown together, what their clients
+/// have not taken of streams that are over included: with a first window and a full queue for each
+/// client, what slow ones can have a worker hold.
 pub const H2_GROWTH_BYTES: u32 = 8 << 20;
 /// The connection's own window. It is given back on receipt, so that no stream waits for another.
 pub const H2_CONNECTION_WINDOW_BYTES: u32 = 16 << 20;

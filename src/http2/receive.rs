@@ -386,7 +386,7 @@ impl Connection {
         }
         let Ok(at) = self.streams.binary_search_by_key(&id, |stream| stream.id) else { return Ok(Event::Nothing) };
         let owner = self.streams[at].owner;
-        self.remove(at);
+        self.streams.remove(at);
         Ok(owner.map_or(Event::Nothing, |owner| Event::Reset(owner, code)))
     }
 

@@ -6,8 +6,8 @@ use std::net::SocketAddr;
 
 use super::*;
 use crate::config::Plan;
-use crate::http2::frame::{self, Kind};
-use crate::limits::SEEN_US;
+use crate::http2::frame::{self, END_HEADERS, END_STREAM, HEADER_BYTES, Header, Kind, PREFACE};
+use crate::limits::{H2_FRAME_BYTES, H2_GROWTH_BYTES, H2_WINDOW_BYTES, SEEN_US};
 use crate::log::Level;
 
 /// A proxy, and what its sockets would have.
@@ -100,6 +100,19 @@ impl World {
         frame::write(&mut bytes, kind, flags, stream, payload);
         self.give(key, &bytes);
     }
+
+    /// The frames that were sent on a connection since this was last asked.
+    fn frames(&mut self, key: Key) -> Vec<(Header, Vec<u8>)> {
+        let bytes = self.sent.remove(&key).unwrap_or_default();
+        let mut rest = bytes.strip_prefix(PREFACE).unwrap_or(&bytes);
+        let mut frames = Vec::new();
+        while let Some(header) = Header::read(rest) {
+            let (payload, behind) = rest[HEADER_BYTES..].split_at(header.length as usize);
+            frames.push((header, payload.to_vec()));
+            rest = behind;
+        }
+        frames
+    }
 }
 
 #[test]
@@ -126,4 +139,51 @@ fn what_a_backend_was_seen_to_speak_is_believed_for_a_while() {
     world.request();
     let again = |world: &World| world.dials.iter().all(|&(key, _)| world.proxy.offers_http2(key));
     assert!(again(&world), "it goes over HTTP/2 again");
+}
+
+#[test]
+fn what_slow_clients_hold_is_bounded_when_their_streams_are_over_too() {
+    let mut world = World::new(1, false);
+    let clients: Vec<Key> = (0..32).map(|_| world.request()).collect();
+    let carrier = world.connected(true);
+    world.frames(carrier);
+    for (n, &client) in clients.iter().enumerate() {
+        let stream = 2 * n as u32 + 1;
+        world.frame(carrier, Kind::Headers, END_HEADERS, stream, &[0x88]);
+        let mut window = H2_WINDOW_BYTES;
+        let mut send = |world: &mut World, frames: usize| {
+            for _ in 0..frames {
+                if window < H2_FRAME_BYTES as u32 {
+                    return;
+                }
+                world.frame(carrier, Kind::Data, 0, stream, &[0; H2_FRAME_BYTES]);
+                window -= H2_FRAME_BYTES as u32;
+                for (header, payload) in world.frames(carrier) {
+                    if header.kind == Kind::WindowUpdate && header.stream == stream {
+                        window += u32::from_be_bytes(payload[..4].try_into().unwrap());
+                    }
+                }
+            }
+        };
+        // A megabyte makes the window as large as it may be; then its client takes no more.
+        send(&mut world, 64);
+        world.stalled.push(client);
+        send(&mut world, usize::MAX);
+        world.frame(carrier, Kind::Data, END_STREAM, stream, &[]);
+    }
+    let held = |world: &World| clients.iter().map(|&key| world.proxy.queued(key).map_or(0, |q| q.len())).sum::<usize>();
+    let most = H2_GROWTH_BYTES as usize + clients.len() * (QUEUE_HIGH_BYTES + H2_WINDOW_BYTES as usize);
+    assert!(held(&world) <= most, "{} KiB are held", held(&world) >> 10);
+    assert!(world.proxy.grown > H2_GROWTH_BYTES / 2, "the windows have grown: {}", world.proxy.grown);
+    // One half goes, and the other takes it all.
+    for (n, &client) in clients.iter().enumerate() {
+        world.stalled.clear();
+        if n % 2 == 0 {
+            world.proxy.failed(client, Failure::Broken(0));
+        } else {
+            world.proxy.sent(client, world.proxy.queued(client).map_or(0, |queue| queue.len()));
+        }
+        world.carry_out();
+    }
+    assert_eq!((world.proxy.grown, held(&world)), (0, 0));
 }
