@@ -38,7 +38,8 @@ pub const SMALL_BUFFER_BYTES: usize = 512;
 pub const POOL_BLOCKS: usize = 32;
 /// Bytes queued towards a connection at which its source stops being read.
 pub const QUEUE_HIGH_BYTES: usize = 64 * 1024;
-/// Data up to this size is copied behind what is queued already; beyond, its block is handed over.
+/// Data up to this size is copied behind what is queued already; beyond, its block is handed over where
+/// that is half full, or first.
 pub const COPY_BYTES: usize = 8 * 1024;
 
 // Time -----------------------------------------------------------------------------------------
