@@ -38,7 +38,8 @@ pub const SMALL_BUFFER_BYTES: usize = 512;
 pub const POOL_BLOCKS: usize = 32;
 /// Bytes queued towards a connection at which its source stops being read.
 pub const QUEUE_HIGH_BYTES: usize = 64 * 1024;
-/// Data up to this size is copied behind what is queued already; beyond, its block is handed over.
+/// Data up to this size is copied behind what is queued already; beyond, its block is handed over where
+/// that is half full, or first.
 pub const COPY_BYTES: usize = 8 * 1024;
 
 // Time -----------------------------------------------------------------------------------------
@@ -116,12 +117,16 @@ pub const H2_BLOCK_BYTES: usize = HEAD_BYTES;
 pub const H2_BLOCK_FRAMES: u32 = 16;
 /// Streams open at once on a connection, by either side, whatever the peer would allow.
 pub const H2_STREAMS: u32 = 128;
+/// How long a backend with TLS is taken to speak but one version of HTTP after it has shown so: it may
+/// have been about one resource, or one server of several behind its address.
+pub const SEEN_US: u64 = 60 * SECOND_US;
 /// What a stream's sender may send before its receiver has taken any of it, at first.
 pub const H2_WINDOW_BYTES: u32 = 64 * 1024;
 /// To what that grows where nothing has to wait: 1 MiB fills 8 Gbit/s over a round trip of 1 ms.
 pub const H2_WINDOW_MAX_BYTES: u32 = 1 << 20;
-/// By how much the windows of a connection's streams may have grown together: with the first
-/// windows of all, what slow receivers can have us hold for one connection.
+/// By how much the windows of all streams in one worker may have grown together, what their clients
+/// have not taken of streams that are over included: with a first window and a full queue for each
+/// client, what slow ones can have a worker hold.
 pub const H2_GROWTH_BYTES: u32 = 8 << 20;
 /// The connection's own window. It is given back on receipt, so that no stream waits for another.
 pub const H2_CONNECTION_WINDOW_BYTES: u32 = 16 << 20;
@@ -129,6 +134,12 @@ pub const H2_CONNECTION_WINDOW_BYTES: u32 = 16 << 20;
 pub const H2_IDLE_FRAMES: u32 = 1000;
 /// How many more of those a message or a piece of content earns.
 pub const H2_IDLE_FRAMES_EARNED: u32 = 4;
+/// The least that a WINDOW_UPDATE may be for, on average, without costing any of these: servers send
+/// one each few KiB.
+pub const H2_UPDATE_BYTES: u32 = 1024;
+/// WINDOW_UPDATEs that what was sent may have paid for and that have not come: by 32 MiB under way,
+/// on the stream and on the connection.
+pub const H2_UPDATES: u32 = 64 * 1024;
 /// Answers to a peer's frames that may wait to be sent, behind what else does.
 pub const H2_REPLY_BYTES: usize = 64 * 1024;
 

@@ -10,6 +10,7 @@ mod support;
 
 mod addresses;
 mod bodies;
+mod carriers;
 mod check;
 mod cli;
 mod config_file;

@@ -68,14 +68,14 @@ impl Proxy {
         let mut passed = Vec::new();
         while let Pick::Slot(slot) = next
             && upgrades
-            && self.is_h2c(slot)
+            && self.is_http2_only(slot)
             && passed.len() < TRIES
         {
             passed.push(slot);
             tried.push(slot as u16);
             next = self.balancer.pick(&tried, self.now_us);
         }
-        let found = passed.is_empty() || matches!(next, Pick::Slot(slot) if !self.is_h2c(slot));
+        let found = passed.is_empty() || matches!(next, Pick::Slot(slot) if !self.is_http2_only(slot));
         if !found && let Pick::Slot(slot) = next {
             self.balancer.finished(slot);
         }
@@ -105,7 +105,7 @@ impl Proxy {
             self.shared.block.add(Count::FailOpen, 1);
         }
         // What asks to leave HTTP behind has to be on a connection of its own.
-        if self.may_multiplex(slot) && (!upgrades || self.is_h2c(slot)) {
+        if self.may_multiplex(slot) && (!upgrades || self.is_http2_only(slot)) {
             return self.join(id, slot);
         }
         if let Some(key) = self.pooled(id, slot) {
@@ -180,7 +180,12 @@ impl Proxy {
             let authority = forward::authority(head, &way);
             let mut writer = http2::head::Writer::new(&mut self.text, scheme.as_bytes(), authority);
             forward::request(&mut writer, head, &facts, &way);
+            let size = writer.size();
             let end = exchange.request == Progress::Ended || matches!(facts.body, Body::None | Body::Length(0));
+            if size > self.list_limit(key) {
+                self.close(key, Output::Close(key));
+                return self.answer_exchange(id, 431, format_args!("the backend takes no head as large as this"));
+            }
             self.write_block(key, end);
             if self.trace {
                 self.trace_text(key, "request head", &shown);

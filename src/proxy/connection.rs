@@ -141,6 +141,8 @@ pub(super) struct Connection {
     pub(super) probe: bool,
     /// To a client: bytes of a request dropped after its response.
     pub(super) discarded: u32,
+    /// To a client: what it has not taken, for windows that had grown, of streams that are over.
+    pub(super) grown: u32,
     /// To a backend: another exchange may follow this one.
     pub(super) persistent: bool,
     pub(super) codec: Codec,
@@ -172,6 +174,7 @@ impl Connection {
             linger_until_us: NEVER,
             probe: false,
             discarded: 0,
+            grown: 0,
             persistent: true,
             codec: Codec::http1(role),
             exchange: None,

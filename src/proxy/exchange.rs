@@ -57,6 +57,8 @@ pub(super) struct Exchange {
     pub(super) tried: [u16; TRIES],
     /// How often it was sent again after a backend had broken it off, stale connections apart.
     pub(super) repeats: u8,
+    /// It was on an HTTP/2 connection that broke, which may be its doing.
+    pub(super) suspect: bool,
     /// It waits for a backend to be below its limit, and is in the queue of those.
     pub(super) waiting: bool,
     /// It is to be tried once more, which is counted so.
@@ -89,6 +91,7 @@ impl Exchange {
             tries: 0,
             tried: [0; TRIES],
             repeats: 0,
+            suspect: false,
             waiting: false,
             again: None,
             slot: None,
@@ -445,7 +448,7 @@ impl Proxy {
             exchange.tried[usize::from(exchange.tries) - 1] = u16::MAX;
         }
         // That a backend could not be reached burdens none; what one may have seen does another.
-        let seen = !unasked && failure.is_behind_request();
+        let seen = !unasked && failure.is_after_request();
         exchange.repeats += u8::from(seen);
         let reason = if unasked { Count::RetryStale } else { failure.retried_for() };
         if retry && self.try_again(id, seen, reason) {

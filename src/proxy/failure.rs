@@ -33,6 +33,8 @@ pub enum Failure {
     Unprocessed,
     /// The backend gave the stream up.
     Reset(ErrorCode),
+    /// The backend ended the HTTP/2 connection, and found fault with what came on it.
+    GoAway(ErrorCode),
     /// The backend broke the rules of HTTP/2.
     Http2(&'static str),
     /// It speaks HTTP/2, and takes no streams.
@@ -47,9 +49,12 @@ impl Failure {
         matches!(self, Failure::Connect(_) | Failure::ConnectTimeout | Failure::Tls(_) | Failure::NoStreams)
     }
 
-    /// Whether the backend may have seen the request, and broke off.
-    pub(super) fn is_behind_request(self) -> bool {
-        matches!(self, Failure::Closed | Failure::Broken(_) | Failure::Reset(_) | Failure::Http2(_))
+    /// Whether it broke off what the backend may have seen.
+    pub(super) fn is_after_request(self) -> bool {
+        matches!(
+            self,
+            Failure::Closed | Failure::Broken(_) | Failure::Reset(_) | Failure::GoAway(_) | Failure::Http2(_)
+        )
     }
 
     /// What a further try is counted as that it leads to.
@@ -75,7 +80,7 @@ impl Failure {
         }
         match self {
             failure if failure.is_before_request() || failure == Failure::Unprocessed => true,
-            failure if failure.is_behind_request() => {
+            failure if failure.is_after_request() => {
                 exchange.facts.idempotent && !exchange.answered_early && usize::from(exchange.repeats) < REPEATS
             }
             _ => false,
@@ -96,6 +101,7 @@ impl fmt::Display for Failure {
             Failure::Tls(words) => write!(f, "TLS: {words}"),
             Failure::Unprocessed => write!(f, "did not look at the request"),
             Failure::Reset(code) => write!(f, "reset the stream: {code}"),
+            Failure::GoAway(code) => write!(f, "ended the HTTP/2 connection: {code}"),
             Failure::Http2(reason) => write!(f, "broke HTTP/2: {reason}"),
             Failure::NoStreams => write!(f, "allows no HTTP/2 streams"),
             Failure::Status(status) => write!(f, "answered {status}"),

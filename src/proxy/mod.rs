@@ -106,6 +106,8 @@ pub struct Proxy {
     resumed: Vec<Key>,
     /// Connections that carry streams, with something to do.
     tending: Vec<Key>,
+    /// By how much streams' windows have grown together, until their clients have taken what came.
+    grown: u32,
     /// Reused by every decoder and writer.
     head: Head,
     arena: Vec<u8>,
@@ -155,6 +157,7 @@ impl Proxy {
             outputs: VecDeque::new(),
             resumed: Vec::new(),
             tending: Vec::new(),
+            grown: 0,
             arena: Vec::new(),
             head: Head::default(),
             text: Vec::new(),
@@ -388,6 +391,9 @@ impl Proxy {
     pub fn sent(&mut self, key: Key, n: usize) {
         let Some(connection) = self.connections.get_mut(key) else { return };
         connection.output.consume(&mut self.buffers, n);
+        if connection.grown > 0 && connection.output.len() < QUEUE_HIGH_BYTES {
+            self.grown -= std::mem::take(&mut connection.grown);
+        }
         match connection.side {
             Side::Client { .. } => self.shared.block.add(Count::ToClients, n as u64),
             Side::Backend { slot, .. } => self.shared.block.add_slot(SlotCount::ToBackend, slot.into(), n as u64),
@@ -558,6 +564,7 @@ impl Proxy {
     fn close(&mut self, key: Key, how: Output) {
         let Some(mut connection) = self.connections.remove(key) else { return };
         self.timers.clear(key.index());
+        self.grown -= connection.grown;
         if let Some(buffer) = connection.input.take() {
             self.buffers.give(buffer);
         }

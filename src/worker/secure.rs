@@ -163,8 +163,12 @@ impl Worker<'_> {
         if let Err(failure) = taken {
             // An alert may tell the peer why.
             self.send_secure(key);
-            let failure = if told { Failure::Broken(0) } else { Failure::Tls(Words::new(&failure)) };
-            self.proxy.failed(key, failure);
+            if failure.is_of_protocol() && !told && !self.proxy.offers_http2(key) {
+                self.proxy.refuses_http1(key);
+            } else {
+                let failure = if told { Failure::Broken(0) } else { Failure::Tls(Words::new(&failure)) };
+                self.proxy.failed(key, failure);
+            }
             return false;
         }
         if stands {

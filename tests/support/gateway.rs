@@ -348,7 +348,7 @@ fn pass_on(shared: &Shared, id: u32, wire: Wire, request: &(Vec<u8>, bool, Strin
                     };
                     let _ = wire.try_send(framed);
                     let (mut out, mut http2) = (Vec::new(), shared.0.lock().unwrap());
-                    http2.h2.delivered(id, bytes.len(), true, &mut out);
+                    http2.h2.delivered(id, bytes.len(), Some(u32::MAX), &mut out);
                     http2.write(&out);
                 }
                 Part::Trailers(lines) => trailers = lines,

@@ -6,6 +6,7 @@ mod balancer;
 #[allow(dead_code)]
 pub mod certificate;
 mod directory;
+pub mod frames;
 pub mod gateway;
 mod message;
 mod random;
