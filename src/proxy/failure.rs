@@ -17,7 +17,7 @@ pub enum Failure {
     Connect(i32),
     /// It was not established in time.
     ConnectTimeout,
-    /// No descriptor or port was left for it: our own lack, not the backend's.
+    /// No descriptor or memory was left for it: our own lack, not the backend's.
     Exhausted(i32),
     /// It was closed before the response was complete.
     Closed,

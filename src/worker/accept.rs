@@ -32,18 +32,16 @@ impl Worker<'_> {
                     self.note_room();
                     self.admit(fd, address);
                 }
-                Err(error) => match error.raw_os_error() {
-                    Some(libc::EAGAIN) => {
-                        self.accept_streak = 0;
-                        return Ok(());
-                    }
-                    Some(libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM) => {
-                        self.note_exhausted(&error);
-                        return self.pause_accepting(self.now_us + ACCEPT_PAUSE_US);
-                    }
-                    // That connection is gone already; the next may be well.
-                    _ => {}
-                },
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    self.accept_streak = 0;
+                    return Ok(());
+                }
+                Err(error) if sys::socket::is_exhausted(&error) => {
+                    self.note_exhausted(&error);
+                    return self.pause_accepting(self.now_us + ACCEPT_PAUSE_US);
+                }
+                // That connection is gone already; the next may be well.
+                Err(_) => {}
             }
         }
         Ok(())

@@ -537,10 +537,8 @@ impl Worker<'_> {
             }
             Err(error) => {
                 let code = error.raw_os_error().unwrap_or(0);
-                let exhausted =
-                    matches!(code, libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM | libc::EADDRNOTAVAIL);
-                let failure = if exhausted { Failure::Exhausted(code) } else { Failure::Connect(code) };
-                self.proxy.failed(key, failure);
+                let ours = sys::socket::is_exhausted(&error);
+                self.proxy.failed(key, if ours { Failure::Exhausted(code) } else { Failure::Connect(code) });
             }
         }
     }
