@@ -327,7 +327,8 @@ impl Proxy {
         {
             self.shared.block.add_slot(SlotCount::HandshakesFailed, slot.into(), 1);
         }
-        match self.connections.get(key) {
+        let again = matches!(failure, Failure::Exhausted(_)) && self.connect_instead(key);
+        match self.connections.get(key).filter(|_| !again) {
             Some(connection) if connection.is_client() => self.client_gone(key, Output::Close(key)),
             Some(_) => self.backend_failed(key, failure),
             None => {}

@@ -37,6 +37,9 @@ impl Worker<'_> {
                     return Ok(());
                 }
                 Err(error) if sys::socket::is_exhausted(&error) => {
+                    if self.make_room() {
+                        continue;
+                    }
                     self.note_exhausted(&error);
                     return self.pause_accepting(self.now_us + ACCEPT_PAUSE_US);
                 }
@@ -60,6 +63,13 @@ impl Worker<'_> {
                 self.carry_out();
             }
         }
+    }
+
+    /// Gives up an idle connection to a backend for one that is wanted now; whether there was any.
+    fn make_room(&mut self) -> bool {
+        let evicted = self.proxy.evict_idle();
+        self.carry_out();
+        evicted
     }
 
     /// Says that the system has no room for connections, where that is news.

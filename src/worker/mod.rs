@@ -85,6 +85,8 @@ pub struct Setup<'a> {
     pub seat: usize,
     /// Clients held at once; past it accepting pauses.
     pub max_connections: usize,
+    /// Idle connections to backends kept at once; past it the oldest is closed.
+    pub max_idle: usize,
     /// What sessions with backends share, where some speak TLS.
     pub tls: Option<tls::config::Config>,
     /// The process's signals.
@@ -216,6 +218,7 @@ pub fn run(setup: Setup<'_>) -> io::Result<Outcome> {
         usage_us: (0, 0),
         now_us,
     };
+    worker.proxy.limit_idle(setup.max_idle);
     worker.begin()?;
     loop {
         worker.turn()?;

@@ -91,6 +91,18 @@ pub fn open_descriptors(pid: Pid) -> usize {
     std::fs::read_dir(format!("/proc/{pid}/fd")).map_or(0, |entries| entries.count())
 }
 
+/// Leaves a process room for so many descriptors, or as many as it may raise that to.
+pub fn limit_descriptors(pid: Pid, count: u64) {
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: one rlimit is written to a live local of that type, and then read from it.
+    let result = unsafe {
+        libc::prlimit(pid, libc::RLIMIT_NOFILE, std::ptr::null(), &raw mut limit);
+        limit.rlim_cur = count.min(limit.rlim_max);
+        libc::prlimit(pid, libc::RLIMIT_NOFILE, &raw const limit, std::ptr::null_mut())
+    };
+    assert_eq!(result, 0, "prlimit: {}", std::io::Error::last_os_error());
+}
+
 /// A process's user ids: real, effective, saved and that of the file system.
 pub fn user_ids(pid: Pid) -> Vec<u32> {
     let text = std::fs::read_to_string(format!("/proc/{pid}/status")).expect("the process runs");
