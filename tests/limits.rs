@@ -224,3 +224,33 @@ fn an_idle_connection_gives_its_descriptor_to_one_that_is_wanted() {
         assert!(!balancer.log().contains("accepting pauses"), "{protocol:?}, {shape:?}\n{}", balancer.log());
     }
 }
+
+/// Where nobody can be let in, the listeners rest, the admin's too, until somebody can.
+#[test]
+fn without_descriptors_no_listener_spins() {
+    for mode in modes() {
+        let backend = Backend::named("backend");
+        let balancer = Balancer::before(mode, &[&backend], &["--admin", "127.0.0.1:0"]);
+        let log = balancer.wait_for_log("admin on ");
+        let admin = log.split("admin on ").nth(1).and_then(|rest| rest.split(": /metrics").next()).expect("an address");
+        let admin = admin.parse().expect("an address");
+        let serving = balancer.serving();
+        serving.iter().for_each(|&pid| limit_descriptors(pid, open_descriptors(pid) as u64));
+        let mut clients: Vec<Wire> = (0..4).flat_map(|_| [balancer.connect(), Wire::tcp(admin)]).collect();
+        for client in &mut clients {
+            client.send("GET /livez HTTP/1.1\r\nHost: x\r\n\r\n");
+        }
+        balancer.wait_for_log("accepting pauses");
+        let used = || serving.iter().map(|&pid| processor_ticks(pid)).sum::<u64>();
+        let before = used();
+        std::thread::sleep(Duration::from_millis(500));
+        let used = used() - before;
+        assert!(used < 15, "{mode:?}: it spins: {used} ticks of 50");
+        serving.iter().for_each(|&pid| limit_descriptors(pid, u64::MAX));
+        for (n, client) in clients.iter_mut().enumerate() {
+            let status = client.response("GET").status();
+            // One may have been let in by the last descriptor, so that none was left to ask a backend.
+            assert!(status == 200 || status == 503 && n % 2 == 0, "{mode:?}, {n}: {status}");
+        }
+    }
+}

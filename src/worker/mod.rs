@@ -127,6 +127,8 @@ struct Worker<'a> {
     admin: Option<OwnedFd>,
     companion: Option<&'a mut dyn Companion>,
     accepting: Accepting,
+    /// When the admin's listener is watched again, in microseconds, where that pauses.
+    admin_from_us: Option<u64>,
     /// Turns in a row in which connections waited on the listener.
     accept_streak: usize,
     max_connections: usize,
@@ -194,6 +196,7 @@ pub fn run(setup: Setup<'_>) -> io::Result<Outcome> {
         admin: setup.admin,
         companion: setup.companion,
         accepting: Accepting::Paused(0),
+        admin_from_us: None,
         accept_streak: 0,
         max_connections: setup.max_connections,
         signals: setup.signals,
@@ -236,8 +239,8 @@ impl Worker<'_> {
         if let Some(companion) = &self.companion {
             self.reactor.watch(companion.fd(), COMPANION)?;
         }
-        if let Some(admin) = &self.admin {
-            self.reactor.watch(admin.as_fd(), ADMIN)?;
+        if self.admin.is_some() {
+            self.watch_admin()?;
             self.proxy.hide_metrics();
         }
         self.update_clock();
@@ -278,9 +281,7 @@ impl Worker<'_> {
             self.send(key);
             self.carry_out();
         }
-        if matches!(self.accepting, Accepting::Paused(_)) {
-            self.resume_accepting()?;
-        }
+        self.resume_accepting()?;
         if let Some(duties) = &mut self.companion
             && (companion || duties.next_us() <= self.now_us)
         {
@@ -309,7 +310,7 @@ impl Worker<'_> {
             at += 1;
             match event.token {
                 SIGNALS => self.take_signals(),
-                ADMIN => drop(self.accept_admin()),
+                ADMIN => drop(self.accept_admin()?),
                 // It has its turn below.
                 COMPANION => companion = true,
                 // Tokens of keys are larger than any number of listeners.
@@ -337,6 +338,7 @@ impl Worker<'_> {
         {
             next = next.min(until);
         }
+        next = next.min(self.admin_from_us.unwrap_or(u64::MAX));
         let companion = self.companion.as_ref().map_or(u64::MAX, |companion| companion.next_us());
         let drain_us = self.drain_deadline_us.or(self.drain_at_us).unwrap_or(u64::MAX);
         next.min(drain_us).min(companion)
