@@ -156,6 +156,11 @@ pub const RETRY_WINDOW_US: u64 = 5 * SECOND_US;
 pub const WAITING_REQUESTS: usize = 1024;
 /// How often a worker looks whether another has made room for them.
 pub const WAITING_LOOK_US: u64 = SECOND_US / 200;
+/// How soon a backend whose queue of connections was full is connected to again: in less it hardly makes
+/// room, and more would show in the response time.
+pub const REDIAL_US: u64 = SECOND_US / 100;
+/// How many connections are asked for again then; the others have their turn next.
+pub const REDIALS: usize = 64;
 /// The least time between two looks at which probes are due.
 pub const PROBE_LOOK_US: u64 = SECOND_US / 100;
 /// The part of the interval between probes by which one may come sooner, so that they spread.

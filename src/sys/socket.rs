@@ -54,7 +54,7 @@ pub fn connect_tcp(address: SocketAddr) -> io::Result<OwnedFd> {
     connect(socket, &raw)
 }
 
-/// Begins to connect to a socket in the file system.
+/// Begins to connect to a socket in the file system. EAGAIN where its queue is full (connect(2)).
 pub fn connect_unix(path: &Path) -> io::Result<OwnedFd> {
     let raw = RawAddress::unix(path)?;
     connect(stream(raw.family())?, &raw)

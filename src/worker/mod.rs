@@ -542,8 +542,12 @@ impl Worker<'_> {
             }
             Err(error) => {
                 let code = error.raw_os_error().unwrap_or(0);
-                let ours = sys::socket::is_exhausted(&error);
-                self.proxy.failed(key, if ours { Failure::Exhausted(code) } else { Failure::Connect(code) });
+                let failure = match code {
+                    _ if sys::socket::is_exhausted(&error) => Failure::Exhausted(code),
+                    libc::EAGAIN => Failure::Busy,
+                    _ => Failure::Connect(code),
+                };
+                self.proxy.failed(key, failure);
             }
         }
     }
