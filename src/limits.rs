@@ -202,6 +202,8 @@ pub const DRAIN_GRACE_US: u64 = 2 * SECOND_US;
 /// Descriptors of a worker that are not connections: the standard three, its listener, the
 /// poller, the signal pipe, and files opened for a moment.
 pub const DESCRIPTOR_RESERVE: u64 = 32;
+/// Those that it has at least: the standard three, its listener, the poller, and the signal pipe's two.
+pub const WORKER_DESCRIPTORS: usize = 7;
 /// Clients one worker holds when only the descriptor limit decides: some systems have none.
 pub const WORKER_CONNECTIONS: u64 = 1_000_000;
 /// Connections, and so threads, of a demo backend.
@@ -212,6 +214,7 @@ pub const DEMO_BODY_BYTES: usize = 1024;
 pub const DEMO_IDLE_US: u64 = 60 * SECOND_US;
 
 const _: () = assert!(RESPAWN_DELAY_US < RESPAWN_DELAY_MOST_US && RESPAWN_DEATHS > 1);
+const _: () = assert!((WORKER_DESCRIPTORS as u64) < DESCRIPTOR_RESERVE);
 const _: () = assert!(LINGER_IDLE_US < LINGER_US);
 const _: () = assert!(POOL_FRESH_US < POOL_IDLE_US);
 const _: () = assert!(REPEATS < TRIES && TRIES <= u8::MAX as usize);
@@ -314,6 +317,9 @@ pub const GENERATIONS: usize = 8;
 pub const SEATS_LEAST: usize = 64;
 /// How often new workers are looked at until all accept.
 pub const READY_LOOK_US: u64 = 2_000;
+/// Into so many parts the time is divided in which a worker's loop must turn: it does so in each though
+/// there is nothing to do, and the master looks in each whether it has.
+pub const WATCHDOG_PARTS: u64 = 4;
 /// How late the master itself may be before it trusts no worker's silence.
 pub const WATCH_LATE_US: u64 = SECOND_US;
 

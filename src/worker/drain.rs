@@ -24,7 +24,7 @@ impl Worker<'_> {
         } else if self.drain_delay_us > 0 {
             self.drain_at_us = Some(self.now_us.saturating_add(self.drain_delay_us));
             self.proxy.set_unready();
-            if self.single {
+            if self.companion.is_some() {
                 let delay = Duration::from_micros(self.drain_delay_us);
                 self.proxy.log().line(Level::Info, "process", format_args!("draining begins in {delay:?}"));
             }
@@ -39,7 +39,7 @@ impl Worker<'_> {
         if self.drain_deadline_us.is_some() {
             return;
         }
-        if self.single {
+        if self.companion.is_some() {
             let drain = Duration::from_micros(self.drain_us);
             self.proxy.log().line(Level::Info, "process", format_args!("draining, for at most {drain:?}"));
         }
@@ -120,7 +120,6 @@ impl Worker<'_> {
         self.reactor = Reactor::new()?;
         self.signals = signals;
         self.companion = None;
-        self.single = false;
         self.reactor.watch(self.signals.fd(), SIGNALS)?;
         self.watch_admin()?;
         if self.accepting == Accepting::Open {

@@ -12,12 +12,12 @@ mod socket;
 use std::collections::VecDeque;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::path::PathBuf;
 
+use self::secure::Tls;
 use self::socket::Sockets;
 use crate::collections::slab::Key;
-use crate::config::{Address, Config, Mode, Plan};
-use crate::limits::{READS_PER_TURN, USAGE_US};
+use crate::config::{Address, Config, Plan};
+use crate::limits::{READS_PER_TURN, USAGE_US, WATCHDOG_PARTS, WORKER_DESCRIPTORS};
 use crate::log::{Level, Log};
 use crate::metrics::{Block, Count};
 use crate::proxy::{Failure, Output, Proxy, Shared};
@@ -34,11 +34,6 @@ const COMPANION: u64 = 2;
 const ADMIN: u64 = 3;
 /// The first listener's; the others' follow.
 const LISTENERS: u64 = 4;
-
-/// Descriptors that a worker always has: the standard three, poller, signals' pipe, listener.
-const DESCRIPTORS: usize = 7;
-/// In the time that a worker's loop may stand still it turns so often though there is nothing to do.
-const BEATS: u64 = 4;
 
 /// What else a process of sp does: duties that in mp are the master's.
 pub trait Companion {
@@ -147,21 +142,11 @@ struct Worker<'a> {
     stopped: bool,
     /// When the system last had no room for a connection, in microseconds, unless it has had since.
     exhausted_us: Option<u64>,
-    /// There is no master.
-    single: bool,
-    /// What sessions with backends share, where some speak TLS.
-    tls: Option<tls::config::Config>,
-    /// The same for sessions that are to be HTTP/1.1.
-    tls_http1: Option<tls::config::Config>,
+    tls: Tls,
     /// Connections to be sent on at the turn's end.
     late: Vec<Key>,
-    ca_file: Option<PathBuf>,
-    insecure: bool,
-    tls_trace: bool,
     /// Its number, from 0.
     index: u32,
-    /// What has just come of an encrypted connection.
-    ciphertext: Vec<u8>,
     block: Block,
     /// When what the process uses was last looked at, in microseconds, and its processor time then.
     usage_us: (u64, u64),
@@ -208,15 +193,9 @@ pub fn run(setup: Setup<'_>) -> io::Result<Outcome> {
         drain_deadline_us: None,
         stopped: false,
         exhausted_us: None,
-        single: setup.config.mode == Mode::Sp,
-        tls: setup.tls,
-        tls_http1: None,
+        tls: Tls::new(setup.tls, setup.config),
         late: Vec::new(),
-        ca_file: setup.config.ca_file.clone(),
-        insecure: setup.config.insecure,
-        tls_trace: setup.config.tls_trace,
         index: setup.index,
-        ciphertext: Vec::new(),
         block: shared.block,
         usage_us: (0, 0),
         now_us,
@@ -352,7 +331,7 @@ impl Worker<'_> {
         let (addresses, resident) = sys::limit::memory_bytes();
         self.block.set(Count::Virtual, addresses);
         self.block.set(Count::Resident, resident);
-        self.block.set(Count::Descriptors, (self.sockets.len() + DESCRIPTORS) as u64);
+        self.block.set(Count::Descriptors, (self.sockets.len() + WORKER_DESCRIPTORS) as u64);
     }
 
     /// Follows the plan that holds now.
@@ -534,7 +513,7 @@ impl Worker<'_> {
             Ok(fd) => {
                 self.sockets.insert(key, fd, true);
                 let name = self.proxy.server_name(slot).map(str::to_owned);
-                let trace = name.as_ref().filter(|_| self.tls_trace).map(|_| self.begin_trace(key, slot));
+                let trace = name.as_ref().filter(|_| self.tls.trace).map(|_| self.begin_trace(key, slot));
                 if let Some(socket) = self.sockets.get_mut(key) {
                     (socket.server_name, socket.trace) = (name, trace);
                 }
@@ -583,5 +562,5 @@ impl Worker<'_> {
 /// How long nothing may happen for without a turn of the loop, so that its standing still is told
 /// from its having nothing to do.
 fn beat_us(plan: &Plan) -> u64 {
-    if plan.watchdog_us == 0 { u64::MAX } else { plan.watchdog_us / BEATS }
+    if plan.watchdog_us == 0 { u64::MAX } else { plan.watchdog_us / WATCHDOG_PARTS }
 }
