@@ -173,6 +173,11 @@ pub const RETRY_WINDOW_US: u64 = 5 * SECOND_US;
 pub const WAITING_REQUESTS: usize = 1024;
 /// How often a worker looks whether another has made room for them.
 pub const WAITING_LOOK_US: u64 = SECOND_US / 200;
+/// How soon a backend whose queue of connections was full is connected to again: in less it hardly makes
+/// room, and more would show in the response time.
+pub const REDIAL_US: u64 = SECOND_US / 100;
+/// How many connections are asked for again then; the others have their turn next.
+pub const REDIALS: usize = 64;
 /// The least time between two looks at which probes are due.
 pub const PROBE_LOOK_US: u64 = SECOND_US / 100;
 /// Between the first probes of backends that are added at once: they are probed soon, and not all in one turn.
@@ -216,6 +221,8 @@ pub const DRAIN_GRACE_US: u64 = 2 * SECOND_US;
 /// Descriptors of a worker that are not connections: the standard three, its listener, the
 /// poller, the signal pipe, and files opened for a moment.
 pub const DESCRIPTOR_RESERVE: u64 = 32;
+/// Those that it has at least: the standard three, its listener, the poller, and the signal pipe's two.
+pub const WORKER_DESCRIPTORS: usize = 7;
 /// Clients one worker holds when only the descriptor limit decides: some systems have none.
 pub const WORKER_CONNECTIONS: u64 = 1_000_000;
 /// Connections, and so threads, of a demo backend.
@@ -226,6 +233,7 @@ pub const DEMO_BODY_BYTES: usize = 1024;
 pub const DEMO_IDLE_US: u64 = 60 * SECOND_US;
 
 const _: () = assert!(RESPAWN_DELAY_US < RESPAWN_DELAY_MOST_US && RESPAWN_DEATHS > 1);
+const _: () = assert!((WORKER_DESCRIPTORS as u64) < DESCRIPTOR_RESERVE);
 const _: () = assert!(LINGER_IDLE_US < LINGER_US);
 const _: () = assert!(POOL_FRESH_US < POOL_IDLE_US);
 const _: () = assert!(REPEATS < TRIES && TRIES <= u8::MAX as usize);
@@ -328,6 +336,9 @@ pub const GENERATIONS: usize = 8;
 pub const SEATS_LEAST: usize = 64;
 /// How often new workers are looked at until all accept.
 pub const READY_LOOK_US: u64 = 2_000;
+/// Into so many parts the time is divided in which a worker's loop must turn: it does so in each though
+/// there is nothing to do, and the master looks in each whether it has.
+pub const WATCHDOG_PARTS: u64 = 4;
 /// How late the master itself may be before it trusts no worker's silence.
 pub const WATCH_LATE_US: u64 = SECOND_US;
 

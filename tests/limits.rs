@@ -1,7 +1,10 @@
 //! Too many clients, too slow clients, too few descriptors: others are served, nothing spins.
 
 use crate::smuggling::assert_own_answer;
-use crate::support::{Backend, Balancer, Fault, Mode, Wire, modes, processor_ticks, resident_kib, wait_until};
+use crate::support::{
+    Backend, Balancer, Fault, Mode, Protocol, Way, Wire, command, limit_descriptors, modes, open_descriptors,
+    processor_ticks, resident_kib, response, wait_until,
+};
 use std::time::{Duration, Instant};
 
 /// Which of these connections have an answer waiting.
@@ -160,4 +163,94 @@ fn a_lack_of_descriptors_is_told_once() {
     assert!(told <= 1, "told {told} times:\n{}", balancer.log());
     drop(clients);
     wait_until("it serves again", || balancer.get("/") == "backend");
+}
+
+/// A hundred addresses of one backend.
+fn many_addresses() -> (Backend, Vec<String>) {
+    let backend = Backend::serve_on("0.0.0.0:0", |mut peer| {
+        while peer.request().is_some() {
+            peer.send(response("", b"backend"));
+        }
+    });
+    let backend = backend.expect("there is a free port");
+    let spec = backend.spec();
+    let (_, port) = spec.rsplit_once(':').expect("an address and a port");
+    let specs = (1..=100).map(|n| format!("127.0.0.{n}:{port}")).collect();
+    (backend, specs)
+}
+
+/// A hundred backends, and descriptors for far fewer connections: idle ones do not take them all.
+#[test]
+fn idle_connections_to_backends_are_bounded_by_the_descriptors() {
+    let (backend, specs) = many_addresses();
+    let args: Vec<&str> = specs.iter().flat_map(|spec| ["-b", spec]).collect();
+    let balancer = Balancer::with_open_files(96, &args);
+    let mut client = balancer.connect();
+    for _ in 0..200 {
+        assert_eq!(client.get("/").text(), "backend", "{}", balancer.log());
+    }
+    // (96 - 32) / 2
+    wait_until("the idle ones are few", || backend.open() <= 32);
+    assert!(backend.connections() >= 100, "each backend was asked");
+    assert_eq!(balancer.metric("zzz_lb_connects_exhausted_total", ""), 0);
+}
+
+/// Where descriptors are used up, idle connections give way: to clients, and to connections to other backends.
+#[test]
+fn an_idle_connection_gives_its_descriptor_to_one_that_is_wanted() {
+    for (protocol, shape) in [Protocol::H1, Protocol::H2c, Protocol::H1Tls]
+        .into_iter()
+        .flat_map(|protocol| [(protocol, ["--mode", "sp"]), (protocol, ["-w", "1"])])
+    {
+        let backends: Vec<Backend> = (0..8).map(|_| Backend::named("backend")).collect();
+        let ways: Vec<Way> = backends.iter().map(|backend| Way::to(backend, protocol)).collect();
+        let mut command = command(&["-p", "0", "--host", "127.0.0.1", "-k"]);
+        command.args(shape).args(ways.iter().flat_map(|way| ["-b", way.spec()]));
+        let balancer = Balancer::spawn(command);
+        let mut clients = vec![balancer.connect()];
+        for _ in 0..16 {
+            assert_eq!(clients[0].get("/").text(), "backend");
+        }
+        let [pid] = balancer.serving()[..] else { panic!("one process serves") };
+        limit_descriptors(pid, open_descriptors(pid) as u64);
+        for _ in 0..4 {
+            let mut client = balancer.connect();
+            for _ in 0..8 {
+                let answer = client.get("/");
+                assert_eq!(answer.text(), "backend", "{protocol:?}, {shape:?}\n{}", balancer.log());
+            }
+            clients.push(client);
+        }
+        assert!(!balancer.log().contains("accepting pauses"), "{protocol:?}, {shape:?}\n{}", balancer.log());
+    }
+}
+
+/// Where nobody can be let in, the listeners rest, the admin's too, until somebody can.
+#[test]
+fn without_descriptors_no_listener_spins() {
+    for mode in modes() {
+        let backend = Backend::named("backend");
+        let balancer = Balancer::before(mode, &[&backend], &["--admin", "127.0.0.1:0"]);
+        let log = balancer.wait_for_log("admin on ");
+        let admin = log.split("admin on ").nth(1).and_then(|rest| rest.split(": /metrics").next()).expect("an address");
+        let admin = admin.parse().expect("an address");
+        let serving = balancer.serving();
+        serving.iter().for_each(|&pid| limit_descriptors(pid, open_descriptors(pid) as u64));
+        let mut clients: Vec<Wire> = (0..4).flat_map(|_| [balancer.connect(), Wire::tcp(admin)]).collect();
+        for client in &mut clients {
+            client.send("GET /livez HTTP/1.1\r\nHost: x\r\n\r\n");
+        }
+        balancer.wait_for_log("accepting pauses");
+        let used = || serving.iter().map(|&pid| processor_ticks(pid)).sum::<u64>();
+        let before = used();
+        std::thread::sleep(Duration::from_millis(500));
+        let used = used() - before;
+        assert!(used < 15, "{mode:?}: it spins: {used} ticks of 50");
+        serving.iter().for_each(|&pid| limit_descriptors(pid, u64::MAX));
+        for (n, client) in clients.iter_mut().enumerate() {
+            let status = client.response("GET").status();
+            // One may have been let in by the last descriptor, so that none was left to ask a backend.
+            assert!(status == 200 || status == 503 && n % 2 == 0, "{mode:?}, {n}: {status}");
+        }
+    }
 }

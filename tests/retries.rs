@@ -1,7 +1,12 @@
 //! What is sent again and what never is: a request must not be served twice behind a client's back.
 
 use crate::smuggling::assert_own_answer;
-use crate::support::{Backend, Balancer, Fault, Gate, Mode, Wire, modes, response};
+use crate::support::{
+    Backend, Balancer, Directory, Fault, Gate, Mode, Wire, modes, processor_ticks, response, shrink_queue,
+};
+use std::os::fd::AsFd;
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::time::{Duration, Instant};
 
 /// A port that refuses connections.
 fn dead() -> String {
@@ -231,5 +236,76 @@ fn a_request_that_breaks_backends_is_shown_to_few_of_them() {
         assert_own_answer(method, &client.response(method), &[502]);
         let asked: usize = backends.iter().map(Backend::count).sum();
         assert!((1..=most).contains(&asked), "{method}: {asked} backends were asked");
+    }
+}
+
+/// A socket in the file system with the shortest queue, and what `-b` takes for it.
+fn narrow(directory: &Directory) -> (UnixListener, String) {
+    let path = directory.path().join("narrow");
+    let listener = UnixListener::bind(&path).expect("the path is free");
+    shrink_queue(listener.as_fd(), 0);
+    (listener, format!("unix:{}", path.display()))
+}
+
+/// Of a Unix socket the system says at once that its queue is full, where over TCP it tries again itself.
+#[test]
+fn a_full_queue_is_waited_for_and_counts_against_nobody() {
+    for mode in modes() {
+        let directory = Directory::new();
+        let (listener, spec) = narrow(&directory);
+        std::thread::spawn(move || {
+            for socket in listener.incoming().flatten() {
+                let mut peer = Wire::new(crate::support::Socket::Unix(socket));
+                if peer.head().is_ok() {
+                    std::thread::sleep(Duration::from_millis(30));
+                    let _ = peer.try_send(response("Connection: close\r\n", b"one at a time"));
+                }
+            }
+        });
+        let balancer = Balancer::start(mode, &["-b", &spec, "--connect-timeout", "20s"]);
+        let mut clients: Vec<Wire> = (0..12).map(|_| balancer.connect()).collect();
+        clients.iter().for_each(|client| client.send("GET / HTTP/1.1\r\nHost: x\r\n\r\n"));
+        for client in &mut clients {
+            assert_eq!(client.response("GET").text(), "one at a time", "{mode:?}\n{}", balancer.log());
+        }
+        assert!(!balancer.log().contains("down after"), "{mode:?}\n{}", balancer.log());
+    }
+}
+
+#[test]
+fn a_request_that_meets_a_full_queue_goes_to_another_backend() {
+    for mode in modes() {
+        let (directory, good) = (Directory::new(), Backend::named("good"));
+        let (_listener, spec) = narrow(&directory);
+        let _full = UnixStream::connect(&spec["unix:".len()..]).expect("the queue has room for one");
+        let balancer = Balancer::start(mode, &["-b", &spec, "-b", &good.spec(), "--connect-timeout", "60s"]);
+        let begun = Instant::now();
+        for _ in 0..10 {
+            assert_eq!(balancer.connect().post("/", b"order").text(), "good", "{mode:?}\n{}", balancer.log());
+        }
+        assert!(begun.elapsed() < Duration::from_secs(20), "{mode:?}: the full one was waited for");
+        let log = balancer.wait_for_log("its queue of connections is full");
+        assert!(!log.contains("down after"), "{mode:?}\n{log}");
+    }
+}
+
+#[test]
+fn a_queue_that_stays_full_is_told_within_the_time_for_connecting() {
+    for mode in modes() {
+        let directory = Directory::new();
+        let (_listener, spec) = narrow(&directory);
+        let _full = UnixStream::connect(&spec["unix:".len()..]).expect("the queue has room for one");
+        let balancer = Balancer::start(mode, &["-b", &spec, "--connect-timeout", "500ms"]);
+        let used = || balancer.serving().iter().map(|&pid| processor_ticks(pid)).sum::<u64>();
+        let before = used();
+        for _ in 0..4 {
+            let answer = balancer.connect().get("/");
+            assert_own_answer(&format!("{mode:?}"), &answer, &[503]);
+            assert!(answer.text().contains("its queue of connections is full"), "{answer:?}");
+        }
+        let used = used() - before;
+        assert!(used < 60, "{mode:?}: it spins: {used} ticks of 200");
+        assert!(!balancer.log().contains("down after"), "{mode:?}\n{}", balancer.log());
+        assert_eq!(balancer.metric("zzz_lb_failures_total", ""), 0);
     }
 }

@@ -189,6 +189,14 @@ impl Balancer {
         Pick::Nobody
     }
 
+    /// Whether one that takes turns, and was not tried, has room.
+    pub fn has_other(&self, tried: &[u16]) -> bool {
+        (0..self.turns.len()).map(|turn| self.turns.at(turn)).any(|slot| {
+            let most = self.limits[usize::from(slot)];
+            !tried.contains(&slot) && (most == 0 || self.cells.in_flight(slot.into()) < u64::from(most))
+        })
+    }
+
     fn enter(&self, slot: u16) -> bool {
         let slot = usize::from(slot);
         own::begin(&self.mine[slot], self.cells, slot, self.limits[slot])

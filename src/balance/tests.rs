@@ -54,6 +54,20 @@ fn counts(balancer: &mut Balancer, picks: usize) -> Vec<usize> {
 }
 
 #[test]
+fn another_is_one_that_was_not_tried_and_is_fit_and_has_room() {
+    let members = [member(0, 1), Member { max: 1, ..member(1, 1) }, member(2, 1)];
+    let mut balancer = over(private(3), RULES, &members, 1);
+    assert!(matches!(balancer.pick(&[0, 2], 1), Pick::Slot(1)));
+    assert!(balancer.has_other(&[0]) && !balancer.has_other(&[0, 2]));
+    balancer.finished(1);
+    assert!(balancer.has_other(&[0, 2]) && !balancer.has_other(&[0, 1, 2]));
+    for _ in 0..RULES.fails {
+        balancer.failed(2, 1);
+    }
+    assert!(!balancer.has_other(&[0, 1]));
+}
+
+#[test]
 fn round_robin_is_even_and_weighted_is_exact() {
     assert_eq!(counts(&mut weighing(RULES, &[1, 9, 1]), 300), [100, 100, 100]);
     assert_eq!(counts(&mut weighing(strategy("weighted"), &[1, 2, 5]), 800), [100, 200, 500]);

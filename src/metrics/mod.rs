@@ -75,7 +75,7 @@ table! {
     Waited Counter "waits_total" "" "Requests that waited for a backend to be below its limit.";
     WaitedInVain Counter "waits_failed_total" "" "Requests that were refused because every backend stayed at its limit.";
     FailOpen Counter "fail_open_total" "" "Requests given to a backend that is down because all are.";
-    Exhausted Counter "connects_exhausted_total" "" "Connections to backends that were not begun for want of a descriptor or a port.";
+    Exhausted Counter "connects_exhausted_total" "" "Connections to backends that were not begun for want of a descriptor or memory.";
     Cut Counter "requests_cut_total" "" "Requests that were cut off because draining came to its end.";
     CpuTime Seconds "process_cpu_seconds_total" "" "Processor time that the workers have used.";
     Resident Gauge "process_resident_memory_bytes" "" "Memory that the workers hold, what they share counted for each.";

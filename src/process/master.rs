@@ -26,7 +26,7 @@ use super::respawn::{Respawn, Verdict};
 use super::upgrade::Upgrade;
 use super::{DONE, Ended, FAILED, Journal, Line, Parts, Shares, begin_child, serve};
 use crate::config::Address;
-use crate::limits::{DRAIN_GRACE_US, READY_LOOK_US, RESPAWN_DEATHS, WATCH_LATE_US};
+use crate::limits::{DRAIN_GRACE_US, READY_LOOK_US, RESPAWN_DEATHS, WATCH_LATE_US, WATCHDOG_PARTS};
 use crate::log::{Level, Log};
 use crate::metrics::Global;
 use crate::sys::clock;
@@ -232,7 +232,7 @@ impl Master {
     /// Kills workers whose loop stands still. They are replaced as others that die.
     fn watch_over(&mut self) {
         let (now_us, watchdog_us) = (clock::monotonic_us(), self.duties.config().watchdog_us);
-        let due_us = std::mem::replace(&mut self.watch_us, now_us + watchdog_us / 4);
+        let due_us = std::mem::replace(&mut self.watch_us, now_us + watchdog_us / WATCHDOG_PARTS);
         if watchdog_us == 0 || now_us < due_us {
             self.watch_us = if watchdog_us == 0 { 0 } else { due_us };
             return;
@@ -280,6 +280,7 @@ impl Master {
                     index: index as u32,
                     seat: place.seat,
                     max_connections: shares.of(index as u32),
+                    max_idle: shares.idle(),
                     tls,
                     signals,
                     log: Log::new(config.loglevel),

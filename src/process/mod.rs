@@ -303,6 +303,12 @@ impl Shares {
         let share = self.wanted.map_or(self.possible, |wanted| u64::from(even(wanted)));
         share.clamp(1, self.possible) as usize
     }
+
+    /// How many idle connections to backends each worker keeps: no more than are left to backends if all
+    /// clients come that it could hold.
+    fn idle(self) -> usize {
+        self.possible as usize
+    }
 }
 
 fn shares(journal: &mut Journal, config: &Config, count: u32, open_files: u64) -> Shares {

@@ -385,6 +385,9 @@ impl Proxy {
         connection.used = true;
         connection.codec.next_message();
         self.rearm(key, true);
+        if self.idle.is_over() {
+            self.evict_idle();
+        }
     }
 
     /// Forgets an exchange, keeping its memory for another.

@@ -17,8 +17,10 @@ pub enum Failure {
     Connect(i32),
     /// It was not established in time.
     ConnectTimeout,
-    /// No descriptor or port was left for it: our own lack, not the backend's.
+    /// No descriptor or memory was left for it: our own lack, not the backend's.
     Exhausted(i32),
+    /// Its queue of connections was full, which is no sign that it is not well.
+    Busy,
     /// It was closed before the response was complete.
     Closed,
     /// It broke before the response was complete.
@@ -46,7 +48,10 @@ pub enum Failure {
 impl Failure {
     /// Whether the backend never saw the request.
     pub(super) fn is_before_request(self) -> bool {
-        matches!(self, Failure::Connect(_) | Failure::ConnectTimeout | Failure::Tls(_) | Failure::NoStreams)
+        matches!(
+            self,
+            Failure::Connect(_) | Failure::ConnectTimeout | Failure::Busy | Failure::Tls(_) | Failure::NoStreams
+        )
     }
 
     /// Whether it broke off what the backend may have seen.
@@ -66,7 +71,7 @@ impl Failure {
     pub(super) fn status(self) -> u16 {
         match self {
             Failure::ConnectTimeout | Failure::Timeout => 504,
-            Failure::Exhausted(_) => 503,
+            Failure::Exhausted(_) | Failure::Busy => 503,
             _ => 502,
         }
     }
@@ -94,6 +99,7 @@ impl fmt::Display for Failure {
             Failure::Connect(code) => write!(f, "cannot connect: {}", Code(*code)),
             Failure::ConnectTimeout => write!(f, "timed out connecting"),
             Failure::Exhausted(code) => write!(f, "nothing left to connect with: {}", Code(*code)),
+            Failure::Busy => write!(f, "cannot connect: its queue of connections is full"),
             Failure::Closed => write!(f, "closed before the response was complete"),
             Failure::Broken(code) => write!(f, "broke before the response was complete: {}", Code(*code)),
             Failure::Malformed(refusal) => write!(f, "malformed response: {refusal}"),

@@ -22,6 +22,7 @@ mod multiplex;
 mod pool;
 mod probe;
 mod queue;
+mod redial;
 mod slots;
 mod streams;
 mod trace;
@@ -99,6 +100,9 @@ pub struct Proxy {
     look_us: u64,
     /// A backend may have room since they were looked at.
     room_made: bool,
+    /// Connections that wait for room in their backend's queue, and when to ask for them again.
+    redials: VecDeque<Key>,
+    redial_us: u64,
     spare: Vec<Exchange>,
     timers: Timers,
     outputs: VecDeque<Output>,
@@ -152,6 +156,8 @@ impl Proxy {
             waiting: VecDeque::new(),
             look_us: u64::MAX,
             room_made: false,
+            redials: VecDeque::new(),
+            redial_us: 0,
             spare: Vec::new(),
             timers: Timers::new(now_us),
             outputs: VecDeque::new(),
@@ -338,7 +344,12 @@ impl Proxy {
         {
             self.shared.block.add_slot(SlotCount::HandshakesFailed, slot.into(), 1);
         }
-        match self.connections.get(key) {
+        let again = match failure {
+            Failure::Exhausted(_) => self.connect_instead(key),
+            Failure::Busy => self.redial_later(key),
+            _ => false,
+        };
+        match self.connections.get(key).filter(|_| !again) {
             Some(connection) if connection.is_client() => self.client_gone(key, Output::Close(key)),
             Some(_) => self.backend_failed(key, failure),
             None => {}

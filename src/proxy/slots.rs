@@ -254,14 +254,17 @@ impl Proxy {
 
     /// An exchange failed by its backend's fault, or by our own lack; a line of log where that is news.
     pub(super) fn note_failure(&mut self, slot: u16, failure: Failure) {
-        if let Failure::Exhausted(_) = failure {
-            // No backend is to blame for what we lack.
-            self.shared.block.add(Count::Exhausted, 1);
+        let slot = usize::from(slot);
+        if let Failure::Exhausted(_) | Failure::Busy = failure {
             let level = if self.exhausted { Level::Debug } else { Level::Warn };
             self.exhausted = true;
+            if let (Failure::Busy, Some(Some(backend))) = (failure, self.backends.get(slot)) {
+                return self.log.line(level, "backend", format_args!("{}: {failure}", backend.label));
+            }
+            // No backend is to blame for what we lack.
+            self.shared.block.add(Count::Exhausted, 1);
             return self.log.line(level, "proxy", format_args!("{failure}"));
         }
-        let slot = usize::from(slot);
         self.shared.block.add_slot(SlotCount::Failures, slot, 1);
         if failure.is_before_request() {
             self.shared.block.add_slot(SlotCount::ConnectsFailed, slot, 1);

@@ -3,7 +3,7 @@
 #![allow(unsafe_code)]
 
 use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::os::fd::{AsRawFd, BorrowedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::time::Duration;
 
 /// A process id.
@@ -32,12 +32,17 @@ pub fn reset_on_close(socket: BorrowedFd<'_>) {
     assert_eq!(result, 0, "SO_LINGER: {}", std::io::Error::last_os_error());
 }
 
+/// Shrinks a listener's queue.
+pub fn shrink_queue(listener: BorrowedFd<'_>, backlog: i32) {
+    // SAFETY: listen on a descriptor that is borrowed, and so open.
+    let result = unsafe { libc::listen(listener.as_raw_fd(), backlog) };
+    assert_eq!(result, 0, "listen: {}", std::io::Error::last_os_error());
+}
+
 /// Shrinks a listener's queue to nothing and fills it, so that the kernel drops every further
 /// SYN: a host that does not answer. Returns the connections that fill it, to be kept.
 pub fn ignore_when_full(listener: &TcpListener) -> (SocketAddr, Vec<TcpStream>) {
-    // SAFETY: listen on a descriptor that the borrowed listener keeps open.
-    let result = unsafe { libc::listen(listener.as_raw_fd(), 0) };
-    assert_eq!(result, 0, "listen: {}", std::io::Error::last_os_error());
+    shrink_queue(listener.as_fd(), 0);
     let address = listener.local_addr().expect("a bound listener has an address");
     let mut held = Vec::new();
     while let Ok(stream) = TcpStream::connect_timeout(&address, Duration::from_millis(300)) {
@@ -89,6 +94,18 @@ pub fn resident_kib(pid: Pid) -> u64 {
 /// How many descriptors a process has open; 0 once it has ended.
 pub fn open_descriptors(pid: Pid) -> usize {
     std::fs::read_dir(format!("/proc/{pid}/fd")).map_or(0, |entries| entries.count())
+}
+
+/// Leaves a process room for so many descriptors, or as many as it may raise that to.
+pub fn limit_descriptors(pid: Pid, count: u64) {
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: one rlimit is written to a live local of that type, and then read from it.
+    let result = unsafe {
+        libc::prlimit(pid, libc::RLIMIT_NOFILE, std::ptr::null(), &raw mut limit);
+        limit.rlim_cur = count.min(limit.rlim_max);
+        libc::prlimit(pid, libc::RLIMIT_NOFILE, &raw const limit, std::ptr::null_mut())
+    };
+    assert_eq!(result, 0, "prlimit: {}", std::io::Error::last_os_error());
 }
 
 /// A process's user ids: real, effective, saved and that of the file system.
