@@ -1,6 +1,6 @@
 //! One test for each thing that the program this one replaces got wrong.
 
-use crate::support::{Backend, Balancer, Framing, Random, chunked, modes, response};
+use crate::support::{Backend, Balancer, Framing, Random, chunked, modes, response, wait_until};
 
 /// Bodies over 8 KiB, a buffer's size there, came out corrupted.
 #[test]
@@ -28,13 +28,16 @@ fn usr2_does_not_kill() {
     for mode in modes() {
         let backend = Backend::named("backend");
         let mut balancer = Balancer::before(mode, &[&backend], &[]);
-        let before = balancer.workers().len();
+        let (before, mut upgrades) = (balancer.workers().len(), 0);
         for _ in 0..3 {
             balancer.signal(libc::SIGUSR2);
+            upgrades += 1;
+            balancer.wait_for_log(&format!("(generation {upgrades})"));
             assert_eq!(balancer.get("/"), "backend", "{mode:?}");
         }
         assert!(balancer.runs(), "{mode:?}");
-        assert_eq!(balancer.workers().len(), before, "{mode:?}");
+        wait_until("the workers of before have gone", || balancer.workers().len() == before);
+        assert_eq!(balancer.get("/"), "backend", "{mode:?}");
     }
 }
 

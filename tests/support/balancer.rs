@@ -20,6 +20,16 @@ pub enum Mode {
     Sp,
 }
 
+impl Mode {
+    /// The arguments that it stands for.
+    pub fn args(self) -> &'static [&'static str] {
+        match self {
+            Mode::Mp => &["--mode", "mp", "-w", "2"],
+            Mode::Sp => &["--mode", "sp"],
+        }
+    }
+}
+
 /// Both modes, for a behaviour that must hold in each.
 pub fn modes() -> [Mode; 2] {
     [Mode::Mp, Mode::Sp]
@@ -165,6 +175,14 @@ impl Balancer {
         self.address
     }
 
+    /// Where its pages are, with `--admin`.
+    #[track_caller]
+    pub fn admin(&self) -> SocketAddr {
+        let log = self.wait_for_log("admin on ");
+        let (_, rest) = log.split_once("admin on ").expect("just seen");
+        rest.split(": ").next().and_then(|text| text.parse().ok()).expect("an address")
+    }
+
     /// A connection of a client to it.
     pub fn connect(&self) -> Wire {
         Wire::tcp(self.address)
@@ -292,10 +310,7 @@ impl Drop for Balancer {
 
 fn mode_command(mode: Mode, args: &[&str]) -> Command {
     let mut all = vec!["-p", "0", "--host", "127.0.0.1"];
-    all.extend_from_slice(match mode {
-        Mode::Mp => &["--mode", "mp", "-w", "2"],
-        Mode::Sp => &["--mode", "sp"],
-    });
+    all.extend_from_slice(mode.args());
     all.extend_from_slice(args);
     command(&all)
 }

@@ -29,6 +29,9 @@ use std::time::{Duration, Instant};
 /// How long a test waits for anything before it fails: far past what a busy machine needs.
 pub const DEADLINE: Duration = Duration::from_secs(20);
 
+/// An address that nothing listens on: tests take ports that the system gives them, and this is none of those.
+pub const VACANT: &str = "127.0.0.1:1";
+
 /// Waits until `condition` holds; fails the test, naming `what`, past the deadline.
 #[track_caller]
 pub fn wait_until(what: &str, mut condition: impl FnMut() -> bool) {
