@@ -91,6 +91,14 @@ pub fn open_descriptors(pid: Pid) -> usize {
     std::fs::read_dir(format!("/proc/{pid}/fd")).map_or(0, |entries| entries.count())
 }
 
+/// Lets a process have this many descriptors open and no more.
+pub fn limit_open_files(pid: Pid, limit: usize) {
+    let limit = libc::rlimit { rlim_cur: limit as libc::rlim_t, rlim_max: limit as libc::rlim_t };
+    // SAFETY: the new limit is a live local that is only read, and no old one is asked for.
+    let result = unsafe { libc::prlimit(pid, libc::RLIMIT_NOFILE, &raw const limit, std::ptr::null_mut()) };
+    assert_eq!(result, 0, "prlimit: {}", std::io::Error::last_os_error());
+}
+
 /// A process's user ids: real, effective, saved and that of the file system.
 pub fn user_ids(pid: Pid) -> Vec<u32> {
     let text = std::fs::read_to_string(format!("/proc/{pid}/status")).expect("the process runs");
