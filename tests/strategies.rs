@@ -126,6 +126,8 @@ fn who_goes_while_it_waits_takes_nothing_with_it() {
         let gone = ask();
         wait_until("it waits", || balancer.metric("zzz_lb_waits_total", "") == 1);
         gone.reset();
+        // What is left is the first and who asks for this number.
+        wait_until("it is seen to have gone", || balancer.metric("zzz_lb_client_connections", "") == 2);
         let mut behind = ask();
         wait_until("another waits behind it", || balancer.metric("zzz_lb_waits_total", "") == 2);
         gate.open();
