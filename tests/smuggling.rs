@@ -86,24 +86,27 @@ fn ambiguous_lengths_are_refused() {
 #[test]
 fn transfer_codings_other_than_one_final_chunked_are_refused() {
     let cases = [
-        ("another coding", "Transfer-Encoding: gzip"),
-        ("under chunked", "Transfer-Encoding: gzip, chunked"),
         ("over chunked", "Transfer-Encoding: chunked, gzip"),
         ("twice", "Transfer-Encoding: chunked, chunked"),
         ("twice in two lines", "Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked"),
-        ("identity", "Transfer-Encoding: identity"),
         ("identity after", "Transfer-Encoding: chunked\r\nTransfer-Encoding: identity"),
-        ("identity before", "Transfer-Encoding: identity, chunked"),
-        ("prefix", "Transfer-Encoding: xchunked"),
-        ("suffix", "Transfer-Encoding: chunkedx"),
-        ("parameter", "Transfer-Encoding: chunked;q=1"),
-        ("quoted", "Transfer-Encoding: \"chunked\""),
         ("empty", "Transfer-Encoding:"),
         ("vertical tab", "Transfer-Encoding: \x0bchunked"),
         ("trailing NUL", "Transfer-Encoding: chunked\0"),
         ("underscore", "Transfer-Encoding: chunked\r\nTransfer_Encoding: x\x01"),
     ];
-    refuse_all(&cases.map(|(what, lines)| (what, post(lines), &[400, 501][..])));
+    refuse_all(&cases.map(|(what, lines)| (what, post(lines), &[400][..])));
+    let unknown = [
+        ("another coding", "Transfer-Encoding: gzip"),
+        ("under chunked", "Transfer-Encoding: gzip, chunked"),
+        ("identity", "Transfer-Encoding: identity"),
+        ("identity before", "Transfer-Encoding: identity, chunked"),
+        ("prefix", "Transfer-Encoding: xchunked"),
+        ("suffix", "Transfer-Encoding: chunkedx"),
+        ("parameter", "Transfer-Encoding: chunked;q=1"),
+        ("quoted", "Transfer-Encoding: \"chunked\""),
+    ];
+    refuse_all(&unknown.map(|(what, lines)| (what, post(lines), &[501][..])));
     let old = b"POST /bad HTTP/1.0\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n".to_vec();
     refuse_all(&[("in HTTP/1.0", old, &[400])]);
 }
@@ -352,19 +355,15 @@ fn odd_but_valid_requests_are_served() {
 }
 
 #[test]
-fn one_length_given_twice_is_refused_or_forwarded_once() {
+fn one_length_given_twice_is_forwarded_once() {
     let backend = Backend::named("backend");
     let balancer = Balancer::before(Mode::Sp, &[&backend], &[]);
     for lines in ["Content-Length: 5, 5", "Content-Length: 5\r\nContent-Length: 5"] {
         let mut client = balancer.connect();
         client.send(format!("POST / HTTP/1.1\r\nHost: x\r\n{lines}\r\n\r\nhello"));
-        let answer = client.response("POST");
-        if answer.status() == 200 {
-            assert_eq!(backend.last().value("Content-Length"), Some("5"));
-            assert_eq!(backend.last().text(), "hello");
-        } else {
-            assert_own_answer(lines, &answer, &[400]);
-        }
+        assert_eq!(client.response("POST").status(), 200, "{lines}");
+        assert_eq!(backend.last().values("Content-Length"), ["5"], "{lines}");
+        assert_eq!(backend.last().text(), "hello");
     }
 }
 
