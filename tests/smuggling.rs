@@ -3,7 +3,7 @@
 //! Behind every bad request stands another, `/smuggled`, in the same write: it must never be
 //! answered and never reach a backend.
 
-use crate::support::{Backend, Balancer, DEADLINE, Fault, Message, Mode, Wire, modes, shown};
+use crate::support::{Backend, Balancer, DEADLINE, Fault, Message, Mode, VACANT, Wire, modes, shown};
 
 /// What follows each bad request.
 const SMUGGLED: &str = "GET /smuggled HTTP/1.1\r\nHost: x\r\n\r\n";
@@ -171,12 +171,12 @@ fn malformed_request_lines_are_refused() {
     let cases: [(&str, &str, &[u16]); 26] = [
         ("two spaces", "GET  /bad HTTP/1.1", &[400]),
         ("two spaces before the version", "GET /bad  HTTP/1.1", &[400]),
-        ("space at the end", "GET /bad HTTP/1.1 ", &[400, 505]),
+        ("space at the end", "GET /bad HTTP/1.1 ", &[400]),
         ("space at the front", " GET /bad HTTP/1.1", &[400]),
         ("tabs", "GET\t/bad\tHTTP/1.1", &[400]),
         ("no version", "GET /bad", &[400]),
         ("only a method", "GET", &[400]),
-        ("space in the target", "GET /bad bad HTTP/1.1", &[400, 505]),
+        ("space in the target", "GET /bad bad HTTP/1.1", &[400]),
         ("method no token", "G@T /bad HTTP/1.1", &[400]),
         ("control in the method", "G\x01T /bad HTTP/1.1", &[400]),
         ("NUL in the target", "GET /b\0ad HTTP/1.1", &[400]),
@@ -187,12 +187,12 @@ fn malformed_request_lines_are_refused() {
         ("asterisk without OPTIONS", "GET * HTTP/1.1", &[400]),
         ("absolute without a host", "GET http:///bad HTTP/1.1", &[400]),
         ("absolute with a user", "GET http://user@x/bad HTTP/1.1", &[400]),
-        ("lower-case protocol", "GET /bad http/1.1", &[400, 505]),
-        ("another protocol", "GET /bad ICE/1.1", &[400, 505]),
-        ("letter for a version", "GET /bad HTTP/1.x", &[400, 505]),
-        ("long version", "GET /bad HTTP/1.10", &[400, 505]),
-        ("short version", "GET /bad HTTP/1", &[400, 505]),
-        ("version 0.9", "GET /bad HTTP/0.9", &[400, 505]),
+        ("lower-case protocol", "GET /bad http/1.1", &[400]),
+        ("another protocol", "GET /bad ICE/1.1", &[400]),
+        ("letter for a version", "GET /bad HTTP/1.x", &[400]),
+        ("long version", "GET /bad HTTP/1.10", &[400]),
+        ("short version", "GET /bad HTTP/1", &[400]),
+        ("version 0.9", "GET /bad HTTP/0.9", &[505]),
         ("version 2", "GET /bad HTTP/2.0", &[505]),
         ("version 3", "GET /bad HTTP/3.0", &[505]),
     ];
@@ -268,10 +268,10 @@ fn malformed_chunks_are_refused_and_never_complete_a_request() {
         ("LF in an extension", "3;a\nb\r\nabc\r\n0\r\n\r\n", &[400]),
         ("CR in an extension", "3;a\rb\r\nabc\r\n0\r\n\r\n", &[400]),
         ("NUL in an extension", "3;a\0b\r\nabc\r\n0\r\n\r\n", &[400]),
-        ("a long extension", &format!("3;{long}\r\nabc\r\n0\r\n\r\n"), &[400, 431]),
-        ("many extensions", &many, &[400, 431]),
-        ("large trailers", &trailers, &[400, 431]),
-        ("many trailers", &format!("0\r\n{}\r\n", "X: y\r\n".repeat(101)), &[400, 431]),
+        ("a long extension", &format!("3;{long}\r\nabc\r\n0\r\n\r\n"), &[400]),
+        ("many extensions", &many, &[400]),
+        ("large trailers", &trailers, &[431]),
+        ("many trailers", &format!("0\r\n{}\r\n", "X: y\r\n".repeat(101)), &[431]),
         ("a space before a trailer's colon", "0\r\nX : y\r\n\r\n", &[400]),
         ("a folded trailer", "0\r\nX: y\r\n z\r\n\r\n", &[400]),
         ("LF in the trailers", "0\r\nX: y\n\r\n", &[400]),
@@ -302,8 +302,7 @@ fn methods_and_expectations_not_served_are_answered_in_plain_text() {
         let mut client = balancer.connect();
         client.send(bytes);
         let answer = client.response("GET");
-        let statuses = if what == "CONNECT with a path" { vec![400, status] } else { vec![status] };
-        assert_own_answer(what, &answer, &statuses);
+        assert_own_answer(what, &answer, &[status]);
         if answer.connection_has("close") {
             assert_eq!(client.end(), Fault::Fin, "{what}");
         } else {
@@ -315,11 +314,11 @@ fn methods_and_expectations_not_served_are_answered_in_plain_text() {
 
 #[test]
 fn an_answer_to_head_has_no_body() {
-    let balancer = Balancer::start(Mode::Sp, &["-b", "127.0.0.1:1"]);
+    let balancer = Balancer::start(Mode::Sp, &["-b", VACANT]);
     let mut client = balancer.connect();
     client.send("HEAD / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
     let answer = client.response("HEAD");
-    assert!(matches!(answer.status(), 502 | 503), "{answer:?}");
+    assert_eq!(answer.status(), 502, "{answer:?}");
     assert_eq!(client.end(), Fault::Fin);
 }
 
