@@ -2,7 +2,7 @@
 
 use super::system::{Pid, alive, children, send_signal};
 use super::{Backend, DEADLINE, Wire, wait_until};
-use std::io::{BufRead, BufReader, Read};
+use std::io::{BufRead, BufReader, PipeReader, Read};
 use std::net::SocketAddr;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::Path;
@@ -168,6 +168,22 @@ impl Balancer {
             std::thread::sleep(std::time::Duration::from_millis(2));
         }
         balancer
+    }
+
+    /// Starts a prepared command whose log the test reads, or does not, in its own way.
+    pub fn read_by_hand(mut command: Command) -> (Balancer, BufReader<PipeReader>) {
+        let (reader, writer) = std::io::pipe().expect("a pipe");
+        let child = command.stderr(writer).process_group(0).spawn().expect("the binary starts");
+        // With it goes our copy of the end that is written to.
+        drop(command);
+        let address = "0.0.0.0:0".parse().expect("an address");
+        let mut balancer = Balancer { child, address, written: Arc::default(), ended: None };
+        let (mut reader, mut read) = (BufReader::new(reader), String::new());
+        while balancer.address.port() == 0 {
+            assert!(reader.read_line(&mut read).expect("a log of text") > 0, "it never said where it listens:\n{read}");
+            balancer.address = listening_on(&read).unwrap_or(address);
+        }
+        (balancer, reader)
     }
 
     /// Where it listens.
