@@ -1,6 +1,6 @@
 //! Where backends and the balancer itself may be: IPv4, IPv6, sockets in the file system.
 
-use crate::support::{Backend, Balancer, Directory, Mode, Peer, Wire, command, modes, response};
+use crate::support::{Backend, Balancer, Directory, Mode, Peer, Wire, command, modes, response, skipped};
 
 fn name_itself(name: &'static str) -> impl Fn(Peer) + Send + Sync + 'static {
     move |mut peer| {
@@ -30,7 +30,7 @@ fn a_backend_may_be_a_unix_socket() {
 fn a_backend_may_have_an_ipv6_address() {
     for mode in modes() {
         let Some(backend) = Backend::serve_on("[::1]:0", name_itself("six")) else {
-            eprintln!("skipped: no IPv6 here");
+            skipped("no IPv6 here");
             return;
         };
         let balancer = Balancer::before(mode, &[&backend], &[]);
@@ -44,7 +44,7 @@ fn a_backend_may_have_an_ipv6_address() {
 #[test]
 fn the_balancer_may_listen_on_ipv6_and_on_both() {
     if std::net::TcpListener::bind("[::1]:0").is_err() {
-        eprintln!("skipped: no IPv6 here");
+        skipped("no IPv6 here");
         return;
     }
     let backend = Backend::named("backend");

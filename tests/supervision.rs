@@ -1,8 +1,8 @@
 //! Processes: workers that die, signals, drains, refused binds. Nothing is left behind.
 
 use crate::support::{
-    Backend, Balancer, Exit, Fault, Gate, Mode, alive, children, command, modes, response, run, send_signal, user_ids,
-    wait_until,
+    Backend, Balancer, Exit, Fault, Gate, Mode, alive, children, command, modes, response, run, send_signal, skipped,
+    user_ids, wait_until,
 };
 use std::net::{TcpListener, TcpStream};
 use std::time::{Duration, Instant};
@@ -160,7 +160,7 @@ fn a_signal_to_the_whole_group_counts_once() {
 #[test]
 fn user_drops_privileges_after_binding() {
     if user_ids(std::process::id() as i32)[1] != 0 {
-        eprintln!("skipped: only root has privileges to drop");
+        skipped("only root has privileges to drop");
         return;
     }
     for mode in modes() {
