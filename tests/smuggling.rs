@@ -407,7 +407,7 @@ fn pipelined_requests_are_answered_in_order() {
     for mode in modes() {
         let backend = Backend::serve(|mut peer| {
             while let Some(request) = peer.request() {
-                // The first takes longest, so that a hasty balancer would answer others first.
+                // The first takes longest, a lapse in which a hasty balancer would answer others first.
                 if request.target() == "/0" {
                     std::thread::sleep(DEADLINE / 400);
                 }
