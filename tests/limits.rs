@@ -3,7 +3,7 @@
 use crate::smuggling::assert_own_answer;
 use crate::support::{
     Backend, Balancer, Fault, Mode, Protocol, Way, Wire, command, limit_descriptors, modes, open_descriptors,
-    processor_ticks, resident_kib, response, wait_until,
+    processor_ticks, resident_kib, response, wait_until, wait_until_still,
 };
 use std::time::{Duration, Instant};
 
@@ -66,24 +66,35 @@ fn connections_past_the_limit_wait_while_it_is_reached() {
 }
 
 #[test]
-fn running_out_of_descriptors_pauses_accepting() {
+fn no_more_clients_are_held_than_there_are_descriptors_for() {
     let backend = Backend::named("backend");
-    let balancer = Balancer::with_open_files(40, &["-b", &backend.spec()]);
+    let balancer = Balancer::with_open_files(40, &["--max-connections", "1000", "-b", &backend.spec()]);
+    balancer.wait_for_log("allow 4 clients, not 1000");
     let mut clients: Vec<Wire> = (0..60).map(|_| balancer.connect()).collect();
     for client in &clients {
         client.send("GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
     }
     for client in &mut clients {
-        let answer = client.response("GET");
-        assert!(matches!(answer.status(), 200 | 502 | 503), "{answer:?}");
+        assert_eq!(client.response("GET").text(), "backend");
     }
-    // As many idle ones as there is room for, and more: it waits without spinning.
-    let idle: Vec<Wire> = (0..60).map(|_| balancer.connect()).collect();
+}
+
+#[test]
+fn running_out_of_descriptors_pauses_accepting_and_is_told_once() {
+    let backend = Backend::named("backend");
+    let balancer = Balancer::before(Mode::Sp, &[&backend], &[]);
+    assert_eq!(balancer.get("/"), "backend");
+    // The limit that it has asked for at its start is another: the system may have fewer at any time.
+    limit_descriptors(balancer.pid(), open_descriptors(balancer.pid()) as u64 + 10);
+    let clients: Vec<Wire> = (0..60).map(|_| balancer.connect()).collect();
+    balancer.wait_for_log("accepting pauses: Too many open files");
+    // What is tested is this lapse, in which it tries again five times.
     let before = processor_ticks(balancer.pid());
     std::thread::sleep(Duration::from_millis(500));
     let used = processor_ticks(balancer.pid()) - before;
     assert!(used < 15, "it spins: {used} ticks of 50");
-    drop(idle);
+    assert_eq!(balancer.log().matches("accepting pauses").count(), 1, "{}", balancer.log());
+    drop(clients);
     wait_until("it serves again", || balancer.connect().get("/").status() == 200);
 }
 
@@ -91,23 +102,23 @@ fn running_out_of_descriptors_pauses_accepting() {
 fn slow_clients_do_not_stop_others_and_are_answered_408() {
     for mode in modes() {
         let backend = Backend::named("backend");
-        let balancer = Balancer::before(mode, &[&backend], &["--request-timeout", "1500ms"]);
+        let (timeout, timeout_arg) = (Duration::from_secs(4), "4s");
+        let balancer = Balancer::before(mode, &[&backend], &["--request-timeout", timeout_arg]);
         let mut slow: Vec<Wire> = (0..200).map(|_| balancer.connect()).collect();
         for client in &slow {
             client.send("GET / HTTP/1.1\r\n");
         }
         let start = Instant::now();
-        let mut worst = Duration::ZERO;
-        let mut client = balancer.connect();
-        while start.elapsed() < Duration::from_millis(1000) {
-            let asked = Instant::now();
+        let (mut asked, mut client) = (0, balancer.connect());
+        while start.elapsed() < timeout / 4 {
             assert_eq!(client.get("/").text(), "backend");
-            worst = worst.max(asked.elapsed());
+            asked += 1;
             for client in slow.iter().step_by(7) {
                 let _ = client.try_send("y");
             }
         }
-        assert!(worst < Duration::from_millis(800), "{mode:?}: a request took {worst:?}");
+        // Who waited for a slow one would wait as long as that may take.
+        assert!(start.elapsed() < timeout, "{mode:?}: {asked} requests in {:?}", start.elapsed());
         for client in &mut slow {
             assert_own_answer("a slow head", &client.response("GET"), &[408]);
             assert!(matches!(client.end(), Fault::Fin | Fault::Reset));
@@ -143,26 +154,23 @@ fn max_connections_holds_over_all_workers_together() {
         command.args(args);
         command
     });
-    let mut clients: Vec<Option<Wire>> = (0..24).map(|_| Some(balancer.connect())).collect();
-    let mut seen = vec![false; clients.len()];
-    for client in clients.iter().flatten() {
+    let (mut clients, mut seen) = (Vec::new(), Vec::new());
+    // Whom a client comes to is decided by a hash, so they come until each worker that holds any has one.
+    wait_until("every worker holds its share", || {
+        let client = balancer.connect();
         client.send("GET / HTTP/1.1\r\nHost: x\r\n\r\n");
+        clients.push(Some(client));
+        seen.push(false);
+        answered(&mut clients, &mut seen) >= 3
+    });
+    // And twice as many again, that find no room.
+    for _ in 0..clients.len().max(12) * 2 {
+        let client = balancer.connect();
+        client.send("GET / HTTP/1.1\r\nHost: x\r\n\r\n");
+        clients.push(Some(client));
+        seen.push(false);
     }
-    wait_until("every worker holds its share", || answered(&mut clients, &mut seen) >= 3);
-    std::thread::sleep(Duration::from_millis(300));
-    assert_eq!(answered(&mut clients, &mut seen), 3);
-}
-
-#[test]
-fn a_lack_of_descriptors_is_told_once() {
-    let backend = Backend::named("backend");
-    let balancer = Balancer::with_open_files(40, &["--max-connections", "1000", "-b", &backend.spec()]);
-    let clients: Vec<Wire> = (0..60).map(|_| balancer.connect()).collect();
-    std::thread::sleep(Duration::from_millis(600));
-    let told = balancer.log().matches("accepting pauses").count();
-    assert!(told <= 1, "told {told} times:\n{}", balancer.log());
-    drop(clients);
-    wait_until("it serves again", || balancer.get("/") == "backend");
+    assert_eq!(wait_until_still(|| answered(&mut clients, &mut seen) as u64), 3);
 }
 
 /// A hundred addresses of one backend.

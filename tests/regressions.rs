@@ -28,14 +28,16 @@ fn usr2_does_not_kill() {
     for mode in modes() {
         let backend = Backend::named("backend");
         let mut balancer = Balancer::before(mode, &[&backend], &[]);
-        let before = balancer.workers().len();
+        let (before, mut upgrades) = (balancer.workers().len(), 0);
         for _ in 0..3 {
             balancer.signal(libc::SIGUSR2);
+            upgrades += 1;
+            balancer.wait_for_log(&format!("(generation {upgrades})"));
             assert_eq!(balancer.get("/"), "backend", "{mode:?}");
         }
         assert!(balancer.runs(), "{mode:?}");
-        // The workers of before drain, and new ones begin.
-        wait_until("there are as many workers as before", || balancer.workers().len() == before);
+        wait_until("the workers of before have gone", || balancer.workers().len() == before);
+        assert_eq!(balancer.get("/"), "backend", "{mode:?}");
     }
 }
 

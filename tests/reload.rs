@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::os::unix::fs::symlink;
+use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 
 use crate::support::{Backend, Balancer, Directory, Gate, Mode, modes, response, wait_until};
 
@@ -161,6 +162,15 @@ fn hup_reads_the_file_again() {
     }
 }
 
+/// Becomes true when it is dropped.
+struct SetOnDrop<'a>(&'a AtomicBool);
+
+impl Drop for SetOnDrop<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, SeqCst);
+    }
+}
+
 #[test]
 fn no_request_fails_while_backends_change() {
     for mode in modes() {
@@ -168,12 +178,14 @@ fn no_request_fails_while_backends_change() {
         let directory = Directory::new();
         let path = directory.put("lb.json", &file(&[&a], ""));
         let balancer = Balancer::with_file(mode, &path, &[]);
-        let done = std::sync::atomic::AtomicBool::new(false);
+        let done = AtomicBool::new(false);
         std::thread::scope(|scope| {
+            // However this ends, the clients do too.
+            let _ended = SetOnDrop(&done);
             for _ in 0..4 {
                 scope.spawn(|| {
                     let mut client = balancer.connect();
-                    while !done.load(std::sync::atomic::Ordering::Relaxed) {
+                    while !done.load(SeqCst) {
                         assert_eq!(client.get("/").status(), 200);
                     }
                 });
@@ -182,7 +194,6 @@ fn no_request_fails_while_backends_change() {
                 directory.put("lb.json", &file(&[if n % 2 == 0 { &a } else { &b }], ""));
                 wait_until("it is taken up", || balancer.log().matches("+1 \u{2212}1").count() == n);
             }
-            done.store(true, std::sync::atomic::Ordering::Relaxed);
         });
     }
 }

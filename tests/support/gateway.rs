@@ -1,5 +1,8 @@
 //! Ways to a scripted backend that speak another protocol on the outside: HTTP/2, TLS, or both. Each
 //! HTTP/2 stream becomes an HTTP/1.1 connection to the backend; TLS is taken off byte by byte.
+//!
+//! The HTTP/2 is the program's own (`zzz_lb::http2`), so a mistake that both ends make does not show here:
+//! the interop checks `http2-nginx`, `http2-goaway`, `http2-peers` and `hpack` have other programs at the other end.
 
 use super::certificate::{Authority, Spec};
 use super::message::{BodyReader, Framing, Message, read_head};

@@ -2,9 +2,12 @@
 
 #![allow(unsafe_code)]
 
+use std::collections::BTreeSet;
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::time::Duration;
+
+use super::wait_until;
 
 /// A process id.
 pub type Pid = i32;
@@ -106,6 +109,29 @@ pub fn limit_descriptors(pid: Pid, count: u64) {
         libc::prlimit(pid, libc::RLIMIT_NOFILE, &raw const limit, std::ptr::null_mut())
     };
     assert_eq!(result, 0, "prlimit: {}", std::io::Error::last_os_error());
+}
+
+/// Stops a process where it stands; returns when it does nothing more.
+#[track_caller]
+pub fn stop(pid: Pid) {
+    assert!(send_signal(pid, libc::SIGSTOP), "there is no process {pid}");
+    wait_until("it is stopped", || stat(pid).is_none_or(|fields| matches!(fields[0].as_str(), "T" | "Z" | "X")));
+}
+
+/// The ports of those who are connected to `port` of this machine by sockets that a process has open.
+pub fn clients_of(pid: Pid, port: u16) -> Vec<u16> {
+    let Ok(entries) = std::fs::read_dir(format!("/proc/{pid}/fd")) else { return Vec::new() };
+    let links = entries.flatten().filter_map(|entry| std::fs::read_link(entry.path()).ok());
+    let sockets: BTreeSet<String> = links.map(|link| link.to_string_lossy().into_owned()).collect();
+    let table = std::fs::read_to_string(format!("/proc/{pid}/net/tcp")).unwrap_or_default();
+    let clients = table.lines().skip(1).filter_map(|line| {
+        // Its number, the local and the remote address, and the inode as the tenth.
+        let fields: Vec<&str> = line.split_whitespace().collect();
+        let port_of = |address: &str| u16::from_str_radix(address.rsplit(':').next()?, 16).ok();
+        let ours = port_of(fields.get(1)?)? == port && sockets.contains(&format!("socket:[{}]", fields.get(9)?));
+        ours.then(|| port_of(fields[2]))?
+    });
+    clients.collect()
 }
 
 /// A process's user ids: real, effective, saved and that of the file system.
