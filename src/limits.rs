@@ -299,7 +299,8 @@ const _: () = assert!(HOST_LABEL_BYTES < HOST_NAME_BYTES && HOST_NAME_BYTES <= N
 
 // Upgrade --------------------------------------------------------------------------------------
 
-/// How long a program may take to say whether it could take over: it reads files, and looks nothing up.
+/// How long a program may take to say whether it could take over: it reads files, and waits a little for
+/// names that are new.
 pub const PREFLIGHT_US: u64 = 10 * SECOND_US;
 /// What is kept of what it says.
 pub const PREFLIGHT_TEXT_BYTES: usize = 4096;
@@ -311,6 +312,9 @@ pub const SEATS_LEAST: usize = 64;
 pub const READY_LOOK_US: u64 = 2_000;
 /// How late the master itself may be before it trusts no worker's silence.
 pub const WATCH_LATE_US: u64 = SECOND_US;
+
+/// How soon a program that cannot hear of signals tries to again.
+pub const SIGNALS_RETRY_US: u64 = SECOND_US / 10;
 
 /// Listeners that a service manager may pass on.
 pub const ACTIVATED_LISTENERS: i32 = 64;

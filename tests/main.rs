@@ -41,4 +41,5 @@ mod timeouts;
 mod tls;
 mod trace;
 mod upgrade;
+mod upgrade_failures;
 mod upgrade_tunnel;

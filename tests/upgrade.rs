@@ -255,7 +255,7 @@ fn an_upgrade_asked_for_while_one_is_under_way_follows_it() {
         // They are one or more, as they met.
         wait_until("it comes to rest", || {
             let log = balancer.log();
-            log.matches("asking").count() == log.matches("done: version").count()
+            log.contains("(generation 2)") && log.matches("asking").count() == log.matches("done: version").count()
         });
         assert!(balancer.metric("zzz_lb_upgrade_generation", "") >= 2, "{mode:?}");
         assert_eq!(balancer.get("/"), "a");

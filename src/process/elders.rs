@@ -18,20 +18,22 @@ pub(super) struct Elders {
     elders: Vec<Elder>,
     /// Generations up to this one have been ended.
     ended: Option<u64>,
-    /// One was cut off, or failed.
+    /// The whole process ends, and they with it.
+    stopping: bool,
+    /// One was cut off, or failed, since then.
     unclean: bool,
 }
 
 impl Elders {
     pub(super) fn new(elders: Vec<Elder>) -> Elders {
-        Elders { elders, ended: None, unclean: false }
+        Elders { elders, ended: None, stopping: false, unclean: false }
     }
 
     pub(super) fn is_empty(&self) -> bool {
         self.elders.is_empty()
     }
 
-    /// Whether none was cut off.
+    /// Whether none was cut off since `stop`.
     pub(super) fn is_clean(&self) -> bool {
         !self.unclean
     }
@@ -85,11 +87,26 @@ impl Elders {
         self.ended = self.ended.max(Some(last));
     }
 
+    /// The whole process ends: those that accept do so for `delay_us` more, and drain then.
+    pub(super) fn stop(&mut self, delay_us: u64, now_us: u64) {
+        self.stopping = true;
+        for elder in self.elders.iter_mut().filter(|elder| elder.retired_us.is_none()) {
+            elder.retired_us = Some(now_us.saturating_add(delay_us));
+            fork::drain(Pid::of_child(elder.pid));
+        }
+    }
+
     /// A child has ended; whether it was one of these. What it had in the shared memory is taken back.
-    pub(super) fn bury(&mut self, dead: Pid, ended: fork::Ended, region: Region, journal: &mut Journal) -> bool {
+    pub(super) fn bury(
+        &mut self,
+        dead: Pid,
+        ended: fork::Ended,
+        region: Option<Region>,
+        journal: &mut Journal,
+    ) -> bool {
         let Some(at) = self.elders.iter().position(|elder| elder.pid == dead.number()) else { return false };
         let elder = self.elders.swap_remove(at);
-        if let Some(seat) = elder.seat {
+        if let (Some(region), Some(seat)) = (region, elder.seat) {
             region.settle(seat);
         }
         let who = Who(elder);
@@ -98,9 +115,9 @@ impl Elders {
                 journal.line(Level::Debug, "upgrade", format_args!("{who} has drained"));
             }
             // It has told how many itself.
-            fork::Ended::Status(status) if status == Ended::Cut as i32 => self.unclean = true,
+            fork::Ended::Status(status) if status == Ended::Cut as i32 => self.unclean |= self.stopping,
             _ => {
-                self.unclean = true;
+                self.unclean |= self.stopping;
                 journal.line(Level::Warn, "upgrade", format_args!("{who} died: {ended}"));
             }
         }
@@ -131,7 +148,8 @@ impl Elders {
     }
 
     /// Kills all of them.
-    pub(super) fn kill_all(&self) {
+    pub(super) fn kill_all(&mut self) {
+        self.unclean |= self.stopping && !self.elders.is_empty();
         self.elders.iter().for_each(|elder| fork::kill(Pid::of_child(elder.pid)));
     }
 }

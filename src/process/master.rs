@@ -7,7 +7,8 @@
 //! ```
 //!
 //! After an upgrade there are elders, the workers of before. They serve on until every worker of this
-//! program accepts, and drain then. Should this program's workers not come to live, the elders go on.
+//! program accepts, and drain then. Should this program's workers not come to live, the master gives the
+//! upgrade up, and becomes the caretaker of what it was left.
 //!
 //! Stopping begins with an order to drain to every worker. A second signal, or the drain time and a grace
 //! passing, turns that into SIGKILL. The exit status is 0 only if every worker then said that it
@@ -18,10 +19,11 @@ use std::net::SocketAddr;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
 
+use super::caretaker::Caretaker;
 use super::duties::Duties;
 use super::elders::Elders;
 use super::handover::{Elder, Handover, raw};
-use super::inherited::Memory;
+use super::inherited::{Inherited, Memory};
 use super::respawn::{Respawn, Verdict};
 use super::upgrade::Upgrade;
 use super::{DONE, Ended, FAILED, Journal, Line, Parts, Shares, begin_child, serve};
@@ -53,8 +55,10 @@ pub(super) struct Master {
     elders: Elders,
     /// Workers of this program are not all known to accept yet.
     beginning: bool,
-    /// They never came to live, and the elders go on in their place.
-    given_way: bool,
+    /// What was left by the program before, until then.
+    inherited: Inherited,
+    /// They do not come to live, and the elders are to go on in their place.
+    gives_way: bool,
     upgrade: Upgrade,
     /// When the workers' loops are looked at next, in microseconds.
     watch_us: u64,
@@ -92,12 +96,14 @@ enum Exit {
     Status(u8),
     /// This is a new process: the worker of that place.
     Worker(usize),
+    /// The elders are to go on.
+    GivesWay,
 }
 
 impl Master {
     /// A master of one worker for each seat; it forks none yet.
-    pub(super) fn new(parts: Parts) -> Master {
-        let Parts { memory, seats, duties, inherited, listeners, tls, shares, signals, journal } = parts;
+    pub(super) fn new(parts: Parts, inherited: Inherited) -> Master {
+        let Parts { memory, seats, duties, elders, listeners, tls, shares, signals, journal } = parts;
         let now = Instant::now();
         let places = listeners.of_workers.into_iter().zip(seats).map(|(listeners, seat)| Place {
             listeners,
@@ -105,10 +111,7 @@ impl Master {
             state: State::Due(now, None),
             respawn: Respawn::default(),
         });
-        let mut upgrade = Upgrade::new(memory.region.globals());
-        if inherited.is_wanted_again() {
-            upgrade.ask_for();
-        }
+        let upgrade = Upgrade::new(Some(memory.region.globals()), inherited.is_wanted_again());
         Master {
             memory,
             duties,
@@ -122,9 +125,10 @@ impl Master {
             journal,
             places: places.collect(),
             generation: inherited.generation(),
-            elders: Elders::new(inherited.elders()),
+            elders: Elders::new(elders),
             beginning: true,
-            given_way: false,
+            inherited,
+            gives_way: false,
             upgrade,
             watch_us: 0,
             stopping: None,
@@ -137,6 +141,7 @@ impl Master {
         match self.supervise(greeting) {
             Exit::Status(status) => status,
             Exit::Worker(index) => fork::exit_now(self.become_worker(index) as u8),
+            Exit::GivesWay => self.give_way(),
         }
     }
 
@@ -166,6 +171,9 @@ impl Master {
             while let Some((pid, ended)) = fork::reap() {
                 self.bury(pid, ended, now);
             }
+            if self.gives_way {
+                return Exit::GivesWay;
+            }
             self.see_to_upgrade();
         }
     }
@@ -176,6 +184,8 @@ impl Master {
         let region = self.memory.region;
         if self.beginning && self.places.iter().all(|place| region.seat(place.seat).is_ready()) {
             self.beginning = false;
+            // Before the elders close theirs, so that none is left open that nobody accepts from.
+            self.inherited = Inherited::default();
             self.duties.serving();
             if self.generation > 0 {
                 self.elders.give_place_to(self.generation, &mut self.journal, now_us);
@@ -263,11 +273,13 @@ impl Master {
     /// This process is the worker of a place: all that is the master's is dropped, with every
     /// listener but its own.
     fn become_worker(self, index: usize) -> Ended {
-        let Master { memory, duties, admin, tls, pid, shares, signals, mut journal, places, upgrade, .. } = self;
+        let Master {
+            memory, duties, admin, tls, pid, shares, signals, mut journal, places, upgrade, inherited, ..
+        } = self;
         let place = places.into_iter().nth(index);
         let config = duties.config().clone();
         // With them goes the file's watch, which the master alone is to hear from.
-        drop((signals, duties, upgrade));
+        drop((signals, duties, upgrade, inherited));
         let begun = begin_child(pid, &format!("lb worker {index}")).and_then(|()| Signals::install_in_worker());
         match (begun, place) {
             (Ok(signals), Some(place)) => {
@@ -381,12 +393,8 @@ impl Master {
         });
         let Some((index, since)) = found else {
             if self.upgrade.heed(dead, ended, &mut self.journal)
-                || self.elders.bury(dead, ended, self.memory.region, &mut self.journal)
+                || self.elders.bury(dead, ended, Some(self.memory.region), &mut self.journal)
             {
-                if self.given_way && self.elders.is_empty() && self.stopping.is_none() {
-                    self.say(Level::Err, format_args!("none of them is left: stopping"));
-                    self.stop(now, false);
-                }
                 return;
             }
             return self.say(Level::Debug, format_args!("process {dead} has ended: {ended}"));
@@ -394,10 +402,6 @@ impl Master {
         self.memory.region.settle(self.places[index].seat);
         let story = format!("worker {index} (pid {dead}) died: {ended}");
         let Some(stopping) = &mut self.stopping else {
-            if self.given_way {
-                self.places[index].state = State::Gone;
-                return;
-            }
             return self.fell(index, now.saturating_duration_since(since), story, now);
         };
         self.places[index].state = State::Gone;
@@ -424,7 +428,7 @@ impl Master {
             Verdict::GiveUp if self.beginning && !self.elders.is_empty() => {
                 self.places[index].state = State::Gone;
                 self.say(Level::Err, format_args!("{story}"));
-                self.give_way();
+                self.gives_way = true;
             }
             Verdict::GiveUp => {
                 self.places[index].state = State::Gone;
@@ -437,16 +441,27 @@ impl Master {
     }
 
     /// The workers of this program die as they start: it leaves the serving to those of the one before,
-    /// until another upgrade brings a better one.
-    fn give_way(&mut self) {
-        self.say(Level::Err, format_args!("the new workers do not come to live: those from before the upgrade go on"));
-        (self.beginning, self.given_way) = (false, true);
-        self.running().for_each(fork::kill);
-        for place in &mut self.places {
-            if let State::Due(..) = place.state {
-                place.state = State::Gone;
+    /// until another upgrade brings a better one. Those that did come to live drain.
+    fn give_way(self) -> u8 {
+        let Some(mut left) = self.inherited.into_left() else { return FAILED };
+        let seated = self.memory.segment == left.handover.segment;
+        let now_us = clock::monotonic_us();
+        let running = self.places.iter().filter_map(|place| match place.state {
+            State::Running(pid, _) => {
+                fork::retire(pid);
+                let seat = seated.then_some(place.seat);
+                Some(Elder { pid: pid.number(), seat, generation: self.generation, retired_us: Some(now_us) })
             }
-        }
+            _ => None,
+        });
+        let news = running.collect();
+        left.handover.elders.retain(|elder| self.elders.iter().any(|living| living.pid == elder.pid));
+        left.handover.again |= self.upgrade.is_wanted_again();
+        self.duties.take_back();
+        left.handover.elders.iter().for_each(|elder| fork::look(Pid::of_child(elder.pid)));
+        // Listeners that are this program's alone are closed by the last that has them.
+        drop((self.places, self.admin, self.duties));
+        Caretaker::new(left, news, self.signals, self.journal, "the new workers do not come to live").run()
     }
 
     /// Has every worker drain, and starts none any more.
@@ -456,14 +471,16 @@ impl Master {
             return;
         }
         let config = self.duties.config();
-        let patience_us = config.timeouts.drain_us.saturating_add(config.drain_delay_us).saturating_add(DRAIN_GRACE_US);
+        let delay_us = config.drain_delay_us;
+        let patience_us = config.timeouts.drain_us.saturating_add(delay_us).saturating_add(DRAIN_GRACE_US);
         let patience = Duration::from_micros(patience_us);
         // A drain time past the end of the clock is never.
         self.stopping = Some(Stopping { kill_at: now.checked_add(patience), clean });
         self.beginning = false;
+        self.inherited = Inherited::default();
         self.duties.stopping();
         self.upgrade.abandon();
-        self.elders.retire(&mut self.journal, clock::monotonic_us());
+        self.elders.stop(delay_us, clock::monotonic_us());
         for place in &mut self.places {
             // The port is closed for new clients once the workers' own descriptors are, too.
             place.listeners.clear();

@@ -8,10 +8,11 @@ use std::io::{self, Read};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 
+use super::caretaker::{self, Caretaker};
 use super::duties::Duties;
 use super::elders::Elders;
 use super::handover::{Elder, Handover, raw};
-use super::inherited::Memory;
+use super::inherited::{Inherited, Memory};
 use super::upgrade::Upgrade;
 use super::{DONE, Ended, FAILED, Journal, Line, Parts, begin_child, serve};
 use crate::log::Log;
@@ -29,6 +30,8 @@ struct Single {
     memory: Memory,
     seat: usize,
     generation: u64,
+    /// What was left by the program before, until this one serves.
+    inherited: Inherited,
     address: std::net::SocketAddr,
     activated: bool,
     admin: Option<std::net::SocketAddr>,
@@ -38,26 +41,23 @@ struct Single {
 }
 
 /// Runs until a signal ends it; returns the exit status.
-pub(super) fn run(parts: Parts, greeting: &[Line]) -> u8 {
-    let Parts { memory, seats, duties, inherited, listeners, tls, shares, signals, mut journal } = parts;
+pub(super) fn run(parts: Parts, inherited: Inherited, greeting: &[Line]) -> u8 {
+    let Parts { memory, seats, duties, elders, listeners, tls, shares, signals, mut journal } = parts;
     let (Some(listeners_of_one), Some(&seat)) = (listeners.of_workers.into_iter().next(), seats.first()) else {
         return FAILED;
     };
     journal.greet(greeting);
     let (admin, admin_address) = listeners.admin.unzip();
     let config = duties.config().clone();
-    let mut upgrade = Upgrade::new(memory.region.globals());
-    if inherited.is_wanted_again() {
-        upgrade.ask_for();
-    }
     let mut single = Single {
         duties,
-        elders: Elders::new(inherited.elders()),
-        upgrade,
+        elders: Elders::new(elders),
+        upgrade: Upgrade::new(Some(memory.region.globals()), inherited.is_wanted_again()),
         journal: Journal::new(config.loglevel),
         memory,
         seat,
         generation: inherited.generation(),
+        inherited,
         address: listeners.address,
         activated: listeners.activated,
         admin: admin_address,
@@ -80,6 +80,11 @@ pub(super) fn run(parts: Parts, greeting: &[Line]) -> u8 {
     let ended = serve(setup, journal);
     if single.is_copy {
         fork::exit_now(ended as u8);
+    }
+    if let (Ended::Failed, Some(left)) = (ended, single.inherited.into_left()) {
+        let mut journal = single.journal;
+        let signals = caretaker::signals(&mut journal);
+        return Caretaker::new(left, Vec::new(), signals, journal, "the new program cannot serve").run();
     }
     match ended {
         Ended::Drained if single.elders.is_clean() => DONE,
@@ -152,6 +157,7 @@ impl Companion for Single {
 
     fn serving(&mut self) {
         let now_us = clock::monotonic_us();
+        self.inherited = Inherited::default();
         self.duties.serving();
         if self.generation > 0 {
             self.elders.give_place_to(self.generation, &mut self.journal, now_us);
@@ -162,7 +168,7 @@ impl Companion for Single {
     fn child_ended(&mut self) {
         while let Some((pid, ended)) = fork::reap() {
             if !self.upgrade.heed(pid, ended, &mut self.journal) {
-                self.elders.bury(pid, ended, self.memory.region, &mut self.journal);
+                self.elders.bury(pid, ended, Some(self.memory.region), &mut self.journal);
             }
         }
         self.begin_upgrade(clock::monotonic_us());
@@ -189,7 +195,7 @@ impl Companion for Single {
         let (waits, tells) = match UnixStream::pair() {
             Ok(pair) => pair,
             Err(error) => {
-                self.upgrade.refuse(&mut self.journal, &error);
+                self.upgrade.refuse(&mut self.journal, &format!("this process cannot be copied: {error}"));
                 return None;
             }
         };
@@ -217,7 +223,7 @@ impl Companion for Single {
                 None
             }
             Err(error) => {
-                self.upgrade.refuse(&mut self.journal, &error);
+                self.upgrade.refuse(&mut self.journal, &format!("this process cannot be copied: {error}"));
                 None
             }
         }
