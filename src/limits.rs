@@ -182,9 +182,13 @@ pub const SPARE_EXCHANGES: usize = 64;
 /// Connections the kernel holds for a listener until they are accepted; it cuts this down to
 /// `net.core.somaxconn`, 4096 by default.
 pub const LISTEN_BACKLOG: i32 = 4096;
-/// A worker that lived this long did not die of how it starts, and is replaced at once.
+/// A worker that accepted and lived this long is replaced at once.
 pub const STEADY_LIFE_US: u64 = SECOND_US;
-/// Deaths in a row, each before `STEADY_LIFE_US`, after which the master gives up. With the
+/// The pause before one is replaced that accepted and did not live so long, where that of the one before
+/// it was no longer either: its clients are to wait for less than a tenth of a second, and a worker that
+/// every request ends is to cost little more than that.
+pub const RESPAWN_PAUSE_US: u64 = SECOND_US / 50;
+/// Deaths in a row of workers that never accepted, after which the master gives up. With the
 /// waits between them that takes 16 seconds.
 pub const RESPAWN_DEATHS: u32 = 10;
 /// How long a worker's second early death in a row delays its replacement; each further one
@@ -207,6 +211,7 @@ pub const DEMO_BODY_BYTES: usize = 1024;
 pub const DEMO_IDLE_US: u64 = 60 * SECOND_US;
 
 const _: () = assert!(RESPAWN_DELAY_US < RESPAWN_DELAY_MOST_US && RESPAWN_DEATHS > 1);
+const _: () = assert!(RESPAWN_PAUSE_US < RESPAWN_DELAY_US);
 const _: () = assert!(LINGER_IDLE_US < LINGER_US);
 const _: () = assert!(POOL_FRESH_US < POOL_IDLE_US);
 const _: () = assert!(REPEATS < TRIES && TRIES <= u8::MAX as usize);

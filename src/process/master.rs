@@ -24,11 +24,11 @@ use super::duties::Duties;
 use super::elders::Elders;
 use super::handover::{Elder, Handover, raw};
 use super::inherited::{Inherited, Memory};
-use super::respawn::{Respawn, Verdict};
+use super::respawn::{Death, Respawn, Verdict};
 use super::upgrade::Upgrade;
 use super::{DONE, Ended, FAILED, Journal, Line, Parts, Shares, begin_child, serve};
 use crate::config::Address;
-use crate::limits::{DRAIN_GRACE_US, READY_LOOK_US, RESPAWN_DEATHS, WATCH_LATE_US};
+use crate::limits::{DRAIN_GRACE_US, READY_LOOK_US, RESPAWN_DEATHS, RESPAWN_DELAY_US, WATCH_LATE_US};
 use crate::log::{Level, Log};
 use crate::metrics::Global;
 use crate::sys::clock;
@@ -376,8 +376,10 @@ impl Master {
                     }
                 }
                 Err(error) => {
-                    let story = format!("worker {index} cannot be forked: {error}");
-                    self.fell(index, Duration::ZERO, story, now);
+                    let delay = place.respawn.not_forked();
+                    let story = story.unwrap_or_else(|| format!("worker {index} could not be forked at first"));
+                    place.state = State::Due(now + delay, Some(story));
+                    self.say(Level::Err, format_args!("worker {index} cannot be forked: {error}; again in {delay:?}"));
                 }
             }
         }
@@ -399,10 +401,13 @@ impl Master {
             }
             return self.say(Level::Debug, format_args!("process {dead} has ended: {ended}"));
         };
-        self.memory.region.settle(self.places[index].seat);
+        let seat = self.places[index].seat;
+        let accepted = self.memory.region.seat(seat).is_ready();
+        let death = if accepted { Death::Serving(now.saturating_duration_since(since)) } else { Death::Early };
+        self.memory.region.settle(seat);
         let story = format!("worker {index} (pid {dead}) died: {ended}");
         let Some(stopping) = &mut self.stopping else {
-            return self.fell(index, now.saturating_duration_since(since), story, now);
+            return self.fell(index, death, story, now);
         };
         self.places[index].state = State::Gone;
         match ended {
@@ -416,10 +421,12 @@ impl Master {
         }
     }
 
-    /// Decides when a worker that died, or could not be made, is replaced.
-    fn fell(&mut self, index: usize, lived: Duration, story: String, now: Instant) {
-        match self.places[index].respawn.died(lived) {
-            Verdict::Respawn(Duration::ZERO) => self.places[index].state = State::Due(now, Some(story)),
+    /// Decides when a worker that died is replaced.
+    fn fell(&mut self, index: usize, death: Death, story: String, now: Instant) {
+        match self.places[index].respawn.died(death) {
+            Verdict::Respawn(delay) if delay < Duration::from_micros(RESPAWN_DELAY_US) => {
+                self.places[index].state = State::Due(now + delay, Some(story));
+            }
             Verdict::Respawn(delay) => {
                 self.say(Level::Warn, format_args!("{story}, to be respawned in {delay:?}"));
                 let story = format!("worker {index} was away for {delay:?}");
@@ -433,7 +440,7 @@ impl Master {
             Verdict::GiveUp => {
                 self.places[index].state = State::Gone;
                 self.say(Level::Err, format_args!("{story}"));
-                let story = format_args!("worker {index} died {RESPAWN_DEATHS} times in a row right after its start");
+                let story = format_args!("worker {index} died {RESPAWN_DEATHS} times in a row before it accepted");
                 self.say(Level::Err, format_args!("{story}: giving up and stopping everything"));
                 self.stop(now, false);
             }

@@ -20,7 +20,8 @@ pub use gateway::{PROTOCOLS, Protocol, Way};
 pub use message::{Body, BodyReader, Framing, Message, chunked, response};
 pub use random::Random;
 pub use system::{
-    alive, children, ignore_when_full, open_descriptors, processor_ticks, resident_kib, send_signal, user_ids,
+    alive, children, ignore_when_full, limit_open_files, open_descriptors, processor_ticks, resident_kib, send_signal,
+    user_ids,
 };
 pub use wire::{Fault, Wire};
 

@@ -16,6 +16,14 @@ pub fn send_signal(pid: Pid, signal: i32) -> bool {
     unsafe { libc::kill(pid, signal) == 0 }
 }
 
+/// Limits the number that a new descriptor may have in a process, and in those that it forks.
+pub fn limit_open_files(pid: Pid, below: u64) {
+    let limit = libc::rlimit { rlim_cur: below, rlim_max: below };
+    // SAFETY: the call reads one live struct, and a null pointer asks for nothing back.
+    let result = unsafe { libc::prlimit(pid, libc::RLIMIT_NOFILE, &limit, std::ptr::null_mut()) };
+    assert_eq!(result, 0, "prlimit: {}", std::io::Error::last_os_error());
+}
+
 /// Makes the next close of a socket send RST and drop what is queued.
 pub fn reset_on_close(socket: BorrowedFd<'_>) {
     let linger = libc::linger { l_onoff: 1, l_linger: 0 };
