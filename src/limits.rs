@@ -198,6 +198,9 @@ pub const RESPAWN_DELAY_US: u64 = SECOND_US / 10;
 pub const RESPAWN_DELAY_MOST_US: u64 = 5 * SECOND_US;
 /// What workers get beyond the drain time to cut what is left and exit, before they are killed.
 pub const DRAIN_GRACE_US: u64 = 2 * SECOND_US;
+/// How long a worker that is told to stop, and to drain later, waits past that for its master to say so: it
+/// closes the listeners first, so that nobody waits where no worker looks.
+pub const DRAIN_DELAY_SLACK_US: u64 = SECOND_US / 2;
 /// Descriptors of a worker that are not connections: the standard three, its listener, the
 /// poller, the signal pipe, and files opened for a moment.
 pub const DESCRIPTOR_RESERVE: u64 = 32;
@@ -211,6 +214,7 @@ pub const DEMO_BODY_BYTES: usize = 1024;
 pub const DEMO_IDLE_US: u64 = 60 * SECOND_US;
 
 const _: () = assert!(RESPAWN_DELAY_US < RESPAWN_DELAY_MOST_US && RESPAWN_DEATHS > 1);
+const _: () = assert!(DRAIN_DELAY_SLACK_US < DRAIN_GRACE_US);
 const _: () = assert!(RESPAWN_PAUSE_US < RESPAWN_DELAY_US);
 const _: () = assert!(LINGER_IDLE_US < LINGER_US);
 const _: () = assert!(POOL_FRESH_US < POOL_IDLE_US);

@@ -14,6 +14,7 @@ mod check;
 mod cli;
 mod config_file;
 mod demo;
+mod drain;
 mod early_answers;
 mod forwarding;
 mod fuzz_smoke;

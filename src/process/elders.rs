@@ -20,13 +20,15 @@ pub(super) struct Elders {
     ended: Option<u64>,
     /// The whole process ends, and they with it.
     stopping: bool,
+    /// When those drain that go on accepting until then, in microseconds; 0 where there are none.
+    drain_us: u64,
     /// One was cut off, or failed, since then.
     unclean: bool,
 }
 
 impl Elders {
     pub(super) fn new(elders: Vec<Elder>) -> Elders {
-        Elders { elders, ended: None, stopping: false, unclean: false }
+        Elders { elders, ended: None, stopping: false, drain_us: 0, unclean: false }
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -91,7 +93,8 @@ impl Elders {
     pub(super) fn stop(&mut self, delay_us: u64, now_us: u64) {
         self.stopping = true;
         for elder in self.elders.iter_mut().filter(|elder| elder.retired_us.is_none()) {
-            elder.retired_us = Some(now_us.saturating_add(delay_us));
+            self.drain_us = now_us.saturating_add(delay_us);
+            elder.retired_us = Some(self.drain_us);
             fork::drain(Pid::of_child(elder.pid));
         }
     }
@@ -124,9 +127,11 @@ impl Elders {
         true
     }
 
-    /// When the first of them has taken too long to drain, in microseconds.
+    /// When `expire` is to be called, in microseconds.
     pub(super) fn next_us(&self, drain_us: u64) -> u64 {
-        self.elders.iter().map(|elder| Elders::until_us(elder, drain_us)).min().unwrap_or(u64::MAX)
+        let begin_us = if self.drain_us == 0 { u64::MAX } else { self.drain_us };
+        let ends_us = self.elders.iter().map(|elder| Elders::until_us(elder, drain_us));
+        ends_us.min().unwrap_or(u64::MAX).min(begin_us)
     }
 
     fn until_us(elder: &Elder, drain_us: u64) -> u64 {
@@ -135,8 +140,13 @@ impl Elders {
             .map_or(u64::MAX, |retired_us| retired_us.saturating_add(drain_us).saturating_add(DRAIN_GRACE_US))
     }
 
-    /// Kills those that have taken too long to drain.
+    /// Has those drain whose delay has passed, and kills those that have taken too long to.
     pub(super) fn expire(&mut self, drain_us: u64, now_us: u64, journal: &mut Journal) {
+        if self.drain_us != 0 && now_us >= self.drain_us {
+            let delayed = self.elders.iter().filter(|elder| elder.retired_us == Some(self.drain_us));
+            delayed.for_each(|elder| fork::retire(Pid::of_child(elder.pid)));
+            self.drain_us = 0;
+        }
         for elder in &mut self.elders {
             if now_us >= Elders::until_us(elder, drain_us) {
                 journal.line(Level::Warn, "upgrade", format_args!("{} runs past the drain time: killed", Who(*elder)));

@@ -10,7 +10,8 @@
 //! program accepts, and drain then. Should this program's workers not come to live, the master gives the
 //! upgrade up, and becomes the caretaker of what it was left.
 //!
-//! Stopping begins with an order to drain to every worker. A second signal, or the drain time and a grace
+//! Stopping begins with an order to drain to every worker; where that is delayed, dead ones are replaced
+//! and their listeners kept until the delay has passed. A second signal, or the drain time and a grace
 //! passing, turns that into SIGKILL. The exit status is 0 only if every worker then said that it
 //! had drained.
 
@@ -26,9 +27,10 @@ use super::handover::{Elder, Handover, raw};
 use super::inherited::{Inherited, Memory};
 use super::respawn::{Death, Respawn, Verdict};
 use super::upgrade::Upgrade;
+use super::watchdog::Watchdog;
 use super::{DONE, Ended, FAILED, Journal, Line, Parts, Shares, begin_child, serve};
 use crate::config::Address;
-use crate::limits::{DRAIN_GRACE_US, READY_LOOK_US, RESPAWN_DEATHS, RESPAWN_DELAY_US, WATCH_LATE_US};
+use crate::limits::{DRAIN_GRACE_US, READY_LOOK_US, RESPAWN_DEATHS, RESPAWN_DELAY_US};
 use crate::log::{Level, Log};
 use crate::metrics::Global;
 use crate::sys::clock;
@@ -60,8 +62,7 @@ pub(super) struct Master {
     /// They do not come to live, and the elders are to go on in their place.
     gives_way: bool,
     upgrade: Upgrade,
-    /// When the workers' loops are looked at next, in microseconds.
-    watch_us: u64,
+    watchdog: Watchdog,
     stopping: Option<Stopping>,
 }
 
@@ -84,6 +85,8 @@ enum State {
 }
 
 struct Stopping {
+    /// When draining begins, where that is delayed and has not begun. All goes on as before until then.
+    drain_at: Option<Instant>,
     /// When what still runs is killed; `None` once it was.
     kill_at: Option<Instant>,
     /// Whether nothing has failed or was cut.
@@ -130,7 +133,7 @@ impl Master {
             inherited,
             gives_way: false,
             upgrade,
-            watch_us: 0,
+            watchdog: Watchdog::default(),
             stopping: None,
         }
     }
@@ -152,6 +155,7 @@ impl Master {
                 return Exit::Worker(index);
             }
             self.journal.greet(std::mem::take(&mut greeting));
+            self.drain_delayed(now);
             self.kill_late(now);
             if let Some(status) = self.finished() {
                 return Exit::Status(status);
@@ -159,7 +163,7 @@ impl Master {
             if let Err(error) = self.signals.wait(Some(self.duties.fd()), self.timeout(now)) {
                 // Without signals nothing can be supervised; what runs is at least not left alone.
                 self.say(Level::Err, format_args!("cannot wait for signals: {error}"));
-                self.stop(now, false);
+                self.stop(now, Duration::ZERO, false);
                 self.kill_all();
             }
             self.attend(false);
@@ -242,13 +246,7 @@ impl Master {
     /// Kills workers whose loop stands still. They are replaced as others that die.
     fn watch_over(&mut self) {
         let (now_us, watchdog_us) = (clock::monotonic_us(), self.duties.config().watchdog_us);
-        let due_us = std::mem::replace(&mut self.watch_us, now_us + watchdog_us / 4);
-        if watchdog_us == 0 || now_us < due_us {
-            self.watch_us = if watchdog_us == 0 { 0 } else { due_us };
-            return;
-        }
-        // Where this process itself had no turn, the whole machine may have stood still.
-        if now_us > due_us.saturating_add(WATCH_LATE_US) {
+        if !self.watchdog.is_due(now_us, watchdog_us) {
             return;
         }
         let region = self.memory.region;
@@ -274,7 +272,19 @@ impl Master {
     /// listener but its own.
     fn become_worker(self, index: usize) -> Ended {
         let Master {
-            memory, duties, admin, tls, pid, shares, signals, mut journal, places, upgrade, inherited, ..
+            memory,
+            duties,
+            admin,
+            tls,
+            pid,
+            shares,
+            signals,
+            mut journal,
+            places,
+            upgrade,
+            inherited,
+            stopping,
+            ..
         } = self;
         let place = places.into_iter().nth(index);
         let config = duties.config().clone();
@@ -289,6 +299,7 @@ impl Master {
                     listeners: place.listeners,
                     admin: admin.map(|(listener, _)| listener),
                     companion: None,
+                    stopping: stopping.is_some(),
                     index: index as u32,
                     seat: place.seat,
                     max_connections: shares.of(index as u32),
@@ -346,13 +357,13 @@ impl Master {
                     Duration::ZERO => self.say(Level::Info, format_args!("draining, for at most {drain:?}")),
                     _ => self.say(Level::Info, format_args!("draining begins in {delay:?}, for at most {drain:?}")),
                 }
-                self.stop(now, true);
+                self.stop(now, delay, true);
             }
             // Deaths are looked for after every wait.
             Signal::Child | Signal::Look | Signal::Retire => {}
             Signal::Hangup => self.attend(true),
             Signal::Reopen => self.say(Level::Info, format_args!("USR1: there is no log file to reopen")),
-            Signal::Upgrade if self.stopping.is_some() => {}
+            Signal::Upgrade if self.stopping.is_some() => self.upgrade.refuse(&mut self.journal, "it is about to end"),
             Signal::Upgrade => self.upgrade.ask_for(),
         }
     }
@@ -406,8 +417,9 @@ impl Master {
         let death = if accepted { Death::Serving(now.saturating_duration_since(since)) } else { Death::Early };
         self.memory.region.settle(seat);
         let story = format!("worker {index} (pid {dead}) died: {ended}");
-        let Some(stopping) = &mut self.stopping else {
-            return self.fell(index, death, story, now);
+        let stopping = match &mut self.stopping {
+            Some(stopping) if stopping.drain_at.is_none() => stopping,
+            _ => return self.fell(index, death, story, now),
         };
         self.places[index].state = State::Gone;
         match ended {
@@ -442,7 +454,7 @@ impl Master {
                 self.say(Level::Err, format_args!("{story}"));
                 let story = format_args!("worker {index} died {RESPAWN_DEATHS} times in a row before it accepted");
                 self.say(Level::Err, format_args!("{story}: giving up and stopping everything"));
-                self.stop(now, false);
+                self.stop(now, Duration::ZERO, false);
             }
         }
     }
@@ -471,30 +483,45 @@ impl Master {
         Caretaker::new(left, news, self.signals, self.journal, "the new workers do not come to live").run()
     }
 
-    /// Has every worker drain, and starts none any more.
-    fn stop(&mut self, now: Instant, clean: bool) {
+    /// Has every worker drain after `delay`, and starts none any more then.
+    fn stop(&mut self, now: Instant, delay: Duration, clean: bool) {
         if let Some(stopping) = &mut self.stopping {
             stopping.clean &= clean;
             return;
         }
-        let config = self.duties.config();
-        let delay_us = config.drain_delay_us;
-        let patience_us = config.timeouts.drain_us.saturating_add(delay_us).saturating_add(DRAIN_GRACE_US);
-        let patience = Duration::from_micros(patience_us);
+        let delay_us = delay.as_micros() as u64;
+        let patience_us = self.duties.config().timeouts.drain_us.saturating_add(DRAIN_GRACE_US);
+        let patience = Duration::from_micros(patience_us.saturating_add(delay_us));
         // A drain time past the end of the clock is never.
-        self.stopping = Some(Stopping { kill_at: now.checked_add(patience), clean });
+        let (kill_at, drain_at) = (now.checked_add(patience), now.checked_add(delay));
+        self.stopping = Some(Stopping { drain_at, kill_at, clean });
         self.beginning = false;
         self.inherited = Inherited::default();
         self.duties.stopping();
         self.upgrade.abandon();
         self.elders.stop(delay_us, clock::monotonic_us());
+        self.running().for_each(fork::drain);
+        // At once, where there is no delay; the order has come first then.
+        self.drain_delayed(now);
+    }
+
+    /// The port is closed for new clients once the workers' own descriptors are, too. None is replaced any
+    /// more.
+    fn close(&mut self) {
+        self.stopping.iter_mut().for_each(|stopping| stopping.drain_at = None);
         for place in &mut self.places {
-            // The port is closed for new clients once the workers' own descriptors are, too.
             place.listeners.clear();
-            match place.state {
-                State::Running(pid, _) => fork::drain(pid),
-                _ => place.state = State::Gone,
+            if let State::Due(..) = place.state {
+                place.state = State::Gone;
             }
+        }
+    }
+
+    /// Has draining begin once its delay has passed.
+    fn drain_delayed(&mut self, now: Instant) {
+        if self.stopping.as_ref().and_then(|stopping| stopping.drain_at).is_some_and(|at| at <= now) {
+            self.close();
+            self.running().for_each(fork::retire);
         }
     }
 
@@ -510,8 +537,9 @@ impl Master {
     /// Ends a stop that is under way.
     fn kill_all(&mut self) {
         if let Some(stopping) = &mut self.stopping {
-            *stopping = Stopping { kill_at: None, clean: false };
+            (stopping.kill_at, stopping.clean) = (None, false);
         }
+        self.close();
         self.running().for_each(fork::kill);
         self.elders.kill_all();
     }
@@ -533,16 +561,16 @@ impl Master {
             State::Due(at, _) => Some(at),
             _ => None,
         });
-        let kill = self.stopping.as_ref().and_then(|stopping| stopping.kill_at);
+        let stopping = self.stopping.iter().flat_map(|stopping| stopping.drain_at.into_iter().chain(stopping.kill_at));
         let now_us = clock::monotonic_us();
         let elders_us = self.elders.next_us(self.duties.config().timeouts.drain_us);
         let look_us = if self.beginning { now_us + READY_LOOK_US } else { u64::MAX };
-        let watch_us = if self.watch_us == 0 { u64::MAX } else { self.watch_us };
-        let others_us = self.duties.next_us().min(self.upgrade.next_us()).min(elders_us).min(look_us).min(watch_us);
+        let others_us = self.duties.next_us().min(self.upgrade.next_us()).min(elders_us).min(look_us);
+        let others_us = others_us.min(self.watchdog.next_us());
         let others = match others_us {
             u64::MAX => None,
             at_us => Some(now + Duration::from_micros(at_us.saturating_sub(now_us))),
         };
-        forks.chain(kill).chain(others).min().map(|at| at.saturating_duration_since(now))
+        forks.chain(stopping).chain(others).min().map(|at| at.saturating_duration_since(now))
     }
 }

@@ -33,6 +33,7 @@ mod single;
 mod slots;
 mod upgrade;
 mod watch;
+mod watchdog;
 
 use std::fmt;
 use std::io;

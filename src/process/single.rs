@@ -15,7 +15,7 @@ use super::handover::{Elder, Handover, raw};
 use super::inherited::{Inherited, Memory};
 use super::upgrade::Upgrade;
 use super::{DONE, Ended, FAILED, Journal, Line, Parts, begin_child, serve};
-use crate::log::Log;
+use crate::log::{Level, Log};
 use crate::sys::clock;
 use crate::sys::fork::{self, Fork, Pid};
 use crate::sys::signal::Signals;
@@ -70,6 +70,7 @@ pub(super) fn run(parts: Parts, inherited: Inherited, greeting: &[Line]) -> u8 {
         listeners: listeners_of_one,
         admin,
         companion: Some(&mut single),
+        stopping: false,
         index: 0,
         seat,
         max_connections: shares.of(0),
@@ -86,10 +87,11 @@ pub(super) fn run(parts: Parts, inherited: Inherited, greeting: &[Line]) -> u8 {
         let signals = caretaker::signals(&mut journal);
         return Caretaker::new(left, Vec::new(), signals, journal, "the new program cannot serve").run();
     }
-    match ended {
-        Ended::Drained if single.elders.is_clean() => DONE,
-        _ => FAILED,
+    let clean = ended == Ended::Drained && single.elders.is_clean();
+    if ended != Ended::Failed {
+        single.journal.line(Level::Info, "process", format_args!("{}", if clean { "drained" } else { "stopped" }));
     }
+    if clean { DONE } else { FAILED }
 }
 
 impl Single {
@@ -151,6 +153,9 @@ impl Companion for Single {
     }
 
     fn upgrade(&mut self) {
+        if self.stopping {
+            return self.upgrade.refuse(&mut self.journal, "it is about to end");
+        }
         self.upgrade.ask_for();
         self.begin_upgrade(clock::monotonic_us());
     }
@@ -178,7 +183,11 @@ impl Companion for Single {
         self.stopping = true;
         self.duties.stopping();
         self.upgrade.abandon();
-        self.elders.retire(&mut self.journal, clock::monotonic_us());
+        self.elders.stop(self.duties.config().drain_delay_us, clock::monotonic_us());
+    }
+
+    fn stop_at_once(&mut self) {
+        self.elders.kill_all();
     }
 
     fn is_done(&self) -> bool {
