@@ -206,9 +206,13 @@ pub const SPARE_EXCHANGES: usize = 64;
 /// Connections the kernel holds for a listener until they are accepted; it cuts this down to
 /// `net.core.somaxconn`, 4096 by default.
 pub const LISTEN_BACKLOG: i32 = 4096;
-/// A worker that lived this long did not die of how it starts, and is replaced at once.
+/// A worker that accepted and lived this long is replaced at once.
 pub const STEADY_LIFE_US: u64 = SECOND_US;
-/// Deaths in a row, each before `STEADY_LIFE_US`, after which the master gives up. With the
+/// The pause before one is replaced that accepted and did not live so long, where that of the one before
+/// it was no longer either: its clients are to wait for less than a tenth of a second, and a worker that
+/// every request ends is to cost little more than that.
+pub const RESPAWN_PAUSE_US: u64 = SECOND_US / 50;
+/// Deaths in a row of workers that never accepted, after which the master gives up. With the
 /// waits between them that takes 16 seconds.
 pub const RESPAWN_DEATHS: u32 = 10;
 /// How long a worker's second early death in a row delays its replacement; each further one
@@ -218,6 +222,9 @@ pub const RESPAWN_DELAY_US: u64 = SECOND_US / 10;
 pub const RESPAWN_DELAY_MOST_US: u64 = 5 * SECOND_US;
 /// What workers get beyond the drain time to cut what is left and exit, before they are killed.
 pub const DRAIN_GRACE_US: u64 = 2 * SECOND_US;
+/// How long a worker that is told to stop, and to drain later, waits past that for its master to say so: it
+/// closes the listeners first, so that nobody waits where no worker looks.
+pub const DRAIN_DELAY_SLACK_US: u64 = SECOND_US / 2;
 /// Descriptors of a worker that are not connections: the standard three, its listener, the
 /// poller, the signal pipe, and files opened for a moment.
 pub const DESCRIPTOR_RESERVE: u64 = 32;
@@ -234,6 +241,8 @@ pub const DEMO_IDLE_US: u64 = 60 * SECOND_US;
 
 const _: () = assert!(RESPAWN_DELAY_US < RESPAWN_DELAY_MOST_US && RESPAWN_DEATHS > 1);
 const _: () = assert!((WORKER_DESCRIPTORS as u64) < DESCRIPTOR_RESERVE);
+const _: () = assert!(DRAIN_DELAY_SLACK_US < DRAIN_GRACE_US);
+const _: () = assert!(RESPAWN_PAUSE_US < RESPAWN_DELAY_US);
 const _: () = assert!(LINGER_IDLE_US < LINGER_US);
 const _: () = assert!(POOL_FRESH_US < POOL_IDLE_US);
 const _: () = assert!(REPEATS < TRIES && TRIES <= u8::MAX as usize);
@@ -326,7 +335,8 @@ const _: () = assert!(HOST_LABEL_BYTES < HOST_NAME_BYTES && HOST_NAME_BYTES <= N
 
 // Upgrade --------------------------------------------------------------------------------------
 
-/// How long a program may take to say whether it could take over: it reads files, and looks nothing up.
+/// How long a program may take to say whether it could take over: it reads files, and waits a little for
+/// names that are new.
 pub const PREFLIGHT_US: u64 = 10 * SECOND_US;
 /// What is kept of what it says.
 pub const PREFLIGHT_TEXT_BYTES: usize = 4096;
@@ -341,6 +351,9 @@ pub const READY_LOOK_US: u64 = 2_000;
 pub const WATCHDOG_PARTS: u64 = 4;
 /// How late the master itself may be before it trusts no worker's silence.
 pub const WATCH_LATE_US: u64 = SECOND_US;
+
+/// How soon a program that cannot hear of signals tries to again.
+pub const SIGNALS_RETRY_US: u64 = SECOND_US / 10;
 
 /// Listeners that a service manager may pass on.
 pub const ACTIVATED_LISTENERS: i32 = 64;

@@ -39,18 +39,15 @@ fn main() -> ExitCode {
         problems.extend(checked.problems);
         return if problems.is_empty() { status } else { refuse(&problems) };
     }
-    if !problems.is_empty() {
-        return refuse(&problems);
-    }
-    if let Some(question) = process::question() {
-        let config = configure(&options, &mut problems).map(|(config, _)| config);
-        let could = config.map(|config| process::could_take_over(&question, &config));
-        problems.extend(could.and_then(Result::err));
-        return if problems.is_empty() { print(&format!("{}\n", process::ANSWER)) } else { refuse(&problems) };
-    }
-    match configure(&options, &mut problems) {
-        Some((config, contents)) => ExitCode::from(process::run(config, options, contents)),
-        None => refuse(&problems),
+    let configured = if problems.is_empty() { configure(&options, &mut problems) } else { None };
+    match (process::question(), configured) {
+        (Some(question), Some((config, _))) => match process::could_take_over(&question, &config) {
+            Ok(()) => print(&format!("{}\n", process::ANSWER)),
+            Err(problem) => refuse(&[problem]),
+        },
+        (Some(_), None) => refuse(&problems),
+        (None, Some((config, contents))) => ExitCode::from(process::run(config, options, contents)),
+        (None, None) => ExitCode::from(process::refuse(&problems)),
     }
 }
 

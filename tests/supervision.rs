@@ -1,8 +1,8 @@
 //! Processes: workers that die, signals, drains, refused binds. Nothing is left behind.
 
 use crate::support::{
-    Backend, Balancer, Exit, Fault, Gate, Mode, alive, children, command, modes, response, run, send_signal, skipped,
-    user_ids, wait_until,
+    Backend, Balancer, Exit, Fault, Gate, Mode, alive, children, command, limit_descriptors, modes, response, run,
+    send_signal, skipped, user_ids, wait_until,
 };
 use std::net::{TcpListener, TcpStream};
 use std::time::{Duration, Instant};
@@ -193,12 +193,12 @@ fn workers_die_with_the_master() {
 fn a_crash_loop_ends_in_exit_1_and_says_so() {
     let backend = Backend::named("backend");
     let mut balancer = Balancer::before(Mode::Mp, &[&backend], &[]);
+    // A worker finds no descriptor left for its poller.
+    limit_descriptors(balancer.pid(), 4);
+    assert!(send_signal(balancer.workers()[0], libc::SIGKILL));
     let start = Instant::now();
     while balancer.runs() {
         assert!(start.elapsed() < Duration::from_secs(60), "it respawns for ever:\n{}", balancer.log());
-        for worker in balancer.workers() {
-            send_signal(worker, libc::SIGKILL);
-        }
         std::thread::sleep(Duration::from_millis(1));
     }
     assert_eq!(balancer.wait(), Exit::Status(1));
@@ -332,4 +332,28 @@ fn a_response_that_a_drain_cuts_is_counted() {
         assert!(balancer.whole_log().contains("cut 1 request"), "{mode:?}:\n{}", balancer.whole_log());
         assert!(client.rest().0.len() < body.len(), "{mode:?}");
     }
+}
+
+/// A worker that died within a second was taken for one that dies as it starts, though it had served: ten
+/// of them ended everything.
+#[test]
+fn workers_that_served_are_replaced_at_once_however_often_they_are_killed() {
+    let backend = Backend::named("backend");
+    let balancer = Balancer::before(Mode::Mp, &[&backend], &[]);
+    for signal in [libc::SIGKILL, libc::SIGSEGV].repeat(12) {
+        wait_until("there are two workers", || balancer.workers().len() == 2);
+        let killed = balancer.workers()[0];
+        let replaced = balancer.log().matches(", respawned as pid ").count();
+        // The first SEGV that is no fault takes only the runtime's handler away.
+        wait_until("it is replaced", || {
+            send_signal(killed, signal);
+            balancer.log().matches(", respawned as pid ").count() > replaced
+        });
+        // So many come to the replacement's listener too, and show that it accepts.
+        (0..16).for_each(|n| assert_eq!(balancer.get(&format!("/{n}")), "backend"));
+    }
+    let log = balancer.log();
+    assert!(!log.contains("to be respawned in"), "{log}");
+    assert!(log.contains("died: signal 9, respawned") && log.contains("died: signal 11, respawned"), "{log}");
+    assert_eq!(balancer.stop(), Exit::Status(0));
 }

@@ -244,7 +244,11 @@ fn an_upgrade_asked_for_while_one_is_under_way_follows_it() {
             assert_eq!(balancer.get("/"), "a");
         }
         // They are one or more, as they met.
-        balancer.wait_for_log("(generation 2)");
+        wait_until("it comes to rest", || {
+            let log = balancer.log();
+            log.contains("(generation 2)") && log.matches("asking").count() == log.matches("done: version").count()
+        });
+        assert!(balancer.metric("zzz_lb_upgrade_generation", "") >= 2, "{mode:?}");
         assert_eq!(balancer.get("/"), "a");
     }
 }

@@ -232,6 +232,11 @@ impl Block {
         self.cells[count as usize].store(to, Relaxed);
     }
 
+    /// What a count of the master's is.
+    pub fn get_global(self, count: Global) -> u64 {
+        self.cells[count as usize].load(Relaxed)
+    }
+
     /// Adds to a count of a slot's backend.
     pub fn add_slot(self, count: SlotCount, slot: usize, by: u64) {
         if let Some(cells) = self.slot(slot) {

@@ -47,6 +47,8 @@ pub(super) struct Duties {
     names: Option<Names>,
     /// Where names led before an upgrade: they lead there until they are found anew.
     before: Vec<Member>,
+    /// The plan before an upgrade, until this program serves.
+    plan_before: Option<Vec<u8>>,
     notify: Notify,
     /// Whether all workers accept.
     serving: bool,
@@ -90,13 +92,14 @@ impl Duties {
             watch,
             names: None,
             before: Vec::new(),
+            plan_before: region.table().read().1,
             notify: Notify::from_env(),
             serving: false,
             published: false,
             publish_us: u64::MAX,
             postponed: None,
         };
-        if let Some(plan) = region.table().read().1.and_then(|bytes| Plan::decode(&bytes)) {
+        if let Some(plan) = duties.plan_before.as_deref().and_then(Plan::decode) {
             duties.slots.resume(&plan.members, now_us);
             duties.before = plan.members;
         }
@@ -182,9 +185,17 @@ impl Duties {
     /// All workers accept: a service manager is told so.
     pub(super) fn serving(&mut self) {
         self.serving = true;
+        self.plan_before = None;
         let count = self.config.backends.len();
         let plural = if count == 1 { "" } else { "s" };
         self.notify.ready(format_args!("serving {count} backend{plural} at {}", self.config.listen));
+    }
+
+    /// Gives the upgrade up: the plan before holds again.
+    pub(super) fn take_back(&self) {
+        if let Some(bytes) = &self.plan_before {
+            self.region.table().publish(bytes);
+        }
     }
 
     /// Another program is about to take over.

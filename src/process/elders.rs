@@ -18,20 +18,24 @@ pub(super) struct Elders {
     elders: Vec<Elder>,
     /// Generations up to this one have been ended.
     ended: Option<u64>,
-    /// One was cut off, or failed.
+    /// The whole process ends, and they with it.
+    stopping: bool,
+    /// When those drain that go on accepting until then, in microseconds; 0 where there are none.
+    drain_us: u64,
+    /// One was cut off, or failed, since then.
     unclean: bool,
 }
 
 impl Elders {
     pub(super) fn new(elders: Vec<Elder>) -> Elders {
-        Elders { elders, ended: None, unclean: false }
+        Elders { elders, ended: None, stopping: false, drain_us: 0, unclean: false }
     }
 
     pub(super) fn is_empty(&self) -> bool {
         self.elders.is_empty()
     }
 
-    /// Whether none was cut off.
+    /// Whether none was cut off since `stop`.
     pub(super) fn is_clean(&self) -> bool {
         !self.unclean
     }
@@ -85,11 +89,27 @@ impl Elders {
         self.ended = self.ended.max(Some(last));
     }
 
+    /// The whole process ends: those that accept do so for `delay_us` more, and drain then.
+    pub(super) fn stop(&mut self, delay_us: u64, now_us: u64) {
+        self.stopping = true;
+        for elder in self.elders.iter_mut().filter(|elder| elder.retired_us.is_none()) {
+            self.drain_us = now_us.saturating_add(delay_us);
+            elder.retired_us = Some(self.drain_us);
+            fork::drain(Pid::of_child(elder.pid));
+        }
+    }
+
     /// A child has ended; whether it was one of these. What it had in the shared memory is taken back.
-    pub(super) fn bury(&mut self, dead: Pid, ended: fork::Ended, region: Region, journal: &mut Journal) -> bool {
+    pub(super) fn bury(
+        &mut self,
+        dead: Pid,
+        ended: fork::Ended,
+        region: Option<Region>,
+        journal: &mut Journal,
+    ) -> bool {
         let Some(at) = self.elders.iter().position(|elder| elder.pid == dead.number()) else { return false };
         let elder = self.elders.swap_remove(at);
-        if let Some(seat) = elder.seat {
+        if let (Some(region), Some(seat)) = (region, elder.seat) {
             region.settle(seat);
         }
         let who = Who(elder);
@@ -98,18 +118,20 @@ impl Elders {
                 journal.line(Level::Debug, "upgrade", format_args!("{who} has drained"));
             }
             // It has told how many itself.
-            fork::Ended::Status(status) if status == Ended::Cut as i32 => self.unclean = true,
+            fork::Ended::Status(status) if status == Ended::Cut as i32 => self.unclean |= self.stopping,
             _ => {
-                self.unclean = true;
+                self.unclean |= self.stopping;
                 journal.line(Level::Warn, "upgrade", format_args!("{who} died: {ended}"));
             }
         }
         true
     }
 
-    /// When the first of them has taken too long to drain, in microseconds.
+    /// When `expire` is to be called, in microseconds.
     pub(super) fn next_us(&self, drain_us: u64) -> u64 {
-        self.elders.iter().map(|elder| Elders::until_us(elder, drain_us)).min().unwrap_or(u64::MAX)
+        let begin_us = if self.drain_us == 0 { u64::MAX } else { self.drain_us };
+        let ends_us = self.elders.iter().map(|elder| Elders::until_us(elder, drain_us));
+        ends_us.min().unwrap_or(u64::MAX).min(begin_us)
     }
 
     fn until_us(elder: &Elder, drain_us: u64) -> u64 {
@@ -118,8 +140,13 @@ impl Elders {
             .map_or(u64::MAX, |retired_us| retired_us.saturating_add(drain_us).saturating_add(DRAIN_GRACE_US))
     }
 
-    /// Kills those that have taken too long to drain.
+    /// Has those drain whose delay has passed, and kills those that have taken too long to.
     pub(super) fn expire(&mut self, drain_us: u64, now_us: u64, journal: &mut Journal) {
+        if self.drain_us != 0 && now_us >= self.drain_us {
+            let delayed = self.elders.iter().filter(|elder| elder.retired_us == Some(self.drain_us));
+            delayed.for_each(|elder| fork::retire(Pid::of_child(elder.pid)));
+            self.drain_us = 0;
+        }
         for elder in &mut self.elders {
             if now_us >= Elders::until_us(elder, drain_us) {
                 journal.line(Level::Warn, "upgrade", format_args!("{} runs past the drain time: killed", Who(*elder)));
@@ -131,7 +158,8 @@ impl Elders {
     }
 
     /// Kills all of them.
-    pub(super) fn kill_all(&self) {
+    pub(super) fn kill_all(&mut self) {
+        self.unclean |= self.stopping && !self.elders.is_empty();
         self.elders.iter().for_each(|elder| fork::kill(Pid::of_child(elder.pid)));
     }
 }

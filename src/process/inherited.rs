@@ -34,24 +34,48 @@ pub(super) struct Memory {
     pub(super) segment: i32,
 }
 
-/// What was left; nothing where this is no upgrade.
+/// What was left; nothing where this is no upgrade. Whoever holds it holds the listeners that were left
+/// open as they were, so that the upgrade can be given up until the new workers accept.
 #[derive(Default)]
 pub(super) struct Inherited {
-    left: Option<Handover>,
+    left: Option<Left>,
+}
+
+/// What was left, with its descriptors.
+pub(super) struct Left {
+    pub(super) handover: Handover,
+    pub(super) listeners: Vec<Vec<OwnedFd>>,
+    pub(super) admin: Option<(OwnedFd, SocketAddr)>,
 }
 
 impl Inherited {
-    /// What the environment tells of. A line that was meant for another process is ignored.
-    pub(super) fn find() -> Inherited {
+    /// What the environment tells of. A line that was meant for another process is ignored. To be called
+    /// once.
+    pub(super) fn find(journal: &mut Journal) -> Inherited {
         let line = std::env::var(VARIABLE).unwrap_or_default();
         let pid = fork::current().number();
-        let left = Handover::parse(&line).filter(|left| i32::try_from(left.pid) == Ok(pid));
+        let handover = Handover::parse(&line).filter(|left| i32::try_from(left.pid) == Ok(pid));
+        let left = handover.map(|handover| {
+            let all = |fds: &Vec<RawFd>| fds.iter().filter_map(|&fd| take(journal, fd)).collect();
+            let listeners = handover.listeners.iter().map(all).collect();
+            let admin = handover.admin.and_then(|(fd, address)| Some((take(journal, fd)?, address)));
+            Left { handover, listeners, admin }
+        });
         Inherited { left }
+    }
+
+    /// What was left, where this is an upgrade.
+    pub(super) fn into_left(self) -> Option<Left> {
+        self.left
+    }
+
+    fn handover(&self) -> Option<&Handover> {
+        self.left.as_ref().map(|left| &left.handover)
     }
 
     /// How many upgrades there have been.
     pub(super) fn generation(&self) -> u64 {
-        self.left.as_ref().map_or(0, |left| left.generation)
+        self.handover().map_or(0, |left| left.generation)
     }
 
     /// Whether this is an upgrade.
@@ -61,17 +85,12 @@ impl Inherited {
 
     /// Whether another was asked for meanwhile.
     pub(super) fn is_wanted_again(&self) -> bool {
-        self.left.as_ref().is_some_and(|left| left.again)
+        self.handover().is_some_and(|left| left.again)
     }
 
     /// The demo's backends, which go on.
     pub(super) fn demo(&self) -> &[SocketAddr] {
-        self.left.as_ref().map_or(&[], |left| &left.demo)
-    }
-
-    /// Workers that live on.
-    pub(super) fn elders(&self) -> Vec<Elder> {
-        self.left.as_ref().map(|left| left.elders.clone()).unwrap_or_default()
+        self.handover().map_or(&[], |left| &left.demo)
     }
 
     /// The listeners for `count` workers, those that were left first of all.
@@ -92,53 +111,74 @@ impl Inherited {
             let admin = admin.map(open_one).transpose()?;
             return Ok(Listeners { of_workers, address, admin, activated: false });
         };
-        let take_all = |journal: &mut Journal, fds: &Vec<RawFd>| -> Vec<OwnedFd> {
-            fds.iter().filter_map(|&fd| take(journal, fd)).collect()
-        };
-        let held: Vec<Vec<OwnedFd>> = left.listeners.iter().map(|fds| take_all(journal, fds)).collect();
-        let (listeners, address) = match left.activated || is_same_place(left.address, wanted) {
-            true => (held, left.address),
+        let Handover { address: held_at, activated, .. } = left.handover;
+        let (listeners, address) = match activated || is_same_place(held_at, wanted) {
+            true => (copies(&left.listeners)?, held_at),
             false => match listen::open(wanted, count) {
                 // The old ones are closed by the workers that have them, once nobody waits there.
                 Ok((opened, address)) => (opened.into_iter().map(|one| vec![one]).collect(), address),
                 Err(failure) => {
-                    let text = format_args!("{}: {} is listened on as before", failure.message, left.address);
+                    let text = format_args!("{}: {held_at} is listened on as before", failure.message);
                     journal.line(Level::Err, "upgrade", text);
-                    (held, left.address)
+                    (copies(&left.listeners)?, held_at)
                 }
             },
         };
-        let held_admin = left.admin.and_then(|(fd, address)| Some((take(journal, fd)?, address)));
-        let admin = match (admin, held_admin) {
-            (None, _) => None,
-            (Some(wanted), Some((fd, address))) if is_same_place(address, wanted) => Some((fd, address)),
-            (Some(wanted), held) => open_one(wanted).map(Some).unwrap_or_else(|failure| {
-                journal.line(Level::Err, "upgrade", format_args!("{}", failure.message));
-                held
-            }),
+        let held_admin = || {
+            let copied = left.admin.as_ref().map(|(fd, address)| fd.try_clone().map(|fd| (fd, *address)));
+            copied.transpose().map_err(Failure::of("keep the admin's listener"))
+        };
+        let admin = match admin {
+            None => None,
+            Some(wanted) if left.admin.as_ref().is_some_and(|(_, held)| is_same_place(*held, wanted)) => held_admin()?,
+            Some(wanted) => match open_one(wanted) {
+                Ok(opened) => Some(opened),
+                Err(failure) => {
+                    journal.line(Level::Err, "upgrade", format_args!("{}", failure.message));
+                    held_admin()?
+                }
+            },
         };
         let of_workers = share_out(journal, listeners, address, count as usize)?;
-        Ok(Listeners { of_workers, address, admin, activated: left.activated })
+        Ok(Listeners { of_workers, address, admin, activated })
     }
 
     /// The shared memory: what was left, where this program lays it out alike and it has seats for
-    /// `count` workers more.
-    pub(super) fn memory(&mut self, journal: &mut Journal, count: u32) -> Result<Memory, Failure> {
-        if let Some(left) = &mut self.left {
-            let attached = Segment::attach(left.segment).ok();
-            let region = attached.and_then(|segment| Region::adopt(segment.cells()));
-            let taken = left.elders.iter().filter(|elder| elder.seat.is_some()).count();
-            if let Some(region) = region.filter(|region| taken + count as usize <= region.seats()) {
-                left.elders.retain(|elder| elder.seat.is_none_or(|seat| seat < region.seats()));
-                return Ok(Memory { region, segment: left.segment });
-            }
-            let text = format_args!("the memory that workers share cannot be taken over: counts and health begin anew");
-            journal.line(Level::Warn, "upgrade", text);
-            left.elders.iter_mut().for_each(|elder| elder.seat = None);
+    /// `count` workers more; and the workers that live on, as they are to that memory.
+    pub(super) fn memory(&self, journal: &mut Journal, count: u32) -> Result<(Memory, Vec<Elder>), Failure> {
+        let seats = seats(count);
+        let Some(left) = self.handover() else { return Ok((share_memory(seats)?, Vec::new())) };
+        let mut elders = left.elders.clone();
+        if let Some(memory) = left_memory(left, count) {
+            elders.retain(|elder| elder.seat.is_none_or(|seat| seat < memory.region.seats()));
+            return Ok((memory, elders));
         }
-        let seats = (count as usize * (GENERATIONS + 2)).max(SEATS_LEAST);
-        share_memory(seats)
+        let text = format_args!("the memory that workers share cannot be taken over: counts and health begin anew");
+        journal.line(Level::Warn, "upgrade", text);
+        elders.iter_mut().for_each(|elder| elder.seat = None);
+        Ok((share_memory(seats)?, elders))
     }
+}
+
+/// How many seats there are for `count` workers, those of before upgrades, and more.
+pub(super) fn seats(count: u32) -> usize {
+    (count as usize * (GENERATIONS + 2)).max(SEATS_LEAST)
+}
+
+/// The shared memory that was left, where this program lays it out alike and it has seats for `count`
+/// workers more.
+pub(super) fn left_memory(left: &Handover, count: u32) -> Option<Memory> {
+    let taken = left.elders.iter().filter(|elder| elder.seat.is_some()).count();
+    let has_room = |seats: usize| taken + count as usize <= seats;
+    let segment = Segment::attach(left.segment, |cells| Region::seats_in(cells).is_some_and(has_room)).ok()?;
+    Some(Memory { region: Region::adopt(segment.cells())?, segment: left.segment })
+}
+
+/// Descriptors of the same listeners.
+fn copies(listeners: &[Vec<OwnedFd>]) -> Result<Vec<Vec<OwnedFd>>, Failure> {
+    let copy = |share: &Vec<OwnedFd>| share.iter().map(OwnedFd::try_clone).collect();
+    let copied: std::io::Result<_> = listeners.iter().map(copy).collect();
+    copied.map_err(Failure::of("keep the listeners"))
 }
 
 /// Seats for `count` workers that no elder has, the lowest.

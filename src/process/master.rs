@@ -7,9 +7,11 @@
 //! ```
 //!
 //! After an upgrade there are elders, the workers of before. They serve on until every worker of this
-//! program accepts, and drain then. Should this program's workers not come to live, the elders go on.
+//! program accepts, and drain then. Should this program's workers not come to live, the master gives the
+//! upgrade up, and becomes the caretaker of what it was left.
 //!
-//! Stopping begins with an order to drain to every worker. A second signal, or the drain time and a grace
+//! Stopping begins with an order to drain to every worker; where that is delayed, dead ones are replaced
+//! and their listeners kept until the delay has passed. A second signal, or the drain time and a grace
 //! passing, turns that into SIGKILL. The exit status is 0 only if every worker then said that it
 //! had drained.
 
@@ -18,15 +20,17 @@ use std::net::SocketAddr;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
 
+use super::caretaker::Caretaker;
 use super::duties::Duties;
 use super::elders::Elders;
 use super::handover::{Elder, Handover, raw};
-use super::inherited::Memory;
-use super::respawn::{Respawn, Verdict};
+use super::inherited::{Inherited, Memory};
+use super::respawn::{Death, Respawn, Verdict};
 use super::upgrade::Upgrade;
+use super::watchdog::Watchdog;
 use super::{DONE, Ended, FAILED, Journal, Line, Parts, Shares, begin_child, serve};
 use crate::config::Address;
-use crate::limits::{DRAIN_GRACE_US, READY_LOOK_US, RESPAWN_DEATHS, WATCH_LATE_US, WATCHDOG_PARTS};
+use crate::limits::{DRAIN_GRACE_US, READY_LOOK_US, RESPAWN_DEATHS, RESPAWN_DELAY_US};
 use crate::log::{Level, Log};
 use crate::metrics::Global;
 use crate::sys::clock;
@@ -53,11 +57,12 @@ pub(super) struct Master {
     elders: Elders,
     /// Workers of this program are not all known to accept yet.
     beginning: bool,
-    /// They never came to live, and the elders go on in their place.
-    given_way: bool,
+    /// What was left by the program before, until then.
+    inherited: Inherited,
+    /// They do not come to live, and the elders are to go on in their place.
+    gives_way: bool,
     upgrade: Upgrade,
-    /// When the workers' loops are looked at next, in microseconds.
-    watch_us: u64,
+    watchdog: Watchdog,
     stopping: Option<Stopping>,
 }
 
@@ -80,6 +85,8 @@ enum State {
 }
 
 struct Stopping {
+    /// When draining begins, where that is delayed and has not begun. All goes on as before until then.
+    drain_at: Option<Instant>,
     /// When what still runs is killed; `None` once it was.
     kill_at: Option<Instant>,
     /// Whether nothing has failed or was cut.
@@ -92,12 +99,14 @@ enum Exit {
     Status(u8),
     /// This is a new process: the worker of that place.
     Worker(usize),
+    /// The elders are to go on.
+    GivesWay,
 }
 
 impl Master {
     /// A master of one worker for each seat; it forks none yet.
-    pub(super) fn new(parts: Parts) -> Master {
-        let Parts { memory, seats, duties, inherited, listeners, tls, shares, signals, journal } = parts;
+    pub(super) fn new(parts: Parts, inherited: Inherited) -> Master {
+        let Parts { memory, seats, duties, elders, listeners, tls, shares, signals, journal } = parts;
         let now = Instant::now();
         let places = listeners.of_workers.into_iter().zip(seats).map(|(listeners, seat)| Place {
             listeners,
@@ -105,10 +114,7 @@ impl Master {
             state: State::Due(now, None),
             respawn: Respawn::default(),
         });
-        let mut upgrade = Upgrade::new(memory.region.globals());
-        if inherited.is_wanted_again() {
-            upgrade.ask_for();
-        }
+        let upgrade = Upgrade::new(Some(memory.region.globals()), inherited.is_wanted_again());
         Master {
             memory,
             duties,
@@ -122,11 +128,12 @@ impl Master {
             journal,
             places: places.collect(),
             generation: inherited.generation(),
-            elders: Elders::new(inherited.elders()),
+            elders: Elders::new(elders),
             beginning: true,
-            given_way: false,
+            inherited,
+            gives_way: false,
             upgrade,
-            watch_us: 0,
+            watchdog: Watchdog::default(),
             stopping: None,
         }
     }
@@ -137,6 +144,7 @@ impl Master {
         match self.supervise(greeting) {
             Exit::Status(status) => status,
             Exit::Worker(index) => fork::exit_now(self.become_worker(index) as u8),
+            Exit::GivesWay => self.give_way(),
         }
     }
 
@@ -147,6 +155,7 @@ impl Master {
                 return Exit::Worker(index);
             }
             self.journal.greet(std::mem::take(&mut greeting));
+            self.drain_delayed(now);
             self.kill_late(now);
             if let Some(status) = self.finished() {
                 return Exit::Status(status);
@@ -154,7 +163,7 @@ impl Master {
             if let Err(error) = self.signals.wait(Some(self.duties.fd()), self.timeout(now)) {
                 // Without signals nothing can be supervised; what runs is at least not left alone.
                 self.say(Level::Err, format_args!("cannot wait for signals: {error}"));
-                self.stop(now, false);
+                self.stop(now, Duration::ZERO, false);
                 self.kill_all();
             }
             self.attend(false);
@@ -166,6 +175,9 @@ impl Master {
             while let Some((pid, ended)) = fork::reap() {
                 self.bury(pid, ended, now);
             }
+            if self.gives_way {
+                return Exit::GivesWay;
+            }
             self.see_to_upgrade();
         }
     }
@@ -176,6 +188,8 @@ impl Master {
         let region = self.memory.region;
         if self.beginning && self.places.iter().all(|place| region.seat(place.seat).is_ready()) {
             self.beginning = false;
+            // Before the elders close theirs, so that none is left open that nobody accepts from.
+            self.inherited = Inherited::default();
             self.duties.serving();
             if self.generation > 0 {
                 self.elders.give_place_to(self.generation, &mut self.journal, now_us);
@@ -232,13 +246,7 @@ impl Master {
     /// Kills workers whose loop stands still. They are replaced as others that die.
     fn watch_over(&mut self) {
         let (now_us, watchdog_us) = (clock::monotonic_us(), self.duties.config().watchdog_us);
-        let due_us = std::mem::replace(&mut self.watch_us, now_us + watchdog_us / WATCHDOG_PARTS);
-        if watchdog_us == 0 || now_us < due_us {
-            self.watch_us = if watchdog_us == 0 { 0 } else { due_us };
-            return;
-        }
-        // Where this process itself had no turn, the whole machine may have stood still.
-        if now_us > due_us.saturating_add(WATCH_LATE_US) {
+        if !self.watchdog.is_due(now_us, watchdog_us) {
             return;
         }
         let region = self.memory.region;
@@ -263,11 +271,25 @@ impl Master {
     /// This process is the worker of a place: all that is the master's is dropped, with every
     /// listener but its own.
     fn become_worker(self, index: usize) -> Ended {
-        let Master { memory, duties, admin, tls, pid, shares, signals, mut journal, places, upgrade, .. } = self;
+        let Master {
+            memory,
+            duties,
+            admin,
+            tls,
+            pid,
+            shares,
+            signals,
+            mut journal,
+            places,
+            upgrade,
+            inherited,
+            stopping,
+            ..
+        } = self;
         let place = places.into_iter().nth(index);
         let config = duties.config().clone();
         // With them goes the file's watch, which the master alone is to hear from.
-        drop((signals, duties, upgrade));
+        drop((signals, duties, upgrade, inherited));
         let begun = begin_child(pid, &format!("lb worker {index}")).and_then(|()| Signals::install_in_worker());
         match (begun, place) {
             (Ok(signals), Some(place)) => {
@@ -277,6 +299,7 @@ impl Master {
                     listeners: place.listeners,
                     admin: admin.map(|(listener, _)| listener),
                     companion: None,
+                    stopping: stopping.is_some(),
                     index: index as u32,
                     seat: place.seat,
                     max_connections: shares.of(index as u32),
@@ -335,13 +358,13 @@ impl Master {
                     Duration::ZERO => self.say(Level::Info, format_args!("draining, for at most {drain:?}")),
                     _ => self.say(Level::Info, format_args!("draining begins in {delay:?}, for at most {drain:?}")),
                 }
-                self.stop(now, true);
+                self.stop(now, delay, true);
             }
             // Deaths are looked for after every wait.
             Signal::Child | Signal::Look | Signal::Retire => {}
             Signal::Hangup => self.attend(true),
             Signal::Reopen => self.say(Level::Info, format_args!("USR1: there is no log file to reopen")),
-            Signal::Upgrade if self.stopping.is_some() => {}
+            Signal::Upgrade if self.stopping.is_some() => self.upgrade.refuse(&mut self.journal, "it is about to end"),
             Signal::Upgrade => self.upgrade.ask_for(),
         }
     }
@@ -365,8 +388,10 @@ impl Master {
                     }
                 }
                 Err(error) => {
-                    let story = format!("worker {index} cannot be forked: {error}");
-                    self.fell(index, Duration::ZERO, story, now);
+                    let delay = place.respawn.not_forked();
+                    let story = story.unwrap_or_else(|| format!("worker {index} could not be forked at first"));
+                    place.state = State::Due(now + delay, Some(story));
+                    self.say(Level::Err, format_args!("worker {index} cannot be forked: {error}; again in {delay:?}"));
                 }
             }
         }
@@ -382,24 +407,20 @@ impl Master {
         });
         let Some((index, since)) = found else {
             if self.upgrade.heed(dead, ended, &mut self.journal)
-                || self.elders.bury(dead, ended, self.memory.region, &mut self.journal)
+                || self.elders.bury(dead, ended, Some(self.memory.region), &mut self.journal)
             {
-                if self.given_way && self.elders.is_empty() && self.stopping.is_none() {
-                    self.say(Level::Err, format_args!("none of them is left: stopping"));
-                    self.stop(now, false);
-                }
                 return;
             }
             return self.say(Level::Debug, format_args!("process {dead} has ended: {ended}"));
         };
-        self.memory.region.settle(self.places[index].seat);
+        let seat = self.places[index].seat;
+        let accepted = self.memory.region.seat(seat).is_ready();
+        let death = if accepted { Death::Serving(now.saturating_duration_since(since)) } else { Death::Early };
+        self.memory.region.settle(seat);
         let story = format!("worker {index} (pid {dead}) died: {ended}");
-        let Some(stopping) = &mut self.stopping else {
-            if self.given_way {
-                self.places[index].state = State::Gone;
-                return;
-            }
-            return self.fell(index, now.saturating_duration_since(since), story, now);
+        let stopping = match &mut self.stopping {
+            Some(stopping) if stopping.drain_at.is_none() => stopping,
+            _ => return self.fell(index, death, story, now),
         };
         self.places[index].state = State::Gone;
         match ended {
@@ -413,10 +434,12 @@ impl Master {
         }
     }
 
-    /// Decides when a worker that died, or could not be made, is replaced.
-    fn fell(&mut self, index: usize, lived: Duration, story: String, now: Instant) {
-        match self.places[index].respawn.died(lived) {
-            Verdict::Respawn(Duration::ZERO) => self.places[index].state = State::Due(now, Some(story)),
+    /// Decides when a worker that died is replaced.
+    fn fell(&mut self, index: usize, death: Death, story: String, now: Instant) {
+        match self.places[index].respawn.died(death) {
+            Verdict::Respawn(delay) if delay < Duration::from_micros(RESPAWN_DELAY_US) => {
+                self.places[index].state = State::Due(now + delay, Some(story));
+            }
             Verdict::Respawn(delay) => {
                 self.say(Level::Warn, format_args!("{story}, to be respawned in {delay:?}"));
                 let story = format!("worker {index} was away for {delay:?}");
@@ -425,53 +448,81 @@ impl Master {
             Verdict::GiveUp if self.beginning && !self.elders.is_empty() => {
                 self.places[index].state = State::Gone;
                 self.say(Level::Err, format_args!("{story}"));
-                self.give_way();
+                self.gives_way = true;
             }
             Verdict::GiveUp => {
                 self.places[index].state = State::Gone;
                 self.say(Level::Err, format_args!("{story}"));
-                let story = format_args!("worker {index} died {RESPAWN_DEATHS} times in a row right after its start");
+                let story = format_args!("worker {index} died {RESPAWN_DEATHS} times in a row before it accepted");
                 self.say(Level::Err, format_args!("{story}: giving up and stopping everything"));
-                self.stop(now, false);
+                self.stop(now, Duration::ZERO, false);
             }
         }
     }
 
     /// The workers of this program die as they start: it leaves the serving to those of the one before,
-    /// until another upgrade brings a better one.
-    fn give_way(&mut self) {
-        self.say(Level::Err, format_args!("the new workers do not come to live: those from before the upgrade go on"));
-        (self.beginning, self.given_way) = (false, true);
-        self.running().for_each(fork::kill);
+    /// until another upgrade brings a better one. Those that did come to live drain.
+    fn give_way(self) -> u8 {
+        let Some(mut left) = self.inherited.into_left() else { return FAILED };
+        let seated = self.memory.segment == left.handover.segment;
+        let now_us = clock::monotonic_us();
+        let running = self.places.iter().filter_map(|place| match place.state {
+            State::Running(pid, _) => {
+                fork::retire(pid);
+                let seat = seated.then_some(place.seat);
+                Some(Elder { pid: pid.number(), seat, generation: self.generation, retired_us: Some(now_us) })
+            }
+            _ => None,
+        });
+        let news = running.collect();
+        left.handover.elders.retain(|elder| self.elders.iter().any(|living| living.pid == elder.pid));
+        left.handover.again |= self.upgrade.is_wanted_again();
+        self.duties.take_back();
+        left.handover.elders.iter().for_each(|elder| fork::look(Pid::of_child(elder.pid)));
+        // Listeners that are this program's alone are closed by the last that has them.
+        drop((self.places, self.admin, self.duties));
+        Caretaker::new(left, news, self.signals, self.journal, "the new workers do not come to live").run()
+    }
+
+    /// Has every worker drain after `delay`, and starts none any more then.
+    fn stop(&mut self, now: Instant, delay: Duration, clean: bool) {
+        if let Some(stopping) = &mut self.stopping {
+            stopping.clean &= clean;
+            return;
+        }
+        let delay_us = delay.as_micros() as u64;
+        let patience_us = self.duties.config().timeouts.drain_us.saturating_add(DRAIN_GRACE_US);
+        let patience = Duration::from_micros(patience_us.saturating_add(delay_us));
+        // A drain time past the end of the clock is never.
+        let (kill_at, drain_at) = (now.checked_add(patience), now.checked_add(delay));
+        self.stopping = Some(Stopping { drain_at, kill_at, clean });
+        self.beginning = false;
+        self.inherited = Inherited::default();
+        self.duties.stopping();
+        self.upgrade.abandon();
+        self.elders.stop(delay_us, clock::monotonic_us());
+        self.running().for_each(fork::drain);
+        // At once, where there is no delay; the order has come first then.
+        self.drain_delayed(now);
+    }
+
+    /// The port is closed for new clients once the workers' own descriptors are, too. None is replaced any
+    /// more.
+    fn close(&mut self) {
+        self.stopping.iter_mut().for_each(|stopping| stopping.drain_at = None);
         for place in &mut self.places {
+            place.listeners.clear();
             if let State::Due(..) = place.state {
                 place.state = State::Gone;
             }
         }
     }
 
-    /// Has every worker drain, and starts none any more.
-    fn stop(&mut self, now: Instant, clean: bool) {
-        if let Some(stopping) = &mut self.stopping {
-            stopping.clean &= clean;
-            return;
-        }
-        let config = self.duties.config();
-        let patience_us = config.timeouts.drain_us.saturating_add(config.drain_delay_us).saturating_add(DRAIN_GRACE_US);
-        let patience = Duration::from_micros(patience_us);
-        // A drain time past the end of the clock is never.
-        self.stopping = Some(Stopping { kill_at: now.checked_add(patience), clean });
-        self.beginning = false;
-        self.duties.stopping();
-        self.upgrade.abandon();
-        self.elders.retire(&mut self.journal, clock::monotonic_us());
-        for place in &mut self.places {
-            // The port is closed for new clients once the workers' own descriptors are, too.
-            place.listeners.clear();
-            match place.state {
-                State::Running(pid, _) => fork::drain(pid),
-                _ => place.state = State::Gone,
-            }
+    /// Has draining begin once its delay has passed.
+    fn drain_delayed(&mut self, now: Instant) {
+        if self.stopping.as_ref().and_then(|stopping| stopping.drain_at).is_some_and(|at| at <= now) {
+            self.close();
+            self.running().for_each(fork::retire);
         }
     }
 
@@ -487,8 +538,9 @@ impl Master {
     /// Ends a stop that is under way.
     fn kill_all(&mut self) {
         if let Some(stopping) = &mut self.stopping {
-            *stopping = Stopping { kill_at: None, clean: false };
+            (stopping.kill_at, stopping.clean) = (None, false);
         }
+        self.close();
         self.running().for_each(fork::kill);
         self.elders.kill_all();
     }
@@ -510,16 +562,16 @@ impl Master {
             State::Due(at, _) => Some(at),
             _ => None,
         });
-        let kill = self.stopping.as_ref().and_then(|stopping| stopping.kill_at);
+        let stopping = self.stopping.iter().flat_map(|stopping| stopping.drain_at.into_iter().chain(stopping.kill_at));
         let now_us = clock::monotonic_us();
         let elders_us = self.elders.next_us(self.duties.config().timeouts.drain_us);
         let look_us = if self.beginning { now_us + READY_LOOK_US } else { u64::MAX };
-        let watch_us = if self.watch_us == 0 { u64::MAX } else { self.watch_us };
-        let others_us = self.duties.next_us().min(self.upgrade.next_us()).min(elders_us).min(look_us).min(watch_us);
+        let others_us = self.duties.next_us().min(self.upgrade.next_us()).min(elders_us).min(look_us);
+        let others_us = others_us.min(self.watchdog.next_us());
         let others = match others_us {
             u64::MAX => None,
             at_us => Some(now + Duration::from_micros(at_us.saturating_sub(now_us))),
         };
-        forks.chain(kill).chain(others).min().map(|at| at.saturating_duration_since(now))
+        forks.chain(stopping).chain(others).min().map(|at| at.saturating_duration_since(now))
     }
 }

@@ -15,6 +15,7 @@
 
 mod account;
 mod activation;
+mod caretaker;
 mod check;
 mod cpus;
 mod demo;
@@ -33,6 +34,7 @@ mod single;
 mod slots;
 mod upgrade;
 mod watch;
+mod watchdog;
 
 use std::fmt;
 use std::io;
@@ -40,7 +42,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use crate::args::Options;
 use crate::config::{self, Config, Mode};
-use crate::limits;
+use crate::limits::{self, SECOND_US};
 use crate::log::{Level, Log};
 use crate::metrics::Global;
 use crate::shared::Region;
@@ -52,8 +54,10 @@ use crate::tls;
 use crate::worker::{self, Outcome, Setup};
 
 use account::Account;
+use caretaker::Caretaker;
 pub use check::{Checked, check};
 use duties::Duties;
+use handover::Elder;
 pub use healthcheck::healthcheck;
 use inherited::{Inherited, Listeners, Memory};
 use master::Master;
@@ -70,13 +74,36 @@ const USAGE: u8 = 2;
 /// told on stderr. `options` are what was given besides the configuration file, and `contents` that
 /// file's, where there is one: it is followed.
 pub fn run(config: Config, options: Options, contents: Option<Vec<u8>>) -> u8 {
-    match start(config, options, contents) {
-        Ok(status) => status,
-        Err(failure) => {
-            sys::write_stderr(format!("load_balancer: {}\n", failure.message).as_bytes());
-            failure.status
-        }
+    let mut journal = Journal::new(config.loglevel);
+    let inherited = Inherited::find(&mut journal);
+    match start(&inherited, config, options, contents) {
+        Ok((parts, greeting)) => match parts.duties.config().mode {
+            Mode::Mp => Master::new(parts, inherited).run(&greeting),
+            Mode::Sp => single::run(parts, inherited, &greeting),
+        },
+        Err(failure) => end_or_take_care(inherited, journal, &[failure.message], failure.status),
     }
+}
+
+/// Ends a program that cannot be started for these reasons, told on stderr; returns the exit status.
+/// Where it was to take over from another, and has become its process already, it takes care of what
+/// that had, and returns when this has ended.
+pub fn refuse(problems: &[String]) -> u8 {
+    let mut journal = Journal::new(Level::Info);
+    let inherited = Inherited::find(&mut journal);
+    end_or_take_care(inherited, journal, problems, USAGE)
+}
+
+fn end_or_take_care(inherited: Inherited, mut journal: Journal, problems: &[String], status: u8) -> u8 {
+    let Some(left) = inherited.into_left() else {
+        let text: String = problems.iter().map(|problem| format!("load_balancer: {problem}\n")).collect();
+        sys::write_stderr(text.as_bytes());
+        return status;
+    };
+    let first = problems.first().map_or("it is not known why", String::as_str);
+    let why = format!("the new program cannot start: {first}");
+    let signals = caretaker::signals(&mut journal);
+    Caretaker::new(left, Vec::new(), signals, journal, &why).run()
 }
 
 /// Why nothing was started.
@@ -96,9 +123,14 @@ impl Failure {
     }
 }
 
-fn start(mut config: Config, options: Options, contents: Option<Vec<u8>>) -> Result<u8, Failure> {
+/// Does all that can fail before anything is served.
+fn start(
+    inherited: &Inherited,
+    mut config: Config,
+    options: Options,
+    contents: Option<Vec<u8>>,
+) -> Result<(Parts, Vec<Line>), Failure> {
     let mut journal = Journal::new(config.loglevel);
-    let mut inherited = Inherited::find();
     let signals = Signals::install().map_err(Failure::of("handle signals"))?;
     let account = config.user.as_deref().map(account::look_up).transpose()?;
     let open_files = sys::limit::raise_open_files().map_err(Failure::of("learn the limit of open files"))?;
@@ -123,28 +155,25 @@ fn start(mut config: Config, options: Options, contents: Option<Vec<u8>>) -> Res
             fork::exit_now(backend.serve());
         }
     }
-    let memory = inherited.memory(&mut journal, count)?;
+    let (memory, elders) = inherited.memory(&mut journal, count)?;
     let mut greeting = greeting(&config, listeners.address, count);
     if let Some((_, address)) = &listeners.admin {
         greeting.push(("process", format!("admin on {address}: /metrics, /livez, /readyz")));
     }
+    let tls = begin_tls(&mut journal, &config)?;
+    let insecure = config.insecure;
+    let duties = Duties::begin(config, options, contents, memory.region)?;
     let globals = memory.region.globals();
-    globals.set_global(Global::Insecure, config.insecure.into());
+    globals.set_global(Global::Insecure, insecure.into());
     globals.set_global(Global::Workers, count.into());
-    if !inherited.is_upgrade() {
-        globals.set_global(Global::Started, clock::unix_us() / 1_000_000);
+    // An upgrade goes on with what was counted, where it can.
+    if globals.get_global(Global::Started) == 0 {
+        globals.set_global(Global::Started, clock::unix_us() / SECOND_US);
     }
     globals.set_global(Global::Upgrades, inherited.generation());
     globals.set_global(Global::MaxDescriptors, open_files);
-    let tls = begin_tls(&mut journal, &config)?;
-    let duties = Duties::begin(config, options, contents, memory.region)?;
-    let seats = inherited::free_seats(memory.region, &inherited.elders(), count as usize);
-    let mode = duties.config().mode;
-    let parts = Parts { memory, seats, duties, inherited, listeners, tls, shares, signals, journal };
-    Ok(match mode {
-        Mode::Mp => Master::new(parts).run(&greeting),
-        Mode::Sp => single::run(parts, &greeting),
-    })
+    let seats = inherited::free_seats(memory.region, &elders, count as usize);
+    Ok((Parts { memory, seats, duties, elders, listeners, tls, shares, signals, journal }, greeting))
 }
 
 /// What a start has gathered.
@@ -153,7 +182,8 @@ struct Parts {
     /// Those of the workers to be.
     seats: Vec<usize>,
     duties: Duties,
-    inherited: Inherited,
+    /// Workers that live on.
+    elders: Vec<Elder>,
     listeners: Listeners,
     tls: Option<tls::config::Config>,
     shares: Shares,

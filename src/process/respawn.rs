@@ -1,11 +1,24 @@
 //! When a dead worker is replaced. Pure.
 //!
-//! A worker that lived for a while is replaced at once. Deaths in a row that each came early are
-//! delayed more and more, the first not at all, and at the last of them the master gives up.
+//! A worker that never accepted died of how it starts. Such deaths in a row are delayed more and more, the
+//! first not at all, and at the last of them the master gives up. One that did accept is replaced at once;
+//! where it soon died again, as of a request that every worker dies of, after a pause so short that clients
+//! hardly notice, and so long that the machine does. A service whose workers accept never ends by this.
+//!
+//! A fork that fails is no death: it is tried again after the same pauses, without end.
 
 use std::time::Duration;
 
-use crate::limits::{RESPAWN_DEATHS, RESPAWN_DELAY_MOST_US, RESPAWN_DELAY_US, STEADY_LIFE_US};
+use crate::limits::{RESPAWN_DEATHS, RESPAWN_DELAY_MOST_US, RESPAWN_DELAY_US, RESPAWN_PAUSE_US, STEADY_LIFE_US};
+
+/// How a worker's life ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Death {
+    /// It never accepted.
+    Early,
+    /// It had accepted, and lived this long.
+    Serving(Duration),
+}
 
 /// What is to be done about a death.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -20,51 +33,96 @@ pub(super) enum Verdict {
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Respawn {
     early_deaths: u32,
+    failed_forks: u32,
+    /// The last one died soon after it accepted.
+    hurt: bool,
 }
 
 impl Respawn {
-    /// Tells of a death after a life of `lived`.
-    pub(super) fn died(&mut self, lived: Duration) -> Verdict {
-        if lived >= Duration::from_micros(STEADY_LIFE_US) {
-            self.early_deaths = 0;
-            return Verdict::Respawn(Duration::ZERO);
-        }
-        self.early_deaths += 1;
-        match self.early_deaths {
-            RESPAWN_DEATHS.. => Verdict::GiveUp,
-            0 | 1 => Verdict::Respawn(Duration::ZERO),
-            deaths => {
-                let delay_us = RESPAWN_DELAY_US.saturating_mul(1 << (deaths - 2)).min(RESPAWN_DELAY_MOST_US);
-                Verdict::Respawn(Duration::from_micros(delay_us))
+    /// Tells of a death.
+    pub(super) fn died(&mut self, death: Death) -> Verdict {
+        self.failed_forks = 0;
+        match death {
+            Death::Serving(lived) => {
+                self.early_deaths = 0;
+                let soon = lived < Duration::from_micros(STEADY_LIFE_US);
+                let again = std::mem::replace(&mut self.hurt, soon) && soon;
+                Verdict::Respawn(Duration::from_micros(if again { RESPAWN_PAUSE_US } else { 0 }))
+            }
+            Death::Early => {
+                self.early_deaths += 1;
+                match self.early_deaths {
+                    RESPAWN_DEATHS.. => Verdict::GiveUp,
+                    deaths => Verdict::Respawn(pause(deaths - 1)),
+                }
             }
         }
     }
+
+    /// Tells of a fork that failed: when to try again.
+    pub(super) fn not_forked(&mut self) -> Duration {
+        self.failed_forks = self.failed_forks.saturating_add(1);
+        pause(self.failed_forks)
+    }
+}
+
+/// The pause after so many times before: none, and then twice as long each time.
+fn pause(times: u32) -> Duration {
+    let doubled = times.checked_sub(1).map_or(0, |doublings| 1 << doublings.min(u64::BITS / 2));
+    Duration::from_micros(RESPAWN_DELAY_US.saturating_mul(doubled).min(RESPAWN_DELAY_MOST_US))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    const EARLY: Duration = Duration::from_millis(999);
-    const STEADY: Duration = Duration::from_secs(1);
+    const SOON: Death = Death::Serving(Duration::from_millis(999));
+    const STEADY: Death = Death::Serving(Duration::from_secs(1));
+
+    fn after_ms(ms: u64) -> Verdict {
+        Verdict::Respawn(Duration::from_millis(ms))
+    }
 
     #[test]
     fn early_deaths_are_delayed_more_and_more_until_it_gives_up() {
         let mut place = Respawn::default();
         for delay_ms in [0, 100, 200, 400, 800, 1600, 3200, 5000, 5000] {
-            assert_eq!(place.died(EARLY), Verdict::Respawn(Duration::from_millis(delay_ms)));
+            assert_eq!(place.died(Death::Early), after_ms(delay_ms));
         }
-        assert_eq!(place.died(EARLY), Verdict::GiveUp);
+        assert_eq!(place.died(Death::Early), Verdict::GiveUp);
     }
 
     #[test]
-    fn a_steady_life_wipes_out_early_deaths() {
-        let mut place = Respawn::default();
-        for _ in 0..RESPAWN_DEATHS - 1 {
-            place.died(EARLY);
+    fn a_life_that_served_wipes_out_early_deaths() {
+        for life in [SOON, STEADY] {
+            let mut place = Respawn::default();
+            for _ in 0..RESPAWN_DEATHS - 1 {
+                place.died(Death::Early);
+            }
+            assert_eq!(place.died(life), after_ms(0));
+            assert_eq!(place.died(Death::Early), after_ms(0));
+            assert_eq!(place.died(Death::Early), after_ms(100));
         }
-        assert_eq!(place.died(STEADY), Verdict::Respawn(Duration::ZERO));
-        assert_eq!(place.died(EARLY), Verdict::Respawn(Duration::ZERO));
-        assert_eq!(place.died(EARLY), Verdict::Respawn(Duration::from_millis(100)));
+    }
+
+    #[test]
+    fn who_served_is_replaced_without_end_and_soon() {
+        let mut place = Respawn::default();
+        assert_eq!(place.died(SOON), after_ms(0));
+        for _ in 0..1000 {
+            assert_eq!(place.died(SOON), after_ms(20));
+        }
+        assert_eq!(place.died(STEADY), after_ms(0));
+        assert_eq!(place.died(SOON), after_ms(0));
+    }
+
+    #[test]
+    fn a_fork_that_fails_is_tried_again_without_end() {
+        let mut place = Respawn::default();
+        let mut pauses = (0..1000).map(|_| place.not_forked().as_millis());
+        assert_eq!(pauses.by_ref().take(7).collect::<Vec<_>>(), [100, 200, 400, 800, 1600, 3200, 5000]);
+        assert!(pauses.all(|ms| ms == 5000));
+        assert_eq!(place.died(Death::Early), after_ms(0));
+        assert_eq!(place.not_forked(), Duration::from_millis(100));
     }
 }

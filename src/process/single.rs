@@ -8,13 +8,14 @@ use std::io::{self, Read};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 
+use super::caretaker::{self, Caretaker};
 use super::duties::Duties;
 use super::elders::Elders;
 use super::handover::{Elder, Handover, raw};
-use super::inherited::Memory;
+use super::inherited::{Inherited, Memory};
 use super::upgrade::Upgrade;
 use super::{DONE, Ended, FAILED, Journal, Line, Parts, begin_child, serve};
-use crate::log::Log;
+use crate::log::{Level, Log};
 use crate::sys::clock;
 use crate::sys::fork::{self, Fork, Pid};
 use crate::sys::signal::Signals;
@@ -29,6 +30,8 @@ struct Single {
     memory: Memory,
     seat: usize,
     generation: u64,
+    /// What was left by the program before, until this one serves.
+    inherited: Inherited,
     address: std::net::SocketAddr,
     activated: bool,
     admin: Option<std::net::SocketAddr>,
@@ -38,26 +41,23 @@ struct Single {
 }
 
 /// Runs until a signal ends it; returns the exit status.
-pub(super) fn run(parts: Parts, greeting: &[Line]) -> u8 {
-    let Parts { memory, seats, duties, inherited, listeners, tls, shares, signals, mut journal } = parts;
+pub(super) fn run(parts: Parts, inherited: Inherited, greeting: &[Line]) -> u8 {
+    let Parts { memory, seats, duties, elders, listeners, tls, shares, signals, mut journal } = parts;
     let (Some(listeners_of_one), Some(&seat)) = (listeners.of_workers.into_iter().next(), seats.first()) else {
         return FAILED;
     };
     journal.greet(greeting);
     let (admin, admin_address) = listeners.admin.unzip();
     let config = duties.config().clone();
-    let mut upgrade = Upgrade::new(memory.region.globals());
-    if inherited.is_wanted_again() {
-        upgrade.ask_for();
-    }
     let mut single = Single {
         duties,
-        elders: Elders::new(inherited.elders()),
-        upgrade,
+        elders: Elders::new(elders),
+        upgrade: Upgrade::new(Some(memory.region.globals()), inherited.is_wanted_again()),
         journal: Journal::new(config.loglevel),
         memory,
         seat,
         generation: inherited.generation(),
+        inherited,
         address: listeners.address,
         activated: listeners.activated,
         admin: admin_address,
@@ -70,6 +70,7 @@ pub(super) fn run(parts: Parts, greeting: &[Line]) -> u8 {
         listeners: listeners_of_one,
         admin,
         companion: Some(&mut single),
+        stopping: false,
         index: 0,
         seat,
         max_connections: shares.of(0),
@@ -82,10 +83,16 @@ pub(super) fn run(parts: Parts, greeting: &[Line]) -> u8 {
     if single.is_copy {
         fork::exit_now(ended as u8);
     }
-    match ended {
-        Ended::Drained if single.elders.is_clean() => DONE,
-        _ => FAILED,
+    if let (Ended::Failed, Some(left)) = (ended, single.inherited.into_left()) {
+        let mut journal = single.journal;
+        let signals = caretaker::signals(&mut journal);
+        return Caretaker::new(left, Vec::new(), signals, journal, "the new program cannot serve").run();
     }
+    let clean = ended == Ended::Drained && single.elders.is_clean();
+    if ended != Ended::Failed {
+        single.journal.line(Level::Info, "process", format_args!("{}", if clean { "drained" } else { "stopped" }));
+    }
+    if clean { DONE } else { FAILED }
 }
 
 impl Single {
@@ -147,12 +154,16 @@ impl Companion for Single {
     }
 
     fn upgrade(&mut self) {
+        if self.stopping {
+            return self.upgrade.refuse(&mut self.journal, "it is about to end");
+        }
         self.upgrade.ask_for();
         self.begin_upgrade(clock::monotonic_us());
     }
 
     fn serving(&mut self) {
         let now_us = clock::monotonic_us();
+        self.inherited = Inherited::default();
         self.duties.serving();
         if self.generation > 0 {
             self.elders.give_place_to(self.generation, &mut self.journal, now_us);
@@ -163,7 +174,7 @@ impl Companion for Single {
     fn child_ended(&mut self) {
         while let Some((pid, ended)) = fork::reap() {
             if !self.upgrade.heed(pid, ended, &mut self.journal) {
-                self.elders.bury(pid, ended, self.memory.region, &mut self.journal);
+                self.elders.bury(pid, ended, Some(self.memory.region), &mut self.journal);
             }
         }
         self.begin_upgrade(clock::monotonic_us());
@@ -173,7 +184,11 @@ impl Companion for Single {
         self.stopping = true;
         self.duties.stopping();
         self.upgrade.abandon();
-        self.elders.retire(&mut self.journal, clock::monotonic_us());
+        self.elders.stop(self.duties.config().drain_delay_us, clock::monotonic_us());
+    }
+
+    fn stop_at_once(&mut self) {
+        self.elders.kill_all();
     }
 
     fn is_done(&self) -> bool {
@@ -190,7 +205,7 @@ impl Companion for Single {
         let (waits, tells) = match UnixStream::pair() {
             Ok(pair) => pair,
             Err(error) => {
-                self.upgrade.refuse(&mut self.journal, &error);
+                self.upgrade.refuse(&mut self.journal, &format!("this process cannot be copied: {error}"));
                 return None;
             }
         };
@@ -218,7 +233,7 @@ impl Companion for Single {
                 None
             }
             Err(error) => {
-                self.upgrade.refuse(&mut self.journal, &error);
+                self.upgrade.refuse(&mut self.journal, &format!("this process cannot be copied: {error}"));
                 None
             }
         }

@@ -8,22 +8,22 @@
 //! ```
 //!
 //! What is asked loads the configuration, the certificates' roots and the account, and tries the
-//! addresses that are new. It says by a line on its stdout that it could, for any program would do as
+//! addresses that are new, the shared memory and the plan. It says by a line on its stdout that it could, for any program would do as
 //! exit status 0 goes.
 
-use std::ffi::OsString;
 use std::io::{self, Read};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
-use std::os::unix::process::CommandExt;
-use std::process::Command;
 
+use super::duties::Duties;
 use super::handover::{ANSWER, Handover, QUESTION, VARIABLE};
-use super::{Failure, Journal, USAGE, account, listen, worker_count};
-use crate::config::Config;
-use crate::limits::{PREFLIGHT_TEXT_BYTES, PREFLIGHT_US};
+use super::{Failure, Journal, USAGE, account, inherited, listen, share_memory, worker_count};
+use crate::args::Options;
+use crate::config::{Backend, Config};
+use crate::limits::{PREFLIGHT_TEXT_BYTES, PREFLIGHT_US, SECOND_US};
 use crate::log::Level;
 use crate::metrics::{Block, Global};
+use crate::shared::Region;
 use crate::sys::exec::Program;
 use crate::sys::fork::{self, Ended, Pid};
 use crate::tls;
@@ -31,7 +31,7 @@ use crate::tls;
 /// The state of upgrading.
 pub(super) struct Upgrade {
     program: Option<Program>,
-    globals: Block,
+    globals: Option<Block>,
     asked: Option<Asked>,
     /// It said that it could take over.
     approved: bool,
@@ -51,9 +51,9 @@ struct Asked {
 }
 
 impl Upgrade {
-    /// None is under way. `globals`: where those are counted that are refused.
-    pub(super) fn new(globals: Block) -> Upgrade {
-        Upgrade { program: Program::started(), globals, asked: None, approved: false, again: false }
+    /// None is under way; `again`: one is to begin. `globals`: where those are counted that are refused.
+    pub(super) fn new(globals: Option<Block>, again: bool) -> Upgrade {
+        Upgrade { program: Program::started(), globals, asked: None, approved: false, again }
     }
 
     /// USR2 has come. Where an upgrade is under way, another follows it.
@@ -75,7 +75,7 @@ impl Upgrade {
     pub(super) fn begin(&mut self, left: &Handover, journal: &mut Journal, now_us: u64) {
         self.again = false;
         let Some(program) = &self.program else {
-            return refuse(journal, self.globals, "it is not known which file this program was started from");
+            return self.refuse(journal, "it is not known which file this program was started from");
         };
         let path = program.path().display();
         match ask(program, left) {
@@ -84,7 +84,7 @@ impl Upgrade {
                 let until_us = now_us + PREFLIGHT_US;
                 self.asked = Some(Asked { pid, said, complained, until_us, late: false });
             }
-            Err(error) => refuse(journal, self.globals, &format!("{path} cannot be run: {error}")),
+            Err(error) => self.refuse(journal, &format!("{path} cannot be run: {error}")),
         }
     }
 
@@ -108,22 +108,20 @@ impl Upgrade {
         let Some(asked) = self.asked.take_if(|asked| asked.pid == dead) else { return false };
         let path = self.program.as_ref().map(|program| program.path().display().to_string()).unwrap_or_default();
         let (said, complaint) = (text_of(asked.said), text_of(asked.complained));
-        let first = complaint.lines().next().unwrap_or_default();
-        let first = first.strip_prefix("load_balancer: ").unwrap_or(first);
+        // There may be warnings before it.
+        let told = complaint.lines().find_map(|line| line.strip_prefix("load_balancer: "));
+        let first = told.or(complaint.lines().next()).unwrap_or_default();
         if asked.late {
-            refuse(
-                journal,
-                self.globals,
-                &format!("{path} did not say within {} s whether it can take over", PREFLIGHT_US / 1_000_000),
-            );
+            let seconds = PREFLIGHT_US / SECOND_US;
+            self.refuse(journal, &format!("{path} did not say within {seconds} s whether it can take over"));
         } else if ended == Ended::Status(0) && said.lines().next() == Some(ANSWER) {
             self.approved = true;
         } else if ended == Ended::Status(0) {
-            refuse(journal, self.globals, &format!("{path} is no load_balancer that can take over from this one"));
+            self.refuse(journal, &format!("{path} is no load_balancer that can take over from this one"));
         } else if first.is_empty() {
-            refuse(journal, self.globals, &format!("{path} ended: {ended}"));
+            self.refuse(journal, &format!("{path} ended: {ended}"));
         } else {
-            refuse(journal, self.globals, &format!("{path} says: {first} ({ended})"));
+            self.refuse(journal, &format!("{path} says: {first} ({ended})"));
         }
         true
     }
@@ -142,13 +140,17 @@ impl Upgrade {
     pub(super) fn become_it(&self, left: &Handover, kept: &[std::os::fd::BorrowedFd<'_>], journal: &mut Journal) {
         if let Some(program) = &self.program {
             let error = program.become_it((VARIABLE, &left.to_string()), kept);
-            refuse(journal, self.globals, &format!("{} cannot be run: {error}", program.path().display()));
+            self.refuse(journal, &format!("{} cannot be run: {error}", program.path().display()));
         }
     }
 
-    /// Says that an upgrade failed for want of something.
-    pub(super) fn refuse(&self, journal: &mut Journal, error: &io::Error) {
-        refuse(journal, self.globals, &format!("this process cannot be copied: {error}"));
+    /// Says why there is no upgrade, and counts it.
+    pub(super) fn refuse(&self, journal: &mut Journal, why: &str) {
+        if let Some(globals) = self.globals {
+            globals.add_global(Global::UpgradesRefused, 1);
+        }
+        let why = crate::args::Shown(why);
+        journal.line(Level::Err, "upgrade", format_args!("refused: {why}; this program goes on"));
     }
 
     /// Ends the child that is asked, as everything ends.
@@ -160,11 +162,6 @@ impl Upgrade {
     }
 }
 
-fn refuse(journal: &mut Journal, globals: Block, why: &str) {
-    globals.add_global(Global::UpgradesRefused, 1);
-    journal.line(Level::Err, "upgrade", format_args!("refused: {}; this program goes on", crate::args::Shown(why)));
-}
-
 /// Runs the file with the question. Errors are those of running it.
 fn ask(program: &Program, left: &Handover) -> io::Result<(Pid, UnixStream, UnixStream)> {
     let (said, out) = UnixStream::pair()?;
@@ -173,12 +170,7 @@ fn ask(program: &Program, left: &Handover) -> io::Result<(Pid, UnixStream, UnixS
     let (input, _) = UnixStream::pair()?;
     said.set_nonblocking(true)?;
     complained.set_nonblocking(true)?;
-    let arguments: Vec<OsString> = program.arguments().to_vec();
-    let mut command = Command::new(program.path());
-    if let Some((name, others)) = arguments.split_first() {
-        command.arg0(name).args(others);
-    }
-    command.env_remove(VARIABLE).env(QUESTION, left.to_string());
+    let mut command = program.command((QUESTION, &left.to_string()), VARIABLE)?;
     command.stdin(OwnedFd::from(input)).stdout(OwnedFd::from(out)).stderr(OwnedFd::from(err));
     let child = command.spawn()?;
     let pid = i32::try_from(child.id()).map_err(|_| io::ErrorKind::InvalidData)?;
@@ -221,7 +213,23 @@ fn try_all(left: &Handover, config: &Config) -> Result<(), Failure> {
     {
         drop(listen::open(address, 1)?);
     }
-    Ok(())
+    try_plan(left, config)
+}
+
+/// Tries whether there is memory to share, and whether the plan fits into it.
+fn try_plan(left: &Handover, config: &Config) -> Result<(), Failure> {
+    let count = worker_count(config);
+    // What is published here harms nobody: the memory of the program that runs is only read.
+    let own = Region::private();
+    match inherited::left_memory(left, count) {
+        Some(memory) => own.copy_plan(memory.region),
+        None => drop(share_memory(inherited::seats(count))?),
+    }
+    let mut config = config.clone();
+    if config.demo && !left.demo.is_empty() {
+        config.backends = left.demo.iter().map(|&address| Backend::at(address)).collect();
+    }
+    Duties::begin(config, Options::default(), None, own).map(drop)
 }
 
 /// Whether what listens at one address does what another asks for: port 0 is any.

@@ -55,7 +55,7 @@ impl Proxy {
         match page {
             Page::Metrics => self.begin_metrics(id),
             Page::Live => self.answer_exchange(id, 200, format_args!("alive")),
-            Page::Ready if self.draining || self.unready => self.answer_exchange(id, 503, format_args!("draining")),
+            Page::Ready if self.unready => self.answer_exchange(id, 503, format_args!("draining")),
             Page::Ready => self.answer_exchange(id, 200, format_args!("ready")),
             Page::Unknown => {
                 self.answer_exchange(id, 404, format_args!("there are /metrics, /livez and /readyz"));

@@ -97,13 +97,33 @@ impl Region {
         Region { cells }
     }
 
-    /// The region that another program made of these cells; `None` where it is laid out otherwise.
-    pub fn adopt(cells: &'static [AtomicU64]) -> Option<Region> {
+    /// A region of one seat that no other process has.
+    pub fn private() -> Region {
+        Region::new(Vec::leak((0..Region::bytes(1) / size_of::<AtomicU64>()).map(|_| AtomicU64::new(0)).collect()))
+    }
+
+    /// How many seats there are in the region that another program made of these cells; `None` where it is
+    /// laid out otherwise.
+    pub fn seats_in(cells: &[AtomicU64]) -> Option<usize> {
         let read = |at: usize| cells.get(at).map_or(0, |cell| cell.load(Acquire));
         let seats = usize::try_from(read(SEATS_AT)).ok()?;
         let alike = read(MAGIC_AT) == MAGIC && read(LAYOUT_AT) == FINGERPRINT;
         let whole = seats.checked_mul(SEAT).is_some_and(|needed| needed <= cells.len().saturating_sub(LAYOUT.seats));
-        (alike && whole && seats > 0).then_some(Region { cells })
+        (alike && whole && seats > 0).then_some(seats)
+    }
+
+    /// The region that another program made of these cells; `None` where it is laid out otherwise.
+    pub fn adopt(cells: &'static [AtomicU64]) -> Option<Region> {
+        Region::seats_in(cells).map(|_| Region { cells })
+    }
+
+    /// Takes over another's plan, and which slots have had owners.
+    pub fn copy_plan(self, from: Region) {
+        if let Some(plan) = from.table().read().1 {
+            self.table().publish(&plan);
+        }
+        self.owners().store(from.owners().load(Relaxed), Relaxed);
+        self.slots().store(from.slots().load(Relaxed), Relaxed);
     }
 
     /// How many seats there are.

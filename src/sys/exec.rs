@@ -7,10 +7,12 @@ use std::ffi::{CString, OsStr, OsString};
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::ptr;
 
-use super::signal;
+use super::{fork, signal};
 
 /// The program that this process was started as, which by now may be another file.
 #[derive(Clone, Debug)]
@@ -42,46 +44,68 @@ impl Program {
         &self.path
     }
 
-    /// What it was started with, its name among them.
-    pub fn arguments(&self) -> &[OsString] {
-        &self.arguments
-    }
-
     /// Makes it this process's program, with a variable besides those of the environment, and these
     /// descriptors left open. All signals are blocked in it, so that none is lost or ends it before it
-    /// can heed any. Returns only where that fails, and then nothing has changed.
+    /// can heed any; what came before and was not taken comes to it. Returns only where that fails, and
+    /// then nothing has changed.
     pub fn become_it(&self, variable: (&str, &str), kept: &[BorrowedFd<'_>]) -> io::Error {
-        match self.try_become(variable, kept) {
-            Ok(never) => match never {},
+        match Image::new(self, variable, variable.0).and_then(|image| Ok((image, signal::block_all()?))) {
+            Ok((image, before)) => {
+                let opened = kept.iter().try_for_each(|fd| set_flags(fd.as_raw_fd(), 0));
+                signal::send_again();
+                let error = opened.err().unwrap_or_else(|| image.run());
+                // Neither fails for what is open and was so before.
+                kept.iter().for_each(|fd| drop(set_flags(fd.as_raw_fd(), libc::FD_CLOEXEC)));
+                let _ = signal::restore(before);
+                error
+            }
             Err(error) => error,
         }
     }
 
-    fn try_become(&self, variable: (&str, &str), kept: &[BorrowedFd<'_>]) -> io::Result<std::convert::Infallible> {
-        let path = text(self.path.as_os_str().as_bytes().to_vec())?;
-        let arguments = self.arguments.iter().map(|one| text(one.clone().into_vec()));
-        let arguments = arguments.collect::<io::Result<Vec<CString>>>()?;
-        let others = env::vars_os().filter(|(name, _)| name != OsStr::new(variable.0));
+    /// A command that runs it as a child, with a variable besides those of the environment, and without
+    /// another. It is killed when this process ends. A file that the system does not run is none for a
+    /// shell either.
+    pub fn command(&self, variable: (&str, &str), without: &str) -> io::Result<Command> {
+        let image = Image::new(self, variable, without)?;
+        let parent = fork::current();
+        let mut command = Command::new(&self.path);
+        // SAFETY: the process has one thread, so that its copy may do whatever it could do itself.
+        unsafe { command.pre_exec(move || fork::die_with(parent).and_then(|()| Err(image.run()))) };
+        Ok(command)
+    }
+}
+
+/// What the system is told of a program that is to run.
+struct Image {
+    path: CString,
+    arguments: Vec<CString>,
+    environment: Vec<CString>,
+}
+
+impl Image {
+    fn new(program: &Program, variable: (&str, &str), without: &str) -> io::Result<Image> {
+        let arguments = program.arguments.iter().map(|one| text(one.clone().into_vec()));
+        let others = env::vars_os().filter(|(name, _)| name != OsStr::new(variable.0) && name != OsStr::new(without));
         let all = others.chain([(variable.0.into(), variable.1.into())]);
         let environment = all.map(|(name, value)| text([name.as_bytes(), b"=", value.as_bytes()].concat()));
-        let environment = environment.collect::<io::Result<Vec<CString>>>()?;
+        Ok(Image {
+            path: text(program.path.as_os_str().as_bytes().to_vec())?,
+            arguments: arguments.collect::<io::Result<_>>()?,
+            environment: environment.collect::<io::Result<_>>()?,
+        })
+    }
+
+    /// Becomes it; returns only where that fails.
+    fn run(&self) -> io::Error {
         let pointers = |list: &[CString]| -> Vec<*const libc::c_char> {
             list.iter().map(|one| one.as_ptr()).chain([ptr::null()]).collect()
         };
-        let (arguments_at, environment_at) = (pointers(&arguments), pointers(&environment));
-        let before = signal::block_all()?;
-        for fd in kept {
-            set_flags(fd.as_raw_fd(), 0)?;
-        }
+        let (arguments, environment) = (pointers(&self.arguments), pointers(&self.environment));
         // SAFETY: all three are live: a string with its NUL, and two arrays of such that end with a
         // null pointer, which the kernel only reads.
-        unsafe { libc::execve(path.as_ptr(), arguments_at.as_ptr(), environment_at.as_ptr()) };
-        let error = io::Error::last_os_error();
-        for fd in kept {
-            set_flags(fd.as_raw_fd(), libc::FD_CLOEXEC)?;
-        }
-        signal::restore(before)?;
-        Err(error)
+        unsafe { libc::execve(self.path.as_ptr(), arguments.as_ptr(), environment.as_ptr()) };
+        io::Error::last_os_error()
     }
 }
 

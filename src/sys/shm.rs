@@ -54,9 +54,10 @@ impl Segment {
         Ok(segment)
     }
 
-    /// Attaches a segment that another process of this user has, by its number. EINVAL or EIDRM
-    /// where there is none of that number, EACCES where it is another user's.
-    pub fn attach(id: i32) -> io::Result<Segment> {
+    /// Attaches a segment that another process of this user has, by its number, where it is as it should
+    /// be; where not, EINVAL, and it is detached again. EINVAL or EIDRM where there is none of that number,
+    /// EACCES where it is another user's.
+    pub fn attach(id: i32, is_right: impl FnOnce(&[AtomicU64]) -> bool) -> io::Result<Segment> {
         // SAFETY: all zeroes is a valid value of this struct of integers, and the call writes one, to
         // a live local.
         let bytes = unsafe {
@@ -66,7 +67,14 @@ impl Segment {
             }
             state.shm_segsz
         };
-        Segment::map(id, bytes)
+        let segment = Segment::map(id, bytes)?;
+        if !is_right(segment.cells) {
+            // SAFETY: it was attached at this address just now, and nobody else has seen its cells: what was
+            // asked could not keep them.
+            unsafe { libc::shmdt(segment.cells.as_ptr().cast()) };
+            return Err(io::Error::from_raw_os_error(libc::EINVAL));
+        }
+        Ok(segment)
     }
 
     /// Has the segment of a number, which is of that many bytes, in this process's memory.
@@ -78,7 +86,7 @@ impl Segment {
         }
         let count = bytes / size_of::<AtomicU64>();
         // SAFETY: the segment is attached, writable, at a page's start and `bytes` long, which is at
-        // most isize::MAX and cannot change; it is never detached; all bits are a valid AtomicU64, and
+        // most isize::MAX and cannot change; it is detached only where nobody has seen it; all bits are a valid AtomicU64, and
         // all who have it use it as such.
         let cells = unsafe { std::slice::from_raw_parts(address.cast::<AtomicU64>(), count) };
         Ok(Segment { id, cells })
@@ -135,9 +143,12 @@ mod tests {
     fn it_is_found_again_by_its_number() {
         let segment = Segment::create(10_000).unwrap();
         segment.cells()[3].store(9, Relaxed);
-        let again = Segment::attach(segment.id()).unwrap();
+        let again = Segment::attach(segment.id(), |cells| cells[3].load(Relaxed) == 9).unwrap();
         assert_eq!((again.cells().len(), again.cells()[3].load(Relaxed)), (segment.cells().len(), 9));
-        assert!(Segment::attach(-1).is_err());
+        assert!(Segment::attach(-1, |_| true).is_err());
+        let attached = told(segment.id()).unwrap().1;
+        assert!(Segment::attach(segment.id(), |_| false).is_err());
+        assert_eq!(told(segment.id()).unwrap().1, attached, "one that is not right is detached");
     }
 
     #[test]

@@ -73,7 +73,8 @@ pub struct Signals {
 }
 
 impl Signals {
-    /// Catches every [`Signal`], ignores SIGPIPE, and unblocks all signals.
+    /// Catches every [`Signal`], ignores SIGPIPE, and unblocks all signals. What has come before, and
+    /// was not taken, is given still.
     pub fn install() -> io::Result<Signals> {
         Signals::install_with(|_| true)
     }
@@ -85,16 +86,17 @@ impl Signals {
         set_action(drain_order(), handler())?;
         set_action(look_order(), handler())?;
         set_action(retire_order(), handler())?;
+        // All are blocked since the fork: what is counted here has come to the parent.
+        block_all()?;
+        for count in &ARRIVED {
+            count.store(0, Ordering::Relaxed);
+        }
         Signals::install_with(|_| false)
     }
 
     fn install_with(caught: impl Fn(Signal) -> bool) -> io::Result<Signals> {
         let (woken, wake) = pipe()?;
-        // Until the last line all signals are blocked: a count cleared here is one of the parent's.
         block_all()?;
-        for count in &ARRIVED {
-            count.store(0, Ordering::Relaxed);
-        }
         WAKE.store(wake.as_raw_fd(), Ordering::Relaxed);
         for (number, signal) in NUMBERS {
             let ignored = if signal == Signal::Child { libc::SIG_DFL } else { libc::SIG_IGN };
@@ -177,6 +179,25 @@ pub fn end_on_terminate() -> io::Result<()> {
         set_action(number, if ends { libc::SIG_DFL } else { libc::SIG_IGN })?;
     }
     restore(Mask(empty_set()))
+}
+
+/// Sends this process again what has come and was not taken. All signals are blocked: it is pending
+/// then, and survives that this process becomes another program.
+pub(super) fn send_again() {
+    for (number, signal) in NUMBERS {
+        let count = &ARRIVED[signal as usize];
+        // Two of TERM are told from one by QUIT, which asks for the same.
+        let came = match signal {
+            Signal::Terminate => {
+                count.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |arrivals| arrivals.checked_sub(1)).is_ok()
+            }
+            _ => count.swap(0, Ordering::Relaxed) > 0,
+        };
+        if came {
+            // SAFETY: takes two integers, and the process is this one.
+            unsafe { libc::kill(libc::getpid(), number) };
+        }
+    }
 }
 
 /// The signal by which a master tells a worker to drain. It is a real-time signal: nobody else

@@ -6,7 +6,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::time::Duration;
 
 use super::{Accepting, LISTENERS, Outcome, SIGNALS, Worker};
-use crate::limits::{ADMIN_DRAIN_US, LISTEN_BACKLOG};
+use crate::limits::{ADMIN_DRAIN_US, DRAIN_DELAY_SLACK_US, LISTEN_BACKLOG};
 use crate::log::Level;
 use crate::metrics::Count;
 use crate::reactor::Reactor;
@@ -15,15 +15,19 @@ use crate::sys;
 impl Worker<'_> {
     /// Begins to end; the second time, stops at once.
     pub(super) fn terminate(&mut self) {
+        self.proxy.set_unready();
+        let again = self.stopping || self.drain_deadline_us.is_some();
+        self.stopping = true;
         if let Some(companion) = &mut self.companion {
-            companion.stopping();
+            if again { companion.stop_at_once() } else { companion.stopping() }
         }
-        if self.drain_at_us.is_some() || self.drain_deadline_us.is_some() {
+        if again {
             self.begin_drain();
             self.stopped = true;
         } else if self.drain_delay_us > 0 {
-            self.drain_at_us = Some(self.now_us.saturating_add(self.drain_delay_us));
-            self.proxy.set_unready();
+            // A master says when that is.
+            let slack_us = if self.companion.is_some() { 0 } else { DRAIN_DELAY_SLACK_US };
+            self.drain_at_us = Some(self.now_us.saturating_add(self.drain_delay_us).saturating_add(slack_us));
             if self.companion.is_some() {
                 let delay = Duration::from_micros(self.drain_delay_us);
                 self.proxy.log().line(Level::Info, "process", format_args!("draining begins in {delay:?}"));
@@ -70,9 +74,11 @@ impl Worker<'_> {
         }
     }
 
-    /// Others have taken its place.
+    /// Others have taken its place; or it was told to stop, and the delay has passed.
     pub(super) fn retire(&mut self) {
-        self.drop_admin();
+        if !self.stopping {
+            self.drop_admin();
+        }
         self.begin_drain();
     }
 
@@ -95,15 +101,16 @@ impl Worker<'_> {
 
     /// How the worker ends, once it does.
     pub(super) fn outcome(&mut self) -> Option<Outcome> {
-        let mut deadline_us = self.drain_deadline_us?;
-        if self.proxy.clients() == 0 && self.admin.is_some() {
+        let deadline_us = self.drain_deadline_us?;
+        if self.proxy.clients() == 0 && self.admin_until_us.is_none() {
             self.leave_admin();
-            deadline_us = deadline_us.min(self.now_us + ADMIN_DRAIN_US);
-            self.drain_deadline_us = Some(deadline_us);
+            self.admin_until_us = Some(self.now_us + ADMIN_DRAIN_US);
         }
-        let served = self.proxy.clients() == 0 && self.proxy.admins() == 0;
-        let served = served && self.companion.as_ref().is_none_or(|companion| companion.is_done());
-        if !served && self.now_us < deadline_us && !self.stopped {
+        let admins = self.proxy.admins() > 0 && self.admin_until_us.is_some_and(|until_us| self.now_us < until_us);
+        let served = self.proxy.clients() == 0 && !admins;
+        let over = served || self.now_us >= deadline_us || self.stopped;
+        // What it waits for has the same time, and a grace.
+        if !over || self.companion.as_ref().is_some_and(|companion| !companion.is_done()) {
             return None;
         }
         let cut = self.proxy.cut();

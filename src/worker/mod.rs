@@ -53,6 +53,8 @@ pub trait Companion {
     fn child_ended(&mut self);
     /// This process has begun to end.
     fn stopping(&mut self);
+    /// It is to end without delay.
+    fn stop_at_once(&mut self);
     /// Whether nothing of it keeps this process from ending.
     fn is_done(&self) -> bool;
     /// Whether this process is to become another program now.
@@ -74,6 +76,8 @@ pub struct Setup<'a> {
     pub admin: Option<OwnedFd>,
     /// What else this process does.
     pub companion: Option<&'a mut dyn Companion>,
+    /// The process ends, and draining is delayed.
+    pub stopping: bool,
     /// The worker's number, from 0.
     pub index: u32,
     /// Its seat in the region.
@@ -139,6 +143,10 @@ struct Worker<'a> {
     beat_us: u64,
     /// When draining ends, in microseconds, once it has begun.
     drain_deadline_us: Option<u64>,
+    /// When those on the admin's port are left, in microseconds, once there is no other client.
+    admin_until_us: Option<u64>,
+    /// It was told to end, and not only that others have taken its place.
+    stopping: bool,
     stopped: bool,
     /// When the system last had no room for a connection, in microseconds, unless it has had since.
     exhausted_us: Option<u64>,
@@ -191,6 +199,8 @@ pub fn run(setup: Setup<'_>) -> io::Result<Outcome> {
         drain_at_us: None,
         beat_us: beat_us(&plan),
         drain_deadline_us: None,
+        admin_until_us: None,
+        stopping: false,
         stopped: false,
         exhausted_us: None,
         tls: Tls::new(setup.tls, setup.config),
@@ -202,6 +212,9 @@ pub fn run(setup: Setup<'_>) -> io::Result<Outcome> {
     };
     worker.proxy.limit_idle(setup.max_idle);
     worker.begin()?;
+    if setup.stopping {
+        worker.terminate();
+    }
     loop {
         worker.turn()?;
         if let Some(outcome) = worker.outcome() {
@@ -319,8 +332,10 @@ impl Worker<'_> {
         }
         next = next.min(self.admin_from_us.unwrap_or(u64::MAX));
         let companion = self.companion.as_ref().map_or(u64::MAX, |companion| companion.next_us());
-        let drain_us = self.drain_deadline_us.or(self.drain_at_us).unwrap_or(u64::MAX);
-        next.min(drain_us).min(companion)
+        // Past its own deadline it may wait for its companion's.
+        let ends = [self.drain_deadline_us.or(self.drain_at_us), self.admin_until_us].into_iter().flatten();
+        let ends_us = ends.filter(|&us| us > self.now_us).min().unwrap_or(u64::MAX);
+        next.min(ends_us).min(companion)
     }
 
     /// Notes what the process uses, for the metrics.

@@ -1,0 +1,188 @@
+//! What is left of a program that could not take over after it had become this process: it serves
+//! nothing, and keeps what it was left as it was. The workers of the program before go on accepting, the
+//! listeners stay open, and the next upgrade finds all as this one did.
+//!
+//! A worker that ends meanwhile cannot be replaced, so that another upgrade is tried at once: the
+//! reason why this one failed may have passed. Without a worker nothing is left to be kept, and the
+//! process ends.
+
+use std::net::SocketAddr;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::thread;
+use std::time::Duration;
+
+use super::elders::Elders;
+use super::handover::{Elder, Handover};
+use super::inherited::{Left, left_memory};
+use super::notify::Notify;
+use super::upgrade::Upgrade;
+use super::{DONE, FAILED, Journal};
+use crate::config::Plan;
+use crate::limits::SIGNALS_RETRY_US;
+use crate::log::Level;
+use crate::metrics::Global;
+use crate::shared::Region;
+use crate::sys::clock;
+use crate::sys::fork::{self, Ended, Pid};
+use crate::sys::signal::{Signal, Signals};
+
+/// The caretaker's state.
+pub(super) struct Caretaker {
+    /// What was left, and is left again.
+    left: Handover,
+    listeners: Vec<Vec<OwnedFd>>,
+    admin: Option<(OwnedFd, SocketAddr)>,
+    elders: Elders,
+    /// `None` where this program lays the memory out otherwise.
+    region: Option<Region>,
+    upgrade: Upgrade,
+    notify: Notify,
+    signals: Signals,
+    journal: Journal,
+    stopping: bool,
+}
+
+impl Caretaker {
+    /// Takes care of what was left. `news`: workers that this program had begun, and that drain.
+    /// `why` the program could not take over is told.
+    pub(super) fn new(left: Left, news: Vec<Elder>, signals: Signals, mut journal: Journal, why: &str) -> Caretaker {
+        let Left { handover: left, listeners, admin } = left;
+        let region = left_memory(&left, 0).map(|memory| memory.region);
+        let globals = region.map(Region::globals);
+        let upgrade = Upgrade::new(globals, left.again);
+        upgrade.refuse(&mut journal, why);
+        let accepting = left.elders.iter().filter(|elder| elder.retired_us.is_none()).count();
+        let workers = format!("{accepting} worker{} of before", if accepting == 1 { "" } else { "s" });
+        journal.line(
+            Level::Err,
+            "upgrade",
+            format_args!("served by {workers} until another upgrade; nothing is reloaded"),
+        );
+        if let Some(globals) = globals {
+            globals.set_global(Global::Upgrades, left.generation.saturating_sub(1));
+            globals.set_global(Global::Workers, accepting as u64);
+        }
+        let notify = Notify::from_env();
+        notify.ready(format_args!("an upgrade failed: served by {workers}"));
+        let elders = Elders::new(left.elders.iter().copied().chain(news).collect());
+        Caretaker { left, listeners, admin, elders, region, upgrade, notify, signals, journal, stopping: false }
+    }
+
+    /// Runs until no worker is left; returns the exit status.
+    pub(super) fn run(mut self) -> u8 {
+        loop {
+            let now_us = clock::monotonic_us();
+            while let Some(signal) = self.signals.take() {
+                self.heed(signal, now_us);
+            }
+            while let Some((pid, ended)) = fork::reap() {
+                self.bury(pid, ended);
+            }
+            self.upgrade.expire(now_us);
+            self.elders.expire(self.drain_us().0, now_us, &mut self.journal);
+            self.see_to_upgrade(now_us);
+            self.notify.beat(now_us);
+            if self.elders.is_empty() {
+                return self.status();
+            }
+            let next_us = self.notify.next_us().min(self.upgrade.next_us()).min(self.elders.next_us(self.drain_us().0));
+            let timeout = (next_us != u64::MAX).then(|| Duration::from_micros(next_us.saturating_sub(now_us)));
+            if let Err(error) = self.signals.wait(None, timeout) {
+                self.say(Level::Err, format_args!("cannot wait for signals: {error}"));
+                thread::sleep(Duration::from_micros(SIGNALS_RETRY_US));
+            }
+        }
+    }
+
+    fn say(&mut self, level: Level, text: std::fmt::Arguments<'_>) {
+        self.journal.line(level, "process", text);
+    }
+
+    /// How long draining takes, and how long it is delayed, in microseconds, as far as that is known.
+    fn drain_us(&self) -> (u64, u64) {
+        let plan = self.region.and_then(|region| region.table().read().1).and_then(|bytes| Plan::decode(&bytes));
+        plan.map_or((u64::MAX, 0), |plan| (plan.timeouts.drain_us, plan.drain_delay_us))
+    }
+
+    fn heed(&mut self, signal: Signal, now_us: u64) {
+        match signal {
+            Signal::Terminate | Signal::Interrupt if self.stopping => {
+                self.say(Level::Warn, format_args!("told to stop at once"));
+                self.elders.kill_all();
+            }
+            Signal::Terminate | Signal::Interrupt => {
+                self.say(Level::Info, format_args!("draining"));
+                self.stopping = true;
+                self.notify.stopping();
+                self.upgrade.abandon();
+                // The workers have their own descriptors of them.
+                self.listeners.clear();
+                self.admin = None;
+                self.elders.stop(self.drain_us().1, now_us);
+            }
+            Signal::Hangup => self.say(Level::Warn, format_args!("HUP: nothing is read again before another upgrade")),
+            Signal::Upgrade if self.stopping => self.upgrade.refuse(&mut self.journal, "the process is about to end"),
+            Signal::Upgrade => self.upgrade.ask_for(),
+            // Deaths are looked for in every turn.
+            Signal::Child | Signal::Look | Signal::Retire | Signal::Reopen => {}
+        }
+    }
+
+    fn bury(&mut self, dead: Pid, ended: Ended) {
+        let accepted = self.elders.iter().any(|elder| elder.pid == dead.number() && elder.retired_us.is_none());
+        if self.upgrade.heed(dead, ended, &mut self.journal) {
+            return;
+        }
+        self.elders.bury(dead, ended, self.region, &mut self.journal);
+        if accepted && !self.stopping && !self.elders.is_empty() {
+            self.say(Level::Err, format_args!("one that served has ended: trying to upgrade again"));
+            self.upgrade.ask_for();
+        }
+    }
+
+    fn see_to_upgrade(&mut self, now_us: u64) {
+        if self.stopping {
+            return;
+        }
+        let mut left = self.left.clone();
+        left.elders = self.elders.iter().copied().collect();
+        left.again = false;
+        if self.upgrade.is_wanted() {
+            self.upgrade.begin(&left, &mut self.journal, now_us);
+        }
+        if self.upgrade.take_approved() {
+            left.again = self.upgrade.is_wanted_again();
+            let admin = self.admin.iter().map(|(listener, _)| listener);
+            let kept: Vec<BorrowedFd<'_>> = self.listeners.iter().flatten().chain(admin).map(AsFd::as_fd).collect();
+            self.notify.reloading();
+            self.upgrade.become_it(&left, &kept, &mut self.journal);
+            self.notify.ready(format_args!("an upgrade failed: served by workers of before"));
+        }
+    }
+
+    /// The exit status, once no worker is left.
+    fn status(&mut self) -> u8 {
+        if !self.stopping {
+            self.say(Level::Err, format_args!("no worker is left"));
+            return FAILED;
+        }
+        let clean = self.elders.is_clean();
+        self.say(Level::Info, format_args!("{}", if clean { "drained" } else { "stopped" }));
+        if clean { DONE } else { FAILED }
+    }
+}
+
+/// This process's signals, however long it takes: without them nothing could be taken care of.
+pub(super) fn signals(journal: &mut Journal) -> Signals {
+    let mut told = false;
+    loop {
+        match Signals::install() {
+            Ok(signals) => return signals,
+            Err(error) if !told => {
+                journal.line(Level::Err, "process", format_args!("cannot handle signals yet: {error}"));
+                told = true;
+            }
+            Err(_) => thread::sleep(Duration::from_micros(SIGNALS_RETRY_US)),
+        }
+    }
+}

@@ -1,0 +1,72 @@
+//! When the workers' loops are looked at, to find one that stands still. Pure.
+//!
+//! Where the master itself comes late to it, the whole machine or process group may have stood still. Then
+//! no worker's silence says anything, until all have had as much time again as any may be silent.
+
+use crate::limits::{WATCH_LATE_US, WATCHDOG_PARTS};
+
+/// When the next look is.
+#[derive(Debug, Default)]
+pub(super) struct Watchdog {
+    /// In microseconds; 0 where there is none.
+    next_us: u64,
+}
+
+impl Watchdog {
+    /// When `is_due` is to be asked, in microseconds.
+    pub(super) fn next_us(&self) -> u64 {
+        if self.next_us == 0 { u64::MAX } else { self.next_us }
+    }
+
+    /// Whether the loops are to be looked at now, where one may stand still for `watchdog_us`; 0 for ever.
+    pub(super) fn is_due(&mut self, now_us: u64, watchdog_us: u64) -> bool {
+        let due_us = self.next_us.min(now_us.saturating_add(watchdog_us));
+        if watchdog_us == 0 || now_us < due_us {
+            self.next_us = if watchdog_us == 0 { 0 } else { due_us };
+            return false;
+        }
+        let look_us = watchdog_us / WATCHDOG_PARTS;
+        let late = now_us - due_us > look_us.min(WATCH_LATE_US);
+        self.next_us = now_us.saturating_add(if late { watchdog_us } else { look_us });
+        !late
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn it_looks_four_times_in_the_time_that_a_loop_may_stand_still() {
+        let mut watchdog = Watchdog::default();
+        assert!(!watchdog.is_due(1_000, 400), "who begins knows of no silence");
+        assert_eq!(watchdog.next_us(), 1_400);
+        for now_us in [1_400, 1_500, 1_600, 1_750] {
+            assert!(!watchdog.is_due(watchdog.next_us() - 1, 400));
+            assert!(watchdog.is_due(now_us, 400), "{now_us}");
+        }
+        assert_eq!(watchdog.next_us(), 1_850);
+    }
+
+    #[test]
+    fn who_is_late_trusts_no_silence_for_a_whole_interval() {
+        let mut watchdog = Watchdog { next_us: 1_000 };
+        assert!(!watchdog.is_due(1_101, 400));
+        assert_eq!(watchdog.next_us(), 1_501);
+        assert!(watchdog.is_due(1_550, 400));
+        // However long the interval, a second is late.
+        let mut watchdog = Watchdog { next_us: 1_000 };
+        assert!(!watchdog.is_due(1_001 + WATCH_LATE_US, 100 * WATCH_LATE_US));
+    }
+
+    #[test]
+    fn it_can_be_turned_off_and_on_and_made_to_look_sooner() {
+        let mut watchdog = Watchdog { next_us: 1_000 };
+        assert!(!watchdog.is_due(5_000, 0));
+        assert_eq!(watchdog.next_us(), u64::MAX);
+        assert!(!watchdog.is_due(6_000, 4_000));
+        assert_eq!(watchdog.next_us(), 10_000);
+        assert!(!watchdog.is_due(6_001, 400));
+        assert_eq!(watchdog.next_us(), 6_401);
+    }
+}

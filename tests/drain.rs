@@ -1,0 +1,178 @@
+//! How workers and the whole program end: what is ready, what is waited for, what the exit status says.
+
+use std::net::{SocketAddr, TcpStream};
+use std::time::{Duration, Instant};
+
+use crate::support::{Backend, Balancer, Exit, Gate, Mode, Wire, children, modes, response, send_signal, wait_until};
+
+/// A backend that answers each request once the gate is open.
+fn gated(gate: &Gate) -> Backend {
+    let gate = gate.clone();
+    Backend::serve(move |mut peer| {
+        while let Some(request) = peer.request() {
+            if request.target() == "/held" {
+                gate.pass();
+            }
+            if peer.try_send(response("", b"done")).is_err() {
+                return;
+            }
+        }
+    })
+}
+
+fn admin(balancer: &Balancer) -> SocketAddr {
+    let log = balancer.wait_for_log("admin on ");
+    let rest = log.rsplit_once("admin on ").expect("just seen").1;
+    rest.split(": ").next().and_then(|text| text.parse().ok()).expect("an address")
+}
+
+/// A client whose request is held by the backend.
+fn held(balancer: &Balancer, backend: &Backend) -> Wire {
+    let (client, before) = (balancer.connect(), backend.count());
+    client.send("GET /held HTTP/1.1\r\nHost: x\r\n\r\n");
+    backend.wait_for_requests(before + 1);
+    client
+}
+
+fn upgrade(balancer: &Balancer, generation: usize) {
+    balancer.signal(libc::SIGUSR2);
+    balancer.wait_for_log(&format!("(generation {generation})"));
+}
+
+/// The processes that a balancer of a mode has when none is of before an upgrade.
+fn workers_of(mode: Mode) -> usize {
+    if mode == Mode::Mp { 2 } else { 0 }
+}
+
+/// A worker that has given its place to others said that the balancer was not ready.
+#[test]
+fn a_retired_worker_is_ready_and_its_idle_admin_connections_hold_it_up_only_briefly() {
+    for mode in modes() {
+        let gate = Gate::shut();
+        let backend = gated(&gate);
+        let balancer = Balancer::before(mode, &[&backend], &["--admin", "0"]);
+        let mut kept: Vec<Wire> = (0..2).map(|_| Wire::tcp(admin(&balancer))).collect();
+        kept.iter_mut().for_each(|wire| assert_eq!(wire.get("/readyz").status(), 200));
+        let mut client = held(&balancer, &backend);
+        upgrade(&balancer, 1);
+        let mut told = kept.remove(0);
+        wait_until("its worker has retired", || {
+            let answer = told.get("/readyz");
+            assert_eq!(answer.status(), 200, "{mode:?}");
+            answer.connection_has("close")
+        });
+        gate.open();
+        assert_eq!(client.response("GET").text(), "done");
+        drop(client);
+        // The other connection stays as it is, idle.
+        let begun = Instant::now();
+        wait_until("those of before have ended", || children(balancer.pid()).len() == workers_of(mode));
+        assert!(begun.elapsed() < Duration::from_secs(10), "{mode:?}: {:?}", begun.elapsed());
+        assert_eq!(Wire::tcp(admin(&balancer)).get("/readyz").status(), 200, "{mode:?}");
+    }
+}
+
+#[test]
+fn what_an_upgrade_cut_long_ago_does_not_fail_the_end() {
+    for mode in modes() {
+        let gate = Gate::shut();
+        let backend = gated(&gate);
+        let balancer = Balancer::before(mode, &[&backend], &["--drain-timeout", "200ms"]);
+        let _client = held(&balancer, &backend);
+        upgrade(&balancer, 1);
+        balancer.wait_for_log("cut 1 request off");
+        wait_until("those of before have ended", || children(balancer.pid()).len() == workers_of(mode));
+        gate.open();
+        assert_eq!(balancer.stop(), Exit::Status(0), "{mode:?}");
+    }
+}
+
+#[test]
+fn what_a_second_term_cuts_in_a_worker_of_before_fails_the_end() {
+    for mode in modes() {
+        let gate = Gate::shut();
+        let backend = gated(&gate);
+        let mut balancer = Balancer::before(mode, &[&backend], &[]);
+        let _client = held(&balancer, &backend);
+        upgrade(&balancer, 1);
+        balancer.signal(libc::SIGTERM);
+        wait_until("it drains", || TcpStream::connect(balancer.address()).is_err());
+        balancer.signal(libc::SIGTERM);
+        assert_eq!(balancer.wait(), Exit::Status(1), "{mode:?}");
+        assert!(balancer.whole_log().contains("process: stopped"), "{mode:?}");
+        gate.open();
+    }
+}
+
+/// In sp with an admin port the end waited a second for workers of before.
+#[test]
+fn the_end_waits_for_workers_of_before() {
+    for mode in modes() {
+        let gate = Gate::shut();
+        let backend = gated(&gate);
+        let mut balancer = Balancer::before(mode, &[&backend], &["--admin", "0"]);
+        let mut client = held(&balancer, &backend);
+        upgrade(&balancer, 1);
+        balancer.signal(libc::SIGTERM);
+        wait_until("it drains", || TcpStream::connect(balancer.address()).is_err());
+        let begun = Instant::now();
+        while begun.elapsed() < Duration::from_millis(1500) {
+            assert!(balancer.runs(), "{mode:?}");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        balancer.signal(libc::SIGUSR2);
+        balancer.wait_for_log("upgrade: refused: it is about to end");
+        gate.open();
+        assert_eq!(client.response("GET").text(), "done", "{mode:?}");
+        drop(client);
+        assert_eq!(balancer.wait(), Exit::Status(0), "{mode:?}");
+        assert!(balancer.whole_log().contains("process: drained"), "{mode:?}");
+    }
+}
+
+/// A worker that died while draining was delayed was not replaced, and its listener was closed.
+#[test]
+fn a_worker_that_dies_while_draining_is_delayed_is_replaced() {
+    let backend = Backend::named("a");
+    let mut balancer = Balancer::before(Mode::Mp, &[&backend], &["--admin", "0", "--drain-delay", "6s"]);
+    let admin = admin(&balancer);
+    let begun = Instant::now();
+    balancer.signal(libc::SIGTERM);
+    balancer.wait_for_log("draining begins in 6s");
+    let mut clients = Vec::new();
+    for kill in 1..=3 {
+        let killed = balancer.workers()[0];
+        assert!(send_signal(killed, libc::SIGKILL));
+        // None is refused: they wait for the replacement, which is no more ready than the one before.
+        clients = (0..16).map(|_| balancer.connect()).collect();
+        clients.iter_mut().for_each(|client: &mut Wire| assert_eq!(client.get("/").text(), "a"));
+        assert_eq!(Wire::tcp(admin).get("/readyz").status(), 503);
+        wait_until("it is replaced", || balancer.log().matches(", respawned as pid ").count() >= kill);
+        if begun.elapsed() > Duration::from_secs(3) {
+            break;
+        }
+    }
+    wait_until("nobody is accepted", || TcpStream::connect(balancer.address()).is_err());
+    clients.iter_mut().for_each(|client| assert!(client.get("/").connection_has("close")));
+    drop(clients);
+    assert_eq!(balancer.wait(), Exit::Status(0));
+}
+
+/// As a terminal's Ctrl-Z, or a machine that is suspended.
+#[test]
+fn a_group_that_stood_still_as_a_whole_loses_no_worker() {
+    let backend = Backend::named("a");
+    let balancer = Balancer::before(Mode::Mp, &[&backend], &["--watchdog", "800ms"]);
+    let before = balancer.workers();
+    for pause_ms in [600, 1000, 1800] {
+        // The lives of workers count from their start.
+        std::thread::sleep(Duration::from_millis(850));
+        assert!(send_signal(-balancer.pid(), libc::SIGSTOP));
+        std::thread::sleep(Duration::from_millis(pause_ms));
+        assert!(send_signal(-balancer.pid(), libc::SIGCONT));
+        std::thread::sleep(Duration::from_millis(900));
+        assert_eq!(balancer.workers(), before, "{pause_ms} ms: {}", balancer.log());
+    }
+    assert!(send_signal(before[0], libc::SIGSTOP));
+    balancer.wait_for_log("stands still for");
+}

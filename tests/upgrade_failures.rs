@@ -1,0 +1,248 @@
+//! Upgrades that fail when there is no way back: after the process has become the new program. What
+//! served before serves on.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::PathBuf;
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use crate::support::traffic::{self, KINDS, Traffic};
+use crate::support::{Backend, Balancer, Directory, Exit, Mode, alive, children, command, modes, wait_until};
+
+const PROGRAM: &str = env!("CARGO_BIN_EXE_load_balancer");
+
+/// A balancer that follows a file, and whose program's file can be another.
+struct Scene {
+    directory: Directory,
+    backends: Vec<Backend>,
+    balancer: Balancer,
+}
+
+impl Scene {
+    fn new(mode: Mode, args: &[&str]) -> Scene {
+        let directory = Directory::new();
+        let backends = vec![traffic::backend(), traffic::backend()];
+        std::os::unix::fs::symlink(PROGRAM, directory.file("lb")).expect("a link can be made");
+        let config = directory.put("lb.json", &config(&backends));
+        let mut started = Command::new(directory.file("lb"));
+        started.args(["--host", "127.0.0.1", "-p", "0", "-c"]).arg(config).args(match mode {
+            Mode::Mp => ["-m", "mp", "-w2"],
+            Mode::Sp => ["-m", "sp", "-w1"],
+        });
+        started.args(args).env_clear().envs(command(&[]).get_envs().filter_map(|(name, value)| Some((name, value?))));
+        Scene { balancer: Balancer::spawn(started), directory, backends }
+    }
+
+    fn config(&self) -> PathBuf {
+        self.directory.file("lb.json")
+    }
+
+    /// Has a script be the program: what it does before it is the real one in a pre-flight, after it has
+    /// answered one, and before it takes over.
+    fn script(&self, before: &str, after: &str, takes_over: &str) {
+        let text = format!(
+            "#!/bin/sh\nif [ \"$ZZZ_LB_PREFLIGHT\" ]; then {before}\n{PROGRAM} \"$@\"; code=$?; {after}\nexit $code; fi\n\
+             {takes_over}\nexec {PROGRAM} \"$@\"\n"
+        );
+        let path = self.directory.put("script", &text);
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).expect("it can be made a program");
+        fs::rename(path, self.directory.file("lb")).expect("it can be renamed");
+    }
+
+    /// Upgrades, and waits until that has failed; clients see nothing of it.
+    fn fail(&self, why: &str) {
+        let before = self.balancer.workers();
+        let traffic = Traffic::start(self.balancer.address(), &KINDS, 1, 1);
+        wait_until("every kind of client has begun", || traffic.completed().iter().all(|&kind| kind > 0));
+        self.balancer.signal(libc::SIGUSR2);
+        // A worker that fails as it starts is tried for 16 s.
+        wait_until("it has begun", || self.balancer.log().contains("asking "));
+        wait_until("new workers come or it has failed", || {
+            self.balancer.workers().iter().any(|worker| !before.contains(worker)) || self.balancer.log().contains(why)
+        });
+        self.balancer.wait_for_log(why);
+        let completed: u64 = traffic.completed().iter().sum();
+        wait_until("clients go on", || traffic.completed().iter().sum::<u64>() > completed + 50);
+        traffic.stop().assert_nothing_lost(why);
+        if !before.is_empty() {
+            wait_until("those of before are left", || self.balancer.workers() == before);
+        }
+    }
+
+    /// Upgrades to the real program.
+    fn upgrade(&self) {
+        self.directory.put("lb.json", &config(&self.backends));
+        let done = "upgrade: done: ";
+        let times = self.balancer.log().matches(done).count();
+        self.balancer.signal(libc::SIGUSR2);
+        wait_until("it is upgraded", || self.balancer.log().matches(done).count() > times);
+        assert!(self.balancer.get("/a/1").len() > 1);
+    }
+}
+
+fn config(backends: &[Backend]) -> String {
+    let specs: Vec<String> = backends.iter().map(|backend| format!("\"{}\"", backend.spec())).collect();
+    format!("{{\"backends\": [{}]}}", specs.join(", "))
+}
+
+/// A writer may truncate the file just when the process becomes the new program.
+#[test]
+fn a_configuration_that_is_gone_after_the_preflight_loses_nothing() {
+    for mode in modes() {
+        let scene = Scene::new(mode, &[]);
+        let pid = scene.balancer.pid();
+        scene.script("", &format!(": > {}", scene.config().display()), "");
+        scene.fail("upgrade: refused: the new program cannot start: ");
+        assert_eq!(scene.balancer.metric("zzz_lb_upgrades_refused_total", ""), 1, "{mode:?}");
+        assert_eq!(scene.balancer.metric("zzz_lb_upgrade_generation", ""), 0, "{mode:?}");
+        scene.balancer.signal(libc::SIGHUP);
+        scene.balancer.wait_for_log("HUP: nothing is read again before another upgrade");
+        scene.upgrade();
+        scene.upgrade();
+        assert_eq!(scene.balancer.metric("zzz_lb_upgrade_generation", ""), 2, "{mode:?}");
+        assert_eq!(scene.balancer.pid(), pid);
+        assert_eq!(scene.balancer.stop(), Exit::Status(0), "{mode:?}");
+    }
+}
+
+#[test]
+fn a_caretaker_drains_what_it_was_left() {
+    for mode in modes() {
+        let mut scene = Scene::new(mode, &["--admin", "0", "--drain-delay", "400ms"]);
+        // Descriptors are used up.
+        scene.script("", "", "ulimit -n 12");
+        scene.fail("upgrade: refused: the new program cannot ");
+        let mut client = scene.balancer.connect();
+        assert_eq!(client.get("/a/1").status(), 200);
+        let begun = Instant::now();
+        scene.balancer.signal(libc::SIGTERM);
+        scene.balancer.wait_for_log("process: draining");
+        if begun.elapsed().as_millis() < 300 {
+            assert_eq!(scene.balancer.connect().get("/a/1").status(), 200, "{mode:?}: the delay holds");
+        }
+        wait_until("nobody is accepted", || std::net::TcpStream::connect(scene.balancer.address()).is_err());
+        assert!(begun.elapsed().as_millis() >= 400);
+        assert_eq!(client.get("/a/1").status(), 200, "{mode:?}");
+        drop(client);
+        assert_eq!(scene.balancer.wait(), Exit::Status(0), "{mode:?}");
+        assert!(scene.balancer.whole_log().contains("process: drained"), "{mode:?}");
+    }
+}
+
+/// Those of the new workers that do come to live serve clients, and drain like any.
+#[test]
+fn workers_that_do_not_come_to_live_give_way_without_loss() {
+    for mode in modes() {
+        let scene = Scene::new(mode, &[]);
+        // In the first listener's place is a file, which cannot be waited for: its worker fails.
+        let spoil = "fd=${ZZZ_LB_HANDOVER#*listeners=}; fd=${fd%% *}; eval \"exec $fd<\\\"$0\\\"\"";
+        scene.script("", "", spoil);
+        scene.fail(match mode {
+            Mode::Mp => "upgrade: refused: the new workers do not come to live",
+            Mode::Sp => "upgrade: refused: the new program cannot serve",
+        });
+        let wanted = if mode == Mode::Mp { 2 } else { 0 };
+        assert_eq!(scene.balancer.metric("zzz_lb_workers", ""), wanted.max(1), "{mode:?}");
+        assert_eq!(scene.balancer.stop(), Exit::Status(0), "{mode:?}");
+    }
+}
+
+/// What would be refused after the process has become the new program is refused before.
+#[test]
+fn a_plan_that_does_not_fit_is_refused_before() {
+    for mode in modes() {
+        let scene = Scene::new(mode, &[]);
+        let backends: Vec<String> = (1..=1000).map(|n| format!("\"10.1.{}.{}:80\"", n / 256, n % 256)).collect();
+        let path = scene.config();
+        let all = |host: &str| format!("{{\"backends\": [{}]}}", backends.join(", ").replace("10.1.", host));
+        fs::write(&path, all("10.1.")).expect("it can be written");
+        scene.balancer.wait_for_log("+1000 ");
+        // The slots of those rest for a while.
+        fs::write(&path, all("10.2.")).expect("it can be written");
+        scene.balancer.wait_for_log("config: refused: the configuration before stays");
+        scene.balancer.signal(libc::SIGUSR2);
+        let log = scene.balancer.wait_for_log("upgrade: refused: ");
+        assert!(log.contains("the backends have 1000 addresses"), "{mode:?}: {log}");
+        assert!(!log.contains("the new program"), "{mode:?}: {log}");
+    }
+}
+
+/// One that lays the shared memory out otherwise begins with memory of its own, and leaves none behind.
+#[test]
+fn another_layout_of_the_shared_memory_begins_anew() {
+    for mode in modes() {
+        let scene = Scene::new(mode, &[]);
+        // "zzz_lb" and the number of the layout, as it stands in the code.
+        let (known, other) = ([2, 0, 0x62, 0x6c, 0x5f, 0x7a, 0x7a, 0x7a], [3, 0, 0x62, 0x6c, 0x5f, 0x7a, 0x7a, 0x7a]);
+        let mut program = fs::read(PROGRAM).expect("the program can be read");
+        let places: Vec<usize> = (0..program.len() - 8).filter(|&at| program[at..at + 8] == known).collect();
+        assert!(!places.is_empty(), "the number is in the program");
+        places.iter().for_each(|&at| program[at..at + 8].copy_from_slice(&other));
+        let fresh = scene.directory.file("other");
+        fs::write(&fresh, &program).expect("it can be written");
+        fs::set_permissions(&fresh, fs::Permissions::from_mode(0o755)).expect("it can be made a program");
+        fs::rename(&fresh, scene.directory.file("lb")).expect("it can be renamed");
+        (0..5).for_each(|_| drop(scene.balancer.get("/a/1")));
+        scene.upgrade();
+        let workers = if mode == Mode::Mp { 2 } else { 0 };
+        wait_until("those of before have ended", || children(scene.balancer.pid()).len() == workers);
+        let log = scene.balancer.log();
+        assert!(log.contains("counts and health begin anew"), "{mode:?}: {log}");
+        assert_eq!(segments(scene.balancer.pid()), 1, "{mode:?}");
+        assert!(scene.balancer.metric("zzz_lb_requests_total", "code=\"2xx\"") < 5, "{mode:?}");
+        assert!(scene.balancer.metric("process_start_time_seconds", "") > 1_600_000_000, "{mode:?}");
+        assert_eq!(scene.balancer.metric("zzz_lb_upgrade_generation", ""), 1, "{mode:?}");
+        assert_eq!(scene.balancer.stop(), Exit::Status(0), "{mode:?}");
+    }
+}
+
+/// How many segments of shared memory a process has.
+fn segments(pid: i32) -> usize {
+    let maps = fs::read_to_string(format!("/proc/{pid}/maps")).expect("the process runs");
+    maps.lines().filter(|line| line.contains("/SYSV")).count()
+}
+
+/// One that is asked and hangs goes with the process, whatever ends that, and holds no stop up.
+#[test]
+fn a_preflight_that_hangs_ends_with_the_process() {
+    for mode in modes() {
+        for signal in [libc::SIGKILL, libc::SIGTERM] {
+            let mut scene = Scene::new(mode, &[]);
+            scene.script("exec sleep 60", "", "");
+            let before = children(scene.balancer.pid());
+            scene.balancer.signal(libc::SIGUSR2);
+            let asked = || children(scene.balancer.pid()).into_iter().find(|child| !before.contains(child));
+            wait_until("it is asked", || asked().is_some());
+            let (asked, _) = asked().expect("just seen");
+            assert!(scene.balancer.get("/a/1").len() > 1, "{mode:?}");
+            scene.balancer.signal(signal);
+            let exit = scene.balancer.wait();
+            assert_eq!(exit, if signal == libc::SIGKILL { Exit::Signal(signal) } else { Exit::Status(0) }, "{mode:?}");
+            wait_until("what was asked has ended", || !alive(asked));
+        }
+    }
+}
+
+/// A signal that came just before the process became the new program was lost.
+#[test]
+fn a_term_is_heeded_whenever_it_comes_in_an_upgrade() {
+    for mode in modes() {
+        let backend = Backend::named("a");
+        let mut whole = Duration::ZERO;
+        for round in 0..20 {
+            let mut balancer = Balancer::before(mode, &[&backend], &[]);
+            let begun = Instant::now();
+            balancer.signal(libc::SIGUSR2);
+            if round == 0 {
+                balancer.wait_for_log("upgrade: done: ");
+                whole = begun.elapsed();
+            } else {
+                // There is nothing to wait for: it is to come at any moment.
+                std::thread::sleep(whole * round / 20);
+            }
+            balancer.signal(libc::SIGTERM);
+            assert_eq!(balancer.wait(), Exit::Status(0), "{mode:?}, {round}");
+        }
+    }
+}
