@@ -2,6 +2,8 @@
 
 use crate::support::frames::{before, fields, good, scripted};
 use crate::support::{Fault, Mode, modes};
+use std::sync::{Arc, Mutex};
+use zzz_lb::http2::ErrorCode;
 use zzz_lb::http2::frame::{self, END_HEADERS, END_STREAM, Kind};
 
 /// What breaks the rules of the connection, in place of an answer; and what is said of it.
@@ -132,5 +134,26 @@ fn content_has_to_be_as_long_as_was_said() {
             }
             balancer.wait_for_log("not as long as Content-Length says");
         }
+    }
+}
+
+#[test]
+fn a_backend_that_breaks_the_rules_is_told_so() {
+    for mode in modes() {
+        let said = Arc::new(Mutex::new(Vec::new()));
+        let noted = said.clone();
+        let backend = scripted(&[], move |frames, _| {
+            let Some(stream) = frames.request() else { return };
+            frames.send(Kind::PushPromise, END_HEADERS, stream, &[0, 0, 0, 2]);
+            while let Some((header, payload)) = frames.read() {
+                if header.kind == Kind::Goaway {
+                    noted.lock().unwrap().push(payload[4..8].to_vec());
+                }
+            }
+        });
+        let balancer = before(mode, &[&backend], &[]);
+        assert_eq!(balancer.connect().get("/").status(), 502, "{mode:?}");
+        backend.wait_until_idle();
+        assert_eq!(*said.lock().unwrap(), [ErrorCode::PROTOCOL_ERROR.0.to_be_bytes()], "{mode:?}");
     }
 }

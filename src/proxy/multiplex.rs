@@ -80,6 +80,16 @@ impl Multiplex {
     }
 }
 
+/// The streams of a connection that has failed, and what decides what becomes of them.
+struct Taken {
+    slot: u16,
+    connecting: bool,
+    probe: bool,
+    fault: Option<ErrorCode>,
+    pending: VecDeque<Key>,
+    open: Vec<Key>,
+}
+
 impl Proxy {
     /// Gives an exchange a stream on a connection to the backend in a slot.
     pub(super) fn join(&mut self, id: Key, slot: usize) {
@@ -259,20 +269,43 @@ impl Proxy {
 
     /// A connection that carries streams is of no more use.
     pub(super) fn carrier_failed(&mut self, key: Key, failure: Failure) {
-        let Some(connection) = self.connections.get_mut(key) else { return };
-        let (Side::Backend { slot, .. }, connecting) = (connection.side, connection.phase == Phase::Connecting) else {
-            return;
-        };
-        let probe = connection.probe;
-        let Some(multiplex) = connection.codec.multiplex_mut() else { return };
-        let pending = std::mem::take(&mut multiplex.pending);
-        let open: Vec<Key> = multiplex.h2.owners().collect();
-        // What the backend has ended may be a client's doing: a request that it takes offence at.
-        let at_fault = multiplex.fault.is_none();
-        let failure = multiplex.fault.map_or(failure, Failure::GoAway);
+        let Some(streams) = self.take_streams(key) else { return };
         self.close(key, Output::Close(key));
+        self.streams_lost(streams, failure);
+    }
+
+    /// The backend has broken the protocol: its streams have failed, and it is told why.
+    pub(super) fn break_off(&mut self, key: Key, error: http2::Error) {
+        let Some(streams) = self.take_streams(key) else { return };
+        self.streams_lost(streams, Failure::Http2(error.reason));
+        let Some(connection) = self.connections.get_mut(key) else { return };
+        let Some(multiplex) = connection.codec.multiplex_mut() else { return };
+        self.text.clear();
+        multiplex.h2.farewell(error.code, &mut self.text);
+        connection.output.write(&mut self.buffers, &self.text);
+        self.end(key, Ending::Linger);
+    }
+
+    /// Takes the streams of a connection that is to have none any more.
+    fn take_streams(&mut self, key: Key) -> Option<Taken> {
+        let connection = self.connections.get_mut(key)?;
+        let Side::Backend { slot, .. } = connection.side else { return None };
+        let (connecting, probe) = (connection.phase == Phase::Connecting, connection.probe);
+        let multiplex = connection.codec.multiplex_mut()?;
+        multiplex.retired = true;
+        let (pending, open) = (std::mem::take(&mut multiplex.pending), multiplex.h2.abandon());
+        let fault = multiplex.fault;
+        self.forget_carrier(slot.into(), key);
+        Some(Taken { slot, connecting, probe, fault, pending, open })
+    }
+
+    /// What streams are for has failed with their connection.
+    fn streams_lost(&mut self, taken: Taken, failure: Failure) {
+        let Taken { slot, connecting, probe, fault, pending, open } = taken;
+        // What the backend has ended may be a client's doing: a request that it takes offence at.
+        let failure = fault.map_or(failure, Failure::GoAway);
         // It is one failure, however many streams go with it.
-        if at_fault && open.iter().any(|&stream| !self.went_stale(stream, failure)) {
+        if fault.is_none() && open.iter().any(|&stream| !self.went_stale(stream, failure)) {
             self.note_failure(slot, failure);
         }
         for stream in open {

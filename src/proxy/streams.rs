@@ -3,7 +3,7 @@
 
 use super::codec::Codec;
 use super::connection::Side;
-use super::{Failure, Output, Proxy};
+use super::{Failure, Proxy};
 use crate::collections::buffer::Buffer;
 use crate::collections::queue::Queue;
 use crate::collections::slab::Key;
@@ -136,17 +136,6 @@ impl Proxy {
         }
         self.on_event(key, event, input, HeadRef { bytes: arena, head });
         true
-    }
-
-    /// The backend has broken the protocol: it is told, and its streams have failed.
-    fn break_off(&mut self, key: Key, error: http2::Error) {
-        let Some(connection) = self.connections.get_mut(key) else { return };
-        let Some(multiplex) = connection.codec.multiplex_mut() else { return };
-        self.text.clear();
-        multiplex.h2.farewell(error.code, &mut self.text);
-        connection.output.write(&mut self.buffers, &self.text);
-        self.outputs.push_back(Output::Send(key));
-        self.carrier_failed(key, Failure::Http2(error.reason));
     }
 
     fn on_event(&mut self, key: Key, event: Event, input: &mut Option<Buffer>, head: HeadRef<'_>) {
