@@ -134,8 +134,10 @@ impl Proxy {
     /// A connection to the backend in a slot that has room for another stream.
     fn carrier(&self, slot: usize) -> Option<Key> {
         let guess = self.backends.get(slot)?.as_ref()?.seen.streams.unwrap_or(H2_STREAMS as usize);
+        let side = self.side(slot);
         let has_room = |key: &Key| {
-            let multiplex = self.connections.get(*key).and_then(|connection| connection.codec.multiplex());
+            let connection = self.connections.get(*key).filter(|connection| connection.side == side);
+            let multiplex = connection.and_then(|connection| connection.codec.multiplex());
             multiplex.is_some_and(|multiplex| {
                 let most = if multiplex.h2.is_settled() { multiplex.h2.capacity() } else { guess };
                 let taken = multiplex.h2.open_streams() + multiplex.pending.len();
@@ -249,6 +251,10 @@ impl Proxy {
     fn move_on(&mut self, key: Key) {
         let Some(stream) = self.connections.get(key) else { return };
         let Side::Backend { slot, .. } = stream.side else { return };
+        if !self.is_current(stream.side) {
+            // The backend has left the plan, and is not connected to any more.
+            return self.lost(key, Failure::Unprocessed, false);
+        }
         // A backend that ends every connection before it takes anything is not followed for ever.
         let found = stream.exchange.and_then(|id| Some((id, self.exchanges.get_mut(id)?)));
         let Some((id, exchange)) = found.filter(|(_, exchange)| usize::from(exchange.tries) < TRIES) else {
@@ -467,7 +473,8 @@ impl Proxy {
             || multiplex.purpose == Purpose::Private
             || multiplex.h2.is_spent()
             || self.draining
-            || connection.unsendable;
+            || connection.unsendable
+            || !self.is_current(connection.side);
         if multiplex.is_idle() && over && !connection.probe {
             if let Side::Backend { slot, .. } = connection.side {
                 self.forget_carrier(slot.into(), key);

@@ -13,6 +13,7 @@ use crate::log::Level;
 /// A proxy, and what its sockets would have.
 struct World {
     proxy: Proxy,
+    plan: Plan,
     now_us: u64,
     /// Connections asked for, with their slots.
     dials: Vec<(Key, usize)>,
@@ -35,7 +36,7 @@ impl World {
         let now_us = 1_000_000;
         let proxy = Proxy::new(&plan, Shared::private(backends.into()), 0, 1, now_us, Log::new(Level::Debug));
         let (dials, closed, sent, stalled) = (Vec::new(), Vec::new(), HashMap::new(), Vec::new());
-        World { proxy, now_us, dials, closed, sent, stalled }
+        World { proxy, plan, now_us, dials, closed, sent, stalled }
     }
 
     /// Does what the proxy asks for.
@@ -186,4 +187,33 @@ fn what_slow_clients_hold_is_bounded_when_their_streams_are_over_too() {
         world.carry_out();
     }
     assert_eq!((world.proxy.grown, held(&world)), (0, 0));
+}
+
+#[test]
+fn what_waits_for_a_backend_that_leaves_the_plan_goes_to_another() {
+    let mut world = World::new(2, false);
+    let both = world.plan.clone();
+    world.plan.members.truncate(1);
+    world.proxy.follow(&world.plan);
+    let clients = [world.request(), world.request()];
+    assert_eq!(world.dials.iter().map(|&(_, slot)| slot).collect::<Vec<_>>(), [0]);
+    let (former, _) = world.dials.remove(0);
+    world.plan.members = vec![both.members[1].clone()];
+    world.proxy.follow(&world.plan);
+    world.carry_out();
+    assert_eq!(world.dials.iter().map(|&(_, slot)| slot).collect::<Vec<_>>(), [1], "and none to the one that left");
+    let carrier = world.connected(true);
+    for stream in [1, 3] {
+        world.frame(carrier, Kind::Headers, END_HEADERS | END_STREAM, stream, &[0x89]);
+    }
+    clients.iter().for_each(|key| assert!(world.sent[key].starts_with(b"HTTP/1.1 204 "), "{:?}", world.sent));
+    // Somebody else has the slot by now.
+    world.plan.members = vec![both.members[0].clone()];
+    world.plan.members[0].generation = 2;
+    world.proxy.follow(&world.plan);
+    world.proxy.connected(former, true);
+    world.carry_out();
+    assert!(world.closed.contains(&former) && world.closed.contains(&carrier));
+    world.request();
+    assert_eq!(world.dials.iter().map(|&(_, slot)| slot).collect::<Vec<_>>(), [0]);
 }
