@@ -140,7 +140,7 @@ pub const H2_UPDATE_BYTES: u32 = 1024;
 /// WINDOW_UPDATEs that what was sent may have paid for and that have not come: by 32 MiB under way,
 /// on the stream and on the connection.
 pub const H2_UPDATES: u32 = 64 * 1024;
-/// Answers to a peer's frames that may wait to be sent, behind what else does.
+/// Answers to a peer's frames that may wait to be sent, apart from what streams have to say.
 pub const H2_REPLY_BYTES: usize = 64 * 1024;
 
 // Backends -------------------------------------------------------------------------------------

@@ -50,8 +50,10 @@ pub(super) struct Multiplex {
     /// How many bytes were sent, and when last, in microseconds.
     sent: u64,
     moved_us: u64,
-    /// Streams' frames that are queued, each with how many bytes will have been sent when it is.
-    unsent: VecDeque<(Key, u64)>,
+    /// Streams' frames that are queued, each with its length and how many bytes will have been sent when
+    /// it is; and how long they are together.
+    unsent: VecDeque<(Key, usize, u64)>,
+    unsent_bytes: usize,
 }
 
 impl Multiplex {
@@ -66,12 +68,18 @@ impl Multiplex {
             sent: 0,
             moved_us: now_us,
             unsent: VecDeque::new(),
+            unsent_bytes: 0,
         }
     }
 
     /// The streams that it has or is to have.
     pub(super) fn streams(&self) -> impl Iterator<Item = Key> {
         self.h2.owners().chain(self.pending.iter().copied())
+    }
+
+    /// How much of what is queued is no stream's, but for us to answer the peer.
+    pub(super) fn replies(&self, queued: usize) -> usize {
+        queued.saturating_sub(self.unsent_bytes)
     }
 
     /// Whether nobody uses it.
@@ -419,16 +427,17 @@ impl Proxy {
         let mut frames = Vec::with_capacity(self.text.len() + http2::frame::HEADER_BYTES);
         multiplex.h2.write_fields(id, &self.text, end, &mut frames);
         connection.output.write(&mut self.buffers, &frames);
-        self.note_queued(carrier, key);
+        self.note_queued(carrier, key, frames.len());
         self.tending.push(carrier);
     }
 
     /// A frame of a stream has been queued.
-    pub(super) fn note_queued(&mut self, carrier: Key, stream: Key) {
+    pub(super) fn note_queued(&mut self, carrier: Key, stream: Key, length: usize) {
         let Some(connection) = self.connections.get_mut(carrier) else { return };
         let queued = connection.output.len() as u64;
         if let Some(multiplex) = connection.codec.multiplex_mut() {
-            multiplex.unsent.push_back((stream, multiplex.sent + queued));
+            multiplex.unsent.push_back((stream, length, multiplex.sent + queued));
+            multiplex.unsent_bytes += length;
         }
     }
 
@@ -439,10 +448,11 @@ impl Proxy {
         multiplex.sent += n as u64;
         multiplex.moved_us = self.now_us;
         while let Some(multiplex) = self.connections.get_mut(key).and_then(|one| one.codec.multiplex_mut())
-            && let Some(&(stream, end)) = multiplex.unsent.front()
+            && let Some(&(stream, length, end)) = multiplex.unsent.front()
             && end <= multiplex.sent
         {
             multiplex.unsent.pop_front();
+            multiplex.unsent_bytes -= length;
             self.rearm(stream, true);
         }
     }
@@ -454,7 +464,7 @@ impl Proxy {
         let multiplex = carrier.and_then(|carrier| self.connections.get(carrier)?.codec.multiplex());
         multiplex.is_some_and(|multiplex| {
             let moves = self.now_us.saturating_sub(multiplex.moved_us) < self.timeouts.response_us;
-            moves && multiplex.unsent.iter().any(|&(stream, _)| stream == key)
+            moves && multiplex.unsent.iter().any(|&(stream, ..)| stream == key)
         })
     }
 

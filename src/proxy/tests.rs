@@ -7,7 +7,7 @@ use std::net::SocketAddr;
 use super::*;
 use crate::config::Plan;
 use crate::http2::frame::{self, END_HEADERS, END_STREAM, HEADER_BYTES, Header, Kind, PREFACE};
-use crate::limits::{H2_FRAME_BYTES, H2_GROWTH_BYTES, H2_WINDOW_BYTES, SEEN_US};
+use crate::limits::{H2_FRAME_BYTES, H2_GROWTH_BYTES, H2_REPLY_BYTES, H2_WINDOW_BYTES, SEEN_US};
 use crate::log::Level;
 
 /// A proxy, and what its sockets would have.
@@ -80,8 +80,13 @@ impl World {
 
     /// A client that has sent a GET.
     fn request(&mut self) -> Key {
+        self.request_with("")
+    }
+
+    /// The same, with field lines.
+    fn request_with(&mut self, fields: &str) -> Key {
         let client = self.proxy.accept(SocketAddr::from(([127, 0, 0, 1], 5000)));
-        self.give(client, b"GET / HTTP/1.1\r\nHost: x\r\n\r\n");
+        self.give(client, format!("GET / HTTP/1.1\r\nHost: x\r\n{fields}\r\n").as_bytes());
         client
     }
 
@@ -216,4 +221,31 @@ fn what_waits_for_a_backend_that_leaves_the_plan_goes_to_another() {
     assert!(world.closed.contains(&former) && world.closed.contains(&carrier));
     world.request();
     assert_eq!(world.dials.iter().map(|&(_, slot)| slot).collect::<Vec<_>>(), [0]);
+}
+
+#[test]
+fn a_backend_that_takes_no_answers_is_told_from_one_that_has_to_take_large_heads() {
+    let pings = |frames: usize| {
+        let mut world = World::new(1, false);
+        let large = format!("X-Big: {}\r\n", "~".repeat(60_000));
+        world.request();
+        let carrier = world.connected(true);
+        world.stalled.push(carrier);
+        let _clients = [world.request_with(&large), world.request_with(&large)];
+        assert!(world.proxy.queued(carrier).unwrap().len() > 120_000);
+        for n in 0..frames {
+            // What it sends besides keeps its budget.
+            let stream = [0, 0, 0, 1];
+            world.frame(carrier, Kind::Ping, 0, 0, &[&stream[..], &(n as u32).to_be_bytes()].concat());
+            if n == 0 {
+                world.frame(carrier, Kind::Headers, END_HEADERS, 1, &[0x88]);
+            }
+            if n % 2 == 0 {
+                world.frame(carrier, Kind::Data, 0, 1, b"x");
+            }
+        }
+        world.proxy.connections.get(carrier).is_some_and(|carrier| !carrier.drops_input())
+    };
+    assert!(pings(H2_REPLY_BYTES / 20), "it is slow to take two heads, and no more");
+    assert!(!pings(H2_REPLY_BYTES / 15), "it has us answer on and on");
 }
