@@ -114,14 +114,15 @@ impl Proxy {
         self.carrier(slot).unwrap_or_else(|| self.dial_carrier(slot, Purpose::Shared))
     }
 
-    /// Has a stream wait on a connection. One that has been idle is asked first whether it is there.
+    /// Has a stream wait on a connection. One on which nothing has come for a while is asked first whether
+    /// it is there, whatever streams it has: they may be ones on which nothing has to come.
     pub(super) fn await_turn(&mut self, carrier: Key, key: Key) {
         self.tending.push(carrier);
         let Some(connection) = self.connections.get_mut(carrier) else { return };
         let Some(multiplex) = connection.codec.multiplex_mut() else { return };
-        let idle = multiplex.is_idle() && self.now_us.saturating_sub(multiplex.heard_us) > POOL_FRESH_US;
         multiplex.pending.push_back(key);
-        if idle && connection.phase == Phase::Open {
+        let silent = self.now_us.saturating_sub(multiplex.heard_us) > POOL_FRESH_US;
+        if silent && connection.phase == Phase::Open && !multiplex.h2.is_pinged() {
             self.text.clear();
             multiplex.h2.ping(&mut self.text);
             connection.output.write(&mut self.buffers, &self.text);

@@ -135,12 +135,17 @@ impl Proxy {
         exchange.is_none_or(|exchange| stale && failure.may_retry(exchange))
     }
 
-    /// The answer to a PING did not come, so that nobody is there.
+    /// The answer to a PING did not come: nobody is there, or nobody who is not busy. Those who wait go
+    /// elsewhere, and the streams that are open have limits of their own.
     pub(super) fn carrier_silent(&mut self, key: Key) {
-        if let Some(Side::Backend { slot, .. }) = self.connections.get(key).map(|connection| connection.side) {
+        let Some(connection) = self.connections.get(key) else { return };
+        if let Side::Backend { slot, .. } = connection.side {
             self.shared.block.add_slot(SlotCount::Stale, slot.into(), 1);
         }
-        self.carrier_failed(key, Failure::Closed);
+        match connection.codec.multiplex() {
+            Some(multiplex) if multiplex.h2.open_streams() > 0 => self.retire(key),
+            _ => self.carrier_failed(key, Failure::Closed),
+        }
     }
 
     /// A stream's response did not come in time: where nothing else did either, its connection gets no

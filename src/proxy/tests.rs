@@ -6,8 +6,10 @@ use std::net::SocketAddr;
 
 use super::*;
 use crate::config::Plan;
-use crate::http2::frame::{self, END_HEADERS, END_STREAM, HEADER_BYTES, Header, Kind, PREFACE};
-use crate::limits::{H2_FRAME_BYTES, H2_GROWTH_BYTES, H2_REPLY_BYTES, H2_WINDOW_BYTES, SEEN_US};
+use crate::http2::frame::{self, ACK, END_HEADERS, END_STREAM, HEADER_BYTES, Header, Kind, PREFACE};
+use crate::limits::{
+    DEFAULT_CONNECT_US, H2_FRAME_BYTES, H2_GROWTH_BYTES, H2_REPLY_BYTES, H2_WINDOW_BYTES, POOL_FRESH_US, SEEN_US,
+};
 use crate::log::Level;
 
 /// A proxy, and what its sockets would have.
@@ -248,4 +250,30 @@ fn a_backend_that_takes_no_answers_is_told_from_one_that_has_to_take_large_heads
     };
     assert!(pings(H2_REPLY_BYTES / 20), "it is slow to take two heads, and no more");
     assert!(!pings(H2_REPLY_BYTES / 15), "it has us answer on and on");
+}
+
+#[test]
+fn a_connection_that_is_silent_is_asked_before_it_gets_another_stream() {
+    let mut world = World::new(1, false);
+    let quiet = world.request();
+    let carrier = world.connected(true);
+    world.frames(carrier);
+    let kinds = |world: &mut World| world.frames(carrier).iter().map(|(header, _)| header.kind).collect::<Vec<_>>();
+    world.request();
+    assert_eq!(kinds(&mut world), [Kind::Headers], "it has just been heard of");
+    world.pass(POOL_FRESH_US + 1);
+    world.request();
+    assert_eq!(kinds(&mut world), [Kind::Ping]);
+    world.frame(carrier, Kind::Ping, ACK, 0, b"idle now");
+    assert_eq!(kinds(&mut world), [Kind::Headers]);
+    world.pass(POOL_FRESH_US + 1);
+    world.request();
+    assert_eq!(kinds(&mut world), [Kind::Ping]);
+    assert!(world.dials.is_empty());
+    world.pass(DEFAULT_CONNECT_US + 100_000);
+    let fresh = world.connected(true);
+    assert_eq!(world.frames(fresh).iter().filter(|(header, _)| header.kind == Kind::Headers).count(), 1);
+    // It may be busy, and answer yet.
+    world.frame(carrier, Kind::Headers, END_HEADERS | END_STREAM, 1, &[0x89]);
+    assert!(world.sent[&quiet].starts_with(b"HTTP/1.1 204 "));
 }
