@@ -111,6 +111,9 @@ pub const H2_FRAME_BYTES: usize = 16 * 1024;
 pub const H2_TABLE_BYTES: usize = 4096;
 /// A list of fields, each counted with 32 more (RFC 9113, 6.5.2): as large as a head may be.
 pub const H2_LIST_BYTES: usize = HEAD_BYTES;
+/// How much the fields of one block may come to, counted likewise, before decoding them is given up: past
+/// the limits they are not kept, but still copied.
+pub const H2_DECODED_BYTES: usize = 4 * H2_LIST_BYTES;
 /// A block of fields as it is received, over all of its frames.
 pub const H2_BLOCK_BYTES: usize = HEAD_BYTES;
 /// Frames that one block of fields may be in: as many as it takes, and some more.
