@@ -87,8 +87,13 @@ impl World {
 
     /// The same, with field lines.
     fn request_with(&mut self, fields: &str) -> Key {
+        self.send(&format!("GET / HTTP/1.1\r\nHost: x\r\n{fields}\r\n"))
+    }
+
+    /// A client that has sent something.
+    fn send(&mut self, text: &str) -> Key {
         let client = self.proxy.accept(SocketAddr::from(([127, 0, 0, 1], 5000)));
-        self.give(client, format!("GET / HTTP/1.1\r\nHost: x\r\n{fields}\r\n").as_bytes());
+        self.give(client, text.as_bytes());
         client
     }
 
@@ -276,4 +281,25 @@ fn a_connection_that_is_silent_is_asked_before_it_gets_another_stream() {
     // It may be busy, and answer yet.
     world.frame(carrier, Kind::Headers, END_HEADERS | END_STREAM, 1, &[0x89]);
     assert!(world.sent[&quiet].starts_with(b"HTTP/1.1 204 "));
+}
+
+#[test]
+fn a_connection_that_went_away_while_idle_is_found_before_it_is_used() {
+    let mut world = World::new(1, false);
+    world.request();
+    let carrier = world.connected(true);
+    world.frame(carrier, Kind::Headers, END_HEADERS | END_STREAM, 1, &[0x89]);
+    world.frames(carrier);
+    world.pass(POOL_FRESH_US + 1);
+    // What cannot be asked for twice.
+    let client = world.send("POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\nhi");
+    let kinds: Vec<Kind> = world.frames(carrier).iter().map(|(header, _)| header.kind).collect();
+    assert_eq!(kinds, [Kind::Ping]);
+    world.pass(DEFAULT_CONNECT_US + 100_000);
+    assert!(world.closed.contains(&carrier));
+    let fresh = world.connected(true);
+    world.frame(fresh, Kind::Headers, END_HEADERS | END_STREAM, 1, &[0x89]);
+    assert!(world.sent[&client].starts_with(b"HTTP/1.1 204 "));
+    let log = String::from_utf8_lossy(world.proxy.log().text()).into_owned();
+    assert!(!log.contains("warn"), "no failure of the backend: {log}");
 }
