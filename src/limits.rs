@@ -111,6 +111,9 @@ pub const H2_FRAME_BYTES: usize = 16 * 1024;
 pub const H2_TABLE_BYTES: usize = 4096;
 /// A list of fields, each counted with 32 more (RFC 9113, 6.5.2): as large as a head may be.
 pub const H2_LIST_BYTES: usize = HEAD_BYTES;
+/// How much the fields of one block may come to, counted likewise, before decoding them is given up: past
+/// the limits they are not kept, but still copied.
+pub const H2_DECODED_BYTES: usize = 4 * H2_LIST_BYTES;
 /// A block of fields as it is received, over all of its frames.
 pub const H2_BLOCK_BYTES: usize = HEAD_BYTES;
 /// Frames that one block of fields may be in: as many as it takes, and some more.
@@ -140,7 +143,7 @@ pub const H2_UPDATE_BYTES: u32 = 1024;
 /// WINDOW_UPDATEs that what was sent may have paid for and that have not come: by 32 MiB under way,
 /// on the stream and on the connection.
 pub const H2_UPDATES: u32 = 64 * 1024;
-/// Answers to a peer's frames that may wait to be sent, behind what else does.
+/// Answers to a peer's frames that may wait to be sent, apart from what streams have to say.
 pub const H2_REPLY_BYTES: usize = 64 * 1024;
 
 // Backends -------------------------------------------------------------------------------------

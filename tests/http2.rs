@@ -2,6 +2,8 @@
 
 use crate::support::frames::{before, fields, good, scripted};
 use crate::support::{Fault, Mode, modes};
+use std::sync::{Arc, Mutex};
+use zzz_lb::http2::ErrorCode;
 use zzz_lb::http2::frame::{self, END_HEADERS, END_STREAM, Kind};
 
 /// What breaks the rules of the connection, in place of an answer; and what is said of it.
@@ -16,6 +18,9 @@ fn broken() -> Vec<(&'static str, Vec<u8>, &'static str)> {
         of(Kind::Headers, 0, 1, &fields(&[(":status", "200")])),
         of(Kind::Continuation, 0, 1, &fields(&[("x", "y")])).repeat(100),
     ];
+    // A long name that goes into the table, and two bytes that have it copied, again and again.
+    let long = [&b"\x88\x40\x7f\xa1\x1e"[..], &[b'x'; 4000], &[0]].concat();
+    let bomb = [long, b"\x7e\x00".repeat(6000)].concat();
     let flood = |frame: Vec<u8>| frame.repeat(5000);
     vec![
         ("text", b"HTTP/1.1 400 Bad Request\r\n\r\n".to_vec(), "frame longer than is allowed"),
@@ -23,6 +28,7 @@ fn broken() -> Vec<(&'static str, Vec<u8>, &'static str)> {
         ("a push", of(Kind::PushPromise, END_HEADERS, 1, &[0, 0, 0, 2]), "PUSH_PROMISE"),
         ("an unknown stream", of(Kind::Headers, END_HEADERS, 9, &[0x88]), "not open"),
         ("fields of no table", of(Kind::Headers, END_HEADERS, 1, &[0xff, 0xff]), "cannot be decoded"),
+        ("a bomb of fields", of(Kind::Headers, END_HEADERS, 1, &bomb), "far too large"),
         ("fields without end", endless.concat(), "does not end"),
         ("interrupted fields", [of(Kind::Headers, 0, 1, &[]), head.clone()].concat(), "interrupted"),
         ("a window overflow", of(Kind::WindowUpdate, 0, 0, &[0x7f, 0xff, 0xff, 0xff]), "window larger"),
@@ -132,5 +138,45 @@ fn content_has_to_be_as_long_as_was_said() {
             }
             balancer.wait_for_log("not as long as Content-Length says");
         }
+    }
+}
+
+#[test]
+fn a_backend_that_breaks_the_rules_is_told_so() {
+    for mode in modes() {
+        let said = Arc::new(Mutex::new(Vec::new()));
+        let noted = said.clone();
+        let backend = scripted(&[], move |frames, _| {
+            let Some(stream) = frames.request() else { return };
+            frames.send(Kind::PushPromise, END_HEADERS, stream, &[0, 0, 0, 2]);
+            while let Some((header, payload)) = frames.read() {
+                if header.kind == Kind::Goaway {
+                    noted.lock().unwrap().push(payload[4..8].to_vec());
+                }
+            }
+        });
+        let balancer = before(mode, &[&backend], &[]);
+        assert_eq!(balancer.connect().get("/").status(), 502, "{mode:?}");
+        backend.wait_until_idle();
+        assert_eq!(*said.lock().unwrap(), [ErrorCode::PROTOCOL_ERROR.0.to_be_bytes()], "{mode:?}");
+    }
+}
+
+#[test]
+fn content_beyond_the_window_ends_the_connection() {
+    for mode in modes() {
+        let backend = scripted(&[], |frames, _| {
+            let Some(stream) = frames.request() else { return };
+            frames.send(Kind::Headers, END_HEADERS, stream, &[0x88]);
+            while frames.send(Kind::Data, 0, stream, &[b'x'; 16_384]) {}
+        });
+        let balancer = before(mode, &[&backend], &[]);
+        let mut client = balancer.connect();
+        // It takes nothing, so that there is an end to what may be sent.
+        client.send("GET / HTTP/1.1\r\nHost: x\r\n\r\n");
+        balancer.wait_for_log("broke HTTP/2: more content than was allowed");
+        let cut = client.try_response("GET");
+        assert!(matches!(cut, Err((Fault::Fin | Fault::Reset, _))), "{mode:?}: {cut:?}");
+        assert_eq!(balancer.metric("zzz_lb_failures_total", ""), 1, "{mode:?}");
     }
 }

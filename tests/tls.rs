@@ -8,7 +8,7 @@ use std::sync::Arc;
 use rustls::pki_types::PrivatePkcs8KeyDer;
 use rustls::{ServerConfig, ServerConnection, StreamOwned};
 
-use crate::support::certificate::{Authority, Issued, Spec};
+use crate::support::certificate::{Authority, Issued, Spec, self_signed};
 use crate::support::{Backend, Balancer, Directory, Fault, Mode, modes};
 
 /// A server whose every connection runs in a thread of its own; its port.
@@ -116,6 +116,7 @@ fn a_certificate_that_is_not_right_is_refused_by_name() {
             (authority.issue(&named(&["other.test"])), "another name"),
             (authority.issue(&expired), "expired"),
             (stranger.issue(&named(&["localhost"])), "unknown issuer"),
+            (self_signed(&named(&["localhost"])), "self-signed"),
         ] {
             let spec = format!("https://localhost:{}", server(&issued));
             let balancer = Balancer::start(mode, &["-b", &spec, "--ca-file", roots]);

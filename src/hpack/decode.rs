@@ -2,6 +2,7 @@
 
 use super::table::{ENTRY_OVERHEAD, Table};
 use super::{Error, huffman, integer};
+use crate::limits::H2_DECODED_BYTES;
 
 /// What the blocks of one connection are decoded with, in the order in which they come.
 #[derive(Debug)]
@@ -25,7 +26,8 @@ impl Decoder {
     /// # Errors
     /// `ListTooLarge` where the fields, each counted with 32 bytes more, come to more than `list_limit`
     /// bytes: the first are given and the rest are not, but the next block can be decoded. After any
-    /// other error none can (RFC 9113, 4.3: COMPRESSION_ERROR).
+    /// other error none can (RFC 9113, 4.3: COMPRESSION_ERROR). One is that they come to far more, for two
+    /// bytes of a block can have thousands copied.
     pub fn decode(&mut self, block: &[u8], list_limit: usize, mut sink: impl FnMut(&[u8], &[u8])) -> Result<(), Error> {
         let (mut rest, mut used, mut begun) = (block, 0_usize, false);
         while let Some(&first) = rest.first() {
@@ -40,7 +42,7 @@ impl Decoder {
             begun = true;
             if first & 0x80 != 0 {
                 let (name, value) = self.table.get(integer::read(&mut rest, 7)?).ok_or(Error::Index)?;
-                used = used.saturating_add(name.len() + value.len() + ENTRY_OVERHEAD);
+                count(&mut used, name, value)?;
                 if used <= list_limit {
                     sink(name, value);
                 }
@@ -56,7 +58,7 @@ impl Decoder {
                 self.name.extend_from_slice(name);
             }
             string(&mut rest, &mut self.value)?;
-            used = used.saturating_add(self.name.len() + self.value.len() + ENTRY_OVERHEAD);
+            count(&mut used, &self.name, &self.value)?;
             if used <= list_limit {
                 sink(&self.name, &self.value);
             }
@@ -66,6 +68,12 @@ impl Decoder {
         }
         if used > list_limit { Err(Error::ListTooLarge) } else { Ok(()) }
     }
+}
+
+/// Counts a field among those of its block.
+fn count(used: &mut usize, name: &[u8], value: &[u8]) -> Result<(), Error> {
+    *used += name.len() + value.len() + ENTRY_OVERHEAD;
+    if *used > H2_DECODED_BYTES { Err(Error::Excessive) } else { Ok(()) }
 }
 
 /// Reads a string (RFC 7541, 5.2). A coded one can be three fifths longer than the block it is in.

@@ -22,6 +22,8 @@ use std::fmt;
 pub enum Error {
     /// The fields are more than was allowed. The block was decoded to its end.
     ListTooLarge,
+    /// The fields are so many more that decoding them was given up.
+    Excessive,
     /// The block ends within a field.
     Short,
     /// An integer that is longer or larger than any that makes sense.
@@ -40,6 +42,7 @@ impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Error::ListTooLarge => "field list too large",
+            Error::Excessive => "field list far too large",
             Error::Short => "field block ends early",
             Error::Integer => "integer too large",
             Error::Index => "index of no field",

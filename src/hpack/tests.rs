@@ -104,16 +104,25 @@ fn the_table_s_size_changes_at_a_block_s_front() {
 #[test]
 fn a_bomb_is_counted_and_not_built() {
     let mut decoder = Decoder::new(4096);
-    // A field of 4,000 bytes, referred to a thousand times.
+    // A field of 4,000 bytes, referred to thirty times.
     let mut block = hex("40 01 61 7f");
     let length = 4000 - 127;
     block.extend([(length & 0x7f) as u8 | 0x80, (length >> 7) as u8]);
     block.extend([b'x'; 4000]);
-    block.extend([0xbe; 1000]);
+    block.extend([0xbe; 30]);
     let mut given = 0;
     assert_eq!(decoder.decode(&block, 65_536, |_, value| given += value.len()), Err(Error::ListTooLarge));
     assert_eq!(given, 16 * 4000);
     assert_eq!(decode(&mut decoder, &[0x82]).unwrap(), [":method: GET"], "the next block can be decoded");
+    assert_eq!(decoder.decode(&[0xbe; 1000], 65_536, |_, _| {}), Err(Error::Excessive));
+    // A long name, and two bytes that have it copied twice, again and again.
+    let mut block = hex("40 7f");
+    block.extend([(length & 0x7f) as u8 | 0x80, (length >> 7) as u8]);
+    block.extend([b'x'; 4000]);
+    block.push(0);
+    block.extend(hex("7e 00").repeat(30_000));
+    let mut decoder = Decoder::new(4096);
+    assert_eq!(decoder.decode(&block, 65_536, |_, _| {}), Err(Error::Excessive));
 }
 
 #[test]

@@ -278,6 +278,11 @@ impl Connection {
         true
     }
 
+    /// Gives all streams up without a word: the connection ends. Their owners.
+    pub fn abandon(&mut self) -> Vec<Key> {
+        std::mem::take(&mut self.streams).into_iter().filter_map(|stream| stream.owner).collect()
+    }
+
     /// Asks the peer whether it is there.
     pub fn ping(&mut self, out: &mut Vec<u8>) {
         if !std::mem::replace(&mut self.pinged, true) {

@@ -25,7 +25,7 @@ pub enum Section {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Unread {
     /// Nothing that comes after it can be either: the connection is of no more use.
-    Compression(hpack::Error),
+    Connection(hpack::Error),
     /// It is the message that is malformed, or too large.
     Message(Refusal),
 }
@@ -70,7 +70,7 @@ pub fn read(
             return Err(Unread::Message(Refusal::HeadTooLarge));
         }
         Err(hpack::Error::ListTooLarge) => return Err(Unread::Message(Refusal::TrailersTooLarge)),
-        Err(error) => return Err(Unread::Compression(error)),
+        Err(error) => return Err(Unread::Connection(error)),
     }
     if let Some(cookie) = head.fields.iter_mut().find(|field| field.name == Name::Cookie && !pseudo.cookie.is_empty()) {
         let at = arena.len();
@@ -310,7 +310,7 @@ mod tests {
         let mut decoder = Decoder::new(4096);
         match read(&mut decoder, &block(fields), role, section, &mut head, &mut arena) {
             Err(Unread::Message(refusal)) => Err(refusal),
-            Err(Unread::Compression(error)) => panic!("{error}"),
+            Err(Unread::Connection(error)) => panic!("{error}"),
             Ok(()) => {
                 let head = HeadRef { bytes: &arena, head: &head };
                 let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).unwrap();

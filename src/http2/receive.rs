@@ -6,6 +6,7 @@ use super::frame::{self, ErrorCode, HEADER_BYTES, Header, Kind, MAX_31, PREFACE}
 use super::head::{self, Section, Unread};
 use super::stream::Stream;
 use super::{Error, Role};
+use crate::hpack;
 use crate::http::head::{Head, Start};
 use crate::http::refusal::Refusal;
 use crate::limits::{
@@ -239,7 +240,10 @@ impl Connection {
         let has_head = self.stream(id).is_some_and(|stream| stream.has_head);
         let section = if has_head { Section::Trailers } else { Section::Head };
         let read = match head::read(&mut self.decoder, block, self.role, section, head, arena) {
-            Err(Unread::Compression(_)) => {
+            Err(Unread::Connection(hpack::Error::Excessive)) => {
+                return Err(Error::new(ErrorCode::ENHANCE_YOUR_CALM, "block of fields far too large"));
+            }
+            Err(Unread::Connection(_)) => {
                 return Err(Error::new(ErrorCode::COMPRESSION_ERROR, "block of fields that cannot be decoded"));
             }
             Err(Unread::Message(refusal)) => Err(refusal),

@@ -19,6 +19,7 @@ mod exchange;
 mod failure;
 mod local;
 mod multiplex;
+mod parting;
 mod pool;
 mod probe;
 mod queue;

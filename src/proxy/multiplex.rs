@@ -8,20 +8,18 @@
 //!
 //! Invariants: a stream waits, or its carrier knows its number, but not both; no more wait than the
 //! carrier has room for; a carrier that takes no more is `retired`, and closed behind its last
-//! stream. What a carrier has to do is done in `tend`, once for everything that has happened.
+//! stream (`parting`). What a carrier has to do is done in `tend`, once for everything that has happened.
 
 use std::collections::VecDeque;
 
 use super::codec::{Codec, Role, Stream};
 use super::connection::{Connection, Ending, Phase, Side};
-use super::exchange::Progress;
-use super::{Failure, Output, Proxy};
+use super::{Output, Proxy};
 use crate::collections::slab::Key;
 use crate::http::head::Version;
 use crate::http2::connection::Connection as Http2;
 use crate::http2::{self, ErrorCode};
-use crate::limits::{H2_STREAMS, POOL_FRESH_US, QUEUE_HIGH_BYTES, TRIES};
-use crate::log::Level;
+use crate::limits::{H2_STREAMS, POOL_FRESH_US, QUEUE_HIGH_BYTES};
 use crate::metrics::SlotCount;
 
 /// Whom a connection is for that carries streams.
@@ -40,19 +38,21 @@ pub(super) enum Purpose {
 pub(super) struct Multiplex {
     pub(super) h2: Http2,
     /// Streams that are not open yet.
-    pending: VecDeque<Key>,
+    pub(super) pending: VecDeque<Key>,
     /// It takes no more of them.
-    retired: bool,
-    purpose: Purpose,
+    pub(super) retired: bool,
+    pub(super) purpose: Purpose,
     /// Why the backend has said that it ends the connection, where it has found a fault.
-    fault: Option<ErrorCode>,
+    pub(super) fault: Option<ErrorCode>,
     /// When anything came last, in microseconds.
     pub(super) heard_us: u64,
     /// How many bytes were sent, and when last, in microseconds.
     sent: u64,
     moved_us: u64,
-    /// Streams' frames that are queued, each with how many bytes will have been sent when it is.
-    unsent: VecDeque<(Key, u64)>,
+    /// Streams' frames that are queued, each with its length and how many bytes will have been sent when
+    /// it is; and how long they are together.
+    unsent: VecDeque<(Key, usize, u64)>,
+    unsent_bytes: usize,
 }
 
 impl Multiplex {
@@ -67,12 +67,18 @@ impl Multiplex {
             sent: 0,
             moved_us: now_us,
             unsent: VecDeque::new(),
+            unsent_bytes: 0,
         }
     }
 
     /// The streams that it has or is to have.
     pub(super) fn streams(&self) -> impl Iterator<Item = Key> {
         self.h2.owners().chain(self.pending.iter().copied())
+    }
+
+    /// How much of what is queued is no stream's, but for us to answer the peer.
+    pub(super) fn replies(&self, queued: usize) -> usize {
+        queued.saturating_sub(self.unsent_bytes)
     }
 
     /// Whether nobody uses it.
@@ -101,21 +107,22 @@ impl Proxy {
     /// The connection to the backend in a slot that an exchange is to have a stream on: one that has
     /// room, else a new one; one of its own where it has been on one that broke, so that it cannot
     /// break another for others.
-    fn carrier_for(&mut self, id: Key, slot: usize) -> Key {
+    pub(super) fn carrier_for(&mut self, id: Key, slot: usize) -> Key {
         if self.exchanges.get(id).is_some_and(|exchange| exchange.suspect) {
             return self.dial_carrier(slot, Purpose::Private);
         }
         self.carrier(slot).unwrap_or_else(|| self.dial_carrier(slot, Purpose::Shared))
     }
 
-    /// Has a stream wait on a connection. One that has been idle is asked first whether it is there.
-    fn await_turn(&mut self, carrier: Key, key: Key) {
+    /// Has a stream wait on a connection. One on which nothing has come for a while is asked first whether
+    /// it is there, whatever streams it has: they may be ones on which nothing has to come.
+    pub(super) fn await_turn(&mut self, carrier: Key, key: Key) {
         self.tending.push(carrier);
         let Some(connection) = self.connections.get_mut(carrier) else { return };
         let Some(multiplex) = connection.codec.multiplex_mut() else { return };
-        let idle = multiplex.is_idle() && self.now_us.saturating_sub(multiplex.heard_us) > POOL_FRESH_US;
         multiplex.pending.push_back(key);
-        if idle && connection.phase == Phase::Open {
+        let silent = self.now_us.saturating_sub(multiplex.heard_us) > POOL_FRESH_US;
+        if silent && connection.phase == Phase::Open && !multiplex.h2.is_pinged() {
             self.text.clear();
             multiplex.h2.ping(&mut self.text);
             connection.output.write(&mut self.buffers, &self.text);
@@ -125,8 +132,10 @@ impl Proxy {
     /// A connection to the backend in a slot that has room for another stream.
     fn carrier(&self, slot: usize) -> Option<Key> {
         let guess = self.backends.get(slot)?.as_ref()?.seen.streams.unwrap_or(H2_STREAMS as usize);
+        let side = self.side(slot);
         let has_room = |key: &Key| {
-            let multiplex = self.connections.get(*key).and_then(|connection| connection.codec.multiplex());
+            let connection = self.connections.get(*key).filter(|connection| connection.side == side);
+            let multiplex = connection.and_then(|connection| connection.codec.multiplex());
             multiplex.is_some_and(|multiplex| {
                 let most = if multiplex.h2.is_settled() { multiplex.h2.capacity() } else { guess };
                 let taken = multiplex.h2.open_streams() + multiplex.pending.len();
@@ -216,113 +225,6 @@ impl Proxy {
         }
     }
 
-    /// No more streams go to the connections to a slot's backend.
-    pub(super) fn retire_carriers(&mut self, slot: usize) {
-        let Some(carriers) = self.carriers.get_mut(slot) else { return };
-        for key in std::mem::take(carriers) {
-            self.retire(key);
-        }
-    }
-
-    /// No more streams go to a connection; those that wait there go elsewhere.
-    fn retire(&mut self, key: Key) {
-        let Some(connection) = self.connections.get_mut(key) else { return };
-        let Side::Backend { slot, .. } = connection.side else { return };
-        let Some(multiplex) = connection.codec.multiplex_mut() else { return };
-        multiplex.retired = true;
-        let pending = std::mem::take(&mut multiplex.pending);
-        self.forget_carrier(slot.into(), key);
-        self.tending.push(key);
-        pending.into_iter().for_each(|stream| self.move_on(stream));
-    }
-
-    /// Has a stream that is not open yet wait on another connection.
-    fn move_on(&mut self, key: Key) {
-        let Some(stream) = self.connections.get(key) else { return };
-        let Side::Backend { slot, .. } = stream.side else { return };
-        // A backend that ends every connection before it takes anything is not followed for ever.
-        let found = stream.exchange.and_then(|id| Some((id, self.exchanges.get_mut(id)?)));
-        let Some((id, exchange)) = found.filter(|(_, exchange)| usize::from(exchange.tries) < TRIES) else {
-            return self.backend_failed(key, Failure::Unprocessed);
-        };
-        // It is a try of the same backend, which was not asked in the one before.
-        let tries = usize::from(exchange.tries);
-        exchange.tried[tries.saturating_sub(1)] = u16::MAX;
-        exchange.tried[tries] = slot;
-        exchange.tries += 1;
-        let carrier = self.carrier_for(id, slot.into());
-        if let Some(stream) = self.connections.get_mut(key).and_then(|stream| stream.codec.stream_mut()) {
-            stream.carrier = carrier;
-        }
-        self.await_turn(carrier, key);
-        self.rearm(key, false);
-    }
-
-    /// A connection that carries streams is of no more use.
-    pub(super) fn carrier_failed(&mut self, key: Key, failure: Failure) {
-        let Some(connection) = self.connections.get_mut(key) else { return };
-        let (Side::Backend { slot, .. }, connecting) = (connection.side, connection.phase == Phase::Connecting) else {
-            return;
-        };
-        let probe = connection.probe;
-        let Some(multiplex) = connection.codec.multiplex_mut() else { return };
-        let pending = std::mem::take(&mut multiplex.pending);
-        let open: Vec<Key> = multiplex.h2.owners().collect();
-        // What the backend has ended may be a client's doing: a request that it takes offence at.
-        let at_fault = multiplex.fault.is_none();
-        let failure = multiplex.fault.map_or(failure, Failure::GoAway);
-        self.close(key, Output::Close(key));
-        // It is one failure, however many streams go with it.
-        if at_fault && open.iter().any(|&stream| !self.went_stale(stream, failure)) {
-            self.note_failure(slot, failure);
-        }
-        for stream in open {
-            let exchange = self.connections.get(stream).and_then(|stream| stream.exchange);
-            if let Some(exchange) = exchange.and_then(|id| self.exchanges.get_mut(id)) {
-                exchange.suspect = true;
-            }
-            self.lost(stream, failure, false);
-        }
-        if !connecting && !probe {
-            // Nothing of theirs was sent.
-            return pending.into_iter().for_each(|stream| self.move_on(stream));
-        }
-        // It is one failure, however many waited for it.
-        if !probe {
-            self.note_failure(slot, failure);
-        }
-        pending.into_iter().for_each(|stream| self.lost(stream, failure, false));
-    }
-
-    /// Whether a stream was the first on a connection that had been idle, and nothing had come for it: that
-    /// such a connection is gone says nothing about its backend.
-    fn went_stale(&self, stream: Key, failure: Failure) -> bool {
-        let Some(stream) = self.connections.get(stream) else { return true };
-        let exchange = stream.exchange.and_then(|id| self.exchanges.get(id));
-        let stale = stream.used && matches!(failure, Failure::Closed | Failure::Broken(_));
-        exchange.is_none_or(|exchange| stale && exchange.response == Progress::Waiting && !exchange.heard)
-    }
-
-    /// The answer to a PING did not come, so that nobody is there.
-    pub(super) fn carrier_silent(&mut self, key: Key) {
-        if let Some(Side::Backend { slot, .. }) = self.connections.get(key).map(|connection| connection.side) {
-            self.shared.block.add_slot(SlotCount::Stale, slot.into(), 1);
-        }
-        self.carrier_failed(key, Failure::Closed);
-    }
-
-    /// A stream's response did not come in time: where nothing else did either, its connection gets no
-    /// more streams.
-    pub(super) fn doubt_carrier(&mut self, stream: Key) {
-        let carrier = self.connections.get(stream).and_then(|one| one.codec.stream()).map(|stream| stream.carrier);
-        let Some(carrier) = carrier else { return };
-        let multiplex = self.connections.get(carrier).and_then(|carrier| carrier.codec.multiplex());
-        let limit_us = self.timeouts.response_us;
-        if multiplex.is_some_and(|multiplex| self.now_us.saturating_sub(multiplex.heard_us) >= limit_us / 2) {
-            self.retire(carrier);
-        }
-    }
-
     /// A stream is closed: its carrier gives it up, and may have room for another.
     pub(super) fn close_stream(&mut self, stream: &Stream) {
         if let Some((client, growth)) = stream.growth {
@@ -381,16 +283,17 @@ impl Proxy {
         let mut frames = Vec::with_capacity(self.text.len() + http2::frame::HEADER_BYTES);
         multiplex.h2.write_fields(id, &self.text, end, &mut frames);
         connection.output.write(&mut self.buffers, &frames);
-        self.note_queued(carrier, key);
+        self.note_queued(carrier, key, frames.len());
         self.tending.push(carrier);
     }
 
     /// A frame of a stream has been queued.
-    pub(super) fn note_queued(&mut self, carrier: Key, stream: Key) {
+    pub(super) fn note_queued(&mut self, carrier: Key, stream: Key, length: usize) {
         let Some(connection) = self.connections.get_mut(carrier) else { return };
         let queued = connection.output.len() as u64;
         if let Some(multiplex) = connection.codec.multiplex_mut() {
-            multiplex.unsent.push_back((stream, multiplex.sent + queued));
+            multiplex.unsent.push_back((stream, length, multiplex.sent + queued));
+            multiplex.unsent_bytes += length;
         }
     }
 
@@ -401,10 +304,11 @@ impl Proxy {
         multiplex.sent += n as u64;
         multiplex.moved_us = self.now_us;
         while let Some(multiplex) = self.connections.get_mut(key).and_then(|one| one.codec.multiplex_mut())
-            && let Some(&(stream, end)) = multiplex.unsent.front()
+            && let Some(&(stream, length, end)) = multiplex.unsent.front()
             && end <= multiplex.sent
         {
             multiplex.unsent.pop_front();
+            multiplex.unsent_bytes -= length;
             self.rearm(stream, true);
         }
     }
@@ -416,7 +320,7 @@ impl Proxy {
         let multiplex = carrier.and_then(|carrier| self.connections.get(carrier)?.codec.multiplex());
         multiplex.is_some_and(|multiplex| {
             let moves = self.now_us.saturating_sub(multiplex.moved_us) < self.timeouts.response_us;
-            moves && multiplex.unsent.iter().any(|&(stream, _)| stream == key)
+            moves && multiplex.unsent.iter().any(|&(stream, ..)| stream == key)
         })
     }
 
@@ -435,7 +339,8 @@ impl Proxy {
             || multiplex.purpose == Purpose::Private
             || multiplex.h2.is_spent()
             || self.draining
-            || connection.unsendable;
+            || connection.unsendable
+            || !self.is_current(connection.side);
         if multiplex.is_idle() && over && !connection.probe {
             if let Side::Backend { slot, .. } = connection.side {
                 self.forget_carrier(slot.into(), key);
@@ -482,43 +387,6 @@ impl Proxy {
             }
         }
         self.send_excess_away(key);
-    }
-
-    /// What more waits than the backend turned out to take goes elsewhere.
-    fn send_excess_away(&mut self, key: Key) {
-        let Some(connection) = self.connections.get_mut(key) else { return };
-        let Some(multiplex) = connection.codec.multiplex_mut().filter(|one| one.h2.is_settled()) else { return };
-        if multiplex.retired || multiplex.h2.is_spent() {
-            let pending = std::mem::take(&mut multiplex.pending);
-            return pending.into_iter().for_each(|stream| self.move_on(stream));
-        }
-        let capacity = multiplex.h2.capacity();
-        let room = capacity.saturating_sub(multiplex.h2.open_streams());
-        if multiplex.pending.len() <= room {
-            return;
-        }
-        for stream in multiplex.pending.split_off(room) {
-            // One that takes none at all would send them on for ever.
-            if capacity == 0 { self.backend_failed(stream, Failure::NoStreams) } else { self.move_on(stream) }
-        }
-    }
-
-    /// The backend takes no more streams on a connection.
-    pub(super) fn on_goaway(&mut self, key: Key, code: ErrorCode) {
-        let Some(connection) = self.connections.get_mut(key) else { return };
-        let Side::Backend { slot, .. } = connection.side else { return };
-        let Some(multiplex) = connection.codec.multiplex_mut() else { return };
-        let unprocessed: Vec<Key> = multiplex.h2.unprocessed().collect();
-        if code != ErrorCode::NO_ERROR {
-            multiplex.fault = Some(code);
-            if let Some(Some(backend)) = self.backends.get_mut(usize::from(slot)) {
-                let news = backend.seen.fault.replace(code) != Some(code);
-                let level = if news { Level::Warn } else { Level::Debug };
-                self.log.line(level, "backend", format_args!("{}: {}", backend.label, Failure::GoAway(code)));
-            }
-        }
-        self.retire(key);
-        unprocessed.into_iter().for_each(|stream| self.lost(stream, Failure::Unprocessed, false));
     }
 
     /// Keeps in mind what a backend takes.

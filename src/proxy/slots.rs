@@ -143,6 +143,7 @@ impl Proxy {
             });
             self.shared.block.adopt(member.slot.into(), member.generation);
         }
+        self.balancer.set(plan.rules(), plan.picked_from());
         for (slot, gone) in before.into_iter().enumerate() {
             if gone.is_some() && self.generation(slot) != gone {
                 while let Some(key) = self.idle.take(slot) {
@@ -151,7 +152,6 @@ impl Proxy {
                 self.retire_carriers(slot);
             }
         }
-        self.balancer.set(plan.rules(), plan.picked_from());
         self.room_made = true;
     }
 
@@ -231,6 +231,11 @@ impl Proxy {
     /// The side that a connection to a slot's backend has.
     pub(super) fn side(&self, slot: usize) -> Side {
         Side::Backend { slot: slot as u16, generation: self.generation(slot).unwrap_or(0) }
+    }
+
+    /// Whether a connection is to a backend of the plan.
+    pub(super) fn is_current(&self, side: Side) -> bool {
+        matches!(side, Side::Backend { slot, generation } if self.generation(slot.into()) == Some(generation))
     }
 
     /// Whose a slot is by the plan, if it is anyone's.

@@ -3,7 +3,7 @@
 
 use super::codec::Codec;
 use super::connection::Side;
-use super::{Failure, Output, Proxy};
+use super::{Failure, Proxy};
 use crate::collections::buffer::Buffer;
 use crate::collections::queue::Queue;
 use crate::collections::slab::Key;
@@ -65,6 +65,7 @@ impl Proxy {
         let trailers = if last { std::mem::take(&mut stream.trailers) } else { Vec::new() };
         let Some(connection) = self.connections.get_mut(key) else { return false };
         let Codec::H2(multiplex) = &mut connection.codec else { return false };
+        let before = connection.output.len();
         if length > 0 || trailers.is_empty() {
             let Some(header) = multiplex.h2.data(id, length, last && trailers.is_empty()) else { return false };
             connection.output.write(&mut self.buffers, &header);
@@ -75,7 +76,8 @@ impl Proxy {
             multiplex.h2.write_fields(id, &trailers, true, &mut self.text);
             connection.output.write(&mut self.buffers, &self.text);
         }
-        self.note_queued(key, owner);
+        let frames = connection.output.len() - before;
+        self.note_queued(key, owner, frames);
         true
     }
 
@@ -114,7 +116,7 @@ impl Proxy {
         self.text.clear();
         let decoded = multiplex.h2.decode(bytes, head, arena, &mut self.text);
         let decoded = match decoded {
-            Ok(_) if connection.output.len() + self.text.len() > QUEUE_HIGH_BYTES + H2_REPLY_BYTES => {
+            Ok(_) if multiplex.replies(connection.output.len() + self.text.len()) > H2_REPLY_BYTES => {
                 // It has us answer, and takes none of the answers.
                 Err(http2::Error { code: ErrorCode::ENHANCE_YOUR_CALM, reason: "answers that are not taken" })
             }
@@ -136,17 +138,6 @@ impl Proxy {
         }
         self.on_event(key, event, input, HeadRef { bytes: arena, head });
         true
-    }
-
-    /// The backend has broken the protocol: it is told, and its streams have failed.
-    fn break_off(&mut self, key: Key, error: http2::Error) {
-        let Some(connection) = self.connections.get_mut(key) else { return };
-        let Some(multiplex) = connection.codec.multiplex_mut() else { return };
-        self.text.clear();
-        multiplex.h2.farewell(error.code, &mut self.text);
-        connection.output.write(&mut self.buffers, &self.text);
-        self.outputs.push_back(Output::Send(key));
-        self.carrier_failed(key, Failure::Http2(error.reason));
     }
 
     fn on_event(&mut self, key: Key, event: Event, input: &mut Option<Buffer>, head: HeadRef<'_>) {

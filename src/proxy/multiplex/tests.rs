@@ -6,13 +6,16 @@ use std::net::SocketAddr;
 
 use super::super::*;
 use crate::config::Plan;
-use crate::http2::frame::{self, END_HEADERS, END_STREAM, HEADER_BYTES, Header, Kind, PREFACE};
-use crate::limits::{H2_FRAME_BYTES, H2_GROWTH_BYTES, H2_WINDOW_BYTES, SEEN_US};
+use crate::http2::frame::{self, ACK, END_HEADERS, END_STREAM, HEADER_BYTES, Header, Kind, PREFACE};
+use crate::limits::{
+    DEFAULT_CONNECT_US, H2_FRAME_BYTES, H2_GROWTH_BYTES, H2_REPLY_BYTES, H2_WINDOW_BYTES, POOL_FRESH_US, SEEN_US,
+};
 use crate::log::Level;
 
 /// A proxy, and what its sockets would have.
 struct World {
     proxy: Proxy,
+    plan: Plan,
     now_us: u64,
     /// Connections asked for, with their slots.
     dials: Vec<(Key, usize)>,
@@ -35,7 +38,7 @@ impl World {
         let now_us = 1_000_000;
         let proxy = Proxy::new(&plan, Shared::private(backends.into()), 0, 1, now_us, Log::new(Level::Debug));
         let (dials, closed, sent, stalled) = (Vec::new(), Vec::new(), HashMap::new(), Vec::new());
-        World { proxy, now_us, dials, closed, sent, stalled }
+        World { proxy, plan, now_us, dials, closed, sent, stalled }
     }
 
     /// Does what the proxy asks for.
@@ -79,8 +82,18 @@ impl World {
 
     /// A client that has sent a GET.
     fn request(&mut self) -> Key {
+        self.request_with("")
+    }
+
+    /// The same, with field lines.
+    fn request_with(&mut self, fields: &str) -> Key {
+        self.send(&format!("GET / HTTP/1.1\r\nHost: x\r\n{fields}\r\n"))
+    }
+
+    /// A client that has sent something.
+    fn send(&mut self, text: &str) -> Key {
         let client = self.proxy.accept(SocketAddr::from(([127, 0, 0, 1], 5000)));
-        self.give(client, b"GET / HTTP/1.1\r\nHost: x\r\n\r\n");
+        self.give(client, text.as_bytes());
         client
     }
 
@@ -186,4 +199,107 @@ fn what_slow_clients_hold_is_bounded_when_their_streams_are_over_too() {
         world.carry_out();
     }
     assert_eq!((world.proxy.grown, held(&world)), (0, 0));
+}
+
+#[test]
+fn what_waits_for_a_backend_that_leaves_the_plan_goes_to_another() {
+    let mut world = World::new(2, false);
+    let both = world.plan.clone();
+    world.plan.members.truncate(1);
+    world.proxy.follow(&world.plan);
+    let clients = [world.request(), world.request()];
+    assert_eq!(world.dials.iter().map(|&(_, slot)| slot).collect::<Vec<_>>(), [0]);
+    let (former, _) = world.dials.remove(0);
+    world.plan.members = vec![both.members[1].clone()];
+    world.proxy.follow(&world.plan);
+    world.carry_out();
+    assert_eq!(world.dials.iter().map(|&(_, slot)| slot).collect::<Vec<_>>(), [1], "and none to the one that left");
+    let carrier = world.connected(true);
+    for stream in [1, 3] {
+        world.frame(carrier, Kind::Headers, END_HEADERS | END_STREAM, stream, &[0x89]);
+    }
+    clients.iter().for_each(|key| assert!(world.sent[key].starts_with(b"HTTP/1.1 204 "), "{:?}", world.sent));
+    // Somebody else has the slot by now.
+    world.plan.members = vec![both.members[0].clone()];
+    world.plan.members[0].generation = 2;
+    world.proxy.follow(&world.plan);
+    world.proxy.connected(former, true);
+    world.carry_out();
+    assert!(world.closed.contains(&former) && world.closed.contains(&carrier));
+    world.request();
+    assert_eq!(world.dials.iter().map(|&(_, slot)| slot).collect::<Vec<_>>(), [0]);
+}
+
+#[test]
+fn a_backend_that_takes_no_answers_is_told_from_one_that_has_to_take_large_heads() {
+    let pings = |frames: usize| {
+        let mut world = World::new(1, false);
+        let large = format!("X-Big: {}\r\n", "~".repeat(60_000));
+        world.request();
+        let carrier = world.connected(true);
+        world.stalled.push(carrier);
+        let _clients = [world.request_with(&large), world.request_with(&large)];
+        assert!(world.proxy.queued(carrier).unwrap().len() > 120_000);
+        for n in 0..frames {
+            // What it sends besides keeps its budget.
+            let stream = [0, 0, 0, 1];
+            world.frame(carrier, Kind::Ping, 0, 0, &[&stream[..], &(n as u32).to_be_bytes()].concat());
+            if n == 0 {
+                world.frame(carrier, Kind::Headers, END_HEADERS, 1, &[0x88]);
+            }
+            if n % 2 == 0 {
+                world.frame(carrier, Kind::Data, 0, 1, b"x");
+            }
+        }
+        world.proxy.connections.get(carrier).is_some_and(|carrier| !carrier.drops_input())
+    };
+    assert!(pings(H2_REPLY_BYTES / 20), "it is slow to take two heads, and no more");
+    assert!(!pings(H2_REPLY_BYTES / 15), "it has us answer on and on");
+}
+
+#[test]
+fn a_connection_that_is_silent_is_asked_before_it_gets_another_stream() {
+    let mut world = World::new(1, false);
+    let quiet = world.request();
+    let carrier = world.connected(true);
+    world.frames(carrier);
+    let kinds = |world: &mut World| world.frames(carrier).iter().map(|(header, _)| header.kind).collect::<Vec<_>>();
+    world.request();
+    assert_eq!(kinds(&mut world), [Kind::Headers], "it has just been heard of");
+    world.pass(POOL_FRESH_US + 1);
+    world.request();
+    assert_eq!(kinds(&mut world), [Kind::Ping]);
+    world.frame(carrier, Kind::Ping, ACK, 0, b"idle now");
+    assert_eq!(kinds(&mut world), [Kind::Headers]);
+    world.pass(POOL_FRESH_US + 1);
+    world.request();
+    assert_eq!(kinds(&mut world), [Kind::Ping]);
+    assert!(world.dials.is_empty());
+    world.pass(DEFAULT_CONNECT_US + 100_000);
+    let fresh = world.connected(true);
+    assert_eq!(world.frames(fresh).iter().filter(|(header, _)| header.kind == Kind::Headers).count(), 1);
+    // It may be busy, and answer yet.
+    world.frame(carrier, Kind::Headers, END_HEADERS | END_STREAM, 1, &[0x89]);
+    assert!(world.sent[&quiet].starts_with(b"HTTP/1.1 204 "));
+}
+
+#[test]
+fn a_connection_that_went_away_while_idle_is_found_before_it_is_used() {
+    let mut world = World::new(1, false);
+    world.request();
+    let carrier = world.connected(true);
+    world.frame(carrier, Kind::Headers, END_HEADERS | END_STREAM, 1, &[0x89]);
+    world.frames(carrier);
+    world.pass(POOL_FRESH_US + 1);
+    // What cannot be asked for twice.
+    let client = world.send("POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\nhi");
+    let kinds: Vec<Kind> = world.frames(carrier).iter().map(|(header, _)| header.kind).collect();
+    assert_eq!(kinds, [Kind::Ping]);
+    world.pass(DEFAULT_CONNECT_US + 100_000);
+    assert!(world.closed.contains(&carrier));
+    let fresh = world.connected(true);
+    world.frame(fresh, Kind::Headers, END_HEADERS | END_STREAM, 1, &[0x89]);
+    assert!(world.sent[&client].starts_with(b"HTTP/1.1 204 "));
+    let log = String::from_utf8_lossy(world.proxy.log().text()).into_owned();
+    assert!(!log.contains("warn"), "no failure of the backend: {log}");
 }

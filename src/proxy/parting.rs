@@ -1,0 +1,200 @@
+//! How connections that carry streams end, or take no more of them, and where their streams go then.
+
+use std::collections::VecDeque;
+
+use super::connection::{Ending, Phase, Side};
+use super::exchange::Progress;
+use super::{Failure, Output, Proxy};
+use crate::collections::slab::Key;
+use crate::http2::{self, ErrorCode};
+use crate::limits::TRIES;
+use crate::log::Level;
+use crate::metrics::SlotCount;
+
+/// The streams of a connection that has failed, and what decides what becomes of them.
+struct Taken {
+    slot: u16,
+    connecting: bool,
+    probe: bool,
+    fault: Option<ErrorCode>,
+    pending: VecDeque<Key>,
+    open: Vec<Key>,
+}
+
+impl Proxy {
+    /// No more streams go to the connections to a slot's backend.
+    pub(super) fn retire_carriers(&mut self, slot: usize) {
+        let Some(carriers) = self.carriers.get_mut(slot) else { return };
+        for key in std::mem::take(carriers) {
+            self.retire(key);
+        }
+    }
+
+    /// No more streams go to a connection; those that wait there go elsewhere.
+    fn retire(&mut self, key: Key) {
+        let Some(connection) = self.connections.get_mut(key) else { return };
+        let Side::Backend { slot, .. } = connection.side else { return };
+        let Some(multiplex) = connection.codec.multiplex_mut() else { return };
+        multiplex.retired = true;
+        let pending = std::mem::take(&mut multiplex.pending);
+        self.forget_carrier(slot.into(), key);
+        self.tending.push(key);
+        pending.into_iter().for_each(|stream| self.move_on(stream));
+    }
+
+    /// Has a stream that is not open yet wait on another connection.
+    fn move_on(&mut self, key: Key) {
+        let Some(stream) = self.connections.get(key) else { return };
+        let Side::Backend { slot, .. } = stream.side else { return };
+        if !self.is_current(stream.side) {
+            // The backend has left the plan, and is not connected to any more.
+            return self.lost(key, Failure::Unprocessed, false);
+        }
+        // A backend that ends every connection before it takes anything is not followed for ever.
+        let found = stream.exchange.and_then(|id| Some((id, self.exchanges.get_mut(id)?)));
+        let Some((id, exchange)) = found.filter(|(_, exchange)| usize::from(exchange.tries) < TRIES) else {
+            return self.backend_failed(key, Failure::Unprocessed);
+        };
+        // It is a try of the same backend, which was not asked in the one before.
+        let tries = usize::from(exchange.tries);
+        exchange.tried[tries.saturating_sub(1)] = u16::MAX;
+        exchange.tried[tries] = slot;
+        exchange.tries += 1;
+        let carrier = self.carrier_for(id, slot.into());
+        if let Some(stream) = self.connections.get_mut(key).and_then(|stream| stream.codec.stream_mut()) {
+            stream.carrier = carrier;
+        }
+        self.await_turn(carrier, key);
+        self.rearm(key, false);
+    }
+
+    /// A connection that carries streams is of no more use.
+    pub(super) fn carrier_failed(&mut self, key: Key, failure: Failure) {
+        let Some(streams) = self.take_streams(key) else { return };
+        self.close(key, Output::Close(key));
+        self.streams_lost(streams, failure);
+    }
+
+    /// The backend has broken the protocol: its streams have failed, and it is told why.
+    pub(super) fn break_off(&mut self, key: Key, error: http2::Error) {
+        let Some(streams) = self.take_streams(key) else { return };
+        self.streams_lost(streams, Failure::Http2(error.reason));
+        let Some(connection) = self.connections.get_mut(key) else { return };
+        let Some(multiplex) = connection.codec.multiplex_mut() else { return };
+        self.text.clear();
+        multiplex.h2.farewell(error.code, &mut self.text);
+        connection.output.write(&mut self.buffers, &self.text);
+        self.end(key, Ending::Linger);
+    }
+
+    /// Takes the streams of a connection that is to have none any more.
+    fn take_streams(&mut self, key: Key) -> Option<Taken> {
+        let connection = self.connections.get_mut(key)?;
+        let Side::Backend { slot, .. } = connection.side else { return None };
+        let (connecting, probe) = (connection.phase == Phase::Connecting, connection.probe);
+        let multiplex = connection.codec.multiplex_mut()?;
+        multiplex.retired = true;
+        let (pending, open) = (std::mem::take(&mut multiplex.pending), multiplex.h2.abandon());
+        let fault = multiplex.fault;
+        self.forget_carrier(slot.into(), key);
+        Some(Taken { slot, connecting, probe, fault, pending, open })
+    }
+
+    /// What streams are for has failed with their connection.
+    fn streams_lost(&mut self, taken: Taken, failure: Failure) {
+        let Taken { slot, connecting, probe, fault, pending, open } = taken;
+        // What the backend has ended may be a client's doing: a request that it takes offence at.
+        let failure = fault.map_or(failure, Failure::GoAway);
+        // It is one failure, however many streams go with it.
+        if fault.is_none() && open.iter().any(|&stream| !self.went_stale(stream, failure)) {
+            self.note_failure(slot, failure);
+        }
+        for stream in open {
+            let exchange = self.connections.get(stream).and_then(|stream| stream.exchange);
+            if let Some(exchange) = exchange.and_then(|id| self.exchanges.get_mut(id)) {
+                exchange.suspect = true;
+            }
+            self.lost(stream, failure, false);
+        }
+        if !connecting && !probe {
+            // Nothing of theirs was sent.
+            return pending.into_iter().for_each(|stream| self.move_on(stream));
+        }
+        // It is one failure, however many waited for it.
+        if !probe {
+            self.note_failure(slot, failure);
+        }
+        pending.into_iter().for_each(|stream| self.lost(stream, failure, false));
+    }
+
+    /// Whether a stream was the first on a connection that had been idle, and nothing had come for it: that
+    /// such a connection is gone says nothing about its backend.
+    fn went_stale(&self, stream: Key, failure: Failure) -> bool {
+        let Some(stream) = self.connections.get(stream) else { return true };
+        let exchange = stream.exchange.and_then(|id| self.exchanges.get(id));
+        let stale = stream.used && matches!(failure, Failure::Closed | Failure::Broken(_));
+        exchange.is_none_or(|exchange| stale && exchange.response == Progress::Waiting && !exchange.heard)
+    }
+
+    /// The answer to a PING did not come: nobody is there, or nobody who is not busy. Those who wait go
+    /// elsewhere, and the streams that are open have limits of their own.
+    pub(super) fn carrier_silent(&mut self, key: Key) {
+        let Some(connection) = self.connections.get(key) else { return };
+        if let Side::Backend { slot, .. } = connection.side {
+            self.shared.block.add_slot(SlotCount::Stale, slot.into(), 1);
+        }
+        match connection.codec.multiplex() {
+            Some(multiplex) if multiplex.h2.open_streams() > 0 => self.retire(key),
+            _ => self.carrier_failed(key, Failure::Closed),
+        }
+    }
+
+    /// A stream's response did not come in time: where nothing else did either, its connection gets no
+    /// more streams.
+    pub(super) fn doubt_carrier(&mut self, stream: Key) {
+        let carrier = self.connections.get(stream).and_then(|one| one.codec.stream()).map(|stream| stream.carrier);
+        let Some(carrier) = carrier else { return };
+        let multiplex = self.connections.get(carrier).and_then(|carrier| carrier.codec.multiplex());
+        let limit_us = self.timeouts.response_us;
+        if multiplex.is_some_and(|multiplex| self.now_us.saturating_sub(multiplex.heard_us) >= limit_us / 2) {
+            self.retire(carrier);
+        }
+    }
+
+    /// What more waits than the backend turned out to take goes elsewhere.
+    pub(super) fn send_excess_away(&mut self, key: Key) {
+        let Some(connection) = self.connections.get_mut(key) else { return };
+        let Some(multiplex) = connection.codec.multiplex_mut().filter(|one| one.h2.is_settled()) else { return };
+        if multiplex.retired || multiplex.h2.is_spent() {
+            let pending = std::mem::take(&mut multiplex.pending);
+            return pending.into_iter().for_each(|stream| self.move_on(stream));
+        }
+        let capacity = multiplex.h2.capacity();
+        let room = capacity.saturating_sub(multiplex.h2.open_streams());
+        if multiplex.pending.len() <= room {
+            return;
+        }
+        for stream in multiplex.pending.split_off(room) {
+            // One that takes none at all would send them on for ever.
+            if capacity == 0 { self.backend_failed(stream, Failure::NoStreams) } else { self.move_on(stream) }
+        }
+    }
+
+    /// The backend takes no more streams on a connection.
+    pub(super) fn on_goaway(&mut self, key: Key, code: ErrorCode) {
+        let Some(connection) = self.connections.get_mut(key) else { return };
+        let Side::Backend { slot, .. } = connection.side else { return };
+        let Some(multiplex) = connection.codec.multiplex_mut() else { return };
+        let unprocessed: Vec<Key> = multiplex.h2.unprocessed().collect();
+        if code != ErrorCode::NO_ERROR {
+            multiplex.fault = Some(code);
+            if let Some(Some(backend)) = self.backends.get_mut(usize::from(slot)) {
+                let news = backend.seen.fault.replace(code) != Some(code);
+                let level = if news { Level::Warn } else { Level::Debug };
+                self.log.line(level, "backend", format_args!("{}: {}", backend.label, Failure::GoAway(code)));
+            }
+        }
+        self.retire(key);
+        unprocessed.into_iter().for_each(|stream| self.lost(stream, Failure::Unprocessed, false));
+    }
+}
