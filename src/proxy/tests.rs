@@ -382,3 +382,19 @@ fn only_a_retry_that_is_made_is_counted_and_paid_for() {
     assert!(world.sent(client).contains(" 200 "));
     assert_eq!(world.metric("zzz_lb_retries_total{reason=\"connect\"}"), 1);
 }
+
+#[test]
+fn probes_are_traced_in_both_versions() {
+    for h2c in [false, true] {
+        let mut world = World::new(1, |plan| {
+            (plan.trace, plan.members[0].h2c) = (true, h2c);
+            (plan.health.interval_us, plan.health.timeout_us) = (1_000_000, 1_000_000);
+        });
+        world.pass(1_000_000);
+        let _ = world.connect();
+        let log = world.log();
+        assert!(log.contains(": probe ("), "{log}");
+        let shown: String = log.lines().filter_map(|line| line.split('|').nth(1)).collect();
+        assert!(shown.starts_with("GET / HTTP/1.1..Host: 127.0.0.1:9000.."), "{shown}");
+    }
+}
