@@ -65,6 +65,21 @@ impl Refusal {
     }
 }
 
+impl Refusal {
+    /// Whether the message may be right, and is more than we take.
+    pub fn is_limit(self) -> bool {
+        matches!(
+            self,
+            Refusal::HeadTooLarge
+                | Refusal::TooManyFields
+                | Refusal::ConnectionOptions
+                | Refusal::ChunkLine
+                | Refusal::ChunkExtensions
+                | Refusal::TrailersTooLarge
+        )
+    }
+}
+
 impl fmt::Display for Refusal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

@@ -419,20 +419,23 @@ impl Proxy {
             _ => {}
         }
         let (Side::Backend { slot, .. }, exchange) = (connection.side, connection.exchange) else { return };
-        let (used, silent) = (connection.used, connection.input.is_none());
+        let (used, drained, silent) = (connection.used, connection.output.is_empty(), connection.input.is_none());
         self.close(key, Output::Close(key));
         let Some(id) = exchange else { return };
         let Some(exchange) = self.exchanges.get_mut(id) else { return };
         exchange.backend = None;
         let retry = failure.may_retry(exchange);
         let silent = silent && exchange.response == Progress::Waiting && !exchange.heard;
-        let stale = used && silent && matches!(failure, Failure::Closed | Failure::Broken(_));
+        let silent = silent && matches!(failure, Failure::Closed | Failure::Broken(_));
+        // It has all that has come of the request, and may have waited for the rest in vain.
+        let starved = silent && drained && exchange.request == Progress::Flowing;
+        let stale = used && silent;
         let unasked = stale || retry && failure == Failure::Unprocessed;
         // That a connection went stale in the pool says nothing about its backend. Nor is a tunnel's end,
         // however it comes, told from one that its users agreed on.
         if unasked {
             self.shared.block.add_slot(SlotCount::Stale, slot.into(), 1);
-        } else if blame && !exchange.tunnel && !exchange.blamed {
+        } else if blame && !exchange.tunnel && !exchange.blamed && !starved {
             self.note_failure(slot, failure);
         }
         let Some(exchange) = self.exchanges.get_mut(id) else { return };

@@ -90,6 +90,8 @@ pub(super) struct Seen {
     pub(super) http1: bool,
     /// How many streams at once it takes on a connection, where it speaks HTTP/2.
     pub(super) streams: Option<usize>,
+    /// It was told of that it sends more than we take.
+    excess: bool,
 }
 
 impl Proxy {
@@ -210,6 +212,14 @@ impl Proxy {
             return self.log.line(level, "proxy", format_args!("{failure}"));
         }
         let slot = usize::from(slot);
+        if let Failure::Malformed(refusal) = failure
+            && refusal.is_limit()
+        {
+            // Nor for a limit of ours.
+            let Some(Some(backend)) = self.backends.get_mut(slot) else { return };
+            let level = if std::mem::replace(&mut backend.seen.excess, true) { Level::Debug } else { Level::Warn };
+            return self.log.line(level, "backend", format_args!("{}: {failure}", backend.label));
+        }
         self.shared.block.add_slot(SlotCount::Failures, slot, 1);
         if failure.is_before_request() {
             self.shared.block.add_slot(SlotCount::ConnectsFailed, slot, 1);

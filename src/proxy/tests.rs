@@ -398,3 +398,50 @@ fn probes_are_traced_in_both_versions() {
         assert!(shown.starts_with("GET / HTTP/1.1..Host: 127.0.0.1:9000.."), "{shown}");
     }
 }
+
+#[test]
+fn a_limit_of_ours_counts_against_no_backend_and_is_told_once() {
+    let head = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n";
+    let mut world = World::new(1, |_| {});
+    for (excess, begun) in [
+        (format!("HTTP/1.1 200 OK\r\n{}\r\n", "A: b\r\n".repeat(101)), false),
+        (format!("HTTP/1.1 200 OK\r\nA: {}", "b".repeat(64 * 1024)), false),
+        (format!("HTTP/1.1 200 OK\r\nConnection: {}\r\n\r\n", "a,".repeat(99)), false),
+        (format!("{head}\r\n1;{}", "a".repeat(300)), true),
+        (format!("{head}\r\n{}", format!("1;{}\r\nx\r\n", "a".repeat(200)).repeat(99)), true),
+        (format!("{head}\r\n0\r\nA: {}", "b".repeat(9 * 1024)), true),
+    ] {
+        let client = world.asking(GET);
+        let backend = world.connect();
+        world.give(backend, &excess);
+        assert!(world.did(Output::Close(backend)));
+        assert_eq!(world.sent(client).contains(" 502 "), !begun);
+    }
+    assert_eq!(world.metric("zzz_lb_failures_total{"), 0);
+    assert_eq!(world.log().matches(" warn ").count(), 1);
+    world.exchange(GET, "HTTP/1.1 nonsense\r\n");
+    assert_eq!(world.metric("zzz_lb_failures_total{"), 1);
+}
+
+#[test]
+fn an_upload_that_does_not_go_on_counts_against_no_backend() {
+    let part = "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 100\r\n\r\nhi!";
+    for (request, taken, begun, failures) in [
+        (part, true, "", 0),
+        // It is the backend's turn, or it has begun to answer.
+        (part, false, "", 1),
+        (POST, true, "", 1),
+        (part, true, "HTTP/1.1 200 O", 1),
+        (part, true, "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n", 1),
+    ] {
+        let mut world = World::new(1, |_| {});
+        let client = world.asking(request);
+        world.full = !taken;
+        let backend = world.connect();
+        world.give(backend, begun);
+        world.end(backend);
+        world.drain();
+        assert_ne!(world.sent(client), "");
+        assert_eq!(world.metric("zzz_lb_failures_total{"), failures, "{request:?} {taken} {begun:?}");
+    }
+}
