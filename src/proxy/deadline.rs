@@ -87,7 +87,7 @@ impl Proxy {
             _ if exchange.tunnel => Wait::Tunnel,
             (_, true) if exchange.waiting => Wait::Room,
             (_, true) if !connection.output.is_empty() => Wait::ClientSend,
-            (_, true) if exchange.request != Progress::Flowing => Wait::Nothing,
+            (_, true) if exchange.request != Progress::Flowing || exchange.awaits_continue() => Wait::Nothing,
             (_, true) => match exchange.backend.and_then(|key| self.connections.get(key)) {
                 Some(backend) if backend.phase == Phase::Open && backend.output.len() < QUEUE_HIGH_BYTES => {
                     Wait::Upload
@@ -95,6 +95,7 @@ impl Proxy {
                 _ => Wait::Nothing,
             },
             (_, false) if !connection.output.is_empty() => Wait::Backend,
+            (_, false) if exchange.awaits_continue() => Wait::Backend,
             (_, false) if exchange.request == Progress::Flowing || is_full(exchange.client) => Wait::Nothing,
             (_, false) => Wait::Backend,
         }

@@ -49,6 +49,8 @@ pub(super) struct Exchange {
     pub(super) heard: bool,
     /// A 1xx response has been passed on.
     pub(super) answered_early: bool,
+    /// So has a 100.
+    continued: bool,
     /// Both connections carry bytes without messages.
     pub(super) tunnel: bool,
     /// The client's connection goes on after the response.
@@ -84,6 +86,7 @@ impl Exchange {
             blamed: false,
             heard: false,
             answered_early: false,
+            continued: false,
             tunnel: false,
             persistent: facts.persistent,
             tries: 0,
@@ -96,6 +99,12 @@ impl Exchange {
             sent_us: 0,
             local: None,
         }
+    }
+
+    /// Whether the client waits for the backend to say that it may send the content.
+    pub(super) fn awaits_continue(&self) -> bool {
+        let undecided = !self.content_sent && !self.continued && self.response == Progress::Waiting;
+        self.facts.expects_continue && undecided
     }
 }
 
@@ -199,6 +208,7 @@ impl Proxy {
             return;
         }
         exchange.answered_early = true;
+        exchange.continued |= head.status() == 100;
         let client = exchange.client;
         self.text.clear();
         let mut writer = Writer::new(&mut self.text);

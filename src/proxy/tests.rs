@@ -445,3 +445,25 @@ fn an_upload_that_does_not_go_on_counts_against_no_backend() {
         assert_eq!(world.metric("zzz_lb_failures_total{"), failures, "{request:?} {taken} {begun:?}");
     }
 }
+
+#[test]
+fn who_waits_for_a_100_waits_for_the_backend() {
+    let request = "POST / HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: 9\r\n\r\n";
+    for (heard, content, status, failures) in [
+        ("", "", " 504 ", 1),
+        ("HTTP/1.1 103 Early Hints\r\n\r\n", "", " 504 ", 1),
+        ("HTTP/1.1 100 Continue\r\n\r\n", "", " 408 ", 0),
+        ("", "content", " 408 ", 0),
+    ] {
+        let mut world = World::new(1, |_| {});
+        let client = world.asking(request);
+        let backend = world.connect();
+        assert!(world.give(backend, heard) && world.give(client, content));
+        let limit_us = world.proxy.timeouts.response_us;
+        world.pass(limit_us - 1);
+        assert!(!world.sent(client).contains(status));
+        world.pass(crate::limits::TIMER_TICK_US * 2);
+        assert!(world.sent(client).contains(status), "{heard:?} {content:?}");
+        assert_eq!(world.metric("zzz_lb_failures_total{"), failures);
+    }
+}
