@@ -4,7 +4,7 @@
 
 use std::net::IpAddr;
 
-use super::fields::{Name, Span, list};
+use super::fields::{Name, Span, is_barred_from_trailers, list};
 use super::framing::{Body, RequestFacts, ResponseFacts, is_named_by_connection, offered_protocols};
 use super::head::{HeadRef, Start, Version};
 use super::status::phrase;
@@ -243,6 +243,13 @@ pub fn switching(sink: &mut impl Sink, head: HeadRef<'_>) {
     interim(sink, head);
     sink.hop(b"Connection", b"Upgrade");
     sink.joined(b"Upgrade", &mut head.values(Name::Upgrade).flat_map(list));
+}
+
+/// The fields of a trailer section that go on.
+pub fn trailers(section: HeadRef<'_>) -> impl Iterator<Item = (&[u8], &[u8])> {
+    let ends_here = |name, text| is_barred_from_trailers(name, text) || is_read_as_forwarded(text);
+    let fields = section.fields().filter(move |&(name, text, _)| !ends_here(name, text));
+    fields.map(|(_, text, value)| (text, value))
 }
 
 /// Room to write an IP address in, without an allocation.

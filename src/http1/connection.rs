@@ -9,6 +9,7 @@ use super::chunked::{self, Decoder, SizeLine, Step};
 use super::{parse, scan};
 use crate::collections::buffer::{Buffer, Pool};
 use crate::collections::queue::Queue;
+use crate::http::forward;
 use crate::http::framing::Body;
 use crate::http::head::{Head, HeadRef};
 use crate::http::part::Part;
@@ -209,10 +210,8 @@ impl Connection {
             return;
         };
         queue.write(pool, chunked::LAST);
-        for (name, text, value) in trailers.fields() {
-            if !name.is_barred_from_trailers() {
-                [text, b": ", value, b"\r\n"].into_iter().for_each(|piece| queue.write(pool, piece));
-            }
+        for (text, value) in forward::trailers(trailers) {
+            [text, b": ", value, b"\r\n"].into_iter().for_each(|piece| queue.write(pool, piece));
         }
         queue.write(pool, b"\r\n");
     }

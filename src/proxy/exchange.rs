@@ -12,9 +12,10 @@ use super::{Output, Proxy};
 use crate::balance::Pick;
 use crate::collections::buffer::Buffer;
 use crate::collections::slab::Key;
+use crate::http::fields::Field;
 use crate::http::forward::{self, After};
-use crate::http::framing::{self, Body, RequestFacts, ResponseFacts};
-use crate::http::head::{HeadRef, SavedHead, Version};
+use crate::http::framing::{self, Body, RequestFacts, ResponseFacts, is_named_by_connection};
+use crate::http::head::{Head, HeadRef, SavedHead, Version};
 use crate::http::refusal::Refusal;
 use crate::http1::write::Writer;
 use crate::limits::{DISCARD_BYTES, SAVED_HEAD_BYTES, SPARE_EXCHANGES, TRIES};
@@ -45,6 +46,8 @@ pub(super) struct Exchange {
     pub(super) content_sent: bool,
     /// Its backend was blamed for the response's status.
     blamed: bool,
+    /// The response's Connection names further fields, which end here.
+    options: bool,
     /// A 1xx response has come.
     pub(super) heard: bool,
     /// A 1xx response has been passed on.
@@ -84,6 +87,7 @@ impl Exchange {
             response: Progress::Waiting,
             content_sent: false,
             blamed: false,
+            options: false,
             heard: false,
             answered_early: false,
             continued: false,
@@ -138,9 +142,23 @@ impl Proxy {
         let Some(id) = self.connections.get(key).and_then(|connection| connection.exchange) else { return };
         let Some(exchange) = self.exchanges.get_mut(id) else { return };
         // They cannot be sent again any more than content can.
-        exchange.content_sent |= exchange.client == key;
+        let from_client = exchange.client == key;
+        exchange.content_sent |= from_client;
+        let mut kept = Head::default();
+        let trailers = match from_client {
+            // What Connection names ends here in a trailer section too.
+            true if exchange.facts.options => {
+                let head = exchange.saved.view();
+                let named = |field: &&Field| is_named_by_connection(head, trailers.get(field.name_span));
+                kept.fields.extend(trailers.head.fields.iter().filter(|field| !named(field)));
+                Some(HeadRef { bytes: trailers.bytes, head: &kept })
+            }
+            // What it named in a response is not kept; trailers may always be dropped (RFC 9110, 6.5.1).
+            false if exchange.options => None,
+            _ => Some(trailers),
+        };
         let Some(peer) = self.peer(id, key).and_then(|peer| self.connections.get_mut(peer)) else { return };
-        peer.codec.write_end(&mut peer.output, &mut self.buffers, Some(trailers));
+        peer.codec.write_end(&mut peer.output, &mut self.buffers, trailers);
         // The end is written, so that the part `End` writes nothing more.
         peer.codec.write_body(Body::None);
     }
@@ -233,6 +251,7 @@ impl Proxy {
         backend.codec.read_body(facts.body);
         backend.persistent = facts.persistent;
         exchange.response = Progress::Flowing;
+        exchange.options = facts.options;
         exchange.blamed = self.health.count_5xx && facts.status >= 500;
         let (blamed, sent_us) = (exchange.blamed, exchange.sent_us);
         let (body, after) = to_client(exchange, &facts, self.draining);

@@ -467,3 +467,25 @@ fn who_waits_for_a_100_waits_for_the_backend() {
         assert_eq!(world.metric("zzz_lb_failures_total{"), failures);
     }
 }
+
+#[test]
+fn trailers_that_cannot_wait_or_end_here_are_dropped() {
+    let trailers =
+        "0\r\nX-Sum: 1\r\nContent-Type: evil\r\nX-Named: 2\r\nSet-Cookie: a=b\r\nX_Forwarded_For: 6.6.6.6\r\n\r\n";
+    let chunked =
+        |start: &str, options: &str| format!("{start}{options}Transfer-Encoding: chunked\r\n\r\n2\r\nhi\r\n{trailers}");
+    let (post, ok) = ("POST / HTTP/1.1\r\nHost: a\r\n", "HTTP/1.1 200 OK\r\n");
+    for (options, of_request, of_response) in [
+        ("", "X-Sum: 1\r\nX-Named: 2\r\n", "X-Sum: 1\r\nX-Named: 2\r\n"),
+        ("Connection: keep-alive, x-named\r\n", "X-Sum: 1\r\n", ""),
+    ] {
+        let mut world = World::new(1, |_| {});
+        let client = world.asking(&chunked(post, options));
+        let backend = world.connect();
+        let sent = world.sent(backend);
+        assert!(sent.ends_with(&format!("2\r\nhi\r\n0\r\n{of_request}\r\n")), "{sent}");
+        assert!(world.give(backend, &chunked(ok, options)));
+        let sent = world.sent(client);
+        assert!(sent.ends_with(&format!("2\r\nhi\r\n0\r\n{of_response}\r\n")), "{sent}");
+    }
+}
