@@ -489,3 +489,37 @@ fn trailers_that_cannot_wait_or_end_here_are_dropped() {
         assert!(sent.ends_with(&format!("2\r\nhi\r\n0\r\n{of_response}\r\n")), "{sent}");
     }
 }
+
+/// What a client is answered that sends this, up to `cut` byte by byte.
+fn refused(request: &str, cut: usize) -> String {
+    let mut world = World::new(1, |_| {});
+    let client = world.client();
+    let (bytes, rest) = request.split_at(cut);
+    for piece in bytes.split("").chain([rest]) {
+        world.give(client, piece);
+        if !world.dials.is_empty() {
+            world.connect();
+        }
+    }
+    world.pass(11_000_000);
+    world.sent(client)
+}
+
+#[test]
+fn a_head_that_is_refused_gets_no_content() {
+    for (request, status) in [
+        ("HEAD / HTTP/1.1\r\nHost : a\r\n\r\n", 400),
+        ("\r\nHEAD / HTTP/1.1\r\nX: no host\r\n\r\n", 400),
+        ("HEAD / HTTP/3.0\r\n", 505),
+        ("HEAD / HTTP/1.1\r\nHost: a\r\nExpect: cake\r\n\r\n", 417),
+        ("HEAD / HTTP/1.1\r\nHost: ", 408),
+        ("HEAD / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\nx", 400),
+    ] {
+        for cut in [0, 1, 3, request.len()] {
+            let answer = refused(request, cut);
+            assert!(answer.starts_with(&format!("HTTP/1.1 {status} ")), "{request:?} {answer}");
+            assert!(answer.ends_with("\r\n\r\n"), "{request:?} {answer}");
+        }
+        assert!(!refused(&request.replacen("HEAD", "GET", 1), 0).ends_with("\r\n\r\n"), "{request:?}");
+    }
+}
