@@ -70,7 +70,8 @@ impl Proxy {
             None => connection.idle_wait(),
         };
         let Some(connection) = self.connections.get_mut(key) else { return };
-        if wait != connection.wait || moved && wait.is_renewed() {
+        let renewed = moved && wait.is_renewed() && !std::mem::take(&mut connection.vain);
+        if wait != connection.wait || renewed {
             connection.wait = wait;
             let deadline_us = self.now_us.saturating_add(wait.limit_us(&self.timeouts, self.health.timeout_us));
             self.timers.set(key.index(), deadline_us.min(connection.linger_until_us));

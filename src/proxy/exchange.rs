@@ -18,7 +18,7 @@ use crate::http::framing::{self, Body, RequestFacts, ResponseFacts, is_named_by_
 use crate::http::head::{Head, HeadRef, SavedHead, Version};
 use crate::http::refusal::Refusal;
 use crate::http1::write::Writer;
-use crate::limits::{DISCARD_BYTES, SAVED_HEAD_BYTES, SPARE_EXCHANGES, TRIES};
+use crate::limits::{DISCARD_BYTES, INTERIM_RESPONSES, SAVED_HEAD_BYTES, SPARE_EXCHANGES, TRIES};
 use crate::metrics::{Count, Exposition, SlotCount, SlotTime};
 
 /// How far one direction has come.
@@ -48,8 +48,8 @@ pub(super) struct Exchange {
     blamed: bool,
     /// The response's Connection names further fields, which end here.
     options: bool,
-    /// A 1xx response has come.
-    pub(super) heard: bool,
+    /// How many 1xx responses have come.
+    interims: u16,
     /// A 1xx response has been passed on.
     pub(super) answered_early: bool,
     /// So has a 100.
@@ -88,7 +88,7 @@ impl Exchange {
             content_sent: false,
             blamed: false,
             options: false,
-            heard: false,
+            interims: 0,
             answered_early: false,
             continued: false,
             tunnel: false,
@@ -220,10 +220,13 @@ impl Proxy {
     pub(super) fn on_interim(&mut self, key: Key, head: HeadRef<'_>) {
         let Some(id) = self.connections.get(key).and_then(|connection| connection.exchange) else { return };
         let Some(exchange) = self.exchanges.get_mut(id) else { return };
-        exchange.heard = true;
+        exchange.interims += 1;
+        if exchange.interims > INTERIM_RESPONSES {
+            return self.backend_failed(key, Failure::Malformed(Refusal::TooManyInterims));
+        }
         let unexpected = head.status() == 100 && !exchange.facts.expects_continue;
         if exchange.facts.version == Version::Http10 || unexpected {
-            return;
+            return self.connections.get_mut(key).into_iter().for_each(|backend| backend.vain = true);
         }
         exchange.answered_early = true;
         exchange.continued |= head.status() == 100;
@@ -249,7 +252,7 @@ impl Proxy {
             Err(refusal) => return self.backend_failed(key, Failure::Malformed(refusal)),
         };
         backend.codec.read_body(facts.body);
-        backend.persistent = facts.persistent;
+        (backend.persistent, backend.vain) = (facts.persistent, false);
         exchange.response = Progress::Flowing;
         exchange.options = facts.options;
         exchange.blamed = self.health.count_5xx && facts.status >= 500;
@@ -454,7 +457,7 @@ impl Proxy {
         let Some(exchange) = self.exchanges.get_mut(id) else { return };
         exchange.backend = None;
         let retry = failure.may_retry(exchange);
-        let silent = silent && exchange.response == Progress::Waiting && !exchange.heard;
+        let silent = silent && exchange.response == Progress::Waiting && exchange.interims == 0;
         let silent = silent && matches!(failure, Failure::Closed | Failure::Broken(_));
         // It has all that has come of the request, and may have waited for the rest in vain.
         let starved = silent && drained && exchange.request == Progress::Flowing;

@@ -523,3 +523,40 @@ fn a_head_that_is_refused_gets_no_content() {
         assert!(!refused(&request.replacen("HEAD", "GET", 1), 0).ends_with("\r\n\r\n"), "{request:?}");
     }
 }
+
+#[test]
+fn interim_responses_that_nobody_gets_put_no_deadline_off() {
+    let interim = "HTTP/1.1 102 Processing\r\n\r\n";
+    for (request, first, second) in [
+        ("GET / HTTP/1.0\r\n\r\n", interim, " 504 "),
+        (GET, "HTTP/1.1 100 Continue\r\n\r\n", " 504 "),
+        (GET, interim, " 200 "),
+        // What comes behind them does.
+        ("GET / HTTP/1.0\r\n\r\n", "HTTP/1.1 102 Processing\r\n\r\nHTTP/1.1 200 OK\r\n\r\n", " 200 "),
+    ] {
+        let mut world = World::new(1, |_| {});
+        let client = world.asking(request);
+        let backend = world.connect();
+        let limit_us = world.proxy.timeouts.response_us;
+        world.pass(limit_us / 2);
+        assert!(world.give(backend, first));
+        world.pass(limit_us * 3 / 4);
+        world.give(backend, OK);
+        assert!(world.sent(client).contains(second), "{request:?} {first:?}");
+    }
+}
+
+#[test]
+fn interim_responses_come_to_an_end() {
+    for request in [GET, "GET / HTTP/1.0\r\n\r\n"] {
+        let mut world = World::new(1, |_| {});
+        let client = world.asking(request);
+        let backend = world.connect();
+        let interim = "HTTP/1.1 102 Processing\r\n\r\n";
+        assert!(world.give(backend, &interim.repeat(crate::limits::INTERIM_RESPONSES.into())));
+        assert!(!world.sent(client).contains(" 502 "));
+        world.give(backend, interim);
+        assert!(world.sent(client).contains(" 502 ") && world.did(Output::Close(backend)));
+        assert_eq!(world.metric("zzz_lb_failures_total{"), 0, "a limit of ours");
+    }
+}
