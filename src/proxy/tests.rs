@@ -560,3 +560,24 @@ fn interim_responses_come_to_an_end() {
         assert_eq!(world.metric("zzz_lb_failures_total{"), 0, "a limit of ours");
     }
 }
+
+#[test]
+fn one_portion_of_the_metrics_is_made_in_a_turn() {
+    let mut world = World::new(100, |_| {});
+    let clients = [(); 3].map(|()| world.asking("GET /metrics HTTP/1.1\r\nHost: a\r\n\r\n"));
+    // The heads are there already.
+    clients.iter().for_each(|&client| assert!(world.sent(client).starts_with("HTTP/1.1 200 ")));
+    let gone = clients[1];
+    for turn in 0..9 {
+        if turn == 6 {
+            world.fail(gone, Failure::Broken(104));
+        }
+        world.proxy.expire();
+        world.carry_out();
+        let served: Vec<Key> = clients.into_iter().filter(|&client| !world.sent(client).is_empty()).collect();
+        let next = if turn < 6 { turn % 3 } else { [0, 2][turn % 2] };
+        assert_eq!(served, [clients[next]], "turn {turn}");
+    }
+    world.pass(0);
+    assert!([0, 2].iter().all(|&n| world.sent(clients[n]).ends_with("0\r\n\r\n")));
+}
