@@ -23,6 +23,9 @@ pub const CHUNK_LINE_BYTES: usize = 256;
 /// of ignored bytes.
 pub const CHUNK_EXTENSION_BYTES: usize = 16 * 1024;
 
+/// 1xx responses to one request, passed on or not: one in every few seconds for an hour. Past it: 502.
+pub const INTERIM_RESPONSES: u16 = 1000;
+
 /// Options that a message's Connection fields may name: each is looked for among the fields.
 pub const CONNECTION_OPTIONS: usize = 32;
 

@@ -141,6 +141,7 @@ fn forwarded_fields_are_set_and_a_strangers_replaced() {
             for claimed in [
                 "",
                 "X-Forwarded-For: 6.6.6.6\r\nX-Forwarded-Proto: https\r\nX-Forwarded-Host: evil\r\n",
+                "X_Forwarded_For: 6.6.6.6\r\nx-forwarded_proto: https\r\nX_FORWARDED-HOST: evil\r\n",
                 "x-forwarded-for: 6.6.6.6\r\nX-FORWARDED-FOR: 7.7.7.7\r\nx-forwarded-host: evil\r\nx-forwarded-host: evil\r\n",
             ] {
                 let text = format!("GET / HTTP/1.1\r\n{claimed}Host: public.example:81\r\n\r\n");
@@ -149,6 +150,8 @@ fn forwarded_fields_are_set_and_a_strangers_replaced() {
                 assert_eq!(request.values("X-Forwarded-Proto"), ["http"], "{request:?}");
                 assert_eq!(request.values("X-Forwarded-Host"), ["public.example:81"], "{request:?}");
                 assert_eq!(request.values("Host"), ["public.example:81"], "{request:?}");
+                let folded = |name: &str| name.replace('_', "-").to_ascii_lowercase().starts_with("x-forwarded-");
+                assert_eq!(request.fields.iter().filter(|(name, _)| folded(name)).count(), 3, "{request:?}");
             }
         }
     }

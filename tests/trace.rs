@@ -121,6 +121,11 @@ fn what_is_refused_is_shown_too_with_its_secrets_masked() {
         let mut client = balancer.connect();
         client.send("GET / HTTP/1.1\r\nHost: x\r\nAuthorization : s3cret-bearer\r\nX: y\r\n\r\n");
         assert_eq!(client.response("GET").status(), 400);
+        for secret in ["Authorization: Bearer\r\n s3cret-a\r\n\ts3cret-b", "Y: z\rCookie: s3cret-c"] {
+            let mut client = balancer.connect();
+            client.send(format!("GET / HTTP/1.1\r\nHost: x\r\n{secret}\r\nX: y\r\n\r\n"));
+            assert_eq!(client.response("GET").status(), 400);
+        }
         let mut client = balancer.connect();
         assert_eq!(client.get("/").status(), 502);
         drop(client);
@@ -128,11 +133,13 @@ fn what_is_refused_is_shown_too_with_its_secrets_masked() {
         balancer.wait();
         let dumps = dumps(&balancer.whole_log());
         let refused: Vec<&Dump> = dumps.iter().filter(|dump| dump.label.contains(": refused")).collect();
-        assert_eq!(refused.len(), 2, "{mode:?}");
-        let text = String::from_utf8_lossy(&refused[0].bytes);
-        assert!(text.contains("Authorization *") && text.contains("X: y") && !text.contains("s3cret"), "{text}");
-        assert!(refused[0].label.contains("from client 127.0.0.1:"), "{}", refused[0].label);
-        assert!(refused[1].label.contains(" for #"), "{}", refused[1].label);
-        assert!(refused[1].bytes.starts_with(b"HTTP/1.1 nonsense"));
+        assert_eq!(refused.len(), 4, "{mode:?}");
+        for (dump, name) in refused.iter().zip(["Authorization *", "Authorization*", "Cookie*"]) {
+            let text = String::from_utf8_lossy(&dump.bytes);
+            assert!(text.contains(name) && text.contains("X: y") && !text.contains("s3cret"), "{text}");
+            assert!(dump.label.contains("from client 127.0.0.1:"), "{}", dump.label);
+        }
+        assert!(refused[3].label.contains(" for #"), "{}", refused[3].label);
+        assert!(refused[3].bytes.starts_with(b"HTTP/1.1 nonsense"));
     }
 }

@@ -116,11 +116,40 @@ impl Name {
     pub fn is_secret(self) -> bool {
         matches!(self, Name::Authorization | Name::Cookie | Name::SetCookie | Name::ProxyAuthorization)
     }
+}
 
-    /// Whether the field may not stand in a trailer section: it frames, routes or authenticates
-    /// the message (RFC 9110, 6.5.1), or belongs to one connection.
-    pub fn is_barred_from_trailers(self) -> bool {
-        !matches!(self, Name::Unknown | Name::Date | Name::Via)
+/// Fields that mean something only before the content, those that have a `Name` apart (RFC 9110, 6.5.1).
+const BEFORE_CONTENT: [&str; 21] = [
+    "Age",
+    "Cache-Control",
+    "Content-Encoding",
+    "Content-Range",
+    "Content-Type",
+    "Expires",
+    "Forwarded",
+    "If-Match",
+    "If-Modified-Since",
+    "If-None-Match",
+    "If-Range",
+    "If-Unmodified-Since",
+    "Location",
+    "Max-Forwards",
+    "Pragma",
+    "Proxy-Authenticate",
+    "Range",
+    "Retry-After",
+    "Vary",
+    "Warning",
+    "WWW-Authenticate",
+];
+
+/// Whether a field may not stand in a trailer section: it frames, routes, modifies or authenticates the
+/// message, or says what its content is (RFC 9110, 6.5.1), or belongs to one connection.
+pub fn is_barred_from_trailers(name: Name, text: &[u8]) -> bool {
+    match name {
+        Name::Date | Name::Via => false,
+        Name::Unknown => BEFORE_CONTENT.iter().any(|barred| barred.as_bytes().eq_ignore_ascii_case(text)),
+        _ => true,
     }
 }
 
@@ -151,6 +180,13 @@ mod tests {
         }
         assert_eq!(Name::find(b""), Name::Unknown);
         assert_eq!(Name::find(b"Hast"), Name::Unknown);
+    }
+
+    #[test]
+    fn trailers_have_only_what_can_wait() {
+        let barred = |text: &str| is_barred_from_trailers(Name::find(text.as_bytes()), text.as_bytes());
+        assert!(["Host", "content-type", "SET-COOKIE", "Www-Authenticate", "X-Forwarded-For"].into_iter().all(barred));
+        assert!(!["Date", "ETag", "Server-Timing", "Grpc-Status", "X-Checksum"].into_iter().any(barred));
     }
 
     #[test]

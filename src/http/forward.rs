@@ -4,7 +4,7 @@
 
 use std::net::IpAddr;
 
-use super::fields::{Name, Span, list};
+use super::fields::{Name, Span, is_barred_from_trailers, list};
 use super::framing::{Body, RequestFacts, ResponseFacts, is_named_by_connection, offered_protocols};
 use super::head::{HeadRef, Start, Version};
 use super::status::phrase;
@@ -92,6 +92,7 @@ pub fn request(sink: &mut impl Sink, head: HeadRef<'_>, facts: &RequestFacts, wa
             | Name::XForwardedHost
             | Name::XForwardedProto => {}
             Name::Expect => sink.field(text, value),
+            Name::Unknown if is_read_as_forwarded(text) => {}
             _ if facts.options && is_named_by_connection(head, text) => {}
             _ => sink.field(text, value),
         }
@@ -105,6 +106,16 @@ pub fn request(sink: &mut impl Sink, head: HeadRef<'_>, facts: &RequestFacts, wa
     connection_fields(sink, head, facts);
     forwarded_fields(sink, head, way);
     via_field(sink, head, way.via);
+}
+
+/// Whether one who reads `_` as `-`, as CGI makes both one (RFC 3875, 4.1.18), takes a field for one
+/// of those that we set.
+fn is_read_as_forwarded(text: &[u8]) -> bool {
+    let folded = |byte: u8| if byte == b'_' { b'-' } else { byte.to_ascii_lowercase() };
+    [Name::XForwardedFor, Name::XForwardedHost, Name::XForwardedProto].into_iter().any(|name| {
+        let own = name.text().bytes().map(|byte| byte.to_ascii_lowercase());
+        name.text().len() == text.len() && own.eq(text.iter().copied().map(folded))
+    })
 }
 
 /// The fields that speak for our own connection to the next hop.
@@ -232,6 +243,13 @@ pub fn switching(sink: &mut impl Sink, head: HeadRef<'_>) {
     interim(sink, head);
     sink.hop(b"Connection", b"Upgrade");
     sink.joined(b"Upgrade", &mut head.values(Name::Upgrade).flat_map(list));
+}
+
+/// The fields of a trailer section that go on.
+pub fn trailers(section: HeadRef<'_>) -> impl Iterator<Item = (&[u8], &[u8])> {
+    let ends_here = |name, text| is_barred_from_trailers(name, text) || is_read_as_forwarded(text);
+    let fields = section.fields().filter(move |&(name, text, _)| !ends_here(name, text));
+    fields.map(|(_, text, value)| (text, value))
 }
 
 /// Room to write an IP address in, without an allocation.

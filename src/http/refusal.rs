@@ -1,8 +1,8 @@
 //! Why a message is refused: what was wrong, the status that says so, and the line of text.
 
 use crate::limits::{
-    CHUNK_EXTENSION_BYTES, CHUNK_LINE_BYTES, CONNECTION_OPTIONS, HEAD_BYTES, HEAD_FIELDS, METHOD_BYTES, TARGET_BYTES,
-    TRAILER_BYTES,
+    CHUNK_EXTENSION_BYTES, CHUNK_LINE_BYTES, CONNECTION_OPTIONS, HEAD_BYTES, HEAD_FIELDS, INTERIM_RESPONSES,
+    METHOD_BYTES, TARGET_BYTES, TRAILER_BYTES,
 };
 use std::fmt;
 
@@ -41,6 +41,7 @@ pub enum Refusal {
     ChunkExtensions,
     ChunkEnd,
     TrailersTooLarge,
+    TooManyInterims,
     SwitchUnasked,
     BodyCutShort,
     HeadCutShort,
@@ -62,6 +63,22 @@ impl Refusal {
             Refusal::Version => 505,
             _ => 400,
         }
+    }
+}
+
+impl Refusal {
+    /// Whether the message may be right, and is more than we take.
+    pub fn is_limit(self) -> bool {
+        matches!(
+            self,
+            Refusal::HeadTooLarge
+                | Refusal::TooManyFields
+                | Refusal::ConnectionOptions
+                | Refusal::ChunkLine
+                | Refusal::ChunkExtensions
+                | Refusal::TrailersTooLarge
+                | Refusal::TooManyInterims
+        )
     }
 }
 
@@ -101,6 +118,7 @@ impl fmt::Display for Refusal {
             Refusal::TrailersTooLarge => {
                 write!(f, "trailer section of more than {TRAILER_BYTES} bytes or {HEAD_FIELDS} fields")
             }
+            Refusal::TooManyInterims => write!(f, "more than {INTERIM_RESPONSES} interim responses"),
             Refusal::SwitchUnasked => write!(f, "101 without a request to switch protocols"),
             Refusal::BodyCutShort => write!(f, "body ended early"),
             Refusal::HeadCutShort => write!(f, "head ended early"),

@@ -9,6 +9,7 @@ use super::chunked::{self, Decoder, SizeLine, Step};
 use super::{parse, scan};
 use crate::collections::buffer::{Buffer, Pool};
 use crate::collections::queue::Queue;
+use crate::http::forward;
 use crate::http::framing::Body;
 use crate::http::head::{Head, HeadRef};
 use crate::http::part::Part;
@@ -46,12 +47,21 @@ pub struct Connection {
     /// How much of an unfinished head was looked at: until a line more of it has come, there is
     /// nothing new to say about it.
     looked_at: u32,
+    /// The method of the request being read is HEAD, as far as that has come.
+    asks_head: bool,
 }
 
 impl Connection {
     /// A connection on which nothing has been read or written.
     pub fn new(role: Role) -> Connection {
-        Connection { role, reading: Reading::Head, writing: Body::None, empty_line: role == Role::Server, looked_at: 0 }
+        Connection {
+            role,
+            reading: Reading::Head,
+            writing: Body::None,
+            empty_line: role == Role::Server,
+            looked_at: 0,
+            asks_head: false,
+        }
     }
 
     /// Decodes the next part: how many bytes to pass over first, and the part that follows them.
@@ -95,6 +105,7 @@ impl Connection {
         if bytes.is_empty() {
             return Ok((skip, Part::NeedMore));
         }
+        self.asks_head = bytes.starts_with(b"HEAD ");
         let seen = std::mem::replace(&mut self.looked_at, bytes.len() as u32) as usize;
         let unseen = bytes.get(seen..).unwrap_or(bytes);
         if seen > 0 && bytes.len() < HEAD_BYTES && scan::line_feed(unseen).is_none() {
@@ -153,6 +164,11 @@ impl Connection {
         self.reading == Reading::Head
     }
 
+    /// Whether the request being read has a response without content, even where it is refused.
+    pub fn asks_head(&self) -> bool {
+        self.asks_head
+    }
+
     /// What the other side's closing means now: true where it is the proper end of the content.
     pub fn ends_by_close(&self) -> bool {
         matches!(self.reading, Reading::UntilClose | Reading::Tunnel)
@@ -209,10 +225,8 @@ impl Connection {
             return;
         };
         queue.write(pool, chunked::LAST);
-        for (name, text, value) in trailers.fields() {
-            if !name.is_barred_from_trailers() {
-                [text, b": ", value, b"\r\n"].into_iter().for_each(|piece| queue.write(pool, piece));
-            }
+        for (text, value) in forward::trailers(trailers) {
+            [text, b": ", value, b"\r\n"].into_iter().for_each(|piece| queue.write(pool, piece));
         }
         queue.write(pool, b"\r\n");
     }

@@ -279,10 +279,8 @@ impl Sink for Writer<'_> {
 
 /// Writes the fields of a trailer section that may stand in one.
 pub fn write_trailers(block: &mut Vec<u8>, trailers: crate::http::head::HeadRef<'_>) {
-    for (name, text, value) in trailers.fields() {
-        if !name.is_barred_from_trailers() {
-            hpack::encode(block, text, value);
-        }
+    for (text, value) in crate::http::forward::trailers(trailers) {
+        hpack::encode(block, text, value);
     }
 }
 

@@ -18,7 +18,8 @@ impl Proxy {
     /// Answers a client that has no exchange, and ends its connection: what it sent could not be
     /// understood, so that nothing after it can be either.
     pub(super) fn answer_client(&mut self, key: Key, status: u16, reason: fmt::Arguments<'_>) {
-        self.write_answer(key, &RequestFacts::NOTHING, false, status, reason);
+        let is_head = self.connections.get(key).is_some_and(|client| client.codec.asks_head());
+        self.write_answer(key, &RequestFacts { is_head, ..RequestFacts::NOTHING }, false, status, reason);
         self.end(key, Ending::Linger);
     }
 

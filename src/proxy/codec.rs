@@ -177,6 +177,11 @@ impl Codec {
         matches!(self, Codec::H1(h) if h.awaits_head())
     }
 
+    /// Whether the request being read has a response without content, even where it is refused.
+    pub(super) fn asks_head(&self) -> bool {
+        matches!(self, Codec::H1(h) if h.asks_head())
+    }
+
     /// Whether the other side's closing is the proper end of what is being read.
     pub(super) fn ends_by_close(&self) -> bool {
         matches!(self, Codec::H1(h) if h.ends_by_close())

@@ -129,6 +129,8 @@ pub(super) struct Connection {
     pub(super) closing: bool,
     /// It was not read when it could have been, and is to be woken.
     pub(super) starved: bool,
+    /// What has just come is of no use to anyone, so that no wait begins anew by it.
+    pub(super) vain: bool,
     /// Nothing can be sent any more: what is written is dropped.
     pub(super) unsendable: bool,
     /// Our direction has ended.
@@ -168,6 +170,7 @@ impl Connection {
             ended: false,
             closing: false,
             starved: false,
+            vain: false,
             unsendable: false,
             finished: false,
             used: false,

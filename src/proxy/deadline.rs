@@ -74,7 +74,8 @@ impl Proxy {
             None => connection.idle_wait(),
         };
         let Some(connection) = self.connections.get_mut(key) else { return };
-        if wait != connection.wait || moved && wait.is_renewed() {
+        let renewed = moved && wait.is_renewed() && !std::mem::take(&mut connection.vain);
+        if wait != connection.wait || renewed {
             connection.wait = wait;
             let deadline_us = self.now_us.saturating_add(wait.limit_us(&self.timeouts, self.health.timeout_us));
             self.timers.set(key.index(), deadline_us.min(connection.linger_until_us));
@@ -91,7 +92,7 @@ impl Proxy {
             _ if exchange.tunnel => Wait::Tunnel,
             (_, true) if exchange.waiting => Wait::Room,
             (_, true) if !connection.output.is_empty() => Wait::ClientSend,
-            (_, true) if exchange.request != Progress::Flowing => Wait::Nothing,
+            (_, true) if exchange.request != Progress::Flowing || exchange.awaits_continue() => Wait::Nothing,
             (_, true) => match exchange.backend.and_then(|key| self.connections.get(key)) {
                 Some(backend) if backend.phase == Phase::Open && backend.output.len() < QUEUE_HIGH_BYTES => {
                     Wait::Upload
@@ -99,6 +100,7 @@ impl Proxy {
                 _ => Wait::Nothing,
             },
             (_, false) if !connection.output.is_empty() => Wait::Backend,
+            (_, false) if exchange.awaits_continue() => Wait::Backend,
             (_, false) if exchange.request == Progress::Flowing || is_full(exchange.client) => Wait::Nothing,
             (_, false) => Wait::Backend,
         }

@@ -12,12 +12,13 @@ use super::{Output, Proxy};
 use crate::balance::Pick;
 use crate::collections::buffer::Buffer;
 use crate::collections::slab::Key;
+use crate::http::fields::Field;
 use crate::http::forward::{self, After};
-use crate::http::framing::{self, Body, RequestFacts, ResponseFacts};
-use crate::http::head::{HeadRef, SavedHead, Version};
+use crate::http::framing::{self, Body, RequestFacts, ResponseFacts, is_named_by_connection};
+use crate::http::head::{Head, HeadRef, SavedHead, Version};
 use crate::http::refusal::Refusal;
 use crate::http1::write::Writer;
-use crate::limits::{DISCARD_BYTES, SAVED_HEAD_BYTES, SPARE_EXCHANGES, TRIES};
+use crate::limits::{DISCARD_BYTES, INTERIM_RESPONSES, SAVED_HEAD_BYTES, SPARE_EXCHANGES, TRIES};
 use crate::metrics::{Count, Exposition, SlotCount, SlotTime};
 
 /// How far one direction has come.
@@ -45,10 +46,14 @@ pub(super) struct Exchange {
     pub(super) content_sent: bool,
     /// Its backend was blamed for the response's status.
     blamed: bool,
-    /// A 1xx response has come.
-    pub(super) heard: bool,
+    /// The response's Connection names further fields, which end here.
+    options: bool,
+    /// How many 1xx responses have come.
+    interims: u16,
     /// A 1xx response has been passed on.
     pub(super) answered_early: bool,
+    /// So has a 100.
+    continued: bool,
     /// Both connections carry bytes without messages.
     pub(super) tunnel: bool,
     /// The client's connection goes on after the response.
@@ -84,8 +89,10 @@ impl Exchange {
             response: Progress::Waiting,
             content_sent: false,
             blamed: false,
-            heard: false,
+            options: false,
+            interims: 0,
             answered_early: false,
+            continued: false,
             tunnel: false,
             persistent: facts.persistent,
             tries: 0,
@@ -99,6 +106,12 @@ impl Exchange {
             sent_us: 0,
             local: None,
         }
+    }
+
+    /// Whether the client waits for the backend to say that it may send the content.
+    pub(super) fn awaits_continue(&self) -> bool {
+        let undecided = !self.content_sent && !self.continued && self.response == Progress::Waiting;
+        self.facts.expects_continue && undecided
     }
 }
 
@@ -132,9 +145,23 @@ impl Proxy {
         let Some(id) = self.connections.get(key).and_then(|connection| connection.exchange) else { return };
         let Some(exchange) = self.exchanges.get_mut(id) else { return };
         // They cannot be sent again any more than content can.
-        exchange.content_sent |= exchange.client == key;
+        let from_client = exchange.client == key;
+        exchange.content_sent |= from_client;
+        let mut kept = Head::default();
+        let trailers = match from_client {
+            // What Connection names ends here in a trailer section too.
+            true if exchange.facts.options => {
+                let head = exchange.saved.view();
+                let named = |field: &&Field| is_named_by_connection(head, trailers.get(field.name_span));
+                kept.fields.extend(trailers.head.fields.iter().filter(|field| !named(field)));
+                Some(HeadRef { bytes: trailers.bytes, head: &kept })
+            }
+            // What it named in a response is not kept; trailers may always be dropped (RFC 9110, 6.5.1).
+            false if exchange.options => None,
+            _ => Some(trailers),
+        };
         let Some(peer) = self.peer(id, key).and_then(|peer| self.connections.get_mut(peer)) else { return };
-        peer.codec.write_end(&mut peer.output, &mut self.buffers, Some(trailers));
+        peer.codec.write_end(&mut peer.output, &mut self.buffers, trailers);
         // The end is written, so that the part `End` writes nothing more.
         peer.codec.write_body(Body::None);
     }
@@ -196,12 +223,16 @@ impl Proxy {
     pub(super) fn on_interim(&mut self, key: Key, head: HeadRef<'_>) {
         let Some(id) = self.connections.get(key).and_then(|connection| connection.exchange) else { return };
         let Some(exchange) = self.exchanges.get_mut(id) else { return };
-        exchange.heard = true;
+        exchange.interims += 1;
+        if exchange.interims > INTERIM_RESPONSES {
+            return self.backend_failed(key, Failure::Malformed(Refusal::TooManyInterims));
+        }
         let unexpected = head.status() == 100 && !exchange.facts.expects_continue;
         if exchange.facts.version == Version::Http10 || unexpected {
-            return;
+            return self.connections.get_mut(key).into_iter().for_each(|backend| backend.vain = true);
         }
         exchange.answered_early = true;
+        exchange.continued |= head.status() == 100;
         let client = exchange.client;
         self.text.clear();
         let mut writer = Writer::new(&mut self.text);
@@ -224,8 +255,9 @@ impl Proxy {
             Err(refusal) => return self.backend_failed(key, Failure::Malformed(refusal)),
         };
         backend.codec.read_body(facts.body);
-        backend.persistent = facts.persistent;
+        (backend.persistent, backend.vain) = (facts.persistent, false);
         exchange.response = Progress::Flowing;
+        exchange.options = facts.options;
         exchange.blamed = self.health.count_5xx && facts.status >= 500;
         let (blamed, sent_us) = (exchange.blamed, exchange.sent_us);
         let (body, after) = to_client(exchange, &facts, self.draining);
@@ -425,20 +457,23 @@ impl Proxy {
             _ => {}
         }
         let (Side::Backend { slot, .. }, exchange) = (connection.side, connection.exchange) else { return };
-        let (used, silent) = (connection.used, connection.input.is_none());
+        let (used, drained, silent) = (connection.used, connection.output.is_empty(), connection.input.is_none());
         self.close(key, Output::Close(key));
         let Some(id) = exchange else { return };
         let Some(exchange) = self.exchanges.get_mut(id) else { return };
         exchange.backend = None;
         let retry = failure.may_retry(exchange);
-        let silent = silent && exchange.response == Progress::Waiting && !exchange.heard;
-        let stale = used && silent && matches!(failure, Failure::Closed | Failure::Broken(_));
+        let silent = silent && exchange.response == Progress::Waiting && exchange.interims == 0;
+        let silent = silent && matches!(failure, Failure::Closed | Failure::Broken(_));
+        // It has all that has come of the request, and may have waited for the rest in vain.
+        let starved = silent && drained && exchange.request == Progress::Flowing;
+        let stale = used && silent;
         let unasked = stale || retry && failure == Failure::Unprocessed;
         // That a connection went stale in the pool says nothing about its backend. Nor is a tunnel's end,
         // however it comes, told from one that its users agreed on.
         if unasked {
             self.shared.block.add_slot(SlotCount::Stale, slot.into(), 1);
-        } else if blame && !exchange.tunnel && !exchange.blamed {
+        } else if blame && !exchange.tunnel && !exchange.blamed && !starved {
             self.note_failure(slot, failure);
         }
         let Some(exchange) = self.exchanges.get_mut(id) else { return };

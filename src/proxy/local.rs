@@ -1,7 +1,7 @@
 //! Pages of our own: how things stand, for those who watch over them.
 //!
-//! The metrics of a thousand backends are megabytes. They are made in portions, one for each turn of
-//! the worker and no more than the client takes, as a response whose backend is this very proxy.
+//! The metrics of a thousand backends are megabytes. They are made in portions, one in a turn of
+//! the worker, whoever's it is, and no more than the client takes, as a response whose backend is this very proxy.
 
 use std::sync::atomic::Ordering::Relaxed;
 
@@ -92,7 +92,7 @@ impl Proxy {
         if facts.is_head {
             self.end_metrics(id);
         } else {
-            self.feeding.push(id);
+            self.feeding.push_back(id);
         }
     }
 
@@ -104,22 +104,27 @@ impl Proxy {
         })
     }
 
-    /// Makes another portion for each client that can take one.
+    /// Makes another portion for the next client that can take one: one in all, so that the others of the
+    /// worker wait for no more than that, however many ask.
     pub(super) fn feed(&mut self) {
-        let mut feeding = std::mem::take(&mut self.feeding);
-        feeding.retain(|&id| self.feed_one(id));
-        self.feeding.append(&mut feeding);
+        for _ in 0..self.feeding.len() {
+            let Some(id) = self.feeding.pop_front() else { return };
+            let Some(client) = self.exchanges.get(id).map(|exchange| exchange.client) else { continue };
+            let full = self.connections.get(client).is_none_or(|client| client.output.len() >= QUEUE_HIGH_BYTES);
+            if full || self.feed_one(id) {
+                self.feeding.push_back(id);
+            }
+            if !full {
+                return;
+            }
+        }
     }
 
-    /// Whether there is more to come.
+    /// Makes a portion; whether there is more to come.
     fn feed_one(&mut self, id: Key) -> bool {
         let Some(exchange) = self.exchanges.get_mut(id) else { return false };
         let client = exchange.client;
         let Some(mut exposition) = exchange.local.take() else { return false };
-        if self.connections.get(client).is_none_or(|client| client.output.len() >= QUEUE_HIGH_BYTES) {
-            exchange.local = Some(exposition);
-            return true;
-        }
         let cells = self.shared.cells;
         let backends = &self.backends;
         let state = |state: SlotState, one: &Labelled| {

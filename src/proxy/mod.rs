@@ -94,8 +94,8 @@ pub struct Proxy {
     exchanges: Slab<Exchange>,
     /// Whether `/metrics` is served to clients; else it is to those of `accept_admin` alone.
     public_metrics: bool,
-    /// Exchanges whose responses are made here, portion by portion.
-    feeding: Vec<Key>,
+    /// Exchanges whose responses are made here, portion by portion, each in its turn.
+    feeding: VecDeque<Key>,
     /// Exchanges that wait for a backend to be below its limit, and when to look next.
     waiting: VecDeque<Key>,
     look_us: u64,
@@ -153,7 +153,7 @@ impl Proxy {
             connections: Slab::new(),
             exchanges: Slab::new(),
             public_metrics: true,
-            feeding: Vec::new(),
+            feeding: VecDeque::new(),
             waiting: VecDeque::new(),
             look_us: u64::MAX,
             room_made: false,

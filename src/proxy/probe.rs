@@ -47,17 +47,22 @@ impl Proxy {
             (_, None) => return self.close(key, Output::Close(key)),
         };
         self.text.clear();
-        if connection.codec.stream().is_some() {
-            let scheme = self.backends[usize::from(slot)].as_ref().map_or("http", |backend| backend.scheme());
-            let mut writer = http2::head::Writer::new(&mut self.text, scheme.as_bytes(), host.as_bytes());
-            writer.request(b"GET", self.health.path.as_bytes());
-            writer.field(b"User-Agent", USER_AGENT.as_bytes());
-            return self.write_block(key, true);
-        }
         let mut writer = Writer::new(&mut self.text);
         writer.request(b"GET", self.health.path.as_bytes());
         writer.field(b"Host", host.as_bytes());
         writer.field(b"User-Agent", USER_AGENT.as_bytes());
+        if connection.codec.stream().is_some() {
+            let shown = std::mem::take(&mut self.text);
+            let scheme = self.backends[usize::from(slot)].as_ref().map_or("http", |backend| backend.scheme());
+            let mut writer = http2::head::Writer::new(&mut self.text, scheme.as_bytes(), host.as_bytes());
+            writer.request(b"GET", self.health.path.as_bytes());
+            writer.field(b"User-Agent", USER_AGENT.as_bytes());
+            self.write_block(key, true);
+            if self.trace {
+                self.trace_text(key, "probe", &shown);
+            }
+            return;
+        }
         writer.hop(b"Connection", b"close");
         writer.finish();
         connection.output.write(&mut self.buffers, &self.text);

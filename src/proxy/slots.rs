@@ -97,6 +97,8 @@ pub(super) struct Seen {
     pub(super) list: Option<usize>,
     /// What it last found fault with when it ended an HTTP/2 connection.
     pub(super) fault: Option<ErrorCode>,
+    /// It was told of that it sends more than we take.
+    excess: bool,
 }
 
 impl Seen {
@@ -269,6 +271,14 @@ impl Proxy {
             // No backend is to blame for what we lack.
             self.shared.block.add(Count::Exhausted, 1);
             return self.log.line(level, "proxy", format_args!("{failure}"));
+        }
+        if let Failure::Malformed(refusal) = failure
+            && refusal.is_limit()
+        {
+            // Nor for a limit of ours.
+            let Some(Some(backend)) = self.backends.get_mut(slot) else { return };
+            let level = if std::mem::replace(&mut backend.seen.excess, true) { Level::Debug } else { Level::Warn };
+            return self.log.line(level, "backend", format_args!("{}: {failure}", backend.label));
         }
         self.shared.block.add_slot(SlotCount::Failures, slot, 1);
         if failure.is_before_request() {

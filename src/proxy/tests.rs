@@ -382,3 +382,202 @@ fn only_a_retry_that_is_made_is_counted_and_paid_for() {
     assert!(world.sent(client).contains(" 200 "));
     assert_eq!(world.metric("zzz_lb_retries_total{reason=\"connect\"}"), 1);
 }
+
+#[test]
+fn probes_are_traced_in_both_versions() {
+    for h2c in [false, true] {
+        let mut world = World::new(1, |plan| {
+            (plan.trace, plan.members[0].h2c) = (true, h2c);
+            (plan.health.interval_us, plan.health.timeout_us) = (1_000_000, 1_000_000);
+        });
+        world.pass(1_000_000);
+        let _ = world.connect();
+        let log = world.log();
+        assert!(log.contains(": probe ("), "{log}");
+        let shown: String = log.lines().filter_map(|line| line.split('|').nth(1)).collect();
+        assert!(shown.starts_with("GET / HTTP/1.1..Host: 127.0.0.1:9000.."), "{shown}");
+    }
+}
+
+#[test]
+fn a_limit_of_ours_counts_against_no_backend_and_is_told_once() {
+    let head = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n";
+    let mut world = World::new(1, |_| {});
+    for (excess, begun) in [
+        (format!("HTTP/1.1 200 OK\r\n{}\r\n", "A: b\r\n".repeat(101)), false),
+        (format!("HTTP/1.1 200 OK\r\nA: {}", "b".repeat(64 * 1024)), false),
+        (format!("HTTP/1.1 200 OK\r\nConnection: {}\r\n\r\n", "a,".repeat(99)), false),
+        (format!("{head}\r\n1;{}", "a".repeat(300)), true),
+        (format!("{head}\r\n{}", format!("1;{}\r\nx\r\n", "a".repeat(200)).repeat(99)), true),
+        (format!("{head}\r\n0\r\nA: {}", "b".repeat(9 * 1024)), true),
+    ] {
+        let client = world.asking(GET);
+        let backend = world.connect();
+        world.give(backend, &excess);
+        assert!(world.did(Output::Close(backend)));
+        assert_eq!(world.sent(client).contains(" 502 "), !begun);
+    }
+    assert_eq!(world.metric("zzz_lb_failures_total{"), 0);
+    assert_eq!(world.log().matches(" warn ").count(), 1);
+    world.exchange(GET, "HTTP/1.1 nonsense\r\n");
+    assert_eq!(world.metric("zzz_lb_failures_total{"), 1);
+}
+
+#[test]
+fn an_upload_that_does_not_go_on_counts_against_no_backend() {
+    let part = "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 100\r\n\r\nhi!";
+    for (request, taken, begun, failures) in [
+        (part, true, "", 0),
+        // It is the backend's turn, or it has begun to answer.
+        (part, false, "", 1),
+        (POST, true, "", 1),
+        (part, true, "HTTP/1.1 200 O", 1),
+        (part, true, "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n", 1),
+    ] {
+        let mut world = World::new(1, |_| {});
+        let client = world.asking(request);
+        world.full = !taken;
+        let backend = world.connect();
+        world.give(backend, begun);
+        world.end(backend);
+        world.drain();
+        assert_ne!(world.sent(client), "");
+        assert_eq!(world.metric("zzz_lb_failures_total{"), failures, "{request:?} {taken} {begun:?}");
+    }
+}
+
+#[test]
+fn who_waits_for_a_100_waits_for_the_backend() {
+    let request = "POST / HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: 9\r\n\r\n";
+    for (heard, content, status, failures) in [
+        ("", "", " 504 ", 1),
+        ("HTTP/1.1 103 Early Hints\r\n\r\n", "", " 504 ", 1),
+        ("HTTP/1.1 100 Continue\r\n\r\n", "", " 408 ", 0),
+        ("", "content", " 408 ", 0),
+    ] {
+        let mut world = World::new(1, |_| {});
+        let client = world.asking(request);
+        let backend = world.connect();
+        assert!(world.give(backend, heard) && world.give(client, content));
+        let limit_us = world.proxy.timeouts.response_us;
+        world.pass(limit_us - 1);
+        assert!(!world.sent(client).contains(status));
+        world.pass(crate::limits::TIMER_TICK_US * 2);
+        assert!(world.sent(client).contains(status), "{heard:?} {content:?}");
+        assert_eq!(world.metric("zzz_lb_failures_total{"), failures);
+    }
+}
+
+#[test]
+fn trailers_that_cannot_wait_or_end_here_are_dropped() {
+    let trailers =
+        "0\r\nX-Sum: 1\r\nContent-Type: evil\r\nX-Named: 2\r\nSet-Cookie: a=b\r\nX_Forwarded_For: 6.6.6.6\r\n\r\n";
+    let chunked =
+        |start: &str, options: &str| format!("{start}{options}Transfer-Encoding: chunked\r\n\r\n2\r\nhi\r\n{trailers}");
+    let (post, ok) = ("POST / HTTP/1.1\r\nHost: a\r\n", "HTTP/1.1 200 OK\r\n");
+    for (options, of_request, of_response) in [
+        ("", "X-Sum: 1\r\nX-Named: 2\r\n", "X-Sum: 1\r\nX-Named: 2\r\n"),
+        ("Connection: keep-alive, x-named\r\n", "X-Sum: 1\r\n", ""),
+    ] {
+        let mut world = World::new(1, |_| {});
+        let client = world.asking(&chunked(post, options));
+        let backend = world.connect();
+        let sent = world.sent(backend);
+        assert!(sent.ends_with(&format!("2\r\nhi\r\n0\r\n{of_request}\r\n")), "{sent}");
+        assert!(world.give(backend, &chunked(ok, options)));
+        let sent = world.sent(client);
+        assert!(sent.ends_with(&format!("2\r\nhi\r\n0\r\n{of_response}\r\n")), "{sent}");
+    }
+}
+
+/// What a client is answered that sends this, up to `cut` byte by byte.
+fn refused(request: &str, cut: usize) -> String {
+    let mut world = World::new(1, |_| {});
+    let client = world.client();
+    let (bytes, rest) = request.split_at(cut);
+    for piece in bytes.split("").chain([rest]) {
+        world.give(client, piece);
+        if !world.dials.is_empty() {
+            world.connect();
+        }
+    }
+    world.pass(11_000_000);
+    world.sent(client)
+}
+
+#[test]
+fn a_head_that_is_refused_gets_no_content() {
+    for (request, status) in [
+        ("HEAD / HTTP/1.1\r\nHost : a\r\n\r\n", 400),
+        ("\r\nHEAD / HTTP/1.1\r\nX: no host\r\n\r\n", 400),
+        ("HEAD / HTTP/3.0\r\n", 505),
+        ("HEAD / HTTP/1.1\r\nHost: a\r\nExpect: cake\r\n\r\n", 417),
+        ("HEAD / HTTP/1.1\r\nHost: ", 408),
+        ("HEAD / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\nx", 400),
+    ] {
+        for cut in [0, 1, 3, request.len()] {
+            let answer = refused(request, cut);
+            assert!(answer.starts_with(&format!("HTTP/1.1 {status} ")), "{request:?} {answer}");
+            assert!(answer.ends_with("\r\n\r\n"), "{request:?} {answer}");
+        }
+        assert!(!refused(&request.replacen("HEAD", "GET", 1), 0).ends_with("\r\n\r\n"), "{request:?}");
+    }
+}
+
+#[test]
+fn interim_responses_that_nobody_gets_put_no_deadline_off() {
+    let interim = "HTTP/1.1 102 Processing\r\n\r\n";
+    for (request, first, second) in [
+        ("GET / HTTP/1.0\r\n\r\n", interim, " 504 "),
+        (GET, "HTTP/1.1 100 Continue\r\n\r\n", " 504 "),
+        (GET, interim, " 200 "),
+        // What comes behind them does.
+        ("GET / HTTP/1.0\r\n\r\n", "HTTP/1.1 102 Processing\r\n\r\nHTTP/1.1 200 OK\r\n\r\n", " 200 "),
+    ] {
+        let mut world = World::new(1, |_| {});
+        let client = world.asking(request);
+        let backend = world.connect();
+        let limit_us = world.proxy.timeouts.response_us;
+        world.pass(limit_us / 2);
+        assert!(world.give(backend, first));
+        world.pass(limit_us * 3 / 4);
+        world.give(backend, OK);
+        assert!(world.sent(client).contains(second), "{request:?} {first:?}");
+    }
+}
+
+#[test]
+fn interim_responses_come_to_an_end() {
+    for request in [GET, "GET / HTTP/1.0\r\n\r\n"] {
+        let mut world = World::new(1, |_| {});
+        let client = world.asking(request);
+        let backend = world.connect();
+        let interim = "HTTP/1.1 102 Processing\r\n\r\n";
+        assert!(world.give(backend, &interim.repeat(crate::limits::INTERIM_RESPONSES.into())));
+        assert!(!world.sent(client).contains(" 502 "));
+        world.give(backend, interim);
+        assert!(world.sent(client).contains(" 502 ") && world.did(Output::Close(backend)));
+        assert_eq!(world.metric("zzz_lb_failures_total{"), 0, "a limit of ours");
+    }
+}
+
+#[test]
+fn one_portion_of_the_metrics_is_made_in_a_turn() {
+    let mut world = World::new(100, |_| {});
+    let clients = [(); 3].map(|()| world.asking("GET /metrics HTTP/1.1\r\nHost: a\r\n\r\n"));
+    // The heads are there already.
+    clients.iter().for_each(|&client| assert!(world.sent(client).starts_with("HTTP/1.1 200 ")));
+    let gone = clients[1];
+    for turn in 0..9 {
+        if turn == 6 {
+            world.fail(gone, Failure::Broken(104));
+        }
+        world.proxy.expire();
+        world.carry_out();
+        let served: Vec<Key> = clients.into_iter().filter(|&client| !world.sent(client).is_empty()).collect();
+        let next = if turn < 6 { turn % 3 } else { [0, 2][turn % 2] };
+        assert_eq!(served, [clients[next]], "turn {turn}");
+    }
+    world.pass(0);
+    assert!([0, 2].iter().all(|&n| world.sent(clients[n]).ends_with("0\r\n\r\n")));
+}

@@ -63,7 +63,7 @@ impl Proxy {
         let label = format!("from {named}: refused");
         let mut shown = bytes[..bytes.len().min(TRACE_REFUSED_BYTES)].to_vec();
         if !self.log.enabled(Level::Debug) {
-            shown.split_mut(|&b| b == b'\n').for_each(mask_line);
+            mask_lines(&mut shown);
         }
         self.log.dump(format_args!("{label}"), &shown);
     }
@@ -144,11 +144,17 @@ impl Proxy {
     }
 }
 
-/// Masks what follows the name in a line that begins with a secret field's.
-fn mask_line(line: &mut [u8]) {
-    let end = line.iter().position(|&b| b == b':').unwrap_or(line.len());
-    if Name::find(trim(&line[..end])).is_secret() {
-        line[end..].fill(b'*');
+/// Masks what follows the name in lines that begin with a secret field's, and the lines that go on with
+/// its value, as they begin with white space. Either of CR and LF may have been meant to end a line.
+fn mask_lines(text: &mut [u8]) {
+    let mut secret = false;
+    for line in text.split_mut(|b| matches!(b, b'\r' | b'\n')).filter(|line| !line.is_empty()) {
+        let goes_on = secret && matches!(line[0], b' ' | b'\t');
+        let end = if goes_on { 0 } else { line.iter().position(|&b| b == b':').unwrap_or(line.len()) };
+        secret = goes_on || Name::find(trim(&line[..end])).is_secret();
+        if secret {
+            line[end..].fill(b'*');
+        }
     }
 }
 
@@ -158,11 +164,16 @@ mod tests {
 
     #[test]
     fn secrets_are_masked_in_lines_that_do_not_parse() {
-        for (line, masked) in
-            [("Cookie : a=b", "Cookie *****"), (" AUTHORIZATION: x", " AUTHORIZATION***"), ("A: b", "A: b")]
-        {
+        for (line, masked) in [
+            ("Cookie : a=b", "Cookie *****"),
+            (" AUTHORIZATION: x", " AUTHORIZATION***"),
+            ("A: b", "A: b"),
+            ("A: b\r\n c\r\n", "A: b\r\n c\r\n"),
+            ("Cookie: a\r\n b\n\tc\r\nA: b\r\n c", "Cookie***\r\n**\n**\r\nA: b\r\n c"),
+            ("A: b\rCookie: a\r\nB: c", "A: b\rCookie***\r\nB: c"),
+        ] {
             let mut text = line.as_bytes().to_vec();
-            mask_line(&mut text);
+            mask_lines(&mut text);
             assert_eq!(String::from_utf8(text).unwrap(), masked);
         }
     }
