@@ -101,7 +101,7 @@ impl Worker<'_> {
             deadline_us = deadline_us.min(self.now_us + ADMIN_DRAIN_US);
             self.drain_deadline_us = Some(deadline_us);
         }
-        let served = self.proxy.clients() == 0 && self.proxy.admins() == 0;
+        let served = self.proxy.clients() == 0 && self.proxy.admins() == 0 && self.tls.leaving().len() == 0;
         let served = served && self.companion.as_ref().is_none_or(|companion| companion.is_done());
         if !served && self.now_us < deadline_us && !self.stopped {
             return None;
@@ -125,7 +125,7 @@ impl Worker<'_> {
         if self.accepting == Accepting::Open {
             self.watch_listeners()?;
         }
-        for (key, fd) in self.sockets.iter() {
+        for (key, fd) in self.sockets.iter().chain(self.tls.leaving()) {
             self.reactor.register(fd, key.to_token())?;
         }
         Ok(())

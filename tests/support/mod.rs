@@ -21,7 +21,7 @@ pub use message::{Body, BodyReader, Framing, Message, chunked, response};
 pub use random::Random;
 pub use system::{
     alive, children, ignore_when_full, limit_descriptors, open_descriptors, processor_ticks, resident_kib, send_signal,
-    shrink_queue, user_ids,
+    shrink_queue, shrink_room, user_ids,
 };
 pub use wire::{Fault, Socket, Wire};
 
