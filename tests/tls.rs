@@ -7,6 +7,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use rustls::pki_types::PrivatePkcs8KeyDer;
+use rustls::server::WebPkiClientVerifier;
+use rustls::server::danger::ClientCertVerifier;
 use rustls::{ServerConfig, ServerConnection, StreamOwned};
 
 use crate::support::certificate::{Authority, Issued, Spec};
@@ -19,11 +21,17 @@ fn server(issued: &Issued) -> u16 {
 
 /// The same on a listener; in a tunnel, nothing is read before the gate is open.
 fn server_on(listener: TcpListener, issued: &Issued, gate: &Gate) -> u16 {
+    let verifier = rustls::server::NoClientAuth;
+    server_with(listener, issued, gate, Arc::new(verifier))
+}
+
+/// The same, with a say in which certificates of clients are wanted.
+fn server_with(listener: TcpListener, issued: &Issued, gate: &Gate, clients: Arc<dyn ClientCertVerifier>) -> u16 {
     let gate = gate.clone();
     let key = PrivatePkcs8KeyDer::from(issued.key.clone()).into();
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let config = ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions().expect("versions");
-    let config = config.with_no_client_auth().with_single_cert(vec![issued.der.clone().into()], key);
+    let config = config.with_client_cert_verifier(clients).with_single_cert(vec![issued.der.clone().into()], key);
     let config = Arc::new(config.expect("a certificate and its key"));
     let port = listener.local_addr().expect("bound").port();
     std::thread::spawn(move || {
@@ -45,7 +53,12 @@ fn serve(mut stream: StreamOwned<ServerConnection, TcpStream>, gate: &Gate) {
         while !head.ends_with(b"\r\n\r\n") {
             match stream.read(&mut byte) {
                 Ok(1) => head.push(byte[0]),
-                _ => return,
+                // Read to its end, so that what was said is not lost to a reset.
+                _ => {
+                    return drop(
+                        stream.sock.shutdown(Shutdown::Write).and_then(|()| stream.sock.read_to_end(&mut head)),
+                    );
+                }
             }
         }
         let text = String::from_utf8_lossy(&head).into_owned();
@@ -54,6 +67,7 @@ fn serve(mut stream: StreamOwned<ServerConnection, TcpStream>, gate: &Gate) {
             "/large" => {
                 [b"HTTP/1.1 200 OK\r\nContent-Length: 3000000\r\n\r\n".to_vec(), vec![b'l'; 3_000_000]].concat()
             }
+            "/garbled" => return garble(stream),
             "/hold" => [b"HTTP/1.1 200 OK\r\n\r\n".to_vec(), vec![b'h'; 100_000]].concat(),
             "/tunnel" | "/ended" => {
                 let head = "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: count\r\n\r\n";
@@ -79,6 +93,20 @@ fn serve(mut stream: StreamOwned<ServerConnection, TcpStream>, gate: &Gate) {
             return;
         }
     }
+}
+
+/// Answers, and sends behind it what is no record.
+fn garble(mut stream: StreamOwned<ServerConnection, TcpStream>) {
+    let answer = [b"HTTP/1.1 200 OK\r\nContent-Length: 30000\r\n\r\n".to_vec(), vec![b'g'; 30_000]].concat();
+    let mut bytes = Vec::new();
+    stream.conn.writer().write_all(&answer).expect("there is room");
+    while stream.conn.wants_write() {
+        stream.conn.write_tls(&mut bytes).expect("a vector takes all");
+    }
+    bytes.extend([23, 3, 3, 0, 32]);
+    bytes.extend([0; 32]);
+    let _ = stream.sock.write_all(&bytes);
+    let _ = stream.sock.read_to_end(&mut bytes);
 }
 
 /// Reads all that comes, once the gate is open, and says how much it was: in the tunnel, or where its own
@@ -336,5 +364,48 @@ fn the_end_of_a_tunnel_waits_for_what_was_sent_before_it() {
             let said = String::from_utf8_lossy(&said).into_owned();
             assert_eq!(said, format!("{length} to the end"), "{mode:?}, {target}");
         }
+    }
+}
+
+/// In TLS 1.3 a server tells that it wants a certificate only behind what its client takes for the
+/// handshake's end.
+#[test]
+fn a_backend_that_wants_a_certificate_is_called_so_and_another_serves() {
+    let (authority, _directory, roots) = authority();
+    let roots = roots.to_str().expect("text");
+    let issued = authority.issue(&named(&["localhost"]));
+    let mut trusted = rustls::RootCertStore::empty();
+    trusted.add(authority.der.clone().into()).expect("an authority");
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(trusted), provider).build().expect("roots");
+    let listener = TcpListener::bind("127.0.0.1:0").expect("loopback has a free port");
+    let spec = format!("https://localhost:{}", server_with(listener, &issued, &Gate::shut(), verifier));
+    for mode in modes() {
+        let balancer = Balancer::start(mode, &["-b", &spec, "--ca-file", roots]);
+        let answer = balancer.connect().get("/");
+        assert_eq!(answer.status(), 502, "{mode:?}");
+        assert!(answer.text().contains("handshake failed: alert certificate_required"), "{}", answer.text());
+        balancer.wait_for_log("handshake failed: alert certificate_required");
+        let good = Backend::named("good");
+        let balancer = Balancer::start(mode, &["-b", &spec, "-b", &good.spec(), "--ca-file", roots]);
+        for _ in 0..8 {
+            assert_eq!(balancer.connect().post("/", b"").text(), "good", "{mode:?}\n{}", balancer.log());
+        }
+        balancer.wait_for_log("down after 3 failures");
+    }
+}
+
+#[test]
+fn a_whole_response_counts_whatever_comes_behind_it() {
+    let (authority, _directory, roots) = authority();
+    let port = server(&authority.issue(&named(&["localhost"])));
+    let spec = format!("https://localhost:{port}");
+    for mode in modes() {
+        let balancer = Balancer::start(mode, &["-b", &spec, "--ca-file", roots.to_str().expect("text")]);
+        for _ in 0..4 {
+            let answer = balancer.connect().post("/garbled", b"");
+            assert_eq!((answer.status(), answer.text().len()), (200, 30_000), "{mode:?}\n{}", balancer.log());
+        }
+        assert_eq!(balancer.metric("zzz_lb_failures_total", ""), 0);
     }
 }

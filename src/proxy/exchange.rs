@@ -396,8 +396,7 @@ impl Proxy {
             _ => {}
         }
         let (Side::Backend { slot, .. }, exchange) = (connection.side, connection.exchange) else { return };
-        let stale = connection.used && matches!(failure, Failure::Closed | Failure::Broken(_))
-            || failure == Failure::Unprocessed;
+        let stale = connection.used && failure.is_loss() || failure == Failure::Unprocessed;
         self.close(key, Output::Close(key));
         let Some(id) = exchange else { return };
         let Some(exchange) = self.exchanges.get_mut(id) else { return };
@@ -420,7 +419,7 @@ impl Proxy {
             exchange.tried[usize::from(exchange.tries) - 1] = u16::MAX;
             return self.assign(id, Some(failure));
         }
-        let seen = matches!(failure, Failure::Closed | Failure::Broken(_) | Failure::Reset(_) | Failure::Http2(_));
+        let seen = failure.is_break();
         exchange.repeats += u8::from(seen);
         // That a backend could not be reached burdens none; what one may have seen does another.
         if retry && (!seen || self.balancer.may_repeat(self.now_us)) {

@@ -28,7 +28,9 @@ pub(super) struct Secure {
     rest: Vec<u8>,
     /// The proxy has been told that the connection stands.
     told: bool,
-    /// It has been told that the peer has said all.
+    /// The peer has said something over it.
+    heard: bool,
+    /// The proxy has been told that the peer has said all.
     ended: bool,
     /// Our direction ends once the socket has taken all that the session has to send.
     finishing: bool,
@@ -160,6 +162,7 @@ impl Worker<'_> {
                         session,
                         rest: Vec::new(),
                         told: false,
+                        heard: false,
                         ended: false,
                         finishing: false,
                     }));
@@ -189,6 +192,9 @@ impl Worker<'_> {
         let Some(secure) = self.sockets.get_mut(key).and_then(|socket| socket.secure.as_mut()) else { return };
         let mut arrival = Arrival::Nothing;
         if secure.session.readable() == 0 {
+            if secure.session.failure().is_some() {
+                return self.tell_failure(key);
+            }
             arrival = if secure.rest.is_empty() { self.arrive(key) } else { Arrival::Bytes(0) };
             if let Arrival::Bytes(n) = arrival
                 && !self.decrypt(key, n)
@@ -201,12 +207,23 @@ impl Worker<'_> {
         if secure.session.readable() > 0 {
             let Some(room) = self.proxy.room(key) else { return };
             let n = secure.session.read(room);
+            secure.heard = true;
+            // It fails behind what came before.
+            let failed = secure.session.readable() == 0 && secure.session.failure().is_some();
             // The end that was said behind it is told next, whether or not the socket's comes.
             let closed = secure.session.received_close_notify();
             if secure.session.readable() > 0 || !secure.rest.is_empty() || socket.readable || closed {
                 self.ready.push_back(key);
             }
-            return if n > 0 { self.proxy.received(key, n) } else { self.proxy.nothing(key) };
+            if n > 0 {
+                self.proxy.received(key, n)
+            } else {
+                self.proxy.nothing(key)
+            }
+            if failed {
+                self.tell_failure(key);
+            }
+            return;
         }
         let closed = secure.session.received_close_notify();
         if matches!(arrival, Arrival::Bytes(_)) && !closed && (socket.readable || !secure.rest.is_empty()) {
@@ -272,13 +289,15 @@ impl Worker<'_> {
         };
         let stands = taken.is_ok() && !secure.session.is_handshaking() && !std::mem::replace(&mut secure.told, true);
         let (told, http2) = (secure.told, secure.session.alpn() == Some(tls::HTTP_2));
+        let holds = told && secure.session.readable() > 0;
         self.observe_session(key);
-        if let Err(failure) = taken {
+        if taken.is_err() {
             // An alert may tell the peer why.
             self.send_secure(key);
-            let failure = if told { Failure::Broken(0) } else { Failure::Tls(Words::new(&failure)) };
-            self.proxy.failed(key, failure);
-            return false;
+            if !holds {
+                self.tell_failure(key);
+            }
+            return holds;
         }
         if stands {
             self.tell_secured(key);
@@ -290,6 +309,21 @@ impl Worker<'_> {
             self.send_secure(key);
         }
         true
+    }
+
+    /// Tells the proxy that a session has failed, and why.
+    fn tell_failure(&mut self, key: Key) {
+        let Some(secure) = self.sockets.get_mut(key).and_then(|socket| socket.secure.as_ref()) else { return };
+        let Some(failure) = secure.session.failure() else { return };
+        let refused = failure.as_refused_handshake().filter(|_| !secure.heard);
+        self.proxy.failed(
+            key,
+            match (refused, secure.told) {
+                (Some(refused), _) => Failure::Tls(Words::new(&refused)),
+                (None, true) => Failure::Session(Words::new(&failure)),
+                (None, false) => Failure::Tls(Words::new(&failure)),
+            },
+        );
     }
 
     /// Tells the proxy of a session that was just agreed on.
