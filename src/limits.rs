@@ -97,6 +97,11 @@ pub const METRICS_CELLS: usize = 16 * 1024;
 pub const LOG_PIECE_BYTES: usize = 4096;
 /// Ciphertext read at once: four records of the greatest size, about what a full socket has.
 pub const TLS_READ_BYTES: usize = 64 * 1024;
+/// Sockets that still send the last of a session whose connection is gone, as the system does for those
+/// without TLS; with more they are closed at once.
+pub const TLS_LEAVING: usize = 1024;
+/// How long one may take over that.
+pub const TLS_LEAVING_US: u64 = 30 * SECOND_US;
 /// How much is kept of what TLS says of a failure.
 pub const FAILURE_BYTES: usize = 96;
 /// How much of a refused message `--trace` shows.

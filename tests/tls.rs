@@ -1,45 +1,64 @@
 //! Backends that speak TLS: verified by name, whole, cut, or not what they should be.
 
 use std::io::{Read, Write};
-use std::net::{TcpListener, TcpStream};
+use std::net::{Shutdown, TcpListener, TcpStream};
+use std::os::fd::AsFd;
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use rustls::pki_types::PrivatePkcs8KeyDer;
+use rustls::server::WebPkiClientVerifier;
+use rustls::server::danger::ClientCertVerifier;
 use rustls::{ServerConfig, ServerConnection, StreamOwned};
 
 use crate::support::certificate::{Authority, Issued, Spec, self_signed};
-use crate::support::{Backend, Balancer, Directory, Fault, Mode, modes};
+use crate::support::{Backend, Balancer, Directory, Fault, Gate, Mode, Wire, modes, shrink_room, wait_until_still};
 
 /// A server whose every connection runs in a thread of its own; its port.
 fn server(issued: &Issued) -> u16 {
+    server_on(TcpListener::bind("127.0.0.1:0").expect("loopback has a free port"), issued, &Gate::shut())
+}
+
+/// The same on a listener; in a tunnel, nothing is read before the gate is open.
+fn server_on(listener: TcpListener, issued: &Issued, gate: &Gate) -> u16 {
+    let verifier = rustls::server::NoClientAuth;
+    server_with(listener, issued, gate, Arc::new(verifier))
+}
+
+/// The same, with a say in which certificates of clients are wanted.
+fn server_with(listener: TcpListener, issued: &Issued, gate: &Gate, clients: Arc<dyn ClientCertVerifier>) -> u16 {
+    let gate = gate.clone();
     let key = PrivatePkcs8KeyDer::from(issued.key.clone()).into();
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let config = ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions().expect("versions");
-    let config = config.with_no_client_auth().with_single_cert(vec![issued.der.clone().into()], key);
+    let config = config.with_client_cert_verifier(clients).with_single_cert(vec![issued.der.clone().into()], key);
     let config = Arc::new(config.expect("a certificate and its key"));
-    let listener = TcpListener::bind("127.0.0.1:0").expect("loopback has a free port");
     let port = listener.local_addr().expect("bound").port();
     std::thread::spawn(move || {
         for socket in listener.incoming().flatten() {
-            let config = config.clone();
+            let (config, gate) = (config.clone(), gate.clone());
             std::thread::spawn(move || {
                 let session = ServerConnection::new(config).expect("a session");
-                serve(StreamOwned::new(session, socket));
+                serve(StreamOwned::new(session, socket), &gate);
             });
         }
     });
     port
 }
 
-fn serve(mut stream: StreamOwned<ServerConnection, TcpStream>) {
+fn serve(mut stream: StreamOwned<ServerConnection, TcpStream>, gate: &Gate) {
     loop {
         let mut head = Vec::new();
         let mut byte = [0];
         while !head.ends_with(b"\r\n\r\n") {
             match stream.read(&mut byte) {
                 Ok(1) => head.push(byte[0]),
-                _ => return,
+                // Read to its end, so that what was said is not lost to a reset.
+                _ => {
+                    return drop(
+                        stream.sock.shutdown(Shutdown::Write).and_then(|()| stream.sock.read_to_end(&mut head)),
+                    );
+                }
             }
         }
         let text = String::from_utf8_lossy(&head).into_owned();
@@ -48,7 +67,13 @@ fn serve(mut stream: StreamOwned<ServerConnection, TcpStream>) {
             "/large" => {
                 [b"HTTP/1.1 200 OK\r\nContent-Length: 3000000\r\n\r\n".to_vec(), vec![b'l'; 3_000_000]].concat()
             }
+            "/garbled" => return garble(stream),
             "/hold" => [b"HTTP/1.1 200 OK\r\n\r\n".to_vec(), vec![b'h'; 100_000]].concat(),
+            "/tunnel" | "/ended" => {
+                let head = "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: count\r\n\r\n";
+                let _ = stream.write_all(head.as_bytes()).and_then(|()| stream.flush());
+                return count(stream, gate, text.starts_with("GET /ended"));
+            }
             "/cut" | "/end" => b"HTTP/1.1 200 OK\r\n\r\nas far as it goes".to_vec(),
             _ => format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{host}", host.len()).into_bytes(),
         };
@@ -68,6 +93,49 @@ fn serve(mut stream: StreamOwned<ServerConnection, TcpStream>) {
             return;
         }
     }
+}
+
+/// Answers, and sends behind it what is no record.
+fn garble(mut stream: StreamOwned<ServerConnection, TcpStream>) {
+    let answer = [b"HTTP/1.1 200 OK\r\nContent-Length: 30000\r\n\r\n".to_vec(), vec![b'g'; 30_000]].concat();
+    let mut bytes = Vec::new();
+    stream.conn.writer().write_all(&answer).expect("there is room");
+    while stream.conn.wants_write() {
+        stream.conn.write_tls(&mut bytes).expect("a vector takes all");
+    }
+    bytes.extend([23, 3, 3, 0, 32]);
+    bytes.extend([0; 32]);
+    let _ = stream.sock.write_all(&bytes);
+    let _ = stream.sock.read_to_end(&mut bytes);
+}
+
+/// Reads all that comes, once the gate is open, and says how much it was: in the tunnel, or where its own
+/// direction is to end before, to whoever connects to the port that it said there.
+fn count(mut stream: StreamOwned<ServerConnection, TcpStream>, gate: &Gate, ended: bool) {
+    let elsewhere = ended.then(|| TcpListener::bind("127.0.0.1:0").expect("loopback has a free port"));
+    if let Some(elsewhere) = &elsewhere {
+        let port = elsewhere.local_addr().expect("bound").port();
+        stream.write_all(format!("{port}\n").as_bytes()).expect("the balancer reads");
+        stream.conn.send_close_notify();
+        stream.flush().expect("the balancer reads");
+        stream.sock.shutdown(Shutdown::Write).expect("connected");
+    }
+    gate.pass();
+    let (mut sum, mut block) = (0, vec![0; 64 * 1024]);
+    let how = loop {
+        match stream.read(&mut block) {
+            Ok(0) => break "to the end".to_owned(),
+            Ok(n) => sum += n,
+            Err(error) => break error.to_string(),
+        }
+    };
+    let said = format!("{sum} {how}");
+    let _ = match elsewhere {
+        Some(elsewhere) => elsewhere.accept().and_then(|(mut socket, _)| socket.write_all(said.as_bytes())),
+        None => stream.write_all(said.as_bytes()),
+    };
+    stream.conn.send_close_notify();
+    let _ = stream.flush();
 }
 
 fn authority() -> (Authority, Directory, PathBuf) {
@@ -284,4 +352,99 @@ fn a_trace_shows_what_is_inside_tls() {
     assert_eq!(balancer.connect().get("/path").status(), 200);
     let log = balancer.wait_for_log("response head");
     assert!(log.contains("to backend localhost") && log.contains("GET /path HTTP/1"), "{log}");
+}
+
+/// What the session has taken of the end of an upload is not lost, however full the socket is when the
+/// direction ends, nor where that is the end of the connection.
+#[test]
+fn the_end_of_a_tunnel_waits_for_what_was_sent_before_it() {
+    let (authority, _directory, roots) = authority();
+    let issued = authority.issue(&named(&["localhost"]));
+    for (mode, target) in modes().into_iter().flat_map(|mode| [(mode, "/tunnel"), (mode, "/ended")]) {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("loopback has a free port");
+        shrink_room(listener.as_fd(), 16 * 1024);
+        let gate = Gate::shut();
+        let spec = format!("https://localhost:{}", server_on(listener, &issued, &gate));
+        let balancer = Balancer::start(mode, &["-b", &spec, "--ca-file", roots.to_str().expect("text")]);
+        let sent = || balancer.metric("zzz_lb_sent_bytes_total", "");
+        let open = || {
+            let mut client = balancer.connect();
+            client.send(format!("GET {target} HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: count\r\n\r\n"));
+            assert_eq!(client.response("GET").status(), 101);
+            let elsewhere = (target == "/ended").then(|| client.until(b"\n").expect("a port"));
+            let port = elsewhere.map(|port| String::from_utf8_lossy(&port).trim().parse().expect("a port"));
+            (client, port)
+        };
+        // As much as socket and session take while nobody reads.
+        let (full, _) = open();
+        let sender = Wire::shared(full.socket().clone());
+        let stuck = std::thread::spawn(move || sender.try_send(vec![b'x'; 32 << 20]));
+        let most = wait_until_still(sent) as usize;
+        full.socket().shutdown(Shutdown::Both);
+        assert!(stuck.join().expect("it sends").is_err(), "{most} bytes are all that is taken");
+        // Somewhat less and somewhat more than that: some fill the socket, and part of the session.
+        let lengths: Vec<usize> = (0..20).map(|n| most - 48 * 1024 + n * 3072).collect();
+        let clients: Vec<(Wire, Option<u16>)> = lengths.iter().map(|_| open()).collect();
+        std::thread::scope(|scope| {
+            for ((client, _), &length) in clients.iter().zip(&lengths) {
+                scope.spawn(move || {
+                    client.send(vec![b'x'; length]);
+                    client.shutdown_write();
+                });
+            }
+        });
+        wait_until_still(sent);
+        gate.open();
+        for ((mut client, elsewhere), length) in clients.into_iter().zip(lengths) {
+            let (said, _) = match elsewhere {
+                Some(port) => Wire::tcp(([127, 0, 0, 1], port).into()).rest(),
+                None => client.rest(),
+            };
+            let said = String::from_utf8_lossy(&said).into_owned();
+            assert_eq!(said, format!("{length} to the end"), "{mode:?}, {target}");
+        }
+    }
+}
+
+/// In TLS 1.3 a server tells that it wants a certificate only behind what its client takes for the
+/// handshake's end.
+#[test]
+fn a_backend_that_wants_a_certificate_is_called_so_and_another_serves() {
+    let (authority, _directory, roots) = authority();
+    let roots = roots.to_str().expect("text");
+    let issued = authority.issue(&named(&["localhost"]));
+    let mut trusted = rustls::RootCertStore::empty();
+    trusted.add(authority.der.clone().into()).expect("an authority");
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(trusted), provider).build().expect("roots");
+    let listener = TcpListener::bind("127.0.0.1:0").expect("loopback has a free port");
+    let spec = format!("https://localhost:{}", server_with(listener, &issued, &Gate::shut(), verifier));
+    for mode in modes() {
+        let balancer = Balancer::start(mode, &["-b", &spec, "--ca-file", roots]);
+        let answer = balancer.connect().get("/");
+        assert_eq!(answer.status(), 502, "{mode:?}");
+        assert!(answer.text().contains("handshake failed: alert certificate_required"), "{}", answer.text());
+        balancer.wait_for_log("handshake failed: alert certificate_required");
+        let good = Backend::named("good");
+        let balancer = Balancer::start(mode, &["-b", &spec, "-b", &good.spec(), "--ca-file", roots]);
+        for _ in 0..8 {
+            assert_eq!(balancer.connect().post("/", b"").text(), "good", "{mode:?}\n{}", balancer.log());
+        }
+        balancer.wait_for_log("down after 3 failures");
+    }
+}
+
+#[test]
+fn a_whole_response_counts_whatever_comes_behind_it() {
+    let (authority, _directory, roots) = authority();
+    let port = server(&authority.issue(&named(&["localhost"])));
+    let spec = format!("https://localhost:{port}");
+    for mode in modes() {
+        let balancer = Balancer::start(mode, &["-b", &spec, "--ca-file", roots.to_str().expect("text")]);
+        for _ in 0..4 {
+            let answer = balancer.connect().post("/garbled", b"");
+            assert_eq!((answer.status(), answer.text().len()), (200, 30_000), "{mode:?}\n{}", balancer.log());
+        }
+        assert_eq!(balancer.metric("zzz_lb_failures_total", ""), 0);
+    }
 }

@@ -83,6 +83,7 @@ impl Watch {
     /// The descriptor may be readable.
     pub(super) fn ready(&mut self, now_us: u64) {
         let Watch { names, settling, changes: Some(changes), .. } = self else { return };
+        let mut begun = false;
         changes.take(|watched, name, kind| {
             // Of a directory or file that was watched once there may be events left.
             let relevant = watched.is_none_or(|watched| match name {
@@ -91,8 +92,13 @@ impl Watch {
             });
             if relevant {
                 settling.happened(kind, now_us);
+                begun |= kind == Kind::Begun;
             }
         });
+        if begun {
+            // It may be another file that is being written: how that goes on, the file alone tells.
+            self.follow(now_us);
+        }
     }
 
     /// When `expire` is to be called, in microseconds.

@@ -49,7 +49,7 @@ pub(super) struct Exchange {
     /// The response's Connection names further fields, which end here.
     options: bool,
     /// How many 1xx responses have come.
-    interims: u16,
+    pub(super) interims: u16,
     /// A 1xx response has been passed on.
     pub(super) answered_early: bool,
     /// So has a 100.
@@ -464,7 +464,7 @@ impl Proxy {
         exchange.backend = None;
         let retry = failure.may_retry(exchange);
         let silent = silent && exchange.response == Progress::Waiting && exchange.interims == 0;
-        let silent = silent && matches!(failure, Failure::Closed | Failure::Broken(_));
+        let silent = silent && failure.is_loss();
         // It has all that has come of the request, and may have waited for the rest in vain.
         let starved = silent && drained && exchange.request == Progress::Flowing;
         let stale = used && silent;

@@ -25,6 +25,8 @@ pub enum Failure {
     Closed,
     /// It broke before the response was complete.
     Broken(i32),
+    /// The session that carried it failed before the response was complete.
+    Session(Words),
     /// The response was malformed.
     Malformed(Refusal),
     /// The response, or more of it, did not come in time.
@@ -54,12 +56,14 @@ impl Failure {
         )
     }
 
+    /// Whether the connection was lost that a request was given to.
+    pub(super) fn is_loss(self) -> bool {
+        matches!(self, Failure::Closed | Failure::Broken(_) | Failure::Session(_))
+    }
+
     /// Whether it broke off what the backend may have seen.
     pub(super) fn is_after_request(self) -> bool {
-        matches!(
-            self,
-            Failure::Closed | Failure::Broken(_) | Failure::Reset(_) | Failure::GoAway(_) | Failure::Http2(_)
-        )
+        self.is_loss() || matches!(self, Failure::Reset(_) | Failure::GoAway(_) | Failure::Http2(_))
     }
 
     /// What a further try is counted as that it leads to.
@@ -102,6 +106,7 @@ impl fmt::Display for Failure {
             Failure::Busy => write!(f, "cannot connect: its queue of connections is full"),
             Failure::Closed => write!(f, "closed before the response was complete"),
             Failure::Broken(code) => write!(f, "broke before the response was complete: {}", Code(*code)),
+            Failure::Session(words) => write!(f, "broke before the response was complete: {words}"),
             Failure::Malformed(refusal) => write!(f, "malformed response: {refusal}"),
             Failure::Timeout => write!(f, "timed out responding"),
             Failure::Tls(words) => write!(f, "TLS: {words}"),

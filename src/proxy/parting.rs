@@ -132,8 +132,8 @@ impl Proxy {
     fn went_stale(&self, stream: Key, failure: Failure) -> bool {
         let Some(stream) = self.connections.get(stream) else { return true };
         let exchange = stream.exchange.and_then(|id| self.exchanges.get(id));
-        let stale = stream.used && matches!(failure, Failure::Closed | Failure::Broken(_));
-        exchange.is_none_or(|exchange| stale && exchange.response == Progress::Waiting && !exchange.heard)
+        let stale = stream.used && failure.is_loss();
+        exchange.is_none_or(|exchange| stale && exchange.response == Progress::Waiting && exchange.interims == 0)
     }
 
     /// The answer to a PING did not come: nobody is there, or nobody who is not busy. Those who wait go

@@ -11,8 +11,8 @@ pub use super::vnode::{Vnodes as Changes, Watched};
 pub enum Aspect {
     /// A directory: which names are in it, and whether it stays where it is.
     Names,
-    /// A directory: its names, and changes of the files that they stand for, where the system tells
-    /// of those. Where it does not, the file that matters has to be watched itself.
+    /// A directory: its names, and that files which they stand for were closed after being written to, where
+    /// the system tells of that. For more, the file that matters has to be watched itself.
     Files,
     /// A file, through whatever name it is changed.
     File,

@@ -97,6 +97,15 @@ pub enum Lacking {
 pub struct Alert(pub AlertDescription);
 
 impl Failure {
+    /// The same, where it says that the peer refused the handshake, as one of the handshake. In TLS 1.3 that
+    /// may come behind what we take for the handshake's end (RFC 8446, section 4.4.2.4): a peer that wants a
+    /// certificate of ours, and gets none, has looked at nothing that we sent behind it.
+    pub fn as_refused_handshake(self) -> Option<Failure> {
+        let wants_certificate = Alert(AlertDescription::CertificateRequired);
+        (self == Failure::Refused(wants_certificate, During::Data))
+            .then_some(Failure::Refused(wants_certificate, During::Handshake))
+    }
+
     /// What went wrong in the library's words, as one of ours.
     pub(super) fn of(error: &Error, during: During) -> Failure {
         match error {

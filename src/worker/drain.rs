@@ -107,7 +107,7 @@ impl Worker<'_> {
             self.admin_until_us = Some(self.now_us + ADMIN_DRAIN_US);
         }
         let admins = self.proxy.admins() > 0 && self.admin_until_us.is_some_and(|until_us| self.now_us < until_us);
-        let served = self.proxy.clients() == 0 && !admins;
+        let served = self.proxy.clients() == 0 && !admins && self.tls.leaving().len() == 0;
         let over = served || self.now_us >= deadline_us || self.stopped;
         // What it waits for has the same time, and a grace.
         if !over || self.companion.as_ref().is_some_and(|companion| !companion.is_done()) {
@@ -132,7 +132,7 @@ impl Worker<'_> {
         if self.accepting == Accepting::Open {
             self.watch_listeners()?;
         }
-        for (key, fd) in self.sockets.iter() {
+        for (key, fd) in self.sockets.iter().chain(self.tls.leaving()) {
             self.reactor.register(fd, key.to_token())?;
         }
         Ok(())

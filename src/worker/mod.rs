@@ -237,6 +237,7 @@ impl Worker<'_> {
         }
         self.update_clock();
         self.resume_accepting()?;
+        self.tls.expire(self.now_us);
         self.seat.beat(self.now_us);
         self.seat.set_ready();
         if let Some(companion) = &mut self.companion {
@@ -330,7 +331,7 @@ impl Worker<'_> {
         {
             next = next.min(until);
         }
-        next = next.min(self.admin_from_us.unwrap_or(u64::MAX));
+        next = next.min(self.admin_from_us.unwrap_or(u64::MAX)).min(self.tls.next_us());
         let companion = self.companion.as_ref().map_or(u64::MAX, |companion| companion.next_us());
         // Past its own deadline it may wait for its companion's.
         let ends = [self.drain_deadline_us.or(self.drain_at_us), self.admin_until_us].into_iter().flatten();
@@ -346,7 +347,7 @@ impl Worker<'_> {
         let (addresses, resident) = sys::limit::memory_bytes();
         self.block.set(Count::Virtual, addresses);
         self.block.set(Count::Resident, resident);
-        self.block.set(Count::Descriptors, (self.sockets.len() + WORKER_DESCRIPTORS) as u64);
+        self.block.set(Count::Descriptors, (self.sockets.len() + self.tls.leaving().len() + WORKER_DESCRIPTORS) as u64);
     }
 
     /// Follows the plan that holds now.
@@ -381,7 +382,7 @@ impl Worker<'_> {
     }
 
     fn handle(&mut self, key: Key, event: Event) {
-        let Some(socket) = self.sockets.get_mut(key) else { return };
+        let Some(socket) = self.sockets.get_mut(key) else { return self.tls.flush(key) };
         socket.ended |= event.ended;
         socket.readable |= event.readable;
         if event.ended {
@@ -500,17 +501,8 @@ impl Worker<'_> {
                     self.read(key);
                 }
                 Output::Receive(key) => self.ready.push_back(key),
-                Output::Finish(key) => {
-                    self.close_session(key);
-                    if let Some(socket) = self.sockets.get_mut(key) {
-                        sys::socket::finish(socket.fd.as_fd());
-                    }
-                }
-                Output::Close(key) => {
-                    self.close_session(key);
-                    self.trace_session(key, |trace, _, now_us| trace.given_up(&"it is closed", now_us));
-                    drop(self.sockets.remove(key));
-                }
+                Output::Finish(key) => self.finish(key),
+                Output::Close(key) => self.close(key),
                 Output::Reset(key) => {
                     if let Some(socket) = self.sockets.remove(key) {
                         sys::socket::reset_on_close(socket.fd.as_fd());

@@ -1,15 +1,18 @@
 //! Sockets whose bytes are encrypted: what the session has to say goes out, what comes is decrypted,
 //! and the proxy sees the bytes in between. What is left over waits in bounded buffers: ciphertext
-//! is read only when all plaintext has been taken.
+//! is read only when all plaintext has been taken; and our direction ends once the socket has taken all
+//! ciphertext, even where the proxy is done with the connection by then.
 
+use std::collections::VecDeque;
 use std::io;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::path::PathBuf;
 
 use super::Worker;
+use super::socket::Socket;
 use crate::collections::slab::Key;
 use crate::config::Config;
-use crate::limits::{SEND_SLICES, TLS_READ_BYTES};
+use crate::limits::{SEND_SLICES, TLS_LEAVING, TLS_LEAVING_US, TLS_READ_BYTES};
 use crate::log::Level;
 use crate::proxy::{Failure, Words};
 use crate::sys::{self, clock};
@@ -25,8 +28,19 @@ pub(super) struct Secure {
     rest: Vec<u8>,
     /// The proxy has been told that the connection stands.
     told: bool,
-    /// It has been told that the peer has said all.
+    /// The peer has said something over it.
+    heard: bool,
+    /// The proxy has been told that the peer has said all.
     ended: bool,
+    /// Our direction ends once the socket has taken all that the session has to send.
+    finishing: bool,
+}
+
+/// A socket whose connection is gone, and that still has the last of our direction to send.
+struct Leaving {
+    key: Key,
+    socket: Socket,
+    until_us: u64,
 }
 
 /// What a worker has for all of its sessions.
@@ -41,12 +55,84 @@ pub(super) struct Tls {
     pub(super) trace: bool,
     /// What has just come of a connection.
     ciphertext: Vec<u8>,
+    /// The oldest first.
+    leaving: VecDeque<Leaving>,
 }
 
 impl Tls {
     pub(super) fn new(shared: Option<tls::config::Config>, config: &Config) -> Tls {
         let (insecure, trace) = (config.insecure, config.tls_trace);
-        Tls { shared, http1: None, ca_file: config.ca_file.clone(), insecure, trace, ciphertext: Vec::new() }
+        let (ca_file, ciphertext, leaving) = (config.ca_file.clone(), Vec::new(), VecDeque::new());
+        Tls { shared, http1: None, ca_file, insecure, trace, ciphertext, leaving }
+    }
+
+    /// When `expire` is to be called, in microseconds; `u64::MAX` for never.
+    pub(super) fn next_us(&self) -> u64 {
+        self.leaving.front().map_or(u64::MAX, |leaving| leaving.until_us)
+    }
+
+    /// Closes what was left to send the last of it, and took too long.
+    pub(super) fn expire(&mut self, now_us: u64) {
+        while self.next_us() <= now_us {
+            self.leaving.pop_front();
+        }
+    }
+
+    /// Sockets whose connections are gone, and that still have something to send.
+    pub(super) fn leaving(&self) -> impl ExactSizeIterator<Item = (Key, BorrowedFd<'_>)> {
+        self.leaving.iter().map(|leaving| (leaving.key, leaving.socket.fd.as_fd()))
+    }
+
+    /// Such a socket may take more.
+    pub(super) fn flush(&mut self, key: Key) {
+        let at = self.leaving.iter().position(|leaving| leaving.key == key);
+        if let Some(leaving) = at.and_then(|at| self.leaving.get_mut(at)) {
+            leaving.socket.writable = true;
+            if leaving.socket.flush() != Flushed::Full {
+                self.leaving.retain(|leaving| leaving.key != key);
+            }
+        }
+    }
+}
+
+/// What became of sending what a session has to say.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Flushed {
+    /// It was all sent.
+    All,
+    /// The socket takes no more for now.
+    Full,
+    /// It takes nothing any more.
+    Broken,
+}
+
+impl Socket {
+    /// Sends what its session has to say, and ends our direction behind it where that is to end.
+    fn flush(&mut self) -> Flushed {
+        let Some(secure) = self.secure.as_mut() else { return Flushed::All };
+        while secure.session.wants_send() {
+            if !self.writable {
+                return Flushed::Full;
+            }
+            let fd = self.fd.as_fd();
+            let sent = secure
+                .session
+                .send(|slices| sys::socket::send(fd, slices.iter().take(SEND_SLICES).map(|slice| &**slice), false));
+            match sent {
+                Ok(_) => {}
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.writable = false,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(_) => {
+                    self.writable = false;
+                    secure.finishing = false;
+                    return Flushed::Broken;
+                }
+            }
+        }
+        if std::mem::take(&mut secure.finishing) {
+            sys::socket::finish(self.fd.as_fd());
+        }
+        Flushed::All
     }
 }
 
@@ -72,7 +158,14 @@ impl Worker<'_> {
         match begun {
             Ok(session) => {
                 if let Some(socket) = self.sockets.get_mut(key) {
-                    socket.secure = Some(Box::new(Secure { session, rest: Vec::new(), told: false, ended: false }));
+                    socket.secure = Some(Box::new(Secure {
+                        session,
+                        rest: Vec::new(),
+                        told: false,
+                        heard: false,
+                        ended: false,
+                        finishing: false,
+                    }));
                 }
                 self.trace_session(key, |trace, session, now_us| {
                     session.into_iter().for_each(|session| trace.connected(session, now_us));
@@ -99,6 +192,9 @@ impl Worker<'_> {
         let Some(secure) = self.sockets.get_mut(key).and_then(|socket| socket.secure.as_mut()) else { return };
         let mut arrival = Arrival::Nothing;
         if secure.session.readable() == 0 {
+            if secure.session.failure().is_some() {
+                return self.tell_failure(key);
+            }
             arrival = if secure.rest.is_empty() { self.arrive(key) } else { Arrival::Bytes(0) };
             if let Arrival::Bytes(n) = arrival
                 && !self.decrypt(key, n)
@@ -111,12 +207,23 @@ impl Worker<'_> {
         if secure.session.readable() > 0 {
             let Some(room) = self.proxy.room(key) else { return };
             let n = secure.session.read(room);
+            secure.heard = true;
+            // It fails behind what came before.
+            let failed = secure.session.readable() == 0 && secure.session.failure().is_some();
             // The end that was said behind it is told next, whether or not the socket's comes.
             let closed = secure.session.received_close_notify();
             if secure.session.readable() > 0 || !secure.rest.is_empty() || socket.readable || closed {
                 self.ready.push_back(key);
             }
-            return if n > 0 { self.proxy.received(key, n) } else { self.proxy.nothing(key) };
+            if n > 0 {
+                self.proxy.received(key, n)
+            } else {
+                self.proxy.nothing(key)
+            }
+            if failed {
+                self.tell_failure(key);
+            }
+            return;
         }
         let closed = secure.session.received_close_notify();
         if matches!(arrival, Arrival::Bytes(_)) && !closed && (socket.readable || !secure.rest.is_empty()) {
@@ -182,17 +289,15 @@ impl Worker<'_> {
         };
         let stands = taken.is_ok() && !secure.session.is_handshaking() && !std::mem::replace(&mut secure.told, true);
         let (told, http2) = (secure.told, secure.session.alpn() == Some(tls::HTTP_2));
+        let holds = told && secure.session.readable() > 0;
         self.observe_session(key);
-        if let Err(failure) = taken {
+        if taken.is_err() {
             // An alert may tell the peer why.
             self.send_secure(key);
-            if failure.is_of_protocol() && !told && !self.proxy.offers_http2(key) {
-                self.proxy.refuses_http1(key);
-            } else {
-                let failure = if told { Failure::Broken(0) } else { Failure::Tls(Words::new(&failure)) };
-                self.proxy.failed(key, failure);
+            if !holds {
+                self.tell_failure(key);
             }
-            return false;
+            return holds;
         }
         if stands {
             self.tell_secured(key);
@@ -204,6 +309,24 @@ impl Worker<'_> {
             self.send_secure(key);
         }
         true
+    }
+
+    /// Tells the proxy that a session has failed, and why.
+    fn tell_failure(&mut self, key: Key) {
+        let Some(secure) = self.sockets.get_mut(key).and_then(|socket| socket.secure.as_ref()) else { return };
+        let Some(failure) = secure.session.failure() else { return };
+        if failure.is_of_protocol() && !secure.told && !self.proxy.offers_http2(key) {
+            return self.proxy.refuses_http1(key);
+        }
+        let refused = failure.as_refused_handshake().filter(|_| !secure.heard);
+        self.proxy.failed(
+            key,
+            match (refused, secure.told) {
+                (Some(refused), _) => Failure::Tls(Words::new(&refused)),
+                (None, true) => Failure::Session(Words::new(&failure)),
+                (None, false) => Failure::Tls(Words::new(&failure)),
+            },
+        );
     }
 
     /// Tells the proxy of a session that was just agreed on.
@@ -220,27 +343,17 @@ impl Worker<'_> {
     pub(super) fn send_secure(&mut self, key: Key) {
         loop {
             let Some(socket) = self.sockets.get_mut(key) else { return };
-            let Some(secure) = socket.secure.as_mut() else { return };
-            while secure.session.wants_send() {
-                if !socket.writable {
-                    return;
-                }
-                let fd = socket.fd.as_fd();
-                let sent = secure
-                    .session
-                    .send(|slices| sys::socket::send(fd, slices.iter().take(SEND_SLICES).map(|slice| &**slice), false));
-                match sent {
-                    Ok(_) => {}
-                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => socket.writable = false,
-                    Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                    Err(_) => {
-                        socket.writable = false;
-                        socket.readable = true;
-                        self.ready.push_back(key);
-                        return self.proxy.unsendable(key);
-                    }
+            match socket.flush() {
+                Flushed::All => {}
+                Flushed::Full => return,
+                Flushed::Broken => {
+                    // What the peer sent before it went can still be read.
+                    socket.readable = true;
+                    self.ready.push_back(key);
+                    return self.proxy.unsendable(key);
                 }
             }
+            let Some(secure) = socket.secure.as_mut() else { return };
             let Some(queue) = self.proxy.queued(key).filter(|queue| !queue.is_empty()) else { return };
             let slices: Vec<io::IoSlice<'_>> = queue.slices().take(SEND_SLICES).map(io::IoSlice::new).collect();
             let n = secure.session.write(&slices);
@@ -251,8 +364,30 @@ impl Worker<'_> {
         }
     }
 
+    /// Ends our direction of a connection, behind all that is still to be sent.
+    pub(super) fn finish(&mut self, key: Key) {
+        self.close_session(key);
+        let Some(socket) = self.sockets.get_mut(key) else { return };
+        match &mut socket.secure {
+            Some(secure) if secure.session.wants_send() => secure.finishing = true,
+            _ => sys::socket::finish(socket.fd.as_fd()),
+        }
+    }
+
+    /// Closes a connection. Where our direction was ended properly, what is still to be sent goes first.
+    pub(super) fn close(&mut self, key: Key) {
+        self.close_session(key);
+        self.trace_session(key, |trace, _, now_us| trace.given_up(&"it is closed", now_us));
+        let Some(socket) = self.sockets.remove(key) else { return };
+        let finishing = socket.secure.as_ref().is_some_and(|secure| secure.finishing);
+        if finishing && self.tls.leaving.len() < TLS_LEAVING {
+            let until_us = self.now_us.saturating_add(TLS_LEAVING_US);
+            self.tls.leaving.push_back(Leaving { key, socket, until_us });
+        }
+    }
+
     /// Says to the peer that nothing more comes, as far as the socket takes it.
-    pub(super) fn close_session(&mut self, key: Key) {
+    fn close_session(&mut self, key: Key) {
         if let Some(secure) = self.sockets.get_mut(key).and_then(|socket| socket.secure.as_mut()) {
             secure.session.close_notify();
             self.observe_session(key);

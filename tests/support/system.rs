@@ -35,6 +35,21 @@ pub fn reset_on_close(socket: BorrowedFd<'_>) {
     assert_eq!(result, 0, "SO_LINGER: {}", std::io::Error::last_os_error());
 }
 
+/// Has the connections of a listener take little before it is read.
+pub fn shrink_room(listener: BorrowedFd<'_>, bytes: libc::c_int) {
+    // SAFETY: the pointer and the length are those of a live local of the type that SO_RCVBUF takes.
+    let result = unsafe {
+        libc::setsockopt(
+            listener.as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_RCVBUF,
+            (&raw const bytes).cast(),
+            size_of::<libc::c_int>() as libc::socklen_t,
+        )
+    };
+    assert_eq!(result, 0, "SO_RCVBUF: {}", std::io::Error::last_os_error());
+}
+
 /// Shrinks a listener's queue.
 pub fn shrink_queue(listener: BorrowedFd<'_>, backlog: i32) {
     // SAFETY: listen on a descriptor that is borrowed, and so open.

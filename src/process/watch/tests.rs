@@ -328,3 +328,40 @@ fn without_being_told_it_is_looked_at_now_and_then() {
     assert!(matches!(watch.expire(due_us), Some(Change::Contents(contents)) if contents == b"1"));
     assert_eq!(watch.next_deadline_us(), due_us + CONFIG_POLL_US);
 }
+
+/// As `rm` and a slow program that writes it anew do.
+#[test]
+fn a_file_that_is_made_anew_is_read_once_it_is_whole() {
+    let place = Place::new("anew");
+    let path = place.file("a");
+    fs::write(&path, "1").unwrap();
+    let mut watch = watch(&path);
+    assert!(next(&mut watch, QUIET_US).is_none());
+    fs::remove_file(&path).unwrap();
+    let mut file = fs::File::create(&path).unwrap();
+    // What has been made is seen, and only then written to.
+    watch.ready(monotonic_us());
+    file.write_all(b"2").unwrap();
+    watch.ready(monotonic_us());
+    assert!(watch.settling.writing);
+    file.write_all(b"3").unwrap();
+    drop(file);
+    expect(&mut watch, "23");
+}
+
+#[test]
+fn what_is_written_beside_it_wakes_nobody() {
+    let place = Place::new("beside");
+    let path = place.file("a");
+    fs::write(&path, "1").unwrap();
+    let mut log = fs::File::create(place.file("log")).unwrap();
+    let mut watch = watch(&path);
+    assert!(next(&mut watch, QUIET_US).is_none());
+    for _ in 0..10 {
+        log.write_all(b"a line").unwrap();
+    }
+    let mut reactor = Reactor::new().unwrap();
+    reactor.watch(watch.fd().unwrap(), 0).unwrap();
+    reactor.poll(0).unwrap();
+    assert_eq!(reactor.event(0), None);
+}
