@@ -141,7 +141,7 @@ fn settings_change_with_the_file_and_what_is_fixed_is_told() {
         let balancer = Balancer::with_file(mode, &path, &[]);
         assert_eq!(balancer.get("/"), "a");
         directory.put("lb.json", &file(&[&a], ", \"response_timeout\": \"100ms\", \"user\": \"nobody\""));
-        balancer.wait_for_log("user cannot change while it runs");
+        balancer.wait_for_log("user cannot change while it runs: that needs another start");
         wait_until("the new limit holds", || balancer.metric("zzz_lb_plan_edition", "") == 2);
         assert_eq!(balancer.connect().get("/hold").status(), 504, "{mode:?}");
         gate.open();

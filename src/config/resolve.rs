@@ -204,7 +204,7 @@ fn place(target: &Target) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::super::fixed_changes;
+    use super::super::keep_fixed;
     use super::*;
     use crate::args::flags::Preset;
     use crate::args::{Command, parse};
@@ -347,11 +347,17 @@ mod tests {
     fn what_needs_new_listeners_or_processes_is_told_from_what_does_not() {
         let same = "-b b:2 -s random -l debug -t --idle-timeout 1s --via x --trust ::1 --health-fails 9 --slow-start 1s \
                     --drain-delay 1s --watchdog off --retry-budget 1 --host-header backend";
-        assert_eq!(fixed_changes(&config(""), &config(same)), [""; 0]);
-        let other = "-p 1 --host ::1 --max-connections 1 --admin 2 -w 1 -m sp --user nobody";
-        assert_eq!(
-            fixed_changes(&config(""), &config(other)),
-            ["port", "host", "max-connections", "admin", "workers", "mode", "user"]
-        );
+        let kept = |line: &str| {
+            let mut config = config(line);
+            (keep_fixed(&mut config, &self::config("")), config)
+        };
+        assert_eq!(kept(same), (vec![], config(same)));
+        let other =
+            "-p 1 --host ::1 --max-connections 1 --admin 2 -w 1 -m sp --user nobody --ca-file /a -k --tls-trace";
+        let (names, config) = kept(other);
+        let expected = ["port", "host", "max-connections", "admin", "workers", "mode", "user", "ca-file", "insecure"];
+        assert_eq!(names, [&expected[..], &["tls-trace"]].concat());
+        assert_eq!(Config { changed: Vec::new(), ..config }, Config { changed: Vec::new(), ..self::config("") });
+        assert_eq!(kept("--demo").0, ["demo"]);
     }
 }

@@ -137,7 +137,7 @@ fn start(mut config: Config, options: Options, contents: Option<Vec<u8>>) -> Res
     globals.set_global(Global::Upgrades, inherited.generation());
     globals.set_global(Global::MaxDescriptors, open_files);
     let tls = begin_tls(&mut journal, &config)?;
-    let duties = Duties::begin(config, options, contents, memory.region)?;
+    let duties = Duties::begin(config, options, contents, listeners.address, memory.region)?;
     let seats = inherited::free_seats(memory.region, &inherited.elders(), count as usize);
     let mode = duties.config().mode;
     let parts = Parts { memory, seats, duties, inherited, listeners, tls, shares, signals, journal };

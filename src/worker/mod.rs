@@ -151,6 +151,8 @@ struct Worker<'a> {
     tls_http1: Option<tls::config::Config>,
     /// Connections to be sent on at the turn's end.
     late: Vec<Key>,
+    /// Which reading of the authorities' certificates is in it, as the plan counts them.
+    authorities: u64,
     ca_file: Option<PathBuf>,
     insecure: bool,
     tls_trace: bool,
@@ -207,6 +209,8 @@ pub fn run(setup: Setup<'_>) -> io::Result<Outcome> {
         tls: setup.tls,
         tls_http1: None,
         late: Vec::new(),
+        // It was made before the process had read them again.
+        authorities: 0,
         ca_file: setup.config.ca_file.clone(),
         insecure: setup.config.insecure,
         tls_trace: setup.config.tls_trace,
@@ -216,6 +220,7 @@ pub fn run(setup: Setup<'_>) -> io::Result<Outcome> {
         usage_us: (0, 0),
         now_us,
     };
+    worker.prepare_tls(plan.authorities);
     worker.begin()?;
     loop {
         worker.turn()?;
@@ -361,7 +366,7 @@ impl Worker<'_> {
                 self.drain_delay_us = plan.drain_delay_us;
                 self.beat_us = beat_us(&plan);
                 self.proxy.follow(&plan);
-                self.prepare_tls();
+                self.prepare_tls(plan.authorities);
                 self.carry_out();
             }
             None => self.proxy.log().line(Level::Err, "worker", format_args!("plan {edition} is malformed")),

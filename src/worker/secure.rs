@@ -60,13 +60,16 @@ impl Worker<'_> {
         }
     }
 
-    /// Makes what sessions share, where there is a backend that speaks TLS and it is not made yet.
-    pub(super) fn prepare_tls(&mut self) {
-        if self.tls.is_some() || !self.proxy.speaks_tls() {
+    /// Makes what sessions share, where there is a backend that speaks TLS and it is not made yet, or is
+    /// not of this reading of the authorities' certificates.
+    pub(super) fn prepare_tls(&mut self, authorities: u64) {
+        let is_current = self.authorities == authorities && self.tls.is_some();
+        if is_current || !self.proxy.speaks_tls() {
             return;
         }
+        self.authorities = authorities;
         match tls::client(self.ca_file.as_deref(), self.insecure, self.tls_trace) {
-            Ok(config) => self.tls = Some(config),
+            Ok(config) => (self.tls, self.tls_http1) = (Some(config), None),
             Err(error) => self.proxy.log().line(Level::Err, "tls", format_args!("{error}")),
         }
     }
