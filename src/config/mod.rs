@@ -12,7 +12,7 @@ mod resolve;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 
-pub use crate::args::{Cidr, Host, HostHeader, Mode, Setting, Source, Target};
+pub use crate::args::{Backend, Cidr, Host, HostHeader, Mode, Setting, Source, Target};
 pub use crate::balance::strategy::Strategy;
 use crate::log::Level;
 pub use plan::{Member, Plan};
@@ -96,25 +96,6 @@ pub struct Health {
     pub passes: u32,
     /// Whether a 5xx response is a failure.
     pub count_5xx: bool,
-}
-
-/// One configured backend.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Backend {
-    /// As the user wrote it, without `http://` and attributes: for messages and labels.
-    pub name: String,
-    /// Where it is, a name not looked up.
-    pub target: Target,
-    /// Its share under the strategies that honour one; 1 to 65,535.
-    pub weight: u16,
-    /// Whether it serves only when no other is healthy.
-    pub backup: bool,
-    /// Requests in flight at most, up to 1,000,000; 0 is no limit.
-    pub max: u32,
-    /// Whether it speaks TLS.
-    pub tls: bool,
-    /// Whether it speaks HTTP/2 without TLS.
-    pub h2c: bool,
 }
 
 impl Backend {

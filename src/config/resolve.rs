@@ -5,7 +5,7 @@ use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use super::{Backend, Config, Health, HostHeader, Mode, Strategy, Timeouts};
-use crate::args::{BackendSpec, FLAGS, Given, Host, Options, Setting, Source, Target};
+use crate::args::{FLAGS, Given, Host, Options, Setting, Source, Target};
 use crate::limits::{
     DEFAULT_BACKEND_PORTS, DEFAULT_CONNECT_US, DEFAULT_DRAIN_US, DEFAULT_HEALTH_FAILS, DEFAULT_HEALTH_INTERVAL_US,
     DEFAULT_HEALTH_PASSES, DEFAULT_HEALTH_TIMEOUT_US, DEFAULT_IDLE_US, DEFAULT_PORT, DEFAULT_REQUEST_US,
@@ -85,7 +85,7 @@ pub fn resolve(options: Options) -> Result<Config, Vec<Error>> {
     }
     let demo = or(options.demo, false);
     let default_backends = options.backends.is_empty() && !demo;
-    let mut backends: Vec<Backend> = options.backends.into_iter().map(|given| backend(given.value)).collect();
+    let mut backends: Vec<Backend> = options.backends.into_iter().map(|given| given.value).collect();
     if backends.is_empty() {
         let ports = if demo { [0; 2] } else { DEFAULT_BACKEND_PORTS };
         backends.extend(ports.map(|port| Backend::at(SocketAddr::from((Ipv4Addr::LOCALHOST, port)))));
@@ -144,11 +144,6 @@ fn or<T>(given: Option<Given<T>>, default: T) -> T {
 fn listen(host: &Option<Given<IpAddr>>, port: &Option<Given<u16>>) -> SocketAddr {
     let host = host.as_ref().map_or(Ipv4Addr::UNSPECIFIED.into(), |given| given.value);
     SocketAddr::new(host, port.as_ref().map_or(DEFAULT_PORT, |given| given.value))
-}
-
-fn backend(spec: BackendSpec) -> Backend {
-    let BackendSpec { name, target, weight, backup, max, tls, h2c } = spec;
-    Backend { name, target, weight, backup, max, tls, h2c }
 }
 
 /// Whether to tell of a setting. Who is told has asked to be, so `--check` is not news.
