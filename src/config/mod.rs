@@ -195,7 +195,7 @@ pub fn keep_fixed(config: &mut Config, before: &Config) -> Vec<&'static str> {
     keep(&mut names, "ca-file", &mut config.ca_file, &before.ca_file);
     keep(&mut names, "insecure", &mut config.insecure, &before.insecure);
     keep(&mut names, "tls-trace", &mut config.tls_trace, &before.tls_trace);
-    if config.demo {
+    if config.demo || names.contains(&"demo") {
         config.backends.clone_from(&before.backends);
     }
     names

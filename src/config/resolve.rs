@@ -199,7 +199,7 @@ fn place(target: &Target) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::super::keep_fixed;
+    use super::super::{Address, Member, Plan, keep_fixed};
     use super::*;
     use crate::args::flags::Preset;
     use crate::args::{Command, parse};
@@ -354,5 +354,65 @@ mod tests {
         assert_eq!(names, [&expected[..], &["tls-trace"]].concat());
         assert_eq!(Config { changed: Vec::new(), ..config }, Config { changed: Vec::new(), ..self::config("") });
         assert_eq!(kept("--demo").0, ["demo"]);
+    }
+
+    /// What an option may be besides its default.
+    const OTHERS: [&str; 34] = [
+        "--port 1",
+        "--host ::1",
+        "--max-connections 9",
+        "--admin 9",
+        "--backend b:2,weight=2,backup,max=3",
+        "--strategy random",
+        "--retry-budget 1",
+        "--slow-start 1s",
+        "--demo",
+        "--ca-file /a",
+        "--insecure",
+        "--health-path /up",
+        "--health-interval 1s",
+        "--health-timeout 1s",
+        "--health-fails 9",
+        "--health-passes 9",
+        "--health-5xx",
+        "--host-header backend",
+        "--trust ::1",
+        "--via x",
+        "--connect-timeout 1s",
+        "--request-timeout 1s",
+        "--response-timeout 1s",
+        "--idle-timeout 1s",
+        "--drain-timeout 1s",
+        "--drain-delay 1s",
+        "--watchdog off",
+        "--workers 9",
+        "--mode sp",
+        "--user nobody",
+        "--loglevel debug",
+        "--trace",
+        "--tls-trace",
+        "--config a.json",
+    ];
+
+    /// The plan of a configuration that has been taken up in place of the default one.
+    fn plan(mut config: Config) -> (Vec<&'static str>, Plan) {
+        let fixed = keep_fixed(&mut config, &self::config(""));
+        let at = |backend: &Backend| backend.address().unwrap_or(Address::Unix("/".into()));
+        let members = config.backends.iter().map(|backend| Member::new(backend, at(backend), false)).collect();
+        (fixed, Plan::new(&config, 0, members, Vec::new()))
+    }
+
+    #[test]
+    fn every_option_is_told_to_be_fixed_or_reaches_the_workers() {
+        let (_, before) = plan(config(""));
+        for flag in FLAGS.iter().filter(|flag| !["check", "help", "version"].contains(&flag.long)) {
+            let named = |line: &&&str| line.split(' ').next() == Some(&format!("--{}", flag.long));
+            let line = OTHERS.iter().find(named).unwrap_or_else(|| panic!("--{} is not in the table", flag.long));
+            let (fixed, plan) = plan(config(line));
+            // Which file is followed is said on the command line alone.
+            let is_fixed = fixed == [flag.long] || flag.long == "config";
+            assert_eq!(is_fixed, plan == before, "{line}");
+            assert_eq!(Plan::decode(&plan.encode()), Some(plan), "{line}");
+        }
     }
 }
