@@ -135,8 +135,13 @@ fn main() -> io::Result<ExitCode> {
     let backend = backend()?;
     for mode in ["sp", "mp"] {
         let balancer = Balancer::start(mode, backend)?;
-        let reference =
-            Against { steps: CONNECTIONS as u64, tolerance, batch: BATCH, run: client(&backend.to_string())? };
+        let reference = Against {
+            steps: CONNECTIONS as u64,
+            tolerance,
+            most: None,
+            batch: BATCH,
+            run: client(&backend.to_string())?,
+        };
         timer.row_against(&format!("loopback/{mode}"), CONNECTIONS, 0, client(&balancer.address)?, reference);
     }
     Ok(timer.finish())

@@ -1,35 +1,52 @@
-//! Picking a backend: each strategy, over ten and over a thousand.
+//! Picking a backend: each strategy, over ten and over a thousand, and how much more a thousand cost.
 
 #[allow(dead_code, reason = "the rows here are all of one tolerance")]
 mod timer;
 
 use std::process::ExitCode;
+use std::time::Duration;
 
-use timer::Timer;
+use timer::{Against, TOLERANCE, Timer};
 use zzz_lb::balance::cells::private;
 use zzz_lb::balance::strategy::Strategy;
 use zzz_lb::balance::{Balancer, Member, Pick, Rules};
 
 const PICKS: usize = 1000;
+/// How many times as much a pick from a thousand may cost as one from ten.
+const MOST: f64 = 1.5;
+const BATCH: Duration = Duration::from_micros(500);
+
+fn balancer(strategy: Strategy, backends: u16) -> Balancer {
+    let rules = Rules { strategy, fails: 3, passes: 2, interval_us: 0, slow_start_us: 0, retry_percent: 20 };
+    let mine = (0..backends).map(|_| 0.into()).collect();
+    let mut balancer = Balancer::new(rules, private(backends.into()), Vec::leak(mine), 1);
+    let members = (0..backends).map(|slot| Member { slot, weight: slot % 5 + 1, backup: false, max: 0 });
+    balancer.set(rules, members);
+    balancer
+}
+
+fn pick(balancer: &mut Balancer) {
+    for _ in 0..PICKS {
+        if let Pick::Slot(slot) = balancer.pick(&[], 1) {
+            balancer.finished(slot);
+        }
+    }
+}
 
 fn main() -> ExitCode {
     let mut timer = Timer::new();
     for (name, strategy) in Strategy::NAMES {
-        for backends in [10_u16, 1000] {
-            let rules = Rules { strategy, fails: 3, passes: 2, interval_us: 0, slow_start_us: 0, retry_percent: 20 };
-            let cells = private(backends.into());
-            let mine = (0..backends).map(|_| 0.into()).collect();
-            let mut balancer = Balancer::new(rules, cells, Vec::leak(mine), 1);
-            let members = (0..backends).map(|slot| Member { slot, weight: slot % 5 + 1, backup: false, max: 0 });
-            balancer.set(rules, members);
-            timer.row(&format!("pick/{name}/{backends}"), PICKS, 0, || {
-                for _ in 0..PICKS {
-                    if let Pick::Slot(slot) = balancer.pick(&[], 1) {
-                        balancer.finished(slot);
-                    }
-                }
-            });
-        }
+        let (mut ten, mut thousand) = (balancer(strategy, 10), balancer(strategy, 1000));
+        timer.row(&format!("pick/{name}/10"), PICKS, 0, || pick(&mut ten));
+        timer.row(&format!("pick/{name}/1000"), PICKS, 0, || pick(&mut thousand));
+        let against = Against {
+            steps: PICKS as u64,
+            tolerance: TOLERANCE,
+            most: Some(MOST),
+            batch: BATCH,
+            run: || pick(&mut ten),
+        };
+        timer.row_against(&format!("pick/{name}/1000_to_10"), PICKS, 0, || pick(&mut thousand), against);
     }
     timer.finish()
 }

@@ -262,3 +262,27 @@ fn without_descriptors_no_listener_spins() {
         }
     }
 }
+
+/// Runs it where the system's limit of shared memory is set so; `None` where no such place can be made.
+fn run_under(limit: &str, value: &str) -> Option<std::process::Output> {
+    let inner = crate::support::command(&["-p", "0", "-b", "127.0.0.1:1"]);
+    let mut shell = std::process::Command::new("unshare");
+    let script = format!("echo {value} > /proc/sys/kernel/{limit} || exit 99; exec \"$0\" \"$@\"");
+    shell.args(["-i", "/bin/sh", "-c", &script]).arg(inner.get_program()).args(inner.get_args());
+    let output = shell.output().ok()?;
+    (output.status.code() != Some(99) && !String::from_utf8_lossy(&output.stderr).contains("unshare")).then_some(output)
+}
+
+#[test]
+fn a_system_that_gives_no_shared_memory_is_told_of_with_its_limit() {
+    for (limit, value) in [("shmmax", "4096"), ("shmmni", "0"), ("shmall", "1")] {
+        let Some(output) = run_under(limit, value) else {
+            eprintln!("no limits of its own can be had here: not tested");
+            return;
+        };
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(1), "{stderr}");
+        let told = stderr.contains("of memory with the workers") && stderr.contains(&format!("kernel.{limit}"));
+        assert!(told, "{limit}: {stderr}");
+    }
+}

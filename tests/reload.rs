@@ -142,7 +142,7 @@ fn settings_change_with_the_file_and_what_is_fixed_is_told() {
         let balancer = Balancer::with_file(mode, &path, &[]);
         assert_eq!(balancer.get("/"), "a");
         directory.put("lb.json", &file(&[&a], ", \"response_timeout\": \"100ms\", \"user\": \"nobody\""));
-        balancer.wait_for_log("user cannot change while it runs");
+        balancer.wait_for_log("user cannot change while it runs: that needs another start");
         wait_until("the new limit holds", || balancer.metric("zzz_lb_plan_edition", "") == 2);
         assert_eq!(balancer.connect().get("/hold").status(), 504, "{mode:?}");
         gate.open();
@@ -245,5 +245,70 @@ fn more_addresses_than_there_may_be_are_refused_whole() {
         balancer.wait_for_log("refused: the configuration before stays");
         assert_eq!(balancer.get("/"), "a");
         assert_eq!(balancer.metric("zzz_lb_plan_edition", ""), 1);
+    }
+}
+
+#[test]
+fn settings_that_change_take_effect() {
+    for mode in modes() {
+        let (a, b) = (Backend::named("a"), Backend::named("b"));
+        let directory = Directory::new();
+        let path = directory.put("lb.json", &file(&[&a], ""));
+        let balancer = Balancer::with_file(mode, &path, &[]);
+        let mut edition = 1;
+        let mut set = |text: &str| {
+            directory.put("lb.json", text);
+            edition += 1;
+            balancer.wait_for_log("lb.json: +");
+            wait_until("it is taken up", || balancer.metric("zzz_lb_plan_edition", "") == edition);
+        };
+        // Each is seen in what the backend gets, of whichever worker.
+        let sent = |part: &dyn Fn(&crate::support::Message) -> bool| {
+            wait_until("it is followed", || {
+                let mut client = balancer.connect();
+                client.send("GET / HTTP/1.1\r\nHost: x\r\nX-Forwarded-For: 1.2.3.4\r\n\r\n");
+                client.response("GET");
+                a.requests().last().is_some_and(part)
+            });
+        };
+        set(&file(&[&a], ", \"via\": \"edge\""));
+        sent(&|request| request.value("Via") == Some("1.1 edge"));
+        set(&file(&[&a], ", \"host_header\": \"backend\""));
+        sent(&|request| request.value("Host") == Some(&a.spec()) && request.value("Via").is_none());
+        set(&file(&[&a], ", \"trust\": [\"127.0.0.0/8\"]"));
+        sent(&|request| request.value("X-Forwarded-For") == Some("1.2.3.4, 127.0.0.1"));
+        set(&file(&[&a], ", \"trace\": true"));
+        wait_until("messages are dumped", || {
+            balancer.get("/seen");
+            balancer.log().contains("GET /seen")
+        });
+        let weighted =
+            format!("{{\"backends\": [\"{},weight=3\", \"{}\"], \"strategy\": \"weighted\"}}", a.spec(), b.spec());
+        set(&weighted);
+        wait_until("shares are those of the weights", || {
+            let told: Vec<String> = (0..40).map(|_| balancer.get("/")).collect();
+            told.iter().filter(|name| *name == "a").count() == 30
+        });
+        // Nothing but errors is told from then on.
+        directory.put("lb.json", &file(&[&a], ", \"loglevel\": \"err\""));
+        wait_until("it is taken up", || balancer.metric("zzz_lb_plan_edition", "") == edition + 1);
+        let told = || balancer.log().matches("info config: ").count() as u64;
+        wait_until("what was before is told", || told() == edition - 1);
+        balancer.signal(libc::SIGHUP);
+        wait_until("it is read again", || balancer.metric("zzz_lb_plan_edition", "") == edition + 2);
+        assert_eq!(told(), edition - 1, "{}", balancer.log());
+    }
+}
+
+#[test]
+fn what_probes_ask_for_changes_with_the_file() {
+    for mode in modes() {
+        let a = Backend::named("a");
+        let directory = Directory::new();
+        let path = directory.put("lb.json", &file(&[&a], ""));
+        let _balancer = Balancer::with_file(mode, &path, &["--health-interval", "100ms"]);
+        a.wait_for_requests(1);
+        directory.put("lb.json", &file(&[&a], ", \"health_path\": \"/up\""));
+        wait_until("it is asked for", || a.requests().last().is_some_and(|probe| probe.target() == "/up"));
     }
 }

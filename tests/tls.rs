@@ -12,7 +12,10 @@ use rustls::server::danger::ClientCertVerifier;
 use rustls::{ServerConfig, ServerConnection, StreamOwned};
 
 use crate::support::certificate::{Authority, Issued, Spec, self_signed};
-use crate::support::{Backend, Balancer, Directory, Fault, Gate, Mode, Wire, modes, shrink_room, wait_until_still};
+use crate::support::{
+    Backend, Balancer, Directory, Fault, Gate, Mode, Wire, modes, send_signal, shrink_room, wait_until,
+    wait_until_still,
+};
 
 /// A server whose every connection runs in a thread of its own; its port.
 fn server(issued: &Issued) -> u16 {
@@ -236,6 +239,36 @@ fn a_check_makes_handshakes_and_looks_at_the_authorities() {
     let (plan, problems, status) = check(&["--ca-file", absent.to_str().expect("text")]);
     assert_eq!(status, Some(2), "{problems}");
     assert!(problems.contains("absent.pem") && plan.contains(&format!("127.0.0.1:{good} reachable")), "{problems}");
+}
+
+#[test]
+fn hup_reads_the_authorities_again() {
+    for mode in modes() {
+        let (old, directory, roots) = authority();
+        let fresh = Authority::new("fresh");
+        let ports = [server(&old.issue(&named(&["localhost"]))), server(&fresh.issue(&named(&["localhost"])))];
+        let specs = ports.map(|port| format!("\"https://localhost:{port}\""));
+        let path = directory.put("lb.json", &format!("{{\"backends\": [{}]}}", specs[1]));
+        let mut balancer = Balancer::with_file(mode, &path, &["--ca-file", roots.to_str().expect("text")]);
+        assert_eq!(balancer.connect().get("/").status(), 502, "{mode:?}");
+        // What is no certificate changes nothing.
+        directory.put("ca.pem", "none");
+        balancer.signal(libc::SIGHUP);
+        balancer.wait_for_log("the authorities before stay");
+        directory.put("ca.pem", &fresh.pem());
+        balancer.signal(libc::SIGHUP);
+        wait_until("the fresh authority is believed", || balancer.connect().get("/").status() == 200);
+        // And the old one is not, by those either who came after.
+        if mode == Mode::Mp {
+            balancer.workers().into_iter().for_each(|pid| assert!(send_signal(pid, libc::SIGKILL)));
+            balancer.wait_for_log("respawned");
+            wait_until("it is believed still", || balancer.connect().get("/").status() == 200);
+        }
+        directory.put("lb.json", &format!("{{\"backends\": [{}]}}", specs[0]));
+        balancer.wait_for_log("+1 \u{2212}1 ~0 backends");
+        wait_until("all follow", || balancer.connect().get("/").status() == 502);
+        assert!(balancer.runs());
+    }
 }
 
 #[test]

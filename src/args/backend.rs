@@ -12,10 +12,10 @@ use crate::limits::{BACKEND_MAX, HOST_LABEL_BYTES, HOST_NAME_BYTES, UNIX_PATH_BY
 /// The port that means TLS.
 const TLS_PORT: u16 = 443;
 
-/// A backend, its name not yet looked up.
+/// A configured backend, its name not looked up.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct BackendSpec {
-    /// As written, without `http://` and attributes.
+pub struct Backend {
+    /// As the user wrote it, without `http://` and attributes: for messages and labels.
     pub name: String,
     /// Where it is.
     pub target: Target,
@@ -32,7 +32,7 @@ pub struct BackendSpec {
 }
 
 /// As it would be written.
-impl fmt::Display for BackendSpec {
+impl fmt::Display for Backend {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         // What the port says does not have to be said.
         match (means_tls(&self.target), self.tls) {
@@ -74,7 +74,7 @@ pub enum Host {
 }
 
 /// Reads a backend.
-pub(crate) fn backend(text: &str) -> Result<BackendSpec, Fault> {
+pub(crate) fn backend(text: &str) -> Result<Backend, Fault> {
     let mut parts = text.split(',');
     let (scheme, name) = scheme(parts.next().unwrap_or_default())?;
     let target = match name.strip_prefix("unix:") {
@@ -102,7 +102,7 @@ pub(crate) fn backend(text: &str) -> Result<BackendSpec, Fault> {
     }
     let (weight, max) = (weight.unwrap_or(1), max.unwrap_or_default());
     let name = named_with_port(name, &target);
-    Ok(BackendSpec { name, target, weight, backup, max, tls, h2c: scheme == Scheme::H2c })
+    Ok(Backend { name, target, weight, backup, max, tls, h2c: scheme == Scheme::H2c })
 }
 
 /// A backend at a host that is given for itself, an IPv6 address with or without brackets: its

@@ -7,7 +7,7 @@
 mod table;
 
 use super::value::{self, Fault};
-use super::{BackendSpec, Error, Given, Options, Setting, Source};
+use super::{Backend, Error, Given, Options, Setting, Source};
 use crate::limits::BACKENDS;
 pub use table::FLAGS;
 
@@ -163,7 +163,7 @@ pub(crate) fn give(flag: &'static Flag, text: &str, source: Source, options: &mu
 }
 
 /// Adds a backend that is no text.
-pub(crate) fn add_backend(spec: BackendSpec, source: Source, options: &mut Options) -> Result<(), Fault> {
+pub(crate) fn add_backend(spec: Backend, source: Source, options: &mut Options) -> Result<(), Fault> {
     let value = spec.to_string();
     more(&mut options.backends, spec, source.clone(), BACKENDS)?;
     options.settings.push(Setting { name: "backend", value, source });

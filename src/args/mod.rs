@@ -25,7 +25,7 @@ use crate::balance::strategy::Strategy;
 use crate::json::Position;
 use crate::limits::SHOWN_CHARS;
 use crate::log::Level;
-pub use backend::{BackendSpec, Host, Target};
+pub use backend::{Backend, Host, Target};
 pub use flags::{FLAGS, Flag};
 pub(crate) use flags::{add_backend, give};
 pub use healthcheck::Healthcheck;
@@ -115,7 +115,7 @@ pub struct Options {
     /// `--host`.
     pub host: Option<Given<IpAddr>>,
     /// `--backend`, in the order given.
-    pub backends: Vec<Given<BackendSpec>>,
+    pub backends: Vec<Given<Backend>>,
     /// `--workers`.
     pub workers: Option<Given<u32>>,
     /// `--strategy`.

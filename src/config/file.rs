@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
-use crate::args::backend::{self, BackendSpec, Target};
+use crate::args::backend::{self, Backend, Target};
 use crate::args::flags::Set;
 use crate::args::{self, FLAGS, Fault, Flag, Options, Shown, Source, add_backend, give, nearest};
 use crate::json::{self, Kind, Member, Position, Value};
@@ -272,7 +272,7 @@ impl Reader {
                     continue;
                 }
             };
-            let text = read.as_ref().map_or(text, BackendSpec::to_string);
+            let text = read.as_ref().map_or(text, Backend::to_string);
             if let Err(fault) = read.and_then(|spec| add_backend(spec, source, &mut self.options)) {
                 let accepts = FLAGS.iter().find(|flag| flag.long == "backend").map_or("", |flag| flag.accepts);
                 self.refuse(item.at, BACKENDS, &text, fault, accepts);
@@ -286,7 +286,7 @@ impl Reader {
     }
 
     /// A backend given in parts; nothing where a part is wrong, which is told then.
-    fn backend(&mut self, at: Position, members: &[Member]) -> Option<BackendSpec> {
+    fn backend(&mut self, at: Position, members: &[Member]) -> Option<Backend> {
         let before = self.problems.len();
         let mut parts = Parts::default();
         for member in self.distinct(members) {
@@ -377,7 +377,7 @@ struct Parts {
 
 impl Parts {
     /// The backend of these parts, or how they do not fit together.
-    fn spec(self) -> Result<BackendSpec, &'static str> {
+    fn spec(self) -> Result<Backend, &'static str> {
         let (name, target) = match (self.host, self.port, self.unix) {
             (Some((name, host)), Some(port), None) => (format!("{name}:{port}"), Target::Tcp(host, port)),
             (None, None, Some((path, target))) => (format!("unix:{path}"), target),
@@ -394,7 +394,7 @@ impl Parts {
         }
         let tls = !self.h2c && self.tls.unwrap_or(backend::means_tls(&target));
         let (weight, max) = (self.weight.unwrap_or(1), self.max.unwrap_or_default());
-        Ok(BackendSpec { name, target, weight, backup: self.backup, max, tls, h2c: self.h2c })
+        Ok(Backend { name, target, weight, backup: self.backup, max, tls, h2c: self.h2c })
     }
 }
 

@@ -12,7 +12,7 @@ mod resolve;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 
-pub use crate::args::{Cidr, Host, HostHeader, Mode, Setting, Source, Target};
+pub use crate::args::{Backend, Cidr, Host, HostHeader, Mode, Setting, Source, Target};
 pub use crate::balance::strategy::Strategy;
 use crate::log::Level;
 pub use plan::{Member, Plan};
@@ -98,25 +98,6 @@ pub struct Health {
     pub count_5xx: bool,
 }
 
-/// One configured backend.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Backend {
-    /// As the user wrote it, without `http://` and attributes: for messages and labels.
-    pub name: String,
-    /// Where it is, a name not looked up.
-    pub target: Target,
-    /// Its share under the strategies that honour one; 1 to 65,535.
-    pub weight: u16,
-    /// Whether it serves only when no other is healthy.
-    pub backup: bool,
-    /// Requests in flight at most, up to 1,000,000; 0 is no limit.
-    pub max: u32,
-    /// Whether it speaks TLS.
-    pub tls: bool,
-    /// Whether it speaks HTTP/2 without TLS.
-    pub h2c: bool,
-}
-
 impl Backend {
     /// A backend at an address, with nothing special about it.
     pub fn at(address: SocketAddr) -> Backend {
@@ -196,21 +177,33 @@ pub struct Timeouts {
     pub drain_us: u64,
 }
 
-/// Options that differ between the two and cannot change in a process that runs, as listeners,
-/// workers and their account are made when it starts: their long names.
-pub fn fixed_changes(old: &Config, new: &Config) -> Vec<&'static str> {
-    let differ = [
-        ("port", old.listen.port() != new.listen.port()),
-        ("host", old.listen.ip() != new.listen.ip()),
-        ("max-connections", old.max_connections != new.max_connections),
-        ("admin", old.admin != new.admin),
-        ("demo", old.demo != new.demo),
-        ("workers", old.workers != new.workers),
-        ("mode", old.mode != new.mode),
-        ("user", old.user != new.user),
-        ("ca-file", old.ca_file != new.ca_file),
-        ("insecure", old.insecure != new.insecure),
-        ("tls-trace", old.tls_trace != new.tls_trace),
-    ];
-    differ.into_iter().filter(|(_, differs)| *differs).map(|(name, _)| name).collect()
+/// Takes over from the configuration before what cannot change in a process that runs, as listeners,
+/// workers, their account and what sessions with backends share are made when it starts: the long names
+/// of the options that would be others.
+pub fn keep_fixed(config: &mut Config, before: &Config) -> Vec<&'static str> {
+    let mut names = Vec::new();
+    let (mut port, mut host) = (config.listen.port(), config.listen.ip());
+    keep(&mut names, "port", &mut port, &before.listen.port());
+    keep(&mut names, "host", &mut host, &before.listen.ip());
+    config.listen = before.listen;
+    keep(&mut names, "max-connections", &mut config.max_connections, &before.max_connections);
+    keep(&mut names, "admin", &mut config.admin, &before.admin);
+    keep(&mut names, "demo", &mut config.demo, &before.demo);
+    keep(&mut names, "workers", &mut config.workers, &before.workers);
+    keep(&mut names, "mode", &mut config.mode, &before.mode);
+    keep(&mut names, "user", &mut config.user, &before.user);
+    keep(&mut names, "ca-file", &mut config.ca_file, &before.ca_file);
+    keep(&mut names, "insecure", &mut config.insecure, &before.insecure);
+    keep(&mut names, "tls-trace", &mut config.tls_trace, &before.tls_trace);
+    if config.demo || names.contains(&"demo") {
+        config.backends.clone_from(&before.backends);
+    }
+    names
+}
+
+fn keep<T: Clone + PartialEq>(names: &mut Vec<&'static str>, name: &'static str, value: &mut T, before: &T) {
+    if value != before {
+        names.push(name);
+        value.clone_from(before);
+    }
 }

@@ -41,6 +41,8 @@ pub struct Plan {
     pub watchdog_us: u64,
     /// Retries for each hundred requests.
     pub retry_percent: u32,
+    /// Another whenever the authorities' certificates are to be read again.
+    pub authorities: u64,
     /// Every address of every backend that has one.
     pub members: Vec<Member>,
     /// Names of the backends that have no address yet.
@@ -95,8 +97,9 @@ impl Member {
 }
 
 impl Plan {
-    /// A configuration's settings, with where its requests go.
-    pub fn new(config: &Config, members: Vec<Member>, unresolved: Vec<String>) -> Plan {
+    /// A configuration's settings, with where its requests go, and how often the authorities' certificates
+    /// have been read again.
+    pub fn new(config: &Config, authorities: u64, members: Vec<Member>, unresolved: Vec<String>) -> Plan {
         Plan {
             strategy: config.strategy,
             loglevel: config.loglevel,
@@ -110,6 +113,7 @@ impl Plan {
             drain_delay_us: config.drain_delay_us,
             watchdog_us: config.watchdog_us,
             retry_percent: config.retry_percent,
+            authorities,
             members,
             unresolved,
         }
@@ -142,6 +146,7 @@ impl Plan {
             drain_delay_us: 0,
             watchdog_us: 0,
             retry_percent: 20,
+            authorities: 0,
             members: addresses.into_iter().enumerate().map(member).collect(),
             unresolved: Vec::new(),
         }
@@ -200,6 +205,7 @@ impl Plan {
         out.number(self.drain_delay_us);
         out.number(self.watchdog_us);
         out.number(self.retry_percent.into());
+        out.number(self.authorities);
         out.number(self.members.len() as u64);
         self.members.iter().for_each(|member| out.member(member));
         out.number(self.unresolved.len() as u64);
@@ -248,6 +254,7 @@ impl Plan {
             drain_delay_us: from.number()?,
             watchdog_us: from.number()?,
             retry_percent: from.small()?,
+            authorities: from.number()?,
             members: from.list(ADDRESSES, Decoder::member)?,
             unresolved: from.list(BACKENDS, Decoder::text)?,
         };
@@ -358,6 +365,7 @@ mod tests {
         plan.trust = vec![Cidr { address: "10.0.0.0".parse().unwrap(), prefix: 8 }];
         plan.via = Some("edge".into());
         plan.health.path = "/up".into();
+        plan.authorities = 3;
         plan.members[1].address = Address::Unix("/run/socket".into());
         plan.members[1].backup = true;
         plan.members[1].max = 9;

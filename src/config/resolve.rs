@@ -5,7 +5,7 @@ use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use super::{Backend, Config, Health, HostHeader, Mode, Strategy, Timeouts};
-use crate::args::{BackendSpec, FLAGS, Given, Host, Options, Setting, Source, Target};
+use crate::args::{FLAGS, Given, Host, Options, Setting, Source, Target};
 use crate::limits::{
     DEFAULT_BACKEND_PORTS, DEFAULT_CONNECT_US, DEFAULT_DRAIN_US, DEFAULT_HEALTH_FAILS, DEFAULT_HEALTH_INTERVAL_US,
     DEFAULT_HEALTH_PASSES, DEFAULT_HEALTH_TIMEOUT_US, DEFAULT_IDLE_US, DEFAULT_PORT, DEFAULT_REQUEST_US,
@@ -85,7 +85,7 @@ pub fn resolve(options: Options) -> Result<Config, Vec<Error>> {
     }
     let demo = or(options.demo, false);
     let default_backends = options.backends.is_empty() && !demo;
-    let mut backends: Vec<Backend> = options.backends.into_iter().map(|given| backend(given.value)).collect();
+    let mut backends: Vec<Backend> = options.backends.into_iter().map(|given| given.value).collect();
     if backends.is_empty() {
         let ports = if demo { [0; 2] } else { DEFAULT_BACKEND_PORTS };
         backends.extend(ports.map(|port| Backend::at(SocketAddr::from((Ipv4Addr::LOCALHOST, port)))));
@@ -146,11 +146,6 @@ fn listen(host: &Option<Given<IpAddr>>, port: &Option<Given<u16>>) -> SocketAddr
     SocketAddr::new(host, port.as_ref().map_or(DEFAULT_PORT, |given| given.value))
 }
 
-fn backend(spec: BackendSpec) -> Backend {
-    let BackendSpec { name, target, weight, backup, max, tls, h2c } = spec;
-    Backend { name, target, weight, backup, max, tls, h2c }
-}
-
 /// Whether to tell of a setting. Who is told has asked to be, so `--check` is not news.
 fn is_changed(setting: &Setting) -> bool {
     setting.name != "check" && !FLAGS.iter().any(|flag| flag.long == setting.name && flag.is_default(&setting.value))
@@ -204,7 +199,7 @@ fn place(target: &Target) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::super::fixed_changes;
+    use super::super::{Address, Member, Plan, keep_fixed};
     use super::*;
     use crate::args::flags::Preset;
     use crate::args::{Command, parse};
@@ -347,11 +342,77 @@ mod tests {
     fn what_needs_new_listeners_or_processes_is_told_from_what_does_not() {
         let same = "-b b:2 -s random -l debug -t --idle-timeout 1s --via x --trust ::1 --health-fails 9 --slow-start 1s \
                     --drain-delay 1s --watchdog off --retry-budget 1 --host-header backend";
-        assert_eq!(fixed_changes(&config(""), &config(same)), [""; 0]);
-        let other = "-p 1 --host ::1 --max-connections 1 --admin 2 -w 1 -m sp --user nobody";
-        assert_eq!(
-            fixed_changes(&config(""), &config(other)),
-            ["port", "host", "max-connections", "admin", "workers", "mode", "user"]
-        );
+        let kept = |line: &str| {
+            let mut config = config(line);
+            (keep_fixed(&mut config, &self::config("")), config)
+        };
+        assert_eq!(kept(same), (vec![], config(same)));
+        let other =
+            "-p 1 --host ::1 --max-connections 1 --admin 2 -w 1 -m sp --user nobody --ca-file /a -k --tls-trace";
+        let (names, config) = kept(other);
+        let expected = ["port", "host", "max-connections", "admin", "workers", "mode", "user", "ca-file", "insecure"];
+        assert_eq!(names, [&expected[..], &["tls-trace"]].concat());
+        assert_eq!(Config { changed: Vec::new(), ..config }, Config { changed: Vec::new(), ..self::config("") });
+        assert_eq!(kept("--demo").0, ["demo"]);
+    }
+
+    /// What an option may be besides its default.
+    const OTHERS: [&str; 34] = [
+        "--port 1",
+        "--host ::1",
+        "--max-connections 9",
+        "--admin 9",
+        "--backend b:2,weight=2,backup,max=3",
+        "--strategy random",
+        "--retry-budget 1",
+        "--slow-start 1s",
+        "--demo",
+        "--ca-file /a",
+        "--insecure",
+        "--health-path /up",
+        "--health-interval 1s",
+        "--health-timeout 1s",
+        "--health-fails 9",
+        "--health-passes 9",
+        "--health-5xx",
+        "--host-header backend",
+        "--trust ::1",
+        "--via x",
+        "--connect-timeout 1s",
+        "--request-timeout 1s",
+        "--response-timeout 1s",
+        "--idle-timeout 1s",
+        "--drain-timeout 1s",
+        "--drain-delay 1s",
+        "--watchdog off",
+        "--workers 9",
+        "--mode sp",
+        "--user nobody",
+        "--loglevel debug",
+        "--trace",
+        "--tls-trace",
+        "--config a.json",
+    ];
+
+    /// The plan of a configuration that has been taken up in place of the default one.
+    fn plan(mut config: Config) -> (Vec<&'static str>, Plan) {
+        let fixed = keep_fixed(&mut config, &self::config(""));
+        let at = |backend: &Backend| backend.address().unwrap_or(Address::Unix("/".into()));
+        let members = config.backends.iter().map(|backend| Member::new(backend, at(backend), false)).collect();
+        (fixed, Plan::new(&config, 0, members, Vec::new()))
+    }
+
+    #[test]
+    fn every_option_is_told_to_be_fixed_or_reaches_the_workers() {
+        let (_, before) = plan(config(""));
+        for flag in FLAGS.iter().filter(|flag| !["check", "help", "version"].contains(&flag.long)) {
+            let named = |line: &&&str| line.split(' ').next() == Some(&format!("--{}", flag.long));
+            let line = OTHERS.iter().find(named).unwrap_or_else(|| panic!("--{} is not in the table", flag.long));
+            let (fixed, plan) = plan(config(line));
+            // Which file is followed is said on the command line alone.
+            let is_fixed = fixed == [flag.long] || flag.long == "config";
+            assert_eq!(is_fixed, plan == before, "{line}");
+            assert_eq!(Plan::decode(&plan.encode()), Some(plan), "{line}");
+        }
     }
 }

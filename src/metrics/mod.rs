@@ -77,10 +77,10 @@ table! {
     FailOpen Counter "fail_open_total" "" "Requests given to a backend that is down because all are.";
     Exhausted Counter "connects_exhausted_total" "" "Connections to backends that were not begun for want of a descriptor or memory.";
     Cut Counter "requests_cut_total" "" "Requests that were cut off because draining came to its end.";
-    CpuTime Seconds "process_cpu_seconds_total" "" "Processor time that the workers have used.";
-    Resident Gauge "process_resident_memory_bytes" "" "Memory that the workers hold, what they share counted for each.";
-    Virtual Gauge "process_virtual_memory_bytes" "" "Addresses that the workers have in use.";
-    Descriptors Gauge "process_open_fds" "" "Descriptors that the workers have open.";
+    CpuTime Seconds "process_cpu_seconds_total" "" "Processor time that all worker processes have used together; the master's own is not in it.";
+    Resident Gauge "process_resident_memory_bytes" "" "Memory that all worker processes hold together, what they share counted for each; the master's own is not in it.";
+    Virtual Gauge "process_virtual_memory_bytes" "" "Bytes of addresses that all worker processes have in use together; the master's own are not in it.";
+    Descriptors Gauge "process_open_fds" "" "Descriptors that all worker processes have open together; the master's own are not in it.";
 }
 
 table! {

@@ -50,6 +50,10 @@ pub(super) struct Duties {
     /// The plan before an upgrade, until this program serves.
     plan_before: Option<Vec<u8>>,
     notify: Notify,
+    /// Where clients connect.
+    address: SocketAddr,
+    /// How often the authorities' certificates have been read again.
+    authorities: u64,
     /// Whether all workers accept.
     serving: bool,
     journal: Journal,
@@ -70,11 +74,13 @@ enum Unpublished {
 }
 
 impl Duties {
-    /// Takes the duties up, and publishes the first plan. `contents`: of the configuration file.
+    /// Takes the duties up, and publishes the first plan. `contents`: of the configuration file; `address`:
+    /// where clients connect.
     pub(super) fn begin(
         config: Config,
         options: Options,
         contents: Option<Vec<u8>>,
+        address: SocketAddr,
         region: Region,
     ) -> Result<Duties, Failure> {
         let reactor = Reactor::new().map_err(Failure::of("wait for events"))?;
@@ -94,6 +100,8 @@ impl Duties {
             before: Vec::new(),
             plan_before: region.table().read().1,
             notify: Notify::from_env(),
+            address,
+            authorities: 0,
             serving: false,
             published: false,
             publish_us: u64::MAX,
@@ -188,7 +196,7 @@ impl Duties {
         self.plan_before = None;
         let count = self.config.backends.len();
         let plural = if count == 1 { "" } else { "s" };
-        self.notify.ready(format_args!("serving {count} backend{plural} at {}", self.config.listen));
+        self.notify.ready(format_args!("serving {count} backend{plural} at {}", self.address));
     }
 
     /// Gives the upgrade up: the plan before holds again.
@@ -248,7 +256,7 @@ impl Duties {
             }
             Refused::Resting(until_us) => Unpublished::Later(until_us),
         })?;
-        let bytes = Plan::new(&self.config, members, unresolved).encode();
+        let bytes = Plan::new(&self.config, self.authorities, members, unresolved).encode();
         let table = self.region.table();
         if !table.publish(&bytes) {
             let count = bytes.len();
@@ -260,8 +268,8 @@ impl Duties {
         Ok(())
     }
 
-    /// Follows the addresses that names have now.
-    fn follow_names(&mut self) {
+    /// Publishes the plan anew, with the addresses that names have now.
+    fn publish_again(&mut self) {
         match self.publish() {
             Ok(()) => {}
             Err(Unpublished::Never(problem)) => {
@@ -335,8 +343,7 @@ impl Duties {
                 return None;
             }
         };
-        let fixed = config::fixed_changes(&self.config, &config);
-        keep_fixed(&mut config, &self.config);
+        let fixed = config::keep_fixed(&mut config, &self.config);
         let before = std::mem::replace(&mut self.config, config);
         // Until it is known which configuration holds, the names of both are followed.
         let wanted = self.want_names(&before.backends);
@@ -351,7 +358,7 @@ impl Duties {
             Err(unpublished) => {
                 self.config = before;
                 if moved {
-                    self.follow_names();
+                    self.publish_again();
                 }
                 match unpublished {
                     Unpublished::Never(problem) => {
@@ -373,12 +380,34 @@ impl Duties {
     fn read(&self, contents: &[u8]) -> Result<Config, Vec<String>> {
         let options = config::file::read(contents, &self.path(), self.options.clone()).map_err(lines)?;
         let config = config::resolve(options).map_err(lines)?;
-        let has_tls = |config: &Config| config.backends.iter().any(|backend| backend.tls);
         if has_tls(&config) && !has_tls(&self.config) {
-            let Config { ca_file, insecure, tls_trace, .. } = &self.config;
-            tls::client(ca_file.as_deref(), *insecure, *tls_trace).map_err(|problem| vec![problem])?;
+            self.try_tls().map_err(|problem| vec![problem])?;
         }
         Ok(config)
+    }
+
+    /// Whether workers can make what sessions with backends share, or why not.
+    fn try_tls(&self) -> Result<(), String> {
+        let Config { ca_file, insecure, tls_trace, .. } = &self.config;
+        tls::client(ca_file.as_deref(), *insecure, *tls_trace).map(drop)
+    }
+
+    /// Has the workers read the authorities' certificates again, with the next plan; whether they are to.
+    fn renew_authorities(&mut self) -> bool {
+        if !has_tls(&self.config) || self.config.insecure {
+            return false;
+        }
+        match self.try_tls() {
+            Ok(()) => {
+                self.authorities += 1;
+                self.journal.line(Level::Info, "tls", format_args!("HUP: certificate authorities are read again"));
+                true
+            }
+            Err(problem) => {
+                self.journal.line(Level::Err, "tls", format_args!("{problem}: the authorities before stay"));
+                false
+            }
+        }
     }
 
     fn tell_reloaded(&mut self, before: &Config, fixed: &[&str]) {
@@ -386,9 +415,13 @@ impl Duties {
         self.globals().add_global(Global::ReloadsDone, 1);
         let text = format!("{}: {}", self.path(), Difference::between(&before.backends, &self.config.backends));
         self.journal.line(Level::Info, "config", format_args!("{text}"));
-        if !fixed.is_empty() {
-            let text = format_args!("{} cannot change while it runs: that needs an upgrade", fixed.join(", "));
-            self.journal.line(Level::Warn, "config", text);
+        // After an upgrade it is whom it was.
+        let (user, others): (Vec<&str>, Vec<&str>) = fixed.iter().partition(|name| **name == "user");
+        for (names, needed) in [(others, "an upgrade"), (user, "another start")] {
+            if !names.is_empty() {
+                let text = format_args!("{} cannot change while it runs: that needs {needed}", names.join(", "));
+                self.journal.line(Level::Warn, "config", text);
+            }
         }
     }
 
@@ -422,7 +455,7 @@ impl Duties {
         let now_us = clock::monotonic_us();
         self.notify.beat(now_us);
         if self.attend_names(now_us) || self.publish_us <= now_us {
-            self.follow_names();
+            self.publish_again();
         }
         if let Some(change) = self.watch.as_mut().and_then(|watch| watch.expire(now_us)) {
             self.heed(change);
@@ -439,36 +472,28 @@ impl Duties {
         if let Some(names) = &mut self.names {
             names.refresh(now_us);
         }
+        let (renewed, edition) = (self.renew_authorities(), self.region.table().edition());
         match self.watch.as_mut().map(|watch| watch.read_now(now_us)) {
             Some(Ok(contents)) => self.heed(Change::Contents(contents)),
             Some(Err(error)) => self.heed(Change::Unreadable(error)),
+            None if renewed => {}
             None if self.names.is_some() => {
                 self.journal.line(Level::Info, "config", format_args!("HUP: names are looked up again"));
             }
             None => self.journal.line(Level::Info, "config", format_args!("HUP: there is nothing to read again")),
         }
+        if renewed && self.region.table().edition() == edition {
+            self.publish_again();
+        }
     }
+}
+
+fn has_tls(config: &Config) -> bool {
+    config.backends.iter().any(|backend| backend.tls)
 }
 
 fn lines<T: fmt::Display>(errors: Vec<T>) -> Vec<String> {
     errors.iter().map(T::to_string).collect()
-}
-
-/// Takes over from the configuration before what cannot change while it runs.
-fn keep_fixed(config: &mut Config, before: &Config) {
-    config.listen = before.listen;
-    config.max_connections = before.max_connections;
-    config.admin = before.admin;
-    config.demo = before.demo;
-    config.workers = before.workers;
-    config.mode = before.mode;
-    config.user.clone_from(&before.user);
-    config.ca_file.clone_from(&before.ca_file);
-    config.insecure = before.insecure;
-    config.tls_trace = before.tls_trace;
-    if config.demo {
-        config.backends.clone_from(&before.backends);
-    }
 }
 
 /// How many backends one configuration has that the one before had not, and so on.

@@ -162,7 +162,7 @@ fn start(
     }
     let tls = begin_tls(&mut journal, &config)?;
     let insecure = config.insecure;
-    let duties = Duties::begin(config, options, contents, memory.region)?;
+    let duties = Duties::begin(config, options, contents, listeners.address, memory.region)?;
     let globals = memory.region.globals();
     globals.set_global(Global::Insecure, insecure.into());
     globals.set_global(Global::Workers, count.into());
@@ -230,15 +230,17 @@ fn begin_tls(journal: &mut Journal, config: &Config) -> Result<Option<tls::confi
 /// Makes the memory that the workers in so many seats share.
 fn share_memory(seats: usize) -> Result<Memory, Failure> {
     let bytes = Region::bytes(seats);
-    let segment = Segment::create(bytes).map_err(|error| {
-        let limit = match error.raw_os_error() {
-            Some(libc::EINVAL) => " (more than kernel.shmmax)",
-            Some(libc::ENOSPC) => " (kernel.shmmni or kernel.shmall is used up)",
-            _ => "",
-        };
-        Failure::new(FAILED, format!("cannot share {bytes} bytes of memory with the workers: {error}{limit}"))
-    })?;
+    let segment = Segment::create(bytes).map_err(|error| no_memory(bytes, &error))?;
     Ok(Memory { region: Region::new(segment.cells()), segment: segment.id() })
+}
+
+fn no_memory(bytes: usize, error: &io::Error) -> Failure {
+    let limit = match error.raw_os_error() {
+        Some(libc::EINVAL) => " (more than kernel.shmmax)",
+        Some(libc::ENOSPC) => " (kernel.shmmni or kernel.shmall is used up)",
+        _ => "",
+    };
+    Failure::new(FAILED, format!("cannot share {bytes} bytes of memory with the workers: {error}{limit}"))
 }
 
 /// How a worker's loop ended; as an exit status, it tells the master.
@@ -413,6 +415,15 @@ mod tests {
         assert_eq!(all(Some(4), 4, 500), [1, 1, 1, 1]);
         assert_eq!(all(Some(5000), 2, 500), [500, 500]);
         assert_eq!(all(None, 2, 500), [500, 500]);
+    }
+
+    #[test]
+    fn memory_that_cannot_be_had_is_told_by_the_limit_that_it_meets() {
+        for (code, limit) in [(libc::EINVAL, "kernel.shmmax"), (libc::ENOSPC, "kernel.shmmni"), (libc::ENOMEM, "")] {
+            let failure = no_memory(7, &io::Error::from_raw_os_error(code));
+            assert!(failure.status == FAILED && failure.message.contains(limit), "{}", failure.message);
+            assert!(failure.message.starts_with("cannot share 7 bytes of memory with the workers: "));
+        }
     }
 
     #[test]

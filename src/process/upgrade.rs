@@ -229,7 +229,7 @@ fn try_plan(left: &Handover, config: &Config) -> Result<(), Failure> {
     if config.demo && !left.demo.is_empty() {
         config.backends = left.demo.iter().map(|&address| Backend::at(address)).collect();
     }
-    Duties::begin(config, Options::default(), None, own).map(drop)
+    Duties::begin(config, Options::default(), None, left.address, own).map(drop)
 }
 
 /// Whether what listens at one address does what another asks for: port 0 is any.

@@ -211,6 +211,7 @@ pub fn run(setup: Setup<'_>) -> io::Result<Outcome> {
         now_us,
     };
     worker.proxy.limit_idle(setup.max_idle);
+    worker.prepare_tls(plan.authorities);
     worker.begin()?;
     if setup.stopping {
         worker.terminate();
@@ -361,7 +362,7 @@ impl Worker<'_> {
                 self.drain_delay_us = plan.drain_delay_us;
                 self.beat_us = beat_us(&plan);
                 self.proxy.follow(&plan);
-                self.prepare_tls();
+                self.prepare_tls(plan.authorities);
                 self.carry_out();
             }
             None => self.proxy.log().line(Level::Err, "worker", format_args!("plan {edition} is malformed")),

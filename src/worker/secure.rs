@@ -49,6 +49,8 @@ pub(super) struct Tls {
     shared: Option<tls::config::Config>,
     /// The same for sessions that are to be HTTP/1.1.
     http1: Option<tls::config::Config>,
+    /// Which reading of the authorities' certificates is in it, as the plan counts them.
+    authorities: u64,
     ca_file: Option<PathBuf>,
     insecure: bool,
     /// Sessions are told of.
@@ -63,7 +65,8 @@ impl Tls {
     pub(super) fn new(shared: Option<tls::config::Config>, config: &Config) -> Tls {
         let (insecure, trace) = (config.insecure, config.tls_trace);
         let (ca_file, ciphertext, leaving) = (config.ca_file.clone(), Vec::new(), VecDeque::new());
-        Tls { shared, http1: None, ca_file, insecure, trace, ciphertext, leaving }
+        // It was made before the process had read them again.
+        Tls { shared, http1: None, authorities: 0, ca_file, insecure, trace, ciphertext, leaving }
     }
 
     /// When `expire` is to be called, in microseconds; `u64::MAX` for never.
@@ -176,13 +179,16 @@ impl Worker<'_> {
         }
     }
 
-    /// Makes what sessions share, where there is a backend that speaks TLS and it is not made yet.
-    pub(super) fn prepare_tls(&mut self) {
-        if self.tls.shared.is_some() || !self.proxy.speaks_tls() {
+    /// Makes what sessions share, where there is a backend that speaks TLS and it is not made yet, or is
+    /// not of this reading of the authorities' certificates.
+    pub(super) fn prepare_tls(&mut self, authorities: u64) {
+        let is_current = self.tls.authorities == authorities && self.tls.shared.is_some();
+        if is_current || !self.proxy.speaks_tls() {
             return;
         }
+        self.tls.authorities = authorities;
         match tls::client(self.tls.ca_file.as_deref(), self.tls.insecure, self.tls.trace) {
-            Ok(config) => self.tls.shared = Some(config),
+            Ok(config) => (self.tls.shared, self.tls.http1) = (Some(config), None),
             Err(error) => self.proxy.log().line(Level::Err, "tls", format_args!("{error}")),
         }
     }
