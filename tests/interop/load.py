@@ -4,19 +4,24 @@ import json
 import os
 import random
 import re
+import statistics
 import subprocess
 import sys
 import tempfile
 import threading
 import time
 
-from support import HERE, Backend, Balancer, Client, Failure, Nginx, Skipped, Wrk, expect
+from slow import RAMP_S
+from support import HERE, Backend, Balancer, Client, Nginx, Program, Skipped, Wrk, expect, free_port
 
 SYSCALLS_PER_REQUEST = 4.2
 SLOW_CLIENTS = 2000
+# How often the slow clients are here and elsewhere, and how often the normal ones' p99 over a second is taken then.
+SLOW_ROUNDS, SLOW_WINDOWS = 3, 6
 # Below this, a difference of two p99 is the machine's, not the balancer's.
-NOISE_MS = 1.5
-ATTEMPTS = 3
+NOISE_MS = 0.3
+# The 16 normal clients think for a few milliseconds, so that they do not wait for each other.
+THINK = "function delay() return math.random(2, 10) end\n"
 
 
 def wrk_has_no_errors():
@@ -70,53 +75,68 @@ def idle_backend_closes():
     return f"{statuses[200]} requests in {seconds} s, {wanted} just as their connection closes: all 200"
 
 
-def slow_run(front, timeout_s, wrk_seconds):
-    """Slow clients for a little over two timeouts, wrk beside them where asked: their account, wrk's run."""
-    seconds = timeout_s * 2 + 2.5
-    slow = subprocess.Popen([sys.executable, os.path.join(HERE, "slow.py"), str(front.port), str(SLOW_CLIENTS),
-                             str(seconds)], stdout=subprocess.PIPE)
+def slow_run(port, timeout_s, seconds, beside=None):
+    """Slow clients at a port, each answered 408 in time, and what goes on beside them: their account, its result."""
+    slow = subprocess.Popen([sys.executable, os.path.join(HERE, "slow.py"), str(port), str(SLOW_CLIENTS), str(seconds)],
+                            stdout=subprocess.PIPE)
     try:
-        time.sleep(1.5)
-        run = Wrk(front.url("/1k"), "-t1", "-c16", seconds=wrk_seconds) if wrk_seconds else None
+        time.sleep(RAMP_S + 0.5)
+        result = beside() if beside else None
         account = json.loads(slow.communicate(timeout=seconds + 20)[0])
     finally:
         slow.kill()
-    answered = account["statuses"].get("408", 0)
-    expect(set(account["statuses"]) == {"408"} and account["silent"] == 0 and answered >= 2 * SLOW_CLIENTS * 0.99,
-           f"slow clients got {account['statuses']}, {account['silent']} a close without an answer")
-    expect(timeout_s - 0.2 <= account["age_min"] and account["age_max"] <= timeout_s + 1.0,
-           f"408 came after {account['age_min']:.2f} to {account['age_max']:.2f} s, not {timeout_s}")
-    return account, run
+    answered, wanted = account["statuses"].get("408", 0), SLOW_CLIENTS * ((seconds - RAMP_S) // timeout_s)
+    expect(set(account["statuses"]) == {"408"} and account["silent"] == 0 and answered >= wanted * 0.99,
+           f"slow clients got {account['statuses']}, {account['silent']} a close without an answer; {wanted:.0f} are due")
+    # What reads them is behind whatever else the machine does, so a few may be seen late.
+    expect(timeout_s - 0.2 <= account["age_min"] and account["age_p90"] <= timeout_s + 1.0,
+           f"408 came after {account['age_min']:.2f} s, and one in ten later than {account['age_p90']:.2f} s, not {timeout_s}")
+    return account, result
 
 
 def slow_clients():
     """2,000 clients that send a byte a second get 408, and the p99 of 16 normal ones does not double.
 
-    A machine that is busy with something else spoils the comparison, so one that fails is made
-    again; what a balancer does wrong shows each time.
+    It is compared with the p99 while the same crowd is at a server that does nothing else, by turns: so the
+    machine has as much to do, and what is left of a difference is the balancer's. Of many p99, each over a
+    second, the lower quartiles are compared: what else a busy machine does can only add to one.
     """
-    for attempt in range(1, ATTEMPTS + 1):
-        with Nginx(2) as nginx, Balancer(nginx.ports, "-w", 1, "--request-timeout", "5s") as front:
-            Wrk(front.url("/1k"), "-t1", "-c16", seconds=1)
-            alone = Wrk(front.url("/1k"), "-t1", "-c16", seconds=6)
-            account, beside = slow_run(front, 5, 9)
-            peak = front.peak_kib()
-        expect(alone.errors + beside.errors == 0, f"{alone.errors} and {beside.errors} errors of normal clients")
-        if beside.p99_ms <= max(2 * alone.p99_ms, NOISE_MS):
-            break
-    else:
-        raise Failure(f"p99 {alone.p99_ms:.2f} ms alone, {beside.p99_ms:.2f} ms beside slow clients, at the last of "
-                      f"{ATTEMPTS} attempts")
-    return (f"p99 {alone.p99_ms:.2f} ms alone, {beside.p99_ms:.2f} ms beside {SLOW_CLIENTS} slow ones "
-            f"(attempt {attempt}); {account['statuses']['408']} answered 408 after {account['age_min']:.2f} to {account['age_max']:.2f} s; "
-            f"peak {peak} KiB")
+    timeout_s, seconds, elsewhere = 5, RAMP_S + 8.5, free_port()
+    answerer = [sys.executable, os.path.join(HERE, "slow.py"), "--answer", str(elsewhere), str(timeout_s)]
+    p99s, accounts, peak = {"elsewhere": [], "here": []}, [], 0
+    with (Nginx(2) as nginx, Balancer(nginx.ports, "-w", 1, "--request-timeout", f"{timeout_s}s") as front,
+          Program(answerer) as other, tempfile.NamedTemporaryFile("w", suffix=".lua") as think):
+        think.write(THINK)
+        think.flush()
+        other.wait_listening(elsewhere)
+
+        def normal():
+            runs = [Wrk(front.url("/1k"), "-t1", "-c16", "-s", think.name, seconds=1) for _ in range(SLOW_WINDOWS)]
+            errors = sum(run.errors for run in runs)
+            expect(errors == 0, f"{errors} errors of normal clients")
+            return [run.p99_ms for run in runs]
+
+        for _ in range(SLOW_ROUNDS):
+            for where, port in (("elsewhere", elsewhere), ("here", front.port)):
+                account, p99s_ms = slow_run(port, timeout_s, seconds, normal)
+                p99s[where] += p99s_ms
+                if where == "here":
+                    accounts.append(account)
+        peak = front.peak_kib()
+    without, beside = (statistics.quantiles(p99s[where], n=4)[0] for where in ("elsewhere", "here"))
+    text = (f"p99 {beside:.2f} ms with {SLOW_CLIENTS} slow clients here, {without:.2f} ms with them elsewhere: "
+            f"{beside / without:.2f} times (quartiles of {len(p99s['here'])})")
+    expect(beside <= max(2 * without, without + NOISE_MS), text)
+    answered = sum(account["statuses"]["408"] for account in accounts)
+    ages = min(account["age_min"] for account in accounts), max(account["age_p90"] for account in accounts)
+    return f"{text}; {answered} answered 408 after {ages[0]:.2f} to {ages[1]:.2f} s; peak {peak} KiB"
 
 
 def slow_clients_by_default():
     """With no option given, a slow client is answered 408 after the 10 s of the contract."""
     with Backend() as backend, Balancer([backend.port], "-w", 1) as front:
-        account, _ = slow_run(front, 10, 0)
-    return f"{account['statuses']['408']} answered 408 after {account['age_min']:.2f} to {account['age_max']:.2f} s"
+        account, _ = slow_run(front.port, 10, RAMP_S + 21)
+    return f"{account['statuses']['408']} answered 408 after {account['age_min']:.2f} to {account['age_p90']:.2f} s"
 
 
 def system_calls():

@@ -267,8 +267,8 @@ def curl(*arguments, status=0, stdin=subprocess.DEVNULL):
 class Wrk:
     """One run of wrk: `requests`, `errors`, `rate` a second, `p50_ms` and `p99_ms`."""
 
-    def __init__(self, url, *options, seconds):
-        argv = ["wrk", "--latency", f"-d{seconds}s", *options, url]
+    def __init__(self, url, *options, seconds, behind=()):
+        argv = [*behind, "wrk", "--latency", f"-d{seconds}s", *options, url]
         text = subprocess.run(argv, capture_output=True, text=True, timeout=seconds + 30).stdout
         done = re.search(r"(\d+) requests in", text)
         expect(done, f"wrk said: {text[-300:]}")
