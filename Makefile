@@ -14,7 +14,7 @@ BINARY := $(TARGET_DIR)/release/load_balancer
 KQUEUE := $(TARGET_DIR)/kqueue
 
 .DEFAULT_GOAL := help
-.PHONY: help build demo test check check-kqueue bench bench-save fuzz interop soak install
+.PHONY: help build demo test check check-kqueue bench bench-save compare fuzz interop soak install
 
 help: ## say what can be made (the default)
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
@@ -46,14 +46,19 @@ bench: ## run the benches and fail where one is past 15% of the kept baseline
 bench-save: ## run the benches and keep what they show as the baseline
 	BENCH_SAVE=1 $(CARGO) bench --locked --no-fail-fast --bench '*'
 
+compare: build ## measure processor time beside HAProxy, nginx and a bare relay, all SCENARIOS or some
+	.ci/install python3 cc haproxy nginx wrk openssl
+	python3 benches/compare/compare.py $(BINARY) $(SCENARIOS)
+
+# RUSTC_BOOTSTRAP has a stable compiler do what cargo-fuzz asks of it.
 fuzz: ## feed each fuzz target for FUZZ_SECONDS (60); without cargo-fuzz, run them as smoke tests
-	@if $(CARGO) +nightly fuzz --version >/dev/null 2>&1; then \
-	    for target in $$($(CARGO) +nightly fuzz list); do \
+	@if $(CARGO) fuzz --version >/dev/null 2>&1; then \
+	    for target in $$($(CARGO) fuzz list); do \
 	        echo "fuzz: $$target for $(FUZZ_SECONDS) s"; \
-	        $(CARGO) +nightly fuzz run $$target -- -max_total_time=$(FUZZ_SECONDS) || exit 1; \
+	        RUSTC_BOOTSTRAP=1 $(CARGO) fuzz run --sanitizer none $$target -- -max_total_time=$(FUZZ_SECONDS) || exit 1; \
 	    done; \
 	else \
-	    echo "fuzz: no cargo-fuzz with a nightly toolchain here; running the targets as smoke tests"; \
+	    echo "fuzz: no cargo-fuzz here (cargo install cargo-fuzz); running the targets as smoke tests"; \
 	    $(CARGO) test --locked --test main fuzz; \
 	fi
 

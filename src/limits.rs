@@ -38,7 +38,8 @@ pub const SMALL_BUFFER_BYTES: usize = 512;
 pub const POOL_BLOCKS: usize = 32;
 /// Bytes queued towards a connection at which its source stops being read.
 pub const QUEUE_HIGH_BYTES: usize = 64 * 1024;
-/// Data up to this size is copied behind what is queued already; beyond, its block is handed over.
+/// Data up to this size is copied behind what is queued already; beyond, its block is handed over where
+/// that is half full, or first.
 pub const COPY_BYTES: usize = 8 * 1024;
 
 // Time -----------------------------------------------------------------------------------------
@@ -116,12 +117,16 @@ pub const H2_BLOCK_BYTES: usize = HEAD_BYTES;
 pub const H2_BLOCK_FRAMES: u32 = 16;
 /// Streams open at once on a connection, by either side, whatever the peer would allow.
 pub const H2_STREAMS: u32 = 128;
+/// How long a backend with TLS is taken to speak but one version of HTTP after it has shown so: it may
+/// have been about one resource, or one server of several behind its address.
+pub const SEEN_US: u64 = 60 * SECOND_US;
 /// What a stream's sender may send before its receiver has taken any of it, at first.
 pub const H2_WINDOW_BYTES: u32 = 64 * 1024;
 /// To what that grows where nothing has to wait: 1 MiB fills 8 Gbit/s over a round trip of 1 ms.
 pub const H2_WINDOW_MAX_BYTES: u32 = 1 << 20;
-/// By how much the windows of a connection's streams may have grown together: with the first
-/// windows of all, what slow receivers can have us hold for one connection.
+/// By how much the windows of all streams in one worker may have grown together, what their clients
+/// have not taken of streams that are over included: with a first window and a full queue for each
+/// client, what slow ones can have a worker hold.
 pub const H2_GROWTH_BYTES: u32 = 8 << 20;
 /// The connection's own window. It is given back on receipt, so that no stream waits for another.
 pub const H2_CONNECTION_WINDOW_BYTES: u32 = 16 << 20;
@@ -129,6 +134,12 @@ pub const H2_CONNECTION_WINDOW_BYTES: u32 = 16 << 20;
 pub const H2_IDLE_FRAMES: u32 = 1000;
 /// How many more of those a message or a piece of content earns.
 pub const H2_IDLE_FRAMES_EARNED: u32 = 4;
+/// The least that a WINDOW_UPDATE may be for, on average, without costing any of these: servers send
+/// one each few KiB.
+pub const H2_UPDATE_BYTES: u32 = 1024;
+/// WINDOW_UPDATEs that what was sent may have paid for and that have not come: by 32 MiB under way,
+/// on the stream and on the connection.
+pub const H2_UPDATES: u32 = 64 * 1024;
 /// Answers to a peer's frames that may wait to be sent, behind what else does.
 pub const H2_REPLY_BYTES: usize = 64 * 1024;
 
@@ -142,10 +153,16 @@ pub const REPEATS: usize = 2;
 /// A plan, as the master hands it to the workers: every backend with names as long as they may be.
 pub const PLAN_BYTES: usize = 2 << 20;
 /// Backends' addresses at once, a name's each for itself: each costs memory in every worker.
-pub const SLOTS: usize = 1024;
+pub const ADDRESSES: usize = 1024;
+/// Slots for them: all can be others at once, while those that go rest. What no slot uses costs no memory.
+pub const SLOTS: usize = 2 * ADDRESSES;
 /// How long a slot that was given up is left alone, so that what is under way there can end: longer
 /// than any probe takes that is not wildly slow.
 pub const SLOT_REST_US: u64 = 10 * SECOND_US;
+/// How soon it is seen whether a slot that has rested for long enough is rid of its requests.
+pub const SLOT_LOOK_US: u64 = SECOND_US;
+/// How often it is looked for a moment at which no worker is between two stores, where one has died there.
+pub const SETTLE_LOOKS: usize = 10_000;
 /// Picks by the strategy before any backend will do that was not tried and has room.
 pub const PICKS: usize = 4;
 /// Retries that are made however few requests there are, a second, by all workers together.
@@ -156,8 +173,15 @@ pub const RETRY_WINDOW_US: u64 = 5 * SECOND_US;
 pub const WAITING_REQUESTS: usize = 1024;
 /// How often a worker looks whether another has made room for them.
 pub const WAITING_LOOK_US: u64 = SECOND_US / 200;
+/// How soon a backend whose queue of connections was full is connected to again: in less it hardly makes
+/// room, and more would show in the response time.
+pub const REDIAL_US: u64 = SECOND_US / 100;
+/// How many connections are asked for again then; the others have their turn next.
+pub const REDIALS: usize = 64;
 /// The least time between two looks at which probes are due.
 pub const PROBE_LOOK_US: u64 = SECOND_US / 100;
+/// Between the first probes of backends that are added at once: they are probed soon, and not all in one turn.
+pub const PROBE_ADDED_US: u64 = SECOND_US / 1000;
 /// The part of the interval between probes by which one may come sooner, so that they spread.
 pub const PROBE_JITTER: u64 = 10;
 /// After how long a backend is tried again that is down and not probed.
@@ -204,6 +228,8 @@ pub const DRAIN_DELAY_SLACK_US: u64 = SECOND_US / 2;
 /// Descriptors of a worker that are not connections: the standard three, its listener, the
 /// poller, the signal pipe, and files opened for a moment.
 pub const DESCRIPTOR_RESERVE: u64 = 32;
+/// Those that it has at least: the standard three, its listener, the poller, and the signal pipe's two.
+pub const WORKER_DESCRIPTORS: usize = 7;
 /// Clients one worker holds when only the descriptor limit decides: some systems have none.
 pub const WORKER_CONNECTIONS: u64 = 1_000_000;
 /// Connections, and so threads, of a demo backend.
@@ -214,6 +240,7 @@ pub const DEMO_BODY_BYTES: usize = 1024;
 pub const DEMO_IDLE_US: u64 = 60 * SECOND_US;
 
 const _: () = assert!(RESPAWN_DELAY_US < RESPAWN_DELAY_MOST_US && RESPAWN_DEATHS > 1);
+const _: () = assert!((WORKER_DESCRIPTORS as u64) < DESCRIPTOR_RESERVE);
 const _: () = assert!(DRAIN_DELAY_SLACK_US < DRAIN_GRACE_US);
 const _: () = assert!(RESPAWN_PAUSE_US < RESPAWN_DELAY_US);
 const _: () = assert!(LINGER_IDLE_US < LINGER_US);
@@ -319,6 +346,9 @@ pub const GENERATIONS: usize = 8;
 pub const SEATS_LEAST: usize = 64;
 /// How often new workers are looked at until all accept.
 pub const READY_LOOK_US: u64 = 2_000;
+/// Into so many parts the time is divided in which a worker's loop must turn: it does so in each though
+/// there is nothing to do, and the master looks in each whether it has.
+pub const WATCHDOG_PARTS: u64 = 4;
 /// How late the master itself may be before it trusts no worker's silence.
 pub const WATCH_LATE_US: u64 = SECOND_US;
 
@@ -381,6 +411,9 @@ pub const DNS_RECORDS: usize = 256;
 pub const DNS_CNAMES: usize = 16;
 /// Addresses of one name that are used.
 pub const NAME_ADDRESSES: usize = 64;
+/// Names that are followed: all that one configuration may have, and those of another that may take
+/// its place.
+pub const NAMES: usize = 2 * BACKENDS;
 /// Names that are looked up at once, each with up to two queries that hold a descriptor. Servers
 /// answer within milliseconds, so that the others' turn comes soon.
 pub const DNS_LOOKUPS: usize = 32;
@@ -417,7 +450,7 @@ pub const DNS_ATTEMPTS_MAX: u32 = 5;
 
 const _: () = assert!(DNS_TTL_MIN_US < DNS_TTL_MAX_US && DNS_RETRY_US < DNS_RETRY_MAX_US);
 const _: () = assert!(NAME_ADDRESSES <= DNS_RECORDS && DNS_CNAMES < DNS_RECORDS);
-const _: () = assert!(NAME_ADDRESSES <= SLOTS);
+const _: () = assert!(NAME_ADDRESSES <= ADDRESSES && BACKENDS <= ADDRESSES && SLOTS <= u16::MAX as usize);
 const _: () = assert!(HOST_NAME_BYTES + 2 == DNS_NAME_BYTES);
 const _: () = assert!(DNS_TIMEOUT_S <= DNS_TIMEOUT_MAX_S && DNS_ATTEMPTS <= DNS_ATTEMPTS_MAX);
 const _: () = assert!(DNS_LOOKUPS >= 1);
@@ -430,7 +463,10 @@ pub const LINE_PROBLEMS: usize = FILE_PROBLEMS;
 /// few connections for a scan.
 pub const CHECK_DIALS: usize = 64;
 
-const _: () = assert!(CHECK_DIALS >= 1 && CHECK_DIALS <= SLOTS);
+/// What is read at once of a handshake.
+pub const CHECK_READ_BYTES: usize = 4096;
+
+const _: () = assert!(CHECK_DIALS >= 1 && CHECK_DIALS <= ADDRESSES);
 
 // TLS ------------------------------------------------------------------------------------------
 

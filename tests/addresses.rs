@@ -1,7 +1,6 @@
 //! Where backends and the balancer itself may be: IPv4, IPv6, sockets in the file system.
 
-use crate::support::{Backend, Balancer, Mode, Peer, Wire, command, modes, response};
-use std::path::PathBuf;
+use crate::support::{Backend, Balancer, Directory, Mode, Peer, Wire, command, modes, response, skipped};
 
 fn name_itself(name: &'static str) -> impl Fn(Peer) + Send + Sync + 'static {
     move |mut peer| {
@@ -11,28 +10,11 @@ fn name_itself(name: &'static str) -> impl Fn(Peer) + Send + Sync + 'static {
     }
 }
 
-/// A directory that goes away with the test.
-struct Directory(PathBuf);
-
-impl Directory {
-    fn create(name: &str) -> Directory {
-        let path = std::env::temp_dir().join(format!("zzz-{}-{name}", std::process::id()));
-        std::fs::create_dir_all(&path).expect("a directory for the test");
-        Directory(path)
-    }
-}
-
-impl Drop for Directory {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_dir_all(&self.0);
-    }
-}
-
 #[test]
 fn a_backend_may_be_a_unix_socket() {
     for mode in modes() {
-        let directory = Directory::create(&format!("{mode:?}"));
-        let backend = Backend::serve_unix(&directory.0.join("backend.sock"), name_itself("unix"));
+        let directory = Directory::new();
+        let backend = Backend::serve_unix(&directory.file("backend.sock"), name_itself("unix"));
         let balancer = Balancer::before(mode, &[&backend], &[]);
         for n in 0..4 {
             assert_eq!(balancer.get(&format!("/{n}")), "unix");
@@ -48,7 +30,7 @@ fn a_backend_may_be_a_unix_socket() {
 fn a_backend_may_have_an_ipv6_address() {
     for mode in modes() {
         let Some(backend) = Backend::serve_on("[::1]:0", name_itself("six")) else {
-            eprintln!("skipped: no IPv6 here");
+            skipped("no IPv6 here");
             return;
         };
         let balancer = Balancer::before(mode, &[&backend], &[]);
@@ -62,7 +44,7 @@ fn a_backend_may_have_an_ipv6_address() {
 #[test]
 fn the_balancer_may_listen_on_ipv6_and_on_both() {
     if std::net::TcpListener::bind("[::1]:0").is_err() {
-        eprintln!("skipped: no IPv6 here");
+        skipped("no IPv6 here");
         return;
     }
     let backend = Backend::named("backend");

@@ -1,8 +1,7 @@
 //! `--check`: the plan on stdout, every problem on stderr, and the exit status.
 
-use crate::support::{Backend, command, ignore_when_full, run};
+use crate::support::{Backend, Directory, VACANT, command, ignore_when_full, run};
 use std::net::{SocketAddr, TcpListener};
-use std::path::PathBuf;
 use std::process::Output;
 
 /// Stdout's lines, stderr's lines, and the status.
@@ -15,9 +14,6 @@ fn told(output: &Output) -> (Vec<String>, Vec<String>, Option<i32>) {
     let lines = |bytes: &[u8]| String::from_utf8_lossy(bytes).lines().map(str::to_owned).collect();
     (lines(&output.stdout), lines(&output.stderr), output.status.code())
 }
-
-/// An address that nothing listens on: no test can have that port.
-const VACANT: &str = "127.0.0.1:1";
 
 /// A port that something listens on and never answers; of an address that no other test dials, since
 /// they have ports of 127.0.0.1 that are to be vacant.
@@ -35,40 +31,19 @@ fn timeless(line: &str) -> &str {
     })
 }
 
-struct File(PathBuf);
-
-impl File {
-    fn holding(name: &str, text: &str) -> File {
-        let path = std::env::temp_dir().join(format!("zzz-check-{}-{name}.json", std::process::id()));
-        std::fs::write(&path, text).expect("a file for the test");
-        File(path)
-    }
-
-    fn path(&self) -> &str {
-        self.0.to_str().expect("a path of letters")
-    }
-}
-
-impl Drop for File {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_file(&self.0);
-    }
-}
-
 #[test]
 fn the_plan_says_what_would_run_and_where_it_came_from() {
     let (one, two) = (Backend::named("one"), Backend::named("two"));
     let (one_at, two_at) = (one.spec(), two.spec());
-    let file = File::holding(
-        "plan",
-        &format!("{{\n  \"strategy\": \"weighted\",\n  \"backends\": [\"{one_at},weight=2,backup,max=9\"]\n}}\n"),
-    );
+    let directory = Directory::new();
+    let text = format!("{{\n  \"strategy\": \"weighted\",\n  \"backends\": [\"{one_at},weight=2,backup,max=9\"]\n}}\n");
+    let file = directory.put("lb.json", &text).display().to_string();
     let second = format!("localhost:{}", two_at.rsplit(':').next().expect("a port"));
     let (lines, warnings, status) =
-        check(&["-c", file.path(), "-b", &second, "-p", "0", "--host", "127.0.0.1", "-w", "3", "--admin", "0"]);
+        check(&["-c", &file, "-b", &second, "-p", "0", "--host", "127.0.0.1", "-w", "3", "--admin", "0"]);
     assert_eq!((warnings, status), (vec![], Some(0)));
     let lines: Vec<&str> = lines.iter().map(|line| timeless(line)).collect();
-    let path = file.path();
+    let path = file.as_str();
     let expected = [
         "listener  127.0.0.1:0, any free port",
         "admin     127.0.0.1:0, any free port",
@@ -164,15 +139,16 @@ fn every_address_that_cannot_be_had_is_a_problem_and_so_is_an_account() {
 #[test]
 fn problems_of_every_kind_are_told_at_once() {
     let (_listener, port) = taken();
-    let file = File::holding("kinds", "{\"workers\": 0, \"prot\": 80}");
+    let directory = Directory::new();
+    let file = directory.put("lb.json", "{\"workers\": 0, \"prot\": 80}").display().to_string();
     let port_text = port.port().to_string();
-    let args = ["--host", "127.0.0.2", "-p", &port_text, "-s", "robin", "-b", "a:1", "-b", "A:1", "-c", file.path()];
+    let args = ["--host", "127.0.0.2", "-p", &port_text, "-s", "robin", "-b", "a:1", "-b", "A:1", "-c", &file];
     let (lines, problems, status) = check(&args);
     assert_eq!((lines, status), (vec![], Some(2)), "what would run is not known");
     let parts = [
         "--strategy 'robin': unknown".to_owned(),
-        format!("{}:1:13: workers '0'", file.path()),
-        format!("{}:1:16: unknown key 'prot'", file.path()),
+        format!("{file}:1:13: workers '0'"),
+        format!("{file}:1:16: unknown key 'prot'"),
         "--backend 'A:1': the same backend".to_owned(),
         format!("cannot listen on {port}: Address already in use"),
     ];

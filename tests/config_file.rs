@@ -1,30 +1,8 @@
 //! The configuration file at start: what it says holds, and what is wrong with it ends the program
 //! with status 2 and a line for each problem.
 
-use crate::support::{Backend, Balancer, command, run};
-use std::path::PathBuf;
+use crate::support::{Backend, Balancer, Directory, command, run};
 use std::process::Output;
-
-/// A file that goes away with the test.
-struct File(PathBuf);
-
-impl File {
-    fn holding(name: &str, text: impl AsRef<[u8]>) -> File {
-        let path = std::env::temp_dir().join(format!("zzz-config-{}-{name}.json", std::process::id()));
-        std::fs::write(&path, text).expect("a file for the test");
-        File(path)
-    }
-
-    fn path(&self) -> &str {
-        self.0.to_str().expect("a path of letters")
-    }
-}
-
-impl Drop for File {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_file(&self.0);
-    }
-}
 
 /// The lines of an exit with status 2, without the program's name.
 #[track_caller]
@@ -40,20 +18,19 @@ fn refused(output: &Output) -> Vec<String> {
 fn what_the_file_says_holds_where_nothing_else_is_said() {
     let (one, two) = (Backend::named("one"), Backend::named("two"));
     let port = one.spec().rsplit(':').next().expect("a port").to_owned();
-    let file = File::holding(
-        "holds",
-        format!(
-            r#"{{"backends": [{{"host": "127.0.0.1", "port": {port}}}], "host": "127.0.0.1", "port": 1, "mode": "sp"}}"#
-        ),
+    let directory = Directory::new();
+    let text = format!(
+        r#"{{"backends": [{{"host": "127.0.0.1", "port": {port}}}], "host": "127.0.0.1", "port": 1, "mode": "sp"}}"#
     );
-    let balancer = Balancer::spawn(command(&["-c", file.path(), "-p", "0", "-b", &two.spec()]));
+    let file = directory.put("lb.json", &text).display().to_string();
+    let balancer = Balancer::spawn(command(&["-c", &file, "-p", "0", "-b", &two.spec()]));
     assert_eq!(balancer.workers(), []);
     let mut answers = [balancer.get("/"), balancer.get("/")];
     answers.sort();
     assert_eq!(answers, ["one", "two"], "backends of the file and others add up");
 
     let mut by_environment = command(&["-p", "0"]);
-    by_environment.env("LB_CONFIG", file.path());
+    by_environment.env("LB_CONFIG", &file);
     assert_eq!(Balancer::spawn(by_environment).get("/"), "one");
 }
 
@@ -61,15 +38,16 @@ fn what_the_file_says_holds_where_nothing_else_is_said() {
 fn every_problem_of_a_file_is_told_with_its_place() {
     let text =
         "{\n  \"prot\": 80,\n  \"backends\": [{\"host\": \"127.0.0.1\", \"port\": \"9001\"}],\n  \"port\": 65536\n}\n";
-    let file = File::holding("problems", text);
-    for args in [vec!["-c", file.path()], vec!["--check", "-c", file.path()], vec!["-p", "80", "-c", file.path()]] {
+    let directory = Directory::new();
+    let file = directory.put("lb.json", text).display().to_string();
+    for args in [vec!["-c", &file], vec!["--check", "-c", &file], vec!["-p", "80", "-c", &file]] {
         let lines = refused(&run(&args));
         assert_eq!(
             lines,
             [
-                format!("{}:2:3: unknown key 'prot'; did you mean 'port'?", file.path()),
-                format!("{}:3:46: port: found a string; accepted: a number from 1 to 65535", file.path()),
-                format!("{}:4:11: port '65536': out of range; accepted: a number from 0 to 65535", file.path()),
+                format!("{file}:2:3: unknown key 'prot'; did you mean 'port'?"),
+                format!("{file}:3:46: port: found a string; accepted: a number from 1 to 65535"),
+                format!("{file}:4:11: port '65536': out of range; accepted: a number from 0 to 65535"),
             ]
         );
     }
@@ -83,11 +61,13 @@ fn a_text_that_is_no_json_is_one_line() {
         ("\u{feff}{}", ":1:1: found a byte order mark, expected UTF-8 without one"),
         ("port: 80", ":1:1: found 'p', expected a value"),
     ] {
-        let file = File::holding("no-json", text);
-        assert_eq!(refused(&run(&["-c", file.path()])), [format!("{}{told}", file.path())]);
+        let directory = Directory::new();
+        let file = directory.put("lb.json", text).display().to_string();
+        assert_eq!(refused(&run(&["-c", &file])), [format!("{file}{told}")]);
     }
-    let file = File::holding("long", vec![b' '; 1024 * 1024 + 1]);
-    let lines = refused(&run(&["-c", file.path()]));
+    let directory = Directory::new();
+    let file = directory.put("lb.json", &[b' '; 1024 * 1024 + 1]).display().to_string();
+    let lines = refused(&run(&["-c", &file]));
     assert!(lines.len() == 1 && lines[0].contains("more than 1048576 bytes"), "{lines:?}");
 }
 
@@ -104,10 +84,11 @@ fn a_path_that_cannot_be_read_is_named_with_the_reason() {
 
 #[test]
 fn what_the_file_and_the_command_line_contradict_each_other_in_is_told() {
-    let file = File::holding("twice", "{\"backends\": [\"127.0.0.1:9001\"], \"workers\": 2}");
-    let lines = refused(&run(&["-c", file.path(), "-b", "127.0.0.1:9001", "-m", "sp"]));
+    let directory = Directory::new();
+    let file = directory.put("lb.json", "{\"backends\": [\"127.0.0.1:9001\"], \"workers\": 2}").display().to_string();
+    let lines = refused(&run(&["-c", &file, "-b", "127.0.0.1:9001", "-m", "sp"]));
     assert_eq!(lines.len(), 2, "{lines:?}");
-    assert!(lines[0].starts_with(&format!("{}:1:45: workers '2': contradicts mode sp", file.path())), "{lines:?}");
-    assert!(lines[1].starts_with(&format!("{}:1:15: backends '127.0.0.1:9001'", file.path())), "{lines:?}");
+    assert!(lines[0].starts_with(&format!("{file}:1:45: workers '2': contradicts mode sp")), "{lines:?}");
+    assert!(lines[1].starts_with(&format!("{file}:1:15: backends '127.0.0.1:9001'")), "{lines:?}");
     assert!(lines[1].contains("--backend"), "{lines:?}");
 }

@@ -2,8 +2,9 @@
 //! text is accepted and each `n_` text refused. The RFC leaves the `i_` texts open; those that are
 //! accepted are listed here, and every other one is refused.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
+use crate::support::corpus;
 use zzz_lb::json;
 
 /// What of the open cases is accepted: numbers that a double holds only roughly. Refused are
@@ -32,14 +33,10 @@ fn texts(directory: &Path, found: &mut Vec<(String, Vec<u8>)>) {
 
 #[test]
 fn the_suite_s_texts_are_accepted_and_refused_as_they_say() {
-    let repository = std::env::var_os("CARGO_MANIFEST_DIR").map_or(env!("CARGO_MANIFEST_DIR").into(), PathBuf::from);
-    let directory = repository.join("../shared/corpora/json-test-suite");
+    let Some(directory) = corpus("json-test-suite") else { return };
     let mut found = Vec::new();
     texts(&directory, &mut found);
-    if found.is_empty() {
-        println!("skipped: JSONTestSuite is absent ({})", directory.display());
-        return;
-    }
+    assert!(found.len() > 300, "only {} texts were found", found.len());
     let mut wrong = Vec::new();
     for (name, text) in &found {
         let got = json::parse(text);

@@ -1,8 +1,12 @@
 //! Behaviour tests: the built binary, between clients and backends that the tests themselves are.
 //!
 //! One module for each behaviour, run over mp and sp. What a test waits for is a condition with
-//! a deadline, never a length of time; backends and clients speak raw bytes through a parser of
-//! their own (`support/message.rs`), so that a mistake of the program's parser cannot hide itself.
+//! a deadline. Where a lapse of time is itself what is tested, the test says so.
+//!
+//! Over HTTP/1.1 backends and clients speak raw bytes through a parser of their own
+//! (`support/message.rs`), so that a mistake of the program's parser cannot hide itself. Over HTTP/2
+//! the gateways (`support/gateway.rs`) speak with the program's own `http2`: that others understand
+//! it and are understood is for the interop checks `http2-nginx`, `http2-goaway`, `http2-peers` and `hpack`.
 
 #![deny(unsafe_code)]
 
@@ -10,6 +14,7 @@ mod support;
 
 mod addresses;
 mod bodies;
+mod carriers;
 mod check;
 mod cli;
 mod config_file;

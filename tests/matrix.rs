@@ -1,5 +1,7 @@
 //! What passes, whatever the backend speaks: HTTP/1.1 or HTTP/2, with TLS and without.
 
+use std::cell::RefCell;
+
 use crate::support::{
     Backend, Balancer, Fault, Gate, Mode, PROTOCOLS, Protocol, Random, Way, Wire, chunked, modes, response, wait_until,
 };
@@ -171,12 +173,15 @@ fn interim_responses_and_expectations_pass() {
 
 #[test]
 fn an_answer_before_the_upload_is_whole_arrives() {
+    let gate = RefCell::new(Gate::shut());
     let script = || {
-        Backend::serve(|mut peer| {
+        let answered = Gate::shut();
+        gate.replace(answered.clone());
+        Backend::serve(move |mut peer| {
             if peer.request_head().is_some() {
                 let _ = peer.try_send("HTTP/1.1 413 Too Large\r\nContent-Length: 2\r\nConnection: close\r\n\r\nno");
                 // It reads nothing more, and goes once that is known.
-                std::thread::sleep(std::time::Duration::from_millis(50));
+                answered.pass();
             }
         })
     };
@@ -194,7 +199,9 @@ fn an_answer_before_the_upload_is_whole_arrives() {
                     }
                 }
             });
-            client.response("POST")
+            let answer = client.response("POST");
+            gate.borrow().open();
+            answer
         });
         assert_eq!((answer.status(), answer.text().as_str()), (413, "no"), "{protocol:?} {mode:?}");
     });

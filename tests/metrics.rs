@@ -70,9 +70,7 @@ fn the_admin_port_has_it_alone() {
     for mode in modes() {
         let backend = Backend::named("a");
         let balancer = Balancer::before(mode, &[&backend], &["--admin", "0"]);
-        let log = balancer.wait_for_log("admin on ");
-        let rest = log.split_once("admin on ").expect("just seen").1;
-        let admin = rest.split(": ").next().and_then(|text| text.parse().ok()).expect("an address");
+        let admin = balancer.admin();
         let ask = |path: &str| crate::support::Wire::tcp(admin).get(path);
         assert_eq!(balancer.get("/metrics"), "a");
         assert!(ask("/metrics").text().contains("zzz_lb_requests_total"));
@@ -94,9 +92,7 @@ fn who_has_come_to_the_admin_port_before_the_end_is_answered() {
     for mode in modes() {
         let backend = Backend::named("a");
         let mut balancer = Balancer::before(mode, &[&backend], &["--admin", "0"]);
-        let log = balancer.wait_for_log("admin on ");
-        let rest = log.split_once("admin on ").expect("just seen").1;
-        let admin = rest.split(": ").next().and_then(|text| text.parse().ok()).expect("an address");
+        let admin = balancer.admin();
         let mut early = crate::support::Wire::tcp(admin);
         early.send("GET /readyz HTTP/1.1\r\nHo");
         balancer.signal(libc::SIGTERM);

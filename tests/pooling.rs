@@ -1,6 +1,6 @@
 //! Connections to backends: used again where they can be, and never shared by two exchanges.
 
-use crate::support::{Backend, Balancer, Fault, Framing, Gate, Mode, modes, response, wait_until};
+use crate::support::{Backend, Balancer, Fault, Framing, Gate, Mode, modes, response, send_signal, wait_until};
 
 #[test]
 fn sequential_requests_share_one_backend_connection() {
@@ -170,13 +170,29 @@ fn an_idle_client_holds_no_backend_connection_from_others() {
 }
 
 #[test]
-fn connections_of_a_dead_worker_or_process_are_closed() {
+fn connections_of_a_dead_worker_are_closed() {
     let backend = Backend::named("backend");
-    let balancer = Balancer::before(Mode::Sp, &[&backend], &[]);
+    let balancer = Balancer::before(Mode::Mp, &[&backend], &[]);
     balancer.get("/");
     assert_eq!(backend.open(), 1);
-    balancer.stop();
-    wait_until("pooled connections end with the process", || backend.open() == 0);
+    for worker in balancer.workers() {
+        assert!(send_signal(worker, libc::SIGKILL));
+    }
+    wait_until("pooled connections end with the worker", || backend.open() == 0);
+    assert_eq!(balancer.get("/"), "backend", "and who comes next makes another");
+}
+
+#[test]
+fn connections_of_a_process_that_ends_are_closed() {
+    for signal in [libc::SIGTERM, libc::SIGKILL] {
+        let backend = Backend::named("backend");
+        let mut balancer = Balancer::before(Mode::Sp, &[&backend], &[]);
+        balancer.get("/");
+        assert_eq!(backend.open(), 1);
+        balancer.signal(signal);
+        balancer.wait();
+        wait_until("pooled connections end with the process", || backend.open() == 0);
+    }
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! One test for each thing that the program this one replaces got wrong.
 
-use crate::support::{Backend, Balancer, Framing, Random, chunked, modes, response};
+use crate::support::{Backend, Balancer, Fault, Framing, Random, chunked, modes, response, wait_until};
 
 /// Bodies over 8 KiB, a buffer's size there, came out corrupted.
 #[test]
@@ -28,13 +28,16 @@ fn usr2_does_not_kill() {
     for mode in modes() {
         let backend = Backend::named("backend");
         let mut balancer = Balancer::before(mode, &[&backend], &[]);
-        let before = balancer.workers().len();
+        let (before, mut upgrades) = (balancer.workers().len(), 0);
         for _ in 0..3 {
             balancer.signal(libc::SIGUSR2);
+            upgrades += 1;
+            balancer.wait_for_log(&format!("(generation {upgrades})"));
             assert_eq!(balancer.get("/"), "backend", "{mode:?}");
         }
         assert!(balancer.runs(), "{mode:?}");
-        assert_eq!(balancer.workers().len(), before, "{mode:?}");
+        wait_until("the workers of before have gone", || balancer.workers().len() == before);
+        assert_eq!(balancer.get("/"), "backend", "{mode:?}");
     }
 }
 
@@ -75,6 +78,25 @@ fn a_post_is_not_replayed() {
             assert_eq!(balancer.connect().post("/order", b"one").status(), 502, "{mode:?}");
             let orders = backend.requests().iter().filter(|request| request.method() == "POST").count();
             assert_eq!(orders, n, "{mode:?}");
+        }
+    }
+}
+
+/// A line break behind the content of a request that wanted its connection closed turned the close into
+/// a reset, and the end of the response was lost.
+#[test]
+fn a_line_break_behind_content_costs_no_response() {
+    for mode in modes() {
+        let backend = Backend::replying(response("", &vec![b'x'; 3_000_000]));
+        let balancer = Balancer::before(mode, &[&backend], &[]);
+        for n in 0..5 {
+            let mut client = balancer.connect();
+            client.send("POST / HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: 2\r\n\r\nhi");
+            let head = client.head().expect("the response begins");
+            client.send("\r\n");
+            let framing = head.response_framing("POST").expect("a length");
+            assert_eq!(client.body(framing).map(|body| body.bytes.len()).ok(), Some(3_000_000), "{mode:?}, {n}");
+            assert_eq!(client.end(), Fault::Fin, "{mode:?}, {n}");
         }
     }
 }

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::os::unix::fs::symlink;
+use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 
 use crate::support::{Backend, Balancer, Directory, Gate, Mode, modes, response, wait_until};
 
@@ -161,6 +162,15 @@ fn hup_reads_the_file_again() {
     }
 }
 
+/// Becomes true when it is dropped.
+struct SetOnDrop<'a>(&'a AtomicBool);
+
+impl Drop for SetOnDrop<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, SeqCst);
+    }
+}
+
 #[test]
 fn no_request_fails_while_backends_change() {
     for mode in modes() {
@@ -168,12 +178,14 @@ fn no_request_fails_while_backends_change() {
         let directory = Directory::new();
         let path = directory.put("lb.json", &file(&[&a], ""));
         let balancer = Balancer::with_file(mode, &path, &[]);
-        let done = std::sync::atomic::AtomicBool::new(false);
+        let done = AtomicBool::new(false);
         std::thread::scope(|scope| {
+            // However this ends, the clients do too.
+            let _ended = SetOnDrop(&done);
             for _ in 0..4 {
                 scope.spawn(|| {
                     let mut client = balancer.connect();
-                    while !done.load(std::sync::atomic::Ordering::Relaxed) {
+                    while !done.load(SeqCst) {
                         assert_eq!(client.get("/").status(), 200);
                     }
                 });
@@ -182,7 +194,56 @@ fn no_request_fails_while_backends_change() {
                 directory.put("lb.json", &file(&[if n % 2 == 0 { &a } else { &b }], ""));
                 wait_until("it is taken up", || balancer.log().matches("+1 \u{2212}1").count() == n);
             }
-            done.store(true, std::sync::atomic::Ordering::Relaxed);
         });
+    }
+}
+
+/// A file of `count` backends where nobody listens, others for each letter.
+fn crowd(letter: char, count: usize) -> String {
+    let one = |n: usize| format!("\"127.{}.{}.{}:1\"", letter as u32, n / 256, n % 256);
+    let specs: Vec<String> = (0..count).map(one).collect();
+    format!("{{\"backends\": [{}]}}", specs.join(", "))
+}
+
+#[test]
+fn as_many_backends_as_there_may_be_are_swapped_for_as_many_others() {
+    for mode in modes() {
+        let directory = Directory::new();
+        let path = directory.put("lb.json", &crowd('a', 1024));
+        let balancer = Balancer::with_file(mode, &path, &[]);
+        directory.put("lb.json", &crowd('b', 1024));
+        balancer.wait_for_log("+1024 \u{2212}1024 ~0 backends");
+        // So many more within seconds are too many: they wait until those that went are done with.
+        directory.put("lb.json", &crowd('c', 1024));
+        balancer.wait_for_log("warn config: too many addresses have changed within seconds");
+        if mode == Mode::Sp {
+            let done = || balancer.log().matches("+1024 \u{2212}1024 ~0 backends").count() == 2;
+            wait_until("there is room for them", done);
+        }
+        // One that came meanwhile takes their place.
+        let a = Backend::named("a");
+        directory.put("lb.json", &file(&[&a], ""));
+        balancer.wait_for_log("+1 \u{2212}1024 ~0 backends");
+        wait_until("all follow", || balancer.connect().get("/").text() == "a");
+        assert_eq!(balancer.metric("zzz_lb_reloads_total", "refused"), 0);
+    }
+}
+
+#[test]
+fn more_addresses_than_there_may_be_are_refused_whole() {
+    let directory = Directory::new();
+    let path = directory.put("lb.json", &crowd('a', 1025));
+    let output = crate::support::run(&["-p", "0", "-c", path.to_str().unwrap()]);
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(2), "{stderr}");
+    assert!(stderr.contains("1024"), "{stderr}");
+    for mode in modes() {
+        let a = Backend::named("a");
+        directory.put("lb.json", &file(&[&a], ""));
+        let balancer = Balancer::with_file(mode, &path, &[]);
+        directory.put("lb.json", &crowd('b', 1025));
+        balancer.wait_for_log("refused: the configuration before stays");
+        assert_eq!(balancer.get("/"), "a");
+        assert_eq!(balancer.metric("zzz_lb_plan_edition", ""), 1);
     }
 }

@@ -70,14 +70,13 @@ fn malformed_responses_become_502() {
             let mut client = balancer.connect();
             client.send("GET / HTTP/1.1\r\nHost: x\r\n\r\n");
             let mut answer = client.response("GET");
-            if answer.status() == 103 {
+            if *what == "only 103" {
+                assert_eq!(answer.status(), 103, "the hints were well");
                 answer = client.response("GET");
             }
             assert_own_answer(&format!("{mode:?}: {what}: {}", shown(bytes.as_bytes())), &answer, &[502]);
             assert!(!answer.text().contains("hello") && !answer.has("X"), "{what}: {answer:?}");
-            if answer.connection_has("close") {
-                assert_eq!(client.end(), Fault::Fin, "{what}");
-            }
+            assert!(!answer.connection_has("close"), "{what}: the client's connection goes on: {answer:?}");
         }
         // What answers so is not used again; and a good answer is not held back by the bad ones.
         backend.wait_until_idle();

@@ -1,14 +1,15 @@
 //! What is sent again and what never is: a request must not be served twice behind a client's back.
 
 use crate::smuggling::assert_own_answer;
-use crate::support::{Backend, Balancer, Fault, Mode, Wire, modes, response};
+use crate::support::{
+    Backend, Balancer, Directory, Fault, Gate, Mode, VACANT, Wire, modes, processor_ticks, response, shrink_queue,
+};
+use std::os::fd::AsFd;
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::time::{Duration, Instant};
 
-/// A port that refuses connections.
-fn dead() -> String {
-    let mut backend = Backend::named("dead");
-    backend.stop();
-    backend.spec()
-}
+/// Another address that refuses connections, as `VACANT` does.
+const VACANT_TOO: &str = "127.0.0.2:1";
 
 /// Answers the first request of each connection; later GETs there, and every POST, it takes
 /// whole and then closes without an answer.
@@ -87,6 +88,36 @@ fn a_post_goes_out_on_a_fresh_connection_once_the_pooled_one_is_seen_to_have_end
 }
 
 #[test]
+fn a_connection_whose_end_comes_with_its_response_is_not_used_again() {
+    let gate = Gate::shut();
+    let held = gate.clone();
+    let backend = Backend::serve(move |mut peer| match peer.request() {
+        Some(request) if request.target() == "/warm" => peer.send(response("Connection: close\r\n", b"warm")),
+        Some(request) if request.target() == "/first" => {
+            held.pass();
+            // It closes, and does not say so.
+            peer.send(response("", b"first"));
+        }
+        Some(_) => peer.send(response("Connection: close\r\n", b"second")),
+        None => {}
+    });
+    let balancer = Balancer::before(Mode::Sp, &[&backend], &[]);
+    let (mut first, mut second) = (balancer.connect(), balancer.connect());
+    assert_eq!(second.get("/warm").text(), "warm");
+    first.send("GET /first HTTP/1.1\r\nHost: x\r\n\r\n");
+    backend.wait_for_requests(2);
+    // While it stands still, a response comes with its end, and behind them a request that must not be
+    // sent twice.
+    balancer.signal(libc::SIGSTOP);
+    gate.open();
+    backend.wait_until_idle();
+    second.send("POST /second HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\nhi");
+    balancer.signal(libc::SIGCONT);
+    assert_eq!(first.response("GET").text(), "first");
+    assert_eq!(second.response("POST").text(), "second");
+}
+
+#[test]
 fn a_backend_that_closes_idle_connections_never_costs_a_get() {
     for mode in modes() {
         // It closes as soon as it has answered, so that the next request races with the close.
@@ -111,8 +142,7 @@ fn a_backend_that_closes_idle_connections_never_costs_a_get() {
 fn a_refused_connection_sends_any_request_to_the_next_backend_at_once() {
     for mode in modes() {
         let backend = Backend::echo();
-        let (first, second) = (dead(), dead());
-        let balancer = Balancer::start(mode, &["-b", &first, "-b", &backend.spec(), "-b", &second]);
+        let balancer = Balancer::start(mode, &["-b", VACANT, "-b", &backend.spec(), "-b", VACANT_TOO]);
         let body = vec![b'x'; 200_000];
         for n in 0..10 {
             let answer = balancer.connect().post(&format!("/{n}"), &body);
@@ -126,17 +156,13 @@ fn a_refused_connection_sends_any_request_to_the_next_backend_at_once() {
 #[test]
 fn with_every_backend_refusing_the_answer_says_why() {
     for mode in modes() {
-        let (first, second) = (dead(), dead());
-        let balancer = Balancer::start(mode, &["-b", &first, "-b", &second]);
+        let balancer = Balancer::start(mode, &["-b", VACANT, "-b", VACANT_TOO]);
         let mut client = balancer.connect();
-        for _ in 0..5 {
-            client.send("GET / HTTP/1.1\r\nHost: x\r\n\r\n");
-            let answer = client.response("GET");
-            assert_own_answer(&format!("{mode:?}"), &answer, &[502, 503]);
-            assert!(answer.status() != 503 || answer.has("Retry-After"), "{answer:?}");
-            if answer.connection_has("close") {
-                client = balancer.connect();
-            }
+        // Past the third they are known to be down, and tried for want of others.
+        for n in 0..5 {
+            let answer = client.get("/");
+            assert_own_answer(&format!("{mode:?}, {n}"), &answer, &[502]);
+            assert!(!answer.connection_has("close"), "{mode:?}, {n}: the connection goes on: {answer:?}");
         }
     }
 }
@@ -153,7 +179,8 @@ fn a_missing_socket_file_is_a_connect_failure_like_another() {
 #[test]
 fn a_backend_that_comes_back_is_used_again() {
     for mode in modes() {
-        let mut backend = Backend::named("first");
+        // At an address where no other test is given the port while nothing listens on it.
+        let mut backend = Backend::named_on("127.0.0.4:0", "first");
         let spec = backend.spec();
         let balancer = Balancer::start(mode, &["-b", &spec]);
         assert_eq!(balancer.get("/"), "first");
@@ -201,5 +228,76 @@ fn a_request_that_breaks_backends_is_shown_to_few_of_them() {
         assert_own_answer(method, &client.response(method), &[502]);
         let asked: usize = backends.iter().map(Backend::count).sum();
         assert!((1..=most).contains(&asked), "{method}: {asked} backends were asked");
+    }
+}
+
+/// A socket in the file system with the shortest queue, and what `-b` takes for it.
+fn narrow(directory: &Directory) -> (UnixListener, String) {
+    let path = directory.path().join("narrow");
+    let listener = UnixListener::bind(&path).expect("the path is free");
+    shrink_queue(listener.as_fd(), 0);
+    (listener, format!("unix:{}", path.display()))
+}
+
+/// Of a Unix socket the system says at once that its queue is full, where over TCP it tries again itself.
+#[test]
+fn a_full_queue_is_waited_for_and_counts_against_nobody() {
+    for mode in modes() {
+        let directory = Directory::new();
+        let (listener, spec) = narrow(&directory);
+        std::thread::spawn(move || {
+            for socket in listener.incoming().flatten() {
+                let mut peer = Wire::new(crate::support::Socket::Unix(socket));
+                if peer.head().is_ok() {
+                    std::thread::sleep(Duration::from_millis(30));
+                    let _ = peer.try_send(response("Connection: close\r\n", b"one at a time"));
+                }
+            }
+        });
+        let balancer = Balancer::start(mode, &["-b", &spec, "--connect-timeout", "20s"]);
+        let mut clients: Vec<Wire> = (0..12).map(|_| balancer.connect()).collect();
+        clients.iter().for_each(|client| client.send("GET / HTTP/1.1\r\nHost: x\r\n\r\n"));
+        for client in &mut clients {
+            assert_eq!(client.response("GET").text(), "one at a time", "{mode:?}\n{}", balancer.log());
+        }
+        assert!(!balancer.log().contains("down after"), "{mode:?}\n{}", balancer.log());
+    }
+}
+
+#[test]
+fn a_request_that_meets_a_full_queue_goes_to_another_backend() {
+    for mode in modes() {
+        let (directory, good) = (Directory::new(), Backend::named("good"));
+        let (_listener, spec) = narrow(&directory);
+        let _full = UnixStream::connect(&spec["unix:".len()..]).expect("the queue has room for one");
+        let balancer = Balancer::start(mode, &["-b", &spec, "-b", &good.spec(), "--connect-timeout", "60s"]);
+        let begun = Instant::now();
+        for _ in 0..10 {
+            assert_eq!(balancer.connect().post("/", b"order").text(), "good", "{mode:?}\n{}", balancer.log());
+        }
+        assert!(begun.elapsed() < Duration::from_secs(20), "{mode:?}: the full one was waited for");
+        let log = balancer.wait_for_log("its queue of connections is full");
+        assert!(!log.contains("down after"), "{mode:?}\n{log}");
+    }
+}
+
+#[test]
+fn a_queue_that_stays_full_is_told_within_the_time_for_connecting() {
+    for mode in modes() {
+        let directory = Directory::new();
+        let (_listener, spec) = narrow(&directory);
+        let _full = UnixStream::connect(&spec["unix:".len()..]).expect("the queue has room for one");
+        let balancer = Balancer::start(mode, &["-b", &spec, "--connect-timeout", "500ms"]);
+        let used = || balancer.serving().iter().map(|&pid| processor_ticks(pid)).sum::<u64>();
+        let before = used();
+        for _ in 0..4 {
+            let answer = balancer.connect().get("/");
+            assert_own_answer(&format!("{mode:?}"), &answer, &[503]);
+            assert!(answer.text().contains("its queue of connections is full"), "{answer:?}");
+        }
+        let used = used() - before;
+        assert!(used < 60, "{mode:?}: it spins: {used} ticks of 200");
+        assert!(!balancer.log().contains("down after"), "{mode:?}\n{}", balancer.log());
+        assert_eq!(balancer.metric("zzz_lb_failures_total", ""), 0);
     }
 }

@@ -1,22 +1,14 @@
 //! Beside service managers and in containers: what a manager is told, listeners that it passes on, and
 //! the check that an image without another client runs.
 
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{TcpListener, TcpStream};
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixDatagram;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use crate::support::{Backend, Balancer, DEADLINE, Directory, Exit, Mode, Wire, command, modes, run, wait_until};
-
-/// The arguments of a balancer in a mode, which listens as they say.
-fn in_mode(mode: Mode) -> [&'static str; 3] {
-    match mode {
-        Mode::Mp => ["-m", "mp", "-w2"],
-        Mode::Sp => ["-m", "sp", "-w1"],
-    }
-}
+use crate::support::{Backend, Balancer, DEADLINE, Directory, Exit, VACANT, Wire, command, modes, run, wait_until};
 
 struct Manager(UnixDatagram);
 
@@ -43,7 +35,7 @@ fn a_service_manager_hears_how_things_stand() {
         let manager = Manager(UnixDatagram::bind(directory.file("notify")).expect("a socket"));
         let path = directory.put("lb.json", &format!("{{\"backends\": [\"{}\"]}}", backend.spec()));
         let mut command = command(&["--host", "127.0.0.1", "-p", "0", "-c", path.to_str().expect("ours")]);
-        command.args(in_mode(mode)).env("NOTIFY_SOCKET", directory.file("notify"));
+        command.args(mode.args()).env("NOTIFY_SOCKET", directory.file("notify"));
         let mut balancer = Balancer::spawn(command);
         let ready = manager.hears();
         assert!(ready.starts_with("READY=1\nSTATUS=serving 1 backend at 127.0.0.1:"), "{mode:?}: {ready}");
@@ -67,7 +59,7 @@ fn a_service_manager_that_watches_hears_that_it_lives() {
         let manager = UnixDatagram::bind(directory.file("notify")).expect("a socket");
         manager.set_read_timeout(Some(DEADLINE)).expect("not zero");
         let mut command = command(&["--host", "127.0.0.1", "-p", "0"]);
-        command.args(in_mode(mode)).env("NOTIFY_SOCKET", directory.file("notify")).env("WATCHDOG_USEC", "100000");
+        command.args(mode.args()).env("NOTIFY_SOCKET", directory.file("notify")).env("WATCHDOG_USEC", "100000");
         let _balancer = Balancer::spawn(command);
         let mut beats = 0;
         while beats < 5 {
@@ -87,7 +79,7 @@ fn listeners_that_are_passed_on_are_taken_and_survive_upgrades() {
         let kept = listener.try_clone().expect("a copy");
         let mut shell = Command::new("/bin/sh");
         let script = "LISTEN_PID=$$ LISTEN_FDS=1 exec \"$0\" \"$@\" 3<&0 0</dev/null";
-        shell.args(["-c", script, env!("CARGO_BIN_EXE_load_balancer"), "-b", &backend.spec()]).args(in_mode(mode));
+        shell.args(["-c", script, env!("CARGO_BIN_EXE_load_balancer"), "-b", &backend.spec()]).args(mode.args());
         shell.env_clear().env("LB_HEALTH_INTERVAL", "off").stdin(Stdio::from(OwnedFd::from(listener)));
         // Who came before there was anybody to serve is served.
         let mut early = Wire::tcp(address);
@@ -125,9 +117,7 @@ fn a_health_check_tells_by_its_exit_status() {
     for mode in modes() {
         let backend = Backend::named("a");
         let balancer = Balancer::before(mode, &[&backend], &["--admin", "0", "--drain-delay", "10s"]);
-        let log = balancer.wait_for_log("admin on ");
-        let rest = log.split_once("admin on ").expect("just seen").1;
-        let admin: SocketAddr = rest.split(": ").next().and_then(|text| text.parse().ok()).expect("an address");
+        let admin = balancer.admin();
         let well = asked(&admin.to_string());
         assert!(well.status.code() == Some(0) && well.stderr.is_empty(), "{well:?}");
         assert_eq!(asked(&format!("{}/livez", admin.port())).status.code(), Some(0));
@@ -139,8 +129,7 @@ fn a_health_check_tells_by_its_exit_status() {
         assert!(String::from_utf8_lossy(&told.stderr).ends_with("/readyz: status 503\n"), "{told:?}");
         assert_eq!(asked(&format!("{admin}/livez")).status.code(), Some(0));
     }
-    let closed = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a port");
-    let refused = asked(&closed.to_string());
+    let refused = asked(VACANT);
     assert_eq!(refused.status.code(), Some(1));
     assert!(String::from_utf8_lossy(&refused.stderr).contains("refused"), "{refused:?}");
     // One that takes the connection and says nothing.

@@ -3,7 +3,7 @@
 //! Behind every bad request stands another, `/smuggled`, in the same write: it must never be
 //! answered and never reach a backend.
 
-use crate::support::{Backend, Balancer, DEADLINE, Fault, Message, Mode, Wire, modes, shown};
+use crate::support::{Backend, Balancer, DEADLINE, Fault, Message, Mode, VACANT, Wire, modes, shown};
 
 /// What follows each bad request.
 const SMUGGLED: &str = "GET /smuggled HTTP/1.1\r\nHost: x\r\n\r\n";
@@ -86,24 +86,27 @@ fn ambiguous_lengths_are_refused() {
 #[test]
 fn transfer_codings_other_than_one_final_chunked_are_refused() {
     let cases = [
-        ("another coding", "Transfer-Encoding: gzip"),
-        ("under chunked", "Transfer-Encoding: gzip, chunked"),
         ("over chunked", "Transfer-Encoding: chunked, gzip"),
         ("twice", "Transfer-Encoding: chunked, chunked"),
         ("twice in two lines", "Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked"),
-        ("identity", "Transfer-Encoding: identity"),
         ("identity after", "Transfer-Encoding: chunked\r\nTransfer-Encoding: identity"),
-        ("identity before", "Transfer-Encoding: identity, chunked"),
-        ("prefix", "Transfer-Encoding: xchunked"),
-        ("suffix", "Transfer-Encoding: chunkedx"),
-        ("parameter", "Transfer-Encoding: chunked;q=1"),
-        ("quoted", "Transfer-Encoding: \"chunked\""),
         ("empty", "Transfer-Encoding:"),
         ("vertical tab", "Transfer-Encoding: \x0bchunked"),
         ("trailing NUL", "Transfer-Encoding: chunked\0"),
         ("underscore", "Transfer-Encoding: chunked\r\nTransfer_Encoding: x\x01"),
     ];
-    refuse_all(&cases.map(|(what, lines)| (what, post(lines), &[400, 501][..])));
+    refuse_all(&cases.map(|(what, lines)| (what, post(lines), &[400][..])));
+    let unknown = [
+        ("another coding", "Transfer-Encoding: gzip"),
+        ("under chunked", "Transfer-Encoding: gzip, chunked"),
+        ("identity", "Transfer-Encoding: identity"),
+        ("identity before", "Transfer-Encoding: identity, chunked"),
+        ("prefix", "Transfer-Encoding: xchunked"),
+        ("suffix", "Transfer-Encoding: chunkedx"),
+        ("parameter", "Transfer-Encoding: chunked;q=1"),
+        ("quoted", "Transfer-Encoding: \"chunked\""),
+    ];
+    refuse_all(&unknown.map(|(what, lines)| (what, post(lines), &[501][..])));
     let old = b"POST /bad HTTP/1.0\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n".to_vec();
     refuse_all(&[("in HTTP/1.0", old, &[400])]);
 }
@@ -161,6 +164,8 @@ fn a_wrong_host_is_refused() {
     let cases =
         hosts.map(|(what, lines)| (what, format!("GET /bad HTTP/1.1\r\n{lines}X: a\r\n\r\n").into_bytes(), &[400][..]));
     refuse_all(&cases);
+    let absolute = b"GET http://x/bad HTTP/1.1\r\nX: a\r\n\r\n".to_vec();
+    refuse_all(&[("missing beside an absolute target", absolute, &[400])]);
 }
 
 #[test]
@@ -168,12 +173,12 @@ fn malformed_request_lines_are_refused() {
     let cases: [(&str, &str, &[u16]); 26] = [
         ("two spaces", "GET  /bad HTTP/1.1", &[400]),
         ("two spaces before the version", "GET /bad  HTTP/1.1", &[400]),
-        ("space at the end", "GET /bad HTTP/1.1 ", &[400, 505]),
+        ("space at the end", "GET /bad HTTP/1.1 ", &[400]),
         ("space at the front", " GET /bad HTTP/1.1", &[400]),
         ("tabs", "GET\t/bad\tHTTP/1.1", &[400]),
         ("no version", "GET /bad", &[400]),
         ("only a method", "GET", &[400]),
-        ("space in the target", "GET /bad bad HTTP/1.1", &[400, 505]),
+        ("space in the target", "GET /bad bad HTTP/1.1", &[400]),
         ("method no token", "G@T /bad HTTP/1.1", &[400]),
         ("control in the method", "G\x01T /bad HTTP/1.1", &[400]),
         ("NUL in the target", "GET /b\0ad HTTP/1.1", &[400]),
@@ -184,12 +189,12 @@ fn malformed_request_lines_are_refused() {
         ("asterisk without OPTIONS", "GET * HTTP/1.1", &[400]),
         ("absolute without a host", "GET http:///bad HTTP/1.1", &[400]),
         ("absolute with a user", "GET http://user@x/bad HTTP/1.1", &[400]),
-        ("lower-case protocol", "GET /bad http/1.1", &[400, 505]),
-        ("another protocol", "GET /bad ICE/1.1", &[400, 505]),
-        ("letter for a version", "GET /bad HTTP/1.x", &[400, 505]),
-        ("long version", "GET /bad HTTP/1.10", &[400, 505]),
-        ("short version", "GET /bad HTTP/1", &[400, 505]),
-        ("version 0.9", "GET /bad HTTP/0.9", &[400, 505]),
+        ("lower-case protocol", "GET /bad http/1.1", &[400]),
+        ("another protocol", "GET /bad ICE/1.1", &[400]),
+        ("letter for a version", "GET /bad HTTP/1.x", &[400]),
+        ("long version", "GET /bad HTTP/1.10", &[400]),
+        ("short version", "GET /bad HTTP/1", &[400]),
+        ("version 0.9", "GET /bad HTTP/0.9", &[505]),
         ("version 2", "GET /bad HTTP/2.0", &[505]),
         ("version 3", "GET /bad HTTP/3.0", &[505]),
     ];
@@ -265,10 +270,10 @@ fn malformed_chunks_are_refused_and_never_complete_a_request() {
         ("LF in an extension", "3;a\nb\r\nabc\r\n0\r\n\r\n", &[400]),
         ("CR in an extension", "3;a\rb\r\nabc\r\n0\r\n\r\n", &[400]),
         ("NUL in an extension", "3;a\0b\r\nabc\r\n0\r\n\r\n", &[400]),
-        ("a long extension", &format!("3;{long}\r\nabc\r\n0\r\n\r\n"), &[400, 431]),
-        ("many extensions", &many, &[400, 431]),
-        ("large trailers", &trailers, &[400, 431]),
-        ("many trailers", &format!("0\r\n{}\r\n", "X: y\r\n".repeat(101)), &[400, 431]),
+        ("a long extension", &format!("3;{long}\r\nabc\r\n0\r\n\r\n"), &[400]),
+        ("many extensions", &many, &[400]),
+        ("large trailers", &trailers, &[431]),
+        ("many trailers", &format!("0\r\n{}\r\n", "X: y\r\n".repeat(101)), &[431]),
         ("a space before a trailer's colon", "0\r\nX : y\r\n\r\n", &[400]),
         ("a folded trailer", "0\r\nX: y\r\n z\r\n\r\n", &[400]),
         ("LF in the trailers", "0\r\nX: y\n\r\n", &[400]),
@@ -299,8 +304,7 @@ fn methods_and_expectations_not_served_are_answered_in_plain_text() {
         let mut client = balancer.connect();
         client.send(bytes);
         let answer = client.response("GET");
-        let statuses = if what == "CONNECT with a path" { vec![400, status] } else { vec![status] };
-        assert_own_answer(what, &answer, &statuses);
+        assert_own_answer(what, &answer, &[status]);
         if answer.connection_has("close") {
             assert_eq!(client.end(), Fault::Fin, "{what}");
         } else {
@@ -312,11 +316,11 @@ fn methods_and_expectations_not_served_are_answered_in_plain_text() {
 
 #[test]
 fn an_answer_to_head_has_no_body() {
-    let balancer = Balancer::start(Mode::Sp, &["-b", "127.0.0.1:1"]);
+    let balancer = Balancer::start(Mode::Sp, &["-b", VACANT]);
     let mut client = balancer.connect();
     client.send("HEAD / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
     let answer = client.response("HEAD");
-    assert!(matches!(answer.status(), 502 | 503), "{answer:?}");
+    assert_eq!(answer.status(), 502, "{answer:?}");
     assert_eq!(client.end(), Fault::Fin);
 }
 
@@ -352,19 +356,15 @@ fn odd_but_valid_requests_are_served() {
 }
 
 #[test]
-fn one_length_given_twice_is_refused_or_forwarded_once() {
+fn one_length_given_twice_is_forwarded_once() {
     let backend = Backend::named("backend");
     let balancer = Balancer::before(Mode::Sp, &[&backend], &[]);
     for lines in ["Content-Length: 5, 5", "Content-Length: 5\r\nContent-Length: 5"] {
         let mut client = balancer.connect();
         client.send(format!("POST / HTTP/1.1\r\nHost: x\r\n{lines}\r\n\r\nhello"));
-        let answer = client.response("POST");
-        if answer.status() == 200 {
-            assert_eq!(backend.last().value("Content-Length"), Some("5"));
-            assert_eq!(backend.last().text(), "hello");
-        } else {
-            assert_own_answer(lines, &answer, &[400]);
-        }
+        assert_eq!(client.response("POST").status(), 200, "{lines}");
+        assert_eq!(backend.last().values("Content-Length"), ["5"], "{lines}");
+        assert_eq!(backend.last().text(), "hello");
     }
 }
 
@@ -409,7 +409,7 @@ fn pipelined_requests_are_answered_in_order() {
     for mode in modes() {
         let backend = Backend::serve(|mut peer| {
             while let Some(request) = peer.request() {
-                // The first takes longest, so that a hasty balancer would answer others first.
+                // The first takes longest, a lapse in which a hasty balancer would answer others first.
                 if request.target() == "/0" {
                     std::thread::sleep(DEADLINE / 400);
                 }

@@ -1,10 +1,8 @@
 //! What must not grow or turn over time: descriptors, processor time, a log that nobody reads.
 
 use crate::support::{
-    Backend, Balancer, Fault, Gate, Mode, Wire, command, modes, open_descriptors, processor_ticks, response, wait_until,
+    Backend, Balancer, Exit, Fault, Gate, Mode, command, modes, open_descriptors, processor_ticks, response, wait_until,
 };
-use std::io::{BufRead, BufReader};
-use std::process::Stdio;
 use std::time::Duration;
 
 /// Processor time that all serving processes used, in ticks.
@@ -12,7 +10,7 @@ fn ticks(balancer: &Balancer) -> u64 {
     balancer.serving().into_iter().map(processor_ticks).sum()
 }
 
-/// Watches for 40 ticks: a process that spins uses about as many.
+/// Watches for 40 ticks, a lapse that is itself what is tested: a process that spins uses about as many.
 #[track_caller]
 fn assert_at_rest(balancer: &Balancer, what: &str) {
     let before = ticks(balancer);
@@ -135,27 +133,19 @@ fn no_descriptor_is_left_behind() {
 
 #[test]
 fn a_log_that_nobody_reads_any_more_stops_nothing() {
-    for mode in ["mp", "sp"] {
+    for mode in modes() {
         let backend = Backend::named("backend");
-        let spec = backend.spec();
-        let args = ["-p", "0", "--host", "127.0.0.1", "-m", mode, "-b", &spec, "--trace", "-l", "debug"];
-        let mut child = command(&args).stderr(Stdio::piped()).spawn().expect("the binary starts");
-        let mut lines = BufReader::new(child.stderr.take().expect("piped")).lines();
-        let address = loop {
-            let line = lines.next().expect("it says where it listens").expect("a line of text");
-            if let Some((_, address)) = line.split_once("listening on ") {
-                break address.split_whitespace().next().and_then(|word| word.trim_end_matches(',').parse().ok());
-            }
-        };
-        drop(lines);
-        let mut client = Wire::tcp(address.expect("an address"));
+        let mut command = command(&["-p", "0", "--host", "127.0.0.1", "-b", &backend.spec(), "--trace", "-l", "debug"]);
+        command.args(mode.args());
+        let (mut balancer, log) = Balancer::read_by_hand(command);
+        drop(log);
+        let mut client = balancer.connect();
         for n in 0..20 {
-            assert_eq!(client.get(&format!("/{n}")).text(), "backend", "{mode}");
+            assert_eq!(client.get(&format!("/{n}")).text(), "backend", "{mode:?}");
         }
         drop(client);
-        assert!(child.try_wait().expect("a child can be waited for").is_none(), "{mode}: it still runs");
-        crate::support::send_signal(child.id() as i32, libc::SIGTERM);
-        assert_eq!(child.wait().expect("it ends").code(), Some(0), "{mode}");
+        assert!(balancer.runs(), "{mode:?}: it still runs");
+        assert_eq!(balancer.stop(), Exit::Status(0), "{mode:?}");
     }
 }
 
@@ -179,26 +169,17 @@ fn a_refused_request_is_answered_though_much_stands_behind_it() {
 /// A write to a full pipe blocked the whole loop, and the master before it could pass a signal on.
 #[test]
 fn a_log_reader_that_stalls_stops_nothing() {
-    for mode in ["mp", "sp"] {
+    for mode in modes() {
         let backend = Backend::named("backend");
-        let (reader, writer) = std::io::pipe().expect("a pipe");
+        let mut command = command(&["-p", "0", "--host", "127.0.0.1", "-b", &backend.spec(), "--trace"]);
+        command.args(mode.args());
+        let (balancer, _log) = Balancer::read_by_hand(command);
+        let mut client = balancer.connect();
         // A trace of this much is more than the pipe holds, many times.
-        let spec = backend.spec();
-        let args = ["-p", "0", "--host", "127.0.0.1", "-t", "-w", "1", "--mode", mode, "-b", &spec];
-        let mut child = command(&args).stderr(writer).spawn().expect("the binary starts");
-        let mut lines = BufReader::new(reader);
-        let mut line = String::new();
-        while !line.contains("listening on ") {
-            line.clear();
-            assert!(lines.read_line(&mut line).expect("a log") > 0);
-        }
-        let address = line.split("listening on ").nth(1).and_then(|rest| rest.split(' ').next()?.parse().ok());
-        let mut client = Wire::tcp(address.expect("an address"));
         for _ in 0..20 {
-            assert_eq!(client.post("/", &[b'x'; 20_000]).status(), 200, "{mode}");
+            assert_eq!(client.post("/", &[b'x'; 20_000]).status(), 200, "{mode:?}");
         }
         drop(client);
-        crate::support::send_signal(child.id() as i32, libc::SIGTERM);
-        assert_eq!(child.wait().expect("it ends").code(), Some(0), "{mode}");
+        assert_eq!(balancer.stop(), Exit::Status(0), "{mode:?}");
     }
 }

@@ -103,12 +103,40 @@ fn who_waits_too_long_is_told_to_come_back() {
         let refused = balancer.connect().get("/");
         assert_eq!((refused.status(), refused.value("Retry-After")), (503, Some("1")), "{mode:?}");
         assert!(start.elapsed() >= Duration::from_millis(290));
-        // One that goes while it waits takes nothing with it.
-        drop(balancer.connect());
         gate.open();
         assert_eq!(first.response("GET").text(), "ok");
-        assert_eq!(balancer.get("/"), "ok");
         assert_eq!(balancer.metric("zzz_lb_waits_failed_total", ""), 1);
+    }
+}
+
+#[test]
+fn who_goes_while_it_waits_takes_nothing_with_it() {
+    for mode in modes() {
+        let gate = Gate::shut();
+        let (backend, _) = holding(&gate);
+        let spec = format!("{},max=1", backend.spec());
+        let balancer = Balancer::start(mode, &["-b", &spec, "--connect-timeout", "20s"]);
+        let ask = || {
+            let client = balancer.connect();
+            client.send("GET / HTTP/1.1\r\nHost: x\r\n\r\n");
+            client
+        };
+        let mut first = ask();
+        backend.wait_for_requests(1);
+        let gone = ask();
+        wait_until("it waits", || balancer.metric("zzz_lb_waits_total", "") == 1);
+        gone.reset();
+        // What is left is the first and who asks for this number.
+        wait_until("it is seen to have gone", || balancer.metric("zzz_lb_client_connections", "") == 2);
+        let mut behind = ask();
+        wait_until("another waits behind it", || balancer.metric("zzz_lb_waits_total", "") == 2);
+        gate.open();
+        assert_eq!(first.response("GET").text(), "ok");
+        assert_eq!(behind.response("GET").text(), "ok", "{mode:?}");
+        assert_eq!(balancer.get("/"), "ok", "{mode:?}");
+        assert_eq!(backend.count(), 3, "{mode:?}: that of who went is not sent");
+        assert_eq!(balancer.metric("zzz_lb_waits_failed_total", ""), 0);
+        assert_eq!(balancer.metric("zzz_lb_in_flight", ""), 0);
     }
 }
 

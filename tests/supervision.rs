@@ -1,8 +1,8 @@
 //! Processes: workers that die, signals, drains, refused binds. Nothing is left behind.
 
 use crate::support::{
-    Backend, Balancer, Exit, Fault, Gate, Mode, alive, children, command, limit_open_files, modes, response, run,
-    send_signal, user_ids, wait_until,
+    Backend, Balancer, Exit, Fault, Gate, Mode, alive, children, command, limit_descriptors, modes, response, run,
+    send_signal, skipped, user_ids, wait_until,
 };
 use std::net::{TcpListener, TcpStream};
 use std::time::{Duration, Instant};
@@ -80,7 +80,7 @@ fn term_and_quit_drain_and_exit_0() {
 fn idle_clients_may_send_until_the_drain_ends_and_then_it_exits_0() {
     for mode in modes() {
         let backend = Backend::named("backend");
-        let mut balancer = Balancer::before(mode, &[&backend], &["--drain-timeout", "1500ms"]);
+        let mut balancer = Balancer::before(mode, &[&backend], &["--drain-timeout", "5s"]);
         let mut busy = balancer.connect();
         let mut idle = balancer.connect();
         for client in [&mut busy, &mut idle] {
@@ -95,7 +95,7 @@ fn idle_clients_may_send_until_the_drain_ends_and_then_it_exits_0() {
         assert!(answer.connection_has("close"), "{answer:?}");
         assert_eq!(idle.end(), Fault::Fin, "{mode:?}");
         assert_eq!(balancer.wait(), Exit::Status(0), "{mode:?}: nothing was cut");
-        assert!(start.elapsed() < Duration::from_secs(10));
+        assert!(start.elapsed() > Duration::from_secs(4), "{mode:?}: it was closed after {:?}", start.elapsed());
     }
 }
 
@@ -152,6 +152,7 @@ fn a_signal_to_the_whole_group_counts_once() {
             wait_until("it stops listening", || TcpStream::connect(address).is_err());
             gate.open();
             assert_eq!(client.response("GET").text(), "done", "{mode:?}, signal {signal}");
+            drop(client);
             assert_eq!(balancer.wait(), Exit::Status(0), "{mode:?}, signal {signal}");
         }
     }
@@ -160,7 +161,7 @@ fn a_signal_to_the_whole_group_counts_once() {
 #[test]
 fn user_drops_privileges_after_binding() {
     if user_ids(std::process::id() as i32)[1] != 0 {
-        eprintln!("skipped: only root has privileges to drop");
+        skipped("only root has privileges to drop");
         return;
     }
     for mode in modes() {
@@ -193,7 +194,7 @@ fn a_crash_loop_ends_in_exit_1_and_says_so() {
     let backend = Backend::named("backend");
     let mut balancer = Balancer::before(Mode::Mp, &[&backend], &[]);
     // A worker finds no descriptor left for its poller.
-    limit_open_files(balancer.pid(), 4);
+    limit_descriptors(balancer.pid(), 4);
     assert!(send_signal(balancer.workers()[0], libc::SIGKILL));
     let start = Instant::now();
     while balancer.runs() {
@@ -284,14 +285,15 @@ fn a_port_is_free_again_at_once() {
 fn a_signal_to_one_worker_does_nothing() {
     let backend = Backend::named("backend");
     let balancer = Balancer::before(Mode::Mp, &[&backend], &[]);
+    let before = balancer.workers();
     let _idle: Vec<_> = (0..8).map(|_| balancer.connect()).collect();
     for signal in [libc::SIGTERM, libc::SIGQUIT, libc::SIGINT] {
-        assert!(send_signal(balancer.workers()[0], signal));
+        assert!(send_signal(before[0], signal));
         for _ in 0..10 {
             assert_eq!(balancer.get("/"), "backend", "signal {signal}");
         }
+        assert_eq!(balancer.workers(), before, "signal {signal}: nobody is replaced");
     }
-    assert_eq!(balancer.workers().len(), 2);
 }
 
 #[test]

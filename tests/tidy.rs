@@ -1,4 +1,5 @@
-//! The rules of the house, checked: layers, sizes, purity, unsafe, dependencies.
+//! The rules of the house, checked: layers, sizes, purity, unsafe. (`.ci/check-release` asks cargo
+//! about dependencies.)
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -10,32 +11,18 @@ const FUNCTION_LINES: usize = 70;
 const PURE: [&str; 11] =
     ["args", "balance", "config", "dns", "hpack", "http", "http1", "http2", "json", "metrics", "proxy"];
 
+/// What of std a pure module must not use.
+const IMPURE_STD: [&str; 5] = ["env", "fs", "os", "process", "thread"];
+
 /// What a pure module must not mention.
-const IMPURE: [&str; 14] = [
-    "crate::sys",
-    "std::env",
-    "std::fs",
-    "std::os",
-    "std::process",
-    "std::thread",
-    "Instant",
-    "SystemTime",
-    "TcpListener",
-    "TcpStream",
-    "UdpSocket",
-    "UnixStream",
-    "libc::",
-    "rustls",
-];
+const IMPURE: [&str; 8] =
+    ["Instant", "SystemTime", "TcpListener", "TcpStream", "UdpSocket", "UnixStream", "libc::", "rustls"];
 
 /// Where `unsafe` may stand.
-const UNSAFE: [&str; 3] = ["src/sys", "src/shared", "src/http1/scan"];
-
-/// The direct dependencies there may ever be.
-const DEPENDENCIES: [&str; 3] = ["libc", "ring", "rustls"];
+const UNSAFE: [&str; 2] = ["src/sys", "src/http1/scan"];
 
 /// What may stand at the top of the repository.
-const TOP: [&str; 18] = [
+const TOP: [&str; 17] = [
     ".cargo",
     ".ci",
     ".git",
@@ -43,7 +30,6 @@ const TOP: [&str; 18] = [
     "ARCHITECTURE.md",
     "Cargo.lock",
     "Cargo.toml",
-    "DEVELOPERS.md",
     "LICENSE",
     "Makefile",
     "README.md",
@@ -164,12 +150,17 @@ fn layers() -> BTreeMap<String, usize> {
     layers
 }
 
-/// The modules of this crate that a file uses, by `crate::NAME` and `crate::{NAME, …}`.
+/// The modules of this crate that a file uses.
 fn used_modules(source: &Source) -> BTreeSet<String> {
+    used_of(source, &["crate::", "zzz_lb::"])
+}
+
+/// The names that stand behind one of these marks, as in `crate::NAME` and `crate::{NAME, …}`.
+fn used_of(source: &Source, marks: &[&str]) -> BTreeSet<String> {
     let code: String = code_lines(&source.code).map(|(_, line)| line + " ").collect();
     let name = |text: &str| text.trim().chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect::<String>();
     let mut used = BTreeSet::new();
-    for mark in ["crate::", "zzz_lb::"] {
+    for mark in marks {
         for (at, _) in code.match_indices(mark) {
             let rest = &code[at + mark.len()..];
             let Some(group) = rest.strip_prefix('{') else {
@@ -273,6 +264,10 @@ fn functions_stay_short() {
 fn pure_modules_touch_nothing() {
     let mut broken = Vec::new();
     for source in sources(&["src"]).iter().filter(|source| PURE.contains(&source.module())) {
+        let of_ours = used_modules(source).contains("sys").then(|| "crate::sys".to_owned());
+        let of_std = used_of(source, &["std::"]).into_iter().filter(|name| IMPURE_STD.contains(&name.as_str()));
+        let used = of_ours.into_iter().chain(of_std.map(|name| format!("std::{name}")));
+        broken.extend(used.map(|used| format!("{}: {used}", source.path)));
         for (n, line) in code_lines(&source.code) {
             for word in IMPURE.iter().filter(|word| mentions(&line, word)) {
                 broken.push(format!("{}:{n}: {word}", source.path));
@@ -323,26 +318,6 @@ fn nothing_unwraps_and_what_is_expected_is_said() {
         }
     }
     assert_none("unwrap", &broken);
-}
-
-#[test]
-fn direct_dependencies_are_few() {
-    let text = std::fs::read_to_string(root().join("Cargo.toml")).expect("there is a Cargo.toml");
-    let mut broken = Vec::new();
-    let mut within = false;
-    for line in text.lines().map(str::trim) {
-        if let Some(section) = line.strip_prefix('[') {
-            let section = section.trim_matches(['[', ']']);
-            within = section.ends_with("dependencies");
-            if let Some((_, name)) = section.split_once("dependencies.") {
-                broken.extend((!DEPENDENCIES.contains(&name)).then(|| name.to_string()));
-            }
-        } else if within && let Some((name, _)) = line.split_once('=') {
-            let name = name.trim();
-            broken.extend((!name.starts_with('#') && !DEPENDENCIES.contains(&name)).then(|| name.to_string()));
-        }
-    }
-    assert_none("dependencies", &broken);
 }
 
 #[test]

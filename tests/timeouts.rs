@@ -71,9 +71,7 @@ fn a_connection_on_which_nothing_comes_is_closed() {
     let args = ["--request-timeout", LIMIT, "--idle-timeout", LIMIT];
     let balancer = Balancer::before(Mode::Sp, &[&backend], &args);
     let mut client = balancer.connect();
-    let (bytes, fault) = client.rest();
-    assert_eq!(fault, Fault::Fin);
-    assert!(bytes.is_empty() || bytes.starts_with(b"HTTP/1.1 408 "), "{bytes:?}");
+    assert_eq!(client.rest(), (Vec::new(), Fault::Fin), "it has asked nothing");
 }
 
 #[test]
@@ -135,13 +133,14 @@ fn a_response_that_trickles_is_not_cut() {
     let backend = Backend::serve(|mut peer| {
         while peer.request().is_some() {
             peer.send("HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\n");
+            // What is tested is a lapse of more than the limit in steps that are each far below it.
             for _ in 0..10 {
-                std::thread::sleep(Duration::from_millis(80));
+                std::thread::sleep(Duration::from_millis(300));
                 peer.send("t");
             }
         }
     });
-    let balancer = Balancer::before(Mode::Sp, &[&backend], &["--response-timeout", LIMIT]);
+    let balancer = Balancer::before(Mode::Sp, &[&backend], &["--response-timeout", "2500ms"]);
     assert_eq!(balancer.get("/"), "tttttttttt");
 }
 

@@ -132,6 +132,44 @@ fn a_certificate_that_is_not_right_is_refused_by_name() {
 }
 
 #[test]
+fn a_check_makes_handshakes_and_looks_at_the_authorities() {
+    let (authority, directory, roots) = authority();
+    let roots = roots.to_str().expect("text");
+    let expired = Spec { not_after: "20210101000000", ..named(&["localhost"]) };
+    let silent = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let plain = Backend::serve(|mut peer| {
+        let _ = peer.try_send("HTTP/1.1 400 Bad Request\r\nConnection: close\r\n\r\n");
+        peer.request();
+    });
+    let good = server(&authority.issue(&named(&["localhost"])));
+    let ports = [
+        (good, "TLSv1.3, no ALPN"),
+        (server(&authority.issue(&named(&["other.test"]))), "unusable (certificate is for another name)"),
+        (server(&authority.issue(&expired)), "unusable (certificate expired)"),
+        (plain.spec().rsplit(':').next().and_then(|port| port.parse().ok()).expect("a port"), "unusable (not TLS: "),
+        (silent.local_addr().expect("bound").port(), "unusable (no handshake within 2000 ms)"),
+    ];
+    let specs: Vec<String> = ports.iter().map(|(port, _)| format!("https://localhost:{port}")).collect();
+    let backends: Vec<&str> = specs.iter().flat_map(|spec| ["-b", spec]).collect();
+    let check = |more: &[&str]| {
+        let output = crate::support::run(&[&["--check", "-p", "0"], &backends[..], more].concat());
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        (text(&output.stdout), text(&output.stderr), output.status.code())
+    };
+    let (plan, warnings, status) = check(&["--ca-file", roots]);
+    assert_eq!((status, warnings.lines().count()), (Some(0), 4), "{plan}{warnings}");
+    for (port, words) in ports {
+        let told = plan.lines().find(|line| line.contains(&format!("  127.0.0.1:{port} ")));
+        assert!(told.is_some_and(|line| line.contains(words)), "{words}: {plan}");
+    }
+    // What a start would be refused for is a problem, and the backends are dialled all the same.
+    let absent = directory.file("absent.pem");
+    let (plan, problems, status) = check(&["--ca-file", absent.to_str().expect("text")]);
+    assert_eq!(status, Some(2), "{problems}");
+    assert!(problems.contains("absent.pem") && plan.contains(&format!("127.0.0.1:{good} reachable")), "{problems}");
+}
+
+#[test]
 fn what_is_no_tls_is_called_so_and_another_backend_serves() {
     for mode in modes() {
         // It speaks first, as one does that has read no request and closes.

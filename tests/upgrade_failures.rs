@@ -54,7 +54,7 @@ impl Scene {
     fn fail(&self, why: &str) {
         let before = self.balancer.workers();
         let traffic = Traffic::start(self.balancer.address(), &KINDS, 1, 1);
-        wait_until("every kind of client has begun", || traffic.completed() > 20);
+        wait_until("every kind of client has begun", || traffic.completed().iter().all(|&kind| kind > 0));
         self.balancer.signal(libc::SIGUSR2);
         // A worker that fails as it starts is tried for 16 s.
         wait_until("it has begun", || self.balancer.log().contains("asking "));
@@ -62,8 +62,8 @@ impl Scene {
             self.balancer.workers().iter().any(|worker| !before.contains(worker)) || self.balancer.log().contains(why)
         });
         self.balancer.wait_for_log(why);
-        let completed = traffic.completed();
-        wait_until("clients go on", || traffic.completed() > completed + 50);
+        let completed: u64 = traffic.completed().iter().sum();
+        wait_until("clients go on", || traffic.completed().iter().sum::<u64>() > completed + 50);
         traffic.stop().assert_nothing_lost(why);
         if !before.is_empty() {
             wait_until("those of before are left", || self.balancer.workers() == before);

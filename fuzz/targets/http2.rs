@@ -88,7 +88,7 @@ impl Machine {
                     if let Some(key) = owner {
                         self.is_owned(key);
                         let id = self.owned.iter().find(|&&(_, owner)| owner == key).map_or(0, |&(id, _)| id);
-                        self.h2.delivered(id, n, n % 2 == 0, &mut self.out);
+                        self.h2.delivered(id, n, (n % 2 == 0).then_some(n as u32), &mut self.out);
                     }
                 }
                 Event::End(key) | Event::Reset(key, _) | Event::Malformed(key, _) => self.is_owned(key),

@@ -59,6 +59,8 @@ const FRAMES: [&[u8]; 14] = [
 struct Connection {
     key: Key,
     connecting: bool,
+    /// It could not be begun, and is to be asked for again.
+    waiting: bool,
     finished: bool,
 }
 
@@ -134,7 +136,7 @@ impl Machine {
                 let peer = SocketAddr::from(([127, 0, 0, 1], 50_000));
                 let admin = operation == 240;
                 let key = if admin { self.proxy.accept_admin(peer) } else { self.proxy.accept(peer) };
-                self.open.push(Connection { key, connecting: false, finished: false });
+                self.open.push(Connection { key, connecting: false, waiting: false, finished: false });
             }
             return data;
         };
@@ -142,13 +144,15 @@ impl Machine {
             self.open[at].connecting = false;
             match operation % 8 {
                 0 => self.proxy.failed(key, Failure::Connect(111)),
-                1 => self.proxy.failed(key, Failure::Exhausted(24)),
+                1 => self.begin_in_vain(at, Failure::Exhausted(24)),
                 2 => self.open[at].connecting = true,
+                3 => self.begin_in_vain(at, Failure::Busy),
                 _ => self.proxy.connected(key, operation >= 128),
             }
             return data;
         }
         match operation % 16 {
+            1..=12 if self.open[at].waiting => {}
             1..=4 => {
                 let length = usize::from(operation / 16) * 8;
                 let (bytes, rest) = data.split_at(data.len().min(length));
@@ -170,9 +174,10 @@ impl Machine {
                 8..12 => self.proxy.broken(key),
                 12 => self.proxy.failed(key, Failure::Malformed(Refusal::StatusLine)),
                 13 => self.proxy.drain(),
+                14 => _ = self.proxy.evict_idle(),
                 _ => self.proxy.nothing(key),
             },
-            14 => return self.frame(key, argument, data),
+            14 if !self.open[at].waiting => return self.frame(key, argument, data),
             13 if operation / 16 < 4 => self.proxy.follow(&plan(argument)),
             _ => {
                 self.now_us += u64::from(operation / 16) * u64::from(operation / 16) * 400_000;
@@ -183,6 +188,13 @@ impl Machine {
             }
         }
         data
+    }
+
+    /// A connection could not be begun: it fails, or is asked for again.
+    fn begin_in_vain(&mut self, at: usize, failure: Failure) {
+        let connection = &mut self.open[at];
+        connection.waiting = true;
+        self.proxy.failed(connection.key, failure);
     }
 
     /// Receives a frame: one of those kept, or one whose kind, flags, stream and length are given.
@@ -221,7 +233,11 @@ impl Machine {
             match output {
                 Output::Connect(key, slot) => {
                     assert!(self.proxy.address(slot).is_some(), "a backend that there is");
-                    self.open.push(Connection { key, connecting: true, finished: false });
+                    let waiting = self.open.iter().position(|connection| connection.key == key);
+                    if let Some(at) = waiting {
+                        assert!(self.open.remove(at).waiting, "only what was not begun is asked for again");
+                    }
+                    self.open.push(Connection { key, connecting: true, waiting: false, finished: false });
                 }
                 Output::Close(key) | Output::Reset(key) => {
                     let before = self.open.len();

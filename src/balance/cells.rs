@@ -42,11 +42,19 @@ pub enum State {
     Healthy,
     /// It has failed too often: it gets none while others can.
     Down,
+    /// It has come while others served, and has proved nothing: it gets none while others can.
+    Added,
 }
 
 impl State {
     fn of(cell: u64) -> State {
-        [State::Unproven, State::Healthy].into_iter().find(|&state| state as u64 == cell).unwrap_or(State::Down)
+        let others = [State::Unproven, State::Healthy, State::Added];
+        others.into_iter().find(|&state| state as u64 == cell).unwrap_or(State::Down)
+    }
+
+    /// Whether it gets requests like any other.
+    pub fn is_up(self) -> bool {
+        matches!(self, State::Unproven | State::Healthy)
     }
 }
 
@@ -113,9 +121,11 @@ impl Cells {
         self.of(slot, IN_FLIGHT).store(0, Relaxed);
     }
 
-    /// Forgets what is known of a slot's backend, as it has another, whose first probe is due then.
-    pub fn clear(self, slot: usize, probe_due_us: u64) {
-        for cell in [STATE, FAILURES, PROBE_FAILURES, PROBE_PASSES, CHANGED_US, EXPIRY_S] {
+    /// Forgets what is known of a slot's backend, as it has another, which begins in this state, and
+    /// whose first probe is due then.
+    pub fn clear(self, slot: usize, state: State, probe_due_us: u64) {
+        self.of(slot, STATE).store(state as u64, Relaxed);
+        for cell in [FAILURES, PROBE_FAILURES, PROBE_PASSES, CHANGED_US, EXPIRY_S] {
             self.of(slot, cell).store(0, Relaxed);
         }
         self.of(slot, PROBE_DUE_US).store(probe_due_us, Release);
@@ -144,16 +154,21 @@ impl Cells {
 
     /// Requests given to it and not reported back, by all workers.
     pub fn in_flight(self, slot: usize) -> u64 {
-        // A worker that died between two stores may have left it one below none.
         self.of(slot, IN_FLIGHT).load(Relaxed).cast_signed().max(0).cast_unsigned()
+    }
+
+    /// The same as it is stored, which may be below none for a moment. Whoever sees what a worker has
+    /// stored sees what it stored elsewhere before.
+    pub(super) fn entered(self, slot: usize) -> i64 {
+        self.of(slot, IN_FLIGHT).load(Acquire).cast_signed()
     }
 
     /// Counts a request in, unless `max` are in flight already; 0 is no limit.
     pub(super) fn enter(self, slot: usize, max: u32) -> bool {
         let cell = self.of(slot, IN_FLIGHT);
-        let before = cell.fetch_add(1, Relaxed).cast_signed();
+        let before = cell.fetch_add(1, Release).cast_signed();
         if max > 0 && before >= i64::from(max) {
-            cell.fetch_sub(1, Relaxed);
+            cell.fetch_sub(1, Release);
             return false;
         }
         true
@@ -161,7 +176,7 @@ impl Cells {
 
     /// Counts `requests` out, of a worker that has finished them, or has died with them.
     pub fn leave(self, slot: usize, requests: u64) {
-        self.of(slot, IN_FLIGHT).fetch_sub(requests, Relaxed);
+        self.of(slot, IN_FLIGHT).fetch_sub(requests, Release);
     }
 
     /// Counts a failed exchange; how many there were in a row.
@@ -178,18 +193,33 @@ impl Cells {
 
     /// It has answered well; one that is down stays so.
     pub(super) fn prove(self, slot: usize) {
-        let cell = self.of(slot, STATE);
-        if cell.load(Relaxed) == State::Unproven as u64 {
-            let _ = cell.compare_exchange(State::Unproven as u64, State::Healthy as u64, AcqRel, Relaxed);
+        let before = State::of(self.of(slot, STATE).load(Relaxed));
+        if matches!(before, State::Unproven | State::Added)
+            && self.become_from(slot, before, State::Healthy)
+            && before == State::Added
+        {
+            self.next_epoch();
         }
     }
 
+    /// Lets one that has come get requests though it has proved nothing.
+    pub(super) fn admit(self, slot: usize) {
+        if self.state(slot) == State::Added && self.become_from(slot, State::Added, State::Unproven) {
+            self.next_epoch();
+        }
+    }
+
+    /// Changes its state from one to another; false where it was not the one.
+    fn become_from(self, slot: usize, from: State, to: State) -> bool {
+        self.of(slot, STATE).compare_exchange(from as u64, to as u64, AcqRel, Relaxed).is_ok()
+    }
+
     /// Lets one that is down be tried again: the next failure, of `fails` in a row, takes it down.
-    pub(super) fn give_chance(self, slot: usize, fails: u64) {
-        let cell = self.of(slot, STATE);
-        if cell.load(Relaxed) == State::Down as u64 {
+    pub(super) fn give_chance(self, slot: usize, fails: u64, now_us: u64) {
+        if self.of(slot, STATE).load(Relaxed) == State::Down as u64 {
             self.of(slot, FAILURES).store(fails.saturating_sub(1), Relaxed);
-            if cell.compare_exchange(State::Down as u64, State::Unproven as u64, AcqRel, Relaxed).is_ok() {
+            if self.become_from(slot, State::Down, State::Unproven) {
+                self.of(slot, CHANGED_US).store(now_us, Relaxed);
                 self.next_epoch();
             }
         }
@@ -213,10 +243,9 @@ impl Cells {
     }
 
     fn change(self, slot: usize, now_us: u64, to: State) -> bool {
-        let cell = self.of(slot, STATE);
-        let from = |from: State| cell.compare_exchange(from as u64, to as u64, AcqRel, Relaxed).is_ok();
+        let from = |from: State| self.become_from(slot, from, to);
         let changed = match to {
-            State::Down => from(State::Unproven) || from(State::Healthy),
+            State::Down => from(State::Unproven) || from(State::Healthy) || from(State::Added),
             _ => from(State::Down),
         };
         if changed {
@@ -278,7 +307,7 @@ mod tests {
     #[test]
     fn a_due_probe_is_claimed_by_one() {
         let cells = private(1);
-        cells.clear(0, 100);
+        cells.clear(0, State::Unproven, 100);
         assert!(cells.claim_probe(0, 100, 600) && !cells.claim_probe(0, 100, 601));
         assert_eq!(cells.probe_due_us(0), 600);
     }

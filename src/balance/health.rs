@@ -1,11 +1,14 @@
 //! Whether backends are fit: what requests and probes tell of them, and whose probe is due.
 //!
 //! ```text
-//! Unproven ──an answer, or a probe passed──▶ Healthy
-//! Unproven, Healthy ──`fails` failures in a row, of requests or of probes──▶ Down
+//! Unproven, Added ──an answer, or a probe passed──▶ Healthy
+//! Added ──where none is up, or there are no probes──▶ Unproven
+//! Unproven, Added, Healthy ──`fails` failures in a row, of requests or of probes──▶ Down
 //! Down ──`passes` probes passed in a row──▶ Healthy
 //! Down ──where there are no probes: after a while──▶ Unproven, one failure from Down
 //! ```
+//!
+//! Backends begin Unproven with the program, and Added later on.
 //!
 //! Failures of requests and of probes are counted apart: a backend that answers requests and fails
 //! each probe is meant to be taken out, and the other way round.
@@ -116,7 +119,7 @@ impl Balancer {
             if self.cells.state(slot) == State::Down {
                 let due_us = self.cells.changed_us(slot).saturating_add(UNPROBED_US);
                 if due_us <= now_us {
-                    self.cells.give_chance(slot, self.rules.fails.into());
+                    self.cells.give_chance(slot, self.rules.fails.into(), now_us);
                 } else {
                     self.next_probe_us = self.next_probe_us.min(due_us);
                 }

@@ -2,18 +2,18 @@
 //! are, and is told how each request and each probe went. What all workers have to agree on lies in
 //! shared cells, so that turns, limits and health are those of the whole program.
 //!
-//! Who takes turns: the backends that are not down and no backups; where there is none, the backups
-//! that are not down; where there is none either, all of them, for a backend thought dead may yet
-//! answer, and nothing else can.
+//! Who takes turns: the backends that are up and no backups; where there is none, the backups that are
+//! up; where there is none either, all of them, for a backend thought dead may yet answer, and nothing
+//! else can. One that was added is up when it has proved itself, or where none is that has.
 
 mod budget;
 pub mod cells;
 mod health;
+pub mod own;
 pub mod strategy;
 mod turns;
 
 use std::sync::atomic::AtomicU64;
-use std::sync::atomic::Ordering::Relaxed;
 
 use self::budget::Budget;
 use self::cells::{Cells, State};
@@ -70,7 +70,7 @@ pub enum Pick {
 pub struct Balancer {
     rules: Rules,
     cells: Cells,
-    /// What this worker alone has in flight, by slot; told apart in case that it dies.
+    /// What this worker alone has in flight, by slot; told apart in case that it dies. See `own`.
     mine: &'static [AtomicU64],
     members: Vec<Member>,
     /// Limits by slot.
@@ -158,7 +158,7 @@ impl Balancer {
     }
 
     /// Any backend that was not tried and has room: one that takes turns, or else one that would
-    /// if those did not, or else one that is down: it may yet answer, and nothing else can.
+    /// if those did not, or else one that was added, or is down: it may yet answer, and nothing else can.
     fn any(&mut self, tried: &[u16]) -> Pick {
         let mut full = false;
         let count = self.turns.len();
@@ -176,11 +176,12 @@ impl Balancer {
             return Pick::Full;
         }
         let start = self.random.below(self.members.len() as u64) as usize;
-        for down in [false, true] {
+        let in_order: [fn(State) -> bool; 3] =
+            [State::is_up, |state| state == State::Added, |state| state == State::Down];
+        for is_wanted in in_order {
             for at in (start..self.members.len()).chain(0..start) {
                 let slot = self.members[at].slot;
-                let is_down = self.cells.state(slot.into()) == State::Down;
-                if is_down == down && !tried.contains(&slot) && self.enter(slot) {
+                if is_wanted(self.cells.state(slot.into())) && !tried.contains(&slot) && self.enter(slot) {
                     return Pick::Slot(slot.into());
                 }
             }
@@ -188,21 +189,23 @@ impl Balancer {
         Pick::Nobody
     }
 
+    /// Whether one that takes turns, and was not tried, has room.
+    pub fn has_other(&self, tried: &[u16]) -> bool {
+        (0..self.turns.len()).map(|turn| self.turns.at(turn)).any(|slot| {
+            let most = self.limits[usize::from(slot)];
+            !tried.contains(&slot) && (most == 0 || self.cells.in_flight(slot.into()) < u64::from(most))
+        })
+    }
+
     fn enter(&self, slot: u16) -> bool {
         let slot = usize::from(slot);
-        let entered = self.cells.enter(slot, self.limits[slot]);
-        if entered {
-            self.mine[slot].store(self.mine[slot].load(Relaxed) + 1, Relaxed);
-        }
-        entered
+        own::begin(&self.mine[slot], self.cells, slot, self.limits[slot])
     }
 
     /// Says that a picked backend is done with its request, however that went.
     pub fn finished(&mut self, slot: usize) {
-        let Some(mine) = self.mine.get(slot) else { return };
-        if let Some(fewer) = mine.load(Relaxed).checked_sub(1) {
-            mine.store(fewer, Relaxed);
-            self.cells.leave(slot, 1);
+        if let Some(mine) = self.mine.get(slot) {
+            own::finish(mine, self.cells, slot);
         }
     }
 
@@ -226,7 +229,10 @@ impl Balancer {
     }
 
     fn decide_turns(&mut self, now_us: u64) {
-        let fit = |member: &&Member| self.cells.state(member.slot.into()) != State::Down;
+        let fit = |member: &&Member| self.cells.state(member.slot.into()).is_up();
+        if self.rules.interval_us == 0 || !self.members.iter().any(|member| fit(&member)) {
+            self.members.iter().for_each(|member| self.cells.admit(member.slot.into()));
+        }
         let share = |member: &Member| (member.slot, member.weight);
         self.turns.set(self.members.iter().filter(fit).filter(|member| !member.backup).map(share));
         if self.turns.is_empty() {

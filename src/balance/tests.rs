@@ -54,6 +54,20 @@ fn counts(balancer: &mut Balancer, picks: usize) -> Vec<usize> {
 }
 
 #[test]
+fn another_is_one_that_was_not_tried_and_is_fit_and_has_room() {
+    let members = [member(0, 1), Member { max: 1, ..member(1, 1) }, member(2, 1)];
+    let mut balancer = over(private(3), RULES, &members, 1);
+    assert!(matches!(balancer.pick(&[0, 2], 1), Pick::Slot(1)));
+    assert!(balancer.has_other(&[0]) && !balancer.has_other(&[0, 2]));
+    balancer.finished(1);
+    assert!(balancer.has_other(&[0, 2]) && !balancer.has_other(&[0, 1, 2]));
+    for _ in 0..RULES.fails {
+        balancer.failed(2, 1);
+    }
+    assert!(!balancer.has_other(&[0, 1]));
+}
+
+#[test]
 fn round_robin_is_even_and_weighted_is_exact() {
     assert_eq!(counts(&mut weighing(RULES, &[1, 9, 1]), 300), [100, 100, 100]);
     assert_eq!(counts(&mut weighing(strategy("weighted"), &[1, 2, 5]), 800), [100, 200, 500]);
@@ -160,6 +174,37 @@ fn with_none_healthy_all_are_tried_and_that_is_told_once() {
 }
 
 #[test]
+fn one_that_is_added_serves_when_a_probe_has_passed_or_nobody_else_is_up() {
+    let cells = private(3);
+    let mut balancer = over(cells, RULES, &[member(0, 1), member(1, 1), member(2, 1)], 1);
+    for slot in [1, 2] {
+        cells.clear(slot, State::Added, 0);
+    }
+    assert_eq!(counts(&mut balancer, 30), [30, 0, 0]);
+    // One that has failed its first probe waits for another; and where it fails on it is down.
+    assert_eq!((balancer.probed(1, true, 2), balancer.probed(2, false, 2)), (None, None));
+    assert_eq!((cells.state(1), cells.state(2)), (State::Healthy, State::Added));
+    assert_eq!(counts(&mut balancer, 30), [15, 15, 0]);
+    assert_eq!((balancer.probed(2, false, 3), balancer.probed(2, false, 4)), (None, Some(Change::Down(3))));
+    // A request that has failed elsewhere comes to one that was added before it comes to one that is down.
+    cells.clear(1, State::Added, 0);
+    assert_eq!(balancer.pick(&[0], 5), Pick::Slot(1));
+    balancer.finished(1);
+    // When the last that was up is down, the one that was added serves.
+    (0..3).for_each(|_| _ = balancer.failed(0, 6));
+    assert_eq!(counts(&mut balancer, 10), [0, 10, 0]);
+    assert_eq!((cells.state(1), balancer.is_open()), (State::Unproven, false));
+}
+
+#[test]
+fn where_nothing_is_probed_one_that_is_added_serves_at_once() {
+    let cells = private(2);
+    cells.clear(1, State::Added, 0);
+    let rules = Rules { interval_us: 0, ..RULES };
+    assert_eq!(counts(&mut over(cells, rules, &[member(0, 1), member(1, 1)], 1), 10), [5, 5]);
+}
+
+#[test]
 fn a_backend_at_its_limit_is_passed_over_by_all_workers() {
     let cells = private(2);
     let members = [Member { max: 2, ..member(0, 1) }, Member { max: 3, ..member(1, 1) }];
@@ -193,7 +238,7 @@ fn one_worker_probes_a_backend_in_an_interval_and_another_takes_over() {
     let cells = private(2);
     let members = [member(0, 1), member(1, 1)];
     let mut workers = [over(cells, RULES, &members, 1), over(cells, RULES, &members, 2)];
-    (0..2).for_each(|slot| cells.clear(slot, 1_000_000));
+    (0..2).for_each(|slot| cells.clear(slot, State::Unproven, 1_000_000));
     let mut taken: Vec<(u64, usize)> = Vec::new();
     for now_us in (0..60_000_000).step_by(1000) {
         // The first worker is dead from 30 s on.
@@ -224,6 +269,19 @@ fn without_probes_a_backend_that_is_down_gets_another_chance() {
     assert_eq!((taken.len(), counts(&mut balancer, 10)), (0, vec![5, 5]));
     assert_eq!(balancer.next_probe_us(), u64::MAX);
     assert_eq!(balancer.failed(0, 2 * UNPROBED_US), Failed::Down(3));
+}
+
+#[test]
+fn one_that_gets_another_chance_starts_slowly() {
+    let rules = Rules { interval_us: 0, slow_start_us: 1_000_000, ..RULES };
+    let mut balancer = weighing(rules, &[1, 1]);
+    (0..3).for_each(|_| _ = balancer.failed(0, 1));
+    let back_us = 1 + UNPROBED_US;
+    balancer.take_probes(back_us, &mut Vec::new());
+    let mut share = |now_us| (0..10_000).filter(|_| balancer.pick(&[], now_us) == Pick::Slot(0)).count();
+    let shares = [back_us, back_us + 1_000_001].map(&mut share);
+    assert!(shares[0] > 300 && shares[0] < 1200, "{shares:?}");
+    assert_eq!(shares[1], 5000);
 }
 
 #[test]

@@ -42,6 +42,11 @@ impl Buffer {
         self.start == self.end
     }
 
+    /// Whether no less of it is filled than not.
+    pub fn is_half_full(&self) -> bool {
+        self.len() >= (self.bytes.len() - 2 * BLOCK_MARGIN_BYTES) / 2
+    }
+
     /// The room behind the filled bytes, less the margin kept for framing.
     pub fn room(&mut self) -> &mut [u8] {
         let limit = self.bytes.len() - BLOCK_MARGIN_BYTES;

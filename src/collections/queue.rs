@@ -44,10 +44,10 @@ impl Queue {
         }
     }
 
-    /// Adds a whole buffer to the end: copied where it is small and others wait before it,
-    /// handed over else.
+    /// Adds a whole buffer to the end: copied where it is less than half full and others wait before
+    /// it, so that what waits does not lie in blocks that are all but empty, handed over else.
     pub fn push(&mut self, pool: &mut Pool, buffer: Buffer) {
-        if buffer.len() <= COPY_BYTES && self.first.is_some() || buffer.is_empty() {
+        if !buffer.is_half_full() && self.first.is_some() || buffer.is_empty() {
             self.write(pool, buffer.filled());
             pool.give(buffer);
             return;
@@ -57,7 +57,7 @@ impl Queue {
     }
 
     /// Adds the first `length` bytes of a buffer; what is left of it. A large piece that is all of it
-    /// is handed over instead of being copied.
+    /// is pushed.
     pub fn take(&mut self, pool: &mut Pool, mut buffer: Buffer, length: usize) -> Option<Buffer> {
         if length == buffer.len() && length > COPY_BYTES {
             self.push(pool, buffer);
@@ -165,6 +165,20 @@ mod tests {
         queue.push(&mut pool, large);
         assert_eq!(queue.slices().count(), 2);
         assert_eq!(queue.len(), 104 + BLOCK_BYTES);
+    }
+
+    #[test]
+    fn blocks_hold_no_more_than_twice_what_waits() {
+        for piece in [COPY_BYTES + 1, 9_000, BLOCK_BYTES / 2 - 1, BLOCK_BYTES / 2 + 100] {
+            let (mut pool, mut queue) = (Pool::new(), Queue::new());
+            for _ in 0..100 {
+                let mut block = pool.take();
+                block.append(&vec![1; piece]);
+                assert!(queue.take(&mut pool, block, piece).is_none());
+            }
+            let blocks = queue.slices().count();
+            assert!(blocks * BLOCK_BYTES <= 2 * queue.len() + BLOCK_BYTES, "{blocks} for {piece} each");
+        }
     }
 
     #[test]

@@ -6,11 +6,11 @@
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 
-use super::{Address, Cidr, Config, Health, HostHeader, Strategy, Timeouts};
+use super::{Address, Backend, Cidr, Config, Health, HostHeader, Strategy, Timeouts};
 use crate::balance::{self, Rules};
 use crate::limits::{
-    BACKENDS, DEFAULT_CONNECT_US, DEFAULT_DRAIN_US, DEFAULT_IDLE_US, DEFAULT_REQUEST_US, DEFAULT_RESPONSE_US, SLOTS,
-    TRUSTED_RANGES,
+    ADDRESSES, BACKENDS, DEFAULT_CONNECT_US, DEFAULT_DRAIN_US, DEFAULT_IDLE_US, DEFAULT_REQUEST_US,
+    DEFAULT_RESPONSE_US, SLOTS, TRUSTED_RANGES,
 };
 use crate::log::Level;
 
@@ -74,6 +74,26 @@ pub struct Member {
     pub h2c: bool,
 }
 
+impl Member {
+    /// A backend at one of its addresses, without a slot yet. `own_host`: where one is not asked for,
+    /// it may get its own.
+    pub fn new(backend: &Backend, address: Address, own_host: bool) -> Member {
+        Member {
+            slot: 0,
+            generation: 0,
+            name: backend.name.clone(),
+            host: backend.authority().into(),
+            address,
+            weight: backend.weight,
+            backup: backend.backup,
+            max: backend.max,
+            server_name: backend.server_name(),
+            own_host: own_host && backend.has_own_host(),
+            h2c: backend.h2c,
+        }
+    }
+}
+
 impl Plan {
     /// A configuration's settings, with where its requests go.
     pub fn new(config: &Config, members: Vec<Member>, unresolved: Vec<String>) -> Plan {
@@ -101,15 +121,7 @@ impl Plan {
         let member = |(slot, address): (usize, SocketAddr)| Member {
             slot: slot as u16,
             generation: 1,
-            name: address.to_string(),
-            host: address.to_string(),
-            address: Address::Tcp(address),
-            weight: 1,
-            backup: false,
-            max: 0,
-            server_name: String::new(),
-            own_host: false,
-            h2c: false,
+            ..Member::new(&Backend::at(address), Address::Tcp(address), false)
         };
         Plan {
             strategy: Strategy::default(),
@@ -236,7 +248,7 @@ impl Plan {
             drain_delay_us: from.number()?,
             watchdog_us: from.number()?,
             retry_percent: from.small()?,
-            members: from.list(SLOTS, Decoder::member)?,
+            members: from.list(ADDRESSES, Decoder::member)?,
             unresolved: from.list(BACKENDS, Decoder::text)?,
         };
         from.0.is_empty().then_some(plan)

@@ -83,23 +83,12 @@ impl Entry {
     pub(super) fn conclude(&mut self, found_as: Name, verdict: Verdict, now_us: u64, outputs: &mut VecDeque<Output>) {
         match verdict {
             Verdict::Found { families, mut until_us } => {
-                let mut addresses = Vec::new();
-                for (family, found) in Family::ALL.into_iter().zip(families) {
-                    match found {
-                        Some(found) => addresses.extend(found),
-                        None => {
-                            // A family that no server could speak of stays as it was, if it was
-                            // of the same name, and is asked for again soon.
-                            let kept = self.found_as.as_ref() == Some(&found_as);
-                            let same = |ip: &&IpAddr| kept && ip.is_ipv4() == (family == Family::V4);
-                            addresses.extend(self.addresses.iter().filter(same));
-                            until_us = until_us.min(now_us.saturating_add(DNS_RETRY_MAX_US));
-                        }
-                    }
+                if families.iter().any(Option::is_none) {
+                    // A family that no server could speak of is asked for again soon.
+                    until_us = until_us.min(now_us.saturating_add(DNS_RETRY_MAX_US));
                 }
-                // One family's answer may have run out while the other was waited for.
-                self.phase = Phase::Rests(until_us.max(now_us.saturating_add(DNS_TTL_MIN_US)));
-                self.succeed(Some(found_as), addresses, outputs);
+                self.phase = Phase::Rests(until_us);
+                self.succeed(found_as, families, outputs);
             }
             Verdict::Failed { reason, until_us } => {
                 let delay_us = DNS_RETRY_US << self.failures.min(DNS_RETRY_MAX_US.ilog2());
@@ -110,12 +99,28 @@ impl Entry {
         }
     }
 
+    /// Has these addresses of each family. One of which is nothing known stays as it was, if it was of
+    /// the same name.
     pub(super) fn succeed(
         &mut self,
-        found_as: Option<Name>,
-        mut addresses: Vec<IpAddr>,
+        found_as: Name,
+        families: [Option<Vec<IpAddr>>; 2],
         outputs: &mut VecDeque<Output>,
     ) {
+        let kept = self.found_as.as_ref() == Some(&found_as);
+        let mut addresses = Vec::new();
+        for (family, found) in Family::ALL.into_iter().zip(families) {
+            let same = |ip: &&IpAddr| kept && ip.is_ipv4() == (family == Family::V4);
+            match found {
+                Some(found) => addresses.extend(found),
+                None => addresses.extend(self.addresses.iter().filter(same)),
+            }
+        }
+        self.have(Some(found_as), addresses, outputs);
+    }
+
+    /// Has these addresses. `found_as`: what they were found as, unless the hosts table has them.
+    pub(super) fn have(&mut self, found_as: Option<Name>, mut addresses: Vec<IpAddr>, outputs: &mut VecDeque<Output>) {
         addresses.sort_unstable();
         addresses.dedup();
         addresses.truncate(NAME_ADDRESSES);
@@ -126,7 +131,11 @@ impl Entry {
         }
         if self.addresses != addresses {
             self.addresses = addresses;
-            outputs.push_back(Output::Changed(self.name.clone(), Change::Addresses));
+            // Both families may have come at once, which is one change.
+            let change = Output::Changed(self.name.clone(), Change::Addresses);
+            if !outputs.contains(&change) {
+                outputs.push_back(change);
+            }
         }
     }
 

@@ -4,6 +4,9 @@
 //! A name is asked for as it stands and below the domains of the search list (resolv.conf(5)).
 //! That none has it must be certain before the next is tried: a server that fails for a moment
 //! must not turn a name into that of another host.
+//!
+//! What one family has is used at once, and asked for again when it runs out, for the other may take
+//! long: there are servers that never answer questions about IPv6.
 
 use std::fmt;
 use std::net::IpAddr;
@@ -11,6 +14,7 @@ use std::net::IpAddr;
 use super::message::{Family, Name};
 use super::resolv_conf::ResolvConf;
 use crate::collections::slab::Key;
+use crate::collections::timers::NEVER;
 
 /// Why a name has no addresses, or none that are fresh. Displayed, it ends a sentence.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -76,8 +80,10 @@ pub(super) enum Verdict {
 /// What to do after an outcome.
 #[derive(Debug)]
 pub(super) enum Step {
-    /// The other family is under way still.
+    /// The other family is under way still, and there is nothing to use.
     Wait,
+    /// The other family is under way still; these are this one's addresses.
+    Use(Vec<IpAddr>),
     /// Ask for both families of the next candidate.
     Ask,
     /// Nothing: this is the end.
@@ -121,6 +127,26 @@ impl Lookup {
         &self.candidates[self.at]
     }
 
+    /// When what was found of one family runs out while the other is waited for, in microseconds.
+    pub(super) fn due_us(&self) -> u64 {
+        let until = |outcome: &Outcome| match outcome {
+            Outcome::Found { until_us, .. } => *until_us,
+            _ => NEVER,
+        };
+        self.outcomes.iter().flatten().map(until).min().unwrap_or(NEVER)
+    }
+
+    /// The family whose addresses have run out, which are to be asked for again.
+    pub(super) fn take_due(&mut self, now_us: u64) -> Option<Family> {
+        let run_out = |family: &Family| match &self.outcomes[*family as usize] {
+            Some(Outcome::Found { until_us, .. }) => *until_us <= now_us,
+            _ => false,
+        };
+        let family = Family::ALL.into_iter().find(run_out)?;
+        self.outcomes[family as usize] = None;
+        Some(family)
+    }
+
     /// Takes the outcome of a family's query.
     pub(super) fn settle(&mut self, family: Family, outcome: Outcome) -> Step {
         self.queries[family as usize] = None;
@@ -129,7 +155,10 @@ impl Lookup {
             [Some(v4), Some(v6)] => [v4, v6],
             unfinished => {
                 self.outcomes = unfinished;
-                return Step::Wait;
+                return match &self.outcomes[family as usize] {
+                    Some(Outcome::Found { addresses, .. }) => Step::Use(addresses.clone()),
+                    _ => Step::Wait,
+                };
             }
         };
         let failure = outcomes.iter().find_map(|outcome| match outcome {

@@ -26,7 +26,7 @@ use super::resolv_conf::ResolvConf;
 use crate::collections::random::Random;
 use crate::collections::slab::{Key, Slab};
 use crate::collections::timers::NEVER;
-use crate::limits::{BACKENDS, DNS_LOOKUPS, DNS_MESSAGE_BYTES, DNS_STRAYS, DNS_TTL_MAX_US, DNS_TTL_MIN_US, SECOND_US};
+use crate::limits::{DNS_LOOKUPS, DNS_MESSAGE_BYTES, DNS_STRAYS, DNS_TTL_MAX_US, DNS_TTL_MIN_US, NAMES, SECOND_US};
 
 /// What the shell is to do. It skips what concerns a socket that it could not open.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -111,8 +111,9 @@ impl Resolver {
     /// When `expire` is to be called, in microseconds; `NEVER` while nothing is due.
     pub fn next_deadline_us(&self) -> u64 {
         let queries = self.queries.keys().filter_map(|key| Some(self.queries.get(key)?.deadline_us));
-        let rests = self.entries.keys().filter_map(|key| match self.entries.get(key)?.phase {
-            Phase::Rests(due_us) => Some(due_us),
+        let rests = self.entries.keys().filter_map(|key| match &self.entries.get(key)?.phase {
+            Phase::Rests(due_us) => Some(*due_us),
+            Phase::Asks(lookup) => Some(lookup.due_us()),
             _ => None,
         });
         queries.chain(rests).min().unwrap_or(NEVER)
@@ -133,12 +134,12 @@ impl Resolver {
         self.entries.get(*self.keys.get(name)?)
     }
 
-    /// Sets which names are wanted, `BACKENDS` at most. New ones are looked up at once, those that
+    /// Sets which names are wanted, `NAMES` at most. New ones are looked up at once, those that
     /// are not wanted any more forgotten; the others stay as they are.
     pub fn set_names<N: AsRef<str>>(&mut self, names: &[N], now_us: u64) {
         self.now_us = now_us;
         let mut keys = std::mem::take(&mut self.keys);
-        for name in names.iter().take(BACKENDS).map(AsRef::as_ref) {
+        for name in names.iter().take(NAMES).map(AsRef::as_ref) {
             if self.keys.contains_key(name) {
                 continue;
             }
@@ -257,10 +258,14 @@ impl Resolver {
             self.retry(token, Reason::TimedOut);
         }
         for key in self.all() {
-            if let Some(Entry { phase: Phase::Rests(due_us), .. }) = self.entries.get(key)
-                && *due_us <= now_us
-            {
-                self.line_up(key);
+            match self.entries.get_mut(key).map(|entry| &mut entry.phase) {
+                Some(Phase::Rests(due_us)) if *due_us <= now_us => self.line_up(key),
+                Some(Phase::Asks(lookup)) => {
+                    if let Some(family) = lookup.take_due(now_us) {
+                        self.ask(key, family, 0, false);
+                    }
+                }
+                _ => {}
             }
         }
         self.begin_waiting();
@@ -281,7 +286,7 @@ impl Resolver {
             if addresses.is_empty() {
                 entry.fail(Reason::NoAddresses, &mut self.outputs);
             } else {
-                entry.succeed(None, addresses, &mut self.outputs);
+                entry.have(None, addresses, &mut self.outputs);
             }
         }
         true
@@ -432,6 +437,11 @@ impl Resolver {
         let Phase::Asks(lookup) = &mut entry.phase else { return };
         match lookup.settle(question.family, outcome) {
             Step::Wait => {}
+            Step::Use(addresses) => {
+                let mut families = [None, None];
+                families[question.family as usize] = Some(addresses);
+                entry.succeed(question.name, families, &mut self.outputs);
+            }
             Step::Ask => self.ask_both(key),
             Step::End(verdict) => {
                 self.asking -= 1;

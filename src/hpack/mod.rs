@@ -13,6 +13,7 @@ mod table;
 
 pub use self::decode::Decoder;
 pub use self::encode::{encode, table_size};
+pub use self::table::ENTRY_OVERHEAD;
 
 use std::fmt;
 

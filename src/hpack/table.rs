@@ -4,7 +4,7 @@
 use std::collections::VecDeque;
 
 /// What an entry counts for beside its bytes (RFC 7541, 4.1).
-pub(super) const ENTRY_OVERHEAD: usize = 32;
+pub const ENTRY_OVERHEAD: usize = 32;
 
 /// The static table (RFC 7541, Appendix A); its first entry has the index 1.
 #[rustfmt::skip]

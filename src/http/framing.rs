@@ -46,7 +46,8 @@ pub struct RequestFacts {
     pub version: Version,
     /// Whether the client waits for 100 (Continue) (RFC 9110, 10.1.1).
     pub expects_continue: bool,
-    /// Whether a protocol is offered in Upgrade that may be switched to (RFC 9110, 7.8).
+    /// Whether a protocol is offered in Upgrade that may be switched to (RFC 9110, 7.8). With content it is
+    /// not offered on: a backend may switch before that has come.
     pub upgrades: bool,
     /// Whether the client said `TE: trailers`.
     pub takes_trailers: bool,
@@ -71,6 +72,12 @@ impl RequestFacts {
         is_head: false,
         idempotent: false,
     };
+
+    /// Whether the client is done once it has its response: it wants its connection closed then, and sent
+    /// no content, behind which some send a line break more (RFC 9112, 2.2).
+    pub fn is_last(&self) -> bool {
+        !self.persistent && self.body == Body::None
+    }
 }
 
 /// What a response's head means to the proxy.
@@ -92,9 +99,11 @@ pub struct ResponseFacts {
 pub fn request(head: HeadRef<'_>) -> Result<RequestFacts, Refusal> {
     let version = head.head.version;
     let found = scan(head)?;
-    match found.hosts {
-        0 if version != Version::Http10 && head.authority().is_none() => return Err(Refusal::HostMissing),
-        0 | 1 => {}
+    match (found.hosts, version) {
+        // Also where the target names an authority (RFC 9112, 3.2).
+        (0, Version::Http11) => return Err(Refusal::HostMissing),
+        (0, Version::Http2) if head.authority().is_none() => return Err(Refusal::HostMissing),
+        (0 | 1, _) => {}
         _ => return Err(Refusal::HostRepeated),
     }
     // An authority of the target's own was looked at when the target was taken apart.
@@ -115,7 +124,7 @@ pub fn request(head: HeadRef<'_>) -> Result<RequestFacts, Refusal> {
         version,
         // From an HTTP/1.0 client an expectation is ignored (RFC 9110, 10.1.1).
         expects_continue: found.expects && current && body != Body::None,
-        upgrades: version == Version::Http11 && found.upgrade_option && found.upgrade_field,
+        upgrades: version == Version::Http11 && found.upgrade_option && found.upgrade_field && body == Body::None,
         takes_trailers: found.trailers_taken,
         options: found.other_options,
         is_head: method == b"HEAD",
@@ -399,6 +408,9 @@ mod tests {
     fn upgrades_need_both_fields_and_never_offer_http2() {
         assert!(of_request(&[("Connection", "Upgrade"), ("Upgrade", "websocket")]).unwrap().upgrades);
         assert!(!of_request(&[("Upgrade", "websocket")]).unwrap().upgrades);
+        let offering = |field| of_request(&[("Connection", "Upgrade"), ("Upgrade", "websocket"), field]).unwrap();
+        assert!(offering(("Content-Length", "0")).upgrades);
+        assert!(!offering(("Content-Length", "5")).upgrades && !offering(("Transfer-Encoding", "chunked")).upgrades);
         assert!(!of_request(&[("Connection", "Upgrade"), ("Upgrade", "h2c, HTTP/2.0, TLS/1.2")]).unwrap().upgrades);
     }
 

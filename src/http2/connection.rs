@@ -7,9 +7,9 @@
 //! read. A stream is in `streams` from its first frame until it is closed or forgotten; frames for
 //! one that is not are answered as RFC 9113, 5.1, has it.
 //!
-//! Invariants: `streams` is in the order of the numbers; what a stream's windows may have us hold is
-//! bounded by `H2_STREAMS`, `H2_WINDOW_BYTES` and `H2_GROWTH_BYTES`; content is credited to the
-//! connection when it comes and to its stream when it is delivered.
+//! Invariants: `streams` is in the order of the numbers; what the streams' windows may have us hold is
+//! bounded by `H2_STREAMS`, `H2_WINDOW_BYTES` and what the owner lets them grow by; content is credited
+//! to the connection when it comes and to its stream when it is delivered.
 
 use std::collections::VecDeque;
 
@@ -20,9 +20,9 @@ use super::receive::{Block, Reading};
 use super::settings::{self, FIRST_WINDOW, Settings};
 use super::stream::Stream;
 use crate::collections::slab::Key;
-use crate::hpack::Decoder;
+use crate::hpack::{self, Decoder};
 use crate::http::refusal::Refusal;
-use crate::limits::{H2_CONNECTION_WINDOW_BYTES, H2_FRAME_BYTES, H2_GROWTH_BYTES, H2_TABLE_BYTES, H2_WINDOW_BYTES};
+use crate::limits::{H2_CONNECTION_WINDOW_BYTES, H2_FRAME_BYTES, H2_TABLE_BYTES};
 
 /// What came.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -77,7 +77,6 @@ pub struct Connection {
     pub(super) send_window: i64,
     pub(super) receive_window: u32,
     pub(super) received: u32,
-    pub(super) grown: u32,
     /// The peer has said that it takes no more, after this stream.
     pub(super) goaway: Option<u32>,
     /// A PING of ours is not answered yet.
@@ -103,7 +102,6 @@ impl Connection {
             send_window: FIRST_WINDOW.into(),
             receive_window: H2_CONNECTION_WINDOW_BYTES,
             received: 0,
-            grown: 0,
             goaway: None,
             pinged: false,
             budget: Budget::new(),
@@ -128,6 +126,11 @@ impl Connection {
     /// How many streams the peer lets us have open at once.
     pub fn capacity(&self) -> usize {
         self.peer.streams as usize
+    }
+
+    /// The largest list of fields that the peer takes, each counted with 32 bytes more.
+    pub fn list_limit(&self) -> usize {
+        self.peer.list as usize
     }
 
     /// Whether the peer has said what it allows.
@@ -187,8 +190,16 @@ impl Connection {
     pub fn write_fields(&mut self, id: u32, block: &[u8], end: bool, out: &mut Vec<u8>) {
         let max = (self.peer.frame as usize).min(H2_FRAME_BYTES);
         let Some(stream) = self.stream(id).filter(|stream| stream.sending) else { return };
-        stream.sending = !end;
-        frame::fields(out, id, block, end, max);
+        (stream.begun, stream.sending) = (true, !end);
+        if std::mem::take(&mut self.peer.table_shrunk) {
+            // Nothing of ours is in a table, but its owner waits to be told so (RFC 9113, 4.3.1).
+            let mut resized = Vec::with_capacity(block.len() + 1);
+            hpack::table_size(&mut resized, 0);
+            resized.extend_from_slice(block);
+            frame::fields(out, id, &resized, end, max);
+        } else {
+            frame::fields(out, id, block, end, max);
+        }
         self.close_if_done(id);
     }
 
@@ -232,37 +243,38 @@ impl Connection {
         stream.send_window -= length as i64;
         stream.sending = !end;
         self.send_window -= length as i64;
-        self.budget.earn();
+        self.budget.sent(length);
         self.close_if_done(id);
         let flags = if end { frame::END_STREAM } else { 0 };
         Some(Header { length: length as u32, kind: Kind::Data, flags, stream: id }.bytes())
     }
 
-    /// Content of a stream was delivered; `flows`: to somebody who takes it as it comes.
-    pub fn delivered(&mut self, id: u32, length: usize, flows: bool, out: &mut Vec<u8>) {
-        let spare = H2_GROWTH_BYTES - self.grown;
-        let Some(stream) = self.stream(id) else { return };
+    /// Content of a stream was delivered. `spare`: to somebody who takes it as it comes, so that the
+    /// stream's window may grow by so much; by how much it has.
+    pub fn delivered(&mut self, id: u32, length: usize, spare: Option<u32>, out: &mut Vec<u8>) -> u32 {
+        let Some(stream) = self.stream(id) else { return 0 };
         stream.delivered += length as u32;
-        let credit = if flows { stream.credit(true, spare) } else { None };
-        if let Some((increment, growth)) = credit {
-            self.grown += growth;
-            frame::window_update(out, id, increment);
-        }
+        let Some((increment, growth)) = spare.and_then(|spare| stream.credit(spare)) else { return 0 };
+        frame::window_update(out, id, increment);
+        growth
     }
 
     /// Whoever takes a stream's content takes it again, after it had to wait.
     pub fn taken(&mut self, id: u32, out: &mut Vec<u8>) {
         let Some(stream) = self.stream(id) else { return };
-        if let Some((increment, _)) = stream.credit(false, 0) {
+        if let Some((increment, _)) = stream.credit(0) {
             frame::window_update(out, id, increment);
         }
     }
 
-    /// Gives a stream up: the peer is told, unless both have said all. Whether it was open.
+    /// Gives a stream up: the peer is told, unless both have said all, or it knows nothing of it yet.
+    /// Whether it was open.
     pub fn forget(&mut self, id: u32, code: ErrorCode, out: &mut Vec<u8>) -> bool {
         let Ok(at) = self.streams.binary_search_by_key(&id, |stream| stream.id) else { return false };
-        frame::reset(out, id, code);
-        self.remove(at);
+        if self.streams[at].begun {
+            frame::reset(out, id, code);
+        }
+        self.streams.remove(at);
         true
     }
 
@@ -293,13 +305,8 @@ impl Connection {
             && !self.streams[at].sending
             && !self.streams[at].receiving
         {
-            self.remove(at);
+            self.streams.remove(at);
         }
-    }
-
-    pub(super) fn remove(&mut self, at: usize) {
-        let stream = self.streams.remove(at);
-        self.grown -= stream.window - H2_WINDOW_BYTES;
     }
 }
 

@@ -125,6 +125,10 @@ impl Connection {
         let event = match header.kind {
             Kind::Headers => self.headers_frame(header, payload, head, arena, out)?,
             Kind::Continuation => self.continuation(header, payload, head, arena, out)?,
+            Kind::WindowUpdate => {
+                self.budget.update()?;
+                self.control(header, payload, out)?
+            }
             _ => {
                 self.budget.spend()?;
                 self.control(header, payload, out)?
@@ -285,7 +289,7 @@ impl Connection {
             return Event::Nothing;
         }
         let mut stream = Stream::new(id, self.peer.window);
-        stream.has_head = true;
+        (stream.begun, stream.has_head) = (true, true);
         self.streams.push(stream);
         match read {
             Ok(()) => Event::Opened(id),
@@ -382,7 +386,7 @@ impl Connection {
         }
         let Ok(at) = self.streams.binary_search_by_key(&id, |stream| stream.id) else { return Ok(Event::Nothing) };
         let owner = self.streams[at].owner;
-        self.remove(at);
+        self.streams.remove(at);
         Ok(owner.map_or(Event::Nothing, |owner| Event::Reset(owner, code)))
     }
 

@@ -10,6 +10,10 @@ pub(super) const FIRST_WINDOW: u32 = 65_535;
 pub(super) const LEAST_FRAME_BYTES: u32 = 16_384;
 const GREATEST_FRAME_BYTES: u32 = (1 << 24) - 1;
 
+/// How large a table for fields is where it is not said (RFC 9113, 6.5.2).
+const FIRST_TABLE_BYTES: u32 = 4096;
+
+const HEADER_TABLE_SIZE: u16 = 0x1;
 const ENABLE_PUSH: u16 = 0x2;
 const MAX_CONCURRENT_STREAMS: u16 = 0x3;
 const INITIAL_WINDOW_SIZE: u16 = 0x4;
@@ -25,11 +29,24 @@ pub(super) struct Settings {
     pub(super) window: u32,
     /// The longest payload of a frame.
     pub(super) frame: u32,
+    /// The largest list of fields, each counted with 32 bytes more.
+    pub(super) list: u32,
+    /// How large a table of fields it keeps for us.
+    pub(super) table: u32,
+    /// That has become smaller, and our fields' next block has to answer that.
+    pub(super) table_shrunk: bool,
 }
 
 impl Settings {
     /// What holds until the peer has said something else.
-    pub(super) const FIRST: Settings = Settings { streams: H2_STREAMS, window: FIRST_WINDOW, frame: LEAST_FRAME_BYTES };
+    pub(super) const FIRST: Settings = Settings {
+        streams: H2_STREAMS,
+        window: FIRST_WINDOW,
+        frame: LEAST_FRAME_BYTES,
+        list: u32::MAX,
+        table: FIRST_TABLE_BYTES,
+        table_shrunk: false,
+    };
 
     /// Takes what a SETTINGS frame says.
     ///
@@ -56,8 +73,12 @@ impl Settings {
                     return Err(Error::new(ErrorCode::PROTOCOL_ERROR, "invalid SETTINGS_MAX_FRAME_SIZE"));
                 }
                 MAX_FRAME_SIZE => self.frame = value,
-                // What we send is not put into the table that HEADER_TABLE_SIZE is about; the list's
-                // size is advice; others are unknown to us (RFC 9113, 6.5.2).
+                MAX_HEADER_LIST_SIZE => self.list = value,
+                HEADER_TABLE_SIZE => {
+                    self.table_shrunk |= value < self.table;
+                    self.table = value;
+                }
+                // Others are unknown to us (RFC 9113, 6.5.2).
                 _ => {}
             }
         }
@@ -67,7 +88,7 @@ impl Settings {
 
 /// Writes what we ask of a peer: of a server also that it pushes nothing.
 pub(super) fn write_ours(out: &mut Vec<u8>, to_server: bool) {
-    const { assert!(H2_FRAME_BYTES == LEAST_FRAME_BYTES as usize && H2_TABLE_BYTES == 4096) };
+    const { assert!(H2_FRAME_BYTES == LEAST_FRAME_BYTES as usize && H2_TABLE_BYTES == FIRST_TABLE_BYTES as usize) };
     let push = to_server.then_some((ENABLE_PUSH, 0));
     let streams = (!to_server).then_some((MAX_CONCURRENT_STREAMS, H2_STREAMS));
     let others = [(INITIAL_WINDOW_SIZE, H2_WINDOW_BYTES), (MAX_HEADER_LIST_SIZE, H2_LIST_BYTES as u32)];
@@ -90,9 +111,12 @@ mod tests {
     #[test]
     fn what_a_peer_says_is_taken_and_what_it_cannot_say_is_refused() {
         let mut settings = Settings::FIRST;
-        let said = [of(3, 7), of(4, 100), of(5, 20_000), of(0x99, 5), of(1, 0), of(4, 90)].concat();
+        let said = [of(3, 7), of(4, 100), of(5, 20_000), of(0x99, 5), of(1, 0), of(4, 90), of(6, 900)].concat();
         settings.apply(&said, true).unwrap();
-        assert_eq!(settings, Settings { streams: 7, window: 90, frame: 20_000 });
+        assert_eq!(
+            settings,
+            Settings { streams: 7, window: 90, frame: 20_000, list: 900, table: 0, table_shrunk: true }
+        );
         settings.apply(&of(3, u32::MAX), true).unwrap();
         assert_eq!(settings.streams, H2_STREAMS, "our own bound holds all the same");
         for (payload, code) in [

@@ -10,6 +10,8 @@ pub(super) struct Stream {
     pub(super) id: u32,
     /// Whose it is; `None` until somebody has taken it.
     pub(super) owner: Option<Key>,
+    /// The peer knows of it.
+    pub(super) begun: bool,
     /// The head of the message that is received has come.
     pub(super) has_head: bool,
     /// The peer may send more.
@@ -33,6 +35,7 @@ impl Stream {
         Stream {
             id,
             owner: None,
+            begun: false,
             has_head: false,
             receiving: true,
             sending: true,
@@ -44,14 +47,13 @@ impl Stream {
         }
     }
 
-    /// How much more the peer may be told that it may send, and how much of that is growth: half a
-    /// window or more at once. `flows`: nothing has had to wait, so that a larger window would help;
-    /// by `spare` bytes at most.
-    pub(super) fn credit(&mut self, flows: bool, spare: u32) -> Option<(u32, u32)> {
+    /// How much more the peer may be told that it may send, and how much of that is growth, `spare` bytes
+    /// at most: half a window or more at once.
+    pub(super) fn credit(&mut self, spare: u32) -> Option<(u32, u32)> {
         if !self.receiving || self.delivered < self.window / 2 {
             return None;
         }
-        let growth = if flows { self.window.min(H2_WINDOW_MAX_BYTES - self.window).min(spare) } else { 0 };
+        let growth = self.window.min(H2_WINDOW_MAX_BYTES - self.window).min(spare);
         let increment = std::mem::take(&mut self.delivered) + growth;
         self.window += growth;
         self.receive_window += increment;
@@ -71,22 +73,22 @@ mod tests {
             stream.delivered += n;
         };
         take(&mut stream, H2_WINDOW_BYTES / 2 - 1);
-        assert_eq!(stream.credit(true, u32::MAX), None);
+        assert_eq!(stream.credit(u32::MAX), None);
         take(&mut stream, 1);
-        assert_eq!(stream.credit(false, u32::MAX), Some((H2_WINDOW_BYTES / 2, 0)));
+        assert_eq!(stream.credit(0), Some((H2_WINDOW_BYTES / 2, 0)));
         assert_eq!(stream.receive_window, H2_WINDOW_BYTES);
         take(&mut stream, H2_WINDOW_BYTES);
-        assert_eq!(stream.credit(true, 5), Some((H2_WINDOW_BYTES + 5, 5)));
+        assert_eq!(stream.credit(5), Some((H2_WINDOW_BYTES + 5, 5)));
         let mut all = 5;
         for _ in 0..20 {
             let window = stream.window;
             take(&mut stream, window);
-            all += stream.credit(true, u32::MAX).unwrap().1;
+            all += stream.credit(u32::MAX).unwrap().1;
         }
         assert_eq!((stream.window, stream.receive_window), (H2_WINDOW_MAX_BYTES, H2_WINDOW_MAX_BYTES));
         assert_eq!(all, H2_WINDOW_MAX_BYTES - H2_WINDOW_BYTES);
         stream.receiving = false;
         take(&mut stream, H2_WINDOW_MAX_BYTES);
-        assert_eq!(stream.credit(true, u32::MAX), None);
+        assert_eq!(stream.credit(u32::MAX), None);
     }
 }

@@ -75,7 +75,7 @@ table! {
     Waited Counter "waits_total" "" "Requests that waited for a backend to be below its limit.";
     WaitedInVain Counter "waits_failed_total" "" "Requests that were refused because every backend stayed at its limit.";
     FailOpen Counter "fail_open_total" "" "Requests given to a backend that is down because all are.";
-    Exhausted Counter "connects_exhausted_total" "" "Connections to backends that were not begun for want of a descriptor or a port.";
+    Exhausted Counter "connects_exhausted_total" "" "Connections to backends that were not begun for want of a descriptor or memory.";
     Cut Counter "requests_cut_total" "" "Requests that were cut off because draining came to its end.";
     CpuTime Seconds "process_cpu_seconds_total" "" "Processor time that the workers have used.";
     Resident Gauge "process_resident_memory_bytes" "" "Memory that the workers hold, what they share counted for each.";
@@ -103,6 +103,7 @@ table! {
 table! {
     /// What a worker counts of each backend.
     SlotCount
+    Requests1xx Counter "requests_total" "code=\"1xx\"" "Requests answered by the backend, by class of status.";
     Requests2xx Counter "requests_total" "code=\"2xx\"" "Requests answered by the backend, by class of status.";
     Requests3xx Counter "requests_total" "code=\"3xx\"" "Requests answered by the backend, by class of status.";
     Requests4xx Counter "requests_total" "code=\"4xx\"" "Requests answered by the backend, by class of status.";
@@ -133,10 +134,10 @@ table! {
 table! {
     /// What is known of each backend without being counted.
     SlotState
-    Healthy Gauge "healthy" "" "1 where the backend is not down, 0 where it is.";
+    Healthy Gauge "healthy" "" "1 where the backend gets requests as one that is up, 0 where it is down or has just been added and has passed no probe.";
     InFlight Gauge "in_flight" "" "Requests given to the backend and not done with.";
     Weight Gauge "weight" "" "The backend's configured weight.";
-    Expiry Gauge "certificate_expiry_seconds" "" "When the backend's certificate expires, in seconds since 1970; 0 where none was seen.";
+    Expiry Gauge "certificate_expiry_seconds" "" "When the backend's certificate expires, in seconds since 1970; left out where none was seen.";
 }
 
 /// Tells tables apart that count other things in the same cells.
@@ -246,6 +247,7 @@ impl Block {
     /// Counts a response of a slot's backend.
     pub fn add_response(self, slot: usize, status: u16) {
         let class = match status / 100 {
+            1 => SlotCount::Requests1xx,
             2 => SlotCount::Requests2xx,
             3 => SlotCount::Requests3xx,
             4 => SlotCount::Requests4xx,

@@ -118,10 +118,12 @@ impl Exposition {
                 }),
                 Part::States => self.slots_of(out, enough, SlotState::METRICS, Part::Counts, 1, |at, one| {
                     let state = [SlotState::Healthy, SlotState::InFlight, SlotState::Weight, SlotState::Expiry][at];
-                    (sources.state)(state, one)
+                    let number = (sources.state)(state, one);
+                    // A certificate that was not seen would be told to have expired long ago.
+                    (state != SlotState::Expiry || number > 0).then_some(number)
                 }),
                 Part::Counts => self.slots_of(out, enough, SlotCount::METRICS, Part::Times, workers, |at, one| {
-                    sources.workers.iter().map(|block| block.slot_cell(one.slot, one.generation, at)).sum()
+                    Some(sources.workers.iter().map(|block| block.slot_cell(one.slot, one.generation, at)).sum())
                 }),
                 Part::Times => self.times(out, enough, sources),
                 Part::Done => {}
@@ -154,7 +156,7 @@ impl Exposition {
     }
 
     /// A family of a table that has a number, made of so many cells, for each slot: all its lines for
-    /// one slot after another.
+    /// one slot after another. What has none is left out.
     fn slots_of(
         &mut self,
         out: &mut String,
@@ -162,7 +164,7 @@ impl Exposition {
         table: &[Metric],
         then: Part,
         cells: usize,
-        number: impl Fn(usize, &Labelled) -> u64,
+        number: impl Fn(usize, &Labelled) -> Option<u64>,
     ) {
         let Some(metric) = table.get(self.line) else {
             (self.part, self.line) = (then, 0);
@@ -174,12 +176,13 @@ impl Exposition {
         }
         while let Some(one) = self.slots.get(self.slot) {
             for (at, metric) in table.iter().enumerate().skip(self.line).take(lines) {
+                let Some(number) = number(at, one) else { continue };
                 let _ = write!(out, "{}{{{}", Name(metric.family), one.labels);
                 if !metric.label.is_empty() {
                     let _ = write!(out, ",{}", metric.label);
                 }
                 out.push('}');
-                value(out, metric.kind, number(at, one));
+                value(out, metric.kind, number);
             }
             self.slot += 1;
             self.cells += lines * cells;
@@ -288,7 +291,9 @@ mod tests {
             block.observe(SlotTime::Request, 1, 700);
         }
         let slots = vec![Labelled::new(1, 7, "a\"b\\c\nd", "10.0.0.1:80"), Labelled::new(2, 9, "unix:/s", "/s")];
-        let state = |_: SlotState, one: &Labelled| one.slot as u64;
+        // Of the first no certificate was seen.
+        let state =
+            |state, one: &Labelled| if state == SlotState::Expiry { one.slot as u64 - 1 } else { one.slot as u64 };
         let sources = Sources { workers: &workers, globals: private(0), state: &state };
         let mut exposition = Exposition::new(slots);
         let mut whole = String::new();
@@ -317,6 +322,8 @@ mod tests {
         has(r#"zzz_lb_requests_total{backend="a\"b\\c\nd",address="10.0.0.1:80",code="2xx"} 1"#);
         has(r#"zzz_lb_requests_total{backend="a\"b\\c\nd",address="10.0.0.1:80",code="5xx"} 1"#);
         has(r#"zzz_lb_requests_total{backend="unix:/s",address="/s",code="2xx"} 0"#);
+        has(r#"zzz_lb_certificate_expiry_seconds{backend="unix:/s",address="/s"} 1"#);
+        assert_eq!(text.matches("certificate_expiry_seconds{").count(), 1, "{text}");
         has(r#"zzz_lb_request_duration_seconds_bucket{backend="a\"b\\c\nd",address="10.0.0.1:80",le="0.0005"} 0"#);
         has(r#"zzz_lb_request_duration_seconds_bucket{backend="a\"b\\c\nd",address="10.0.0.1:80",le="0.001"} 2"#);
         has(r#"zzz_lb_request_duration_seconds_count{backend="a\"b\\c\nd",address="10.0.0.1:80"} 2"#);

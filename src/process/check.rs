@@ -5,21 +5,21 @@
 //! found, is none: it may come later, and a start does not wait for it either. Such is a warning,
 //! a line of log.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::os::fd::{AsFd, OwnedFd};
 
+use super::dial::{Dialled, Peer, dial};
 use super::names::Names;
-use super::{Failure, Journal, account, demo, give_up_root, listen, share_memory, shares, worker_count};
+use super::{Failure, Journal, account, begin_tls, demo, give_up_root, listen, share_memory, shares, worker_count};
 use crate::args::Options;
 use crate::config::{Address, Backend, Config, Host, Mode, Target};
-use crate::limits::{CHECK_DIALS, NAMES_WAIT_US, SEATS_LEAST, SLOTS};
+use crate::limits::{ADDRESSES, NAMES_WAIT_US, SEATS_LEAST};
 use crate::log::Level;
 use crate::metrics::Block;
 use crate::reactor::Reactor;
-use crate::sys::{self, clock, socket};
+use crate::sys::{self, clock};
 
 /// What a check found.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -48,14 +48,16 @@ pub fn check(config: Option<&Config>, options: &Options) -> Checked {
         }
     };
     let routes: Vec<Route<'_>> = config.backends.iter().map(|backend| Route::new(backend, &found)).collect();
-    let addresses: Vec<&Address> = routes.iter().flat_map(|route| &route.addresses).collect();
-    if addresses.len() > SLOTS {
-        let count = addresses.len();
-        checked.problems.push(format!("the backends have {count} addresses; accepted: at most {SLOTS}"));
+    let tls = begin_tls(&mut journal, config).map_err(|failure| checked.problems.push(failure.message));
+    let peers: Vec<Peer<'_>> = routes.iter().flat_map(Route::peers).collect();
+    if peers.len() > ADDRESSES {
+        let count = peers.len();
+        checked.problems.push(format!("the backends have {count} addresses; accepted: at most {ADDRESSES}"));
         return checked;
     }
     // Those of the demo are not there yet.
-    let dialled = if config.demo { Ok(Vec::new()) } else { dial(&addresses, config.timeouts.connect_us) };
+    let peers = if config.demo { Vec::new() } else { peers };
+    let dialled = dial(&peers, tls.ok().flatten().as_ref(), config.timeouts.connect_us);
     match dialled {
         Ok(outcomes) => checked.plan = plan(&mut journal, config, &routes, outcomes),
         Err(error) => checked.problems.push(format!("cannot wait for events: {error}")),
@@ -176,59 +178,12 @@ impl Route<'_> {
             Err(reason) => Route { backend, addresses: Vec::new(), unresolved: Some(reason) },
         }
     }
-}
 
-/// What became of dialling an address: how long it took, in microseconds, or why it failed.
-type Dialled = Result<u64, String>;
-
-/// Connects to each address and closes the connection, so many at once; what became of each. The
-/// error is the poller's.
-fn dial(addresses: &[&Address], timeout_us: u64) -> io::Result<Vec<Dialled>> {
-    let mut reactor = Reactor::new()?;
-    let mut outcomes: Vec<Option<Dialled>> = vec![None; addresses.len()];
-    let mut waiting: VecDeque<usize> = (0..addresses.len()).collect();
-    let mut dialling: BTreeMap<usize, (OwnedFd, u64)> = BTreeMap::new();
-    while !waiting.is_empty() || !dialling.is_empty() {
-        while dialling.len() < CHECK_DIALS
-            && let Some(at) = waiting.pop_front()
-        {
-            let began_us = clock::monotonic_us();
-            let begun = match addresses[at] {
-                Address::Tcp(address) => socket::connect_tcp(*address),
-                Address::Unix(path) => socket::connect_unix(path),
-            };
-            match begun.and_then(|fd| reactor.register(fd.as_fd(), at as u64).map(|()| fd)) {
-                Ok(fd) => drop(dialling.insert(at, (fd, began_us))),
-                Err(error) => outcomes[at] = Some(Err(reason(&error))),
-            }
-        }
-        let oldest_us = dialling.values().map(|(_, began_us)| *began_us).min();
-        let Some(oldest_us) = oldest_us else { continue };
-        reactor.poll((oldest_us + timeout_us).saturating_sub(clock::monotonic_us()))?;
-        let now_us = clock::monotonic_us();
-        for event in (0..).map_while(|at| reactor.event(at)).filter(|event| event.writable || event.broken) {
-            let at = event.token as usize;
-            let Some((fd, began_us)) = dialling.remove(&at) else { continue };
-            outcomes[at] = Some(match socket::take_error(fd.as_fd()) {
-                0 => Ok(now_us - began_us),
-                error => Err(reason(&io::Error::from_raw_os_error(error))),
-            });
-        }
-        dialling.retain(|&at, (_, began_us)| {
-            let late = now_us >= *began_us + timeout_us;
-            if late {
-                outcomes[at] = Some(Err(format!("no answer within {}", milliseconds(timeout_us))));
-            }
-            !late
-        });
+    /// Whom to dial.
+    fn peers(&self) -> impl Iterator<Item = Peer<'_>> {
+        let server_name = self.backend.server_name();
+        self.addresses.iter().map(move |address| Peer { address, server_name: server_name.clone() })
     }
-    Ok(outcomes.into_iter().flatten().collect())
-}
-
-/// What the system says, without its number.
-fn reason(error: &io::Error) -> String {
-    let text = error.to_string();
-    text.split_once(" (os error").map_or(text.as_str(), |(reason, _)| reason).to_owned()
 }
 
 /// Tells what would run, a thing a line, its kind first. What is not as it should be goes to the
@@ -257,14 +212,18 @@ fn plan(journal: &mut Journal, config: &Config, routes: &[Route<'_>], outcomes: 
                 Address::Tcp(address) => address.to_string(),
                 Address::Unix(path) => format!("unix:{}", path.display()),
             };
-            match outcome {
-                Ok(us) => line(&mut out, "", &format!("  {address} reachable ({})", milliseconds(us))),
-                Err(reason) => {
-                    line(&mut out, "", &format!("  {address} unreachable ({reason})"));
-                    let text = format_args!("backend {name} is unreachable at {address} ({reason})");
-                    journal.line(Level::Warn, "check", text);
+            let Dialled { connected, agreed } = outcome;
+            let (what, reason) = match (connected, agreed) {
+                (Ok(us), Ok(agreed)) => {
+                    let agreed = agreed.map(|agreed| format!(", {agreed}")).unwrap_or_default();
+                    line(&mut out, "", &format!("  {address} reachable ({}){agreed}", milliseconds(us)));
+                    continue;
                 }
-            }
+                (Ok(_), Err(reason)) => ("unusable", reason),
+                (Err(reason), _) => ("unreachable", reason),
+            };
+            line(&mut out, "", &format!("  {address} {what} ({reason})"));
+            journal.line(Level::Warn, "check", format_args!("backend {name} is {what} at {address} ({reason})"));
         }
     }
     for setting in &config.changed {
@@ -301,7 +260,7 @@ fn told(config: &Config, backend: &Backend) -> String {
     text
 }
 
-fn milliseconds(us: u64) -> String {
+pub(super) fn milliseconds(us: u64) -> String {
     if us.is_multiple_of(1000) { format!("{} ms", us / 1000) } else { format!("{:.1} ms", us as f64 / 1000.0) }
 }
 
@@ -317,24 +276,6 @@ fn line(out: &mut String, kind: &str, text: &str) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::net::TcpListener;
-
-    #[test]
-    fn more_addresses_are_dialled_than_at_once_and_each_has_its_outcome() {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let open = Address::Tcp(listener.local_addr().unwrap());
-        let shut = Address::Tcp("127.0.0.1:1".parse().unwrap());
-        let absent = Address::Unix("/nonexistent/socket".into());
-        let all: Vec<&Address> = [&open, &shut, &absent].into_iter().cycle().take(3 * CHECK_DIALS).collect();
-        let outcomes = dial(&all, 10_000_000).unwrap();
-        assert_eq!(outcomes.len(), all.len());
-        for three in outcomes.chunks(3) {
-            assert!(three[0].is_ok(), "{three:?}");
-            assert_eq!(three[1], Err("Connection refused".into()));
-            assert_eq!(three[2], Err("No such file or directory".into()));
-        }
-        assert_eq!(dial(&[], 1).unwrap(), []);
-    }
 
     #[test]
     fn times_are_milliseconds_with_a_digit_where_they_need_one() {

@@ -12,19 +12,23 @@ use std::os::fd::BorrowedFd;
 
 use super::names::Names;
 use super::notify::Notify;
-use super::slots::{Slots, TooMany, Wanted};
+use super::slots::{Refused, Slots};
 use super::watch::{Change, Watch};
 use super::{Failure, Journal, USAGE};
 use crate::args::Options;
+use crate::balance::cells::State;
 use crate::collections::random::Random;
 use crate::config::{self, Address, Backend, Config, Host, Member, Plan, Target};
-use crate::limits::{JSON_BYTES, NAMES_WAIT_US, PLAN_BYTES, SECOND_US, SLOTS};
+use crate::limits::{ADDRESSES, JSON_BYTES, NAMES_WAIT_US, PLAN_BYTES, PROBE_ADDED_US, SECOND_US};
 use crate::log::Level;
 use crate::metrics::{Block, Global};
 use crate::reactor::Reactor;
 use crate::shared::Region;
 use crate::sys::clock;
 use crate::tls;
+
+/// What keeps a plan from being published for a while.
+const NO_ROOM: &str = "too many addresses have changed within seconds";
 
 /// Tokens of what is waited for.
 const FILE: u64 = 0;
@@ -51,6 +55,18 @@ pub(super) struct Duties {
     journal: Journal,
     /// A plan was published that workers have not been told of.
     published: bool,
+    /// When the plan is made again, in microseconds, as there was no room for it; else `u64::MAX`.
+    publish_us: u64,
+    /// A file's contents that there was no room for, and when they are looked at again, in microseconds.
+    postponed: Option<(Vec<u8>, u64)>,
+}
+
+/// Why a plan was not published.
+enum Unpublished {
+    /// It cannot be.
+    Never(String),
+    /// It can be then, in microseconds: addresses that have gone still have what it takes.
+    Later(u64),
 }
 
 impl Duties {
@@ -80,6 +96,8 @@ impl Duties {
             notify: Notify::from_env(),
             serving: false,
             published: false,
+            publish_us: u64::MAX,
+            postponed: None,
         };
         if let Some(plan) = duties.plan_before.as_deref().and_then(Plan::decode) {
             duties.slots.resume(&plan.members, now_us);
@@ -94,15 +112,21 @@ impl Duties {
                 duties.journal.line(Level::Warn, "config", text);
             }
         }
-        duties.want_names().map_err(Failure::of("look names up"))?;
+        duties.want_names(&[]).map_err(Failure::of("look names up"))?;
         duties.wait_for_names().map_err(Failure::of("wait for events"))?;
-        duties.publish().map_err(|reason| Failure::new(USAGE, reason))?;
+        match duties.publish() {
+            Ok(()) => {}
+            Err(Unpublished::Never(reason)) => return Err(Failure::new(USAGE, reason)),
+            // Only after an upgrade are there addresses that have gone: until then its plan holds.
+            Err(Unpublished::Later(at_us)) => duties.publish_us = at_us,
+        }
         Ok(duties)
     }
 
-    /// Has the names looked up that backends have, and no others.
-    fn want_names(&mut self) -> io::Result<()> {
-        let wanted: Vec<&str> = self.config.backends.iter().filter_map(Backend::host_name).collect();
+    /// Has the names looked up that backends have, these ones besides, and no others.
+    fn want_names(&mut self, besides: &[Backend]) -> io::Result<()> {
+        let backends = self.config.backends.iter().chain(besides);
+        let wanted: Vec<&str> = backends.filter_map(Backend::host_name).collect();
         let now_us = clock::monotonic_us();
         if self.names.is_none() && !wanted.is_empty() {
             self.names = Some(Names::new(&self.reactor, now_us)?);
@@ -194,43 +218,63 @@ impl Duties {
         &self.config
     }
 
-    /// Publishes the plan that the configuration and the addresses make. Where that cannot be: why,
-    /// and the plan before holds.
-    fn publish(&mut self) -> Result<(), String> {
+    /// Publishes the plan that the configuration and the addresses make. Where that cannot be, the plan
+    /// before holds.
+    fn publish(&mut self) -> Result<(), Unpublished> {
         let now_us = clock::monotonic_us();
-        let mut wanted: Vec<Wanted> = Vec::new();
+        let own_host = !self.config.host_header_given;
+        let mut wanted: Vec<Member> = Vec::new();
         let mut unresolved = Vec::new();
         for backend in &self.config.backends {
             let addresses = self.addresses(backend);
             if addresses.is_empty() {
                 unresolved.push(backend.name.clone());
             }
-            wanted.extend(addresses.into_iter().map(|address| Wanted {
-                name: backend.name.clone(),
-                host: backend.authority().into(),
-                address,
-                weight: backend.weight,
-                backup: backend.backup,
-                max: backend.max,
-                server_name: backend.server_name(),
-                own_host: backend.has_own_host() && !self.config.host_header_given,
-                h2c: backend.h2c,
-            }));
+            wanted.extend(addresses.into_iter().map(|address| Member::new(backend, address, own_host)));
         }
-        let spread_us = self.config.health.interval_us.min(SECOND_US);
-        let random = &mut self.random;
-        let members = self
-            .slots
-            .assign(wanted, now_us, || now_us + random.below(spread_us))
-            .map_err(|TooMany { wanted }| format!("the backends have {wanted} addresses; accepted: at most {SLOTS}"))?;
+        let interval_us = self.config.health.interval_us;
+        let is_start = self.region.table().edition() == 0;
+        let (random, mut due_us) = (&mut self.random, now_us);
+        let assigned = self.slots.assign(wanted, now_us, || {
+            if is_start || interval_us == 0 {
+                return (State::Unproven, now_us + random.below(interval_us.min(SECOND_US)));
+            }
+            due_us += PROBE_ADDED_US;
+            (State::Added, due_us)
+        });
+        let members = assigned.map_err(|refused| match refused {
+            Refused::TooMany(count) => {
+                Unpublished::Never(format!("the backends have {count} addresses; accepted: at most {ADDRESSES}"))
+            }
+            Refused::Resting(until_us) => Unpublished::Later(until_us),
+        })?;
         let bytes = Plan::new(&self.config, members, unresolved).encode();
         let table = self.region.table();
         if !table.publish(&bytes) {
-            return Err(format!("the plan has {} bytes; accepted: at most {PLAN_BYTES}", bytes.len()));
+            let count = bytes.len();
+            return Err(Unpublished::Never(format!("the plan has {count} bytes; accepted: at most {PLAN_BYTES}")));
         }
         self.globals().set_global(Global::PlanEdition, table.edition());
         self.published = true;
+        self.publish_us = u64::MAX;
         Ok(())
+    }
+
+    /// Follows the addresses that names have now.
+    fn follow_names(&mut self) {
+        match self.publish() {
+            Ok(()) => {}
+            Err(Unpublished::Never(problem)) => {
+                self.publish_us = u64::MAX;
+                self.journal.line(Level::Err, "dns", format_args!("{problem}: the addresses before stay"));
+            }
+            Err(Unpublished::Later(at_us)) => {
+                let is_news = std::mem::replace(&mut self.publish_us, at_us) == u64::MAX;
+                if is_news {
+                    self.journal.line(Level::Warn, "dns", format_args!("{NO_ROOM}: the addresses before stay so long"));
+                }
+            }
+        }
     }
 
     /// All that a backend has.
@@ -255,8 +299,9 @@ impl Duties {
     }
 
     fn heed(&mut self, change: Change) {
+        let waited = self.postponed.take().is_some();
         match change {
-            Change::Contents(contents) => self.reload(&contents),
+            Change::Contents(contents) => self.reload(contents, waited),
             Change::Unreadable(error) => self.refuse([format!("{}: {error}", self.path())]),
         }
     }
@@ -265,42 +310,78 @@ impl Duties {
         self.config.file.as_ref().map(|path| path.display().to_string()).unwrap_or_default()
     }
 
-    /// Follows the file's new contents, or refuses all of them.
-    fn reload(&mut self, contents: &[u8]) {
+    /// Follows the file's new contents, or refuses all of them; or does so later, which is told unless
+    /// it `waited` already.
+    fn reload(&mut self, contents: Vec<u8>, waited: bool) {
         self.notify.reloading();
-        self.try_reload(contents);
+        if let Some(at_us) = self.try_reload(&contents) {
+            if !waited {
+                let text = format_args!("{NO_ROOM}: the file is taken up as soon as there is room");
+                self.journal.line(Level::Warn, "config", text);
+            }
+            self.postponed = Some((contents, at_us));
+        }
         if self.serving {
             self.serving();
         }
     }
 
-    fn try_reload(&mut self, contents: &[u8]) {
-        let read = config::file::read(contents, &self.path(), self.options.clone());
-        let resolved = read.map_err(lines).and_then(|options| config::resolve(options).map_err(lines));
-        let mut config = match resolved {
+    /// Takes the file's contents up, or refuses them: `None`. Else when to try again, in microseconds.
+    fn try_reload(&mut self, contents: &[u8]) -> Option<u64> {
+        let mut config = match self.read(contents) {
             Ok(config) => config,
-            Err(problems) => return self.refuse(problems),
+            Err(problems) => {
+                self.refuse(problems);
+                return None;
+            }
         };
-        let had_tls = self.config.backends.iter().any(|backend| backend.tls);
-        if !had_tls
-            && config.backends.iter().any(|backend| backend.tls)
-            && let Err(problem) =
-                tls::client(self.config.ca_file.as_deref(), self.config.insecure, self.config.tls_trace)
-        {
-            return self.refuse([problem]);
-        }
         let fixed = config::fixed_changes(&self.config, &config);
         keep_fixed(&mut config, &self.config);
         let before = std::mem::replace(&mut self.config, config);
-        let wanted = self.want_names().map_err(|error| format!("cannot look names up: {error}"));
+        // Until it is known which configuration holds, the names of both are followed.
+        let wanted = self.want_names(&before.backends);
         // What the hosts table has is known at once.
-        self.attend_names(clock::monotonic_us());
-        if let Err(problem) = wanted.and_then(|()| self.publish()) {
-            self.config = before;
-            // It could look them up before.
-            let _ = self.want_names();
-            return self.refuse([problem]);
+        let moved = self.attend_names(clock::monotonic_us());
+        let wanted = wanted.map_err(|error| Unpublished::Never(format!("cannot look names up: {error}")));
+        let later_us = match wanted.and_then(|()| self.publish()) {
+            Ok(()) => {
+                self.tell_reloaded(&before, &fixed);
+                None
+            }
+            Err(unpublished) => {
+                self.config = before;
+                if moved {
+                    self.follow_names();
+                }
+                match unpublished {
+                    Unpublished::Never(problem) => {
+                        self.refuse([problem]);
+                        None
+                    }
+                    Unpublished::Later(at_us) => Some(at_us),
+                }
+            }
+        };
+        if later_us.is_none() {
+            // It could look them up with others besides.
+            let _ = self.want_names(&[]);
         }
+        later_us
+    }
+
+    /// The configuration that the file's contents make, or what is wrong with them.
+    fn read(&self, contents: &[u8]) -> Result<Config, Vec<String>> {
+        let options = config::file::read(contents, &self.path(), self.options.clone()).map_err(lines)?;
+        let config = config::resolve(options).map_err(lines)?;
+        let has_tls = |config: &Config| config.backends.iter().any(|backend| backend.tls);
+        if has_tls(&config) && !has_tls(&self.config) {
+            let Config { ca_file, insecure, tls_trace, .. } = &self.config;
+            tls::client(ca_file.as_deref(), *insecure, *tls_trace).map_err(|problem| vec![problem])?;
+        }
+        Ok(config)
+    }
+
+    fn tell_reloaded(&mut self, before: &Config, fixed: &[&str]) {
         self.journal.set_level(self.config.loglevel);
         self.globals().add_global(Global::ReloadsDone, 1);
         let text = format!("{}: {}", self.path(), Difference::between(&before.backends, &self.config.backends));
@@ -329,7 +410,9 @@ impl Duties {
     /// When `turn` is to be called though there is nothing to read, in microseconds.
     pub(super) fn next_us(&self) -> u64 {
         let file_us = self.watch.as_ref().map_or(u64::MAX, Watch::next_deadline_us);
-        file_us.min(self.names.as_ref().map_or(u64::MAX, Names::next_us)).min(self.notify.next_us())
+        let names_us = self.names.as_ref().map_or(u64::MAX, Names::next_us);
+        let later_us = self.postponed.as_ref().map_or(u64::MAX, |(_, at_us)| *at_us).min(self.publish_us);
+        file_us.min(names_us).min(later_us).min(self.notify.next_us())
     }
 
     /// Does what is to be done now. Errors are those of the poller.
@@ -338,13 +421,14 @@ impl Duties {
         self.take_events();
         let now_us = clock::monotonic_us();
         self.notify.beat(now_us);
-        if self.attend_names(now_us)
-            && let Err(problem) = self.publish()
-        {
-            self.journal.line(Level::Err, "dns", format_args!("{problem}: the addresses before stay"));
+        if self.attend_names(now_us) || self.publish_us <= now_us {
+            self.follow_names();
         }
         if let Some(change) = self.watch.as_mut().and_then(|watch| watch.expire(now_us)) {
             self.heed(change);
+        }
+        if let Some((contents, _)) = self.postponed.take_if(|(_, at_us)| *at_us <= now_us) {
+            self.reload(contents, true);
         }
         Ok(())
     }

@@ -303,6 +303,7 @@ impl Master {
                     index: index as u32,
                     seat: place.seat,
                     max_connections: shares.of(index as u32),
+                    max_idle: shares.idle(),
                     tls,
                     signals,
                     log: Log::new(config.loglevel),

@@ -19,6 +19,7 @@ mod caretaker;
 mod check;
 mod cpus;
 mod demo;
+mod dial;
 mod duties;
 mod elders;
 mod handover;
@@ -331,6 +332,12 @@ impl Shares {
         let even = |wanted: u32| wanted / self.count + u32::from(index < wanted % self.count);
         let share = self.wanted.map_or(self.possible, |wanted| u64::from(even(wanted)));
         share.clamp(1, self.possible) as usize
+    }
+
+    /// How many idle connections to backends each worker keeps: no more than are left to backends if all
+    /// clients come that it could hold.
+    fn idle(self) -> usize {
+        self.possible as usize
     }
 }
 

@@ -74,6 +74,7 @@ pub(super) fn run(parts: Parts, inherited: Inherited, greeting: &[Line]) -> u8 {
         index: 0,
         seat,
         max_connections: shares.of(0),
+        max_idle: shares.idle(),
         tls,
         signals,
         log: Log::new(config.loglevel),

@@ -7,25 +7,9 @@
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::Relaxed;
 
-use crate::balance::cells::Cells;
+use crate::balance::cells::{Cells, State};
 use crate::config::{Address, Member};
-use crate::limits::{SLOT_REST_US, SLOTS};
-
-/// An address that is to have a slot.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Wanted {
-    /// The backend as configured.
-    pub(super) name: String,
-    /// What it gets as Host where it is to have its own.
-    pub(super) host: String,
-    pub(super) address: Address,
-    pub(super) weight: u16,
-    pub(super) backup: bool,
-    pub(super) max: u32,
-    pub(super) server_name: String,
-    pub(super) own_host: bool,
-    pub(super) h2c: bool,
-}
+use crate::limits::{ADDRESSES, SLOT_LOOK_US, SLOT_REST_US, SLOTS};
 
 #[derive(Clone, Debug)]
 struct Slot {
@@ -50,11 +34,14 @@ pub(super) struct Slots {
     used: &'static AtomicU64,
 }
 
-/// How many addresses there are slots for is fewer than there are addresses.
+/// Why addresses get no slots.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct TooMany {
-    /// How many were wanted.
-    pub(super) wanted: usize,
+pub(super) enum Refused {
+    /// There are this many, which is more than there may be.
+    TooMany(usize),
+    /// Slots that they need have been given up too recently. They may be asked for again then, in
+    /// microseconds.
+    Resting(u64),
 }
 
 impl Slots {
@@ -73,82 +60,98 @@ impl Slots {
         }
         for member in members {
             if let Some(slot) = self.slots.get_mut(usize::from(member.slot)) {
-                let owner = (member.name.clone(), member.address.clone(), member.server_name.clone());
-                *slot = Slot { owner: Some(owner), generation: member.generation, freed_us: TAKEN };
+                *slot = Slot { owner: Some(owner(member)), generation: member.generation, freed_us: TAKEN };
             }
         }
     }
 
     /// Gives each address a slot, its own where it has one, and takes those from all others.
-    /// Where there are too few, nothing is changed. `first_probe_us` says when that of a new
-    /// owner is due.
+    /// Where that cannot be, nothing is changed. `begin` says how a new owner is thought to be, and when
+    /// its first probe is due.
     pub(super) fn assign(
         &mut self,
-        wanted: Vec<Wanted>,
+        mut wanted: Vec<Member>,
         now_us: u64,
-        mut first_probe_us: impl FnMut() -> u64,
-    ) -> Result<Vec<Member>, TooMany> {
-        let count = wanted.len();
+        mut begin: impl FnMut() -> (State, u64),
+    ) -> Result<Vec<Member>, Refused> {
+        if wanted.len() > ADDRESSES.min(self.slots.len()) {
+            return Err(Refused::TooMany(wanted.len()));
+        }
+        let places: Vec<Option<usize>> = wanted.iter().map(|one| self.own(one)).collect();
         let mut kept = vec![false; self.slots.len()];
-        let own = |slots: &[Slot], one: &Wanted| {
-            slots.iter().position(|slot| {
-                slot.owner.as_ref().is_some_and(|(name, address, tls)| {
-                    *name == one.name && *address == one.address && *tls == one.server_name
-                })
-            })
-        };
-        let places: Vec<Option<usize>> = wanted.iter().map(|one| own(&self.slots, one)).collect();
         places.iter().flatten().for_each(|&slot| kept[slot] = true);
         let mut free: Vec<usize> =
             (0..self.slots.len()).filter(|&slot| !kept[slot] && self.is_rested(slot, now_us)).collect();
+        let short = places.iter().filter(|place| place.is_none()).count().saturating_sub(free.len());
+        if short > 0 {
+            return Err(Refused::Resting(self.rested_us(short, &kept, now_us)));
+        }
         // Taken from the end: the one given up longest ago first, and of those the lowest.
         free.sort_by_key(|&slot| (std::cmp::Reverse(self.slots[slot].freed_us), std::cmp::Reverse(slot)));
-        if places.iter().filter(|place| place.is_none()).count() > free.len() {
-            return Err(TooMany { wanted: count });
-        }
         for (slot, _) in self.slots.iter_mut().zip(&kept).filter(|(slot, kept)| slot.freed_us == TAKEN && !**kept) {
             slot.freed_us = now_us;
         }
-        let members = wanted.into_iter().zip(places).filter_map(|(one, place)| {
-            let slot = match place {
-                Some(slot) => slot,
-                None => {
-                    let slot = free.pop()?;
-                    self.cells.settle(slot);
-                    let entry = &mut self.slots[slot];
-                    entry.owner = Some((one.name.clone(), one.address.clone(), one.server_name.clone()));
-                    entry.generation += 1;
-                    self.owners.fetch_add(1, Relaxed);
-                    self.used.fetch_max(slot as u64 + 1, Relaxed);
-                    slot
-                }
-            };
-            if std::mem::replace(&mut self.slots[slot].freed_us, TAKEN) != TAKEN {
-                self.cells.clear(slot, first_probe_us());
+        for (one, place) in wanted.iter_mut().zip(places) {
+            // There are enough.
+            let Some(slot) = place.or_else(|| free.pop()) else { continue };
+            if place.is_none() {
+                self.cells.settle(slot);
+                let entry = &mut self.slots[slot];
+                entry.owner = Some(owner(one));
+                entry.generation += 1;
+                self.owners.fetch_add(1, Relaxed);
+                self.used.fetch_max(slot as u64 + 1, Relaxed);
             }
-            Some(self.member(slot, one))
-        });
-        Ok(members.collect())
+            if std::mem::replace(&mut self.slots[slot].freed_us, TAKEN) != TAKEN {
+                let (state, probe_us) = begin();
+                self.cells.clear(slot, state, probe_us);
+            }
+            (one.slot, one.generation) = (slot as u16, self.slots[slot].generation);
+        }
+        Ok(wanted)
     }
 
-    fn member(&self, slot: usize, one: Wanted) -> Member {
-        let Wanted { name, host, address, weight, backup, max, server_name, own_host, h2c } = one;
-        let generation = self.slots[slot].generation;
-        Member { slot: slot as u16, generation, name, host, address, weight, backup, max, server_name, own_host, h2c }
+    /// The slot that an address has, or had last.
+    fn own(&self, one: &Member) -> Option<usize> {
+        self.slots.iter().position(|slot| {
+            slot.owner.as_ref().is_some_and(|(name, address, tls)| {
+                *name == one.name && *address == one.address && *tls == one.server_name
+            })
+        })
     }
 
     /// Whether a slot can have a new owner.
     fn is_rested(&self, slot: usize, now_us: u64) -> bool {
-        let entry = &self.slots[slot];
-        let rested = entry.freed_us == 0 || now_us >= entry.freed_us.saturating_add(SLOT_REST_US);
-        entry.freed_us != TAKEN && rested && self.cells.in_flight(slot) == 0
+        // Of those that never had one not even the cells are looked at, which would take memory.
+        match self.slots[slot].freed_us {
+            0 => true,
+            TAKEN => false,
+            freed_us => now_us >= freed_us.saturating_add(SLOT_REST_US) && self.cells.in_flight(slot) == 0,
+        }
     }
+
+    /// When so many more slots can have new owners, as far as can be said.
+    fn rested_us(&self, short: usize, kept: &[bool], now_us: u64) -> u64 {
+        let resting = self.slots.iter().zip(kept).filter(|(slot, kept)| !matches!(slot.freed_us, 0 | TAKEN) && !**kept);
+        let mut ends: Vec<u64> = resting.map(|(slot, _)| slot.freed_us.saturating_add(SLOT_REST_US)).collect();
+        ends.retain(|&end_us| end_us > now_us);
+        ends.sort_unstable();
+        // Those that have rested long enough wait for their last requests to end.
+        ends.get(short - 1).map_or(now_us.saturating_add(SLOT_LOOK_US), |&end_us| end_us)
+    }
+}
+
+/// What tells the owner of a slot from others.
+fn owner(member: &Member) -> (String, Address, String) {
+    (member.name.clone(), member.address.clone(), member.server_name.clone())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::balance::cells::private;
+    use crate::config::Backend;
+    use crate::limits::SECOND_US;
 
     fn fresh(slots: usize) -> Slots {
         Slots::new(private(slots), zero(), zero())
@@ -158,19 +161,20 @@ mod tests {
         Box::leak(Box::new(AtomicU64::new(0)))
     }
 
-    fn wanted(ports: &[u16]) -> Vec<Wanted> {
-        let one = |&port: &u16| {
+    fn wanted(ports: impl IntoIterator<Item = u16>) -> Vec<Member> {
+        let one = |port: u16| {
             let address = std::net::SocketAddr::from(([127, 0, 0, 1], port));
-            let (name, address) = (address.to_string(), Address::Tcp(address));
-            let server_name = String::new();
-            let (backup, own_host, h2c) = (false, false, false);
-            Wanted { host: name.clone(), name, address, weight: 1, backup, max: 0, server_name, own_host, h2c }
+            Member::new(&Backend::at(address), Address::Tcp(address), false)
         };
-        ports.iter().map(one).collect()
+        ports.into_iter().map(one).collect()
+    }
+
+    fn unproven() -> (State, u64) {
+        (State::Unproven, 0)
     }
 
     fn places(slots: &mut Slots, ports: &[u16], now_us: u64) -> Option<Vec<(u16, u64)>> {
-        let members = slots.assign(wanted(ports), now_us, || 0).ok()?;
+        let members = slots.assign(wanted(ports.iter().copied()), now_us, unproven).ok()?;
         Some(members.iter().map(|member| (member.slot, member.generation)).collect())
     }
 
@@ -211,7 +215,7 @@ mod tests {
         let (cells, owners, used) = (private(4), zero(), zero());
         let mut before = Slots::new(cells, owners, used);
         places(&mut before, &[1, 2], 1).unwrap();
-        let left = before.assign(wanted(&[3, 2]), 2, || 0).unwrap();
+        let left = before.assign(wanted([3, 2]), 2, unproven).unwrap();
         let mut after = Slots::new(cells, owners, used);
         after.resume(&left, 10);
         assert_eq!(places(&mut after, &[3, 2], 11), Some(vec![(2, 1), (1, 1)]));
@@ -225,7 +229,43 @@ mod tests {
     fn where_there_are_too_few_nothing_changes() {
         let mut slots = fresh(2);
         places(&mut slots, &[1, 2], 1).unwrap();
-        assert_eq!(slots.assign(wanted(&[2, 3, 4]), 2, || 0), Err(TooMany { wanted: 3 }));
+        assert_eq!(slots.assign(wanted([2, 3, 4]), 2, unproven), Err(Refused::TooMany(3)));
+        assert_eq!(slots.assign(wanted([2, 3]), 2, unproven), Err(Refused::Resting(2 + SLOT_LOOK_US)));
         assert_eq!(places(&mut slots, &[2, 1], 3), Some(vec![(1, 1), (0, 1)]));
+    }
+
+    #[test]
+    fn as_many_as_there_may_be_can_all_be_others_at_once() {
+        let count = ADDRESSES as u16;
+        let mut slots = fresh(SLOTS);
+        assert_eq!(slots.assign(wanted(1..=count), 1, unproven).unwrap().len(), ADDRESSES);
+        assert_eq!(slots.assign(wanted(0..=count), 2, unproven), Err(Refused::TooMany(ADDRESSES + 1)));
+        let others = slots.assign(wanted(count + 1..=2 * count), 3, unproven).unwrap();
+        let distinct: std::collections::BTreeSet<u16> = others.iter().map(|member| member.slot).collect();
+        assert_eq!((distinct.len(), distinct.first()), (ADDRESSES, Some(&count)));
+        // And once more when the first have rested.
+        let again = || wanted(2 * count + 1..=3 * count);
+        assert_eq!(slots.assign(again(), 4, unproven), Err(Refused::Resting(3 + SLOT_REST_US)));
+        assert_eq!(slots.assign(again(), 3 + SLOT_REST_US, unproven).map(|members| members.len()), Ok(ADDRESSES));
+    }
+
+    #[test]
+    fn it_is_said_when_enough_have_rested() {
+        let cells = private(4);
+        let mut slots = Slots::new(cells, zero(), zero());
+        places(&mut slots, &[1, 2, 3], SECOND_US).unwrap();
+        places(&mut slots, &[1, 2], 2 * SECOND_US).unwrap();
+        places(&mut slots, &[1], 3 * SECOND_US).unwrap();
+        let ask =
+            |slots: &mut Slots, ports: &[u16], now_us| slots.assign(wanted(ports.iter().copied()), now_us, unproven);
+        let rested_us = |from_us: u64| Err(Refused::Resting(from_us + SLOT_REST_US));
+        assert_eq!(ask(&mut slots, &[1, 5, 6], 4 * SECOND_US), rested_us(2 * SECOND_US));
+        assert_eq!(ask(&mut slots, &[1, 5, 6, 7], 4 * SECOND_US), rested_us(3 * SECOND_US));
+        // What has rested, and still has a request, is looked at again.
+        cells.leave(2, u64::MAX);
+        let now_us = 4 * SECOND_US + SLOT_REST_US;
+        assert_eq!(ask(&mut slots, &[1, 5, 6, 7], now_us), Err(Refused::Resting(now_us + SLOT_LOOK_US)));
+        cells.leave(2, 1);
+        assert!(ask(&mut slots, &[1, 5, 6, 7], now_us).is_ok());
     }
 }

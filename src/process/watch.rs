@@ -44,6 +44,8 @@ pub(super) struct Watch {
     told: Option<Vec<u8>>,
     /// When to look without having been told to, in microseconds.
     look_us: u64,
+    /// When it was first found missing, in microseconds, if it has been since it was last there.
+    missing_us: Option<u64>,
 }
 
 impl Watch {
@@ -60,6 +62,7 @@ impl Watch {
             settling: Settling::default(),
             told: (!spent).then_some(contents),
             look_us: u64::MAX,
+            missing_us: None,
         };
         watch.follow(now_us);
         // What happened between reading and watching is found by looking once more.
@@ -105,14 +108,32 @@ impl Watch {
         self.settling = Settling::default();
         // First watched, then read: what changes in between is told again.
         self.follow(now_us);
-        match read(&self.path, self.most) {
+        let contents = read(&self.path, self.most);
+        if contents.is_ok() {
+            self.missing_us = None;
+        }
+        match contents {
             Ok(contents) if self.told.as_ref() == Some(&contents) => None,
             Ok(contents) => {
                 self.told = Some(contents.clone());
                 Some(Change::Contents(contents))
             }
+            // Who removes it may be about to make it again.
+            Err(error) if error.kind() == io::ErrorKind::NotFound && self.told.is_some() && !self.is_gone(now_us) => {
+                None
+            }
             Err(error) => self.told.take().map(|_| Change::Unreadable(error)),
         }
+    }
+
+    /// Whether it has been missing for as long as other changes take; it is looked at again then.
+    fn is_gone(&mut self, now_us: u64) -> bool {
+        let gone_us = self.missing_us.get_or_insert(now_us).saturating_add(CONFIG_SETTLE_US);
+        let is_gone = gone_us <= now_us;
+        if !is_gone {
+            self.look_us = self.look_us.min(gone_us);
+        }
+        is_gone
     }
 
     /// The contents now, which count as told.

@@ -3,10 +3,7 @@
 //! Where the master itself comes late to it, the whole machine or process group may have stood still. Then
 //! no worker's silence says anything, until all have had as much time again as any may be silent.
 
-use crate::limits::WATCH_LATE_US;
-
-/// Looks that a worker's loop is given in the time that it may stand still.
-const LOOKS: u64 = 4;
+use crate::limits::{WATCH_LATE_US, WATCHDOG_PARTS};
 
 /// When the next look is.
 #[derive(Debug, Default)]
@@ -28,7 +25,7 @@ impl Watchdog {
             self.next_us = if watchdog_us == 0 { 0 } else { due_us };
             return false;
         }
-        let look_us = watchdog_us / LOOKS;
+        let look_us = watchdog_us / WATCHDOG_PARTS;
         let late = now_us - due_us > look_us.min(WATCH_LATE_US);
         self.next_us = now_us.saturating_add(if late { watchdog_us } else { look_us });
         !late

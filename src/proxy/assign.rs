@@ -3,7 +3,6 @@
 
 use super::connection::{Connection, Side};
 use super::exchange::Progress;
-use super::failure::Failure;
 use super::{Output, Proxy};
 use crate::balance::Pick;
 use crate::collections::slab::Key;
@@ -16,25 +15,51 @@ use crate::limits::{POOL_FRESH_US, POOL_IDLE_US, TRIES};
 use crate::metrics::{Count, SlotCount};
 
 impl Proxy {
-    /// Picks a backend for an exchange. `failure`: why the one before would not do, which is what
-    /// the client is told where there is no other.
-    pub(super) fn assign(&mut self, id: Key, failure: Option<Failure>) {
-        match (self.pick(id), failure) {
-            (Pick::Slot(slot), _) => self.assign_to(id, slot),
-            (Pick::Full, _) => self.wait_for_room(id),
-            (Pick::Nobody, Some(failure)) => self.answer_exchange(id, failure.status(), format_args!("{failure}")),
-            (Pick::Nobody, None) => {
+    /// Gives an exchange to the backend picked for it, has it wait for one, or answers that there is none.
+    pub(super) fn assign(&mut self, id: Key, pick: Pick) {
+        match pick {
+            Pick::Slot(slot) => self.assign_to(id, slot),
+            Pick::Full => self.wait_for_room(id),
+            Pick::Nobody => {
                 let unresolved = std::mem::take(&mut self.unresolved);
                 self.answer_exchange(id, 503, format_args!("No backends available{unresolved}"));
                 self.unresolved = unresolved;
             }
         }
+    }
+
+    /// Tries an exchange once more, where there is a backend left for it; whether there is. `seen`: one may
+    /// have seen the request, so that it is sent again only within the budget. `reason`: what that is
+    /// counted as.
+    pub(super) fn try_again(&mut self, id: Key, seen: bool, reason: Count) -> bool {
+        let pick = self.pick(id);
+        if pick == Pick::Nobody {
+            return false;
+        }
+        if seen && !self.balancer.may_repeat(self.now_us) {
+            if let Pick::Slot(slot) = pick {
+                self.balancer.finished(slot);
+            }
+            self.shared.block.add(Count::RetryRefused, 1);
+            return false;
+        }
+        if let Some(exchange) = self.exchanges.get_mut(id) {
+            exchange.again = Some(reason);
+        }
+        self.assign(id, pick);
+        true
+    }
+
+    /// Picks a backend for an exchange, and tells of an outage where that is seen by it.
+    pub(super) fn pick(&mut self, id: Key) -> Pick {
+        let pick = self.pick_untried(id);
         self.tell_outage();
+        pick
     }
 
     /// Picks a backend that was not tried; for a request that offers to switch protocols rather one that
     /// speaks HTTP/1.1, as HTTP/2 has no switching (RFC 9113, 8.6).
-    fn pick(&mut self, id: Key) -> Pick {
+    fn pick_untried(&mut self, id: Key) -> Pick {
         let Some(exchange) = self.exchanges.get(id) else { return Pick::Nobody };
         let mut tried = exchange.tried[..usize::from(exchange.tries).min(TRIES)].to_vec();
         let upgrades = exchange.facts.upgrades;
@@ -43,14 +68,14 @@ impl Proxy {
         let mut passed = Vec::new();
         while let Pick::Slot(slot) = next
             && upgrades
-            && self.is_h2c(slot)
+            && self.is_http2_only(slot)
             && passed.len() < TRIES
         {
             passed.push(slot);
             tried.push(slot as u16);
             next = self.balancer.pick(&tried, self.now_us);
         }
-        let found = passed.is_empty() || matches!(next, Pick::Slot(slot) if !self.is_h2c(slot));
+        let found = passed.is_empty() || matches!(next, Pick::Slot(slot) if !self.is_http2_only(slot));
         if !found && let Pick::Slot(slot) = next {
             self.balancer.finished(slot);
         }
@@ -61,21 +86,26 @@ impl Proxy {
 
     /// Gives an exchange a connection to the backend picked for it: on the first try a pooled one
     /// where there is one fit for it, else a fresh one.
-    pub(super) fn assign_to(&mut self, id: Key, slot: usize) {
+    fn assign_to(&mut self, id: Key, slot: usize) {
+        if self.exchanges.get(id).is_some_and(|exchange| exchange.waiting) {
+            self.leave_room(id);
+        }
         let Some(exchange) = self.exchanges.get_mut(id) else { return self.balancer.finished(slot) };
         let tries = usize::from(exchange.tries);
-        exchange.waiting = false;
         if let Some(tried) = exchange.tried.get_mut(tries) {
             *tried = slot as u16;
         }
         exchange.tries += 1;
+        if let Some(reason) = exchange.again.take() {
+            self.shared.block.add(reason, 1);
+        }
         let upgrades = exchange.facts.upgrades;
         exchange.slot = Some(slot as u16);
         if self.balancer.is_open() {
             self.shared.block.add(Count::FailOpen, 1);
         }
         // What asks to leave HTTP behind has to be on a connection of its own.
-        if self.may_multiplex(slot) && (!upgrades || self.is_h2c(slot)) {
+        if self.may_multiplex(slot) && (!upgrades || self.is_http2_only(slot)) {
             return self.join(id, slot);
         }
         if let Some(key) = self.pooled(id, slot) {
@@ -150,7 +180,12 @@ impl Proxy {
             let authority = forward::authority(head, &way);
             let mut writer = http2::head::Writer::new(&mut self.text, scheme.as_bytes(), authority);
             forward::request(&mut writer, head, &facts, &way);
+            let size = writer.size();
             let end = exchange.request == Progress::Ended || matches!(facts.body, Body::None | Body::Length(0));
+            if size > self.list_limit(key) {
+                self.close(key, Output::Close(key));
+                return self.answer_exchange(id, 431, format_args!("the backend takes no head as large as this"));
+            }
             self.write_block(key, end);
             if self.trace {
                 self.trace_text(key, "request head", &shown);

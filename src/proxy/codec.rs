@@ -42,6 +42,8 @@ pub(super) struct Stream {
     pub(super) ended: bool,
     /// The trailer section that ends it, encoded.
     pub(super) trailers: Vec<u8>,
+    /// By how much its window has grown, and the client who takes what comes.
+    pub(super) growth: Option<(Key, u32)>,
     /// Why it is given up, where it is.
     pub(super) code: ErrorCode,
 }
@@ -49,7 +51,7 @@ pub(super) struct Stream {
 impl Stream {
     pub(super) fn new(carrier: Key) -> Stream {
         let (trailers, code) = (Vec::new(), ErrorCode::CANCEL);
-        Stream { carrier, id: 0, expected: None, ending: false, ended: false, trailers, code }
+        Stream { carrier, id: 0, expected: None, ending: false, ended: false, trailers, growth: None, code }
     }
 
     /// Counts content that came; false where it is more than was announced (RFC 9113, 8.1.1).

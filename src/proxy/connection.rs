@@ -125,6 +125,8 @@ pub(super) struct Connection {
     pub(super) announced: bool,
     /// The peer's direction has ended.
     pub(super) ended: bool,
+    /// It is known to end behind what is still to be read, so that no other exchange may follow.
+    pub(super) closing: bool,
     /// It was not read when it could have been, and is to be woken.
     pub(super) starved: bool,
     /// Nothing can be sent any more: what is written is dropped.
@@ -139,6 +141,8 @@ pub(super) struct Connection {
     pub(super) probe: bool,
     /// To a client: bytes of a request dropped after its response.
     pub(super) discarded: u32,
+    /// To a client: what it has not taken, for windows that had grown, of streams that are over.
+    pub(super) grown: u32,
     /// To a backend: another exchange may follow this one.
     pub(super) persistent: bool,
     pub(super) codec: Codec,
@@ -162,6 +166,7 @@ impl Connection {
             wait: Wait::Nothing,
             announced: false,
             ended: false,
+            closing: false,
             starved: false,
             unsendable: false,
             finished: false,
@@ -169,6 +174,7 @@ impl Connection {
             linger_until_us: NEVER,
             probe: false,
             discarded: 0,
+            grown: 0,
             persistent: true,
             codec: Codec::http1(role),
             exchange: None,

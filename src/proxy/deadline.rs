@@ -16,7 +16,7 @@ impl Proxy {
         }
         let probe_us = if self.draining { u64::MAX } else { self.balancer.next_probe_us() };
         let look_us = if self.waiting.is_empty() { u64::MAX } else { self.look_us };
-        self.timers.next_us().min(probe_us).min(look_us)
+        self.timers.next_us().min(probe_us).min(look_us).min(self.next_redial_us())
     }
 
     /// Acts on deadlines that have passed: on some, so that others need not wait for all. Until
@@ -33,6 +33,7 @@ impl Proxy {
         if !self.draining && self.balancer.next_probe_us() <= self.now_us {
             self.begin_probes();
         }
+        self.redial();
         self.feed();
         self.resume();
     }
@@ -49,7 +50,10 @@ impl Proxy {
             Wait::ClientSend => self.client_gone(key, Output::Reset(key)),
             Wait::Room => self.no_room(key),
             Wait::Probe => self.probe_failed(key, format_args!("no answer in time")),
-            Wait::Connect => self.backend_failed(key, Failure::ConnectTimeout),
+            Wait::Connect => {
+                let failure = if self.take_redial(key) { Failure::Busy } else { Failure::ConnectTimeout };
+                self.backend_failed(key, failure);
+            }
             Wait::Ping => self.carrier_silent(key),
             Wait::Backend if self.is_on_its_way(key) => self.rearm(key, true),
             Wait::Backend => {

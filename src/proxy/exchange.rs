@@ -9,6 +9,7 @@
 use super::connection::{Connection, Ending, Phase, Side};
 use super::failure::Failure;
 use super::{Output, Proxy};
+use crate::balance::Pick;
 use crate::collections::buffer::Buffer;
 use crate::collections::slab::Key;
 use crate::http::forward::{self, After};
@@ -42,6 +43,10 @@ pub(super) struct Exchange {
     pub(super) response: Progress,
     /// Content has been handed to a backend or dropped for it, and cannot be sent again.
     pub(super) content_sent: bool,
+    /// Its backend was blamed for the response's status.
+    blamed: bool,
+    /// A 1xx response has come.
+    pub(super) heard: bool,
     /// A 1xx response has been passed on.
     pub(super) answered_early: bool,
     /// Both connections carry bytes without messages.
@@ -52,8 +57,12 @@ pub(super) struct Exchange {
     pub(super) tried: [u16; TRIES],
     /// How often it was sent again after a backend had broken it off, stale connections apart.
     pub(super) repeats: u8,
-    /// It waits for a backend to be below its limit.
+    /// It was on an HTTP/2 connection that broke, which may be its doing.
+    pub(super) suspect: bool,
+    /// It waits for a backend to be below its limit, and is in the queue of those.
     pub(super) waiting: bool,
+    /// It is to be tried once more, which is counted so.
+    pub(super) again: Option<Count>,
     /// The slot that counts it as in flight.
     pub(super) slot: Option<u16>,
     /// When its head came, in microseconds.
@@ -74,13 +83,17 @@ impl Exchange {
             request: Progress::Flowing,
             response: Progress::Waiting,
             content_sent: false,
+            blamed: false,
+            heard: false,
             answered_early: false,
             tunnel: false,
             persistent: facts.persistent,
             tries: 0,
             tried: [0; TRIES],
             repeats: 0,
+            suspect: false,
             waiting: false,
+            again: None,
             slot: None,
             began_us,
             sent_us: 0,
@@ -110,7 +123,8 @@ impl Proxy {
             return self.answer_page(id, page);
         }
         self.balancer.requested(self.now_us);
-        if self.waiting.is_empty() { self.assign(id, None) } else { self.wait_for_room(id) }
+        let pick = if self.waiting.is_empty() { self.pick(id) } else { Pick::Full };
+        self.assign(id, pick);
     }
 
     /// Trailers have come, from either side.
@@ -159,7 +173,7 @@ impl Proxy {
         let is_client = connection.is_client();
         let Some(id) = connection.exchange else {
             // The rest of a request that was answered before it was whole.
-            return self.release_client(key, true, true, true);
+            return self.release_client(key, true, true, false);
         };
         let target = self.peer(id, key);
         if let Some(peer) = target.and_then(|target| self.connections.get_mut(target)) {
@@ -182,6 +196,7 @@ impl Proxy {
     pub(super) fn on_interim(&mut self, key: Key, head: HeadRef<'_>) {
         let Some(id) = self.connections.get(key).and_then(|connection| connection.exchange) else { return };
         let Some(exchange) = self.exchanges.get_mut(id) else { return };
+        exchange.heard = true;
         let unexpected = head.status() == 100 && !exchange.facts.expects_continue;
         if exchange.facts.version == Version::Http10 || unexpected {
             return;
@@ -202,7 +217,7 @@ impl Proxy {
         let Some(id) = backend.exchange else { return };
         let Some(exchange) = self.exchanges.get_mut(id) else { return };
         if head.status() == 101 {
-            return self.on_switching(id, key, head);
+            return self.on_switching(id, key, slot, head);
         }
         let facts = match framing::response(head, &exchange.facts) {
             Ok(facts) => facts,
@@ -211,9 +226,8 @@ impl Proxy {
         backend.codec.read_body(facts.body);
         backend.persistent = facts.persistent;
         exchange.response = Progress::Flowing;
-        self.shared.block.add_response(slot.into(), facts.status);
-        let waited_us = self.now_us.saturating_sub(exchange.sent_us);
-        self.shared.block.observe(SlotTime::Response, slot.into(), waited_us);
+        exchange.blamed = self.health.count_5xx && facts.status >= 500;
+        let (blamed, sent_us) = (exchange.blamed, exchange.sent_us);
         let (body, after) = to_client(exchange, &facts, self.draining);
         exchange.persistent = after != After::Ends;
         let client = exchange.client;
@@ -225,11 +239,16 @@ impl Proxy {
             client.codec.write_body(body);
         }
         self.write_to_client(client, "response head");
-        if self.health.count_5xx && facts.status >= 500 {
+        self.count_response(slot, facts.status, sent_us);
+        if blamed {
             self.note_failure(slot, Failure::Status(facts.status));
-        } else {
-            self.note_success(slot);
         }
+    }
+
+    /// Counts the response to a request that was sent then.
+    fn count_response(&mut self, slot: u16, status: u16, sent_us: u64) {
+        self.shared.block.add_response(slot.into(), status);
+        self.shared.block.observe(SlotTime::Response, slot.into(), self.now_us.saturating_sub(sent_us));
     }
 
     /// Queues the text written for a client.
@@ -244,14 +263,17 @@ impl Proxy {
     }
 
     /// A backend has agreed to switch protocols: a tunnel from here on.
-    fn on_switching(&mut self, id: Key, key: Key, head: HeadRef<'_>) {
+    fn on_switching(&mut self, id: Key, key: Key, slot: u16, head: HeadRef<'_>) {
         let Some(exchange) = self.exchanges.get_mut(id) else { return };
         if !exchange.facts.upgrades || exchange.request != Progress::Ended {
             return self.backend_failed(key, Failure::Malformed(Refusal::SwitchUnasked));
         }
         exchange.tunnel = true;
         exchange.response = Progress::Flowing;
-        let client = exchange.client;
+        let (client, sent_us) = (exchange.client, exchange.sent_us);
+        self.count_response(slot, head.status(), sent_us);
+        // It has done what it was asked for; what comes then is its users' affair.
+        self.note_success(slot);
         self.text.clear();
         let mut writer = Writer::new(&mut self.text);
         forward::switching(&mut writer, head);
@@ -296,26 +318,29 @@ impl Proxy {
         let Some(exchange) = self.exchanges.get(id) else { return };
         let (client, backend) = (exchange.client, exchange.backend);
         let (whole, persistent) = (exchange.request == Progress::Ended, exchange.persistent);
-        let expected = persistent == exchange.facts.persistent;
+        let last = exchange.facts.is_last();
         if let Some(slot) = exchange.slot {
-            let took_us = self.now_us.saturating_sub(exchange.began_us);
+            let (took_us, blamed) = (self.now_us.saturating_sub(exchange.began_us), exchange.blamed);
             self.shared.block.observe(SlotTime::Request, slot.into(), took_us);
+            if !blamed {
+                self.note_success(slot);
+            }
         }
         self.remove_exchange(id);
         if let Some(connection) = backend.and_then(|key| self.connections.get_mut(key)) {
             connection.persistent &= whole && !left_over;
         }
         backend.into_iter().for_each(|key| self.release(key));
-        self.release_client(client, whole, persistent, expected);
+        self.release_client(client, whole, persistent, last);
     }
 
     /// Frees a client's connection after a response: for its next request, or to be closed.
-    /// `whole`: so was the request. `expected`: the client asked for what becomes of it.
-    pub(super) fn release_client(&mut self, key: Key, whole: bool, persistent: bool, expected: bool) {
+    /// `whole`: so was the request. `last`: nothing more is to be expected of the client.
+    pub(super) fn release_client(&mut self, key: Key, whole: bool, persistent: bool, last: bool) {
         let Some(client) = self.connections.get_mut(key) else { return };
         if !persistent {
             // Bytes unread, or on their way, would turn a close into a reset.
-            let ending = if !whole || !expected || client.input.is_some() { Ending::Linger } else { Ending::Close };
+            let ending = if !whole || !last || client.input.is_some() { Ending::Linger } else { Ending::Close };
             return self.end(key, ending);
         }
         client.exchange = None;
@@ -351,6 +376,7 @@ impl Proxy {
         let fit = connection.persistent
             && current
             && !connection.ended
+            && !connection.closing
             && !connection.unsendable
             && connection.output.is_empty();
         if !fit || self.draining || !self.idle.give(slot.into(), key) {
@@ -359,11 +385,17 @@ impl Proxy {
         connection.used = true;
         connection.codec.next_message();
         self.rearm(key, true);
+        if self.idle.is_over() {
+            self.evict_idle();
+        }
     }
 
     /// Forgets an exchange, keeping its memory for another.
     pub(super) fn remove_exchange(&mut self, id: Key) {
         let Some(mut exchange) = self.exchanges.remove(id) else { return };
+        if exchange.waiting {
+            self.leave_room(id);
+        }
         if let Some(slot) = exchange.slot.take() {
             self.balancer.finished(slot.into());
             self.room_made = true;
@@ -393,16 +425,20 @@ impl Proxy {
             _ => {}
         }
         let (Side::Backend { slot, .. }, exchange) = (connection.side, connection.exchange) else { return };
-        let stale = connection.used && matches!(failure, Failure::Closed | Failure::Broken(_))
-            || failure == Failure::Unprocessed;
+        let (used, silent) = (connection.used, connection.input.is_none());
         self.close(key, Output::Close(key));
         let Some(id) = exchange else { return };
         let Some(exchange) = self.exchanges.get_mut(id) else { return };
         exchange.backend = None;
-        // That a connection went stale in the pool says nothing about its backend.
         let retry = failure.may_retry(exchange);
-        // Nor is a tunnel's end, however it comes, told from one that its users agreed on.
-        if blame && !exchange.tunnel && (!stale || !retry) {
+        let silent = silent && exchange.response == Progress::Waiting && !exchange.heard;
+        let stale = used && silent && matches!(failure, Failure::Closed | Failure::Broken(_));
+        let unasked = stale || retry && failure == Failure::Unprocessed;
+        // That a connection went stale in the pool says nothing about its backend. Nor is a tunnel's end,
+        // however it comes, told from one that its users agreed on.
+        if unasked {
+            self.shared.block.add_slot(SlotCount::Stale, slot.into(), 1);
+        } else if blame && !exchange.tunnel && !exchange.blamed {
             self.note_failure(slot, failure);
         }
         let Some(exchange) = self.exchanges.get_mut(id) else { return };
@@ -410,21 +446,17 @@ impl Proxy {
             self.balancer.finished(slot.into());
             self.room_made = true;
         }
-        if retry && stale {
+        if retry && unasked {
             // The backend itself was not asked, and may well serve on a fresh connection.
-            self.shared.block.add(Count::RetryStale, 1);
-            self.shared.block.add_slot(SlotCount::Stale, slot.into(), 1);
             exchange.tried[usize::from(exchange.tries) - 1] = u16::MAX;
-            return self.assign(id, Some(failure));
         }
-        let seen = matches!(failure, Failure::Closed | Failure::Broken(_) | Failure::Reset(_) | Failure::Http2(_));
-        exchange.repeats += u8::from(seen);
         // That a backend could not be reached burdens none; what one may have seen does another.
-        if retry && (!seen || self.balancer.may_repeat(self.now_us)) {
-            self.shared.block.add(failure.retried_for(), 1);
-            return self.assign(id, Some(failure));
+        let seen = !unasked && failure.is_after_request();
+        exchange.repeats += u8::from(seen);
+        let reason = if unasked { Count::RetryStale } else { failure.retried_for() };
+        if retry && self.try_again(id, seen, reason) {
+            return;
         }
-        self.shared.block.add(Count::RetryRefused, u64::from(retry));
         let Some(exchange) = self.exchanges.get(id) else { return };
         if exchange.response == Progress::Waiting {
             return self.answer_exchange(id, failure.status(), format_args!("{failure}"));
@@ -484,7 +516,7 @@ impl Proxy {
         let Some(connection) = self.connections.get_mut(client) else { return };
         if whole && connection.phase == Phase::Open {
             let persistent = facts.persistent && !self.draining;
-            self.release_client(client, true, persistent, persistent == facts.persistent);
+            self.release_client(client, true, persistent, facts.is_last());
         } else {
             self.end(client, Ending::Linger);
         }

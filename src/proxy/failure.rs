@@ -17,8 +17,10 @@ pub enum Failure {
     Connect(i32),
     /// It was not established in time.
     ConnectTimeout,
-    /// No descriptor or port was left for it: our own lack, not the backend's.
+    /// No descriptor or memory was left for it: our own lack, not the backend's.
     Exhausted(i32),
+    /// Its queue of connections was full, which is no sign that it is not well.
+    Busy,
     /// It was closed before the response was complete.
     Closed,
     /// It broke before the response was complete.
@@ -33,6 +35,8 @@ pub enum Failure {
     Unprocessed,
     /// The backend gave the stream up.
     Reset(ErrorCode),
+    /// The backend ended the HTTP/2 connection, and found fault with what came on it.
+    GoAway(ErrorCode),
     /// The backend broke the rules of HTTP/2.
     Http2(&'static str),
     /// It speaks HTTP/2, and takes no streams.
@@ -44,7 +48,18 @@ pub enum Failure {
 impl Failure {
     /// Whether the backend never saw the request.
     pub(super) fn is_before_request(self) -> bool {
-        matches!(self, Failure::Connect(_) | Failure::ConnectTimeout | Failure::Tls(_) | Failure::NoStreams)
+        matches!(
+            self,
+            Failure::Connect(_) | Failure::ConnectTimeout | Failure::Busy | Failure::Tls(_) | Failure::NoStreams
+        )
+    }
+
+    /// Whether it broke off what the backend may have seen.
+    pub(super) fn is_after_request(self) -> bool {
+        matches!(
+            self,
+            Failure::Closed | Failure::Broken(_) | Failure::Reset(_) | Failure::GoAway(_) | Failure::Http2(_)
+        )
     }
 
     /// What a further try is counted as that it leads to.
@@ -56,7 +71,7 @@ impl Failure {
     pub(super) fn status(self) -> u16 {
         match self {
             Failure::ConnectTimeout | Failure::Timeout => 504,
-            Failure::Exhausted(_) => 503,
+            Failure::Exhausted(_) | Failure::Busy => 503,
             _ => 502,
         }
     }
@@ -70,7 +85,7 @@ impl Failure {
         }
         match self {
             failure if failure.is_before_request() || failure == Failure::Unprocessed => true,
-            Failure::Closed | Failure::Broken(_) | Failure::Reset(_) | Failure::Http2(_) => {
+            failure if failure.is_after_request() => {
                 exchange.facts.idempotent && !exchange.answered_early && usize::from(exchange.repeats) < REPEATS
             }
             _ => false,
@@ -84,6 +99,7 @@ impl fmt::Display for Failure {
             Failure::Connect(code) => write!(f, "cannot connect: {}", Code(*code)),
             Failure::ConnectTimeout => write!(f, "timed out connecting"),
             Failure::Exhausted(code) => write!(f, "nothing left to connect with: {}", Code(*code)),
+            Failure::Busy => write!(f, "cannot connect: its queue of connections is full"),
             Failure::Closed => write!(f, "closed before the response was complete"),
             Failure::Broken(code) => write!(f, "broke before the response was complete: {}", Code(*code)),
             Failure::Malformed(refusal) => write!(f, "malformed response: {refusal}"),
@@ -91,6 +107,7 @@ impl fmt::Display for Failure {
             Failure::Tls(words) => write!(f, "TLS: {words}"),
             Failure::Unprocessed => write!(f, "did not look at the request"),
             Failure::Reset(code) => write!(f, "reset the stream: {code}"),
+            Failure::GoAway(code) => write!(f, "ended the HTTP/2 connection: {code}"),
             Failure::Http2(reason) => write!(f, "broke HTTP/2: {reason}"),
             Failure::NoStreams => write!(f, "allows no HTTP/2 streams"),
             Failure::Status(status) => write!(f, "answered {status}"),

@@ -8,7 +8,6 @@ use std::sync::atomic::Ordering::Relaxed;
 use super::Proxy;
 use super::connection::{Ending, Phase, Side};
 use super::exchange::Progress;
-use crate::balance::cells::State;
 use crate::collections::slab::Key;
 use crate::http::forward::Sink;
 use crate::http::framing::Body;
@@ -128,7 +127,7 @@ impl Proxy {
             match state {
                 // Another has the slot by now, of which nothing is told.
                 _ if backend.generation != one.generation => 0,
-                SlotState::Healthy => u64::from(cells.state(one.slot) != State::Down),
+                SlotState::Healthy => cells.state(one.slot).is_up().into(),
                 SlotState::InFlight => cells.in_flight(one.slot),
                 SlotState::Weight => backend.weight.into(),
                 SlotState::Expiry => cells.expiry(one.slot),
@@ -162,13 +161,13 @@ impl Proxy {
 
     fn end_metrics(&mut self, id: Key) {
         let Some(exchange) = self.exchanges.get(id) else { return };
-        let (client, persistent, expected) = (exchange.client, exchange.persistent, exchange.facts.persistent);
+        let (client, persistent, last) = (exchange.client, exchange.persistent, exchange.facts.is_last());
         let whole = exchange.request == Progress::Ended || exchange.facts.body == Body::None;
         self.remove_exchange(id);
         let Some(connection) = self.connections.get_mut(client) else { return };
         connection.codec.write_end(&mut connection.output, &mut self.buffers, None);
         if whole && connection.phase == Phase::Open {
-            self.release_client(client, true, persistent, persistent == expected);
+            self.release_client(client, true, persistent, last);
         } else {
             self.end(client, Ending::Linger);
         }

@@ -22,6 +22,7 @@ mod multiplex;
 mod pool;
 mod probe;
 mod queue;
+mod redial;
 mod slots;
 mod streams;
 mod trace;
@@ -99,6 +100,9 @@ pub struct Proxy {
     look_us: u64,
     /// A backend may have room since they were looked at.
     room_made: bool,
+    /// Connections that wait for room in their backend's queue, and when to ask for them again.
+    redials: VecDeque<Key>,
+    redial_us: u64,
     spare: Vec<Exchange>,
     timers: Timers,
     outputs: VecDeque<Output>,
@@ -106,6 +110,8 @@ pub struct Proxy {
     resumed: Vec<Key>,
     /// Connections that carry streams, with something to do.
     tending: Vec<Key>,
+    /// By how much streams' windows have grown together, until their clients have taken what came.
+    grown: u32,
     /// Reused by every decoder and writer.
     head: Head,
     arena: Vec<u8>,
@@ -136,7 +142,7 @@ impl Proxy {
             trace: false,
             worker,
             health: plan.health.clone(),
-            backends: std::iter::repeat_with(|| None).take(slots).collect(),
+            backends: Vec::new(),
             unresolved: String::new(),
             shared,
             balancer: Balancer::new(plan.rules(), shared.cells, shared.in_flight, seed),
@@ -150,11 +156,14 @@ impl Proxy {
             waiting: VecDeque::new(),
             look_us: u64::MAX,
             room_made: false,
+            redials: VecDeque::new(),
+            redial_us: 0,
             spare: Vec::new(),
             timers: Timers::new(now_us),
             outputs: VecDeque::new(),
             resumed: Vec::new(),
             tending: Vec::new(),
+            grown: 0,
             arena: Vec::new(),
             head: Head::default(),
             text: Vec::new(),
@@ -310,7 +319,14 @@ impl Proxy {
         self.resume();
     }
 
-    /// The peer has ended its direction.
+    /// The peer has ended its direction, though there may be something to read before that.
+    pub fn closing(&mut self, key: Key) {
+        if let Some(connection) = self.connections.get_mut(key) {
+            connection.closing = true;
+        }
+    }
+
+    /// The peer has ended its direction, and all before that was received.
     pub fn ended(&mut self, key: Key) {
         self.nothing(key);
         let Some(connection) = self.connections.get_mut(key) else { return };
@@ -322,12 +338,18 @@ impl Proxy {
 
     /// The connection could not be made, or is broken.
     pub fn failed(&mut self, key: Key, failure: Failure) {
+        self.nothing(key);
         if let (Failure::Tls(_), Some(Side::Backend { slot, .. })) =
             (failure, self.connections.get(key).map(|connection| connection.side))
         {
             self.shared.block.add_slot(SlotCount::HandshakesFailed, slot.into(), 1);
         }
-        match self.connections.get(key) {
+        let again = match failure {
+            Failure::Exhausted(_) => self.connect_instead(key),
+            Failure::Busy => self.redial_later(key),
+            _ => false,
+        };
+        match self.connections.get(key).filter(|_| !again) {
             Some(connection) if connection.is_client() => self.client_gone(key, Output::Close(key)),
             Some(_) => self.backend_failed(key, failure),
             None => {}
@@ -380,6 +402,9 @@ impl Proxy {
     pub fn sent(&mut self, key: Key, n: usize) {
         let Some(connection) = self.connections.get_mut(key) else { return };
         connection.output.consume(&mut self.buffers, n);
+        if connection.grown > 0 && connection.output.len() < QUEUE_HIGH_BYTES {
+            self.grown -= std::mem::take(&mut connection.grown);
+        }
         match connection.side {
             Side::Client { .. } => self.shared.block.add(Count::ToClients, n as u64),
             Side::Backend { slot, .. } => self.shared.block.add_slot(SlotCount::ToBackend, slot.into(), n as u64),
@@ -506,7 +531,12 @@ impl Proxy {
         if !connection.output.is_empty() {
             return;
         }
-        match connection.ending {
+        let ending = match connection.ending {
+            // What came meanwhile is unread, and would turn a close into a reset.
+            Ending::Close if connection.starved => Ending::Linger,
+            ending => ending,
+        };
+        match ending {
             Ending::GoesOn => {}
             Ending::Close => self.close(key, Output::Close(key)),
             Ending::Reset => self.close(key, Output::Reset(key)),
@@ -545,6 +575,7 @@ impl Proxy {
     fn close(&mut self, key: Key, how: Output) {
         let Some(mut connection) = self.connections.remove(key) else { return };
         self.timers.clear(key.index());
+        self.grown -= connection.grown;
         if let Some(buffer) = connection.input.take() {
             self.buffers.give(buffer);
         }
@@ -570,3 +601,6 @@ impl Proxy {
         self.outputs.push_back(how);
     }
 }
+
+#[cfg(test)]
+mod tests;

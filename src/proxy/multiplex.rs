@@ -14,13 +14,26 @@ use std::collections::VecDeque;
 
 use super::codec::{Codec, Role, Stream};
 use super::connection::{Connection, Ending, Phase, Side};
+use super::exchange::Progress;
 use super::{Failure, Output, Proxy};
 use crate::collections::slab::Key;
+use crate::http::head::Version;
 use crate::http2::connection::Connection as Http2;
 use crate::http2::{self, ErrorCode};
 use crate::limits::{H2_STREAMS, POOL_FRESH_US, QUEUE_HIGH_BYTES, TRIES};
 use crate::log::Level;
 use crate::metrics::SlotCount;
+
+/// Whom a connection is for that carries streams.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Purpose {
+    /// All who come.
+    Shared,
+    /// One request, which may be what another connection has died of.
+    Private,
+    /// A probe.
+    Probe,
+}
 
 /// What a connection keeps that carries streams.
 #[derive(Debug)]
@@ -30,6 +43,9 @@ pub(super) struct Multiplex {
     pending: VecDeque<Key>,
     /// It takes no more of them.
     retired: bool,
+    purpose: Purpose,
+    /// Why the backend has said that it ends the connection, where it has found a fault.
+    fault: Option<ErrorCode>,
     /// When anything came last, in microseconds.
     pub(super) heard_us: u64,
     /// How many bytes were sent, and when last, in microseconds.
@@ -40,10 +56,18 @@ pub(super) struct Multiplex {
 }
 
 impl Multiplex {
-    fn new(now_us: u64) -> Multiplex {
-        let h2 = Http2::new(http2::Role::Client);
-        let (pending, unsent) = (VecDeque::new(), VecDeque::new());
-        Multiplex { h2, pending, retired: false, heard_us: now_us, sent: 0, moved_us: now_us, unsent }
+    fn new(purpose: Purpose, now_us: u64) -> Multiplex {
+        Multiplex {
+            h2: Http2::new(http2::Role::Client),
+            pending: VecDeque::new(),
+            retired: false,
+            purpose,
+            fault: None,
+            heard_us: now_us,
+            sent: 0,
+            moved_us: now_us,
+            unsent: VecDeque::new(),
+        }
     }
 
     /// The streams that it has or is to have.
@@ -58,32 +82,30 @@ impl Multiplex {
 }
 
 impl Proxy {
-    /// Gives an exchange a stream on a connection to the backend in a slot: on one that has room, else
-    /// on a new one.
+    /// Gives an exchange a stream on a connection to the backend in a slot.
     pub(super) fn join(&mut self, id: Key, slot: usize) {
+        let carrier = self.carrier_for(id, slot);
+        let used = self.connections.get(carrier).is_some_and(|carrier| carrier.used);
+        self.shared.block.add_slot(SlotCount::Reused, slot, used.into());
         let mut stream = Connection::new(self.side(slot));
         stream.exchange = Some(id);
-        let key = self.enlist(stream, slot);
+        stream.codec = Codec::Stream(Stream::new(carrier));
+        let key = self.connections.insert(stream);
+        self.await_turn(carrier, key);
         if let Some(exchange) = self.exchanges.get_mut(id) {
             exchange.backend = Some(key);
         }
         self.rearm(key, true);
     }
 
-    /// Has a stream wait on a connection with room for it.
-    fn enlist(&mut self, mut stream: Connection, slot: usize) -> Key {
-        let carrier = match self.carrier(slot) {
-            Some(carrier) => {
-                let used = self.connections.get(carrier).is_some_and(|carrier| carrier.used);
-                self.shared.block.add_slot(SlotCount::Reused, slot, used.into());
-                carrier
-            }
-            None => self.dial_carrier(slot, false),
-        };
-        stream.codec = Codec::Stream(Stream::new(carrier));
-        let key = self.connections.insert(stream);
-        self.await_turn(carrier, key);
-        key
+    /// The connection to the backend in a slot that an exchange is to have a stream on: one that has
+    /// room, else a new one; one of its own where it has been on one that broke, so that it cannot
+    /// break another for others.
+    fn carrier_for(&mut self, id: Key, slot: usize) -> Key {
+        if self.exchanges.get(id).is_some_and(|exchange| exchange.suspect) {
+            return self.dial_carrier(slot, Purpose::Private);
+        }
+        self.carrier(slot).unwrap_or_else(|| self.dial_carrier(slot, Purpose::Shared))
     }
 
     /// Has a stream wait on a connection. One that has been idle is asked first whether it is there.
@@ -115,13 +137,13 @@ impl Proxy {
     }
 
     /// Asks for a connection that may speak HTTP/2.
-    pub(super) fn dial_carrier(&mut self, slot: usize, probe: bool) -> Key {
+    fn dial_carrier(&mut self, slot: usize, purpose: Purpose) -> Key {
         let mut connection = Connection::new(self.side(slot));
-        connection.codec = Codec::H2(Box::new(Multiplex::new(self.now_us)));
-        connection.probe = probe;
+        connection.codec = Codec::H2(Box::new(Multiplex::new(purpose, self.now_us)));
+        connection.probe = purpose == Purpose::Probe;
         let key = self.connections.insert(connection);
         if let Some(carriers) = self.carriers.get_mut(slot)
-            && !probe
+            && purpose == Purpose::Shared
         {
             carriers.push(key);
         }
@@ -132,7 +154,7 @@ impl Proxy {
 
     /// Begins a probe of a backend that may speak HTTP/2.
     pub(super) fn begin_multiplexed_probe(&mut self, slot: usize) {
-        let carrier = self.dial_carrier(slot, true);
+        let carrier = self.dial_carrier(slot, Purpose::Probe);
         let mut stream = Connection::new(self.side(slot));
         stream.probe = true;
         stream.codec = Codec::Stream(Stream::new(carrier));
@@ -148,14 +170,13 @@ impl Proxy {
     /// A connection is established that carries streams, if its backend agrees; `http2`: it does.
     pub(super) fn carrier_connected(&mut self, key: Key, http2: bool) {
         let Some(connection) = self.connections.get_mut(key) else { return };
-        let Side::Backend { slot, .. } = connection.side else { return };
-        let slot = usize::from(slot);
-        if let Some(seen) = self.seen(slot) {
-            seen.http1 = !http2;
-        }
+        let side = connection.side;
+        let Side::Backend { slot, .. } = side else { return };
         if !http2 {
-            return self.become_http1(key, slot);
+            self.speaks_only(side, Version::Http11);
+            return self.become_http1(key, slot.into());
         }
+        self.speaks_http2(side);
         let Some(connection) = self.connections.get_mut(key) else { return };
         let Some(multiplex) = connection.codec.multiplex_mut() else { return };
         multiplex.heard_us = self.now_us;
@@ -220,19 +241,16 @@ impl Proxy {
         let Some(stream) = self.connections.get(key) else { return };
         let Side::Backend { slot, .. } = stream.side else { return };
         // A backend that ends every connection before it takes anything is not followed for ever.
-        let exchange = stream.exchange.and_then(|id| self.exchanges.get_mut(id));
-        match exchange.filter(|exchange| usize::from(exchange.tries) < TRIES) {
-            Some(exchange) => {
-                // It is a try of the same backend, which was not asked in the one before.
-                let tries = usize::from(exchange.tries);
-                exchange.tried[tries.saturating_sub(1)] = u16::MAX;
-                exchange.tried[tries] = slot;
-                exchange.tries += 1;
-            }
-            None => return self.backend_failed(key, Failure::Unprocessed),
-        }
-        let slot = usize::from(slot);
-        let carrier = self.carrier(slot).unwrap_or_else(|| self.dial_carrier(slot, false));
+        let found = stream.exchange.and_then(|id| Some((id, self.exchanges.get_mut(id)?)));
+        let Some((id, exchange)) = found.filter(|(_, exchange)| usize::from(exchange.tries) < TRIES) else {
+            return self.backend_failed(key, Failure::Unprocessed);
+        };
+        // It is a try of the same backend, which was not asked in the one before.
+        let tries = usize::from(exchange.tries);
+        exchange.tried[tries.saturating_sub(1)] = u16::MAX;
+        exchange.tried[tries] = slot;
+        exchange.tries += 1;
+        let carrier = self.carrier_for(id, slot.into());
         if let Some(stream) = self.connections.get_mut(key).and_then(|stream| stream.codec.stream_mut()) {
             stream.carrier = carrier;
         }
@@ -250,8 +268,21 @@ impl Proxy {
         let Some(multiplex) = connection.codec.multiplex_mut() else { return };
         let pending = std::mem::take(&mut multiplex.pending);
         let open: Vec<Key> = multiplex.h2.owners().collect();
+        // What the backend has ended may be a client's doing: a request that it takes offence at.
+        let at_fault = multiplex.fault.is_none();
+        let failure = multiplex.fault.map_or(failure, Failure::GoAway);
         self.close(key, Output::Close(key));
-        open.into_iter().for_each(|stream| self.backend_failed(stream, failure));
+        // It is one failure, however many streams go with it.
+        if at_fault && open.iter().any(|&stream| !self.went_stale(stream, failure)) {
+            self.note_failure(slot, failure);
+        }
+        for stream in open {
+            let exchange = self.connections.get(stream).and_then(|stream| stream.exchange);
+            if let Some(exchange) = exchange.and_then(|id| self.exchanges.get_mut(id)) {
+                exchange.suspect = true;
+            }
+            self.lost(stream, failure, false);
+        }
         if !connecting && !probe {
             // Nothing of theirs was sent.
             return pending.into_iter().for_each(|stream| self.move_on(stream));
@@ -261,6 +292,15 @@ impl Proxy {
             self.note_failure(slot, failure);
         }
         pending.into_iter().for_each(|stream| self.lost(stream, failure, false));
+    }
+
+    /// Whether a stream was the first on a connection that had been idle, and nothing had come for it: that
+    /// such a connection is gone says nothing about its backend.
+    fn went_stale(&self, stream: Key, failure: Failure) -> bool {
+        let Some(stream) = self.connections.get(stream) else { return true };
+        let exchange = stream.exchange.and_then(|id| self.exchanges.get(id));
+        let stale = stream.used && matches!(failure, Failure::Closed | Failure::Broken(_));
+        exchange.is_none_or(|exchange| stale && exchange.response == Progress::Waiting && !exchange.heard)
     }
 
     /// The answer to a PING did not come, so that nobody is there.
@@ -285,6 +325,15 @@ impl Proxy {
 
     /// A stream is closed: its carrier gives it up, and may have room for another.
     pub(super) fn close_stream(&mut self, stream: &Stream) {
+        if let Some((client, growth)) = stream.growth {
+            self.grown -= growth;
+            // What its client has not taken is held still.
+            if let Some(client) = self.connections.get_mut(client) {
+                let held = client.output.len().saturating_sub(QUEUE_HIGH_BYTES).min(growth as usize) as u32;
+                client.grown += held;
+                self.grown += held;
+            }
+        }
         let Some(connection) = self.connections.get_mut(stream.carrier) else { return };
         let Some(multiplex) = connection.codec.multiplex_mut() else { return };
         self.text.clear();
@@ -382,7 +431,11 @@ impl Proxy {
         self.send_streams(key);
         let Some(connection) = self.connections.get(key) else { return };
         let Some(multiplex) = connection.codec.multiplex() else { return };
-        let over = multiplex.retired || multiplex.h2.is_spent() || self.draining || connection.unsendable;
+        let over = multiplex.retired
+            || multiplex.purpose == Purpose::Private
+            || multiplex.h2.is_spent()
+            || self.draining
+            || connection.unsendable;
         if multiplex.is_idle() && over && !connection.probe {
             if let Side::Backend { slot, .. } = connection.side {
                 self.forget_carrier(slot.into(), key);
@@ -452,24 +505,46 @@ impl Proxy {
 
     /// The backend takes no more streams on a connection.
     pub(super) fn on_goaway(&mut self, key: Key, code: ErrorCode) {
-        let Some(multiplex) = self.connections.get(key).and_then(|connection| connection.codec.multiplex()) else {
-            return;
-        };
+        let Some(connection) = self.connections.get_mut(key) else { return };
+        let Side::Backend { slot, .. } = connection.side else { return };
+        let Some(multiplex) = connection.codec.multiplex_mut() else { return };
         let unprocessed: Vec<Key> = multiplex.h2.unprocessed().collect();
         if code != ErrorCode::NO_ERROR {
-            self.log.line(Level::Debug, "backend", format_args!("GOAWAY: {code}"));
+            multiplex.fault = Some(code);
+            if let Some(Some(backend)) = self.backends.get_mut(usize::from(slot)) {
+                let news = backend.seen.fault.replace(code) != Some(code);
+                let level = if news { Level::Warn } else { Level::Debug };
+                self.log.line(level, "backend", format_args!("{}: {}", backend.label, Failure::GoAway(code)));
+            }
         }
         self.retire(key);
         unprocessed.into_iter().for_each(|stream| self.lost(stream, Failure::Unprocessed, false));
     }
 
-    /// Keeps in mind how many streams a backend takes.
+    /// Keeps in mind what a backend takes.
     pub(super) fn note_capacity(&mut self, key: Key) {
         let Some(connection) = self.connections.get(key) else { return };
         let Some(multiplex) = connection.codec.multiplex() else { return };
-        let (Side::Backend { slot, .. }, capacity) = (connection.side, multiplex.h2.capacity()) else { return };
-        if let Some(seen) = self.seen(slot.into()) {
-            seen.streams = Some(capacity);
+        let (side, streams, list) = (connection.side, multiplex.h2.capacity(), multiplex.h2.list_limit());
+        if let Some(seen) = self.seen(side) {
+            (seen.streams, seen.list) = (Some(streams), Some(list));
+        }
+    }
+
+    /// The largest list of fields that a stream's backend takes, by what it says or has said.
+    pub(super) fn list_limit(&self, key: Key) -> usize {
+        let Some(stream) = self.connections.get(key) else { return usize::MAX };
+        let carrier = stream.codec.stream().and_then(|stream| self.connections.get(stream.carrier));
+        match (carrier.and_then(|carrier| carrier.codec.multiplex()), stream.side) {
+            (Some(multiplex), _) if multiplex.h2.is_settled() => multiplex.h2.list_limit(),
+            (_, Side::Backend { slot, .. }) => {
+                let backend = self.backends.get(usize::from(slot)).and_then(Option::as_ref);
+                backend.and_then(|backend| backend.seen.list).unwrap_or(usize::MAX)
+            }
+            _ => usize::MAX,
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -36,15 +36,26 @@ impl Proxy {
         }
         self.room_made = false;
         self.look_us = self.now_us + WAITING_LOOK_US;
-        while let Some(&id) = self.waiting.front() {
-            if self.exchanges.get(id).is_some_and(|exchange| exchange.waiting) {
-                match self.balancer.pick(&[], self.now_us) {
-                    Pick::Full => break,
-                    Pick::Slot(slot) => self.assign_to(id, slot),
-                    Pick::Nobody => self.answer_exchange(id, 503, format_args!("No backends available")),
-                }
+        let mut at = 0;
+        while let Some(&id) = self.waiting.get(at) {
+            match self.pick(id) {
+                // What would do for one that has tried nothing yet would do for those behind it.
+                Pick::Full if self.exchanges.get(id).is_none_or(|exchange| exchange.tries == 0) => break,
+                Pick::Full => at += 1,
+                pick => self.assign(id, pick),
             }
-            self.waiting.pop_front();
+        }
+    }
+
+    /// An exchange that waits does so no more, as it is served or gone.
+    pub(super) fn leave_room(&mut self, id: Key) {
+        if let Some(at) = self.waiting.iter().position(|&other| other == id) {
+            self.waiting.remove(at);
+        }
+        if let Some(exchange) = self.exchanges.get_mut(id) {
+            exchange.waiting = false;
+            let client = exchange.client;
+            self.rearm(client, false);
         }
     }
 
@@ -54,6 +65,5 @@ impl Proxy {
             self.shared.block.add(Count::WaitedInVain, 1);
             self.answer_exchange(id, 503, format_args!("{NO_ROOM}"));
         }
-        self.waiting.retain(|&id| self.exchanges.get(id).is_some());
     }
 }

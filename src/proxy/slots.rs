@@ -10,7 +10,9 @@ use crate::balance::cells::{self, Cells};
 use crate::balance::{Change, Failed};
 use crate::collections::slab::Key;
 use crate::config::{Address, Member, Plan};
-use crate::limits::SHOWN_NAMES;
+use crate::http::head::Version;
+use crate::http2::ErrorCode;
+use crate::limits::{SEEN_US, SHOWN_NAMES};
 use crate::log::Level;
 use crate::metrics::{self, Block, Count, Labelled, SlotCount};
 
@@ -86,10 +88,21 @@ impl Backend {
 /// What was seen of a backend, which may be out of date.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Seen {
-    /// It speaks HTTP/1.1 over TLS, and no HTTP/2.
-    pub(super) http1: bool,
+    /// The one version of HTTP that it speaks over TLS, and until when that is believed, in
+    /// microseconds.
+    only: Option<(Version, u64)>,
     /// How many streams at once it takes on a connection, where it speaks HTTP/2.
     pub(super) streams: Option<usize>,
+    /// The largest list of fields that it takes there.
+    pub(super) list: Option<usize>,
+    /// What it last found fault with when it ended an HTTP/2 connection.
+    pub(super) fault: Option<ErrorCode>,
+}
+
+impl Seen {
+    fn only(&self, now_us: u64) -> Option<Version> {
+        self.only.filter(|&(_, until_us)| now_us < until_us).map(|(version, _)| version)
+    }
 }
 
 impl Proxy {
@@ -106,6 +119,9 @@ impl Proxy {
         self.unresolved = unresolved(&plan.unresolved);
         let before: Vec<Option<u64>> = (0..self.backends.len()).map(|slot| self.generation(slot)).collect();
         self.backends.iter_mut().flatten().for_each(|backend| backend.current = false);
+        // There are places for as many slots as have ever been used: the first ones are used first.
+        let used = plan.members.iter().map(|member| usize::from(member.slot) + 1).max().unwrap_or(0);
+        self.backends.resize_with(used.min(self.shared.cells.slots()).max(self.backends.len()), || None);
         for member in &plan.members {
             let Some(place) = self.backends.get_mut(usize::from(member.slot)) else { continue };
             *place = Some(Backend {
@@ -163,17 +179,53 @@ impl Proxy {
     /// Whether the backend in a slot speaks HTTP/2, or may do.
     pub(super) fn may_multiplex(&self, slot: usize) -> bool {
         let backend = self.backends.get(slot).and_then(Option::as_ref);
-        backend.is_some_and(|backend| backend.h2c || !backend.server_name.is_empty() && !backend.seen.http1)
+        backend.is_some_and(|backend| {
+            let http1 = backend.seen.only(self.now_us) == Some(Version::Http11);
+            backend.h2c || !backend.server_name.is_empty() && !http1
+        })
     }
 
-    /// Whether the backend in a slot speaks nothing but HTTP/2.
+    /// Whether the backend in a slot speaks HTTP/2 without TLS, and so nothing else.
     pub(super) fn is_h2c(&self, slot: usize) -> bool {
         self.backends.get(slot).and_then(Option::as_ref).is_some_and(|backend| backend.h2c)
     }
 
-    /// What was seen of the backend in a slot.
-    pub(super) fn seen(&mut self, slot: usize) -> Option<&mut Seen> {
-        Some(&mut self.backends.get_mut(slot)?.as_mut()?.seen)
+    /// Whether the backend in a slot speaks nothing but HTTP/2.
+    pub(super) fn is_http2_only(&self, slot: usize) -> bool {
+        let backend = self.backends.get(slot).and_then(Option::as_ref);
+        let only = |backend: &Backend| backend.seen.only(self.now_us) == Some(Version::Http2);
+        backend.is_some_and(|backend| backend.h2c || only(backend))
+    }
+
+    /// What was seen of the backend at the other end of a connection, if the slot is its still.
+    pub(super) fn seen(&mut self, side: Side) -> Option<&mut Seen> {
+        let Side::Backend { slot, generation } = side else { return None };
+        let backend = self.backends.get_mut(usize::from(slot))?.as_mut()?;
+        (backend.generation == generation).then_some(&mut backend.seen)
+    }
+
+    /// A backend has shown over TLS that it speaks no other version of HTTP, at least there and then.
+    pub(super) fn speaks_only(&mut self, side: Side, version: Version) {
+        let until_us = self.now_us.saturating_add(SEEN_US);
+        if let Some(seen) = self.seen(side) {
+            seen.only = Some((version, until_us));
+        }
+    }
+
+    /// A backend has shown that it speaks HTTP/2.
+    pub(super) fn speaks_http2(&mut self, side: Side) {
+        if let Some(seen) = self.seen(side) {
+            seen.only = seen.only.filter(|&(version, _)| version == Version::Http2);
+        }
+    }
+
+    /// A backend that was offered HTTP/1.1 alone has no use for that: what was to go there goes by
+    /// HTTP/2, or to another. It has not failed.
+    pub fn refuses_http1(&mut self, key: Key) {
+        let Some(side) = self.connections.get(key).map(|connection| connection.side) else { return };
+        self.speaks_only(side, Version::Http2);
+        self.lost(key, Failure::Unprocessed, false);
+        self.resume();
     }
 
     /// The side that a connection to a slot's backend has.
@@ -202,14 +254,17 @@ impl Proxy {
 
     /// An exchange failed by its backend's fault, or by our own lack; a line of log where that is news.
     pub(super) fn note_failure(&mut self, slot: u16, failure: Failure) {
-        if let Failure::Exhausted(_) = failure {
-            // No backend is to blame for what we lack.
-            self.shared.block.add(Count::Exhausted, 1);
+        let slot = usize::from(slot);
+        if let Failure::Exhausted(_) | Failure::Busy = failure {
             let level = if self.exhausted { Level::Debug } else { Level::Warn };
             self.exhausted = true;
+            if let (Failure::Busy, Some(Some(backend))) = (failure, self.backends.get(slot)) {
+                return self.log.line(level, "backend", format_args!("{}: {failure}", backend.label));
+            }
+            // No backend is to blame for what we lack.
+            self.shared.block.add(Count::Exhausted, 1);
             return self.log.line(level, "proxy", format_args!("{failure}"));
         }
-        let slot = usize::from(slot);
         self.shared.block.add_slot(SlotCount::Failures, slot, 1);
         if failure.is_before_request() {
             self.shared.block.add_slot(SlotCount::ConnectsFailed, slot, 1);

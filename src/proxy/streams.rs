@@ -7,12 +7,12 @@ use super::{Failure, Output, Proxy};
 use crate::collections::buffer::Buffer;
 use crate::collections::queue::Queue;
 use crate::collections::slab::Key;
-use crate::http::head::{Head, HeadRef};
+use crate::http::head::{Head, HeadRef, Version};
 use crate::http::part::Part;
 use crate::http::refusal::Refusal;
 use crate::http2::connection::Event;
 use crate::http2::{self, ErrorCode};
-use crate::limits::{H2_REPLY_BYTES, QUEUE_HIGH_BYTES};
+use crate::limits::{H2_GROWTH_BYTES, H2_REPLY_BYTES, QUEUE_HIGH_BYTES};
 
 impl Proxy {
     /// Puts what streams have to send into frames, each in its turn, as far as there is room.
@@ -218,13 +218,28 @@ impl Proxy {
             self.trace_content(owner, &buffer.filled()[..length]);
         }
         *input = self.on_data(owner, input.take(), length);
-        let flows = self.wants(owner);
+        let spare = self.wants(owner).then_some(H2_GROWTH_BYTES - self.grown);
         self.rearm(owner, true);
         let Some(connection) = self.connections.get_mut(key) else { return };
         let Some(multiplex) = connection.codec.multiplex_mut() else { return };
         self.text.clear();
-        multiplex.h2.delivered(id, length, flows, &mut self.text);
+        let growth = multiplex.h2.delivered(id, length, spare, &mut self.text);
         connection.output.write(&mut self.buffers, &self.text);
+        if growth > 0 {
+            self.note_growth(owner, growth);
+        }
+    }
+
+    /// A stream's window has grown, for its client to take more at once.
+    fn note_growth(&mut self, owner: Key, growth: u32) {
+        let exchange = self.connections.get(owner).and_then(|stream| self.exchanges.get(stream.exchange?));
+        let client = exchange.map(|exchange| exchange.client);
+        let entry = self.connections.get_mut(owner).and_then(|entry| entry.codec.stream_mut());
+        if let (Some(stream), Some(client)) = (entry, client) {
+            let before = stream.growth.map_or(0, |(_, before)| before);
+            stream.growth = Some((client, before + growth));
+            self.grown += growth;
+        }
     }
 
     /// The backend has given a stream up.
@@ -233,11 +248,10 @@ impl Proxy {
         match code {
             ErrorCode::REFUSED_STREAM => self.lost(stream, Failure::Unprocessed, false),
             ErrorCode::HTTP_1_1_REQUIRED => {
-                if let Some(Side::Backend { slot, .. }) = side
+                if let Some(side @ Side::Backend { slot, .. }) = side
                     && !self.is_h2c(slot.into())
-                    && let Some(seen) = self.seen(slot.into())
                 {
-                    seen.http1 = true;
+                    self.speaks_only(side, Version::Http11);
                 }
                 self.lost(stream, Failure::Unprocessed, false);
             }

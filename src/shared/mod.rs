@@ -23,13 +23,14 @@ use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 
 use crate::balance::cells::Cells;
+use crate::balance::own;
 use crate::limits::{PLAN_BYTES, SLOTS};
 use crate::metrics::{self, Block};
 use seat::Seat;
 use table::Table;
 
 /// "zzz_lb" and a number that grows when the meaning of a cell changes, or of a plan's bytes.
-const MAGIC: u64 = 0x7a7a_7a5f_6c62_0002;
+const MAGIC: u64 = 0x7a7a_7a5f_6c62_0003;
 /// Cells in a line.
 const LINE: usize = 8;
 const HEADER: usize = LINE;
@@ -175,11 +176,10 @@ impl Region {
     pub fn settle(self, seat: usize) {
         self.seat(seat).clear();
         self.block(seat).settle();
+        let used = (self.used().load(Relaxed) as usize).min(self.seats());
         for (slot, cell) in self.in_flight(seat).iter().enumerate() {
-            let left = cell.swap(0, Relaxed);
-            if left > 0 {
-                self.balance().leave(slot, left);
-            }
+            let others = (0..used).filter(|&other| other != seat).map(|other| &self.in_flight(other)[slot]);
+            own::settle(cell, self.balance(), slot, others, std::thread::yield_now);
         }
     }
 
@@ -192,6 +192,7 @@ impl Region {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::balance::cells::State;
     use crate::metrics::{Count, SlotCount};
 
     #[test]
@@ -204,7 +205,7 @@ mod tests {
             region.block(worker).add_slot(SlotCount::Connects, SLOTS - 1, u64::MAX);
             region.in_flight(worker).iter().for_each(|cell| cell.store(worker as u64 + 1, Relaxed));
         }
-        region.balance().clear(SLOTS - 1, 77);
+        region.balance().clear(SLOTS - 1, State::Unproven, 77);
         assert!(region.table().publish(b"plan"));
         assert!(region.in_flight(0).iter().all(|cell| cell.load(Relaxed) == 1));
         assert!(region.in_flight(2).iter().all(|cell| cell.load(Relaxed) == 3));

@@ -54,7 +54,7 @@ pub fn connect_tcp(address: SocketAddr) -> io::Result<OwnedFd> {
     connect(socket, &raw)
 }
 
-/// Begins to connect to a socket in the file system.
+/// Begins to connect to a socket in the file system. EAGAIN where its queue is full (connect(2)).
 pub fn connect_unix(path: &Path) -> io::Result<OwnedFd> {
     let raw = RawAddress::unix(path)?;
     connect(stream(raw.family())?, &raw)
@@ -68,6 +68,15 @@ fn connect(socket: OwnedFd, address: &RawAddress) -> io::Result<OwnedFd> {
         Err(error) if error.raw_os_error() != Some(libc::EINPROGRESS) => Err(error),
         _ => Ok(socket),
     }
+}
+
+/// Whether an error says that this process or its system has no room for another socket, or for
+/// watching one: the lack is ours, whoever is at the other end. That no address or port of ours will do
+/// (EADDRNOTAVAIL) is not among them, for it depends on whom is connected to: where IPv6 is turned off,
+/// all of its addresses meet it, and where ports are used up, those that lead to one address are.
+pub fn is_exhausted(error: &io::Error) -> bool {
+    let code = error.raw_os_error();
+    matches!(code, Some(libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM | libc::ENOSPC))
 }
 
 /// The error that a connection met since this was last asked; 0 for none.
@@ -129,5 +138,23 @@ pub fn reset_on_close(fd: BorrowedFd<'_>) {
     // proper one, as that of a broken connection may be.
     unsafe {
         libc::setsockopt(fd.as_raw_fd(), libc::SOL_SOCKET, libc::SO_LINGER, (&raw const linger).cast(), length);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_lack_of_ours_is_told_from_an_address_that_cannot_be_reached() {
+        let is_ours = |code| is_exhausted(&io::Error::from_raw_os_error(code));
+        // What epoll_ctl(2) says where a user watches too many is ENOSPC.
+        for code in [libc::EMFILE, libc::ENFILE, libc::ENOBUFS, libc::ENOMEM, libc::ENOSPC] {
+            assert!(is_ours(code), "{code}");
+        }
+        for code in [libc::EADDRNOTAVAIL, libc::ECONNREFUSED, libc::ENETUNREACH, libc::EAGAIN, libc::ENOENT] {
+            assert!(!is_ours(code), "{code}");
+        }
+        assert!(!is_exhausted(&io::ErrorKind::NotFound.into()));
     }
 }

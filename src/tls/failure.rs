@@ -112,6 +112,11 @@ impl Failure {
             _ => Failure::Protocol(during),
         }
     }
+
+    /// Whether the peer speaks none of the application protocols that were offered (RFC 7301, 3.2).
+    pub fn is_of_protocol(self) -> bool {
+        matches!(self, Failure::Refused(Alert(AlertDescription::NoApplicationProtocol), _))
+    }
 }
 
 impl BadCertificate {

@@ -21,7 +21,7 @@ use std::sync::Arc;
 
 use rustls::client::ClientConnection;
 use rustls::pki_types::{CertificateDer, ServerName};
-use rustls::{AlertDescription, Error, HandshakeKind};
+use rustls::{AlertDescription, Error, HandshakeKind, ProtocolVersion};
 
 use super::config::{self, Config};
 use super::failure::{Alert, During, Failure, Plain};
@@ -187,6 +187,16 @@ impl Session {
     /// The application protocol that the peer chose, once it has; none where it speaks no ALPN.
     pub fn alpn(&self) -> Option<&[u8]> {
         self.connection.alpn_protocol()
+    }
+
+    /// The version that was agreed on, by its usual short name; none before the peer's choice.
+    pub fn version(&self) -> Option<&'static str> {
+        match self.connection.protocol_version()? {
+            ProtocolVersion::TLSv1_3 => Some("TLSv1.3"),
+            ProtocolVersion::TLSv1_2 => Some("TLSv1.2"),
+            // No other is offered.
+            _ => None,
+        }
     }
 
     /// Whether the handshake took up an earlier session; none before its end.

@@ -4,7 +4,7 @@ use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::os::fd::{AsFd, OwnedFd};
 
-use super::{Accepting, Worker};
+use super::{ADMIN, Accepting, Worker};
 use crate::collections::slab::Key;
 use crate::limits::{ACCEPT_PAUSE_US, ACCEPT_STEADY_US, ACCEPT_STREAK, ACCEPTS_PER_TURN, ADMIN_CONNECTIONS};
 use crate::log::Level;
@@ -32,18 +32,19 @@ impl Worker<'_> {
                     self.note_room();
                     self.admit(fd, address);
                 }
-                Err(error) => match error.raw_os_error() {
-                    Some(libc::EAGAIN) => {
-                        self.accept_streak = 0;
-                        return Ok(());
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    self.accept_streak = 0;
+                    return Ok(());
+                }
+                Err(error) if sys::socket::is_exhausted(&error) => {
+                    if self.make_room() {
+                        continue;
                     }
-                    Some(libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM) => {
-                        self.note_exhausted(&error);
-                        return self.pause_accepting(self.now_us + ACCEPT_PAUSE_US);
-                    }
-                    // That connection is gone already; the next may be well.
-                    _ => {}
-                },
+                    self.note_exhausted(&error);
+                    return self.pause_accepting(self.now_us + ACCEPT_PAUSE_US);
+                }
+                // That connection is gone already; the next may be well.
+                Err(_) => {}
             }
         }
         Ok(())
@@ -62,6 +63,13 @@ impl Worker<'_> {
                 self.carry_out();
             }
         }
+    }
+
+    /// Gives up an idle connection to a backend for one that is wanted now; whether there was any.
+    pub(super) fn make_room(&mut self) -> bool {
+        let evicted = self.proxy.evict_idle();
+        self.carry_out();
+        evicted
     }
 
     /// Says that the system has no room for connections, where that is news.
@@ -86,23 +94,52 @@ impl Worker<'_> {
     }
 
     pub(super) fn resume_accepting(&mut self) -> io::Result<()> {
-        let Accepting::Paused(until_us) = self.accepting else { return Ok(()) };
-        if self.now_us >= until_us && self.proxy.clients() < self.max_connections {
+        if let Accepting::Paused(until_us) = self.accepting
+            && self.now_us >= until_us
+            && self.proxy.clients() < self.max_connections
+        {
             self.watch_listeners()?;
             self.accepting = Accepting::Open;
+        }
+        if self.admin_from_us.is_some_and(|from_us| self.now_us >= from_us) {
+            self.watch_admin()?;
         }
         Ok(())
     }
 
     /// Accepts from the admin's listener, which all workers share: another may have been faster.
-    /// Whether there was one.
-    pub(super) fn accept_admin(&mut self) -> bool {
-        let Some(listener) = &self.admin else { return false };
-        let Ok((fd, address)) = sys::socket::accept(listener.as_fd()) else { return false };
-        if self.proxy.admins() < ADMIN_CONNECTIONS {
-            let key = self.proxy.accept_admin(address.unwrap_or(UNKNOWN));
-            self.hold(key, fd);
+    /// Whether there may be more.
+    pub(super) fn accept_admin(&mut self) -> io::Result<bool> {
+        let Some(listener) = &self.admin else { return Ok(false) };
+        match sys::socket::accept(listener.as_fd()) {
+            Ok((fd, address)) => {
+                if self.proxy.admins() < ADMIN_CONNECTIONS {
+                    let key = self.proxy.accept_admin(address.unwrap_or(UNKNOWN));
+                    self.hold(key, fd);
+                }
+                Ok(true)
+            }
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(false),
+            Err(error) if sys::socket::is_exhausted(&error) && !self.make_room() => {
+                self.note_exhausted(&error);
+                self.pause_admin(self.now_us + ACCEPT_PAUSE_US).map(|()| false)
+            }
+            // That connection is gone already, or there is room for it now.
+            Err(_) => Ok(true),
         }
-        true
+    }
+
+    fn pause_admin(&mut self, until_us: u64) -> io::Result<()> {
+        if self.admin_from_us.replace(until_us).is_none()
+            && let Some(admin) = &self.admin
+        {
+            self.reactor.unwatch(admin.as_fd())?;
+        }
+        Ok(())
+    }
+
+    pub(super) fn watch_admin(&mut self) -> io::Result<()> {
+        self.admin_from_us = None;
+        self.admin.as_ref().map_or(Ok(()), |admin| self.reactor.watch(admin.as_fd(), ADMIN))
     }
 }

@@ -2,11 +2,11 @@
 //! serves goes on where its process becomes another program.
 
 use std::io;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::time::Duration;
 
-use super::{ADMIN, Accepting, LISTENERS, Outcome, SIGNALS, Worker};
-use crate::limits::{ADMIN_DRAIN_US, DRAIN_DELAY_SLACK_US};
+use super::{Accepting, LISTENERS, Outcome, SIGNALS, Worker};
+use crate::limits::{ADMIN_DRAIN_US, DRAIN_DELAY_SLACK_US, LISTEN_BACKLOG};
 use crate::log::Level;
 use crate::metrics::Count;
 use crate::reactor::Reactor;
@@ -26,9 +26,9 @@ impl Worker<'_> {
             self.stopped = true;
         } else if self.drain_delay_us > 0 {
             // A master says when that is.
-            let slack_us = if self.single { 0 } else { DRAIN_DELAY_SLACK_US };
+            let slack_us = if self.companion.is_some() { 0 } else { DRAIN_DELAY_SLACK_US };
             self.drain_at_us = Some(self.now_us.saturating_add(self.drain_delay_us).saturating_add(slack_us));
-            if self.single {
+            if self.companion.is_some() {
                 let delay = Duration::from_micros(self.drain_delay_us);
                 self.proxy.log().line(Level::Info, "process", format_args!("draining begins in {delay:?}"));
             }
@@ -43,7 +43,7 @@ impl Worker<'_> {
         if self.drain_deadline_us.is_some() {
             return;
         }
-        if self.single {
+        if self.companion.is_some() {
             let drain = Duration::from_micros(self.drain_us);
             self.proxy.log().line(Level::Info, "process", format_args!("draining, for at most {drain:?}"));
         }
@@ -54,12 +54,24 @@ impl Worker<'_> {
             if self.accepting == Accepting::Open {
                 let _ = self.reactor.unwatch(listener.as_fd());
             }
-            while let Ok((fd, address)) = sys::socket::accept(listener.as_fd()) {
-                self.admit(fd, address);
-            }
+            self.accept_queued(&listener);
         }
         self.accepting = Accepting::Closed;
         self.proxy.drain();
+    }
+
+    /// Accepts those that have come to a listener until now: no more than its queue holds, for others may
+    /// go on coming.
+    fn accept_queued(&mut self, listener: &OwnedFd) {
+        for _ in 0..=LISTEN_BACKLOG {
+            match sys::socket::accept(listener.as_fd()) {
+                Ok((fd, address)) => self.admit(fd, address),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
+                Err(error) if sys::socket::is_exhausted(&error) && !self.make_room() => return,
+                // That connection is gone already, or there is room for it now.
+                Err(_) => {}
+            }
+        }
     }
 
     /// Others have taken its place; or it was told to stop, and the delay has passed.
@@ -72,11 +84,16 @@ impl Worker<'_> {
 
     /// Takes in who has come to the admin's listener until now, and nobody after them.
     fn leave_admin(&mut self) {
-        while self.accept_admin() {}
+        for _ in 0..=LISTEN_BACKLOG {
+            if !self.accept_admin().is_ok_and(|more| more) {
+                break;
+            }
+        }
         self.drop_admin();
     }
 
     fn drop_admin(&mut self) {
+        self.admin_from_us = None;
         if let Some(admin) = self.admin.take() {
             let _ = self.reactor.unwatch(admin.as_fd());
         }
@@ -110,11 +127,8 @@ impl Worker<'_> {
         self.reactor = Reactor::new()?;
         self.signals = signals;
         self.companion = None;
-        self.single = false;
         self.reactor.watch(self.signals.fd(), SIGNALS)?;
-        if let Some(admin) = &self.admin {
-            self.reactor.watch(admin.as_fd(), ADMIN)?;
-        }
+        self.watch_admin()?;
         if self.accepting == Accepting::Open {
             self.watch_listeners()?;
         }

@@ -12,12 +12,12 @@ mod socket;
 use std::collections::VecDeque;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::path::PathBuf;
 
+use self::secure::Tls;
 use self::socket::Sockets;
 use crate::collections::slab::Key;
-use crate::config::{Address, Config, Mode, Plan};
-use crate::limits::{READS_PER_TURN, USAGE_US};
+use crate::config::{Address, Config, Plan};
+use crate::limits::{READS_PER_TURN, USAGE_US, WATCHDOG_PARTS, WORKER_DESCRIPTORS};
 use crate::log::{Level, Log};
 use crate::metrics::{Block, Count};
 use crate::proxy::{Failure, Output, Proxy, Shared};
@@ -34,11 +34,6 @@ const COMPANION: u64 = 2;
 const ADMIN: u64 = 3;
 /// The first listener's; the others' follow.
 const LISTENERS: u64 = 4;
-
-/// Descriptors that a worker always has: the standard three, poller, signals' pipe, listener.
-const DESCRIPTORS: usize = 7;
-/// In the time that a worker's loop may stand still it turns so often though there is nothing to do.
-const BEATS: u64 = 4;
 
 /// What else a process of sp does: duties that in mp are the master's.
 pub trait Companion {
@@ -89,6 +84,8 @@ pub struct Setup<'a> {
     pub seat: usize,
     /// Clients held at once; past it accepting pauses.
     pub max_connections: usize,
+    /// Idle connections to backends kept at once; past it the oldest is closed.
+    pub max_idle: usize,
     /// What sessions with backends share, where some speak TLS.
     pub tls: Option<tls::config::Config>,
     /// The process's signals.
@@ -129,6 +126,8 @@ struct Worker<'a> {
     admin: Option<OwnedFd>,
     companion: Option<&'a mut dyn Companion>,
     accepting: Accepting,
+    /// When the admin's listener is watched again, in microseconds, where that pauses.
+    admin_from_us: Option<u64>,
     /// Turns in a row in which connections waited on the listener.
     accept_streak: usize,
     max_connections: usize,
@@ -151,21 +150,11 @@ struct Worker<'a> {
     stopped: bool,
     /// When the system last had no room for a connection, in microseconds, unless it has had since.
     exhausted_us: Option<u64>,
-    /// There is no master.
-    single: bool,
-    /// What sessions with backends share, where some speak TLS.
-    tls: Option<tls::config::Config>,
-    /// The same for sessions that are to be HTTP/1.1.
-    tls_http1: Option<tls::config::Config>,
+    tls: Tls,
     /// Connections to be sent on at the turn's end.
     late: Vec<Key>,
-    ca_file: Option<PathBuf>,
-    insecure: bool,
-    tls_trace: bool,
     /// Its number, from 0.
     index: u32,
-    /// What has just come of an encrypted connection.
-    ciphertext: Vec<u8>,
     block: Block,
     /// When what the process uses was last looked at, in microseconds, and its processor time then.
     usage_us: (u64, u64),
@@ -200,6 +189,7 @@ pub fn run(setup: Setup<'_>) -> io::Result<Outcome> {
         admin: setup.admin,
         companion: setup.companion,
         accepting: Accepting::Paused(0),
+        admin_from_us: None,
         accept_streak: 0,
         max_connections: setup.max_connections,
         signals: setup.signals,
@@ -213,19 +203,14 @@ pub fn run(setup: Setup<'_>) -> io::Result<Outcome> {
         stopping: false,
         stopped: false,
         exhausted_us: None,
-        single: setup.config.mode == Mode::Sp,
-        tls: setup.tls,
-        tls_http1: None,
+        tls: Tls::new(setup.tls, setup.config),
         late: Vec::new(),
-        ca_file: setup.config.ca_file.clone(),
-        insecure: setup.config.insecure,
-        tls_trace: setup.config.tls_trace,
         index: setup.index,
-        ciphertext: Vec::new(),
         block: shared.block,
         usage_us: (0, 0),
         now_us,
     };
+    worker.proxy.limit_idle(setup.max_idle);
     worker.begin()?;
     if setup.stopping {
         worker.terminate();
@@ -246,8 +231,8 @@ impl Worker<'_> {
         if let Some(companion) = &self.companion {
             self.reactor.watch(companion.fd(), COMPANION)?;
         }
-        if let Some(admin) = &self.admin {
-            self.reactor.watch(admin.as_fd(), ADMIN)?;
+        if self.admin.is_some() {
+            self.watch_admin()?;
             self.proxy.hide_metrics();
         }
         self.update_clock();
@@ -288,9 +273,7 @@ impl Worker<'_> {
             self.send(key);
             self.carry_out();
         }
-        if matches!(self.accepting, Accepting::Paused(_)) {
-            self.resume_accepting()?;
-        }
+        self.resume_accepting()?;
         if let Some(duties) = &mut self.companion
             && (companion || duties.next_us() <= self.now_us)
         {
@@ -319,7 +302,7 @@ impl Worker<'_> {
             at += 1;
             match event.token {
                 SIGNALS => self.take_signals(),
-                ADMIN => drop(self.accept_admin()),
+                ADMIN => drop(self.accept_admin()?),
                 // It has its turn below.
                 COMPANION => companion = true,
                 // Tokens of keys are larger than any number of listeners.
@@ -347,6 +330,7 @@ impl Worker<'_> {
         {
             next = next.min(until);
         }
+        next = next.min(self.admin_from_us.unwrap_or(u64::MAX));
         let companion = self.companion.as_ref().map_or(u64::MAX, |companion| companion.next_us());
         // Past its own deadline it may wait for its companion's.
         let ends = [self.drain_deadline_us.or(self.drain_at_us), self.admin_until_us].into_iter().flatten();
@@ -362,7 +346,7 @@ impl Worker<'_> {
         let (addresses, resident) = sys::limit::memory_bytes();
         self.block.set(Count::Virtual, addresses);
         self.block.set(Count::Resident, resident);
-        self.block.set(Count::Descriptors, (self.sockets.len() + DESCRIPTORS) as u64);
+        self.block.set(Count::Descriptors, (self.sockets.len() + WORKER_DESCRIPTORS) as u64);
     }
 
     /// Follows the plan that holds now.
@@ -400,6 +384,9 @@ impl Worker<'_> {
         let Some(socket) = self.sockets.get_mut(key) else { return };
         socket.ended |= event.ended;
         socket.readable |= event.readable;
+        if event.ended {
+            self.proxy.closing(key);
+        }
         // That it can be read may have been told before it was known to be connected.
         let readable = event.readable || socket.connecting;
         if socket.connecting {
@@ -544,7 +531,7 @@ impl Worker<'_> {
             Ok(fd) => {
                 self.sockets.insert(key, fd, true);
                 let name = self.proxy.server_name(slot).map(str::to_owned);
-                let trace = name.as_ref().filter(|_| self.tls_trace).map(|_| self.begin_trace(key, slot));
+                let trace = name.as_ref().filter(|_| self.tls.trace).map(|_| self.begin_trace(key, slot));
                 if let Some(socket) = self.sockets.get_mut(key) {
                     (socket.server_name, socket.trace) = (name, trace);
                 }
@@ -552,9 +539,11 @@ impl Worker<'_> {
             }
             Err(error) => {
                 let code = error.raw_os_error().unwrap_or(0);
-                let exhausted =
-                    matches!(code, libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM | libc::EADDRNOTAVAIL);
-                let failure = if exhausted { Failure::Exhausted(code) } else { Failure::Connect(code) };
+                let failure = match code {
+                    _ if sys::socket::is_exhausted(&error) => Failure::Exhausted(code),
+                    libc::EAGAIN => Failure::Busy,
+                    _ => Failure::Connect(code),
+                };
                 self.proxy.failed(key, failure);
             }
         }
@@ -591,5 +580,5 @@ impl Worker<'_> {
 /// How long nothing may happen for without a turn of the loop, so that its standing still is told
 /// from its having nothing to do.
 fn beat_us(plan: &Plan) -> u64 {
-    if plan.watchdog_us == 0 { u64::MAX } else { plan.watchdog_us / BEATS }
+    if plan.watchdog_us == 0 { u64::MAX } else { plan.watchdog_us / WATCHDOG_PARTS }
 }

@@ -4,9 +4,11 @@
 
 use std::io;
 use std::os::fd::AsFd;
+use std::path::PathBuf;
 
 use super::Worker;
 use crate::collections::slab::Key;
+use crate::config::Config;
 use crate::limits::{SEND_SLICES, TLS_READ_BYTES};
 use crate::log::Level;
 use crate::proxy::{Failure, Words};
@@ -27,6 +29,27 @@ pub(super) struct Secure {
     ended: bool,
 }
 
+/// What a worker has for all of its sessions.
+pub(super) struct Tls {
+    /// What sessions with backends share, where some speak TLS.
+    shared: Option<tls::config::Config>,
+    /// The same for sessions that are to be HTTP/1.1.
+    http1: Option<tls::config::Config>,
+    ca_file: Option<PathBuf>,
+    insecure: bool,
+    /// Sessions are told of.
+    pub(super) trace: bool,
+    /// What has just come of a connection.
+    ciphertext: Vec<u8>,
+}
+
+impl Tls {
+    pub(super) fn new(shared: Option<tls::config::Config>, config: &Config) -> Tls {
+        let (insecure, trace) = (config.insecure, config.tls_trace);
+        Tls { shared, http1: None, ca_file: config.ca_file.clone(), insecure, trace, ciphertext: Vec::new() }
+    }
+}
+
 /// What became of reading from the socket.
 enum Arrival {
     Bytes(usize),
@@ -39,10 +62,10 @@ impl Worker<'_> {
     /// A connection has been made to a backend that speaks TLS: the handshake begins.
     pub(super) fn begin_session(&mut self, key: Key, name: &str) {
         let http2 = self.proxy.offers_http2(key);
-        if !http2 && self.tls_http1.is_none() {
-            self.tls_http1 = self.tls.as_ref().map(|tls| tls.with_alpn(&[tls::HTTP_1]));
+        if !http2 && self.tls.http1.is_none() {
+            self.tls.http1 = self.tls.shared.as_ref().map(|tls| tls.with_alpn(&[tls::HTTP_1]));
         }
-        let begun = match if http2 { &self.tls } else { &self.tls_http1 } {
+        let begun = match if http2 { &self.tls.shared } else { &self.tls.http1 } {
             Some(config) => Session::new(config, name).map_err(|failure| Words::new(&failure)),
             None => Err(Words::new(&"there are no certificate authorities to verify it with")),
         };
@@ -62,11 +85,11 @@ impl Worker<'_> {
 
     /// Makes what sessions share, where there is a backend that speaks TLS and it is not made yet.
     pub(super) fn prepare_tls(&mut self) {
-        if self.tls.is_some() || !self.proxy.speaks_tls() {
+        if self.tls.shared.is_some() || !self.proxy.speaks_tls() {
             return;
         }
-        match tls::client(self.ca_file.as_deref(), self.insecure, self.tls_trace) {
-            Ok(config) => self.tls = Some(config),
+        match tls::client(self.tls.ca_file.as_deref(), self.tls.insecure, self.tls.trace) {
+            Ok(config) => self.tls.shared = Some(config),
             Err(error) => self.proxy.log().line(Level::Err, "tls", format_args!("{error}")),
         }
     }
@@ -118,12 +141,12 @@ impl Worker<'_> {
 
     /// Reads what has come into the worker's own buffer.
     fn arrive(&mut self, key: Key) -> Arrival {
-        self.ciphertext.resize(TLS_READ_BYTES, 0);
+        self.tls.ciphertext.resize(TLS_READ_BYTES, 0);
         let Some(socket) = self.sockets.get_mut(key) else { return Arrival::Nothing };
         if !socket.readable {
             return Arrival::Nothing;
         }
-        match sys::socket::receive(socket.fd.as_fd(), &mut self.ciphertext) {
+        match sys::socket::receive(socket.fd.as_fd(), &mut self.tls.ciphertext) {
             Ok(0) => {
                 socket.readable = false;
                 Arrival::End
@@ -152,7 +175,7 @@ impl Worker<'_> {
     fn decrypt(&mut self, key: Key, n: usize) -> bool {
         let Some(secure) = self.sockets.get_mut(key).and_then(|socket| socket.secure.as_mut()) else { return false };
         let taken = if n > 0 {
-            let bytes = &self.ciphertext[..n];
+            let bytes = &self.tls.ciphertext[..n];
             secure.session.received(bytes).inspect(|&taken| secure.rest.extend_from_slice(&bytes[taken..]))
         } else {
             secure.session.received(&secure.rest).inspect(|&taken| drop(secure.rest.drain(..taken)))
@@ -163,8 +186,12 @@ impl Worker<'_> {
         if let Err(failure) = taken {
             // An alert may tell the peer why.
             self.send_secure(key);
-            let failure = if told { Failure::Broken(0) } else { Failure::Tls(Words::new(&failure)) };
-            self.proxy.failed(key, failure);
+            if failure.is_of_protocol() && !told && !self.proxy.offers_http2(key) {
+                self.proxy.refuses_http1(key);
+            } else {
+                let failure = if told { Failure::Broken(0) } else { Failure::Tls(Words::new(&failure)) };
+                self.proxy.failed(key, failure);
+            }
             return false;
         }
         if stands {
@@ -250,7 +277,7 @@ impl Worker<'_> {
     /// Tells something of a session, where that is wanted: `tell` gets its trace, the session where there
     /// is one yet, and the time.
     pub(super) fn trace_session(&mut self, key: Key, tell: impl FnOnce(&mut Trace, Option<&mut Session>, u64)) {
-        if !self.tls_trace {
+        if !self.tls.trace {
             return;
         }
         let Some(socket) = self.sockets.get_mut(key) else { return };

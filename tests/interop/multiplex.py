@@ -117,11 +117,12 @@ async def app(scope, receive, send):
 
 NODE = """
 const http2 = require('http2'), fs = require('fs');
-const [port, key, cert] = process.argv.slice(2);
+const [port, table, key, cert] = process.argv.slice(2);
+const settings = {headerTableSize: Number(table)};
 const serve = (stream) => { const parts = []; stream.on('data', (part) => parts.push(part));
   stream.on('end', () => { const body = Buffer.concat(parts);
     stream.respond({':status': 200}); stream.end(body.length ? body : 'HTTP/2'); }); };
-const server = key ? http2.createSecureServer({key: fs.readFileSync(key), cert: fs.readFileSync(cert)}) : http2.createServer();
+const server = key ? http2.createSecureServer({settings, key: fs.readFileSync(key), cert: fs.readFileSync(cert)}) : http2.createServer({settings});
 server.on('stream', serve); server.listen(Number(port), '127.0.0.1');
 """
 
@@ -149,8 +150,9 @@ def peers():
             ("nghttpd TLS", f"https://localhost:{port}", ["nghttpd", "-a", "127.0.0.1", "-d", www, str(port), key, cert], False),
             ("hypercorn", f"h2c://{bind}", [*hypercorn, "-b", bind, "app:app"], True),
             ("hypercorn TLS", f"https://localhost:{port}", [*hypercorn, "-b", bind, "--certfile", cert, "--keyfile", key, "app:app"], True),
-            ("node", f"h2c://{bind}", ["node", os.path.join(directory, "node.js"), str(port)], True),
-            ("node TLS", f"https://localhost:{port}", ["node", os.path.join(directory, "node.js"), str(port), key, cert], True),
+            ("node", f"h2c://{bind}", ["node", os.path.join(directory, "node.js"), str(port), "4096"], True),
+            ("node without a table", f"h2c://{bind}", ["node", os.path.join(directory, "node.js"), str(port), "0"], True),
+            ("node TLS", f"https://localhost:{port}", ["node", os.path.join(directory, "node.js"), str(port), "4096", key, cert], True),
             ("openssl", f"https://localhost:{port}",
              ["openssl", "s_server", "-quiet", "-WWW", "-accept", bind, "-cert", cert, "-key", key, "-alpn", "http/1.1"], False),
         ]

@@ -185,7 +185,7 @@ impl Streams {
                 Event::Data(owner, n) => {
                     let data: Vec<u8> = self.held.drain(..n).collect();
                     let Some(id) = owner.map(|key| key.index() as u32) else { continue };
-                    self.h2.delivered(id, n, true, &mut self.out);
+                    self.h2.delivered(id, n, Some(u32::MAX), &mut self.out);
                     let Some(one) = self.streams.get_mut(&id) else { continue };
                     // What was kept back of the window at first is given bit by bit.
                     let more = one.window_left.min(2 * n as u32);

@@ -159,19 +159,17 @@ impl Backend {
 
     /// Answers every whole request with these bytes.
     pub fn replying(bytes: impl Into<Vec<u8>>) -> Backend {
-        let bytes = bytes.into();
-        Backend::serve(move |mut peer| {
-            while peer.request().is_some() {
-                if peer.try_send(&bytes).is_err() {
-                    break;
-                }
-            }
-        })
+        Backend::serve(reply(bytes.into()))
     }
 
     /// Answers every request with its own name.
     pub fn named(name: &str) -> Backend {
         Backend::replying(response("", name.as_bytes()))
+    }
+
+    /// The same on an address of loopback.
+    pub fn named_on(address: &str, name: &str) -> Backend {
+        Backend::serve_on(address, reply(response("", name.as_bytes()))).expect("all of 127.0.0.0/8 is loopback")
     }
 
     /// Sends every body back as it comes, framed as it came.
@@ -264,6 +262,17 @@ impl Drop for Backend {
         let faults = std::mem::take(&mut *self.seen.faults.lock().unwrap());
         if !faults.is_empty() && !std::thread::panicking() {
             panic!("a backend was sent malformed messages: {faults:?}");
+        }
+    }
+}
+
+/// A script that answers every whole request with these bytes.
+fn reply(bytes: Vec<u8>) -> impl Fn(Peer) + Send + Sync + 'static {
+    move |mut peer| {
+        while peer.request().is_some() {
+            if peer.try_send(&bytes).is_err() {
+                break;
+            }
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use super::system::{Pid, alive, children, send_signal};
 use super::{Backend, DEADLINE, Wire, wait_until};
-use std::io::{BufRead, BufReader, Read};
+use std::io::{BufRead, BufReader, PipeReader, Read};
 use std::net::SocketAddr;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::Path;
@@ -18,6 +18,16 @@ pub enum Mode {
     Mp,
     /// One process.
     Sp,
+}
+
+impl Mode {
+    /// The arguments that it stands for.
+    pub fn args(self) -> &'static [&'static str] {
+        match self {
+            Mode::Mp => &["--mode", "mp", "-w", "2"],
+            Mode::Sp => &["--mode", "sp"],
+        }
+    }
 }
 
 /// Both modes, for a behaviour that must hold in each.
@@ -160,9 +170,33 @@ impl Balancer {
         balancer
     }
 
+    /// Starts a prepared command whose log the test reads, or does not, in its own way.
+    pub fn read_by_hand(mut command: Command) -> (Balancer, BufReader<PipeReader>) {
+        let (reader, writer) = std::io::pipe().expect("a pipe");
+        let child = command.stderr(writer).process_group(0).spawn().expect("the binary starts");
+        // With it goes our copy of the end that is written to.
+        drop(command);
+        let address = "0.0.0.0:0".parse().expect("an address");
+        let mut balancer = Balancer { child, address, written: Arc::default(), ended: None };
+        let (mut reader, mut read) = (BufReader::new(reader), String::new());
+        while balancer.address.port() == 0 {
+            assert!(reader.read_line(&mut read).expect("a log of text") > 0, "it never said where it listens:\n{read}");
+            balancer.address = listening_on(&read).unwrap_or(address);
+        }
+        (balancer, reader)
+    }
+
     /// Where it listens.
     pub fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// Where its pages are, with `--admin`.
+    #[track_caller]
+    pub fn admin(&self) -> SocketAddr {
+        let log = self.wait_for_log("admin on ");
+        let (_, rest) = log.split_once("admin on ").expect("just seen");
+        rest.split(": ").next().and_then(|text| text.parse().ok()).expect("an address")
     }
 
     /// A connection of a client to it.
@@ -292,10 +326,7 @@ impl Drop for Balancer {
 
 fn mode_command(mode: Mode, args: &[&str]) -> Command {
     let mut all = vec!["-p", "0", "--host", "127.0.0.1"];
-    all.extend_from_slice(match mode {
-        Mode::Mp => &["--mode", "mp", "-w", "2"],
-        Mode::Sp => &["--mode", "sp"],
-    });
+    all.extend_from_slice(mode.args());
     all.extend_from_slice(args);
     command(&all)
 }

@@ -1,7 +1,9 @@
 //! A directory of a test's own, gone with it.
 
 use std::fs;
+use std::io::Write;
 use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 
 /// The directory.
@@ -24,10 +26,24 @@ impl Directory {
     }
 
     /// Makes `text` a file's contents, all at once.
-    pub fn put(&self, name: &str, text: &str) -> PathBuf {
+    pub fn put(&self, name: &str, text: &(impl AsRef<[u8]> + ?Sized)) -> PathBuf {
         let path = self.file(name);
         let fresh = self.file("fresh");
         fs::write(&fresh, text).expect("a file can be written");
+        fs::rename(&fresh, &path).expect("a file can be renamed");
+        path
+    }
+
+    /// Puts a program there, all at once, as an installer does. Another process writes it: a descriptor of
+    /// ours would be inherited by what other tests start just then, and one that is open for writing
+    /// keeps the program from being run (ETXTBSY).
+    pub fn put_program(&self, name: &str, contents: &[u8], permissions: u32) -> PathBuf {
+        let (path, fresh) = (self.file(name), self.file("fresh"));
+        let mut install = Command::new("install");
+        install.arg("-m").arg(format!("{permissions:o}")).arg("/dev/stdin").arg(&fresh).stdin(Stdio::piped());
+        let mut child = install.spawn().expect("install runs");
+        child.stdin.take().expect("piped").write_all(contents).expect("it takes all");
+        assert!(child.wait().expect("it ends").success(), "install");
         fs::rename(&fresh, &path).expect("a file can be renamed");
         path
     }

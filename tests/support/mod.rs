@@ -6,6 +6,7 @@ mod balancer;
 #[allow(dead_code)]
 pub mod certificate;
 mod directory;
+pub mod frames;
 pub mod gateway;
 mod message;
 mod random;
@@ -20,15 +21,36 @@ pub use gateway::{PROTOCOLS, Protocol, Way};
 pub use message::{Body, BodyReader, Framing, Message, chunked, response};
 pub use random::Random;
 pub use system::{
-    alive, children, ignore_when_full, limit_open_files, open_descriptors, processor_ticks, resident_kib, send_signal,
-    user_ids,
+    alive, children, clients_of, ignore_when_full, limit_descriptors, open_descriptors, processor_ticks, resident_kib,
+    send_signal, shrink_queue, stop, user_ids,
 };
-pub use wire::{Fault, Wire};
+pub use wire::{Fault, Socket, Wire};
 
+use std::io::Write;
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 /// How long a test waits for anything before it fails: far past what a busy machine needs.
 pub const DEADLINE: Duration = Duration::from_secs(20);
+
+/// An address that nothing listens on: tests take ports that the system gives them, and this is none of those.
+pub const VACANT: &str = "127.0.0.1:1";
+
+/// Says that a test has checked nothing, and why; past the harness, which would keep it to itself.
+pub fn skipped(why: impl std::fmt::Display) {
+    let _ = writeln!(std::io::stderr(), "skipped: {why}");
+}
+
+/// A corpus that is looked for beside the repository, and never kept in it; `None`, and said, where it is not.
+pub fn corpus(name: &str) -> Option<PathBuf> {
+    let repository = std::env::var_os("CARGO_MANIFEST_DIR").map_or(env!("CARGO_MANIFEST_DIR").into(), PathBuf::from);
+    let directory = repository.join("../shared/corpora").join(name);
+    if !directory.is_dir() {
+        skipped(format_args!("{name} is absent ({})", directory.display()));
+        return None;
+    }
+    Some(directory)
+}
 
 /// Waits until `condition` holds; fails the test, naming `what`, past the deadline.
 #[track_caller]

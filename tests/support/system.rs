@@ -2,9 +2,12 @@
 
 #![allow(unsafe_code)]
 
+use std::collections::BTreeSet;
 use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::os::fd::{AsRawFd, BorrowedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::time::Duration;
+
+use super::wait_until;
 
 /// A process id.
 pub type Pid = i32;
@@ -14,14 +17,6 @@ pub fn send_signal(pid: Pid, signal: i32) -> bool {
     assert!(pid.unsigned_abs() > 1, "never to everyone");
     // SAFETY: kill takes two integers and touches no memory of ours.
     unsafe { libc::kill(pid, signal) == 0 }
-}
-
-/// Limits the number that a new descriptor may have in a process, and in those that it forks.
-pub fn limit_open_files(pid: Pid, below: u64) {
-    let limit = libc::rlimit { rlim_cur: below, rlim_max: below };
-    // SAFETY: the call reads one live struct, and a null pointer asks for nothing back.
-    let result = unsafe { libc::prlimit(pid, libc::RLIMIT_NOFILE, &limit, std::ptr::null_mut()) };
-    assert_eq!(result, 0, "prlimit: {}", std::io::Error::last_os_error());
 }
 
 /// Makes the next close of a socket send RST and drop what is queued.
@@ -40,12 +35,17 @@ pub fn reset_on_close(socket: BorrowedFd<'_>) {
     assert_eq!(result, 0, "SO_LINGER: {}", std::io::Error::last_os_error());
 }
 
+/// Shrinks a listener's queue.
+pub fn shrink_queue(listener: BorrowedFd<'_>, backlog: i32) {
+    // SAFETY: listen on a descriptor that is borrowed, and so open.
+    let result = unsafe { libc::listen(listener.as_raw_fd(), backlog) };
+    assert_eq!(result, 0, "listen: {}", std::io::Error::last_os_error());
+}
+
 /// Shrinks a listener's queue to nothing and fills it, so that the kernel drops every further
 /// SYN: a host that does not answer. Returns the connections that fill it, to be kept.
 pub fn ignore_when_full(listener: &TcpListener) -> (SocketAddr, Vec<TcpStream>) {
-    // SAFETY: listen on a descriptor that the borrowed listener keeps open.
-    let result = unsafe { libc::listen(listener.as_raw_fd(), 0) };
-    assert_eq!(result, 0, "listen: {}", std::io::Error::last_os_error());
+    shrink_queue(listener.as_fd(), 0);
     let address = listener.local_addr().expect("a bound listener has an address");
     let mut held = Vec::new();
     while let Ok(stream) = TcpStream::connect_timeout(&address, Duration::from_millis(300)) {
@@ -97,6 +97,41 @@ pub fn resident_kib(pid: Pid) -> u64 {
 /// How many descriptors a process has open; 0 once it has ended.
 pub fn open_descriptors(pid: Pid) -> usize {
     std::fs::read_dir(format!("/proc/{pid}/fd")).map_or(0, |entries| entries.count())
+}
+
+/// Leaves a process room for so many descriptors, or as many as it may raise that to.
+pub fn limit_descriptors(pid: Pid, count: u64) {
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: one rlimit is written to a live local of that type, and then read from it.
+    let result = unsafe {
+        libc::prlimit(pid, libc::RLIMIT_NOFILE, std::ptr::null(), &raw mut limit);
+        limit.rlim_cur = count.min(limit.rlim_max);
+        libc::prlimit(pid, libc::RLIMIT_NOFILE, &raw const limit, std::ptr::null_mut())
+    };
+    assert_eq!(result, 0, "prlimit: {}", std::io::Error::last_os_error());
+}
+
+/// Stops a process where it stands; returns when it does nothing more.
+#[track_caller]
+pub fn stop(pid: Pid) {
+    assert!(send_signal(pid, libc::SIGSTOP), "there is no process {pid}");
+    wait_until("it is stopped", || stat(pid).is_none_or(|fields| matches!(fields[0].as_str(), "T" | "Z" | "X")));
+}
+
+/// The ports of those who are connected to `port` of this machine by sockets that a process has open.
+pub fn clients_of(pid: Pid, port: u16) -> Vec<u16> {
+    let Ok(entries) = std::fs::read_dir(format!("/proc/{pid}/fd")) else { return Vec::new() };
+    let links = entries.flatten().filter_map(|entry| std::fs::read_link(entry.path()).ok());
+    let sockets: BTreeSet<String> = links.map(|link| link.to_string_lossy().into_owned()).collect();
+    let table = std::fs::read_to_string(format!("/proc/{pid}/net/tcp")).unwrap_or_default();
+    let clients = table.lines().skip(1).filter_map(|line| {
+        // Its number, the local and the remote address, and the inode as the tenth.
+        let fields: Vec<&str> = line.split_whitespace().collect();
+        let port_of = |address: &str| u16::from_str_radix(address.rsplit(':').next()?, 16).ok();
+        let ours = port_of(fields.get(1)?)? == port && sockets.contains(&format!("socket:[{}]", fields.get(9)?));
+        ours.then(|| port_of(fields[2]))?
+    });
+    clients.collect()
 }
 
 /// A process's user ids: real, effective, saved and that of the file system.

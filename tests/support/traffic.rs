@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 
 use super::message::chunked;
 use super::wire::{Fault, Socket, Wire};
-use super::{Backend, Peer, Random};
+use super::{Backend, Peer, Random, wait_until};
 
 /// How a client goes about it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -55,6 +55,8 @@ pub enum Why {
 pub struct Loss {
     /// By whom.
     pub kind: Kind,
+    /// The client's port of the connection that it was lost on; `None` where there was none yet.
+    pub port: Option<u16>,
     /// Since the clients began.
     pub at: Duration,
     /// Why.
@@ -67,11 +69,14 @@ impl fmt::Display for Loss {
     }
 }
 
+/// How many requests had their whole and right answers, in the order of `KINDS`.
+pub type Completed = [u64; KINDS.len()];
+
 /// What the clients saw.
 #[derive(Debug)]
 pub struct Tally {
-    /// Requests with their whole and right answers.
-    pub completed: u64,
+    /// Requests with their whole and right answers, by kind.
+    pub completed: Completed,
     /// Those without.
     pub lost: Vec<Loss>,
     /// The longest wait for an answer.
@@ -83,8 +88,13 @@ impl Tally {
     #[track_caller]
     pub fn assert_nothing_lost(&self, story: &str) {
         let shown: Vec<String> = self.lost.iter().take(20).map(Loss::to_string).collect();
-        let (lost, completed) = (self.lost.len(), self.completed);
+        let (lost, completed) = (self.lost.len(), self.total());
         assert!(self.lost.is_empty(), "{story}: {lost} lost beside {completed}:\n{}", shown.join("\n"));
+    }
+
+    /// Requests with their whole and right answers.
+    pub fn total(&self) -> u64 {
+        self.completed.iter().sum()
     }
 
     /// How many could not connect.
@@ -139,9 +149,15 @@ struct Common {
     address: SocketAddr,
     begun: Instant,
     stop: AtomicBool,
-    completed: AtomicU64,
+    completed: [AtomicU64; KINDS.len()],
     longest_us: AtomicU64,
     lost: Mutex<Vec<Loss>>,
+}
+
+impl Common {
+    fn completed(&self) -> Completed {
+        self.completed.each_ref().map(|answers| answers.load(SeqCst))
+    }
 }
 
 /// Clients that run until they are stopped.
@@ -157,14 +173,14 @@ impl Traffic {
             address,
             begun: Instant::now(),
             stop: AtomicBool::new(false),
-            completed: AtomicU64::new(0),
+            completed: Default::default(),
             longest_us: AtomicU64::new(0),
             lost: Mutex::new(Vec::new()),
         });
         let client = |(n, kind): (usize, Kind)| {
             let common = common.clone();
             let random = Random::new(seed.wrapping_add(n as u64));
-            thread::spawn(move || Client { common, kind, random, wire: None }.run())
+            thread::spawn(move || Client { common, kind, random, wire: None, port: None }.run())
         };
         let all = (0..each).flat_map(|_| kinds.iter().copied());
         let clients = all.enumerate().map(client).collect();
@@ -172,8 +188,14 @@ impl Traffic {
     }
 
     /// Requests answered so far.
-    pub fn completed(&self) -> u64 {
-        self.common.completed.load(SeqCst)
+    pub fn completed(&self) -> Completed {
+        self.common.completed()
+    }
+
+    /// Waits until clients of each kind have had an answer.
+    #[track_caller]
+    pub fn wait_for_each_kind(&self) {
+        wait_until("every kind of client has begun", || self.completed().iter().all(|&answers| answers > 0));
     }
 
     /// Has every client end what it has begun.
@@ -184,7 +206,7 @@ impl Traffic {
         }
         let lost = std::mem::take(&mut *self.common.lost.lock().unwrap());
         let longest = Duration::from_micros(self.common.longest_us.load(SeqCst));
-        Tally { completed: self.common.completed.load(SeqCst), lost, longest }
+        Tally { completed: self.common.completed(), lost, longest }
     }
 }
 
@@ -193,6 +215,8 @@ struct Client {
     kind: Kind,
     random: Random,
     wire: Option<Wire>,
+    /// Of the connection made last.
+    port: Option<u16>,
 }
 
 impl Client {
@@ -210,12 +234,12 @@ impl Client {
             };
             match done {
                 Ok(requests) => {
-                    self.common.completed.fetch_add(requests, SeqCst);
+                    self.common.completed[self.kind as usize].fetch_add(requests, SeqCst);
                     self.common.longest_us.fetch_max(begun.elapsed().as_micros() as u64, SeqCst);
                 }
                 Err(why) => {
                     self.wire = None;
-                    let loss = Loss { kind: self.kind, at: self.common.begun.elapsed(), why };
+                    let loss = Loss { kind: self.kind, port: self.port, at: self.common.begun.elapsed(), why };
                     self.common.lost.lock().unwrap().push(loss);
                     // A port that is gone is not asked thousands of times a second.
                     thread::sleep(Duration::from_millis(10));
@@ -232,11 +256,12 @@ impl Client {
         format!("/a/{}", self.random.below(1_000_000))
     }
 
-    fn connect(&self) -> Result<Wire, Why> {
-        match TcpStream::connect_timeout(&self.common.address, Duration::from_secs(10)) {
-            Ok(socket) => Ok(Wire::new(Socket::Tcp(socket))),
-            Err(error) => Err(Why::Connect(error.to_string())),
-        }
+    fn connect(&mut self) -> Result<Wire, Why> {
+        self.port = None;
+        let socket = TcpStream::connect_timeout(&self.common.address, Duration::from_secs(10));
+        let socket = socket.map_err(|error| Why::Connect(error.to_string()))?;
+        self.port = socket.local_addr().ok().map(|address| address.port());
+        Ok(Wire::new(Socket::Tcp(socket)))
     }
 
     /// The connection that is kept, or another where it has ended meanwhile.

@@ -1,0 +1,52 @@
+//! Backends whose queue of connections is full, as that of a Unix socket is told to be at once. It says
+//! nothing against a backend that it is busy. The request goes to another where there is one that has room;
+//! else the connection is asked for again and again, for as long as a connect may take, as the system
+//! itself does over TCP.
+
+use super::{Output, Proxy, Side};
+use crate::collections::slab::Key;
+use crate::limits::{REDIAL_US, REDIALS, TRIES};
+
+impl Proxy {
+    /// Asks for a connection again later that could not be begun because of a full queue; false where its
+    /// request can go elsewhere.
+    pub(super) fn redial_later(&mut self, key: Key) -> bool {
+        let exchange = self.connections.get(key).and_then(|connection| self.exchanges.get(connection.exchange?));
+        if let Some(exchange) = exchange
+            && let Some(tried) = exchange.tried.get(..usize::from(exchange.tries)).filter(|tried| tried.len() < TRIES)
+            && self.balancer.has_other(tried)
+        {
+            return false;
+        }
+        if self.redials.is_empty() {
+            self.redial_us = self.now_us + REDIAL_US;
+        }
+        self.redials.push_back(key);
+        true
+    }
+
+    /// When `redial` is to be called, in microseconds; `u64::MAX` for never.
+    pub(super) fn next_redial_us(&self) -> u64 {
+        if self.redials.is_empty() { u64::MAX } else { self.redial_us }
+    }
+
+    /// Asks again for connections that wait for room in a backend's queue.
+    pub(super) fn redial(&mut self) {
+        if self.next_redial_us() > self.now_us {
+            return;
+        }
+        self.redial_us = self.now_us + REDIAL_US;
+        for _ in 0..REDIALS.min(self.redials.len()) {
+            let Some(key) = self.redials.pop_front() else { return };
+            if let Some(Side::Backend { slot, .. }) = self.connections.get(key).map(|connection| connection.side) {
+                self.outputs.push_back(Output::Connect(key, slot.into()));
+            }
+        }
+    }
+
+    /// Whether a connection waits for room in its backend's queue; it does so no more.
+    pub(super) fn take_redial(&mut self, key: Key) -> bool {
+        let at = self.redials.iter().position(|&other| other == key);
+        at.and_then(|at| self.redials.remove(at)).is_some()
+    }
+}

@@ -1,0 +1,384 @@
+//! The machine alone: bytes and failures in, bytes and outputs out, on a clock of the test's.
+
+use std::collections::HashMap;
+
+use super::*;
+use crate::limits::WAITING_REQUESTS;
+use crate::log::Level;
+
+const GET: &str = "GET / HTTP/1.1\r\nHost: a\r\n\r\n";
+const OK: &str = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
+
+struct World {
+    proxy: Proxy,
+    now_us: u64,
+    /// Connections that are to be made, and to which slot.
+    dials: VecDeque<(Key, usize)>,
+    /// What was sent on each connection.
+    sent: HashMap<Key, String>,
+    /// What else is to be done.
+    outputs: Vec<Output>,
+    /// Nothing is taken that is to be sent.
+    full: bool,
+}
+
+impl World {
+    fn new(backends: u16, set: impl FnOnce(&mut Plan)) -> World {
+        let addresses = (0..backends).map(|n| SocketAddr::from(([127, 0, 0, 1], 9000 + n)));
+        let mut plan = Plan::over(addresses);
+        plan.loglevel = Level::Debug;
+        set(&mut plan);
+        let proxy = Proxy::new(&plan, Shared::private(backends.into()), 0, 1, 0, Log::new(Level::Debug));
+        let (dials, sent, outputs) = (VecDeque::new(), HashMap::new(), Vec::new());
+        World { proxy, now_us: 0, dials, sent, outputs, full: false }
+    }
+
+    fn client(&mut self) -> Key {
+        self.proxy.accept(SocketAddr::from(([127, 0, 0, 1], 50_000)))
+    }
+
+    /// A client that has sent this.
+    fn asking(&mut self, text: &str) -> Key {
+        let key = self.client();
+        assert!(self.give(key, text));
+        key
+    }
+
+    /// Bytes come; whether they were all read.
+    fn give(&mut self, key: Key, text: &str) -> bool {
+        let mut bytes = text.as_bytes();
+        while !bytes.is_empty() {
+            let Some(room) = self.proxy.room(key) else { return false };
+            let n = room.len().min(bytes.len());
+            room[..n].copy_from_slice(&bytes[..n]);
+            bytes = &bytes[n..];
+            self.proxy.received(key, n);
+            self.carry_out();
+        }
+        true
+    }
+
+    fn end(&mut self, key: Key) {
+        self.proxy.ended(key);
+        self.carry_out();
+    }
+
+    /// A connection fails when it is to be read.
+    fn fail(&mut self, key: Key, failure: Failure) {
+        self.proxy.room(key);
+        self.proxy.failed(key, failure);
+        self.carry_out();
+    }
+
+    /// The next connection that is to be made, and to which slot.
+    fn dial(&mut self) -> (Key, usize) {
+        self.dials.pop_front().expect("a connection is to be made")
+    }
+
+    /// The same, made.
+    fn connect(&mut self) -> Key {
+        let (key, _) = self.dial();
+        self.proxy.connected(key, false);
+        self.carry_out();
+        key
+    }
+
+    /// A request on a connection of its own, answered so by whoever gets it on a fresh connection.
+    fn exchange(&mut self, request: &str, response: &str) -> (Key, Key) {
+        let client = self.asking(request);
+        let backend = self.connect();
+        assert!(self.give(backend, response));
+        (client, backend)
+    }
+
+    /// Time goes by.
+    fn pass(&mut self, us: u64) {
+        let end_us = self.now_us + us;
+        loop {
+            let next_us = self.proxy.next_deadline_us().max(self.now_us);
+            self.now_us = next_us.min(end_us);
+            self.proxy.set_clock(self.now_us, self.now_us);
+            if next_us > end_us {
+                return;
+            }
+            self.proxy.expire();
+            self.carry_out();
+        }
+    }
+
+    /// Takes all that is to be sent from now on.
+    fn drain(&mut self) {
+        self.full = false;
+        for key in self.proxy.connections.keys().collect::<Vec<_>>() {
+            self.send(key);
+        }
+        self.carry_out();
+    }
+
+    fn send(&mut self, key: Key) {
+        while let Some(queue) = self.proxy.queued(key).filter(|queue| !queue.is_empty()) {
+            let bytes: Vec<u8> = queue.slices().flatten().copied().collect();
+            self.sent.entry(key).or_default().push_str(&String::from_utf8_lossy(&bytes));
+            self.proxy.sent(key, bytes.len());
+        }
+    }
+
+    fn carry_out(&mut self) {
+        while let Some(output) = self.proxy.next_output() {
+            match output {
+                Output::Connect(key, slot) => self.dials.push_back((key, slot)),
+                Output::Send(_) | Output::SendLater(_) if self.full => {}
+                Output::Send(key) | Output::SendLater(key) => self.send(key),
+                other => self.outputs.push(other),
+            }
+        }
+    }
+
+    /// What was sent on a connection since this was asked last.
+    fn sent(&mut self, key: Key) -> String {
+        self.sent.remove(&key).unwrap_or_default()
+    }
+
+    fn did(&self, output: Output) -> bool {
+        self.outputs.contains(&output)
+    }
+
+    /// What /metrics says of a series.
+    fn metric(&mut self, series: &str) -> u64 {
+        let full = std::mem::take(&mut self.full);
+        let client = self.asking("GET /metrics HTTP/1.1\r\nHost: a\r\n\r\n");
+        self.pass(0);
+        self.full = full;
+        let text = self.sent(client);
+        let line = text.lines().find(|line| line.starts_with(series)).unwrap_or_else(|| panic!("{series} in {text}"));
+        line.rsplit(' ').next().and_then(|number| number.parse().ok()).expect("a number")
+    }
+
+    fn log(&mut self) -> String {
+        let text = String::from_utf8_lossy(self.proxy.log().text()).into_owned();
+        self.proxy.log().clear();
+        text
+    }
+}
+
+#[test]
+fn a_connection_is_closed_outright_only_where_nothing_more_can_come() {
+    let last = "GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n";
+    let mut world = World::new(1, |_| {});
+    let (client, backend) = world.exchange(last, OK);
+    assert!(world.did(Output::Close(client)) && !world.did(Output::Finish(client)));
+
+    // Behind content some send a line break more, when all else is over.
+    let post = "POST / HTTP/1.1\r\nHost: a\r\nConnection: close\r\nContent-Length: 2\r\n\r\nhi";
+    let client = world.asking(post);
+    assert!(world.give(backend, OK));
+    assert!(world.did(Output::Finish(client)) && !world.did(Output::Close(client)));
+    assert!(world.give(client, "\r\n"));
+    world.end(client);
+    assert!(world.did(Output::Close(client)));
+
+    // What comes while the response is on its way is not left unread.
+    let client = world.asking(last);
+    world.full = true;
+    assert!(world.give(backend, OK));
+    assert!(!world.give(client, GET), "it is not read while there is something to send");
+    world.drain();
+    assert!(world.did(Output::Finish(client)) && world.did(Output::Receive(client)));
+    assert!(world.give(client, GET));
+    world.end(client);
+    assert!(world.did(Output::Close(client)));
+    assert!(world.sent(client).ends_with("ok"));
+    assert_eq!((world.metric("zzz_lb_client_connections_total"), world.log().as_str()), (4, ""));
+}
+
+const POST: &str = "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\nhi";
+
+#[test]
+fn a_connection_that_is_known_to_end_carries_nothing_more() {
+    let mut world = World::new(1, |_| {});
+    let client = world.asking(GET);
+    let backend = world.connect();
+    // The response and the end have come together, and only the response was read.
+    world.proxy.closing(backend);
+    assert!(world.give(backend, OK));
+    assert!(world.sent(client).ends_with("ok") && world.did(Output::Close(backend)));
+    let client = world.asking(POST);
+    let backend = world.connect();
+    assert!(world.give(backend, OK));
+    assert!(world.sent(client).ends_with("ok"));
+}
+
+#[test]
+fn a_pooled_connection_that_went_stale_is_no_fault_of_its_backend() {
+    for failure in [Failure::Closed, Failure::Broken(104)] {
+        let mut world = World::new(1, |_| {});
+        let (_, backend) = world.exchange(GET, OK);
+        let client = world.asking(POST);
+        assert!(world.sent(backend).contains("POST"));
+        world.fail(backend, failure);
+        assert!(world.sent(client).starts_with("HTTP/1.1 502 "), "it may have been served");
+        assert_eq!(world.metric("zzz_lb_failures_total{"), 0, "{}", world.log());
+        assert_eq!(world.metric("zzz_lb_pool_stale_total{"), 1);
+        // Where anything had come, the connection was not stale.
+        for begun in ["HTTP/1.1 103 Early Hints\r\n\r\n", "HTTP/1.1 2"] {
+            let (_, backend) = world.exchange(GET, OK);
+            let client = world.asking(POST);
+            assert!(world.give(backend, begun));
+            let before = world.metric("zzz_lb_failures_total{");
+            world.fail(backend, failure);
+            assert!(world.sent(client).contains("HTTP/1.1 502 "));
+            assert_eq!(world.metric("zzz_lb_failures_total{"), before + 1);
+        }
+    }
+}
+
+const UPGRADE: &str = "GET / HTTP/1.1\r\nHost: a\r\nConnection: upgrade\r\nUpgrade: x\r\n\r\n";
+const SWITCHING: &str = "HTTP/1.1 101 Go\r\nConnection: upgrade\r\nUpgrade: x\r\n\r\n";
+
+#[test]
+fn a_tunnel_is_a_success_and_is_counted() {
+    let mut world = World::new(1, |_| {});
+    for _ in 0..5 {
+        // A failure now and then is no three in a row.
+        let client = world.asking(GET);
+        let (backend, _) = world.dial();
+        world.fail(backend, Failure::Connect(111));
+        assert!(world.sent(client).contains(" 502 "));
+        let (client, _) = world.exchange(UPGRADE, SWITCHING);
+        assert!(world.sent(client).starts_with("HTTP/1.1 101 "));
+    }
+    assert!(!world.log().contains(" down "));
+    assert_eq!(
+        world.metric("zzz_lb_requests_total{backend=\"127.0.0.1:9000\",address=\"127.0.0.1:9000\",code=\"1xx\"}"),
+        5
+    );
+    assert_eq!(world.metric("zzz_lb_response_duration_seconds_count{"), 5);
+}
+
+#[test]
+fn a_response_is_a_success_when_it_is_whole() {
+    let mut world = World::new(1, |_| {});
+    for _ in 0..3 {
+        let (_, backend) = world.exchange(GET, "HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\ncut");
+        world.end(backend);
+    }
+    let log = world.log();
+    assert_eq!((log.matches(" warn backend: ").count(), log.matches(" down ").count()), (1, 1), "{log}");
+    assert!(!log.contains("again"), "{log}");
+}
+
+#[test]
+fn a_5xx_that_counts_is_one_failure_whatever_becomes_of_the_rest() {
+    let mut world = World::new(1, |plan| plan.health.count_5xx = true);
+    for (failures, rest) in [(1, ""), (2, "whole")] {
+        let (_, backend) = world.exchange(GET, "HTTP/1.1 500 No\r\nContent-Length: 5\r\n\r\n");
+        assert!(world.give(backend, rest));
+        world.end(backend);
+        assert_eq!(world.metric("zzz_lb_failures_total{"), failures);
+    }
+    let (_, backend) = world.exchange(GET, "HTTP/1.1 500 No\r\nContent-Length: 5\r\n\r\nwhole");
+    world.end(backend);
+    assert!(world.log().contains("down after 3 failures (answered 500)"));
+}
+
+/// Two backends, the second of which has all the requests that it may: they are on these connections.
+fn with_one_full() -> (World, Key, Key) {
+    let mut world = World::new(2, |plan| plan.members[1].max = 1);
+    loop {
+        let client = world.asking(GET);
+        let (backend, slot) = world.dial();
+        world.proxy.connected(backend, false);
+        world.carry_out();
+        if slot == 1 {
+            return (world, client, backend);
+        }
+        world.give(backend, OK);
+        world.end(backend);
+    }
+}
+
+#[test]
+fn who_waits_for_room_waits_no_more_when_there_is_some() {
+    let mut world = World::new(1, |plan| plan.members[0].max = 1);
+    let _first = world.asking(GET);
+    let backend = world.connect();
+    let client = world.asking(GET);
+    assert!(world.dials.is_empty());
+    let connect_us = world.proxy.timeouts.connect_us;
+    world.pass(connect_us - 1000);
+    assert!(world.give(backend, OK.replace("Content", "Connection: close\r\nContent").as_str()));
+    let (backend, _) = world.dial();
+    // The connect has a time of its own.
+    world.pass(connect_us / 2);
+    assert_eq!(world.sent(client), "");
+    world.proxy.connected(backend, false);
+    world.carry_out();
+    assert!(world.give(backend, OK));
+    assert!(world.sent(client).starts_with("HTTP/1.1 200 "));
+}
+
+#[test]
+fn who_waits_for_room_has_not_forgotten_who_was_tried() {
+    let (mut world, _, full) = with_one_full();
+    let client = world.asking(GET);
+    let (dead, slot) = world.dial();
+    assert_eq!(slot, 0);
+    world.fail(dead, Failure::Connect(111));
+    world.pass(100_000);
+    assert!(world.dials.is_empty(), "the one is dead, the other full");
+    // Those behind may be served by the one that it has tried.
+    let other = world.asking(GET);
+    world.pass(100_000);
+    let (backend, slot) = world.dial();
+    assert_eq!((slot, world.dials.len()), (0, 0));
+    world.proxy.connected(backend, false);
+    world.carry_out();
+    assert!(world.give(backend, OK));
+    assert!(world.sent(other).contains(" 200 "));
+    assert!(world.give(full, OK));
+    let backend = world.connect();
+    assert!(world.give(backend, OK));
+    assert!(world.sent(client).contains(" 200 "));
+    assert_eq!(world.metric("zzz_lb_failures_total{"), 1);
+}
+
+#[test]
+fn who_is_gone_takes_no_place_among_those_that_wait() {
+    let mut world = World::new(1, |plan| plan.members[0].max = 1);
+    let _first = world.asking(GET);
+    for _ in 0..2 * WAITING_REQUESTS {
+        let client = world.asking(GET);
+        world.fail(client, Failure::Broken(104));
+    }
+    let client = world.asking(GET);
+    assert_eq!(world.sent(client), "");
+    assert_eq!(world.proxy.waiting.len(), 1);
+}
+
+#[test]
+fn only_a_retry_that_is_made_is_counted_and_paid_for() {
+    let mut world = World::new(1, |_| {});
+    for n in 0..100 {
+        // There is no other backend, whatever the budget.
+        let client = world.asking(GET);
+        if n % 2 == 0 {
+            let (dead, _) = world.dial();
+            world.fail(dead, Failure::Connect(111));
+        } else {
+            let backend = world.connect();
+            world.fail(backend, Failure::Closed);
+        }
+        assert!(world.sent(client).contains(" 502 "));
+    }
+    for series in ["retries_total{reason=\"connect\"}", "retries_total{reason=\"broken\"}", "retries_refused_total"] {
+        assert_eq!(world.metric(&format!("zzz_lb_{series}")), 0, "{series}");
+    }
+    let mut world = World::new(2, |_| {});
+    let client = world.asking(GET);
+    let (dead, _) = world.dial();
+    world.fail(dead, Failure::Connect(111));
+    let backend = world.connect();
+    assert!(world.give(backend, OK));
+    assert!(world.sent(client).contains(" 200 "));
+    assert_eq!(world.metric("zzz_lb_retries_total{reason=\"connect\"}"), 1);
+}
