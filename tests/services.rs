@@ -187,7 +187,7 @@ fn a_service_manager_hears_that_an_upgrade_has_failed() {
         let path = directory.put("lb.json", &format!("{{\"backends\": [\"{}\"]}}", backend.spec()));
         std::os::unix::fs::symlink(program, directory.file("lb")).expect("a link can be made");
         let mut command = Command::new(directory.file("lb"));
-        command.args(["--host", "127.0.0.1", "-p", "0", "-c"]).arg(&path).args(in_mode(mode));
+        command.args(["--host", "127.0.0.1", "-p", "0", "-c"]).arg(&path).args(mode.args());
         command.env_clear().env("LB_HEALTH_INTERVAL", "off").env("NOTIFY_SOCKET", directory.file("notify"));
         let mut balancer = Balancer::spawn(command);
         assert!(manager.hears().starts_with("READY=1\n"), "{mode:?}");
