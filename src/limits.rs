@@ -366,6 +366,10 @@ pub const WATCH_LATE_US: u64 = SECOND_US;
 /// How soon a program that cannot hear of signals tries to again.
 pub const SIGNALS_RETRY_US: u64 = SECOND_US / 10;
 
+/// How soon a service manager that did not keep up is told again.
+pub const NOTIFY_RETRY_US: u64 = SECOND_US / 10;
+/// What it is told that may wait until it does.
+pub const NOTIFY_WAITING: usize = 8;
 /// Listeners that a service manager may pass on.
 pub const ACTIVATED_LISTENERS: i32 = 64;
 /// How long a health check takes at most.

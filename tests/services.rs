@@ -3,6 +3,7 @@
 
 use std::net::{TcpListener, TcpStream};
 use std::os::fd::OwnedFd;
+use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixDatagram;
 use std::process::{Command, Stdio};
 use std::time::Duration;
@@ -140,4 +141,69 @@ fn a_health_check_tells_by_its_exit_status() {
     let usage = asked("nowhere");
     assert_eq!(usage.status.code(), Some(2));
     assert!(String::from_utf8_lossy(&usage.stderr).contains("healthcheck 'nowhere': malformed"), "{usage:?}");
+}
+
+/// How many sockets listen on a port of this machine.
+fn listening(port: u16) -> usize {
+    let table = std::fs::read_to_string("/proc/net/tcp").expect("the system tells of its sockets");
+    let wanted = format!(":{port:04X}");
+    let mut rows = table.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
+    // 0A is TCP_LISTEN.
+    rows.by_ref().filter(|row| row.len() > 3 && row[1].ends_with(&wanted) && row[3] == "0A").count()
+}
+
+/// More workers had listeners of their own, which the manager did not know of: what waited there was lost
+/// with them.
+#[test]
+fn more_workers_have_the_manager_s_listeners_and_no_others() {
+    let (backend, directory) = (Backend::named("a"), Directory::new());
+    let file = |more: &str| format!("{{\"backends\": [\"{}\"], {more}}}", backend.spec());
+    let path = directory.put("lb.json", &file("\"workers\": 1"));
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let address = listener.local_addr().expect("it has one");
+    let mut shell = Command::new("/bin/sh");
+    let script = "LISTEN_PID=$$ LISTEN_FDS=1 exec \"$0\" \"$@\" 3<&0 0</dev/null";
+    shell.args(["-c", script, env!("CARGO_BIN_EXE_load_balancer"), "-m", "mp", "-c"]).arg(path);
+    shell.env_clear().env("LB_HEALTH_INTERVAL", "off").stdin(Stdio::from(OwnedFd::from(listener)));
+    let balancer = Balancer::spawn(shell);
+    for (generation, workers) in [(1, 3), (2, 1), (3, 2)] {
+        directory.put("lb.json", &file(&format!("\"workers\": {workers}")));
+        balancer.wait_for_log("workers cannot change while it runs");
+        balancer.signal(libc::SIGUSR2);
+        balancer.wait_for_log(&format!("(generation {generation})"));
+        wait_until("there are so many workers", || balancer.workers().len() == workers);
+        assert_eq!(listening(address.port()), 1, "{workers} workers");
+        (0..10).for_each(|_| assert_eq!(balancer.get("/"), "a"));
+    }
+    assert_eq!(balancer.stop(), Exit::Status(0));
+}
+
+/// Who was told that another program comes hears that it serves, whichever that is.
+#[test]
+fn a_service_manager_hears_that_an_upgrade_has_failed() {
+    for mode in modes() {
+        let (backend, directory) = (Backend::named("a"), Directory::new());
+        let manager = Manager(UnixDatagram::bind(directory.file("notify")).expect("a socket"));
+        let program = env!("CARGO_BIN_EXE_load_balancer");
+        let path = directory.put("lb.json", &format!("{{\"backends\": [\"{}\"]}}", backend.spec()));
+        std::os::unix::fs::symlink(program, directory.file("lb")).expect("a link can be made");
+        let mut command = Command::new(directory.file("lb"));
+        command.args(["--host", "127.0.0.1", "-p", "0", "-c"]).arg(&path).args(mode.args());
+        command.env_clear().env("LB_HEALTH_INTERVAL", "off").env("NOTIFY_SOCKET", directory.file("notify"));
+        let mut balancer = Balancer::spawn(command);
+        assert!(manager.hears().starts_with("READY=1\n"), "{mode:?}");
+        // It has too few descriptors to serve with.
+        let takes_over = format!("ulimit -n 9; exec {program} \"$@\"");
+        let asked = format!("[ \"$ZZZ_LB_PREFLIGHT\" ] && exec {program} \"$@\"");
+        let script = directory.put("script", &format!("#!/bin/sh\n{asked}\n{takes_over}\n"));
+        std::fs::set_permissions(&script, std::fs::Permissions::from_mode(0o755)).expect("it can be made a program");
+        std::fs::rename(&script, directory.file("lb")).expect("it can be renamed");
+        balancer.signal(libc::SIGUSR2);
+        assert!(manager.hears().starts_with("RELOADING=1\n"), "{mode:?}");
+        let ready = manager.hears();
+        assert!(ready.starts_with("READY=1\nSTATUS=an upgrade failed: served by "), "{mode:?}: {ready}");
+        balancer.signal(libc::SIGTERM);
+        assert!(manager.hears().starts_with("STOPPING=1\n"), "{mode:?}");
+        assert_eq!(balancer.wait(), Exit::Status(0), "{mode:?}");
+    }
 }

@@ -246,3 +246,17 @@ fn a_term_is_heeded_whenever_it_comes_in_an_upgrade() {
         }
     }
 }
+
+#[test]
+fn a_preflight_that_hangs_is_given_up_in_sp_too() {
+    let scene = Scene::new(Mode::Sp, &[]);
+    scene.script("exec sleep 60", "", "");
+    scene.balancer.signal(libc::SIGUSR2);
+    wait_until("it is asked", || children(scene.balancer.pid()).len() == 1);
+    assert!(scene.balancer.get("/a/1").len() > 1);
+    scene.balancer.wait_for_log("did not say within 10 s whether it can take over; this program goes on");
+    wait_until("it has ended", || children(scene.balancer.pid()).is_empty());
+    scene.script("", "", "");
+    scene.upgrade();
+    assert_eq!(scene.balancer.stop(), Exit::Status(0));
+}

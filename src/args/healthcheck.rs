@@ -37,7 +37,8 @@ pub(super) fn parse(
         }
         (None, _) => {
             let port = variable("LB_PORT").and_then(|text| text.parse().ok()).unwrap_or(DEFAULT_PORT);
-            Healthcheck { address: SocketAddr::from((Ipv4Addr::LOCALHOST, port)), path: None }
+            let ip = variable("LB_HOST").and_then(|text| value::ip(&text).ok()).unwrap_or(Ipv4Addr::LOCALHOST.into());
+            Healthcheck { address: SocketAddr::new(here(ip), port), path: None }
         }
     };
     Ok(Command::Healthcheck(found))
@@ -48,12 +49,19 @@ fn asked(text: &str) -> Option<Healthcheck> {
     let text = text.strip_prefix("http://").unwrap_or(text);
     let (place, path) = text.find('/').map_or((text, "/readyz"), |at| text.split_at(at));
     let address = value::admin(place).ok().flatten().filter(|address| address.port() != 0)?;
-    let ip = match address.ip() {
+    Some(Healthcheck {
+        address: SocketAddr::new(here(address.ip()), address.port()),
+        path: Some(value::path(path).ok()?),
+    })
+}
+
+/// Where one that listens on an address is found from this machine.
+fn here(ip: IpAddr) -> IpAddr {
+    match ip {
         IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
         IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
         ip => ip,
-    };
-    Some(Healthcheck { address: SocketAddr::new(ip, address.port()), path: Some(value::path(path).ok()?) })
+    }
 }
 
 #[cfg(test)]
@@ -78,6 +86,8 @@ mod tests {
         assert_eq!(found(&[], &[]), at("127.0.0.1:8080", None));
         assert_eq!(found(&[], &[("LB_PORT", "81")]), at("127.0.0.1:81", None));
         assert_eq!(found(&[], &[("LB_PORT", "81"), ("LB_ADMIN", "off")]), at("127.0.0.1:81", None));
+        assert_eq!(found(&[], &[("LB_PORT", "81"), ("LB_HOST", "10.0.0.1")]), at("10.0.0.1:81", None));
+        assert_eq!(found(&[], &[("LB_HOST", "::")]), at("[::1]:8080", None));
         assert_eq!(found(&[], &[("LB_ADMIN", "0.0.0.0:9090")]), at("127.0.0.1:9090", Some("/readyz")));
         assert_eq!(found(&["9090"], &[("LB_ADMIN", "1")]), at("127.0.0.1:9090", Some("/readyz")));
         assert_eq!(found(&["[::]:9090/livez"], &[]), at("[::1]:9090", Some("/livez")));

@@ -62,7 +62,7 @@ impl Caretaker {
             globals.set_global(Global::Upgrades, left.generation.saturating_sub(1));
             globals.set_global(Global::Workers, accepting as u64);
         }
-        let notify = Notify::from_env();
+        let mut notify = Notify::from_env();
         notify.ready(format_args!("an upgrade failed: served by {workers}"));
         let elders = Elders::new(left.elders.iter().copied().chain(news).collect());
         Caretaker { left, listeners, admin, elders, region, upgrade, notify, signals, journal, stopping: false }

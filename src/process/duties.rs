@@ -207,12 +207,12 @@ impl Duties {
     }
 
     /// Another program is about to take over.
-    pub(super) fn upgrading(&self) {
+    pub(super) fn upgrading(&mut self) {
         self.notify.reloading();
     }
 
     /// The process has begun to end.
-    pub(super) fn stopping(&self) {
+    pub(super) fn stopping(&mut self) {
         self.notify.stopping();
     }
 

@@ -139,7 +139,11 @@ impl Inherited {
                 }
             },
         };
-        let of_workers = share_out(journal, listeners, address, count as usize)?;
+        // A manager's are all there are, and every worker has all of them.
+        let of_workers = match (activated, listeners.first()) {
+            (true, Some(all)) if !all.is_empty() => copies(&vec![all; count as usize])?,
+            _ => share_out(journal, listeners, address, count as usize)?,
+        };
         Ok(Listeners { of_workers, address, admin, activated })
     }
 
@@ -175,8 +179,8 @@ pub(super) fn left_memory(left: &Handover, count: u32) -> Option<Memory> {
 }
 
 /// Descriptors of the same listeners.
-fn copies(listeners: &[Vec<OwnedFd>]) -> Result<Vec<Vec<OwnedFd>>, Failure> {
-    let copy = |share: &Vec<OwnedFd>| share.iter().map(OwnedFd::try_clone).collect();
+fn copies(listeners: &[impl AsRef<[OwnedFd]>]) -> Result<Vec<Vec<OwnedFd>>, Failure> {
+    let copy = |share: &_| AsRef::<[OwnedFd]>::as_ref(share).iter().map(OwnedFd::try_clone).collect();
     let copied: std::io::Result<_> = listeners.iter().map(copy).collect();
     copied.map_err(Failure::of("keep the listeners"))
 }

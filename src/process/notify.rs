@@ -1,13 +1,17 @@
 //! What a service manager is told, and how: datagrams to the socket that it names in NOTIFY_SOCKET
-//! (sd_notify(3)). It is a courtesy: where nobody listens, nothing is said and nothing is wrong.
+//! (sd_notify(3)). It is a courtesy: where nobody listens, nothing is said and nothing is wrong. Where the
+//! manager does not keep up, what it was not told waits, in order, but for beats.
 
+use std::collections::VecDeque;
 use std::ffi::OsStr;
 use std::fmt::Display;
+use std::io::ErrorKind;
 #[cfg(any(target_os = "linux", target_os = "android"))]
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
 
+use crate::limits::{NOTIFY_RETRY_US, NOTIFY_WAITING};
 use crate::sys::clock;
 
 /// Tells the service manager, where there is one.
@@ -17,6 +21,10 @@ pub(super) struct Notify {
     beat_us: Option<u64>,
     /// When it is told that next.
     next_us: u64,
+    /// What it could not be told yet.
+    waiting: VecDeque<String>,
+    /// When it is told that again, in microseconds.
+    retry_us: u64,
 }
 
 impl Notify {
@@ -35,39 +43,59 @@ impl Notify {
             Some((own, address))
         });
         let next_us = if to.is_some() && beat_us.is_some() { 0 } else { u64::MAX };
-        Notify { to, beat_us, next_us }
+        Notify { to, beat_us, next_us, waiting: VecDeque::new(), retry_us: u64::MAX }
     }
 
-    fn tell(&self, text: &str) {
-        if let Some((own, address)) = &self.to {
-            let _ = own.send_to_addr(text.as_bytes(), address);
+    /// Tells it that, behind what waits.
+    fn tell(&mut self, text: String) {
+        // Of states that follow each other the last ones count.
+        if self.waiting.len() == NOTIFY_WAITING {
+            self.waiting.pop_front();
         }
+        self.waiting.push_back(text);
+        self.tell_waiting(clock::monotonic_us());
+    }
+
+    fn tell_waiting(&mut self, now_us: u64) {
+        while self.waiting.front().is_some_and(|text| self.send(text)) {
+            self.waiting.pop_front();
+        }
+        self.retry_us = if self.waiting.is_empty() { u64::MAX } else { now_us + NOTIFY_RETRY_US };
+    }
+
+    /// Whether it is to be said again no more.
+    fn send(&self, text: &str) -> bool {
+        let Some((own, address)) = &self.to else { return true };
+        !own.send_to_addr(text.as_bytes(), address).is_err_and(|error| error.kind() == ErrorKind::WouldBlock)
     }
 
     /// It serves, as the status says.
-    pub(super) fn ready(&self, status: impl Display) {
-        self.tell(&format!("READY=1\nSTATUS={status}\n"));
+    pub(super) fn ready(&mut self, status: impl Display) {
+        self.tell(format!("READY=1\nSTATUS={status}\n"));
     }
 
     /// It takes up another configuration or program; `ready` follows.
-    pub(super) fn reloading(&self) {
-        self.tell(&format!("RELOADING=1\nMONOTONIC_USEC={}\n", clock::monotonic_us()));
+    pub(super) fn reloading(&mut self) {
+        self.tell(format!("RELOADING=1\nMONOTONIC_USEC={}\n", clock::monotonic_us()));
     }
 
     /// It ends.
-    pub(super) fn stopping(&self) {
-        self.tell("STOPPING=1\nSTATUS=draining\n");
+    pub(super) fn stopping(&mut self) {
+        self.tell("STOPPING=1\nSTATUS=draining\n".to_owned());
     }
 
     /// When `beat` is to be called, in microseconds.
     pub(super) fn next_us(&self) -> u64 {
-        self.next_us
+        self.next_us.min(self.retry_us)
     }
 
-    /// Says that this process is well, where that is due.
+    /// Says that this process is well, where that is due, and what waited.
     pub(super) fn beat(&mut self, now_us: u64) {
+        if now_us >= self.retry_us {
+            self.tell_waiting(now_us);
+        }
         if let Some(beat_us) = self.beat_us.filter(|_| now_us >= self.next_us) {
-            self.tell("WATCHDOG=1\n");
+            self.send("WATCHDOG=1\n");
             self.next_us = now_us + beat_us;
         }
     }
@@ -132,10 +160,38 @@ mod tests {
     #[test]
     fn where_nobody_listens_nothing_is_said() {
         for socket in [None, Some("/nowhere/at/all"), Some("relative"), Some("")] {
-            let notify = Notify::new(socket.map(OsStr::new), None);
+            let mut notify = Notify::new(socket.map(OsStr::new), None);
             notify.ready("serving");
             assert_eq!(notify.next_us(), u64::MAX);
         }
+    }
+
+    #[test]
+    fn a_manager_that_does_not_keep_up_hears_it_later() {
+        let path = std::env::temp_dir().join(format!("zzz-lb-notify-late-{}", std::process::id()));
+        let _ = std::fs::remove_file(&path);
+        let manager = UnixDatagram::bind(&path).unwrap();
+        let mut notify = Notify::new(Some(path.as_os_str()), None);
+        // A queue of datagrams is full at some number of them, and a sender has room for so many bytes.
+        let mut said = 0;
+        while notify.waiting.is_empty() {
+            notify.ready(said);
+            said += 1;
+            assert!(said < 100_000, "it takes all");
+        }
+        let retry_us = notify.next_us();
+        assert!(retry_us < u64::MAX);
+        notify.stopping();
+        for one in 0..said - 1 {
+            assert_eq!(heard(&manager), format!("READY=1\nSTATUS={one}\n"));
+        }
+        notify.beat(retry_us - 1);
+        assert_eq!(notify.waiting.len(), 2, "it is not time yet");
+        notify.beat(retry_us + NOTIFY_RETRY_US);
+        assert_eq!(heard(&manager), format!("READY=1\nSTATUS={}\n", said - 1));
+        assert_eq!(heard(&manager), "STOPPING=1\nSTATUS=draining\n");
+        assert_eq!(notify.next_us(), u64::MAX);
+        std::fs::remove_file(&path).unwrap();
     }
 
     #[test]

@@ -148,6 +148,21 @@ mod tests {
     }
 
     #[test]
+    fn what_cannot_be_left_open_changes_nothing_either() {
+        let program = Program { path: "/nowhere/at/all".into(), arguments: vec!["x".into()] };
+        let (kept, _other) = std::os::unix::net::UnixStream::pair().unwrap();
+        // SAFETY: no call is made with it but one that fails, as there is none of that number.
+        let none = unsafe { BorrowedFd::borrow_raw(1_000_000) };
+        let error = program.become_it(("NAME", "value"), &[kept.as_fd(), none]);
+        assert_eq!(error.raw_os_error(), Some(libc::EBADF));
+        // SAFETY: takes integers.
+        assert_eq!(unsafe { libc::fcntl(kept.as_raw_fd(), libc::F_GETFD) }, libc::FD_CLOEXEC);
+        let status = std::fs::read_to_string("/proc/thread-self/status").unwrap();
+        let blocked = status.lines().find_map(|line| line.strip_prefix("SigBlk:")).unwrap();
+        assert_eq!(blocked.trim().trim_matches('0'), "", "signals are heeded again");
+    }
+
+    #[test]
     fn a_program_is_found_by_the_name_it_was_started_by() {
         let program = Program::started().unwrap();
         assert!(program.path().is_absolute() && program.path().is_file());
