@@ -1,6 +1,7 @@
 //! From an exchange to a connection that carries it: a backend is picked, a pooled connection lent
 //! or a fresh one asked for, and the request written.
 
+use super::answer::Answer;
 use super::connection::{Connection, Side};
 use super::exchange::Progress;
 use super::{Output, Proxy};
@@ -20,11 +21,7 @@ impl Proxy {
         match pick {
             Pick::Slot(slot) => self.assign_to(id, slot),
             Pick::Full => self.wait_for_room(id),
-            Pick::Nobody => {
-                let unresolved = std::mem::take(&mut self.unresolved);
-                self.answer_exchange(id, 503, format_args!("No backends available{unresolved}"));
-                self.unresolved = unresolved;
-            }
+            Pick::Nobody => self.answer_exchange(id, Answer::NoBackend),
         }
     }
 
