@@ -1,6 +1,7 @@
 //! From an exchange to a connection that carries it: a backend is picked, a pooled connection lent
 //! or a fresh one asked for, and the request written.
 
+use super::answer::Answer;
 use super::connection::{Connection, Side};
 use super::exchange::Progress;
 use super::{Output, Proxy};
@@ -20,11 +21,7 @@ impl Proxy {
         match pick {
             Pick::Slot(slot) => self.assign_to(id, slot),
             Pick::Full => self.wait_for_room(id),
-            Pick::Nobody => {
-                let unresolved = std::mem::take(&mut self.unresolved);
-                self.answer_exchange(id, 503, format_args!("No backends available{unresolved}"));
-                self.unresolved = unresolved;
-            }
+            Pick::Nobody => self.answer_exchange(id, Answer::NoBackend),
         }
     }
 
@@ -184,7 +181,7 @@ impl Proxy {
             let end = exchange.request == Progress::Ended || matches!(facts.body, Body::None | Body::Length(0));
             if size > self.list_limit(key) {
                 self.close(key, Output::Close(key));
-                return self.answer_exchange(id, 431, format_args!("the backend takes no head as large as this"));
+                return self.answer_exchange(id, Answer::HeadTooLarge);
             }
             self.write_block(key, end);
             if self.trace {

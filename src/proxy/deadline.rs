@@ -1,6 +1,7 @@
 //! Deadlines: how long each connection may take over what it waits for, and what happens when
 //! it took longer. One deadline a connection, kept lazily; moving it later is a store.
 
+use super::answer::Answer;
 use super::connection::{Connection, Phase, Wait};
 use super::exchange::{Exchange, Progress};
 use super::{Failure, Output, Proxy};
@@ -44,8 +45,8 @@ impl Proxy {
             Wait::Nothing => {}
             // Where not one byte of a request has come, there is nobody to answer.
             Wait::RequestHead if connection.input.is_none() => self.close(key, Output::Close(key)),
-            Wait::RequestHead => self.answer_client(key, 408, format_args!("the request head did not come in time")),
-            Wait::Upload => self.upload_failed(key, 408, format_args!("the request content did not come in time")),
+            Wait::RequestHead => self.answer_client(key, Answer::HeadLate),
+            Wait::Upload => self.upload_failed(key, Answer::ContentLate),
             Wait::Idle | Wait::Linger | Wait::Pool => self.close(key, Output::Close(key)),
             Wait::ClientSend => self.client_gone(key, Output::Reset(key)),
             Wait::Room => self.no_room(key),

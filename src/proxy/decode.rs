@@ -1,6 +1,7 @@
 //! From a connection's input to what it means: each part is decoded once, and handed to the
 //! transition that it is for. Input waits here where it cannot be acted on yet.
 
+use super::answer::Answer;
 use super::connection::{Connection, Ending, Phase};
 use super::exchange::Progress;
 use super::{Failure, Output, Proxy};
@@ -135,9 +136,9 @@ impl Proxy {
         if !connection.is_client() {
             self.backend_failed(key, Failure::Malformed(refusal));
         } else if !connection.codec.awaits_head() {
-            self.upload_failed(key, refusal.status(), format_args!("{refusal}"));
+            self.upload_failed(key, Answer::Refused(refusal));
         } else {
-            self.answer_client(key, refusal.status(), format_args!("{refusal}"));
+            self.answer_client(key, Answer::Refused(refusal));
         }
     }
 

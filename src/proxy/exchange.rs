@@ -6,6 +6,7 @@
 //! has ended, or when it can go no further: then it is removed, and both connections are
 //! released, each to what it is fit for. After a 101 it is a tunnel, until both directions end.
 
+use super::answer::Answer;
 use super::connection::{Connection, Ending, Phase, Side};
 use super::failure::Failure;
 use super::{Output, Proxy};
@@ -494,7 +495,7 @@ impl Proxy {
         }
         let Some(exchange) = self.exchanges.get(id) else { return };
         if exchange.response == Progress::Waiting {
-            return self.answer_exchange(id, failure.status(), format_args!("{failure}"));
+            return self.answer_exchange(id, Answer::Failed(failure));
         }
         let (client, tunnel) = (exchange.client, exchange.tunnel);
         self.remove_exchange(id);
@@ -523,7 +524,7 @@ impl Proxy {
 
     /// A request's content was malformed, or did not come: the client is told so where nothing
     /// was answered yet, and the backend must not take what came for all of it.
-    pub(super) fn upload_failed(&mut self, key: Key, status: u16, reason: std::fmt::Arguments<'_>) {
+    pub(super) fn upload_failed(&mut self, key: Key, answer: Answer) {
         let Some(id) = self.connections.get(key).and_then(|connection| connection.exchange) else {
             // It has its response.
             return self.end(key, Ending::Linger);
@@ -537,17 +538,17 @@ impl Proxy {
             let until_close = self.connections.get(key).is_some_and(|client| client.codec.writes_until_close());
             self.end(key, if until_close { Ending::Reset } else { Ending::Linger });
         } else {
-            self.answer_client(key, status, reason);
+            self.answer_client(key, answer);
         }
     }
 
     /// Answers an exchange that no backend will.
-    pub(super) fn answer_exchange(&mut self, id: Key, status: u16, reason: std::fmt::Arguments<'_>) {
+    pub(super) fn answer_exchange(&mut self, id: Key, answer: Answer) {
         let Some(exchange) = self.exchanges.get(id) else { return };
         let (client, facts) = (exchange.client, exchange.facts);
         let whole = exchange.request == Progress::Ended || facts.body == Body::None;
         self.remove_exchange(id);
-        self.write_answer(client, &facts, whole && facts.persistent && !self.draining, status, reason);
+        self.write_answer(client, &facts, whole && facts.persistent && !self.draining, answer);
         let Some(connection) = self.connections.get_mut(client) else { return };
         if whole && connection.phase == Phase::Open {
             let persistent = facts.persistent && !self.draining;

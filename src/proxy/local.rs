@@ -6,6 +6,7 @@
 use std::sync::atomic::Ordering::Relaxed;
 
 use super::Proxy;
+use super::answer::Answer;
 use super::connection::{Ending, Phase, Side};
 use super::exchange::Progress;
 use crate::collections::slab::Key;
@@ -54,13 +55,11 @@ impl Proxy {
     pub(super) fn answer_page(&mut self, id: Key, page: Page) {
         match page {
             Page::Metrics => self.begin_metrics(id),
-            Page::Live => self.answer_exchange(id, 200, format_args!("alive")),
-            Page::Ready if self.unready => self.answer_exchange(id, 503, format_args!("draining")),
-            Page::Ready => self.answer_exchange(id, 200, format_args!("ready")),
-            Page::Unknown => {
-                self.answer_exchange(id, 404, format_args!("there are /metrics, /livez and /readyz"));
-            }
-            Page::Method => self.answer_exchange(id, 405, format_args!("only GET and HEAD are served here")),
+            Page::Live => self.answer_exchange(id, Answer::Alive),
+            Page::Ready if self.unready => self.answer_exchange(id, Answer::Draining),
+            Page::Ready => self.answer_exchange(id, Answer::Ready),
+            Page::Unknown => self.answer_exchange(id, Answer::NoPage),
+            Page::Method => self.answer_exchange(id, Answer::ReadOnly),
         }
     }
 

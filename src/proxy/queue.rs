@@ -2,20 +2,18 @@
 //! order in which they came, for as long as a connect may take, and only so many.
 
 use super::Proxy;
+use super::answer::Answer;
 use crate::balance::Pick;
 use crate::collections::slab::Key;
 use crate::limits::{WAITING_LOOK_US, WAITING_REQUESTS};
 use crate::metrics::Count;
-
-/// What a client is told whose request could not be served.
-const NO_ROOM: &str = "every backend has as many requests as it may";
 
 impl Proxy {
     /// Has an exchange wait until a backend has room for it.
     pub(super) fn wait_for_room(&mut self, id: Key) {
         if self.waiting.len() >= WAITING_REQUESTS {
             self.shared.block.add(Count::WaitedInVain, 1);
-            return self.answer_exchange(id, 503, format_args!("{NO_ROOM}, and too many wait"));
+            return self.answer_exchange(id, Answer::NoRoomToWait);
         }
         self.shared.block.add(Count::Waited, 1);
         let Some(exchange) = self.exchanges.get_mut(id) else { return };
@@ -63,7 +61,7 @@ impl Proxy {
     pub(super) fn no_room(&mut self, key: Key) {
         if let Some(id) = self.connections.get(key).and_then(|connection| connection.exchange) {
             self.shared.block.add(Count::WaitedInVain, 1);
-            self.answer_exchange(id, 503, format_args!("{NO_ROOM}"));
+            self.answer_exchange(id, Answer::NoRoom);
         }
     }
 }

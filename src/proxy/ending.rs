@@ -1,0 +1,86 @@
+//! How a connection ends: once everything queued is sent, or at once.
+
+use super::codec::Codec;
+use super::connection::{Ending, Phase, Side};
+use super::{Output, Proxy};
+use crate::collections::slab::Key;
+use crate::limits::LINGER_US;
+use crate::metrics::Count;
+
+impl Proxy {
+    /// Does what was to happen once everything queued is sent.
+    pub(super) fn settle(&mut self, key: Key) {
+        let Some(connection) = self.connections.get_mut(key) else { return };
+        if !connection.output.is_empty() {
+            return;
+        }
+        let ending = match connection.ending {
+            // What came meanwhile is unread, and would turn a close into a reset.
+            Ending::Close if connection.starved => Ending::Linger,
+            ending => ending,
+        };
+        match ending {
+            Ending::GoesOn => {}
+            Ending::Close => self.close(key, Output::Close(key)),
+            Ending::Reset => self.close(key, Output::Reset(key)),
+            Ending::Linger if connection.ended => self.close(key, Output::Close(key)),
+            Ending::Linger => {
+                connection.phase = Phase::Lingering;
+                connection.linger_until_us = self.now_us.saturating_add(LINGER_US);
+                connection.ending = Ending::GoesOn;
+                self.outputs.push_back(Output::Finish(key));
+                self.wake(key);
+            }
+            Ending::Finish => {
+                connection.ending = Ending::GoesOn;
+                connection.finished = true;
+                self.outputs.push_back(Output::Finish(key));
+                self.tunnel_settled(key);
+            }
+        }
+    }
+
+    /// Sets how a connection ends once everything queued is sent, which may be now.
+    pub(super) fn end(&mut self, key: Key, ending: Ending) {
+        let Some(connection) = self.connections.get_mut(key) else { return };
+        connection.ending = ending;
+        connection.exchange = None;
+        // What came behind is never decoded, and would take up the room that lingering reads into.
+        if let Some(buffer) = connection.input.take() {
+            self.buffers.give(buffer);
+        }
+        self.announce(key);
+        self.settle(key);
+        self.rearm(key, false);
+    }
+
+    /// Forgets a connection and has it closed, whatever is queued.
+    pub(super) fn close(&mut self, key: Key, how: Output) {
+        let Some(mut connection) = self.connections.remove(key) else { return };
+        self.timers.clear(key.index());
+        self.grown -= connection.grown;
+        if let Some(buffer) = connection.input.take() {
+            self.buffers.give(buffer);
+        }
+        connection.output.clear(&mut self.buffers);
+        if let Codec::Stream(stream) = &connection.codec {
+            // There is nothing of it in the shell.
+            return self.close_stream(stream);
+        }
+        match connection.side {
+            Side::Client { admin: true, .. } => self.admins -= 1,
+            Side::Client { .. } => {
+                self.clients -= 1;
+                self.shared.block.set(Count::ClientsNow, self.clients as u64);
+            }
+            Side::Backend { slot, .. } if connection.exchange.is_none() && !connection.probe => {
+                match connection.codec {
+                    Codec::H2(_) => self.forget_carrier(slot.into(), key),
+                    _ => self.idle.remove(slot.into(), key),
+                }
+            }
+            Side::Backend { .. } => {}
+        }
+        self.outputs.push_back(how);
+    }
+}
