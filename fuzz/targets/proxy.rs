@@ -163,6 +163,7 @@ impl Machine {
             8 => self.receive(key, &[b'x'; BLOCK_BYTES][..BLOCK_BYTES >> (operation / 16)]),
             9 => self.send(key, usize::from(operation / 16) * 1000 + 1),
             10 => self.send(key, usize::MAX),
+            11 if operation / 16 < 4 => self.proxy.closing(key),
             11 => {
                 if self.proxy.room(key).is_some() {
                     self.proxy.ended(key);

@@ -292,6 +292,10 @@ impl World {
         let Some(socket) = self.socket(key) else { return };
         socket.ended |= fin || reset;
         socket.readable |= readable;
+        if fin || reset {
+            self.proxy.closing(key);
+        }
+        let Some(socket) = self.socket(key) else { return };
         if socket.connecting {
             socket.connecting = false;
             socket.writable = true;
