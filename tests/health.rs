@@ -188,6 +188,27 @@ fn a_5xx_counts_only_where_that_is_asked_for() {
 }
 
 #[test]
+fn who_dies_with_a_probe_under_way_costs_that_probe_alone() {
+    let gate = Gate::shut();
+    let held = gate.clone();
+    let backend = Backend::serve(move |mut peer| {
+        peer.request();
+        held.pass();
+    });
+    let args = ["--health-interval", "2s", "--health-timeout", "1s"];
+    let balancer = Balancer::before(Mode::Mp, &[&backend], &args);
+    backend.wait_for_requests(1);
+    let start = Instant::now();
+    // Whichever of them had it.
+    balancer.workers().into_iter().for_each(|pid| assert!(send_signal(pid, libc::SIGKILL)));
+    backend.wait_for_requests(2);
+    let gap_s = start.elapsed().as_secs_f64();
+    // At once would be too soon, and after another period, which is 1.8 s at least, too late.
+    assert!(gap_s > 1.0 && gap_s < 3.6, "{gap_s} s");
+    gate.open();
+}
+
+#[test]
 fn there_is_one_probe_in_an_interval_whoever_lives() {
     let backend = Backend::named("a");
     let interval = Duration::from_millis(200);
