@@ -3,7 +3,7 @@
 use crate::smuggling::assert_own_answer;
 use crate::support::{
     Backend, Balancer, Fault, Mode, Protocol, Way, Wire, command, limit_descriptors, modes, open_descriptors,
-    processor_ticks, resident_kib, response, wait_until, wait_until_still,
+    processor_ticks, resident_kib, response, use_up_descriptors, wait_until, wait_until_still,
 };
 use std::time::{Duration, Instant};
 
@@ -220,7 +220,7 @@ fn an_idle_connection_gives_its_descriptor_to_one_that_is_wanted() {
             assert_eq!(clients[0].get("/").text(), "backend");
         }
         let [pid] = balancer.serving()[..] else { panic!("one process serves") };
-        limit_descriptors(pid, open_descriptors(pid) as u64);
+        use_up_descriptors(pid);
         for _ in 0..4 {
             let mut client = balancer.connect();
             for _ in 0..8 {
@@ -243,7 +243,7 @@ fn without_descriptors_no_listener_spins() {
         let admin = log.split("admin on ").nth(1).and_then(|rest| rest.split(": /metrics").next()).expect("an address");
         let admin = admin.parse().expect("an address");
         let serving = balancer.serving();
-        serving.iter().for_each(|&pid| limit_descriptors(pid, open_descriptors(pid) as u64));
+        serving.iter().for_each(|&pid| use_up_descriptors(pid));
         let mut clients: Vec<Wire> = (0..4).flat_map(|_| [balancer.connect(), Wire::tcp(admin)]).collect();
         for client in &mut clients {
             client.send("GET /livez HTTP/1.1\r\nHost: x\r\n\r\n");

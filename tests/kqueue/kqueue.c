@@ -150,8 +150,12 @@ static int change_vnode(struct queue *queue, const struct kevent *change) {
         queue->inotify = join(queue, inotify_init1(IN_NONBLOCK | IN_CLOEXEC), INOTIFY);
     char path[64];
     snprintf(path, sizeof path, "/proc/self/fd/%d", (int)change->ident);
+    struct stat status;
+    /* A kernel's tells of no writes to the files in a directory. */
+    int is_directory = fstat((int)change->ident, &status) == 0 && S_ISDIR(status.st_mode);
     int watch = inotify_add_watch(queue->inotify, path,
-        IN_CREATE | IN_MOVED_FROM | IN_MOVED_TO | IN_DELETE | IN_MODIFY | IN_ATTRIB | IN_MOVE_SELF);
+        IN_CREATE | IN_MOVED_FROM | IN_MOVED_TO | IN_DELETE | IN_ATTRIB | IN_MOVE_SELF |
+            (is_directory ? 0 : IN_MODIFY));
     if (watch < 0)
         return -1;
     if (at == queue->count) {

@@ -22,7 +22,7 @@ pub use message::{Body, BodyReader, Framing, Message, chunked, response};
 pub use random::Random;
 pub use system::{
     alive, children, clients_of, ignore_when_full, limit_descriptors, open_descriptors, processor_ticks, resident_kib,
-    send_signal, shrink_queue, shrink_room, stop, user_ids,
+    send_signal, shrink_queue, shrink_room, stop, use_up_descriptors, user_ids,
 };
 pub use wire::{Fault, Socket, Wire};
 

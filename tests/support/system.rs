@@ -114,7 +114,15 @@ pub fn open_descriptors(pid: Pid) -> usize {
     std::fs::read_dir(format!("/proc/{pid}/fd")).map_or(0, |entries| entries.count())
 }
 
-/// Leaves a process room for so many descriptors, or as many as it may raise that to.
+/// Leaves a process no descriptor besides those that it has open.
+pub fn use_up_descriptors(pid: Pid) {
+    let entries = std::fs::read_dir(format!("/proc/{pid}/fd")).expect("the process runs").flatten();
+    let open: Vec<u64> = entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect();
+    // The limit is one on their numbers.
+    limit_descriptors(pid, (0..).find(|number| !open.contains(number)).expect("there are more numbers"));
+}
+
+/// Leaves a process descriptors below this number, or as many as it may have.
 pub fn limit_descriptors(pid: Pid, count: u64) {
     let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
     // SAFETY: one rlimit is written to a live local of that type, and then read from it.
