@@ -50,7 +50,7 @@ pub(super) struct Exchange {
     /// The response's Connection names further fields, which end here.
     options: bool,
     /// How many 1xx responses have come.
-    pub(super) interims: u16,
+    interims: u16,
     /// A 1xx response has been passed on.
     pub(super) answered_early: bool,
     /// So has a 100.
@@ -107,6 +107,11 @@ impl Exchange {
             sent_us: 0,
             local: None,
         }
+    }
+
+    /// Whether nothing of the response has come, interim ones included.
+    pub(super) fn is_unanswered(&self) -> bool {
+        self.response == Progress::Waiting && self.interims == 0
     }
 
     /// Whether the client waits for the backend to say that it may send the content.
@@ -464,7 +469,7 @@ impl Proxy {
         let Some(exchange) = self.exchanges.get_mut(id) else { return };
         exchange.backend = None;
         let retry = failure.may_retry(exchange);
-        let silent = silent && exchange.response == Progress::Waiting && exchange.interims == 0;
+        let silent = silent && exchange.is_unanswered();
         let silent = silent && failure.is_loss();
         // It has all that has come of the request, and may have waited for the rest in vain.
         let starved = silent && drained && exchange.request == Progress::Flowing;

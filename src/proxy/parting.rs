@@ -3,7 +3,6 @@
 use std::collections::VecDeque;
 
 use super::connection::{Ending, Phase, Side};
-use super::exchange::Progress;
 use super::{Failure, Output, Proxy};
 use crate::collections::slab::Key;
 use crate::http2::{self, ErrorCode};
@@ -133,7 +132,7 @@ impl Proxy {
         let Some(stream) = self.connections.get(stream) else { return true };
         let exchange = stream.exchange.and_then(|id| self.exchanges.get(id));
         let stale = stream.used && failure.is_loss();
-        exchange.is_none_or(|exchange| stale && exchange.response == Progress::Waiting && exchange.interims == 0)
+        exchange.is_none_or(|exchange| stale && exchange.is_unanswered())
     }
 
     /// The answer to a PING did not come: nobody is there, or nobody who is not busy. Those who wait go
