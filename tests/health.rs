@@ -103,6 +103,20 @@ fn one_that_is_added_serves_once_a_probe_has_passed_or_where_nobody_else_does() 
     }
 }
 
+/// That an answer is longer than we take says nothing about its backend.
+#[test]
+fn a_probe_that_comes_to_a_limit_of_ours_neither_passes_nor_fails() {
+    let fields: String = (0..200).map(|n| format!("X-{n}: y\r\n")).collect();
+    let backend = Backend::replying(response(&fields, b"much"));
+    let balancer = Balancer::before(Mode::Sp, &[&backend], &OFTEN);
+    backend.wait_for_requests(6);
+    let spec = backend.spec();
+    assert_eq!(balancer.metric("zzz_lb_probes_total", &spec), 0);
+    assert_eq!(balancer.metric("zzz_lb_failures_total", &spec), 0);
+    assert_eq!(balancer.metric("zzz_lb_healthy", &spec), 1);
+    assert_eq!(balancer.log().matches(&format!("backend: {spec}: ")).count(), 1, "{}", balancer.log());
+}
+
 #[test]
 fn a_hung_backend_delays_no_other_probe() {
     let gate = Gate::shut();

@@ -1,13 +1,13 @@
 //! Probes: a request of our own to a backend, on a connection of its own, to see whether it is well.
 //!
-//! A 2xx or 3xx passes; anything else, or nothing in time, fails. The head tells, so that the
+//! A 2xx or 3xx passes; anything else, or nothing in time, fails; an answer beyond a limit of ours does neither. The head tells, so that the
 //! content is not waited for. A probe has no exchange; its connection has `probe` set, is never
 //! pooled, and has one deadline for all of it.
 
 use std::fmt;
 
 use super::connection::{Connection, Side};
-use super::{Output, Proxy};
+use super::{Failure, Output, Proxy};
 use crate::collections::slab::Key;
 use crate::config::HostHeader;
 use crate::http::forward::Sink;
@@ -75,27 +75,39 @@ impl Proxy {
     /// The head of the answer to a probe has come.
     pub(super) fn on_probe_answer(&mut self, key: Key, head: HeadRef<'_>) {
         match head.status() {
-            200..=399 => self.end_probe(key, None),
-            status => self.end_probe(key, Some(format_args!("answered {status}"))),
+            200..=399 => {
+                if let Some(slot) = self.end_probe(key) {
+                    self.note_probe(slot, None);
+                }
+            }
+            status => self.probe_failed(key, format_args!("answered {status}")),
         }
     }
 
     /// A probe has failed.
     pub(super) fn probe_failed(&mut self, key: Key, reason: fmt::Arguments<'_>) {
-        self.end_probe(key, Some(reason));
+        if let Some(slot) = self.end_probe(key) {
+            self.note_probe(slot, Some(reason));
+        }
     }
 
-    fn end_probe(&mut self, key: Key, failure: Option<fmt::Arguments<'_>>) {
-        let Some(connection) = self.connections.get(key) else { return };
-        let Side::Backend { slot, generation } = connection.side else { return };
+    /// A probe has come to a limit of ours, which says nothing about its backend.
+    pub(super) fn probe_refused(&mut self, key: Key, failure: Failure) {
+        if let Some(slot) = self.end_probe(key) {
+            self.note_failure(slot, failure);
+        }
+    }
+
+    /// Closes all that a probe has; its slot, where that is still the same backend's.
+    fn end_probe(&mut self, key: Key) -> Option<u16> {
+        let Side::Backend { slot, generation } = self.connections.get(key)?.side else { return None };
+        let connection = self.connections.get(key)?;
         // Over HTTP/2 it has a connection and a stream, either of which may be what has failed.
         let carrier = connection.codec.stream().map_or(key, |stream| stream.carrier);
         let multiplex = self.connections.get(carrier).and_then(|carrier| carrier.codec.multiplex());
         let streams = multiplex.map(|multiplex| multiplex.streams().collect::<Vec<_>>()).unwrap_or_default();
         streams.into_iter().chain([key, carrier]).for_each(|key| self.close(key, Output::Close(key)));
         // What became of one that had the slot before is not its successor's doing.
-        if self.generation(slot.into()) == Some(generation) {
-            self.note_probe(slot, failure);
-        }
+        (self.generation(slot.into()) == Some(generation)).then_some(slot)
     }
 }
