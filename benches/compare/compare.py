@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
-"""Measures the balancer beside HAProxy, nginx and a relay that parses nothing (relay.c).
+"""Measures the balancer beside HAProxy, nginx and two floors that parse nothing: relay.c, which gives
+each client a backend, and turns.c, which gives each request the next one.
 
 Each proxy has one worker, bound to processor 0; nginx as the backend and the load generator
 share processor 1. What is told is the processor time that the proxy's own processes use for a
@@ -25,7 +26,7 @@ import time
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 FRONT, PLAIN, TLS = 8100, (9101, 9102), 9143
-PROXIES = ["ours", "haproxy", "nginx", "relay"]
+PROXIES = ["ours", "haproxy", "nginx", "relay", "turns"]
 IDLE_CLIENTS = 8000
 # A thousand addresses of one server that listens on all of loopback.
 THOUSAND = [f"127.1.{n // 250}.{n % 250 + 1}" for n in range(1000)]
@@ -158,7 +159,8 @@ def prepare(d):
     subprocess.run(["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "30",
                     "-subj", "/CN=localhost", "-keyout", f"{d}/key.pem", "-out", f"{d}/cert.pem"], check=True, capture_output=True)
     write(f"{d}/backend.conf", BACKEND.format(d=d, plain=PLAIN, tls=TLS, body="x" * 1024))
-    subprocess.run(["cc", "-O2", "-o", f"{d}/relay", f"{HERE}/relay.c"], check=True)
+    for floor in ("relay", "turns"):
+        subprocess.run(["cc", "-O2", "-o", f"{d}/{floor}", f"{HERE}/{floor}.c"], check=True)
 
 
 def write(path, text):
@@ -167,12 +169,15 @@ def write(path, text):
     return path
 
 
-def command(name, d, binary, kind):
+def command(name, d, binary, scenario):
     """What starts a proxy; `None` where it cannot do that."""
+    kind = SCENARIOS[scenario][2] if SCENARIOS[scenario] else "plain"
     behind = {"plain": [f"127.0.0.1:{port}" for port in PLAIN], "tls": [f"127.0.0.1:{TLS}"],
               "thousand": [f"{host}:{PLAIN[0]}" for host in THOUSAND]}[kind]
     if name == "relay":
         return [f"{d}/relay", FRONT, *PLAIN] if kind == "plain" else None
+    if name == "turns":
+        return [f"{d}/turns", FRONT, *behind] if scenario in ("small", "thousand") else None
     if name == "nginx":
         servers = " ".join(f"server {address};" for address in behind)
         scheme = "https" if kind == "tls" else "http"
@@ -248,7 +253,7 @@ def main():
                 scenario, rows = SCENARIOS[name], {}
                 for _ in range(given.rounds):
                     for proxy in PROXIES:
-                        argv = command(proxy, d, given.binary, scenario[2] if scenario else "plain")
+                        argv = command(proxy, d, given.binary, name)
                         if argv is None:
                             continue
                         with Program(argv, 0, log) as program:
