@@ -279,6 +279,40 @@ mod tests {
     use super::*;
     use std::collections::BTreeSet;
 
+    /// The README's table: a line for each family.
+    fn readme_table() -> String {
+        let backends = "`backend`, `address`";
+        let tables = [
+            (SlotCount::METRICS, backends),
+            (SlotTime::METRICS, backends),
+            (SlotState::METRICS, backends),
+            (Count::METRICS, ""),
+            (Global::METRICS, ""),
+        ];
+        let mut table = "| metric | labels | what it tells |\n|---|---|---|\n".to_string();
+        for (metrics, shared) in tables {
+            for family in metrics.chunk_by(|one, next| one.family == next.family) {
+                let own = family[0].label.split_once('=').map(|(name, _)| format!("`{name}`"));
+                let labels = [own.as_deref(), Some(shared).filter(|shared| !shared.is_empty())];
+                let labels = labels.into_iter().flatten().collect::<Vec<_>>().join(", ");
+                let _ = writeln!(table, "| `{}` | {labels} | {} |", Name(family[0].family), family[0].help);
+            }
+        }
+        table
+    }
+
+    #[test]
+    fn readme_has_the_table_of_metrics() {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/README.md");
+        let readme = std::fs::read_to_string(path).expect("README.md stands beside Cargo.toml");
+        let table = readme.split_once("<!-- metrics -->\n").and_then(|(_, rest)| rest.split_once("<!-- /metrics -->"));
+        let expected = readme_table();
+        assert!(
+            table.is_some_and(|(table, _)| table == expected),
+            "README.md must have this between the lines `<!-- metrics -->` and `<!-- /metrics -->`:\n\n{expected}"
+        );
+    }
+
     fn text(enough: usize) -> String {
         let workers = [private(4), private(4)];
         for (n, block) in workers.iter().enumerate() {
