@@ -51,7 +51,6 @@ pub const COPY_BYTES: usize = 8 * 1024;
 pub const TIMER_TICK_US: u64 = 16_384;
 /// Ticks in the wheel: later deadlines are looked at once a turn (16.8 s).
 pub const TIMER_TICKS: usize = 1024;
-
 /// How long a client may send nothing after an answer that ends its connection before that is
 /// closed. What it sends until then is read and dropped, so that the answer is not lost to a reset.
 pub const LINGER_IDLE_US: u64 = 2 * SECOND_US;
@@ -60,13 +59,10 @@ pub const LINGER_US: u64 = 30 * SECOND_US;
 /// How long a tunnel may be silent in both directions.
 pub const TUNNEL_IDLE_US: u64 = 3600 * SECOND_US;
 
+// A turn of the loop ---------------------------------------------------------------------------
+
 /// Events taken from the poller at once.
 pub const POLL_EVENTS: usize = 256;
-/// Connections to the admin port in one worker; more are closed at once.
-pub const ADMIN_CONNECTIONS: usize = 64;
-/// How long a worker that has drained still answers those on the admin port who have asked, or are
-/// about to.
-pub const ADMIN_DRAIN_US: u64 = SECOND_US;
 /// Connections accepted, at most, before others are looked after.
 pub const ACCEPTS_PER_TURN: usize = 16;
 /// Turns in a row in which connections waited, after which one more is accepted in each.
@@ -75,40 +71,40 @@ pub const ACCEPT_STREAK: usize = 4;
 pub const EXPIRIES_PER_TURN: usize = 4;
 /// Full blocks read from one connection before others are looked after.
 pub const READS_PER_TURN: usize = 4;
-/// How long the system must have had room before a new lack of it is news.
-pub const ACCEPT_STEADY_US: u64 = 5 * SECOND_US;
-/// How often a worker that is awake notes what memory and processor time it has used.
-pub const USAGE_US: u64 = SECOND_US;
 /// Pieces sent with one system call.
 pub const SEND_SLICES: usize = 8;
 /// How long accepting pauses when the system has no descriptor left for a connection.
 pub const ACCEPT_PAUSE_US: u64 = SECOND_US / 10;
+/// How long the system must have had room before a new lack of it is news.
+pub const ACCEPT_STEADY_US: u64 = 5 * SECOND_US;
+/// How often a worker that is awake notes what memory and processor time it has used.
+pub const USAGE_US: u64 = SECOND_US;
 
+// Answers of our own ---------------------------------------------------------------------------
+
+/// What Retry-After says with a 503, in seconds: soon, but not at once.
+pub const RETRY_AFTER_S: &str = "1";
 /// How much of a request is read and dropped after its response, to keep the connection.
 pub const DISCARD_BYTES: usize = 16 << 20;
-
+/// Connections to the admin port in one worker; more are closed at once.
+pub const ADMIN_CONNECTIONS: usize = 64;
+/// How long a worker that has drained still answers those on the admin port who have asked, or are
+/// about to.
+pub const ADMIN_DRAIN_US: u64 = SECOND_US;
 /// A portion of the metrics' text that is made before others are looked after.
 pub const METRICS_PORTION_BYTES: usize = 16 * 1024;
 /// Cells that are read for such a portion: with hundreds of workers adding them up takes longer
 /// than writing the sums down, and each may have to come from another processor's cache.
 pub const METRICS_CELLS: usize = 16 * 1024;
 
+// Log ------------------------------------------------------------------------------------------
+
 /// Log written at once: what a pipe with any room takes without waiting (POSIX, PIPE_BUF).
 pub const LOG_PIECE_BYTES: usize = 4096;
-/// Ciphertext read at once: four records of the greatest size, about what a full socket has.
-pub const TLS_READ_BYTES: usize = 64 * 1024;
-/// Sockets that still send the last of a session whose connection is gone, as the system does for those
-/// without TLS; with more they are closed at once.
-pub const TLS_LEAVING: usize = 1024;
-/// How long one may take over that.
-pub const TLS_LEAVING_US: u64 = 30 * SECOND_US;
 /// How much is kept of what TLS says of a failure.
 pub const FAILURE_BYTES: usize = 96;
 /// How much of a refused message `--trace` shows.
 pub const TRACE_REFUSED_BYTES: usize = 4096;
-
-/// What Retry-After says with a 503, in seconds: soon, but not at once.
-pub const RETRY_AFTER_S: &str = "1";
 
 // HTTP/2 ---------------------------------------------------------------------------------------
 
@@ -502,6 +498,13 @@ pub const TLS_RECEIVE_BYTES: usize = TLS_RECORD_BYTES;
 pub const TLS_RECORD_BYTES: usize = 16 * 1024;
 /// Application protocols that can be offered.
 pub const ALPN_PROTOCOLS: usize = 8;
+/// Ciphertext read at once: four records of the greatest size, about what a full socket has.
+pub const TLS_READ_BYTES: usize = 64 * 1024;
+/// Sockets that still send the last of a session whose connection is gone, as the system does for those
+/// without TLS; with more they are closed at once.
+pub const TLS_LEAVING: usize = 1024;
+/// How long one may take over that.
+pub const TLS_LEAVING_US: u64 = 30 * SECOND_US;
 /// Alerts of one session that are kept until they are told.
 pub const TLS_ALERTS: usize = 4;
 /// Lines of one connection's `--tls-trace` that wait to be written.

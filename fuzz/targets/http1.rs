@@ -5,8 +5,9 @@ use zzz_lb::http::fields::Span;
 use zzz_lb::http::framing::{self, Body, RequestFacts};
 use zzz_lb::http::head::{Head, HeadRef, Start};
 use zzz_lb::http::part::Part;
+use zzz_lb::http::part::Role;
 use zzz_lb::http::refusal::Refusal;
-use zzz_lb::http1::connection::{Connection, Role};
+use zzz_lb::http1::connection::Connection;
 use zzz_lb::http1::parse;
 use zzz_lb::limits::{HEAD_BYTES, HEAD_FIELDS, TRAILER_BYTES};
 

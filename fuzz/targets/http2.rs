@@ -6,8 +6,9 @@
 
 use zzz_lb::collections::slab::Key;
 use zzz_lb::http::head::{Head, HeadRef};
+use zzz_lb::http::part::Role;
+use zzz_lb::http2::ErrorCode;
 use zzz_lb::http2::connection::{Connection, Event};
-use zzz_lb::http2::{ErrorCode, Role};
 use zzz_lb::limits::{H2_STREAMS, HEAD_FIELDS};
 
 /// Panics where something is out of its bounds.

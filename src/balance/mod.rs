@@ -126,11 +126,6 @@ impl Balancer {
         self.next_probe_us = 0;
     }
 
-    /// The shared cells.
-    pub fn cells(&self) -> Cells {
-        self.cells
-    }
-
     /// Whether all take turns because all are down.
     pub fn is_open(&self) -> bool {
         self.open

@@ -64,11 +64,6 @@ impl Buffer {
         self.start = (self.start as usize + n).min(self.end as usize) as u32;
     }
 
-    /// Keeps only the first `n` filled bytes.
-    pub fn truncate(&mut self, n: usize) {
-        self.end = self.end.min(self.start + n.min(u32::MAX as usize) as u32);
-    }
-
     /// Copies as much of `bytes` as there is room for; how much that was.
     pub fn append(&mut self, bytes: &[u8]) -> usize {
         let room = self.room();

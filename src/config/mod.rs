@@ -98,6 +98,14 @@ pub struct Health {
     pub count_5xx: bool,
 }
 
+impl Config {
+    /// Where the demo's backends are; none where there is no demo.
+    pub fn demo_addresses(&self) -> Vec<SocketAddr> {
+        let addresses = self.backends.iter().filter(|_| self.demo).filter_map(Backend::address);
+        addresses.filter_map(|address| if let Address::Tcp(address) = address { Some(address) } else { None }).collect()
+    }
+}
+
 impl Backend {
     /// A backend at an address, with nothing special about it.
     pub fn at(address: SocketAddr) -> Backend {

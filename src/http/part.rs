@@ -1,6 +1,15 @@
 //! What a message is made of, whatever version carries it: every codec turns bytes into these
 //! parts, and parts into bytes.
 
+/// Which end of a connection is ours.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// We read requests.
+    Server,
+    /// We read responses.
+    Client,
+}
+
 /// The next part of a message, or the lack of one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Part {

@@ -12,18 +12,9 @@ use crate::collections::queue::Queue;
 use crate::http::forward;
 use crate::http::framing::Body;
 use crate::http::head::{Head, HeadRef};
-use crate::http::part::Part;
+use crate::http::part::{Part, Role};
 use crate::http::refusal::Refusal;
 use crate::limits::{COPY_BYTES, HEAD_BYTES};
-
-/// Which end of the connection is ours.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Role {
-    /// We read requests.
-    Server,
-    /// We read responses.
-    Client,
-}
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Reading {

@@ -13,7 +13,6 @@
 
 use std::collections::VecDeque;
 
-use super::Role;
 use super::budget::Budget;
 use super::frame::{self, ErrorCode, HEADER_BYTES, Header, Kind, MAX_31, PREFACE};
 use super::receive::{Block, Reading};
@@ -21,6 +20,7 @@ use super::settings::{self, FIRST_WINDOW, Settings};
 use super::stream::Stream;
 use crate::collections::slab::Key;
 use crate::hpack::{self, Decoder};
+use crate::http::part::Role;
 use crate::http::refusal::Refusal;
 use crate::limits::{H2_CONNECTION_WINDOW_BYTES, H2_FRAME_BYTES, H2_TABLE_BYTES};
 

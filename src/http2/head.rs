@@ -2,12 +2,12 @@
 //! are what a start line is elsewhere. What could not be written as HTTP/1.1 without meaning
 //! something else is refused, so that no field can split a message.
 
-use super::Role;
 use crate::hpack::{self, Decoder};
 use crate::http::fields::{Field, Name, Span};
 use crate::http::forward::Sink;
 use crate::http::framing::{Body, is_authority};
 use crate::http::head::{Head, Start, Version};
+use crate::http::part::Role;
 use crate::http::refusal::Refusal;
 use crate::http1::scan;
 use crate::limits::{H2_LIST_BYTES, HEAD_FIELDS, METHOD_BYTES, TARGET_BYTES, TRAILER_BYTES};

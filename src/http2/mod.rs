@@ -16,15 +16,6 @@ mod stream;
 
 pub use self::frame::ErrorCode;
 
-/// Which end of a connection is ours.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Role {
-    /// We read requests.
-    Server,
-    /// We read responses.
-    Client,
-}
-
 /// What ends a connection: the peer has broken the protocol (RFC 9113, 5.4.1).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Error {

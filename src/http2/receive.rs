@@ -1,13 +1,14 @@
 //! What comes on a connection, frame by frame (RFC 9113, sections 4 to 6): checked, answered where a
 //! frame alone asks for it, and told as events.
 
+use super::Error;
 use super::connection::{Connection, Event};
 use super::frame::{self, ErrorCode, HEADER_BYTES, Header, Kind, MAX_31, PREFACE};
 use super::head::{self, Section, Unread};
 use super::stream::Stream;
-use super::{Error, Role};
 use crate::hpack;
 use crate::http::head::{Head, Start};
+use crate::http::part::Role;
 use crate::http::refusal::Refusal;
 use crate::limits::{
     H2_BLOCK_BYTES, H2_BLOCK_FRAMES, H2_CONNECTION_WINDOW_BYTES, H2_FRAME_BYTES, H2_IDLE_FRAMES_EARNED, H2_STREAMS,

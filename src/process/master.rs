@@ -29,7 +29,6 @@ use super::respawn::{Death, Respawn, Verdict};
 use super::upgrade::Upgrade;
 use super::watchdog::Watchdog;
 use super::{DONE, Ended, FAILED, Journal, Line, Parts, Shares, begin_child, serve};
-use crate::config::Address;
 use crate::limits::{DRAIN_GRACE_US, READY_LOOK_US, RESPAWN_DEATHS, RESPAWN_DELAY_US};
 use crate::log::{Level, Log};
 use crate::metrics::Global;
@@ -224,11 +223,6 @@ impl Master {
             }
             _ => None,
         });
-        let config = self.duties.config();
-        let demo = config.backends.iter().filter(|_| config.demo).filter_map(|backend| match backend.address() {
-            Some(Address::Tcp(address)) => Some(address),
-            _ => None,
-        });
         Handover {
             pid: std::process::id(),
             generation: self.generation + 1,
@@ -238,7 +232,7 @@ impl Master {
             activated: self.activated,
             admin: self.admin.as_ref().map(|(listener, address)| (listener.as_raw_fd(), *address)),
             elders: self.elders.iter().copied().chain(workers).collect(),
-            demo: demo.collect(),
+            demo: self.duties.config().demo_addresses(),
             again: self.upgrade.is_wanted_again(),
         }
     }

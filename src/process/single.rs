@@ -98,12 +98,6 @@ pub(super) fn run(parts: Parts, inherited: Inherited, greeting: &[Line]) -> u8 {
 impl Single {
     /// What is left to the program that this process becomes.
     fn left(&self, listeners: Vec<Vec<i32>>, admin: Option<i32>) -> Handover {
-        let demo = self.duties.config().demo;
-        let demo =
-            self.duties.config().backends.iter().filter(|_| demo).filter_map(|backend| match backend.address() {
-                Some(crate::config::Address::Tcp(address)) => Some(address),
-                _ => None,
-            });
         Handover {
             pid: std::process::id(),
             generation: self.generation + 1,
@@ -113,7 +107,7 @@ impl Single {
             activated: self.activated,
             admin: admin.zip(self.admin),
             elders: self.elders.iter().copied().collect(),
-            demo: demo.collect(),
+            demo: self.duties.config().demo_addresses(),
             again: self.upgrade.is_wanted_again(),
         }
     }

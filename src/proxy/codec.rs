@@ -8,13 +8,12 @@ use crate::collections::queue::Queue;
 use crate::collections::slab::Key;
 use crate::http::framing::Body;
 use crate::http::head::{Head, HeadRef};
-use crate::http::part::Part;
+use crate::http::part::{Part, Role};
 use crate::http::refusal::Refusal;
 use crate::http1;
 use crate::http2::{self, ErrorCode};
 
 use super::multiplex::Multiplex;
-pub(super) use crate::http1::connection::Role;
 
 /// A connection's protocol.
 #[derive(Debug)]

@@ -4,11 +4,12 @@
 use std::net::IpAddr;
 
 use super::Timeouts;
-use super::codec::{Codec, Role};
+use super::codec::Codec;
 use crate::collections::buffer::Buffer;
 use crate::collections::queue::Queue;
 use crate::collections::slab::Key;
 use crate::collections::timers::NEVER;
+use crate::http::part::Role;
 use crate::limits::{LINGER_IDLE_US, POOL_IDLE_US, TUNNEL_IDLE_US};
 
 /// Who is at the other end.

@@ -12,11 +12,12 @@
 
 use std::collections::VecDeque;
 
-use super::codec::{Codec, Role, Stream};
+use super::codec::{Codec, Stream};
 use super::connection::{Connection, Ending, Phase, Side};
 use super::{Output, Proxy};
 use crate::collections::slab::Key;
 use crate::http::head::Version;
+use crate::http::part::Role;
 use crate::http2::connection::Connection as Http2;
 use crate::http2::{self, ErrorCode};
 use crate::limits::{H2_STREAMS, POOL_FRESH_US, QUEUE_HIGH_BYTES};
@@ -58,7 +59,7 @@ pub(super) struct Multiplex {
 impl Multiplex {
     fn new(purpose: Purpose, now_us: u64) -> Multiplex {
         Multiplex {
-            h2: Http2::new(http2::Role::Client),
+            h2: Http2::new(Role::Client),
             pending: VecDeque::new(),
             retired: false,
             purpose,

@@ -6,9 +6,10 @@ use std::collections::{BTreeMap, VecDeque};
 use zzz_lb::collections::slab::Key;
 use zzz_lb::hpack;
 use zzz_lb::http::head::{Head, HeadRef, Start};
+use zzz_lb::http::part::Role;
+use zzz_lb::http2::ErrorCode;
 use zzz_lb::http2::connection::{Connection, Event};
 use zzz_lb::http2::frame::{self, Kind};
-use zzz_lb::http2::{ErrorCode, Role};
 
 use super::network::{End, Net, say};
 use super::pattern::{Way, content, matches};

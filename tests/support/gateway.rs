@@ -18,8 +18,9 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Condvar, Mutex};
 use zzz_lb::collections::slab::Key;
 use zzz_lb::http::head::{Head, HeadRef, Start};
+use zzz_lb::http::part::Role;
+use zzz_lb::http2::ErrorCode;
 use zzz_lb::http2::connection::{Connection, Event};
-use zzz_lb::http2::{ErrorCode, Role};
 
 /// What a backend speaks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
