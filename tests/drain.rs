@@ -1,9 +1,13 @@
 //! How workers and the whole program end: what is ready, what is waited for, what the exit status says.
 
 use std::net::{SocketAddr, TcpStream};
+use std::path::PathBuf;
+use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::support::{Backend, Balancer, Exit, Gate, Mode, Wire, children, modes, response, send_signal, wait_until};
+use crate::support::{
+    Backend, Balancer, Directory, Exit, Gate, Mode, Wire, children, modes, response, send_signal, wait_until,
+};
 
 /// A backend that answers each request once the gate is open.
 fn gated(gate: &Gate) -> Backend {
@@ -118,7 +122,7 @@ fn the_end_waits_for_workers_of_before() {
         let begun = Instant::now();
         while begun.elapsed() < Duration::from_millis(1500) {
             assert!(balancer.runs(), "{mode:?}");
-            std::thread::sleep(Duration::from_millis(20));
+            thread::sleep(Duration::from_millis(20));
         }
         balancer.signal(libc::SIGUSR2);
         balancer.wait_for_log("upgrade: refused: it is about to end");
@@ -166,13 +170,74 @@ fn a_group_that_stood_still_as_a_whole_loses_no_worker() {
     let before = balancer.workers();
     for pause_ms in [600, 1000, 1800] {
         // The lives of workers count from their start.
-        std::thread::sleep(Duration::from_millis(850));
+        thread::sleep(Duration::from_millis(850));
         assert!(send_signal(-balancer.pid(), libc::SIGSTOP));
-        std::thread::sleep(Duration::from_millis(pause_ms));
+        thread::sleep(Duration::from_millis(pause_ms));
         assert!(send_signal(-balancer.pid(), libc::SIGCONT));
-        std::thread::sleep(Duration::from_millis(900));
+        thread::sleep(Duration::from_millis(900));
         assert_eq!(balancer.workers(), before, "{pause_ms} ms: {}", balancer.log());
     }
     assert!(send_signal(before[0], libc::SIGSTOP));
     balancer.wait_for_log("stands still for");
+}
+
+/// A configuration that says how draining goes.
+fn drain_file(directory: &Directory, backend: &Backend, timeout: &str, delay: &str) -> PathBuf {
+    let backends = format!("\"backends\": [\"{}\"]", backend.spec());
+    let text = format!("{{{backends}, \"drain_timeout\": \"{timeout}\", \"drain_delay\": \"{delay}\"}}");
+    directory.put("lb.json", &text)
+}
+
+/// Longer than a worker may run past a drain time of 100 ms before its master kills it.
+const PAST_GRACE: Duration = Duration::from_millis(2600);
+
+fn in_each_mode(test: impl Fn(Mode) + Sync) {
+    let test = &test;
+    thread::scope(|scope| modes().into_iter().for_each(|mode| drop(scope.spawn(move || test(mode)))));
+}
+
+/// A worker that drained from an upgrade was killed by the drain time of a later reload, and its requests
+/// with it.
+#[test]
+fn a_shorter_drain_time_is_for_those_that_begin_to_drain_later() {
+    in_each_mode(|mode| {
+        let (gate, directory) = (Gate::shut(), Directory::new());
+        let backend = gated(&gate);
+        let path = drain_file(&directory, &backend, "10m", "off");
+        let balancer = Balancer::with_file(mode, &path, &[]);
+        let mut client = held(&balancer, &backend);
+        upgrade(&balancer, 1);
+        drain_file(&directory, &backend, "100ms", "off");
+        balancer.wait_for_log("+0 \u{2212}0 ~0 backends");
+        // What is tested is that nothing happens meanwhile.
+        thread::sleep(PAST_GRACE);
+        gate.open();
+        assert_eq!(client.response("GET").text(), "done", "{mode:?}");
+        drop(client);
+        assert_eq!(balancer.stop(), Exit::Status(0), "{mode:?}");
+    });
+}
+
+/// Workers were killed by the drain time that had held when draining was delayed.
+#[test]
+fn a_drain_time_that_is_reloaded_before_draining_begins_holds() {
+    in_each_mode(|mode| {
+        let (gate, directory) = (Gate::shut(), Directory::new());
+        let backend = gated(&gate);
+        // For as long as a reload may take on a busy machine.
+        let path = drain_file(&directory, &backend, "100ms", "5s");
+        let mut balancer = Balancer::with_file(mode, &path, &[]);
+        let mut client = held(&balancer, &backend);
+        balancer.signal(libc::SIGTERM);
+        balancer.wait_for_log("draining begins in 5s");
+        drain_file(&directory, &backend, "10m", "5s");
+        balancer.wait_for_log("+0 \u{2212}0 ~0 backends");
+        wait_until("it drains", || TcpStream::connect(balancer.address()).is_err());
+        thread::sleep(PAST_GRACE);
+        assert!(balancer.runs(), "{mode:?}: {}", balancer.log());
+        gate.open();
+        assert_eq!(client.response("GET").text(), "done", "{mode:?}");
+        drop(client);
+        assert_eq!(balancer.wait(), Exit::Status(0), "{mode:?}");
+    });
 }

@@ -51,7 +51,7 @@ impl Caretaker {
         let globals = region.map(Region::globals);
         let upgrade = Upgrade::new(globals, left.again);
         upgrade.refuse(&mut journal, why);
-        let accepting = left.elders.iter().filter(|elder| elder.retired_us.is_none()).count();
+        let accepting = left.elders.iter().filter(|elder| elder.is_accepting()).count();
         let workers = format!("{accepting} worker{} of before", if accepting == 1 { "" } else { "s" });
         journal.line(
             Level::Err,
@@ -79,13 +79,13 @@ impl Caretaker {
                 self.bury(pid, ended);
             }
             self.upgrade.expire(now_us);
-            self.elders.expire(self.drain_us().0, now_us, &mut self.journal);
+            self.elders.expire(drain_times(self.region).0, now_us, &mut self.journal);
             self.see_to_upgrade(now_us);
             self.notify.beat(now_us);
             if self.elders.is_empty() {
                 return self.status();
             }
-            let next_us = self.notify.next_us().min(self.upgrade.next_us()).min(self.elders.next_us(self.drain_us().0));
+            let next_us = self.notify.next_us().min(self.upgrade.next_us()).min(self.elders.next_us());
             let timeout = (next_us != u64::MAX).then(|| Duration::from_micros(next_us.saturating_sub(now_us)));
             if let Err(error) = self.signals.wait(None, timeout) {
                 self.say(Level::Err, format_args!("cannot wait for signals: {error}"));
@@ -96,12 +96,6 @@ impl Caretaker {
 
     fn say(&mut self, level: Level, text: std::fmt::Arguments<'_>) {
         self.journal.line(level, "process", text);
-    }
-
-    /// How long draining takes, and how long it is delayed, in microseconds, as far as that is known.
-    fn drain_us(&self) -> (u64, u64) {
-        let plan = self.region.and_then(|region| region.table().read().1).and_then(|bytes| Plan::decode(&bytes));
-        plan.map_or((u64::MAX, 0), |plan| (plan.timeouts.drain_us, plan.drain_delay_us))
     }
 
     fn heed(&mut self, signal: Signal, now_us: u64) {
@@ -118,7 +112,7 @@ impl Caretaker {
                 // The workers have their own descriptors of them.
                 self.listeners.clear();
                 self.admin = None;
-                self.elders.stop(self.drain_us().1, now_us);
+                self.elders.stop(drain_times(self.region).1, now_us);
             }
             Signal::Hangup => self.say(Level::Warn, format_args!("HUP: nothing is read again before another upgrade")),
             Signal::Upgrade if self.stopping => self.upgrade.refuse(&mut self.journal, "the process is about to end"),
@@ -129,7 +123,7 @@ impl Caretaker {
     }
 
     fn bury(&mut self, dead: Pid, ended: Ended) {
-        let accepted = self.elders.iter().any(|elder| elder.pid == dead.number() && elder.retired_us.is_none());
+        let accepted = self.elders.iter().any(|elder| elder.pid == dead.number() && elder.is_accepting());
         if self.upgrade.heed(dead, ended, &mut self.journal) {
             return;
         }
@@ -170,6 +164,13 @@ impl Caretaker {
         self.say(Level::Info, format_args!("{}", if clean { "drained" } else { "stopped" }));
         if clean { DONE } else { FAILED }
     }
+}
+
+/// How long draining takes, and how long it is delayed, in microseconds, by the plan that workers follow;
+/// for ever and not at all where that is not known.
+pub(super) fn drain_times(region: Option<Region>) -> (u64, u64) {
+    let plan = region.and_then(|region| region.table().read().1).and_then(|bytes| Plan::decode(&bytes));
+    plan.map_or((u64::MAX, 0), |plan| (plan.timeouts.drain_us, plan.drain_delay_us))
 }
 
 /// This process's signals, however long it takes: without them nothing could be taken care of.

@@ -20,15 +20,15 @@ pub(super) struct Elders {
     ended: Option<u64>,
     /// The whole process ends, and they with it.
     stopping: bool,
-    /// When those drain that go on accepting until then, in microseconds; 0 where there are none.
-    drain_us: u64,
+    /// When those drain that go on accepting until then, in microseconds; `u64::MAX` where there are none.
+    drain_at_us: u64,
     /// One was cut off, or failed, since then.
     unclean: bool,
 }
 
 impl Elders {
     pub(super) fn new(elders: Vec<Elder>) -> Elders {
-        Elders { elders, ended: None, stopping: false, drain_us: 0, unclean: false }
+        Elders { elders, ended: None, stopping: false, drain_at_us: u64::MAX, unclean: false }
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -54,19 +54,18 @@ impl Elders {
         self.elders.pop()
     }
 
-    /// The workers of a generation have taken over: those of before drain.
-    pub(super) fn give_place_to(&mut self, generation: u64, journal: &mut Journal, now_us: u64) {
-        self.retire(journal, now_us);
+    /// The workers of a generation have taken over: those of before drain, for `drain_us`.
+    pub(super) fn give_place_to(&mut self, generation: u64, drain_us: u64, journal: &mut Journal, now_us: u64) {
+        self.retire(drain_us, journal, now_us);
         let version = env!("CARGO_PKG_VERSION");
         let text = format_args!("done: version {version} has taken over (generation {generation})");
         journal.line(Level::Info, "upgrade", text);
     }
 
-    /// Has those drain that do not yet, and ends the oldest where there are too many.
-    pub(super) fn retire(&mut self, journal: &mut Journal, now_us: u64) {
-        for elder in self.elders.iter_mut().filter(|elder| elder.retired_us.is_none()) {
-            elder.retired_us = Some(now_us);
-            fork::retire(Pid::of_child(elder.pid));
+    /// Has those drain that do not yet, for `drain_us`, and ends the oldest where there are too many.
+    fn retire(&mut self, drain_us: u64, journal: &mut Journal, now_us: u64) {
+        for elder in self.elders.iter_mut().filter(|elder| elder.is_accepting()) {
+            retire(elder, drain_us, now_us);
         }
         let mut generations: Vec<u64> = self.elders.iter().map(|elder| elder.generation).collect();
         generations.sort_unstable();
@@ -92,11 +91,9 @@ impl Elders {
     /// The whole process ends: those that accept do so for `delay_us` more, and drain then.
     pub(super) fn stop(&mut self, delay_us: u64, now_us: u64) {
         self.stopping = true;
-        for elder in self.elders.iter_mut().filter(|elder| elder.retired_us.is_none()) {
-            self.drain_us = now_us.saturating_add(delay_us);
-            elder.retired_us = Some(self.drain_us);
-            fork::drain(Pid::of_child(elder.pid));
-        }
+        self.drain_at_us = now_us.saturating_add(delay_us);
+        let accepting = self.elders.iter().filter(|elder| elder.is_accepting());
+        accepting.for_each(|elder| fork::drain(Pid::of_child(elder.pid)));
     }
 
     /// A child has ended; whether it was one of these. What it had in the shared memory is taken back.
@@ -128,30 +125,21 @@ impl Elders {
     }
 
     /// When `expire` is to be called, in microseconds.
-    pub(super) fn next_us(&self, drain_us: u64) -> u64 {
-        let begin_us = if self.drain_us == 0 { u64::MAX } else { self.drain_us };
-        let ends_us = self.elders.iter().map(|elder| Elders::until_us(elder, drain_us));
-        ends_us.min().unwrap_or(u64::MAX).min(begin_us)
+    pub(super) fn next_us(&self) -> u64 {
+        self.elders.iter().filter_map(|elder| elder.until_us).fold(self.drain_at_us, u64::min)
     }
 
-    fn until_us(elder: &Elder, drain_us: u64) -> u64 {
-        elder
-            .retired_us
-            .map_or(u64::MAX, |retired_us| retired_us.saturating_add(drain_us).saturating_add(DRAIN_GRACE_US))
-    }
-
-    /// Has those drain whose delay has passed, and kills those that have taken too long to.
+    /// Has those drain, for `drain_us`, whose delay has passed, and kills those that have taken too long to.
     pub(super) fn expire(&mut self, drain_us: u64, now_us: u64, journal: &mut Journal) {
-        if self.drain_us != 0 && now_us >= self.drain_us {
-            let delayed = self.elders.iter().filter(|elder| elder.retired_us == Some(self.drain_us));
-            delayed.for_each(|elder| fork::retire(Pid::of_child(elder.pid)));
-            self.drain_us = 0;
+        if now_us >= self.drain_at_us {
+            self.drain_at_us = u64::MAX;
+            self.retire(drain_us, journal, now_us);
         }
         for elder in &mut self.elders {
-            if now_us >= Elders::until_us(elder, drain_us) {
+            if elder.until_us.is_some_and(|until_us| now_us >= until_us) {
                 journal.line(Level::Warn, "upgrade", format_args!("{} runs past the drain time: killed", Who(*elder)));
                 // It is looked at again only should that not have ended it.
-                elder.retired_us = Some(now_us);
+                elder.until_us = Some(now_us.saturating_add(DRAIN_GRACE_US));
                 fork::kill(Pid::of_child(elder.pid));
             }
         }
@@ -162,6 +150,13 @@ impl Elders {
         self.unclean |= self.stopping && !self.elders.is_empty();
         self.elders.iter().for_each(|elder| fork::kill(Pid::of_child(elder.pid)));
     }
+}
+
+/// Has a worker drain for `drain_us`. When it is to have ended is fixed with that, as it is for the worker
+/// itself: a drain time that is reloaded is for those that begin to drain later.
+pub(super) fn retire(worker: &mut Elder, drain_us: u64, now_us: u64) {
+    worker.until_us = Some(now_us.saturating_add(drain_us).saturating_add(DRAIN_GRACE_US));
+    fork::retire(Pid::of_child(worker.pid));
 }
 
 /// An elder in a line of log.

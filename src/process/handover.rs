@@ -13,9 +13,9 @@ pub(super) const VARIABLE: &str = "ZZZ_LB_HANDOVER";
 /// The variable by which a program is asked whether it could take over.
 pub(super) const QUESTION: &str = "ZZZ_LB_PREFLIGHT";
 /// What a program says that could.
-pub(super) const ANSWER: &str = "zzz_lb can take over: form 1";
+pub(super) const ANSWER: &str = "zzz_lb can take over: form 2";
 
-const FORM: &str = "1";
+const FORM: &str = "2";
 
 /// The numbers of descriptors.
 pub(super) fn raw(fds: &[OwnedFd]) -> Vec<RawFd> {
@@ -56,8 +56,8 @@ pub(super) struct Elder {
     pub(super) seat: Option<usize>,
     /// How many upgrades there had been when it began.
     pub(super) generation: u64,
-    /// When it was told to drain, in microseconds; `None` while it accepts.
-    pub(super) retired_us: Option<u64>,
+    /// When it is killed, should it still run, in microseconds; `None` while it accepts.
+    pub(super) until_us: Option<u64>,
 }
 
 impl fmt::Display for Handover {
@@ -74,8 +74,8 @@ impl fmt::Display for Handover {
         if let Some((fd, address)) = self.admin {
             write!(f, " admin={fd}@{address}")?;
         }
-        for Elder { pid, seat, generation, retired_us } in &self.elders {
-            write!(f, " elder={pid}:{}:{generation}:{}", Maybe(*seat), Maybe(*retired_us))?;
+        for Elder { pid, seat, generation, until_us } in &self.elders {
+            write!(f, " elder={pid}:{}:{generation}:{}", Maybe(*seat), Maybe(*until_us))?;
         }
         for address in &self.demo {
             write!(f, " demo={address}")?;
@@ -134,13 +134,18 @@ impl Handover {
 }
 
 impl Elder {
+    /// Whether it was not told to drain.
+    pub(super) fn is_accepting(&self) -> bool {
+        self.until_us.is_none()
+    }
+
     fn parse(text: &str) -> Option<Elder> {
         let parts: Vec<&str> = text.split(':').collect();
-        let [pid, seat, generation, retired_us] = parts[..] else { return None };
+        let [pid, seat, generation, until_us] = parts[..] else { return None };
         let pid = pid.parse().ok().filter(|&pid| pid > 0)?;
         let maybe = |text: &str| if text == "-" { Some(None) } else { text.parse().ok().map(Some) };
         let seat = maybe(seat)?.map(|seat: u64| seat as usize);
-        Some(Elder { pid, seat, generation: generation.parse().ok()?, retired_us: maybe(retired_us)? })
+        Some(Elder { pid, seat, generation: generation.parse().ok()?, until_us: maybe(until_us)? })
     }
 }
 
@@ -159,8 +164,8 @@ mod tests {
             activated: true,
             admin: Some((9, "127.0.0.1:9090".parse().unwrap())),
             elders: vec![
-                Elder { pid: 40, seat: Some(2), generation: 2, retired_us: None },
-                Elder { pid: 41, seat: None, generation: 1, retired_us: Some(77) },
+                Elder { pid: 40, seat: Some(2), generation: 2, until_us: None },
+                Elder { pid: 41, seat: None, generation: 1, until_us: Some(77) },
             ],
             demo: vec!["127.0.0.1:1".parse().unwrap(), "127.0.0.1:2".parse().unwrap()],
             again: true,
@@ -175,16 +180,16 @@ mod tests {
 
     #[test]
     fn what_is_of_another_form_is_nothing() {
-        let whole = "1 pid=7 generation=3 segment=12 address=127.0.0.1:80";
+        let whole = "2 pid=7 generation=3 segment=12 address=127.0.0.1:80";
         assert!(Handover::parse(whole).is_some());
         for line in [
             "",
-            "2 pid=7 generation=3 segment=12 address=127.0.0.1:80",
-            "1 pid=7 generation=3 segment=12",
-            "1 pid=7 generation=3 segment=12 address=127.0.0.1:80 news=1",
-            "1 pid=7 generation=3 segment=12 address=127.0.0.1:80 elder=1:2:3",
-            "1 pid=7 generation=3 segment=12 address=127.0.0.1:80 elder=-1:2:3:-",
-            "1 pid=x generation=3 segment=12 address=127.0.0.1:80",
+            "1 pid=7 generation=3 segment=12 address=127.0.0.1:80",
+            "2 pid=7 generation=3 segment=12",
+            "2 pid=7 generation=3 segment=12 address=127.0.0.1:80 news=1",
+            "2 pid=7 generation=3 segment=12 address=127.0.0.1:80 elder=1:2:3",
+            "2 pid=7 generation=3 segment=12 address=127.0.0.1:80 elder=-1:2:3:-",
+            "2 pid=x generation=3 segment=12 address=127.0.0.1:80",
         ] {
             assert_eq!(Handover::parse(line), None, "{line}");
         }

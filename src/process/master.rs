@@ -20,9 +20,9 @@ use std::net::SocketAddr;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
 
-use super::caretaker::Caretaker;
+use super::caretaker::{self, Caretaker};
 use super::duties::Duties;
-use super::elders::Elders;
+use super::elders::{self, Elders};
 use super::handover::{Elder, Handover, raw};
 use super::inherited::{Inherited, Memory};
 use super::respawn::{Death, Respawn, Verdict};
@@ -86,7 +86,7 @@ enum State {
 struct Stopping {
     /// When draining begins, where that is delayed and has not begun. All goes on as before until then.
     drain_at: Option<Instant>,
-    /// When what still runs is killed; `None` once it was.
+    /// When what still runs is killed; `None` before draining begins, and once it was.
     kill_at: Option<Instant>,
     /// Whether nothing has failed or was cut.
     clean: bool,
@@ -184,18 +184,18 @@ impl Master {
     /// Sees whether this program's workers have taken the elders' place, and to the next upgrade.
     fn see_to_upgrade(&mut self) {
         let now_us = clock::monotonic_us();
-        let region = self.memory.region;
+        let (region, drain_us) = (self.memory.region, self.duties.config().timeouts.drain_us);
         if self.beginning && self.places.iter().all(|place| region.seat(place.seat).is_ready()) {
             self.beginning = false;
             // Before the elders close theirs, so that none is left open that nobody accepts from.
             self.inherited = Inherited::default();
             self.duties.serving();
             if self.generation > 0 {
-                self.elders.give_place_to(self.generation, &mut self.journal, now_us);
+                self.elders.give_place_to(self.generation, drain_us, &mut self.journal, now_us);
             }
         }
         self.upgrade.expire(now_us);
-        self.elders.expire(self.duties.config().timeouts.drain_us, now_us, &mut self.journal);
+        self.elders.expire(drain_us, now_us, &mut self.journal);
         if self.stopping.is_some() {
             return;
         }
@@ -219,7 +219,7 @@ impl Master {
         let workers = self.places.iter().filter_map(|place| match place.state {
             State::Running(pid, _) => {
                 let (seat, generation) = (Some(place.seat), self.generation);
-                Some(Elder { pid: pid.number(), seat, generation, retired_us: None })
+                Some(Elder { pid: pid.number(), seat, generation, until_us: None })
             }
             _ => None,
         });
@@ -459,20 +459,21 @@ impl Master {
     fn give_way(self) -> u8 {
         let Some(mut left) = self.inherited.into_left() else { return FAILED };
         let seated = self.memory.segment == left.handover.segment;
-        let now_us = clock::monotonic_us();
         let running = self.places.iter().filter_map(|place| match place.state {
             State::Running(pid, _) => {
-                fork::retire(pid);
                 let seat = seated.then_some(place.seat);
-                Some(Elder { pid: pid.number(), seat, generation: self.generation, retired_us: Some(now_us) })
+                Some(Elder { pid: pid.number(), seat, generation: self.generation, until_us: None })
             }
             _ => None,
         });
-        let news = running.collect();
+        let mut news: Vec<Elder> = running.collect();
         left.handover.elders.retain(|elder| self.elders.iter().any(|living| living.pid == elder.pid));
         left.handover.again |= self.upgrade.is_wanted_again();
         self.duties.take_back();
         left.handover.elders.iter().for_each(|elder| fork::look(Pid::of_child(elder.pid)));
+        // They follow the plan that was taken back before they heed this.
+        let (drain_us, _) = caretaker::drain_times(Some(self.memory.region));
+        news.iter_mut().for_each(|worker| elders::retire(worker, drain_us, clock::monotonic_us()));
         // Listeners that are this program's alone are closed by the last that has them.
         drop((self.places, self.admin, self.duties));
         Caretaker::new(left, news, self.signals, self.journal, "the new workers do not come to live").run()
@@ -484,17 +485,12 @@ impl Master {
             stopping.clean &= clean;
             return;
         }
-        let delay_us = delay.as_micros() as u64;
-        let patience_us = self.duties.config().timeouts.drain_us.saturating_add(DRAIN_GRACE_US);
-        let patience = Duration::from_micros(patience_us.saturating_add(delay_us));
-        // A drain time past the end of the clock is never.
-        let (kill_at, drain_at) = (now.checked_add(patience), now.checked_add(delay));
-        self.stopping = Some(Stopping { drain_at, kill_at, clean });
+        self.stopping = Some(Stopping { drain_at: now.checked_add(delay), kill_at: None, clean });
         self.beginning = false;
         self.inherited = Inherited::default();
         self.duties.stopping();
         self.upgrade.abandon();
-        self.elders.stop(delay_us, clock::monotonic_us());
+        self.elders.stop(delay.as_micros() as u64, clock::monotonic_us());
         self.running().for_each(fork::drain);
         // At once, where there is no delay; the order has come first then.
         self.drain_delayed(now);
@@ -514,7 +510,11 @@ impl Master {
 
     /// Has draining begin once its delay has passed.
     fn drain_delayed(&mut self, now: Instant) {
-        if self.stopping.as_ref().and_then(|stopping| stopping.drain_at).is_some_and(|at| at <= now) {
+        let Some(stopping) = &mut self.stopping else { return };
+        if stopping.drain_at.is_some_and(|at| at <= now) {
+            // As the workers', it is by the drain time that holds now. One past the end of the clock is never.
+            let patience_us = self.duties.config().timeouts.drain_us.saturating_add(DRAIN_GRACE_US);
+            stopping.kill_at = now.checked_add(Duration::from_micros(patience_us));
             self.close();
             self.running().for_each(fork::retire);
         }
@@ -558,7 +558,7 @@ impl Master {
         });
         let stopping = self.stopping.iter().flat_map(|stopping| stopping.drain_at.into_iter().chain(stopping.kill_at));
         let now_us = clock::monotonic_us();
-        let elders_us = self.elders.next_us(self.duties.config().timeouts.drain_us);
+        let elders_us = self.elders.next_us();
         let look_us = if self.beginning { now_us + READY_LOOK_US } else { u64::MAX };
         let others_us = self.duties.next_us().min(self.upgrade.next_us()).min(elders_us).min(look_us);
         let others_us = others_us.min(self.watchdog.next_us());

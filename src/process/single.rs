@@ -118,7 +118,7 @@ impl Single {
 
     /// Begins an upgrade that was asked for, once the one before is over.
     fn begin_upgrade(&mut self, now_us: u64) {
-        let over = self.elders.iter().all(|elder| elder.retired_us.is_some());
+        let over = !self.elders.iter().any(Elder::is_accepting);
         if self.upgrade.is_wanted() && over && !self.stopping {
             let left = self.left(Vec::new(), self.admin.map(|_| -1));
             self.upgrade.begin(&left, &mut self.journal, now_us);
@@ -132,7 +132,7 @@ impl Companion for Single {
     }
 
     fn next_us(&self) -> u64 {
-        self.duties.next_us().min(self.upgrade.next_us()).min(self.elders.next_us(self.drain_us()))
+        self.duties.next_us().min(self.upgrade.next_us()).min(self.elders.next_us())
     }
 
     fn turn(&mut self) -> io::Result<()> {
@@ -160,7 +160,7 @@ impl Companion for Single {
         self.inherited = Inherited::default();
         self.duties.serving();
         if self.generation > 0 {
-            self.elders.give_place_to(self.generation, &mut self.journal, now_us);
+            self.elders.give_place_to(self.generation, self.drain_us(), &mut self.journal, now_us);
         }
         self.begin_upgrade(now_us);
     }
@@ -213,7 +213,7 @@ impl Companion for Single {
             Ok(Fork::Parent(copy)) => {
                 drop(waits);
                 let generation = self.generation;
-                let elder = Elder { pid: copy.number(), seat: Some(self.seat), generation, retired_us: None };
+                let elder = Elder { pid: copy.number(), seat: Some(self.seat), generation, until_us: None };
                 self.elders.add(elder);
                 let left = self.left(vec![raw(listeners)], admin.map(AsRawFd::as_raw_fd));
                 let kept: Vec<BorrowedFd<'_>> = listeners.iter().chain(admin).map(AsFd::as_fd).collect();
