@@ -10,7 +10,9 @@ use std::time::{Duration, Instant};
 use zzz_lb::shared::MAGIC;
 
 use crate::support::traffic::{self, KINDS, Traffic};
-use crate::support::{Backend, Balancer, Directory, Exit, Mode, alive, children, command, modes, wait_until};
+use crate::support::{
+    Backend, Balancer, Directory, Exit, Mode, alive, children, command, modes, send_signal, wait_until,
+};
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_load_balancer");
 
@@ -18,6 +20,9 @@ const PROGRAM: &str = env!("CARGO_BIN_EXE_load_balancer");
 /// its signals is among them, one for all that it needs to serve is not. The shell's own, 10, goes with it.
 const THREE_DESCRIPTORS: &str = "n=3; free=0; while [ $free -lt 3 ]; do \
      [ $n != 10 ] && [ -e /proc/$$/fd/$n ] || free=$((free + 1)); n=$((n + 1)); done; ulimit -n $n";
+
+/// Puts a file in the first listener's place, which cannot be waited for: its worker fails.
+const SPOIL: &str = "fd=${ZZZ_LB_HANDOVER#*listeners=}; fd=${fd%% *}; eval \"exec $fd<\\\"$0\\\"\"";
 
 /// A balancer that follows a file, and whose program's file can be another.
 struct Scene {
@@ -141,17 +146,49 @@ fn a_caretaker_drains_what_it_was_left() {
 fn workers_that_do_not_come_to_live_give_way_without_loss() {
     for mode in modes() {
         let scene = Scene::new(mode, &[]);
-        // In the first listener's place is a file, which cannot be waited for: its worker fails.
-        let spoil = "fd=${ZZZ_LB_HANDOVER#*listeners=}; fd=${fd%% *}; eval \"exec $fd<\\\"$0\\\"\"";
-        scene.script("", "", spoil);
+        // It comes to have another plan, which does not outlive it.
+        let other = scene.directory.put("other.json", &config(&scene.backends[1..]));
+        scene.script("", "", &format!("mv {} {}; {SPOIL}", other.display(), scene.config().display()));
         scene.fail(match mode {
             Mode::Mp => "upgrade: refused: the new workers do not come to live",
             Mode::Sp => "upgrade: refused: the new program cannot serve",
         });
         let wanted = if mode == Mode::Mp { 2 } else { 0 };
         assert_eq!(scene.balancer.metric("zzz_lb_workers", ""), wanted.max(1), "{mode:?}");
+        assert_eq!(scene.balancer.metric("zzz_lb_weight", ""), 2, "{mode:?}: the plan of before holds");
         assert_eq!(scene.balancer.stop(), Exit::Status(0), "{mode:?}");
     }
+}
+
+/// A worker of before that died while the new ones tried to come to live was forgotten, and who connected to
+/// its listener waited for ever.
+#[test]
+fn a_worker_of_before_that_dies_meanwhile_has_the_upgrade_tried_again() {
+    let scene = Scene::new(Mode::Mp, &[]);
+    let before = scene.balancer.workers();
+    scene.script("", "", SPOIL);
+    scene.balancer.signal(libc::SIGUSR2);
+    scene.balancer.wait_for_log("died: exit status");
+    assert!(send_signal(before[1], libc::SIGKILL));
+    scene.balancer.wait_for_log("served by 1 worker of before until another upgrade");
+    wait_until("it is tried again", || scene.balancer.log().matches("upgrade: asking ").count() == 2);
+}
+
+/// Nobody looked whether those who were left to serve still did.
+#[test]
+fn a_caretaker_replaces_a_worker_that_stands_still() {
+    let scene = Scene::new(Mode::Mp, &["--watchdog", "2s"]);
+    scene.script("", &format!(": > {}", scene.config().display()), "");
+    scene.fail("upgrade: refused: the new program cannot start: ");
+    let before = scene.balancer.workers();
+    scene.script("", "", "");
+    scene.directory.put("lb.json", &config(&scene.backends));
+    assert!(send_signal(before[0], libc::SIGSTOP));
+    scene.balancer.wait_for_log(&format!("worker pid {} stands still for ", before[0]));
+    scene.balancer.wait_for_log("upgrade: done: ");
+    wait_until("there are new ones", || scene.balancer.workers().iter().all(|worker| !before.contains(worker)));
+    assert_eq!(scene.balancer.workers().len(), 2);
+    assert_eq!(scene.balancer.stop(), Exit::Status(0));
 }
 
 /// Addresses that were given up take room for a while: until then the plan of before holds, and an upgrade

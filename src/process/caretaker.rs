@@ -2,7 +2,7 @@
 //! nothing, and keeps what it was left as it was. The workers of the program before go on accepting, the
 //! listeners stay open, and the next upgrade finds all as this one did.
 //!
-//! A worker that ends meanwhile cannot be replaced, so that another upgrade is tried at once: the
+//! A worker that ends meanwhile, or stands still and is killed, cannot be replaced, so that another upgrade is tried at once: the
 //! reason why this one failed may have passed. Without a worker nothing is left to be kept, and the
 //! process ends.
 
@@ -16,6 +16,7 @@ use super::handover::{Elder, Handover};
 use super::inherited::{Left, left_memory};
 use super::notify::Notify;
 use super::upgrade::Upgrade;
+use super::watchdog::Watchdog;
 use super::{DONE, FAILED, Journal};
 use crate::config::Plan;
 use crate::limits::SIGNALS_RETRY_US;
@@ -37,6 +38,8 @@ pub(super) struct Caretaker {
     region: Option<Region>,
     upgrade: Upgrade,
     notify: Notify,
+    watchdog: Watchdog,
+    times: Times,
     signals: Signals,
     journal: Journal,
     stopping: bool,
@@ -51,6 +54,8 @@ impl Caretaker {
         let globals = region.map(Region::globals);
         let upgrade = Upgrade::new(globals, left.again);
         upgrade.refuse(&mut journal, why);
+        // The plan may have been taken back.
+        left.elders.iter().for_each(|elder| fork::look(Pid::of_child(elder.pid)));
         let accepting = left.elders.iter().filter(|elder| elder.is_accepting()).count();
         let workers = format!("{accepting} worker{} of before", if accepting == 1 { "" } else { "s" });
         journal.line(
@@ -65,7 +70,22 @@ impl Caretaker {
         let mut notify = Notify::from_env();
         notify.ready(format_args!("an upgrade failed: served by {workers}"));
         let elders = Elders::new(left.elders.iter().copied().chain(news).collect());
-        Caretaker { left, listeners, admin, elders, region, upgrade, notify, signals, journal, stopping: false }
+        let (watchdog, times) = (Watchdog::default(), Times::of(region));
+        let stopping = false;
+        Caretaker {
+            left,
+            listeners,
+            admin,
+            elders,
+            region,
+            upgrade,
+            notify,
+            watchdog,
+            times,
+            signals,
+            journal,
+            stopping,
+        }
     }
 
     /// Runs until no worker is left; returns the exit status.
@@ -79,13 +99,18 @@ impl Caretaker {
                 self.bury(pid, ended);
             }
             self.upgrade.expire(now_us);
-            self.elders.expire(drain_times(self.region).0, now_us, &mut self.journal);
+            self.elders.expire(self.times.drain_us, now_us, &mut self.journal);
+            if let Some(region) = self.region {
+                let (watchdog_us, none) = (self.times.watchdog_us, std::iter::empty());
+                self.watchdog.watch_over(watchdog_us, region, none, &self.elders, &mut self.journal);
+            }
             self.see_to_upgrade(now_us);
             self.notify.beat(now_us);
             if self.elders.is_empty() {
                 return self.status();
             }
             let next_us = self.notify.next_us().min(self.upgrade.next_us()).min(self.elders.next_us());
+            let next_us = next_us.min(self.watchdog.next_us());
             let timeout = (next_us != u64::MAX).then(|| Duration::from_micros(next_us.saturating_sub(now_us)));
             if let Err(error) = self.signals.wait(None, timeout) {
                 self.say(Level::Err, format_args!("cannot wait for signals: {error}"));
@@ -112,7 +137,7 @@ impl Caretaker {
                 // The workers have their own descriptors of them.
                 self.listeners.clear();
                 self.admin = None;
-                self.elders.stop(drain_times(self.region).1, now_us);
+                self.elders.stop(self.times.drain_delay_us, now_us);
             }
             Signal::Hangup => self.say(Level::Warn, format_args!("HUP: nothing is read again before another upgrade")),
             Signal::Upgrade if self.stopping => self.upgrade.refuse(&mut self.journal, "the process is about to end"),
@@ -166,11 +191,27 @@ impl Caretaker {
     }
 }
 
-/// How long draining takes, and how long it is delayed, in microseconds, by the plan that workers follow;
-/// for ever and not at all where that is not known.
-pub(super) fn drain_times(region: Option<Region>) -> (u64, u64) {
-    let plan = region.and_then(|region| region.table().read().1).and_then(|bytes| Plan::decode(&bytes));
-    plan.map_or((u64::MAX, 0), |plan| (plan.timeouts.drain_us, plan.drain_delay_us))
+/// What of the plan that workers follow says how they end, in microseconds.
+pub(super) struct Times {
+    /// How long they drain.
+    pub(super) drain_us: u64,
+    /// How long that is delayed.
+    drain_delay_us: u64,
+    /// For how long one may stand still; 0 for ever.
+    watchdog_us: u64,
+}
+
+impl Times {
+    /// Those of the plan that holds there; where it is not known, nothing is ended or delayed.
+    pub(super) fn of(region: Option<Region>) -> Times {
+        let plan = region.and_then(|region| region.table().read().1).and_then(|bytes| Plan::decode(&bytes));
+        let unknown = Times { drain_us: u64::MAX, drain_delay_us: 0, watchdog_us: 0 };
+        plan.map_or(unknown, |Plan { timeouts, drain_delay_us, watchdog_us, .. }| Times {
+            drain_us: timeouts.drain_us,
+            drain_delay_us,
+            watchdog_us,
+        })
+    }
 }
 
 /// This process's signals, however long it takes: without them nothing could be taken care of.

@@ -20,7 +20,7 @@ use std::net::SocketAddr;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
 
-use super::caretaker::{self, Caretaker};
+use super::caretaker::{Caretaker, Times};
 use super::duties::Duties;
 use super::elders::{self, Elders};
 use super::handover::{Elder, Handover, raw};
@@ -239,27 +239,12 @@ impl Master {
 
     /// Kills workers whose loop stands still. They are replaced as others that die.
     fn watch_over(&mut self) {
-        let (now_us, watchdog_us) = (clock::monotonic_us(), self.duties.config().watchdog_us);
-        if !self.watchdog.is_due(now_us, watchdog_us) {
-            return;
-        }
-        let region = self.memory.region;
+        let (watchdog_us, region) = (self.duties.config().watchdog_us, self.memory.region);
         let workers = self.places.iter().filter_map(|place| match place.state {
             State::Running(pid, since) => Some((pid, place.seat, since.elapsed())),
             _ => None,
         });
-        let elders =
-            self.elders.iter().filter_map(|elder| Some((Pid::of_child(elder.pid), elder.seat?, Duration::MAX)));
-        let all: Vec<(Pid, usize, Duration)> = workers.chain(elders).collect();
-        for (pid, seat, lived) in all {
-            let seat = region.seat(seat);
-            let still_us = now_us.saturating_sub(seat.beaten_us());
-            if still_us > watchdog_us && lived > Duration::from_micros(watchdog_us) {
-                let (still, doing) = (Duration::from_millis(still_us / 1000), seat.doing());
-                self.say(Level::Err, format_args!("worker pid {pid} stands still for {still:?} while {doing}: killed"));
-                fork::kill(pid);
-            }
-        }
+        self.watchdog.watch_over(watchdog_us, region, workers, &self.elders, &mut self.journal);
     }
 
     /// This process is the worker of a place: all that is the master's is dropped, with every
@@ -467,12 +452,14 @@ impl Master {
             _ => None,
         });
         let mut news: Vec<Elder> = running.collect();
-        left.handover.elders.retain(|elder| self.elders.iter().any(|living| living.pid == elder.pid));
+        let has_ended = |elder: &Elder| self.elders.iter().all(|living| living.pid != elder.pid);
+        // Where one that accepted has, nobody does from its listener.
+        left.handover.again |= left.handover.elders.iter().any(|elder| elder.is_accepting() && has_ended(elder));
+        left.handover.elders.retain(|elder| !has_ended(elder));
         left.handover.again |= self.upgrade.is_wanted_again();
         self.duties.take_back();
-        left.handover.elders.iter().for_each(|elder| fork::look(Pid::of_child(elder.pid)));
         // They follow the plan that was taken back before they heed this.
-        let (drain_us, _) = caretaker::drain_times(Some(self.memory.region));
+        let drain_us = Times::of(Some(self.memory.region)).drain_us;
         news.iter_mut().for_each(|worker| elders::retire(worker, drain_us, clock::monotonic_us()));
         // Listeners that are this program's alone are closed by the last that has them.
         drop((self.places, self.admin, self.duties));

@@ -84,6 +84,8 @@ pub(super) fn run(parts: Parts, inherited: Inherited, greeting: &[Line]) -> u8 {
         fork::exit_now(ended as u8);
     }
     if let (Ended::Failed, Some(left)) = (ended, single.inherited.into_left()) {
+        single.duties.take_back();
+        drop(single.duties);
         let mut journal = single.journal;
         let signals = caretaker::signals(&mut journal);
         return Caretaker::new(left, Vec::new(), signals, journal, "the new program cannot serve").run();

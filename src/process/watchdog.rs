@@ -1,9 +1,17 @@
-//! When the workers' loops are looked at, to find one that stands still. Pure.
+//! Looks at the workers' loops now and then, and kills one that stands still. It is replaced as any that dies.
 //!
 //! Where the master itself comes late to it, the whole machine or process group may have stood still. Then
 //! no worker's silence says anything, until all have had as much time again as any may be silent.
 
+use std::time::Duration;
+
+use super::Journal;
+use super::elders::Elders;
 use crate::limits::{WATCH_LATE_US, WATCHDOG_PARTS};
+use crate::log::Level;
+use crate::shared::Region;
+use crate::sys::clock;
+use crate::sys::fork::{self, Pid};
 
 /// When the next look is.
 #[derive(Debug, Default)]
@@ -13,13 +21,40 @@ pub(super) struct Watchdog {
 }
 
 impl Watchdog {
-    /// When `is_due` is to be asked, in microseconds.
+    /// When `watch_over` is to be called, in microseconds.
     pub(super) fn next_us(&self) -> u64 {
         if self.next_us == 0 { u64::MAX } else { self.next_us }
     }
 
+    /// Kills workers that have stood still for longer than `watchdog_us`, where that is not 0 and it is time
+    /// to look. `workers`: with their seats, and how long they have lived; `elders` have lived long enough.
+    pub(super) fn watch_over(
+        &mut self,
+        watchdog_us: u64,
+        region: Region,
+        workers: impl Iterator<Item = (Pid, usize, Duration)>,
+        elders: &Elders,
+        journal: &mut Journal,
+    ) {
+        let now_us = clock::monotonic_us();
+        if !self.is_due(now_us, watchdog_us) {
+            return;
+        }
+        let elders = elders.iter().filter_map(|elder| Some((Pid::of_child(elder.pid), elder.seat?, Duration::MAX)));
+        for (pid, seat, lived) in workers.chain(elders) {
+            let seat = region.seat(seat);
+            let still_us = now_us.saturating_sub(seat.beaten_us());
+            if still_us > watchdog_us && lived > Duration::from_micros(watchdog_us) {
+                let (still, doing) = (Duration::from_millis(still_us / 1000), seat.doing());
+                let text = format_args!("worker pid {pid} stands still for {still:?} while {doing}: killed");
+                journal.line(Level::Err, "process", text);
+                fork::kill(pid);
+            }
+        }
+    }
+
     /// Whether the loops are to be looked at now, where one may stand still for `watchdog_us`; 0 for ever.
-    pub(super) fn is_due(&mut self, now_us: u64, watchdog_us: u64) -> bool {
+    fn is_due(&mut self, now_us: u64, watchdog_us: u64) -> bool {
         let due_us = self.next_us.min(now_us.saturating_add(watchdog_us));
         if watchdog_us == 0 || now_us < due_us {
             self.next_us = if watchdog_us == 0 { 0 } else { due_us };
