@@ -197,6 +197,53 @@ fn what_is_fixed_while_it_runs_changes_with_an_upgrade() {
     assert_eq!(balancer.stop(), Exit::Status(0));
 }
 
+/// The port was held while it was to be listened on anew, and refused.
+#[test]
+fn the_host_may_change_on_the_same_port() {
+    for mode in modes() {
+        // A port may be somebody else's on another host: then it is tried with the next.
+        assert!((0..5).any(|_| host_changes(mode)), "{mode:?}");
+    }
+}
+
+/// From one address to all of them, and back; `false` where the port cannot be had there.
+fn host_changes(mode: Mode) -> bool {
+    let (backend, directory) = (Backend::named("a"), Directory::new());
+    let file = |host: &str, port: u16, admin_port: u16| {
+        let places = format!("\"host\": \"{host}\", \"port\": {port}, \"admin\": \"{host}:{admin_port}\"");
+        directory.put("lb.json", &format!("{{\"backends\": [\"{}\"], {places}}}", backend.spec()))
+    };
+    let path = file("127.0.0.9", 0, 0);
+    let workers = if mode == Mode::Mp { "mp" } else { "sp" };
+    // One worker listens alone, and lets nobody join until then.
+    let balancer = Balancer::spawn(command(&["-c", path.to_str().expect("ours"), "-m", workers, "-w", "1"]));
+    let (old, admin) = (balancer.address(), balancer.admin());
+    let at = |host: [u8; 4], port| std::net::SocketAddr::from((host, port));
+    let mut kept = balancer.connect();
+    assert_eq!(kept.get("/").text(), "a");
+    file("0.0.0.0", old.port(), admin.port());
+    let log = upgrade(&balancer, 1);
+    assert_eq!(kept.get("/").text(), "a", "{mode:?}");
+    if log.contains("cannot listen on 0.0.0.0") {
+        return false;
+    }
+    for host in [[127, 0, 0, 9], [127, 0, 0, 10]] {
+        assert_eq!(Wire::tcp(at(host, old.port())).get("/").text(), "a", "{mode:?}, {host:?}");
+        assert_eq!(Wire::tcp(at(host, admin.port())).get("/readyz").status(), 200, "{mode:?}, {host:?}");
+    }
+    drop(kept);
+    file("127.0.0.9", old.port(), admin.port());
+    let log = upgrade(&balancer, 2);
+    assert!(!log.contains("cannot listen on"), "{mode:?}: {log}");
+    wait_until("it listens there alone", || std::net::TcpStream::connect(at([127, 0, 0, 10], old.port())).is_err());
+    assert_eq!(balancer.get("/"), "a", "{mode:?}");
+    // Of others than this machine's it is known beforehand.
+    file("192.0.2.1", old.port(), admin.port());
+    refused(&balancer, "cannot listen on 192.0.2.1:", 1);
+    assert_eq!(balancer.stop(), Exit::Status(0), "{mode:?}");
+    true
+}
+
 #[test]
 fn the_mode_may_change_too() {
     let (backend, directory) = (Backend::named("a"), Directory::new());

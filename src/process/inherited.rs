@@ -1,6 +1,7 @@
 //! What a start begins with: what the program before has left, where this is an upgrade, and nothing
 //! otherwise.
 
+use std::iter;
 use std::net::SocketAddr;
 use std::os::fd::{OwnedFd, RawFd};
 
@@ -103,18 +104,18 @@ impl Inherited {
     ) -> Result<Listeners, Failure> {
         let Some(left) = &self.left else {
             if let Some((of_workers, address)) = activation::take(count)? {
-                let admin = admin.map(open_one).transpose()?;
+                let admin = admin.map(|address| open_one(address, None)).transpose()?;
                 return Ok(Listeners { of_workers, address, admin, activated: true });
             }
             let (listeners, address) = listen::open(wanted, count)?;
             let of_workers = listeners.into_iter().map(|one| vec![one]).collect();
-            let admin = admin.map(open_one).transpose()?;
+            let admin = admin.map(|address| open_one(address, None)).transpose()?;
             return Ok(Listeners { of_workers, address, admin, activated: false });
         };
         let Handover { address: held_at, activated, .. } = left.handover;
         let (listeners, address) = match activated || is_same_place(held_at, wanted) {
             true => (copies(&left.listeners)?, held_at),
-            false => match listen::open(wanted, count) {
+            false => match listen::open_beside(left.listeners.iter().flatten(), held_at, wanted, count) {
                 // The old ones are closed by the workers that have them, once nobody waits there.
                 Ok((opened, address)) => (opened.into_iter().map(|one| vec![one]).collect(), address),
                 Err(failure) => {
@@ -131,7 +132,7 @@ impl Inherited {
         let admin = match admin {
             None => None,
             Some(wanted) if left.admin.as_ref().is_some_and(|(_, held)| is_same_place(*held, wanted)) => held_admin()?,
-            Some(wanted) => match open_one(wanted) {
+            Some(wanted) => match open_one(wanted, left.admin.as_ref()) {
                 Ok(opened) => Some(opened),
                 Err(failure) => {
                     journal.line(Level::Err, "upgrade", format_args!("{}", failure.message));
@@ -196,8 +197,12 @@ pub(super) fn free_seats(region: Region, elders: &[Elder], count: usize) -> Vec<
     seats
 }
 
-fn open_one(address: SocketAddr) -> Result<(OwnedFd, SocketAddr), Failure> {
-    let (sockets, address) = listen::open(address, 1)?;
+/// One listener, beside one that is held.
+fn open_one(address: SocketAddr, held: Option<&(OwnedFd, SocketAddr)>) -> Result<(OwnedFd, SocketAddr), Failure> {
+    let (sockets, address) = match held {
+        Some((held, held_at)) => listen::open_beside(iter::once(held), *held_at, address, 1)?,
+        None => listen::open(address, 1)?,
+    };
     let socket = sockets.into_iter().next();
     socket.map(|socket| (socket, address)).ok_or_else(|| Failure::new(super::FAILED, "no listener".to_owned()))
 }

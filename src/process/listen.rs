@@ -16,7 +16,34 @@ use crate::sys::listen::{Sharing, listen, share};
 /// `count` listeners on `address`, and the address that they have: for port 0 the first one is
 /// given a free port and the rest join it.
 pub(super) fn open(address: SocketAddr, count: u32) -> Result<(Vec<OwnedFd>, SocketAddr), Failure> {
-    try_open(address, count).map_err(Failure::of(format_args!("listen on {address}")))
+    let sharing = if count == 1 { Sharing::Alone } else { Sharing::First };
+    try_open(address, count, sharing).map_err(Failure::of(format_args!("listen on {address}")))
+}
+
+/// The same while `held` listen elsewhere: where that is another host on the same port, one may have the
+/// other's addresses, and the held ones let the new ones join.
+pub(super) fn open_beside<'a>(
+    mut held: impl Iterator<Item = &'a OwnedFd>,
+    held_at: SocketAddr,
+    address: SocketAddr,
+    count: u32,
+) -> Result<(Vec<OwnedFd>, SocketAddr), Failure> {
+    if held_at.port() != address.port() {
+        return open(address, count);
+    }
+    let shared = held.try_for_each(|listener| share(listener.as_fd()));
+    let opened = shared.and_then(|()| try_open(address, count, Sharing::Joining));
+    opened.map_err(Failure::of(format_args!("listen on {address}")))
+}
+
+/// Tries what `open_beside` would do, in a process that does not have those that are held: where they have
+/// the port, all that can be tried is the host.
+pub(super) fn try_beside(held_at: Option<SocketAddr>, address: SocketAddr, count: u32) -> Result<(), Failure> {
+    if held_at.is_none_or(|held_at| held_at.port() != address.port()) {
+        return open(address, count).map(drop);
+    }
+    let opened = try_open(SocketAddr::new(address.ip(), 0), 1, Sharing::Alone);
+    opened.map(drop).map_err(Failure::of(format_args!("listen on {address}")))
 }
 
 /// Another listener at the address of one that may have been alone there.
@@ -25,8 +52,7 @@ pub(super) fn join(first: &OwnedFd, address: SocketAddr) -> Result<OwnedFd, Fail
     joined.map_err(Failure::of(format_args!("listen on {address} once more")))
 }
 
-fn try_open(address: SocketAddr, count: u32) -> io::Result<(Vec<OwnedFd>, SocketAddr)> {
-    let sharing = if count == 1 { Sharing::Alone } else { Sharing::First };
+fn try_open(address: SocketAddr, count: u32, sharing: Sharing) -> io::Result<(Vec<OwnedFd>, SocketAddr)> {
     let first = TcpListener::from(listen(address, sharing, LISTEN_BACKLOG)?);
     let address = first.local_addr()?;
     let mut listeners = vec![OwnedFd::from(first)];
@@ -45,7 +71,7 @@ mod tests {
 
     #[test]
     fn all_listeners_share_the_port_that_the_first_was_given() {
-        let (listeners, address) = try_open(ANY_PORT.parse().unwrap(), 3).unwrap();
+        let (listeners, address) = try_open(ANY_PORT.parse().unwrap(), 3, Sharing::First).unwrap();
         assert_ne!(address.port(), 0);
         let listeners: Vec<TcpListener> = listeners.into_iter().map(TcpListener::from).collect();
         assert!(listeners.iter().all(|listener| listener.local_addr().unwrap() == address));
@@ -54,7 +80,7 @@ mod tests {
 
     #[test]
     fn others_join_one_that_was_alone() {
-        let (listeners, address) = try_open(ANY_PORT.parse().unwrap(), 1).unwrap();
+        let (listeners, address) = try_open(ANY_PORT.parse().unwrap(), 1, Sharing::Alone).unwrap();
         let joined: Vec<OwnedFd> = (0..3).map(|_| join(&listeners[0], address).unwrap_or_else(|_| panic!())).collect();
         let all: Vec<TcpListener> = listeners.into_iter().chain(joined).map(TcpListener::from).collect();
         let clients: Vec<TcpStream> = (0..64).map(|_| TcpStream::connect(address).unwrap()).collect();
@@ -69,10 +95,10 @@ mod tests {
 
     #[test]
     fn refuses_a_port_that_is_listened_on_even_when_shared() {
-        for held in [1, 2] {
-            let (_held, address) = try_open(ANY_PORT.parse().unwrap(), held).unwrap();
-            for wanted in [1, 2] {
-                let error = try_open(address, wanted).unwrap_err();
+        for (held, sharing) in [(1, Sharing::Alone), (2, Sharing::First)] {
+            let (_held, address) = try_open(ANY_PORT.parse().unwrap(), held, sharing).unwrap();
+            for (wanted, sharing) in [(1, Sharing::Alone), (2, Sharing::First)] {
+                let error = try_open(address, wanted, sharing).unwrap_err();
                 assert_eq!(error.kind(), io::ErrorKind::AddrInUse);
             }
         }
@@ -80,7 +106,7 @@ mod tests {
 
     #[test]
     fn the_unspecified_ipv6_address_takes_ipv4_too() {
-        let Ok((_listeners, address)) = try_open("[::]:0".parse().unwrap(), 2) else {
+        let Ok((_listeners, address)) = try_open("[::]:0".parse().unwrap(), 2, Sharing::First) else {
             return; // A machine without IPv6.
         };
         TcpStream::connect(("127.0.0.1", address.port())).unwrap();

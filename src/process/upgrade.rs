@@ -206,12 +206,12 @@ fn try_all(left: &Handover, config: &Config) -> Result<(), Failure> {
             .map_err(|error| Failure::new(USAGE, error))?;
     }
     if !left.activated && !is_same_place(left.address, config.listen) {
-        drop(listen::open(config.listen, worker_count(config))?);
+        listen::try_beside(Some(left.address), config.listen, worker_count(config))?;
     }
     if let Some(address) = config.admin
         && !left.admin.is_some_and(|(_, held)| is_same_place(held, address))
     {
-        drop(listen::open(address, 1)?);
+        listen::try_beside(left.admin.map(|(_, held)| held), address, 1)?;
     }
     try_plan(left, config)
 }
