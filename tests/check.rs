@@ -1,8 +1,10 @@
 //! `--check`: the plan on stdout, every problem on stderr, and the exit status.
 
-use crate::support::{Backend, Directory, VACANT, command, ignore_when_full, run};
+use crate::support::{Backend, Directory, VACANT, command, ignore_when_full, run, skipped};
 use std::net::{SocketAddr, TcpListener};
 use std::process::Output;
+
+use zzz_lb::shared::Region;
 
 /// Stdout's lines, stderr's lines, and the status.
 fn check(args: &[&str]) -> (Vec<String>, Vec<String>, Option<i32>) {
@@ -197,4 +199,26 @@ fn the_environment_can_ask_for_a_check() {
     let (lines, warnings, status) = told(&asked.output().expect("it runs"));
     assert_eq!((warnings, status), (vec![], Some(0)));
     assert!(lines[0].starts_with("listener"), "{lines:?}");
+}
+
+/// It was tried whether fewer workers could share their memory than there were to be.
+#[test]
+fn memory_is_tried_for_as_many_workers_as_there_are_to_be() {
+    let most = (Region::bytes(64) + Region::bytes(160)) / 2;
+    let script = format!("echo {most} > /proc/sys/kernel/shmmax && exec \"$0\" \"$@\"");
+    let asked = |args: &[&str]| {
+        let mut shell = std::process::Command::new("sh");
+        shell.args(["-c", "exec unshare --ipc sh -c \"$@\"", "sh", &script]);
+        shell.args([env!("CARGO_BIN_EXE_load_balancer"), "-p", "0", "-b", VACANT]);
+        told(&shell.args(args).output().expect("a shell can be run"))
+    };
+    let (_, warnings, status) = asked(&["--check", "-w", "1"]);
+    if status != Some(0) {
+        return skipped(format_args!("no limit of shared memory can be set here: {warnings:?}"));
+    }
+    for args in [&["--check", "-w", "16"][..], &["-w", "16"]] {
+        let (_, problems, status) = asked(args);
+        assert_ne!(status, Some(0), "{args:?}: {problems:?}");
+        assert!(problems.iter().any(|line| line.contains("(more than kernel.shmmax)")), "{args:?}: {problems:?}");
+    }
 }

@@ -12,10 +12,12 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use super::dial::{Dialled, Peer, dial};
 use super::names::Names;
-use super::{Failure, Journal, account, begin_tls, demo, give_up_root, listen, share_memory, shares, worker_count};
+use super::{
+    Failure, Journal, account, begin_tls, demo, give_up_root, inherited, listen, share_memory, shares, worker_count,
+};
 use crate::args::Options;
 use crate::config::{Address, Backend, Config, Host, Mode, Target};
-use crate::limits::{ADDRESSES, NAMES_WAIT_US, SEATS_LEAST};
+use crate::limits::{ADDRESSES, NAMES_WAIT_US};
 use crate::log::Level;
 use crate::metrics::Block;
 use crate::reactor::Reactor;
@@ -40,7 +42,7 @@ pub fn check(config: Option<&Config>, options: &Options) -> Checked {
     let mut checked = Checked::default();
     try_system(&mut checked.problems, &mut journal, config, options);
     let Some(config) = config else { return checked };
-    let found = match share_memory(SEATS_LEAST) {
+    let found = match share_memory(inherited::seats(worker_count(config))) {
         Ok(memory) => look_up(&mut journal, memory.region.globals(), &config.backends),
         Err(failure) => {
             checked.problems.push(failure.message);
