@@ -13,6 +13,17 @@ use crate::support::{Backend, Balancer, DEADLINE, Directory, Exit, VACANT, Wire,
 struct Manager(UnixDatagram);
 
 impl Manager {
+    /// What it has been told and did not hear yet, but for beats.
+    fn heard(&self) -> Option<String> {
+        self.0.set_nonblocking(true).expect("a socket can be");
+        let mut bytes = [0; 500];
+        let texts = std::iter::from_fn(|| {
+            let length = self.0.recv(&mut bytes).ok()?;
+            Some(String::from_utf8_lossy(&bytes[..length]).into_owned())
+        });
+        texts.into_iter().find(|text| text != "WATCHDOG=1\n")
+    }
+
     /// What it hears next, but for beats.
     #[track_caller]
     fn hears(&self) -> String {
@@ -47,9 +58,15 @@ fn a_service_manager_hears_how_things_stand() {
             assert!(manager.hears().starts_with("READY=1\n"), "{mode:?}");
             assert_eq!(balancer.get("/"), "a");
         }
+        let client = balancer.connect();
         balancer.signal(libc::SIGTERM);
         assert!(manager.hears().starts_with("STOPPING=1\n"), "{mode:?}");
+        // What it takes up while it drains does not make it ready again.
+        directory.put("lb.json", &format!("{{\"backends\": [\"{},weight=2\"]}}", backend.spec()));
+        balancer.wait_for_log("~1 backends");
+        drop(client);
         assert_eq!(balancer.wait(), Exit::Status(0));
+        assert_eq!(manager.heard(), None, "{mode:?}");
     }
 }
 

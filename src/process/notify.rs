@@ -25,6 +25,8 @@ pub(super) struct Notify {
     waiting: VecDeque<String>,
     /// When it is told that again, in microseconds.
     retry_us: u64,
+    /// It was told that this process ends, and is told nothing else of its state.
+    stopping: bool,
 }
 
 impl Notify {
@@ -43,7 +45,7 @@ impl Notify {
             Some((own, address))
         });
         let next_us = if to.is_some() && beat_us.is_some() { 0 } else { u64::MAX };
-        Notify { to, beat_us, next_us, waiting: VecDeque::new(), retry_us: u64::MAX }
+        Notify { to, beat_us, next_us, waiting: VecDeque::new(), retry_us: u64::MAX, stopping: false }
     }
 
     /// Tells it that, behind what waits.
@@ -71,16 +73,21 @@ impl Notify {
 
     /// It serves, as the status says.
     pub(super) fn ready(&mut self, status: impl Display) {
-        self.tell(format!("READY=1\nSTATUS={status}\n"));
+        if !self.stopping {
+            self.tell(format!("READY=1\nSTATUS={status}\n"));
+        }
     }
 
     /// It takes up another configuration or program; `ready` follows.
     pub(super) fn reloading(&mut self) {
-        self.tell(format!("RELOADING=1\nMONOTONIC_USEC={}\n", clock::monotonic_us()));
+        if !self.stopping {
+            self.tell(format!("RELOADING=1\nMONOTONIC_USEC={}\n", clock::monotonic_us()));
+        }
     }
 
-    /// It ends.
+    /// It ends; what it takes up meanwhile does not make it ready again.
     pub(super) fn stopping(&mut self) {
+        self.stopping = true;
         self.tell("STOPPING=1\nSTATUS=draining\n".to_owned());
     }
 
