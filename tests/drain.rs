@@ -108,6 +108,41 @@ fn what_a_second_term_cuts_in_a_worker_of_before_fails_the_end() {
     }
 }
 
+/// The modes did not agree on it: in mp the workers were killed, which failed the end whatever they served,
+/// and nobody counted what was cut.
+#[test]
+fn a_second_term_stops_at_once_and_fails_the_end_where_it_cuts() {
+    for mode in modes() {
+        for delay in ["off", "10m"] {
+            let gate = Gate::shut();
+            let backend = gated(&gate);
+            let begin = || Balancer::before(mode, &[&backend], &["--drain-delay", delay]);
+            let stop_twice = |balancer: &Balancer| {
+                balancer.signal(libc::SIGTERM);
+                balancer.wait_for_log("process: draining");
+                balancer.signal(libc::SIGTERM);
+            };
+            let mut balancer = begin();
+            let mut idle = balancer.connect();
+            assert_eq!(idle.get("/").text(), "done");
+            stop_twice(&balancer);
+            assert_eq!(balancer.wait(), Exit::Status(0), "{mode:?}, {delay}");
+            let log = balancer.whole_log();
+            assert!(log.contains("process: told to stop at once"), "{mode:?}, {delay}");
+            assert!(log.contains("process: drained"), "{mode:?}, {delay}");
+
+            let mut balancer = begin();
+            let _client = held(&balancer, &backend);
+            stop_twice(&balancer);
+            assert_eq!(balancer.wait(), Exit::Status(1), "{mode:?}, {delay}");
+            let log = balancer.whole_log();
+            assert!(log.contains("cut 1 request off"), "{mode:?}, {delay}");
+            assert!(log.contains("process: stopped"), "{mode:?}, {delay}");
+            gate.open();
+        }
+    }
+}
+
 /// In sp with an admin port the end waited a second for workers of before.
 #[test]
 fn the_end_waits_for_workers_of_before() {

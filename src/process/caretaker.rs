@@ -127,7 +127,7 @@ impl Caretaker {
         match signal {
             Signal::Terminate | Signal::Interrupt if self.stopping => {
                 self.say(Level::Warn, format_args!("told to stop at once"));
-                self.elders.kill_all();
+                self.elders.stop_at_once(now_us);
             }
             Signal::Terminate | Signal::Interrupt => {
                 self.say(Level::Info, format_args!("draining"));

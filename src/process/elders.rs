@@ -145,6 +145,16 @@ impl Elders {
         }
     }
 
+    /// All of them cut what they serve, and end.
+    pub(super) fn stop_at_once(&mut self, now_us: u64) {
+        self.drain_at_us = u64::MAX;
+        for elder in &mut self.elders {
+            elder.until_us = Some(now_us.saturating_add(DRAIN_GRACE_US));
+            // Told a second time, a worker stops.
+            fork::drain(Pid::of_child(elder.pid));
+        }
+    }
+
     /// Kills all of them.
     pub(super) fn kill_all(&mut self) {
         self.unclean |= self.stopping && !self.elders.is_empty();

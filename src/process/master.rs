@@ -11,9 +11,9 @@
 //! upgrade up, and becomes the caretaker of what it was left.
 //!
 //! Stopping begins with an order to drain to every worker; where that is delayed, dead ones are replaced
-//! and their listeners kept until the delay has passed. A second signal, or the drain time and a grace
-//! passing, turns that into SIGKILL. The exit status is 0 only if every worker then said that it
-//! had drained.
+//! and their listeners kept until the delay has passed. After a second signal they are told again, which has
+//! them cut what is left. The drain time and a grace passing turn that into SIGKILL. The exit status is 0 only
+//! if every worker then said that it had drained.
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -328,7 +328,7 @@ impl Master {
         match signal {
             Signal::Terminate | Signal::Interrupt if self.stopping.is_some() => {
                 self.say(Level::Warn, format_args!("told to stop at once"));
-                self.kill_all();
+                self.stop_at_once(now);
             }
             Signal::Terminate | Signal::Interrupt => {
                 let drain = Duration::from_micros(self.duties.config().timeouts.drain_us);
@@ -483,6 +483,15 @@ impl Master {
         self.drain_delayed(now);
     }
 
+    /// Has every worker cut what it serves, and end: the second order to drain says that.
+    fn stop_at_once(&mut self, now: Instant) {
+        self.close();
+        let kill_at = now.checked_add(Duration::from_micros(DRAIN_GRACE_US));
+        self.stopping.iter_mut().for_each(|stopping| stopping.kill_at = kill_at);
+        self.running().for_each(fork::drain);
+        self.elders.stop_at_once(clock::monotonic_us());
+    }
+
     /// The port is closed for new clients once the workers' own descriptors are, too. None is replaced any
     /// more.
     fn close(&mut self) {
@@ -511,7 +520,7 @@ impl Master {
     fn kill_late(&mut self, now: Instant) {
         let late = self.stopping.as_ref().and_then(|stopping| stopping.kill_at).is_some_and(|at| at <= now);
         if late {
-            self.say(Level::Warn, format_args!("workers still run past the drain time: killing them"));
+            self.say(Level::Warn, format_args!("workers still run past their time: killing them"));
             self.kill_all();
         }
     }

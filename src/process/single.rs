@@ -184,7 +184,8 @@ impl Companion for Single {
     }
 
     fn stop_at_once(&mut self) {
-        self.elders.kill_all();
+        self.journal.line(Level::Warn, "process", format_args!("told to stop at once"));
+        self.elders.stop_at_once(clock::monotonic_us());
     }
 
     fn is_done(&self) -> bool {
