@@ -477,6 +477,11 @@ impl Master {
         self.inherited = Inherited::default();
         self.duties.stopping();
         self.upgrade.abandon();
+        if delay.is_zero() {
+            // Before anybody is told: who came to a listener that its worker has left, and this process
+            // still held, would be reset.
+            self.places.iter_mut().for_each(|place| place.listeners.clear());
+        }
         self.elders.stop(delay.as_micros() as u64, clock::monotonic_us());
         self.running().for_each(fork::drain);
         // At once, where there is no delay; the order has come first then.
