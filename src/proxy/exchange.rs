@@ -459,9 +459,7 @@ impl Proxy {
         match failure {
             // What we lack says nothing about the backend.
             Failure::Exhausted(_) if connection.probe => return self.close(key, Output::Close(key)),
-            Failure::Malformed(refusal) if connection.probe && refusal.is_limit() => {
-                return self.probe_refused(key, failure);
-            }
+            _ if connection.probe && failure.is_limit() => return self.probe_refused(key, failure),
             _ if connection.probe => return self.probe_failed(key, format_args!("{failure}")),
             _ => {}
         }

@@ -74,10 +74,12 @@ impl Proxy {
         self.streams_lost(streams, failure);
     }
 
-    /// The backend has broken the protocol: its streams have failed, and it is told why.
+    /// The backend has broken the protocol, or sent more than is taken: its streams have failed, and it is
+    /// told why.
     pub(super) fn break_off(&mut self, key: Key, error: http2::Error) {
         let Some(streams) = self.take_streams(key) else { return };
-        self.streams_lost(streams, Failure::Http2(error.reason));
+        let failure = if error.is_limit { Failure::Excess(error.reason) } else { Failure::Http2(error.reason) };
+        self.streams_lost(streams, failure);
         let Some(connection) = self.connections.get_mut(key) else { return };
         let Some(multiplex) = connection.codec.multiplex_mut() else { return };
         self.text.clear();

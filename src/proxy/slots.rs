@@ -272,9 +272,7 @@ impl Proxy {
             self.shared.block.add(Count::Exhausted, 1);
             return self.log.line(level, "proxy", format_args!("{failure}"));
         }
-        if let Failure::Malformed(refusal) = failure
-            && refusal.is_limit()
-        {
+        if failure.is_limit() {
             // Nor for a limit of ours.
             let Some(Some(backend)) = self.backends.get_mut(slot) else { return };
             let level = if std::mem::replace(&mut backend.seen.excess, true) { Level::Debug } else { Level::Warn };

@@ -118,7 +118,7 @@ impl Proxy {
         let decoded = match decoded {
             Ok(_) if multiplex.replies(connection.output.len() + self.text.len()) > H2_REPLY_BYTES => {
                 // It has us answer, and takes none of the answers.
-                Err(http2::Error { code: ErrorCode::ENHANCE_YOUR_CALM, reason: "answers that are not taken" })
+                Err(http2::Error::new(ErrorCode::ENHANCE_YOUR_CALM, "answers that are not taken"))
             }
             other => other,
         };
