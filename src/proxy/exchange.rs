@@ -19,7 +19,7 @@ use crate::http::framing::{self, Body, RequestFacts, ResponseFacts, is_named_by_
 use crate::http::head::{Head, HeadRef, SavedHead, Version};
 use crate::http::refusal::Refusal;
 use crate::http1::write::Writer;
-use crate::limits::{DISCARD_BYTES, INTERIM_RESPONSES, SAVED_HEAD_BYTES, SPARE_EXCHANGES, TRIES};
+use crate::limits::{DISCARD_BYTES, INTERIM_RESPONSES, QUEUE_HIGH_BYTES, SAVED_HEAD_BYTES, SPARE_EXCHANGES, TRIES};
 use crate::metrics::{Count, Exposition, SlotCount, SlotTime};
 
 /// How far one direction has come.
@@ -225,7 +225,8 @@ impl Proxy {
         }
     }
 
-    /// A backend has sent a 1xx response: passed on to a client that knows what it is.
+    /// A backend has sent a 1xx response: passed on to a client that knows what it is, and has room for it
+    /// or waits for it. No window bounds how many come.
     pub(super) fn on_interim(&mut self, key: Key, head: HeadRef<'_>) {
         let Some(id) = self.connections.get(key).and_then(|connection| connection.exchange) else { return };
         let Some(exchange) = self.exchanges.get_mut(id) else { return };
@@ -234,7 +235,9 @@ impl Proxy {
             return self.backend_failed(key, Failure::Malformed(Refusal::TooManyInterims));
         }
         let unexpected = head.status() == 100 && !exchange.facts.expects_continue;
-        if exchange.facts.version == Version::Http10 || unexpected {
+        let full = self.connections.get(exchange.client).is_some_and(|client| client.output.len() >= QUEUE_HIGH_BYTES);
+        let unwanted = full && !(head.status() == 100 && exchange.awaits_continue());
+        if exchange.facts.version == Version::Http10 || unexpected || unwanted {
             return self.connections.get_mut(key).into_iter().for_each(|backend| backend.vain = true);
         }
         exchange.answered_early = true;

@@ -8,7 +8,8 @@ use super::super::*;
 use crate::config::Plan;
 use crate::http2::frame::{self, ACK, END_HEADERS, END_STREAM, HEADER_BYTES, Header, Kind, PREFACE};
 use crate::limits::{
-    DEFAULT_CONNECT_US, H2_FRAME_BYTES, H2_GROWTH_BYTES, H2_REPLY_BYTES, H2_WINDOW_BYTES, POOL_FRESH_US, SEEN_US,
+    DEFAULT_CONNECT_US, H2_FRAME_BYTES, H2_GROWTH_BYTES, H2_LIST_BYTES, H2_REPLY_BYTES, H2_WINDOW_BYTES, POOL_FRESH_US,
+    SEEN_US,
 };
 use crate::log::Level;
 
@@ -199,6 +200,37 @@ fn what_slow_clients_hold_is_bounded_when_their_streams_are_over_too() {
         world.carry_out();
     }
     assert_eq!((world.proxy.grown, held(&world)), (0, 0));
+}
+
+#[test]
+fn interim_responses_are_dropped_where_a_client_does_not_take_them_but_for_the_100_that_it_awaits() {
+    let mut world = World::new(1, false);
+    let asking = "POST / HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\nContent-Length: 2\r\n\r\n";
+    let clients = [world.request(), world.send(asking)];
+    let carrier = world.connected(true);
+    world.stalled.extend(clients);
+    // One byte stands for a field of four thousand then.
+    let field = [&b"\x08\x03103\x40\x01a\x7f\xa1\x1e"[..], &[b'x'; 4000]].concat();
+    world.frame(carrier, Kind::Headers, END_HEADERS, 1, &field);
+    let interim = [&b"\x08\x03103"[..], &[0xbe; 15]].concat();
+    for _ in 0..100 {
+        [1, 3].into_iter().for_each(|stream| world.frame(carrier, Kind::Headers, END_HEADERS, stream, &interim));
+    }
+    let held = |world: &World, key| world.proxy.queued(key).map_or(0, |queue| queue.len());
+    clients.iter().for_each(|&client| assert!(held(&world, client) < QUEUE_HIGH_BYTES + H2_LIST_BYTES));
+    let before = clients.map(|client| held(&world, client));
+    for _ in 0..2 {
+        [1, 3].into_iter().for_each(|stream| world.frame(carrier, Kind::Headers, END_HEADERS, stream, b"\x08\x03100"));
+    }
+    assert_eq!(held(&world, clients[0]), before[0]);
+    assert_eq!(held(&world, clients[1]), before[1] + "HTTP/1.1 100 Continue\r\n\r\n".len(), "once");
+    for (client, stream) in clients.into_iter().zip([1, 3]) {
+        world.frame(carrier, Kind::Headers, END_HEADERS | END_STREAM, stream, &[0x89]);
+        let queue = world.proxy.queued(client).expect("a client");
+        let bytes: Vec<u8> = queue.slices().flatten().copied().collect();
+        let text = String::from_utf8_lossy(&bytes);
+        assert!(text.starts_with("HTTP/1.1 103 ") && text.contains("HTTP/1.1 204 "), "{}", text.len());
+    }
 }
 
 #[test]
