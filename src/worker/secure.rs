@@ -295,7 +295,7 @@ impl Worker<'_> {
         };
         let stands = taken.is_ok() && !secure.session.is_handshaking() && !std::mem::replace(&mut secure.told, true);
         let (told, http2) = (secure.told, secure.session.alpn() == Some(tls::HTTP_2));
-        let holds = told && secure.session.readable() > 0;
+        let (holds, answers) = (told && secure.session.readable() > 0, secure.session.wants_send());
         self.observe_session(key);
         if taken.is_err() {
             // An alert may tell the peer why.
@@ -308,10 +308,9 @@ impl Worker<'_> {
         if stands {
             self.tell_secured(key);
             self.proxy.connected(key, http2);
-        } else if !told {
-            self.send_secure(key);
         }
-        if stands {
+        // The peer may wait for what its session has to say to it, whenever that is (RFC 5246, 7.2.2).
+        if stands || answers {
             self.send_secure(key);
         }
         true
