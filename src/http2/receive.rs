@@ -173,7 +173,13 @@ impl Connection {
             return Ok((skip, owner.map_or(Event::Nothing, |owner| Event::Malformed(owner, Refusal::Misplaced))));
         }
         stream.receive_window = stream.receive_window.checked_sub(header.length).ok_or(overflow)?;
-        stream.delivered += overhead;
+        if left > 0 || overhead == 0 || header.has(frame::END_STREAM) {
+            stream.delivered += overhead;
+        } else {
+            // There is no content with which it could be credited, and nobody who has to take it.
+            stream.receive_window += overhead;
+            frame::window_update(out, header.stream, overhead);
+        }
         Ok((skip, Event::Nothing))
     }
 

@@ -8,7 +8,9 @@ use crate::http2::Error;
 use crate::http2::connection::Event;
 use crate::http2::frame::{ACK, END_HEADERS, END_STREAM, PADDED, PRIORITY};
 use crate::http2::head::Writer;
-use crate::limits::{H2_BLOCK_BYTES, H2_DECODED_BYTES, H2_FRAME_BYTES, H2_IDLE_FRAMES, H2_LIST_BYTES, H2_STREAMS};
+use crate::limits::{
+    H2_BLOCK_BYTES, H2_DECODED_BYTES, H2_FRAME_BYTES, H2_IDLE_FRAMES, H2_LIST_BYTES, H2_STREAMS, H2_WINDOW_BYTES,
+};
 
 /// One end, and the bytes that it wants to send.
 struct End {
@@ -286,6 +288,26 @@ fn padding_and_priorities_are_passed_over_and_padding_is_credited() {
     client.receive(&frame_of(Kind::Data, PADDED | END_STREAM, 1, &[2, 0, 0]));
     assert_eq!(client.error, None);
     assert_eq!(client.seen, ["200 on 0", "140000 bytes", "end on 0"]);
+}
+
+#[test]
+fn padding_that_comes_alone_is_credited_and_content_that_nobody_takes_is_not() {
+    let mut client = End::settled(Role::Client);
+    client.request(true);
+    client.takes = false;
+    client.receive(&frame_of(Kind::Headers, END_HEADERS, 1, &[0x88]));
+    let content = H2_WINDOW_BYTES as usize - 256;
+    (0..content / 256).for_each(|_| client.receive(&frame_of(Kind::Data, 0, 1, &[b'x'; 256])));
+    client.out.clear();
+    let alone = [&[255][..], &[0; 255]].concat();
+    for _ in 0..2 * H2_WINDOW_BYTES / 256 {
+        client.receive(&frame_of(Kind::Data, PADDED, 1, &alone));
+        assert_eq!(client.error, None);
+        assert_eq!(client.out, frame_of(Kind::WindowUpdate, 0, 1, &256_u32.to_be_bytes()));
+        client.out.clear();
+    }
+    client.receive(&frame_of(Kind::Data, 0, 1, &[b'x'; 257]));
+    assert_eq!(client.error.map(|error| error.code), Some(ErrorCode::FLOW_CONTROL_ERROR));
 }
 
 /// What a client that has one request under way makes of some bytes.
