@@ -92,13 +92,14 @@ fn a_malformed_response_is_a_502_and_leaves_the_connection() {
         ("two lengths", vec![(":status", "200"), ("content-length", "1"), ("content-length", "2")], "differing"),
         ("no length", vec![(":status", "200"), ("content-length", "+1")], "invalid Content-Length"),
         ("too large", [vec![(":status", "200")], many].concat(), "head larger"),
+        ("ended", vec![(":status", "200"), ("content-length", "10")], "not as long as Content-Length says"),
     ];
     for (what, list, said) in cases {
-        let blocks = fields(&list);
+        let (blocks, ended) = (fields(&list), what == "ended");
         let backend = scripted(&[], move |frames, _| {
             while let Some(stream) = frames.request() {
                 let mut out = Vec::new();
-                frame::fields(&mut out, stream, &blocks, false, 16_384);
+                frame::fields(&mut out, stream, &blocks, ended, 16_384);
                 let _ = frames.0.try_send(out);
             }
         });
