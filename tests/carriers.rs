@@ -1,7 +1,7 @@
 //! Connections to backends that carry many requests: what becomes of these when one stalls, ends or is
 //! lost, and what is sent on it besides.
 
-use crate::support::frames::{before, good, scripted};
+use crate::support::frames::{Frames, before, good, scripted};
 use crate::support::{Backend, Balancer, Message, Mode, Protocol, Way, Wire, modes, wait_until};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
@@ -85,6 +85,38 @@ fn a_refused_stream_is_asked_for_again_whatever_its_method() {
             assert_eq!(client.response("PATCH").text(), "good", "{mode:?}");
         }
         assert_eq!(refused.load(SeqCst), 20);
+        assert_eq!(balancer.metric("zzz_lb_failures_total", ""), 0);
+    }
+}
+
+#[test]
+fn what_one_backend_would_not_look_at_goes_to_another() {
+    let refuses = |frames: &mut Frames, stream: u32| {
+        frames.send(Kind::RstStream, 0, stream, &ErrorCode::REFUSED_STREAM.0.to_be_bytes())
+    };
+    let ends = |frames: &mut Frames, _| frames.send(Kind::Goaway, 0, 0, &[0; 8]);
+    for declines in [refuses, ends] {
+        let unwilling = scripted(&[], move |frames, _| {
+            while let Some(stream) = frames.request() {
+                declines(frames, stream);
+            }
+        });
+        // It always has more to do than the other, which has the next turn for that.
+        let busy = scripted(&[], |frames, _| {
+            let mut open = Vec::new();
+            while let Some(stream) = frames.request() {
+                open.push(stream);
+                if open.len() == 10 {
+                    open.drain(..).for_each(|stream| assert!(frames.answer(stream, "good")));
+                }
+            }
+        });
+        let balancer = before(Mode::Sp, &[&unwilling, &busy], &["-s", "least_requests"]);
+        for _ in 0..3 {
+            for answer in at_once(&balancer, 10, "POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n") {
+                assert_eq!(answer.text(), "good");
+            }
+        }
         assert_eq!(balancer.metric("zzz_lb_failures_total", ""), 0);
     }
 }

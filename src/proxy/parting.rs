@@ -6,7 +6,6 @@ use super::connection::{Ending, Phase, Side};
 use super::{Failure, Output, Proxy};
 use crate::collections::slab::Key;
 use crate::http2::{self, ErrorCode};
-use crate::limits::TRIES;
 use crate::log::Level;
 use crate::metrics::SlotCount;
 
@@ -41,30 +40,12 @@ impl Proxy {
         pending.into_iter().for_each(|stream| self.move_on(stream));
     }
 
-    /// Has a stream that is not open yet wait on another connection.
+    /// Has what waits for a stream that is not open yet go elsewhere. A backend that ends every connection
+    /// before it takes anything is not followed for ever, nor one blamed that has left the plan.
     fn move_on(&mut self, key: Key) {
         let Some(stream) = self.connections.get(key) else { return };
-        let Side::Backend { slot, .. } = stream.side else { return };
-        if !self.is_current(stream.side) {
-            // The backend has left the plan, and is not connected to any more.
-            return self.lost(key, Failure::Unprocessed, false);
-        }
-        // A backend that ends every connection before it takes anything is not followed for ever.
-        let found = stream.exchange.and_then(|id| Some((id, self.exchanges.get_mut(id)?)));
-        let Some((id, exchange)) = found.filter(|(_, exchange)| usize::from(exchange.tries) < TRIES) else {
-            return self.backend_failed(key, Failure::Unprocessed);
-        };
-        // It is a try of the same backend, which was not asked in the one before.
-        let tries = usize::from(exchange.tries);
-        exchange.tried[tries.saturating_sub(1)] = u16::MAX;
-        exchange.tried[tries] = slot;
-        exchange.tries += 1;
-        let carrier = self.carrier_for(id, slot.into());
-        if let Some(stream) = self.connections.get_mut(key).and_then(|stream| stream.codec.stream_mut()) {
-            stream.carrier = carrier;
-        }
-        self.await_turn(carrier, key);
-        self.rearm(key, false);
+        let current = self.is_current(stream.side);
+        self.lost(key, Failure::Unprocessed, current);
     }
 
     /// A connection that carries streams is of no more use.

@@ -303,3 +303,32 @@ fn a_connection_that_went_away_while_idle_is_found_before_it_is_used() {
     let log = String::from_utf8_lossy(world.proxy.log().text()).into_owned();
     assert!(!log.contains("warn"), "no failure of the backend: {log}");
 }
+
+/// What a GOAWAY says that leaves out all streams, and finds no fault.
+const NOTHING_TAKEN: &[u8] = &[0; 8];
+
+#[test]
+fn what_one_backend_would_not_look_at_goes_to_another_and_back_where_that_one_is_gone() {
+    let mut world = World::new(2, false);
+    let clients = [world.request(), world.request()];
+    assert_eq!(world.dials.iter().map(|&(_, slot)| slot).collect::<Vec<_>>(), [0, 1]);
+    let (second, _) = world.dials.remove(1);
+    let first = world.connected(true);
+    world.proxy.connected(second, true);
+    world.carry_out();
+    world.frame(second, Kind::Settings, 0, 0, &[]);
+    world.frames(second);
+    world.frame(first, Kind::Goaway, 0, 0, NOTHING_TAKEN);
+    let kinds: Vec<Kind> = world.frames(second).iter().map(|(header, _)| header.kind).collect();
+    assert_eq!((kinds, world.dials.len()), (vec![Kind::Headers], 0), "it goes where the other is");
+    world.frame(second, Kind::Goaway, 0, 0, NOTHING_TAKEN);
+    assert_eq!(world.dials.iter().map(|&(_, slot)| slot).collect::<Vec<_>>(), [0, 1], "each has one left to ask");
+    let (second, _) = world.dials.remove(1);
+    world.proxy.failed(second, Failure::Connect(0));
+    world.carry_out();
+    let first = world.connected(true);
+    for stream in [1, 3] {
+        world.frame(first, Kind::Headers, END_HEADERS | END_STREAM, stream, &[0x89]);
+    }
+    clients.iter().for_each(|key| assert!(world.sent[key].starts_with(b"HTTP/1.1 204 "), "{:?}", world.sent));
+}
