@@ -33,16 +33,20 @@ impl Proxy {
             }
             let mut queue = std::mem::take(&mut stream.output);
             let moved = self.send_stream(key, id, owner, room, &mut queue);
-            in_vain = if moved { 0 } else { in_vain + 1 };
             let rest = queue.len();
             let Some(stream) = self.connections.get_mut(owner) else { continue };
             let exchange = stream.exchange;
             stream.output = queue;
             let ended = stream.codec.stream().is_none_or(|stream| stream.ended || !stream.ending);
+            if moved {
+                in_vain = 0;
+            }
             if let Some(multiplex) = self.connections.get_mut(key).and_then(|one| one.codec.multiplex_mut())
                 && (rest > 0 && !multiplex.h2.is_blocked(id) || rest == 0 && !ended)
             {
                 multiplex.h2.line_up(id);
+                // Only what is in line again may have to wait for the connection's window.
+                in_vain += usize::from(!moved);
             }
             self.rearm(owner, moved);
             if let Some(peer) = exchange.and_then(|id| self.peer(id, owner)).filter(|_| rest < QUEUE_HIGH_BYTES) {

@@ -332,3 +332,25 @@ fn what_one_backend_would_not_look_at_goes_to_another_and_back_where_that_one_is
     }
     clients.iter().for_each(|key| assert!(world.sent[key].starts_with(b"HTTP/1.1 204 "), "{:?}", world.sent));
 }
+
+#[test]
+fn a_stream_that_has_nothing_to_send_keeps_no_other_from_it() {
+    let mut world = World::new(1, false);
+    let upload = "PUT / HTTP/1.1\r\nHost: x\r\nContent-Length: 20\r\n\r\n";
+    world.send(&format!("{upload}12345"));
+    let carrier = world.connected(true);
+    // SETTINGS_INITIAL_WINDOW_SIZE of 10.
+    world.frame(carrier, Kind::Settings, 0, 0, &[0, 4, 0, 0, 0, 10]);
+    world.send(&format!("{upload}12345678901234567890"));
+    let content = |world: &mut World| {
+        let sent = |header: &Header| (header.kind == Kind::Data).then_some((header.stream, header.length));
+        world.frames(carrier).iter().filter_map(|(header, _)| sent(header)).collect::<Vec<_>>()
+    };
+    assert_eq!(content(&mut world), [(1, 5), (3, 10)]);
+    let mut updates = Vec::new();
+    for stream in [1, 3] {
+        frame::window_update(&mut updates, stream, 100);
+    }
+    world.give(carrier, &updates);
+    assert_eq!(content(&mut world), [(3, 10)]);
+}
