@@ -314,6 +314,25 @@ fn what_a_backend_takes_offence_at_meets_other_requests_once_and_ejects_nobody()
 }
 
 #[test]
+fn a_backend_that_ends_connections_by_its_own_fault_is_down() {
+    for mode in modes() {
+        let bad = scripted(&[], |frames, _| {
+            if let Some(stream) = frames.request() {
+                let code = ErrorCode::INTERNAL_ERROR.0;
+                frames.send(Kind::Goaway, 0, 0, &[stream.to_be_bytes(), code.to_be_bytes()].concat());
+            }
+        });
+        let good = good();
+        let balancer = before(mode, &[&bad, &good], &["--health-interval", "1h"]);
+        let mut client = balancer.connect();
+        let refused = (0..40).filter(|_| client.post("/", b"").status() == 502).count();
+        assert!((1..=3).contains(&refused), "{mode:?}: {refused} are lost");
+        let log = balancer.wait_for_log(" down after 3 failures");
+        assert!(log.contains("ended the HTTP/2 connection: INTERNAL_ERROR"), "{log}");
+    }
+}
+
+#[test]
 fn a_head_larger_than_the_backend_takes_is_refused_and_not_sent() {
     for mode in modes() {
         // SETTINGS_MAX_HEADER_LIST_SIZE of 2,000.

@@ -6,6 +6,7 @@ use super::connection::{Ending, Phase, Side};
 use super::{Failure, Output, Proxy};
 use crate::collections::slab::Key;
 use crate::http2::{self, ErrorCode};
+use crate::limits::H2_FAULTS;
 use crate::log::Level;
 use crate::metrics::SlotCount;
 
@@ -83,7 +84,7 @@ impl Proxy {
     /// What streams are for has failed with their connection.
     fn streams_lost(&mut self, taken: Taken, failure: Failure) {
         let Taken { slot, connecting, probe, fault, pending, open } = taken;
-        // What the backend has ended may be a client's doing: a request that it takes offence at.
+        // What it found fault with was noted when it said so.
         let failure = fault.map_or(failure, Failure::GoAway);
         // It is one failure, however many streams go with it.
         if fault.is_none() && open.iter().any(|&stream| !self.went_stale(stream, failure)) {
@@ -163,18 +164,33 @@ impl Proxy {
     /// The backend takes no more streams on a connection.
     pub(super) fn on_goaway(&mut self, key: Key, code: ErrorCode) {
         let Some(connection) = self.connections.get_mut(key) else { return };
-        let Side::Backend { slot, .. } = connection.side else { return };
         let Some(multiplex) = connection.codec.multiplex_mut() else { return };
         let unprocessed: Vec<Key> = multiplex.h2.unprocessed().collect();
-        if code != ErrorCode::NO_ERROR {
-            multiplex.fault = Some(code);
-            if let Some(Some(backend)) = self.backends.get_mut(usize::from(slot)) {
-                let news = backend.seen.fault.replace(code) != Some(code);
-                let level = if news { Level::Warn } else { Level::Debug };
-                self.log.line(level, "backend", format_args!("{}: {}", backend.label, Failure::GoAway(code)));
-            }
+        if code != ErrorCode::NO_ERROR && multiplex.fault.replace(code).is_none() {
+            self.note_fault(key, code);
         }
         self.retire(key);
         unprocessed.into_iter().for_each(|stream| self.lost(stream, Failure::Unprocessed, false));
+    }
+
+    /// A backend has found a fault on a connection. Where it may have found it in a request that is no failure
+    /// of the backend's, unless it finds it on each connection, whatever the requests. It is one failure then,
+    /// however many streams go with it.
+    fn note_fault(&mut self, key: Key, code: ErrorCode) {
+        let Some(connection) = self.connections.get(key) else { return };
+        let Side::Backend { slot, .. } = connection.side else { return };
+        let Some(multiplex) = connection.codec.multiplex() else { return };
+        let exchange = |stream| self.connections.get(stream).and_then(|stream| stream.exchange);
+        let asked = multiplex.h2.owners().any(|stream| exchange(stream).is_some());
+        let side = connection.side;
+        let Some(seen) = self.seen(side) else { return };
+        let news = seen.fault.replace(code) != Some(code);
+        seen.faults = if news { 0 } else { seen.faults }.saturating_add(u8::from(asked));
+        if asked && (!code.may_be_provoked() || seen.faults >= H2_FAULTS) {
+            return self.note_failure(slot, Failure::GoAway(code));
+        }
+        let level = if news { Level::Warn } else { Level::Debug };
+        let Some(Some(backend)) = self.backends.get(usize::from(slot)) else { return };
+        self.log.line(level, "backend", format_args!("{}: {}", backend.label, Failure::GoAway(code)));
     }
 }

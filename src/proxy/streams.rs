@@ -150,16 +150,7 @@ impl Proxy {
                 self.on_fields(stream, event, head);
             }
             Event::Data(owner, length) => self.on_stream_data(key, owner, input, length),
-            Event::End(stream) => {
-                let entry = self.connections.get_mut(stream).and_then(|entry| entry.codec.stream_mut());
-                match entry {
-                    Some(entry) if !entry.is_complete() => {
-                        self.refuse(stream, Refusal::LengthWrong);
-                    }
-                    Some(_) => self.on_end(stream, false),
-                    None => {}
-                }
-            }
+            Event::End(stream) => self.on_stream_end(stream),
             Event::Reset(stream, code) => self.on_reset(stream, code),
             Event::Malformed(stream, refusal) => {
                 if let Some(entry) = self.connections.get_mut(stream).and_then(|entry| entry.codec.stream_mut()) {
@@ -171,6 +162,21 @@ impl Proxy {
             Event::Room | Event::Pong => self.note_capacity(key),
             // A client opens no stream that it did not ask for.
             Event::Opened(_) | Event::Unheard(..) | Event::Nothing | Event::NeedMore => {}
+        }
+    }
+
+    fn on_stream_end(&mut self, key: Key) {
+        let Some(entry) = self.connections.get_mut(key) else { return };
+        let side = entry.side;
+        match entry.codec.stream_mut() {
+            Some(stream) if !stream.is_complete() => self.refuse(key, Refusal::LengthWrong),
+            Some(_) => {
+                if let Some(seen) = self.seen(side) {
+                    seen.faults = 0;
+                }
+                self.on_end(key, false);
+            }
+            None => {}
         }
     }
 

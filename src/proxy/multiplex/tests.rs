@@ -6,9 +6,11 @@ use std::net::SocketAddr;
 
 use super::super::*;
 use crate::config::Plan;
+use crate::http2::ErrorCode;
 use crate::http2::frame::{self, ACK, END_HEADERS, END_STREAM, HEADER_BYTES, Header, Kind, PREFACE};
 use crate::limits::{
-    DEFAULT_CONNECT_US, H2_FRAME_BYTES, H2_GROWTH_BYTES, H2_REPLY_BYTES, H2_WINDOW_BYTES, POOL_FRESH_US, SEEN_US,
+    DEFAULT_CONNECT_US, H2_FAULTS, H2_FRAME_BYTES, H2_GROWTH_BYTES, H2_REPLY_BYTES, H2_WINDOW_BYTES, POOL_FRESH_US,
+    SEEN_US,
 };
 use crate::log::Level;
 
@@ -353,4 +355,46 @@ fn a_stream_that_has_nothing_to_send_keeps_no_other_from_it() {
     }
     world.give(carrier, &updates);
     assert_eq!(content(&mut world), [(3, 10)]);
+}
+
+/// How many failures were counted against backends.
+fn failures(world: &mut World) -> u64 {
+    let client = world.send("GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n");
+    world.pass(0);
+    let text = String::from_utf8_lossy(&world.sent[&client]);
+    let lines = text.lines().filter(|line| line.starts_with("zzz_lb_failures_total{"));
+    lines.map(|line| line.rsplit(' ').next().and_then(|number| number.parse::<u64>().ok()).expect("a number")).sum()
+}
+
+/// Has as many requests each have their connection ended for this reason; how many failures that is.
+fn ended_for(world: &mut World, code: ErrorCode, times: u8) -> u64 {
+    let before = failures(world);
+    for _ in 0..times {
+        let client = world.send("POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n");
+        let carrier = world.connected(true);
+        // Said twice it is said once.
+        for _ in 0..2 {
+            world.frame(carrier, Kind::Goaway, 0, 0, &[[0, 0, 0, 1], code.0.to_be_bytes()].concat());
+        }
+        world.proxy.room(carrier);
+        world.proxy.ended(carrier);
+        world.carry_out();
+        assert!(world.sent[&client].starts_with(b"HTTP/1.1 502 "));
+    }
+    failures(world) - before
+}
+
+#[test]
+fn a_fault_that_a_request_may_have_is_its_backend_s_where_each_connection_ends_for_it() {
+    let mut world = World::new(1, false);
+    assert_eq!(ended_for(&mut world, ErrorCode::INTERNAL_ERROR, 3), 3, "what it says of itself");
+    assert_eq!(ended_for(&mut world, ErrorCode::PROTOCOL_ERROR, H2_FAULTS - 1), 0);
+    assert_eq!(ended_for(&mut world, ErrorCode::ENHANCE_YOUR_CALM, H2_FAULTS - 1), 0, "another fault");
+    let served = world.request();
+    let carrier = world.connected(true);
+    world.frame(carrier, Kind::Headers, END_HEADERS | END_STREAM, 1, &[0x89]);
+    assert!(world.sent[&served].starts_with(b"HTTP/1.1 204 "));
+    world.frame(carrier, Kind::Goaway, 0, 0, &[0; 8]);
+    assert_eq!(ended_for(&mut world, ErrorCode::ENHANCE_YOUR_CALM, H2_FAULTS - 1), 0, "it had served a request");
+    assert_eq!(ended_for(&mut world, ErrorCode::ENHANCE_YOUR_CALM, 3), 3);
 }
