@@ -130,6 +130,19 @@ impl Proxy {
         }
     }
 
+    /// A stream was not opened in time on a connection that is established. Nor would others be: the connection
+    /// takes no more, and for all that wait it is as one that was not established, which is one failure.
+    pub(super) fn carrier_late(&mut self, stream: Key) {
+        let Some(entry) = self.connections.get(stream) else { return };
+        let (Side::Backend { slot, .. }, Some(carrier)) = (entry.side, entry.codec.stream()) else { return };
+        let carrier = carrier.carrier;
+        let multiplex = self.connections.get_mut(carrier).and_then(|carrier| carrier.codec.multiplex_mut());
+        let pending = multiplex.map(|multiplex| std::mem::take(&mut multiplex.pending)).unwrap_or_default();
+        self.note_failure(slot, Failure::ConnectTimeout);
+        self.retire(carrier);
+        pending.into_iter().for_each(|stream| self.lost(stream, Failure::ConnectTimeout, false));
+    }
+
     /// A stream's response did not come in time: where nothing else did either, its connection gets no
     /// more streams.
     pub(super) fn doubt_carrier(&mut self, stream: Key) {

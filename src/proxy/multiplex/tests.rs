@@ -398,3 +398,37 @@ fn a_fault_that_a_request_may_have_is_its_backend_s_where_each_connection_ends_f
     assert_eq!(ended_for(&mut world, ErrorCode::ENHANCE_YOUR_CALM, H2_FAULTS - 1), 0, "it had served a request");
     assert_eq!(ended_for(&mut world, ErrorCode::ENHANCE_YOUR_CALM, 3), 3);
 }
+
+#[test]
+fn settings_that_come_late_are_one_failure_however_many_wait_for_them() {
+    let mut world = World::new(1, false);
+    let first = world.request();
+    let (carrier, _) = world.dials.pop().expect("a connection was asked for");
+    world.proxy.connected(carrier, true);
+    world.carry_out();
+    let others: Vec<Key> = (0..5).map(|_| world.request()).collect();
+    world.pass(DEFAULT_CONNECT_US + 100_000);
+    assert_eq!(failures(&mut world), 1);
+    others.iter().for_each(|key| assert!(world.sent[key].starts_with(b"HTTP/1.1 504 ")));
+    // What it has it may serve yet.
+    world.frame(carrier, Kind::Settings, 0, 0, &[]);
+    world.frame(carrier, Kind::Headers, END_HEADERS | END_STREAM, 1, &[0x89]);
+    assert!(world.sent[&first].starts_with(b"HTTP/1.1 204 "));
+    assert!(world.closed.contains(&carrier), "it gets no more");
+}
+
+#[test]
+fn a_connection_that_takes_nothing_is_one_failure_however_many_wait_for_it() {
+    let mut world = World::new(1, false);
+    let large = format!("X-Big: {}\r\n", "~".repeat(60_000));
+    world.request();
+    let carrier = world.connected(true);
+    world.stalled.push(carrier);
+    while world.proxy.queued(carrier).is_none_or(|queue| queue.len() < QUEUE_HIGH_BYTES) {
+        world.request_with(&large);
+    }
+    let others: Vec<Key> = (0..5).map(|_| world.request()).collect();
+    world.pass(DEFAULT_CONNECT_US + 100_000);
+    assert_eq!(failures(&mut world), 1);
+    others.iter().for_each(|key| assert!(world.sent[key].starts_with(b"HTTP/1.1 504 ")));
+}
