@@ -181,10 +181,15 @@ fn a_backend_that_allows_no_streams_is_down() {
             }
         });
         let good = good();
-        let balancer = before(mode, &[&none, &good], &[]);
+        let args = ["--connect-timeout", "200ms", "--health-interval", "1h"];
+        let balancer = before(mode, &[&none, &good], &args);
         let mut client = balancer.connect();
-        (0..10).for_each(|_| assert_eq!(client.get("/").text(), "good", "{mode:?}\n{}", balancer.log()));
-        let alone = before(mode, &[&none], &[]);
+        let is_down = || balancer.log().contains(" down after 3 failures (allows no HTTP/2 streams)");
+        wait_until("it is down", || {
+            assert_eq!(client.get("/").text(), "good", "{mode:?}\n{}", balancer.log());
+            is_down()
+        });
+        let alone = before(mode, &[&none], &args);
         assert_eq!(alone.connect().get("/").status(), 502, "{mode:?}");
     }
 }

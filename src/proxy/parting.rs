@@ -137,10 +137,12 @@ impl Proxy {
         let (Side::Backend { slot, .. }, Some(carrier)) = (entry.side, entry.codec.stream()) else { return };
         let carrier = carrier.carrier;
         let multiplex = self.connections.get_mut(carrier).and_then(|carrier| carrier.codec.multiplex_mut());
+        let none = multiplex.as_ref().is_some_and(|one| one.h2.is_settled() && one.h2.capacity() == 0);
+        let failure = if none { Failure::NoStreams } else { Failure::ConnectTimeout };
         let pending = multiplex.map(|multiplex| std::mem::take(&mut multiplex.pending)).unwrap_or_default();
-        self.note_failure(slot, Failure::ConnectTimeout);
+        self.note_failure(slot, failure);
         self.retire(carrier);
-        pending.into_iter().for_each(|stream| self.lost(stream, Failure::ConnectTimeout, false));
+        pending.into_iter().for_each(|stream| self.lost(stream, failure, false));
     }
 
     /// A stream's response did not come in time: where nothing else did either, its connection gets no
@@ -163,14 +165,10 @@ impl Proxy {
             let pending = std::mem::take(&mut multiplex.pending);
             return pending.into_iter().for_each(|stream| self.move_on(stream));
         }
-        let capacity = multiplex.h2.capacity();
-        let room = capacity.saturating_sub(multiplex.h2.open_streams());
-        if multiplex.pending.len() <= room {
-            return;
-        }
-        for stream in multiplex.pending.split_off(room) {
-            // One that takes none at all would send them on for ever.
-            if capacity == 0 { self.backend_failed(stream, Failure::NoStreams) } else { self.move_on(stream) }
+        let room = multiplex.most().saturating_sub(multiplex.h2.open_streams());
+        if multiplex.pending.len() > room {
+            let excess = multiplex.pending.split_off(room);
+            excess.into_iter().for_each(|stream| self.move_on(stream));
         }
     }
 

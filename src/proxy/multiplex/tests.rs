@@ -432,3 +432,56 @@ fn a_connection_that_takes_nothing_is_one_failure_however_many_wait_for_it() {
     assert_eq!(failures(&mut world), 1);
     others.iter().for_each(|key| assert!(world.sent[key].starts_with(b"HTTP/1.1 504 ")));
 }
+
+/// SETTINGS_MAX_CONCURRENT_STREAMS of 0, as one says who wants none for a while.
+const NO_STREAMS: &[u8] = &[0, 3, 0, 0, 0, 0];
+
+#[test]
+fn a_backend_that_takes_no_streams_for_a_moment_is_waited_for() {
+    let mut world = World::new(1, false);
+    world.request();
+    let carrier = world.connected(true);
+    world.frame(carrier, Kind::Headers, END_HEADERS | END_STREAM, 1, &[0x89]);
+    world.frame(carrier, Kind::Settings, 0, 0, NO_STREAMS);
+    world.frames(carrier);
+    let clients = [world.request(), world.request()];
+    let (other, _) = world.dials.pop().expect("one waits, and the other has a connection of its own");
+    world.pass(DEFAULT_CONNECT_US / 2);
+    assert!(world.frames(carrier).is_empty());
+    world.frame(carrier, Kind::Settings, 0, 0, &[0, 3, 0, 0, 0, 100]);
+    world.frame(carrier, Kind::Headers, END_HEADERS | END_STREAM, 3, &[0x89]);
+    assert!(world.sent[&clients[0]].starts_with(b"HTTP/1.1 204 "));
+    world.proxy.connected(other, true);
+    world.frame(other, Kind::Settings, 0, 0, &[]);
+    world.frame(other, Kind::Headers, END_HEADERS | END_STREAM, 1, &[0x89]);
+    assert!(world.sent[&clients[1]].starts_with(b"HTTP/1.1 204 "));
+    assert_eq!(failures(&mut world), 0);
+}
+
+#[test]
+fn a_backend_that_goes_on_taking_no_streams_has_failed_when_the_time_to_connect_is_over() {
+    let mut world = World::new(2, false);
+    let clients: Vec<Key> = (0..6).map(|_| world.request()).collect();
+    let second = world.connected(true);
+    let first = world.dials.pop().expect("a connection was asked for").0;
+    world.proxy.connected(first, true);
+    world.carry_out();
+    world.frame(first, Kind::Settings, 0, 0, NO_STREAMS);
+    for stream in [1, 3, 5, 7, 9] {
+        world.frame(second, Kind::Headers, END_HEADERS | END_STREAM, stream, &[0x89]);
+    }
+    // One was open, and what waited is with the other.
+    let served = |world: &World| clients.iter().filter(|key| world.sent.contains_key(key)).count();
+    assert_eq!((served(&world), failures(&mut world)), (5, 0));
+    world.frame(first, Kind::Headers, END_HEADERS | END_STREAM, 1, &[0x89]);
+    assert_eq!(served(&world), 6);
+    let late = [world.request(), world.request()];
+    world.frame(second, Kind::Headers, END_HEADERS | END_STREAM, 11, &[0x89]);
+    assert_eq!(late.iter().filter(|key| world.sent.contains_key(key)).count(), 1);
+    world.pass(DEFAULT_CONNECT_US + 100_000);
+    world.frame(second, Kind::Ping, ACK, 0, b"idle now");
+    world.frame(second, Kind::Headers, END_HEADERS | END_STREAM, 13, &[0x89]);
+    assert_eq!(late.iter().filter(|key| world.sent.contains_key(key)).count(), 2);
+    assert_eq!(failures(&mut world), 1);
+    assert!(String::from_utf8_lossy(world.proxy.log().text()).contains("allows no HTTP/2 streams"));
+}
