@@ -151,6 +151,9 @@ pub const H2_UPDATE_BYTES: u32 = 1024;
 /// WINDOW_UPDATEs that what was sent may have paid for and that have not come: by 32 MiB under way,
 /// on the stream and on the connection.
 pub const H2_UPDATES: u32 = 64 * 1024;
+/// HTTP/2 connections in a row that a backend may end for one and the same fault, as may be a client's,
+/// without a response between: from then on it is taken to be its own.
+pub const H2_FAULTS: u8 = 8;
 /// Answers to a peer's frames that may wait to be sent, apart from what streams have to say.
 pub const H2_REPLY_BYTES: usize = 64 * 1024;
 

@@ -61,6 +61,8 @@ pub(super) struct Exchange {
     pub(super) persistent: bool,
     pub(super) tries: u8,
     pub(super) tried: [u16; TRIES],
+    /// The last backend that would not look at it, to be asked again where no other is left.
+    pub(super) declined: Option<u16>,
     /// How often it was sent again after a backend had broken it off, stale connections apart.
     pub(super) repeats: u8,
     /// It was on an HTTP/2 connection that broke, which may be its doing.
@@ -98,6 +100,7 @@ impl Exchange {
             persistent: facts.persistent,
             tries: 0,
             tried: [0; TRIES],
+            declined: None,
             repeats: 0,
             suspect: false,
             waiting: false,
@@ -481,9 +484,9 @@ impl Proxy {
         let unasked = stale || retry && failure == Failure::Unprocessed;
         // That a connection went stale in the pool says nothing about its backend. Nor is a tunnel's end,
         // however it comes, told from one that its users agreed on.
-        if unasked {
+        if stale {
             self.shared.block.add_slot(SlotCount::Stale, slot.into(), 1);
-        } else if blame && !exchange.tunnel && !exchange.blamed && !starved {
+        } else if blame && !unasked && !exchange.tunnel && !exchange.blamed && !starved {
             self.note_failure(slot, failure);
         }
         let Some(exchange) = self.exchanges.get_mut(id) else { return };
@@ -491,13 +494,12 @@ impl Proxy {
             self.balancer.finished(slot.into());
             self.room_made = true;
         }
-        if retry && unasked {
-            // The backend itself was not asked, and may well serve on a fresh connection.
-            exchange.tried[usize::from(exchange.tries) - 1] = u16::MAX;
-        }
         // That a backend could not be reached burdens none; what one may have seen does another.
         let seen = !unasked && failure.is_after_request();
         exchange.repeats += u8::from(seen);
+        if retry && unasked {
+            self.was_not_asked(id, stale);
+        }
         let reason = if unasked { Count::RetryStale } else { failure.retried_for() };
         if retry && self.try_again(id, seen, reason) {
             return;

@@ -97,6 +97,8 @@ pub(super) struct Seen {
     pub(super) list: Option<usize>,
     /// What it last found fault with when it ended an HTTP/2 connection.
     pub(super) fault: Option<ErrorCode>,
+    /// How many in a row it has ended for that, without a response that came to its end between.
+    pub(super) faults: u8,
     /// It was told of that it sends more than we take.
     excess: bool,
 }
