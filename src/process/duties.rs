@@ -45,7 +45,7 @@ pub(super) struct Duties {
     watch: Option<Watch>,
     /// Where no backend has a name, nothing is looked up.
     names: Option<Names>,
-    /// Where names led before an upgrade: they lead there until they are found anew.
+    /// Where names led before an upgrade: those that backends have since lead there until they are found anew.
     before: Vec<Member>,
     /// The plan before an upgrade, until this program serves.
     plan_before: Option<Vec<u8>>,
@@ -142,7 +142,10 @@ impl Duties {
     /// Has the names looked up that backends have, these ones besides, and no others.
     fn want_names(&mut self, besides: &[Backend]) -> io::Result<()> {
         let backends = self.config.backends.iter().chain(besides);
-        let wanted: Vec<&str> = backends.filter_map(Backend::host_name).collect();
+        let named: Vec<&Backend> = backends.filter(|backend| backend.host_name().is_some()).collect();
+        let wanted: Vec<&str> = named.iter().filter_map(|backend| backend.host_name()).collect();
+        // One that comes again later is looked up like any other.
+        self.before.retain(|member| named.iter().any(|backend| backend.name == member.name));
         let now_us = clock::monotonic_us();
         if self.names.is_none() && !wanted.is_empty() {
             self.names = Some(Names::new(&self.reactor, now_us)?);

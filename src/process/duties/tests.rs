@@ -103,6 +103,27 @@ fn a_name_of_which_nothing_is_heard_is_waited_for_once() {
     assert_eq!(duties.globals().get_global(Global::ReloadsDone), 2);
 }
 
+#[test]
+fn where_a_name_led_before_an_upgrade_is_forgotten_with_the_name() {
+    let (mut duties, dns) = duties();
+    let backend = Backend { name: "app.test:80".into(), ..Backend::at(([10, 0, 0, 9], 80).into()) };
+    let led_before = tcp([10, 0, 0, 9], &[80]);
+    duties.before = vec![Member::new(&backend, led_before[0].clone(), false)];
+    duties.reload(APP.into(), false);
+    assert_eq!(led(&duties), led_before);
+    answer(&dns, Some(AT));
+    follow(&mut duties);
+    assert_eq!(led(&duties), tcp(AT, &[80]));
+    duties.reload(r#"{"backends": [{"host": "10.0.0.2", "port": 80}]}"#.into(), false);
+    assert_eq!(led(&duties), tcp([10, 0, 0, 2], &[80]));
+    duties.reload(APP.into(), false);
+    answer(&dns, None);
+    while led(&duties) == tcp([10, 0, 0, 2], &[80]) {
+        follow(&mut duties);
+    }
+    assert_eq!(led(&duties), tcp(AT, &[]));
+}
+
 fn backends(ports: &[u16]) -> Vec<Backend> {
     ports.iter().map(|&port| Backend::at(std::net::SocketAddr::from(([10, 0, 0, 1], port)))).collect()
 }
