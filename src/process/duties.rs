@@ -83,13 +83,14 @@ enum Unpublished {
 
 impl Duties {
     /// Takes the duties up, and publishes the first plan. `contents`: of the configuration file; `address`:
-    /// where clients connect.
+    /// where clients connect; `led`: where requests went before an upgrade, unless that stands in the region.
     pub(super) fn begin(
         config: Config,
         options: Options,
         contents: Option<Vec<u8>>,
         address: SocketAddr,
         region: Region,
+        led: Vec<Member>,
     ) -> Result<Duties, Failure> {
         let reactor = Reactor::new().map_err(Failure::of("wait for events"))?;
         let now_us = clock::monotonic_us();
@@ -105,7 +106,7 @@ impl Duties {
             reactor,
             watch,
             names: None,
-            before: Vec::new(),
+            before: led,
             plan_before: region.table().read().1,
             notify: Notify::from_env(),
             address,

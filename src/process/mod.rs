@@ -59,7 +59,7 @@ pub use check::{Checked, check};
 use duties::Duties;
 use handover::Elder;
 pub use healthcheck::healthcheck;
-use inherited::{Inherited, Listeners, Memory};
+use inherited::{Inherited, Listeners, Memory, Taken};
 use master::Master;
 
 /// Exit status: done, or drained with nothing cut.
@@ -155,14 +155,14 @@ fn start(
             fork::exit_now(backend.serve());
         }
     }
-    let (memory, elders) = inherited.memory(&mut journal, count)?;
+    let Taken { memory, elders, led } = inherited.memory(&mut journal, count)?;
     let mut greeting = greeting(&config, listeners.address, count);
     if let Some((_, address)) = &listeners.admin {
         greeting.push(("process", format!("admin on {address}: /metrics, /livez, /readyz")));
     }
     let tls = begin_tls(&mut journal, &config)?;
     let insecure = config.insecure;
-    let duties = Duties::begin(config, options, contents, listeners.address, memory.region)?;
+    let duties = Duties::begin(config, options, contents, listeners.address, memory.region, led)?;
     let globals = memory.region.globals();
     globals.set_global(Global::Insecure, insecure.into());
     globals.set_global(Global::Workers, count.into());
