@@ -270,8 +270,8 @@ const _: () = assert!(TRAILER_BYTES <= BLOCK_BYTES);
 const _: () = assert!(H2_LIST_BYTES < H2_BLOCK_BYTES && H2_BLOCK_BYTES < H2_BLOCK_FRAMES as usize * H2_FRAME_BYTES);
 const _: () = assert!(CHUNK_LINE_BYTES < CHUNK_EXTENSION_BYTES);
 
-/// How long a start waits for the names of backends to be looked up, so that the first requests
-/// find them.
+/// How long a start, and the taking up of a changed file, waits for the names of backends to be looked up,
+/// so that the first requests find them.
 pub const NAMES_WAIT_US: u64 = 2 * SECOND_US;
 /// Symbolic links followed on the way to the configuration file, as many as the system follows.
 pub const CONFIG_LINKS: usize = 40;
