@@ -118,10 +118,14 @@ pub const H2_LIST_BYTES: usize = HEAD_BYTES;
 /// How much the fields of one block may come to, counted likewise, before decoding them is given up: past
 /// the limits they are not kept, but still copied.
 pub const H2_DECODED_BYTES: usize = 4 * H2_LIST_BYTES;
-/// A block of fields as it is received, over all of its frames.
-pub const H2_BLOCK_BYTES: usize = HEAD_BYTES;
-/// Frames that one block of fields may be in: as many as it takes, and some more.
-pub const H2_BLOCK_FRAMES: u32 = 16;
+/// A block of fields as it is received, over all of its frames: what may be decoded, so that a message whose
+/// fields are too many is alone to be refused for them. A connection has one at once: this, in a buffer of up
+/// to twice the size, is what a backend can have a worker hold for each of its connections.
+pub const H2_BLOCK_BYTES: usize = H2_DECODED_BYTES;
+/// Frames that one block of fields may be in: four times as many as it takes.
+pub const H2_BLOCK_FRAMES: u32 = 64;
+/// Memory that a decoder keeps for a name, and for a value, once their block is read.
+pub const H2_STRING_BYTES: usize = 4096;
 /// Streams open at once on a connection, by either side, whatever the peer would allow.
 pub const H2_STREAMS: u32 = 128;
 /// How long a backend with TLS is taken to speak but one version of HTTP after it has shown so: it may
@@ -147,6 +151,9 @@ pub const H2_UPDATE_BYTES: u32 = 1024;
 /// WINDOW_UPDATEs that what was sent may have paid for and that have not come: by 32 MiB under way,
 /// on the stream and on the connection.
 pub const H2_UPDATES: u32 = 64 * 1024;
+/// HTTP/2 connections in a row that a backend may end for one and the same fault, as may be a client's,
+/// without a response between: from then on it is taken to be its own.
+pub const H2_FAULTS: u8 = 8;
 /// Answers to a peer's frames that may wait to be sent, apart from what streams have to say.
 pub const H2_REPLY_BYTES: usize = 64 * 1024;
 
@@ -260,10 +267,11 @@ const _: () = assert!(HEAD_BYTES <= BLOCK_BYTES);
 const _: () = assert!(METRICS_PORTION_BYTES * 2 <= BLOCK_BYTES);
 const _: () = assert!(TARGET_BYTES * 4 <= HEAD_BYTES);
 const _: () = assert!(TRAILER_BYTES <= BLOCK_BYTES);
+const _: () = assert!(H2_LIST_BYTES < H2_BLOCK_BYTES && H2_BLOCK_BYTES < H2_BLOCK_FRAMES as usize * H2_FRAME_BYTES);
 const _: () = assert!(CHUNK_LINE_BYTES < CHUNK_EXTENSION_BYTES);
 
-/// How long a start waits for the names of backends to be looked up, so that the first requests
-/// find them.
+/// How long a start, and the taking up of a changed file, waits for the names of backends to be looked up,
+/// so that the first requests find them.
 pub const NAMES_WAIT_US: u64 = 2 * SECOND_US;
 /// Symbolic links followed on the way to the configuration file, as many as the system follows.
 pub const CONFIG_LINKS: usize = 40;

@@ -1,7 +1,7 @@
 //! Connections to backends that carry many requests: what becomes of these when one stalls, ends or is
 //! lost, and what is sent on it besides.
 
-use crate::support::frames::{before, good, scripted};
+use crate::support::frames::{Frames, before, good, scripted};
 use crate::support::{Backend, Balancer, Message, Mode, Protocol, Way, Wire, modes, wait_until};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
@@ -90,6 +90,38 @@ fn a_refused_stream_is_asked_for_again_whatever_its_method() {
 }
 
 #[test]
+fn what_one_backend_would_not_look_at_goes_to_another() {
+    let refuses = |frames: &mut Frames, stream: u32| {
+        frames.send(Kind::RstStream, 0, stream, &ErrorCode::REFUSED_STREAM.0.to_be_bytes())
+    };
+    let ends = |frames: &mut Frames, _| frames.send(Kind::Goaway, 0, 0, &[0; 8]);
+    for declines in [refuses, ends] {
+        let unwilling = scripted(&[], move |frames, _| {
+            while let Some(stream) = frames.request() {
+                declines(frames, stream);
+            }
+        });
+        // It always has more to do than the other, which has the next turn for that.
+        let busy = scripted(&[], |frames, _| {
+            let mut open = Vec::new();
+            while let Some(stream) = frames.request() {
+                open.push(stream);
+                if open.len() == 10 {
+                    open.drain(..).for_each(|stream| assert!(frames.answer(stream, "good")));
+                }
+            }
+        });
+        let balancer = before(Mode::Sp, &[&unwilling, &busy], &["-s", "least_requests"]);
+        for _ in 0..3 {
+            for answer in at_once(&balancer, 10, "POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n") {
+                assert_eq!(answer.text(), "good");
+            }
+        }
+        assert_eq!(balancer.metric("zzz_lb_failures_total", ""), 0);
+    }
+}
+
+#[test]
 fn a_stream_that_is_reset_is_tried_again_only_where_that_is_safe() {
     for mode in modes() {
         let backend = scripted(&[], |frames, _| {
@@ -149,10 +181,15 @@ fn a_backend_that_allows_no_streams_is_down() {
             }
         });
         let good = good();
-        let balancer = before(mode, &[&none, &good], &[]);
+        let args = ["--connect-timeout", "200ms", "--health-interval", "1h"];
+        let balancer = before(mode, &[&none, &good], &args);
         let mut client = balancer.connect();
-        (0..10).for_each(|_| assert_eq!(client.get("/").text(), "good", "{mode:?}\n{}", balancer.log()));
-        let alone = before(mode, &[&none], &[]);
+        let is_down = || balancer.log().contains(" down after 3 failures (allows no HTTP/2 streams)");
+        wait_until("it is down", || {
+            assert_eq!(client.get("/").text(), "good", "{mode:?}\n{}", balancer.log());
+            is_down()
+        });
+        let alone = before(mode, &[&none], &args);
         assert_eq!(alone.connect().get("/").status(), 502, "{mode:?}");
     }
 }
@@ -279,6 +316,25 @@ fn what_a_backend_takes_offence_at_meets_other_requests_once_and_ejects_nobody()
     assert_eq!(balancer.metric("zzz_lb_failures_total", ""), 0);
     let log = balancer.wait_for_log("ended the HTTP/2 connection: ENHANCE_YOUR_CALM");
     assert!(log.matches("ENHANCE_YOUR_CALM").count() <= 3 && !log.contains(" down "), "{log}");
+}
+
+#[test]
+fn a_backend_that_ends_connections_by_its_own_fault_is_down() {
+    for mode in modes() {
+        let bad = scripted(&[], |frames, _| {
+            if let Some(stream) = frames.request() {
+                let code = ErrorCode::INTERNAL_ERROR.0;
+                frames.send(Kind::Goaway, 0, 0, &[stream.to_be_bytes(), code.to_be_bytes()].concat());
+            }
+        });
+        let good = good();
+        let balancer = before(mode, &[&bad, &good], &["--health-interval", "1h"]);
+        let mut client = balancer.connect();
+        let refused = (0..40).filter(|_| client.post("/", b"").status() == 502).count();
+        assert!((1..=3).contains(&refused), "{mode:?}: {refused} are lost");
+        let log = balancer.wait_for_log(" down after 3 failures");
+        assert!(log.contains("ended the HTTP/2 connection: INTERNAL_ERROR"), "{log}");
+    }
 }
 
 #[test]

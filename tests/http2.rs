@@ -1,7 +1,8 @@
 //! Backends over HTTP/2 that break its rules: what the client sees, and that nobody else's requests suffer.
 
 use crate::support::frames::{before, fields, good, scripted};
-use crate::support::{Fault, Mode, modes};
+use crate::support::{Fault, Mode, modes, wait_until};
+use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::sync::{Arc, Mutex};
 use zzz_lb::http2::ErrorCode;
 use zzz_lb::http2::frame::{self, END_HEADERS, END_STREAM, Kind};
@@ -18,9 +19,6 @@ fn broken() -> Vec<(&'static str, Vec<u8>, &'static str)> {
         of(Kind::Headers, 0, 1, &fields(&[(":status", "200")])),
         of(Kind::Continuation, 0, 1, &fields(&[("x", "y")])).repeat(100),
     ];
-    // A long name that goes into the table, and two bytes that have it copied, again and again.
-    let long = [&b"\x88\x40\x7f\xa1\x1e"[..], &[b'x'; 4000], &[0]].concat();
-    let bomb = [long, b"\x7e\x00".repeat(6000)].concat();
     let flood = |frame: Vec<u8>| frame.repeat(5000);
     vec![
         ("text", b"HTTP/1.1 400 Bad Request\r\n\r\n".to_vec(), "frame longer than is allowed"),
@@ -28,7 +26,6 @@ fn broken() -> Vec<(&'static str, Vec<u8>, &'static str)> {
         ("a push", of(Kind::PushPromise, END_HEADERS, 1, &[0, 0, 0, 2]), "PUSH_PROMISE"),
         ("an unknown stream", of(Kind::Headers, END_HEADERS, 9, &[0x88]), "not open"),
         ("fields of no table", of(Kind::Headers, END_HEADERS, 1, &[0xff, 0xff]), "cannot be decoded"),
-        ("a bomb of fields", of(Kind::Headers, END_HEADERS, 1, &bomb), "far too large"),
         ("fields without end", endless.concat(), "does not end"),
         ("interrupted fields", [of(Kind::Headers, 0, 1, &[]), head.clone()].concat(), "interrupted"),
         ("a window overflow", of(Kind::WindowUpdate, 0, 0, &[0x7f, 0xff, 0xff, 0xff]), "window larger"),
@@ -95,13 +92,14 @@ fn a_malformed_response_is_a_502_and_leaves_the_connection() {
         ("two lengths", vec![(":status", "200"), ("content-length", "1"), ("content-length", "2")], "differing"),
         ("no length", vec![(":status", "200"), ("content-length", "+1")], "invalid Content-Length"),
         ("too large", [vec![(":status", "200")], many].concat(), "head larger"),
+        ("ended", vec![(":status", "200"), ("content-length", "10")], "not as long as Content-Length says"),
     ];
     for (what, list, said) in cases {
-        let blocks = fields(&list);
+        let (blocks, ended) = (fields(&list), what == "ended");
         let backend = scripted(&[], move |frames, _| {
             while let Some(stream) = frames.request() {
                 let mut out = Vec::new();
-                frame::fields(&mut out, stream, &blocks, false, 16_384);
+                frame::fields(&mut out, stream, &blocks, ended, 16_384);
                 let _ = frames.0.try_send(out);
             }
         });
@@ -113,6 +111,51 @@ fn a_malformed_response_is_a_502_and_leaves_the_connection() {
             assert!(answer.text().contains(said), "{what}: {}", answer.text());
         }
         assert_eq!(backend.connections(), 1, "{what}");
+    }
+}
+
+#[test]
+fn a_head_beyond_our_limits_fails_its_own_request_and_counts_against_no_backend() {
+    let large = |value: usize| fields(&[(":status", "200"), ("x", &"{".repeat(value))]);
+    // A long name that goes into the table, and two bytes that have it copied, again and again.
+    let long = [&b"\x88\x40\x7f\xa1\x1e"[..], &[b'x'; 4000], &[0]].concat();
+    let bomb = [long, b"\x7e\x00".repeat(6000)].concat();
+    // What can be read leaves the connection.
+    for (block, connections) in [(large(70_000), 1), (large(300_000), 2), (bomb, 2)] {
+        let seen = Arc::new(AtomicUsize::new(0));
+        let counted = seen.clone();
+        let backend = scripted(&[], move |frames, nth| {
+            if nth == 0 {
+                let Some(first) = frames.request() else { return };
+                counted.fetch_add(1, SeqCst);
+                let Some(second) = frames.request() else { return };
+                let mut out = Vec::new();
+                frame::fields(&mut out, second, &block, true, 16_384);
+                let _ = frames.0.try_send(out);
+                frames.answer(first, "good");
+            }
+            while let Some(stream) = frames.request() {
+                frames.answer(stream, "good");
+            }
+        });
+        let good = good();
+        let balancer = before(Mode::Sp, &[&backend, &good], &["--health-fails", "1"]);
+        // Each backend gets one of two requests in a row.
+        let mut siblings = [balancer.connect(), balancer.connect()];
+        siblings.iter().for_each(|client| client.send("GET / HTTP/1.1\r\nHost: x\r\n\r\n"));
+        wait_until("one is on the connection", || seen.load(SeqCst) == 1);
+        let answers = [(); 2].map(|()| balancer.connect().get("/"));
+        let refused: Vec<_> = answers.iter().filter(|answer| answer.status() != 200).collect();
+        assert_eq!(refused.len(), 1, "{answers:?}");
+        assert!(refused[0].status() == 502 && refused[0].text().contains("head larger"), "{refused:?}");
+        for client in &mut siblings {
+            assert_eq!(client.response("GET").text(), "good", "{connections}");
+            assert_eq!(client.get("/").text(), "good", "{connections}");
+        }
+        assert_eq!(backend.connections(), connections);
+        assert_eq!(balancer.metric("zzz_lb_failures_total", ""), 0, "{connections}");
+        let log = balancer.wait_for_log("head larger");
+        assert!(!log.contains(" down "), "{log}");
     }
 }
 

@@ -4,7 +4,7 @@ use std::fs;
 use std::os::unix::fs::symlink;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 
-use crate::support::{Backend, Balancer, Directory, Gate, Mode, modes, response, wait_until};
+use crate::support::{Backend, Balancer, Directory, Exit, Gate, Mode, modes, response, wait_until};
 
 fn file(backends: &[&Backend], more: &str) -> String {
     let specs: Vec<String> = backends.iter().map(|backend| format!("\"{}\"", backend.spec())).collect();
@@ -297,6 +297,36 @@ fn settings_that_change_take_effect() {
         balancer.signal(libc::SIGHUP);
         wait_until("it is read again", || balancer.metric("zzz_lb_plan_edition", "") == edition + 2);
         assert_eq!(told(), edition - 1, "{}", balancer.log());
+    }
+}
+
+/// Nor does the master, or a worker that cuts a request, tell what the file wants to hear no more.
+#[test]
+fn every_process_follows_the_level_of_the_log() {
+    for mode in modes() {
+        let gate = Gate::shut();
+        let held = gate.clone();
+        let a = Backend::serve(move |mut peer| {
+            while peer.request().is_some() {
+                held.pass();
+            }
+        });
+        let directory = Directory::new();
+        let path = directory.put("lb.json", &file(&[&a], ""));
+        let mut balancer = Balancer::with_file(mode, &path, &["--drain-timeout", "100ms", "--health-interval", "off"]);
+        let edition = balancer.metric("zzz_lb_plan_edition", "");
+        directory.put("lb.json", &file(&[&a], ", \"loglevel\": \"err\""));
+        wait_until("it is taken up", || balancer.metric("zzz_lb_plan_edition", "") == edition + 1);
+        let client = balancer.connect();
+        client.send("GET / HTTP/1.1\r\nHost: x\r\n\r\n");
+        a.wait_for_requests(1);
+        let told = |log: &str| log.matches(" process: ").count();
+        let before = told(&balancer.log());
+        balancer.signal(libc::SIGTERM);
+        assert_eq!(balancer.wait(), Exit::Status(1), "{mode:?}");
+        let log = balancer.whole_log();
+        assert_eq!(told(&log), before, "{mode:?}: {log}");
+        gate.open();
     }
 }
 

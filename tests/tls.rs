@@ -5,15 +5,22 @@ use std::net::{Shutdown, TcpListener, TcpStream};
 use std::os::fd::AsFd;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::mpsc::channel;
 
+use rustls::crypto::CryptoProvider;
+use rustls::crypto::cipher::{OutboundChunks, OutboundPlainMessage};
+use rustls::crypto::ring::cipher_suite::TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256 as SUITE;
 use rustls::pki_types::PrivatePkcs8KeyDer;
 use rustls::server::WebPkiClientVerifier;
 use rustls::server::danger::ClientCertVerifier;
-use rustls::{ServerConfig, ServerConnection, StreamOwned};
+use rustls::{
+    ConnectionTrafficSecrets, ContentType, ProtocolVersion, ServerConfig, ServerConnection, StreamOwned,
+    SupportedCipherSuite,
+};
 
 use crate::support::certificate::{Authority, Issued, Spec, self_signed};
 use crate::support::{
-    Backend, Balancer, Directory, Fault, Gate, Mode, Wire, modes, send_signal, shrink_room, wait_until,
+    Backend, Balancer, DEADLINE, Directory, Fault, Gate, Mode, Wire, modes, send_signal, shrink_room, wait_until,
     wait_until_still,
 };
 
@@ -479,5 +486,58 @@ fn a_whole_response_counts_whatever_comes_behind_it() {
             assert_eq!((answer.status(), answer.text().len()), (200, 30_000), "{mode:?}\n{}", balancer.log());
         }
         assert_eq!(balancer.metric("zzz_lb_failures_total", ""), 0);
+    }
+}
+
+/// Serves one request, asks then for another handshake (RFC 5246, 7.4.1.1), and says which record comes.
+fn ask_to_renegotiate(socket: TcpStream, config: Arc<ServerConfig>) -> Option<u8> {
+    let session = ServerConnection::new(config).expect("a session");
+    let mut stream = StreamOwned::new(session, socket);
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        let mut byte = [0];
+        stream.read_exact(&mut byte).ok()?;
+        head.extend(byte);
+    }
+    stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\ngood").and_then(|()| stream.flush()).ok()?;
+    let StreamOwned { conn, mut sock } = stream;
+    let (number, secrets) = conn.dangerous_extract_secrets().expect("the session stands").tx;
+    let (SupportedCipherSuite::Tls12(suite), ConnectionTrafficSecrets::Chacha20Poly1305 { key, iv }) = (SUITE, secrets)
+    else {
+        panic!("no other is offered");
+    };
+    let payload = OutboundChunks::Single(&[0; 4]);
+    let asks = OutboundPlainMessage { typ: ContentType::Handshake, version: ProtocolVersion::TLSv1_2, payload };
+    let record = suite.aead_alg.encrypter(key, iv.as_ref(), &[]).encrypt(asks, number).expect("it is encrypted");
+    sock.write_all(&record.encode()).ok()?;
+    let mut kind = [0];
+    sock.read_exact(&mut kind).ok()?;
+    Some(kind[0])
+}
+
+#[test]
+fn a_backend_that_asks_for_another_handshake_is_told_at_once_that_there_is_none() {
+    for mode in modes() {
+        let (authority, _directory, roots) = authority();
+        let issued = authority.issue(&named(&["localhost"]));
+        let provider = CryptoProvider { cipher_suites: vec![SUITE], ..rustls::crypto::ring::default_provider() };
+        let config = ServerConfig::builder_with_provider(Arc::new(provider));
+        let config =
+            config.with_protocol_versions(&[&rustls::version::TLS12]).expect("a version").with_no_client_auth();
+        let key = PrivatePkcs8KeyDer::from(issued.key).into();
+        let mut config = config.with_single_cert(vec![issued.der.into()], key).expect("a certificate and its key");
+        config.enable_secret_extraction = true;
+        let listener = TcpListener::bind("127.0.0.1:0").expect("loopback has a free port");
+        let spec = format!("https://localhost:{}", listener.local_addr().expect("bound").port());
+        let balancer = Balancer::start(mode, &["-b", &spec, "--ca-file", roots.to_str().expect("text")]);
+        let (sender, receiver) = channel();
+        std::thread::spawn(move || {
+            let (socket, _) = listener.accept().expect("a connection");
+            let _ = sender.send(ask_to_renegotiate(socket, Arc::new(config)));
+        });
+        let mut client = balancer.connect();
+        assert_eq!(client.get("/").text(), "good", "{mode:?}\n{}", balancer.log());
+        // The record of an alert; the connection is idle, and nothing else is sent on it.
+        assert_eq!(receiver.recv_timeout(DEADLINE).expect("an answer"), Some(21), "{mode:?}");
     }
 }

@@ -142,32 +142,33 @@ impl Balancer {
         if self.turns.is_empty() {
             return Pick::Nobody;
         }
+        let draw = self.draw(now_us);
         for _ in 0..PICKS {
             let mut view = View { turns: &self.turns, cells: self.cells, random: &mut self.random };
             let slot = (self.rules.strategy.pick)(&mut view);
-            if !tried.contains(&slot) && self.admits(slot, now_us) && self.enter(slot) {
+            if !tried.contains(&slot) && self.admits(slot, draw, now_us) && self.enter(slot) {
                 return Pick::Slot(slot.into());
             }
         }
-        self.any(tried)
+        self.any(tried, draw, now_us)
     }
 
-    /// Any backend that was not tried and has room: one that takes turns, or else one that would
-    /// if those did not, or else one that was added, or is down: it may yet answer, and nothing else can.
-    fn any(&mut self, tried: &[u16]) -> Pick {
-        let mut full = false;
+    /// Any backend that was not tried and has room: one that takes turns, those last whose slow start
+    /// keeps from this one; or else one that would if those did not, or else one that was added, or is down:
+    /// it may yet answer, and nothing else can.
+    fn any(&mut self, tried: &[u16], draw: Option<u64>, now_us: u64) -> Pick {
         let count = self.turns.len();
         let start = self.random.below(count as u64) as usize;
-        for turn in (start..count).chain(0..start) {
-            let slot = self.turns.at(turn);
-            if !tried.contains(&slot) {
-                if self.enter(slot) {
-                    return Pick::Slot(slot.into());
-                }
-                full = true;
-            }
+        let in_turn = (start..count).chain(0..start).map(|turn| self.turns.at(turn));
+        let untried = in_turn.filter(|slot| !tried.contains(slot));
+        let mut admitted = untried.clone().filter(|&slot| self.admits(slot, draw, now_us));
+        let found = admitted.find(|&slot| self.enter(slot));
+        // Where all are admitted, all have been asked.
+        let found = found.or_else(|| untried.clone().find(|&slot| draw.is_some() && self.enter(slot)));
+        if let Some(slot) = found {
+            return Pick::Slot(slot.into());
         }
-        if full {
+        if untried.clone().next().is_some() {
             return Pick::Full;
         }
         let start = self.random.below(self.members.len() as u64) as usize;
@@ -256,16 +257,20 @@ impl Balancer {
         (from_us > 0).then(|| (from_us, from_us.saturating_add(self.rules.slow_start_us)))
     }
 
-    /// Whether a backend takes the turn that came to it: in its slow start, only a growing part.
-    fn admits(&mut self, slot: u16, now_us: u64) -> bool {
-        if self.slow_until_us <= now_us || self.turns.len() < 2 {
-            return true;
-        }
+    /// What decides, for one request, who of those in their slow start takes a turn; `None` where nobody is.
+    fn draw(&mut self, now_us: u64) -> Option<u64> {
+        (now_us < self.slow_until_us && self.turns.len() > 1).then(|| self.random.any())
+    }
+
+    /// Whether a backend takes the turn that came to it: in its slow start, only those of a growing part of
+    /// the requests. One that is refused a request is so however often the strategy picks it.
+    fn admits(&self, slot: u16, draw: Option<u64>, now_us: u64) -> bool {
+        let Some(draw) = draw else { return true };
         match self.slow_start(slot) {
             Some((from_us, until_us)) if now_us < until_us => {
                 let length_us = until_us - from_us;
                 let grown_us = now_us.saturating_sub(from_us).max(length_us / SLOW_START_PARTS);
-                self.random.below(length_us) < grown_us
+                Random::new(draw ^ u64::from(slot)).below(length_us) < grown_us
             }
             _ => true,
         }

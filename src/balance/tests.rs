@@ -233,6 +233,42 @@ fn a_backend_that_came_back_starts_slowly() {
     assert_eq!(shares[2], 5000);
 }
 
+/// The part of 10,000 requests, 8 of which are in flight at once, that those below `slow` get at that time,
+/// where they came back at 5 s and start slowly for a second.
+fn share_of_slow(name: &str, slow: usize, count: usize, now_us: u64) -> f64 {
+    let rules = Rules { slow_start_us: 1_000_000, ..strategy(name) };
+    let mut balancer = weighing(rules, &vec![1; count]);
+    for slot in 0..slow {
+        (0..3).for_each(|_| _ = balancer.failed(slot, 9));
+        (0..2).for_each(|_| _ = balancer.probed(slot, true, 5_000_000));
+    }
+    let (mut in_flight, mut got) = (std::collections::VecDeque::new(), 0);
+    for _ in 0..10_000 {
+        let Pick::Slot(slot) = balancer.pick(&[], now_us) else { panic!("{name}: nobody") };
+        got += usize::from(slot < slow);
+        in_flight.push_back(slot);
+        if in_flight.len() == 8 {
+            in_flight.drain(..1).for_each(|slot| balancer.finished(slot));
+        }
+    }
+    got as f64 / 10_000.0
+}
+
+#[test]
+fn whatever_the_strategy_slow_starts_are_slow() {
+    for (name, _) in Strategy::NAMES {
+        let shares = [5_000_000, 5_300_000, 6_000_001].map(|now_us| share_of_slow(name, 1, 2, now_us));
+        assert!(shares[0] > 0.03 && shares[0] < 0.12, "{name}: {shares:?}");
+        assert!(shares[1] > 0.1 && shares[1] < 0.32, "{name}: {shares:?}");
+        assert!(shares[2] > 0.45 && shares[2] < 0.55, "{name}: {shares:?}");
+        // A tenth of its share each: they would have 0.9 of 1.9 together.
+        let most = share_of_slow(name, 9, 10, 5_000_000);
+        assert!(most > 0.2 && most < 0.55, "{name}: {most}");
+        // Where all begin there is nobody else.
+        assert!(share_of_slow(name, 10, 10, 5_000_000) == 1.0, "{name}");
+    }
+}
+
 #[test]
 fn one_worker_probes_a_backend_in_an_interval_and_another_takes_over() {
     let cells = private(2);

@@ -46,6 +46,8 @@ pub(super) enum Phase {
 #[derive(Debug)]
 pub(super) struct Entry {
     pub(super) name: Box<str>,
+    /// Since when it is wanted, in microseconds.
+    pub(super) since_us: u64,
     /// The last good ones: IPv4 first, sorted, each once.
     pub(super) addresses: Vec<IpAddr>,
     /// What they were found as; none for the hosts table.
@@ -59,9 +61,10 @@ pub(super) struct Entry {
 
 impl Entry {
     /// A name that nothing is known about.
-    pub(super) fn new(name: &str) -> Entry {
+    pub(super) fn new(name: &str, now_us: u64) -> Entry {
         Entry {
             name: name.into(),
+            since_us: now_us,
             addresses: Vec::new(),
             found_as: None,
             failure: None,

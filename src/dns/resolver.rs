@@ -130,6 +130,11 @@ impl Resolver {
         self.entry(name).map(Entry::state)
     }
 
+    /// Since when a name is wanted, in microseconds; None where it is not.
+    pub fn since_us(&self, name: &str) -> Option<u64> {
+        self.entry(name).map(|entry| entry.since_us)
+    }
+
     fn entry(&self, name: &str) -> Option<&Entry> {
         self.entries.get(*self.keys.get(name)?)
     }
@@ -154,7 +159,7 @@ impl Resolver {
     }
 
     fn add(&mut self, name: &str) -> Key {
-        let key = self.entries.insert(Entry::new(name));
+        let key = self.entries.insert(Entry::new(name, self.now_us));
         if !self.fix(key) {
             self.line_up(key);
         }

@@ -2,7 +2,7 @@
 
 use super::table::{ENTRY_OVERHEAD, Table};
 use super::{Error, huffman, integer};
-use crate::limits::H2_DECODED_BYTES;
+use crate::limits::{H2_DECODED_BYTES, H2_STRING_BYTES};
 
 /// What the blocks of one connection are decoded with, in the order in which they come.
 #[derive(Debug)]
@@ -10,8 +10,8 @@ pub struct Decoder {
     table: Table,
     /// How large the peer may make the table.
     limit: usize,
-    name: Vec<u8>,
-    value: Vec<u8>,
+    pub(super) name: Vec<u8>,
+    pub(super) value: Vec<u8>,
 }
 
 impl Decoder {
@@ -28,7 +28,17 @@ impl Decoder {
     /// bytes: the first are given and the rest are not, but the next block can be decoded. After any
     /// other error none can (RFC 9113, 4.3: COMPRESSION_ERROR). One is that they come to far more, for two
     /// bytes of a block can have thousands copied.
-    pub fn decode(&mut self, block: &[u8], list_limit: usize, mut sink: impl FnMut(&[u8], &[u8])) -> Result<(), Error> {
+    pub fn decode(&mut self, block: &[u8], list_limit: usize, sink: impl FnMut(&[u8], &[u8])) -> Result<(), Error> {
+        let decoded = self.fields(block, list_limit, sink);
+        for string in [&mut self.name, &mut self.value] {
+            if string.capacity() > H2_STRING_BYTES {
+                *string = Vec::new();
+            }
+        }
+        decoded
+    }
+
+    fn fields(&mut self, block: &[u8], list_limit: usize, mut sink: impl FnMut(&[u8], &[u8])) -> Result<(), Error> {
         let (mut rest, mut used, mut begun) = (block, 0_usize, false);
         while let Some(&first) = rest.first() {
             if first & 0xe0 == 0x20 {

@@ -2,6 +2,7 @@
 //! against the decoder.
 
 use super::*;
+use crate::limits::H2_STRING_BYTES;
 
 fn hex(text: &str) -> Vec<u8> {
     let digits: Vec<u8> = text.bytes().filter(u8::is_ascii_hexdigit).collect();
@@ -123,6 +124,15 @@ fn a_bomb_is_counted_and_not_built() {
     block.extend(hex("7e 00").repeat(30_000));
     let mut decoder = Decoder::new(4096);
     assert_eq!(decoder.decode(&block, 65_536, |_, _| {}), Err(Error::Excessive));
+}
+
+#[test]
+fn a_long_string_holds_no_memory_once_its_block_is_read() {
+    let mut decoder = Decoder::new(4096);
+    let mut block = Vec::new();
+    encode(&mut block, b"x", &vec![b'y'; 100_000]);
+    assert_eq!(decoder.decode(&block, 200_000, |_, value| assert_eq!(value.len(), 100_000)), Ok(()));
+    assert!(decoder.name.capacity() + decoder.value.capacity() <= 2 * H2_STRING_BYTES);
 }
 
 #[test]

@@ -140,6 +140,8 @@ pub fn response(head: HeadRef<'_>, request: &RequestFacts) -> Result<ResponseFac
     let body = match (found.length, found.chunked) {
         _ if bare => Body::None,
         (_, true) => Body::Chunked,
+        // Nothing comes behind it, so that nobody need be shown what cannot be made good.
+        (Some(1..), false) if head.head.ended => return Err(Refusal::LengthWrong),
         (Some(length), false) => Body::Length(length),
         (None, false) if head.head.version == Version::Http2 => Body::Chunked,
         (None, false) => Body::UntilClose,
@@ -436,5 +438,21 @@ mod tests {
         let facts = with(Version::Http11, "200", &[("Content-Length", "9")], |head| response(head, &to_head)).unwrap();
         assert_eq!((facts.body, facts.described, facts.persistent), (Body::None, Some(9), true));
         assert!(of_response("200", &[("Content-Length", "7"), ("Transfer-Encoding", "chunked")]).is_err());
+    }
+
+    #[test]
+    fn a_response_that_ends_with_its_head_announces_no_content() {
+        let of = |status: &str, length: &str, is_head| {
+            let request = RequestFacts { is_head, ..RequestFacts::NOTHING };
+            with(Version::Http2, status, &[("content-length", length)], |head| {
+                let mut ended = head.head.clone();
+                ended.ended = true;
+                response(HeadRef { bytes: head.bytes, head: &ended }, &request).map(|facts| facts.described)
+            })
+        };
+        assert_eq!(of("200", "10", false), Err(Refusal::LengthWrong));
+        assert_eq!(of("200", "0", false), Ok(None));
+        assert_eq!((of("200", "10", true), of("304", "10", false)), (Ok(Some(10)), Ok(Some(10))));
+        assert_eq!(of("204", "10", false), Ok(None));
     }
 }

@@ -39,7 +39,7 @@ pub fn request(bytes: &[u8], head: &mut Head) -> Result<Option<usize>, Refusal> 
     };
     let Some(at) = line_break(bytes, line_end, Refusal::RequestLine)? else { return incomplete(bytes, None) };
     let (path, authority) = target(bytes, Span::new(start, end))?;
-    head.version = version;
+    (head.version, head.ended) = (version, false);
     head.start = Start::Request { method: Span::new(0, method), path, authority };
     fields(bytes, at, &mut head.fields)
 }
@@ -68,7 +68,7 @@ pub fn response(bytes: &[u8], head: &mut Head) -> Result<Option<usize>, Refusal>
         return Err(Refusal::StatusLine);
     }
     let Some(next) = line_break(bytes, end, Refusal::StatusLine)? else { return incomplete(bytes, None) };
-    head.version = version;
+    (head.version, head.ended) = (version, false);
     head.start = Start::Response { status, reason: Span::new(reason, end) };
     fields(bytes, next, &mut head.fields)
 }

@@ -9,7 +9,7 @@
 //!
 //! Invariants: `streams` is in the order of the numbers; what the streams' windows may have us hold is
 //! bounded by `H2_STREAMS`, `H2_WINDOW_BYTES` and what the owner lets them grow by; content is credited
-//! to the connection when it comes and to its stream when it is delivered.
+//! to the connection when it comes and to its stream when it is delivered; padding with none at once.
 
 use std::collections::VecDeque;
 

@@ -109,6 +109,19 @@ impl ErrorCode {
     pub const COMPRESSION_ERROR: ErrorCode = ErrorCode(0x9);
     pub const ENHANCE_YOUR_CALM: ErrorCode = ErrorCode(0xb);
     pub const HTTP_1_1_REQUIRED: ErrorCode = ErrorCode(0xd);
+
+    /// Whether who says it may have been provoked by a message that was passed on: it finds fault with what came
+    /// to it.
+    pub fn may_be_provoked(self) -> bool {
+        matches!(
+            self,
+            ErrorCode::PROTOCOL_ERROR
+                | ErrorCode::FLOW_CONTROL_ERROR
+                | ErrorCode::FRAME_SIZE_ERROR
+                | ErrorCode::COMPRESSION_ERROR
+                | ErrorCode::ENHANCE_YOUR_CALM
+        )
+    }
 }
 
 /// The codes' names in the order of their numbers.

@@ -16,18 +16,20 @@ mod stream;
 
 pub use self::frame::ErrorCode;
 
-/// What ends a connection: the peer has broken the protocol (RFC 9113, 5.4.1).
+/// What ends a connection: the peer has broken the protocol (RFC 9113, 5.4.1), or sent more than we take.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Error {
     /// What the peer is told.
     pub code: ErrorCode,
     /// What was wrong.
     pub reason: &'static str,
+    /// What came may be right, and is more than we take.
+    pub is_limit: bool,
 }
 
 impl Error {
     pub(crate) fn new(code: ErrorCode, reason: &'static str) -> Error {
-        Error { code, reason }
+        Error { code, reason, is_limit: false }
     }
 
     pub(crate) fn protocol(reason: &'static str) -> Error {

@@ -31,6 +31,8 @@ pub(super) enum Reading {
     Skip(u32),
     /// Between a frame and what its END_STREAM means.
     End(u32),
+    /// Behind what is more than we take, and cannot be passed over.
+    Over(Error),
 }
 
 /// A block of fields that is not whole yet.
@@ -58,6 +60,7 @@ impl Connection {
         match self.reading {
             Reading::Preface => self.preface(bytes),
             Reading::Frame => self.frame(bytes, head, arena, out),
+            Reading::Over(error) => Err(error),
             Reading::End(id) => {
                 self.reading = Reading::Frame;
                 Ok((0, self.peer_ended(id)))
@@ -170,7 +173,13 @@ impl Connection {
             return Ok((skip, owner.map_or(Event::Nothing, |owner| Event::Malformed(owner, Refusal::Misplaced))));
         }
         stream.receive_window = stream.receive_window.checked_sub(header.length).ok_or(overflow)?;
-        stream.delivered += overhead;
+        if left > 0 || overhead == 0 || header.has(frame::END_STREAM) {
+            stream.delivered += overhead;
+        } else {
+            // There is no content with which it could be credited, and nobody who has to take it.
+            stream.receive_window += overhead;
+            frame::window_update(out, header.stream, overhead);
+        }
         Ok((skip, Event::Nothing))
     }
 
@@ -217,8 +226,11 @@ impl Connection {
         };
         block.frames += 1;
         // One that never ends would be put together for ever (CVE-2024-27316).
-        if block.bytes.len() + payload.len() > H2_BLOCK_BYTES || block.frames > H2_BLOCK_FRAMES {
+        if block.frames > H2_BLOCK_FRAMES {
             return Err(Error::new(ErrorCode::ENHANCE_YOUR_CALM, "block of fields that does not end"));
+        }
+        if block.bytes.len() + payload.len() > H2_BLOCK_BYTES {
+            return Ok(self.excess(block.stream));
         }
         block.bytes.extend_from_slice(payload);
         if header.has(frame::END_HEADERS) {
@@ -241,9 +253,7 @@ impl Connection {
         let has_head = self.stream(id).is_some_and(|stream| stream.has_head);
         let section = if has_head { Section::Trailers } else { Section::Head };
         let read = match head::read(&mut self.decoder, block, self.role, section, head, arena) {
-            Err(Unread::Connection(hpack::Error::Excessive)) => {
-                return Err(Error::new(ErrorCode::ENHANCE_YOUR_CALM, "block of fields far too large"));
-            }
+            Err(Unread::Connection(hpack::Error::Excessive)) => return Ok(self.excess(id)),
             Err(Unread::Connection(_)) => {
                 return Err(Error::new(ErrorCode::COMPRESSION_ERROR, "block of fields that cannot be decoded"));
             }
@@ -283,6 +293,17 @@ impl Connection {
                 Event::Head(owner)
             }
         })
+    }
+
+    /// A block of fields is so large that it is not decoded, and nothing can be that comes behind it. Its
+    /// message is refused as any that is too large; then the connection ends.
+    fn excess(&mut self, id: u32) -> Event {
+        let (code, reason) = (ErrorCode::ENHANCE_YOUR_CALM, "block of fields far too large");
+        self.reading = Reading::Over(Error { code, reason, is_limit: true });
+        let Some((owner, has_head)) = self.stream(id).and_then(|stream| Some((stream.owner?, stream.has_head))) else {
+            return Event::Nothing;
+        };
+        Event::Malformed(owner, if has_head { Refusal::TrailersTooLarge } else { Refusal::HeadTooLarge })
     }
 
     /// A client has opened a stream.

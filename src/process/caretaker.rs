@@ -51,6 +51,10 @@ impl Caretaker {
     pub(super) fn new(left: Left, news: Vec<Elder>, signals: Signals, mut journal: Journal, why: &str) -> Caretaker {
         let Left { handover: left, listeners, admin } = left;
         let region = left_memory(&left, 0).map(|memory| memory.region);
+        // The plan of before holds.
+        if let Some(region) = region {
+            journal.follow(region);
+        }
         let globals = region.map(Region::globals);
         let upgrade = Upgrade::new(globals, left.again);
         upgrade.refuse(&mut journal, why);

@@ -19,7 +19,7 @@ use crate::args::Options;
 use crate::balance::cells::State;
 use crate::collections::random::Random;
 use crate::config::{self, Address, Backend, Config, Host, Member, Plan, Target};
-use crate::limits::{ADDRESSES, JSON_BYTES, NAMES_WAIT_US, PLAN_BYTES, PROBE_ADDED_US, SECOND_US};
+use crate::limits::{ADDRESSES, JSON_BYTES, PLAN_BYTES, PROBE_ADDED_US, SECOND_US};
 use crate::log::Level;
 use crate::metrics::{Block, Global};
 use crate::reactor::Reactor;
@@ -45,7 +45,7 @@ pub(super) struct Duties {
     watch: Option<Watch>,
     /// Where no backend has a name, nothing is looked up.
     names: Option<Names>,
-    /// Where names led before an upgrade: they lead there until they are found anew.
+    /// Where names led before an upgrade: those that backends have since lead there until they are found anew.
     before: Vec<Member>,
     /// The plan before an upgrade, until this program serves.
     plan_before: Option<Vec<u8>>,
@@ -61,27 +61,36 @@ pub(super) struct Duties {
     published: bool,
     /// When the plan is made again, in microseconds, as there was no room for it; else `u64::MAX`.
     publish_us: u64,
-    /// A file's contents that there was no room for, and when they are looked at again, in microseconds.
-    postponed: Option<(Vec<u8>, u64)>,
+    /// A file's contents that are taken up later.
+    postponed: Option<(Vec<u8>, Later)>,
+}
+
+/// What a plan waits for.
+struct Later {
+    /// Names that are looked up first; none where addresses that have gone still have what it takes.
+    names: Vec<String>,
+    /// When it is made again at the latest, in microseconds.
+    at_us: u64,
 }
 
 /// Why a plan was not published.
 enum Unpublished {
     /// It cannot be.
     Never(String),
-    /// It can be then, in microseconds: addresses that have gone still have what it takes.
-    Later(u64),
+    /// It can be then.
+    Later(Later),
 }
 
 impl Duties {
     /// Takes the duties up, and publishes the first plan. `contents`: of the configuration file; `address`:
-    /// where clients connect.
+    /// where clients connect; `led`: where requests went before an upgrade, unless that stands in the region.
     pub(super) fn begin(
         config: Config,
         options: Options,
         contents: Option<Vec<u8>>,
         address: SocketAddr,
         region: Region,
+        led: Vec<Member>,
     ) -> Result<Duties, Failure> {
         let reactor = Reactor::new().map_err(Failure::of("wait for events"))?;
         let now_us = clock::monotonic_us();
@@ -97,7 +106,7 @@ impl Duties {
             reactor,
             watch,
             names: None,
-            before: Vec::new(),
+            before: led,
             plan_before: region.table().read().1,
             notify: Notify::from_env(),
             address,
@@ -126,7 +135,7 @@ impl Duties {
             Ok(()) => {}
             Err(Unpublished::Never(reason)) => return Err(Failure::new(USAGE, reason)),
             // Only after an upgrade are there addresses that have gone: until then its plan holds.
-            Err(Unpublished::Later(at_us)) => duties.publish_us = at_us,
+            Err(Unpublished::Later(later)) => duties.publish_us = later.at_us,
         }
         Ok(duties)
     }
@@ -134,7 +143,10 @@ impl Duties {
     /// Has the names looked up that backends have, these ones besides, and no others.
     fn want_names(&mut self, besides: &[Backend]) -> io::Result<()> {
         let backends = self.config.backends.iter().chain(besides);
-        let wanted: Vec<&str> = backends.filter_map(Backend::host_name).collect();
+        let named: Vec<&Backend> = backends.filter(|backend| backend.host_name().is_some()).collect();
+        let wanted: Vec<&str> = named.iter().filter_map(|backend| backend.host_name()).collect();
+        // One that comes again later is looked up like any other.
+        self.before.retain(|member| named.iter().any(|backend| backend.name == member.name));
         let now_us = clock::monotonic_us();
         if self.names.is_none() && !wanted.is_empty() {
             self.names = Some(Names::new(&self.reactor, now_us)?);
@@ -147,20 +159,27 @@ impl Duties {
 
     /// Waits a while for each name to be found, or not to be.
     fn wait_for_names(&mut self) -> io::Result<()> {
-        let until_us = clock::monotonic_us() + NAMES_WAIT_US;
-        while self.names.is_some() {
+        loop {
             let now_us = clock::monotonic_us();
             self.attend_names(now_us);
-            let names = self.names.as_ref();
-            let undecided = |name: &str| names.is_some_and(|names| names.is_undecided(name));
-            let mut unknown = self.config.backends.iter().filter(|backend| self.led_before(backend).is_empty());
-            if now_us >= until_us || !unknown.any(|backend| backend.host_name().is_some_and(undecided)) {
-                break;
-            }
-            self.reactor.poll(self.next_us().min(until_us).saturating_sub(now_us))?;
+            let Some(Later { at_us, .. }) = self.awaited(now_us) else { return Ok(()) };
+            self.reactor.poll(self.next_us().min(at_us).saturating_sub(now_us))?;
             self.take_events();
         }
-        Ok(())
+    }
+
+    /// The names that are to be waited for, as their backends have no address before; None where there are
+    /// none.
+    fn awaited(&self, now_us: u64) -> Option<Later> {
+        let mut later = Later { names: Vec::new(), at_us: 0 };
+        for backend in self.config.backends.iter().filter(|backend| self.addresses(backend).is_empty()) {
+            let until_us = |name: &str| self.names.as_ref()?.awaited_until_us(name, now_us);
+            if let Some((name, until_us)) = backend.host_name().and_then(|name| Some((name, until_us(name)?))) {
+                later.names.push(name.to_owned());
+                later.at_us = later.at_us.max(until_us);
+            }
+        }
+        (!later.names.is_empty()).then_some(later)
     }
 
     /// Heeds the events of the last poll.
@@ -254,7 +273,7 @@ impl Duties {
             Refused::TooMany(count) => {
                 Unpublished::Never(format!("the backends have {count} addresses; accepted: at most {ADDRESSES}"))
             }
-            Refused::Resting(until_us) => Unpublished::Later(until_us),
+            Refused::Resting(at_us) => Unpublished::Later(Later { names: Vec::new(), at_us }),
         })?;
         let bytes = Plan::new(&self.config, self.authorities, members, unresolved).encode();
         let table = self.region.table();
@@ -276,7 +295,7 @@ impl Duties {
                 self.publish_us = u64::MAX;
                 self.journal.line(Level::Err, "dns", format_args!("{problem}: the addresses before stay"));
             }
-            Err(Unpublished::Later(at_us)) => {
+            Err(Unpublished::Later(Later { at_us, .. })) => {
                 let is_news = std::mem::replace(&mut self.publish_us, at_us) == u64::MAX;
                 if is_news {
                     self.journal.line(Level::Warn, "dns", format_args!("{NO_ROOM}: the addresses before stay so long"));
@@ -307,9 +326,9 @@ impl Duties {
     }
 
     fn heed(&mut self, change: Change) {
-        let waited = self.postponed.take().is_some();
+        let told = self.postponed.take().is_some_and(|(_, later)| later.names.is_empty());
         match change {
-            Change::Contents(contents) => self.reload(contents, waited),
+            Change::Contents(contents) => self.reload(contents, told),
             Change::Unreadable(error) => self.refuse([format!("{}: {error}", self.path())]),
         }
     }
@@ -318,24 +337,27 @@ impl Duties {
         self.config.file.as_ref().map(|path| path.display().to_string()).unwrap_or_default()
     }
 
-    /// Follows the file's new contents, or refuses all of them; or does so later, which is told unless
-    /// it `waited` already.
-    fn reload(&mut self, contents: Vec<u8>, waited: bool) {
+    /// Follows the file's new contents, or refuses all of them; or does so later. That there is no room is
+    /// told unless it was `told` already.
+    fn reload(&mut self, contents: Vec<u8>, told: bool) {
         self.notify.reloading();
-        if let Some(at_us) = self.try_reload(&contents) {
-            if !waited {
+        if let Some(later) = self.try_reload(&contents) {
+            if !later.names.is_empty() {
+                let text = format_args!("the file is taken up once it is known where {} leads", later.names.join(", "));
+                self.journal.line(Level::Debug, "config", text);
+            } else if !told {
                 let text = format_args!("{NO_ROOM}: the file is taken up as soon as there is room");
                 self.journal.line(Level::Warn, "config", text);
             }
-            self.postponed = Some((contents, at_us));
+            self.postponed = Some((contents, later));
         }
         if self.serving {
             self.serving();
         }
     }
 
-    /// Takes the file's contents up, or refuses them: `None`. Else when to try again, in microseconds.
-    fn try_reload(&mut self, contents: &[u8]) -> Option<u64> {
+    /// Takes the file's contents up, or refuses them: `None`. Else what they wait for.
+    fn try_reload(&mut self, contents: &[u8]) -> Option<Later> {
         let mut config = match self.read(contents) {
             Ok(config) => config,
             Err(problems) => {
@@ -348,9 +370,12 @@ impl Duties {
         // Until it is known which configuration holds, the names of both are followed.
         let wanted = self.want_names(&before.backends);
         // What the hosts table has is known at once.
-        let moved = self.attend_names(clock::monotonic_us());
+        let now_us = clock::monotonic_us();
+        let moved = self.attend_names(now_us);
         let wanted = wanted.map_err(|error| Unpublished::Never(format!("cannot look names up: {error}")));
-        let later_us = match wanted.and_then(|()| self.publish()) {
+        // Those that serve stay until it is known whether others can.
+        let known = wanted.and_then(|()| self.awaited(now_us).map_or(Ok(()), |later| Err(Unpublished::Later(later))));
+        let later = match known.and_then(|()| self.publish()) {
             Ok(()) => {
                 self.tell_reloaded(&before, &fixed);
                 None
@@ -365,15 +390,15 @@ impl Duties {
                         self.refuse([problem]);
                         None
                     }
-                    Unpublished::Later(at_us) => Some(at_us),
+                    Unpublished::Later(later) => Some(later),
                 }
             }
         };
-        if later_us.is_none() {
+        if later.is_none() {
             // It could look them up with others besides.
             let _ = self.want_names(&[]);
         }
-        later_us
+        later
     }
 
     /// The configuration that the file's contents make, or what is wrong with them.
@@ -444,7 +469,7 @@ impl Duties {
     pub(super) fn next_us(&self) -> u64 {
         let file_us = self.watch.as_ref().map_or(u64::MAX, Watch::next_deadline_us);
         let names_us = self.names.as_ref().map_or(u64::MAX, Names::next_us);
-        let later_us = self.postponed.as_ref().map_or(u64::MAX, |(_, at_us)| *at_us).min(self.publish_us);
+        let later_us = self.postponed.as_ref().map_or(u64::MAX, |(_, later)| later.at_us).min(self.publish_us);
         file_us.min(names_us).min(later_us).min(self.notify.next_us())
     }
 
@@ -460,8 +485,12 @@ impl Duties {
         if let Some(change) = self.watch.as_mut().and_then(|watch| watch.expire(now_us)) {
             self.heed(change);
         }
-        if let Some((contents, _)) = self.postponed.take_if(|(_, at_us)| *at_us <= now_us) {
-            self.reload(contents, true);
+        let names = self.names.as_ref();
+        let is_undecided = |name: &String| names.is_some_and(|names| names.is_undecided(name));
+        let are_known = |later: &Later| !later.names.is_empty() && !later.names.iter().any(is_undecided);
+        let is_due = |later: &Later| later.at_us <= now_us || are_known(later);
+        if let Some((contents, later)) = self.postponed.take_if(|(_, later)| is_due(later)) {
+            self.reload(contents, later.names.is_empty());
         }
         Ok(())
     }
@@ -526,18 +555,4 @@ impl fmt::Display for Difference {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn backends(ports: &[u16]) -> Vec<Backend> {
-        ports.iter().map(|&port| Backend::at(std::net::SocketAddr::from(([10, 0, 0, 1], port)))).collect()
-    }
-
-    #[test]
-    fn a_difference_is_told_by_names() {
-        let (before, mut after) = (backends(&[1, 2, 3]), backends(&[3, 4, 5, 2]));
-        after[0].weight = 7;
-        assert_eq!(Difference::between(&before, &after).to_string(), "+2 \u{2212}1 ~1 backends");
-        assert_eq!(Difference::between(&before, &before).to_string(), "+0 \u{2212}0 ~0 backends");
-    }
-}
+mod tests;

@@ -133,6 +133,15 @@ impl Handover {
     }
 }
 
+#[cfg(test)]
+impl Handover {
+    /// What is left of a program with this memory and no workers.
+    pub(super) fn of(segment: i32) -> Handover {
+        let line = format!("{FORM} pid=1 generation=1 segment={segment} address=127.0.0.1:80");
+        Handover::parse(&line).expect("it is a line")
+    }
+}
+
 impl Elder {
     /// Whether it was not told to drain.
     pub(super) fn is_accepting(&self) -> bool {

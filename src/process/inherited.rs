@@ -4,12 +4,14 @@
 use std::iter;
 use std::net::SocketAddr;
 use std::os::fd::{OwnedFd, RawFd};
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering::Relaxed;
 
 use super::handover::{Elder, Handover, VARIABLE};
 use super::upgrade::is_same_place;
 use super::{Failure, Journal, activation, listen, share_memory};
-use crate::limits::GENERATIONS;
-use crate::limits::SEATS_LEAST;
+use crate::config::{Member, Plan};
+use crate::limits::{GENERATIONS, SEATS_LEAST};
 use crate::log::Level;
 use crate::shared::Region;
 use crate::sys::exec;
@@ -33,6 +35,15 @@ pub(super) struct Listeners {
 pub(super) struct Memory {
     pub(super) region: Region,
     pub(super) segment: i32,
+}
+
+/// The shared memory that a start goes on with.
+pub(super) struct Taken {
+    pub(super) memory: Memory,
+    /// The workers that live on, as they are to that memory.
+    pub(super) elders: Vec<Elder>,
+    /// Where requests went, where that is known and does not stand in the memory.
+    pub(super) led: Vec<Member>,
 }
 
 /// What was left; nothing where this is no upgrade. Whoever holds it holds the listeners that were left
@@ -149,19 +160,22 @@ impl Inherited {
     }
 
     /// The shared memory: what was left, where this program lays it out alike and it has seats for
-    /// `count` workers more; and the workers that live on, as they are to that memory.
-    pub(super) fn memory(&self, journal: &mut Journal, count: u32) -> Result<(Memory, Vec<Elder>), Failure> {
+    /// `count` workers more, or else another.
+    pub(super) fn memory(&self, journal: &mut Journal, count: u32) -> Result<Taken, Failure> {
         let seats = seats(count);
-        let Some(left) = self.handover() else { return Ok((share_memory(seats)?, Vec::new())) };
+        let Some(left) = self.handover() else {
+            return Ok(Taken { memory: share_memory(seats)?, elders: Vec::new(), led: Vec::new() });
+        };
         let mut elders = left.elders.clone();
         if let Some(memory) = left_memory(left, count) {
             elders.retain(|elder| elder.seat.is_none_or(|seat| seat < memory.region.seats()));
-            return Ok((memory, elders));
+            return Ok(Taken { memory, elders, led: Vec::new() });
         }
         let text = format_args!("the memory that workers share cannot be taken over: counts and health begin anew");
         journal.line(Level::Warn, "upgrade", text);
         elders.iter_mut().for_each(|elder| elder.seat = None);
-        Ok((share_memory(seats)?, elders))
+        let led = left_plan(left).map_or(Vec::new(), |plan| plan.members);
+        Ok(Taken { memory: share_memory(seats)?, elders, led })
     }
 }
 
@@ -179,6 +193,17 @@ pub(super) fn left_memory(left: &Handover, count: u32) -> Option<Memory> {
     Some(Memory { region: Region::adopt(segment.cells())?, segment: left.segment })
 }
 
+/// The plan that was left, where this program can read it. The memory that it is in is not kept.
+pub(super) fn left_plan(left: &Handover) -> Option<Plan> {
+    let mut plan = None;
+    let look = |cells: &[AtomicU64]| {
+        plan = Region::plan_in(cells);
+        false
+    };
+    let _ = Segment::attach(left.segment, look);
+    Plan::decode(&plan?)
+}
+
 /// Descriptors of the same listeners.
 fn copies(listeners: &[impl AsRef<[OwnedFd]>]) -> Result<Vec<Vec<OwnedFd>>, Failure> {
     let copy = |share: &_| AsRef::<[OwnedFd]>::as_ref(share).iter().map(OwnedFd::try_clone).collect();
@@ -192,7 +217,7 @@ pub(super) fn free_seats(region: Region, elders: &[Elder], count: usize) -> Vec<
     let seats: Vec<usize> = (0..region.seats()).filter(|&seat| !taken(seat)).take(count).collect();
     for &seat in &seats {
         region.settle(seat);
-        region.used().fetch_max(seat as u64 + 1, std::sync::atomic::Ordering::Relaxed);
+        region.used().fetch_max(seat as u64 + 1, Relaxed);
     }
     seats
 }
@@ -250,4 +275,30 @@ fn share_out(
         }
     }
     Ok(shares)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn where_requests_went_is_known_though_there_are_too_few_seats() {
+        let memory = share_memory(2).map_err(|failure| failure.message).unwrap();
+        let plan = Plan::over([SocketAddr::from(([10, 0, 0, 1], 80))]);
+        assert!(memory.region.table().publish(&plan.encode()));
+        let seats = memory.region.seats();
+        let inherited = Inherited {
+            left: Some(Left { handover: Handover::of(memory.segment), listeners: Vec::new(), admin: None }),
+        };
+        let mut journal = Journal::new(Level::Err);
+        let mut taken = |count: usize| {
+            let taken = inherited.memory(&mut journal, count as u32);
+            taken.map_err(|failure| failure.message).unwrap()
+        };
+        let same = taken(seats);
+        assert_eq!((same.memory.segment, same.led), (memory.segment, vec![]));
+        let other = taken(seats + 1);
+        assert_ne!(other.memory.segment, memory.segment);
+        assert_eq!((other.memory.region.table().edition(), other.led), (0, plan.members));
+    }
 }

@@ -308,6 +308,7 @@ impl Master {
             self.say(Level::Err, format_args!("cannot wait for events: {error}"));
         }
         if self.duties.take_published() {
+            self.journal.follow(self.memory.region);
             self.running().chain(self.elders.iter().map(|elder| Pid::of_child(elder.pid))).for_each(fork::look);
         }
     }

@@ -41,7 +41,7 @@ use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use crate::args::Options;
-use crate::config::{self, Config, Mode};
+use crate::config::{self, Config, Mode, Plan};
 use crate::limits::{self, SECOND_US};
 use crate::log::{Level, Log};
 use crate::metrics::Global;
@@ -59,7 +59,7 @@ pub use check::{Checked, check};
 use duties::Duties;
 use handover::Elder;
 pub use healthcheck::healthcheck;
-use inherited::{Inherited, Listeners, Memory};
+use inherited::{Inherited, Listeners, Memory, Taken};
 use master::Master;
 
 /// Exit status: done, or drained with nothing cut.
@@ -155,14 +155,14 @@ fn start(
             fork::exit_now(backend.serve());
         }
     }
-    let (memory, elders) = inherited.memory(&mut journal, count)?;
+    let Taken { memory, elders, led } = inherited.memory(&mut journal, count)?;
     let mut greeting = greeting(&config, listeners.address, count);
     if let Some((_, address)) = &listeners.admin {
         greeting.push(("process", format!("admin on {address}: /metrics, /livez, /readyz")));
     }
     let tls = begin_tls(&mut journal, &config)?;
     let insecure = config.insecure;
-    let duties = Duties::begin(config, options, contents, listeners.address, memory.region)?;
+    let duties = Duties::begin(config, options, contents, listeners.address, memory.region, led)?;
     let globals = memory.region.globals();
     globals.set_global(Global::Insecure, insecure.into());
     globals.set_global(Global::Workers, count.into());
@@ -256,8 +256,10 @@ enum Ended {
 
 /// Runs a worker's loop to its end, and tells how it ended.
 fn serve(setup: Setup<'_>, mut journal: Journal) -> Ended {
-    let (mode, index) = (setup.config.mode, setup.index);
-    match worker::run(setup) {
+    let (mode, index, region) = (setup.config.mode, setup.index, setup.region);
+    let outcome = worker::run(setup);
+    journal.follow(region);
+    match outcome {
         Ok(Outcome::Drained | Outcome::Cut(0)) => Ended::Drained,
         Ok(Outcome::Cut(requests)) => {
             let plural = if requests == 1 { "" } else { "s" };
@@ -380,6 +382,13 @@ impl Journal {
 
     fn set_level(&mut self, level: Level) {
         self.log.set_level(level);
+    }
+
+    /// From now on it keeps the lines that the plan in the region says.
+    fn follow(&mut self, region: Region) {
+        if let Some(plan) = region.table().read().1.and_then(|bytes| Plan::decode(&bytes)) {
+            self.set_level(plan.loglevel);
+        }
     }
 
     fn line(&mut self, level: Level, module: &str, text: fmt::Arguments<'_>) {

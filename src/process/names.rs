@@ -12,7 +12,7 @@ use crate::collections::slab::Key;
 use crate::dns::hosts::Hosts;
 use crate::dns::resolv_conf::ResolvConf;
 use crate::dns::resolver::{Change, Output, Resolver, State};
-use crate::limits::{DNS_MESSAGE_BYTES, DNS_STRAYS, HOSTS_BYTES, RESOLV_CONF_BYTES};
+use crate::limits::{DNS_MESSAGE_BYTES, DNS_STRAYS, HOSTS_BYTES, NAMES_WAIT_US, RESOLV_CONF_BYTES};
 use crate::log::Level;
 use crate::metrics::{Block, Global};
 use crate::reactor::{Event, Reactor};
@@ -77,6 +77,13 @@ impl Names {
     /// Whether nothing has come yet of looking a name up.
     pub(super) fn is_undecided(&self, name: &str) -> bool {
         self.resolver.state(name) == Some(State::Unresolved(None))
+    }
+
+    /// Until when it is worth waiting for what comes of a name, in microseconds; None where that is known, or
+    /// has been waited for.
+    pub(super) fn awaited_until_us(&self, name: &str, now_us: u64) -> Option<u64> {
+        let until_us = self.resolver.since_us(name)?.saturating_add(NAMES_WAIT_US);
+        (self.is_undecided(name) && now_us < until_us).then_some(until_us)
     }
 
     /// When `expire` is to be called, in microseconds.
@@ -206,6 +213,20 @@ impl Names {
             && !matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted)
         {
             self.resolver.failed(key, now_us);
+        }
+    }
+}
+
+#[cfg(test)]
+impl Names {
+    /// Looks names up at one server alone.
+    pub(super) fn asking(server: SocketAddr, now_us: u64) -> Names {
+        let conf = ResolvConf { servers: vec![server], ..ResolvConf::default() };
+        Names {
+            resolver: Resolver::new(conf, Hosts::parse(b""), 1, now_us),
+            sockets: BTreeMap::new(),
+            hosts: Watch::new(HOSTS.into(), Vec::new(), HOSTS_BYTES, u64::MAX),
+            resolv_conf: Watch::new(RESOLV_CONF.into(), Vec::new(), RESOLV_CONF_BYTES, u64::MAX),
         }
     }
 }

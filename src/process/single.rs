@@ -114,6 +114,13 @@ impl Single {
         }
     }
 
+    /// Follows a plan that was published.
+    fn follow(&mut self) {
+        if self.duties.take_published() {
+            self.journal.follow(self.memory.region);
+        }
+    }
+
     fn drain_us(&self) -> u64 {
         self.duties.config().timeouts.drain_us
     }
@@ -139,6 +146,7 @@ impl Companion for Single {
 
     fn turn(&mut self) -> io::Result<()> {
         self.duties.turn()?;
+        self.follow();
         let (now_us, drain_us) = (clock::monotonic_us(), self.drain_us());
         self.upgrade.expire(now_us);
         self.elders.expire(drain_us, now_us, &mut self.journal);
@@ -147,6 +155,7 @@ impl Companion for Single {
 
     fn hang_up(&mut self) {
         self.duties.hang_up();
+        self.follow();
     }
 
     fn upgrade(&mut self) {

@@ -17,9 +17,9 @@ use std::os::unix::net::UnixStream;
 
 use super::duties::Duties;
 use super::handover::{ANSWER, Handover, QUESTION, VARIABLE};
-use super::{Failure, Journal, USAGE, account, inherited, listen, share_memory, worker_count};
+use super::{FAILED, Failure, Journal, USAGE, account, inherited, listen, share_memory, worker_count};
 use crate::args::Options;
-use crate::config::{Backend, Config};
+use crate::config::{Backend, Config, Plan};
 use crate::limits::{PREFLIGHT_TEXT_BYTES, PREFLIGHT_US, SECOND_US};
 use crate::log::Level;
 use crate::metrics::{Block, Global};
@@ -221,6 +221,7 @@ fn try_plan(left: &Handover, config: &Config) -> Result<(), Failure> {
     let count = worker_count(config);
     // What is published here harms nobody: the memory of the program that runs is only read.
     let own = Region::private();
+    let left_plan = inherited::left_plan(left);
     match inherited::left_memory(left, count) {
         Some(memory) => own.copy_plan(memory.region),
         None => drop(share_memory(inherited::seats(count))?),
@@ -229,7 +230,15 @@ fn try_plan(left: &Handover, config: &Config) -> Result<(), Failure> {
     if config.demo && !left.demo.is_empty() {
         config.backends = left.demo.iter().map(|&address| Backend::at(address)).collect();
     }
-    Duties::begin(config, Options::default(), None, left.address, own).map(drop)
+    let is_known = left_plan.is_some();
+    let led = left_plan.map_or(Vec::new(), |plan| plan.members);
+    drop(Duties::begin(config, Options::default(), None, left.address, own, led)?);
+    let plan = own.table().read().1.and_then(|bytes| Plan::decode(&bytes));
+    if !is_known && plan.is_some_and(|plan| plan.members.is_empty()) {
+        let text = "no backend's name can be looked up, and where they led before cannot be taken over";
+        return Err(Failure::new(FAILED, text.to_owned()));
+    }
+    Ok(())
 }
 
 /// Whether what listens at one address does what another asks for: port 0 is any.
@@ -240,6 +249,30 @@ pub(super) fn is_same_place(held: std::net::SocketAddr, wanted: std::net::Socket
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::{self, Address, Host, Member, Target};
+    use crate::limits::DNS_NAME_BYTES;
+    use crate::sys::shm::Segment;
+
+    #[test]
+    fn it_cannot_take_over_what_it_would_lead_nowhere() {
+        let segment = Segment::create(Region::bytes(1)).unwrap();
+        // It is longer than a name can be, so that no server is asked.
+        let name = "a".repeat(DNS_NAME_BYTES);
+        let target = Target::Tcp(Host::Name(name.clone()), 80);
+        let backend = Backend { name, target, ..Backend::at(([127, 0, 0, 1], 80).into()) };
+        let mut config = config::resolve(Options::default()).unwrap();
+        config.backends = vec![backend.clone()];
+        let could = || try_plan(&Handover::of(segment.id()), &config).map_err(|failure| failure.message);
+        assert!(could().unwrap_err().contains("where they led before cannot be taken over"));
+        let region = Region::new(segment.cells());
+        let plan = |members: Vec<Member>| Plan::new(&config, 0, members, Vec::new()).encode();
+        let address = Address::Tcp(([127, 0, 0, 1], 80).into());
+        for members in [vec![Member::new(&backend, address, false)], Vec::new()] {
+            assert!(region.table().publish(&plan(members)));
+            // What led nowhere before may do so again.
+            assert_eq!(could(), Ok(()));
+        }
+    }
 
     #[test]
     fn any_port_is_the_one_that_is_held() {

@@ -29,7 +29,10 @@ impl Proxy {
     /// have seen the request, so that it is sent again only within the budget. `reason`: what that is
     /// counted as.
     pub(super) fn try_again(&mut self, id: Key, seen: bool, reason: Count) -> bool {
-        let pick = self.pick(id);
+        let mut pick = self.pick(id);
+        if pick == Pick::Nobody && self.forgets_declined(id) {
+            pick = self.pick(id);
+        }
         if pick == Pick::Nobody {
             return false;
         }
@@ -44,6 +47,26 @@ impl Proxy {
             exchange.again = Some(reason);
         }
         self.assign(id, pick);
+        true
+    }
+
+    /// The backend tried last was not asked. It may well serve on a fresh connection: at once where the one
+    /// before was `stale`, else, as it would not look at the request, where no other is fit to be asked.
+    pub(super) fn was_not_asked(&mut self, id: Key, stale: bool) {
+        let Some(exchange) = self.exchanges.get_mut(id) else { return };
+        let tried = &mut exchange.tried[..usize::from(exchange.tries).min(TRIES)];
+        if !stale && self.balancer.has_other(tried) {
+            exchange.declined = tried.last().copied();
+        } else if let Some(last) = tried.last_mut() {
+            *last = u16::MAX;
+        }
+    }
+
+    /// Has a backend that would not look at an exchange's request count as untried; whether there was one.
+    fn forgets_declined(&mut self, id: Key) -> bool {
+        let Some(exchange) = self.exchanges.get_mut(id) else { return false };
+        let Some(declined) = exchange.declined.take() else { return false };
+        exchange.tried.iter_mut().filter(|slot| **slot == declined).for_each(|slot| *slot = u16::MAX);
         true
     }
 

@@ -51,6 +51,7 @@ impl Proxy {
             Wait::ClientSend => self.client_gone(key, Output::Reset(key)),
             Wait::Room => self.no_room(key),
             Wait::Probe => self.probe_failed(key, format_args!("no answer in time")),
+            Wait::Connect if connection.codec.stream().is_some() => self.carrier_late(key),
             Wait::Connect => {
                 let failure = if self.take_redial(key) { Failure::Busy } else { Failure::ConnectTimeout };
                 self.backend_failed(key, failure);

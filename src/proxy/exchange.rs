@@ -19,7 +19,7 @@ use crate::http::framing::{self, Body, RequestFacts, ResponseFacts, is_named_by_
 use crate::http::head::{Head, HeadRef, SavedHead, Version};
 use crate::http::refusal::Refusal;
 use crate::http1::write::Writer;
-use crate::limits::{DISCARD_BYTES, INTERIM_RESPONSES, SAVED_HEAD_BYTES, SPARE_EXCHANGES, TRIES};
+use crate::limits::{DISCARD_BYTES, INTERIM_RESPONSES, QUEUE_HIGH_BYTES, SAVED_HEAD_BYTES, SPARE_EXCHANGES, TRIES};
 use crate::metrics::{Count, Exposition, SlotCount, SlotTime};
 
 /// How far one direction has come.
@@ -61,6 +61,8 @@ pub(super) struct Exchange {
     pub(super) persistent: bool,
     pub(super) tries: u8,
     pub(super) tried: [u16; TRIES],
+    /// The last backend that would not look at it, to be asked again where no other is left.
+    pub(super) declined: Option<u16>,
     /// How often it was sent again after a backend had broken it off, stale connections apart.
     pub(super) repeats: u8,
     /// It was on an HTTP/2 connection that broke, which may be its doing.
@@ -98,6 +100,7 @@ impl Exchange {
             persistent: facts.persistent,
             tries: 0,
             tried: [0; TRIES],
+            declined: None,
             repeats: 0,
             suspect: false,
             waiting: false,
@@ -225,7 +228,8 @@ impl Proxy {
         }
     }
 
-    /// A backend has sent a 1xx response: passed on to a client that knows what it is.
+    /// A backend has sent a 1xx response: passed on to a client that knows what it is, and has room for it
+    /// or waits for it. No window bounds how many come.
     pub(super) fn on_interim(&mut self, key: Key, head: HeadRef<'_>) {
         let Some(id) = self.connections.get(key).and_then(|connection| connection.exchange) else { return };
         let Some(exchange) = self.exchanges.get_mut(id) else { return };
@@ -234,7 +238,9 @@ impl Proxy {
             return self.backend_failed(key, Failure::Malformed(Refusal::TooManyInterims));
         }
         let unexpected = head.status() == 100 && !exchange.facts.expects_continue;
-        if exchange.facts.version == Version::Http10 || unexpected {
+        let full = self.connections.get(exchange.client).is_some_and(|client| client.output.len() >= QUEUE_HIGH_BYTES);
+        let unwanted = full && !(head.status() == 100 && exchange.awaits_continue());
+        if exchange.facts.version == Version::Http10 || unexpected || unwanted {
             return self.connections.get_mut(key).into_iter().for_each(|backend| backend.vain = true);
         }
         exchange.answered_early = true;
@@ -459,9 +465,7 @@ impl Proxy {
         match failure {
             // What we lack says nothing about the backend.
             Failure::Exhausted(_) if connection.probe => return self.close(key, Output::Close(key)),
-            Failure::Malformed(refusal) if connection.probe && refusal.is_limit() => {
-                return self.probe_refused(key, failure);
-            }
+            _ if connection.probe && failure.is_limit() => return self.probe_refused(key, failure),
             _ if connection.probe => return self.probe_failed(key, format_args!("{failure}")),
             _ => {}
         }
@@ -480,9 +484,9 @@ impl Proxy {
         let unasked = stale || retry && failure == Failure::Unprocessed;
         // That a connection went stale in the pool says nothing about its backend. Nor is a tunnel's end,
         // however it comes, told from one that its users agreed on.
-        if unasked {
+        if stale {
             self.shared.block.add_slot(SlotCount::Stale, slot.into(), 1);
-        } else if blame && !exchange.tunnel && !exchange.blamed && !starved {
+        } else if blame && !unasked && !exchange.tunnel && !exchange.blamed && !starved {
             self.note_failure(slot, failure);
         }
         let Some(exchange) = self.exchanges.get_mut(id) else { return };
@@ -490,13 +494,12 @@ impl Proxy {
             self.balancer.finished(slot.into());
             self.room_made = true;
         }
-        if retry && unasked {
-            // The backend itself was not asked, and may well serve on a fresh connection.
-            exchange.tried[usize::from(exchange.tries) - 1] = u16::MAX;
-        }
         // That a backend could not be reached burdens none; what one may have seen does another.
         let seen = !unasked && failure.is_after_request();
         exchange.repeats += u8::from(seen);
+        if retry && unasked {
+            self.was_not_asked(id, stale);
+        }
         let reason = if unasked { Count::RetryStale } else { failure.retried_for() };
         if retry && self.try_again(id, seen, reason) {
             return;

@@ -41,6 +41,8 @@ pub enum Failure {
     GoAway(ErrorCode),
     /// The backend broke the rules of HTTP/2.
     Http2(&'static str),
+    /// It sent more on the HTTP/2 connection than is taken, which others on it suffer for.
+    Excess(&'static str),
     /// It speaks HTTP/2, and takes no streams.
     NoStreams,
     /// The response said that the backend has failed, and that is to count.
@@ -63,7 +65,16 @@ impl Failure {
 
     /// Whether it broke off what the backend may have seen.
     pub(super) fn is_after_request(self) -> bool {
-        self.is_loss() || matches!(self, Failure::Reset(_) | Failure::GoAway(_) | Failure::Http2(_))
+        let ended = matches!(self, Failure::Reset(_) | Failure::GoAway(_) | Failure::Http2(_) | Failure::Excess(_));
+        ended || self.is_loss()
+    }
+
+    /// Whether what came may be right, and came to a limit of ours.
+    pub(super) fn is_limit(self) -> bool {
+        match self {
+            Failure::Malformed(refusal) => refusal.is_limit(),
+            failure => matches!(failure, Failure::Excess(_)),
+        }
     }
 
     /// What a further try is counted as that it leads to.
@@ -114,6 +125,7 @@ impl fmt::Display for Failure {
             Failure::Reset(code) => write!(f, "reset the stream: {code}"),
             Failure::GoAway(code) => write!(f, "ended the HTTP/2 connection: {code}"),
             Failure::Http2(reason) => write!(f, "broke HTTP/2: {reason}"),
+            Failure::Excess(reason) => write!(f, "sent more over HTTP/2 than is taken: {reason}"),
             Failure::NoStreams => write!(f, "allows no HTTP/2 streams"),
             Failure::Status(status) => write!(f, "answered {status}"),
         }

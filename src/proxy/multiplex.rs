@@ -7,8 +7,9 @@
 //! others get one each.
 //!
 //! Invariants: a stream waits, or its carrier knows its number, but not both; no more wait than the
-//! carrier has room for; a carrier that takes no more is `retired`, and closed behind its last
-//! stream (`parting`). What a carrier has to do is done in `tend`, once for everything that has happened.
+//! carrier has room for, but for one where its backend takes none; a carrier that takes no more is
+//! `retired`, and closed behind its last stream (`parting`). What a carrier has to do is done in `tend`, once
+//! for everything that has happened.
 
 use std::collections::VecDeque;
 
@@ -77,6 +78,12 @@ impl Multiplex {
         self.h2.owners().chain(self.pending.iter().copied())
     }
 
+    /// How many streams it may have or have wait: one where its backend takes none, as it may again in a
+    /// moment (RFC 9113, 6.5.2).
+    pub(super) fn most(&self) -> usize {
+        self.h2.capacity().max(1)
+    }
+
     /// How much of what is queued is no stream's, but for us to answer the peer.
     pub(super) fn replies(&self, queued: usize) -> usize {
         queued.saturating_sub(self.unsent_bytes)
@@ -138,9 +145,9 @@ impl Proxy {
             let connection = self.connections.get(*key).filter(|connection| connection.side == side);
             let multiplex = connection.and_then(|connection| connection.codec.multiplex());
             multiplex.is_some_and(|multiplex| {
-                let most = if multiplex.h2.is_settled() { multiplex.h2.capacity() } else { guess };
+                let most = if multiplex.h2.is_settled() { multiplex.most() } else { guess.max(1) };
                 let taken = multiplex.h2.open_streams() + multiplex.pending.len();
-                !multiplex.retired && !multiplex.h2.is_spent() && taken < most.max(1)
+                !multiplex.retired && !multiplex.h2.is_spent() && taken < most
             })
         };
         self.carriers.get(slot)?.iter().copied().find(has_room)

@@ -6,7 +6,7 @@ use super::connection::{Ending, Phase, Side};
 use super::{Failure, Output, Proxy};
 use crate::collections::slab::Key;
 use crate::http2::{self, ErrorCode};
-use crate::limits::TRIES;
+use crate::limits::H2_FAULTS;
 use crate::log::Level;
 use crate::metrics::SlotCount;
 
@@ -41,30 +41,12 @@ impl Proxy {
         pending.into_iter().for_each(|stream| self.move_on(stream));
     }
 
-    /// Has a stream that is not open yet wait on another connection.
+    /// Has what waits for a stream that is not open yet go elsewhere. A backend that ends every connection
+    /// before it takes anything is not followed for ever, nor one blamed that has left the plan.
     fn move_on(&mut self, key: Key) {
         let Some(stream) = self.connections.get(key) else { return };
-        let Side::Backend { slot, .. } = stream.side else { return };
-        if !self.is_current(stream.side) {
-            // The backend has left the plan, and is not connected to any more.
-            return self.lost(key, Failure::Unprocessed, false);
-        }
-        // A backend that ends every connection before it takes anything is not followed for ever.
-        let found = stream.exchange.and_then(|id| Some((id, self.exchanges.get_mut(id)?)));
-        let Some((id, exchange)) = found.filter(|(_, exchange)| usize::from(exchange.tries) < TRIES) else {
-            return self.backend_failed(key, Failure::Unprocessed);
-        };
-        // It is a try of the same backend, which was not asked in the one before.
-        let tries = usize::from(exchange.tries);
-        exchange.tried[tries.saturating_sub(1)] = u16::MAX;
-        exchange.tried[tries] = slot;
-        exchange.tries += 1;
-        let carrier = self.carrier_for(id, slot.into());
-        if let Some(stream) = self.connections.get_mut(key).and_then(|stream| stream.codec.stream_mut()) {
-            stream.carrier = carrier;
-        }
-        self.await_turn(carrier, key);
-        self.rearm(key, false);
+        let current = self.is_current(stream.side);
+        self.lost(key, Failure::Unprocessed, current);
     }
 
     /// A connection that carries streams is of no more use.
@@ -74,10 +56,12 @@ impl Proxy {
         self.streams_lost(streams, failure);
     }
 
-    /// The backend has broken the protocol: its streams have failed, and it is told why.
+    /// The backend has broken the protocol, or sent more than is taken: its streams have failed, and it is
+    /// told why.
     pub(super) fn break_off(&mut self, key: Key, error: http2::Error) {
         let Some(streams) = self.take_streams(key) else { return };
-        self.streams_lost(streams, Failure::Http2(error.reason));
+        let failure = if error.is_limit { Failure::Excess(error.reason) } else { Failure::Http2(error.reason) };
+        self.streams_lost(streams, failure);
         let Some(connection) = self.connections.get_mut(key) else { return };
         let Some(multiplex) = connection.codec.multiplex_mut() else { return };
         self.text.clear();
@@ -102,7 +86,7 @@ impl Proxy {
     /// What streams are for has failed with their connection.
     fn streams_lost(&mut self, taken: Taken, failure: Failure) {
         let Taken { slot, connecting, probe, fault, pending, open } = taken;
-        // What the backend has ended may be a client's doing: a request that it takes offence at.
+        // What it found fault with was noted when it said so.
         let failure = fault.map_or(failure, Failure::GoAway);
         // It is one failure, however many streams go with it.
         if fault.is_none() && open.iter().any(|&stream| !self.went_stale(stream, failure)) {
@@ -148,6 +132,21 @@ impl Proxy {
         }
     }
 
+    /// A stream was not opened in time on a connection that is established. Nor would others be: the connection
+    /// takes no more, and for all that wait it is as one that was not established, which is one failure.
+    pub(super) fn carrier_late(&mut self, stream: Key) {
+        let Some(entry) = self.connections.get(stream) else { return };
+        let (Side::Backend { slot, .. }, Some(carrier)) = (entry.side, entry.codec.stream()) else { return };
+        let carrier = carrier.carrier;
+        let multiplex = self.connections.get_mut(carrier).and_then(|carrier| carrier.codec.multiplex_mut());
+        let none = multiplex.as_ref().is_some_and(|one| one.h2.is_settled() && one.h2.capacity() == 0);
+        let failure = if none { Failure::NoStreams } else { Failure::ConnectTimeout };
+        let pending = multiplex.map(|multiplex| std::mem::take(&mut multiplex.pending)).unwrap_or_default();
+        self.note_failure(slot, failure);
+        self.retire(carrier);
+        pending.into_iter().for_each(|stream| self.lost(stream, failure, false));
+    }
+
     /// A stream's response did not come in time: where nothing else did either, its connection gets no
     /// more streams.
     pub(super) fn doubt_carrier(&mut self, stream: Key) {
@@ -168,32 +167,43 @@ impl Proxy {
             let pending = std::mem::take(&mut multiplex.pending);
             return pending.into_iter().for_each(|stream| self.move_on(stream));
         }
-        let capacity = multiplex.h2.capacity();
-        let room = capacity.saturating_sub(multiplex.h2.open_streams());
-        if multiplex.pending.len() <= room {
-            return;
-        }
-        for stream in multiplex.pending.split_off(room) {
-            // One that takes none at all would send them on for ever.
-            if capacity == 0 { self.backend_failed(stream, Failure::NoStreams) } else { self.move_on(stream) }
+        let room = multiplex.most().saturating_sub(multiplex.h2.open_streams());
+        if multiplex.pending.len() > room {
+            let excess = multiplex.pending.split_off(room);
+            excess.into_iter().for_each(|stream| self.move_on(stream));
         }
     }
 
     /// The backend takes no more streams on a connection.
     pub(super) fn on_goaway(&mut self, key: Key, code: ErrorCode) {
         let Some(connection) = self.connections.get_mut(key) else { return };
-        let Side::Backend { slot, .. } = connection.side else { return };
         let Some(multiplex) = connection.codec.multiplex_mut() else { return };
         let unprocessed: Vec<Key> = multiplex.h2.unprocessed().collect();
-        if code != ErrorCode::NO_ERROR {
-            multiplex.fault = Some(code);
-            if let Some(Some(backend)) = self.backends.get_mut(usize::from(slot)) {
-                let news = backend.seen.fault.replace(code) != Some(code);
-                let level = if news { Level::Warn } else { Level::Debug };
-                self.log.line(level, "backend", format_args!("{}: {}", backend.label, Failure::GoAway(code)));
-            }
+        if code != ErrorCode::NO_ERROR && multiplex.fault.replace(code).is_none() {
+            self.note_fault(key, code);
         }
         self.retire(key);
         unprocessed.into_iter().for_each(|stream| self.lost(stream, Failure::Unprocessed, false));
+    }
+
+    /// A backend has found a fault on a connection. Where it may have found it in a request that is no failure
+    /// of the backend's, unless it finds it on each connection, whatever the requests. It is one failure then,
+    /// however many streams go with it.
+    fn note_fault(&mut self, key: Key, code: ErrorCode) {
+        let Some(connection) = self.connections.get(key) else { return };
+        let Side::Backend { slot, .. } = connection.side else { return };
+        let Some(multiplex) = connection.codec.multiplex() else { return };
+        let exchange = |stream| self.connections.get(stream).and_then(|stream| stream.exchange);
+        let asked = multiplex.h2.owners().any(|stream| exchange(stream).is_some());
+        let side = connection.side;
+        let Some(seen) = self.seen(side) else { return };
+        let news = seen.fault.replace(code) != Some(code);
+        seen.faults = if news { 0 } else { seen.faults }.saturating_add(u8::from(asked));
+        if asked && (!code.may_be_provoked() || seen.faults >= H2_FAULTS) {
+            return self.note_failure(slot, Failure::GoAway(code));
+        }
+        let level = if news { Level::Warn } else { Level::Debug };
+        let Some(Some(backend)) = self.backends.get(usize::from(slot)) else { return };
+        self.log.line(level, "backend", format_args!("{}: {}", backend.label, Failure::GoAway(code)));
     }
 }

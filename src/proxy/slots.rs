@@ -97,6 +97,8 @@ pub(super) struct Seen {
     pub(super) list: Option<usize>,
     /// What it last found fault with when it ended an HTTP/2 connection.
     pub(super) fault: Option<ErrorCode>,
+    /// How many in a row it has ended for that, without a response that came to its end between.
+    pub(super) faults: u8,
     /// It was told of that it sends more than we take.
     excess: bool,
 }
@@ -272,9 +274,7 @@ impl Proxy {
             self.shared.block.add(Count::Exhausted, 1);
             return self.log.line(level, "proxy", format_args!("{failure}"));
         }
-        if let Failure::Malformed(refusal) = failure
-            && refusal.is_limit()
-        {
+        if failure.is_limit() {
             // Nor for a limit of ours.
             let Some(Some(backend)) = self.backends.get_mut(slot) else { return };
             let level = if std::mem::replace(&mut backend.seen.excess, true) { Level::Debug } else { Level::Warn };

@@ -33,16 +33,20 @@ impl Proxy {
             }
             let mut queue = std::mem::take(&mut stream.output);
             let moved = self.send_stream(key, id, owner, room, &mut queue);
-            in_vain = if moved { 0 } else { in_vain + 1 };
             let rest = queue.len();
             let Some(stream) = self.connections.get_mut(owner) else { continue };
             let exchange = stream.exchange;
             stream.output = queue;
             let ended = stream.codec.stream().is_none_or(|stream| stream.ended || !stream.ending);
+            if moved {
+                in_vain = 0;
+            }
             if let Some(multiplex) = self.connections.get_mut(key).and_then(|one| one.codec.multiplex_mut())
                 && (rest > 0 && !multiplex.h2.is_blocked(id) || rest == 0 && !ended)
             {
                 multiplex.h2.line_up(id);
+                // Only what is in line again may have to wait for the connection's window.
+                in_vain += usize::from(!moved);
             }
             self.rearm(owner, moved);
             if let Some(peer) = exchange.and_then(|id| self.peer(id, owner)).filter(|_| rest < QUEUE_HIGH_BYTES) {
@@ -118,7 +122,7 @@ impl Proxy {
         let decoded = match decoded {
             Ok(_) if multiplex.replies(connection.output.len() + self.text.len()) > H2_REPLY_BYTES => {
                 // It has us answer, and takes none of the answers.
-                Err(http2::Error { code: ErrorCode::ENHANCE_YOUR_CALM, reason: "answers that are not taken" })
+                Err(http2::Error::new(ErrorCode::ENHANCE_YOUR_CALM, "answers that are not taken"))
             }
             other => other,
         };
@@ -146,16 +150,7 @@ impl Proxy {
                 self.on_fields(stream, event, head);
             }
             Event::Data(owner, length) => self.on_stream_data(key, owner, input, length),
-            Event::End(stream) => {
-                let entry = self.connections.get_mut(stream).and_then(|entry| entry.codec.stream_mut());
-                match entry {
-                    Some(entry) if !entry.is_complete() => {
-                        self.refuse(stream, Refusal::LengthWrong);
-                    }
-                    Some(_) => self.on_end(stream, false),
-                    None => {}
-                }
-            }
+            Event::End(stream) => self.on_stream_end(stream),
             Event::Reset(stream, code) => self.on_reset(stream, code),
             Event::Malformed(stream, refusal) => {
                 if let Some(entry) = self.connections.get_mut(stream).and_then(|entry| entry.codec.stream_mut()) {
@@ -167,6 +162,21 @@ impl Proxy {
             Event::Room | Event::Pong => self.note_capacity(key),
             // A client opens no stream that it did not ask for.
             Event::Opened(_) | Event::Unheard(..) | Event::Nothing | Event::NeedMore => {}
+        }
+    }
+
+    fn on_stream_end(&mut self, key: Key) {
+        let Some(entry) = self.connections.get_mut(key) else { return };
+        let side = entry.side;
+        match entry.codec.stream_mut() {
+            Some(stream) if !stream.is_complete() => self.refuse(key, Refusal::LengthWrong),
+            Some(_) => {
+                if let Some(seen) = self.seen(side) {
+                    seen.faults = 0;
+                }
+                self.on_end(key, false);
+            }
+            None => {}
         }
     }
 

@@ -29,7 +29,7 @@ use crate::metrics::{self, Block};
 use seat::Seat;
 use table::Table;
 
-/// "zzz_lb" and a number that grows when the meaning of a cell changes, or of a plan's bytes.
+/// "zzz_lb" and a number that grows when the meaning of a cell changes, or of a plan's bytes, or where these are.
 pub const MAGIC: u64 = 0x7a7a_7a5f_6c62_0003;
 /// Cells in a line.
 const LINE: usize = 8;
@@ -117,6 +117,14 @@ impl Region {
         Region::seats_in(cells).map(|_| Region { cells })
     }
 
+    /// The plan in the region that another program made of these cells, be the rest laid out as it may; `None`
+    /// where its bytes mean something else, or there is none.
+    pub fn plan_in(cells: &[AtomicU64]) -> Option<Vec<u8>> {
+        let is_known = cells.get(MAGIC_AT).is_some_and(|cell| cell.load(Acquire) == MAGIC);
+        let table = cells.get(LAYOUT.table..LAYOUT.balance).filter(|_| is_known)?;
+        Table::new(table).read().1
+    }
+
     /// Takes over another's plan, and which slots have had owners.
     pub fn copy_plan(self, from: Region) {
         if let Some(plan) = from.table().read().1 {
@@ -152,7 +160,7 @@ impl Region {
     }
 
     /// The plan.
-    pub fn table(self) -> Table {
+    pub fn table(self) -> Table<'static> {
         Table::new(&self.cells[LAYOUT.table..LAYOUT.balance])
     }
 
@@ -231,5 +239,20 @@ mod tests {
             cells[at].store(before, Relaxed);
         }
         assert!(Region::adopt(&[]).is_none());
+    }
+
+    #[test]
+    fn a_plan_is_found_where_the_rest_is_laid_out_otherwise() {
+        let cells: Vec<AtomicU64> = (0..Region::bytes(1) / size_of::<AtomicU64>()).map(|_| AtomicU64::new(0)).collect();
+        let cells: &'static [AtomicU64] = Vec::leak(cells);
+        let region = Region::new(cells);
+        assert_eq!(Region::plan_in(cells), None, "there is none");
+        assert!(region.table().publish(b"plan"));
+        cells[LAYOUT_AT].fetch_add(1, Relaxed);
+        assert_eq!(Region::plan_in(cells), Some(b"plan".to_vec()));
+        assert_eq!(Region::plan_in(&cells[..LAYOUT.balance - 1]), None, "a part is cut off");
+        cells[MAGIC_AT].fetch_add(1, Relaxed);
+        assert_eq!(Region::plan_in(cells), None, "its bytes mean something else");
+        assert_eq!(Region::plan_in(&[]), None);
     }
 }

@@ -16,15 +16,15 @@ const BUFFER: usize = 1 + PLAN_BYTES / 8;
 
 /// A view of the cells.
 #[derive(Clone, Copy, Debug)]
-pub struct Table {
-    cells: &'static [AtomicU64],
+pub struct Table<'a> {
+    cells: &'a [AtomicU64],
 }
 
-impl Table {
+impl<'a> Table<'a> {
     /// How many cells it takes.
     pub const CELLS: usize = EDITION + 2 * BUFFER;
 
-    pub(super) fn new(cells: &'static [AtomicU64]) -> Table {
+    pub(super) fn new(cells: &'a [AtomicU64]) -> Table<'a> {
         assert!(cells.len() >= Table::CELLS, "both buffers fit");
         Table { cells }
     }
@@ -34,7 +34,7 @@ impl Table {
         self.cells[0].load(Acquire)
     }
 
-    fn buffer(self, edition: u64) -> &'static [AtomicU64] {
+    fn buffer(self, edition: u64) -> &'a [AtomicU64] {
         &self.cells[EDITION + (edition % 2) as usize * BUFFER..][..BUFFER]
     }
 
@@ -83,7 +83,7 @@ mod tests {
     use super::*;
     use std::sync::atomic::AtomicBool;
 
-    fn table() -> Table {
+    fn table() -> Table<'static> {
         Table::new(Vec::leak((0..Table::CELLS).map(|_| AtomicU64::new(0)).collect()))
     }
 

@@ -57,6 +57,8 @@ pub(super) struct Tls {
     pub(super) trace: bool,
     /// What has just come of a connection.
     ciphertext: Vec<u8>,
+    /// Memory for what the next session cannot take.
+    spare: Vec<u8>,
     /// The oldest first.
     leaving: VecDeque<Leaving>,
 }
@@ -64,9 +66,10 @@ pub(super) struct Tls {
 impl Tls {
     pub(super) fn new(shared: Option<tls::config::Config>, config: &Config) -> Tls {
         let (insecure, trace) = (config.insecure, config.tls_trace);
-        let (ca_file, ciphertext, leaving) = (config.ca_file.clone(), Vec::new(), VecDeque::new());
+        let (ca_file, leaving) = (config.ca_file.clone(), VecDeque::new());
+        let (ciphertext, spare) = (Vec::new(), Vec::new());
         // It was made before the process had read them again.
-        Tls { shared, http1: None, authorities: 0, ca_file, insecure, trace, ciphertext, leaving }
+        Tls { shared, http1: None, authorities: 0, ca_file, insecure, trace, ciphertext, spare, leaving }
     }
 
     /// When `expire` is to be called, in microseconds; `u64::MAX` for never.
@@ -287,15 +290,16 @@ impl Worker<'_> {
     /// whether that goes on.
     fn decrypt(&mut self, key: Key, n: usize) -> bool {
         let Some(secure) = self.sockets.get_mut(key).and_then(|socket| socket.secure.as_mut()) else { return false };
+        let spare = &mut self.tls.spare;
         let taken = if n > 0 {
             let bytes = &self.tls.ciphertext[..n];
-            secure.session.received(bytes).inspect(|&taken| secure.rest.extend_from_slice(&bytes[taken..]))
+            secure.session.received(bytes).inspect(|&taken| keep_back(&mut secure.rest, spare, &bytes[taken..]))
         } else {
-            secure.session.received(&secure.rest).inspect(|&taken| drop(secure.rest.drain(..taken)))
+            secure.session.received(&secure.rest).inspect(|&taken| pass_over(&mut secure.rest, spare, taken))
         };
         let stands = taken.is_ok() && !secure.session.is_handshaking() && !std::mem::replace(&mut secure.told, true);
         let (told, http2) = (secure.told, secure.session.alpn() == Some(tls::HTTP_2));
-        let holds = told && secure.session.readable() > 0;
+        let (holds, answers) = (told && secure.session.readable() > 0, secure.session.wants_send());
         self.observe_session(key);
         if taken.is_err() {
             // An alert may tell the peer why.
@@ -308,10 +312,9 @@ impl Worker<'_> {
         if stands {
             self.tell_secured(key);
             self.proxy.connected(key, http2);
-        } else if !told {
-            self.send_secure(key);
         }
-        if stands {
+        // The peer may wait for what its session has to say to it, whenever that is (RFC 5246, 7.2.2).
+        if stands || answers {
             self.send_secure(key);
         }
         true
@@ -434,5 +437,44 @@ impl Worker<'_> {
         for line in trace.map(|trace| trace.take_lines()).unwrap_or_default() {
             self.proxy.log().trace("tls", format_args!("{line}"));
         }
+    }
+}
+
+/// Keeps ciphertext back that a session could not take.
+fn keep_back(rest: &mut Vec<u8>, spare: &mut Vec<u8>, bytes: &[u8]) {
+    if bytes.is_empty() {
+        return;
+    }
+    if rest.capacity() == 0 {
+        std::mem::swap(rest, spare);
+    }
+    rest.extend_from_slice(bytes);
+}
+
+/// Passes over what a session has taken of that. A session for which nothing is kept holds no memory for it.
+fn pass_over(rest: &mut Vec<u8>, spare: &mut Vec<u8>, taken: usize) {
+    rest.drain(..taken);
+    if rest.is_empty() {
+        *spare = std::mem::take(rest);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn memory_for_what_is_kept_back_goes_from_session_to_session() {
+        let (mut first, mut second, mut spare) = (Vec::new(), Vec::new(), Vec::new());
+        keep_back(&mut first, &mut spare, b"");
+        assert_eq!(first.capacity(), 0);
+        keep_back(&mut first, &mut spare, &[1; TLS_READ_BYTES]);
+        pass_over(&mut first, &mut spare, 1);
+        assert_eq!(first, [1; TLS_READ_BYTES - 1]);
+        pass_over(&mut first, &mut spare, TLS_READ_BYTES - 1);
+        assert_eq!((first.capacity(), spare.len()), (0, 0));
+        let memory = spare.as_ptr();
+        keep_back(&mut second, &mut spare, &[2; 100]);
+        assert_eq!((second.as_ptr(), second.as_slice(), spare.capacity()), (memory, &[2; 100][..], 0));
     }
 }

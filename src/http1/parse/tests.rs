@@ -41,6 +41,16 @@ fn every_prefix_of_a_right_head_is_incomplete() {
 }
 
 #[test]
+fn a_head_is_not_marked_as_an_end_by_the_one_before_it() {
+    // Heads of both versions are read into the same one.
+    let ended = || Head { ended: true, ..Head::default() };
+    let (mut asked, mut answered) = (ended(), ended());
+    assert!(request(b"GET / HTTP/1.1\r\n\r\n", &mut asked).is_ok_and(|length| length.is_some()));
+    assert!(response(b"HTTP/1.1 200 OK\r\n\r\n", &mut answered).is_ok_and(|length| length.is_some()));
+    assert!(!asked.ended && !answered.ended);
+}
+
+#[test]
 fn refuses_malformed_request_lines() {
     for line in [
         "GET / HTTP/1.1 \r\n",

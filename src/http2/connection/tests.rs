@@ -8,7 +8,9 @@ use crate::http2::Error;
 use crate::http2::connection::Event;
 use crate::http2::frame::{ACK, END_HEADERS, END_STREAM, PADDED, PRIORITY};
 use crate::http2::head::Writer;
-use crate::limits::{H2_BLOCK_BYTES, H2_IDLE_FRAMES, H2_STREAMS};
+use crate::limits::{
+    H2_BLOCK_BYTES, H2_DECODED_BYTES, H2_FRAME_BYTES, H2_IDLE_FRAMES, H2_LIST_BYTES, H2_STREAMS, H2_WINDOW_BYTES,
+};
 
 /// One end, and the bytes that it wants to send.
 struct End {
@@ -288,6 +290,26 @@ fn padding_and_priorities_are_passed_over_and_padding_is_credited() {
     assert_eq!(client.seen, ["200 on 0", "140000 bytes", "end on 0"]);
 }
 
+#[test]
+fn padding_that_comes_alone_is_credited_and_content_that_nobody_takes_is_not() {
+    let mut client = End::settled(Role::Client);
+    client.request(true);
+    client.takes = false;
+    client.receive(&frame_of(Kind::Headers, END_HEADERS, 1, &[0x88]));
+    let content = H2_WINDOW_BYTES as usize - 256;
+    (0..content / 256).for_each(|_| client.receive(&frame_of(Kind::Data, 0, 1, &[b'x'; 256])));
+    client.out.clear();
+    let alone = [&[255][..], &[0; 255]].concat();
+    for _ in 0..2 * H2_WINDOW_BYTES / 256 {
+        client.receive(&frame_of(Kind::Data, PADDED, 1, &alone));
+        assert_eq!(client.error, None);
+        assert_eq!(client.out, frame_of(Kind::WindowUpdate, 0, 1, &256_u32.to_be_bytes()));
+        client.out.clear();
+    }
+    client.receive(&frame_of(Kind::Data, 0, 1, &[b'x'; 257]));
+    assert_eq!(client.error.map(|error| error.code), Some(ErrorCode::FLOW_CONTROL_ERROR));
+}
+
 /// What a client that has one request under way makes of some bytes.
 fn told(bytes: &[u8]) -> Error {
     let mut client = End::settled(Role::Client);
@@ -342,7 +364,7 @@ fn what_no_peer_may_send_ends_the_connection() {
         ("a flood of empty content", [head.clone(), flood(frame_of(Kind::Data, 0, 1, &[]))].concat(), calm),
         ("a flood of what is unknown", flood(frame_of(Kind::Unknown, 0, 1, &[])), calm),
         ("a flood of interim responses", flood(frame_of(Kind::Headers, END_HEADERS, 1, b"\x08\x03103")), calm),
-        ("a block of empty frames without end", endless(0, 50), calm),
+        ("a block of empty frames without end", endless(0, 100), calm),
         ("a block without end", endless(16_384, H2_BLOCK_BYTES / 16_384 + 1), calm),
     ];
     for (what, bytes, code) in cases {
@@ -384,6 +406,44 @@ fn what_is_wrong_with_a_message_leaves_the_connection() {
     assert_eq!(of(frame_of(Kind::Headers, END_HEADERS, 1, b"\x00\x01A\x01b"))[0], "malformed on 0: invalid field name");
     assert_eq!(of(frame_of(Kind::RstStream, 0, 1, &[0, 0, 0, 8])), ["reset of 0: CANCEL"]);
     assert_eq!(of(frame_of(Kind::WindowUpdate, 0, 1, &[0; 4])), ["reset of 0: PROTOCOL_ERROR"]);
+}
+
+#[test]
+fn a_head_beyond_the_limit_is_refused_alone_as_far_as_it_can_be_read() {
+    let large = |id: u32, value: usize| {
+        let mut block = vec![0x88];
+        // No Huffman code is shorter.
+        (0..8).for_each(|_| crate::hpack::encode(&mut block, b"x", &vec![b'{'; value / 8]));
+        let mut out = Vec::new();
+        frame::fields(&mut out, id, &block, true, H2_FRAME_BYTES);
+        out
+    };
+    let fine = |id: u32| frame_of(Kind::Headers, END_HEADERS | END_STREAM, id, &[0x88]);
+    let refused = "malformed on 0: head larger than 65536 bytes";
+    for value in [H2_LIST_BYTES, 2 * H2_LIST_BYTES, H2_DECODED_BYTES - 8 * 64] {
+        let mut client = End::settled(Role::Client);
+        [client.request(true), client.request(true)].iter().for_each(|&(id, _)| assert!(id < 5));
+        client.receive(&[large(1, value), fine(3)].concat());
+        assert_eq!(client.error, None, "{value}");
+        assert_eq!(client.seen, [refused, "end on 0", "200 on 1", "end on 1"], "{value}");
+    }
+    // By its frames' length, and by what it decodes to.
+    let entry = [&[0x88, 0x40, 1, b'a', 0x7f, 0xa1, 0x1e][..], &[b'x'; 4000], &[0xbe; 100]].concat();
+    for bytes in [large(1, H2_BLOCK_BYTES + 1), frame_of(Kind::Headers, END_HEADERS, 1, &entry)] {
+        let mut client = End::settled(Role::Client);
+        [client.request(true), client.request(true)].iter().for_each(|&(id, _)| assert!(id < 5));
+        client.receive(&[&bytes[..], &fine(3)].concat());
+        assert_eq!(client.seen, [refused], "and nothing can be read behind it");
+        assert!(client.error.is_some_and(|error| error.is_limit));
+        let (mut client, mut server) = (End::settled(Role::Client), End::settled(Role::Server));
+        let (id, _) = client.request(true);
+        client.h2.forget(id, ErrorCode::CANCEL, &mut client.out);
+        [&mut client, &mut server].into_iter().for_each(|end| {
+            end.receive(&bytes);
+            assert!(end.seen.is_empty() && end.error.is_some_and(|error| error.is_limit), "it is nobody's");
+        });
+    }
+    assert!(!told(&frame_of(Kind::Headers, END_HEADERS, 1, &[0xff])).is_limit);
 }
 
 #[test]

@@ -6,9 +6,11 @@ use std::net::SocketAddr;
 
 use super::super::*;
 use crate::config::Plan;
+use crate::http2::ErrorCode;
 use crate::http2::frame::{self, ACK, END_HEADERS, END_STREAM, HEADER_BYTES, Header, Kind, PREFACE};
 use crate::limits::{
-    DEFAULT_CONNECT_US, H2_FRAME_BYTES, H2_GROWTH_BYTES, H2_REPLY_BYTES, H2_WINDOW_BYTES, POOL_FRESH_US, SEEN_US,
+    DEFAULT_CONNECT_US, H2_FAULTS, H2_FRAME_BYTES, H2_GROWTH_BYTES, H2_LIST_BYTES, H2_REPLY_BYTES, H2_WINDOW_BYTES,
+    POOL_FRESH_US, SEEN_US,
 };
 use crate::log::Level;
 
@@ -202,6 +204,37 @@ fn what_slow_clients_hold_is_bounded_when_their_streams_are_over_too() {
 }
 
 #[test]
+fn interim_responses_are_dropped_where_a_client_does_not_take_them_but_for_the_100_that_it_awaits() {
+    let mut world = World::new(1, false);
+    let asking = "POST / HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\nContent-Length: 2\r\n\r\n";
+    let clients = [world.request(), world.send(asking)];
+    let carrier = world.connected(true);
+    world.stalled.extend(clients);
+    // One byte stands for a field of four thousand then.
+    let field = [&b"\x08\x03103\x40\x01a\x7f\xa1\x1e"[..], &[b'x'; 4000]].concat();
+    world.frame(carrier, Kind::Headers, END_HEADERS, 1, &field);
+    let interim = [&b"\x08\x03103"[..], &[0xbe; 15]].concat();
+    for _ in 0..100 {
+        [1, 3].into_iter().for_each(|stream| world.frame(carrier, Kind::Headers, END_HEADERS, stream, &interim));
+    }
+    let held = |world: &World, key| world.proxy.queued(key).map_or(0, |queue| queue.len());
+    clients.iter().for_each(|&client| assert!(held(&world, client) < QUEUE_HIGH_BYTES + H2_LIST_BYTES));
+    let before = clients.map(|client| held(&world, client));
+    for _ in 0..2 {
+        [1, 3].into_iter().for_each(|stream| world.frame(carrier, Kind::Headers, END_HEADERS, stream, b"\x08\x03100"));
+    }
+    assert_eq!(held(&world, clients[0]), before[0]);
+    assert_eq!(held(&world, clients[1]), before[1] + "HTTP/1.1 100 Continue\r\n\r\n".len(), "once");
+    for (client, stream) in clients.into_iter().zip([1, 3]) {
+        world.frame(carrier, Kind::Headers, END_HEADERS | END_STREAM, stream, &[0x89]);
+        let queue = world.proxy.queued(client).expect("a client");
+        let bytes: Vec<u8> = queue.slices().flatten().copied().collect();
+        let text = String::from_utf8_lossy(&bytes);
+        assert!(text.starts_with("HTTP/1.1 103 ") && text.contains("HTTP/1.1 204 "), "{}", text.len());
+    }
+}
+
+#[test]
 fn what_waits_for_a_backend_that_leaves_the_plan_goes_to_another() {
     let mut world = World::new(2, false);
     let both = world.plan.clone();
@@ -302,4 +335,184 @@ fn a_connection_that_went_away_while_idle_is_found_before_it_is_used() {
     assert!(world.sent[&client].starts_with(b"HTTP/1.1 204 "));
     let log = String::from_utf8_lossy(world.proxy.log().text()).into_owned();
     assert!(!log.contains("warn"), "no failure of the backend: {log}");
+}
+
+/// What a GOAWAY says that leaves out all streams, and finds no fault.
+const NOTHING_TAKEN: &[u8] = &[0; 8];
+
+#[test]
+fn what_one_backend_would_not_look_at_goes_to_another_and_back_where_that_one_is_gone() {
+    let mut world = World::new(2, false);
+    let clients = [world.request(), world.request()];
+    assert_eq!(world.dials.iter().map(|&(_, slot)| slot).collect::<Vec<_>>(), [0, 1]);
+    let (second, _) = world.dials.remove(1);
+    let first = world.connected(true);
+    world.proxy.connected(second, true);
+    world.carry_out();
+    world.frame(second, Kind::Settings, 0, 0, &[]);
+    world.frames(second);
+    world.frame(first, Kind::Goaway, 0, 0, NOTHING_TAKEN);
+    let kinds: Vec<Kind> = world.frames(second).iter().map(|(header, _)| header.kind).collect();
+    assert_eq!((kinds, world.dials.len()), (vec![Kind::Headers], 0), "it goes where the other is");
+    world.frame(second, Kind::Goaway, 0, 0, NOTHING_TAKEN);
+    assert_eq!(world.dials.iter().map(|&(_, slot)| slot).collect::<Vec<_>>(), [0, 1], "each has one left to ask");
+    let (second, _) = world.dials.remove(1);
+    world.proxy.failed(second, Failure::Connect(0));
+    world.carry_out();
+    let first = world.connected(true);
+    for stream in [1, 3] {
+        world.frame(first, Kind::Headers, END_HEADERS | END_STREAM, stream, &[0x89]);
+    }
+    clients.iter().for_each(|key| assert!(world.sent[key].starts_with(b"HTTP/1.1 204 "), "{:?}", world.sent));
+}
+
+#[test]
+fn a_stream_that_has_nothing_to_send_keeps_no_other_from_it() {
+    let mut world = World::new(1, false);
+    let upload = "PUT / HTTP/1.1\r\nHost: x\r\nContent-Length: 20\r\n\r\n";
+    world.send(&format!("{upload}12345"));
+    let carrier = world.connected(true);
+    // SETTINGS_INITIAL_WINDOW_SIZE of 10.
+    world.frame(carrier, Kind::Settings, 0, 0, &[0, 4, 0, 0, 0, 10]);
+    world.send(&format!("{upload}12345678901234567890"));
+    let content = |world: &mut World| {
+        let sent = |header: &Header| (header.kind == Kind::Data).then_some((header.stream, header.length));
+        world.frames(carrier).iter().filter_map(|(header, _)| sent(header)).collect::<Vec<_>>()
+    };
+    assert_eq!(content(&mut world), [(1, 5), (3, 10)]);
+    let mut updates = Vec::new();
+    for stream in [1, 3] {
+        frame::window_update(&mut updates, stream, 100);
+    }
+    world.give(carrier, &updates);
+    assert_eq!(content(&mut world), [(3, 10)]);
+}
+
+/// How many failures were counted against backends.
+fn failures(world: &mut World) -> u64 {
+    let client = world.send("GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n");
+    world.pass(0);
+    let text = String::from_utf8_lossy(&world.sent[&client]);
+    let lines = text.lines().filter(|line| line.starts_with("zzz_lb_failures_total{"));
+    lines.map(|line| line.rsplit(' ').next().and_then(|number| number.parse::<u64>().ok()).expect("a number")).sum()
+}
+
+/// Has as many requests each have their connection ended for this reason; how many failures that is.
+fn ended_for(world: &mut World, code: ErrorCode, times: u8) -> u64 {
+    let before = failures(world);
+    for _ in 0..times {
+        let client = world.send("POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n");
+        let carrier = world.connected(true);
+        // Said twice it is said once.
+        for _ in 0..2 {
+            world.frame(carrier, Kind::Goaway, 0, 0, &[[0, 0, 0, 1], code.0.to_be_bytes()].concat());
+        }
+        world.proxy.room(carrier);
+        world.proxy.ended(carrier);
+        world.carry_out();
+        assert!(world.sent[&client].starts_with(b"HTTP/1.1 502 "));
+    }
+    failures(world) - before
+}
+
+#[test]
+fn a_fault_that_a_request_may_have_is_its_backend_s_where_each_connection_ends_for_it() {
+    let mut world = World::new(1, false);
+    assert_eq!(ended_for(&mut world, ErrorCode::INTERNAL_ERROR, 3), 3, "what it says of itself");
+    assert_eq!(ended_for(&mut world, ErrorCode::PROTOCOL_ERROR, H2_FAULTS - 1), 0);
+    assert_eq!(ended_for(&mut world, ErrorCode::ENHANCE_YOUR_CALM, H2_FAULTS - 1), 0, "another fault");
+    let served = world.request();
+    let carrier = world.connected(true);
+    world.frame(carrier, Kind::Headers, END_HEADERS | END_STREAM, 1, &[0x89]);
+    assert!(world.sent[&served].starts_with(b"HTTP/1.1 204 "));
+    world.frame(carrier, Kind::Goaway, 0, 0, &[0; 8]);
+    assert_eq!(ended_for(&mut world, ErrorCode::ENHANCE_YOUR_CALM, H2_FAULTS - 1), 0, "it had served a request");
+    assert_eq!(ended_for(&mut world, ErrorCode::ENHANCE_YOUR_CALM, 3), 3);
+}
+
+#[test]
+fn settings_that_come_late_are_one_failure_however_many_wait_for_them() {
+    let mut world = World::new(1, false);
+    let first = world.request();
+    let (carrier, _) = world.dials.pop().expect("a connection was asked for");
+    world.proxy.connected(carrier, true);
+    world.carry_out();
+    let others: Vec<Key> = (0..5).map(|_| world.request()).collect();
+    world.pass(DEFAULT_CONNECT_US + 100_000);
+    assert_eq!(failures(&mut world), 1);
+    others.iter().for_each(|key| assert!(world.sent[key].starts_with(b"HTTP/1.1 504 ")));
+    // What it has it may serve yet.
+    world.frame(carrier, Kind::Settings, 0, 0, &[]);
+    world.frame(carrier, Kind::Headers, END_HEADERS | END_STREAM, 1, &[0x89]);
+    assert!(world.sent[&first].starts_with(b"HTTP/1.1 204 "));
+    assert!(world.closed.contains(&carrier), "it gets no more");
+}
+
+#[test]
+fn a_connection_that_takes_nothing_is_one_failure_however_many_wait_for_it() {
+    let mut world = World::new(1, false);
+    let large = format!("X-Big: {}\r\n", "~".repeat(60_000));
+    world.request();
+    let carrier = world.connected(true);
+    world.stalled.push(carrier);
+    while world.proxy.queued(carrier).is_none_or(|queue| queue.len() < QUEUE_HIGH_BYTES) {
+        world.request_with(&large);
+    }
+    let others: Vec<Key> = (0..5).map(|_| world.request()).collect();
+    world.pass(DEFAULT_CONNECT_US + 100_000);
+    assert_eq!(failures(&mut world), 1);
+    others.iter().for_each(|key| assert!(world.sent[key].starts_with(b"HTTP/1.1 504 ")));
+}
+
+/// SETTINGS_MAX_CONCURRENT_STREAMS of 0, as one says who wants none for a while.
+const NO_STREAMS: &[u8] = &[0, 3, 0, 0, 0, 0];
+
+#[test]
+fn a_backend_that_takes_no_streams_for_a_moment_is_waited_for() {
+    let mut world = World::new(1, false);
+    world.request();
+    let carrier = world.connected(true);
+    world.frame(carrier, Kind::Headers, END_HEADERS | END_STREAM, 1, &[0x89]);
+    world.frame(carrier, Kind::Settings, 0, 0, NO_STREAMS);
+    world.frames(carrier);
+    let clients = [world.request(), world.request()];
+    let (other, _) = world.dials.pop().expect("one waits, and the other has a connection of its own");
+    world.pass(DEFAULT_CONNECT_US / 2);
+    assert!(world.frames(carrier).is_empty());
+    world.frame(carrier, Kind::Settings, 0, 0, &[0, 3, 0, 0, 0, 100]);
+    world.frame(carrier, Kind::Headers, END_HEADERS | END_STREAM, 3, &[0x89]);
+    assert!(world.sent[&clients[0]].starts_with(b"HTTP/1.1 204 "));
+    world.proxy.connected(other, true);
+    world.frame(other, Kind::Settings, 0, 0, &[]);
+    world.frame(other, Kind::Headers, END_HEADERS | END_STREAM, 1, &[0x89]);
+    assert!(world.sent[&clients[1]].starts_with(b"HTTP/1.1 204 "));
+    assert_eq!(failures(&mut world), 0);
+}
+
+#[test]
+fn a_backend_that_goes_on_taking_no_streams_has_failed_when_the_time_to_connect_is_over() {
+    let mut world = World::new(2, false);
+    let clients: Vec<Key> = (0..6).map(|_| world.request()).collect();
+    let second = world.connected(true);
+    let first = world.dials.pop().expect("a connection was asked for").0;
+    world.proxy.connected(first, true);
+    world.carry_out();
+    world.frame(first, Kind::Settings, 0, 0, NO_STREAMS);
+    for stream in [1, 3, 5, 7, 9] {
+        world.frame(second, Kind::Headers, END_HEADERS | END_STREAM, stream, &[0x89]);
+    }
+    // One was open, and what waited is with the other.
+    let served = |world: &World| clients.iter().filter(|key| world.sent.contains_key(key)).count();
+    assert_eq!((served(&world), failures(&mut world)), (5, 0));
+    world.frame(first, Kind::Headers, END_HEADERS | END_STREAM, 1, &[0x89]);
+    assert_eq!(served(&world), 6);
+    let late = [world.request(), world.request()];
+    world.frame(second, Kind::Headers, END_HEADERS | END_STREAM, 11, &[0x89]);
+    assert_eq!(late.iter().filter(|key| world.sent.contains_key(key)).count(), 1);
+    world.pass(DEFAULT_CONNECT_US + 100_000);
+    world.frame(second, Kind::Ping, ACK, 0, b"idle now");
+    world.frame(second, Kind::Headers, END_HEADERS | END_STREAM, 13, &[0x89]);
+    assert_eq!(late.iter().filter(|key| world.sent.contains_key(key)).count(), 2);
+    assert_eq!(failures(&mut world), 1);
+    assert!(String::from_utf8_lossy(world.proxy.log().text()).contains("allows no HTTP/2 streams"));
 }
