@@ -439,8 +439,12 @@ impl Proxy {
             connection.unsendable = true;
             connection.announced = false;
             connection.output.clear(&mut self.buffers);
-            if let Some(peer) = connection.exchange.and_then(|id| self.peer(id, key)) {
+            let exchange = connection.exchange;
+            self.settle(key);
+            self.rearm(key, false);
+            if let Some(peer) = exchange.and_then(|id| self.peer(id, key)) {
                 self.wake(peer);
+                self.rearm(peer, false);
             }
         }
         self.resume();

@@ -6,6 +6,8 @@ use super::*;
 use crate::limits::WAITING_REQUESTS;
 use crate::log::Level;
 
+mod tunnels;
+
 const GET: &str = "GET / HTTP/1.1\r\nHost: a\r\n\r\n";
 const OK: &str = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
 
@@ -230,29 +232,6 @@ fn a_pooled_connection_that_went_stale_is_no_fault_of_its_backend() {
             assert_eq!(world.metric("zzz_lb_failures_total{"), before + 1);
         }
     }
-}
-
-const UPGRADE: &str = "GET / HTTP/1.1\r\nHost: a\r\nConnection: upgrade\r\nUpgrade: x\r\n\r\n";
-const SWITCHING: &str = "HTTP/1.1 101 Go\r\nConnection: upgrade\r\nUpgrade: x\r\n\r\n";
-
-#[test]
-fn a_tunnel_is_a_success_and_is_counted() {
-    let mut world = World::new(1, |_| {});
-    for _ in 0..5 {
-        // A failure now and then is no three in a row.
-        let client = world.asking(GET);
-        let (backend, _) = world.dial();
-        world.fail(backend, Failure::Connect(111));
-        assert!(world.sent(client).contains(" 502 "));
-        let (client, _) = world.exchange(UPGRADE, SWITCHING);
-        assert!(world.sent(client).starts_with("HTTP/1.1 101 "));
-    }
-    assert!(!world.log().contains(" down "));
-    assert_eq!(
-        world.metric("zzz_lb_requests_total{backend=\"127.0.0.1:9000\",address=\"127.0.0.1:9000\",code=\"1xx\"}"),
-        5
-    );
-    assert_eq!(world.metric("zzz_lb_response_duration_seconds_count{"), 5);
 }
 
 #[test]
