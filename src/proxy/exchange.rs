@@ -7,7 +7,7 @@
 //! released, each to what it is fit for. After a 101 it is a tunnel, until both directions end.
 
 use super::answer::Answer;
-use super::connection::{Connection, Ending, Phase, Side};
+use super::connection::{Connection, Ending, Moved, Phase, Side};
 use super::failure::Failure;
 use super::{Output, Proxy};
 use crate::balance::Pick;
@@ -194,7 +194,7 @@ impl Proxy {
         let rest = peer.codec.write_data(&mut peer.output, &mut self.buffers, input, length);
         if let Some(target) = target {
             self.announce(target);
-            self.rearm(target, false);
+            self.rearm(target, Moved::Nothing);
         }
         rest
     }
@@ -218,7 +218,7 @@ impl Proxy {
             }
             if let Some(target) = target {
                 self.announce(target);
-                self.rearm(target, false);
+                self.rearm(target, Moved::Nothing);
             }
         } else {
             self.finish(id, left_over);
@@ -297,7 +297,7 @@ impl Proxy {
             self.trace_sent(client, what);
         }
         self.announce(client);
-        self.rearm(client, false);
+        self.rearm(client, Moved::Nothing);
     }
 
     /// A backend has agreed to switch protocols: a tunnel from here on.
@@ -387,7 +387,7 @@ impl Proxy {
             client.codec.next_message();
         }
         self.announce(key);
-        self.rearm(key, true);
+        self.rearm(key, Moved::Nothing);
         self.resumed.push(key);
     }
 
@@ -422,7 +422,7 @@ impl Proxy {
         }
         connection.used = true;
         connection.codec.next_message();
-        self.rearm(key, true);
+        self.rearm(key, Moved::Nothing);
         if self.idle.is_over() {
             self.evict_idle();
         }

@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-use super::connection::{Ending, Phase, Side};
+use super::connection::{Ending, Moved, Phase, Side};
 use super::{Failure, Output, Proxy};
 use crate::collections::slab::Key;
 use crate::http2::{self, ErrorCode};
@@ -64,7 +64,7 @@ impl Proxy {
             stream.carrier = carrier;
         }
         self.await_turn(carrier, key);
-        self.rearm(key, false);
+        self.rearm(key, Moved::Nothing);
     }
 
     /// A connection that carries streams is of no more use.

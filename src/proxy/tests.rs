@@ -6,6 +6,7 @@ use super::*;
 use crate::limits::WAITING_REQUESTS;
 use crate::log::Level;
 
+mod deadlines;
 mod tunnels;
 
 const GET: &str = "GET / HTTP/1.1\r\nHost: a\r\n\r\n";
@@ -426,28 +427,6 @@ fn an_upload_that_does_not_go_on_counts_against_no_backend() {
 }
 
 #[test]
-fn who_waits_for_a_100_waits_for_the_backend() {
-    let request = "POST / HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: 9\r\n\r\n";
-    for (heard, content, status, failures) in [
-        ("", "", " 504 ", 1),
-        ("HTTP/1.1 103 Early Hints\r\n\r\n", "", " 504 ", 1),
-        ("HTTP/1.1 100 Continue\r\n\r\n", "", " 408 ", 0),
-        ("", "content", " 408 ", 0),
-    ] {
-        let mut world = World::new(1, |_| {});
-        let client = world.asking(request);
-        let backend = world.connect();
-        assert!(world.give(backend, heard) && world.give(client, content));
-        let limit_us = world.proxy.timeouts.response_us;
-        world.pass(limit_us - 1);
-        assert!(!world.sent(client).contains(status));
-        world.pass(crate::limits::TIMER_TICK_US * 2);
-        assert!(world.sent(client).contains(status), "{heard:?} {content:?}");
-        assert_eq!(world.metric("zzz_lb_failures_total{"), failures);
-    }
-}
-
-#[test]
 fn trailers_that_cannot_wait_or_end_here_are_dropped() {
     let trailers =
         "0\r\nX-Sum: 1\r\nContent-Type: evil\r\nX-Named: 2\r\nSet-Cookie: a=b\r\nX_Forwarded_For: 6.6.6.6\r\n\r\n";
@@ -500,28 +479,6 @@ fn a_head_that_is_refused_gets_no_content() {
             assert!(answer.ends_with("\r\n\r\n"), "{request:?} {answer}");
         }
         assert!(!refused(&request.replacen("HEAD", "GET", 1), 0).ends_with("\r\n\r\n"), "{request:?}");
-    }
-}
-
-#[test]
-fn interim_responses_that_nobody_gets_put_no_deadline_off() {
-    let interim = "HTTP/1.1 102 Processing\r\n\r\n";
-    for (request, first, second) in [
-        ("GET / HTTP/1.0\r\n\r\n", interim, " 504 "),
-        (GET, "HTTP/1.1 100 Continue\r\n\r\n", " 504 "),
-        (GET, interim, " 200 "),
-        // What comes behind them does.
-        ("GET / HTTP/1.0\r\n\r\n", "HTTP/1.1 102 Processing\r\n\r\nHTTP/1.1 200 OK\r\n\r\n", " 200 "),
-    ] {
-        let mut world = World::new(1, |_| {});
-        let client = world.asking(request);
-        let backend = world.connect();
-        let limit_us = world.proxy.timeouts.response_us;
-        world.pass(limit_us / 2);
-        assert!(world.give(backend, first));
-        world.pass(limit_us * 3 / 4);
-        world.give(backend, OK);
-        assert!(world.sent(client).contains(second), "{request:?} {first:?}");
     }
 }
 
