@@ -207,6 +207,11 @@ impl Connection {
         matches!(self.side, Side::Client { .. })
     }
 
+    /// Whether all that was to be sent was taken, and nothing of it dropped.
+    pub(super) fn is_drained(&self) -> bool {
+        self.output.is_empty() && !self.unsendable
+    }
+
     /// Whether there is input, read or unread, or its end, that was not looked at.
     pub(super) fn has_waited(&self) -> bool {
         self.input.is_some() || self.starved || self.ended

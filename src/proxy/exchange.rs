@@ -411,12 +411,8 @@ impl Proxy {
         let current = self.generation(slot.into()) == Some(generation);
         let Some(connection) = self.connections.get_mut(key) else { return };
         connection.exchange = None;
-        let fit = connection.persistent
-            && current
-            && !connection.ended
-            && !connection.closing
-            && !connection.unsendable
-            && connection.output.is_empty();
+        let fit =
+            connection.persistent && current && !connection.ended && !connection.closing && connection.is_drained();
         if !fit || self.draining || !self.idle.give(slot.into(), key) {
             return self.close(key, Output::Close(key));
         }
@@ -466,7 +462,7 @@ impl Proxy {
             _ => {}
         }
         let (Side::Backend { slot, .. }, exchange) = (connection.side, connection.exchange) else { return };
-        let (used, drained, silent) = (connection.used, connection.output.is_empty(), connection.input.is_none());
+        let (used, drained, silent) = (connection.used, connection.is_drained(), connection.input.is_none());
         self.close(key, Output::Close(key));
         let Some(id) = exchange else { return };
         let Some(exchange) = self.exchanges.get_mut(id) else { return };

@@ -414,15 +414,21 @@ fn an_upload_that_does_not_go_on_counts_against_no_backend() {
         (part, true, "HTTP/1.1 200 O", 1),
         (part, true, "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n", 1),
     ] {
-        let mut world = World::new(1, |_| {});
-        let client = world.asking(request);
-        world.full = !taken;
-        let backend = world.connect();
-        world.give(backend, begun);
-        world.end(backend);
-        world.drain();
-        assert_ne!(world.sent(client), "");
-        assert_eq!(world.metric("zzz_lb_failures_total{"), failures, "{request:?} {taken} {begun:?}");
+        // What was not taken is dropped where it cannot be sent any more.
+        for unsendable in [false, !taken] {
+            let mut world = World::new(1, |_| {});
+            let client = world.asking(request);
+            world.full = !taken;
+            let backend = world.connect();
+            world.give(backend, begun);
+            if unsendable {
+                world.proxy.unsendable(backend);
+            }
+            world.end(backend);
+            world.drain();
+            assert_ne!(world.sent(client), "");
+            assert_eq!(world.metric("zzz_lb_failures_total{"), failures, "{request:?} {taken} {begun:?}");
+        }
     }
 }
 
