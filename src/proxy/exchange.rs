@@ -51,9 +51,7 @@ pub(super) struct Exchange {
     options: bool,
     /// How many 1xx responses have come.
     interims: u16,
-    /// A 1xx response has been passed on.
-    pub(super) answered_early: bool,
-    /// So has a 100.
+    /// A 100 has been passed on.
     continued: bool,
     /// Both connections carry bytes without messages.
     pub(super) tunnel: bool,
@@ -92,7 +90,6 @@ impl Exchange {
             blamed: false,
             options: false,
             interims: 0,
-            answered_early: false,
             continued: false,
             tunnel: false,
             persistent: facts.persistent,
@@ -237,7 +234,6 @@ impl Proxy {
         if exchange.facts.version == Version::Http10 || unexpected {
             return self.connections.get_mut(key).into_iter().for_each(|backend| backend.vain = true);
         }
-        exchange.answered_early = true;
         exchange.continued |= head.status() == 100;
         let client = exchange.client;
         self.text.clear();
@@ -467,8 +463,8 @@ impl Proxy {
         let Some(id) = exchange else { return };
         let Some(exchange) = self.exchanges.get_mut(id) else { return };
         exchange.backend = None;
-        let retry = failure.may_retry(exchange);
         let silent = silent && exchange.is_unanswered();
+        let retry = failure.may_retry(exchange, silent);
         let silent = silent && failure.is_loss();
         // It has all that has come of the request, and may have waited for the rest in vain.
         let starved = silent && drained && exchange.request == Progress::Flowing;

@@ -86,6 +86,12 @@ impl World {
         key
     }
 
+    /// The connection that carries the one request that is under way.
+    fn busy_backend(&self) -> Key {
+        let busy = self.proxy.exchanges.keys().next().and_then(|id| self.proxy.exchanges.get(id)?.backend);
+        busy.expect("a request is under way")
+    }
+
     /// A request on a connection of its own, answered so by whoever gets it on a fresh connection.
     fn exchange(&mut self, request: &str, response: &str) -> (Key, Key) {
         let client = self.asking(request);
@@ -361,6 +367,33 @@ fn only_a_retry_that_is_made_is_counted_and_paid_for() {
     assert!(world.give(backend, OK));
     assert!(world.sent(client).contains(" 200 "));
     assert_eq!(world.metric("zzz_lb_retries_total{reason=\"connect\"}"), 1);
+}
+
+#[test]
+fn nothing_is_sent_again_once_a_byte_has_come() {
+    for used in [false, true] {
+        for (begun, again) in [
+            ("", true),
+            ("HTTP/1.1 2", false),
+            ("HTTP/1.1 103 Early Hints\r\n\r\n", false),
+            // The client gets nothing of it.
+            ("HTTP/1.1 100 Continue\r\n\r\n", false),
+        ] {
+            for failure in [Failure::Closed, Failure::Broken(104)] {
+                let mut world = World::new(2, |_| {});
+                if used {
+                    world.exchange(GET, OK);
+                    world.exchange(GET, OK);
+                }
+                let client = world.asking(GET);
+                let backend = if used { world.busy_backend() } else { world.connect() };
+                assert!(world.give(backend, begun));
+                world.fail(backend, failure);
+                assert_eq!(world.dials.len(), usize::from(again), "{used} {begun:?}");
+                assert_eq!(world.sent(client).contains(" 502 "), !again, "{used} {begun:?}");
+            }
+        }
+    }
 }
 
 #[test]
