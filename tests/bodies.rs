@@ -315,6 +315,29 @@ fn a_reset_ends_no_response_cleanly() {
     }
 }
 
+#[test]
+fn a_reset_that_is_met_in_sending_ends_no_response_cleanly() {
+    for mode in modes() {
+        let stuck = Gate::shut();
+        let gate = stuck.clone();
+        let backend = Backend::serve(move |mut peer| {
+            if peer.request_head().is_some() {
+                peer.send("HTTP/1.1 200 OK\r\n\r\nhalf");
+                gate.pass();
+                peer.reset();
+            }
+        });
+        let balancer = Balancer::before(mode, &[&backend], &[]);
+        let mut client = balancer.connect();
+        client.send(format!("POST / HTTP/1.0\r\nContent-Length: {STUCK_BYTES}\r\n\r\n"));
+        assert_eq!(client.head().expect("the head comes").response_framing("POST"), Ok(Framing::Close));
+        balancer.fill(&client);
+        stuck.open();
+        let (fault, _) = client.body(Framing::Close).expect_err("it is no whole response");
+        assert_eq!(fault, Fault::Reset, "{mode:?}");
+    }
+}
+
 /// The most that a worker may hold while a body is stuck on its way, in KiB. The program itself
 /// and its pool of blocks are in it; the body is 64 MiB.
 const STUCK_KIB: u64 = 24 * 1024;

@@ -2,8 +2,8 @@
 
 use crate::smuggling::assert_own_answer;
 use crate::support::{
-    Backend, Balancer, Fault, Mode, Protocol, Way, Wire, command, limit_descriptors, modes, open_descriptors,
-    processor_ticks, resident_kib, response, use_up_descriptors, wait_until, wait_until_still,
+    Backend, Balancer, Fault, Mode, Protocol, Way, Wire, clients_of, command, limit_descriptors, modes,
+    open_descriptors, processor_ticks, resident_kib, response, use_up_descriptors, wait_until, wait_until_still,
 };
 use std::time::{Duration, Instant};
 
@@ -243,6 +243,15 @@ fn without_descriptors_no_listener_spins() {
         let admin = log.split("admin on ").nth(1).and_then(|rest| rest.split(": /metrics").next()).expect("an address");
         let admin = admin.parse().expect("an address");
         let serving = balancer.serving();
+        // They listen before they have all descriptors that they need. Whom a client comes to is decided by a hash.
+        let has_clients = |&pid: &i32| !clients_of(pid, balancer.address().port()).is_empty();
+        let mut first = Vec::new();
+        wait_until("every worker accepts", || {
+            first.push(balancer.connect());
+            serving.iter().all(has_clients)
+        });
+        drop(first);
+        wait_until("the first clients are gone", || !serving.iter().any(has_clients));
         serving.iter().for_each(|&pid| use_up_descriptors(pid));
         let mut clients: Vec<Wire> = (0..4).flat_map(|_| [balancer.connect(), Wire::tcp(admin)]).collect();
         for client in &mut clients {

@@ -216,6 +216,25 @@ fn once_a_response_has_begun_nothing_is_sent_again() {
     }
 }
 
+#[test]
+fn once_a_byte_of_a_response_has_come_nothing_is_sent_again() {
+    for mode in modes() {
+        for begun in ["HTTP/1.1 200 OK\r\nContent-Len", "HTTP/1.1 100 Continue\r\n\r\n"] {
+            let backend = || {
+                Backend::serve(move |mut peer| {
+                    if peer.request().is_some() {
+                        let _ = peer.try_send(begun);
+                    }
+                })
+            };
+            let backends = [backend(), backend()];
+            let balancer = Balancer::before(mode, &backends.each_ref(), &[]);
+            assert_own_answer(begun, &balancer.connect().get("/"), &[502]);
+            assert_eq!(backends.iter().map(Backend::count).sum::<usize>(), 1, "{mode:?}: {begun:?}");
+        }
+    }
+}
+
 /// It may be the request that they die of.
 #[test]
 fn a_request_that_breaks_backends_is_shown_to_few_of_them() {

@@ -1,6 +1,6 @@
 //! Upgrades (RFC 9110, 7.8): a tunnel after the backend's 101, and only then.
 
-use crate::support::{Backend, Balancer, Fault, Mode, Peer, Random, Wire, modes, response};
+use crate::support::{Backend, Balancer, Fault, Gate, Mode, Peer, Random, Wire, modes, response, wait_until};
 use std::time::Duration;
 
 const UPGRADE: &str = "GET /socket HTTP/1.1\r\nHost: x\r\nConnection: keep-alive, Upgrade\r\nUpgrade: websocket\r\n\
@@ -203,5 +203,35 @@ fn a_tunnel_ends_when_either_side_is_gone() {
         let mut client = upgraded(&balancer);
         client.send("go");
         assert!(matches!(client.end(), Fault::Fin | Fault::Reset), "{mode:?}");
+    }
+}
+
+#[test]
+fn a_tunnel_that_is_stuck_ends_with_its_backend() {
+    for mode in modes() {
+        // With its own direction ended before, a reset is told as no error of the connection.
+        for ended in [false, true] {
+            let stuck = Gate::shut();
+            let gate = stuck.clone();
+            let backend = Backend::serve(move |mut peer| {
+                if peer.request().is_some() {
+                    peer.send(SWITCHING);
+                    if ended {
+                        peer.shutdown_write();
+                    }
+                    gate.pass();
+                    peer.reset();
+                }
+            });
+            let balancer = Balancer::before(mode, &[&backend], &[]);
+            let mut client = upgraded(&balancer);
+            balancer.fill(&client);
+            client.shutdown_write();
+            let in_flight = || balancer.metric("zzz_lb_in_flight", "");
+            assert_eq!(in_flight(), 1, "{mode:?}");
+            stuck.open();
+            assert_eq!(client.end(), if ended { Fault::Fin } else { Fault::Reset }, "{mode:?}");
+            wait_until("the tunnel has ended", || in_flight() == 0);
+        }
     }
 }

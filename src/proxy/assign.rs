@@ -2,7 +2,7 @@
 //! or a fresh one asked for, and the request written.
 
 use super::answer::Answer;
-use super::connection::{Connection, Side};
+use super::connection::{Connection, Moved, Side};
 use super::exchange::Progress;
 use super::{Output, Proxy};
 use crate::balance::Pick;
@@ -143,7 +143,7 @@ impl Proxy {
         if let Some(exchange) = self.exchanges.get_mut(id) {
             exchange.backend = Some(key);
         }
-        self.rearm(key, true);
+        self.rearm(key, Moved::Nothing);
         self.outputs.push_back(Output::Connect(key, slot));
     }
 
@@ -210,7 +210,7 @@ impl Proxy {
             if self.trace {
                 self.trace_text(key, "request head", &shown);
             }
-            self.rearm(key, false);
+            self.rearm(key, Moved::Nothing);
             return self.resumed.push(client);
         }
         let mut writer = Writer::new(&mut self.text);
@@ -226,7 +226,7 @@ impl Proxy {
             self.trace_sent(key, "request head");
         }
         self.announce(key);
-        self.rearm(key, false);
+        self.rearm(key, Moved::Nothing);
         self.resumed.push(client);
     }
 }

@@ -109,10 +109,26 @@ impl Wait {
         }
     }
 
-    /// Whether any byte that moves begins the wait anew.
-    pub(super) fn is_renewed(self) -> bool {
-        matches!(self, Wait::Upload | Wait::ClientSend | Wait::Linger | Wait::Backend | Wait::Tunnel)
+    /// Whether bytes that move this way begin the wait anew: a client that is to take something does not by
+    /// sending more.
+    pub(super) fn is_renewed(self, moved: Moved) -> bool {
+        match moved {
+            Moved::Nothing => false,
+            Moved::In => matches!(self, Wait::Upload | Wait::Linger | Wait::Backend | Wait::Tunnel),
+            Moved::Out => matches!(self, Wait::ClientSend | Wait::Backend | Wait::Tunnel),
+        }
     }
+}
+
+/// What has just moved on a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Moved {
+    /// Not a byte.
+    Nothing,
+    /// Bytes that its peer has sent.
+    In,
+    /// Bytes that were sent to its peer.
+    Out,
 }
 
 /// One connection.
@@ -189,6 +205,11 @@ impl Connection {
 
     pub(super) fn is_client(&self) -> bool {
         matches!(self.side, Side::Client { .. })
+    }
+
+    /// Whether all that was to be sent was taken, and nothing of it dropped.
+    pub(super) fn is_drained(&self) -> bool {
+        self.output.is_empty() && !self.unsendable
     }
 
     /// Whether there is input, read or unread, or its end, that was not looked at.

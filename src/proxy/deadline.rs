@@ -2,7 +2,7 @@
 //! it took longer. One deadline a connection, kept lazily; moving it later is a store.
 
 use super::answer::Answer;
-use super::connection::{Connection, Phase, Wait};
+use super::connection::{Connection, Moved, Phase, Wait};
 use super::exchange::{Exchange, Progress};
 use super::{Failure, Output, Proxy};
 use crate::collections::slab::Key;
@@ -57,7 +57,7 @@ impl Proxy {
                 self.backend_failed(key, failure);
             }
             Wait::Ping => self.carrier_silent(key),
-            Wait::Backend if self.is_on_its_way(key) => self.rearm(key, true),
+            Wait::Backend if self.is_on_its_way(key) => self.rearm(key, Moved::Out),
             Wait::Backend => {
                 self.doubt_carrier(key);
                 self.backend_failed(key, Failure::Timeout);
@@ -67,16 +67,16 @@ impl Proxy {
         }
     }
 
-    /// Decides how long a connection may take over what it waits for now. `moved`: bytes have
-    /// just moved on it.
-    pub(super) fn rearm(&mut self, key: Key, moved: bool) {
+    /// Decides how long a connection may take over what it waits for now. `moved`: what
+    /// has just moved on it.
+    pub(super) fn rearm(&mut self, key: Key, moved: Moved) {
         let Some(connection) = self.connections.get(key) else { return };
         let wait = match connection.exchange.and_then(|id| self.exchanges.get(id)) {
             Some(exchange) => self.exchange_wait(connection, exchange),
             None => connection.idle_wait(),
         };
         let Some(connection) = self.connections.get_mut(key) else { return };
-        let renewed = moved && wait.is_renewed() && !std::mem::take(&mut connection.vain);
+        let renewed = wait.is_renewed(moved) && !std::mem::take(&mut connection.vain);
         if wait != connection.wait || renewed {
             connection.wait = wait;
             let deadline_us = self.now_us.saturating_add(wait.limit_us(&self.timeouts, self.health.timeout_us));
@@ -101,9 +101,10 @@ impl Proxy {
                 }
                 _ => Wait::Nothing,
             },
-            (_, false) if !connection.output.is_empty() => Wait::Backend,
-            (_, false) if exchange.awaits_continue() => Wait::Backend,
-            (_, false) if exchange.request == Progress::Flowing || is_full(exchange.client) => Wait::Nothing,
+            // It may read no more before it has sent what is not taken from it.
+            (_, false) if is_full(exchange.client) => Wait::Nothing,
+            (_, false) if !connection.output.is_empty() || exchange.awaits_continue() => Wait::Backend,
+            (_, false) if exchange.request == Progress::Flowing => Wait::Nothing,
             (_, false) => Wait::Backend,
         }
     }

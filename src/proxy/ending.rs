@@ -1,7 +1,7 @@
 //! How a connection ends: once everything queued is sent, or at once.
 
 use super::codec::Codec;
-use super::connection::{Ending, Phase, Side};
+use super::connection::{Ending, Moved, Phase, Side};
 use super::{Output, Proxy};
 use crate::collections::slab::Key;
 use crate::limits::LINGER_US;
@@ -51,7 +51,7 @@ impl Proxy {
         }
         self.announce(key);
         self.settle(key);
-        self.rearm(key, false);
+        self.rearm(key, Moved::Nothing);
     }
 
     /// Forgets a connection and has it closed, whatever is queued.

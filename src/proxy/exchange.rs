@@ -7,7 +7,7 @@
 //! released, each to what it is fit for. After a 101 it is a tunnel, until both directions end.
 
 use super::answer::Answer;
-use super::connection::{Connection, Ending, Phase, Side};
+use super::connection::{Connection, Ending, Moved, Phase, Side};
 use super::failure::Failure;
 use super::{Output, Proxy};
 use crate::balance::Pick;
@@ -51,9 +51,7 @@ pub(super) struct Exchange {
     options: bool,
     /// How many 1xx responses have come.
     interims: u16,
-    /// A 1xx response has been passed on.
-    pub(super) answered_early: bool,
-    /// So has a 100.
+    /// A 100 has been passed on.
     continued: bool,
     /// Both connections carry bytes without messages.
     pub(super) tunnel: bool,
@@ -94,7 +92,6 @@ impl Exchange {
             blamed: false,
             options: false,
             interims: 0,
-            answered_early: false,
             continued: false,
             tunnel: false,
             persistent: facts.persistent,
@@ -197,7 +194,7 @@ impl Proxy {
         let rest = peer.codec.write_data(&mut peer.output, &mut self.buffers, input, length);
         if let Some(target) = target {
             self.announce(target);
-            self.rearm(target, false);
+            self.rearm(target, Moved::Nothing);
         }
         rest
     }
@@ -221,7 +218,7 @@ impl Proxy {
             }
             if let Some(target) = target {
                 self.announce(target);
-                self.rearm(target, false);
+                self.rearm(target, Moved::Nothing);
             }
         } else {
             self.finish(id, left_over);
@@ -243,7 +240,6 @@ impl Proxy {
         if exchange.facts.version == Version::Http10 || unexpected || unwanted {
             return self.connections.get_mut(key).into_iter().for_each(|backend| backend.vain = true);
         }
-        exchange.answered_early = true;
         exchange.continued |= head.status() == 100;
         let client = exchange.client;
         self.text.clear();
@@ -303,7 +299,7 @@ impl Proxy {
             self.trace_sent(client, what);
         }
         self.announce(client);
-        self.rearm(client, false);
+        self.rearm(client, Moved::Nothing);
     }
 
     /// A backend has agreed to switch protocols: a tunnel from here on.
@@ -393,7 +389,7 @@ impl Proxy {
             client.codec.next_message();
         }
         self.announce(key);
-        self.rearm(key, true);
+        self.rearm(key, Moved::Nothing);
         self.resumed.push(key);
     }
 
@@ -417,18 +413,14 @@ impl Proxy {
         let current = self.generation(slot.into()) == Some(generation);
         let Some(connection) = self.connections.get_mut(key) else { return };
         connection.exchange = None;
-        let fit = connection.persistent
-            && current
-            && !connection.ended
-            && !connection.closing
-            && !connection.unsendable
-            && connection.output.is_empty();
+        let fit =
+            connection.persistent && current && !connection.ended && !connection.closing && connection.is_drained();
         if !fit || self.draining || !self.idle.give(slot.into(), key) {
             return self.close(key, Output::Close(key));
         }
         connection.used = true;
         connection.codec.next_message();
-        self.rearm(key, true);
+        self.rearm(key, Moved::Nothing);
         if self.idle.is_over() {
             self.evict_idle();
         }
@@ -470,13 +462,13 @@ impl Proxy {
             _ => {}
         }
         let (Side::Backend { slot, .. }, exchange) = (connection.side, connection.exchange) else { return };
-        let (used, drained, silent) = (connection.used, connection.output.is_empty(), connection.input.is_none());
+        let (used, drained, silent) = (connection.used, connection.is_drained(), connection.input.is_none());
         self.close(key, Output::Close(key));
         let Some(id) = exchange else { return };
         let Some(exchange) = self.exchanges.get_mut(id) else { return };
         exchange.backend = None;
-        let retry = failure.may_retry(exchange);
         let silent = silent && exchange.is_unanswered();
+        let retry = failure.may_retry(exchange, silent);
         let silent = silent && failure.is_loss();
         // It has all that has come of the request, and may have waited for the rest in vain.
         let starved = silent && drained && exchange.request == Progress::Flowing;

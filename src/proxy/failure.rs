@@ -93,15 +93,16 @@ impl Failure {
 
     /// Whether the exchange may be tried once more, elsewhere or on a fresh connection: always
     /// where the request cannot have been seen, and where it can have been only if seeing it
-    /// twice is the same (RFC 9110, 9.2.2), none of its content has gone, and nothing has come.
-    pub(super) fn may_retry(self, exchange: &Exchange) -> bool {
+    /// twice is the same (RFC 9110, 9.2.2), none of its content has gone, and the backend was
+    /// `silent`: not a byte of a response has come.
+    pub(super) fn may_retry(self, exchange: &Exchange, silent: bool) -> bool {
         if exchange.tries as usize >= TRIES || exchange.response != Progress::Waiting || exchange.content_sent {
             return false;
         }
         match self {
             failure if failure.is_before_request() || failure == Failure::Unprocessed => true,
             failure if failure.is_after_request() => {
-                exchange.facts.idempotent && !exchange.answered_early && usize::from(exchange.repeats) < REPEATS
+                exchange.facts.idempotent && silent && usize::from(exchange.repeats) < REPEATS
             }
             _ => false,
         }

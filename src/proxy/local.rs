@@ -7,7 +7,7 @@ use std::sync::atomic::Ordering::Relaxed;
 
 use super::Proxy;
 use super::answer::Answer;
-use super::connection::{Ending, Phase, Side};
+use super::connection::{Ending, Moved, Phase, Side};
 use super::exchange::Progress;
 use crate::collections::slab::Key;
 use crate::http::forward::Sink;
@@ -152,7 +152,7 @@ impl Proxy {
             }
         }
         self.announce(client);
-        self.rearm(client, true);
+        self.rearm(client, Moved::Nothing);
         if more {
             if let Some(exchange) = self.exchanges.get_mut(id) {
                 exchange.local = Some(exposition);

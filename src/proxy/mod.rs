@@ -33,7 +33,7 @@ use std::collections::VecDeque;
 use std::net::SocketAddr;
 
 use self::codec::Codec;
-use self::connection::{Connection, Ending, Phase, Side};
+use self::connection::{Connection, Ending, Moved, Phase, Side};
 use self::exchange::{Exchange, Progress};
 pub use self::failure::{Failure, Words};
 use self::pool::IdlePool;
@@ -276,7 +276,7 @@ impl Proxy {
             self.shared.block.add(Count::Clients, 1);
             self.shared.block.set(Count::ClientsNow, self.clients as u64);
         }
-        self.rearm(key, true);
+        self.rearm(key, Moved::Nothing);
         key
     }
 
@@ -317,7 +317,7 @@ impl Proxy {
             Side::Backend { slot, .. } => self.shared.block.add_slot(SlotCount::FromBackend, slot.into(), n as u64),
         }
         self.pump(key);
-        self.rearm(key, true);
+        self.rearm(key, Moved::In);
         self.resume();
     }
 
@@ -334,7 +334,7 @@ impl Proxy {
         let Some(connection) = self.connections.get_mut(key) else { return };
         connection.ended = true;
         self.pump(key);
-        self.rearm(key, false);
+        self.rearm(key, Moved::Nothing);
         self.resume();
     }
 
@@ -416,13 +416,13 @@ impl Proxy {
             connection.announced = false;
             self.settle(key);
         }
-        self.rearm(key, true);
+        self.rearm(key, Moved::Out);
         if self.connections.get(key).is_some_and(|connection| connection.codec.multiplex().is_some()) {
             self.carrier_sent(key, n);
         }
         if let Some(peer) = exchange.and_then(|id| self.peer(id, key)) {
             self.wake(peer);
-            self.rearm(peer, false);
+            self.rearm(peer, Moved::Nothing);
         } else if self.connections.get(key).is_some_and(Connection::has_waited) {
             // For the client to take its responses: its next request, or its end.
             self.resumed.push(key);
@@ -439,8 +439,12 @@ impl Proxy {
             connection.unsendable = true;
             connection.announced = false;
             connection.output.clear(&mut self.buffers);
-            if let Some(peer) = connection.exchange.and_then(|id| self.peer(id, key)) {
+            let exchange = connection.exchange;
+            self.settle(key);
+            self.rearm(key, Moved::Nothing);
+            if let Some(peer) = exchange.and_then(|id| self.peer(id, key)) {
                 self.wake(peer);
+                self.rearm(peer, Moved::Nothing);
             }
         }
         self.resume();
@@ -518,7 +522,7 @@ impl Proxy {
             if let Some(key) = self.resumed.pop() {
                 self.pump(key);
                 self.wake(key);
-                self.rearm(key, false);
+                self.rearm(key, Moved::Nothing);
             } else if let Some(key) = self.tending.pop() {
                 self.tend(key);
             } else {

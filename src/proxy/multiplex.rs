@@ -14,7 +14,7 @@
 use std::collections::VecDeque;
 
 use super::codec::{Codec, Stream};
-use super::connection::{Connection, Ending, Phase, Side};
+use super::connection::{Connection, Ending, Moved, Phase, Side};
 use super::{Output, Proxy};
 use crate::collections::slab::Key;
 use crate::http::head::Version;
@@ -109,7 +109,7 @@ impl Proxy {
         if let Some(exchange) = self.exchanges.get_mut(id) {
             exchange.backend = Some(key);
         }
-        self.rearm(key, true);
+        self.rearm(key, Moved::Nothing);
     }
 
     /// The connection to the backend in a slot that an exchange is to have a stream on: one that has
@@ -164,7 +164,7 @@ impl Proxy {
         {
             carriers.push(key);
         }
-        self.rearm(key, true);
+        self.rearm(key, Moved::Nothing);
         self.outputs.push_back(Output::Connect(key, slot));
         key
     }
@@ -317,7 +317,7 @@ impl Proxy {
         {
             multiplex.unsent.pop_front();
             multiplex.unsent_bytes -= length;
-            self.rearm(stream, true);
+            self.rearm(stream, Moved::Out);
         }
     }
 
@@ -359,11 +359,11 @@ impl Proxy {
         for at in 0..pending {
             let multiplex = self.connections.get(key).and_then(|connection| connection.codec.multiplex());
             if let Some(&stream) = multiplex.and_then(|multiplex| multiplex.pending.get(at)) {
-                self.rearm(stream, false);
+                self.rearm(stream, Moved::Nothing);
             }
         }
         self.announce(key);
-        self.rearm(key, false);
+        self.rearm(key, Moved::Nothing);
     }
 
     fn open_pending(&mut self, key: Key) {

@@ -6,7 +6,7 @@
 
 use std::fmt;
 
-use super::connection::{Connection, Side};
+use super::connection::{Connection, Moved, Side};
 use super::{Failure, Output, Proxy};
 use crate::collections::slab::Key;
 use crate::config::HostHeader;
@@ -31,7 +31,7 @@ impl Proxy {
             let mut connection = Connection::new(self.side(slot));
             connection.probe = true;
             let key = self.connections.insert(connection);
-            self.rearm(key, true);
+            self.rearm(key, Moved::Nothing);
             self.outputs.push_back(Output::Connect(key, slot));
         }
         self.probes = slots;

@@ -3,6 +3,7 @@
 
 use super::Proxy;
 use super::answer::Answer;
+use super::connection::Moved;
 use crate::balance::Pick;
 use crate::collections::slab::Key;
 use crate::limits::{WAITING_LOOK_US, WAITING_REQUESTS};
@@ -23,7 +24,7 @@ impl Proxy {
             self.look_us = self.now_us + WAITING_LOOK_US;
         }
         self.waiting.push_back(id);
-        self.rearm(client, false);
+        self.rearm(client, Moved::Nothing);
     }
 
     /// Serves those that wait, as far as there is room. What another worker has finished does not
@@ -53,7 +54,7 @@ impl Proxy {
         if let Some(exchange) = self.exchanges.get_mut(id) {
             exchange.waiting = false;
             let client = exchange.client;
-            self.rearm(client, false);
+            self.rearm(client, Moved::Nothing);
         }
     }
 

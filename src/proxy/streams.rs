@@ -2,7 +2,7 @@
 //! frames to what they mean for the stream that they are of.
 
 use super::codec::Codec;
-use super::connection::Side;
+use super::connection::{Moved, Side};
 use super::{Failure, Proxy};
 use crate::collections::buffer::Buffer;
 use crate::collections::queue::Queue;
@@ -48,10 +48,10 @@ impl Proxy {
                 // Only what is in line again may have to wait for the connection's window.
                 in_vain += usize::from(!moved);
             }
-            self.rearm(owner, moved);
+            self.rearm(owner, if moved { Moved::Out } else { Moved::Nothing });
             if let Some(peer) = exchange.and_then(|id| self.peer(id, owner)).filter(|_| rest < QUEUE_HIGH_BYTES) {
                 self.wake(peer);
-                self.rearm(peer, false);
+                self.rearm(peer, Moved::Nothing);
             }
         }
     }
@@ -198,7 +198,7 @@ impl Proxy {
             Part::Trailers(_) => self.on_trailers(stream, head),
             _ => self.on_response(stream, head),
         }
-        self.rearm(stream, true);
+        self.rearm(stream, Moved::In);
     }
 
     /// Content came: it goes to whom it is for, or nowhere where they are gone.
@@ -220,7 +220,7 @@ impl Proxy {
         }
         *input = self.on_data(owner, input.take(), length);
         let spare = self.wants(owner).then_some(H2_GROWTH_BYTES - self.grown);
-        self.rearm(owner, true);
+        self.rearm(owner, Moved::In);
         let Some(connection) = self.connections.get_mut(key) else { return };
         let Some(multiplex) = connection.codec.multiplex_mut() else { return };
         self.text.clear();

@@ -6,6 +6,9 @@ use super::*;
 use crate::limits::WAITING_REQUESTS;
 use crate::log::Level;
 
+mod deadlines;
+mod tunnels;
+
 const GET: &str = "GET / HTTP/1.1\r\nHost: a\r\n\r\n";
 const OK: &str = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
 
@@ -81,6 +84,12 @@ impl World {
         self.proxy.connected(key, false);
         self.carry_out();
         key
+    }
+
+    /// The connection that carries the one request that is under way.
+    fn busy_backend(&self) -> Key {
+        let busy = self.proxy.exchanges.keys().next().and_then(|id| self.proxy.exchanges.get(id)?.backend);
+        busy.expect("a request is under way")
     }
 
     /// A request on a connection of its own, answered so by whoever gets it on a fresh connection.
@@ -232,29 +241,6 @@ fn a_pooled_connection_that_went_stale_is_no_fault_of_its_backend() {
     }
 }
 
-const UPGRADE: &str = "GET / HTTP/1.1\r\nHost: a\r\nConnection: upgrade\r\nUpgrade: x\r\n\r\n";
-const SWITCHING: &str = "HTTP/1.1 101 Go\r\nConnection: upgrade\r\nUpgrade: x\r\n\r\n";
-
-#[test]
-fn a_tunnel_is_a_success_and_is_counted() {
-    let mut world = World::new(1, |_| {});
-    for _ in 0..5 {
-        // A failure now and then is no three in a row.
-        let client = world.asking(GET);
-        let (backend, _) = world.dial();
-        world.fail(backend, Failure::Connect(111));
-        assert!(world.sent(client).contains(" 502 "));
-        let (client, _) = world.exchange(UPGRADE, SWITCHING);
-        assert!(world.sent(client).starts_with("HTTP/1.1 101 "));
-    }
-    assert!(!world.log().contains(" down "));
-    assert_eq!(
-        world.metric("zzz_lb_requests_total{backend=\"127.0.0.1:9000\",address=\"127.0.0.1:9000\",code=\"1xx\"}"),
-        5
-    );
-    assert_eq!(world.metric("zzz_lb_response_duration_seconds_count{"), 5);
-}
-
 #[test]
 fn a_response_is_a_success_when_it_is_whole() {
     let mut world = World::new(1, |_| {});
@@ -384,6 +370,33 @@ fn only_a_retry_that_is_made_is_counted_and_paid_for() {
 }
 
 #[test]
+fn nothing_is_sent_again_once_a_byte_has_come() {
+    for used in [false, true] {
+        for (begun, again) in [
+            ("", true),
+            ("HTTP/1.1 2", false),
+            ("HTTP/1.1 103 Early Hints\r\n\r\n", false),
+            // The client gets nothing of it.
+            ("HTTP/1.1 100 Continue\r\n\r\n", false),
+        ] {
+            for failure in [Failure::Closed, Failure::Broken(104)] {
+                let mut world = World::new(2, |_| {});
+                if used {
+                    world.exchange(GET, OK);
+                    world.exchange(GET, OK);
+                }
+                let client = world.asking(GET);
+                let backend = if used { world.busy_backend() } else { world.connect() };
+                assert!(world.give(backend, begun));
+                world.fail(backend, failure);
+                assert_eq!(world.dials.len(), usize::from(again), "{used} {begun:?}");
+                assert_eq!(world.sent(client).contains(" 502 "), !again, "{used} {begun:?}");
+            }
+        }
+    }
+}
+
+#[test]
 fn probes_are_traced_in_both_versions() {
     for h2c in [false, true] {
         let mut world = World::new(1, |plan| {
@@ -434,37 +447,21 @@ fn an_upload_that_does_not_go_on_counts_against_no_backend() {
         (part, true, "HTTP/1.1 200 O", 1),
         (part, true, "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n", 1),
     ] {
-        let mut world = World::new(1, |_| {});
-        let client = world.asking(request);
-        world.full = !taken;
-        let backend = world.connect();
-        world.give(backend, begun);
-        world.end(backend);
-        world.drain();
-        assert_ne!(world.sent(client), "");
-        assert_eq!(world.metric("zzz_lb_failures_total{"), failures, "{request:?} {taken} {begun:?}");
-    }
-}
-
-#[test]
-fn who_waits_for_a_100_waits_for_the_backend() {
-    let request = "POST / HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: 9\r\n\r\n";
-    for (heard, content, status, failures) in [
-        ("", "", " 504 ", 1),
-        ("HTTP/1.1 103 Early Hints\r\n\r\n", "", " 504 ", 1),
-        ("HTTP/1.1 100 Continue\r\n\r\n", "", " 408 ", 0),
-        ("", "content", " 408 ", 0),
-    ] {
-        let mut world = World::new(1, |_| {});
-        let client = world.asking(request);
-        let backend = world.connect();
-        assert!(world.give(backend, heard) && world.give(client, content));
-        let limit_us = world.proxy.timeouts.response_us;
-        world.pass(limit_us - 1);
-        assert!(!world.sent(client).contains(status));
-        world.pass(crate::limits::TIMER_TICK_US * 2);
-        assert!(world.sent(client).contains(status), "{heard:?} {content:?}");
-        assert_eq!(world.metric("zzz_lb_failures_total{"), failures);
+        // What was not taken is dropped where it cannot be sent any more.
+        for unsendable in [false, !taken] {
+            let mut world = World::new(1, |_| {});
+            let client = world.asking(request);
+            world.full = !taken;
+            let backend = world.connect();
+            world.give(backend, begun);
+            if unsendable {
+                world.proxy.unsendable(backend);
+            }
+            world.end(backend);
+            world.drain();
+            assert_ne!(world.sent(client), "");
+            assert_eq!(world.metric("zzz_lb_failures_total{"), failures, "{request:?} {taken} {begun:?}");
+        }
     }
 }
 
@@ -521,28 +518,6 @@ fn a_head_that_is_refused_gets_no_content() {
             assert!(answer.ends_with("\r\n\r\n"), "{request:?} {answer}");
         }
         assert!(!refused(&request.replacen("HEAD", "GET", 1), 0).ends_with("\r\n\r\n"), "{request:?}");
-    }
-}
-
-#[test]
-fn interim_responses_that_nobody_gets_put_no_deadline_off() {
-    let interim = "HTTP/1.1 102 Processing\r\n\r\n";
-    for (request, first, second) in [
-        ("GET / HTTP/1.0\r\n\r\n", interim, " 504 "),
-        (GET, "HTTP/1.1 100 Continue\r\n\r\n", " 504 "),
-        (GET, interim, " 200 "),
-        // What comes behind them does.
-        ("GET / HTTP/1.0\r\n\r\n", "HTTP/1.1 102 Processing\r\n\r\nHTTP/1.1 200 OK\r\n\r\n", " 200 "),
-    ] {
-        let mut world = World::new(1, |_| {});
-        let client = world.asking(request);
-        let backend = world.connect();
-        let limit_us = world.proxy.timeouts.response_us;
-        world.pass(limit_us / 2);
-        assert!(world.give(backend, first));
-        world.pass(limit_us * 3 / 4);
-        world.give(backend, OK);
-        assert!(world.sent(client).contains(second), "{request:?} {first:?}");
     }
 }
 

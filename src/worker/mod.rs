@@ -436,7 +436,10 @@ impl Worker<'_> {
         match sys::socket::receive(socket.fd.as_fd(), room) {
             Ok(0) => {
                 socket.readable = false;
-                self.proxy.ended(key);
+                match socket.error {
+                    0 => self.proxy.ended(key),
+                    code => self.proxy.failed(key, Failure::Broken(code)),
+                }
             }
             Ok(n) => {
                 if n < wanted && !socket.ended {
@@ -478,8 +481,11 @@ impl Worker<'_> {
                 Ok(n) => self.proxy.sent(key, n),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => socket.writable = false,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(_) => {
-                    // What the peer sent before it went can still be read.
+                Err(error) => {
+                    // What the peer sent before it went can still be read. EPIPE follows an end of its direction;
+                    // any other error is told once, and a read would take what it left for such an end.
+                    let code = error.raw_os_error().unwrap_or(0);
+                    socket.error = if code == libc::EPIPE { 0 } else { code };
                     socket.writable = false;
                     socket.readable = true;
                     self.ready.push_back(key);

@@ -19,6 +19,8 @@ pub(super) struct Socket {
     pub(super) writable: bool,
     /// The peer's direction has ended, so that only a read that says so drains it.
     pub(super) ended: bool,
+    /// The error that sending met, which a read is not told of any more; 0 for none.
+    pub(super) error: i32,
     /// Until it is connected: whom the certificate of the other end has to be for, where it speaks TLS.
     pub(super) server_name: Option<String>,
     /// What is told of its session, where that is wanted.
@@ -53,6 +55,7 @@ impl Sockets {
             readable: false,
             writable,
             ended: false,
+            error: 0,
             server_name: None,
             trace: None,
             secure: None,

@@ -9,7 +9,7 @@ use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::sync::{Arc, Condvar, Mutex};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// How the program is split into processes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -219,6 +219,22 @@ impl Balancer {
         let samples = text.lines().filter_map(|line| line.rsplit_once(' '));
         let named = samples.filter(|(name, _)| name.split('{').next() == Some(family) && name.contains(having));
         named.map(|(name, value)| value.parse::<u64>().unwrap_or_else(|_| panic!("{name} {value}"))).sum()
+    }
+
+    /// Has the only client send content until the backend takes no more. What it does not take is little, so that
+    /// the balancer has read it all. A slow machine can only make this stop before.
+    pub fn fill(&self, client: &Wire) {
+        let sent = || self.metric("zzz_lb_sent_bytes_total", "");
+        let (before, mut given, mut taken) = (sent(), 0, true);
+        while taken {
+            client.send([b'u'; 1 << 14]);
+            given += 1 << 14;
+            let since = Instant::now();
+            taken = false;
+            while !taken && since.elapsed() < Duration::from_millis(300) {
+                taken = sent() - before >= given;
+            }
+        }
     }
 
     /// Starts it with a configuration file, and no backend besides.

@@ -152,7 +152,8 @@ pub fn clients_of(pid: Pid, port: u16) -> Vec<u16> {
         let fields: Vec<&str> = line.split_whitespace().collect();
         let port_of = |address: &str| u16::from_str_radix(address.rsplit(':').next()?, 16).ok();
         let ours = port_of(fields.get(1)?)? == port && sockets.contains(&format!("socket:[{}]", fields.get(9)?));
-        ours.then(|| port_of(fields[2]))?
+        // A listener's own line has port 0 for it.
+        ours.then(|| port_of(fields[2]))?.filter(|&port| port != 0)
     });
     clients.collect()
 }

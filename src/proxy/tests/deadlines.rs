@@ -1,0 +1,93 @@
+//! What each connection waits for, and who is blamed when it does not come.
+
+use super::*;
+use crate::limits::TIMER_TICK_US;
+
+#[test]
+fn who_waits_for_a_100_waits_for_the_backend() {
+    let request = "POST / HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: 9\r\n\r\n";
+    for (heard, content, status, failures) in [
+        ("", "", " 504 ", 1),
+        ("HTTP/1.1 103 Early Hints\r\n\r\n", "", " 504 ", 1),
+        ("HTTP/1.1 100 Continue\r\n\r\n", "", " 408 ", 0),
+        ("", "content", " 408 ", 0),
+    ] {
+        let mut world = World::new(1, |_| {});
+        let client = world.asking(request);
+        let backend = world.connect();
+        assert!(world.give(backend, heard) && world.give(client, content));
+        let limit_us = world.proxy.timeouts.response_us;
+        world.pass(limit_us - 1);
+        assert!(!world.sent(client).contains(status));
+        world.pass(TIMER_TICK_US * 2);
+        assert!(world.sent(client).contains(status), "{heard:?} {content:?}");
+        assert_eq!(world.metric("zzz_lb_failures_total{"), failures);
+    }
+}
+
+#[test]
+fn interim_responses_that_nobody_gets_put_no_deadline_off() {
+    let interim = "HTTP/1.1 102 Processing\r\n\r\n";
+    for (request, first, second) in [
+        ("GET / HTTP/1.0\r\n\r\n", interim, " 504 "),
+        (GET, "HTTP/1.1 100 Continue\r\n\r\n", " 504 "),
+        (GET, interim, " 200 "),
+        // What comes behind them does.
+        ("GET / HTTP/1.0\r\n\r\n", "HTTP/1.1 102 Processing\r\n\r\nHTTP/1.1 200 OK\r\n\r\n", " 200 "),
+    ] {
+        let mut world = World::new(1, |_| {});
+        let client = world.asking(request);
+        let backend = world.connect();
+        let limit_us = world.proxy.timeouts.response_us;
+        world.pass(limit_us / 2);
+        assert!(world.give(backend, first));
+        world.pass(limit_us * 3 / 4);
+        world.give(backend, OK);
+        assert!(world.sent(client).contains(second), "{request:?} {first:?}");
+    }
+}
+
+#[test]
+fn a_client_that_takes_nothing_is_reset_whatever_it_sends() {
+    let part = "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 100\r\n\r\nhi!";
+    // It has its whole response, or is to have more, or the first of several.
+    for (request, response) in
+        [(GET, OK), (part, OK), (part, "HTTP/1.1 200 OK\r\n\r\n"), (GET, "HTTP/1.1 103 Hm\r\n\r\n")]
+    {
+        let mut world = World::new(1, |_| {});
+        let client = world.asking(request);
+        let backend = world.connect();
+        world.full = true;
+        assert!(world.give(backend, response));
+        let limit_us = world.proxy.timeouts.response_us;
+        for byte in ["G", "E", "T", " "] {
+            world.pass(limit_us / 5);
+            world.give(client, byte);
+        }
+        assert!(!world.did(Output::Reset(client)));
+        world.pass(limit_us / 5 + TIMER_TICK_US * 2);
+        assert!(world.did(Output::Reset(client)), "{request:?} {response:?}");
+        assert_eq!(world.metric("zzz_lb_failures_total{"), 0);
+    }
+}
+
+#[test]
+fn a_backend_whose_response_is_not_taken_need_not_take_the_request() {
+    let mut world = World::new(1, |_| {});
+    let client = world.asking("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1000000\r\n\r\n");
+    let backend = world.connect();
+    world.full = true;
+    assert!(world.give(client, "hello"));
+    let limit_us = world.proxy.timeouts.response_us;
+    world.pass(limit_us / 2);
+    assert!(world.give(backend, "HTTP/1.1 200 OK\r\nContent-Length: 1000000\r\n\r\n"));
+    while world.give(backend, &"x".repeat(1000)) {}
+    // The client takes something, so that its time begins anew.
+    world.pass(limit_us / 2);
+    world.proxy.sent(client, 1);
+    world.pass(limit_us - 1);
+    assert!(world.proxy.queued(client).is_some_and(|queue| queue.len() >= QUEUE_HIGH_BYTES));
+    world.pass(TIMER_TICK_US * 2);
+    assert!(world.did(Output::Reset(client)) && world.did(Output::Close(backend)));
+    assert_eq!(world.metric("zzz_lb_failures_total{"), 0);
+}
