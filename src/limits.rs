@@ -61,6 +61,9 @@ pub const TUNNEL_IDLE_US: u64 = 3600 * SECOND_US;
 
 // A turn of the loop ---------------------------------------------------------------------------
 
+/// How long handshakes that are under way may take to end when a port is closed for good: a round trip to
+/// nearly anywhere. Whoever comes in that time is not answered, and refused when asking again.
+pub const LISTENERS_LEAVE_US: u64 = SECOND_US / 5;
 /// Events taken from the poller at once.
 pub const POLL_EVENTS: usize = 256;
 /// Connections accepted, at most, before others are looked after.

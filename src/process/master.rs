@@ -253,6 +253,7 @@ impl Master {
         let Master {
             memory,
             duties,
+            activated,
             admin,
             tls,
             pid,
@@ -277,6 +278,7 @@ impl Master {
                     region: memory.region,
                     listeners: place.listeners,
                     admin: admin.map(|(listener, _)| listener),
+                    activated,
                     companion: None,
                     stopping: stopping.is_some(),
                     index: index as u32,

@@ -69,6 +69,7 @@ pub(super) fn run(parts: Parts, inherited: Inherited, greeting: &[Line]) -> u8 {
         region: memory.region,
         listeners: listeners_of_one,
         admin,
+        activated: listeners.activated,
         companion: Some(&mut single),
         stopping: false,
         index: 0,

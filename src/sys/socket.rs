@@ -45,6 +45,41 @@ pub fn accept(listener: BorrowedFd<'_>) -> io::Result<(OwnedFd, Option<SocketAdd
     Ok((owned(fd)?, address.socket_address()))
 }
 
+/// Has a listener take no further connection: the system drops what asks for one (a SYN; RFC 9293, 3.5), and
+/// those whose handshake is under way come yet. It cannot be undone, and holds for whoever else has the listener.
+#[cfg(target_os = "linux")]
+pub fn take_no_more(listener: BorrowedFd<'_>) -> io::Result<()> {
+    // Where the flags are in a segment's header, and SYN among them (RFC 9293, 3.1).
+    const FLAGS: u32 = 13;
+    const SYN: u32 = 2;
+    let step = |code: u32, jt: u8, jf: u8, k: u32| libc::sock_filter { code: code as u16, jt, jf, k };
+    let mut program = [
+        step(libc::BPF_LD | libc::BPF_B | libc::BPF_ABS, 0, 0, FLAGS),
+        step(libc::BPF_JMP | libc::BPF_JSET | libc::BPF_K, 0, 1, SYN),
+        step(libc::BPF_RET | libc::BPF_K, 0, 0, 0),
+        step(libc::BPF_RET | libc::BPF_K, 0, 0, u32::MAX),
+    ];
+    let filter = libc::sock_fprog { len: program.len() as u16, filter: program.as_mut_ptr() };
+    let length = size_of::<libc::sock_fprog>() as socklen_t;
+    // SAFETY: the pointers and lengths are live locals', and the system copies the program.
+    let result = unsafe {
+        libc::setsockopt(
+            listener.as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_ATTACH_FILTER,
+            (&raw const filter).cast(),
+            length,
+        )
+    };
+    check(result as isize).map(drop)
+}
+
+/// Other systems have no such thing.
+#[cfg(not(target_os = "linux"))]
+pub fn take_no_more(_: BorrowedFd<'_>) -> io::Result<()> {
+    Err(io::ErrorKind::Unsupported.into())
+}
+
 /// Begins to connect to an IP address. Small writes are not held back.
 pub fn connect_tcp(address: SocketAddr) -> io::Result<OwnedFd> {
     use std::os::fd::AsFd;
@@ -144,6 +179,23 @@ pub fn reset_on_close(fd: BorrowedFd<'_>) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn a_listener_that_takes_no_more_has_those_who_came_and_nobody_else() {
+        use std::net::{TcpListener, TcpStream};
+        use std::os::fd::AsFd;
+        use std::time::Duration;
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        listener.set_nonblocking(true).unwrap();
+        let address = listener.local_addr().unwrap();
+        let _came = TcpStream::connect(address).unwrap();
+        take_no_more(listener.as_fd()).unwrap();
+        let late = TcpStream::connect_timeout(&address, Duration::from_millis(50));
+        assert_eq!(late.unwrap_err().kind(), io::ErrorKind::TimedOut);
+        assert!(accept(listener.as_fd()).is_ok());
+        assert_eq!(accept(listener.as_fd()).unwrap_err().kind(), io::ErrorKind::WouldBlock);
+    }
 
     #[test]
     fn a_lack_of_ours_is_told_from_an_address_that_cannot_be_reached() {

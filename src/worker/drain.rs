@@ -6,7 +6,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::time::Duration;
 
 use super::{Accepting, LISTENERS, Outcome, SIGNALS, Worker};
-use crate::limits::{ADMIN_DRAIN_US, DRAIN_DELAY_SLACK_US, LISTEN_BACKLOG};
+use crate::limits::{ADMIN_DRAIN_US, DRAIN_DELAY_SLACK_US, LISTEN_BACKLOG, LISTENERS_LEAVE_US};
 use crate::log::Level;
 use crate::metrics::Count;
 use crate::reactor::Reactor;
@@ -37,7 +37,7 @@ impl Worker<'_> {
         }
     }
 
-    /// Accepts no more, and has each client told with its next answer that its connection ends.
+    /// Accepts no more, once nobody can come any more, and has each client told with its next answer that its connection ends.
     pub(super) fn begin_drain(&mut self) {
         self.drain_at_us = None;
         if self.drain_deadline_us.is_some() {
@@ -48,7 +48,19 @@ impl Worker<'_> {
             self.proxy.log().line(Level::Info, "process", format_args!("draining, for at most {drain:?}"));
         }
         self.drain_deadline_us = Some(self.now_us.saturating_add(self.drain_us));
-        // What has connected before is served: its requests may be on their way.
+        // What connects before the port is closed is served: its requests may be on their way.
+        let closes = self.stopping && !self.activated;
+        if closes && self.listeners.iter().all(|listener| sys::socket::take_no_more(listener.as_fd()).is_ok()) {
+            self.leave_us = Some(self.now_us + LISTENERS_LEAVE_US);
+        } else {
+            self.leave_listeners();
+        }
+        self.proxy.drain();
+    }
+
+    /// Takes in who has come to the listeners until now, and nobody after them.
+    pub(super) fn leave_listeners(&mut self) {
+        self.leave_us = None;
         for listener in std::mem::take(&mut self.listeners) {
             // Others may have it, so that closing it here does not end its being watched.
             if self.accepting == Accepting::Open {
@@ -57,7 +69,6 @@ impl Worker<'_> {
             self.accept_queued(&listener);
         }
         self.accepting = Accepting::Closed;
-        self.proxy.drain();
     }
 
     /// Accepts those that have come to a listener until now: no more than its queue holds, for others may
@@ -102,6 +113,9 @@ impl Worker<'_> {
     /// How the worker ends, once it does.
     pub(super) fn outcome(&mut self) -> Option<Outcome> {
         let deadline_us = self.drain_deadline_us?;
+        if self.leave_us.is_some() && self.now_us < deadline_us && !self.stopped {
+            return None;
+        }
         if self.proxy.clients() == 0 && self.admin_until_us.is_none() {
             self.leave_admin();
             self.admin_until_us = Some(self.now_us + ADMIN_DRAIN_US);

@@ -74,6 +74,8 @@ pub struct Setup<'a> {
     pub listeners: Vec<OwnedFd>,
     /// Another such socket, for those who see how things stand, where one is wanted.
     pub admin: Option<OwnedFd>,
+    /// The listeners are a service manager's, who goes on to hold them.
+    pub activated: bool,
     /// What else this process does.
     pub companion: Option<&'a mut dyn Companion>,
     /// The process ends, and draining is delayed.
@@ -141,6 +143,10 @@ struct Worker<'a> {
     drain_at_us: Option<u64>,
     /// How long nothing may happen for, in microseconds, without a turn of the loop.
     beat_us: u64,
+    /// The listeners outlive this process.
+    activated: bool,
+    /// When they are left, in microseconds, where nobody can come to them any more.
+    leave_us: Option<u64>,
     /// When draining ends, in microseconds, once it has begun.
     drain_deadline_us: Option<u64>,
     /// When those on the admin's port are left, in microseconds, once there is no other client.
@@ -198,6 +204,8 @@ pub fn run(setup: Setup<'_>) -> io::Result<Outcome> {
         drain_delay_us: plan.drain_delay_us,
         drain_at_us: None,
         beat_us: beat_us(&plan),
+        activated: setup.activated,
+        leave_us: None,
         drain_deadline_us: None,
         admin_until_us: None,
         stopping: false,
@@ -284,6 +292,9 @@ impl Worker<'_> {
         if self.drain_at_us.is_some_and(|at_us| at_us <= self.now_us) {
             self.begin_drain();
         }
+        if self.leave_us.is_some_and(|at_us| at_us <= self.now_us) {
+            self.leave_listeners();
+        }
         if self.now_us >= self.usage_us.0 + USAGE_US {
             self.note_usage();
         }
@@ -335,7 +346,8 @@ impl Worker<'_> {
         next = next.min(self.admin_from_us.unwrap_or(u64::MAX)).min(self.tls.next_us());
         let companion = self.companion.as_ref().map_or(u64::MAX, |companion| companion.next_us());
         // Past its own deadline it may wait for its companion's.
-        let ends = [self.drain_deadline_us.or(self.drain_at_us), self.admin_until_us].into_iter().flatten();
+        let ends =
+            [self.drain_deadline_us.or(self.drain_at_us), self.leave_us, self.admin_until_us].into_iter().flatten();
         let ends_us = ends.filter(|&us| us > self.now_us).min().unwrap_or(u64::MAX);
         next.min(ends_us).min(companion)
     }
