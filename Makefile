@@ -63,7 +63,7 @@ fuzz: ## feed each fuzz target for FUZZ_SECONDS (60); without cargo-fuzz, run th
 	fi
 
 interop: build ## run the release binary against curl, nginx and wrk (installed where missing)
-	.ci/install python3 curl nginx wrk strace h2load dnsmasq nghttpd hypercorn promtool
+	.ci/install python3 openssl curl nginx wrk strace h2load dnsmasq nghttpd hypercorn promtool
 	INTEROP_BINARY=$(BINARY) python3 tests/interop/run.py $(ONLY)
 
 soak: ## upgrade, reload, kill workers and drain under clients that count what is lost, SOAK (5) minutes each
