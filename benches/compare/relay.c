@@ -3,20 +3,7 @@
 // registered once, no system call but a receive and a send for each piece that passes.
 //
 //   cc -O2 -o relay relay.c && ./relay PORT BACKEND_PORT [BACKEND_PORT...]
-#define _GNU_SOURCE
-#include <arpa/inet.h>
-#include <errno.h>
-#include <fcntl.h>
-#include <netinet/in.h>
-#include <netinet/tcp.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-#include <sys/epoll.h>
-#include <sys/socket.h>
-#include <unistd.h>
-
-enum { DESCRIPTORS = 65536, PIECE = 16384, EVENTS = 256 };
+#include "floor.h"
 
 // By descriptor.
 static struct {
@@ -26,12 +13,6 @@ static struct {
 } end_of[DESCRIPTORS];
 
 static char piece[PIECE];
-
-static struct sockaddr_in loopback(const char *port) {
-  struct sockaddr_in address = {.sin_family = AF_INET, .sin_port = htons(atoi(port))};
-  address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-  return address;
-}
 
 static void end(int fd) {
   for (int both[] = {fd, end_of[fd].peer}, i = 0; i < 2; i++) {
@@ -72,23 +53,15 @@ static void pass(int fd) {
 }
 
 static void watch(int poller, int fd, int peer) {
-  int one = 1;
-  setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
   end_of[fd].peer = peer;
-  struct epoll_event event = {.events = EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLET, .data.fd = fd};
-  epoll_ctl(poller, EPOLL_CTL_ADD, fd, &event);
+  watch_connection(poller, fd, EPOLLOUT);
 }
 
 int main(int count, char **arguments) {
   if (count < 3) return fprintf(stderr, "usage: relay PORT BACKEND_PORT...\n"), 2;
   for (int fd = 0; fd < DESCRIPTORS; fd++) end_of[fd].peer = -1;
-  int one = 1, poller = epoll_create1(0), turn = 0;
-  int listener = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK, 0);
-  setsockopt(listener, SOL_SOCKET, SO_REUSEADDR, &one, sizeof one);
-  struct sockaddr_in address = loopback(arguments[1]);
-  if (bind(listener, (struct sockaddr *)&address, sizeof address) || listen(listener, 4096)) return perror("relay"), 1;
-  struct epoll_event event = {.events = EPOLLIN, .data.fd = listener}, events[EVENTS];
-  epoll_ctl(poller, EPOLL_CTL_ADD, listener, &event);
+  int poller = epoll_create1(0), listener = listen_on(arguments[1], poller), turn = 0;
+  struct epoll_event events[EVENTS];
   for (;;) {
     int ready = epoll_wait(poller, events, EVENTS, -1);
     for (int i = 0; i < ready; i++) {

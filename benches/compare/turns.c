@@ -3,19 +3,9 @@
 // small ones on loopback; nothing is looked at.
 //
 //   cc -O2 -o turns turns.c && ./turns PORT BACKEND:PORT [BACKEND:PORT...]
-#define _GNU_SOURCE
-#include <arpa/inet.h>
-#include <fcntl.h>
-#include <netinet/in.h>
-#include <netinet/tcp.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-#include <sys/epoll.h>
-#include <sys/socket.h>
-#include <unistd.h>
+#include "floor.h"
 
-enum { DESCRIPTORS = 65536, BACKENDS = 1024, PIECE = 16384, EVENTS = 256 };
+enum { BACKENDS = 1024 };
 
 // By descriptor.
 static struct {
@@ -32,11 +22,8 @@ static struct {
 static int poller;
 
 static void watch(int fd, int backend) {
-  int one = 1;
-  setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
   end_of[fd].backend = backend;
-  struct epoll_event event = {.events = EPOLLIN | EPOLLRDHUP | EPOLLET, .data.fd = fd};
-  epoll_ctl(poller, EPOLL_CTL_ADD, fd, &event);
+  watch_connection(poller, fd, 0);
 }
 
 // An idle connection to a backend, or another one.
@@ -88,14 +75,9 @@ int main(int count, char **arguments) {
     backends[i - 2].address = address;
     backends[i - 2].idle = -1;
   }
-  int one = 1, listener = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK, 0);
   poller = epoll_create1(0);
-  setsockopt(listener, SOL_SOCKET, SO_REUSEADDR, &one, sizeof one);
-  struct sockaddr_in address = {.sin_family = AF_INET, .sin_port = htons(atoi(arguments[1]))};
-  address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-  if (bind(listener, (struct sockaddr *)&address, sizeof address) || listen(listener, 4096)) return perror("turns"), 1;
-  struct epoll_event event = {.events = EPOLLIN, .data.fd = listener}, events[EVENTS];
-  epoll_ctl(poller, EPOLL_CTL_ADD, listener, &event);
+  int listener = listen_on(arguments[1], poller);
+  struct epoll_event events[EVENTS];
   for (;;) {
     int ready = epoll_wait(poller, events, EVENTS, -1);
     for (int i = 0; i < ready; i++) {
