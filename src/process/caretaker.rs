@@ -2,9 +2,9 @@
 //! nothing, and keeps what it was left as it was. The workers of the program before go on accepting, the
 //! listeners stay open, and the next upgrade finds all as this one did.
 //!
-//! A worker that ends meanwhile, or stands still and is killed, cannot be replaced, so that another upgrade is tried at once: the
-//! reason why this one failed may have passed. Without a worker nothing is left to be kept, and the
-//! process ends.
+//! A worker that ends meanwhile, or stands still and is killed, cannot be replaced, so that another upgrade
+//! is tried at once: the reason why this one failed may have passed. Without a worker nothing is left to be
+//! kept, and the process ends.
 
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};

@@ -1,8 +1,8 @@
 //! Probes: a request of our own to a backend, on a connection of its own, to see whether it is well.
 //!
-//! A 2xx or 3xx passes; anything else, or nothing in time, fails; an answer beyond a limit of ours does neither. The head tells, so that the
-//! content is not waited for. A probe has no exchange; its connection has `probe` set, is never
-//! pooled, and has one deadline for all of it.
+//! A 2xx or 3xx passes; anything else, or nothing in time, fails; an answer beyond a limit of ours does
+//! neither. The head tells, so that the content is not waited for. A probe has no exchange; its connection
+//! has `probe` set, is never pooled, and has one deadline for all of it.
 
 use std::fmt;
 

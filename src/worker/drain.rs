@@ -37,7 +37,8 @@ impl Worker<'_> {
         }
     }
 
-    /// Accepts no more, once nobody can come any more, and has each client told with its next answer that its connection ends.
+    /// Accepts no more, once nobody can come any more, and has each client told with its next answer that its
+    /// connection ends.
     pub(super) fn begin_drain(&mut self) {
         self.drain_at_us = None;
         if self.drain_deadline_us.is_some() {
