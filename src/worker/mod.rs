@@ -497,7 +497,9 @@ impl Worker<'_> {
                     // What the peer sent before it went can still be read. EPIPE follows an end of its direction;
                     // any other error is told once, and a read would take what it left for such an end.
                     let code = error.raw_os_error().unwrap_or(0);
-                    socket.error = if code == libc::EPIPE { 0 } else { code };
+                    if code != libc::EPIPE {
+                        socket.error = code;
+                    }
                     socket.writable = false;
                     socket.readable = true;
                     self.ready.push_back(key);
