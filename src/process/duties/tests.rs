@@ -1,7 +1,11 @@
 //! The duties over a name server of the test's own: where names lead, and when a changed file is taken up.
 
+use super::reload::Difference;
 use super::*;
-use crate::limits::NAMES_WAIT_US;
+use crate::config::{self, Address};
+use crate::limits::{NAMES_WAIT_US, SECOND_US};
+use crate::metrics::Global;
+use crate::process::watch::Change;
 use std::net::UdpSocket;
 
 const APP: &str = r#"{"backends": [{"host": "app.test", "port": 80}]}"#;

@@ -1,0 +1,206 @@
+//! Following the configuration file: its new contents are taken up whole, later, or not at all.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use super::Duties;
+use super::plan::{Later, NO_ROOM, Unpublished};
+use crate::config::{self, Backend, Config};
+use crate::log::Level;
+use crate::metrics::Global;
+use crate::process::watch::Change;
+use crate::sys::clock;
+use crate::tls;
+
+impl Duties {
+    /// HUP has come.
+    pub(in crate::process) fn hang_up(&mut self) {
+        let now_us = clock::monotonic_us();
+        if let Some(names) = &mut self.names {
+            names.refresh(now_us);
+        }
+        let (renewed, edition) = (self.renew_authorities(), self.region.table().edition());
+        match self.watch.as_mut().map(|watch| watch.read_now(now_us)) {
+            Some(Ok(contents)) => self.heed(Change::Contents(contents)),
+            Some(Err(error)) => self.heed(Change::Unreadable(error)),
+            None if renewed => {}
+            None if self.names.is_some() => {
+                self.journal.line(Level::Info, "config", format_args!("HUP: names are looked up again"));
+            }
+            None => self.journal.line(Level::Info, "config", format_args!("HUP: there is nothing to read again")),
+        }
+        if renewed && self.region.table().edition() == edition {
+            self.publish_again();
+        }
+    }
+
+    pub(super) fn heed(&mut self, change: Change) {
+        let told = self.postponed.take().is_some_and(|(_, later)| later.names.is_empty());
+        match change {
+            Change::Contents(contents) => self.reload(contents, told),
+            Change::Unreadable(error) => self.refuse([format!("{}: {error}", self.path())]),
+        }
+    }
+
+    pub(super) fn path(&self) -> String {
+        self.config.file.as_ref().map(|path| path.display().to_string()).unwrap_or_default()
+    }
+
+    /// Follows the file's new contents, or refuses all of them; or does so later. That there is no room is
+    /// told unless it was `told` already.
+    pub(super) fn reload(&mut self, contents: Vec<u8>, told: bool) {
+        self.notify.reloading();
+        if let Some(later) = self.try_reload(&contents) {
+            if !later.names.is_empty() {
+                let text = format_args!("the file is taken up once it is known where {} leads", later.names.join(", "));
+                self.journal.line(Level::Debug, "config", text);
+            } else if !told {
+                let text = format_args!("{NO_ROOM}: the file is taken up as soon as there is room");
+                self.journal.line(Level::Warn, "config", text);
+            }
+            self.postponed = Some((contents, later));
+        }
+        if self.serving {
+            self.serving();
+        }
+    }
+
+    /// Takes the file's contents up, or refuses them: `None`. Else what they wait for.
+    pub(super) fn try_reload(&mut self, contents: &[u8]) -> Option<Later> {
+        let mut config = match self.read(contents) {
+            Ok(config) => config,
+            Err(problems) => {
+                self.refuse(problems);
+                return None;
+            }
+        };
+        let fixed = config::keep_fixed(&mut config, &self.config);
+        let before = std::mem::replace(&mut self.config, config);
+        // Until it is known which configuration holds, the names of both are followed.
+        let wanted = self.want_names(&before.backends);
+        // What the hosts table has is known at once.
+        let now_us = clock::monotonic_us();
+        let moved = self.attend_names(now_us);
+        let wanted = wanted.map_err(|error| Unpublished::Never(format!("cannot look names up: {error}")));
+        // Those that serve stay until it is known whether others can.
+        let known = wanted.and_then(|()| self.awaited(now_us).map_or(Ok(()), |later| Err(Unpublished::Later(later))));
+        let later = match known.and_then(|()| self.publish()) {
+            Ok(()) => {
+                self.tell_reloaded(&before, &fixed);
+                None
+            }
+            Err(unpublished) => {
+                self.config = before;
+                if moved {
+                    self.publish_again();
+                }
+                match unpublished {
+                    Unpublished::Never(problem) => {
+                        self.refuse([problem]);
+                        None
+                    }
+                    Unpublished::Later(later) => Some(later),
+                }
+            }
+        };
+        if later.is_none() {
+            // It could look them up with others besides.
+            let _ = self.want_names(&[]);
+        }
+        later
+    }
+
+    /// The configuration that the file's contents make, or what is wrong with them.
+    pub(super) fn read(&self, contents: &[u8]) -> Result<Config, Vec<String>> {
+        let options = config::file::read(contents, &self.path(), self.options.clone()).map_err(lines)?;
+        let config = config::resolve(options).map_err(lines)?;
+        if has_tls(&config) && !has_tls(&self.config) {
+            self.try_tls().map_err(|problem| vec![problem])?;
+        }
+        Ok(config)
+    }
+
+    /// Whether workers can make what sessions with backends share, or why not.
+    pub(super) fn try_tls(&self) -> Result<(), String> {
+        let Config { ca_file, insecure, tls_trace, .. } = &self.config;
+        tls::client(ca_file.as_deref(), *insecure, *tls_trace).map(drop)
+    }
+
+    /// Has the workers read the authorities' certificates again, with the next plan; whether they are to.
+    pub(super) fn renew_authorities(&mut self) -> bool {
+        if !has_tls(&self.config) || self.config.insecure {
+            return false;
+        }
+        match self.try_tls() {
+            Ok(()) => {
+                self.authorities += 1;
+                self.journal.line(Level::Info, "tls", format_args!("HUP: certificate authorities are read again"));
+                true
+            }
+            Err(problem) => {
+                self.journal.line(Level::Err, "tls", format_args!("{problem}: the authorities before stay"));
+                false
+            }
+        }
+    }
+
+    pub(super) fn tell_reloaded(&mut self, before: &Config, fixed: &[&str]) {
+        self.journal.set_level(self.config.loglevel);
+        self.globals().add_global(Global::ReloadsDone, 1);
+        let text = format!("{}: {}", self.path(), Difference::between(&before.backends, &self.config.backends));
+        self.journal.line(Level::Info, "config", format_args!("{text}"));
+        // After an upgrade it is whom it was.
+        let (user, others): (Vec<&str>, Vec<&str>) = fixed.iter().partition(|name| **name == "user");
+        for (names, needed) in [(others, "an upgrade"), (user, "another start")] {
+            if !names.is_empty() {
+                let text = format_args!("{} cannot change while it runs: that needs {needed}", names.join(", "));
+                self.journal.line(Level::Warn, "config", text);
+            }
+        }
+    }
+
+    pub(super) fn refuse(&mut self, problems: impl IntoIterator<Item = String>) {
+        self.globals().add_global(Global::ReloadsRefused, 1);
+        for problem in problems {
+            self.journal.line(Level::Err, "config", format_args!("{problem}"));
+        }
+        self.journal.line(Level::Err, "config", format_args!("refused: the configuration before stays"));
+    }
+}
+
+fn has_tls(config: &Config) -> bool {
+    config.backends.iter().any(|backend| backend.tls)
+}
+
+fn lines<T: fmt::Display>(errors: Vec<T>) -> Vec<String> {
+    errors.iter().map(T::to_string).collect()
+}
+
+/// How many backends one configuration has that the one before had not, and so on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Difference {
+    added: usize,
+    removed: usize,
+    changed: usize,
+}
+
+impl Difference {
+    pub(super) fn between(before: &[Backend], after: &[Backend]) -> Difference {
+        let known: BTreeMap<&str, &Backend> = before.iter().map(|backend| (backend.name.as_str(), backend)).collect();
+        let mut difference = Difference { added: 0, removed: 0, changed: 0 };
+        for backend in after {
+            match known.get(backend.name.as_str()) {
+                None => difference.added += 1,
+                Some(&one) => difference.changed += usize::from(one != backend),
+            }
+        }
+        difference.removed = before.len() + difference.added - after.len();
+        difference
+    }
+}
+
+impl fmt::Display for Difference {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "+{} \u{2212}{} ~{} backends", self.added, self.removed, self.changed)
+    }
+}
