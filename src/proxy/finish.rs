@@ -1,0 +1,222 @@
+//! How an exchange ends: its response is complete, its backend failed, its client is gone, or the
+//! balancer responds itself. Both connections are released, each for the use that it is fit for.
+
+use super::answer::Answer;
+use super::connection::{Ending, Moved, Phase, Side};
+use super::exchange::Progress;
+use super::failure::Failure;
+use super::{Output, Proxy};
+use crate::collections::slab::Key;
+use crate::http::framing::Body;
+use crate::limits::{DISCARD_BYTES, SAVED_HEAD_BYTES, SPARE_EXCHANGES};
+use crate::metrics::{Count, SlotCount, SlotTime};
+
+impl Proxy {
+    /// The response has ended: both connections go where they are fit to go.
+    pub(super) fn finish(&mut self, id: Key, left_over: bool) {
+        let Some(exchange) = self.exchanges.get(id) else { return };
+        let (client, backend) = (exchange.client, exchange.backend);
+        let (whole, persistent) = (exchange.request == Progress::Ended, exchange.persistent);
+        let last = exchange.facts.is_last();
+        if let Some(slot) = exchange.slot {
+            let (took_us, blamed) = (self.now_us.saturating_sub(exchange.began_us), exchange.blamed);
+            self.shared.block.observe(SlotTime::Request, slot.into(), took_us);
+            if !blamed {
+                self.note_success(slot);
+            }
+        }
+        self.remove_exchange(id);
+        if let Some(connection) = backend.and_then(|key| self.connections.get_mut(key)) {
+            connection.persistent &= whole && !left_over;
+        }
+        backend.into_iter().for_each(|key| self.release(key));
+        self.release_client(client, whole, persistent, last);
+    }
+
+    /// Frees a client's connection after a response: for its next request, or to be closed.
+    /// `whole`: so was the request. `last`: nothing more is to be expected of the client.
+    pub(super) fn release_client(&mut self, key: Key, whole: bool, persistent: bool, last: bool) {
+        let Some(client) = self.connections.get_mut(key) else { return };
+        if !persistent {
+            // Bytes unread, or on their way, would turn a close into a reset.
+            let ending = if !whole || !last || client.input.is_some() { Ending::Linger } else { Ending::Close };
+            return self.end(key, ending);
+        }
+        client.exchange = None;
+        client.discarded = 0;
+        if whole {
+            client.codec.next_message();
+        }
+        self.announce(key);
+        self.rearm(key, Moved::Nothing);
+        self.resumed.push(key);
+    }
+
+    /// Part of a request was dropped that has its response already. A client that sends on and on
+    /// is not waited for.
+    pub(super) fn discarded(&mut self, key: Key, length: usize) {
+        let Some(client) = self.connections.get_mut(key) else { return };
+        client.discarded = client.discarded.saturating_add(length as u32);
+        if client.discarded as usize > DISCARD_BYTES {
+            self.end(key, Ending::Linger);
+        }
+    }
+
+    /// Puts a backend's connection into the pool where it is fit for another exchange, and
+    /// closes it else.
+    pub(super) fn release(&mut self, key: Key) {
+        let Some(Side::Backend { slot, generation }) = self.connections.get(key).map(|one| one.side) else { return };
+        if self.connections.get(key).is_some_and(|one| one.codec.stream().is_some()) {
+            return self.close(key, Output::Close(key));
+        }
+        let current = self.generation(slot.into()) == Some(generation);
+        let Some(connection) = self.connections.get_mut(key) else { return };
+        connection.exchange = None;
+        let fit =
+            connection.persistent && current && !connection.ended && !connection.closing && connection.is_drained();
+        if !fit || self.draining || !self.idle.give(slot.into(), key) {
+            return self.close(key, Output::Close(key));
+        }
+        connection.used = true;
+        connection.codec.next_message();
+        self.rearm(key, Moved::Nothing);
+        if self.idle.is_over() {
+            self.evict_idle();
+        }
+    }
+
+    /// Forgets an exchange, keeping its memory for another.
+    pub(super) fn remove_exchange(&mut self, id: Key) {
+        let Some(mut exchange) = self.exchanges.remove(id) else { return };
+        if exchange.waiting {
+            self.leave_room(id);
+        }
+        if let Some(slot) = exchange.slot.take() {
+            self.balancer.finished(slot.into());
+            self.room_made = true;
+        }
+        if self.spare.len() < SPARE_EXCHANGES {
+            exchange.saved.shrink(SAVED_HEAD_BYTES);
+            self.spare.push(exchange);
+        }
+    }
+
+    /// A backend's connection is of no more use. Its exchange is tried again where that is
+    /// safe; else the client is answered, or its response cut short where it has begun.
+    pub(super) fn backend_failed(&mut self, key: Key, failure: Failure) {
+        self.lost(key, failure, true);
+    }
+
+    /// The same, where the backend may have been blamed for it already.
+    pub(super) fn lost(&mut self, key: Key, failure: Failure, blame: bool) {
+        let Some(connection) = self.connections.get(key) else { return };
+        if connection.codec.multiplex().is_some() {
+            return self.carrier_failed(key, failure);
+        }
+        match failure {
+            // What we lack says nothing about the backend.
+            Failure::Exhausted(_) if connection.probe => return self.close(key, Output::Close(key)),
+            _ if connection.probe && failure.is_limit() => return self.probe_refused(key, failure),
+            _ if connection.probe => return self.probe_failed(key, format_args!("{failure}")),
+            _ => {}
+        }
+        let (Side::Backend { slot, .. }, exchange) = (connection.side, connection.exchange) else { return };
+        let (used, drained, silent) = (connection.used, connection.is_drained(), connection.input.is_none());
+        self.close(key, Output::Close(key));
+        let Some(id) = exchange else { return };
+        let Some(exchange) = self.exchanges.get_mut(id) else { return };
+        exchange.backend = None;
+        let silent = silent && exchange.is_unanswered();
+        let retry = failure.may_retry(exchange, silent);
+        let silent = silent && failure.is_loss();
+        // It has all that has come of the request, and may have waited for the rest in vain.
+        let starved = silent && drained && exchange.request == Progress::Flowing;
+        let stale = used && silent;
+        let unasked = stale || retry && failure == Failure::Unprocessed;
+        // That a connection went stale in the pool says nothing about its backend. Nor is a tunnel's end,
+        // however it comes, told from one that its users agreed on.
+        if stale {
+            self.shared.block.add_slot(SlotCount::Stale, slot.into(), 1);
+        } else if blame && !unasked && !exchange.tunnel && !exchange.blamed && !starved {
+            self.note_failure(slot, failure);
+        }
+        let Some(exchange) = self.exchanges.get_mut(id) else { return };
+        if let Some(slot) = exchange.slot.take() {
+            self.balancer.finished(slot.into());
+            self.room_made = true;
+        }
+        // That a backend could not be reached burdens none; what one may have seen does another.
+        let seen = !unasked && failure.is_after_request();
+        exchange.repeats += u8::from(seen);
+        if retry && unasked {
+            self.was_not_asked(id, stale);
+        }
+        let reason = if unasked { Count::RetryStale } else { failure.retried_for() };
+        if retry && self.try_again(id, seen, reason) {
+            return;
+        }
+        let Some(exchange) = self.exchanges.get(id) else { return };
+        if exchange.response == Progress::Waiting {
+            return self.answer_exchange(id, Answer::Failed(failure));
+        }
+        let (client, tunnel) = (exchange.client, exchange.tunnel);
+        self.remove_exchange(id);
+        let until_close = self.connections.get(client).is_some_and(|client| client.codec.writes_until_close());
+        self.end(client, if tunnel || until_close { Ending::Reset } else { Ending::Linger });
+    }
+
+    /// A client's connection is gone: its exchange goes with it, and no backend is to blame.
+    pub(super) fn client_gone(&mut self, key: Key, how: Output) {
+        let exchange = self.connections.get(key).and_then(|connection| connection.exchange);
+        self.close(key, how);
+        if let Some(id) = exchange {
+            self.abandon(id);
+        }
+    }
+
+    /// Removes an exchange whose client is past helping; the backend's connection cannot be
+    /// used again.
+    fn abandon(&mut self, id: Key) {
+        let backend = self.exchanges.get(id).and_then(|exchange| exchange.backend);
+        self.remove_exchange(id);
+        if let Some(key) = backend {
+            self.close(key, Output::Close(key));
+        }
+    }
+
+    /// A request's content was malformed, or did not come: the client is told so where nothing
+    /// was answered yet, and the backend must not take what came for all of it.
+    pub(super) fn upload_failed(&mut self, key: Key, answer: Answer) {
+        let Some(id) = self.connections.get(key).and_then(|connection| connection.exchange) else {
+            // It has its response.
+            return self.end(key, Ending::Linger);
+        };
+        let begun = self.exchanges.get(id).is_some_and(|exchange| exchange.response != Progress::Waiting);
+        self.abandon(id);
+        if let Some(connection) = self.connections.get_mut(key) {
+            connection.exchange = None;
+        }
+        if begun {
+            let until_close = self.connections.get(key).is_some_and(|client| client.codec.writes_until_close());
+            self.end(key, if until_close { Ending::Reset } else { Ending::Linger });
+        } else {
+            self.answer_client(key, answer);
+        }
+    }
+
+    /// Answers an exchange that no backend will.
+    pub(super) fn answer_exchange(&mut self, id: Key, answer: Answer) {
+        let Some(exchange) = self.exchanges.get(id) else { return };
+        let (client, facts) = (exchange.client, exchange.facts);
+        let whole = exchange.request == Progress::Ended || facts.body == Body::None;
+        self.remove_exchange(id);
+        self.write_answer(client, &facts, whole && facts.persistent && !self.draining, answer);
+        let Some(connection) = self.connections.get_mut(client) else { return };
+        if whole && connection.phase == Phase::Open {
+            let persistent = facts.persistent && !self.draining;
+            self.release_client(client, true, persistent, facts.is_last());
+        } else {
+            self.end(client, Ending::Linger);
+        }
+    }
+}

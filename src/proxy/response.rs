@@ -1,0 +1,114 @@
+//! The response of an exchange on its way to the client: interim responses and the final head.
+
+use super::Proxy;
+use super::connection::{Moved, Side};
+use super::exchange::{Exchange, Progress};
+use super::failure::Failure;
+use crate::collections::slab::Key;
+use crate::http::forward::{self, After};
+use crate::http::framing::{self, Body, ResponseFacts};
+use crate::http::head::{HeadRef, Version};
+use crate::http::refusal::Refusal;
+use crate::http1::write::Writer;
+use crate::limits::{INTERIM_RESPONSES, QUEUE_HIGH_BYTES};
+use crate::metrics::SlotTime;
+
+impl Proxy {
+    /// A backend has sent a 1xx response: passed on to a client that knows what it is, and has room for it
+    /// or waits for it. No window bounds how many come.
+    pub(super) fn on_interim(&mut self, key: Key, head: HeadRef<'_>) {
+        let Some(id) = self.connections.get(key).and_then(|connection| connection.exchange) else { return };
+        let Some(exchange) = self.exchanges.get_mut(id) else { return };
+        exchange.interims += 1;
+        if exchange.interims > INTERIM_RESPONSES {
+            return self.backend_failed(key, Failure::Malformed(Refusal::TooManyInterims));
+        }
+        let unexpected = head.status() == 100 && !exchange.facts.expects_continue;
+        let full = self.connections.get(exchange.client).is_some_and(|client| client.output.len() >= QUEUE_HIGH_BYTES);
+        let unwanted = full && !(head.status() == 100 && exchange.awaits_continue());
+        if exchange.facts.version == Version::Http10 || unexpected || unwanted {
+            return self.connections.get_mut(key).into_iter().for_each(|backend| backend.vain = true);
+        }
+        exchange.continued |= head.status() == 100;
+        let client = exchange.client;
+        self.text.clear();
+        let mut writer = Writer::new(&mut self.text);
+        forward::interim(&mut writer, head);
+        writer.finish();
+        self.write_to_client(client, "interim response head");
+    }
+
+    /// A backend has sent the head of its final response, or of a 101.
+    pub(super) fn on_response(&mut self, key: Key, head: HeadRef<'_>) {
+        let Some(backend) = self.connections.get_mut(key) else { return };
+        let Side::Backend { slot, .. } = backend.side else { return };
+        let Some(id) = backend.exchange else { return };
+        let Some(exchange) = self.exchanges.get_mut(id) else { return };
+        if head.status() == 101 {
+            return self.on_switching(id, key, slot, head);
+        }
+        let facts = match framing::response(head, &exchange.facts) {
+            Ok(facts) => facts,
+            Err(refusal) => return self.backend_failed(key, Failure::Malformed(refusal)),
+        };
+        backend.codec.read_body(facts.body);
+        (backend.persistent, backend.vain) = (facts.persistent, false);
+        exchange.response = Progress::Flowing;
+        exchange.options = facts.options;
+        exchange.blamed = self.health.count_5xx && facts.status >= 500;
+        let (blamed, sent_us) = (exchange.blamed, exchange.sent_us);
+        let (body, after) = to_client(exchange, &facts, self.draining);
+        exchange.persistent = after != After::Ends;
+        let client = exchange.client;
+        self.text.clear();
+        let mut writer = Writer::new(&mut self.text);
+        forward::response(&mut writer, head, &facts, body, after, self.via.as_deref());
+        writer.finish();
+        if let Some(client) = self.connections.get_mut(client) {
+            client.codec.write_body(body);
+        }
+        self.write_to_client(client, "response head");
+        self.count_response(slot, facts.status, sent_us);
+        if blamed {
+            self.note_failure(slot, Failure::Status(facts.status));
+        }
+    }
+
+    /// Counts the response to a request that was sent then.
+    pub(super) fn count_response(&mut self, slot: u16, status: u16, sent_us: u64) {
+        self.shared.block.add_response(slot.into(), status);
+        self.shared.block.observe(SlotTime::Response, slot.into(), self.now_us.saturating_sub(sent_us));
+    }
+
+    /// Queues the text written for a client.
+    pub(super) fn write_to_client(&mut self, client: Key, what: &str) {
+        let Some(connection) = self.connections.get_mut(client) else { return };
+        connection.output.write(&mut self.buffers, &self.text);
+        if self.trace {
+            self.trace_sent(client, what);
+        }
+        self.announce(client);
+        self.rearm(client, Moved::Nothing);
+    }
+}
+
+/// How a response is framed for the client, and what becomes of its connection after it.
+fn to_client(exchange: &Exchange, facts: &ResponseFacts, draining: bool) -> (Body, After) {
+    let old = exchange.facts.version == Version::Http10;
+    let body = match facts.body {
+        Body::None => Body::None,
+        Body::Length(length) => Body::Length(length),
+        Body::Chunked | Body::UntilClose if old => Body::UntilClose,
+        Body::Chunked | Body::UntilClose => Body::Chunked,
+    };
+    // An answer before the request is whole ends the connection where the rest may never come,
+    // or is of no use.
+    let early = exchange.request == Progress::Flowing
+        && (facts.status >= 300 || exchange.facts.expects_continue && !exchange.content_sent);
+    let after = match exchange.facts.persistent && !draining && !early && body != Body::UntilClose {
+        false => After::Ends,
+        true if old => After::GoesOnSaid,
+        true => After::GoesOn,
+    };
+    (body, after)
+}

@@ -1,0 +1,63 @@
+//! Tunnels: after a 101 both connections carry bytes without messages, until both directions end.
+
+use super::connection::Ending;
+use super::exchange::Progress;
+use super::{Failure, Output, Proxy};
+use crate::collections::slab::Key;
+use crate::http::forward;
+use crate::http::head::HeadRef;
+use crate::http::refusal::Refusal;
+use crate::http1::write::Writer;
+
+impl Proxy {
+    /// A backend has agreed to switch protocols: a tunnel from here on.
+    pub(super) fn on_switching(&mut self, id: Key, key: Key, slot: u16, head: HeadRef<'_>) {
+        let Some(exchange) = self.exchanges.get_mut(id) else { return };
+        if !exchange.facts.upgrades || exchange.request != Progress::Ended {
+            return self.backend_failed(key, Failure::Malformed(Refusal::SwitchUnasked));
+        }
+        exchange.tunnel = true;
+        exchange.response = Progress::Flowing;
+        let (client, sent_us) = (exchange.client, exchange.sent_us);
+        self.count_response(slot, head.status(), sent_us);
+        // It has done what it was asked for; what comes then is its users' affair.
+        self.note_success(slot);
+        self.text.clear();
+        let mut writer = Writer::new(&mut self.text);
+        forward::switching(&mut writer, head);
+        writer.finish();
+        for end in [client, key] {
+            if let Some(connection) = self.connections.get_mut(end) {
+                connection.codec.tunnel();
+            }
+        }
+        self.write_to_client(client, "response head");
+        // What the client sent behind its request goes first.
+        self.resumed.push(client);
+    }
+
+    /// One direction of a tunnel has ended: the other connection is told so.
+    pub(super) fn tunnel_ended(&mut self, key: Key) {
+        let id = self.connections.get(key).and_then(|connection| connection.exchange);
+        let Some(peer) = id.and_then(|id| self.peer(id, key)) else { return };
+        if let Some(connection) = self.connections.get_mut(peer)
+            && !connection.finished
+        {
+            connection.ending = Ending::Finish;
+            self.settle(peer);
+        }
+        self.tunnel_settled(key);
+    }
+
+    /// Closes a tunnel both of whose directions have ended.
+    pub(super) fn tunnel_settled(&mut self, key: Key) {
+        let Some(id) = self.connections.get(key).and_then(|connection| connection.exchange) else { return };
+        let Some(peer) = self.peer(id, key) else { return };
+        let over = |end| self.connections.get(end).is_none_or(|connection| connection.ended && connection.finished);
+        if over(key) && over(peer) {
+            self.remove_exchange(id);
+            self.close(key, Output::Close(key));
+            self.close(peer, Output::Close(peer));
+        }
+    }
+}
