@@ -12,7 +12,7 @@ use crate::limits::BACKENDS;
 pub use table::FLAGS;
 
 /// One option.
-#[derive(Debug)]
+#[derive(Clone, Copy, Debug)]
 pub struct Flag {
     /// The long name, without dashes.
     pub long: &'static str,

@@ -1,0 +1,98 @@
+//! Options: where requests go.
+
+use super::DURATIONS_OR_OFF;
+use crate::args::Given;
+use crate::args::backend::backend;
+use crate::args::flags::{Flag, Group, Preset, Set, more, once};
+use crate::args::value;
+use crate::balance::strategy::Strategy;
+use crate::limits::BACKENDS;
+
+pub(super) const FLAGS: &[Flag] = &[
+    Flag {
+        long: "backend",
+        short: Some('b'),
+        group: Group::Backends,
+        placeholder: "SPEC",
+        default: Preset::Told("127.0.0.1:9001 and 127.0.0.1:9002"),
+        env: "LB_BACKEND",
+        help: "a server that requests go to, repeatable: `host:port`, `[v6]:port` or `unix:/path`, with `http://`, \
+               `https://` or `h2c://` (HTTP/2 without TLS) in front where wanted (port 443 means TLS), then `,weight=N` (1 to 65535), `,backup` (serves when no other is healthy) and \
+               `,max=N` (requests at once)",
+        accepts: "host:port, [v6]:port or unix:/path, then ,weight=N ,backup ,max=N (at most 1024 backends)",
+        set: Set::Repeatable(|options, text, source| more(&mut options.backends, backend(text)?, source, BACKENDS)),
+    },
+    Flag {
+        long: "strategy",
+        short: Some('s'),
+        group: Group::Backends,
+        placeholder: "S",
+        default: Preset::Value("round_robin"),
+        env: "LB_STRATEGY",
+        help: "how a backend is picked: `round_robin`, `weighted`, `random` or `least_requests` (the less busy of \
+               two picked at random)",
+        accepts: "round_robin, weighted, random, least_requests",
+        set: Set::Value(|options, text, source| {
+            once(&mut options.strategy, value::choice(&Strategy::NAMES, text)?, source)
+        }),
+    },
+    Flag {
+        long: "retry-budget",
+        short: None,
+        group: Group::Backends,
+        placeholder: "PERCENT",
+        default: Preset::Value("20"),
+        env: "LB_RETRY_BUDGET",
+        help: "retries for each hundred requests, at most; a few a second are always made",
+        accepts: "a number from 0 to 100",
+        set: Set::Number(|options, text, source| {
+            once(&mut options.retry_percent, value::number_u32(text, 0, 100)?, source)
+        }),
+    },
+    Flag {
+        long: "slow-start",
+        short: None,
+        group: Group::Backends,
+        placeholder: "D",
+        default: Preset::Value("off"),
+        env: "LB_SLOW_START",
+        help: "how long a backend that came back gets less than its share",
+        accepts: DURATIONS_OR_OFF,
+        set: Set::Value(|options, text, source| {
+            once(&mut options.slow_start_us, value::duration_or_off(text)?, source)
+        }),
+    },
+    Flag {
+        long: "demo",
+        short: None,
+        group: Group::Backends,
+        placeholder: "",
+        default: Preset::Nothing,
+        env: "LB_DEMO",
+        help: "start two built-in echo backends on loopback and send requests to them",
+        accepts: "1 or 0",
+        set: Set::Switch(|options, value, source| options.demo = Some(Given { value, source })),
+    },
+    Flag {
+        long: "ca-file",
+        short: None,
+        group: Group::Backends,
+        placeholder: "FILE",
+        default: Preset::Told("the system's"),
+        env: "LB_CA_FILE",
+        help: "certificate authorities (PEM) to verify backends with; else `SSL_CERT_FILE`, `SSL_CERT_DIR`, else the system's own",
+        accepts: "the path of a file",
+        set: Set::Value(|options, text, source| once(&mut options.ca_file, value::file(text)?, source)),
+    },
+    Flag {
+        long: "insecure",
+        short: Some('k'),
+        group: Group::Backends,
+        placeholder: "",
+        default: Preset::Nothing,
+        env: "LB_INSECURE",
+        help: "do not verify backends' certificates",
+        accepts: "1 or 0",
+        set: Set::Switch(|options, value, source| options.insecure = Some(Given { value, source })),
+    },
+];

@@ -1,0 +1,44 @@
+//! Options: what changes in messages.
+
+use crate::args::flags::{Flag, Group, Preset, Set, more, once};
+use crate::args::value;
+use crate::limits::TRUSTED_RANGES;
+
+pub(super) const FLAGS: &[Flag] = &[
+    Flag {
+        long: "host-header",
+        short: None,
+        group: Group::Forwarding,
+        placeholder: "HOST",
+        default: Preset::Told("preserve; backend for a TLS backend given by name"),
+        env: "LB_HOST_HEADER",
+        help: "what backends get as Host: `preserve` for what the client sent, `backend` for the backend's own \
+               host and port, or this name",
+        accepts: "preserve, backend, or a host with or without a port",
+        set: Set::Value(|options, text, source| once(&mut options.host_header, value::host_header(text)?, source)),
+    },
+    Flag {
+        long: "trust",
+        short: None,
+        group: Group::Forwarding,
+        placeholder: "CIDR",
+        default: Preset::Told("none"),
+        env: "LB_TRUST",
+        help: "peers whose `X-Forwarded-*` fields are believed, repeatable: `10.0.0.0/8`, `2001:db8::/32` or one address",
+        accepts: "an IP address or a range such as 10.0.0.0/8 (at most 1024 of them)",
+        set: Set::Repeatable(|options, text, source| {
+            more(&mut options.trust, value::cidr(text)?, source, TRUSTED_RANGES)
+        }),
+    },
+    Flag {
+        long: "via",
+        short: None,
+        group: Group::Forwarding,
+        placeholder: "NAME",
+        default: Preset::Told("off"),
+        env: "LB_VIA",
+        help: "add a Via field under this name (some backends stop compressing when they see one)",
+        accepts: "a name of letters, digits and -._~!#$%&'*+^`|, then :port where wanted",
+        set: Set::Value(|options, text, source| once(&mut options.via, value::via(text)?, source)),
+    },
+];

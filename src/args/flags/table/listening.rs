@@ -1,0 +1,54 @@
+//! Options: where clients connect.
+
+use crate::args::flags::{Flag, Group, Preset, Set, once};
+use crate::args::value;
+use crate::limits::CLIENT_CONNECTIONS;
+
+pub(super) const FLAGS: &[Flag] = &[
+    Flag {
+        long: "port",
+        short: Some('p'),
+        group: Group::Listening,
+        placeholder: "N",
+        default: Preset::Value("8080"),
+        env: "LB_PORT",
+        help: "port to listen on; 0 takes any free one",
+        accepts: "a number from 0 to 65535",
+        set: Set::Number(|options, text, source| once(&mut options.port, value::port(text)?, source)),
+    },
+    Flag {
+        long: "host",
+        short: None,
+        group: Group::Listening,
+        placeholder: "IP",
+        default: Preset::Value("0.0.0.0"),
+        env: "LB_HOST",
+        help: "address to listen on; `[::]` for all of IPv6",
+        accepts: "an IP address, such as 127.0.0.1 or [::]",
+        set: Set::Value(|options, text, source| once(&mut options.host, value::ip(text)?, source)),
+    },
+    Flag {
+        long: "max-connections",
+        short: None,
+        group: Group::Listening,
+        placeholder: "N",
+        default: Preset::Told("by the descriptor limit"),
+        env: "LB_MAX_CONNECTIONS",
+        help: "clients held at once; past it accepting pauses, nothing is reset",
+        accepts: "a number from 1 to 10000000",
+        set: Set::Number(|options, text, source| {
+            once(&mut options.max_connections, value::number_u32(text, 1, CLIENT_CONNECTIONS)?, source)
+        }),
+    },
+    Flag {
+        long: "admin",
+        short: None,
+        group: Group::Listening,
+        placeholder: "ADDR",
+        default: Preset::Value("off"),
+        env: "LB_ADMIN",
+        help: "where `/metrics`, `/livez` and `/readyz` are served, instead of `/metrics` on the main port: `PORT` on loopback, or `HOST:PORT`",
+        accepts: "a port, an IP address with a port such as 127.0.0.1:9100 or [::1]:9100, or off",
+        set: Set::Value(|options, text, source| once(&mut options.admin, value::admin(text)?, source)),
+    },
+];

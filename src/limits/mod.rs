@@ -1,0 +1,24 @@
+//! Every bound of the program, with its reason, one file for each subject. Durations are microseconds
+//! (`_US`), sizes are bytes, unless the name says otherwise. Neighbouring bounds are asserted
+//! against each other at compile time, at the foot of a file.
+
+mod backends;
+mod config;
+mod dns;
+mod http2;
+mod message;
+mod process;
+mod tls;
+mod turn;
+
+pub use self::backends::*;
+pub use self::config::*;
+pub use self::dns::*;
+pub use self::http2::*;
+pub use self::message::*;
+pub use self::process::*;
+pub use self::tls::*;
+pub use self::turn::*;
+
+/// One microsecond-based second, the unit of the core's clock.
+pub const SECOND_US: u64 = 1_000_000;
