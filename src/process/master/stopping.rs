@@ -1,0 +1,108 @@
+//! How the master ends. Its workers drain, and it kills those that run past their time.
+
+use std::time::{Duration, Instant};
+
+use super::super::inherited::Inherited;
+use super::super::{DONE, FAILED};
+use super::Master;
+use super::workers::State;
+use crate::limits::DRAIN_GRACE_US;
+use crate::log::Level;
+use crate::sys::clock;
+use crate::sys::fork;
+
+pub(super) struct Stopping {
+    /// When draining begins, where that is delayed and has not begun. All goes on as before until then.
+    pub(super) drain_at: Option<Instant>,
+    /// When what still runs is killed; `None` before draining begins, and once it was.
+    pub(super) kill_at: Option<Instant>,
+    /// Whether nothing has failed or was cut.
+    pub(super) clean: bool,
+}
+
+impl Master {
+    /// Has every worker drain after `delay`, and starts none any more then.
+    pub(super) fn stop(&mut self, now: Instant, delay: Duration, clean: bool) {
+        if let Some(stopping) = &mut self.stopping {
+            stopping.clean &= clean;
+            return;
+        }
+        self.stopping = Some(Stopping { drain_at: now.checked_add(delay), kill_at: None, clean });
+        self.beginning = false;
+        self.inherited = Inherited::default();
+        self.duties.stopping();
+        self.upgrade.abandon();
+        if delay.is_zero() {
+            // Before anybody is told: who came to a listener that its worker has left, and this process
+            // still held, would be reset.
+            self.places.iter_mut().for_each(|place| place.listeners.clear());
+        }
+        self.elders.stop(delay.as_micros() as u64, clock::monotonic_us());
+        self.running().for_each(fork::drain);
+        // At once, where there is no delay; the order has come first then.
+        self.drain_delayed(now);
+    }
+
+    /// Has every worker cut what it serves, and end: the second order to drain says that.
+    pub(super) fn stop_at_once(&mut self, now: Instant) {
+        self.close();
+        let kill_at = now.checked_add(Duration::from_micros(DRAIN_GRACE_US));
+        self.stopping.iter_mut().for_each(|stopping| stopping.kill_at = kill_at);
+        self.running().for_each(fork::drain);
+        self.elders.stop_at_once(clock::monotonic_us());
+    }
+
+    /// The port is closed for new clients once the workers' own descriptors are, too. None is replaced any
+    /// more.
+    pub(super) fn close(&mut self) {
+        self.stopping.iter_mut().for_each(|stopping| stopping.drain_at = None);
+        for place in &mut self.places {
+            place.listeners.clear();
+            if let State::Due(..) = place.state {
+                place.state = State::Gone;
+            }
+        }
+    }
+
+    /// Has draining begin once its delay has passed.
+    pub(super) fn drain_delayed(&mut self, now: Instant) {
+        let Some(stopping) = &mut self.stopping else { return };
+        if stopping.drain_at.is_some_and(|at| at <= now) {
+            // As the workers', it is by the drain time that holds now. One past the end of the clock is never.
+            let patience_us = self.duties.config().timeouts.drain_us.saturating_add(DRAIN_GRACE_US);
+            stopping.kill_at = now.checked_add(Duration::from_micros(patience_us));
+            self.close();
+            self.running().for_each(fork::retire);
+        }
+    }
+
+    /// Kills what runs past its time.
+    pub(super) fn kill_late(&mut self, now: Instant) {
+        let late = self.stopping.as_ref().and_then(|stopping| stopping.kill_at).is_some_and(|at| at <= now);
+        if late {
+            self.say(Level::Warn, format_args!("workers still run past their time: killing them"));
+            self.kill_all();
+        }
+    }
+
+    /// Ends a stop that is under way.
+    pub(super) fn kill_all(&mut self) {
+        if let Some(stopping) = &mut self.stopping {
+            (stopping.kill_at, stopping.clean) = (None, false);
+        }
+        self.close();
+        self.running().for_each(fork::kill);
+        self.elders.kill_all();
+    }
+
+    /// The exit status, once stopping and rid of every worker.
+    pub(super) fn finished(&mut self) -> Option<u8> {
+        let clean = self.stopping.as_ref()?.clean;
+        if !self.places.iter().all(|place| matches!(place.state, State::Gone)) || !self.elders.is_empty() {
+            return None;
+        }
+        let clean = clean && self.elders.is_clean();
+        self.say(Level::Info, format_args!("{}", if clean { "drained" } else { "stopped" }));
+        Some(if clean { DONE } else { FAILED })
+    }
+}

@@ -1,0 +1,227 @@
+//! The workers of the master: when each is forked, watched and replaced.
+
+use std::os::fd::OwnedFd;
+use std::time::{Duration, Instant};
+
+use super::super::caretaker::{Caretaker, Times};
+use super::super::elders;
+use super::super::handover::Elder;
+use super::super::respawn::{Death, Respawn, Verdict};
+use super::super::{Ended, FAILED, begin_child, serve};
+use super::Master;
+use crate::limits::{RESPAWN_DEATHS, RESPAWN_DELAY_US};
+use crate::log::{Level, Log};
+use crate::metrics::Global;
+use crate::sys::clock;
+use crate::sys::fork::{self, Fork, Pid};
+use crate::sys::signal::Signals;
+use crate::worker::Setup;
+
+/// Where a worker is, was or will be.
+pub(super) struct Place {
+    /// None once stopping.
+    pub(super) listeners: Vec<OwnedFd>,
+    pub(super) seat: usize,
+    pub(super) state: State,
+    pub(super) respawn: Respawn,
+}
+
+pub(super) enum State {
+    /// To be forked then; and what a replacement's line in the log begins with.
+    Due(Instant, Option<String>),
+    /// Forked then.
+    Running(Pid, Instant),
+    /// Ended, and not to be replaced.
+    Gone,
+}
+
+impl Master {
+    /// Kills workers whose loop stands still. They are replaced as others that die.
+    pub(super) fn watch_over(&mut self) {
+        let (watchdog_us, region) = (self.duties.config().watchdog_us, self.memory.region);
+        let workers = self.places.iter().filter_map(|place| match place.state {
+            State::Running(pid, since) => Some((pid, place.seat, since.elapsed())),
+            _ => None,
+        });
+        self.watchdog.watch_over(watchdog_us, region, workers, &self.elders, &mut self.journal);
+    }
+
+    /// This process is the worker of a place: all that is the master's is dropped, with every
+    /// listener but its own.
+    pub(super) fn become_worker(self, index: usize) -> Ended {
+        let Master {
+            memory,
+            duties,
+            activated,
+            admin,
+            tls,
+            pid,
+            shares,
+            signals,
+            mut journal,
+            places,
+            upgrade,
+            inherited,
+            stopping,
+            ..
+        } = self;
+        let place = places.into_iter().nth(index);
+        let config = duties.config().clone();
+        // With them goes the file's watch, which the master alone is to hear from.
+        drop((signals, duties, upgrade, inherited));
+        let begun = begin_child(pid, &format!("lb worker {index}")).and_then(|()| Signals::install_in_worker());
+        match (begun, place) {
+            (Ok(signals), Some(place)) => {
+                let setup = Setup {
+                    config: &config,
+                    region: memory.region,
+                    listeners: place.listeners,
+                    admin: admin.map(|(listener, _)| listener),
+                    activated,
+                    companion: None,
+                    stopping: stopping.is_some(),
+                    index: index as u32,
+                    seat: place.seat,
+                    max_connections: shares.of(index as u32),
+                    max_idle: shares.idle(),
+                    tls,
+                    signals,
+                    log: Log::new(config.loglevel),
+                };
+                serve(setup, journal)
+            }
+            (Err(error), _) => {
+                journal.line(Level::Err, "process", format_args!("worker {index} cannot start: {error}"));
+                Ended::Failed
+            }
+            // It is forked for a place that there is.
+            (Ok(_), None) => Ended::Failed,
+        }
+    }
+
+    /// The workers of this program.
+    pub(super) fn running(&self) -> impl Iterator<Item = Pid> {
+        self.places.iter().filter_map(|place| match place.state {
+            State::Running(pid, _) => Some(pid),
+            _ => None,
+        })
+    }
+
+    /// Forks every worker that is due. In such a child: the place that it is for.
+    pub(super) fn spawn_due(&mut self, now: Instant) -> Option<usize> {
+        for index in 0..self.places.len() {
+            let place = &mut self.places[index];
+            let State::Due(at, story) = &mut place.state else { continue };
+            if *at > now {
+                continue;
+            }
+            let story = story.take();
+            match fork::fork() {
+                Ok(Fork::Child) => return Some(index),
+                Ok(Fork::Parent(pid)) => {
+                    place.state = State::Running(pid, now);
+                    if let Some(story) = story {
+                        self.memory.region.globals().add_global(Global::Respawns, 1);
+                        self.say(Level::Warn, format_args!("{story}, respawned as pid {pid}"));
+                    }
+                }
+                Err(error) => {
+                    let delay = place.respawn.not_forked();
+                    let story = story.unwrap_or_else(|| format!("worker {index} could not be forked at first"));
+                    place.state = State::Due(now + delay, Some(story));
+                    self.say(Level::Err, format_args!("worker {index} cannot be forked: {error}; again in {delay:?}"));
+                }
+            }
+        }
+        None
+    }
+
+    /// Heeds the end of a child. One that is no worker is a demo backend, or an orphan that came
+    /// to this process because it is process 1.
+    pub(super) fn bury(&mut self, dead: Pid, ended: fork::Ended, now: Instant) {
+        let found = self.places.iter().enumerate().find_map(|(index, place)| match place.state {
+            State::Running(pid, since) if pid == dead => Some((index, since)),
+            _ => None,
+        });
+        let Some((index, since)) = found else {
+            if self.upgrade.heed(dead, ended, &mut self.journal)
+                || self.elders.bury(dead, ended, Some(self.memory.region), &mut self.journal)
+            {
+                return;
+            }
+            return self.say(Level::Debug, format_args!("process {dead} has ended: {ended}"));
+        };
+        let seat = self.places[index].seat;
+        let accepted = self.memory.region.seat(seat).is_ready();
+        let death = if accepted { Death::Serving(now.saturating_duration_since(since)) } else { Death::Early };
+        self.memory.region.settle(seat);
+        let story = format!("worker {index} (pid {dead}) died: {ended}");
+        let stopping = match &mut self.stopping {
+            Some(stopping) if stopping.drain_at.is_none() => stopping,
+            _ => return self.fell(index, death, story, now),
+        };
+        self.places[index].state = State::Gone;
+        match ended {
+            fork::Ended::Status(status) if status == Ended::Drained as i32 => {}
+            // The worker itself has told how many.
+            fork::Ended::Status(status) if status == Ended::Cut as i32 => stopping.clean = false,
+            _ => {
+                stopping.clean = false;
+                self.say(Level::Warn, format_args!("{story}"));
+            }
+        }
+    }
+
+    /// Decides when a worker that died is replaced.
+    pub(super) fn fell(&mut self, index: usize, death: Death, story: String, now: Instant) {
+        match self.places[index].respawn.died(death) {
+            Verdict::Respawn(delay) if delay < Duration::from_micros(RESPAWN_DELAY_US) => {
+                self.places[index].state = State::Due(now + delay, Some(story));
+            }
+            Verdict::Respawn(delay) => {
+                self.say(Level::Warn, format_args!("{story}, to be respawned in {delay:?}"));
+                let story = format!("worker {index} was away for {delay:?}");
+                self.places[index].state = State::Due(now + delay, Some(story));
+            }
+            Verdict::GiveUp if self.beginning && !self.elders.is_empty() => {
+                self.places[index].state = State::Gone;
+                self.say(Level::Err, format_args!("{story}"));
+                self.gives_way = true;
+            }
+            Verdict::GiveUp => {
+                self.places[index].state = State::Gone;
+                self.say(Level::Err, format_args!("{story}"));
+                let story = format_args!("worker {index} died {RESPAWN_DEATHS} times in a row before it accepted");
+                self.say(Level::Err, format_args!("{story}: giving up and stopping everything"));
+                self.stop(now, Duration::ZERO, false);
+            }
+        }
+    }
+
+    /// The workers of this program die as they start: it leaves the serving to those of the one before,
+    /// until another upgrade brings a better one. Those that did come to live drain.
+    pub(super) fn give_way(self) -> u8 {
+        let Some(mut left) = self.inherited.into_left() else { return FAILED };
+        let seated = self.memory.segment == left.handover.segment;
+        let running = self.places.iter().filter_map(|place| match place.state {
+            State::Running(pid, _) => {
+                let seat = seated.then_some(place.seat);
+                Some(Elder { pid: pid.number(), seat, generation: self.generation, until_us: None })
+            }
+            _ => None,
+        });
+        let mut news: Vec<Elder> = running.collect();
+        let has_ended = |elder: &Elder| self.elders.iter().all(|living| living.pid != elder.pid);
+        // Where one that accepted has, nobody does from its listener.
+        left.handover.again |= left.handover.elders.iter().any(|elder| elder.is_accepting() && has_ended(elder));
+        left.handover.elders.retain(|elder| !has_ended(elder));
+        left.handover.again |= self.upgrade.is_wanted_again();
+        self.duties.take_back();
+        // They follow the plan that was taken back before they heed this.
+        let drain_us = Times::of(Some(self.memory.region)).drain_us;
+        news.iter_mut().for_each(|worker| elders::retire(worker, drain_us, clock::monotonic_us()));
+        // Listeners that are this program's alone are closed by the last that has them.
+        drop((self.places, self.admin, self.duties));
+        Caretaker::new(left, news, self.signals, self.journal, "the new workers do not come to live").run()
+    }
+}

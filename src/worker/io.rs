@@ -1,0 +1,182 @@
+//! Moves bytes between the sockets and the proxy, and carries out the proxy's outputs.
+
+use std::io;
+use std::os::fd::AsFd;
+
+use super::Worker;
+use crate::collections::slab::Key;
+use crate::config::Address;
+use crate::limits::READS_PER_TURN;
+use crate::proxy::{Failure, Output};
+use crate::reactor::Event;
+use crate::sys;
+
+impl Worker<'_> {
+    pub(super) fn handle(&mut self, key: Key, event: Event) {
+        let Some(socket) = self.sockets.get_mut(key) else { return self.tls.flush(key) };
+        socket.ended |= event.ended;
+        socket.readable |= event.readable;
+        if event.ended {
+            self.proxy.closing(key);
+        }
+        // That it can be read may have been told before it was known to be connected.
+        let readable = event.readable || socket.connecting;
+        if socket.connecting {
+            if !event.writable {
+                return;
+            }
+            socket.connecting = false;
+            socket.writable = true;
+            let (code, server_name) = (sys::socket::take_error(socket.fd.as_fd()), socket.server_name.take());
+            match (code, server_name) {
+                (0, Some(name)) => self.begin_session(key, &name),
+                (0, None) => self.proxy.connected(key, false),
+                (code, _) => {
+                    self.trace_session(key, |trace, _, now_us| {
+                        trace.connect_failed(&io::Error::from_raw_os_error(code), now_us);
+                    });
+                    self.proxy.failed(key, Failure::Connect(code));
+                }
+            }
+            self.carry_out();
+        } else if event.writable && !socket.writable {
+            socket.writable = true;
+            self.send(key);
+        }
+        if readable {
+            self.read(key);
+        }
+        if event.broken && self.sockets.get_mut(key).is_some_and(|socket| socket.readable) {
+            self.proxy.broken(key);
+        }
+        self.carry_out();
+    }
+
+    /// Reads once, where there may be something and the proxy has room.
+    pub(super) fn read(&mut self, key: Key) {
+        let Some(socket) = self.sockets.get_mut(key) else { return };
+        if socket.secure.is_some() {
+            return self.read_secure(key);
+        }
+        if !socket.readable || socket.connecting {
+            return;
+        }
+        let Some(room) = self.proxy.room(key) else { return };
+        let wanted = room.len();
+        match sys::socket::receive(socket.fd.as_fd(), room) {
+            Ok(0) => {
+                socket.readable = false;
+                match socket.error {
+                    0 => self.proxy.ended(key),
+                    code => self.proxy.failed(key, Failure::Broken(code)),
+                }
+            }
+            Ok(n) => {
+                if n < wanted && !socket.ended {
+                    socket.readable = false;
+                } else {
+                    self.ready.push_back(key);
+                }
+                self.proxy.received(key, n);
+            }
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                socket.readable = false;
+                self.proxy.nothing(key);
+            }
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {
+                self.ready.push_back(key);
+                self.proxy.nothing(key);
+            }
+            Err(error) => {
+                socket.readable = false;
+                self.proxy.failed(key, Failure::Broken(error.raw_os_error().unwrap_or(0)));
+            }
+        }
+    }
+
+    /// Sends what is queued, until the socket takes no more.
+    pub(super) fn send(&mut self, key: Key) {
+        loop {
+            let Some(socket) = self.sockets.get_mut(key) else { return };
+            if socket.secure.is_some() {
+                return self.send_secure(key);
+            }
+            if !socket.writable || socket.connecting {
+                return;
+            }
+            let Some(queue) = self.proxy.queued(key).filter(|queue| !queue.is_empty()) else { return };
+            // The end then travels with the last bytes instead of in a packet of its own.
+            let more = self.proxy.is_ending(key);
+            match sys::socket::send(socket.fd.as_fd(), queue.slices(), more) {
+                Ok(n) => self.proxy.sent(key, n),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => socket.writable = false,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => {
+                    // What the peer sent before it went can still be read. EPIPE follows an end of its direction;
+                    // any other error is told once, and a read would take what it left for such an end.
+                    let code = error.raw_os_error().unwrap_or(0);
+                    if code != libc::EPIPE {
+                        socket.error = code;
+                    }
+                    socket.writable = false;
+                    socket.readable = true;
+                    self.ready.push_back(key);
+                    self.proxy.unsendable(key);
+                }
+            }
+        }
+    }
+
+    /// Does all that the proxy asks for.
+    pub(super) fn carry_out(&mut self) {
+        let mut reads = 0;
+        while let Some(output) = self.proxy.next_output() {
+            match output {
+                Output::Connect(key, slot) => self.connect(key, slot),
+                Output::Send(key) => self.send(key),
+                Output::SendLater(key) => self.late.push(key),
+                Output::Receive(key) if reads < READS_PER_TURN => {
+                    reads += 1;
+                    self.read(key);
+                }
+                Output::Receive(key) => self.ready.push_back(key),
+                Output::Finish(key) => self.finish(key),
+                Output::Close(key) => self.close(key),
+                Output::Reset(key) => {
+                    if let Some(socket) = self.sockets.remove(key) {
+                        sys::socket::reset_on_close(socket.fd.as_fd());
+                    }
+                }
+            }
+        }
+    }
+
+    pub(super) fn connect(&mut self, key: Key, slot: usize) {
+        let begun = match self.proxy.address(slot) {
+            Some(Address::Tcp(address)) => sys::socket::connect_tcp(*address),
+            Some(Address::Unix(path)) => sys::socket::connect_unix(path),
+            None => Err(io::ErrorKind::NotFound.into()),
+        };
+        let registered = begun.and_then(|fd| self.reactor.register(fd.as_fd(), key.to_token()).map(|()| fd));
+        match registered {
+            Ok(fd) => {
+                self.sockets.insert(key, fd, true);
+                let name = self.proxy.server_name(slot).map(str::to_owned);
+                let trace = name.as_ref().filter(|_| self.tls.trace).map(|_| self.begin_trace(key, slot));
+                if let Some(socket) = self.sockets.get_mut(key) {
+                    (socket.server_name, socket.trace) = (name, trace);
+                }
+                self.write_trace(key);
+            }
+            Err(error) => {
+                let code = error.raw_os_error().unwrap_or(0);
+                let failure = match code {
+                    _ if sys::socket::is_exhausted(&error) => Failure::Exhausted(code),
+                    libc::EAGAIN => Failure::Busy,
+                    _ => Failure::Connect(code),
+                };
+                self.proxy.failed(key, failure);
+            }
+        }
+    }
+}

@@ -1,0 +1,156 @@
+//! What a worker starts with, and how it begins to accept.
+
+use std::collections::VecDeque;
+use std::io;
+use std::os::fd::{BorrowedFd, OwnedFd};
+
+use super::secure::Tls;
+use super::socket::Sockets;
+use super::{Accepting, COMPANION, SIGNALS, Worker, beat_us};
+use crate::config::{Config, Plan};
+use crate::log::Log;
+use crate::proxy::{Proxy, Shared};
+use crate::reactor::Reactor;
+use crate::shared::Region;
+use crate::sys::clock;
+use crate::sys::signal::Signals;
+use crate::tls;
+
+/// What else a process of sp does: duties that in mp are the master's.
+pub trait Companion {
+    /// What to poll for readability.
+    fn fd(&self) -> BorrowedFd<'_>;
+    /// When it has to have a turn, in microseconds; `u64::MAX` for never.
+    fn next_us(&self) -> u64;
+    /// Does what is to be done now. Errors are those of the poller.
+    fn turn(&mut self) -> io::Result<()>;
+    /// HUP has come.
+    fn hang_up(&mut self);
+    /// USR2 has come.
+    fn upgrade(&mut self);
+    /// Connections are accepted from now on.
+    fn serving(&mut self);
+    /// Children of this process may have ended.
+    fn child_ended(&mut self);
+    /// This process has begun to end.
+    fn stopping(&mut self);
+    /// It is to end without delay.
+    fn stop_at_once(&mut self);
+    /// Whether nothing of it keeps this process from ending.
+    fn is_done(&self) -> bool;
+    /// Whether this process is to become another program now.
+    fn wants_handover(&self) -> bool;
+    /// Becomes another program, and leaves what is served to a copy of this process: `Some` in that
+    /// copy, with its signals. `None` where it could not be done, and nothing has changed.
+    fn hand_over(&mut self, listeners: &[OwnedFd], admin: Option<&OwnedFd>) -> Option<Signals>;
+}
+
+/// What a worker starts with.
+pub struct Setup<'a> {
+    /// What to do.
+    pub config: &'a Config,
+    /// What the workers share; the plan is in it.
+    pub region: Region,
+    /// Listening, non-blocking sockets; one at least.
+    pub listeners: Vec<OwnedFd>,
+    /// Another such socket, for those who see how things stand, where one is wanted.
+    pub admin: Option<OwnedFd>,
+    /// The listeners are a service manager's, who goes on to hold them.
+    pub activated: bool,
+    /// What else this process does.
+    pub companion: Option<&'a mut dyn Companion>,
+    /// The process ends, and draining is delayed.
+    pub stopping: bool,
+    /// The worker's number, from 0.
+    pub index: u32,
+    /// Its seat in the region.
+    pub seat: usize,
+    /// Clients held at once; past it accepting pauses.
+    pub max_connections: usize,
+    /// Idle connections to backends kept at once; past it the oldest is closed.
+    pub max_idle: usize,
+    /// What sessions with backends share, where some speak TLS.
+    pub tls: Option<tls::config::Config>,
+    /// The process's signals.
+    pub signals: Signals,
+    /// Where lines of log are gathered.
+    pub log: Log,
+}
+
+impl<'a> Worker<'a> {
+    /// A worker that does nothing yet. Errors are those of the poller, or of a malformed plan.
+    pub(super) fn new(setup: Setup<'a>) -> io::Result<Worker<'a>> {
+        let now_us = clock::monotonic_us();
+        let seed = clock::unix_us() ^ u64::from(setup.index) << 48 ^ u64::from(std::process::id()) << 32;
+        let (edition, plan) = setup.region.table().read();
+        let plan = plan.and_then(|bytes| Plan::decode(&bytes)).ok_or(io::ErrorKind::InvalidData)?;
+        let (region, seat) = (setup.region, setup.seat);
+        let shared = Shared {
+            cells: region.balance(),
+            in_flight: region.in_flight(seat),
+            block: region.block(seat),
+            // A worker lives as long as its process.
+            workers: Vec::leak((0..region.seats()).map(|seat| region.block(seat)).collect()),
+            used: region.used(),
+            globals: region.globals(),
+        };
+        let mut worker = Worker {
+            reactor: Reactor::new()?,
+            proxy: Proxy::new(&plan, shared, setup.index, seed, now_us, setup.log),
+            sockets: Sockets::default(),
+            region,
+            edition,
+            seat: region.seat(seat),
+            listeners: setup.listeners,
+            admin: setup.admin,
+            companion: setup.companion,
+            accepting: Accepting::Paused(0),
+            admin_from_us: None,
+            accept_streak: 0,
+            max_connections: setup.max_connections,
+            signals: setup.signals,
+            ready: VecDeque::new(),
+            drain_us: plan.timeouts.drain_us,
+            drain_delay_us: plan.drain_delay_us,
+            drain_at_us: None,
+            beat_us: beat_us(&plan),
+            activated: setup.activated,
+            leave_us: None,
+            drain_deadline_us: None,
+            admin_until_us: None,
+            stopping: false,
+            stopped: false,
+            exhausted_us: None,
+            tls: Tls::new(setup.tls, setup.config),
+            late: Vec::new(),
+            index: setup.index,
+            block: shared.block,
+            usage_us: (0, 0),
+            now_us,
+        };
+        worker.proxy.limit_idle(setup.max_idle);
+        worker.prepare_tls(plan.authorities);
+        Ok(worker)
+    }
+
+    /// Begins to accept.
+    pub(super) fn begin(&mut self) -> io::Result<()> {
+        self.reactor.watch(self.signals.fd(), SIGNALS)?;
+        if let Some(companion) = &self.companion {
+            self.reactor.watch(companion.fd(), COMPANION)?;
+        }
+        if self.admin.is_some() {
+            self.watch_admin()?;
+            self.proxy.hide_metrics();
+        }
+        self.update_clock();
+        self.resume_accepting()?;
+        self.tls.expire(self.now_us);
+        self.seat.beat(self.now_us);
+        self.seat.set_ready();
+        if let Some(companion) = &mut self.companion {
+            companion.serving();
+        }
+        Ok(())
+    }
+}

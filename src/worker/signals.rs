@@ -1,0 +1,34 @@
+//! The signals that a worker gets.
+
+use super::Worker;
+use crate::sys;
+use crate::sys::signal::Signal;
+
+impl Worker<'_> {
+    pub(super) fn take_signals(&mut self) {
+        while let Some(signal) = self.signals.take() {
+            match signal {
+                Signal::Terminate | Signal::Interrupt => self.terminate(),
+                Signal::Retire => self.retire(),
+                Signal::Child => match &mut self.companion {
+                    Some(companion) => companion.child_ended(),
+                    None => sys::fork::reap_all(),
+                },
+                // That it woke the loop is all there is to it.
+                Signal::Look => {}
+                Signal::Hangup => {
+                    if let Some(companion) = &mut self.companion {
+                        companion.hang_up();
+                    }
+                }
+                Signal::Upgrade => {
+                    if let Some(companion) = &mut self.companion {
+                        companion.upgrade();
+                    }
+                }
+                // Without effect: there is no file of log.
+                Signal::Reopen => {}
+            }
+        }
+    }
+}
