@@ -19,6 +19,7 @@ mod ending;
 mod exchange;
 mod failure;
 mod finish;
+mod input;
 mod local;
 mod multiplex;
 mod parting;
@@ -33,9 +34,7 @@ mod trace;
 mod tunnel;
 
 use std::collections::VecDeque;
-use std::net::SocketAddr;
 
-use self::codec::Codec;
 use self::connection::{Connection, Ending, Moved, Phase, Side};
 use self::exchange::{Exchange, Progress};
 pub use self::failure::{Failure, Words};
@@ -52,7 +51,6 @@ use crate::config::{Health, HostHeader, Plan};
 use crate::http::head::Head;
 use crate::limits::QUEUE_HIGH_BYTES;
 use crate::log::Log;
-use crate::metrics::{Count, SlotCount};
 
 /// What the shell has to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -253,144 +251,9 @@ impl Proxy {
         self.outputs.pop_front()
     }
 
-    /// A client has connected.
-    pub fn accept(&mut self, peer: SocketAddr) -> Key {
-        self.accept_as(peer, false)
-    }
-
-    /// Somebody has connected to see how things stand, who is served nothing else.
-    pub fn accept_admin(&mut self, peer: SocketAddr) -> Key {
-        self.accept_as(peer, true)
-    }
-
     /// Serves metrics to those of `accept_admin` alone.
     pub fn hide_metrics(&mut self) {
         self.public_metrics = false;
-    }
-
-    fn accept_as(&mut self, peer: SocketAddr, admin: bool) -> Key {
-        let (address, port) = (peer.ip(), peer.port());
-        let trusted = self.trust.iter().any(|range| range.contains(address));
-        let key = self.connections.insert(Connection::new(Side::Client { address, port, trusted, admin }));
-        if admin {
-            self.admins += 1;
-        } else {
-            self.clients += 1;
-            self.shared.block.add(Count::Clients, 1);
-            self.shared.block.set(Count::ClientsNow, self.clients as u64);
-        }
-        self.rearm(key, Moved::Nothing);
-        key
-    }
-
-    /// Where bytes from a connection are to be put; `None` while it is not to be read. `received`,
-    /// `nothing`, `ended` or `failed` must follow.
-    pub fn room(&mut self, key: Key) -> Option<&mut [u8]> {
-        if !self.wants(key) {
-            if let Some(connection) = self.connections.get_mut(key) {
-                connection.starved = true;
-            }
-            return None;
-        }
-        let connection = self.connections.get_mut(key)?;
-        let buffer = match connection.input.take() {
-            Some(buffer) => self.buffers.widen(buffer),
-            None => self.buffers.take(),
-        };
-        Some(connection.input.insert(buffer).room())
-    }
-
-    /// There was nothing to read.
-    pub fn nothing(&mut self, key: Key) {
-        if let Some(connection) = self.connections.get_mut(key)
-            && let Some(buffer) = connection.input.take()
-        {
-            connection.input = self.buffers.keep(buffer);
-        }
-    }
-
-    /// Bytes were put into the room: `n` of them, at least one.
-    pub fn received(&mut self, key: Key, n: usize) {
-        let Some(connection) = self.connections.get_mut(key) else { return };
-        if let Some(buffer) = &mut connection.input {
-            buffer.fill(n);
-        }
-        match connection.side {
-            Side::Client { .. } => self.shared.block.add(Count::FromClients, n as u64),
-            Side::Backend { slot, .. } => self.shared.block.add_slot(SlotCount::FromBackend, slot.into(), n as u64),
-        }
-        self.pump(key);
-        self.rearm(key, Moved::In);
-        self.resume();
-    }
-
-    /// The peer has ended its direction, though there may be something to read before that.
-    pub fn closing(&mut self, key: Key) {
-        if let Some(connection) = self.connections.get_mut(key) {
-            connection.closing = true;
-        }
-    }
-
-    /// The peer has ended its direction, and all before that was received.
-    pub fn ended(&mut self, key: Key) {
-        self.nothing(key);
-        let Some(connection) = self.connections.get_mut(key) else { return };
-        connection.ended = true;
-        self.pump(key);
-        self.rearm(key, Moved::Nothing);
-        self.resume();
-    }
-
-    /// The connection could not be made, or is broken.
-    pub fn failed(&mut self, key: Key, failure: Failure) {
-        self.nothing(key);
-        if let (Failure::Tls(_), Some(Side::Backend { slot, .. })) =
-            (failure, self.connections.get(key).map(|connection| connection.side))
-        {
-            self.shared.block.add_slot(SlotCount::HandshakesFailed, slot.into(), 1);
-        }
-        let again = match failure {
-            Failure::Exhausted(_) => self.connect_instead(key),
-            Failure::Busy => self.redial_later(key),
-            _ => false,
-        };
-        match self.connections.get(key).filter(|_| !again) {
-            Some(connection) if connection.is_client() => self.client_gone(key, Output::Close(key)),
-            Some(_) => self.backend_failed(key, failure),
-            None => {}
-        }
-        self.resume();
-    }
-
-    /// Both directions have ended, or the connection failed, while it is not to be read. A
-    /// client is gone then; what a backend has sent is still worth reading, and ends by itself.
-    pub fn broken(&mut self, key: Key) {
-        if self.connections.get(key).is_some_and(Connection::is_client) {
-            self.client_gone(key, Output::Close(key));
-        }
-        self.resume();
-    }
-
-    /// A backend's connection is established; `http2`: its session has settled on that.
-    pub fn connected(&mut self, key: Key, http2: bool) {
-        let Some(connection) = self.connections.get_mut(key) else { return };
-        connection.phase = Phase::Open;
-        if let Side::Backend { slot, .. } = connection.side
-            && !connection.probe
-        {
-            self.shared.block.add_slot(SlotCount::Connects, slot.into(), 1);
-        }
-        self.exhausted = false;
-        match (connection.exchange, &connection.codec, connection.side) {
-            (_, Codec::H2(_), Side::Backend { slot, .. }) => {
-                let http2 = http2 || self.is_h2c(slot.into());
-                self.carrier_connected(key, http2);
-            }
-            (Some(exchange), ..) => self.attach(exchange, key),
-            (None, ..) if connection.probe => self.send_probe(key),
-            (None, ..) => self.release(key),
-        }
-        self.resume();
     }
 
     /// What is to be sent on a connection.
@@ -401,56 +264,6 @@ impl Proxy {
     /// Whether our direction of a connection ends right behind what is queued.
     pub fn is_ending(&self, key: Key) -> bool {
         self.connections.get(key).is_some_and(|connection| matches!(connection.ending, Ending::Close | Ending::Linger))
-    }
-
-    /// The socket took `n` of the queued bytes, at least one.
-    pub fn sent(&mut self, key: Key, n: usize) {
-        let Some(connection) = self.connections.get_mut(key) else { return };
-        connection.output.consume(&mut self.buffers, n);
-        if connection.grown > 0 && connection.output.len() < QUEUE_HIGH_BYTES {
-            self.grown -= std::mem::take(&mut connection.grown);
-        }
-        match connection.side {
-            Side::Client { .. } => self.shared.block.add(Count::ToClients, n as u64),
-            Side::Backend { slot, .. } => self.shared.block.add_slot(SlotCount::ToBackend, slot.into(), n as u64),
-        }
-        let exchange = connection.exchange;
-        if connection.output.is_empty() {
-            connection.announced = false;
-            self.settle(key);
-        }
-        self.rearm(key, Moved::Out);
-        if self.connections.get(key).is_some_and(|connection| connection.codec.multiplex().is_some()) {
-            self.carrier_sent(key, n);
-        }
-        if let Some(peer) = exchange.and_then(|id| self.peer(id, key)) {
-            self.wake(peer);
-            self.rearm(peer, Moved::Nothing);
-        } else if self.connections.get(key).is_some_and(Connection::has_waited) {
-            // For the client to take its responses: its next request, or its end.
-            self.resumed.push(key);
-        }
-        self.resume();
-    }
-
-    /// Nothing can be sent any more, though there may still be something to read.
-    pub fn unsendable(&mut self, key: Key) {
-        let Some(connection) = self.connections.get_mut(key) else { return };
-        if connection.is_client() {
-            self.client_gone(key, Output::Close(key));
-        } else {
-            connection.unsendable = true;
-            connection.announced = false;
-            connection.output.clear(&mut self.buffers);
-            let exchange = connection.exchange;
-            self.settle(key);
-            self.rearm(key, Moved::Nothing);
-            if let Some(peer) = exchange.and_then(|id| self.peer(id, key)) {
-                self.wake(peer);
-                self.rearm(peer, Moved::Nothing);
-            }
-        }
-        self.resume();
     }
 
     /// The other end of an exchange.

@@ -1,6 +1,7 @@
 //! The machine alone: bytes and failures in, bytes and outputs out, on a clock of the test's.
 
 use std::collections::HashMap;
+use std::net::SocketAddr;
 
 use super::*;
 use crate::limits::WAITING_REQUESTS;
