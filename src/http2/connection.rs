@@ -118,6 +118,11 @@ impl Connection {
         frame::window_update(out, 0, H2_CONNECTION_WINDOW_BYTES - FIRST_WINDOW);
     }
 
+    /// Says what time it is, in microseconds, before what has come by then is decoded.
+    pub fn set_clock(&mut self, now_us: u64) {
+        self.budget.refill(now_us);
+    }
+
     /// How many streams are open.
     pub fn open_streams(&self) -> usize {
         self.streams.len()
@@ -200,7 +205,7 @@ impl Connection {
         } else {
             frame::fields(out, id, block, end, max);
         }
-        self.close_if_done(id);
+        self.sent_end(id, end);
     }
 
     /// A stream has something to send, or its end.
@@ -244,7 +249,7 @@ impl Connection {
         stream.sending = !end;
         self.send_window -= length as i64;
         self.budget.sent(length);
-        self.close_if_done(id);
+        self.sent_end(id, end);
         let flags = if end { frame::END_STREAM } else { 0 };
         Some(Header { length: length as u32, kind: Kind::Data, flags, stream: id }.bytes())
     }
@@ -268,11 +273,15 @@ impl Connection {
     }
 
     /// Gives a stream up: the peer is told, unless both have said all, or it knows nothing of it yet.
-    /// Whether it was open.
+    /// Whether it was open. A client pays for a reset that it caused.
     pub fn forget(&mut self, id: u32, code: ErrorCode, out: &mut Vec<u8>) -> bool {
         let Ok(at) = self.streams.binary_search_by_key(&id, |stream| stream.id) else { return false };
         if self.streams[at].begun {
             frame::reset(out, id, code);
+            self.budget.stream_reset(self.streams[at].receive_window);
+            if self.role == Role::Server && code.may_be_provoked() {
+                self.budget.spend_reset();
+            }
         }
         self.streams.remove(at);
         true
@@ -305,12 +314,24 @@ impl Connection {
         ids.into_iter().for_each(|id| self.line_up(id));
     }
 
+    /// We have sent a part of a message; `end`: its last.
+    fn sent_end(&mut self, id: u32, end: bool) {
+        if !end {
+            return;
+        }
+        if self.role == Role::Server {
+            self.budget.responded();
+        }
+        self.close_if_done(id);
+    }
+
     pub(super) fn close_if_done(&mut self, id: u32) {
         if let Ok(at) = self.streams.binary_search_by_key(&id, |stream| stream.id)
             && !self.streams[at].sending
             && !self.streams[at].receiving
         {
             self.streams.remove(at);
+            self.budget.stream_ended();
         }
     }
 }

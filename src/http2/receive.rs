@@ -11,7 +11,8 @@ use crate::http::head::{Head, Start};
 use crate::http::part::Role;
 use crate::http::refusal::Refusal;
 use crate::limits::{
-    H2_BLOCK_BYTES, H2_BLOCK_FRAMES, H2_CONNECTION_WINDOW_BYTES, H2_FRAME_BYTES, H2_IDLE_FRAMES_EARNED, H2_STREAMS,
+    H2_BLOCK_BYTES, H2_BLOCK_FRAMES, H2_CONNECTION_WINDOW_BYTES, H2_FRAME_BYTES, H2_INTERIMS, H2_STREAMS,
+    H2_WINDOW_BYTES,
 };
 
 /// Where in the bytes we are.
@@ -104,6 +105,7 @@ impl Connection {
         arena: &mut Vec<u8>,
         out: &mut Vec<u8>,
     ) -> Result<(usize, Event), Error> {
+        self.budget.check()?;
         let Some(header) = Header::read(bytes) else { return Ok((0, Event::NeedMore)) };
         if header.length as usize > H2_FRAME_BYTES {
             return Err(Error::new(ErrorCode::FRAME_SIZE_ERROR, "frame longer than is allowed"));
@@ -130,10 +132,8 @@ impl Connection {
         let event = match header.kind {
             Kind::Headers => self.headers_frame(header, payload, head, arena, out)?,
             Kind::Continuation => self.continuation(header, payload, head, arena, out)?,
-            Kind::WindowUpdate => {
-                self.budget.update()?;
-                self.control(header, payload, out)?
-            }
+            // These cost by what they are for.
+            Kind::WindowUpdate | Kind::RstStream => self.control(header, payload, out)?,
             _ => {
                 self.budget.spend()?;
                 self.control(header, payload, out)?
@@ -160,13 +160,16 @@ impl Connection {
             self.receive_window += self.received;
             frame::window_update(out, 0, std::mem::take(&mut self.received));
         }
-        if left > 0 {
-            self.budget.earn();
-        } else {
-            self.budget.spend()?;
-        }
         let skip = HEADER_BYTES + usize::from(padded);
         self.reading = data_left(header.stream, left, padding, header.has(frame::END_STREAM));
+        let takes = self.stream(header.stream).map(|stream| stream.receiving && stream.has_head);
+        match (takes, left) {
+            (Some(true), 1..) => self.budget.earn(),
+            (Some(_), _) => self.budget.spend()?,
+            (None, 0) if header.has(frame::END_STREAM) => self.budget.late()?,
+            (None, 0) => self.budget.spend()?,
+            (None, _) => self.budget.late_content(left)?,
+        }
         let Some(stream) = self.stream(header.stream) else { return Ok((skip, Event::Nothing)) };
         if !stream.receiving || !stream.has_head {
             let owner = stream.owner;
@@ -224,6 +227,7 @@ impl Connection {
         let Some(mut block) = self.block.take() else {
             return Err(Error::protocol("CONTINUATION of nothing"));
         };
+        self.budget.spend()?;
         block.frames += 1;
         // One that never ends would be put together for ever (CVE-2024-27316).
         if block.frames > H2_BLOCK_FRAMES {
@@ -265,23 +269,28 @@ impl Connection {
             self.reading = Reading::End(id);
         }
         if self.role == Role::Server && id > self.last {
-            self.budget.earn();
-            return Ok(self.opened(id, read, out));
+            return self.opened(id, read, out);
         }
         let interim = !has_head && matches!(head.start, Start::Response { status: 100..200, .. });
         let found = self.stream(id).and_then(|stream| Some((stream.owner?, stream.receiving)));
-        // Of a stream that was given up it is read for the decoder's sake alone; and any number of
-        // interim responses may come, each of which moves nothing on.
-        let Some((owner, receiving)) = found.filter(|_| !interim) else {
-            self.budget.spend()?;
-            return Ok(match (found, read) {
-                (None, _) => Event::Nothing,
-                (Some((owner, _)), Err(refusal)) => Event::Malformed(owner, refusal),
-                (Some((owner, _)), Ok(())) if end => Event::Malformed(owner, Refusal::Misplaced),
-                (Some((owner, _)), Ok(())) => Event::Interim(owner),
-            });
+        let Some((owner, receiving)) = found else {
+            // They are read for the decoder's sake alone.
+            self.budget.late()?;
+            return Ok(Event::Nothing);
         };
-        self.budget.earn();
+        if interim {
+            self.interim(id)?;
+            return Ok(match read {
+                Err(refusal) => Event::Malformed(owner, refusal),
+                Ok(()) if end => Event::Malformed(owner, Refusal::Misplaced),
+                Ok(()) => Event::Interim(owner),
+            });
+        }
+        match self.role {
+            Role::Client => self.budget.earn(),
+            // The end of the response earns.
+            Role::Server => self.budget.spend()?,
+        }
         Ok(match read {
             Err(refusal) => Event::Malformed(owner, refusal),
             Ok(()) if !receiving || has_head && !end => Event::Malformed(owner, Refusal::Misplaced),
@@ -306,21 +315,24 @@ impl Connection {
         Event::Malformed(owner, if has_head { Refusal::TrailersTooLarge } else { Refusal::HeadTooLarge })
     }
 
-    /// A client has opened a stream.
-    fn opened(&mut self, id: u32, read: Result<(), Refusal>, out: &mut Vec<u8>) -> Event {
+    /// A client has opened a stream. One beyond the limit costs as a frame that moves nothing on, and not as a reset:
+    /// the client may not have seen the limit yet.
+    fn opened(&mut self, id: u32, read: Result<(), Refusal>, out: &mut Vec<u8>) -> Result<Event, Error> {
         self.last = id;
         if self.streams.len() >= H2_STREAMS as usize {
+            self.budget.spend()?;
+            self.budget.stream_reset(H2_WINDOW_BYTES);
             self.reading = Reading::Frame;
             frame::reset(out, id, ErrorCode::REFUSED_STREAM);
-            return Event::Nothing;
+            return Ok(Event::Nothing);
         }
         let mut stream = Stream::new(id, self.peer.window);
         (stream.begun, stream.has_head) = (true, true);
         self.streams.push(stream);
-        match read {
+        Ok(match read {
             Ok(()) => Event::Opened(id),
             Err(refusal) => Event::Unheard(id, refusal),
-        }
+        })
     }
 
     /// The peer has sent its last on a stream.
@@ -405,15 +417,26 @@ impl Connection {
         Ok(Event::Room)
     }
 
+    /// The peer has reset a stream. A backend may do so with each that we open; for a client it must not cost less than
+    /// to wait for the response (CVE-2023-44487).
     fn reset_frame(&mut self, id: u32, code: ErrorCode) -> Result<Event, Error> {
+        let Ok(at) = self.streams.binary_search_by_key(&id, |stream| stream.id) else {
+            self.budget.late_reset()?;
+            return Ok(Event::Nothing);
+        };
         if self.role == Role::Server {
-            // Else opening and resetting would pay for itself.
-            (0..2 * H2_IDLE_FRAMES_EARNED).try_for_each(|_| self.budget.spend())?;
+            self.budget.spend_reset();
+            self.budget.check()?;
         }
-        let Ok(at) = self.streams.binary_search_by_key(&id, |stream| stream.id) else { return Ok(Event::Nothing) };
-        let owner = self.streams[at].owner;
-        self.streams.remove(at);
+        let owner = self.streams.remove(at).owner;
         Ok(owner.map_or(Event::Nothing, |owner| Event::Reset(owner, code)))
+    }
+
+    /// An interim response came for a stream that is open. Any number may come, and none moves the response on.
+    fn interim(&mut self, id: u32) -> Result<(), Error> {
+        let Some(stream) = self.stream(id) else { return Ok(()) };
+        stream.interims = stream.interims.saturating_add(1);
+        if stream.interims > H2_INTERIMS { self.budget.spend() } else { Ok(()) }
     }
 
     fn window_frame(&mut self, id: u32, increment: u32, out: &mut Vec<u8>) -> Result<Event, Error> {
@@ -422,10 +445,12 @@ impl Connection {
             if increment == 0 {
                 return Err(Error::protocol("WINDOW_UPDATE by nothing"));
             }
+            self.budget.update(false, increment)?;
             self.send_window += i64::from(increment);
             return if self.send_window > MAX_31.into() { Err(overflow) } else { Ok(Event::Room) };
         }
         self.check_known(id)?;
+        self.budget.update(true, increment)?;
         let Some(stream) = self.stream(id) else { return Ok(Event::Nothing) };
         stream.send_window += i64::from(increment);
         if increment == 0 || stream.send_window > MAX_31.into() {
@@ -433,6 +458,7 @@ impl Connection {
             let code = if increment == 0 { ErrorCode::PROTOCOL_ERROR } else { ErrorCode::FLOW_CONTROL_ERROR };
             let owner = stream.owner;
             self.forget(id, code, out);
+            self.budget.check()?;
             return Ok(owner.map_or(Event::Nothing, |owner| Event::Reset(owner, code)));
         }
         self.line_up(id);

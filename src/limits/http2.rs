@@ -39,12 +39,22 @@ pub const H2_CONNECTION_WINDOW_BYTES: u32 = 16 << 20;
 pub const H2_IDLE_FRAMES: u32 = 1000;
 /// How many more of those a message or a piece of content earns.
 pub const H2_IDLE_FRAMES_EARNED: u32 = 4;
-/// The least that a WINDOW_UPDATE may be for, on average, without costing any of these: servers send
-/// one each few KiB.
-pub const H2_UPDATE_BYTES: u32 = 1024;
-/// WINDOW_UPDATEs that what was sent may have paid for and that have not come: by 32 MiB under way,
-/// on the stream and on the connection.
-pub const H2_UPDATES: u32 = 64 * 1024;
+/// Time that earns one more of those, so that keepalive PINGs of a backend whose streams are all silent last for ever.
+pub const H2_REFILL_US: u64 = SECOND_US / 10;
+/// Requests that a client may end without their response before it has received any: more than a page cancels as its
+/// user leaves it, and far below the tens of thousands a second of an attack.
+pub const H2_RESETS: i32 = 200;
+/// How many more of those a response earns that was sent to its end: one that is shown for each few that were cancelled.
+pub const H2_RESETS_EARNED: i32 = 4;
+/// Interim responses to one request that cost nothing.
+pub const H2_INTERIMS: u8 = 16;
+/// Frames that may be on their way for a stream that we reset: the head, the trailers, and an end or a reset.
+pub const H2_LATE_FRAMES_RESET: u32 = 3;
+/// The same for all streams of a connection that were reset lately: clients may leave thousands of requests in a
+/// second, and a slow backend answers them all later.
+pub const H2_LATE_FRAMES: u32 = 64 * 1024;
+/// Resets that may be on their way for streams that have just ended: as many as may be open at once.
+pub const H2_CROSSING_FRAMES: u32 = H2_STREAMS;
 /// HTTP/2 connections in a row that a backend may end for one and the same fault, as may be a client's,
 /// without a response between: from then on it is taken to be its own.
 pub const H2_FAULTS: u8 = 8;

@@ -91,6 +91,7 @@ impl Proxy {
         let mut input = connection.input.take();
         if let (Some(multiplex), true) = (connection.codec.multiplex_mut(), input.is_some()) {
             multiplex.heard_us = self.now_us;
+            multiplex.h2.set_clock(self.now_us);
         }
         let mut head = std::mem::take(&mut self.head);
         let mut arena = std::mem::take(&mut self.arena);

@@ -12,6 +12,8 @@ use crate::limits::{
     H2_BLOCK_BYTES, H2_DECODED_BYTES, H2_FRAME_BYTES, H2_IDLE_FRAMES, H2_LIST_BYTES, H2_STREAMS, H2_WINDOW_BYTES,
 };
 
+mod floods;
+
 /// One end, and the bytes that it wants to send.
 struct End {
     h2: Connection,
@@ -363,7 +365,6 @@ fn what_no_peer_may_send_ends_the_connection() {
         ("a flood of priorities", flood(frame_of(Kind::Priority, 0, 1, &[0; 5])), calm),
         ("a flood of empty content", [head.clone(), flood(frame_of(Kind::Data, 0, 1, &[]))].concat(), calm),
         ("a flood of what is unknown", flood(frame_of(Kind::Unknown, 0, 1, &[])), calm),
-        ("a flood of interim responses", flood(frame_of(Kind::Headers, END_HEADERS, 1, b"\x08\x03103")), calm),
         ("a block of empty frames without end", endless(0, 100), calm),
         ("a block without end", endless(16_384, H2_BLOCK_BYTES / 16_384 + 1), calm),
     ];
