@@ -4,7 +4,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
 use std::time::{Duration, Instant};
 
-use crate::support::{Backend, Balancer, Directory, Gate, Mode, modes, response, send_signal, wait_until};
+use crate::support::frames::{self, Frames};
+use crate::support::{
+    Backend, Balancer, Directory, Gate, Mode, PROTOCOLS, Way, modes, response, send_signal, wait_until,
+    wait_until_still,
+};
+use zzz_lb::http2::frame::Kind;
 
 const OFTEN: [&str; 2] = ["--health-interval", "100ms"];
 
@@ -67,7 +72,10 @@ fn a_failing_probe_takes_a_backend_out_that_answers_requests() {
         let backends = [probed("a", &good), probed("b", &bad)];
         let balancer = Balancer::before(mode, &backends.each_ref(), &options(&[]));
         bad.store(false, SeqCst);
-        let text = format!("health: backend {} down after 3 failed probes (answered 500)", backends[1].spec());
+        let text = format!(
+            "health: backend {} down after 3 failed probes (GET /up -> 500; --health-status 200-399)",
+            backends[1].spec()
+        );
         balancer.wait_for_log(&text);
         (0..10).for_each(|_| assert_eq!(balancer.get("/"), "a"));
     }
@@ -129,7 +137,7 @@ fn a_hung_backend_delays_no_other_probe() {
     let well = probed("a", &up);
     let more = ["--health-timeout", "300ms"];
     let balancer = Balancer::before(Mode::Sp, &[&hung, &well], &options(&more));
-    let text = balancer.wait_for_log("down after 3 failed probes (no answer in time)");
+    let text = balancer.wait_for_log("down after 3 failed probes (GET /up -> no response within --health-timeout)");
     assert!(text.contains(&hung.spec()), "{text}");
     // Until the third probe of the one had failed, 500 ms after the first was sent, the other had its own.
     assert!(well.count() >= 4, "{} probes", well.count());
@@ -344,5 +352,120 @@ fn an_offer_to_switch_protocols_with_content_counts_against_no_backend() {
             assert_eq!(client.response("GET").text(), "ok", "{mode:?}");
         }
         assert_eq!(balancer.metric("zzz_lb_failures_total", ""), 0, "{mode:?}\n{}", balancer.log());
+    }
+}
+
+/// What accepts and then closes, as a port forwarder does before a dead port, is no backend.
+#[test]
+fn a_backend_that_closes_without_a_response_is_taken_out_whatever_it_speaks() {
+    for protocol in PROTOCOLS {
+        for begun in ["", "HTTP/1.1 2"] {
+            let backend = Backend::serve(move |mut peer| {
+                if peer.request().is_some() {
+                    let _ = peer.try_send(begun);
+                }
+            });
+            let way = Way::to(&backend, protocol);
+            let balancer = Balancer::start(Mode::Sp, &[way.args(), OFTEN.to_vec()].concat());
+            let log = balancer.wait_for_log("down after 3 failed probes (GET / -> ");
+            assert!(log.contains("; --health-check http)"), "{protocol:?} {begun:?}: {log}");
+            assert_eq!(balancer.metric("zzz_lb_healthy", ""), 0);
+        }
+    }
+    // It asks nothing before it closes.
+    let backend = Backend::serve(drop);
+    let balancer = Balancer::before(Mode::Mp, &[&backend], &OFTEN);
+    balancer.wait_for_log("down after 3 failed probes (GET / -> ");
+}
+
+#[test]
+fn a_probe_over_http2_that_is_refused_reset_or_cut_off_fails() {
+    type Script = fn(&mut Frames, u32);
+    let scripts: [(&str, Script); 5] = [
+        ("did not look at the request", |frames, _| _ = frames.send(Kind::Goaway, 0, 0, &[0; 8])),
+        ("did not look at the request", |frames, stream| _ = frames.send(Kind::RstStream, 0, stream, &[0, 0, 0, 7])),
+        ("reset the stream: ", |frames, stream| _ = frames.send(Kind::RstStream, 0, stream, &[0, 0, 0, 2])),
+        ("ended the HTTP/2 connection: ", |frames, stream| {
+            let payload = [&stream.to_be_bytes()[..], &[0, 0, 0, 2]].concat();
+            _ = frames.send(Kind::Goaway, 0, 0, &payload);
+        }),
+        ("closed before the response was complete", |_, _| {}),
+    ];
+    for (told, script) in scripts {
+        let backend = frames::scripted(&[], move |frames, _| {
+            if let Some(stream) = frames.request() {
+                script(frames, stream);
+            }
+        });
+        let balancer = frames::before(Mode::Sp, &[&backend], &OFTEN);
+        balancer.wait_for_log(&format!("down after 3 failed probes (GET / -> {told}"));
+    }
+}
+
+#[test]
+fn an_api_that_answers_401_or_404_at_its_root_is_well_unless_a_path_is_given() {
+    for protocol in PROTOCOLS {
+        let backend = Backend::replying(&b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n"[..]);
+        let way = Way::to(&backend, protocol);
+        let start = |more: &[&str]| {
+            let args = [way.args(), OFTEN.to_vec(), more.to_vec()].concat();
+            Balancer::start(Mode::Sp, &args)
+        };
+        let balancer = start(&[]);
+        wait_until("probes pass", || balancer.metric("zzz_lb_probes_total", "result=\"passed\"") >= 4);
+        assert_eq!(balancer.metric("zzz_lb_probes_total", "result=\"failed\""), 0, "{protocol:?}");
+        drop(balancer);
+        let balancer = start(&["--health-path", "/"]);
+        balancer.wait_for_log("down after 3 failed probes (GET / -> 404; --health-status 200-399)");
+        drop(balancer);
+        let balancer = start(&["--health-path", "/up", "--health-status", "404", "--health-host", "probe.test"]);
+        wait_until("probes pass", || balancer.metric("zzz_lb_probes_total", "result=\"passed\"") >= 4);
+        let probe = backend.last();
+        assert_eq!((probe.target(), probe.value("Host")), ("/up", Some("probe.test")), "{protocol:?}");
+    }
+}
+
+#[test]
+fn a_probe_may_only_connect_or_not_be_sent_at_all() {
+    for protocol in PROTOCOLS {
+        let backend = Backend::replying(response("", b"ok"));
+        let way = Way::to(&backend, protocol);
+        let args = [way.args(), OFTEN.to_vec(), vec!["--health-check", "tcp"]].concat();
+        let balancer = Balancer::start(Mode::Sp, &args);
+        wait_until("probes pass", || balancer.metric("zzz_lb_probes_total", "result=\"passed\"") >= 4);
+        assert_eq!((backend.count(), balancer.metric("zzz_lb_healthy", "")), (0, 1), "{protocol:?}");
+    }
+    let mut dead = Backend::named_on("127.0.0.4:0", "dead");
+    dead.stop();
+    let tcp = [&OFTEN[..], &["--health-check", "tcp"]].concat();
+    let balancer = Balancer::before(Mode::Sp, &[&dead], &tcp);
+    balancer.wait_for_log("down after 3 failed probes (cannot connect: ");
+    let backend = Backend::named("a");
+    let _balancer = Balancer::before(Mode::Sp, &[&backend], &[&OFTEN[..], &["--health-check", "off"]].concat());
+    assert_eq!(wait_until_still(|| backend.connections() as u64), 0);
+}
+
+/// The failures of before are not held against it, and one passed probe is enough.
+#[test]
+fn a_backend_that_returns_after_a_reload_begins_afresh() {
+    for mode in modes() {
+        let (up, late) = (yes(), yes());
+        let (a, b) = (probed("a", &up), probed("b", &late));
+        let directory = Directory::new();
+        let file = |backends: &[&Backend]| {
+            let specs: Vec<String> = backends.iter().map(|backend| format!("\"{}\"", backend.spec())).collect();
+            directory.put("lb.json", &format!("{{\"backends\": [{}]}}", specs.join(", ")))
+        };
+        let balancer = Balancer::with_file(mode, &file(&[&a, &b]), &options(&["--health-passes", "1000"]));
+        late.store(false, SeqCst);
+        balancer.wait_for_log(&format!("backend {} down after 3 ", b.spec()));
+        file(&[&a]);
+        wait_until("it is gone", || balancer.metric("zzz_lb_plan_edition", "") == 2);
+        late.store(true, SeqCst);
+        file(&[&a, &b]);
+        wait_until("it serves, though a thousand probes would have to pass if it were down", || {
+            balancer.get("/") == "b"
+        });
+        assert_eq!(balancer.metric("zzz_lb_healthy", ""), 2, "{mode:?}");
     }
 }

@@ -187,10 +187,11 @@ fn more<T>(list: &mut Vec<Given<T>>, value: T, source: Source, most: usize) -> R
 mod tests {
     use super::table::{DURATIONS, DURATIONS_OR_OFF};
     use super::*;
-    use crate::args::Mode;
+    use crate::args::{HealthCheck, Mode};
     use crate::balance::strategy::Strategy;
     use crate::limits::{
-        CLIENT_CONNECTIONS, COMPARED_BYTES, DURATION_MAX_US, DURATION_MIN_US, HEALTH_COUNT, TRUSTED_RANGES, WORKERS,
+        CLIENT_CONNECTIONS, COMPARED_BYTES, DURATION_MAX_US, DURATION_MIN_US, HEALTH_COUNT, STATUS_RANGES,
+        TRUSTED_RANGES, WORKERS,
     };
     use crate::log::Level;
 
@@ -236,7 +237,9 @@ mod tests {
         assert_eq!(flag("strategy").accepts, words(Strategy::NAMES.iter().map(|(name, _)| *name).collect()));
         assert_eq!(flag("loglevel").accepts, words(Level::NAMES.iter().map(|(name, _)| *name).collect()));
         assert_eq!(flag("mode").accepts, words(Mode::NAMES.iter().map(|(name, _)| *name).collect()));
-        for long in ["strategy", "loglevel", "mode"] {
+        assert_eq!(flag("health-check").accepts, words(HealthCheck::NAMES.iter().map(|(name, _)| *name).collect()));
+        assert!(flag("health-status").accepts.contains(&format!(" {STATUS_RANGES})")));
+        for long in ["strategy", "loglevel", "mode", "health-check"] {
             for word in flag(long).accepts.split(", ") {
                 assert!(flag(long).help.contains(&format!("`{word}`")), "{long}: {word}");
             }

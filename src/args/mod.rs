@@ -14,6 +14,7 @@ mod healthcheck;
 pub mod help;
 mod nearest;
 mod parse;
+pub mod probe;
 pub mod value;
 
 use std::fmt::{self, Write as _};
@@ -31,6 +32,7 @@ pub(crate) use flags::{add_backend, give};
 pub use healthcheck::Healthcheck;
 pub(crate) use nearest::nearest;
 pub use parse::parse;
+pub use probe::{HealthCheck, Statuses};
 pub use value::{Cidr, Fault, HostHeader, Mode};
 
 /// What the command line asks for.
@@ -162,8 +164,14 @@ pub struct Options {
     pub config: Option<Given<PathBuf>>,
     /// `--check`.
     pub check: Option<Given<bool>>,
+    /// `--health-check`.
+    pub health_check: Option<Given<HealthCheck>>,
     /// `--health-path`.
     pub health_path: Option<Given<String>>,
+    /// `--health-status`.
+    pub health_status: Option<Given<Statuses>>,
+    /// `--health-host`.
+    pub health_host: Option<Given<String>>,
     /// `--health-interval`; 0 for off.
     pub health_interval_us: Option<Given<u64>>,
     /// `--health-timeout`.

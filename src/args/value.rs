@@ -229,11 +229,16 @@ pub(super) fn host_header(text: &str) -> Result<HostHeader, Fault> {
     match text {
         _ if text.eq_ignore_ascii_case("preserve") => Ok(HostHeader::Preserve),
         _ if text.eq_ignore_ascii_case("backend") => Ok(HostHeader::Backend),
-        "" => Err(Fault::Malformed),
-        _ if text.len() > NAME_BYTES => Err(Fault::OutOfRange),
-        _ if is_authority(text.as_bytes()) => Ok(HostHeader::Name(text.to_owned())),
-        _ => Err(Fault::Malformed),
+        _ => authority(text).map(HostHeader::Name),
     }
+}
+
+/// A host with or without a port, as the Host field has it.
+pub(super) fn authority(text: &str) -> Result<String, Fault> {
+    if text.is_empty() || !is_authority(text.as_bytes()) {
+        return Err(Fault::Malformed);
+    }
+    bounded(text)
 }
 
 /// A range of addresses as `address/prefix`, or one address.

@@ -12,7 +12,7 @@ mod resolve;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 
-pub use crate::args::{Backend, Cidr, Host, HostHeader, Mode, Setting, Source, Target};
+pub use crate::args::{Backend, Cidr, HealthCheck, Host, HostHeader, Mode, Setting, Source, Statuses, Target};
 pub use crate::balance::strategy::Strategy;
 use crate::log::Level;
 pub use plan::{Member, Plan};
@@ -84,8 +84,14 @@ pub struct Config {
 /// How backends' health is found out. Times are microseconds.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Health {
+    /// The type of a probe.
+    pub check: HealthCheck,
     /// What a probe asks for.
     pub path: String,
+    /// The statuses that pass a probe.
+    pub status: Statuses,
+    /// The Host field of a probe, if it is not the backend's own name.
+    pub host: Option<String>,
     /// Between two probes of a backend; 0 for none.
     pub interval_us: u64,
     /// How long a probe may take.

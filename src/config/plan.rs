@@ -6,11 +6,11 @@
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 
-use super::{Address, Backend, Cidr, Config, Health, HostHeader, Strategy, Timeouts};
+use super::{Address, Backend, Cidr, Config, Health, HealthCheck, HostHeader, Statuses, Strategy, Timeouts};
 use crate::balance::{self, Rules};
 use crate::limits::{
     ADDRESSES, BACKENDS, DEFAULT_CONNECT_US, DEFAULT_DRAIN_US, DEFAULT_IDLE_US, DEFAULT_REQUEST_US,
-    DEFAULT_RESPONSE_US, SLOTS, TRUSTED_RANGES,
+    DEFAULT_RESPONSE_US, SLOTS, STATUS_RANGES, TRUSTED_RANGES,
 };
 use crate::log::Level;
 
@@ -141,7 +141,17 @@ impl Plan {
             host_header: HostHeader::Preserve,
             trust: Vec::new(),
             via: None,
-            health: Health { path: "/".into(), interval_us: 0, timeout_us: 0, fails: 3, passes: 2, count_5xx: false },
+            health: Health {
+                check: HealthCheck::Http,
+                path: "/".into(),
+                status: Statuses::range(200, 499),
+                host: None,
+                interval_us: 0,
+                timeout_us: 0,
+                fails: 3,
+                passes: 2,
+                count_5xx: false,
+            },
             slow_start_us: 0,
             drain_delay_us: 0,
             watchdog_us: 0,
@@ -197,8 +207,13 @@ impl Plan {
         }
         out.flag(self.via.is_some());
         out.text(self.via.as_deref().unwrap_or_default());
-        let Health { path, interval_us, timeout_us, fails, passes, count_5xx } = &self.health;
+        let Health { check, path, status, host, interval_us, timeout_us, fails, passes, count_5xx } = &self.health;
+        out.number(*check as u64);
         out.text(path);
+        out.number(status.ranges().len() as u64);
+        status.ranges().iter().flat_map(|&(first, last)| [first, last]).for_each(|end| out.number(end.into()));
+        out.flag(host.is_some());
+        out.text(host.as_deref().unwrap_or_default());
         [*interval_us, *timeout_us, u64::from(*fails), u64::from(*passes)].into_iter().for_each(|n| out.number(n));
         out.flag(*count_5xx);
         out.number(self.slow_start_us);
@@ -243,7 +258,16 @@ impl Plan {
                 Some(from.text()?).filter(|_| given)
             },
             health: Health {
+                check: {
+                    let number = from.number()?;
+                    HealthCheck::NAMES.into_iter().map(|(_, one)| one).find(|&one| one as u64 == number)?
+                },
                 path: from.text()?,
+                status: Statuses::of(from.list(STATUS_RANGES, |from| Some((from.small()?, from.small()?)))?),
+                host: {
+                    let given = from.flag()?;
+                    Some(from.text()?).filter(|_| given)
+                },
                 interval_us: from.number()?,
                 timeout_us: from.number()?,
                 fails: from.small()?,
@@ -365,6 +389,9 @@ mod tests {
         plan.trust = vec![Cidr { address: "10.0.0.0".parse().unwrap(), prefix: 8 }];
         plan.via = Some("edge".into());
         plan.health.path = "/up".into();
+        plan.health.check = HealthCheck::Tcp;
+        plan.health.status = Statuses::of(vec![(200, 299), (401, 401)]);
+        plan.health.host = Some("probe.example".into());
         plan.authorities = 3;
         plan.members[1].address = Address::Unix("/run/socket".into());
         plan.members[1].backup = true;

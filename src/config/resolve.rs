@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
-use super::{Backend, Config, Health, HostHeader, Mode, Strategy, Timeouts};
+use super::{Backend, Config, Health, HealthCheck, HostHeader, Mode, Statuses, Strategy, Timeouts};
 use crate::args::{FLAGS, Given, Host, Options, Setting, Source, Target};
 use crate::limits::{
     DEFAULT_BACKEND_PORTS, DEFAULT_CONNECT_US, DEFAULT_DRAIN_US, DEFAULT_HEALTH_FAILS, DEFAULT_HEALTH_INTERVAL_US,
@@ -42,6 +42,13 @@ pub enum Error {
         /// Where the first backend was given.
         backend: Source,
     },
+    /// A probe that only connects asks for nothing.
+    ProbeWithoutRequest {
+        /// Where the option was given that concerns the request or its response.
+        source: Source,
+        /// Where the type of the probe was given.
+        check: Source,
+    },
     /// One process has no workers.
     WorkersInOneProcess {
         /// Where the workers were asked for.
@@ -68,6 +75,12 @@ impl fmt::Display for Error {
                 demo.place(),
                 backend.place()
             ),
+            Error::ProbeWithoutRequest { source, check } => write!(
+                f,
+                "{} has no effect with {} 'tcp', which only connects; accepted: one of them",
+                source.place(),
+                check.place()
+            ),
             Error::WorkersInOneProcess { source, workers } => {
                 write!(f, "{source} '{workers}': contradicts mode sp, which is one process; accepted: 1, or mode mp")
             }
@@ -84,6 +97,7 @@ pub fn resolve(options: Options) -> Result<Config, Vec<Error>> {
         return Err(errors);
     }
     let demo = or(options.demo, false);
+    let check = or(options.health_check, HealthCheck::Http);
     let default_backends = options.backends.is_empty() && !demo;
     let mut backends: Vec<Backend> = options.backends.into_iter().map(|given| given.value).collect();
     if backends.is_empty() {
@@ -117,8 +131,18 @@ pub fn resolve(options: Options) -> Result<Config, Vec<Error>> {
         insecure: or(options.insecure, false),
         tls_trace: or(options.tls_trace, false),
         health: Health {
+            check,
+            // Without a path of the user's, any answer shows that the backend serves: many answer 401 or 404 at `/`.
+            status: or(
+                options.health_status,
+                Statuses::range(200, if options.health_path.is_some() { 399 } else { 499 }),
+            ),
             path: or(options.health_path, "/".into()),
-            interval_us: or(options.health_interval_us, DEFAULT_HEALTH_INTERVAL_US),
+            host: options.health_host.map(|given| given.value),
+            interval_us: match check {
+                HealthCheck::Off => 0,
+                _ => or(options.health_interval_us, DEFAULT_HEALTH_INTERVAL_US),
+            },
             timeout_us: or(options.health_timeout_us, DEFAULT_HEALTH_TIMEOUT_US),
             fails: or(options.health_fails, DEFAULT_HEALTH_FAILS),
             passes: or(options.health_passes, DEFAULT_HEALTH_PASSES),
@@ -161,6 +185,14 @@ fn contradictions(options: &Options) -> Vec<Error> {
     let mode = options.mode.as_ref().map_or(DEFAULT_MODE, |given| given.value);
     if let (Mode::Sp, Some(Given { value: workers @ 2.., source })) = (mode, &options.workers) {
         errors.push(Error::WorkersInOneProcess { source: source.clone(), workers: *workers });
+    }
+    if let Some(Given { value: HealthCheck::Tcp, source: check }) = &options.health_check {
+        let path = options.health_path.as_ref().map(|given| &given.source);
+        let status = options.health_status.as_ref().map(|given| &given.source);
+        let host = options.health_host.as_ref().map(|given| &given.source);
+        let sources = [path, status, host].into_iter().flatten();
+        errors
+            .extend(sources.map(|source| Error::ProbeWithoutRequest { source: source.clone(), check: check.clone() }));
     }
     let listen = listen(&options.host, &options.port);
     if let Some(Given { value: Some(admin), source }) = &options.admin
@@ -267,7 +299,10 @@ mod tests {
         assert!(config.trust[0].contains(Ipv4Addr::new(10, 1, 1, 1).into()));
         assert_eq!((config.via.as_deref(), config.user.as_deref()), (Some("edge"), Some("nobody")));
         let path = "/up".to_owned();
-        let health = Health { path, interval_us: 0, timeout_us: 1_000_000, fails: 7, passes: 8, count_5xx: true };
+        let (check, status, host) = (HealthCheck::Http, Statuses::range(200, 399), None);
+        let (interval_us, timeout_us) = (0, 1_000_000);
+        let health =
+            Health { check, path, status, host, interval_us, timeout_us, fails: 7, passes: 8, count_5xx: true };
         assert_eq!(config.health, health);
         assert_eq!((config.slow_start_us, config.retry_percent), (60_000_000, 0));
         assert_eq!(config.admin, Some("127.0.0.1:9100".parse().unwrap()));
@@ -304,6 +339,24 @@ mod tests {
         assert_eq!(names("--demo"), ["127.0.0.1:0", "127.0.0.1:0"]);
         let refused = refused("-b 10.0.0.1:80 --demo");
         assert!(refused[0].starts_with("--demo and --backend are contradictory"), "{refused:?}");
+    }
+
+    #[test]
+    fn a_probe_passes_below_500_unless_a_path_or_statuses_are_given() {
+        let health = |line: &str| config(line).health;
+        let status = |line: &str| health(line).status.to_string();
+        assert_eq!(status(""), "200-499");
+        assert_eq!(status("--health-path /"), "200-399");
+        assert_eq!(status("--health-path /up --health-status 200,401"), "200,401");
+        assert_eq!(status("--health-status 200-204"), "200-204");
+        assert_eq!(health("--health-host a.test:1").host.as_deref(), Some("a.test:1"));
+        assert_eq!(health("--health-check off --health-path /up").interval_us, 0);
+        let tcp = health("--health-check tcp");
+        assert_eq!((tcp.check, tcp.interval_us), (HealthCheck::Tcp, DEFAULT_HEALTH_INTERVAL_US));
+        for other in ["--health-path /up", "--health-status 200", "--health-host a"] {
+            let refused = refused(&format!("--health-check tcp {other}"));
+            assert!(refused[0].contains("has no effect with --health-check 'tcp'"), "{refused:?}");
+        }
     }
 
     #[test]
@@ -357,7 +410,7 @@ mod tests {
     }
 
     /// What an option may be besides its default.
-    const OTHERS: [&str; 34] = [
+    const OTHERS: &[&str] = &[
         "--port 1",
         "--host ::1",
         "--max-connections 9",
@@ -369,7 +422,10 @@ mod tests {
         "--demo",
         "--ca-file /a",
         "--insecure",
+        "--health-check tcp",
         "--health-path /up",
+        "--health-status 200",
+        "--health-host a",
         "--health-interval 1s",
         "--health-timeout 1s",
         "--health-fails 9",

@@ -60,6 +60,8 @@ pub const JSON_DEPTH: usize = 64;
 pub const FILE_PROBLEMS: usize = 100;
 /// Failures and passes in a row that can be asked for; more would take hours.
 pub const HEALTH_COUNT: u64 = 1000;
+/// Ranges of statuses that pass a probe: each status of every class apart takes fewer.
+pub const STATUS_RANGES: usize = 64;
 /// What a probe asks for: room for a long query.
 pub const HEALTH_PATH_BYTES: usize = 1024;
 /// Requests in flight that a backend's own limit can be set to.

@@ -150,7 +150,8 @@ fn owner(member: &Member) -> (String, Address, String) {
 mod tests {
     use super::*;
     use crate::balance::cells::private;
-    use crate::config::Backend;
+    use crate::balance::{Balancer, Failed};
+    use crate::config::{Backend, Plan};
     use crate::limits::SECOND_US;
 
     fn fresh(slots: usize) -> Slots {
@@ -195,6 +196,27 @@ mod tests {
             assert_eq!(places(&mut slots, &[1, 2], 2 * n), Some(vec![(0, 1), (1, 1)]));
             assert_eq!(places(&mut slots, &[3, 4], 2 * n + 1), Some(vec![(2, 1), (3, 1)]));
         }
+    }
+
+    #[test]
+    fn one_that_returns_has_to_prove_itself_again_and_its_count_of_failures_is_forgotten() {
+        let cells = private(2);
+        let mut slots = Slots::new(cells, zero(), zero());
+        places(&mut slots, &[1, 2], 1).unwrap();
+        let mine = Vec::leak((0..2).map(|_| AtomicU64::new(0)).collect());
+        let mut balancer = Balancer::new(Plan::over([]).rules(), cells, mine, 1);
+        (0..3).for_each(|_| _ = balancer.failed(0, 1));
+        assert_eq!(cells.state(0), State::Down);
+        places(&mut slots, &[2], 2).unwrap();
+        let returned = slots.assign(wanted([1, 2]), 3, || (State::Added, 77)).unwrap();
+        assert_eq!((returned[0].slot, returned[0].generation), (0, 1));
+        assert_eq!((cells.state(0), cells.state(1)), (State::Added, State::Unproven));
+        // It takes as many failures as for any other to take it down.
+        assert_eq!(balancer.failed(0, 3), Failed::First);
+        // One that stays is left as it is.
+        slots.assign(wanted([1, 2]), 4, || (State::Unproven, 99)).unwrap();
+        assert_eq!(cells.state(0), State::Added);
+        assert_eq!(balancer.failed(0, 4), Failed::Again);
     }
 
     #[test]

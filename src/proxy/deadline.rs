@@ -4,6 +4,7 @@
 use super::answer::Answer;
 use super::connection::{Connection, Moved, Phase, Wait};
 use super::exchange::{Exchange, Progress};
+use super::probe::Cause;
 use super::{Failure, Output, Proxy};
 use crate::collections::slab::Key;
 use crate::collections::timers::NEVER;
@@ -50,7 +51,7 @@ impl Proxy {
             Wait::Idle | Wait::Linger | Wait::Pool => self.close(key, Output::Close(key)),
             Wait::ClientSend => self.client_gone(key, Output::Reset(key)),
             Wait::Room => self.no_room(key),
-            Wait::Probe => self.probe_failed(key, format_args!("no answer in time")),
+            Wait::Probe => self.probe_failed(key, Cause::Late),
             Wait::Connect if connection.codec.stream().is_some() => self.carrier_late(key),
             Wait::Connect => {
                 let failure = if self.take_redial(key) { Failure::Busy } else { Failure::ConnectTimeout };

@@ -103,7 +103,7 @@ impl Proxy {
                 }
                 match (part, is_client) {
                     (Part::Interim(_), _) if probe => {}
-                    _ if probe => self.on_probe_answer(key, head),
+                    _ if probe => self.on_probe_response(key, head),
                     (Part::Trailers(_), _) => self.on_trailers(key, head),
                     (_, true) => self.on_request(key, head),
                     (Part::Interim(_), false) => self.on_interim(key, head),
@@ -152,6 +152,7 @@ impl Proxy {
         let exchange = connection.exchange.and_then(|id| self.exchanges.get(id));
         match (exchange, connection.is_client()) {
             (Some(exchange), _) if exchange.tunnel => self.tunnel_ended(key),
+            (None, false) if connection.probe => self.lost(key, Failure::Closed, false),
             (None, false) => self.close(key, Output::Close(key)),
             (Some(_), false) if connection.codec.ends_by_close() => self.on_end(key, true),
             (Some(_), false) => self.backend_failed(key, Failure::Closed),

@@ -5,6 +5,7 @@ use super::answer::Answer;
 use super::connection::{Ending, Moved, Phase, Side};
 use super::exchange::Progress;
 use super::failure::Failure;
+use super::probe::Cause;
 use super::{Output, Proxy};
 use crate::collections::slab::Key;
 use crate::http::framing::Body;
@@ -117,7 +118,7 @@ impl Proxy {
             // What we lack says nothing about the backend.
             Failure::Exhausted(_) if connection.probe => return self.close(key, Output::Close(key)),
             _ if connection.probe && failure.is_limit() => return self.probe_refused(key, failure),
-            _ if connection.probe => return self.probe_failed(key, format_args!("{failure}")),
+            _ if connection.probe => return self.probe_failed(key, Cause::Failed(failure)),
             _ => {}
         }
         let (Side::Backend { slot, .. }, exchange) = (connection.side, connection.exchange) else { return };

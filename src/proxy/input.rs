@@ -135,12 +135,12 @@ impl Proxy {
         }
         self.exhausted = false;
         match (connection.exchange, &connection.codec, connection.side) {
+            _ if connection.probe => self.probe_connected(key, http2),
             (_, Codec::H2(_), Side::Backend { slot, .. }) => {
                 let http2 = http2 || self.is_h2c(slot.into());
                 self.carrier_connected(key, http2);
             }
             (Some(exchange), ..) => self.attach(exchange, key),
-            (None, ..) if connection.probe => self.send_probe(key),
             (None, ..) => self.release(key),
         }
         self.resume();

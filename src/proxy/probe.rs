@@ -1,15 +1,17 @@
-//! Probes: a request of our own to a backend, on a connection of its own, to see whether it is well.
+//! Probes: a connection of its own to a backend, with a request of our own, to see whether the backend is well.
 //!
-//! A 2xx or 3xx passes; anything else, or nothing in time, fails; an answer beyond a limit of ours does
-//! neither. The head tells, so that the content is not waited for. A probe has no exchange; its connection
-//! has `probe` set, is never pooled, and has one deadline for all of it.
+//! A probe of type `tcp` passes when its connection is established. One of type `http` passes with a status that
+//! `Health::status` contains. Any other status, no response in time, and a connection that ends before the response
+//! is complete are failures. A response beyond a limit of ours neither passes nor fails. The head decides, so the
+//! content is not awaited. A probe has no exchange; its connection has `probe` set, is never pooled, and has one
+//! deadline for all of it.
 
 use std::fmt;
 
-use super::connection::{Connection, Moved, Side};
+use super::connection::{Connection, Moved, Phase, Side};
 use super::{Failure, Output, Proxy};
 use crate::collections::slab::Key;
-use crate::config::HostHeader;
+use crate::config::{Health, HealthCheck, HostHeader};
 use crate::http::forward::Sink;
 use crate::http::head::HeadRef;
 use crate::http1::write::Writer;
@@ -24,7 +26,8 @@ impl Proxy {
         let mut slots = std::mem::take(&mut self.probes);
         self.balancer.take_probes(self.now_us, &mut slots);
         for slot in slots.drain(..) {
-            if self.is_h2c(slot) || self.server_name(slot).is_some() {
+            let asks = self.health.check == HealthCheck::Http;
+            if self.may_multiplex(slot) && (asks || !self.is_h2c(slot)) {
                 self.begin_multiplexed_probe(slot);
                 continue;
             }
@@ -37,14 +40,28 @@ impl Proxy {
         self.probes = slots;
     }
 
+    /// The connection of a probe is established; `http2`: its session has settled on that.
+    pub(super) fn probe_connected(&mut self, key: Key, http2: bool) {
+        let Some(connection) = self.connections.get(key) else { return };
+        let Side::Backend { slot, .. } = connection.side else { return };
+        if self.health.check != HealthCheck::Http {
+            self.probe_passed(key);
+        } else if connection.codec.multiplex().is_some() {
+            let http2 = http2 || self.is_h2c(slot.into());
+            self.carrier_connected(key, http2);
+        } else {
+            self.send_probe(key);
+        }
+    }
+
     /// Asks the backend that a probe is connected to.
     pub(super) fn send_probe(&mut self, key: Key) {
         let Some(connection) = self.connections.get_mut(key) else { return };
         let Side::Backend { slot, .. } = connection.side else { return };
-        let host = match (&self.host_header, &self.backends[usize::from(slot)]) {
-            (HostHeader::Name(name), _) => name,
-            (_, Some(backend)) => &backend.host,
-            (_, None) => return self.close(key, Output::Close(key)),
+        let host = match (&self.health.host, &self.host_header, &self.backends[usize::from(slot)]) {
+            (Some(name), ..) | (None, HostHeader::Name(name), _) => name,
+            (.., Some(backend)) => &backend.host,
+            (.., None) => return self.close(key, Output::Close(key)),
         };
         self.text.clear();
         let mut writer = Writer::new(&mut self.text);
@@ -72,23 +89,35 @@ impl Proxy {
         self.announce(key);
     }
 
-    /// The head of the answer to a probe has come.
-    pub(super) fn on_probe_answer(&mut self, key: Key, head: HeadRef<'_>) {
+    /// The head of the response to a probe has come.
+    pub(super) fn on_probe_response(&mut self, key: Key, head: HeadRef<'_>) {
         match head.status() {
-            200..=399 => {
-                if let Some(slot) = self.end_probe(key) {
-                    self.note_probe(slot, None);
-                }
-            }
-            status => self.probe_failed(key, format_args!("answered {status}")),
+            status if self.health.status.contains(status) => self.probe_passed(key),
+            status => self.probe_failed(key, Cause::Status(status)),
+        }
+    }
+
+    fn probe_passed(&mut self, key: Key) {
+        if let Some(slot) = self.end_probe(key) {
+            self.note_probe(slot, None);
         }
     }
 
     /// A probe has failed.
-    pub(super) fn probe_failed(&mut self, key: Key, reason: fmt::Arguments<'_>) {
+    pub(super) fn probe_failed(&mut self, key: Key, cause: Cause) {
+        let has_asked = self.has_asked(key);
         if let Some(slot) = self.end_probe(key) {
-            self.note_probe(slot, Some(reason));
+            let text = Explained { health: &self.health, has_asked, cause }.to_string();
+            self.note_probe(slot, Some(&text));
         }
+    }
+
+    /// Whether a probe has sent its request.
+    fn has_asked(&self, key: Key) -> bool {
+        let Some(connection) = self.connections.get(key) else { return false };
+        let multiplex = connection.codec.multiplex();
+        let opened = multiplex.is_none_or(|multiplex| multiplex.h2.open_streams() > 0);
+        self.health.check == HealthCheck::Http && connection.phase == Phase::Open && opened
     }
 
     /// A probe has come to a limit of ours, which says nothing about its backend.
@@ -109,5 +138,38 @@ impl Proxy {
         streams.into_iter().chain([key, carrier]).for_each(|key| self.close(key, Output::Close(key)));
         // What became of one that had the slot before is not its successor's doing.
         (self.generation(slot.into()) == Some(generation)).then_some(slot)
+    }
+}
+
+/// Why a probe has failed.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Cause {
+    /// The status of the response is not one that passes.
+    Status(u16),
+    /// The probe took longer than `--health-timeout`.
+    Late,
+    /// The connection could not be made, or ended before the response was complete.
+    Failed(Failure),
+}
+
+/// What a failed probe asked for and what came back, with the flag that decides it.
+struct Explained<'a> {
+    health: &'a Health,
+    has_asked: bool,
+    cause: Cause,
+}
+
+impl fmt::Display for Explained<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.has_asked {
+            write!(f, "GET {} -> ", self.health.path)?;
+        }
+        match (self.cause, self.has_asked) {
+            (Cause::Status(status), _) => write!(f, "{status}; --health-status {}", self.health.status),
+            (Cause::Late, true) => f.write_str("no response within --health-timeout"),
+            (Cause::Late, false) => f.write_str("not connected within --health-timeout"),
+            (Cause::Failed(failure), true) => write!(f, "{failure}; --health-check http"),
+            (Cause::Failed(failure), false) => write!(f, "{failure}"),
+        }
     }
 }

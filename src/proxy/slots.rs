@@ -304,19 +304,19 @@ impl Proxy {
     }
 
     /// A probe has passed, or failed for a reason.
-    pub(super) fn note_probe(&mut self, slot: u16, failure: Option<fmt::Arguments<'_>>) {
+    pub(super) fn note_probe(&mut self, slot: u16, failure: Option<&str>) {
         let slot = usize::from(slot);
         let count = if failure.is_none() { SlotCount::ProbesPassed } else { SlotCount::ProbesFailed };
         self.shared.block.add_slot(count, slot, 1);
         let change = self.balancer.probed(slot, failure.is_none(), self.now_us);
         let Some(Some(backend)) = self.backends.get(slot) else { return };
-        let reason = failure.unwrap_or(format_args!("passed"));
+        let reason = failure.unwrap_or("passed");
         match change {
             Some(Change::Up(passes)) => {
                 let text = format_args!("backend {} up after {passes} passed probes", backend.label);
                 self.log.line(Level::Info, "health", text);
             }
-            Some(Change::Down(failures)) => self.tell_down(slot, failures, "failed probes", reason),
+            Some(Change::Down(failures)) => self.tell_down(slot, failures, "failed probes", format_args!("{reason}")),
             None => {
                 self.log.line(Level::Debug, "health", format_args!("probe of {}: {reason}", backend.label));
             }

@@ -194,7 +194,7 @@ impl Proxy {
         }
         match part {
             Part::Interim(_) if probe => {}
-            _ if probe => self.on_probe_answer(stream, head),
+            _ if probe => self.on_probe_response(stream, head),
             Part::Interim(_) => self.on_interim(stream, head),
             Part::Trailers(_) => self.on_trailers(stream, head),
             _ => self.on_response(stream, head),

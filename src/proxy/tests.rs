@@ -8,6 +8,7 @@ use crate::limits::WAITING_REQUESTS;
 use crate::log::Level;
 
 mod deadlines;
+mod probes;
 mod tunnels;
 
 const GET: &str = "GET / HTTP/1.1\r\nHost: a\r\n\r\n";

@@ -30,7 +30,7 @@ use seat::Seat;
 use table::Table;
 
 /// "zzz_lb" and a number that grows when the meaning of a cell changes, or of a plan's bytes, or where these are.
-pub const MAGIC: u64 = 0x7a7a_7a5f_6c62_0003;
+pub const MAGIC: u64 = 0x7a7a_7a5f_6c62_0004;
 /// Cells in a line.
 const LINE: usize = 8;
 const HEADER: usize = LINE;

@@ -3,20 +3,57 @@
 use super::{DURATIONS, DURATIONS_OR_OFF};
 use crate::args::Given;
 use crate::args::flags::{Flag, Group, Preset, Set, once};
+use crate::args::probe::{HealthCheck, statuses};
 use crate::args::value;
 use crate::limits::HEALTH_COUNT;
 
 pub(super) const FLAGS: &[Flag] = &[
     Flag {
+        long: "health-check",
+        short: None,
+        group: Group::Health,
+        placeholder: "TYPE",
+        default: Preset::Value("http"),
+        env: "LB_HEALTH_CHECK",
+        help: "type of a probe: `http` sends a GET, `tcp` only connects (with TLS, up to the end of the handshake), \
+               `off` sends none",
+        accepts: "http, tcp, off",
+        set: Set::Value(|options, text, source| {
+            once(&mut options.health_check, value::choice(&HealthCheck::NAMES, text)?, source)
+        }),
+    },
+    Flag {
         long: "health-path",
         short: None,
         group: Group::Health,
         placeholder: "P",
-        default: Preset::Value("/"),
+        default: Preset::Told("/"),
         env: "LB_HEALTH_PATH",
-        help: "what a probe asks a backend for; 2xx and 3xx are passes",
+        help: "the path that a probe asks a backend for",
         accepts: "a path that begins with / and has neither spaces nor controls",
         set: Set::Value(|options, text, source| once(&mut options.health_path, value::path(text)?, source)),
+    },
+    Flag {
+        long: "health-status",
+        short: None,
+        group: Group::Health,
+        placeholder: "RANGES",
+        default: Preset::Told("200-399 with --health-path, else 200-499"),
+        env: "LB_HEALTH_STATUS",
+        help: "the statuses that pass a probe, as in `200-299,401`",
+        accepts: "statuses from 200 to 599 and ranges of them, with commas between them (at most 64)",
+        set: Set::Value(|options, text, source| once(&mut options.health_status, statuses(text)?, source)),
+    },
+    Flag {
+        long: "health-host",
+        short: None,
+        group: Group::Health,
+        placeholder: "NAME",
+        default: Preset::Told("the backend's own name"),
+        env: "LB_HEALTH_HOST",
+        help: "the Host field of a probe",
+        accepts: "a host with or without a port",
+        set: Set::Value(|options, text, source| once(&mut options.health_host, value::authority(text)?, source)),
     },
     Flag {
         long: "health-interval",

@@ -1,0 +1,117 @@
+//! How a backend is probed, and which statuses pass: `--health-check` and `--health-status`.
+
+use std::fmt;
+
+use super::value::{Fault, number};
+use crate::limits::STATUS_RANGES;
+
+/// The type of a probe.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HealthCheck {
+    /// A GET; the status decides.
+    Http,
+    /// A connection; with TLS, a handshake as well.
+    Tcp,
+    /// No probes.
+    Off,
+}
+
+impl HealthCheck {
+    /// All types with the names that the command line accepts.
+    pub const NAMES: [(&'static str, HealthCheck); 3] =
+        [("http", HealthCheck::Http), ("tcp", HealthCheck::Tcp), ("off", HealthCheck::Off)];
+}
+
+/// A set of statuses of final responses, as ranges: first and last status, both included.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Statuses(Vec<(u16, u16)>);
+
+/// The statuses of final responses (RFC 9110, 15).
+const FINAL: (u16, u16) = (200, 599);
+
+impl Statuses {
+    /// The set of one range.
+    pub fn range(first: u16, last: u16) -> Statuses {
+        Statuses(vec![(first, last)])
+    }
+
+    /// The set of these ranges.
+    pub fn of(ranges: Vec<(u16, u16)>) -> Statuses {
+        Statuses(ranges)
+    }
+
+    /// The ranges, first and last status of each.
+    pub fn ranges(&self) -> &[(u16, u16)] {
+        &self.0
+    }
+
+    /// Whether a status is in the set.
+    pub fn contains(&self, status: u16) -> bool {
+        self.0.iter().any(|&(first, last)| (first..=last).contains(&status))
+    }
+}
+
+/// As it would be written.
+impl fmt::Display for Statuses {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (at, (first, last)) in self.0.iter().enumerate() {
+            let comma = if at == 0 { "" } else { "," };
+            match first == last {
+                true => write!(f, "{comma}{first}")?,
+                false => write!(f, "{comma}{first}-{last}")?,
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Ranges of statuses with commas between them, each `FIRST-LAST` or one status.
+pub(super) fn statuses(text: &str) -> Result<Statuses, Fault> {
+    let status = |text: &str| -> Result<u16, Fault> {
+        let number = number(text.trim(), FINAL.0.into(), FINAL.1.into())?;
+        u16::try_from(number).map_err(|_| Fault::OutOfRange)
+    };
+    let mut ranges = Vec::new();
+    for part in text.split(',') {
+        let (first, last) = part.split_once('-').unwrap_or((part, part));
+        let range = (status(first)?, status(last)?);
+        if range.0 > range.1 {
+            return Err(Fault::Malformed);
+        }
+        if ranges.len() == STATUS_RANGES {
+            return Err(Fault::TooMany);
+        }
+        ranges.push(range);
+    }
+    Ok(Statuses(ranges))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ranges_of_statuses_are_read_and_shown_again() {
+        for text in ["200", "200-399", "200-299,404", "599,200-200"] {
+            let shown = statuses(text).unwrap().to_string();
+            assert_eq!(statuses(&shown), statuses(text), "{text}");
+        }
+        assert_eq!(statuses("200-299, 404").unwrap().to_string(), "200-299,404");
+        let set = statuses("200-299,401").unwrap();
+        let expected = [(199, false), (200, true), (299, true), (300, false), (400, false), (401, true), (402, false)];
+        for (status, passes) in expected {
+            assert_eq!(set.contains(status), passes, "{status}");
+        }
+    }
+
+    #[test]
+    fn anything_else_is_refused() {
+        for malformed in ["", "-", "200-", "-200", "2xx", "300-200", "200,", "200-300-400"] {
+            assert_eq!(statuses(malformed), Err(Fault::Malformed), "{malformed:?}");
+        }
+        for outside in ["199", "600", "100-199", "200-600", "99999999999999999999"] {
+            assert_eq!(statuses(outside), Err(Fault::OutOfRange), "{outside:?}");
+        }
+        assert_eq!(statuses(&vec!["200"; STATUS_RANGES + 1].join(",")), Err(Fault::TooMany));
+    }
+}
