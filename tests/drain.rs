@@ -76,6 +76,22 @@ fn a_retired_worker_is_ready_and_its_idle_admin_connections_hold_it_up_only_brie
     }
 }
 
+/// The system holds a silent client back from the listener, which closes at TERM.
+#[test]
+fn a_client_that_has_connected_and_sent_nothing_at_term_is_served() {
+    for mode in modes() {
+        let backend = gated(&Gate::shut());
+        let balancer = Balancer::before(mode, &[&backend], &[]);
+        let mut client = balancer.connect();
+        balancer.signal(libc::SIGTERM);
+        balancer.wait_for_log("draining");
+        // Longer than connections may wait that were accepted at once; the second SYN-ACK comes after 1 s.
+        thread::sleep(Duration::from_millis(700));
+        let answer = client.get("/");
+        assert_eq!((answer.status(), &*answer.text()), (200, "done"), "{mode:?}");
+    }
+}
+
 #[test]
 fn what_an_upgrade_cut_long_ago_does_not_fail_the_end() {
     for mode in modes() {

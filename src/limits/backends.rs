@@ -57,3 +57,6 @@ pub const POOL_FRESH_US: u64 = SECOND_US;
 pub const SAVED_HEAD_BYTES: usize = 4096;
 /// Finished exchanges kept for their memory.
 pub const SPARE_EXCHANGES: usize = 64;
+
+const _: () = assert!(POOL_FRESH_US < POOL_IDLE_US);
+const _: () = assert!(REPEATS < TRIES && TRIES <= u8::MAX as usize);

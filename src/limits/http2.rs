@@ -60,3 +60,5 @@ pub const H2_CROSSING_FRAMES: u32 = H2_STREAMS;
 pub const H2_FAULTS: u8 = 8;
 /// Answers to a peer's frames that may wait to be sent, apart from what streams have to say.
 pub const H2_REPLY_BYTES: usize = 64 * 1024;
+
+const _: () = assert!(H2_LIST_BYTES < H2_BLOCK_BYTES && H2_BLOCK_BYTES < H2_BLOCK_FRAMES as usize * H2_FRAME_BYTES);

@@ -38,3 +38,9 @@ pub const METRICS_PORTION_BYTES: usize = 16 * 1024;
 /// Cells that are read for such a portion: with hundreds of workers adding them up takes longer
 /// than writing the sums down, and each may have to come from another processor's cache.
 pub const METRICS_CELLS: usize = 16 * 1024;
+
+const _: () = assert!(HEAD_BYTES <= BLOCK_BYTES);
+const _: () = assert!(METRICS_PORTION_BYTES * 2 <= BLOCK_BYTES);
+const _: () = assert!(TARGET_BYTES * 4 <= HEAD_BYTES);
+const _: () = assert!(TRAILER_BYTES <= BLOCK_BYTES);
+const _: () = assert!(CHUNK_LINE_BYTES < CHUNK_EXTENSION_BYTES);

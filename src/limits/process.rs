@@ -42,18 +42,6 @@ const _: () = assert!(RESPAWN_DELAY_US < RESPAWN_DELAY_MOST_US && RESPAWN_DEATHS
 const _: () = assert!((WORKER_DESCRIPTORS as u64) < DESCRIPTOR_RESERVE);
 const _: () = assert!(DRAIN_DELAY_SLACK_US < DRAIN_GRACE_US);
 const _: () = assert!(RESPAWN_PAUSE_US < RESPAWN_DELAY_US);
-const _: () = assert!(LINGER_IDLE_US < LINGER_US);
-const _: () = assert!(POOL_FRESH_US < POOL_IDLE_US);
-const _: () = assert!(REPEATS < TRIES && TRIES <= u8::MAX as usize);
-const _: () = assert!(TIMER_TICKS.is_multiple_of(64));
-const _: () = assert!(SMALL_BUFFER_BYTES < BLOCK_BYTES / 4);
-const _: () = assert!(BLOCK_BYTES + 2 * BLOCK_MARGIN_BYTES < u32::MAX as usize);
-const _: () = assert!(HEAD_BYTES <= BLOCK_BYTES);
-const _: () = assert!(METRICS_PORTION_BYTES * 2 <= BLOCK_BYTES);
-const _: () = assert!(TARGET_BYTES * 4 <= HEAD_BYTES);
-const _: () = assert!(TRAILER_BYTES <= BLOCK_BYTES);
-const _: () = assert!(H2_LIST_BYTES < H2_BLOCK_BYTES && H2_BLOCK_BYTES < H2_BLOCK_FRAMES as usize * H2_FRAME_BYTES);
-const _: () = assert!(CHUNK_LINE_BYTES < CHUNK_EXTENSION_BYTES);
 
 /// How long a start, and the taking up of a changed file, waits for the names of backends to be looked up,
 /// so that the first requests find them.

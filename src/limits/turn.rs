@@ -28,9 +28,13 @@ pub const LINGER_US: u64 = 30 * SECOND_US;
 /// How long a tunnel may be silent in both directions.
 pub const TUNNEL_IDLE_US: u64 = 3600 * SECOND_US;
 
-/// How long handshakes that are under way may take to end when a port is closed for good: a round trip to
-/// nearly anywhere. Whoever comes in that time is not answered, and refused when asking again.
-pub const LISTENERS_LEAVE_US: u64 = SECOND_US / 5;
+/// How long a port that closes for good still accepts connections whose handshake has begun. The system
+/// gives a deferred connection to the listener when it sends its SYN-ACK again, after 1 s (RFC 6298, 2);
+/// a fifth of a second more is a round trip to nearly anywhere. A SYN that comes in that time is dropped.
+pub const LISTENERS_LEAVE_US: u64 = SECOND_US + SECOND_US / 5;
+/// How much of a socket is read at once: 33 segments of 1,448 bytes. The next socket then sends whole
+/// segments. A block's 65,536 bytes would end in a runt, on Ethernet and on loopback alike.
+pub const READ_BYTES: usize = 33 * 1448;
 /// Events taken from the poller at once.
 pub const POLL_EVENTS: usize = 256;
 /// Connections accepted, at most, before others are looked after.
@@ -56,3 +60,9 @@ pub const LOG_PIECE_BYTES: usize = 4096;
 pub const FAILURE_BYTES: usize = 96;
 /// How much of a refused message `--trace` shows.
 pub const TRACE_REFUSED_BYTES: usize = 4096;
+
+const _: () = assert!(LINGER_IDLE_US < LINGER_US);
+const _: () = assert!(TIMER_TICKS.is_multiple_of(64));
+const _: () = assert!(SMALL_BUFFER_BYTES < BLOCK_BYTES / 4);
+const _: () = assert!(BLOCK_BYTES + 2 * BLOCK_MARGIN_BYTES < u32::MAX as usize);
+const _: () = assert!(READ_BYTES <= BLOCK_BYTES && READ_BYTES.is_multiple_of(1448));

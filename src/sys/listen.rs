@@ -74,6 +74,20 @@ pub fn adopt(socket: OwnedFd) -> io::Result<(OwnedFd, SocketAddr)> {
     Ok((listener.into(), address))
 }
 
+/// Makes the system hold a new connection back until its client has sent something (TCP_DEFER_ACCEPT,
+/// tcp(7)), so that the first read finds a request; or no longer. The system gives a silent client to
+/// the listener when it has sent its SYN-ACK again, a second after the first.
+#[cfg(target_os = "linux")]
+pub fn defer_accept(listener: BorrowedFd<'_>, deferred: bool) -> io::Result<()> {
+    set_option(listener, libc::IPPROTO_TCP, libc::TCP_DEFER_ACCEPT, deferred.into())
+}
+
+/// Other systems have no such option.
+#[cfg(not(target_os = "linux"))]
+pub fn defer_accept(_: BorrowedFd<'_>, _: bool) -> io::Result<()> {
+    Err(io::ErrorKind::Unsupported.into())
+}
+
 fn check(result: c_int) -> io::Result<()> {
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
@@ -82,6 +96,24 @@ fn check(result: c_int) -> io::Result<()> {
 mod tests {
     use super::*;
     use std::os::unix::net::UnixListener;
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn a_deferred_connection_comes_with_its_first_bytes() {
+        use std::io::Write;
+        use std::net::TcpStream;
+        let listener = listen("127.0.0.1:0".parse().unwrap(), Sharing::Alone, 8).unwrap();
+        defer_accept(listener.as_fd(), true).unwrap();
+        let listener = TcpListener::from(listener);
+        let mut client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        assert_eq!(listener.accept().unwrap_err().kind(), io::ErrorKind::WouldBlock);
+        client.write_all(b"GET").unwrap();
+        let begun = std::time::Instant::now();
+        while listener.accept().is_err() {
+            assert!(begun.elapsed().as_secs() < 10);
+            std::thread::yield_now();
+        }
+    }
 
     #[test]
     fn what_listens_over_ip_is_taken_and_nothing_else() {

@@ -132,6 +132,18 @@ pub fn receive(fd: BorrowedFd<'_>, room: &mut [u8]) -> io::Result<usize> {
     check(unsafe { libc::recv(fd.as_raw_fd(), room.as_mut_ptr().cast(), room.len(), 0) })
 }
 
+/// Acknowledges what was read at once (TCP_QUICKACK, tcp(7)). After a large read the system may delay that
+/// acknowledgement, and a sender whose pace follows acknowledgements (BBR) then pauses. A socket that
+/// has no such option goes on as it was.
+#[cfg(target_os = "linux")]
+pub fn acknowledge_now(fd: BorrowedFd<'_>) {
+    let _ = set_option(fd, libc::IPPROTO_TCP, libc::TCP_QUICKACK, 1);
+}
+
+/// Other systems have no such option.
+#[cfg(not(target_os = "linux"))]
+pub fn acknowledge_now(_: BorrowedFd<'_>) {}
+
 /// Sends what the socket takes of the slices, of which the first `SEND_SLICES` count. With `more`,
 /// the last packet may wait for what follows at once: more bytes, or the end.
 pub fn send<'a>(fd: BorrowedFd<'_>, mut slices: impl Iterator<Item = &'a [u8]>, more: bool) -> io::Result<usize> {

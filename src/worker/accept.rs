@@ -15,8 +15,8 @@ use crate::sys;
 const UNKNOWN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0);
 
 impl Worker<'_> {
-    /// Accepts what is queued on a listener: mostly one connection, for to ask for one that is not
-    /// there is dear, and more in a turn the longer they have been waiting.
+    /// Accepts one connection per event: an accept that finds none still costs a system call. Accepts
+    /// more in a turn the longer connections have been waiting.
     pub(super) fn accept(&mut self, at: usize) -> io::Result<()> {
         self.accept_streak += 1;
         for _ in 0..(1 + self.accept_streak / ACCEPT_STREAK).min(ACCEPTS_PER_TURN) {
@@ -50,9 +50,23 @@ impl Worker<'_> {
         Ok(())
     }
 
+    /// Takes a client's connection, and reads at once: a deferred connection has its request with it.
     pub(super) fn admit(&mut self, fd: OwnedFd, address: Option<SocketAddr>) {
         let key = self.proxy.accept(address.unwrap_or(UNKNOWN));
         self.hold(key, fd);
+        if let Some(socket) = self.sockets.get_mut(key) {
+            socket.readable = true;
+            self.read(key);
+            self.carry_out();
+        }
+    }
+
+    /// Has the system hold connections back until their clients send, or no longer. A refusal costs
+    /// speed and nothing else.
+    pub(super) fn set_deferral(&self, deferred: bool) {
+        for listener in &self.listeners {
+            let _ = sys::listen::defer_accept(listener.as_fd(), deferred);
+        }
     }
 
     fn hold(&mut self, key: Key, fd: OwnedFd) {

@@ -51,6 +51,10 @@ impl Worker<'_> {
         self.drain_deadline_us = Some(self.now_us.saturating_add(self.drain_us));
         // What connects before the port is closed is served: its requests may be on their way.
         let closes = self.stopping && !self.activated;
+        if closes {
+            // Clients that have connected and not sent yet come to the listener before it closes.
+            self.set_deferral(false);
+        }
         if closes && self.listeners.iter().all(|listener| sys::socket::take_no_more(listener.as_fd()).is_ok()) {
             self.leave_us = Some(self.now_us + LISTENERS_LEAVE_US);
         } else {

@@ -6,7 +6,7 @@ use std::os::fd::AsFd;
 use super::Worker;
 use crate::collections::slab::Key;
 use crate::config::Address;
-use crate::limits::READS_PER_TURN;
+use crate::limits::{READ_BYTES, READS_PER_TURN};
 use crate::proxy::{Failure, Output};
 use crate::reactor::Event;
 use crate::sys;
@@ -62,8 +62,8 @@ impl Worker<'_> {
             return;
         }
         let Some(room) = self.proxy.room(key) else { return };
-        let wanted = room.len();
-        match sys::socket::receive(socket.fd.as_fd(), room) {
+        let wanted = room.len().min(READ_BYTES);
+        match sys::socket::receive(socket.fd.as_fd(), &mut room[..wanted]) {
             Ok(0) => {
                 socket.readable = false;
                 match socket.error {
@@ -76,6 +76,9 @@ impl Worker<'_> {
                     socket.readable = false;
                 } else {
                     self.ready.push_back(key);
+                }
+                if n == READ_BYTES {
+                    sys::socket::acknowledge_now(socket.fd.as_fd());
                 }
                 self.proxy.received(key, n);
             }

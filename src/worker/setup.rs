@@ -143,6 +143,9 @@ impl<'a> Worker<'a> {
             self.watch_admin()?;
             self.proxy.hide_metrics();
         }
+        if !self.activated {
+            self.set_deferral(true);
+        }
         self.update_clock();
         self.resume_accepting()?;
         self.tls.expire(self.now_us);
