@@ -1,6 +1,6 @@
 //! What a message looks like on the other side: fields removed, set, kept (RFC 9110, 7.6).
 
-use crate::support::{Backend, Balancer, Framing, Message, Mode, modes, response};
+use crate::support::{Backend, Balancer, Framing, Message, Mode, PROTOCOLS, Protocol, Way, modes, response};
 
 /// Sends one request and gives what the backend got of it.
 #[track_caller]
@@ -12,7 +12,8 @@ fn forwarded(balancer: &Balancer, backend: &Backend, request: &str) -> Message {
 }
 
 /// The names of the fields that the balancer sets itself.
-const OURS: [&str; 5] = ["X-Forwarded-For", "X-Forwarded-Proto", "X-Forwarded-Host", "Connection", "Via"];
+const OURS: [&str; 7] =
+    ["X-Forwarded-For", "X-Forwarded-Proto", "X-Forwarded-Host", "X-Forwarded-Port", "Connection", "Via", "Date"];
 
 fn without_ours(message: &Message) -> Vec<(String, String)> {
     let ours = |name: &str| OURS.iter().any(|own| own.eq_ignore_ascii_case(name));
@@ -87,7 +88,6 @@ fn order_repetition_and_values_of_fields_are_kept() {
         ("Cookie", "c=3"),
         ("X_Under", "score"),
         ("!#$%&'*+-.^_`|~", "token"),
-        ("Forwarded", "for=1.2.3.4"),
         ("TRAILER", "X-Sum"),
     ];
     let lines: Vec<u8> = fields
@@ -142,6 +142,7 @@ fn forwarded_fields_are_set_and_a_strangers_replaced() {
                 "",
                 "X-Forwarded-For: 6.6.6.6\r\nX-Forwarded-Proto: https\r\nX-Forwarded-Host: evil\r\n",
                 "X_Forwarded_For: 6.6.6.6\r\nx-forwarded_proto: https\r\nX_FORWARDED-HOST: evil\r\n",
+                "X-Forwarded-Port: 443\r\nX-Forwarded-Ssl: on\r\nx-forwarded-prefix: /admin\r\nX_Forwarded_Any: 1\r\n",
                 "x-forwarded-for: 6.6.6.6\r\nX-FORWARDED-FOR: 7.7.7.7\r\nx-forwarded-host: evil\r\nx-forwarded-host: evil\r\n",
             ] {
                 let text = format!("GET / HTTP/1.1\r\n{claimed}Host: public.example:81\r\n\r\n");
@@ -149,9 +150,10 @@ fn forwarded_fields_are_set_and_a_strangers_replaced() {
                 assert_eq!(request.values("X-Forwarded-For"), ["127.0.0.1"], "{request:?}");
                 assert_eq!(request.values("X-Forwarded-Proto"), ["http"], "{request:?}");
                 assert_eq!(request.values("X-Forwarded-Host"), ["public.example:81"], "{request:?}");
+                assert_eq!(request.values("X-Forwarded-Port"), [balancer.address().port().to_string()], "{request:?}");
                 assert_eq!(request.values("Host"), ["public.example:81"], "{request:?}");
                 let folded = |name: &str| name.replace('_', "-").to_ascii_lowercase().starts_with("x-forwarded-");
-                assert_eq!(request.fields.iter().filter(|(name, _)| folded(name)).count(), 3, "{request:?}");
+                assert_eq!(request.fields.iter().filter(|(name, _)| folded(name)).count(), 4, "{request:?}");
             }
         }
     }
@@ -175,6 +177,16 @@ fn forwarded_fields_of_a_trusted_peer_are_appended_to() {
         assert_eq!(request.list("X-Forwarded-For"), ["127.0.0.1"], "{request:?}");
         assert_eq!(request.list("X-Forwarded-Proto"), ["http"], "{request:?}");
         assert_eq!(request.list("X-Forwarded-Host"), ["inner.example"], "{request:?}");
+        assert_eq!(request.list("X-Forwarded-Port"), [balancer.address().port().to_string()], "{request:?}");
+        let request = forwarded(
+            &balancer,
+            &backend,
+            "GET / HTTP/1.1\r\nHost: x\r\nX-Forwarded-Proto: https\r\nX-Forwarded-Port: 8443\r\n\r\n",
+        );
+        assert_eq!(request.list("X-Forwarded-Port"), ["8443"], "{request:?}");
+        // The peer took the client in on a port that it does not name, and that is not ours.
+        let request = forwarded(&balancer, &backend, "GET / HTTP/1.1\r\nHost: x\r\nX-Forwarded-Proto: https\r\n\r\n");
+        assert!(!request.has("X-Forwarded-Port"), "{request:?}");
     }
 }
 
@@ -241,4 +253,82 @@ fn a_request_without_a_body_gets_no_framing_and_an_empty_one_keeps_its_own() {
     assert_eq!(request.body.framing, Framing::Length(0), "{request:?}");
     let request = forwarded(&balancer, &backend, "GET / HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\n\r\nabc");
     assert_eq!((request.body.framing, request.text().as_str()), (Framing::Length(3), "abc"));
+}
+
+#[test]
+fn a_response_without_a_date_gets_one() {
+    for (mode, protocol) in modes().into_iter().flat_map(|mode| PROTOCOLS.map(|protocol| (mode, protocol))) {
+        let backend = Backend::serve(|mut peer| {
+            while let Some(request) = peer.request() {
+                let sent = match request.target() {
+                    "/named" => "Connection: date\r\nDate: Sun, 06 Nov 1994 08:49:37 GMT\r\nContent-Length: 0\r\n",
+                    "/304" => return peer.send("HTTP/1.1 304 Not Modified\r\n\r\n"),
+                    _ => "Content-Length: 0\r\n",
+                };
+                peer.send(format!("HTTP/1.1 103 Early Hints\r\n\r\nHTTP/1.1 200 OK\r\n{sent}\r\n"));
+            }
+        });
+        let way = Way::to(&backend, protocol);
+        let balancer = Balancer::start(mode, &way.args());
+        let mut client = balancer.connect();
+        // HTTP/2 has no Connection field that could name a Date.
+        let named = matches!(protocol, Protocol::H1 | Protocol::H1Tls).then_some("/named");
+        for path in ["/"].into_iter().chain(named).chain(["/304"]) {
+            client.send(format!("GET {path} HTTP/1.1\r\nHost: x\r\n\r\n"));
+            let mut answer = client.response("GET");
+            if answer.status() == 103 {
+                assert!(!answer.has("Date"), "{protocol:?}: {answer:?}");
+                answer = client.response("GET");
+            }
+            let date = answer.value("Date").unwrap_or_else(|| panic!("{mode:?} {protocol:?} {path}: {answer:?}"));
+            let near = (0..60).any(|s| zzz_lb::log::http_date(unix_s() - s) == *date.as_bytes());
+            assert!(near, "{mode:?} {protocol:?} {path}: {date} is not now");
+        }
+        assert!(client.get("/metrics").has("Date"));
+    }
+}
+
+fn unix_s() -> u64 {
+    std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).expect("it is past 1970").as_secs()
+}
+
+#[test]
+fn an_upgrade_field_passes_with_426_and_with_nothing_else() {
+    let backend = Backend::serve(|mut peer| {
+        while let Some(request) = peer.request() {
+            let status = request.target()[1..].to_owned();
+            peer.send(format!(
+                "HTTP/1.1 {status} X\r\nConnection: upgrade\r\nUpgrade: TLS/1.2, websocket\r\nUpgrade: h3\r\n\
+                 Content-Length: 2\r\n\r\nno"
+            ));
+        }
+    });
+    for mode in modes() {
+        let balancer = Balancer::before(mode, &[&backend], &[]);
+        let mut client = balancer.connect();
+        for _ in 0..2 {
+            let required = client.get("/426");
+            assert_eq!(required.values("Upgrade"), ["TLS/1.2, websocket", "h3"], "{required:?}");
+            assert!(required.connection_has("upgrade") && !required.connection_has("close"), "{required:?}");
+            for status in ["200", "400", "502"] {
+                let plain = client.get(&format!("/{status}"));
+                assert_eq!((plain.status().to_string().as_str(), plain.text().as_str()), (status, "no"));
+                assert!(!plain.has("Upgrade") && !plain.has("Connection"), "{plain:?}");
+            }
+        }
+    }
+}
+
+#[test]
+fn an_expectation_of_http_1_0_is_ignored() {
+    for (mode, protocol) in modes().into_iter().flat_map(|mode| PROTOCOLS.map(|protocol| (mode, protocol))) {
+        let backend = Backend::echo();
+        let way = Way::to(&backend, protocol);
+        let balancer = Balancer::start(mode, &way.args());
+        let mut client = balancer.connect();
+        client.send("POST / HTTP/1.0\r\nHost: x\r\nExpect: 100-continue\r\nContent-Length: 5\r\n\r\nhello");
+        let answer = client.response("POST");
+        assert_eq!((answer.status(), answer.text().as_str()), (200, "hello"), "{mode:?} {protocol:?}");
+        assert!(!backend.last().has("Expect"), "{mode:?} {protocol:?}: {:?}", backend.last());
+    }
 }

@@ -25,7 +25,8 @@ fn is_http2(protocol: Protocol) -> bool {
 /// The fields of a message that the proxy does not add, their names in small letters.
 fn fields(message: &[(String, String)]) -> Vec<(String, String)> {
     let ours = |name: &str| {
-        name.starts_with("x-forwarded-") || ["content-length", "transfer-encoding", "connection", "te"].contains(&name)
+        let of_hop = ["content-length", "transfer-encoding", "connection", "te", "date"];
+        name.starts_with("x-forwarded-") || of_hop.contains(&name)
     };
     let small = message.iter().map(|(name, value)| (name.to_ascii_lowercase(), value.clone()));
     small.filter(|(name, _)| !ours(name)).collect()
@@ -100,6 +101,94 @@ fn fields_arrive_as_they_were_sent() {
             assert_eq!(fields(&request.fields), [&host[..], &expected].concat(), "{what}");
             assert_eq!(request.value("X-Forwarded-For"), Some("127.0.0.1"));
             assert_eq!(request.value("TE"), Some("trailers"), "{what}");
+        },
+    );
+}
+
+/// Fields that say where a request came from, and names that a reader of `_` as `-` takes for those or for
+/// framing.
+const CLAIMS: [(&str, &str); 5] = [
+    ("forwarded", "for=6.6.6.6"),
+    ("x-real-ip", "6.6.6.6"),
+    ("client-cert", ":c3Bvb2ZlZA==:"),
+    ("client-cert-chain", ":c3Bvb2ZlZA==:"),
+    ("x-forwarded-prefix", "/admin"),
+];
+const ABUSED: [(&str, &str); 7] = [
+    ("proxy", "http://6.6.6.6/"),
+    ("content_length", "5"),
+    ("transfer_encoding", "chunked"),
+    ("x_real_ip", "6.6.6.6"),
+    ("client_cert", "x"),
+    ("x_forwarded_for", "6.6.6.6"),
+    ("proxy_connection", "close"),
+];
+
+#[test]
+fn a_stranger_s_claims_are_dropped_from_heads_and_trailers() {
+    let claims = [&CLAIMS[..], &ABUSED].concat();
+    let lines: String = claims.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect();
+    let trailers = [&claims[..], &[("x-sum", "abc"), ("x-forwarded-for", "6.6.6.6")]].concat();
+    for (trusted, args) in [(false, &["--trust", "10.0.0.0/8"]), (true, &["--trust", "127.0.0.1"])] {
+        over_all(
+            || Backend::named("hello"),
+            args,
+            |protocol, mode, backend, balancer| {
+                let mut client = balancer.connect();
+                client.send(format!("POST / HTTP/1.1\r\nHost: x\r\n{lines}Transfer-Encoding: chunked\r\n\r\n"));
+                client.send(chunked(&[b"hello"], &trailers));
+                let answer = client.response("POST");
+                let what = format!("{protocol:?} {mode:?}, trusted: {trusted}");
+                assert_eq!((answer.status(), answer.text().as_str()), (200, "hello"), "{what}");
+                let request = backend.last();
+                for (name, value) in CLAIMS {
+                    assert_eq!(request.value(name), Some(value).filter(|_| trusted), "{what}: {name}");
+                }
+                assert!(!ABUSED.iter().any(|(name, _)| request.has(name)), "{what}: {request:?}");
+                assert_eq!(fields(&request.body.trailers), [("x-sum".to_string(), "abc".to_string())], "{what}");
+                assert_eq!(request.value("X-Forwarded-For"), Some("127.0.0.1"), "{what}");
+                assert_eq!(request.value("X-Forwarded-Port"), Some(balancer.address().port().to_string().as_str()));
+            },
+        );
+    }
+}
+
+#[test]
+fn disguised_names_of_a_response_are_dropped() {
+    let lines: String = ABUSED.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect();
+    let head = format!("HTTP/1.1 103 Early Hints\r\n{lines}X-A: 1\r\n\r\nHTTP/1.1 200 OK\r\n{lines}X-A: 2\r\n");
+    let content = chunked(&[b"ok"], &[&ABUSED[..], &[("x-sum", "abc")]].concat());
+    let reply = [head.as_bytes(), b"Transfer-Encoding: chunked\r\n\r\n", content.as_slice()].concat();
+    over_all(
+        || Backend::replying(reply.clone()),
+        &[],
+        |protocol, mode, _, balancer| {
+            let mut client = balancer.connect();
+            client.send("GET / HTTP/1.1\r\nHost: x\r\nTE: trailers\r\n\r\n");
+            for (status, value) in [(103, "1"), (200, "2")] {
+                let answer = client.response("GET");
+                assert_eq!((answer.status(), answer.value("X-A")), (status, Some(value)), "{protocol:?} {mode:?}");
+                assert!(!ABUSED.iter().any(|(name, _)| answer.has(name)), "{protocol:?} {mode:?}: {answer:?}");
+                let trailers: Vec<_> = fields(&answer.body.trailers);
+                assert!(trailers.iter().all(|(name, _)| name == "x-sum"), "{protocol:?} {mode:?}: {trailers:?}");
+                assert_eq!(trailers.len(), usize::from(status == 200), "{protocol:?} {mode:?}");
+            }
+        },
+    );
+}
+
+#[test]
+fn a_response_of_many_fields_arrives() {
+    let lines: String = (0..250).map(|n| format!("X-{n}: {n}\r\n")).collect();
+    let reply = format!("HTTP/1.1 200 OK\r\n{lines}Content-Length: 2\r\n\r\nok");
+    over_all(
+        || Backend::replying(reply.clone()),
+        &[],
+        |protocol, mode, _, balancer| {
+            let answer = balancer.connect().get("/");
+            assert_eq!((answer.status(), answer.text().as_str()), (200, "ok"), "{protocol:?} {mode:?}");
+            let names = answer.fields.iter().filter(|(name, _)| name.to_ascii_lowercase().starts_with("x-"));
+            assert_eq!(names.count(), 250, "{protocol:?} {mode:?}");
         },
     );
 }

@@ -1,7 +1,7 @@
 //! Responses of backends that are no HTTP/1.1 (RFC 9112): the client gets 502, nothing else of them.
 
 use crate::smuggling::assert_own_answer;
-use crate::support::{Backend, Balancer, Fault, Gate, Mode, Peer, modes, shown};
+use crate::support::{Backend, Balancer, Fault, Gate, Mode, Peer, chunked, modes, shown};
 use std::sync::{Arc, Mutex};
 
 /// A backend that answers every request with the bytes now in the cell, then maybe closes.
@@ -19,9 +19,9 @@ fn scripted(reply: &Arc<Mutex<(Vec<u8>, bool)>>) -> Backend {
 
 #[test]
 fn malformed_responses_become_502() {
-    let many = format!("HTTP/1.1 200 OK\r\n{}\r\n", "X: y\r\n".repeat(101));
+    let many = format!("HTTP/1.1 200 OK\r\n{}\r\n", "X: y\r\n".repeat(257));
     let large = format!("HTTP/1.1 200 OK\r\nX: {}\r\nContent-Length: 0\r\n\r\n", "y".repeat(70 * 1024));
-    let cases: [(&str, &str, bool); 38] = [
+    let cases: [(&str, &str, bool); 41] = [
         ("nothing", "", true),
         ("garbage", "garbage\r\n\r\n", false),
         ("another protocol", "SSH-2.0-OpenSSH_9.0\r\n", true),
@@ -54,10 +54,17 @@ fn malformed_responses_become_502() {
         ("a wide length", "HTTP/1.1 200 OK\r\nContent-Length: 18446744073709551616\r\n\r\nhello", false),
         ("another coding", "HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip\r\n\r\nhello", true),
         ("chunked twice", "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked, chunked\r\n\r\n0\r\n\r\n", false),
-        ("chunked in HTTP/1.0", "HTTP/1.0 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", false),
+        (
+            "both framings in HTTP/1.0",
+            "HTTP/1.0 200 OK\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+            false,
+        ),
         ("many fields", &many, false),
         ("a large head", &large, false),
         ("101 unasked", "HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: x\r\n\r\n", false),
+        ("NUL behind another control", "HTTP/1.1 200 OK\r\nX: a\x01\0b\r\nContent-Length: 0\r\n\r\n", false),
+        ("a control in a coding", "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\x0b\r\n\r\n0\r\n\r\n", false),
+        ("a control in a length", "HTTP/1.1 200 OK\r\nContent-Length: 5\x0c\r\n\r\nhello", false),
         ("only 103", "HTTP/1.1 103 Early Hints\r\n\r\nHTTP/1.1 2x0 OK\r\n\r\n", false),
         ("an HTTP/0.9 page", "<html><body>hello</body></html>\r\n", true),
     ];
@@ -154,5 +161,58 @@ fn bytes_on_an_idle_connection_throw_it_away() {
         for n in 0..5 {
             assert_eq!(balancer.get(&format!("/{n}")), "ok", "{mode:?}");
         }
+    }
+}
+
+#[test]
+fn control_bytes_in_field_values_pass() {
+    for mode in modes() {
+        let content = chunked(&[b"hello"], &[]).strip_suffix(b"\r\n").expect("an empty line").to_vec();
+        let head = b"HTTP/1.1 200 OK\r\nX: a\x01\x1b[0m\x7f\r\nTransfer-Encoding: chunked\r\n\r\n".to_vec();
+        let backend = Backend::replying([head, content, b"X-Sum: \x02b\r\n\r\n".to_vec()].concat());
+        let balancer = Balancer::before(mode, &[&backend], &[]);
+        let mut client = balancer.connect();
+        for _ in 0..3 {
+            client.send("GET / HTTP/1.1\r\nHost: x\r\n\r\n");
+            let head = client.until(b"\r\n\r\n").expect("a head");
+            assert!(head.starts_with(b"HTTP/1.1 200 OK\r\nX: a\x01\x1b[0m\x7f\r\n"), "{mode:?}: {}", shown(&head));
+            let rest = client.until(b"X-Sum: \x02b\r\n\r\n").expect("content and trailers");
+            assert!(rest.starts_with(b"5\r\nhello\r\n0\r\n"), "{mode:?}: {}", shown(&rest));
+        }
+        assert_eq!(backend.connections(), 1, "{mode:?}");
+    }
+}
+
+#[test]
+fn both_framings_of_a_response_without_content_pass_and_its_connection_is_not_used_again() {
+    let both = "Content-Length: 5\r\nTransfer-Encoding: chunked\r\nX: y\r\n\r\n";
+    for (method, status) in [("HEAD", 200), ("GET", 304), ("GET", 204)] {
+        for mode in modes() {
+            let backend = Backend::replying(format!("HTTP/1.1 {status} X\r\n{both}"));
+            let balancer = Balancer::before(mode, &[&backend], &[]);
+            let mut client = balancer.connect();
+            for _ in 0..3 {
+                client.send(format!("{method} / HTTP/1.1\r\nHost: x\r\n\r\n"));
+                let answer = client.response(method);
+                assert_eq!((answer.status(), answer.value("X")), (status, Some("y")), "{mode:?} {method}");
+                assert!(!answer.has("Content-Length"), "a sender of both keeps one at most: {answer:?}");
+                assert!(!answer.connection_has("close"), "{answer:?}");
+            }
+            assert_eq!((backend.count(), backend.connections()), (3, 3), "{mode:?} {method} {status}");
+        }
+    }
+}
+
+#[test]
+fn a_chunked_response_of_http_1_0_is_decoded_and_its_connection_closed() {
+    for mode in modes() {
+        let reply = "HTTP/1.0 200 OK\r\nConnection: keep-alive\r\nTransfer-Encoding: chunked\r\n\r\n";
+        let backend = Backend::replying([reply.as_bytes(), &chunked(&[b"he", b"llo"], &[])].concat());
+        let balancer = Balancer::before(mode, &[&backend], &[]);
+        let mut client = balancer.connect();
+        for _ in 0..3 {
+            assert_eq!(client.get("/").text(), "hello", "{mode:?}");
+        }
+        assert_eq!((backend.count(), backend.connections()), (3, 3), "{mode:?}");
     }
 }

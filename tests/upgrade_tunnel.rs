@@ -235,3 +235,19 @@ fn a_tunnel_that_is_stuck_ends_with_its_backend() {
         }
     }
 }
+
+#[test]
+fn a_101_that_names_no_protocol_is_502() {
+    for mode in modes() {
+        for protocol in ["", "Upgrade:\r\n", "Upgrade: ,\r\n"] {
+            let reply = format!("HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\n{protocol}\r\nhello");
+            let backend = Backend::replying(reply);
+            let balancer = Balancer::before(mode, &[&backend], &[]);
+            let mut client = balancer.connect();
+            client.send(UPGRADE);
+            let answer = client.response("GET");
+            assert_eq!(answer.status(), 502, "{mode:?} {protocol:?}: {answer:?}");
+            assert!(!answer.text().contains("hello"), "{answer:?}");
+        }
+    }
+}

@@ -9,7 +9,7 @@ use zzz_lb::http::part::Role;
 use zzz_lb::http::refusal::Refusal;
 use zzz_lb::http1::connection::Connection;
 use zzz_lb::http1::parse;
-use zzz_lb::limits::{HEAD_BYTES, HEAD_FIELDS, TRAILER_BYTES};
+use zzz_lb::limits::{HEAD_BYTES, HEAD_FIELDS, RESPONSE_FIELDS, TRAILER_BYTES};
 
 /// Messages of one input: past these there is nothing new.
 const PARTS: usize = 2_000;
@@ -34,10 +34,10 @@ pub fn run(data: &[u8]) {
 }
 
 fn heads(bytes: &[u8]) {
-    for parser in [parse::request as Parser, parse::response] {
+    for (parser, most) in [(parse::request as Parser, HEAD_FIELDS), (parse::response, RESPONSE_FIELDS)] {
         let mut head = Head::default();
         let Ok(Some(length)) = parser(bytes, &mut head) else { continue };
-        assert!(length <= bytes.len() && length <= HEAD_BYTES && head.fields.len() <= HEAD_FIELDS);
+        assert!(length <= bytes.len() && length <= HEAD_BYTES && head.fields.len() <= most);
         assert!(bytes[..length].ends_with(b"\r\n\r\n"));
         let within = |span: Span| span.start <= span.end && span.end as usize <= length;
         match head.start {
@@ -58,10 +58,12 @@ fn heads(bytes: &[u8]) {
 
 fn trailers(bytes: &[u8]) {
     let mut fields = Vec::new();
-    if let Ok(Some(length)) = parse::trailers(bytes, &mut fields) {
-        assert!(length <= bytes.len() && length <= TRAILER_BYTES && fields.len() <= HEAD_FIELDS);
-        assert_eq!(parse::trailers(&bytes[..length], &mut fields), Ok(Some(length)));
-        assert_eq!(parse::trailers(&bytes[..length - 1], &mut fields), Ok(None));
+    for role in [Role::Server, Role::Client] {
+        if let Ok(Some(length)) = parse::trailers(bytes, role, &mut fields) {
+            assert!(length <= bytes.len() && length <= TRAILER_BYTES && fields.len() <= HEAD_FIELDS);
+            assert_eq!(parse::trailers(&bytes[..length], role, &mut fields), Ok(Some(length)));
+            assert_eq!(parse::trailers(&bytes[..length - 1], role, &mut fields), Ok(None));
+        }
     }
 }
 

@@ -9,7 +9,7 @@ use zzz_lb::http::head::{Head, HeadRef};
 use zzz_lb::http::part::Role;
 use zzz_lb::http2::ErrorCode;
 use zzz_lb::http2::connection::{Connection, Event};
-use zzz_lb::limits::{H2_STREAMS, HEAD_FIELDS};
+use zzz_lb::limits::{H2_STREAMS, RESPONSE_FIELDS};
 
 /// Panics where something is out of its bounds.
 pub fn run(data: &[u8]) {
@@ -77,7 +77,7 @@ impl Machine {
                 }
                 Event::Head(key) | Event::Interim(key) | Event::Trailers(key) => {
                     self.is_owned(key);
-                    assert!(head.fields.len() <= HEAD_FIELDS);
+                    assert!(head.fields.len() <= RESPONSE_FIELDS);
                     let view = HeadRef { bytes: &arena, head: &head };
                     for (_, name, value) in view.fields() {
                         assert!(!name.is_empty() && !value.iter().any(|byte| b"\r\n\0".contains(byte)));

@@ -48,16 +48,23 @@ macro_rules! names {
         #[derive(Clone, Copy, Debug, PartialEq, Eq)]
         pub enum Name {
             $(#[doc = $text] $variant,)*
+            /// Any other name that begins with `X-Forwarded-`.
+            XForwardedOther,
+            /// A name that begins with `Client-Cert`.
+            ClientCert,
+            /// A name that becomes a framing or forwarding field if `_` is read as `-`. CGI makes both
+            /// one (RFC 3875, 4.1.18), and many application servers follow it.
+            Disguised,
             /// Any other name.
             Unknown,
         }
 
         impl Name {
-            /// The name with the letters it is usually written with; empty for `Unknown`.
-            pub fn text(self) -> &'static str {
+            /// The name in its usual letters; empty if the variant stands for several names.
+            pub const fn text(self) -> &'static str {
                 match self {
                     $(Name::$variant => $text,)*
-                    Name::Unknown => "",
+                    Name::XForwardedOther | Name::ClientCert | Name::Disguised | Name::Unknown => "",
                 }
             }
 
@@ -74,9 +81,11 @@ names! {
     Cookie = "Cookie",
     Date = "Date",
     Expect = "Expect",
+    Forwarded = "Forwarded",
     Host = "Host",
     Http2Settings = "HTTP2-Settings",
     KeepAlive = "Keep-Alive",
+    Proxy = "Proxy",
     ProxyAuthorization = "Proxy-Authorization",
     ProxyConnection = "Proxy-Connection",
     SetCookie = "Set-Cookie",
@@ -87,29 +96,84 @@ names! {
     Via = "Via",
     XForwardedFor = "X-Forwarded-For",
     XForwardedHost = "X-Forwarded-Host",
+    XForwardedPort = "X-Forwarded-Port",
     XForwardedProto = "X-Forwarded-Proto",
+    XRealIp = "X-Real-IP",
 }
 
+/// The prefixes of the two families of names.
+const X_FORWARDED: &[u8] = b"x-forwarded-";
+const CLIENT_CERT: &[u8] = b"client-cert";
+
 impl Name {
-    /// Looks a name up, in any mixture of cases.
+    /// Looks up a name, in any mixture of cases. `text` is a token (RFC 9110, 5.6.2).
+    ///
+    /// The length and the first letter leave one candidate, so that most names cost one look at a table.
     pub fn find(text: &[u8]) -> Name {
-        let candidates: &[Name] = match text.len() {
-            2 => &[Name::Te],
-            3 => &[Name::Via],
-            4 => &[Name::Host, Name::Date],
-            6 => &[Name::Cookie, Name::Expect],
-            7 => &[Name::Upgrade, Name::Trailer],
-            10 => &[Name::Connection, Name::SetCookie, Name::KeepAlive],
-            13 => &[Name::Authorization],
-            14 => &[Name::ContentLength, Name::Http2Settings],
-            15 => &[Name::XForwardedFor],
-            16 => &[Name::XForwardedHost, Name::ProxyConnection],
-            17 => &[Name::TransferEncoding, Name::XForwardedProto],
-            19 => &[Name::ProxyAuthorization],
+        let Some(first) = text.first() else { return Name::Unknown };
+        let candidate = match (text.len(), first | CASE) {
+            (2, b't') => Name::Te,
+            (3, b'v') => Name::Via,
+            (4, b'd') => Name::Date,
+            (4, b'h') => Name::Host,
+            (5, b'p') => Name::Proxy,
+            (6, b'c') => Name::Cookie,
+            (6, b'e') => Name::Expect,
+            (7, b't') => Name::Trailer,
+            (7, b'u') => Name::Upgrade,
+            (9, b'f') => Name::Forwarded,
+            (9, b'x') => Name::XRealIp,
+            (10, b'c') => Name::Connection,
+            (10, b'k') => Name::KeepAlive,
+            (10, b's') => Name::SetCookie,
+            (13, b'a') => Name::Authorization,
+            (14, b'c') => Name::ContentLength,
+            (14, b'h') => Name::Http2Settings,
+            (15, b'x') => Name::XForwardedFor,
+            (16, b'p') => Name::ProxyConnection,
+            (16, b'x') if text[12] | CASE == b'h' => Name::XForwardedHost,
+            (16, b'x') => Name::XForwardedPort,
+            (17, b't') => Name::TransferEncoding,
+            (17, b'x') => Name::XForwardedProto,
+            (19, b'p') => Name::ProxyAuthorization,
+            // The two families have other lengths too.
+            (11.., b'c') | (12.., b'x') => return Name::of_family(text),
             _ => return Name::Unknown,
         };
-        let matches = |name: &&Name| name.text().as_bytes().eq_ignore_ascii_case(text);
-        candidates.iter().find(matches).copied().unwrap_or(Name::Unknown)
+        match candidate.text().as_bytes() {
+            usual if is_same(text, usual) => candidate,
+            usual if candidate.is_abused() && is_same_folded(text, usual) => Name::Disguised,
+            _ => Name::of_family(text),
+        }
+    }
+
+    /// What a name is that is none of those with a variant of their own.
+    fn of_family(text: &[u8]) -> Name {
+        for (prefix, family) in [(X_FORWARDED, Name::XForwardedOther), (CLIENT_CERT, Name::ClientCert)] {
+            if let Some(start) = text.get(..prefix.len())
+                && is_same_folded(start, prefix)
+            {
+                return if text.contains(&b'_') { Name::Disguised } else { family };
+            }
+        }
+        Name::Unknown
+    }
+
+    /// Whether a disguised form of the name does harm: it frames or forwards a message.
+    fn is_abused(self) -> bool {
+        matches!(
+            self,
+            Name::ContentLength
+                | Name::TransferEncoding
+                | Name::KeepAlive
+                | Name::ProxyConnection
+                | Name::Http2Settings
+                | Name::XForwardedFor
+                | Name::XForwardedHost
+                | Name::XForwardedPort
+                | Name::XForwardedProto
+                | Name::XRealIp
+        )
     }
 
     /// Whether the value is a secret that a log must not show.
@@ -118,15 +182,33 @@ impl Name {
     }
 }
 
+/// The bit that tells a small letter from a capital. Digits and `-` have it set.
+const CASE: u8 = 0x20;
+
+/// Whether two texts of one length are the same but for case. `usual` has letters, digits and `-` only; no
+/// other byte of a token becomes one of those.
+fn is_same(text: &[u8], usual: &[u8]) -> bool {
+    let (words, rest) = text.as_chunks::<8>();
+    let (usual_words, usual_rest) = usual.as_chunks::<8>();
+    let small = |word: &[u8; 8]| u64::from_le_bytes(*word) | u64::from_le_bytes([CASE; 8]);
+    words.iter().zip(usual_words).all(|(one, other)| small(one) == small(other))
+        && rest.iter().zip(usual_rest).all(|(one, other)| one | CASE == other | CASE)
+}
+
+/// The same, if `_` stands for `-`.
+fn is_same_folded(text: &[u8], usual: &[u8]) -> bool {
+    let folded = |byte: u8| if byte == b'_' { b'-' } else { byte | CASE };
+    text.iter().zip(usual).all(|(one, other)| folded(*one) == other | CASE)
+}
+
 /// Fields that mean something only before the content, those that have a `Name` apart (RFC 9110, 6.5.1).
-const BEFORE_CONTENT: [&str; 21] = [
+const BEFORE_CONTENT: [&str; 20] = [
     "Age",
     "Cache-Control",
     "Content-Encoding",
     "Content-Range",
     "Content-Type",
     "Expires",
-    "Forwarded",
     "If-Match",
     "If-Modified-Since",
     "If-None-Match",
@@ -176,16 +258,59 @@ mod tests {
             assert_eq!(Name::find(name.text().as_bytes()), *name);
             assert_eq!(Name::find(name.text().to_ascii_lowercase().as_bytes()), *name);
             assert_eq!(Name::find(name.text().to_ascii_uppercase().as_bytes()), *name);
-            assert_eq!(Name::find(&[name.text().as_bytes(), b"x"].concat()), Name::Unknown);
+            let longer = Name::find(&[name.text().as_bytes(), b"x"].concat());
+            assert!(matches!(longer, Name::Unknown | Name::XForwardedOther), "{name:?}: {longer:?}");
         }
-        assert_eq!(Name::find(b""), Name::Unknown);
-        assert_eq!(Name::find(b"Hast"), Name::Unknown);
+        for unknown in ["", "Hast", "X-Forwarded", "X-Forwarde-For", "Client-Cer", "Cookies", "Content-Lengtg", "Xy"] {
+            assert_eq!(Name::find(unknown.as_bytes()), Name::Unknown, "{unknown}");
+        }
+    }
+
+    #[test]
+    fn families_are_known_by_how_they_begin() {
+        for name in ["X-Forwarded-Ssl", "x-forwarded-prefix", "X-FORWARDED-SERVER", "X-Forwarded-", "X-Forwarded-Fox"] {
+            assert_eq!(Name::find(name.as_bytes()), Name::XForwardedOther, "{name}");
+        }
+        for name in ["Client-Cert", "client-cert-chain", "CLIENT-CERTIFICATE"] {
+            assert_eq!(Name::find(name.as_bytes()), Name::ClientCert, "{name}");
+        }
+    }
+
+    #[test]
+    fn a_name_is_disguised_if_an_underscore_makes_it_another_that_frames_or_forwards() {
+        for name in [
+            "Content_Length",
+            "TRANSFER_ENCODING",
+            "keep_alive",
+            "Proxy_Connection",
+            "HTTP2_Settings",
+            "X_Forwarded_For",
+            "X-Forwarded_Host",
+            "x_forwarded-port",
+            "X_Forwarded-Proto",
+            "X_Real_IP",
+            "X_Forwarded_Ssl",
+            "X-Forwarded-Client_Cert",
+            "Client_Cert",
+            "Client-Cert_Chain",
+        ] {
+            assert_eq!(Name::find(name.as_bytes()), Name::Disguised, "{name}");
+        }
+        for name in ["X_Under", "Set_Cookie", "Proxy_Authorization", "Content_Type", "X_Real_IPs", "X_Forwarded"] {
+            assert_eq!(Name::find(name.as_bytes()), Name::Unknown, "{name}");
+        }
     }
 
     #[test]
     fn trailers_have_only_what_can_wait() {
         let barred = |text: &str| is_barred_from_trailers(Name::find(text.as_bytes()), text.as_bytes());
-        assert!(["Host", "content-type", "SET-COOKIE", "Www-Authenticate", "X-Forwarded-For"].into_iter().all(barred));
+        let all = ["Host", "content-type", "SET-COOKIE", "Www-Authenticate", "X-Forwarded-For", "Forwarded", "Proxy"];
+        assert!(all.into_iter().all(barred));
+        assert!(
+            ["X-Real-IP", "X-Forwarded-Any", "Client-Cert", "Content_Length", "X_Forwarded_For"]
+                .iter()
+                .all(|name| barred(name))
+        );
         assert!(!["Date", "ETag", "Server-Timing", "Grpc-Status", "X-Checksum"].into_iter().any(barred));
     }
 

@@ -36,10 +36,13 @@ pub trait Sink {
 pub struct RequestWay<'a> {
     /// The client's address.
     pub client: IpAddr,
-    /// Whether what the client says in X-Forwarded-* is believed.
+    /// Whether the client's fields about where a request came from are believed: X-Forwarded-*,
+    /// Forwarded, X-Real-IP and Client-Cert*.
     pub trusted: bool,
     /// `http` or `https`: how the client came.
     pub scheme: &'a str,
+    /// The port that the client connected to, in digits; empty if it is not known.
+    pub port: &'a str,
     /// A Host to put in place of the client's.
     pub host: Option<&'a str>,
     /// A Host for a request that came without one, as HTTP/1.0 allows.
@@ -90,9 +93,12 @@ pub fn request(sink: &mut impl Sink, head: HeadRef<'_>, facts: &RequestFacts, wa
             | Name::Http2Settings
             | Name::XForwardedFor
             | Name::XForwardedHost
-            | Name::XForwardedProto => {}
+            | Name::XForwardedPort
+            | Name::XForwardedProto
+            | Name::Proxy
+            | Name::Disguised => {}
+            Name::Forwarded | Name::XForwardedOther | Name::XRealIp | Name::ClientCert if !way.trusted => {}
             Name::Expect => sink.field(text, value),
-            Name::Unknown if is_read_as_forwarded(text) => {}
             _ if facts.options && is_named_by_connection(head, text) => {}
             _ => sink.field(text, value),
         }
@@ -106,16 +112,6 @@ pub fn request(sink: &mut impl Sink, head: HeadRef<'_>, facts: &RequestFacts, wa
     connection_fields(sink, head, facts);
     forwarded_fields(sink, head, way);
     via_field(sink, head, way.via);
-}
-
-/// Whether one who reads `_` as `-`, as CGI makes both one (RFC 3875, 4.1.18), takes a field for one
-/// of those that we set.
-fn is_read_as_forwarded(text: &[u8]) -> bool {
-    let folded = |byte: u8| if byte == b'_' { b'-' } else { byte.to_ascii_lowercase() };
-    [Name::XForwardedFor, Name::XForwardedHost, Name::XForwardedProto].into_iter().any(|name| {
-        let own = name.text().bytes().map(|byte| byte.to_ascii_lowercase());
-        name.text().len() == text.len() && own.eq(text.iter().copied().map(folded))
-    })
 }
 
 /// The fields that speak for our own connection to the next hop.
@@ -140,8 +136,15 @@ fn forwarded_fields(sink: &mut impl Sink, head: HeadRef<'_>, way: &RequestWay<'_
     let said = |name| head.values(name).filter(|_| way.trusted);
     let before = said(Name::XForwardedFor).flat_map(list);
     sink.joined(b"X-Forwarded-For", &mut before.chain(std::iter::once(client)));
-    let scheme = said(Name::XForwardedProto).next().unwrap_or(way.scheme.as_bytes());
+    let own_scheme = way.scheme.as_bytes();
+    let scheme = said(Name::XForwardedProto).next().unwrap_or(own_scheme);
     sink.field(b"X-Forwarded-Proto", scheme);
+    // If the client came by another scheme to a peer that does not say the port, our own port is not
+    // the one that the client connected to.
+    let own_port = Some(way.port.as_bytes()).filter(|port| !port.is_empty() && scheme.eq_ignore_ascii_case(own_scheme));
+    if let Some(port) = said(Name::XForwardedPort).next().or(own_port) {
+        sink.field(b"X-Forwarded-Port", port);
+    }
     if let Some(host) = said(Name::XForwardedHost).next().or(head.authority()) {
         sink.field(b"X-Forwarded-Host", host);
     }
@@ -171,42 +174,75 @@ pub enum After {
     Ends,
 }
 
-/// Writes a response as the client is to get it, framed as `body`.
-pub fn response(
-    sink: &mut impl Sink,
-    head: HeadRef<'_>,
-    facts: &ResponseFacts,
-    body: Body,
-    after: After,
-    via: Option<&str>,
-) {
+/// What a response's way adds to it.
+#[derive(Clone, Copy, Debug)]
+pub struct ResponseWay<'a> {
+    /// How the client gets the content framed.
+    pub body: Body,
+    /// What becomes of the client's connection.
+    pub after: After,
+    /// The time, for a response without a Date (RFC 9110, 6.6.1).
+    pub date: &'a [u8],
+    /// Our name in a Via field, if one is wanted.
+    pub via: Option<&'a str>,
+}
+
+/// Writes a response as the client is to get it.
+pub fn response(sink: &mut impl Sink, head: HeadRef<'_>, facts: &ResponseFacts, way: &ResponseWay<'_>) {
     let Start::Response { status, reason } = head.head.start else { return };
     sink.response(status, worded(head, status, reason));
     let mut framed = false;
+    let mut dated = false;
     for (name, text, value) in head.fields() {
         match name {
             Name::ContentLength | Name::TransferEncoding => {
                 match (framed, facts.described) {
                     (true, _) => {}
                     (false, Some(length)) => sink.framing(Body::Length(length)),
-                    (false, None) => sink.framing(body),
+                    (false, None) => sink.framing(way.body),
                 }
                 framed = true;
             }
-            Name::Connection | Name::KeepAlive | Name::ProxyConnection | Name::Te | Name::Upgrade => {}
+            Name::Connection
+            | Name::KeepAlive
+            | Name::ProxyConnection
+            | Name::Te
+            | Name::Upgrade
+            | Name::Proxy
+            | Name::Disguised => {}
             _ if facts.options && is_named_by_connection(head, text) => {}
-            _ => sink.field(text, value),
+            _ => {
+                dated |= name == Name::Date;
+                sink.field(text, value);
+            }
         }
     }
     if !framed {
-        sink.framing(body);
+        sink.framing(way.body);
     }
-    match after {
+    if !dated {
+        sink.field(b"Date", way.date);
+    }
+    match way.after {
         After::GoesOn => {}
         After::GoesOnSaid => sink.hop(b"Connection", b"keep-alive"),
         After::Ends => sink.hop(b"Connection", b"close"),
     }
-    via_field(sink, head, via);
+    if status == UPGRADE_REQUIRED {
+        upgrade_required(sink, head);
+    }
+    via_field(sink, head, way.via);
+}
+
+/// The status whose Upgrade says what the client has to speak (RFC 9110, 15.5.22).
+const UPGRADE_REQUIRED: u16 = 426;
+
+/// Keeps the protocols that a backend requires. A sender of Upgrade names it in Connection (RFC 9110, 7.8).
+fn upgrade_required(sink: &mut impl Sink, head: HeadRef<'_>) {
+    if head.values(Name::Upgrade).next().is_some() {
+        sink.hop(b"Connection", b"Upgrade");
+    }
+    head.values(Name::Upgrade).for_each(|protocols| sink.hop(b"Upgrade", protocols));
 }
 
 /// The reason phrase: the response's own, or the registered one where its version has none. Some
@@ -231,6 +267,8 @@ pub fn interim(sink: &mut impl Sink, head: HeadRef<'_>) {
                 | Name::Upgrade
                 | Name::ContentLength
                 | Name::TransferEncoding
+                | Name::Proxy
+                | Name::Disguised
         );
         if !ends_here && !is_named_by_connection(head, text) {
             sink.field(text, value);
@@ -247,8 +285,7 @@ pub fn switching(sink: &mut impl Sink, head: HeadRef<'_>) {
 
 /// The fields of a trailer section that go on.
 pub fn trailers(section: HeadRef<'_>) -> impl Iterator<Item = (&[u8], &[u8])> {
-    let ends_here = |name, text| is_barred_from_trailers(name, text) || is_read_as_forwarded(text);
-    let fields = section.fields().filter(move |&(name, text, _)| !ends_here(name, text));
+    let fields = section.fields().filter(|&(name, text, _)| !is_barred_from_trailers(name, text));
     fields.map(|(_, text, value)| (text, value))
 }
 

@@ -24,7 +24,8 @@ pub enum Body {
 #[derive(Clone, Copy, Debug, Default)]
 struct Found {
     length: Option<u64>,
-    chunked: bool,
+    /// There is a Transfer-Encoding.
+    coded: bool,
     close: bool,
     keep_alive: bool,
     upgrade_option: bool,
@@ -98,7 +99,7 @@ pub struct ResponseFacts {
 /// Reads a request's head. Errors are the client's fault.
 pub fn request(head: HeadRef<'_>) -> Result<RequestFacts, Refusal> {
     let version = head.head.version;
-    let found = scan(head)?;
+    let found = scan(head, false)?;
     match (found.hosts, version) {
         // Also where the target names an authority (RFC 9112, 3.2).
         (0, Version::Http11) => return Err(Refusal::HostMissing),
@@ -110,7 +111,10 @@ pub fn request(head: HeadRef<'_>) -> Result<RequestFacts, Refusal> {
     if !head.values(Name::Host).all(is_authority) {
         return Err(Refusal::HostInvalid);
     }
-    let body = match (found.length, found.chunked) {
+    if found.coded && version == Version::Http10 {
+        return Err(Refusal::CodingInHttp10);
+    }
+    let body = match (found.length, found.coded) {
         (_, true) => Body::Chunked,
         (None, false) if version == Version::Http2 && !head.head.ended => Body::Chunked,
         (None | Some(0), false) => Body::None,
@@ -119,7 +123,7 @@ pub fn request(head: HeadRef<'_>) -> Result<RequestFacts, Refusal> {
     let current = version != Version::Http10;
     let method = head.method();
     Ok(RequestFacts {
-        body: if found.length == Some(0) && !found.chunked { Body::Length(0) } else { body },
+        body: if found.length == Some(0) && !found.coded { Body::Length(0) } else { body },
         persistent: !found.close && (current || found.keep_alive),
         version,
         // From an HTTP/1.0 client an expectation is ignored (RFC 9110, 10.1.1).
@@ -134,10 +138,10 @@ pub fn request(head: HeadRef<'_>) -> Result<RequestFacts, Refusal> {
 
 /// Reads the head of a final response to `request`. Errors are the backend's fault.
 pub fn response(head: HeadRef<'_>, request: &RequestFacts) -> Result<ResponseFacts, Refusal> {
-    let found = scan(head)?;
     let status = head.status();
     let bare = request.is_head || status == 204 || status == 304;
-    let body = match (found.length, found.chunked) {
+    let found = scan(head, bare)?;
+    let body = match (found.length, found.coded) {
         _ if bare => Body::None,
         (_, true) => Body::Chunked,
         // Nothing comes behind it, so that nobody need be shown what cannot be made good.
@@ -149,17 +153,26 @@ pub fn response(head: HeadRef<'_>, request: &RequestFacts) -> Result<ResponseFac
     Ok(ResponseFacts {
         status,
         body,
-        described: found.length.filter(|_| bare && status != 204),
+        // A length beside a coding says nothing (RFC 9112, 6.3).
+        described: found.length.filter(|_| bare && status != 204 && !found.coded),
         persistent: !found.close
             && body != Body::UntilClose
-            && (head.head.version != Version::Http10 || found.keep_alive),
+            && (head.head.version != Version::Http10 || found.keep_alive)
+            && !is_faulty(&found, head.head.version),
         options: found.other_options,
     })
 }
 
-fn scan(head: HeadRef<'_>) -> Result<Found, Refusal> {
+/// Whether a backend that can frame its messages would not have sent these fields, so that its connection
+/// must not carry another message (RFC 9112, 6.1).
+fn is_faulty(found: &Found, version: Version) -> bool {
+    found.coded && (found.length.is_some() || version == Version::Http10)
+}
+
+/// Reads the fields of a head. `bare`: the message ends with its head, whatever they say about its content
+/// (RFC 9112, 6.3 rule 1).
+fn scan(head: HeadRef<'_>, bare: bool) -> Result<Found, Refusal> {
     let mut found = Found::default();
-    let mut coding = false;
     let mut options = 0;
     for (name, _, value) in head.fields() {
         match name {
@@ -172,8 +185,10 @@ fn scan(head: HeadRef<'_>) -> Result<Found, Refusal> {
                 found.length = Some(length);
             }
             Name::TransferEncoding => {
-                transfer_encoding(value, coding)?;
-                (coding, found.chunked) = (true, true);
+                if !bare {
+                    transfer_encoding(value, found.coded)?;
+                }
+                found.coded = true;
             }
             Name::Connection => {
                 for option in list(value) {
@@ -192,11 +207,8 @@ fn scan(head: HeadRef<'_>) -> Result<Found, Refusal> {
             _ => {}
         }
     }
-    if coding && found.length.is_some() {
+    if found.coded && found.length.is_some() && !bare {
         return Err(Refusal::LengthAndCoding);
-    }
-    if coding && head.head.version == Version::Http10 {
-        return Err(Refusal::CodingInHttp10);
     }
     if options > CONNECTION_OPTIONS {
         return Err(Refusal::ConnectionOptions);
@@ -438,6 +450,27 @@ mod tests {
         let facts = with(Version::Http11, "200", &[("Content-Length", "9")], |head| response(head, &to_head)).unwrap();
         assert_eq!((facts.body, facts.described, facts.persistent), (Body::None, Some(9), true));
         assert!(of_response("200", &[("Content-Length", "7"), ("Transfer-Encoding", "chunked")]).is_err());
+    }
+
+    #[test]
+    fn a_response_without_content_may_have_both_framings() {
+        let both = [("Content-Length", "7"), ("Transfer-Encoding", "chunked")];
+        let to_head = RequestFacts { is_head: true, ..RequestFacts::NOTHING };
+        for (status, request) in [("200", to_head), ("304", RequestFacts::NOTHING), ("204", RequestFacts::NOTHING)] {
+            let facts = with(Version::Http11, status, &both, |head| response(head, &request)).unwrap();
+            assert_eq!((facts.body, facts.described, facts.persistent), (Body::None, None, false), "{status}");
+        }
+        let coded = with(Version::Http11, "200", &both[1..], |head| response(head, &to_head)).unwrap();
+        assert!(coded.persistent);
+    }
+
+    #[test]
+    fn a_chunked_response_of_http_1_0_is_decoded_once() {
+        let fields = [("Transfer-Encoding", "chunked"), ("Connection", "keep-alive")];
+        let of = |fields: &[_]| with(Version::Http10, "200", fields, |head| response(head, &RequestFacts::NOTHING));
+        let facts = of(&fields).unwrap();
+        assert_eq!((facts.body, facts.persistent), (Body::Chunked, false));
+        assert_eq!(of(&[fields[0], ("Content-Length", "7")]), Err(Refusal::LengthAndCoding));
     }
 
     #[test]

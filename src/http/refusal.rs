@@ -2,7 +2,7 @@
 
 use crate::limits::{
     CHUNK_EXTENSION_BYTES, CHUNK_LINE_BYTES, CONNECTION_OPTIONS, HEAD_BYTES, HEAD_FIELDS, INTERIM_RESPONSES,
-    METHOD_BYTES, TARGET_BYTES, TRAILER_BYTES,
+    METHOD_BYTES, RESPONSE_FIELDS, TARGET_BYTES, TRAILER_BYTES,
 };
 use std::fmt;
 
@@ -43,6 +43,7 @@ pub enum Refusal {
     TrailersTooLarge,
     TooManyInterims,
     SwitchUnasked,
+    SwitchUnnamed,
     BodyCutShort,
     HeadCutShort,
     PseudoField,
@@ -92,7 +93,9 @@ impl fmt::Display for Refusal {
             Refusal::TargetTooLong => write!(f, "request target longer than {TARGET_BYTES} bytes"),
             Refusal::Version => write!(f, "HTTP version not supported"),
             Refusal::HeadTooLarge => write!(f, "head larger than {HEAD_BYTES} bytes"),
-            Refusal::TooManyFields => write!(f, "more than {HEAD_FIELDS} fields"),
+            Refusal::TooManyFields => {
+                write!(f, "more than {HEAD_FIELDS} fields in a request, or {RESPONSE_FIELDS} in a response")
+            }
             Refusal::FieldName => write!(f, "invalid field name"),
             Refusal::FieldNameSpace => write!(f, "white space before the colon of a field"),
             Refusal::FieldValue => write!(f, "control character in a field value"),
@@ -120,6 +123,7 @@ impl fmt::Display for Refusal {
             }
             Refusal::TooManyInterims => write!(f, "more than {INTERIM_RESPONSES} interim responses"),
             Refusal::SwitchUnasked => write!(f, "101 without a request to switch protocols"),
+            Refusal::SwitchUnnamed => write!(f, "101 without an Upgrade field"),
             Refusal::BodyCutShort => write!(f, "body ended early"),
             Refusal::HeadCutShort => write!(f, "head ended early"),
             Refusal::PseudoField => write!(f, "pseudo-header field that is unknown, repeated or misplaced"),

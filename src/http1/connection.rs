@@ -114,7 +114,7 @@ impl Connection {
     }
 
     fn decode_trailers(&mut self, bytes: &[u8], skip: usize, head: &mut Head) -> Result<(usize, Part), Refusal> {
-        match parse::trailers(&bytes[skip..], &mut head.fields)? {
+        match parse::trailers(&bytes[skip..], self.role, &mut head.fields)? {
             None => Ok((skip, Part::NeedMore)),
             Some(length) if head.fields.is_empty() => {
                 self.reading = Reading::Complete;

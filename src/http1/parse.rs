@@ -7,8 +7,9 @@ use super::scan;
 use crate::http::fields::{Field, Name, Span};
 use crate::http::framing::is_authority;
 use crate::http::head::{Head, Start, Version};
+use crate::http::part::Role;
 use crate::http::refusal::Refusal;
-use crate::limits::{HEAD_BYTES, HEAD_FIELDS, METHOD_BYTES, TARGET_BYTES, TRAILER_BYTES};
+use crate::limits::{HEAD_BYTES, HEAD_FIELDS, METHOD_BYTES, RESPONSE_FIELDS, TARGET_BYTES, TRAILER_BYTES};
 
 /// Parses a request's head; its length once complete.
 pub fn request(bytes: &[u8], head: &mut Head) -> Result<Option<usize>, Refusal> {
@@ -41,7 +42,7 @@ pub fn request(bytes: &[u8], head: &mut Head) -> Result<Option<usize>, Refusal> 
     let (path, authority) = target(bytes, Span::new(start, end))?;
     (head.version, head.ended) = (version, false);
     head.start = Start::Request { method: Span::new(0, method), path, authority };
-    fields(bytes, at, &mut head.fields)
+    fields(bytes, at, Role::Server, HEAD_FIELDS, &mut head.fields)
 }
 
 /// Parses a response's head; its length once complete.
@@ -70,16 +71,16 @@ pub fn response(bytes: &[u8], head: &mut Head) -> Result<Option<usize>, Refusal>
     let Some(next) = line_break(bytes, end, Refusal::StatusLine)? else { return incomplete(bytes, None) };
     (head.version, head.ended) = (version, false);
     head.start = Start::Response { status, reason: Span::new(reason, end) };
-    fields(bytes, next, &mut head.fields)
+    fields(bytes, next, Role::Client, RESPONSE_FIELDS, &mut head.fields)
 }
 
-/// Parses a trailer section; its length, the empty line included, once complete.
-pub fn trailers(bytes: &[u8], fields_out: &mut Vec<Field>) -> Result<Option<usize>, Refusal> {
+/// Parses a trailer section that came to `role`; its length, the empty line included, once complete.
+pub fn trailers(bytes: &[u8], role: Role, fields_out: &mut Vec<Field>) -> Result<Option<usize>, Refusal> {
     let too_large = |refusal| match refusal {
         Refusal::HeadTooLarge | Refusal::TooManyFields => Refusal::TrailersTooLarge,
         refusal => refusal,
     };
-    match fields(bytes, 0, fields_out).map_err(too_large)? {
+    match fields(bytes, 0, role, HEAD_FIELDS, fields_out).map_err(too_large)? {
         None if bytes.len() >= TRAILER_BYTES => Err(Refusal::TrailersTooLarge),
         Some(n) if n > TRAILER_BYTES => Err(Refusal::TrailersTooLarge),
         length => Ok(length),
@@ -152,8 +153,27 @@ fn target(bytes: &[u8], span: Span) -> Result<(Span, Option<Span>), Refusal> {
     Ok((Span::new(at + end, at + text.len()), Some(Span::new(at + start, at + end))))
 }
 
-/// Parses field lines up to and with the empty one; the offset behind it once complete.
-fn fields(bytes: &[u8], mut at: usize, out: &mut Vec<Field>) -> Result<Option<usize>, Refusal> {
+/// The index of the first byte that ends a field value, or the length. In a response, control bytes other
+/// than NUL, CR and LF belong to the value: no reader takes them for an end, applications send them, and
+/// a recipient may keep them (RFC 9110, 5.5).
+pub(crate) fn value_end(bytes: &[u8], role: Role) -> usize {
+    let mut end = scan::value_end(bytes);
+    if role == Role::Client {
+        while bytes.get(end).is_some_and(|byte| !matches!(byte, 0 | b'\r' | b'\n')) {
+            end += 1 + scan::value_end(&bytes[end + 1..]);
+        }
+    }
+    end
+}
+
+/// Parses field lines, `most` at most, up to and with the empty one; the offset behind it once complete.
+fn fields(
+    bytes: &[u8],
+    mut at: usize,
+    role: Role,
+    most: usize,
+    out: &mut Vec<Field>,
+) -> Result<Option<usize>, Refusal> {
     out.clear();
     loop {
         let name_end = at + scan::token_end(&bytes[at..]);
@@ -173,14 +193,14 @@ fn fields(bytes: &[u8], mut at: usize, out: &mut Vec<Field>) -> Result<Option<us
             Some(b' ' | b'\t') => return Err(Refusal::FieldNameSpace),
             Some(_) => return Err(Refusal::FieldName),
         }
-        if out.len() == HEAD_FIELDS {
+        if out.len() == most {
             return Err(Refusal::TooManyFields);
         }
         let mut start = name_end + 1;
         while matches!(bytes.get(start), Some(b' ' | b'\t')) {
             start += 1;
         }
-        let line_end = start + scan::value_end(&bytes[start..]);
+        let line_end = start + value_end(&bytes[start..], role);
         let Some(after) = line_break(bytes, line_end, Refusal::FieldValue)? else { return incomplete(bytes, None) };
         let mut end = line_end;
         while end > start && matches!(bytes[end - 1], b' ' | b'\t') {

@@ -9,8 +9,8 @@ use crate::http::framing::{Body, is_authority};
 use crate::http::head::{Head, Start, Version};
 use crate::http::part::Role;
 use crate::http::refusal::Refusal;
-use crate::http1::scan;
-use crate::limits::{H2_LIST_BYTES, HEAD_FIELDS, METHOD_BYTES, TARGET_BYTES, TRAILER_BYTES};
+use crate::http1::{parse, scan};
+use crate::limits::{H2_LIST_BYTES, HEAD_FIELDS, METHOD_BYTES, RESPONSE_FIELDS, TARGET_BYTES, TRAILER_BYTES};
 
 /// Which fields a block holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -94,7 +94,8 @@ fn field(
     fields: &mut Vec<Field>,
     arena: &mut Vec<u8>,
 ) -> Result<(), Refusal> {
-    if fields.len() == HEAD_FIELDS {
+    let most = if role == Role::Client && section == Section::Head { RESPONSE_FIELDS } else { HEAD_FIELDS };
+    if fields.len() == most {
         return Err(Refusal::TooManyFields);
     }
     let at = arena.len();
@@ -118,7 +119,7 @@ fn field(
         return Err(Refusal::FieldName);
     }
     let blank = |b: Option<&u8>| matches!(b, Some(b' ' | b'\t'));
-    if scan::value_end(value) < value.len() || blank(value.first()) || blank(value.last()) {
+    if parse::value_end(value, role) < value.len() || blank(value.first()) || blank(value.last()) {
         return Err(Refusal::FieldValue);
     }
     let known = Name::find(name);

@@ -4,8 +4,11 @@ use super::*;
 
 /// A whole message head, start line to empty line. Past it: 431 to a client, 502 from a backend.
 pub const HEAD_BYTES: usize = 64 * 1024;
-/// Field lines in a head. Past it: 431 to a client, 502 from a backend.
+/// Field lines in the head of a request. Past it: 431.
 pub const HEAD_FIELDS: usize = 100;
+/// Field lines in the head of a response. Past it: 502. Applications set many cookies and policies, and a
+/// client's parser takes at least as many.
+pub const RESPONSE_FIELDS: usize = 256;
 /// The request target. Past it: 414. A quarter of the head, so that fields always have room.
 pub const TARGET_BYTES: usize = 16 * 1024;
 /// A request method. The longest registered one has 17 letters; past this: 501.

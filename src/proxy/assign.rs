@@ -168,7 +168,9 @@ impl Proxy {
         exchange.backend = Some(key);
         exchange.sent_us = self.now_us;
         let client = exchange.client;
-        let Some(Side::Client { address, trusted, .. }) = self.connections.get(client).map(|client| client.side) else {
+        let Some(Side::Client { address, listener, trusted, .. }) =
+            self.connections.get(client).map(|client| client.side)
+        else {
             return;
         };
         let Some(connection) = self.connections.get_mut(key) else { return };
@@ -180,6 +182,7 @@ impl Proxy {
             client: address,
             trusted,
             scheme: "http",
+            port: self.ports.get(usize::from(listener)).map_or("", String::as_str),
             host: match &self.host_header {
                 HostHeader::Preserve if backend.is_some_and(|backend| backend.own_host) => Some(own_host),
                 HostHeader::Preserve => None,

@@ -21,6 +21,8 @@ pub(super) enum Side {
         address: IpAddr,
         /// Its port.
         port: u16,
+        /// The number of the listener that it connected to.
+        listener: u16,
         /// Whether its X-Forwarded-* fields are believed.
         trusted: bool,
         /// Whether it came to see how things stand, and is served nothing else.

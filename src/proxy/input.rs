@@ -11,20 +11,25 @@ use crate::limits::QUEUE_HIGH_BYTES;
 use crate::metrics::{Count, SlotCount};
 
 impl Proxy {
-    /// A client has connected.
+    /// A client has connected to the first listener.
     pub fn accept(&mut self, peer: SocketAddr) -> Key {
-        self.accept_as(peer, false)
+        self.accept_on(peer, 0)
+    }
+
+    /// A client has connected to the listener of a number.
+    pub fn accept_on(&mut self, peer: SocketAddr, listener: u16) -> Key {
+        self.accept_as(peer, listener, false)
     }
 
     /// Somebody has connected to see how things stand, who is served nothing else.
     pub fn accept_admin(&mut self, peer: SocketAddr) -> Key {
-        self.accept_as(peer, true)
+        self.accept_as(peer, 0, true)
     }
 
-    fn accept_as(&mut self, peer: SocketAddr, admin: bool) -> Key {
+    fn accept_as(&mut self, peer: SocketAddr, listener: u16, admin: bool) -> Key {
         let (address, port) = (peer.ip(), peer.port());
         let trusted = self.trust.iter().any(|range| range.contains(address));
-        let key = self.connections.insert(Connection::new(Side::Client { address, port, trusted, admin }));
+        let key = self.connections.insert(Connection::new(Side::Client { address, port, listener, trusted, admin }));
         if admin {
             self.admins += 1;
         } else {

@@ -75,6 +75,7 @@ impl Proxy {
         self.text.clear();
         let mut writer = Writer::new(&mut self.text);
         writer.response(200, phrase(200).as_bytes());
+        writer.field(b"Date", &self.date.1);
         writer.field(b"Content-Type", CONTENT_TYPE.as_bytes());
         writer.framing(body);
         if !goes_on {

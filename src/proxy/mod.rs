@@ -49,8 +49,8 @@ use crate::collections::timers::Timers;
 pub use crate::config::Timeouts;
 use crate::config::{Health, HostHeader, Plan};
 use crate::http::head::Head;
-use crate::limits::QUEUE_HIGH_BYTES;
-use crate::log::Log;
+use crate::limits::{QUEUE_HIGH_BYTES, SECOND_US};
+use crate::log::{Log, http_date};
 
 /// What the shell has to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -78,6 +78,8 @@ pub struct Proxy {
     host_header: HostHeader,
     trust: Vec<crate::config::Cidr>,
     via: Option<String>,
+    /// The listeners' ports, in digits, in the order of the listeners.
+    ports: Vec<String>,
     trace: bool,
     /// Which worker's; part of a connection's name in a trace.
     worker: u32,
@@ -129,6 +131,8 @@ pub struct Proxy {
     /// The last connection to a backend could not even be begun; logged when that changes.
     exhausted: bool,
     now_us: u64,
+    /// The second since 1970, and its date for responses without one.
+    date: (u64, [u8; 29]),
     log: Log,
 }
 
@@ -142,6 +146,7 @@ impl Proxy {
             host_header: HostHeader::Preserve,
             trust: Vec::new(),
             via: None,
+            ports: Vec::new(),
             trace: false,
             worker,
             health: plan.health.clone(),
@@ -178,6 +183,7 @@ impl Proxy {
             unready: false,
             exhausted: false,
             now_us,
+            date: (0, http_date(0)),
             log,
         };
         proxy.follow(plan);
@@ -189,6 +195,15 @@ impl Proxy {
     pub fn set_clock(&mut self, now_us: u64, unix_us: u64) {
         self.now_us = now_us;
         self.log.set_clock(unix_us);
+        let unix_s = unix_us / SECOND_US;
+        if unix_s != self.date.0 {
+            self.date = (unix_s, http_date(unix_s));
+        }
+    }
+
+    /// The listeners that clients connect to have these ports.
+    pub fn set_ports(&mut self, ports: impl Iterator<Item = u16>) {
+        self.ports = ports.map(|port| port.to_string()).collect();
     }
 
     /// The log, to write into and to write out.

@@ -5,7 +5,7 @@ use super::connection::{Moved, Side};
 use super::exchange::{Exchange, Progress};
 use super::failure::Failure;
 use crate::collections::slab::Key;
-use crate::http::forward::{self, After};
+use crate::http::forward::{self, After, ResponseWay};
 use crate::http::framing::{self, Body, ResponseFacts};
 use crate::http::head::{HeadRef, Version};
 use crate::http::refusal::Refusal;
@@ -62,7 +62,8 @@ impl Proxy {
         let client = exchange.client;
         self.text.clear();
         let mut writer = Writer::new(&mut self.text);
-        forward::response(&mut writer, head, &facts, body, after, self.via.as_deref());
+        let way = ResponseWay { body, after, date: &self.date.1, via: self.via.as_deref() };
+        forward::response(&mut writer, head, &facts, &way);
         writer.finish();
         if let Some(client) = self.connections.get_mut(client) {
             client.codec.write_body(body);

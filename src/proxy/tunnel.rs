@@ -4,6 +4,7 @@ use super::connection::Ending;
 use super::exchange::Progress;
 use super::{Failure, Output, Proxy};
 use crate::collections::slab::Key;
+use crate::http::fields::{Name, list};
 use crate::http::forward;
 use crate::http::head::HeadRef;
 use crate::http::refusal::Refusal;
@@ -15,6 +16,9 @@ impl Proxy {
         let Some(exchange) = self.exchanges.get_mut(id) else { return };
         if !exchange.facts.upgrades || exchange.request != Progress::Ended {
             return self.backend_failed(key, Failure::Malformed(Refusal::SwitchUnasked));
+        }
+        if head.values(Name::Upgrade).flat_map(list).next().is_none() {
+            return self.backend_failed(key, Failure::Malformed(Refusal::SwitchUnnamed));
         }
         exchange.tunnel = true;
         exchange.response = Progress::Flowing;

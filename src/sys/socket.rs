@@ -45,6 +45,16 @@ pub fn accept(listener: BorrowedFd<'_>) -> io::Result<(OwnedFd, Option<SocketAdd
     Ok((owned(fd)?, address.socket_address()))
 }
 
+/// The address that a socket is bound to; `None` if it is no address of IP.
+pub fn local_address(socket: BorrowedFd<'_>) -> Option<SocketAddr> {
+    let mut address = RawAddress::empty();
+    let (room, length) = address.as_parts_mut();
+    // SAFETY: the pointers are to a live local with as much room as the length says.
+    let result = unsafe { libc::getsockname(socket.as_raw_fd(), room, length) };
+    check(result as isize).ok()?;
+    address.socket_address()
+}
+
 /// Has a listener take no further connection: the system drops what asks for one (a SYN; RFC 9293, 3.5), and
 /// those whose handshake is under way come yet. It cannot be undone, and holds for whoever else has the listener.
 #[cfg(target_os = "linux")]

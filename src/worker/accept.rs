@@ -30,7 +30,7 @@ impl Worker<'_> {
             match sys::socket::accept(listener.as_fd()) {
                 Ok((fd, address)) => {
                     self.note_room();
-                    self.admit(fd, address);
+                    self.admit(fd, address, at);
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                     self.accept_streak = 0;
@@ -50,9 +50,10 @@ impl Worker<'_> {
         Ok(())
     }
 
-    /// Takes a client's connection, and reads at once: a deferred connection has its request with it.
-    pub(super) fn admit(&mut self, fd: OwnedFd, address: Option<SocketAddr>) {
-        let key = self.proxy.accept(address.unwrap_or(UNKNOWN));
+    /// Takes in a client that came to the listener of this number, and reads at once: a deferred connection
+    /// has its request with it.
+    pub(super) fn admit(&mut self, fd: OwnedFd, address: Option<SocketAddr>, listener: usize) {
+        let key = self.proxy.accept_on(address.unwrap_or(UNKNOWN), listener as u16);
         self.hold(key, fd);
         if let Some(socket) = self.sockets.get_mut(key) {
             socket.readable = true;

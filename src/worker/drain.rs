@@ -66,22 +66,22 @@ impl Worker<'_> {
     /// Takes in who has come to the listeners until now, and nobody after them.
     pub(super) fn leave_listeners(&mut self) {
         self.leave_us = None;
-        for listener in std::mem::take(&mut self.listeners) {
+        for (at, listener) in std::mem::take(&mut self.listeners).into_iter().enumerate() {
             // Others may have it, so that closing it here does not end its being watched.
             if self.accepting == Accepting::Open {
                 let _ = self.reactor.unwatch(listener.as_fd());
             }
-            self.accept_queued(&listener);
+            self.accept_queued(&listener, at);
         }
         self.accepting = Accepting::Closed;
     }
 
     /// Accepts those that have come to a listener until now: no more than its queue holds, for others may
     /// go on coming.
-    fn accept_queued(&mut self, listener: &OwnedFd) {
+    fn accept_queued(&mut self, listener: &OwnedFd, at: usize) {
         for _ in 0..=LISTEN_BACKLOG {
             match sys::socket::accept(listener.as_fd()) {
-                Ok((fd, address)) => self.admit(fd, address),
+                Ok((fd, address)) => self.admit(fd, address, at),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
                 Err(error) if sys::socket::is_exhausted(&error) && !self.make_room() => return,
                 // That connection is gone already, or there is room for it now.

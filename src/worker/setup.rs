@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 use std::io;
-use std::os::fd::{BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use super::secure::Tls;
 use super::socket::Sockets;
@@ -12,8 +12,8 @@ use crate::log::Log;
 use crate::proxy::{Proxy, Shared};
 use crate::reactor::Reactor;
 use crate::shared::Region;
-use crate::sys::clock;
 use crate::sys::signal::Signals;
+use crate::sys::{clock, socket};
 use crate::tls;
 
 /// What else a process of sp does: duties that in mp are the master's.
@@ -128,6 +128,8 @@ impl<'a> Worker<'a> {
             usage_us: (0, 0),
             now_us,
         };
+        let port = |listener: &OwnedFd| socket::local_address(listener.as_fd()).map_or(0, |local| local.port());
+        worker.proxy.set_ports(worker.listeners.iter().map(port));
         worker.proxy.limit_idle(setup.max_idle);
         worker.prepare_tls(plan.authorities);
         Ok(worker)

@@ -348,9 +348,14 @@ impl Conversation {
                 steps.extend([Step::Send(content(id + 7, Way::Up, length)), Step::Close]);
             }
             Fault::MalformedHead => {
+                // A response without content may have both framings.
+                let both = match net.ledger[id].method {
+                    "HEAD" => "HTTP/1.1 200 OK\r\nContent-Length: 1, 2\r\n\r\n",
+                    _ => "HTTP/1.1 200 OK\r\nContent-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+                };
                 let text = net.dice.pick(&[
                     "HTTP/1.1 200 OK\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\nxx",
-                    "HTTP/1.1 200 OK\r\nContent-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+                    both,
                     "HTTP/1.1 200 OK\r\nBad Field: x\r\nContent-Length: 0\r\n\r\n",
                     "HTTP/1.1 2x0 OK\r\n\r\n",
                     "HTTP/1.1 200 OK\nContent-Length: 0\n\n",

@@ -118,6 +118,29 @@ fn refuses_malformed_fields() {
 }
 
 #[test]
+fn a_response_may_have_more_fields_and_control_bytes_in_their_values() {
+    let of = |lines: &str| {
+        let mut head = Head::default();
+        let text = format!("HTTP/1.1 200 OK\r\n{lines}\r\n");
+        let length = response(text.as_bytes(), &mut head)?;
+        assert_eq!(length, Some(text.len()), "{lines:?}");
+        let value = |field: &Field| String::from_utf8_lossy(field.value_span.of(text.as_bytes())).into_owned();
+        Ok(head.fields.iter().map(value).collect::<Vec<String>>())
+    };
+    for value in ["\x01", "a\x1b[0mb", "\x7f", "\x0b\x0c", "a\x08\x01\x02b", "caf\u{e9}\x1f"] {
+        assert_eq!(of(&format!("A: {value}\r\nB: c\r\n")), Ok(vec![value.to_string(), "c".into()]), "{value:?}");
+    }
+    assert_eq!(of("A: \x01\0\r\n"), Err(Refusal::FieldValue));
+    assert_eq!(of("A: \x01\rB: c\r\n"), Err(Refusal::BareCr));
+    assert_eq!(of("A: \x01\nB: c\r\n"), Err(Refusal::BareLf));
+    assert_eq!(of(&"A: b\r\n".repeat(RESPONSE_FIELDS)).map(|fields| fields.len()), Ok(RESPONSE_FIELDS));
+    assert_eq!(of(&"A: b\r\n".repeat(RESPONSE_FIELDS + 1)), Err(Refusal::TooManyFields));
+    let mut fields = Vec::new();
+    assert_eq!(trailers(b"A: \x01\r\n\r\n", Role::Client, &mut fields), Ok(Some(8)));
+    assert_eq!(trailers(b"A: \x01\r\n\r\n", Role::Server, &mut fields), Err(Refusal::FieldValue));
+}
+
+#[test]
 fn an_absolute_target_names_its_authority() {
     let of = |text: &[u8]| {
         let (head, _) = parsed(text);
@@ -158,11 +181,11 @@ fn reads_status_lines() {
 #[test]
 fn trailers_have_a_bound_of_their_own() {
     let mut fields = Vec::new();
-    assert_eq!(trailers(b"\r\n", &mut fields), Ok(Some(2)));
-    assert_eq!(trailers(b"A: b\r\n\r\nGET", &mut fields), Ok(Some(8)));
+    assert_eq!(trailers(b"\r\n", Role::Server, &mut fields), Ok(Some(2)));
+    assert_eq!(trailers(b"A: b\r\n\r\nGET", Role::Server, &mut fields), Ok(Some(8)));
     assert_eq!(fields.len(), 1);
-    assert_eq!(trailers(b"A: b\r\n", &mut fields), Ok(None));
-    assert_eq!(trailers(b"A b\r\n", &mut fields), Err(Refusal::FieldNameSpace));
+    assert_eq!(trailers(b"A: b\r\n", Role::Server, &mut fields), Ok(None));
+    assert_eq!(trailers(b"A b\r\n", Role::Server, &mut fields), Err(Refusal::FieldNameSpace));
     let large = format!("A: {}\r\n\r\n", "b".repeat(TRAILER_BYTES));
-    assert_eq!(trailers(large.as_bytes(), &mut fields), Err(Refusal::TrailersTooLarge));
+    assert_eq!(trailers(large.as_bytes(), Role::Server, &mut fields), Err(Refusal::TrailersTooLarge));
 }

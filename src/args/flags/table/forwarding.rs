@@ -24,7 +24,7 @@ pub(super) const FLAGS: &[Flag] = &[
         placeholder: "CIDR",
         default: Preset::Told("none"),
         env: "LB_TRUST",
-        help: "peers whose `X-Forwarded-*` fields are believed, repeatable: `10.0.0.0/8`, `2001:db8::/32` or one address",
+        help: "peers whose `X-Forwarded-*`, `Forwarded`, `X-Real-IP` and `Client-Cert*` fields are believed, repeatable: `10.0.0.0/8`, `2001:db8::/32` or one address",
         accepts: "an IP address or a range such as 10.0.0.0/8 (at most 1024 of them)",
         set: Set::Repeatable(|options, text, source| {
             more(&mut options.trust, value::cidr(text)?, source, TRUSTED_RANGES)
