@@ -419,7 +419,7 @@ fn a_limit_of_ours_counts_against_no_backend_and_is_told_once() {
     let head = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n";
     let mut world = World::new(1, |_| {});
     for (excess, begun) in [
-        (format!("HTTP/1.1 200 OK\r\n{}\r\n", "A: b\r\n".repeat(101)), false),
+        (format!("HTTP/1.1 200 OK\r\n{}\r\n", "A: b\r\n".repeat(257)), false),
         (format!("HTTP/1.1 200 OK\r\nA: {}", "b".repeat(64 * 1024)), false),
         (format!("HTTP/1.1 200 OK\r\nConnection: {}\r\n\r\n", "a,".repeat(99)), false),
         (format!("{head}\r\n1;{}", "a".repeat(300)), true),
