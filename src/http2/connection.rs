@@ -64,6 +64,8 @@ pub struct Connection {
     pub(super) decoder: Decoder,
     pub(super) reading: Reading,
     pub(super) block: Option<Block>,
+    /// Blocks of fields that were complete.
+    pub(super) blocks: u64,
     pub(super) streams: Vec<Stream>,
     /// Streams with something to send, in turn.
     pub(super) line: VecDeque<u32>,
@@ -93,6 +95,7 @@ impl Connection {
             decoder: Decoder::new(H2_TABLE_BYTES),
             reading: if client { Reading::Frame } else { Reading::Preface },
             block: None,
+            blocks: 0,
             streams: Vec::new(),
             line: VecDeque::new(),
             next: if client { 1 } else { 2 },
@@ -141,6 +144,13 @@ impl Connection {
     /// Whether the peer has said what it allows.
     pub fn is_settled(&self) -> bool {
         self.settled
+    }
+
+    /// The number of the block of fields that is incomplete, where one is; `rest` is what was not decoded.
+    pub fn incomplete_block(&self, rest: &[u8]) -> Option<u64> {
+        let begun =
+            || self.reading == Reading::Frame && Header::read(rest).is_some_and(|one| one.kind == Kind::Headers);
+        (self.block.is_some() || begun()).then_some(self.blocks)
     }
 
     /// Whether a PING of ours is not answered yet.

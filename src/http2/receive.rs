@@ -254,6 +254,7 @@ impl Connection {
         arena: &mut Vec<u8>,
         out: &mut Vec<u8>,
     ) -> Result<Event, Error> {
+        self.blocks += 1;
         let has_head = self.stream(id).is_some_and(|stream| stream.has_head);
         let section = if has_head { Section::Trailers } else { Section::Head };
         let read = match head::read(&mut self.decoder, block, self.role, section, head, arena) {

@@ -58,6 +58,11 @@ pub const H2_CROSSING_FRAMES: u32 = H2_STREAMS;
 /// HTTP/2 connections in a row that a backend may end for one and the same fault, as may be a client's,
 /// without a response between: from then on it is taken to be its own.
 pub const H2_FAULTS: u8 = 8;
+/// Streams that backends may refuse a request before a further try on one of them is rationed.
+pub const H2_REFUSALS: u8 = 2;
+/// The time for which a block of fields may be incomplete before its connection gets no more streams: the rest is
+/// mostly on its way.
+pub const H2_BLOCK_GRACE_US: u64 = SECOND_US / 100;
 /// Answers to a peer's frames that may wait to be sent, apart from what streams have to say.
 pub const H2_REPLY_BYTES: usize = 64 * 1024;
 

@@ -12,7 +12,7 @@ use crate::http::forward::{self, RequestWay};
 use crate::http::framing::{Body, RequestFacts};
 use crate::http1::write::Writer;
 use crate::http2;
-use crate::limits::{POOL_FRESH_US, POOL_IDLE_US, TRIES};
+use crate::limits::{H2_REFUSALS, POOL_FRESH_US, POOL_IDLE_US, TRIES};
 use crate::metrics::{Count, SlotCount};
 
 impl Proxy {
@@ -48,6 +48,18 @@ impl Proxy {
         }
         self.assign(id, pick);
         true
+    }
+
+    /// A backend has refused a stream; whether the next try is rationed. The first tries are made at once, as are those
+    /// on other backends. Further ones would keep a backend that is full busy with refusing; they are on a connection
+    /// of their own, because the limit may be one of the connection.
+    pub(super) fn is_refused_again(&mut self, id: Key) -> bool {
+        let Some(exchange) = self.exchanges.get_mut(id) else { return false };
+        exchange.refusals = exchange.refusals.saturating_add(1);
+        let tried = &exchange.tried[..usize::from(exchange.tries).min(TRIES)];
+        let rationed = exchange.refusals >= H2_REFUSALS && !self.balancer.has_other(tried);
+        exchange.suspect |= rationed;
+        rationed
     }
 
     /// The backend tried last was not asked. It may well serve on a fresh connection: at once where the one

@@ -91,6 +91,8 @@ pub(super) enum Wait {
     Probe,
     /// A backend to say that it is there.
     Ping,
+    /// The rest of a block of fields on an HTTP/2 connection.
+    Block,
     /// Either end of a tunnel.
     Tunnel,
 }
@@ -100,7 +102,7 @@ impl Wait {
     pub(super) fn limit_us(self, timeouts: &Timeouts, probe_us: u64) -> u64 {
         match self {
             Wait::Nothing => NEVER,
-            Wait::RequestHead => timeouts.request_us,
+            Wait::RequestHead | Wait::Block => timeouts.request_us,
             Wait::Idle => timeouts.idle_us,
             Wait::Upload | Wait::ClientSend | Wait::Backend => timeouts.response_us,
             Wait::Linger => LINGER_IDLE_US,
@@ -240,6 +242,8 @@ impl Connection {
             (Side::Client { .. }, _) if self.input.is_some() || !self.used => Wait::RequestHead,
             (Side::Client { .. }, _) => Wait::Idle,
             (Side::Backend { .. }, _) => match self.codec.multiplex() {
+                // The answer to a PING comes behind it.
+                Some(multiplex) if multiplex.is_in_block() => Wait::Block,
                 Some(multiplex) if multiplex.h2.is_pinged() => Wait::Ping,
                 // Each stream has its own limits.
                 Some(multiplex) if !multiplex.is_idle() => Wait::Nothing,

@@ -58,6 +58,7 @@ impl Proxy {
                 self.backend_failed(key, failure);
             }
             Wait::Ping => self.carrier_silent(key),
+            Wait::Block => self.block_late(key),
             Wait::Backend if self.is_on_its_way(key) => self.rearm(key, Moved::Out),
             Wait::Backend => {
                 self.doubt_carrier(key);

@@ -59,7 +59,9 @@ pub(super) struct Exchange {
     pub(super) declined: Option<u16>,
     /// How often it was sent again after a backend had broken it off, stale connections apart.
     pub(super) repeats: u8,
-    /// It was on an HTTP/2 connection that broke, which may be its doing.
+    /// How many HTTP/2 streams backends have refused it.
+    pub(super) refusals: u8,
+    /// It gets an HTTP/2 connection of its own: it was on one that broke, which may be its doing, or was refused there.
     pub(super) suspect: bool,
     /// It waits for a backend to be below its limit, and is in the queue of those.
     pub(super) waiting: bool,
@@ -95,6 +97,7 @@ impl Exchange {
             tried: [0; TRIES],
             declined: None,
             repeats: 0,
+            refusals: 0,
             suspect: false,
             waiting: false,
             again: None,

@@ -35,6 +35,10 @@ pub enum Failure {
     Tls(Words),
     /// The backend has not looked at the request, and says so.
     Unprocessed,
+    /// The backend would not take the stream, and has not processed the request.
+    Refused,
+    /// The backend wants HTTP/1.1, and is configured to be spoken to in HTTP/2 alone.
+    Http11Required,
     /// The backend gave the stream up.
     Reset(ErrorCode),
     /// The backend ended the HTTP/2 connection, and found fault with what came on it.
@@ -100,7 +104,8 @@ impl Failure {
             return false;
         }
         match self {
-            failure if failure.is_before_request() || failure == Failure::Unprocessed => true,
+            Failure::Unprocessed | Failure::Refused | Failure::Http11Required => true,
+            failure if failure.is_before_request() => true,
             failure if failure.is_after_request() => {
                 exchange.facts.idempotent && silent && usize::from(exchange.repeats) < REPEATS
             }
@@ -123,6 +128,8 @@ impl fmt::Display for Failure {
             Failure::Timeout => write!(f, "timed out responding"),
             Failure::Tls(words) => write!(f, "TLS: {words}"),
             Failure::Unprocessed => write!(f, "did not look at the request"),
+            Failure::Refused => write!(f, "refused the HTTP/2 stream"),
+            Failure::Http11Required => write!(f, "requires HTTP/1.1: configure it as http:// instead of h2c://"),
             Failure::Reset(code) => write!(f, "reset the stream: {code}"),
             Failure::GoAway(code) => write!(f, "ended the HTTP/2 connection: {code}"),
             Failure::Http2(reason) => write!(f, "broke HTTP/2: {reason}"),

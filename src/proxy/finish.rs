@@ -133,7 +133,7 @@ impl Proxy {
         // It has all that has come of the request, and may have waited for the rest in vain.
         let starved = silent && drained && exchange.request == Progress::Flowing;
         let stale = used && silent;
-        let unasked = stale || retry && failure == Failure::Unprocessed;
+        let unasked = stale || retry && matches!(failure, Failure::Unprocessed | Failure::Refused);
         // That a connection went stale in the pool says nothing about its backend. Nor is a tunnel's end,
         // however it comes, told from one that its users agreed on.
         if stale {
@@ -149,11 +149,12 @@ impl Proxy {
         // That a backend could not be reached burdens none; what one may have seen does another.
         let seen = !unasked && failure.is_after_request();
         exchange.repeats += u8::from(seen);
+        let rationed = failure == Failure::Refused && self.is_refused_again(id);
         if retry && unasked {
             self.was_not_asked(id, stale);
         }
         let reason = if unasked { Count::RetryStale } else { failure.retried_for() };
-        if retry && self.try_again(id, seen, reason) {
+        if retry && self.try_again(id, seen || rationed, reason) {
             return;
         }
         let Some(exchange) = self.exchanges.get(id) else { return };

@@ -21,7 +21,7 @@ use crate::http::head::Version;
 use crate::http::part::Role;
 use crate::http2::connection::Connection as Http2;
 use crate::http2::{self, ErrorCode};
-use crate::limits::{H2_STREAMS, POOL_FRESH_US, QUEUE_HIGH_BYTES};
+use crate::limits::{H2_BLOCK_GRACE_US, H2_STREAMS, POOL_FRESH_US, QUEUE_HIGH_BYTES};
 use crate::metrics::SlotCount;
 
 /// Whom a connection is for that carries streams.
@@ -46,6 +46,9 @@ pub(super) struct Multiplex {
     pub(super) purpose: Purpose,
     /// Why the backend has said that it ends the connection, where it has found a fault.
     pub(super) fault: Option<ErrorCode>,
+    /// The block of fields that is incomplete, by its number among those of the connection, and since when it is, in
+    /// microseconds.
+    block: Option<(u64, u64)>,
     /// When anything came last, in microseconds.
     pub(super) heard_us: u64,
     /// How many bytes were sent, and when last, in microseconds.
@@ -65,6 +68,7 @@ impl Multiplex {
             retired: false,
             purpose,
             fault: None,
+            block: None,
             heard_us: now_us,
             sent: 0,
             moved_us: now_us,
@@ -87,6 +91,26 @@ impl Multiplex {
     /// How much of what is queued is no stream's, but for us to answer the peer.
     pub(super) fn replies(&self, queued: usize) -> usize {
         queued.saturating_sub(self.unsent_bytes)
+    }
+
+    /// Notes whether a block of fields is incomplete, with `rest` not decoded; whether that is another than before.
+    pub(super) fn note_block(&mut self, rest: &[u8], now_us: u64) -> bool {
+        let number = self.h2.incomplete_block(rest);
+        if number == self.block.map(|(number, _)| number) {
+            return false;
+        }
+        self.block = number.map(|number| (number, now_us));
+        true
+    }
+
+    /// Whether a block of fields is incomplete: nothing else can come meanwhile.
+    pub(super) fn is_in_block(&self) -> bool {
+        self.block.is_some()
+    }
+
+    /// Whether that has been so for longer than it should.
+    fn is_stuck(&self, now_us: u64) -> bool {
+        self.block.is_some_and(|(_, since_us)| now_us.saturating_sub(since_us) >= H2_BLOCK_GRACE_US)
     }
 
     /// Whether nobody uses it.
@@ -147,7 +171,7 @@ impl Proxy {
             multiplex.is_some_and(|multiplex| {
                 let most = if multiplex.h2.is_settled() { multiplex.most() } else { guess.max(1) };
                 let taken = multiplex.h2.open_streams() + multiplex.pending.len();
-                !multiplex.retired && !multiplex.h2.is_spent() && taken < most
+                !multiplex.retired && !multiplex.h2.is_spent() && !multiplex.is_stuck(self.now_us) && taken < most
             })
         };
         self.carriers.get(slot)?.iter().copied().find(has_room)
@@ -371,7 +395,7 @@ impl Proxy {
             let Some(connection) = self.connections.get_mut(key) else { return };
             let (used, probe, full) = (connection.used, connection.probe, connection.output.len() >= QUEUE_HIGH_BYTES);
             let Some(multiplex) = connection.codec.multiplex_mut() else { return };
-            if full || !multiplex.h2.can_open() {
+            if full || !multiplex.h2.can_open() || multiplex.is_stuck(self.now_us) {
                 break;
             }
             let Some(stream) = multiplex.pending.pop_front() else { break };

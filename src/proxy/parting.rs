@@ -132,6 +132,11 @@ impl Proxy {
         }
     }
 
+    /// A block of fields was not complete in time. No stream can go on behind it.
+    pub(super) fn block_late(&mut self, key: Key) {
+        self.break_off(key, http2::Error::protocol("fields that were not complete in time"));
+    }
+
     /// A stream was not opened in time on a connection that is established. Nor would others be: the connection
     /// takes no more, and for all that wait it is as one that was not established, which is one failure.
     pub(super) fn carrier_late(&mut self, stream: Key) {

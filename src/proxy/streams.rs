@@ -2,7 +2,7 @@
 //! frames to what they mean for the stream that they are of.
 
 use super::codec::Codec;
-use super::connection::{Moved, Side};
+use super::connection::{Moved, Side, Wait};
 use super::{Failure, Proxy};
 use crate::collections::buffer::Buffer;
 use crate::collections::queue::Queue;
@@ -100,6 +100,13 @@ impl Proxy {
         let kept = input.and_then(|buffer| self.buffers.keep(buffer));
         match self.connections.get_mut(key) {
             Some(connection) if !connection.drops_input() => {
+                let rest = kept.as_ref().map_or(&[][..], Buffer::filled);
+                if let Codec::H2(multiplex) = &mut connection.codec
+                    && multiplex.note_block(rest, self.now_us)
+                {
+                    // The limit is for each block.
+                    connection.wait = Wait::Nothing;
+                }
                 connection.input = kept;
                 if connection.ended {
                     self.carrier_failed(key, Failure::Closed);
@@ -248,15 +255,18 @@ impl Proxy {
     fn on_reset(&mut self, stream: Key, code: ErrorCode) {
         let side = self.connections.get(stream).map(|entry| entry.side);
         match code {
-            ErrorCode::REFUSED_STREAM => self.lost(stream, Failure::Unprocessed, false),
-            ErrorCode::HTTP_1_1_REQUIRED => {
-                if let Some(side @ Side::Backend { slot, .. }) = side
-                    && !self.is_h2c(slot.into())
-                {
-                    self.speaks_only(side, Version::Http11);
+            ErrorCode::REFUSED_STREAM => self.lost(stream, Failure::Refused, false),
+            ErrorCode::HTTP_1_1_REQUIRED => match side {
+                // It would say so again.
+                Some(Side::Backend { slot, .. }) if self.is_h2c(slot.into()) => {
+                    self.lost(stream, Failure::Http11Required, false);
                 }
-                self.lost(stream, Failure::Unprocessed, false);
-            }
+                Some(side) => {
+                    self.speaks_only(side, Version::Http11);
+                    self.lost(stream, Failure::Unprocessed, false);
+                }
+                None => {}
+            },
             code => self.backend_failed(stream, Failure::Reset(code)),
         }
     }

@@ -14,6 +14,8 @@ use crate::limits::{
 };
 use crate::log::Level;
 
+mod declined;
+
 /// A proxy, and what its sockets would have.
 struct World {
     proxy: Proxy,

@@ -1,0 +1,136 @@
+//! Backends that decline a stream, and ones that leave a block of fields incomplete.
+
+use super::*;
+use crate::limits::{DEFAULT_REQUEST_US, H2_BLOCK_GRACE_US, RETRY_FLOOR};
+
+fn reset(world: &mut World, carrier: Key, stream: u32, code: ErrorCode) {
+    world.frame(carrier, Kind::RstStream, 0, stream, &code.0.to_be_bytes());
+}
+
+/// The streams on which requests were sent on a connection since this was last asked.
+fn requests(world: &mut World, carrier: Key) -> Vec<u32> {
+    world.frames(carrier).iter().filter(|(header, _)| header.kind == Kind::Headers).map(|(one, _)| one.stream).collect()
+}
+
+fn answer(world: &World, client: Key) -> String {
+    String::from_utf8_lossy(world.sent.get(&client).map_or(&[], Vec::as_slice)).into_owned()
+}
+
+#[test]
+fn a_backend_that_refuses_streams_is_asked_twice_at_once_and_then_within_the_budget() {
+    let mut world = World::new(1, false);
+    world.plan.retry_percent = 1;
+    world.proxy.follow(&world.plan);
+    // The few retries a second that are always made.
+    let mut rationed = 0;
+    for round in 0..2 * RETRY_FLOOR {
+        let client = world.request();
+        let carrier = if round == 0 { world.connected(true) } else { world.proxy.carriers[0][0] };
+        for _ in 0..2 {
+            let streams = requests(&mut world, carrier);
+            assert_eq!((streams.len(), world.dials.len()), (1, 0), "at once, on the connection that there is");
+            reset(&mut world, carrier, streams[0], ErrorCode::REFUSED_STREAM);
+        }
+        assert!(requests(&mut world, carrier).is_empty());
+        if world.dials.is_empty() {
+            assert!(answer(&world, client).starts_with("HTTP/1.1 502 "), "{}", answer(&world, client));
+            assert!(answer(&world, client).contains("refused"), "{}", answer(&world, client));
+            continue;
+        }
+        rationed += 1;
+        let fresh = world.connected(true);
+        assert_eq!(requests(&mut world, fresh), [1]);
+        world.frame(fresh, Kind::Headers, END_HEADERS | END_STREAM, 1, &[0x89]);
+        assert!(answer(&world, client).starts_with("HTTP/1.1 204 "));
+    }
+    assert!((RETRY_FLOOR..2 * RETRY_FLOOR).contains(&rationed), "{rationed}");
+    assert_eq!(failures(&mut world), 0);
+}
+
+#[test]
+fn a_refused_stream_goes_to_another_backend_whatever_the_budget() {
+    let mut world = World::new(4, false);
+    world.plan.retry_percent = 0;
+    world.proxy.follow(&world.plan);
+    let client = world.request();
+    for _ in 0..3 {
+        let carrier = world.connected(true);
+        reset(&mut world, carrier, 1, ErrorCode::REFUSED_STREAM);
+    }
+    let last = world.connected(true);
+    world.frame(last, Kind::Headers, END_HEADERS | END_STREAM, 1, &[0x89]);
+    assert!(answer(&world, client).starts_with("HTTP/1.1 204 "));
+}
+
+#[test]
+fn a_backend_that_is_configured_for_http_2_and_requires_http_1_is_asked_once() {
+    let mut world = World::new(1, false);
+    let client = world.request();
+    let carrier = world.connected(true);
+    assert_eq!(requests(&mut world, carrier), [1]);
+    reset(&mut world, carrier, 1, ErrorCode::HTTP_1_1_REQUIRED);
+    assert!(requests(&mut world, carrier).is_empty() && world.dials.is_empty());
+    assert!(answer(&world, client).starts_with("HTTP/1.1 502 "));
+    assert_eq!(failures(&mut world), 0, "it may be so for one resource");
+    // Another backend may serve it.
+    let mut world = World::new(2, false);
+    let client = world.send("POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n");
+    let carrier = world.connected(true);
+    reset(&mut world, carrier, 1, ErrorCode::HTTP_1_1_REQUIRED);
+    let other = world.connected(true);
+    world.frame(other, Kind::Headers, END_HEADERS | END_STREAM, 1, &[0x89]);
+    assert!(answer(&world, client).starts_with("HTTP/1.1 204 "));
+}
+
+#[test]
+fn a_block_that_is_not_complete_in_time_ends_its_connection_which_gets_no_streams_meanwhile() {
+    // In CONTINUATION frames that trickle, and in a frame of which a part comes.
+    for trickles in [true, false] {
+        let mut world = World::new(1, false);
+        let stuck = world.request();
+        let carrier = world.connected(true);
+        requests(&mut world, carrier);
+        if trickles {
+            world.frame(carrier, Kind::Headers, 0, 1, &[0x88]);
+        } else {
+            world.give(carrier, &[0, 0, 2, 1, END_HEADERS, 0, 0, 0, 1, 0x88]);
+        }
+        world.pass(H2_BLOCK_GRACE_US);
+        let client = world.request();
+        let other = world.connected(true);
+        assert_ne!(other, carrier);
+        world.frame(other, Kind::Headers, END_HEADERS | END_STREAM, 1, &[0x89]);
+        assert!(answer(&world, client).starts_with("HTTP/1.1 204 "));
+        for _ in 0..9 {
+            world.pass(DEFAULT_REQUEST_US / 10);
+            if trickles {
+                world.frame(carrier, Kind::Continuation, 0, 1, &[]);
+            }
+        }
+        world.frames(other);
+        assert_eq!(answer(&world, stuck), "");
+        world.pass(DEFAULT_REQUEST_US / 10 + 100_000);
+        let sent = world.frames(carrier);
+        assert!(sent.iter().any(|(header, _)| header.kind == Kind::Goaway), "{sent:?}");
+        // There is no other backend that it could go to.
+        assert!(answer(&world, stuck).starts_with("HTTP/1.1 502 "), "{}", answer(&world, stuck));
+        assert_eq!(failures(&mut world), 1);
+    }
+}
+
+#[test]
+fn each_block_has_the_time_for_itself() {
+    let mut world = World::new(1, false);
+    let _clients = [world.request(), world.request(), world.request()];
+    let carrier = world.connected(true);
+    for stream in [1, 3, 5] {
+        let mut bytes = Vec::new();
+        if stream > 1 {
+            frame::write(&mut bytes, Kind::Continuation, END_HEADERS, stream - 2, &[]);
+        }
+        frame::write(&mut bytes, Kind::Headers, END_STREAM, stream, &[0x89]);
+        world.give(carrier, &bytes);
+        world.pass(DEFAULT_REQUEST_US * 2 / 3);
+    }
+    assert!(!world.frames(carrier).iter().any(|(header, _)| header.kind == Kind::Goaway));
+}
