@@ -11,8 +11,7 @@ use crate::http::head::{Head, Start};
 use crate::http::part::Role;
 use crate::http::refusal::Refusal;
 use crate::limits::{
-    H2_BLOCK_BYTES, H2_BLOCK_FRAMES, H2_CONNECTION_WINDOW_BYTES, H2_FRAME_BYTES, H2_INTERIMS, H2_STREAMS,
-    H2_WINDOW_BYTES,
+    H2_BLOCK_BYTES, H2_BLOCK_FRAMES, H2_CONNECTION_WINDOW_BYTES, H2_FRAME_BYTES, H2_STREAMS, H2_WINDOW_BYTES,
 };
 
 /// Where in the bytes we are.
@@ -280,7 +279,8 @@ impl Connection {
             return Ok(Event::Nothing);
         };
         if interim {
-            self.interim(id)?;
+            // Any number may come, and none moves the response on.
+            self.budget.spend()?;
             return Ok(match read {
                 Err(refusal) => Event::Malformed(owner, refusal),
                 Ok(()) if end => Event::Malformed(owner, Refusal::Misplaced),
@@ -431,13 +431,6 @@ impl Connection {
         }
         let owner = self.streams.remove(at).owner;
         Ok(owner.map_or(Event::Nothing, |owner| Event::Reset(owner, code)))
-    }
-
-    /// An interim response came for a stream that is open. Any number may come, and none moves the response on.
-    fn interim(&mut self, id: u32) -> Result<(), Error> {
-        let Some(stream) = self.stream(id) else { return Ok(()) };
-        stream.interims = stream.interims.saturating_add(1);
-        if stream.interims > H2_INTERIMS { self.budget.spend() } else { Ok(()) }
     }
 
     fn window_frame(&mut self, id: u32, increment: u32, out: &mut Vec<u8>) -> Result<Event, Error> {

@@ -14,8 +14,6 @@ pub(super) struct Stream {
     pub(super) begun: bool,
     /// The head of the message that is received has come.
     pub(super) has_head: bool,
-    /// Interim responses that have come.
-    pub(super) interims: u8,
     /// The peer may send more.
     pub(super) receiving: bool,
     /// We may send more.
@@ -39,7 +37,6 @@ impl Stream {
             owner: None,
             begun: false,
             has_head: false,
-            interims: 0,
             receiving: true,
             sending: true,
             in_line: false,

@@ -46,8 +46,6 @@ pub const H2_REFILL_US: u64 = SECOND_US / 10;
 pub const H2_RESETS: i32 = 200;
 /// How many more of those a response earns that was sent to its end: one that is shown for each few that were cancelled.
 pub const H2_RESETS_EARNED: i32 = 4;
-/// Interim responses to one request that cost nothing.
-pub const H2_INTERIMS: u8 = 16;
 /// Frames that may be on their way for a stream that we reset: the head, the trailers, and an end or a reset.
 pub const H2_LATE_FRAMES_RESET: u32 = 3;
 /// The same for all streams of a connection that were reset lately: clients may leave thousands of requests in a

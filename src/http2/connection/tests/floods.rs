@@ -1,7 +1,7 @@
 //! How many frames of each flood a connection takes in either role, and honest traffic that is none.
 
 use super::*;
-use crate::limits::{H2_BLOCK_FRAMES, H2_INTERIMS, H2_LATE_FRAMES_RESET, H2_RESETS};
+use crate::limits::{H2_BLOCK_FRAMES, H2_LATE_FRAMES_RESET, H2_RESETS};
 
 /// What one round of a flood sends, by its number.
 type Round = fn(u32) -> Vec<u8>;
@@ -86,9 +86,8 @@ fn of_clients() -> Vec<Flood> {
 
 /// Floods of a backend, which can end requests of ours, but not more of them than there are.
 fn of_backends() -> Vec<Flood> {
-    let free = u32::from(H2_INTERIMS);
     vec![
-        ("interim responses", vec![], |_| frame_of(Kind::Headers, END_HEADERS, 1, b"\x08\x03103"), free + IDLE),
+        ("interim responses", vec![], |_| frame_of(Kind::Headers, END_HEADERS, 1, b"\x08\x03103"), IDLE),
         ("resets of what is closed", reset(1, ErrorCode::CANCEL), |_| reset(1, ErrorCode::CANCEL), 1 + IDLE),
         (
             "heads of what is closed",
