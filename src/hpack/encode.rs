@@ -1,12 +1,15 @@
-//! Fields to blocks (RFC 7541, 6), without a dynamic table.
+//! Fields to blocks (RFC 7541, 6), without a dynamic table and without the Huffman code: the peer pays for each
+//! coded byte as we do, and a field of a request is too short for the fifth that the code saves to matter.
 
+use super::integer;
 use super::table::{STATIC, static_name};
-use super::{huffman, integer};
-use crate::http::fields::Name;
 
 /// A literal that is not put into a table, and one that never is (RFC 7541, 6.2.2 and 6.2.3).
 const WITHOUT_INDEXING: u8 = 0x00;
 const NEVER_INDEXED: u8 = 0x10;
+
+/// Fields whose values nobody may put into a table. All of these names are in the static table.
+const SECRETS: [&str; 4] = ["authorization", "cookie", "proxy-authorization", "set-cookie"];
 
 /// Appends a field to a block. The name's letters are made small, as HTTP/2 has it.
 pub fn encode(out: &mut Vec<u8>, name: &[u8], value: &[u8]) {
@@ -20,15 +23,16 @@ pub fn encode(out: &mut Vec<u8>, name: &[u8], value: &[u8]) {
             return integer::write(out, 0x80, 7, index);
         }
     }
-    let kind = if Name::find(name).is_secret() { NEVER_INDEXED } else { WITHOUT_INDEXING };
     match found {
-        Some(index) => integer::write(out, kind, 4, index),
+        Some(index) if SECRETS.contains(&STATIC[index - 1].0) => integer::write(out, NEVER_INDEXED, 4, index),
+        Some(index) => integer::write(out, WITHOUT_INDEXING, 4, index),
         None => {
-            out.push(kind);
-            string(out, name, true);
+            out.push(WITHOUT_INDEXING);
+            let name_start = string(out, name);
+            out[name_start..].make_ascii_lowercase();
         }
     }
-    string(out, value, false);
+    string(out, value);
 }
 
 /// Appends a change of the table's size, which may stand at the front of a block only.
@@ -36,14 +40,9 @@ pub fn table_size(out: &mut Vec<u8>, size: usize) {
     integer::write(out, 0x20, 5, size);
 }
 
-/// Writes a string, coded where that is shorter.
-fn string(out: &mut Vec<u8>, text: &[u8], lower: bool) {
-    let coded = huffman::coded_len(text, lower);
-    if coded < text.len() {
-        integer::write(out, 0x80, 7, coded);
-        huffman::encode(text, lower, out);
-    } else {
-        integer::write(out, 0, 7, text.len());
-        out.extend(text.iter().map(|&byte| huffman::small(byte, lower)));
-    }
+/// Writes a string as it is; where its bytes begin.
+fn string(out: &mut Vec<u8>, text: &[u8]) -> usize {
+    integer::write(out, 0, 7, text.len());
+    out.extend_from_slice(text);
+    out.len() - text.len()
 }

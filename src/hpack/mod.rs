@@ -1,7 +1,7 @@
 //! HPACK: fields as HTTP/2 sends them (RFC 7541).
 //!
 //! Peers may use all of it, so the decoder has all of it: both tables, Huffman, changes of size. The
-//! encoder refers to the static table alone and keeps no state: what it writes is the same for every
+//! encoder refers to the static table alone, codes no strings and keeps no state: what it writes is the same for every
 //! connection, no field of one request can be guessed from the length of another's, and secrets are
 //! marked as never to be put into a table by anyone (7.1.3).
 

@@ -95,7 +95,12 @@ pub(super) fn static_name(name: &[u8]) -> Option<usize> {
         27 => &[20],
         _ => return None,
     };
-    let named = |&&index: &&u8| STATIC[usize::from(index) - 1].0.as_bytes().eq_ignore_ascii_case(name);
+    // The first byte tells most of them apart; none begins with a byte that this changes.
+    let first = name.first()? | 0x20;
+    let named = |&&index: &&u8| {
+        let text = STATIC[usize::from(index) - 1].0.as_bytes();
+        text[0] == first && text.eq_ignore_ascii_case(name)
+    };
     candidates.iter().find(named).map(|&index| usize::from(index))
 }
 

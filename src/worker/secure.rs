@@ -25,7 +25,7 @@ use crate::tls::trace::Trace;
 #[derive(Debug)]
 pub(super) struct Secure {
     session: Session,
-    rest: Vec<u8>,
+    rest: Rest,
     /// The proxy has been told that the connection stands.
     told: bool,
     /// The peer has said something over it.
@@ -34,6 +34,54 @@ pub(super) struct Secure {
     ended: bool,
     /// Our direction ends once the socket has taken all that the session has to send.
     finishing: bool,
+}
+
+impl Secure {
+    /// Moves decrypted bytes into `room`, and decrypts more of the rest until there is no room or no rest; how many bytes.
+    fn fill(&mut self, room: &mut [u8], spare: &mut Vec<u8>) -> usize {
+        let mut count = self.session.read(room);
+        while count < room.len() && self.session.readable() == 0 && !self.rest.is_empty() {
+            // The session remembers a failure.
+            let Ok(taken) = self.session.received(self.rest.bytes()) else { break };
+            self.rest.pass(taken, spare);
+            count += self.session.read(&mut room[count..]);
+        }
+        count
+    }
+}
+
+/// Ciphertext that a session has not taken yet. It stays in the buffer that it was read into, which is lent by the worker,
+/// so that no byte is copied.
+#[derive(Debug, Default)]
+struct Rest {
+    buffer: Vec<u8>,
+    from: usize,
+    to: usize,
+}
+
+impl Rest {
+    fn is_empty(&self) -> bool {
+        self.from == self.to
+    }
+
+    fn bytes(&self) -> &[u8] {
+        &self.buffer[self.from..self.to]
+    }
+
+    /// Keeps a part of the worker's buffer, which is replaced by its spare one. There was no rest before.
+    fn keep(&mut self, from: usize, to: usize, buffer: &mut Vec<u8>, spare: &mut Vec<u8>) {
+        if from < to {
+            *self = Rest { buffer: std::mem::replace(buffer, std::mem::take(spare)), from, to };
+        }
+    }
+
+    /// The session has taken so many bytes. A session without a rest holds no memory for it.
+    fn pass(&mut self, taken: usize, spare: &mut Vec<u8>) {
+        self.from += taken;
+        if self.is_empty() {
+            *spare = std::mem::take(self).buffer;
+        }
+    }
 }
 
 /// A socket whose connection is gone, and that still has the last of our direction to send.
@@ -57,7 +105,7 @@ pub(super) struct Tls {
     pub(super) trace: bool,
     /// What has just come of a connection.
     ciphertext: Vec<u8>,
-    /// Memory for what the next session cannot take.
+    /// The buffer that takes its place when a session keeps it.
     spare: Vec<u8>,
     /// The oldest first.
     leaving: VecDeque<Leaving>,
@@ -166,7 +214,7 @@ impl Worker<'_> {
                 if let Some(socket) = self.sockets.get_mut(key) {
                     socket.secure = Some(Box::new(Secure {
                         session,
-                        rest: Vec::new(),
+                        rest: Rest::default(),
                         told: false,
                         heard: false,
                         ended: false,
@@ -215,8 +263,9 @@ impl Worker<'_> {
         let Some(secure) = socket.secure.as_mut() else { return };
         if secure.session.readable() > 0 {
             let Some(room) = self.proxy.room(key) else { return };
-            let n = secure.session.read(room);
+            let n = secure.fill(room, &mut self.tls.spare);
             secure.heard = true;
+            let answers = secure.session.wants_send();
             // It fails behind what came before.
             let failed = secure.session.readable() == 0 && secure.session.failure().is_some();
             // The end that was said behind it is told next, whether or not the socket's comes.
@@ -228,6 +277,10 @@ impl Worker<'_> {
                 self.proxy.received(key, n)
             } else {
                 self.proxy.nothing(key)
+            }
+            self.observe_session(key);
+            if answers {
+                self.send_secure(key);
             }
             if failed {
                 self.tell_failure(key);
@@ -290,12 +343,11 @@ impl Worker<'_> {
     /// whether that goes on.
     fn decrypt(&mut self, key: Key, n: usize) -> bool {
         let Some(secure) = self.sockets.get_mut(key).and_then(|socket| socket.secure.as_mut()) else { return false };
-        let spare = &mut self.tls.spare;
+        let (buffer, spare) = (&mut self.tls.ciphertext, &mut self.tls.spare);
         let taken = if n > 0 {
-            let bytes = &self.tls.ciphertext[..n];
-            secure.session.received(bytes).inspect(|&taken| keep_back(&mut secure.rest, spare, &bytes[taken..]))
+            secure.session.received(&buffer[..n]).inspect(|&taken| secure.rest.keep(taken, n, buffer, spare))
         } else {
-            secure.session.received(&secure.rest).inspect(|&taken| pass_over(&mut secure.rest, spare, taken))
+            secure.session.received(secure.rest.bytes()).inspect(|&taken| secure.rest.pass(taken, spare))
         };
         let stands = taken.is_ok() && !secure.session.is_handshaking() && !std::mem::replace(&mut secure.told, true);
         let (told, http2) = (secure.told, secure.session.alpn() == Some(tls::HTTP_2));
@@ -440,41 +492,29 @@ impl Worker<'_> {
     }
 }
 
-/// Keeps ciphertext back that a session could not take.
-fn keep_back(rest: &mut Vec<u8>, spare: &mut Vec<u8>, bytes: &[u8]) {
-    if bytes.is_empty() {
-        return;
-    }
-    if rest.capacity() == 0 {
-        std::mem::swap(rest, spare);
-    }
-    rest.extend_from_slice(bytes);
-}
-
-/// Passes over what a session has taken of that. A session for which nothing is kept holds no memory for it.
-fn pass_over(rest: &mut Vec<u8>, spare: &mut Vec<u8>, taken: usize) {
-    rest.drain(..taken);
-    if rest.is_empty() {
-        *spare = std::mem::take(rest);
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn memory_for_what_is_kept_back_goes_from_session_to_session() {
-        let (mut first, mut second, mut spare) = (Vec::new(), Vec::new(), Vec::new());
-        keep_back(&mut first, &mut spare, b"");
-        assert_eq!(first.capacity(), 0);
-        keep_back(&mut first, &mut spare, &[1; TLS_READ_BYTES]);
-        pass_over(&mut first, &mut spare, 1);
-        assert_eq!(first, [1; TLS_READ_BYTES - 1]);
-        pass_over(&mut first, &mut spare, TLS_READ_BYTES - 1);
-        assert_eq!((first.capacity(), spare.len()), (0, 0));
-        let memory = spare.as_ptr();
-        keep_back(&mut second, &mut spare, &[2; 100]);
-        assert_eq!((second.as_ptr(), second.as_slice(), spare.capacity()), (memory, &[2; 100][..], 0));
+    fn a_rest_keeps_the_buffer_that_it_came_in_and_returns_it() {
+        let (mut rest, mut spare) = (Rest::default(), Vec::new());
+        let mut buffer = vec![1; TLS_READ_BYTES];
+        let memory = buffer.as_ptr();
+        rest.keep(TLS_READ_BYTES, TLS_READ_BYTES, &mut buffer, &mut spare);
+        assert!(rest.is_empty() && buffer.as_ptr() == memory, "there is none");
+        buffer[2..5].copy_from_slice(b"abc");
+        rest.keep(2, 5, &mut buffer, &mut spare);
+        assert_eq!((rest.bytes(), buffer.capacity()), (&b"abc"[..], 0));
+        rest.pass(1, &mut spare);
+        assert_eq!((rest.bytes(), spare.capacity()), (&b"bc"[..], 0));
+        rest.pass(2, &mut spare);
+        assert!(rest.is_empty() && rest.buffer.capacity() == 0);
+        assert_eq!(spare.as_ptr(), memory);
+        // The next session that keeps a rest leaves it to the worker.
+        let mut other = Rest::default();
+        let mut read = vec![2; TLS_READ_BYTES];
+        other.keep(0, 1, &mut read, &mut spare);
+        assert_eq!((read.as_ptr(), spare.capacity()), (memory, 0));
     }
 }
