@@ -65,7 +65,7 @@ impl Proxy {
         connection.output.clear(&mut self.buffers);
         if let Codec::Stream(stream) = &connection.codec {
             // There is nothing of it in the shell.
-            return self.close_stream(stream);
+            return self.close_stream(key, stream);
         }
         match connection.side {
             Side::Client { admin: true, .. } => self.admins -= 1,

@@ -258,7 +258,7 @@ impl Proxy {
     }
 
     /// A stream is closed: its carrier gives it up, and may have room for another.
-    pub(super) fn close_stream(&mut self, stream: &Stream) {
+    pub(super) fn close_stream(&mut self, key: Key, stream: &Stream) {
         if let Some((client, growth)) = stream.growth {
             self.grown -= growth;
             // What its client has not taken is held still.
@@ -271,7 +271,10 @@ impl Proxy {
         let Some(connection) = self.connections.get_mut(stream.carrier) else { return };
         let Some(multiplex) = connection.codec.multiplex_mut() else { return };
         self.text.clear();
-        if stream.id != 0 && multiplex.h2.forget(stream.id, stream.code, &mut self.text) {
+        if stream.id == 0 {
+            // It holds no place among those that wait.
+            multiplex.pending.retain(|&other| other != key);
+        } else if multiplex.h2.forget(stream.id, stream.code, &mut self.text) {
             connection.output.write(&mut self.buffers, &self.text);
         }
         self.tending.push(stream.carrier);

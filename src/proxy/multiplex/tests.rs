@@ -9,8 +9,8 @@ use crate::config::Plan;
 use crate::http2::ErrorCode;
 use crate::http2::frame::{self, ACK, END_HEADERS, END_STREAM, HEADER_BYTES, Header, Kind, PREFACE};
 use crate::limits::{
-    DEFAULT_CONNECT_US, H2_FAULTS, H2_FRAME_BYTES, H2_GROWTH_BYTES, H2_LIST_BYTES, H2_REPLY_BYTES, H2_WINDOW_BYTES,
-    POOL_FRESH_US, SEEN_US,
+    DEFAULT_CONNECT_US, H2_FAULTS, H2_FRAME_BYTES, H2_GROWTH_BYTES, H2_LIST_BYTES, H2_REPLY_BYTES, H2_STREAMS,
+    H2_WINDOW_BYTES, POOL_FRESH_US, SEEN_US,
 };
 use crate::log::Level;
 
@@ -130,6 +130,17 @@ impl World {
         }
         frames
     }
+}
+
+#[test]
+fn a_request_whose_client_has_gone_holds_no_place_on_a_connection_that_is_being_made() {
+    let mut world = World::new(1, false);
+    for _ in 0..3 * H2_STREAMS {
+        let client = world.request();
+        world.proxy.failed(client, Failure::Broken(104));
+        world.carry_out();
+    }
+    assert_eq!(world.dials.len(), 1);
 }
 
 #[test]
