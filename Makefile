@@ -8,6 +8,8 @@ DESTDIR ?=
 FUZZ_SECONDS ?= 60
 # How long each test of `make soak` disturbs, in minutes.
 SOAK ?= 5
+# How many scenarios of the simulation `make soak` plays first.
+SOAK_SEEDS ?= 100000
 
 TARGET_DIR := $(or $(CARGO_TARGET_DIR),target)
 BINARY := $(TARGET_DIR)/release/load_balancer
@@ -66,7 +68,9 @@ interop: build ## run the release binary against curl, nginx and wrk (installed 
 	.ci/install python3 openssl curl nginx wrk strace h2load dnsmasq nghttpd hypercorn promtool
 	INTEROP_BINARY=$(BINARY) python3 tests/interop/run.py $(ONLY)
 
-soak: ## upgrade, reload, kill workers and drain under clients that count what is lost, SOAK (5) minutes each
+soak: ## simulate SOAK_SEEDS (100000) scenarios from a random seed on; then upgrade, reload, kill and drain under load, SOAK (5) minutes each
+	from=$$(od -An -N4 -tu4 /dev/urandom | tr -d ' '); echo "soak: SIM_FROM=$$from SIM_SEEDS=$(SOAK_SEEDS)"; \
+	SIM_FROM=$$from SIM_SEEDS=$(SOAK_SEEDS) $(CARGO) test --locked --release --test main simulation::
 	SOAK=$(SOAK) $(CARGO) test --locked --release --test main losses:: -- --nocapture --test-threads=1
 
 install: $(BINARY) ## install into DESTDIR and PREFIX (/usr/local)

@@ -9,18 +9,23 @@
 //! neither backends nor clients do wrong, everything succeeds; where only some do, only those
 //! requests may fail that met a wrong (`Entry::excused`).
 //!
-//! `SIM_SEED=n` plays one scenario and tells its story; `SIM_SEEDS=n` sets how many are played.
+//! `SIM_SEED=n` plays one scenario and tells its story; `SIM_SEEDS=n` sets how many are played, and
+//! `SIM_FROM=n` the first seed.
 
+mod answers;
 mod backend;
 mod client;
 mod message;
 mod network;
 mod pattern;
+mod phases;
 mod plan;
 mod streams;
 mod tunnel;
+mod wire;
 mod world;
 
+use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -53,10 +58,9 @@ fn play(seed: u64, sabotage: Sabotage, verbose: bool) -> Result<(), String> {
     }
 }
 
-/// The failing seeds among the first `count`, the least of them first; at least `most`, where
-/// there are as many.
-fn failures(count: u64, sabotage: Sabotage, most: usize) -> Vec<(u64, String)> {
-    let (next, all) = (AtomicU64::new(0), Mutex::new(Vec::new()));
+/// The failing seeds among these, the least of them first; at least `most`, if there are as many.
+fn failures(seeds: Range<u64>, sabotage: Sabotage, most: usize) -> Vec<(u64, String)> {
+    let (next, all) = (AtomicU64::new(seeds.start), Mutex::new(Vec::new()));
     let threads = std::thread::available_parallelism().map_or(1, |n| n.get());
     let (done, is_done) = channel::<()>();
     let at: Vec<AtomicU64> = (0..threads).map(|_| AtomicU64::new(0)).collect();
@@ -68,7 +72,7 @@ fn failures(count: u64, sabotage: Sabotage, most: usize) -> Vec<(u64, String)> {
                 let _done = done;
                 loop {
                     let seed = next_seed.fetch_add(1, Ordering::Relaxed);
-                    if seed >= count || found.lock().expect("nobody panics with it").len() >= most {
+                    if seed >= seeds.end || found.lock().expect("nobody panics with it").len() >= most {
                         return;
                     }
                     at.store(seed, Ordering::Relaxed);
@@ -106,7 +110,8 @@ fn every_request_is_answered_once_and_no_byte_goes_astray() {
         return;
     }
     let most = if std::env::var_os("SIM_ALL").is_some() { usize::MAX } else { 1 };
-    let found = failures(number("SIM_SEEDS").unwrap_or(SEEDS), Sabotage::Nothing, most);
+    let (first, count) = (number("SIM_FROM").unwrap_or(0), number("SIM_SEEDS").unwrap_or(SEEDS));
+    let found = failures(first..first + count, Sabotage::Nothing, most);
     let lines: Vec<String> = found
         .iter()
         .map(|(seed, text)| {
@@ -118,8 +123,9 @@ fn every_request_is_answered_once_and_no_byte_goes_astray() {
 
 #[test]
 fn what_is_planted_is_noticed() {
-    for sabotage in [Sabotage::FlippedByte, Sabotage::LostReceive, Sabotage::ResetAsEnd] {
-        let found = failures(PLANTED_SEEDS, sabotage, 1);
+    use Sabotage::{FlippedByte, LostPlan, LostReceive, ResetAsEnd, StrayCredit};
+    for sabotage in [FlippedByte, LostReceive, ResetAsEnd, LostPlan, StrayCredit] {
+        let found = failures(0..PLANTED_SEEDS, sabotage, 1);
         assert!(!found.is_empty(), "{sabotage:?} was not noticed in {PLANTED_SEEDS} scenarios");
     }
 }

@@ -28,6 +28,11 @@ fn is_between(cell: u64) -> bool {
     cell & STEP != 0
 }
 
+/// How many requests a worker whose cell this is has in flight, when it is not between two stores.
+pub fn count(own: &AtomicU64) -> u64 {
+    own.load(Relaxed) & COUNT
+}
+
 /// Counts a request in, of the worker whose cell this is, unless `max` are in flight already.
 pub(super) fn begin(own: &AtomicU64, cells: Cells, slot: usize, max: u32) -> bool {
     let before = own.load(Relaxed);

@@ -158,6 +158,12 @@ impl Connection {
         self.pinged
     }
 
+    /// Whether what the peer may send, and what it was not told yet that it may, are the whole window of the
+    /// connection: content is credited to the connection when it comes.
+    pub fn holds_its_window(&self) -> bool {
+        self.receive_window + self.received == H2_CONNECTION_WINDOW_BYTES
+    }
+
     /// Whether no stream can ever be opened again.
     pub fn is_spent(&self) -> bool {
         self.goaway.is_some() || self.next == 0

@@ -11,6 +11,7 @@
 
 mod answer;
 mod assign;
+mod audit;
 mod codec;
 mod connection;
 mod deadline;
@@ -258,6 +259,7 @@ impl Proxy {
                 _ => {}
             }
         }
+        self.resume();
         cut
     }
 

@@ -60,6 +60,17 @@ impl IdlePool {
         }
     }
 
+    /// All of them, each with its slot.
+    pub(super) fn all(&self) -> impl Iterator<Item = (usize, Key)> {
+        let slots = self.slots.iter().enumerate();
+        slots.flat_map(|(slot, idle)| idle.iter().map(move |&(_, key)| (slot, key)))
+    }
+
+    /// How many there are.
+    pub(super) fn len(&self) -> usize {
+        self.count
+    }
+
     /// Whether there are more than there may be in all: the oldest is to go then.
     pub(super) fn is_over(&self) -> bool {
         self.count > self.most

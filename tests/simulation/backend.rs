@@ -3,8 +3,8 @@
 
 use std::collections::VecDeque;
 
-use super::message::{Framing, Head, Piece, Reader};
-use super::network::{End, Net, say};
+use super::message::{Framing, HOP_FIELDS, Head, Piece, Reader, Trailers, are_trailers, trailer_section, trailers};
+use super::network::{End, Entry, Net, say};
 use super::pattern::{Way, content, matches};
 use super::plan::{BackendPlan, Fault, encode_chunked, size};
 use super::tunnel::Tunnel;
@@ -34,7 +34,8 @@ struct Request {
 
 pub(super) struct Conversation {
     pub(super) link: usize,
-    slot: usize,
+    /// The number of the backend.
+    backend: usize,
     plan: BackendPlan,
     reader: Reader,
     request: Option<Request>,
@@ -53,10 +54,10 @@ pub(super) struct Conversation {
 }
 
 impl Conversation {
-    pub(super) fn new(link: usize, slot: usize, plan: BackendPlan) -> Conversation {
+    pub(super) fn new(link: usize, backend: usize, plan: BackendPlan) -> Conversation {
         Conversation {
             link,
-            slot,
+            backend,
             plan,
             reader: Reader::new(),
             request: None,
@@ -131,25 +132,33 @@ impl Conversation {
                 Ok(None) => return,
                 Err(text) => {
                     self.over = true;
-                    return net.fail(format!("backend {}: {text}", self.slot));
+                    return net.fail(format!("backend {}: {text}", self.backend));
                 }
             };
             match piece {
                 Piece::Head(head) => self.on_head(net, &head),
                 Piece::Data(data) => self.on_data(net, &data),
-                Piece::End => self.on_end(net),
+                Piece::End(trailers) => self.on_end(net, &trailers),
             }
         }
     }
 
     fn on_head(&mut self, net: &mut Net, head: &Head) {
         self.idle_since_us = None;
+        if is_probe(head.get("User-Agent")) {
+            net.probes[self.backend] += 1;
+            self.reader.body(Framing::Length(0));
+            let status = probe_status(net, &self.plan);
+            let text = format!("HTTP/1.1 {status} Probed\r\nContent-Length: 0\r\n\r\n");
+            self.steps = if status == 0 { [Step::Close].into() } else { [Step::Send(text.into()), Step::Close].into() };
+            return;
+        }
         let Some(id) = head.number("X-Id").filter(|id| *id < net.ledger.len()) else {
-            return net.fail(format!("backend {}: a request of nobody: {head:?}", self.slot));
+            return net.fail(format!("backend {}: a request of nobody: {head:?}", self.backend));
         };
         net.ledger[id].deliveries += 1;
         let entry = &net.ledger[id];
-        say!(net, "backend {} (link {}) reads {id}, delivery {}", self.slot, self.link, entry.deliveries);
+        say!(net, "backend {} (link {}) reads {id}, delivery {}", self.backend, self.link, entry.deliveries);
         let address = format!("10.0.0.{}", entry.client);
         let right = head.start == format!("{} /r/{id} HTTP/1.1", entry.method)
             && head.get("Host") == Some("sim.example")
@@ -157,21 +166,22 @@ impl Conversation {
             && head.number("X-Size") == Some(entry.size)
             && head.option("upgrade") == entry.upgrade
             && !head.option("close")
+            && !head.has_hop_fields(entry.named)
             && head.get("Expect").is_some() == entry.expects;
         if !right {
-            net.fail(format!("backend {}: request {id} came as {head:?}", self.slot));
+            net.fail(format!("backend {}: request {id} came as {head:?}", self.backend));
         }
-        if net.ledger[id].deliveries > 1 && net.ledger[id].method == "POST" {
-            net.fail(format!("backend {}: POST {id} was delivered twice", self.slot));
+        if net.ledger[id].deliveries > 1 && !net.ledger[id].is_idempotent() {
+            net.fail(format!("backend {}: {id}, not idempotent, was delivered twice", self.backend));
         }
         if self.request.is_some() || self.spoiled {
-            net.fail(format!("backend {}: {id} on a connection that is not free", self.slot));
+            net.fail(format!("backend {}: {id} on a connection that is not free", self.backend));
         }
-        let sends = matches!(net.ledger[id].method, "POST" | "PUT");
+        let sends = net.ledger[id].sends();
         match head.framing() {
             Ok(Some(framing)) if sends => self.reader.body(framing),
             Ok(None) if !sends => self.reader.body(Framing::Length(0)),
-            framing => net.fail(format!("backend {}: {id} is framed as {framing:?}", self.slot)),
+            framing => net.fail(format!("backend {}: {id} is framed as {framing:?}", self.backend)),
         }
         self.request = Some(Request { id, got: 0, whole: false });
         self.plan_response(net, id);
@@ -180,16 +190,17 @@ impl Conversation {
     fn on_data(&mut self, net: &mut Net, data: &[u8]) {
         let Some(request) = &mut self.request else { return };
         if !matches(request.id, Way::Up, request.got, data) {
-            net.fail(format!("backend {}: wrong content for {} at {}", self.slot, request.id, request.got));
+            net.fail(format!("backend {}: wrong content for {} at {}", self.backend, request.id, request.got));
         }
         request.got += data.len();
     }
 
-    fn on_end(&mut self, net: &mut Net) {
+    fn on_end(&mut self, net: &mut Net, came: &Trailers) {
         let Some(request) = &mut self.request else { return };
         request.whole = true;
+        check_request_trailers(net, request.id, came);
         if request.got != net.ledger[request.id].size {
-            net.fail(format!("backend {}: request {} complete with {} bytes", self.slot, request.id, request.got));
+            net.fail(format!("backend {}: request {} complete with {} bytes", self.backend, request.id, request.got));
         }
         self.again();
     }
@@ -206,7 +217,7 @@ impl Conversation {
     fn idle(&mut self, net: &mut Net) {
         let (Some(since_us), Some(idle_us)) = (self.idle_since_us, self.plan.idle_us) else { return };
         if !self.over && self.request.is_none() && net.now_us >= since_us + idle_us {
-            say!(net, "backend {} (link {}) closes an idle connection", self.slot, self.link);
+            say!(net, "backend {} (link {}) closes an idle connection", self.backend, self.link);
             if net.dice.percent(50) {
                 net.reset(self.link, End::Remote);
             }
@@ -289,7 +300,7 @@ impl Conversation {
         let steps = match fault {
             None => self.proper(net, id, think_us),
             Some(fault) => {
-                say!(net, "backend {} has in store for {id}: {fault:?}", self.slot);
+                say!(net, "backend {} has in store for {id}: {fault:?}", self.backend);
                 net.ledger[id].excused = true;
                 self.faulty(net, id, fault)
             }
@@ -299,7 +310,8 @@ impl Conversation {
 
     fn proper(&mut self, net: &mut Net, id: usize, think_us: u64) -> Vec<Step> {
         let mut steps = Vec::new();
-        let interim = |status: &str| Step::Send(format!("HTTP/1.1 {status}\r\nX-Id: {id}\r\n\r\n").into_bytes());
+        let hop = if net.dice.percent(30) { HOP_FIELDS } else { "" };
+        let interim = |status: &str| Step::Send(format!("HTTP/1.1 {status}\r\n{hop}X-Id: {id}\r\n\r\n").into_bytes());
         let entry = &net.ledger[id];
         let (expects, upgrade) = (entry.expects, entry.upgrade);
         if net.dice.percent(if expects { 70 } else { 5 }) {
@@ -428,6 +440,24 @@ impl Conversation {
     }
 }
 
+/// Whether a request with this User-Agent is a probe.
+pub(super) fn is_probe(agent: Option<&str>) -> bool {
+    agent.is_some_and(|agent| agent.starts_with("load_balancer/"))
+}
+
+/// How a backend answers a probe; 0 for not at all.
+pub(super) fn probe_status(net: &mut Net, plan: &BackendPlan) -> u16 {
+    if net.dice.percent(plan.fault_percent) { net.dice.pick(&[500, 0, 503]) } else { 200 }
+}
+
+/// Holds the trailers of a request against those that its client sent.
+pub(super) fn check_request_trailers(net: &mut Net, id: usize, came: &Trailers) {
+    let sent = if net.ledger[id].trailers { trailers(&Entry::tag(id, None)) } else { Vec::new() };
+    if !are_trailers(came, &sent) {
+        net.fail(format!("request {id} came with the trailers {came:?}"));
+    }
+}
+
 /// What the connection does behind a response.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Ending {
@@ -451,6 +481,11 @@ fn response(net: &mut Net, id: usize) -> (Vec<u8>, Vec<u8>, Ending) {
         entry.deliveries
     );
     let mut body = if bare { Vec::new() } else { content(id, Way::Down, length) };
+    let (named, barred, mut trailed) = (dice.percent(15), dice.percent(30), false);
+    let (delivery, tag) = (entry.deliveries, Entry::tag(id, Some(entry.deliveries)));
+    if named {
+        head.push_str(HOP_FIELDS);
+    }
     match dice.below(10) {
         0..5 => {
             if !status.starts_with("204") {
@@ -460,7 +495,10 @@ fn response(net: &mut Net, id: usize) -> (Vec<u8>, Vec<u8>, Ending) {
         5..9 if !old => {
             head.push_str("Transfer-Encoding: chunked\r\n");
             if !bare {
-                body = encode_chunked(dice, &body);
+                let section = dice.percent(20).then(|| trailer_section(&tag, named, barred));
+                body = encode_chunked(dice, &body, section.as_ref());
+                // Of a response whose Connection names fields, no trailers go on.
+                trailed = section.is_some() && !named;
             }
         }
         _ if bare => {}
@@ -472,5 +510,8 @@ fn response(net: &mut Net, id: usize) -> (Vec<u8>, Vec<u8>, Ending) {
         _ => {}
     }
     head.push_str("\r\n");
+    if trailed {
+        net.ledger[id].trailed.push(delivery);
+    }
     (head.into_bytes(), body, way)
 }

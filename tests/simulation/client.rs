@@ -4,8 +4,8 @@
 
 use std::collections::VecDeque;
 
-use super::message::{Framing, Head, Piece, Reader};
-use super::network::{End, Net, say};
+use super::message::{Framing, Head, Piece, Reader, Trailers, are_trailers, trailers};
+use super::network::{End, Entry, Net, say};
 use super::pattern::{Way, matches};
 use super::plan::{ClientPlan, Ending, Misdeed, SECOND_US};
 use super::tunnel::Tunnel;
@@ -34,6 +34,7 @@ struct Reading {
     status: u16,
     length: Option<usize>,
     bare: bool,
+    chunked: bool,
     got: usize,
     closes: bool,
 }
@@ -169,7 +170,7 @@ impl Client {
 
     fn tunnel_cut(&mut self, net: &mut Net) {
         let id = self.waiting.front().map_or(0, |one| self.plan.requests[one.index].id);
-        if !net.ledger[id].excused && !self.misbehaved {
+        if !net.ledger[id].excused && !self.misbehaved && !net.cut {
             net.fail(format!("tunnel {id}: the client did not get all"));
         }
     }
@@ -184,7 +185,7 @@ impl Client {
                 Ok(None) => return,
                 Ok(Some(Piece::Head(head))) => self.on_head(net, &head),
                 Ok(Some(Piece::Data(data))) => self.on_data(net, &data),
-                Ok(Some(Piece::End)) => self.on_complete(net),
+                Ok(Some(Piece::End(trailers))) => self.on_complete(net, &trailers),
                 Err(text) => {
                     net.fail(format!("client {} reads {text}", self.number));
                     self.over = true;
@@ -202,6 +203,9 @@ impl Client {
         };
         let id = self.plan.requests[index].id;
         say!(net, "client {} reads {status} for {id}", self.number);
+        if head.has_hop_fields(false) || status != 101 && status != 426 && head.get("Upgrade").is_some() {
+            net.fail(format!("client {}: fields of another connection for {id}: {:?}", self.number, head.fields));
+        }
         if status < 200 && status != 101 {
             let entry = &net.ledger[id];
             if entry.old || status == 100 && !entry.expects || head.number("X-Id") != Some(id) {
@@ -238,7 +242,10 @@ impl Client {
         if delivery.is_none() {
             let stale = net.idle_closers && !entry.is_replayable();
             let broken = net.dropping && entry.trailers;
-            let allowed = entry.excused || broken || net.broke || !net.connectable || self.misbehaved || stale;
+            let refused = net.rationed && (net.idle_closers || net.dropping);
+            let full = net.limited && status == 503;
+            let lost = net.broke || !net.connectable || broken || stale || refused;
+            let allowed = entry.excused || lost || self.misbehaved || full;
             if !allowed || !matches!(status, 400..=599) {
                 net.fail(format!("client {}: {status} of the proxy's own for {id}", self.number));
             }
@@ -261,7 +268,8 @@ impl Client {
         }
         let length = delivery.and(head.number("X-Length"));
         self.reader.body(framing);
-        self.reading = Some(Reading { id, delivery, status, length, bare, got: 0, closes });
+        let chunked = framing == Framing::Chunked;
+        self.reading = Some(Reading { id, delivery, status, length, bare, chunked, got: 0, closes });
         self.may_close |= closes;
     }
 
@@ -275,7 +283,7 @@ impl Client {
         }
     }
 
-    fn on_complete(&mut self, net: &mut Net) {
+    fn on_complete(&mut self, net: &mut Net, came: &Trailers) {
         let (Some(reading), Some(one)) = (self.reading.take(), self.waiting.pop_front()) else { return };
         let id = reading.id;
         say!(net, "client {} has all of {} for {id}", self.number, reading.status);
@@ -290,6 +298,11 @@ impl Client {
             && net.now_us - sent_us > ANSWER_US
         {
             net.fail(format!("client {}: {id} took {} us", self.number, net.now_us - sent_us));
+        }
+        let delivery = reading.delivery.filter(|delivery| reading.chunked && net.ledger[id].trailed.contains(delivery));
+        let sent = delivery.map_or(Vec::new(), |delivery| trailers(&Entry::tag(id, Some(delivery))));
+        if !are_trailers(came, &sent) {
+            net.fail(format!("client {}: {id} was answered with the trailers {came:?}, not {sent:?}", self.number));
         }
         self.reader.again();
         if one.sent_us.is_none() {
@@ -316,7 +329,10 @@ impl Client {
     fn connection_ended(&mut self, net: &mut Net, reset: bool) {
         say!(net, "client {}: the connection ended, reset: {reset}", self.number);
         if self.reading.is_some() && self.reader.ends_by_close() && !reset {
-            return self.on_complete(net);
+            return self.on_complete(net, &Vec::new());
+        }
+        if net.cut {
+            return self.close(net);
         }
         // A response to HTTP/1.0 that its closing would end can be cut only by a reset, which may
         // destroy what lies before it.
@@ -350,7 +366,7 @@ impl Client {
     /// is allowed.
     fn unanswered_at_the_end(&mut self, net: &mut Net, id: usize) {
         let unsent = self.plan.requests.len() - self.index;
-        let orderly = self.misbehaved || net.draining || !net.clean || net.ledger[id].old;
+        let orderly = self.misbehaved || net.draining || !net.clean || net.limited || net.ledger[id].old;
         let said_by_us = self.index > 0 && self.plan.requests[self.index - 1].last;
         if !orderly && (unsent > 0 || !self.waiting.is_empty()) && !said_by_us {
             net.fail(format!("client {}: the proxy ends a connection for no reason", self.number));

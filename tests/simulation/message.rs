@@ -15,6 +15,16 @@ impl Head {
         self.fields.iter().find(|field| field.0.eq_ignore_ascii_case(name)).map(|field| &field.1[..])
     }
 
+    /// Whether anything is left of the fields that concern one connection (RFC 9110, 7.6.1), and of the one
+    /// that [`HOP_FIELDS`] name in Connection. `te` allows what a request may say again about us.
+    pub(super) fn has_hop_fields(&self, te: bool) -> bool {
+        let ends_here = |name: &str| {
+            ["Keep-Alive", "Proxy-Connection", "X-Hop"].iter().any(|other| other.eq_ignore_ascii_case(name))
+        };
+        let te_left = self.get("TE").is_some_and(|value| !te || value != "trailers");
+        self.fields.iter().any(|field| ends_here(&field.0)) || self.option("x-hop") || te_left
+    }
+
     /// A field that is a number.
     pub(super) fn number(&self, name: &str) -> Option<usize> {
         self.get(name)?.parse().ok()
@@ -54,12 +64,38 @@ pub(super) enum Framing {
     UntilClose,
 }
 
+/// Fields that end at the proxy, one of them because Connection names it.
+pub(super) const HOP_FIELDS: &str =
+    "Connection: x-hop\r\nX-Hop: secret\r\nKeep-Alive: timeout=9\r\nProxy-Connection: keep-alive\r\n";
+
+/// The fields of a trailer section.
+pub(super) type Trailers = Vec<(String, String)>;
+
+/// The trailers that reach the other end, of a message with this tag.
+pub(super) fn trailers(tag: &str) -> Trailers {
+    ["a", "b"].map(|one| ("X-Trailer".to_string(), format!("{tag}-{one}"))).into()
+}
+
+/// A trailer section with those, and with what ends at the proxy; `named`: Connection names X-Hop.
+pub(super) fn trailer_section(tag: &str, named: bool, barred: bool) -> String {
+    let mut text: String = trailers(tag).iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect();
+    text.push_str(if named { "X-Hop: secret\r\n" } else { "" });
+    text.push_str(if barred { "Content-Type: evil\r\nX-Forwarded-For: 6.6.6.6\r\n" } else { "" });
+    text + "\r\n"
+}
+
+/// Whether trailers that came are those, their names in any case.
+pub(super) fn are_trailers(came: &Trailers, expected: &Trailers) -> bool {
+    let same = |a: &(String, String), b: &(String, String)| a.0.eq_ignore_ascii_case(&b.0) && a.1 == b.1;
+    came.len() == expected.len() && came.iter().zip(expected).all(|(a, b)| same(a, b))
+}
+
 /// A piece of a message.
 #[derive(Debug)]
 pub(super) enum Piece {
     Head(Head),
     Data(Vec<u8>),
-    End,
+    End(Trailers),
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -80,11 +116,12 @@ pub(super) struct Reader {
     held: Vec<u8>,
     at: usize,
     state: State,
+    trailers: Trailers,
 }
 
 impl Reader {
     pub(super) fn new() -> Reader {
-        Reader { held: Vec::new(), at: 0, state: State::Head }
+        Reader { held: Vec::new(), at: 0, state: State::Head, trailers: Vec::new() }
     }
 
     pub(super) fn feed(&mut self, bytes: &[u8]) {
@@ -133,7 +170,7 @@ impl Reader {
                 State::Head => return self.head(),
                 State::Length(0) => {
                     self.state = State::Over;
-                    return Ok(Some(Piece::End));
+                    return Ok(Some(Piece::End(Vec::new())));
                 }
                 State::Length(_) | State::Chunk(_) | State::UntilClose if rest.is_empty() => return Ok(None),
                 State::Length(left) => {
@@ -164,11 +201,10 @@ impl Reader {
                     let Some(line) = self.line()? else { return Ok(None) };
                     if line.is_empty() {
                         self.state = State::Over;
-                        return Ok(Some(Piece::End));
+                        return Ok(Some(Piece::End(std::mem::take(&mut self.trailers))));
                     }
-                    if !line.to_ascii_lowercase().starts_with("x-trailer: ") {
-                        return Err(format!("trailer {line:?}"));
-                    }
+                    let (name, value) = line.split_once(": ").ok_or(format!("trailer {line:?}"))?;
+                    self.trailers.push((name.into(), value.into()));
                 }
             }
         }

@@ -50,6 +50,10 @@ pub(super) enum Sabotage {
     LostReceive,
     /// A reset of the proxy's reaches its client as a proper end.
     ResetAsEnd,
+    /// The shell forgets to tell the proxy of a new plan.
+    LostPlan,
+    /// A WINDOW_UPDATE to the proxy is one that the backend does not know of.
+    StrayCredit,
 }
 
 enum Flight {
@@ -97,6 +101,10 @@ pub(super) struct Entry {
     pub(super) expects: bool,
     /// Trailers follow its content, which are sent once only.
     pub(super) trailers: bool,
+    /// Its Connection names a field.
+    pub(super) named: bool,
+    /// Deliveries whose response has trailers that are to reach the client, by number.
+    pub(super) trailed: Vec<usize>,
     /// Its client has begun to send it.
     pub(super) begun: bool,
     /// How often a backend has read its head.
@@ -112,9 +120,24 @@ pub(super) struct Entry {
 }
 
 impl Entry {
+    /// Whether its method has content.
+    pub(super) fn sends(&self) -> bool {
+        matches!(self.method, "POST" | "PUT" | "PATCH")
+    }
+
+    /// Whether it may be served twice.
+    pub(super) fn is_idempotent(&self) -> bool {
+        !matches!(self.method, "POST" | "PATCH")
+    }
+
+    /// What marks the trailers of the request, and those of the response to a delivery.
+    pub(super) fn tag(id: usize, delivery: Option<usize>) -> String {
+        delivery.map_or(format!("up-{id}"), |delivery| format!("down-{id}-{delivery}"))
+    }
+
     /// Whether the request may be sent a second time after a backend's connection broke.
     pub(super) fn is_replayable(&self) -> bool {
-        self.size == 0 && !self.trailers && matches!(self.method, "GET" | "HEAD" | "PUT" | "DELETE")
+        self.size == 0 && !self.trailers && self.is_idempotent()
     }
 }
 
@@ -142,6 +165,14 @@ pub(super) struct Net {
     /// Some connection broke that carried several requests, none of which may be tried for ever.
     pub(super) broke: bool,
     pub(super) draining: bool,
+    /// Every client was cut off.
+    pub(super) cut: bool,
+    /// Some backend has a limit of requests in flight, which others may wait for too long.
+    pub(super) limited: bool,
+    /// Retries have a budget, so that one which is due may be refused.
+    pub(super) rationed: bool,
+    /// Probes that each backend has got since the plan changed.
+    pub(super) probes: Vec<usize>,
 }
 
 /// Seeded chance.
@@ -193,6 +224,10 @@ impl Net {
             idle_closers: false,
             broke: false,
             draining: false,
+            cut: false,
+            limited: false,
+            rationed: false,
+            probes: Vec::new(),
         }
     }
 

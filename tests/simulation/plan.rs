@@ -5,8 +5,10 @@ use zzz_lb::balance::strategy::Strategy;
 use zzz_lb::config::Timeouts;
 use zzz_lb::limits::REPEATS;
 
+use super::message::{HOP_FIELDS, trailer_section};
 use super::network::{Dice, Entry, Net};
 use super::pattern::{Way, content};
+use super::phases::{self, Phase};
 
 /// The status of the part of a client's script that is no request.
 pub(super) const SECOND_US: u64 = 1_000_000;
@@ -90,6 +92,8 @@ pub(super) struct BackendPlan {
     /// It reads and writes at most this much, then pauses.
     pub(super) pace: Option<(usize, u64)>,
     pub(super) think_us: u64,
+    /// Requests in flight at most; 0 is no limit.
+    pub(super) max: u32,
 }
 
 /// How a client's connection ends once its script is done.
@@ -150,6 +154,15 @@ pub(super) struct Plan {
     pub(super) backends: Vec<BackendPlan>,
     pub(super) clients: Vec<ClientPlan>,
     pub(super) drain_us: Option<u64>,
+    /// When every client that is left is cut off.
+    pub(super) cut_us: Option<u64>,
+    /// What is followed, from when on.
+    pub(super) phases: Vec<Phase>,
+    /// Retries for each hundred requests.
+    pub(super) retry_percent: u32,
+    /// How long a probe may take.
+    pub(super) probe_us: u64,
+    pub(super) slow_start_us: u64,
     /// How long the shell may be busy before it looks at what has happened.
     pub(super) busy_us: usize,
 }
@@ -183,7 +196,12 @@ pub(super) fn draw(net: &mut Net) -> Plan {
         drain_us: 25 * SECOND_US,
     };
     let strategy = dice.pick(&Strategy::NAMES).1;
-    let backends: Vec<BackendPlan> = (0..dice.between(1, BACKENDS)).map(|_| backend(dice, clean)).collect();
+    let mut backends: Vec<BackendPlan> = (0..dice.between(1, BACKENDS)).map(|_| backend(dice, clean)).collect();
+    let limited = dice.percent(20);
+    if limited {
+        backends.iter_mut().for_each(|backend| backend.max = dice.between(0, 3) as u32);
+    }
+    net.limited = limited;
     // One that takes a connection and drops it may have been sent a request, which bounds repeats.
     let dropping = backends.iter().filter(|backend| backend.connect == Connect::Dropped).count();
     net.dropping = dropping > 0;
@@ -193,7 +211,26 @@ pub(super) fn draw(net: &mut Net) -> Plan {
     let clients = (0..clients).map(|number| client(net, number, clean)).collect();
     let drain_us = net.dice.percent(15).then(|| net.dice.below(3_000_000) as u64);
     let busy_us = net.dice.pick(&[0, 0, 100, 5_000, 50_000]);
-    Plan { timeouts, strategy, backends, clients, drain_us, busy_us }
+    let cut_us = drain_us.filter(|_| net.dice.percent(50)).map(|us| us + net.dice.below(3_000_000) as u64);
+    let retry_percent = net.dice.pick(&[1000, 1000, 20, 0]);
+    net.rationed = retry_percent < 1000;
+    let probe_us = net.dice.pick(&[100_000, 1_000_000]);
+    let slow_start_us = net.dice.pick(&[0, 0, 5_000_000]);
+    let phases = phases::draw(net, &backends);
+    net.probes = vec![0; backends.len()];
+    Plan {
+        timeouts,
+        strategy,
+        backends,
+        clients,
+        drain_us,
+        cut_us,
+        phases,
+        retry_percent,
+        probe_us,
+        slow_start_us,
+        busy_us,
+    }
 }
 
 fn backend(dice: &mut Dice, clean: bool) -> BackendPlan {
@@ -217,6 +254,7 @@ fn backend(dice: &mut Dice, clean: bool) -> BackendPlan {
         idle_us: (!clean && dice.percent(25)).then(|| dice.between(0, 2_000_000) as u64),
         pace: dice.percent(20).then(|| shared_pace(pace(dice), speaks)),
         think_us: dice.pick(&[0, 1_000, 100_000]),
+        max: 0,
     }
 }
 
@@ -268,11 +306,11 @@ fn client(net: &mut Net, number: usize, clean: bool) -> ClientPlan {
 fn request(net: &mut Net, client: usize) -> Request {
     let id = net.ledger.len();
     let dice = &mut net.dice;
-    let method = dice.pick(&["GET", "GET", "GET", "HEAD", "POST", "POST", "PUT", "DELETE"]);
+    let method = dice.pick(&["GET", "GET", "GET", "HEAD", "POST", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]);
     let upgrade = method == "GET" && dice.percent(8);
     let old = !upgrade && dice.percent(10);
     let last = upgrade || dice.percent(8) || old && dice.percent(50);
-    let sends = matches!(method, "POST" | "PUT");
+    let sends = matches!(method, "POST" | "PUT" | "PATCH");
     let size = if sends { size(dice, net.bulky) } else { 0 };
     let chunked = sends && !old && dice.percent(40);
     let expects = sends && !old && size > 0 && dice.percent(20);
@@ -283,6 +321,11 @@ fn request(net: &mut Net, client: usize) -> Request {
         (true, false) => head.push_str("Connection: keep-alive\r\n"),
         (false, true) => head.push_str("Connection: close\r\n"),
         _ => {}
+    }
+    let named = !old && dice.percent(15);
+    if named {
+        head.push_str(HOP_FIELDS);
+        head.push_str(dice.pick(&["TE: trailers\r\n", "TE: trailers, deflate;q=0.5\r\nConnection: TE\r\n", ""]));
     }
     if expects {
         head.push_str("Expect: 100-continue\r\n");
@@ -300,10 +343,11 @@ fn request(net: &mut Net, client: usize) -> Request {
     let mut wire = head.into_bytes();
     let hold = expects.then_some(wire.len());
     let body = content(id, Way::Up, size);
-    wire.extend(if chunked { encode_chunked(dice, &body) } else { body });
+    let trailers = chunked && dice.percent(20);
+    let section = trailer_section(&Entry::tag(id, None), named, dice.percent(30));
+    wire.extend(if chunked { encode_chunked(dice, &body, trailers.then_some(&section)) } else { body });
     let pause_us = if dice.percent(30) { dice.below(1_500_000) as u64 } else { 0 };
-    let trailers = wire.ends_with(TRAILERS.as_bytes());
-    net.ledger.push(Entry { method, size, client, old, upgrade, expects, trailers, ..Entry::default() });
+    net.ledger.push(Entry { method, size, client, old, upgrade, expects, trailers, named, ..Entry::default() });
     Request { id, wire, hold, pause_us, malformed: false, last }
 }
 
@@ -329,10 +373,8 @@ fn malformed(net: &mut Net, client: usize) -> Request {
     Request { id, wire, hold: None, pause_us: 0, malformed: true, last: true }
 }
 
-const TRAILERS: &str = "X-Trailer: a\r\nX-Trailer: b\r\n\r\n";
-
-/// Content in chunks of random sizes, sometimes with extensions and trailers.
-pub(super) fn encode_chunked(dice: &mut Dice, body: &[u8]) -> Vec<u8> {
+/// Content in chunks of random sizes, sometimes with extensions, and a trailer section behind it.
+pub(super) fn encode_chunked(dice: &mut Dice, body: &[u8], section: Option<&String>) -> Vec<u8> {
     let mut out = Vec::with_capacity(body.len() + body.len() / 8 + 64);
     let least = body.len() / 30 + 1;
     let extended = dice.percent(20);
@@ -346,7 +388,7 @@ pub(super) fn encode_chunked(dice: &mut Dice, body: &[u8]) -> Vec<u8> {
         out.extend_from_slice(b"\r\n");
         rest = &rest[size..];
     }
-    let trailers = if dice.percent(20) { TRAILERS } else { "\r\n" };
-    out.extend_from_slice(format!("0\r\n{trailers}").as_bytes());
+    out.extend_from_slice(b"0\r\n");
+    out.extend_from_slice(section.map_or("\r\n", String::as_str).as_bytes());
     out
 }

@@ -4,43 +4,34 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use zzz_lb::collections::slab::Key;
-use zzz_lb::hpack;
 use zzz_lb::http::head::{Head, HeadRef, Start};
 use zzz_lb::http::part::Role;
 use zzz_lb::http2::ErrorCode;
 use zzz_lb::http2::connection::{Connection, Event};
 use zzz_lb::http2::frame::{self, Kind};
+use zzz_lb::limits::H2_WINDOW_BYTES;
 
-use super::network::{End, Net, say};
+use super::answers::{self, Step, fields, plan_response};
+use super::backend::{check_request_trailers, is_probe, probe_status};
+use super::message::Trailers;
+use super::network::{End, Net, Sabotage, say};
 use super::pattern::{Way, content, matches};
-use super::plan::{BackendPlan, Fault, size};
+use super::plan::BackendPlan;
+use super::wire::{Wire, pad_head};
 
+/// The beginning of an answer to PING.
+const PONG: &[u8] = &[0, 0, 8, 6, 1];
 /// Bytes to send at which no more are made.
 const QUEUE_BYTES: usize = 64 * 1024;
 /// How long what is sent before GOAWAY has come may take to arrive.
 const GENTLE_US: u64 = 2_000_000;
-
-/// What is done next on a stream.
-enum Step {
-    AwaitRequest,
-    Pause(u64),
-    /// A block of fields, and whether it ends the stream.
-    Fields(Vec<u8>, bool),
-    /// Content, and whether it ends the stream.
-    Data(Vec<u8>, bool),
-    Give(ErrorCode),
-    Halt,
-    /// What follows is no more HTTP/2.
-    Garbage(Vec<u8>),
-    Close,
-    Reset,
-}
 
 /// One request and what becomes of it.
 struct One {
     id: usize,
     got: usize,
     whole: bool,
+    trailers: Trailers,
     /// Nobody listens to what more comes.
     over: bool,
     steps: VecDeque<Step>,
@@ -50,9 +41,22 @@ struct One {
     window_left: u32,
 }
 
+/// What it does that most others do not.
+struct Habits {
+    /// Pads its frames.
+    pads: bool,
+    /// Closes and opens the windows of streams at any time.
+    resizes: bool,
+    /// Sends more on a stream that the proxy has given up.
+    insists: bool,
+    /// Loses its answers to PING.
+    loses_pings: bool,
+}
+
 pub(super) struct Streams {
     link: usize,
-    slot: usize,
+    /// The number of the backend.
+    backend: usize,
     plan: BackendPlan,
     h2: Connection,
     held: Vec<u8>,
@@ -63,6 +67,12 @@ pub(super) struct Streams {
     /// Requests taken until it says that it takes no more.
     left: usize,
     window: u32,
+    wire: Wire,
+    /// When the windows of streams, which are closed, open again.
+    reopen_us: u64,
+    habits: Habits,
+    /// How much it has sent on streams that were given up, of which its own account does not know.
+    debt: usize,
     /// Which stream was served last, and whether there was more to serve.
     turn: u32,
     more: bool,
@@ -78,11 +88,12 @@ pub(super) struct Streams {
 }
 
 impl Streams {
-    pub(super) fn new(net: &mut Net, link: usize, slot: usize, plan: BackendPlan) -> Streams {
+    pub(super) fn new(net: &mut Net, link: usize, backend: usize, plan: BackendPlan) -> Streams {
         let h2 = Connection::new(Role::Server);
         let mut out = Vec::new();
         h2.greet(&mut out);
         let mut window = 65_535;
+        let mut wire = Wire::new(&[H2_WINDOW_BYTES]);
         if net.dice.percent(30) {
             // A few streams at once, and small windows.
             let streams = net.dice.between(1, 4) as u32;
@@ -92,7 +103,14 @@ impl Streams {
             payload.extend([0, 4]);
             payload.extend(window.to_be_bytes());
             frame::write(&mut out, Kind::Settings, 0, 0, &payload);
+            wire.allow(window);
         }
+        let habits = Habits {
+            pads: net.dice.percent(25),
+            resizes: net.dice.percent(25),
+            insists: net.dice.percent(25),
+            loses_pings: !net.clean && net.dice.percent(15),
+        };
         let gentle = net.clean;
         let parts = net.dice.percent(25) && (!gentle || plan.pace.is_none());
         let left = if parts { net.dice.between(1, 3) } else { usize::MAX };
@@ -103,7 +121,7 @@ impl Streams {
         let (idle_since_us, over) = (net.now_us, false);
         Streams {
             link,
-            slot,
+            backend,
             plan,
             h2,
             held,
@@ -112,6 +130,10 @@ impl Streams {
             served: Vec::new(),
             left,
             window,
+            wire,
+            reopen_us: u64::MAX,
+            habits,
+            debt: 0,
             turn: 0,
             more: false,
             going: false,
@@ -129,6 +151,10 @@ impl Streams {
             return;
         }
         self.read(net);
+        if net.now_us >= self.reopen_us {
+            self.reopen_us = u64::MAX;
+            self.resize(self.window);
+        }
         // Each in its turn, a piece at a time, so that none waits for all of another's.
         loop {
             let mut ids: Vec<u32> = self.streams.keys().copied().collect();
@@ -157,6 +183,9 @@ impl Streams {
                 self.read_us = net.now_us + pause_us;
                 net.tick(self.link, pause_us);
             }
+            if let Err(text) = self.wire.read(&bytes) {
+                return net.fail(format!("backend {} (link {}): {text}", self.backend, self.link));
+            }
             self.held.extend(bytes);
             self.take(net);
         }
@@ -172,11 +201,16 @@ impl Streams {
     fn take(&mut self, net: &mut Net) {
         let (mut head, mut arena) = (Head::default(), Vec::new());
         while !self.over {
+            let queued = self.out.len();
             let (skip, event) = match self.h2.decode(&self.held, &mut head, &mut arena, &mut self.out) {
                 Ok(decoded) => decoded,
-                Err(error) => return net.fail(format!("backend {}: {error}", self.slot)),
+                Err(error) => return net.fail(format!("backend {}: {error}", self.backend)),
             };
             self.held.drain(..skip);
+            if self.habits.loses_pings && self.out[queued..].starts_with(PONG) {
+                say!(net, "backend {} (link {}) loses the answer to a PING", self.backend, self.link);
+                self.out.truncate(queued);
+            }
             match event {
                 Event::NeedMore => return,
                 Event::Opened(id) => {
@@ -186,31 +220,41 @@ impl Streams {
                 Event::Data(owner, n) => {
                     let data: Vec<u8> = self.held.drain(..n).collect();
                     let Some(id) = owner.map(|key| key.index() as u32) else { continue };
-                    self.h2.delivered(id, n, Some(u32::MAX), &mut self.out);
+                    self.h2.delivered(id, n, Some(u32::MAX), &mut Vec::new());
                     let Some(one) = self.streams.get_mut(&id) else { continue };
                     // What was kept back of the window at first is given bit by bit.
                     let more = one.window_left.min(2 * n as u32);
                     one.window_left -= more;
-                    frame::window_update(&mut self.out, id, more);
+                    frame::window_update(&mut self.out, id, n as u32 + more);
+                    if net.sabotage != Sabotage::StrayCredit {
+                        self.wire.credit(id, n as u32 + more);
+                    }
                     if !matches(one.id, Way::Up, one.got, &data) {
-                        net.fail(format!("backend {}: wrong content for {} at {}", self.slot, one.id, one.got));
+                        net.fail(format!("backend {}: wrong content for {} at {}", self.backend, one.id, one.got));
                     }
                     one.got += n;
+                }
+                Event::Trailers(key) => {
+                    let Some(one) = self.streams.get_mut(&(key.index() as u32)) else { continue };
+                    let section = HeadRef { bytes: &arena, head: &head };
+                    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+                    one.trailers = section.fields().map(|(_, name, value)| (text(name), text(value))).collect();
                 }
                 Event::End(key) => {
                     let Some(one) = self.streams.get_mut(&(key.index() as u32)) else { continue };
                     one.whole = true;
-                    say!(net, "backend {} (link {}) has all of {}", self.slot, self.link, one.id);
+                    check_request_trailers(net, one.id, &one.trailers);
+                    say!(net, "backend {} (link {}) has all of {}", self.backend, self.link, one.id);
                     if one.got != net.ledger[one.id].size {
-                        net.fail(format!("backend {}: {} complete with {} bytes", self.slot, one.id, one.got));
+                        net.fail(format!("backend {}: {} complete with {} bytes", self.backend, one.id, one.got));
                     }
                 }
-                Event::Reset(key, _) => drop(self.streams.remove(&(key.index() as u32))),
+                Event::Reset(key, _) => self.given_up(net, key.index() as u32),
                 Event::Malformed(..) | Event::Unheard(..) | Event::Head(_) | Event::Interim(_) => {
-                    net.fail(format!("backend {}: {event:?}", self.slot));
+                    net.fail(format!("backend {}: {event:?}", self.backend));
                 }
                 Event::GoAway(code) if code != ErrorCode::NO_ERROR && !net.ledger.iter().any(|one| one.excused) => {
-                    net.fail(format!("backend {}: the proxy gave up: {code}", self.slot));
+                    net.fail(format!("backend {}: the proxy gave up: {code}", self.backend));
                 }
                 _ => {}
             }
@@ -221,22 +265,41 @@ impl Streams {
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
         let fields: Vec<(String, String)> = head.fields().map(|(_, name, value)| (text(name), text(value))).collect();
         let get = |wanted: &str| fields.iter().find(|(name, _)| name == wanted).map(|(_, value)| value.as_str());
+        if is_probe(get("user-agent")) {
+            net.probes[self.backend] += 1;
+            return match probe_status(net, &self.plan) {
+                0 => _ = self.h2.forget(stream, ErrorCode::INTERNAL_ERROR, &mut self.out),
+                status => {
+                    let block = answers::fields(&[(":status", &status.to_string())]);
+                    self.h2.write_fields(stream, &block, true, &mut self.out);
+                }
+            };
+        }
         let id = get("x-id").and_then(|id| id.parse().ok()).filter(|id: &usize| *id < net.ledger.len());
-        let Some(id) = id else { return net.fail(format!("backend {}: a request of nobody: {fields:?}", self.slot)) };
+        let Some(id) = id else {
+            return net.fail(format!("backend {}: a request of nobody: {fields:?}", self.backend));
+        };
         let refuses = match self.gentle {
             true => self.going,
             false => self.going || self.left == 0 || net.ledger[id].deliveries == 0 && net.dice.percent(2),
         };
         if refuses {
             // Of no request that was refused is anything kept.
-            say!(net, "backend {} (link {}) refuses {id}", self.slot, self.link);
+            say!(net, "backend {} (link {}) refuses {id}", self.backend, self.link);
             if self.gentle {
-                net.fail(format!("backend {}: {id} came {GENTLE_US} us after GOAWAY", self.slot));
+                net.fail(format!("backend {}: {id} came {GENTLE_US} us after GOAWAY", self.backend));
             } else if self.left != 0 {
                 net.idle_closers = true;
                 self.h2.forget(stream, ErrorCode::REFUSED_STREAM, &mut self.out);
             }
             return;
+        }
+        if self.habits.resizes && self.reopen_us == u64::MAX && net.dice.percent(40) {
+            say!(net, "backend {} (link {}) closes the windows of streams for a while", self.backend, self.link);
+            self.resize(0);
+            let after_us = net.dice.between(1, 400_000) as u64;
+            self.reopen_us = net.now_us + after_us;
+            net.tick(self.link, after_us);
         }
         self.left = self.left.saturating_sub(1);
         self.served.push(id);
@@ -245,7 +308,7 @@ impl Streams {
         say!(
             net,
             "backend {} (link {}, stream {stream}) reads {id}, delivery {}",
-            self.slot,
+            self.backend,
             self.link,
             entry.deliveries
         );
@@ -256,20 +319,23 @@ impl Streams {
             && get("x-forwarded-for") == Some(&format!("10.0.0.{}", entry.client))
             && get("x-size") == Some(&entry.size.to_string())
             && get("expect").is_some() == entry.expects
+            && ["connection", "keep-alive", "proxy-connection", "x-hop"].into_iter().all(|name| get(name).is_none())
+            && get("te").is_none_or(|value| value == "trailers")
             && (entry.size > 0 || !head.head.ended || !entry.expects);
         if !right {
-            net.fail(format!("backend {}: request {id} came as {fields:?}", self.slot));
+            net.fail(format!("backend {}: request {id} came as {fields:?}", self.backend));
         }
-        if net.ledger[id].deliveries > 1 && net.ledger[id].method == "POST" {
-            net.fail(format!("backend {}: POST {id} was delivered twice", self.slot));
+        if net.ledger[id].deliveries > 1 && !net.ledger[id].is_idempotent() {
+            net.fail(format!("backend {}: {id}, not idempotent, was delivered twice", self.backend));
         }
-        let steps = self.plan_response(net, id).into();
+        let steps = plan_response(net, self.backend, &self.plan, id).into();
         self.streams.insert(
             stream,
             One {
                 id,
                 got: 0,
                 whole: false,
+                trailers: Vec::new(),
                 over: false,
                 steps,
                 sent: 0,
@@ -280,16 +346,40 @@ impl Streams {
         if self.left == 0 && self.gentle {
             // What is on its way is taken too (RFC 9113, 6.8).
             if self.going_us == u64::MAX {
-                say!(net, "backend {} (link {}) says that it will take no more", self.slot, self.link);
+                say!(net, "backend {} (link {}) says that it will take no more", self.backend, self.link);
                 frame::goaway(&mut self.out, frame::MAX_31, ErrorCode::NO_ERROR);
                 self.going_us = net.now_us + GENTLE_US;
                 net.tick(self.link, GENTLE_US);
             }
         } else if self.left == 0 {
             // What was taken is answered.
-            say!(net, "backend {} (link {}) takes no more", self.slot, self.link);
+            say!(net, "backend {} (link {}) takes no more", self.backend, self.link);
             self.h2.farewell(ErrorCode::NO_ERROR, &mut self.out);
         }
+    }
+
+    /// The proxy has given a stream up, which the backend may not know yet.
+    fn given_up(&mut self, net: &mut Net, stream: u32) {
+        let Some(one) = self.streams.remove(&stream) else { return };
+        if !self.habits.insists || one.over || self.debt > 1_000 {
+            return;
+        }
+        if net.dice.percent(30) {
+            frame::fields(&mut self.out, stream, &fields(&[(":status", "200")]), false, 16_384);
+        }
+        for _ in 0..net.dice.below(4) {
+            let bytes = content(one.id, Way::Down, 100);
+            frame::write(&mut self.out, Kind::Data, 0, stream, &bytes);
+            self.debt += bytes.len();
+        }
+    }
+
+    /// Gives the streams' windows another size.
+    fn resize(&mut self, window: u32) {
+        let mut payload = vec![0, 4];
+        payload.extend(window.to_be_bytes());
+        frame::write(&mut self.out, Kind::Settings, 0, 0, &payload);
+        self.wire.allow(window);
     }
 
     fn act(&mut self, net: &mut Net, id: u32) {
@@ -313,7 +403,13 @@ impl Streams {
                     one.resume_us = net.now_us + *pause_us;
                     net.tick(self.link, *pause_us);
                 }
-                Some(Step::Fields(block, end)) => self.h2.write_fields(id, block, *end, &mut self.out),
+                Some(Step::Fields(block, end)) => {
+                    let from = self.out.len();
+                    self.h2.write_fields(id, block, *end, &mut self.out);
+                    if self.habits.pads && net.dice.percent(50) {
+                        pad_head(&mut self.out, from, net.dice.pick(&[0, 1, 100, 255]));
+                    }
+                }
                 Some(Step::Data(bytes, end)) => {
                     let (bytes, end) = (&bytes[one.sent..], *end);
                     self.h2.line_up(id);
@@ -321,14 +417,22 @@ impl Streams {
                     while let Some((next, _, most)) = self.h2.next_in_line() {
                         room = if next == id { most } else { room };
                     }
-                    let n = room.min(bytes.len()).min(net.dice.pick(&[1, 1000, 16_384, 16_384]));
+                    room = room.saturating_sub(self.debt);
+                    let most = room.min(net.dice.pick(&[1, 1000, 16_384, 16_384]));
+                    let padding = if self.habits.pads { net.dice.pick(&[0, 0, 1, 100, 256]).min(most / 2) } else { 0 };
+                    let n = bytes.len().min(most - padding);
                     if n == 0 && !bytes.is_empty() {
                         return;
                     }
                     let all = n == bytes.len();
-                    let Some(header) = self.h2.data(id, n, end && all) else { return };
+                    let Some(mut header) = self.h2.data(id, n + padding, end && all) else { return };
+                    if padding > 0 {
+                        header[4] |= frame::PADDED;
+                    }
                     self.out.extend_from_slice(&header);
+                    self.out.extend((padding > 0).then_some(padding.saturating_sub(1) as u8));
                     self.out.extend_from_slice(&bytes[..n]);
+                    self.out.extend(std::iter::repeat_n(0, padding.saturating_sub(1)));
                     one.sent += n;
                     if !all {
                         self.more = true;
@@ -412,122 +516,10 @@ impl Streams {
         } else if !self.served.is_empty()
             && self.plan.idle_us.is_some_and(|idle_us| net.now_us >= self.idle_since_us + idle_us)
         {
-            say!(net, "backend {} (link {}) closes an idle connection", self.slot, self.link);
+            say!(net, "backend {} (link {}) closes an idle connection", self.backend, self.link);
             self.h2.farewell(ErrorCode::NO_ERROR, &mut self.out);
             (self.going, self.left) = (true, 0);
             self.write(net);
-        }
-    }
-
-    /// Draws what the answer is, and how it comes.
-    fn plan_response(&mut self, net: &mut Net, id: usize) -> Vec<Step> {
-        let fault = net.dice.percent(self.plan.fault_percent).then(|| net.dice.pick(&self.plan.faults));
-        let mut steps = Vec::new();
-        if net.ledger[id].expects && net.dice.percent(70) {
-            steps.push(Step::Fields(fields(&[(":status", "100"), ("x-id", &id.to_string())]), false));
-        }
-        let early = matches!(fault, Some(Fault::Early));
-        if early {
-            net.ledger[id].early = true;
-        } else if fault.is_none() || net.dice.percent(60) {
-            steps.push(Step::AwaitRequest);
-        } else {
-            net.ledger[id].early = true;
-        }
-        if net.dice.percent(10) {
-            steps.push(Step::Fields(fields(&[(":status", "103"), ("x-id", &id.to_string())]), false));
-        }
-        let think_us = net.dice.below(self.plan.think_us as usize + 1) as u64;
-        if think_us > 0 {
-            steps.push(Step::Pause(think_us));
-        }
-        if let Some(fault) = fault {
-            say!(net, "backend {} has in store for {id}: {fault:?}", self.slot);
-            net.ledger[id].excused = true;
-        }
-        match fault {
-            None | Some(Fault::Early) => {
-                steps.extend(response(net, id));
-                if early && net.dice.percent(50) {
-                    // The rest of the request is not wanted.
-                    steps.push(Step::Give(ErrorCode::NO_ERROR));
-                }
-            }
-            Some(Fault::Silence | Fault::HalfClose) => steps.push(Step::Halt),
-            Some(Fault::CloseInstead) => steps.push(Step::Close),
-            Some(Fault::ResetInstead) => steps.push(Step::Reset),
-            Some(Fault::Switch) => steps.push(Step::Fields(fields(&[(":status", "101")]), false)),
-            Some(Fault::MalformedHead) => {
-                let text = net.dice.pick(&["transfer-encoding", "connection", "Upper", "a b", ":path", ""]);
-                let mut block = fields(&[(":status", "200")]);
-                block.extend([0, text.len() as u8]);
-                block.extend_from_slice(text.as_bytes());
-                block.extend([1, b'x']);
-                steps.extend([Step::Fields(block, false), Step::Halt]);
-            }
-            Some(Fault::Garbage) => {
-                let length = net.dice.between(20, 500);
-                steps.extend([Step::Garbage(content(id + 7, Way::Up, length)), Step::Close]);
-            }
-            Some(Fault::LeftOver) if net.ledger[id].method == "HEAD" => steps.push(Step::Halt),
-            Some(Fault::LeftOver) => {
-                // Less content than was announced.
-                let (number, delivery) = (id.to_string(), net.ledger[id].deliveries);
-                let list =
-                    [(":status", "200"), ("x-id", &number), ("x-delivery", &delivery.to_string()), ("x-length", "10")];
-                let block = fields(&[&list[..], &[("content-length", "10")]].concat());
-                steps.extend([Step::Fields(block, false), Step::Data(content(id, Way::Down, 5), true)]);
-                net.ledger[id].cut.push(delivery);
-            }
-            Some(Fault::CutResponse | Fault::ResetResponse | Fault::Stall) => {
-                let mut whole = response(net, id).into_iter();
-                let delivery = net.ledger[id].deliveries;
-                if let (Some(head @ Step::Fields(_, false)), Some(Step::Data(mut body, _))) =
-                    (whole.next(), whole.next())
-                {
-                    net.ledger[id].cut.push(delivery);
-                    body.truncate(net.dice.below(body.len()));
-                    steps.extend([head, Step::Data(body, false)]);
-                }
-                steps.push(match fault {
-                    Some(Fault::Stall) => Step::Halt,
-                    Some(Fault::ResetResponse) => Step::Give(ErrorCode::INTERNAL_ERROR),
-                    _ => Step::Close,
-                });
-            }
-        }
-        steps
-    }
-}
-
-fn fields(list: &[(&str, &str)]) -> Vec<u8> {
-    let mut block = Vec::new();
-    list.iter().for_each(|(name, value)| hpack::encode(&mut block, name.as_bytes(), value.as_bytes()));
-    block
-}
-
-/// A proper response.
-fn response(net: &mut Net, id: usize) -> Vec<Step> {
-    let length = size(&mut net.dice, net.bulky).max(1);
-    let dice = &mut net.dice;
-    let entry = &net.ledger[id];
-    let status = dice.pick(&["200", "200", "200", "201", "204", "304", "404", "503", "299"]);
-    let bare = entry.method == "HEAD" || status == "204" || status == "304";
-    let (number, text, delivery) = (id.to_string(), length.to_string(), entry.deliveries.to_string());
-    let mut list = vec![(":status", status), ("x-id", &number), ("x-delivery", &delivery), ("x-length", &text)];
-    if status != "204" && dice.percent(50) {
-        list.push(("content-length", &text));
-    }
-    let block = fields(&list);
-    if bare {
-        return vec![Step::Fields(block, true)];
-    }
-    let body = content(id, Way::Down, length);
-    match dice.below(3) {
-        0 => vec![Step::Fields(block, false), Step::Data(body, true)],
-        1 => vec![Step::Fields(block, false), Step::Data(body, false), Step::Data(Vec::new(), true)],
-        _ => {
-            vec![Step::Fields(block, false), Step::Data(body, false), Step::Fields(fields(&[("x-trailer", "a")]), true)]
         }
     }
 }

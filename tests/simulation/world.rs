@@ -7,7 +7,6 @@ use std::collections::VecDeque;
 use std::net::SocketAddr;
 
 use zzz_lb::collections::slab::Key;
-use zzz_lb::config;
 use zzz_lb::limits::{BLOCK_BYTES, H2_WINDOW_MAX_BYTES, QUEUE_HIGH_BYTES, READS_PER_TURN};
 use zzz_lb::log::{Level, Log};
 use zzz_lb::proxy::{Failure, Output, Proxy, Shared};
@@ -15,7 +14,8 @@ use zzz_lb::proxy::{Failure, Output, Proxy, Shared};
 use super::backend::Conversation;
 use super::client::Client;
 use super::network::{End, Event, Net, Sabotage, say};
-use super::plan::{BACKENDS, ClientPlan, Connect, Plan, SECOND_US, Speaks, draw};
+use super::phases::{SLOTS, followed};
+use super::plan::{BackendPlan, ClientPlan, Connect, Plan, SECOND_US, Speaks, draw};
 use super::streams::Streams;
 
 /// Events that no scenario needs as many of.
@@ -44,14 +44,17 @@ enum Actor {
 
 /// A connection being made to a backend.
 struct Dial {
-    slot: usize,
+    backend: usize,
     refused: bool,
 }
 
-struct World {
-    net: Net,
-    plan: Plan,
-    proxy: Proxy,
+pub(super) struct World {
+    pub(super) net: Net,
+    pub(super) plan: Plan,
+    pub(super) proxy: Proxy,
+    /// The phase of the plan, and since when.
+    pub(super) phase: usize,
+    pub(super) phase_us: u64,
     sockets: Vec<Option<Socket>>,
     /// By link: the proxy's key, and who is at the other end.
     keys: Vec<Option<Key>>,
@@ -67,26 +70,7 @@ struct World {
 
 thread_local! {
     /// What a proxy shares, used anew for each scenario.
-    static SHARED: Shared = Shared::private(BACKENDS);
-}
-
-/// What the proxy is to follow. Retries are not rationed, as the scenarios tell which are due.
-fn followed(plan: &Plan) -> config::Plan {
-    let address = |slot: usize| SocketAddr::from(([127, 0, 0, 1], 9000 + slot as u16));
-    let mut followed = config::Plan::over((0..plan.backends.len()).map(address));
-    for (slot, member) in followed.members.iter_mut().enumerate() {
-        member.weight = 1 + slot as u16;
-        let speaks = plan.backends[slot].speaks;
-        member.h2c = speaks == Speaks::Http2;
-        if !matches!(speaks, Speaks::Http1 | Speaks::Http2) {
-            member.server_name = "backend".into();
-        }
-    }
-    followed.strategy = plan.strategy;
-    followed.timeouts = plan.timeouts;
-    followed.retry_percent = 1000;
-    followed.loglevel = Level::Err;
-    followed
+    static SHARED: Shared = Shared::private(SLOTS);
 }
 
 /// Plays one scenario; what went wrong first, if anything.
@@ -95,12 +79,14 @@ pub(super) fn play(seed: u64, sabotage: Sabotage, verbose: bool) -> Result<(), S
     let mut plan = draw(&mut net);
     let shared = SHARED.with(|shared| *shared);
     shared.wipe();
-    let proxy = Proxy::new(&followed(&plan), shared, 0, seed, net.now_us, Log::new(Level::Err));
+    let proxy = Proxy::new(&followed(&plan, &plan.phases[0]), shared, 0, seed, net.now_us, Log::new(Level::Err));
     let clients = std::mem::take(&mut plan.clients);
     let mut world = World {
         net,
         plan,
         proxy,
+        phase: 0,
+        phase_us: SECOND_US,
         sockets: Vec::new(),
         keys: Vec::new(),
         actors: Vec::new(),
@@ -158,8 +144,8 @@ impl World {
         while self.net.failure.is_none() {
             let event_us = self.net.events.peek().map_or(u64::MAX, |Reverse((time_us, ..))| *time_us);
             let deadline_us = self.proxy.next_deadline_us();
-            let drain_us = self.plan.drain_us.map_or(u64::MAX, |after_us| SECOND_US + after_us);
-            let next_us = event_us.min(deadline_us).min(self.turn_us).min(drain_us);
+            let change_us = self.change_us();
+            let next_us = event_us.min(deadline_us).min(self.turn_us).min(change_us);
             if next_us == u64::MAX {
                 return;
             }
@@ -171,12 +157,10 @@ impl World {
             }
             self.net.now_us = self.net.now_us.max(next_us);
             self.proxy.set_clock(self.net.now_us, self.net.now_us);
-            if drain_us <= self.net.now_us {
-                say!(self.net, "draining");
-                self.plan.drain_us = None;
-                self.net.draining = true;
-                self.proxy.drain();
+            if change_us <= self.net.now_us {
+                self.change();
             }
+            self.end_probes();
             self.happen();
             if self.turn_us <= self.net.now_us || deadline_us <= self.net.now_us {
                 self.turn();
@@ -219,6 +203,12 @@ impl World {
     }
 
     fn accept(&mut self, link: usize) {
+        if self.net.cut {
+            if let Some(Actor::Client(client)) = &mut self.actors[link] {
+                client.over = true;
+            }
+            return;
+        }
         // Clients have the first links, so that a link's number is its client's.
         let key = self.proxy.accept(SocketAddr::from(([10, 0, 0, link as u8], 50_000)));
         self.insert(key, link, false);
@@ -271,6 +261,18 @@ impl World {
         if !self.ready.is_empty() {
             self.turn_at(0);
         }
+        if self.plan.phases.len() == 1 {
+            let (cells, backends) = (SHARED.with(|shared| shared.cells), self.plan.backends.iter().enumerate());
+            let over = |(slot, backend): &(usize, &BackendPlan)| {
+                backend.max > 0 && cells.in_flight(*slot) > u64::from(backend.max)
+            };
+            if let Some((slot, _)) = backends.clone().find(over) {
+                self.net.fail(format!("more than its limit is in flight in slot {slot}"));
+            }
+        }
+        if let Err(text) = self.proxy.audit() {
+            self.net.fail(text);
+        }
         for socket in self.sockets.iter().flatten() {
             let queued = self.proxy.queued(socket.key).map_or(0, |queue| queue.len());
             if queued > QUEUE_HIGH_BYTES + 2 * BLOCK_BYTES + H2_WINDOW_MAX_BYTES as usize {
@@ -320,7 +322,7 @@ impl World {
             self.unlucky += 1;
             self.proxy.failed(key, Failure::Connect(REFUSED));
         } else {
-            let plan = self.plan.backends[dial.slot].clone();
+            let plan = self.plan.backends[dial.backend].clone();
             let http2 = match plan.speaks {
                 Speaks::Http1 | Speaks::Http1Chosen => false,
                 Speaks::Http2 => true,
@@ -329,8 +331,8 @@ impl World {
             };
             if plan.connect != Connect::Dropped {
                 self.actors[link] = Some(match http2 {
-                    true => Actor::Multiplexed(Box::new(Streams::new(&mut self.net, link, dial.slot, plan))),
-                    false => Actor::Backend(Box::new(Conversation::new(link, dial.slot, plan))),
+                    true => Actor::Multiplexed(Box::new(Streams::new(&mut self.net, link, dial.backend, plan))),
+                    false => Actor::Backend(Box::new(Conversation::new(link, dial.backend, plan))),
                 });
             }
             self.proxy.connected(key, http2);
@@ -407,7 +409,7 @@ impl World {
     }
 
     /// Does all that the proxy asks for.
-    fn carry_out(&mut self) {
+    pub(super) fn carry_out(&mut self) {
         let mut reads = 0;
         while let Some(output) = self.proxy.next_output() {
             match output {
@@ -447,7 +449,10 @@ impl World {
     fn connect(&mut self, key: Key, slot: usize) {
         let link = self.new_link();
         say!(self.net, "the proxy dials backend {slot}: link {link}");
-        let kind = self.plan.backends[slot].connect;
+        let Some(backend) = self.plan.phases[self.phase].backend(slot) else {
+            return self.net.fail(format!("the proxy dials slot {slot}, which is nobody's"));
+        };
+        let kind = self.plan.backends[backend].connect;
         self.flaky += 1;
         let refused = match kind {
             Connect::RefusedAtOnce => {
@@ -460,7 +465,7 @@ impl World {
             Connect::Taken | Connect::Dropped => false,
         };
         self.insert(key, link, true);
-        self.dials[link] = Some(Dial { slot, refused });
+        self.dials[link] = Some(Dial { backend, refused });
         if kind != Connect::NeverAnswered {
             let after_us = self.net.dice.pick(&[0, 100, 30_000]);
             self.net.at(self.net.now_us + after_us, Event::Connect(link));
@@ -472,7 +477,7 @@ impl World {
         }
     }
 
-    fn state(&self) -> String {
+    pub(super) fn state(&self) -> String {
         let client = |actor: &Actor| match actor {
             Actor::Client(client) if !client.over => Some(client.state()),
             _ => None,
@@ -491,6 +496,13 @@ impl World {
         if clients + requests + self.proxy.connections() > 0 {
             let connections = self.proxy.connections();
             self.net.fail(format!("{clients} clients, {requests} requests and {connections} connections are left"));
+        }
+        if let Err(text) = self.proxy.audit_rest() {
+            self.net.fail(text);
+        }
+        let cells = SHARED.with(|shared| shared.cells);
+        if let Some(slot) = (0..cells.slots()).find(|&slot| cells.in_flight(slot) > 0) {
+            self.net.fail(format!("slot {slot} has something in flight for ever"));
         }
         if let Some(socket) = self.sockets.iter().flatten().next() {
             let link = socket.link;

@@ -1,0 +1,136 @@
+//! The invariants of the whole machine, checked over all that it holds. Nothing in the program asks for it:
+//! the simulation and the fuzz target do, after each turn, so that a broken invariant shows when it breaks
+//! and not when a request suffers from it.
+
+use super::Proxy;
+use super::codec::Codec;
+use super::connection::{Connection, Ending, Phase, Side};
+use super::multiplex::Purpose;
+use crate::balance::own;
+use crate::collections::slab::Key;
+
+impl Proxy {
+    /// Checks what must hold between two inputs, once all outputs were taken.
+    ///
+    /// # Errors
+    /// The first invariant that is broken, in words.
+    pub fn audit(&self) -> Result<(), String> {
+        self.audit_counts()?;
+        self.audit_exchanges()?;
+        self.audit_pool()?;
+        self.audit_carriers()
+    }
+
+    /// Checks what must hold when no client and no request is left: nothing holds a grown window.
+    ///
+    /// # Errors
+    /// The first invariant that is broken, in words.
+    pub fn audit_rest(&self) -> Result<(), String> {
+        self.audit()?;
+        holds(self.grown == 0, || format!("windows are grown by {} bytes for nobody", self.grown))?;
+        holds(self.waiting.is_empty(), || format!("{} requests wait that are gone", self.waiting.len()))
+    }
+
+    fn all(&self) -> impl Iterator<Item = (Key, &Connection)> {
+        self.connections.keys().filter_map(|key| Some((key, self.connections.get(key)?)))
+    }
+
+    fn audit_counts(&self) -> Result<(), String> {
+        let clients = |wanted: bool| {
+            let is = |side: Side| matches!(side, Side::Client { admin, .. } if admin == wanted);
+            self.all().filter(|(_, connection)| is(connection.side)).count()
+        };
+        holds(clients(false) == self.clients, || {
+            format!("{} clients are counted as {}", clients(false), self.clients)
+        })?;
+        holds(clients(true) == self.admins, || format!("{} admins are counted as {}", clients(true), self.admins))?;
+        let growth = |connection: &Connection| {
+            connection.grown
+                + connection.codec.stream().and_then(|stream| stream.growth).map_or(0, |(_, growth)| growth)
+        };
+        let grown: u32 = self.all().map(|(_, connection)| growth(connection)).sum();
+        holds(grown == self.grown, || format!("windows are grown by {grown} bytes, counted as {}", self.grown))?;
+        for (slot, in_flight) in self.shared.in_flight.iter().enumerate() {
+            let here = |key| self.exchanges.get(key).is_some_and(|exchange| exchange.slot == Some(slot as u16));
+            let (count, counted) = (self.exchanges.keys().filter(|&key| here(key)).count(), own::count(in_flight));
+            holds(count as u64 == counted, || format!("{count} requests in slot {slot} are counted as {counted}"))?;
+        }
+        Ok(())
+    }
+
+    fn audit_exchanges(&self) -> Result<(), String> {
+        for id in self.exchanges.keys() {
+            let Some(exchange) = self.exchanges.get(id) else { continue };
+            for end in [Some(exchange.client), exchange.backend].into_iter().flatten() {
+                let back = self.connections.get(end).map(|connection| connection.exchange);
+                holds(back == Some(Some(id)), || format!("exchange {id:?} has the end {end:?}, which has {back:?}"))?;
+            }
+            let queued = self.waiting.contains(&id);
+            holds(!exchange.waiting || queued, || format!("exchange {id:?} waits in no queue"))?;
+        }
+        for (key, connection) in self.all() {
+            let Some(id) = connection.exchange else { continue };
+            let is_end =
+                self.exchanges.get(id).is_some_and(|exchange| exchange.client == key || exchange.backend == Some(key));
+            holds(is_end, || format!("connection {key:?} is no end of its exchange {id:?}"))?;
+        }
+        Ok(())
+    }
+
+    /// The idle pool has each idle HTTP/1 connection to a backend of the plan, and no other.
+    fn audit_pool(&self) -> Result<(), String> {
+        let mut pooled = 0;
+        for (slot, key) in self.idle.all() {
+            pooled += 1;
+            let Some(one) = self.connections.get(key) else { return Err(format!("{key:?} is pooled and gone")) };
+            holds(is_idle(one), || format!("{key:?} is pooled and not idle: {one:?}"))?;
+            holds(one.side == self.side(slot), || format!("{key:?} is pooled in slot {slot}: {:?}", one.side))?;
+            holds(one.input.is_none() && one.output.is_empty(), || format!("{key:?} is pooled with bytes"))?;
+            holds(!one.ended && !one.closing && !one.unsendable, || format!("{key:?} is pooled at its end"))?;
+        }
+        let idle = self.all().filter(|(_, connection)| is_idle(connection)).count();
+        holds(idle == pooled, || format!("{idle} connections are idle, {pooled} are pooled"))?;
+        holds(pooled == self.idle.len(), || format!("{pooled} pooled connections count as {}", self.idle.len()))
+    }
+
+    fn audit_carriers(&self) -> Result<(), String> {
+        for (slot, carriers) in self.carriers.iter().enumerate() {
+            for &key in carriers {
+                let multiplex = self.connections.get(key).and_then(|one| one.codec.multiplex());
+                let is_shared = multiplex.is_some_and(|one| !one.retired && one.purpose == Purpose::Shared);
+                holds(is_shared, || format!("{key:?} of slot {slot} is offered, and takes no streams"))?;
+            }
+        }
+        for (key, connection) in self.all() {
+            match &connection.codec {
+                Codec::H1(_) => {}
+                Codec::H2(multiplex) => {
+                    holds(multiplex.h2.holds_its_window(), || format!("{key:?} has lost a part of its window"))?;
+                    for stream in multiplex.streams() {
+                        let carrier =
+                            self.connections.get(stream).and_then(|one| one.codec.stream()).map(|one| one.carrier);
+                        holds(carrier == Some(key), || format!("{key:?} carries {stream:?}, which has {carrier:?}"))?;
+                    }
+                }
+                Codec::Stream(stream) if stream.id == 0 => {
+                    let carrier = self.connections.get(stream.carrier).and_then(|one| one.codec.multiplex());
+                    let waits = carrier.is_some_and(|carrier| carrier.pending.contains(&key));
+                    holds(waits, || format!("stream {key:?} waits on no connection"))?;
+                }
+                Codec::Stream(_) => {}
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Whether a connection is to a backend and serves nobody, so that it belongs into the pool.
+fn is_idle(connection: &Connection) -> bool {
+    let open = connection.phase == Phase::Open && connection.ending == Ending::GoesOn;
+    let http1 = matches!(connection.codec, Codec::H1(_));
+    open && http1 && !connection.is_client() && !connection.probe && connection.exchange.is_none()
+}
+
+fn holds(invariant: bool, text: impl FnOnce() -> String) -> Result<(), String> {
+    if invariant { Ok(()) } else { Err(text()) }
+}

@@ -1,0 +1,98 @@
+//! The frames that the proxy sends on an HTTP/2 connection, read once more by a reader that shares nothing
+//! with the proxy's: no stream carries more content than its window allows, whenever SETTINGS change it
+//! (RFC 9113, 6.9.2).
+
+use std::collections::{BTreeMap, VecDeque};
+
+const HEADER_BYTES: usize = 9;
+/// The length of a client's preface.
+const PREFACE_BYTES: usize = 24;
+/// The window of a stream before the first SETTINGS.
+const FIRST_WINDOW: i64 = 65_535;
+
+#[derive(Debug)]
+pub(super) struct Wire {
+    header: Vec<u8>,
+    /// What is passed over: the preface, or the payload of a frame.
+    skip: usize,
+    /// The size of windows that the proxy has acknowledged, and those that it has not.
+    window: i64,
+    unacknowledged: VecDeque<i64>,
+    /// By stream, what it may send beyond that: updates less content.
+    credits: BTreeMap<u32, i64>,
+}
+
+impl Wire {
+    /// Of a connection on which SETTINGS with these windows were sent.
+    pub(super) fn new(windows: &[u32]) -> Wire {
+        let unacknowledged = windows.iter().copied().map(i64::from).collect();
+        let (header, credits) = (Vec::new(), BTreeMap::new());
+        Wire { header, skip: PREFACE_BYTES, window: FIRST_WINDOW, unacknowledged, credits }
+    }
+
+    /// SETTINGS with another window were sent.
+    pub(super) fn allow(&mut self, window: u32) {
+        self.unacknowledged.push_back(window.into());
+    }
+
+    /// WINDOW_UPDATE was sent on a stream.
+    pub(super) fn credit(&mut self, stream: u32, bytes: u32) {
+        *self.credits.entry(stream).or_default() += i64::from(bytes);
+    }
+
+    /// Reads what came.
+    pub(super) fn read(&mut self, mut bytes: &[u8]) -> Result<(), String> {
+        while !bytes.is_empty() {
+            if self.skip > 0 {
+                let n = self.skip.min(bytes.len());
+                (self.skip, bytes) = (self.skip - n, &bytes[n..]);
+                continue;
+            }
+            let n = (HEADER_BYTES - self.header.len()).min(bytes.len());
+            self.header.extend_from_slice(&bytes[..n]);
+            bytes = &bytes[n..];
+            if self.header.len() == HEADER_BYTES {
+                self.frame()?;
+                self.header.clear();
+            }
+        }
+        Ok(())
+    }
+
+    fn frame(&mut self) -> Result<(), String> {
+        let &[a, b, c, kind, flags, s0, s1, s2, s3] = &self.header[..] else { return Ok(()) };
+        let length = u32::from_be_bytes([0, a, b, c]);
+        let stream = u32::from_be_bytes([s0, s1, s2, s3]);
+        self.skip = length as usize;
+        match kind {
+            0 if length > 0 => {
+                let credit = self.credits.entry(stream).or_default();
+                *credit -= i64::from(length);
+                // A window that has grown may be used at once, one that has shrunk until that is acknowledged.
+                let most = self.unacknowledged.iter().copied().fold(self.window, i64::max);
+                if *credit + most < 0 {
+                    return Err(format!("{length} bytes on stream {stream} are {} too many", -(*credit + most)));
+                }
+            }
+            4 if flags & 1 == 1 => {
+                self.window = self.unacknowledged.pop_front().ok_or("SETTINGS acknowledged that were not sent")?;
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+}
+
+/// Pads the HEADERS frame that stands in `out` from `from` on, unless it has continuations.
+pub(super) fn pad_head(out: &mut Vec<u8>, from: usize, padding: u8) {
+    let Some(&[a, b, c, ..]) = out.get(from..) else { return };
+    let length = u32::from_be_bytes([0, a, b, c]);
+    if from + HEADER_BYTES + length as usize != out.len() {
+        return;
+    }
+    let padded = (length + 1 + u32::from(padding)).to_be_bytes();
+    out[from..from + 3].copy_from_slice(&padded[1..]);
+    out[from + 4] |= 0x8;
+    out.insert(from + HEADER_BYTES, padding);
+    out.extend(std::iter::repeat_n(0, padding.into()));
+}
