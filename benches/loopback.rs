@@ -6,6 +6,10 @@
 //! time of a round is the work of everybody in it, and the ratio is that of the work: some 2 where
 //! the balancer costs as much as client and backend together. Many requests are under way at
 //! once, so that a switch between processes serves more than one, as it does under load.
+//!
+//! Two rows count what a response of 1 MiB costs, by strace: system calls, and reads for each MiB. They
+//! are the difference of two runs of different length, so a start costs nothing. Without strace they
+//! are left out.
 
 #[allow(dead_code, reason = "the rows here have a reference of their own")]
 mod timer;
@@ -14,7 +18,7 @@ use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, ExitCode, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use timer::{Against, TOLERANCE, Timer};
 
@@ -28,6 +32,12 @@ const UNBOUND_TOLERANCE: f64 = 0.5;
 const BATCH: Duration = Duration::from_millis(10);
 /// How long a response may take before the bench gives up.
 const PATIENCE: Duration = Duration::from_secs(10);
+
+/// A response whose body is read and sent in many pieces.
+const LARGE_BYTES: usize = 1 << 20;
+const LARGE_REQUEST: &[u8] = b"GET /1MiB HTTP/1.1\r\nHost: a\r\n\r\n";
+/// Requests of the shorter run that is counted, and how many more the longer one has.
+const COUNTED: usize = 8;
 
 /// Answers requests that come whole, on threads that end with this process.
 fn backend() -> io::Result<SocketAddr> {
@@ -44,10 +54,15 @@ fn backend() -> io::Result<SocketAddr> {
 fn answer(mut stream: TcpStream) -> io::Result<()> {
     stream.set_nodelay(true)?;
     let mut request = [0; 4096];
-    while stream.read(&mut request)? > 0 {
-        stream.write_all(RESPONSE)?;
+    let mut large = format!("HTTP/1.1 200 OK\r\nContent-Length: {LARGE_BYTES}\r\n\r\n").into_bytes();
+    large.resize(large.len() + LARGE_BYTES, b'x');
+    loop {
+        match stream.read(&mut request)? {
+            0 => return Ok(()),
+            _ if request.starts_with(b"GET /1MiB ") => stream.write_all(&large)?,
+            _ => stream.write_all(RESPONSE)?,
+        }
     }
-    Ok(())
 }
 
 /// A balancer that ends with the bench, and where it listens.
@@ -65,7 +80,11 @@ impl Drop for Balancer {
 
 impl Balancer {
     fn start(mode: &str, backend: SocketAddr) -> io::Result<Balancer> {
-        let child = Command::new(env!("CARGO_BIN_EXE_load_balancer"))
+        Balancer::start_by(Command::new(env!("CARGO_BIN_EXE_load_balancer")), mode, backend)
+    }
+
+    fn start_by(mut command: Command, mode: &str, backend: SocketAddr) -> io::Result<Balancer> {
+        let child = command
             .args(["-p", "0", "--host", "127.0.0.1", "--workers", "1", "--mode", mode])
             .args(["-b", &backend.to_string()])
             .stderr(Stdio::piped())
@@ -80,6 +99,57 @@ impl Balancer {
         }
         Err(io::Error::other("the balancer did not start"))
     }
+}
+
+/// System calls of a balancer that serves some large responses, and those among them that read from
+/// sockets. `None` if strace is missing or may not trace.
+fn counted_calls(backend: SocketAddr, requests: usize) -> io::Result<Option<(usize, usize)>> {
+    let path = std::env::temp_dir().join(format!("zzz-lb-bench-{}", std::process::id()));
+    let mut strace = Command::new("strace");
+    // With -D the balancer is our child, so that dropping it ends it.
+    strace.args(["-D", "-f", "-q", "-e", "signal=none", "-o"]).arg(&path).arg(env!("CARGO_BIN_EXE_load_balancer"));
+    let Ok(balancer) = Balancer::start_by(strace, "sp", backend) else { return Ok(None) };
+    let stream = TcpStream::connect(&balancer.address)?;
+    stream.set_read_timeout(Some(PATIENCE))?;
+    let mut stream = BufReader::new(stream);
+    let mut body = vec![0; LARGE_BYTES];
+    for _ in 0..requests {
+        stream.get_mut().write_all(LARGE_REQUEST)?;
+        let mut line = String::new();
+        while line != "\r\n" {
+            line.clear();
+            if stream.read_line(&mut line)? == 0 {
+                return Err(io::ErrorKind::UnexpectedEof.into());
+            }
+        }
+        stream.read_exact(&mut body)?;
+    }
+    drop(balancer);
+    let begun = Instant::now();
+    let mut calls = String::new();
+    while !calls.contains("+++ killed") && begun.elapsed() < PATIENCE {
+        std::thread::sleep(Duration::from_millis(10));
+        calls = std::fs::read_to_string(&path)?;
+    }
+    std::fs::remove_file(&path)?;
+    Ok(Some((calls.lines().count(), calls.lines().filter(|line| line.contains(" recvfrom(")).count())))
+}
+
+/// The two rows of counts, for one response of 1 MiB.
+fn count_large(timer: &mut Timer, backend: SocketAddr) -> io::Result<()> {
+    const ROWS: [&str; 2] = ["loopback/1MiB/system_calls", "loopback/1MiB/reads"];
+    if !ROWS.iter().any(|row| timer.measures(row)) {
+        return Ok(());
+    }
+    let counted = counted_calls(backend, COUNTED)?.zip(counted_calls(backend, 2 * COUNTED)?);
+    let Some((short, long)) = counted else {
+        println!("{:<34} (no strace)", ROWS[0]);
+        return Ok(());
+    };
+    for (row, count) in ROWS.into_iter().zip([long.0.abs_diff(short.0), long.1.abs_diff(short.1)]) {
+        timer.count(row, count as f64 / COUNTED as f64);
+    }
+    Ok(())
 }
 
 /// A round of requests, one on each of some kept connections.
@@ -144,5 +214,6 @@ fn main() -> io::Result<ExitCode> {
         };
         timer.row_against(&format!("loopback/{mode}"), CONNECTIONS, 0, client(&balancer.address)?, reference);
     }
+    count_large(&mut timer, backend)?;
     Ok(timer.finish())
 }

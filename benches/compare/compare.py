@@ -245,6 +245,8 @@ def main():
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (min(20000, hard), hard))
     os.environ["PATH"] += ":/usr/sbin"
+    with open("/proc/sys/net/ipv4/tcp_congestion_control") as f:
+        print(f"congestion control: {f.read().strip()}")
     with tempfile.TemporaryDirectory(prefix="compare-") as d, open(f"{d}/log", "wb") as log:
         prepare(d)
         with Program(["nginx", "-c", f"{d}/backend.conf"], 1, log):

@@ -7,7 +7,8 @@
 //! alone, as scanning does: it follows the clock's frequency and, which a loop of one chain would
 //! not, a busy sibling thread. A row bound by latency feels a sibling less than the reference
 //! does, and so its ratio falls in noise instead of rising. No loop makes up for a different
-//! processor or other compiler flags: a baseline belongs to one kind of machine.
+//! processor: so there is a baseline for each model, `benches/baseline/MODEL.txt`. On a model that has
+//! none, rows are shown and compared with nothing, and the bench says so.
 //!
 //! A measurement is `ROUNDS` turns of a batch of the reference and a batch of the row; of each
 //! the fastest counts, since noise only ever adds time. On a shared machine there are spells of
@@ -16,7 +17,7 @@
 //! fastest row of all is held against the fastest reference of all; the lowest ratio would be that
 //! of the spell that slowed the reference most. What runs, by arguments and environment:
 //!
-//! - `cargo bench` (which passes `--bench`): every row is compared with `benches/baseline.txt`.
+//! - `cargo bench` (which passes `--bench`): every row is compared with the model's baseline.
 //!   One that is over `TOLERANCE` slower is measured again after a pause, up to `RETRIES` times,
 //!   then in up to `PROCESSES` fresh processes, which outlast a spell and have memory of their
 //!   own. If it stays slower the exit status is not 0. A row that the baseline lacks is only shown.
@@ -27,6 +28,7 @@
 
 use std::collections::BTreeMap;
 use std::hint::black_box;
+use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 use std::time::{Duration, Instant};
 
@@ -49,7 +51,16 @@ const BATCH: Duration = Duration::from_micros(500);
 /// Steps of the reference loop in one call.
 const REFERENCE_STEPS: u64 = 512;
 
-const BASELINE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/benches/baseline.txt");
+const BASELINES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/benches/baseline");
+
+/// The baseline's file for this model of processor.
+fn baseline_path() -> PathBuf {
+    let cpus = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let model = cpus.lines().find_map(|line| line.strip_prefix("model name")?.split_once(": ")).map(|(_, model)| model);
+    let model = model.unwrap_or(std::env::consts::ARCH).to_lowercase();
+    let words: Vec<&str> = model.split(|c: char| !c.is_ascii_alphanumeric()).filter(|word| !word.is_empty()).collect();
+    Path::new(BASELINES).join(words.join("_")).with_extension("txt")
+}
 
 /// What one measurement found.
 #[derive(Clone, Copy)]
@@ -108,6 +119,12 @@ impl Timer {
         let arguments: Vec<String> = std::env::args().skip(1).collect();
         if std::env::var_os(ROWS).is_none() {
             println!("{:<34} {:>9} {:>9} {:>7} {:>8} {:>8}", "row", "ns/op", "median", "GB/s", "ratio", "change");
+            if !baseline_path().exists() {
+                println!(
+                    "{} does not exist: nothing is compared; `make bench-save` makes it",
+                    baseline_path().display()
+                );
+            }
         }
         Timer {
             filter: arguments.iter().find(|argument| !argument.starts_with('-')).cloned(),
@@ -161,14 +178,11 @@ impl Timer {
         mut reference: Against<impl FnMut() -> R>,
     ) {
         assert!(!name.contains(char::is_whitespace), "a row's name is one word in the baseline: {name}");
-        if self.filter.as_ref().is_some_and(|filter| !name.contains(filter.as_str()))
-            || self.rows.as_ref().is_some_and(|rows| !rows.contains_key(name))
-        {
-            return;
-        }
         if self.smoke {
             black_box(run());
             println!("{name:<34} (ran once)");
+        }
+        if !self.measures(name) {
             return;
         }
         let before = self.baseline.get(name).copied();
@@ -192,6 +206,25 @@ impl Timer {
         }
     }
 
+    /// Compares a count, of which less is better, with the baseline's. A count has no noise: it is taken
+    /// once. It is a ratio to a reference of one, in steps of a nanosecond.
+    pub fn count(&mut self, name: &str, count: f64) {
+        let before = self.baseline.get(name).copied();
+        println!("{name:<34} {count:>9.2} {:>34}", change(count, before));
+        let found = Measured { fastest_ns: count, median_ns: count, reference_ns: 1.0 };
+        self.measured.insert(name.to_owned(), found);
+        if before.is_some_and(|before| count > before * (1.0 + TOLERANCE)) {
+            self.slower.push(name.to_owned());
+        }
+    }
+
+    /// Whether rows are measured and compared, and this one among them.
+    pub fn measures(&self, name: &str) -> bool {
+        !self.smoke
+            && self.filter.as_ref().is_none_or(|filter| name.contains(filter.as_str()))
+            && self.rows.as_ref().is_none_or(|rows| rows.contains_key(name))
+    }
+
     /// Saves the baseline where that was asked for; else fails if a row was slower, in this and
     /// in all fresh processes. For `main` to return, so that whatever a bench has started is
     /// ended first.
@@ -206,7 +239,7 @@ impl Timer {
             let mut baseline = read_baseline();
             baseline.extend(measured.iter().map(|(name, found)| (name.clone(), found.ratio())));
             if let Err(error) = write_baseline(&baseline) {
-                eprintln!("cannot write {BASELINE}: {error}");
+                eprintln!("cannot write {}: {error}", baseline_path().display());
                 return ExitCode::FAILURE;
             }
             slower.clear();
@@ -254,12 +287,16 @@ fn read_measured(line: &str) -> Option<(String, Measured)> {
 
 fn show(name: &str, bytes: f64, found: Measured, before: Option<f64>) {
     let speed = if bytes > 0.0 { format!("{:.2}", bytes / found.fastest_ns) } else { "-".to_owned() };
-    let change = match before {
-        Some(before) => format!("{:+.1} %", (found.ratio() / before - 1.0) * 100.0),
-        None => "new".to_owned(),
-    };
+    let change = change(found.ratio(), before);
     let Measured { fastest_ns, median_ns, .. } = found;
     println!("{name:<34} {fastest_ns:>9.2} {median_ns:>9.2} {speed:>7} {:>8.3} {change:>8}", found.ratio());
+}
+
+fn change(ratio: f64, before: Option<f64>) -> String {
+    match before {
+        Some(before) => format!("{:+.1} %", (ratio / before - 1.0) * 100.0),
+        None => "new".to_owned(),
+    }
 }
 
 /// Measures in turns the reference and `run`, after finding batch sizes that take `BATCH`.
@@ -319,7 +356,7 @@ fn batch_ns<T>(calls: u64, run: &mut impl FnMut() -> T) -> f64 {
 /// Lines of a name and a ratio; those that begin with `#`, and those that do not read so, are
 /// left out. No file is an empty baseline.
 fn read_baseline() -> BTreeMap<String, f64> {
-    let text = std::fs::read_to_string(BASELINE).unwrap_or_default();
+    let text = std::fs::read_to_string(baseline_path()).unwrap_or_default();
     text.lines()
         .filter(|line| !line.starts_with('#'))
         .filter_map(|line| {
@@ -334,5 +371,6 @@ fn write_baseline(rows: &BTreeMap<String, f64>) -> std::io::Result<()> {
     for (name, ratio) in rows {
         text.push_str(&format!("{name} {ratio:.3}\n"));
     }
-    std::fs::write(BASELINE, text)
+    std::fs::create_dir_all(BASELINES)?;
+    std::fs::write(baseline_path(), text)
 }
