@@ -208,6 +208,7 @@ impl Timer {
 
     /// Compares a count, of which less is better, with the baseline's. A count has no noise: it is taken
     /// once. It is a ratio to a reference of one, in steps of a nanosecond.
+    #[allow(dead_code, reason = "not every bench counts")]
     pub fn count(&mut self, name: &str, count: f64) {
         let before = self.baseline.get(name).copied();
         println!("{name:<34} {count:>9.2} {:>34}", change(count, before));

@@ -10,9 +10,14 @@ use crate::limits::COPY_BYTES;
 #[derive(Debug, Default)]
 pub struct Queue {
     first: Option<Buffer>,
-    rest: VecDeque<Buffer>,
+    /// Boxed, because most queues hold one buffer, and every idle connection has a queue.
+    rest: Option<Box<Rest>>,
     len: usize,
 }
+
+/// The buffers behind the first one.
+#[derive(Debug, Default)]
+struct Rest(VecDeque<Buffer>);
 
 impl Queue {
     /// An empty queue.
@@ -34,7 +39,7 @@ impl Queue {
     pub fn write(&mut self, pool: &mut Pool, mut bytes: &[u8]) {
         self.len += bytes.len();
         loop {
-            if let Some(last) = self.rest.back_mut().or(self.first.as_mut()) {
+            if let Some(last) = self.rest.as_mut().and_then(|rest| rest.0.back_mut()).or(self.first.as_mut()) {
                 bytes = &bytes[last.append(bytes)..];
             }
             if bytes.is_empty() {
@@ -82,13 +87,14 @@ impl Queue {
     fn link(&mut self, buffer: Buffer) {
         match self.first {
             None => self.first = Some(buffer),
-            Some(_) => self.rest.push_back(buffer),
+            Some(_) => self.rest.get_or_insert_default().0.push_back(buffer),
         }
     }
 
     /// The waiting bytes, buffer by buffer.
     pub fn slices(&self) -> impl Iterator<Item = &[u8]> {
-        self.first.iter().chain(&self.rest).map(Buffer::filled)
+        let rest = self.rest.iter().flat_map(|rest| &rest.0);
+        self.first.iter().chain(rest).map(Buffer::filled)
     }
 
     /// Drops `n` bytes from the front, as sent; the buffers they were in go back to the pool.
@@ -102,11 +108,12 @@ impl Queue {
             if !first.is_empty() {
                 return;
             }
-            if let Some(done) = std::mem::replace(&mut self.first, self.rest.pop_front()) {
+            let next = self.rest.as_mut().and_then(|rest| rest.0.pop_front());
+            if let Some(done) = std::mem::replace(&mut self.first, next) {
                 pool.give(done);
             }
         }
-        self.rest = VecDeque::new();
+        self.rest = None;
     }
 
     /// Drops everything.
@@ -210,6 +217,6 @@ mod tests {
         }
         queue.clear(&mut pool);
         assert!(queue.is_empty() && queue.first.is_none());
-        assert_eq!(queue.rest.capacity(), 0);
+        assert!(queue.rest.is_none());
     }
 }

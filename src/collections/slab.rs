@@ -3,11 +3,13 @@
 //! A key holds the slot's generation, which changes whenever the slot is freed: a key kept too
 //! long finds nothing, and never another value.
 
-/// Names one value for as long as it lives.
+use std::num::NonZeroU32;
+
+/// Names one value for as long as it lives. An optional key is no larger than a key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Key {
     index: u32,
-    generation: u32,
+    generation: NonZeroU32,
 }
 
 impl Key {
@@ -18,12 +20,13 @@ impl Key {
 
     /// The key as one number, for a poller's token.
     pub fn to_token(self) -> u64 {
-        u64::from(self.generation) << 32 | u64::from(self.index)
+        u64::from(self.generation.get()) << 32 | u64::from(self.index)
     }
 
-    /// The key that `to_token` made a number of.
+    /// The key that `to_token` made a number of; for any other number below 2^32, a key of the first
+    /// generation.
     pub fn from_token(token: u64) -> Key {
-        Key { index: token as u32, generation: (token >> 32) as u32 }
+        Key { index: token as u32, generation: NonZeroU32::new((token >> 32) as u32).unwrap_or(FIRST) }
     }
 }
 
@@ -35,9 +38,11 @@ impl std::fmt::Display for Key {
 
 #[derive(Debug)]
 enum Slot<T> {
-    Free { next: u32, generation: u32 },
-    Used { value: T, generation: u32 },
+    Free { next: u32, generation: NonZeroU32 },
+    Used { value: T, generation: NonZeroU32 },
 }
+
+const FIRST: NonZeroU32 = NonZeroU32::MIN;
 
 const END: u32 = u32::MAX;
 
@@ -88,8 +93,8 @@ impl<T> Slab<T> {
                 Key { index, generation }
             }
             _ => {
-                self.slots.push(Slot::Used { value, generation: 1 });
-                Key { index: (self.slots.len() - 1) as u32, generation: 1 }
+                self.slots.push(Slot::Used { value, generation: FIRST });
+                Key { index: (self.slots.len() - 1) as u32, generation: FIRST }
             }
         }
     }
@@ -122,8 +127,7 @@ impl<T> Slab<T> {
     pub fn remove(&mut self, key: Key) -> Option<T> {
         self.get(key)?;
         let slot = self.slots.get_mut(key.index())?;
-        // Generation 0 is never given, so that no key is ever the number 0.
-        let generation = key.generation.checked_add(1).unwrap_or(1);
+        let generation = key.generation.checked_add(1).unwrap_or(FIRST);
         let freed = std::mem::replace(slot, Slot::Free { next: self.free, generation });
         self.free = key.index;
         self.len -= 1;

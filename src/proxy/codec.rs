@@ -33,37 +33,51 @@ pub(super) struct Stream {
     pub(super) carrier: Key,
     /// Its number; 0 before it is open.
     pub(super) id: u32,
-    /// What is still to come, where the message's head has said that.
-    expected: Option<u64>,
-    /// All that is to be sent was given.
+    /// Bytes of content that the message's head has announced and that are still to come; or `UNKNOWN`.
+    expected: u64,
+    /// The message is complete; END_STREAM follows the queued data.
     pub(super) ending: bool,
-    /// The end has been sent.
+    /// END_STREAM has been sent.
     pub(super) ended: bool,
     /// The trailer section that ends it, encoded.
-    pub(super) trailers: Vec<u8>,
-    /// By how much its window has grown, and the client who takes what comes.
-    pub(super) growth: Option<(Key, u32)>,
+    pub(super) trailers: Box<[u8]>,
+    /// By how much its window has grown, in bytes.
+    pub(super) growth: u32,
+    /// The client that takes the content, once the window has grown.
+    pub(super) consumer: Option<Key>,
     /// Why it is given up, where it is.
     pub(super) code: ErrorCode,
 }
 
+/// Content of a length that the head does not tell. No message of ours is as long as this number.
+const UNKNOWN: u64 = u64::MAX;
+
 impl Stream {
     pub(super) fn new(carrier: Key) -> Stream {
-        let (trailers, code) = (Vec::new(), ErrorCode::CANCEL);
-        Stream { carrier, id: 0, expected: None, ending: false, ended: false, trailers, growth: None, code }
-    }
-
-    /// Counts content that came; false where it is more than was announced (RFC 9113, 8.1.1).
-    pub(super) fn count(&mut self, length: usize) -> bool {
-        match &mut self.expected {
-            Some(left) => left.checked_sub(length as u64).map(|rest| *left = rest).is_some(),
-            None => true,
+        Stream {
+            carrier,
+            id: 0,
+            expected: UNKNOWN,
+            ending: false,
+            ended: false,
+            trailers: Box::default(),
+            growth: 0,
+            consumer: None,
+            code: ErrorCode::CANCEL,
         }
     }
 
-    /// Whether all that was announced has come.
+    /// Counts content that came; false if it is more than was announced (RFC 9113, 8.1.1).
+    pub(super) fn count(&mut self, length: usize) -> bool {
+        if self.expected == UNKNOWN {
+            return true;
+        }
+        self.expected.checked_sub(length as u64).map(|rest| self.expected = rest).is_some()
+    }
+
+    /// Whether all announced content has come.
     pub(super) fn is_complete(&self) -> bool {
-        self.expected.is_none_or(|left| left == 0)
+        matches!(self.expected, 0 | UNKNOWN)
     }
 }
 
@@ -109,9 +123,9 @@ impl Codec {
             Codec::H2(_) => {}
             Codec::Stream(stream) => {
                 stream.expected = match body {
-                    Body::None => Some(0),
-                    Body::Length(length) => Some(length),
-                    Body::Chunked | Body::UntilClose => None,
+                    Body::None => 0,
+                    Body::Length(length) => length,
+                    Body::Chunked | Body::UntilClose => UNKNOWN,
                 }
             }
         }
@@ -146,7 +160,9 @@ impl Codec {
             Codec::Stream(stream) => {
                 stream.ending = true;
                 if let Some(trailers) = trailers {
-                    http2::head::write_trailers(&mut stream.trailers, trailers);
+                    let mut block = Vec::new();
+                    http2::head::write_trailers(&mut block, trailers);
+                    stream.trailers = block.into_boxed_slice();
                 }
             }
         }

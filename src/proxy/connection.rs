@@ -252,3 +252,6 @@ impl Connection {
         }
     }
 }
+
+// An idle client costs this, its `worker::socket::Socket`, and their slots.
+const _: () = assert!(size_of::<Connection>() <= 192);

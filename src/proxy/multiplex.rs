@@ -259,14 +259,12 @@ impl Proxy {
 
     /// A stream is closed: its carrier gives it up, and may have room for another.
     pub(super) fn close_stream(&mut self, key: Key, stream: &Stream) {
-        if let Some((client, growth)) = stream.growth {
-            self.grown -= growth;
-            // What its client has not taken is held still.
-            if let Some(client) = self.connections.get_mut(client) {
-                let held = client.output.len().saturating_sub(QUEUE_HIGH_BYTES).min(growth as usize) as u32;
-                client.grown += held;
-                self.grown += held;
-            }
+        self.grown -= stream.growth;
+        // The client's queue still holds the content that it has not taken.
+        if let Some(client) = stream.consumer.and_then(|client| self.connections.get_mut(client)) {
+            let held = client.output.len().saturating_sub(QUEUE_HIGH_BYTES).min(stream.growth as usize) as u32;
+            client.grown += held;
+            self.grown += held;
         }
         let Some(connection) = self.connections.get_mut(stream.carrier) else { return };
         let Some(multiplex) = connection.codec.multiplex_mut() else { return };

@@ -66,7 +66,7 @@ impl Proxy {
             return false;
         }
         stream.ended = last;
-        let trailers = if last { std::mem::take(&mut stream.trailers) } else { Vec::new() };
+        let trailers = if last { std::mem::take(&mut stream.trailers) } else { Box::default() };
         let Some(connection) = self.connections.get_mut(key) else { return false };
         let Codec::H2(multiplex) = &mut connection.codec else { return false };
         let before = connection.output.len();
@@ -245,8 +245,8 @@ impl Proxy {
         let client = exchange.map(|exchange| exchange.client);
         let entry = self.connections.get_mut(owner).and_then(|entry| entry.codec.stream_mut());
         if let (Some(stream), Some(client)) = (entry, client) {
-            let before = stream.growth.map_or(0, |(_, before)| before);
-            stream.growth = Some((client, before + growth));
+            stream.consumer = Some(client);
+            stream.growth += growth;
             self.grown += growth;
         }
     }

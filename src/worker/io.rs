@@ -4,6 +4,7 @@ use std::io;
 use std::os::fd::AsFd;
 
 use super::Worker;
+use super::socket::Encryption;
 use crate::collections::slab::Key;
 use crate::config::Address;
 use crate::limits::{READ_BYTES, READS_PER_TURN};
@@ -27,7 +28,10 @@ impl Worker<'_> {
             }
             socket.connecting = false;
             socket.writable = true;
-            let (code, server_name) = (sys::socket::take_error(socket.fd.as_fd()), socket.server_name.take());
+            let (code, server_name) = (
+                sys::socket::take_error(socket.fd.as_fd()),
+                socket.encryption.as_mut().and_then(|encryption| encryption.server_name.take()),
+            );
             match (code, server_name) {
                 (0, Some(name)) => self.begin_session(key, &name),
                 (0, None) => self.proxy.connected(key, false),
@@ -55,7 +59,7 @@ impl Worker<'_> {
     /// Reads once, where there may be something and the proxy has room.
     pub(super) fn read(&mut self, key: Key) {
         let Some(socket) = self.sockets.get_mut(key) else { return };
-        if socket.secure.is_some() {
+        if socket.secure().is_some() {
             return self.read_secure(key);
         }
         if !socket.readable || socket.connecting {
@@ -101,7 +105,7 @@ impl Worker<'_> {
     pub(super) fn send(&mut self, key: Key) {
         loop {
             let Some(socket) = self.sockets.get_mut(key) else { return };
-            if socket.secure.is_some() {
+            if socket.secure().is_some() {
                 return self.send_secure(key);
             }
             if !socket.writable || socket.connecting {
@@ -164,10 +168,12 @@ impl Worker<'_> {
         match registered {
             Ok(fd) => {
                 self.sockets.insert(key, fd, true);
-                let name = self.proxy.server_name(slot).map(str::to_owned);
-                let trace = name.as_ref().filter(|_| self.tls.trace).map(|_| self.begin_trace(key, slot));
-                if let Some(socket) = self.sockets.get_mut(key) {
-                    (socket.server_name, socket.trace) = (name, trace);
+                if let Some(name) = self.proxy.server_name(slot).map(str::to_owned) {
+                    let trace = self.tls.trace.then(|| self.begin_trace(key, slot));
+                    if let Some(socket) = self.sockets.get_mut(key) {
+                        let encryption = Encryption { server_name: Some(name), trace, secure: None };
+                        socket.encryption = Some(Box::new(encryption));
+                    }
                 }
                 self.write_trace(key);
             }

@@ -163,7 +163,7 @@ enum Flushed {
 impl Socket {
     /// Sends what its session has to say, and ends our direction behind it where that is to end.
     fn flush(&mut self) -> Flushed {
-        let Some(secure) = self.secure.as_mut() else { return Flushed::All };
+        let Some(secure) = self.encryption.as_mut().and_then(|own| own.secure.as_mut()) else { return Flushed::All };
         while secure.session.wants_send() {
             if !self.writable {
                 return Flushed::Full;
@@ -211,15 +211,15 @@ impl Worker<'_> {
         };
         match begun {
             Ok(session) => {
-                if let Some(socket) = self.sockets.get_mut(key) {
-                    socket.secure = Some(Box::new(Secure {
+                if let Some(encryption) = self.sockets.get_mut(key).and_then(|socket| socket.encryption.as_mut()) {
+                    encryption.secure = Some(Secure {
                         session,
                         rest: Rest::default(),
                         told: false,
                         heard: false,
                         ended: false,
                         finishing: false,
-                    }));
+                    });
                 }
                 self.trace_session(key, |trace, session, now_us| {
                     session.into_iter().for_each(|session| trace.connected(session, now_us));
@@ -246,7 +246,7 @@ impl Worker<'_> {
 
     /// Reads and decrypts, where there may be something and the proxy has room.
     pub(super) fn read_secure(&mut self, key: Key) {
-        let Some(secure) = self.sockets.get_mut(key).and_then(|socket| socket.secure.as_mut()) else { return };
+        let Some(secure) = self.sockets.get_mut(key).and_then(Socket::secure_mut) else { return };
         let mut arrival = Arrival::Nothing;
         if secure.session.readable() == 0 {
             if secure.session.failure().is_some() {
@@ -260,7 +260,7 @@ impl Worker<'_> {
             }
         }
         let Some(socket) = self.sockets.get_mut(key) else { return };
-        let Some(secure) = socket.secure.as_mut() else { return };
+        let Some(secure) = socket.encryption.as_mut().and_then(|own| own.secure.as_mut()) else { return };
         if secure.session.readable() > 0 {
             let Some(room) = self.proxy.room(key) else { return };
             let n = secure.fill(room, &mut self.tls.spare);
@@ -342,7 +342,7 @@ impl Worker<'_> {
     /// Gives what was kept back, or else the first `n` bytes of the worker's buffer, to the session;
     /// whether that goes on.
     fn decrypt(&mut self, key: Key, n: usize) -> bool {
-        let Some(secure) = self.sockets.get_mut(key).and_then(|socket| socket.secure.as_mut()) else { return false };
+        let Some(secure) = self.sockets.get_mut(key).and_then(Socket::secure_mut) else { return false };
         let (buffer, spare) = (&mut self.tls.ciphertext, &mut self.tls.spare);
         let taken = if n > 0 {
             secure.session.received(&buffer[..n]).inspect(|&taken| secure.rest.keep(taken, n, buffer, spare))
@@ -374,7 +374,7 @@ impl Worker<'_> {
 
     /// Tells the proxy that a session has failed, and why.
     fn tell_failure(&mut self, key: Key) {
-        let Some(secure) = self.sockets.get_mut(key).and_then(|socket| socket.secure.as_ref()) else { return };
+        let Some(secure) = self.sockets.get_mut(key).and_then(|socket| socket.secure()) else { return };
         let Some(failure) = secure.session.failure() else { return };
         if failure.is_of_protocol() && !secure.told && !self.proxy.offers_http2(key) {
             return self.proxy.refuses_http1(key);
@@ -392,7 +392,7 @@ impl Worker<'_> {
 
     /// Tells the proxy of a session that was just agreed on.
     fn tell_secured(&mut self, key: Key) {
-        let Some(secure) = self.sockets.get_mut(key).and_then(|socket| socket.secure.as_ref()) else { return };
+        let Some(secure) = self.sockets.get_mut(key).and_then(|socket| socket.secure()) else { return };
         let resumed = secure.session.is_resumed() == Some(true);
         // One that is resumed shows none.
         let leaf = secure.session.certificates().first().filter(|_| !resumed);
@@ -414,7 +414,7 @@ impl Worker<'_> {
                     return self.proxy.unsendable(key);
                 }
             }
-            let Some(secure) = socket.secure.as_mut() else { return };
+            let Some(secure) = socket.encryption.as_mut().and_then(|own| own.secure.as_mut()) else { return };
             let Some(queue) = self.proxy.queued(key).filter(|queue| !queue.is_empty()) else { return };
             let slices: Vec<io::IoSlice<'_>> = queue.slices().take(SEND_SLICES).map(io::IoSlice::new).collect();
             let n = secure.session.write(&slices);
@@ -429,7 +429,7 @@ impl Worker<'_> {
     pub(super) fn finish(&mut self, key: Key) {
         self.close_session(key);
         let Some(socket) = self.sockets.get_mut(key) else { return };
-        match &mut socket.secure {
+        match socket.secure_mut() {
             Some(secure) if secure.session.wants_send() => secure.finishing = true,
             _ => sys::socket::finish(socket.fd.as_fd()),
         }
@@ -440,7 +440,7 @@ impl Worker<'_> {
         self.close_session(key);
         self.trace_session(key, |trace, _, now_us| trace.given_up(&"it is closed", now_us));
         let Some(socket) = self.sockets.remove(key) else { return };
-        let finishing = socket.secure.as_ref().is_some_and(|secure| secure.finishing);
+        let finishing = socket.secure().is_some_and(|secure| secure.finishing);
         if finishing && self.tls.leaving.len() < TLS_LEAVING {
             let until_us = self.now_us.saturating_add(TLS_LEAVING_US);
             self.tls.leaving.push_back(Leaving { key, socket, until_us });
@@ -449,7 +449,7 @@ impl Worker<'_> {
 
     /// Says to the peer that nothing more comes, as far as the socket takes it.
     fn close_session(&mut self, key: Key) {
-        if let Some(secure) = self.sockets.get_mut(key).and_then(|socket| socket.secure.as_mut()) {
+        if let Some(secure) = self.sockets.get_mut(key).and_then(Socket::secure_mut) {
             secure.session.close_notify();
             self.observe_session(key);
             self.send_secure(key);
@@ -457,10 +457,10 @@ impl Worker<'_> {
     }
 
     /// Begins to tell of a session with the backend in a slot.
-    pub(super) fn begin_trace(&self, key: Key, slot: usize) -> Box<Trace> {
+    pub(super) fn begin_trace(&self, key: Key, slot: usize) -> Trace {
         let mut trace = Trace::new(&format!("backend {} #{}.{key}", self.proxy.label(slot), self.index));
         trace.connect_begun(clock::monotonic_us());
-        Box::new(trace)
+        trace
     }
 
     /// Has the trace of a connection look at its session, where there are both.
@@ -477,15 +477,17 @@ impl Worker<'_> {
             return;
         }
         let Some(socket) = self.sockets.get_mut(key) else { return };
-        let Some(trace) = &mut socket.trace else { return };
-        let session = socket.secure.as_mut().map(|secure| &mut secure.session);
+        let Some(encryption) = &mut socket.encryption else { return };
+        let Some(trace) = &mut encryption.trace else { return };
+        let session = encryption.secure.as_mut().map(|secure| &mut secure.session);
         tell(trace, session, clock::monotonic_us());
         self.write_trace(key);
     }
 
     /// Writes down what a trace has to tell.
     pub(super) fn write_trace(&mut self, key: Key) {
-        let trace = self.sockets.get_mut(key).and_then(|socket| socket.trace.as_mut());
+        let encryption = self.sockets.get_mut(key).and_then(|socket| socket.encryption.as_mut());
+        let trace = encryption.and_then(|encryption| encryption.trace.as_mut());
         for line in trace.map(|trace| trace.take_lines()).unwrap_or_default() {
             self.proxy.log().trace("tls", format_args!("{line}"));
         }

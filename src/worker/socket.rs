@@ -21,12 +21,31 @@ pub(super) struct Socket {
     pub(super) ended: bool,
     /// The error that sending met, which a read is not told of any more; 0 for none.
     pub(super) error: i32,
-    /// Until it is connected: whom the certificate of the other end has to be for, where it speaks TLS.
+    /// Set if the other end speaks TLS. Boxed, so that a plain socket stays small.
+    pub(super) encryption: Option<Box<Encryption>>,
+}
+
+/// The parts of a socket that only TLS has.
+#[derive(Debug)]
+pub(super) struct Encryption {
+    /// The name that the certificate of the other end has to be for. Taken when the session begins.
     pub(super) server_name: Option<String>,
-    /// What is told of its session, where that is wanted.
-    pub(super) trace: Option<Box<Trace>>,
-    /// What is said over it is encrypted.
-    pub(super) secure: Option<Box<Secure>>,
+    /// The lines for `--tls-trace`, if it is on.
+    pub(super) trace: Option<Trace>,
+    /// The session, once it has begun.
+    pub(super) secure: Option<Secure>,
+}
+
+impl Socket {
+    /// The TLS session, if it has begun.
+    pub(super) fn secure(&self) -> Option<&Secure> {
+        self.encryption.as_ref()?.secure.as_ref()
+    }
+
+    /// The TLS session, if it has begun.
+    pub(super) fn secure_mut(&mut self) -> Option<&mut Secure> {
+        self.encryption.as_mut()?.secure.as_mut()
+    }
 }
 
 /// All of them.
@@ -48,18 +67,8 @@ impl Sockets {
             self.slots.resize_with(index + 1, || None);
         }
         let writable = !connecting;
-        let socket = Socket {
-            fd,
-            key,
-            connecting,
-            readable: false,
-            writable,
-            ended: false,
-            error: 0,
-            server_name: None,
-            trace: None,
-            secure: None,
-        };
+        let socket =
+            Socket { fd, key, connecting, readable: false, writable, ended: false, error: 0, encryption: None };
         self.count += usize::from(self.slots[index].replace(socket).is_none());
     }
 
@@ -81,3 +90,6 @@ impl Sockets {
         slot.take()
     }
 }
+
+// Every idle client has one.
+const _: () = assert!(size_of::<Option<Socket>>() <= 32);
