@@ -189,7 +189,8 @@ fn the_end_waits_for_workers_of_before() {
 #[test]
 fn a_worker_that_dies_while_draining_is_delayed_is_replaced() {
     let backend = Backend::named("a");
-    let mut balancer = Balancer::before(Mode::Mp, &[&backend], &["--admin", "0", "--drain-delay", "6s"]);
+    let mut balancer =
+        Balancer::before(Mode::Mp, &[&backend], &["--admin", "0", "--drain-delay", "6s", "--drain-idle", "1m"]);
     let admin = admin(&balancer);
     let begun = Instant::now();
     balancer.signal(libc::SIGTERM);

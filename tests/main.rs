@@ -37,6 +37,7 @@ mod reload;
 mod responses;
 mod retries;
 mod services;
+mod shutdown;
 mod simulation;
 mod smuggling;
 mod steady;

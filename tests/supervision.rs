@@ -77,10 +77,10 @@ fn term_and_quit_drain_and_exit_0() {
 }
 
 #[test]
-fn idle_clients_may_send_until_the_drain_ends_and_then_it_exits_0() {
+fn idle_clients_may_send_until_the_drain_ends_if_told_so_and_then_it_exits_0() {
     for mode in modes() {
         let backend = Backend::named("backend");
-        let mut balancer = Balancer::before(mode, &[&backend], &["--drain-timeout", "5s"]);
+        let mut balancer = Balancer::before(mode, &[&backend], &["--drain-timeout", "5s", "--drain-idle", "1m"]);
         let mut busy = balancer.connect();
         let mut idle = balancer.connect();
         for client in [&mut busy, &mut idle] {

@@ -102,6 +102,7 @@ fn plan(bits: u8) -> Plan {
         response_us: 60_000_000,
         idle_us: 75_000_000,
         drain_us: 25_000_000,
+        drain_idle_us: 2_000_000,
     };
     plan.loglevel = Level::Err;
     plan.health.interval_us = 3_000_000;
@@ -250,6 +251,7 @@ impl Machine {
                         assert!(!std::mem::replace(&mut connection.finished, true), "a direction ends once");
                     }
                 }
+                Output::Check(key) => self.proxy.nothing(key),
                 Output::Send(_) | Output::SendLater(_) | Output::Receive(_) => {}
             }
         }

@@ -142,6 +142,8 @@ pub struct Options {
     pub idle_us: Option<Given<u64>>,
     /// `--drain-timeout`.
     pub drain_us: Option<Given<u64>>,
+    /// `--drain-idle`.
+    pub drain_idle_us: Option<Given<u64>>,
     /// `--drain-delay`; 0 for off.
     pub drain_delay_us: Option<Given<u64>>,
     /// `--watchdog`; 0 for off.

@@ -189,6 +189,8 @@ pub struct Timeouts {
     pub idle_us: u64,
     /// To finish what is running when draining.
     pub drain_us: u64,
+    /// Without a request on a connection, after which it is closed when the process ends.
+    pub drain_idle_us: u64,
 }
 
 /// Takes over from the configuration before what cannot change in a process that runs, as listeners,

@@ -9,8 +9,8 @@ use std::path::PathBuf;
 use super::{Address, Backend, Cidr, Config, Health, HealthCheck, HostHeader, Statuses, Strategy, Timeouts};
 use crate::balance::{self, Rules};
 use crate::limits::{
-    ADDRESSES, BACKENDS, DEFAULT_CONNECT_US, DEFAULT_DRAIN_US, DEFAULT_IDLE_US, DEFAULT_REQUEST_US,
-    DEFAULT_RESPONSE_US, SLOTS, STATUS_RANGES, TRUSTED_RANGES,
+    ADDRESSES, BACKENDS, DEFAULT_CONNECT_US, DEFAULT_DRAIN_IDLE_US, DEFAULT_DRAIN_US, DEFAULT_IDLE_US,
+    DEFAULT_REQUEST_US, DEFAULT_RESPONSE_US, SLOTS, STATUS_RANGES, TRUSTED_RANGES,
 };
 use crate::log::Level;
 
@@ -137,6 +137,7 @@ impl Plan {
                 response_us: DEFAULT_RESPONSE_US,
                 idle_us: DEFAULT_IDLE_US,
                 drain_us: DEFAULT_DRAIN_US,
+                drain_idle_us: DEFAULT_DRAIN_IDLE_US,
             },
             host_header: HostHeader::Preserve,
             trust: Vec::new(),
@@ -190,8 +191,9 @@ impl Plan {
         out.text(self.strategy.name);
         out.number(self.loglevel as u64);
         out.flag(self.trace);
-        let Timeouts { connect_us, request_us, response_us, idle_us, drain_us } = self.timeouts;
-        [connect_us, request_us, response_us, idle_us, drain_us].into_iter().for_each(|limit| out.number(limit));
+        let Timeouts { connect_us, request_us, response_us, idle_us, drain_us, drain_idle_us } = self.timeouts;
+        let limits = [connect_us, request_us, response_us, idle_us, drain_us, drain_idle_us];
+        limits.into_iter().for_each(|limit| out.number(limit));
         match &self.host_header {
             HostHeader::Preserve => out.number(0),
             HostHeader::Backend => out.number(1),
@@ -243,6 +245,7 @@ impl Plan {
                 response_us: from.number()?,
                 idle_us: from.number()?,
                 drain_us: from.number()?,
+                drain_idle_us: from.number()?,
             },
             host_header: match from.number()? {
                 0 => HostHeader::Preserve,

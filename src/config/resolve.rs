@@ -7,9 +7,9 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use super::{Backend, Config, Health, HealthCheck, HostHeader, Mode, Statuses, Strategy, Timeouts};
 use crate::args::{FLAGS, Given, Host, Options, Setting, Source, Target};
 use crate::limits::{
-    DEFAULT_BACKEND_PORTS, DEFAULT_CONNECT_US, DEFAULT_DRAIN_US, DEFAULT_HEALTH_FAILS, DEFAULT_HEALTH_INTERVAL_US,
-    DEFAULT_HEALTH_PASSES, DEFAULT_HEALTH_TIMEOUT_US, DEFAULT_IDLE_US, DEFAULT_PORT, DEFAULT_REQUEST_US,
-    DEFAULT_RESPONSE_US, DEFAULT_RETRY_PERCENT, DEFAULT_WATCHDOG_US,
+    DEFAULT_BACKEND_PORTS, DEFAULT_CONNECT_US, DEFAULT_DRAIN_IDLE_US, DEFAULT_DRAIN_US, DEFAULT_HEALTH_FAILS,
+    DEFAULT_HEALTH_INTERVAL_US, DEFAULT_HEALTH_PASSES, DEFAULT_HEALTH_TIMEOUT_US, DEFAULT_IDLE_US, DEFAULT_PORT,
+    DEFAULT_REQUEST_US, DEFAULT_RESPONSE_US, DEFAULT_RETRY_PERCENT, DEFAULT_WATCHDOG_US,
 };
 use crate::log::Level;
 
@@ -120,6 +120,7 @@ pub fn resolve(options: Options) -> Result<Config, Vec<Error>> {
             response_us: or(options.response_us, DEFAULT_RESPONSE_US),
             idle_us: or(options.idle_us, DEFAULT_IDLE_US),
             drain_us: or(options.drain_us, DEFAULT_DRAIN_US),
+            drain_idle_us: or(options.drain_idle_us, DEFAULT_DRAIN_IDLE_US),
         },
         max_connections: options.max_connections.map(|given| given.value),
         host_header_given: options.host_header.is_some(),
@@ -394,7 +395,7 @@ mod tests {
     #[test]
     fn what_needs_new_listeners_or_processes_is_told_from_what_does_not() {
         let same = "-b b:2 -s random -l debug -t --idle-timeout 1s --via x --trust ::1 --health-fails 9 --slow-start 1s \
-                    --drain-delay 1s --watchdog off --retry-budget 1 --host-header backend";
+                    --drain-idle 1s --drain-delay 1s --watchdog off --retry-budget 1 --host-header backend";
         let kept = |line: &str| {
             let mut config = config(line);
             (keep_fixed(&mut config, &self::config("")), config)
@@ -439,6 +440,7 @@ mod tests {
         "--response-timeout 1s",
         "--idle-timeout 1s",
         "--drain-timeout 1s",
+        "--drain-idle 1s",
         "--drain-delay 1s",
         "--watchdog off",
         "--workers 9",

@@ -45,6 +45,9 @@ pub const DEFAULT_RESPONSE_US: u64 = 60 * SECOND_US;
 pub const DEFAULT_IDLE_US: u64 = 75 * SECOND_US;
 /// To drain: below the 30 s after which service managers and containers are killed.
 pub const DEFAULT_DRAIN_US: u64 = 25 * SECOND_US;
+/// To be idle before a client connection is closed when the process ends: longer than the pause between two
+/// requests of a client that is busy, and far below the 10 s after which `docker stop` kills.
+pub const DEFAULT_DRAIN_IDLE_US: u64 = 2 * SECOND_US;
 /// For a worker's loop to turn: far more than anything in it takes.
 pub const DEFAULT_WATCHDOG_US: u64 = 10 * SECOND_US;
 

@@ -25,6 +25,9 @@ pub const TIMER_TICKS: usize = 1024;
 pub const LINGER_IDLE_US: u64 = 2 * SECOND_US;
 /// How long that may go on in all.
 pub const LINGER_US: u64 = 30 * SECOND_US;
+/// How long an idle client connection stays after our direction has ended, so that a request that was on its way
+/// meets no reset: a round trip to nearly anywhere.
+pub const IDLE_LINGER_US: u64 = SECOND_US / 2;
 /// How long a tunnel may be silent in both directions.
 pub const TUNNEL_IDLE_US: u64 = 3600 * SECOND_US;
 

@@ -17,7 +17,7 @@ use super::inherited::{Left, left_memory};
 use super::notify::Notify;
 use super::upgrade::Upgrade;
 use super::watchdog::Watchdog;
-use super::{DONE, FAILED, Journal};
+use super::{DONE, FAILED, Journal, draining};
 use crate::config::Plan;
 use crate::limits::SIGNALS_RETRY_US;
 use crate::log::Level;
@@ -134,7 +134,14 @@ impl Caretaker {
                 self.elders.stop_at_once(now_us);
             }
             Signal::Terminate | Signal::Interrupt => {
-                self.say(Level::Info, format_args!("draining"));
+                match self.region {
+                    Some(region) => {
+                        let Times { drain_us, drain_idle_us, drain_delay_us, .. } = self.times;
+                        let text = draining(region, drain_delay_us, drain_us, drain_idle_us);
+                        self.say(Level::Info, format_args!("{text}"));
+                    }
+                    None => self.say(Level::Info, format_args!("draining")),
+                }
                 self.stopping = true;
                 self.notify.stopping();
                 self.upgrade.abandon();
@@ -199,6 +206,8 @@ impl Caretaker {
 pub(super) struct Times {
     /// How long they drain.
     pub(super) drain_us: u64,
+    /// How long clients may be idle meanwhile.
+    drain_idle_us: u64,
     /// How long that is delayed.
     drain_delay_us: u64,
     /// For how long one may stand still; 0 for ever.
@@ -209,9 +218,10 @@ impl Times {
     /// Those of the plan that holds there; where it is not known, nothing is ended or delayed.
     pub(super) fn of(region: Option<Region>) -> Times {
         let plan = region.and_then(|region| region.table().read().1).and_then(|bytes| Plan::decode(&bytes));
-        let unknown = Times { drain_us: u64::MAX, drain_delay_us: 0, watchdog_us: 0 };
+        let unknown = Times { drain_us: u64::MAX, drain_idle_us: u64::MAX, drain_delay_us: 0, watchdog_us: 0 };
         plan.map_or(unknown, |Plan { timeouts, drain_delay_us, watchdog_us, .. }| Times {
             drain_us: timeouts.drain_us,
+            drain_idle_us: timeouts.drain_idle_us,
             drain_delay_us,
             watchdog_us,
         })

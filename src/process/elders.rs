@@ -133,6 +133,9 @@ impl Elders {
     pub(super) fn expire(&mut self, drain_us: u64, now_us: u64, journal: &mut Journal) {
         if now_us >= self.drain_at_us {
             self.drain_at_us = u64::MAX;
+            // Those that drain since an upgrade wait no longer for their idle clients, if they are told again.
+            let draining = self.elders.iter().filter(|elder| !elder.is_accepting());
+            draining.for_each(|elder| fork::retire(Pid::of_child(elder.pid)));
             self.retire(drain_us, journal, now_us);
         }
         for elder in &mut self.elders {

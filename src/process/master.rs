@@ -238,13 +238,9 @@ impl Master {
                 self.stop_at_once(now);
             }
             Signal::Terminate | Signal::Interrupt => {
-                let drain = Duration::from_micros(self.duties.config().timeouts.drain_us);
-                let delay = Duration::from_micros(self.duties.config().drain_delay_us);
-                match delay {
-                    Duration::ZERO => self.say(Level::Info, format_args!("draining, for at most {drain:?}")),
-                    _ => self.say(Level::Info, format_args!("draining begins in {delay:?}, for at most {drain:?}")),
-                }
-                self.stop(now, delay, true);
+                let delay_us = self.duties.config().drain_delay_us;
+                self.say_draining(delay_us);
+                self.stop(now, Duration::from_micros(delay_us), true);
             }
             // Deaths are looked for after every wait.
             Signal::Child | Signal::Look | Signal::Retire => {}

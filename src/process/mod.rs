@@ -44,14 +44,14 @@ use crate::args::Options;
 use crate::config::{self, Config, Mode, Plan};
 use crate::limits::{self, SECOND_US};
 use crate::log::{Level, Log};
-use crate::metrics::Global;
+use crate::metrics::{Count, Global};
 use crate::shared::Region;
 use crate::sys::fork::{self, Pid};
 use crate::sys::shm::Segment;
 use crate::sys::signal::Signals;
 use crate::sys::{self, clock};
 use crate::tls;
-use crate::worker::{self, Outcome, Setup};
+use crate::worker::{self, Draining, Outcome, Setup};
 
 use account::Account;
 use caretaker::Caretaker;
@@ -289,6 +289,13 @@ impl fmt::Display for Worker {
 
 /// A line of log to come: the part that speaks, and what it says.
 type Line = (&'static str, String);
+
+/// The log line that tells of a drain, with the clients of all workers in a region.
+fn draining(region: Region, delay_us: u64, drain_us: u64, idle_us: u64) -> Draining {
+    let clients = (0..region.seats()).map(|seat| region.block(seat).get(Count::ClientsNow)).sum();
+    let busy = (0..region.seats()).map(|seat| region.seat(seat).busy()).sum();
+    Draining { delay_us, drain_us, idle_us, clients, busy }
+}
 
 /// What is said once everything runs.
 fn greeting(config: &Config, address: SocketAddr, count: u32) -> Vec<Line> {

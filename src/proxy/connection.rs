@@ -10,7 +10,7 @@ use crate::collections::queue::Queue;
 use crate::collections::slab::Key;
 use crate::collections::timers::NEVER;
 use crate::http::part::Role;
-use crate::limits::{LINGER_IDLE_US, POOL_IDLE_US, TUNNEL_IDLE_US};
+use crate::limits::{IDLE_LINGER_US, LINGER_IDLE_US, POOL_IDLE_US, TUNNEL_IDLE_US};
 
 /// Who is at the other end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -69,10 +69,14 @@ pub(super) enum Ending {
 pub(super) enum Wait {
     /// Nothing that has a limit.
     Nothing,
+    /// A client's first request, of which no byte has arrived.
+    FirstByte,
     /// A request's head, all of it.
     RequestHead,
     /// Another request.
     Idle,
+    /// The last read of an idle connection, which follows at once.
+    LastRead,
     /// More of a request's content.
     Upload,
     /// The client to take what is queued for it.
@@ -102,9 +106,10 @@ impl Wait {
     pub(super) fn limit_us(self, timeouts: &Timeouts, probe_us: u64) -> u64 {
         match self {
             Wait::Nothing => NEVER,
-            Wait::RequestHead | Wait::Block => timeouts.request_us,
+            Wait::FirstByte | Wait::RequestHead | Wait::Block => timeouts.request_us,
             Wait::Idle => timeouts.idle_us,
             Wait::Upload | Wait::ClientSend | Wait::Backend => timeouts.response_us,
+            Wait::LastRead => IDLE_LINGER_US,
             Wait::Linger => LINGER_IDLE_US,
             Wait::Connect | Wait::Room | Wait::Ping => timeouts.connect_us,
             Wait::Probe => probe_us,
@@ -239,7 +244,8 @@ impl Connection {
             (_, Phase::Lingering) if self.output.is_empty() => Wait::Linger,
             (Side::Client { .. }, _) if !self.output.is_empty() => Wait::ClientSend,
             (Side::Client { .. }, _) if !self.codec.awaits_head() => Wait::Upload,
-            (Side::Client { .. }, _) if self.input.is_some() || !self.used => Wait::RequestHead,
+            (Side::Client { .. }, _) if self.input.is_some() => Wait::RequestHead,
+            (Side::Client { .. }, _) if !self.used => Wait::FirstByte,
             (Side::Client { .. }, _) => Wait::Idle,
             (Side::Backend { .. }, _) => match self.codec.multiplex() {
                 // The answer to a PING comes behind it.

@@ -44,11 +44,11 @@ impl Proxy {
         let Some(connection) = self.connections.get(key) else { return };
         match connection.wait {
             Wait::Nothing => {}
-            // Where not one byte of a request has come, there is nobody to answer.
-            Wait::RequestHead if connection.input.is_none() => self.close(key, Output::Close(key)),
+            // There is no request to answer.
+            Wait::FirstByte | Wait::Idle => self.check_idle(key),
             Wait::RequestHead => self.answer_client(key, Answer::HeadLate),
             Wait::Upload => self.upload_failed(key, Answer::ContentLate),
-            Wait::Idle | Wait::Linger | Wait::Pool => self.close(key, Output::Close(key)),
+            Wait::LastRead | Wait::Linger | Wait::Pool => self.close(key, Output::Close(key)),
             Wait::ClientSend => self.client_gone(key, Output::Reset(key)),
             Wait::Room => self.no_room(key),
             Wait::Probe => self.probe_failed(key, Cause::Late),
@@ -79,10 +79,17 @@ impl Proxy {
         };
         let Some(connection) = self.connections.get_mut(key) else { return };
         let renewed = wait.is_renewed(moved) && !std::mem::take(&mut connection.vain);
-        if wait != connection.wait || renewed {
-            connection.wait = wait;
-            let deadline_us = self.now_us.saturating_add(wait.limit_us(&self.timeouts, self.health.timeout_us));
-            self.timers.set(key.index(), deadline_us.min(connection.linger_until_us));
+        if wait == connection.wait && !renewed {
+            return;
+        }
+        // The time for a first head begins with the connection, and goes on with its first byte. That of a
+        // connection that was to be closed soon begins with the byte.
+        let goes_on = (connection.wait, wait) == (Wait::FirstByte, Wait::RequestHead) && self.drain_idle_us == NEVER;
+        connection.wait = wait;
+        if !goes_on {
+            let (linger_until_us, is_admin) = (connection.linger_until_us, connection.is_admin());
+            let deadline_us = self.now_us.saturating_add(self.limit_us(wait, is_admin));
+            self.timers.set(key.index(), deadline_us.min(linger_until_us));
         }
     }
 

@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 
 use super::codec::Codec;
-use super::connection::{Connection, Moved, Phase, Side};
+use super::connection::{Connection, Moved, Phase, Side, Wait};
 use super::failure::Failure;
 use super::{Output, Proxy};
 use crate::collections::slab::Key;
@@ -60,6 +60,13 @@ impl Proxy {
 
     /// There was nothing to read.
     pub fn nothing(&mut self, key: Key) {
+        self.keep_input(key);
+        if self.connections.get(key).is_some_and(|connection| connection.wait == Wait::LastRead) {
+            self.end_idle(key);
+        }
+    }
+
+    fn keep_input(&mut self, key: Key) {
         if let Some(connection) = self.connections.get_mut(key)
             && let Some(buffer) = connection.input.take()
         {
@@ -91,7 +98,7 @@ impl Proxy {
 
     /// The peer has ended its direction, and all before that was received.
     pub fn ended(&mut self, key: Key) {
-        self.nothing(key);
+        self.keep_input(key);
         let Some(connection) = self.connections.get_mut(key) else { return };
         connection.ended = true;
         self.pump(key);
@@ -101,7 +108,7 @@ impl Proxy {
 
     /// The connection could not be made, or is broken.
     pub fn failed(&mut self, key: Key, failure: Failure) {
-        self.nothing(key);
+        self.keep_input(key);
         if let (Failure::Tls(_), Some(Side::Backend { slot, .. })) =
             (failure, self.connections.get(key).map(|connection| connection.side))
         {

@@ -20,6 +20,7 @@ mod ending;
 mod exchange;
 mod failure;
 mod finish;
+mod idle;
 mod input;
 mod local;
 mod multiplex;
@@ -46,7 +47,7 @@ use crate::balance::Balancer;
 use crate::collections::buffer::Pool;
 use crate::collections::queue::Queue;
 use crate::collections::slab::{Key, Slab};
-use crate::collections::timers::Timers;
+use crate::collections::timers::{NEVER, Timers};
 pub use crate::config::Timeouts;
 use crate::config::{Health, HostHeader, Plan};
 use crate::http::head::Head;
@@ -64,6 +65,8 @@ pub enum Output {
     SendLater(Key),
     /// Read again, if there may be something: `room` has some now.
     Receive(Key),
+    /// Read now, whatever is known of the socket's readiness: the connection is about to end.
+    Check(Key),
     /// End our direction.
     Finish(Key),
     /// Close; the key is gone already.
@@ -127,6 +130,8 @@ pub struct Proxy {
     clients: usize,
     admins: usize,
     draining: bool,
+    /// How long a client connection may be idle, in microseconds, if the process ends; else `NEVER`.
+    drain_idle_us: u64,
     /// More requests are not wanted, though they are served.
     unready: bool,
     /// The last connection to a backend could not even be begun; logged when that changes.
@@ -181,6 +186,7 @@ impl Proxy {
             clients: 0,
             admins: 0,
             draining: false,
+            drain_idle_us: NEVER,
             unready: false,
             exhausted: false,
             now_us,

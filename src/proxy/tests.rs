@@ -8,6 +8,7 @@ use crate::limits::WAITING_REQUESTS;
 use crate::log::Level;
 
 mod deadlines;
+mod idle;
 mod probes;
 mod tunnels;
 

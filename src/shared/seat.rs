@@ -10,6 +10,7 @@ use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 const BEAT: usize = 0;
 const DOING: usize = 1;
 const READY: usize = 2;
+const BUSY: usize = 3;
 
 /// What a worker does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -66,7 +67,7 @@ pub struct Seat {
 
 impl Seat {
     pub(super) fn new(cells: &'static [AtomicU64]) -> Seat {
-        assert!(cells.len() > READY, "a line has room for it");
+        assert!(cells.len() > BUSY, "a line has room for it");
         Seat { cells }
     }
 
@@ -101,6 +102,16 @@ impl Seat {
         self.cells[READY].load(Acquire) != 0
     }
 
+    /// The worker has that many requests under way.
+    pub fn set_busy(self, requests: usize) {
+        self.cells[BUSY].store(requests as u64, Relaxed);
+    }
+
+    /// How many requests it has under way.
+    pub fn busy(self) -> u64 {
+        self.cells[BUSY].load(Relaxed)
+    }
+
     /// As it was before there was a worker.
     pub fn clear(self) {
         self.cells.iter().for_each(|cell| cell.store(0, Release));
@@ -121,8 +132,10 @@ mod tests {
         }
         seat.beat(5);
         seat.set_ready();
-        assert_eq!((seat.beaten_us(), seat.is_ready()), (5, true));
+        seat.set_busy(7);
+        assert_eq!((seat.beaten_us(), seat.is_ready(), seat.busy()), (5, true, 7));
         seat.clear();
-        assert_eq!((seat.beaten_us(), seat.doing(), seat.is_ready()), (0, Doing::Waiting, false));
+        assert_eq!((seat.beaten_us(), seat.is_ready(), seat.busy()), (0, false, 0));
+        assert_eq!(seat.doing(), Doing::Waiting);
     }
 }

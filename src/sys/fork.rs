@@ -114,7 +114,7 @@ pub fn drain(pid: Pid) {
     send(pid, super::signal::drain_order());
 }
 
-/// Tells a worker that others have taken its place: it is to drain. One that has ended already is
+/// Tells a worker that others have taken its place: it is to drain. Told again, it closes its idle clients. One that has ended already is
 /// not an error.
 pub fn retire(pid: Pid) {
     send(pid, super::signal::retire_order());

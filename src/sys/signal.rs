@@ -33,7 +33,8 @@ pub enum Signal {
     Upgrade,
     /// To a worker, from its master: there is something new in the memory that they share.
     Look,
-    /// To a worker, from its master: others have taken its place, and it is to drain.
+    /// To a worker, from its master: others have taken its place, and it is to drain. A second one: the whole
+    /// program ends, and its idle clients are not waited for any longer.
     Retire,
 }
 
@@ -112,14 +113,14 @@ impl Signals {
         self.woken.as_fd()
     }
 
-    /// One signal that has come. Of Terminate and Interrupt each arrival is given, the others
+    /// One signal that has come. Of Terminate, Interrupt and Retire each arrival is given, the others
     /// once however often they came. To be called until it returns `None`.
     pub fn take(&mut self) -> Option<Signal> {
         self.drain();
         SIGNALS.into_iter().find(|&signal| {
             let count = &ARRIVED[signal as usize];
             match signal {
-                Signal::Terminate | Signal::Interrupt => {
+                Signal::Terminate | Signal::Interrupt | Signal::Retire => {
                     count.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |arrivals| arrivals.checked_sub(1)).is_ok()
                 }
                 _ => count.swap(0, Ordering::Relaxed) > 0,

@@ -1,6 +1,7 @@
 //! How a worker ends: by draining, after it was told to stop or others took its place. And how what it
 //! serves goes on where its process becomes another program.
 
+use std::fmt;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::Duration;
@@ -11,6 +12,40 @@ use crate::log::Level;
 use crate::metrics::Count;
 use crate::reactor::Reactor;
 use crate::sys;
+
+/// The log line that tells of a drain. Times are in microseconds.
+#[derive(Clone, Copy, Debug)]
+pub struct Draining {
+    /// Until it begins.
+    pub delay_us: u64,
+    /// How long it may take.
+    pub drain_us: u64,
+    /// How long a client may be idle meanwhile.
+    pub idle_us: u64,
+    /// Connections from clients.
+    pub clients: u64,
+    /// Requests under way.
+    pub busy: u64,
+}
+
+impl fmt::Display for Draining {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let [delay, drain, idle] = [self.delay_us, self.drain_us, self.idle_us].map(Duration::from_micros);
+        match self.delay_us {
+            0 => write!(f, "draining, for at most {drain:?}")?,
+            _ => write!(f, "draining begins in {delay:?}, for at most {drain:?}")?,
+        }
+        let busy = self.busy.min(self.clients);
+        let plural = if self.clients == 1 { "" } else { "s" };
+        write!(
+            f,
+            ": {} client connection{plural}, {} idle (closed after {idle:?} without a request) and {busy} busy; \
+             a second TERM or Ctrl-C stops at once",
+            self.clients,
+            self.clients - busy
+        )
+    }
+}
 
 impl Worker<'_> {
     /// Begins to end; the second time, stops at once.
@@ -28,10 +63,7 @@ impl Worker<'_> {
             // A master says when that is.
             let slack_us = if self.companion.is_some() { 0 } else { DRAIN_DELAY_SLACK_US };
             self.drain_at_us = Some(self.now_us.saturating_add(self.drain_delay_us).saturating_add(slack_us));
-            if self.companion.is_some() {
-                let delay = Duration::from_micros(self.drain_delay_us);
-                self.proxy.log().line(Level::Info, "process", format_args!("draining begins in {delay:?}"));
-            }
+            self.say_draining(self.drain_delay_us);
         } else {
             self.begin_drain();
         }
@@ -44,10 +76,7 @@ impl Worker<'_> {
         if self.drain_deadline_us.is_some() {
             return;
         }
-        if self.companion.is_some() {
-            let drain = Duration::from_micros(self.drain_us);
-            self.proxy.log().line(Level::Info, "process", format_args!("draining, for at most {drain:?}"));
-        }
+        self.say_draining(0);
         self.drain_deadline_us = Some(self.now_us.saturating_add(self.drain_us));
         // What connects before the port is closed is served: its requests may be on their way.
         let closes = self.stopping && !self.activated;
@@ -61,6 +90,19 @@ impl Worker<'_> {
             self.leave_listeners();
         }
         self.proxy.drain();
+        if self.stopping {
+            self.proxy.close_idle(self.drain_idle_us);
+        }
+    }
+
+    /// Says that draining begins, now or after a delay. In mp the master says so, for all workers.
+    fn say_draining(&mut self, delay_us: u64) {
+        if self.companion.is_some() {
+            let (clients, busy) = (self.proxy.clients() as u64, self.proxy.requests() as u64);
+            let (drain_us, idle_us) = (self.drain_us, self.drain_idle_us);
+            let text = Draining { delay_us, drain_us, idle_us, clients, busy };
+            self.proxy.log().line(Level::Info, "process", format_args!("{text}"));
+        }
     }
 
     /// Takes in who has come to the listeners until now, and nobody after them.
@@ -90,12 +132,18 @@ impl Worker<'_> {
         }
     }
 
-    /// Others have taken its place; or it was told to stop, and the delay has passed.
+    /// Others have taken its place; or it was told to stop, and the delay has passed. The second time, the whole
+    /// program ends: idle clients are closed, which could stay until then.
     pub(super) fn retire(&mut self) {
+        let again = self.drain_deadline_us.is_some();
         if !self.stopping {
             self.drop_admin();
         }
         self.begin_drain();
+        if again {
+            self.proxy.set_unready();
+            self.proxy.close_idle(self.drain_idle_us);
+        }
     }
 
     /// Takes in who has come to the admin's listener until now, and nobody after them.

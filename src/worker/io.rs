@@ -147,6 +147,12 @@ impl Worker<'_> {
                     self.read(key);
                 }
                 Output::Receive(key) => self.ready.push_back(key),
+                Output::Check(key) => {
+                    if let Some(socket) = self.sockets.get_mut(key) {
+                        socket.readable = true;
+                    }
+                    self.read(key);
+                }
                 Output::Finish(key) => self.finish(key),
                 Output::Close(key) => self.close(key),
                 Output::Reset(key) => {

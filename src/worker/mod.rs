@@ -16,6 +16,7 @@ use std::collections::VecDeque;
 use std::io::Result;
 use std::os::fd::OwnedFd;
 
+pub use self::drain::Draining;
 use self::secure::Tls;
 pub use self::setup::{Companion, Setup};
 use self::socket::Sockets;
@@ -79,6 +80,8 @@ struct Worker<'a> {
     /// Sockets that could be read on at once, and have to let others go first.
     ready: VecDeque<Key>,
     drain_us: u64,
+    /// How long a client may be idle once the process ends.
+    drain_idle_us: u64,
     /// How long it goes on as before when it is told to stop.
     drain_delay_us: u64,
     /// When draining begins, in microseconds, where it is told to stop and goes on as before.
@@ -171,6 +174,7 @@ impl Worker<'_> {
         if self.now_us >= self.usage_us.0 + USAGE_US {
             self.note_usage();
         }
+        self.seat.set_busy(self.proxy.requests());
         self.seat.begin(Doing::Logging);
         self.write_log();
         if self.companion.as_ref().is_some_and(|companion| companion.wants_handover()) {
@@ -244,6 +248,7 @@ impl Worker<'_> {
         match plan.and_then(|bytes| Plan::decode(&bytes)) {
             Some(plan) => {
                 self.drain_us = plan.timeouts.drain_us;
+                self.drain_idle_us = plan.timeouts.drain_idle_us;
                 self.drain_delay_us = plan.drain_delay_us;
                 self.beat_us = beat_us(&plan);
                 self.proxy.follow(&plan);

@@ -111,6 +111,7 @@ impl<'a> Worker<'a> {
             signals: setup.signals,
             ready: VecDeque::new(),
             drain_us: plan.timeouts.drain_us,
+            drain_idle_us: plan.timeouts.drain_idle_us,
             drain_delay_us: plan.drain_delay_us,
             drain_at_us: None,
             beat_us: beat_us(&plan),

@@ -194,6 +194,7 @@ pub(super) fn draw(net: &mut Net) -> Plan {
         response_us: dice.pick(&[4, 20]) * SECOND_US,
         idle_us: dice.pick(&[15, 75]) * SECOND_US,
         drain_us: 25 * SECOND_US,
+        drain_idle_us: 2 * SECOND_US,
     };
     let strategy = dice.pick(&Strategy::NAMES).1;
     let mut backends: Vec<BackendPlan> = (0..dice.between(1, BACKENDS)).map(|_| backend(dice, clean)).collect();

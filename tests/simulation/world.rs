@@ -421,6 +421,12 @@ impl World {
                     self.read(key);
                 }
                 Output::Receive(key) => self.ready.push_back(key),
+                Output::Check(key) => {
+                    if let Some(socket) = self.socket(key) {
+                        socket.readable = true;
+                    }
+                    self.read(key);
+                }
                 Output::Finish(key) => {
                     let Some(link) = self.socket(key).map(|socket| socket.link) else { continue };
                     self.net.finish(link, End::Proxy);

@@ -63,7 +63,7 @@ fn takes_every_option() {
          --drain-timeout 24h --max-connections 1 --host-header example.com --trust 10.0.0.0/8 \
          --trust ::1 --via edge --user nobody:nogroup -c lb.json --check --health-path /up \
          --health-interval off --health-timeout 1s --health-fails 1000 --health-passes 1 --health-5xx \
-         --slow-start 10s --admin [::1]:9100 --retry-budget 100 --drain-delay 5s \
+         --slow-start 10s --admin [::1]:9100 --retry-budget 100 --drain-idle 3s --drain-delay 5s \
          --watchdog off",
     );
     assert_eq!((value(got.port), value(got.workers), value(got.max_connections)), (0, 4, 1));

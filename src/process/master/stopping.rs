@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use super::super::inherited::Inherited;
-use super::super::{DONE, FAILED};
+use super::super::{DONE, FAILED, draining};
 use super::Master;
 use super::workers::State;
 use crate::limits::DRAIN_GRACE_US;
@@ -39,8 +39,17 @@ impl Master {
         }
         self.elders.stop(delay.as_micros() as u64, clock::monotonic_us());
         self.running().for_each(fork::drain);
-        // At once, where there is no delay; the order has come first then.
-        self.drain_delayed(now);
+        if delay.is_zero() {
+            // After the order to stop, which has to come first.
+            self.drain(now);
+        }
+    }
+
+    /// Says that draining begins, now or after a delay.
+    pub(super) fn say_draining(&mut self, delay_us: u64) {
+        let timeouts = self.duties.config().timeouts;
+        let text = draining(self.memory.region, delay_us, timeouts.drain_us, timeouts.drain_idle_us);
+        self.say(Level::Info, format_args!("{text}"));
     }
 
     /// Has every worker cut what it serves, and end: the second order to drain says that.
@@ -64,16 +73,21 @@ impl Master {
         }
     }
 
-    /// Has draining begin once its delay has passed.
+    /// Begins to drain once the delay has passed.
     pub(super) fn drain_delayed(&mut self, now: Instant) {
-        let Some(stopping) = &mut self.stopping else { return };
-        if stopping.drain_at.is_some_and(|at| at <= now) {
-            // As the workers', it is by the drain time that holds now. One past the end of the clock is never.
-            let patience_us = self.duties.config().timeouts.drain_us.saturating_add(DRAIN_GRACE_US);
-            stopping.kill_at = now.checked_add(Duration::from_micros(patience_us));
-            self.close();
-            self.running().for_each(fork::retire);
+        if self.stopping.as_ref().and_then(|stopping| stopping.drain_at).is_some_and(|at| at <= now) {
+            self.say_draining(0);
+            self.drain(now);
         }
+    }
+
+    fn drain(&mut self, now: Instant) {
+        // As the workers', it is by the drain time that holds now. One past the end of the clock is never.
+        let patience_us = self.duties.config().timeouts.drain_us.saturating_add(DRAIN_GRACE_US);
+        let kill_at = now.checked_add(Duration::from_micros(patience_us));
+        self.stopping.iter_mut().for_each(|stopping| stopping.kill_at = kill_at);
+        self.close();
+        self.running().for_each(fork::retire);
     }
 
     /// Kills what runs past its time.

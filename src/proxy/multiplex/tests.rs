@@ -58,6 +58,7 @@ impl World {
                     }
                 }
                 Output::Close(key) | Output::Reset(key) => self.closed.push(key),
+                Output::Check(key) => self.proxy.nothing(key),
                 Output::Send(_) | Output::SendLater(_) | Output::Receive(_) | Output::Finish(_) => {}
             }
         }

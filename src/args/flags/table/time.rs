@@ -61,6 +61,17 @@ pub(super) const FLAGS: &[Flag] = &[
         set: Set::Value(|options, text, source| once(&mut options.drain_us, value::duration(text)?, source)),
     },
     Flag {
+        long: "drain-idle",
+        short: None,
+        group: Group::Time,
+        placeholder: "D",
+        default: Preset::Value("2s"),
+        env: "LB_DRAIN_IDLE",
+        help: "when told to stop, close a client's connection after so long without a request",
+        accepts: DURATIONS,
+        set: Set::Value(|options, text, source| once(&mut options.drain_idle_us, value::duration(text)?, source)),
+    },
+    Flag {
         long: "drain-delay",
         short: None,
         group: Group::Time,
