@@ -44,10 +44,8 @@ impl Proxy {
             format!("{} clients are counted as {}", clients(false), self.clients)
         })?;
         holds(clients(true) == self.admins, || format!("{} admins are counted as {}", clients(true), self.admins))?;
-        let growth = |connection: &Connection| {
-            connection.grown
-                + connection.codec.stream().and_then(|stream| stream.growth).map_or(0, |(_, growth)| growth)
-        };
+        let growth =
+            |connection: &Connection| connection.grown + connection.codec.stream().map_or(0, |stream| stream.growth);
         let grown: u32 = self.all().map(|(_, connection)| growth(connection)).sum();
         holds(grown == self.grown, || format!("windows are grown by {grown} bytes, counted as {}", self.grown))?;
         for (slot, in_flight) in self.shared.in_flight.iter().enumerate() {
