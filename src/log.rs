@@ -5,6 +5,8 @@
 //! `2026-01-02T03:04:05.678Z info health: text`, and control bytes in it are escaped, so that
 //! nothing from the network can forge a line.
 
+pub mod repeats;
+
 use std::fmt::{self, Write as _};
 
 /// How grave a line is, most grave first.

@@ -12,8 +12,16 @@ fn forwarded(balancer: &Balancer, backend: &Backend, request: &str) -> Message {
 }
 
 /// The names of the fields that the balancer sets itself.
-const OURS: [&str; 7] =
-    ["X-Forwarded-For", "X-Forwarded-Proto", "X-Forwarded-Host", "X-Forwarded-Port", "Connection", "Via", "Date"];
+const OURS: [&str; 8] = [
+    "X-Forwarded-For",
+    "X-Forwarded-Proto",
+    "X-Forwarded-Host",
+    "X-Forwarded-Port",
+    "X-Request-Id",
+    "Connection",
+    "Via",
+    "Date",
+];
 
 fn without_ours(message: &Message) -> Vec<(String, String)> {
     let ours = |name: &str| OURS.iter().any(|own| own.eq_ignore_ascii_case(name));

@@ -41,6 +41,8 @@ fn past_max_connections_accepting_pauses_and_resumes() {
             }
             served == 16
         });
+        let log = balancer.wait_for_log("accepting pauses: ");
+        assert!(log.contains(" as many as this worker may have (--max-connections)"), "{mode:?}: {log}");
     }
 }
 

@@ -21,6 +21,7 @@ mod config_file;
 mod demo;
 mod drain;
 mod early_answers;
+mod failed_requests;
 mod forwarding;
 mod fuzz_smoke;
 mod health;

@@ -25,7 +25,7 @@ fn is_http2(protocol: Protocol) -> bool {
 /// The fields of a message that the proxy does not add, their names in small letters.
 fn fields(message: &[(String, String)]) -> Vec<(String, String)> {
     let ours = |name: &str| {
-        let of_hop = ["content-length", "transfer-encoding", "connection", "te", "date"];
+        let of_hop = ["content-length", "transfer-encoding", "connection", "te", "date", "x-request-id"];
         name.starts_with("x-forwarded-") || of_hop.contains(&name)
     };
     let small = message.iter().map(|(name, value)| (name.to_ascii_lowercase(), value.clone()));

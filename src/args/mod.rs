@@ -156,6 +156,8 @@ pub struct Options {
     pub trust: Vec<Given<Cidr>>,
     /// `--via`.
     pub via: Option<Given<String>>,
+    /// `--request-id`.
+    pub request_id: Option<Given<bool>>,
     /// `--user`: `user` or `user:group`, names or numbers, not looked up.
     pub user: Option<Given<String>>,
     /// `--ca-file`.

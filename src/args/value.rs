@@ -168,6 +168,15 @@ pub(super) fn switch(text: &str) -> Result<bool, Fault> {
     }
 }
 
+/// `on` or `off`.
+pub(super) fn on_off(text: &str) -> Result<bool, Fault> {
+    match text {
+        "on" => Ok(true),
+        "off" => Ok(false),
+        _ => Err(Fault::Malformed),
+    }
+}
+
 /// A duration in microseconds.
 pub(super) fn duration(text: &str) -> Result<u64, Fault> {
     let digits = text.bytes().take_while(u8::is_ascii_digit).count();

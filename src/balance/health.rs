@@ -17,17 +17,6 @@ use super::Balancer;
 use super::cells::State;
 use crate::limits::{PROBE_JITTER, PROBE_LOOK_US, UNPROBED_US};
 
-/// What a failed exchange means for its backend.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Failed {
-    /// The first failure after all went well.
-    First,
-    /// One more.
-    Again,
-    /// It is down, after as many in a row.
-    Down(u64),
-}
-
 /// A change of a backend's state that a probe has brought, and after how many in a row.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Change {
@@ -38,25 +27,22 @@ pub enum Change {
 }
 
 impl Balancer {
-    /// An exchange has failed by its backend's fault.
-    pub fn failed(&mut self, slot: usize, now_us: u64) -> Failed {
+    /// An exchange has failed by its backend's fault. If the backend is down now: after how many in a row.
+    pub fn failed(&mut self, slot: usize, now_us: u64) -> Option<u64> {
         let failures = self.cells.fail(slot);
         if failures >= u64::from(self.rules.fails) && self.cells.take_down(slot, now_us) {
             self.look_at_health(now_us);
             if self.rules.interval_us == 0 {
                 self.next_probe_us = self.next_probe_us.min(now_us.saturating_add(UNPROBED_US));
             }
-            Failed::Down(failures)
-        } else if failures == 1 {
-            Failed::First
-        } else {
-            Failed::Again
+            return Some(failures);
         }
+        None
     }
 
-    /// A backend has answered as it should; whether the exchange before had failed.
-    pub fn succeeded(&mut self, slot: usize) -> bool {
-        self.cells.succeed(slot)
+    /// A backend has answered as it should.
+    pub fn succeeded(&mut self, slot: usize) {
+        self.cells.succeed(slot);
     }
 
     /// A probe has passed, or has not; the change that this brings, if any.

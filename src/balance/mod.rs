@@ -22,7 +22,7 @@ use self::turns::Turns;
 use crate::collections::random::Random;
 use crate::limits::{PICKS, SLOW_START_PARTS};
 
-pub use self::health::{Change, Failed};
+pub use self::health::Change;
 
 /// A backend that may get requests.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -52,6 +52,8 @@ pub struct Config {
     pub trust: Vec<Cidr>,
     /// The pseudonym for a Via field (RFC 9110, 7.6.3), where one is wanted.
     pub via: Option<String>,
+    /// Whether requests get ids.
+    pub request_ids: bool,
     /// The account to run as once the listeners are bound.
     pub user: Option<String>,
     /// The file of roots to verify backends with, where one was named.

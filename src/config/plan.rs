@@ -31,6 +31,8 @@ pub struct Plan {
     pub trust: Vec<Cidr>,
     /// The pseudonym for a Via field, where one is wanted.
     pub via: Option<String>,
+    /// Whether requests get ids.
+    pub request_ids: bool,
     /// How backends' health is found out.
     pub health: Health,
     /// How long a backend that came back gets less than its share, in microseconds; 0 for not at all.
@@ -108,6 +110,7 @@ impl Plan {
             host_header: config.host_header.clone(),
             trust: config.trust.clone(),
             via: config.via.clone(),
+            request_ids: config.request_ids,
             health: config.health.clone(),
             slow_start_us: config.slow_start_us,
             drain_delay_us: config.drain_delay_us,
@@ -142,6 +145,7 @@ impl Plan {
             host_header: HostHeader::Preserve,
             trust: Vec::new(),
             via: None,
+            request_ids: true,
             health: Health {
                 check: HealthCheck::Http,
                 path: "/".into(),
@@ -209,6 +213,7 @@ impl Plan {
         }
         out.flag(self.via.is_some());
         out.text(self.via.as_deref().unwrap_or_default());
+        out.flag(self.request_ids);
         let Health { check, path, status, host, interval_us, timeout_us, fails, passes, count_5xx } = &self.health;
         out.number(*check as u64);
         out.text(path);
@@ -260,6 +265,7 @@ impl Plan {
                 let given = from.flag()?;
                 Some(from.text()?).filter(|_| given)
             },
+            request_ids: from.flag()?,
             health: Health {
                 check: {
                     let number = from.number()?;
@@ -391,6 +397,7 @@ mod tests {
         plan.host_header = HostHeader::Name("api".into());
         plan.trust = vec![Cidr { address: "10.0.0.0".parse().unwrap(), prefix: 8 }];
         plan.via = Some("edge".into());
+        plan.request_ids = false;
         plan.health.path = "/up".into();
         plan.health.check = HealthCheck::Tcp;
         plan.health.status = Statuses::of(vec![(200, 299), (401, 401)]);

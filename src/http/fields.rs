@@ -99,6 +99,7 @@ names! {
     XForwardedPort = "X-Forwarded-Port",
     XForwardedProto = "X-Forwarded-Proto",
     XRealIp = "X-Real-IP",
+    XRequestId = "X-Request-Id",
 }
 
 /// The prefixes of the two families of names.
@@ -126,6 +127,7 @@ impl Name {
             (10, b'c') => Name::Connection,
             (10, b'k') => Name::KeepAlive,
             (10, b's') => Name::SetCookie,
+            (12, b'x') => Name::XRequestId,
             (13, b'a') => Name::Authorization,
             (14, b'c') => Name::ContentLength,
             (14, b'h') => Name::Http2Settings,
@@ -173,6 +175,7 @@ impl Name {
                 | Name::XForwardedPort
                 | Name::XForwardedProto
                 | Name::XRealIp
+                | Name::XRequestId
         )
     }
 

@@ -49,6 +49,8 @@ pub struct RequestWay<'a> {
     pub default_host: &'a str,
     /// Our name in a Via field, where one is wanted.
     pub via: Option<&'a str>,
+    /// The id that the request has, in the place of one that it came with; `None` leaves that as it is.
+    pub request_id: Option<&'a [u8]>,
 }
 
 /// The authority that the next hop is asked for (RFC 9110, 7.2); nothing where none is known.
@@ -99,6 +101,7 @@ pub fn request(sink: &mut impl Sink, head: HeadRef<'_>, facts: &RequestFacts, wa
             | Name::Disguised => {}
             Name::Forwarded | Name::XForwardedOther | Name::XRealIp | Name::ClientCert if !way.trusted => {}
             Name::Expect => sink.field(text, value),
+            Name::XRequestId if way.request_id.is_some() => {}
             _ if facts.options && is_named_by_connection(head, text) => {}
             _ => sink.field(text, value),
         }
@@ -111,6 +114,7 @@ pub fn request(sink: &mut impl Sink, head: HeadRef<'_>, facts: &RequestFacts, wa
     }
     connection_fields(sink, head, facts);
     forwarded_fields(sink, head, way);
+    request_id_field(sink, way.request_id);
     via_field(sink, head, way.via);
 }
 
@@ -150,6 +154,12 @@ fn forwarded_fields(sink: &mut impl Sink, head: HeadRef<'_>, way: &RequestWay<'_
     }
 }
 
+fn request_id_field(sink: &mut impl Sink, id: Option<&[u8]>) {
+    if let Some(id) = id {
+        sink.field(Name::XRequestId.text().as_bytes(), id);
+    }
+}
+
 fn via_field(sink: &mut impl Sink, head: HeadRef<'_>, via: Option<&str>) {
     if let Some(name) = via {
         let version: &[u8] = match head.head.version {
@@ -185,6 +195,8 @@ pub struct ResponseWay<'a> {
     pub date: &'a [u8],
     /// Our name in a Via field, if one is wanted.
     pub via: Option<&'a str>,
+    /// The id of the request, in the place of one that the backend sent; `None` leaves that as it is.
+    pub request_id: Option<&'a [u8]>,
 }
 
 /// Writes a response as the client is to get it.
@@ -210,6 +222,7 @@ pub fn response(sink: &mut impl Sink, head: HeadRef<'_>, facts: &ResponseFacts, 
             | Name::Upgrade
             | Name::Proxy
             | Name::Disguised => {}
+            Name::XRequestId if way.request_id.is_some() => {}
             _ if facts.options && is_named_by_connection(head, text) => {}
             _ => {
                 dated |= name == Name::Date;
@@ -231,6 +244,7 @@ pub fn response(sink: &mut impl Sink, head: HeadRef<'_>, facts: &ResponseFacts, 
     if status == UPGRADE_REQUIRED {
         upgrade_required(sink, head);
     }
+    request_id_field(sink, way.request_id);
     via_field(sink, head, way.via);
 }
 
@@ -254,8 +268,8 @@ fn worded(head: HeadRef<'_>, status: u16, reason: Span) -> &[u8] {
     }
 }
 
-/// Writes a 1xx response other than 101.
-pub fn interim(sink: &mut impl Sink, head: HeadRef<'_>) {
+/// Writes a 1xx response. `request_id`: in the place of one that the backend sent.
+pub fn interim(sink: &mut impl Sink, head: HeadRef<'_>, request_id: Option<&[u8]>) {
     let Start::Response { status, reason } = head.head.start else { return };
     sink.response(status, worded(head, status, reason));
     for (name, text, value) in head.fields() {
@@ -270,15 +284,17 @@ pub fn interim(sink: &mut impl Sink, head: HeadRef<'_>) {
                 | Name::Proxy
                 | Name::Disguised
         );
-        if !ends_here && !is_named_by_connection(head, text) {
+        let replaced = name == Name::XRequestId && request_id.is_some();
+        if !ends_here && !replaced && !is_named_by_connection(head, text) {
             sink.field(text, value);
         }
     }
+    request_id_field(sink, request_id);
 }
 
 /// Writes the 101 that turns both connections into a tunnel.
-pub fn switching(sink: &mut impl Sink, head: HeadRef<'_>) {
-    interim(sink, head);
+pub fn switching(sink: &mut impl Sink, head: HeadRef<'_>, request_id: Option<&[u8]>) {
+    interim(sink, head, request_id);
     sink.hop(b"Connection", b"Upgrade");
     sink.joined(b"Upgrade", &mut head.values(Name::Upgrade).flat_map(list));
 }

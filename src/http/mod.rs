@@ -6,5 +6,7 @@ pub mod forward;
 pub mod framing;
 pub mod head;
 pub mod part;
+pub mod proxy_error;
 pub mod refusal;
+pub mod request_id;
 pub mod status;

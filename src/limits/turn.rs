@@ -59,6 +59,15 @@ pub const USAGE_US: u64 = SECOND_US;
 
 /// Log written at once: what a pipe with any room takes without waiting (POSIX, PIPE_BUF).
 pub const LOG_PIECE_BYTES: usize = 4096;
+/// For how long lines of one kind are counted after the first one was written.
+pub const LOG_WINDOW_US: u64 = SECOND_US;
+/// Kinds of lines that are counted apart in that time: a cause each at as many backends as fail at once. The
+/// memory for it is about 16 KiB.
+pub const LOG_KINDS: usize = 128;
+/// How much of a path a line of log shows.
+pub const LOG_PATH_BYTES: usize = 256;
+/// The longest request id that is accepted: ids of tracing systems have up to 64 characters.
+pub const REQUEST_ID_BYTES: usize = 128;
 /// How much is kept of what TLS says of a failure.
 pub const FAILURE_BYTES: usize = 96;
 /// How much of a refused message `--trace` shows.

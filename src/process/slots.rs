@@ -149,8 +149,8 @@ fn owner(member: &Member) -> (String, Address, String) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::balance::Balancer;
     use crate::balance::cells::private;
-    use crate::balance::{Balancer, Failed};
     use crate::config::{Backend, Plan};
     use crate::limits::SECOND_US;
 
@@ -212,11 +212,11 @@ mod tests {
         assert_eq!((returned[0].slot, returned[0].generation), (0, 1));
         assert_eq!((cells.state(0), cells.state(1)), (State::Added, State::Unproven));
         // It takes as many failures as for any other to take it down.
-        assert_eq!(balancer.failed(0, 3), Failed::First);
+        assert_eq!(balancer.failed(0, 3), None);
         // One that stays is left as it is.
         slots.assign(wanted([1, 2]), 4, || (State::Unproven, 99)).unwrap();
         assert_eq!(cells.state(0), State::Added);
-        assert_eq!(balancer.failed(0, 4), Failed::Again);
+        assert_eq!((balancer.failed(0, 4), balancer.failed(0, 5)), (None, Some(3)));
     }
 
     #[test]

@@ -1,15 +1,18 @@
-//! Answers of our own: a line of plain text that says why there is no other. What they are is one line
-//! each in a table here, but for what is refused (`http::refusal`) and how backends fail (`failure`).
-
-use std::fmt::Write as _;
+//! Answers of our own: a line of plain text that says why there is no other, and the id of the request. They
+//! name no backend, no address and no error of the system: the log has these. Each answer is a line of a table
+//! here, except refused requests (`http::refusal`) and failed backends (`http::proxy_error`).
 
 use super::connection::Ending;
+use super::record::{Cause, Outcome};
 use super::{Failure, Proxy};
 use crate::collections::slab::Key;
+use crate::http::fields::Name;
 use crate::http::forward::Sink;
 use crate::http::framing::{Body, RequestFacts};
 use crate::http::head::Version;
+use crate::http::proxy_error::ProxyError;
 use crate::http::refusal::Refusal;
+use crate::http::request_id::Uuid;
 use crate::http::status::phrase;
 use crate::http1::write::Writer;
 use crate::limits::RETRY_AFTER_S;
@@ -18,6 +21,9 @@ use crate::metrics::Count;
 
 /// Methods that are served, as is any other but CONNECT and TRACE.
 const METHODS: &[u8] = b"GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS";
+
+/// How this program is called in a Proxy-Status field (RFC 9209, 2).
+const PROXY: &str = "load_balancer";
 
 /// What a client is answered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -50,7 +56,7 @@ impl Answer {
             Answer::HeadLate => (408, "the request head did not come in time"),
             Answer::ContentLate => (408, "the request content did not come in time"),
             Answer::NoBackend => (503, "No backends available"),
-            Answer::NoRoom => (503, "every backend has as many requests as it may"),
+            Answer::NoRoom => (503, ProxyError::ConnectionLimitReached.words()),
             Answer::NoRoomToWait => (503, "every backend has as many requests as it may, and too many wait"),
             Answer::Alive => (200, "alive"),
             Answer::Ready => (200, "ready"),
@@ -59,34 +65,85 @@ impl Answer {
             Answer::ReadOnly => (405, "only GET and HEAD are served here"),
         }
     }
+
+    /// The status code.
+    pub(super) fn status(self) -> u16 {
+        self.line().0
+    }
+
+    /// The line of text.
+    pub(super) fn words(self) -> String {
+        match self {
+            Answer::Refused(refusal) => refusal.to_string(),
+            Answer::Failed(failure) => failure.error().words().into(),
+            answer => answer.line().1.into(),
+        }
+    }
+
+    /// Whether it is a page, which answers a request as it is meant to be.
+    fn is_page(self) -> bool {
+        matches!(self, Answer::Alive | Answer::Ready | Answer::Draining | Answer::NoPage | Answer::ReadOnly)
+    }
+
+    /// What a Proxy-Status field says of it; `None` for pages, and for statuses below 500.
+    fn error(self) -> Option<ProxyError> {
+        match self {
+            answer if answer.is_page() || answer.status() < 500 => None,
+            Answer::Failed(failure) => Some(failure.error()),
+            Answer::Refused(_) => Some(ProxyError::RequestError),
+            Answer::NoRoom | Answer::NoRoomToWait => Some(ProxyError::ConnectionLimitReached),
+            _ => Some(ProxyError::DestinationUnavailable),
+        }
+    }
 }
 
 impl Proxy {
-    /// Answers a client that has no exchange, and ends its connection: what it sent could not be
-    /// understood, so that nothing after it can be either.
-    pub(super) fn answer_client(&mut self, key: Key, answer: Answer) {
+    /// Answers a client that has no exchange, and ends its connection: its request could not be understood, so
+    /// that nothing after it can be either. `bytes`: the beginning of that request.
+    pub(super) fn answer_client(&mut self, key: Key, answer: Answer, bytes: &[u8]) {
+        let id = self.request_ids.then(|| Uuid::new(self.log.clock(), &mut self.random));
+        let id = id.as_ref().map(Uuid::text);
+        self.log_refused(key, bytes, id, answer);
+        self.end_with_answer(key, answer, id);
+    }
+
+    /// Answers a client, and ends its connection. `id`: of its request.
+    pub(super) fn end_with_answer(&mut self, key: Key, answer: Answer, id: Option<&[u8]>) {
         let is_head = self.connections.get(key).is_some_and(|client| client.codec.asks_head());
-        self.write_answer(key, &RequestFacts { is_head, ..RequestFacts::NOTHING }, false, answer);
+        self.write_answer(key, &RequestFacts { is_head, ..RequestFacts::NOTHING }, false, answer, id);
         self.end(key, Ending::Linger);
     }
 
-    /// Queues an answer, and says in it whether the connection goes on.
-    pub(super) fn write_answer(&mut self, key: Key, facts: &RequestFacts, goes_on: bool, answer: Answer) {
-        let (status, line) = answer.line();
+    /// Logs that an exchange gets an answer of our own, unless that is a page; the id of its request.
+    pub(super) fn log_answer(&mut self, exchange: Key, answer: Answer) -> Option<Vec<u8>> {
+        if answer.is_page() {
+            return None;
+        }
+        self.log_exchange(exchange, Outcome::Status(answer.status()), Cause::of(answer));
+        self.exchanges.get(exchange).and_then(|exchange| exchange.id()).map(<[u8]>::to_vec)
+    }
+
+    /// Queues an answer, and says in it whether the connection goes on. `id`: of the request.
+    pub(super) fn write_answer(
+        &mut self,
+        key: Key,
+        facts: &RequestFacts,
+        goes_on: bool,
+        answer: Answer,
+        id: Option<&[u8]>,
+    ) {
+        let (status, mut text) = (answer.status(), answer.words());
         let class = match status / 100 {
             2 => Count::Own2xx,
             4 => Count::Own4xx,
             _ => Count::Own5xx,
         };
         self.shared.block.add(class, 1);
-        let mut text = String::from(line);
-        // Writing to a String cannot fail.
-        let _ = match answer {
-            Answer::Refused(refusal) => write!(text, "{refusal}"),
-            Answer::Failed(failure) => write!(text, "{failure}"),
-            Answer::NoBackend => text.write_str(&self.unresolved),
-            _ => Ok(()),
-        };
+        if let Some(id) = id {
+            text.push_str(" (request ");
+            text.push_str(&String::from_utf8_lossy(id));
+            text.push(')');
+        }
         text.push('\n');
         self.text.clear();
         let mut writer = Writer::new(&mut self.text);
@@ -99,6 +156,12 @@ impl Proxy {
             (405, _) => writer.field(b"Allow", METHODS),
             (503, _) => writer.field(b"Retry-After", RETRY_AFTER_S.as_bytes()),
             _ => {}
+        }
+        if let Some(id) = id {
+            writer.field(Name::XRequestId.text().as_bytes(), id);
+        }
+        if let Some(error) = answer.error() {
+            writer.field(b"Proxy-Status", [PROXY, "; error=", error.token()].concat().as_bytes());
         }
         match (goes_on, facts.version) {
             (false, _) => writer.hop(b"Connection", b"close"),

@@ -4,7 +4,8 @@
 use super::answer::Answer;
 use super::connection::{Connection, Moved, Side};
 use super::exchange::Progress;
-use super::{Output, Proxy};
+use super::record::{Cause, Outcome};
+use super::{Failure, Output, Proxy};
 use crate::balance::Pick;
 use crate::collections::slab::Key;
 use crate::config::HostHeader;
@@ -27,8 +28,8 @@ impl Proxy {
 
     /// Tries an exchange once more, where there is a backend left for it; whether there is. `seen`: one may
     /// have seen the request, so that it is sent again only within the budget. `reason`: what that is
-    /// counted as.
-    pub(super) fn try_again(&mut self, id: Key, seen: bool, reason: Count) -> bool {
+    /// counted as. `failed`: what is logged about the try before.
+    pub(super) fn try_again(&mut self, id: Key, seen: bool, reason: Count, failed: Option<Failure>) -> bool {
         let mut pick = self.pick(id);
         if pick == Pick::Nobody && self.forgets_declined(id) {
             pick = self.pick(id);
@@ -42,6 +43,9 @@ impl Proxy {
             }
             self.shared.block.add(Count::RetryRefused, 1);
             return false;
+        }
+        if let Some(failure) = failed {
+            self.log_exchange(id, Outcome::Retried, Cause::Failed(failure));
         }
         if let Some(exchange) = self.exchanges.get_mut(id) {
             exchange.again = Some(reason);
@@ -132,7 +136,7 @@ impl Proxy {
             self.shared.block.add(reason, 1);
         }
         let upgrades = exchange.facts.upgrades;
-        exchange.slot = Some(slot as u16);
+        (exchange.slot, exchange.assigned) = (Some(slot as u16), Some(slot as u16));
         if self.balancer.is_open() {
             self.shared.block.add(Count::FailOpen, 1);
         }
@@ -203,6 +207,7 @@ impl Proxy {
             },
             default_host: own_host,
             via: self.via.as_deref(),
+            request_id: exchange.id(),
         };
         self.text.clear();
         if connection.codec.stream().is_some() {

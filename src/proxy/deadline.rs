@@ -4,7 +4,8 @@
 use super::answer::Answer;
 use super::connection::{Connection, Moved, Phase, Wait};
 use super::exchange::{Exchange, Progress};
-use super::probe::Cause;
+use super::probe;
+use super::record::Cause;
 use super::{Failure, Output, Proxy};
 use crate::collections::slab::Key;
 use crate::collections::timers::NEVER;
@@ -18,7 +19,7 @@ impl Proxy {
         }
         let probe_us = if self.draining { u64::MAX } else { self.balancer.next_probe_us() };
         let look_us = if self.waiting.is_empty() { u64::MAX } else { self.look_us };
-        self.timers.next_us().min(probe_us).min(look_us).min(self.next_redial_us())
+        self.timers.next_us().min(probe_us).min(look_us).min(self.next_redial_us()).min(self.next_report_us())
     }
 
     /// Acts on deadlines that have passed: on some, so that others need not wait for all. Until
@@ -36,6 +37,7 @@ impl Proxy {
             self.begin_probes();
         }
         self.redial();
+        self.report_repeats();
         self.feed();
         self.resume();
     }
@@ -46,12 +48,12 @@ impl Proxy {
             Wait::Nothing => {}
             // There is no request to answer.
             Wait::FirstByte | Wait::Idle => self.check_idle(key),
-            Wait::RequestHead => self.answer_client(key, Answer::HeadLate),
+            Wait::RequestHead => self.end_unfinished(key, Answer::HeadLate),
             Wait::Upload => self.upload_failed(key, Answer::ContentLate),
             Wait::LastRead | Wait::Linger | Wait::Pool => self.close(key, Output::Close(key)),
-            Wait::ClientSend => self.client_gone(key, Output::Reset(key)),
+            Wait::ClientSend => self.client_gone(key, Output::Reset(key), Cause::ClientStalled),
             Wait::Room => self.no_room(key),
-            Wait::Probe => self.probe_failed(key, Cause::Late),
+            Wait::Probe => self.probe_failed(key, probe::Cause::Late),
             Wait::Connect if connection.codec.stream().is_some() => self.carrier_late(key),
             Wait::Connect => {
                 let failure = if self.take_redial(key) { Failure::Busy } else { Failure::ConnectTimeout };
@@ -64,7 +66,7 @@ impl Proxy {
                 self.doubt_carrier(key);
                 self.backend_failed(key, Failure::Timeout);
             }
-            Wait::Tunnel if connection.is_client() => self.client_gone(key, Output::Close(key)),
+            Wait::Tunnel if connection.is_client() => self.client_gone(key, Output::Close(key), Cause::ClientGone),
             Wait::Tunnel => self.backend_failed(key, Failure::Timeout),
         }
     }

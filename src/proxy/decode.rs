@@ -4,6 +4,7 @@
 use super::answer::Answer;
 use super::connection::{Connection, Ending, Phase};
 use super::exchange::Progress;
+use super::record::first_line;
 use super::{Failure, Output, Proxy};
 use crate::collections::buffer::Buffer;
 use crate::collections::slab::Key;
@@ -86,7 +87,7 @@ impl Proxy {
                 if self.trace {
                     self.trace_refused(key, bytes);
                 }
-                self.refuse(key, refusal);
+                self.refuse(key, refusal, bytes);
                 return false;
             }
         };
@@ -130,15 +131,15 @@ impl Proxy {
         true
     }
 
-    /// A message could not be understood.
-    pub(super) fn refuse(&mut self, key: Key, refusal: Refusal) {
+    /// A message could not be understood. `bytes`: its beginning, if that is the head of a request.
+    pub(super) fn refuse(&mut self, key: Key, refusal: Refusal, bytes: &[u8]) {
         let Some(connection) = self.connections.get(key) else { return };
         if !connection.is_client() {
             self.backend_failed(key, Failure::Malformed(refusal));
         } else if !connection.codec.awaits_head() {
             self.upload_failed(key, Answer::Refused(refusal));
         } else {
-            self.answer_client(key, Answer::Refused(refusal));
+            self.answer_client(key, Answer::Refused(refusal), bytes);
         }
     }
 
@@ -159,12 +160,21 @@ impl Proxy {
             // A client that has sent its request whole may end its direction and still have
             // its response.
             (Some(exchange), true) if exchange.request == Progress::Ended => {}
-            (Some(_), true) => self.refuse(key, Refusal::BodyCutShort),
+            (Some(_), true) => self.refuse(key, Refusal::BodyCutShort, &[]),
             // How it ends is decided already.
             (None, true) if connection.ending != Ending::GoesOn => {}
-            (None, true) if connection.input.is_some() => self.refuse(key, Refusal::HeadCutShort),
+            (None, true) if connection.input.is_some() => {
+                self.end_unfinished(key, Answer::Refused(Refusal::HeadCutShort))
+            }
             (None, true) if connection.output.is_empty() => self.close(key, Output::Close(key)),
             (None, true) => connection.ending = Ending::Close,
         }
+    }
+
+    /// Answers a client whose request head is not complete and is not waited for.
+    pub(super) fn end_unfinished(&mut self, key: Key, answer: Answer) {
+        let input = self.connections.get(key).and_then(|client| client.input.as_ref());
+        let begun = input.map(|input| first_line(input.filled()).to_vec()).unwrap_or_default();
+        self.answer_client(key, answer, &begun);
     }
 }

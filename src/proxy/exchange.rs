@@ -7,16 +7,28 @@
 //! released, each to what it is fit for. After a 101 it is a tunnel, until both directions end.
 
 use super::Proxy;
-use super::connection::{Connection, Moved};
+use super::connection::{Connection, Moved, Side};
 use crate::balance::Pick;
 use crate::collections::buffer::Buffer;
 use crate::collections::slab::Key;
-use crate::http::fields::Field;
+use crate::http::fields::{Field, Span};
 use crate::http::framing::{self, Body, RequestFacts, is_named_by_connection};
 use crate::http::head::{Head, HeadRef, SavedHead};
 use crate::http::refusal::Refusal;
+use crate::http::request_id::{self, Uuid};
 use crate::limits::TRIES;
 use crate::metrics::{Count, Exposition};
+
+/// The id of a request.
+#[derive(Clone, Copy, Debug)]
+enum RequestId {
+    /// Requests get none.
+    None,
+    /// A trusted peer gave it, here in the saved head.
+    Given(Span),
+    /// It was made here.
+    Made(Uuid),
+}
 
 /// How far one direction has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,6 +49,7 @@ pub(super) struct Exchange {
     pub(super) backend: Option<Key>,
     pub(super) saved: SavedHead,
     pub(super) facts: RequestFacts,
+    request_id: RequestId,
     pub(super) request: Progress,
     pub(super) response: Progress,
     /// Content has been handed to a backend or dropped for it, and cannot be sent again.
@@ -67,6 +80,10 @@ pub(super) struct Exchange {
     pub(super) waiting: bool,
     /// It is to be tried once more, which is counted so.
     pub(super) again: Option<Count>,
+    /// The slot of the last try.
+    pub(super) assigned: Option<u16>,
+    /// The status of its response; 0 before that has come.
+    pub(super) status: u16,
     /// The slot that counts it as in flight.
     pub(super) slot: Option<u16>,
     /// When its head came, in microseconds.
@@ -78,12 +95,13 @@ pub(super) struct Exchange {
 }
 
 impl Exchange {
-    fn new(client: Key, facts: RequestFacts, saved: SavedHead, began_us: u64) -> Exchange {
+    fn new(client: Key, facts: RequestFacts, saved: SavedHead, request_id: RequestId, began_us: u64) -> Exchange {
         Exchange {
             client,
             backend: None,
             saved,
             facts,
+            request_id,
             request: Progress::Flowing,
             response: Progress::Waiting,
             content_sent: false,
@@ -101,10 +119,21 @@ impl Exchange {
             suspect: false,
             waiting: false,
             again: None,
+            assigned: None,
+            status: 0,
             slot: None,
             began_us,
             sent_us: 0,
             local: None,
+        }
+    }
+
+    /// The id of its request, as the backend and the client get it; `None` if they get none.
+    pub(super) fn id(&self) -> Option<&[u8]> {
+        match &self.request_id {
+            RequestId::None => None,
+            RequestId::Given(span) => Some(self.saved.view().get(*span)),
+            RequestId::Made(id) => Some(id.text()),
         }
     }
 
@@ -125,14 +154,15 @@ impl Proxy {
     pub(super) fn on_request(&mut self, key: Key, head: HeadRef<'_>) {
         let facts = match framing::request(head) {
             Ok(_) if matches!(head.method(), b"CONNECT" | b"TRACE") => {
-                return self.refuse(key, Refusal::MethodNotServed);
+                return self.refuse(key, Refusal::MethodNotServed, head.bytes);
             }
             Ok(facts) => facts,
-            Err(refusal) => return self.refuse(key, refusal),
+            Err(refusal) => return self.refuse(key, refusal, head.bytes),
         };
+        let request_id = self.request_id(key, head);
         let mut saved = self.spare.pop().map(|exchange| exchange.saved).unwrap_or_default();
         saved.save(head);
-        let id = self.exchanges.insert(Exchange::new(key, facts, saved, self.now_us));
+        let id = self.exchanges.insert(Exchange::new(key, facts, saved, request_id, self.now_us));
         let Some(client) = self.connections.get_mut(key) else { return };
         client.exchange = Some(id);
         client.used = true;
@@ -143,6 +173,19 @@ impl Proxy {
         self.balancer.requested(self.now_us);
         let pick = if self.waiting.is_empty() { self.pick(id) } else { Pick::Full };
         self.assign(id, pick);
+    }
+
+    /// The id of a client's request: its own if the client is trusted, else one that is made here.
+    fn request_id(&mut self, key: Key, head: HeadRef<'_>) -> RequestId {
+        if !self.request_ids {
+            return RequestId::None;
+        }
+        let side = self.connections.get(key).map(|client| client.side);
+        let trusted = matches!(side, Some(Side::Client { trusted: true, .. }));
+        match Some(head).filter(|_| trusted).and_then(request_id::given) {
+            Some(span) => RequestId::Given(span),
+            None => RequestId::Made(Uuid::new(self.log.clock(), &mut self.random)),
+        }
     }
 
     /// Trailers have come, from either side.

@@ -2,8 +2,10 @@
 //! is told where none can.
 
 use std::fmt;
+use std::io::ErrorKind;
 
 use super::exchange::{Exchange, Progress};
+use crate::http::proxy_error::ProxyError;
 use crate::http::refusal::Refusal;
 use crate::http2::ErrorCode;
 use crate::limits::{FAILURE_BYTES, REPEATS, TRIES};
@@ -32,7 +34,7 @@ pub enum Failure {
     /// The response, or more of it, did not come in time.
     Timeout,
     /// No session could be agreed on, or it was broken before a request was given to it.
-    Tls(Words),
+    Tls(ProxyError, Words),
     /// The backend has not looked at the request, and says so.
     Unprocessed,
     /// The backend would not take the stream, and has not processed the request.
@@ -58,7 +60,7 @@ impl Failure {
     pub(super) fn is_before_request(self) -> bool {
         matches!(
             self,
-            Failure::Connect(_) | Failure::ConnectTimeout | Failure::Busy | Failure::Tls(_) | Failure::NoStreams
+            Failure::Connect(_) | Failure::ConnectTimeout | Failure::Busy | Failure::Tls(..) | Failure::NoStreams
         )
     }
 
@@ -95,6 +97,36 @@ impl Failure {
         }
     }
 
+    /// What a client may know of it.
+    pub(super) fn error(self) -> ProxyError {
+        match self {
+            Failure::Connect(code) => match std::io::Error::from_raw_os_error(code).kind() {
+                ErrorKind::ConnectionRefused => ProxyError::ConnectionRefused,
+                ErrorKind::TimedOut => ProxyError::ConnectionTimeout,
+                ErrorKind::HostUnreachable | ErrorKind::NetworkUnreachable => ProxyError::DestinationUnroutable,
+                _ => ProxyError::DestinationUnavailable,
+            },
+            Failure::ConnectTimeout => ProxyError::ConnectionTimeout,
+            Failure::Exhausted(_) => ProxyError::Internal,
+            Failure::Busy | Failure::NoStreams => ProxyError::DestinationUnavailable,
+            Failure::Closed | Failure::Broken(_) | Failure::Session(_) | Failure::GoAway(_) => {
+                ProxyError::ConnectionTerminated
+            }
+            Failure::Malformed(refusal) => match refusal {
+                Refusal::HeadTooLarge | Refusal::TooManyFields => ProxyError::ResponseFieldsTooLarge,
+                Refusal::TrailersTooLarge => ProxyError::ResponseTrailersTooLarge,
+                Refusal::CodingUnknown => ProxyError::ResponseTransferCoding,
+                Refusal::SwitchUnasked => ProxyError::UpgradeFailed,
+                _ => ProxyError::Protocol,
+            },
+            Failure::Timeout => ProxyError::ResponseTimeout,
+            Failure::Tls(error, _) => error,
+            Failure::Unprocessed | Failure::Refused | Failure::Reset(_) => ProxyError::ResponseIncomplete,
+            Failure::Http11Required => ProxyError::Protocol,
+            Failure::Http2(_) | Failure::Excess(_) | Failure::Status(_) => ProxyError::Protocol,
+        }
+    }
+
     /// Whether the exchange may be tried once more, elsewhere or on a fresh connection: always
     /// where the request cannot have been seen, and where it can have been only if seeing it
     /// twice is the same (RFC 9110, 9.2.2), none of its content has gone, and the backend was
@@ -126,7 +158,7 @@ impl fmt::Display for Failure {
             Failure::Session(words) => write!(f, "broke before the response was complete: {words}"),
             Failure::Malformed(refusal) => write!(f, "malformed response: {refusal}"),
             Failure::Timeout => write!(f, "timed out responding"),
-            Failure::Tls(words) => write!(f, "TLS: {words}"),
+            Failure::Tls(_, words) => write!(f, "TLS: {words}"),
             Failure::Unprocessed => write!(f, "did not look at the request"),
             Failure::Refused => write!(f, "refused the HTTP/2 stream"),
             Failure::Http11Required => write!(f, "requires HTTP/1.1: configure it as http:// instead of h2c://"),

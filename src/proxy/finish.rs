@@ -5,7 +5,8 @@ use super::answer::Answer;
 use super::connection::{Ending, Moved, Phase, Side};
 use super::exchange::Progress;
 use super::failure::Failure;
-use super::probe::Cause;
+use super::probe;
+use super::record::{Cause, Outcome};
 use super::{Output, Proxy};
 use crate::collections::slab::Key;
 use crate::http::framing::Body;
@@ -118,7 +119,7 @@ impl Proxy {
             // What we lack says nothing about the backend.
             Failure::Exhausted(_) if connection.probe => return self.close(key, Output::Close(key)),
             _ if connection.probe && failure.is_limit() => return self.probe_refused(key, failure),
-            _ if connection.probe => return self.probe_failed(key, Cause::Failed(failure)),
+            _ if connection.probe => return self.probe_failed(key, probe::Cause::Failed(failure)),
             _ => {}
         }
         let (Side::Backend { slot, .. }, exchange) = (connection.side, connection.exchange) else { return };
@@ -139,7 +140,7 @@ impl Proxy {
         if stale {
             self.shared.block.add_slot(SlotCount::Stale, slot.into(), 1);
         } else if blame && !unasked && !exchange.tunnel && !exchange.blamed && !starved {
-            self.note_failure(slot, failure);
+            self.count_failure(slot, failure);
         }
         let Some(exchange) = self.exchanges.get_mut(id) else { return };
         if let Some(slot) = exchange.slot.take() {
@@ -154,22 +155,28 @@ impl Proxy {
             self.was_not_asked(id, stale);
         }
         let reason = if unasked { Count::RetryStale } else { failure.retried_for() };
-        if retry && self.try_again(id, seen || rationed, reason) {
+        if retry && self.try_again(id, seen || rationed, reason, (!unasked).then_some(failure)) {
             return;
         }
         let Some(exchange) = self.exchanges.get(id) else { return };
         if exchange.response == Progress::Waiting {
             return self.answer_exchange(id, Answer::Failed(failure));
         }
-        let (client, tunnel) = (exchange.client, exchange.tunnel);
+        let (client, tunnel, outcome) = (exchange.client, exchange.tunnel, Outcome::Cut(exchange.status));
+        if !tunnel {
+            self.log_exchange(id, outcome, Cause::Failed(failure));
+        }
         self.remove_exchange(id);
         let until_close = self.connections.get(client).is_some_and(|client| client.codec.writes_until_close());
         self.end(client, if tunnel || until_close { Ending::Reset } else { Ending::Linger });
     }
 
     /// A client's connection is gone: its exchange goes with it, and no backend is to blame.
-    pub(super) fn client_gone(&mut self, key: Key, how: Output) {
+    pub(super) fn client_gone(&mut self, key: Key, how: Output, cause: Cause) {
         let exchange = self.connections.get(key).and_then(|connection| connection.exchange);
+        if let Some(id) = exchange {
+            self.log_abandoned(id, cause);
+        }
         self.close(key, how);
         if let Some(id) = exchange {
             self.abandon(id);
@@ -193,7 +200,12 @@ impl Proxy {
             // It has its response.
             return self.end(key, Ending::Linger);
         };
-        let begun = self.exchanges.get(id).is_some_and(|exchange| exchange.response != Progress::Waiting);
+        let Some(exchange) = self.exchanges.get(id) else { return };
+        let (begun, outcome) = (exchange.response != Progress::Waiting, exchange.cut_or(answer.status()));
+        let request_id = exchange.id().map(<[u8]>::to_vec);
+        if !exchange.tunnel {
+            self.log_exchange(id, outcome, Cause::of(answer));
+        }
         self.abandon(id);
         if let Some(connection) = self.connections.get_mut(key) {
             connection.exchange = None;
@@ -202,7 +214,7 @@ impl Proxy {
             let until_close = self.connections.get(key).is_some_and(|client| client.codec.writes_until_close());
             self.end(key, if until_close { Ending::Reset } else { Ending::Linger });
         } else {
-            self.answer_client(key, answer);
+            self.end_with_answer(key, answer, request_id.as_deref());
         }
     }
 
@@ -211,8 +223,10 @@ impl Proxy {
         let Some(exchange) = self.exchanges.get(id) else { return };
         let (client, facts) = (exchange.client, exchange.facts);
         let whole = exchange.request == Progress::Ended || facts.body == Body::None;
+        let request_id = self.log_answer(id, answer);
         self.remove_exchange(id);
-        self.write_answer(client, &facts, whole && facts.persistent && !self.draining, answer);
+        let goes_on = whole && facts.persistent && !self.draining;
+        self.write_answer(client, &facts, goes_on, answer, request_id.as_deref());
         let Some(connection) = self.connections.get_mut(client) else { return };
         if whole && connection.phase == Phase::Open {
             let persistent = facts.persistent && !self.draining;

@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use super::codec::Codec;
 use super::connection::{Connection, Moved, Phase, Side, Wait};
 use super::failure::Failure;
+use super::record::Cause;
 use super::{Output, Proxy};
 use crate::collections::slab::Key;
 use crate::limits::QUEUE_HIGH_BYTES;
@@ -109,7 +110,7 @@ impl Proxy {
     /// The connection could not be made, or is broken.
     pub fn failed(&mut self, key: Key, failure: Failure) {
         self.keep_input(key);
-        if let (Failure::Tls(_), Some(Side::Backend { slot, .. })) =
+        if let (Failure::Tls(..), Some(Side::Backend { slot, .. })) =
             (failure, self.connections.get(key).map(|connection| connection.side))
         {
             self.shared.block.add_slot(SlotCount::HandshakesFailed, slot.into(), 1);
@@ -120,7 +121,7 @@ impl Proxy {
             _ => false,
         };
         match self.connections.get(key).filter(|_| !again) {
-            Some(connection) if connection.is_client() => self.client_gone(key, Output::Close(key)),
+            Some(connection) if connection.is_client() => self.client_gone(key, Output::Close(key), Cause::ClientGone),
             Some(_) => self.backend_failed(key, failure),
             None => {}
         }
@@ -131,7 +132,7 @@ impl Proxy {
     /// client is gone then; what a backend has sent is still worth reading, and ends by itself.
     pub fn broken(&mut self, key: Key) {
         if self.connections.get(key).is_some_and(Connection::is_client) {
-            self.client_gone(key, Output::Close(key));
+            self.client_gone(key, Output::Close(key), Cause::ClientGone);
         }
         self.resume();
     }
@@ -145,7 +146,6 @@ impl Proxy {
         {
             self.shared.block.add_slot(SlotCount::Connects, slot.into(), 1);
         }
-        self.exhausted = false;
         match (connection.exchange, &connection.codec, connection.side) {
             _ if connection.probe => self.probe_connected(key, http2),
             (_, Codec::H2(_), Side::Backend { slot, .. }) => {
@@ -192,7 +192,7 @@ impl Proxy {
     pub fn unsendable(&mut self, key: Key) {
         let Some(connection) = self.connections.get_mut(key) else { return };
         if connection.is_client() {
-            self.client_gone(key, Output::Close(key));
+            self.client_gone(key, Output::Close(key), Cause::ClientGone);
         } else {
             connection.unsendable = true;
             connection.announced = false;

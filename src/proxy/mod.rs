@@ -28,6 +28,7 @@ mod parting;
 mod pool;
 mod probe;
 mod queue;
+mod record;
 mod redial;
 mod response;
 mod slots;
@@ -41,17 +42,20 @@ use self::connection::{Connection, Ending, Moved, Phase, Side};
 use self::exchange::{Exchange, Progress};
 pub use self::failure::{Failure, Words};
 use self::pool::IdlePool;
+use self::record::{Cause, Kind};
 use self::slots::Backend;
 pub use self::slots::Shared;
 use crate::balance::Balancer;
 use crate::collections::buffer::Pool;
 use crate::collections::queue::Queue;
+use crate::collections::random::Random;
 use crate::collections::slab::{Key, Slab};
 use crate::collections::timers::{NEVER, Timers};
 pub use crate::config::Timeouts;
 use crate::config::{Health, HostHeader, Plan};
 use crate::http::head::Head;
 use crate::limits::{QUEUE_HIGH_BYTES, SECOND_US};
+use crate::log::repeats::Repeats;
 use crate::log::{Log, http_date};
 
 /// What the shell has to do.
@@ -134,8 +138,11 @@ pub struct Proxy {
     drain_idle_us: u64,
     /// More requests are not wanted, though they are served.
     unready: bool,
-    /// The last connection to a backend could not even be begun; logged when that changes.
-    exhausted: bool,
+    /// Requests get ids.
+    request_ids: bool,
+    random: Random,
+    /// What was logged about requests and backends lately.
+    repeats: Repeats<Kind>,
     now_us: u64,
     /// The second since 1970, and its date for responses without one.
     date: (u64, [u8; 29]),
@@ -188,7 +195,10 @@ impl Proxy {
             draining: false,
             drain_idle_us: NEVER,
             unready: false,
-            exhausted: false,
+            request_ids: plan.request_ids,
+            // Other numbers than those that backends are picked by.
+            random: Random::new(seed.rotate_left(32)),
+            repeats: Repeats::new(),
             now_us,
             date: (0, http_date(0)),
             log,
@@ -255,11 +265,11 @@ impl Proxy {
         for key in self.connections.keys().collect::<Vec<_>>() {
             match self.connections.get(key) {
                 Some(client) if matches!(client.side, Side::Client { admin: true, .. }) => {
-                    self.client_gone(key, Output::Close(key));
+                    self.client_gone(key, Output::Close(key), Cause::Stopped);
                 }
                 Some(client) if client.is_client() && (client.exchange.is_some() || !client.output.is_empty()) => {
                     cut += 1;
-                    self.client_gone(key, Output::Reset(key));
+                    self.client_gone(key, Output::Reset(key), Cause::Stopped);
                 }
                 Some(client) if client.is_client() => self.close(key, Output::Close(key)),
                 _ => {}

@@ -90,7 +90,7 @@ impl Proxy {
         let failure = fault.map_or(failure, Failure::GoAway);
         // It is one failure, however many streams go with it.
         if fault.is_none() && open.iter().any(|&stream| !self.went_stale(stream, failure)) {
-            self.note_failure(slot, failure);
+            self.count_failure(slot, failure);
         }
         for stream in open {
             let exchange = self.connections.get(stream).and_then(|stream| stream.exchange);
@@ -104,8 +104,10 @@ impl Proxy {
             return pending.into_iter().for_each(|stream| self.move_on(stream));
         }
         // It is one failure, however many waited for it.
-        if !probe {
-            self.note_failure(slot, failure);
+        match pending.is_empty() {
+            _ if probe => {}
+            true => self.note_failure(slot, failure),
+            false => drop(self.count_failure(slot, failure)),
         }
         pending.into_iter().for_each(|stream| self.lost(stream, failure, false));
     }
@@ -147,7 +149,7 @@ impl Proxy {
         let none = multiplex.as_ref().is_some_and(|one| one.h2.is_settled() && one.h2.capacity() == 0);
         let failure = if none { Failure::NoStreams } else { Failure::ConnectTimeout };
         let pending = multiplex.map(|multiplex| std::mem::take(&mut multiplex.pending)).unwrap_or_default();
-        self.note_failure(slot, failure);
+        self.count_failure(slot, failure);
         self.retire(carrier);
         pending.into_iter().for_each(|stream| self.lost(stream, failure, false));
     }

@@ -4,6 +4,7 @@ use super::Proxy;
 use super::connection::{Moved, Side};
 use super::exchange::{Exchange, Progress};
 use super::failure::Failure;
+use super::record::{Cause, Outcome};
 use crate::collections::slab::Key;
 use crate::http::forward::{self, After, ResponseWay};
 use crate::http::framing::{self, Body, ResponseFacts};
@@ -33,7 +34,7 @@ impl Proxy {
         let client = exchange.client;
         self.text.clear();
         let mut writer = Writer::new(&mut self.text);
-        forward::interim(&mut writer, head);
+        forward::interim(&mut writer, head, None);
         writer.finish();
         self.write_to_client(client, "interim response head");
     }
@@ -55,6 +56,7 @@ impl Proxy {
         (backend.persistent, backend.vain) = (facts.persistent, false);
         exchange.response = Progress::Flowing;
         exchange.options = facts.options;
+        exchange.status = facts.status;
         exchange.blamed = self.health.count_5xx && facts.status >= 500;
         let (blamed, sent_us) = (exchange.blamed, exchange.sent_us);
         let (body, after) = to_client(exchange, &facts, self.draining);
@@ -62,7 +64,8 @@ impl Proxy {
         let client = exchange.client;
         self.text.clear();
         let mut writer = Writer::new(&mut self.text);
-        let way = ResponseWay { body, after, date: &self.date.1, via: self.via.as_deref() };
+        let (date, request_id) = (&self.date.1, exchange.id());
+        let way = ResponseWay { body, after, date, via: self.via.as_deref(), request_id };
         forward::response(&mut writer, head, &facts, &way);
         writer.finish();
         if let Some(client) = self.connections.get_mut(client) {
@@ -70,6 +73,9 @@ impl Proxy {
         }
         self.write_to_client(client, "response head");
         self.count_response(slot, facts.status, sent_us);
+        if matches!(facts.status, 502..=504) {
+            self.log_exchange(id, Outcome::Status(facts.status), Cause::Responded(facts.status));
+        }
         if blamed {
             self.note_failure(slot, Failure::Status(facts.status));
         }

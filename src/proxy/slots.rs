@@ -6,8 +6,8 @@ use std::sync::atomic::Ordering::Relaxed;
 
 use super::connection::Side;
 use super::{Failure, Output, Proxy};
+use crate::balance::Change;
 use crate::balance::cells::{self, Cells};
-use crate::balance::{Change, Failed};
 use crate::collections::slab::Key;
 use crate::config::{Address, Member, Plan};
 use crate::http::head::Version;
@@ -99,8 +99,6 @@ pub(super) struct Seen {
     pub(super) fault: Option<ErrorCode>,
     /// How many in a row it has ended for that, without a response that came to its end between.
     pub(super) faults: u8,
-    /// It was told of that it sends more than we take.
-    excess: bool,
 }
 
 impl Seen {
@@ -117,6 +115,7 @@ impl Proxy {
         self.host_header = plan.host_header.clone();
         self.trust = plan.trust.clone();
         self.via = plan.via.clone();
+        self.request_ids = plan.request_ids;
         self.trace = plan.trace;
         self.health = plan.health.clone();
         self.log.set_level(plan.loglevel);
@@ -261,46 +260,40 @@ impl Proxy {
         }
     }
 
-    /// An exchange failed by its backend's fault, or by our own lack; a line of log where that is news.
+    /// A backend has failed, or we have, without a request that is logged for it.
     pub(super) fn note_failure(&mut self, slot: u16, failure: Failure) {
+        if !self.count_failure(slot, failure) {
+            self.log_backend(slot, failure);
+        }
+    }
+
+    /// Counts that an exchange failed by its backend's fault, or by our own lack; whether the backend is down
+    /// now, which is logged.
+    pub(super) fn count_failure(&mut self, slot: u16, failure: Failure) -> bool {
         let slot = usize::from(slot);
-        if let Failure::Exhausted(_) | Failure::Busy = failure {
-            let level = if self.exhausted { Level::Debug } else { Level::Warn };
-            self.exhausted = true;
-            if let (Failure::Busy, Some(Some(backend))) = (failure, self.backends.get(slot)) {
-                return self.log.line(level, "backend", format_args!("{}: {failure}", backend.label));
-            }
+        match failure {
             // No backend is to blame for what we lack.
-            self.shared.block.add(Count::Exhausted, 1);
-            return self.log.line(level, "proxy", format_args!("{failure}"));
-        }
-        if failure.is_limit() {
+            Failure::Exhausted(_) => self.shared.block.add(Count::Exhausted, 1),
+            Failure::Busy => {}
             // Nor for a limit of ours.
-            let Some(Some(backend)) = self.backends.get_mut(slot) else { return };
-            let level = if std::mem::replace(&mut backend.seen.excess, true) { Level::Debug } else { Level::Warn };
-            return self.log.line(level, "backend", format_args!("{}: {failure}", backend.label));
+            failure if failure.is_limit() => {}
+            failure => {
+                self.shared.block.add_slot(SlotCount::Failures, slot, 1);
+                if failure.is_before_request() {
+                    self.shared.block.add_slot(SlotCount::ConnectsFailed, slot, 1);
+                }
+                if let Some(failures) = self.balancer.failed(slot, self.now_us) {
+                    self.tell_down(slot, failures, "failures", format_args!("{failure}"));
+                    return true;
+                }
+            }
         }
-        self.shared.block.add_slot(SlotCount::Failures, slot, 1);
-        if failure.is_before_request() {
-            self.shared.block.add_slot(SlotCount::ConnectsFailed, slot, 1);
-        }
-        let Some(Some(backend)) = self.backends.get(slot) else { return };
-        let (level, text) = match self.balancer.failed(slot, self.now_us) {
-            Failed::First => (Level::Warn, format_args!("{}: {failure}", backend.label)),
-            Failed::Again => (Level::Debug, format_args!("{}: {failure}", backend.label)),
-            Failed::Down(failures) => return self.tell_down(slot, failures, "failures", format_args!("{failure}")),
-        };
-        self.log.line(level, "backend", text);
+        false
     }
 
     /// A backend has answered as it should.
     pub(super) fn note_success(&mut self, slot: u16) {
-        let slot = usize::from(slot);
-        if self.balancer.succeeded(slot)
-            && let Some(Some(backend)) = self.backends.get(slot)
-        {
-            self.log.line(Level::Info, "backend", format_args!("{}: responds again", backend.label));
-        }
+        self.balancer.succeeded(slot.into());
     }
 
     /// A probe has passed, or failed for a reason.

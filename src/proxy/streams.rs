@@ -164,7 +164,7 @@ impl Proxy {
                 if let Some(entry) = self.connections.get_mut(stream).and_then(|entry| entry.codec.stream_mut()) {
                     entry.code = ErrorCode::PROTOCOL_ERROR;
                 }
-                self.refuse(stream, refusal);
+                self.refuse(stream, refusal, &[]);
             }
             Event::GoAway(code) => self.on_goaway(key, code),
             Event::Room | Event::Pong => self.note_capacity(key),
@@ -177,7 +177,7 @@ impl Proxy {
         let Some(entry) = self.connections.get_mut(key) else { return };
         let side = entry.side;
         match entry.codec.stream_mut() {
-            Some(stream) if !stream.is_complete() => self.refuse(key, Refusal::LengthWrong),
+            Some(stream) if !stream.is_complete() => self.refuse(key, Refusal::LengthWrong, &[]),
             Some(_) => {
                 if let Some(seen) = self.seen(side) {
                     seen.faults = 0;
@@ -219,7 +219,7 @@ impl Proxy {
         let Some(owner) = owner else { return };
         if !fits {
             input.iter_mut().for_each(|buffer| buffer.consume(length));
-            return self.refuse(owner, Refusal::LengthWrong);
+            return self.refuse(owner, Refusal::LengthWrong, &[]);
         }
         if self.trace
             && let Some(buffer) = input

@@ -22,13 +22,15 @@ impl Proxy {
         }
         exchange.tunnel = true;
         exchange.response = Progress::Flowing;
+        exchange.status = head.status();
         let (client, sent_us) = (exchange.client, exchange.sent_us);
         self.count_response(slot, head.status(), sent_us);
         // It has done what it was asked for; what comes then is its users' affair.
         self.note_success(slot);
         self.text.clear();
+        let Some(exchange) = self.exchanges.get(id) else { return };
         let mut writer = Writer::new(&mut self.text);
-        forward::switching(&mut writer, head);
+        forward::switching(&mut writer, head, exchange.id());
         writer.finish();
         for end in [client, key] {
             if let Some(connection) = self.connections.get_mut(end) {

@@ -5,6 +5,7 @@
 
 use std::fmt;
 
+use crate::http::proxy_error::ProxyError;
 use rustls::{AlertDescription, CertificateError, Error, PeerIncompatible};
 
 /// Why a session failed.
@@ -104,6 +105,21 @@ impl Failure {
         let wants_certificate = Alert(AlertDescription::CertificateRequired);
         (self == Failure::Refused(wants_certificate, During::Data))
             .then_some(Failure::Refused(wants_certificate, During::Handshake))
+    }
+
+    /// What a client of the balancer may know of it.
+    pub fn error(self) -> ProxyError {
+        match self {
+            Failure::Name | Failure::Certificate(_) => ProxyError::TlsCertificate,
+            Failure::Refused(..) => ProxyError::TlsAlert,
+            Failure::Internal => ProxyError::Internal,
+            Failure::NotTls(_)
+            | Failure::Incompatible(_)
+            | Failure::BadRecord(_)
+            | Failure::Protocol(_)
+            | Failure::Closed
+            | Failure::Truncated => ProxyError::TlsProtocol,
+        }
     }
 
     /// What went wrong in the library's words, as one of ours.

@@ -1,12 +1,13 @@
 //! Taking connections in: as many as there may be, as fast as others can wait for.
 
+use std::fmt;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::os::fd::{AsFd, OwnedFd};
 
-use super::{ADMIN, Accepting, Worker};
+use super::{ADMIN, Accepting, Pauses, Worker};
 use crate::collections::slab::Key;
-use crate::limits::{ACCEPT_PAUSE_US, ACCEPT_STEADY_US, ACCEPT_STREAK, ACCEPTS_PER_TURN, ADMIN_CONNECTIONS};
+use crate::limits::{ACCEPT_PAUSE_US, ACCEPT_STEADY_US, ACCEPT_STREAK, ACCEPTS_PER_TURN, ADMIN_CONNECTIONS, SECOND_US};
 use crate::log::Level;
 use crate::proxy::Failure;
 use crate::sys;
@@ -24,12 +25,17 @@ impl Worker<'_> {
                 return Ok(());
             }
             if self.proxy.clients() >= self.max_connections {
+                let most = self.max_connections;
+                self.note_pause(format_args!(
+                    "{most} clients are connected, as many as this worker may have \
+                                              (--max-connections)"
+                ));
                 return self.pause_accepting(0);
             }
             let Some(listener) = self.listeners.get(at) else { return Ok(()) };
             match sys::socket::accept(listener.as_fd()) {
                 Ok((fd, address)) => {
-                    self.note_room();
+                    self.note_accepting();
                     self.admit(fd, address, at);
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
@@ -40,7 +46,7 @@ impl Worker<'_> {
                     if self.make_room() {
                         continue;
                     }
-                    self.note_exhausted(&error);
+                    self.note_pause(format_args!("{error}"));
                     return self.pause_accepting(self.now_us + ACCEPT_PAUSE_US);
                 }
                 // That connection is gone already; the next may be well.
@@ -87,18 +93,27 @@ impl Worker<'_> {
         evicted
     }
 
-    /// Says that the system has no room for connections, where that is news.
-    fn note_exhausted(&mut self, error: &io::Error) {
-        if self.exhausted_us.replace(self.now_us).is_none() {
-            self.proxy.log().line(Level::Warn, "worker", format_args!("accepting pauses: {error}"));
+    /// Logs that accepting pauses, unless it paused a moment ago.
+    fn note_pause(&mut self, why: fmt::Arguments<'_>) {
+        let now_us = self.now_us;
+        match &mut self.pauses {
+            Some(pauses) => (pauses.last_us, pauses.count) = (now_us, pauses.count + 1),
+            None => {
+                self.pauses = Some(Pauses { began_us: now_us, last_us: now_us, count: 1 });
+                self.proxy.log().line(Level::Warn, "worker", format_args!("accepting pauses: {why}"));
+            }
         }
     }
 
-    /// Says that it has room again, once it has had for a while.
-    fn note_room(&mut self) {
-        if self.exhausted_us.is_some_and(|last_us| self.now_us > last_us + ACCEPT_STEADY_US) {
-            self.exhausted_us = None;
-            self.proxy.log().line(Level::Info, "worker", format_args!("accepting again"));
+    /// Logs that connections are accepted again, once they have been for a while.
+    fn note_accepting(&mut self) {
+        if let Some(Pauses { began_us, last_us, count }) = self.pauses
+            && self.now_us > last_us + ACCEPT_STEADY_US
+        {
+            self.pauses = None;
+            let (plural, seconds) = (if count == 1 { "" } else { "s" }, (last_us - began_us).div_ceil(SECOND_US));
+            let text = format_args!("accepting again: it paused {count} time{plural} in {seconds} s");
+            self.proxy.log().line(Level::Info, "worker", text);
         }
     }
 
@@ -115,6 +130,8 @@ impl Worker<'_> {
         {
             self.watch_listeners()?;
             self.accepting = Accepting::Open;
+            let now_us = self.now_us;
+            self.pauses.iter_mut().for_each(|pauses| pauses.last_us = now_us);
         }
         if self.admin_from_us.is_some_and(|from_us| self.now_us >= from_us) {
             self.watch_admin()?;
@@ -136,7 +153,7 @@ impl Worker<'_> {
             }
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(false),
             Err(error) if sys::socket::is_exhausted(&error) && !self.make_room() => {
-                self.note_exhausted(&error);
+                self.note_pause(format_args!("{error}"));
                 self.pause_admin(self.now_us + ACCEPT_PAUSE_US).map(|()| false)
             }
             // That connection is gone already, or there is room for it now.

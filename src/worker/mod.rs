@@ -48,6 +48,15 @@ pub enum Outcome {
     Cut(usize),
 }
 
+/// Pauses of accepting, one soon after another. Times are microseconds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Pauses {
+    began_us: u64,
+    /// When accepting last paused, or went on.
+    last_us: u64,
+    count: u64,
+}
+
 /// Whether and when connections are accepted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Accepting {
@@ -99,8 +108,8 @@ struct Worker<'a> {
     /// It was told to end, and not only that others have taken its place.
     stopping: bool,
     stopped: bool,
-    /// When the system last had no room for a connection, in microseconds, unless it has had since.
-    exhausted_us: Option<u64>,
+    /// The pauses of accepting that were not followed by a while without one.
+    pauses: Option<Pauses>,
     tls: Tls,
     /// Connections to be sent on at the turn's end.
     late: Vec<Key>,
@@ -124,6 +133,7 @@ pub fn run(setup: Setup<'_>) -> Result<Outcome> {
     loop {
         worker.turn()?;
         if let Some(outcome) = worker.outcome() {
+            worker.proxy.finish_log();
             worker.write_log();
             return Ok(outcome);
         }

@@ -12,6 +12,7 @@ use super::Worker;
 use super::socket::Socket;
 use crate::collections::slab::Key;
 use crate::config::Config;
+use crate::http::proxy_error::ProxyError;
 use crate::limits::{SEND_SLICES, TLS_LEAVING, TLS_LEAVING_US, TLS_READ_BYTES};
 use crate::log::Level;
 use crate::proxy::{Failure, Words};
@@ -206,8 +207,11 @@ impl Worker<'_> {
             self.tls.http1 = self.tls.shared.as_ref().map(|tls| tls.with_alpn(&[tls::HTTP_1]));
         }
         let begun = match if http2 { &self.tls.shared } else { &self.tls.http1 } {
-            Some(config) => Session::new(config, name).map_err(|failure| Words::new(&failure)),
-            None => Err(Words::new(&"there are no certificate authorities to verify it with")),
+            Some(config) => Session::new(config, name).map_err(|failure| (failure.error(), Words::new(&failure))),
+            None => {
+                let words = Words::new(&"there are no certificate authorities to verify it with");
+                Err((ProxyError::TlsCertificate, words))
+            }
         };
         match begun {
             Ok(session) => {
@@ -226,7 +230,7 @@ impl Worker<'_> {
                 });
                 self.send_secure(key);
             }
-            Err(words) => self.proxy.failed(key, Failure::Tls(words)),
+            Err((error, words)) => self.proxy.failed(key, Failure::Tls(error, words)),
         }
     }
 
@@ -301,7 +305,9 @@ impl Worker<'_> {
             Arrival::Broken(code) => self.proxy.failed(key, Failure::Broken(code)),
             Arrival::End => match secure.session.ended() {
                 Ok(()) => self.proxy.ended(key),
-                Err(failure) if !secure.told => self.proxy.failed(key, Failure::Tls(Words::new(&failure))),
+                Err(failure) if !secure.told => {
+                    self.proxy.failed(key, Failure::Tls(failure.error(), Words::new(&failure)))
+                }
                 // What came may be cut short, and nothing in it could tell.
                 Err(_) => self.proxy.failed(key, Failure::Closed),
             },
@@ -383,9 +389,9 @@ impl Worker<'_> {
         self.proxy.failed(
             key,
             match (refused, secure.told) {
-                (Some(refused), _) => Failure::Tls(Words::new(&refused)),
+                (Some(refused), _) => Failure::Tls(refused.error(), Words::new(&refused)),
                 (None, true) => Failure::Session(Words::new(&failure)),
-                (None, false) => Failure::Tls(Words::new(&failure)),
+                (None, false) => Failure::Tls(failure.error(), Words::new(&failure)),
             },
         );
     }

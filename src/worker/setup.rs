@@ -121,7 +121,7 @@ impl<'a> Worker<'a> {
             admin_until_us: None,
             stopping: false,
             stopped: false,
-            exhausted_us: None,
+            pauses: None,
             tls: Tls::new(setup.tls, setup.config),
             late: Vec::new(),
             index: setup.index,

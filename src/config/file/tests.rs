@@ -73,7 +73,7 @@ fn every_option_that_may_stand_in_a_file_is_taken_as_its_type() {
             "host_header": "backend", "trust": ["10.0.0.0/8", "::1"], "connect_timeout": "1s",
             "request_timeout": "1s", "response_timeout": "1s", "idle_timeout": "1s", "drain_timeout": "1s",
             "drain_idle": "3s", "drain_delay": "1s", "watchdog": "off", "workers": 3, "mode": "mp", "user": "nobody", "loglevel": "debug", "trace": true, "ca_file": "/ca.pem",
-            "insecure": true, "tls_trace": true}"#,
+            "insecure": true, "tls_trace": true, "request_id": "off"}"#,
     );
     assert_eq!((config.listen.to_string(), config.max_connections), ("[::1]:81".into(), Some(5)));
     assert_eq!((config.workers, config.retry_percent, config.trust.len()), (Some(3), 30, 2));

@@ -41,4 +41,15 @@ pub(super) const FLAGS: &[Flag] = &[
         accepts: "a name of letters, digits and -._~!#$%&'*+^`|, then :port where wanted",
         set: Set::Value(|options, text, source| once(&mut options.via, value::via(text)?, source)),
     },
+    Flag {
+        long: "request-id",
+        short: None,
+        group: Group::Forwarding,
+        placeholder: "on|off",
+        default: Preset::Value("on"),
+        env: "LB_REQUEST_ID",
+        help: "send `X-Request-Id` to backends and clients: the one of a trusted peer, or else a new UUID",
+        accepts: "on or off",
+        set: Set::Value(|options, text, source| once(&mut options.request_id, value::on_off(text)?, source)),
+    },
 ];
