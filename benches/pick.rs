@@ -35,7 +35,8 @@ fn pick(balancer: &mut Balancer) {
 
 fn main() -> ExitCode {
     let mut timer = Timer::new();
-    for (name, strategy) in Strategy::NAMES {
+    for strategy in Strategy::ALL {
+        let name = strategy.name;
         let (mut ten, mut thousand) = (balancer(strategy, 10), balancer(strategy, 1000));
         timer.row(&format!("pick/{name}/10"), PICKS, 0, || pick(&mut ten));
         timer.row(&format!("pick/{name}/1000"), PICKS, 0, || pick(&mut thousand));

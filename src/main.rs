@@ -1,9 +1,7 @@
 //! From the command line to an exit code.
 
 use std::fmt::Display;
-use std::fs::File;
-use std::io::{self, Read, Write};
-use std::path::Path;
+use std::io::{self, Write};
 use std::process::ExitCode;
 
 use zzz_lb::args::{self, Command, Options};
@@ -17,7 +15,7 @@ const USAGE: u8 = 2;
 
 fn main() -> ExitCode {
     let argv: Vec<_> = std::env::args_os().skip(1).collect();
-    let (options, mut problems) = match args::parse(argv, &|name: &str| std::env::var_os(name)) {
+    let (options, mut problems) = match args::parse_with(argv, &|name: &str| std::env::var_os(name), process::hosts()) {
         Ok(Command::Run(options)) => (options, Vec::new()),
         Ok(Command::Healthcheck(wanted)) => {
             return match process::healthcheck(&wanted) {
@@ -57,7 +55,7 @@ fn configure(options: &Options, problems: &mut Vec<String>) -> Option<(Config, O
     let (mut all, mut contents) = (options.clone(), None);
     if let Some(given) = &options.config {
         let shown = given.value.display().to_string();
-        match read(&given.value) {
+        match sys::file::read(&given.value, JSON_BYTES) {
             Ok(text) => match config::file::read(&text, &shown, options.clone()) {
                 Ok(with_file) => (all, contents) = (with_file, Some(text)),
                 Err(errors) => problems.extend(lines(&errors)),
@@ -81,13 +79,6 @@ fn configure(options: &Options, problems: &mut Vec<String>) -> Option<(Config, O
 
 fn lines<T: Display>(errors: &[T]) -> Vec<String> {
     errors.iter().map(T::to_string).collect()
-}
-
-/// A file's bytes; of one that is too long, more than is taken.
-fn read(path: &Path) -> io::Result<Vec<u8>> {
-    let mut text = Vec::new();
-    File::open(path)?.take(JSON_BYTES as u64 + 1).read_to_end(&mut text)?;
-    Ok(text)
 }
 
 /// Prints to stdout. A reader that has gone, as `head` does, is no failure.

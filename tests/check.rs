@@ -38,7 +38,7 @@ fn the_plan_says_what_would_run_and_where_it_came_from() {
     let (one, two) = (Backend::named("one"), Backend::named("two"));
     let (one_at, two_at) = (one.spec(), two.spec());
     let directory = Directory::new();
-    let text = format!("{{\n  \"strategy\": \"weighted\",\n  \"backends\": [\"{one_at},weight=2,backup,max=9\"]\n}}\n");
+    let text = format!("{{\n  \"strategy\": \"random\",\n  \"backends\": [\"{one_at},weight=2,backup,max=9\"]\n}}\n");
     let file = directory.put("lb.json", &text).display().to_string();
     let second = format!("localhost:{}", two_at.rsplit(':').next().expect("a port"));
     let (lines, warnings, status) =
@@ -50,7 +50,7 @@ fn the_plan_says_what_would_run_and_where_it_came_from() {
         "listener  127.0.0.1:0, any free port",
         "admin     127.0.0.1:0, any free port",
         "mode      mp, 3 workers",
-        "strategy  weighted",
+        "strategy  random",
         &format!("backend   {second}: HTTP/1.1, no TLS, weight 1"),
         &format!("            {two_at}"),
         &format!("backend   {one_at}: HTTP/1.1, no TLS, weight 2, backup, max 9"),
@@ -63,7 +63,7 @@ fn the_plan_says_what_would_run_and_where_it_came_from() {
         "port = 0 (--port)".to_owned(),
         "workers = 3 (--workers)".to_owned(),
         format!("config = {path} (--config)"),
-        format!("strategy = weighted ({path}:2:15)"),
+        format!("strategy = random ({path}:2:15)"),
         format!("backend = {one_at},weight=2,backup,max=9 ({path}:3:16)"),
         "health-interval = off (LB_HEALTH_INTERVAL)".to_owned(),
     ] {

@@ -1,6 +1,6 @@
 //! The command line: what it takes, what it refuses, and in which words.
 
-use crate::support::{Backend, Balancer, command, run};
+use crate::support::{Backend, Balancer, Directory, Wire, command, modes, run, send_signal, wait_until};
 use std::process::Output;
 
 fn out(output: &Output) -> String {
@@ -120,7 +120,7 @@ fn a_bad_value_is_named_with_what_is_accepted() {
     assert_usage_error(&["--trust", "everyone"], &["--trust", "everyone"]);
     assert_usage_error(&["--via", "a b"], &["--via", "a b"]);
     assert_usage_error(&["--host-header", "a b"], &["--host-header", "a b"]);
-    assert_usage_error(&["--trace=yes"], &["--trace"]);
+    assert_usage_error(&["--trace=maybe"], &["--trace", "maybe"]);
     assert_usage_error(&["--health-path", "up"], &["--health-path", "up", "/"]);
     assert_usage_error(&["--health-interval", "5"], &["--health-interval", "5", "ms", "off"]);
     assert_usage_error(&["--health-timeout", "off"], &["--health-timeout", "off", "ms"]);
@@ -128,7 +128,7 @@ fn a_bad_value_is_named_with_what_is_accepted() {
     assert_usage_error(&["--health-passes", "1001"], &["--health-passes", "1001", "1000"]);
     assert_usage_error(&["--slow-start", "long"], &["--slow-start", "long", "off"]);
     assert_usage_error(&["--retry-budget", "101"], &["--retry-budget", "101", "100"]);
-    assert_usage_error(&["--admin", "localhost:9100"], &["--admin", "localhost:9100", "IP address"]);
+    assert_usage_error(&["--admin", "nowhere.invalid:9100"], &["--admin", "nowhere.invalid:9100", "/etc/hosts"]);
     assert_usage_error(&["--config", ""], &["--config", "file"]);
     assert_usage_error(&["stray"], &["stray"]);
     assert_usage_error(&["--", "stray"], &["stray"]);
@@ -152,7 +152,8 @@ fn a_bad_backend_is_named_with_what_is_accepted() {
         "",
         "host",
         "host:",
-        ":80",
+        ":0",
+        "70000",
         "host:0",
         "host:65536",
         "host:http",
@@ -170,10 +171,13 @@ fn a_bad_backend_is_named_with_what_is_accepted() {
         "host:80,max=0",
         "host:80,max=1000001",
         "host:80,",
-        "user@host:80",
+        "http://host:80/api/",
+        "host:80,other:81",
     ] {
         assert_usage_error(&["-b", spec], &["-b", spec]);
     }
+    let output = run(&["-b", "http://user:secret@host:80"]);
+    assert!(err(&output).contains("user name or password") && !err(&output).contains("secret"), "{output:?}");
 }
 
 #[test]
@@ -185,8 +189,61 @@ fn tls_without_authorities_is_refused_at_once() {
 }
 
 #[test]
+fn authorities_are_read_even_if_no_backend_speaks_tls_yet() {
+    let args = ["-p", "0", "-b", "127.0.0.1:1", "--ca-file", "/nowhere.pem"];
+    assert_usage_error(&args, &["no certificate authorities", "--ca-file /nowhere.pem"]);
+}
+
+#[test]
+fn a_pipe_is_no_configuration_and_never_waited_for() {
+    let directory = Directory::new();
+    let pipe = directory.file("pipe");
+    let made = std::process::Command::new("mkfifo").arg(&pipe).status().expect("mkfifo runs");
+    assert!(made.success());
+    let pipe = pipe.to_str().expect("a path of ours");
+    assert_usage_error(&["-c", pipe], &["--config", pipe, "not a regular file"]);
+    assert_usage_error(&["--check", "-c", pipe], &["--config", pipe, "not a regular file"]);
+    let args = ["-p", "0", "-b", "https://127.0.0.1:1", "--ca-file", pipe];
+    assert_usage_error(&args, &["no certificate authorities", "not a regular file"]);
+}
+
+#[test]
+fn names_of_this_host_are_listened_on() {
+    let backend = Backend::named("backend");
+    let args = ["-p", "0", "--host", "localhost", "--admin", "localhost:0", "-b", &backend.spec(), "-m", "sp"];
+    let balancer = Balancer::spawn(command(&args));
+    assert_eq!(balancer.get("/"), "backend");
+    assert!(balancer.address().ip().is_loopback() && balancer.admin().ip().is_loopback());
+    let asked = run(&["healthcheck", &format!("localhost:{}/livez", balancer.admin().port())]);
+    assert_eq!(asked.status.code(), Some(0), "{asked:?}");
+}
+
+#[test]
+fn a_start_without_the_standard_descriptors_works() {
+    for mode in modes() {
+        let backend = Backend::named("backend");
+        let directory = Directory::new();
+        let port = std::net::TcpListener::bind("127.0.0.1:0").expect("a port").local_addr().expect("it has one").port();
+        let mut shell = std::process::Command::new("/bin/sh");
+        shell.args(["-c", "exec \"$0\" \"$@\" <&- >&- 2>&-", env!("CARGO_BIN_EXE_load_balancer")]);
+        shell.args(["--host", "127.0.0.1", "-p", &port.to_string(), "-b", &backend.spec()]).args(mode.args());
+        let mut child = shell.env_clear().current_dir(directory.file(".")).spawn().expect("a shell runs");
+        let address = std::net::SocketAddr::from(([127, 0, 0, 1], port));
+        wait_until("it listens", || std::net::TcpStream::connect(address).is_ok());
+        let mut client = Wire::tcp(address);
+        for _ in 0..5 {
+            assert_eq!(client.get("/").text(), "backend", "{mode:?}");
+        }
+        drop(client);
+        assert!(send_signal(child.id() as i32, libc::SIGTERM));
+        assert_eq!(child.wait().expect("a child can be waited for").code(), Some(0), "{mode:?}");
+    }
+}
+
+#[test]
 fn contradictory_options_are_refused() {
     assert_usage_error(&["--mode", "sp", "-w", "4", "-b", "127.0.0.1:1"], &["-w", "sp"]);
+    assert_usage_error(&["--mode", "sp", "--watchdog", "5s", "-b", "127.0.0.1:1"], &["--watchdog", "sp"]);
     assert_usage_error(&["--demo", "-b", "127.0.0.1:1"], &["--demo"]);
     assert_usage_error(&["-p", "8081", "--admin", "0.0.0.0:8081"], &["--admin", "0.0.0.0:8081", "8081"]);
     assert_usage_error(&["-b", "127.0.0.1:1", "-b", "http://127.0.0.1:1"], &["-b", "127.0.0.1:1", "once"]);

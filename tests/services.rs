@@ -121,12 +121,26 @@ fn listeners_that_are_passed_on_are_taken_and_survive_upgrades() {
 
 #[test]
 fn what_is_no_listener_is_refused() {
-    let mut shell = Command::new("/bin/sh");
-    let script = "LISTEN_PID=$$ LISTEN_FDS=1 exec \"$0\" 3</dev/null";
-    let output = shell.args(["-c", script, env!("CARGO_BIN_EXE_load_balancer")]).env_clear().output();
-    let output = output.expect("a shell runs");
-    assert_eq!(output.status.code(), Some(2), "{output:?}");
-    assert!(String::from_utf8_lossy(&output.stderr).contains("LISTEN_FDS: descriptor 3: "), "{output:?}");
+    let directory = Directory::new();
+    let datagrams = std::net::UdpSocket::bind("127.0.0.1:0").expect("a port");
+    let unix = UnixDatagram::bind(directory.file("unix")).expect("a socket");
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let connected = TcpStream::connect(listener.local_addr().expect("it has one")).expect("it listens");
+    let nothing = std::fs::File::open("/dev/null").expect("it is there");
+    for (fd, kind) in [
+        (OwnedFd::from(nothing), "no socket"),
+        (datagrams.into(), "a UDP socket"),
+        (unix.into(), "a Unix socket"),
+        (connected.into(), "a TCP socket that does not listen"),
+    ] {
+        let mut shell = Command::new("/bin/sh");
+        let script = "LISTEN_PID=$$ LISTEN_FDS=1 exec \"$0\" 3<&0 0</dev/null";
+        shell.args(["-c", script, env!("CARGO_BIN_EXE_load_balancer")]).env_clear().stdin(Stdio::from(fd));
+        let output = shell.output().expect("a shell runs");
+        assert_eq!(output.status.code(), Some(2), "{output:?}");
+        let text = format!("LISTEN_FDS: descriptor 3: it is {kind}; accepted: a listening TCP socket");
+        assert!(String::from_utf8_lossy(&output.stderr).contains(&text), "{output:?}");
+    }
 }
 
 #[test]

@@ -31,11 +31,12 @@ fn weights_hold_over_all_workers_together() {
         let backends = ["a", "b", "c"].map(Backend::named);
         let specs: Vec<String> =
             backends.iter().zip([1, 2, 5]).map(|(one, weight)| format!("{},weight={weight}", one.spec())).collect();
-        let mut args: Vec<&str> = specs.iter().flat_map(|spec| ["-b", spec]).collect();
-        args.extend(["-s", "weighted"]);
-        let balancer = Balancer::start(mode, &args);
-        let counts: Vec<usize> = served(&balancer, 400).into_values().collect();
-        assert_eq!(counts, [50, 100, 250], "{mode:?}");
+        let args: Vec<&str> = specs.iter().flat_map(|spec| ["-b", spec]).collect();
+        for strategy in [&[][..], &["-s", "round_robin"], &["-s", "weighted"], &["-s", "least_requests"]] {
+            let balancer = Balancer::start(mode, &[&args[..], strategy].concat());
+            let counts: Vec<usize> = served(&balancer, 400).into_values().collect();
+            assert_eq!(counts, [50, 100, 250], "{mode:?} {strategy:?}");
+        }
     }
 }
 

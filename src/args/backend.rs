@@ -6,8 +6,14 @@ use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::PathBuf;
 
+use super::nearest::nearest;
 use super::value::{Fault, number, number_u32};
 use crate::limits::{BACKEND_MAX, HOST_LABEL_BYTES, HOST_NAME_BYTES, UNIX_PATH_BYTES};
+
+/// The attributes behind a backend.
+const ATTRIBUTES: [&str; 3] = ["weight", "backup", "max"];
+/// The host that a port alone stands for.
+const LOCALHOST: &str = "localhost";
 
 /// The port that means TLS.
 const TLS_PORT: u16 = 443;
@@ -77,6 +83,8 @@ pub enum Host {
 pub(crate) fn backend(text: &str) -> Result<Backend, Fault> {
     let mut parts = text.split(',');
     let (scheme, name) = scheme(parts.next().unwrap_or_default())?;
+    let whole = with_localhost(name);
+    let name = whole.as_str();
     let target = match name.strip_prefix("unix:") {
         Some(path) => unix(path)?,
         None => tcp(name, scheme == Scheme::Https)?,
@@ -97,7 +105,13 @@ pub(crate) fn backend(text: &str) -> Result<Backend, Fault> {
             Some(("max", digits)) => max = Some(self::max(digits)?),
             None if attribute == "backup" && backup => return Err(Fault::AttributeTwice),
             None if attribute == "backup" => backup = true,
-            _ => return Err(Fault::Attribute),
+            Some(("backup", _)) => return Err(Fault::BackupValue),
+            None if attribute == "weight" || attribute == "max" => return Err(Fault::NoValue),
+            None if self::backend(attribute).is_ok() => return Err(Fault::TwoBackends),
+            other => {
+                let name = other.map_or(attribute, |(name, _)| name);
+                return Err(Fault::Attribute(nearest(name, ATTRIBUTES.into_iter())));
+            }
         }
     }
     let (weight, max) = (weight.unwrap_or(1), max.unwrap_or_default());
@@ -108,10 +122,23 @@ pub(crate) fn backend(text: &str) -> Result<Backend, Fault> {
 /// A backend at a host that is given for itself, an IPv6 address with or without brackets: its
 /// name as it would be written, and where it is.
 pub(crate) fn at_host(text: &str) -> Result<(String, Host), Fault> {
+    if text.contains("://") {
+        return Err(Fault::SchemeInHost);
+    }
     let bare = text.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(text);
     match bare.parse::<Ipv6Addr>() {
         Ok(address) => Ok((format!("[{bare}]"), Host::Ip(address.into()))),
+        Err(_) if tcp(text, false).is_ok() => Err(Fault::PortInHost),
         Err(_) => Ok((text.to_owned(), named(text)?)),
+    }
+}
+
+/// A place with its host: a port alone is one of localhost.
+fn with_localhost(place: &str) -> String {
+    let digits = place.strip_prefix(':').unwrap_or(place);
+    match !digits.is_empty() && digits.bytes().all(|b| b.is_ascii_digit()) {
+        true => format!("{LOCALHOST}:{digits}"),
+        false => place.to_owned(),
     }
 }
 
@@ -173,6 +200,11 @@ pub(crate) fn unix(path: &str) -> Result<Target, Fault> {
 
 fn tcp(place: &str, https: bool) -> Result<Target, Fault> {
     // A URL may leave out the port that its scheme has.
+    if place.contains('@') {
+        return Err(Fault::UserInfo);
+    } else if place.contains(['/', '?', '#']) {
+        return Err(Fault::Path);
+    }
     let whole = |place: &str| place.rsplit_once(':').is_some_and(|(_, port)| !port.ends_with(']'));
     let with_port = if https && !whole(place) { format!("{place}:{TLS_PORT}") } else { place.to_owned() };
     let place = with_port.as_str();
@@ -212,7 +244,7 @@ fn named(host: &str) -> Result<Host, Fault> {
 }
 
 /// Whether text is a host's name. One that ends in a number is a failed IPv4 address.
-fn is_name(text: &str) -> bool {
+pub(super) fn is_name(text: &str) -> bool {
     let name = text.strip_suffix('.').unwrap_or(text);
     let is_label = |label: &str| {
         (1..=HOST_LABEL_BYTES).contains(&label.len())
@@ -258,6 +290,15 @@ mod tests {
     }
 
     #[test]
+    fn a_port_alone_is_one_of_localhost() {
+        for text in ["3000", ":3000", "http://:3000", "http://3000/"] {
+            assert_eq!(tcp_to(text), ("localhost:3000".into(), "localhost".into(), 3000, 1), "{text}");
+        }
+        assert_eq!(tcp_to("3000,weight=2"), ("localhost:3000".into(), "localhost".into(), 3000, 2));
+        assert_eq!(backend(":443").map(|spec| spec.tls), Ok(true));
+    }
+
+    #[test]
     fn reads_attributes_in_any_order_and_shows_them_again() {
         let attributes = |text: &str| backend(text).map(|spec| (spec.weight, spec.backup, spec.max));
         assert_eq!(attributes("a:1"), Ok((1, false, 0)));
@@ -273,9 +314,13 @@ mod tests {
         assert_eq!(name("::1"), Ok("[::1]".into()));
         assert_eq!(name("[::1]"), Ok("[::1]".into()));
         assert_eq!(name("a.b"), Ok("a.b".into()));
-        for text in ["", "a:1", "a:1,weight=2", "[a]", "[1.2.3.4]", "http://a", "unix:/s", "::1%lo"] {
+        for text in ["", "a:1,weight=2", "[a]", "[1.2.3.4]", "unix:/s", "::1%lo"] {
             assert_eq!(name(text), Err(Fault::Host), "{text}");
         }
+        for text in ["a:1", "[::1]:80", "10.0.0.1:80"] {
+            assert_eq!(name(text), Err(Fault::PortInHost), "{text}");
+        }
+        assert_eq!(name("http://a"), Err(Fault::SchemeInHost));
     }
 
     #[test]
@@ -318,35 +363,47 @@ mod tests {
             ("[::1]x:80", Fault::Malformed),
             ("[localhost]:80", Fault::Host),
             ("::1:9001", Fault::Brackets),
-            (":80", Fault::Host),
             ("a b:80", Fault::Host),
             ("a..b:80", Fault::Host),
             ("-a:80", Fault::Host),
             ("256.0.0.1:80", Fault::Host),
             ("127.1:80", Fault::Host),
-            ("a@b:80", Fault::Host),
+            ("a@b:80", Fault::UserInfo),
+            ("http://user:pw@a:80", Fault::UserInfo),
             ("é:80", Fault::Host),
             ("a:0", Fault::Port),
             ("a:65536", Fault::Port),
             ("a:80x", Fault::Port),
             ("a:+80", Fault::Port),
-            ("a:80/path", Fault::Port),
+            ("a:80/path", Fault::Path),
+            ("http://h:1/api/", Fault::Path),
+            ("https://h/api", Fault::Path),
+            ("http://h:1?q", Fault::Path),
             ("ftp://a:80", Fault::Scheme),
+            ("99999", Fault::Port),
+            (":0", Fault::Port),
+            (":", Fault::Host),
             ("unix:", Fault::UnixPath),
             ("unix:run/app.sock", Fault::UnixPath),
-            ("a:80,", Fault::Attribute),
-            ("a:80,wieght=2", Fault::Attribute),
-            ("a:80,weight", Fault::Attribute),
+            ("a:80,", Fault::Attribute(None)),
+            ("a:80,wieght=2", Fault::Attribute(Some("weight"))),
+            ("a:80,Max=2", Fault::Attribute(Some("max"))),
+            ("a:80,bakup", Fault::Attribute(Some("backup"))),
+            ("a:80,colour=2", Fault::Attribute(None)),
+            ("a:80,weight", Fault::NoValue),
+            ("a:80,b:81", Fault::TwoBackends),
+            ("a:80,weight=2,http://b:81", Fault::TwoBackends),
+            ("a:80,unix:/s", Fault::TwoBackends),
             ("a:80,weight=0", Fault::Weight),
             ("a:80,weight=65536", Fault::Weight),
             ("a:80,weight=", Fault::Weight),
             ("a:80,weight=1,weight=1", Fault::AttributeTwice),
             ("a:80,backup,backup", Fault::AttributeTwice),
-            ("a:80,backup=1", Fault::Attribute),
+            ("a:80,backup=1", Fault::BackupValue),
             ("a:80,max=1,max=2", Fault::AttributeTwice),
             ("a:80,max=0", Fault::Max),
             ("a:80,max=1000001", Fault::Max),
-            ("a:80,max", Fault::Attribute),
+            ("a:80,max", Fault::NoValue),
         ] {
             assert_eq!(backend(text), Err(fault), "{text:?}");
         }

@@ -4,6 +4,7 @@ use std::ffi::OsString;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use super::{Command, Error, value};
+use crate::dns::hosts::Hosts;
 use crate::limits::DEFAULT_PORT;
 
 /// The command's name.
@@ -23,6 +24,7 @@ pub struct Healthcheck {
 pub(super) fn parse(
     mut rest: impl Iterator<Item = OsString>,
     env: &dyn Fn(&str) -> Option<OsString>,
+    hosts: &Hosts,
 ) -> Result<Command, Error> {
     let given =
         rest.next().map(|text| text.into_string().map_err(|text| Error::NotUtf8(text.to_string_lossy().into())));
@@ -31,24 +33,26 @@ pub(super) fn parse(
     }
     let variable = |name| env(name).and_then(|text| text.into_string().ok()).filter(|text| !text.is_empty());
     let found = match (given.transpose()?, variable("LB_ADMIN")) {
-        (Some(text), _) => asked(&text).ok_or(Error::Healthcheck(text))?,
-        (None, Some(text)) if value::admin(&text).is_ok_and(|admin| admin.is_some()) => {
-            asked(&text).ok_or(Error::Healthcheck(text))?
+        (Some(text), _) => asked(&text, hosts).ok_or(Error::Healthcheck(text))?,
+        (None, Some(text)) if value::admin(&text, hosts).is_ok_and(|admin| admin.is_some()) => {
+            asked(&text, hosts).ok_or(Error::Healthcheck(text))?
         }
         (None, _) => {
             let port = variable("LB_PORT").and_then(|text| text.parse().ok()).unwrap_or(DEFAULT_PORT);
-            let ip = variable("LB_HOST").and_then(|text| value::ip(&text).ok()).unwrap_or(Ipv4Addr::LOCALHOST.into());
+            let ip = variable("LB_HOST")
+                .and_then(|text| value::host(&text, hosts).ok())
+                .unwrap_or(Ipv4Addr::LOCALHOST.into());
             Healthcheck { address: SocketAddr::new(here(ip), port), path: None }
         }
     };
     Ok(Command::Healthcheck(found))
 }
 
-/// `PORT`, `IP:PORT`, either with a path behind.
-fn asked(text: &str) -> Option<Healthcheck> {
+/// `PORT`, `HOST:PORT`, either with a path behind.
+fn asked(text: &str, hosts: &Hosts) -> Option<Healthcheck> {
     let text = text.strip_prefix("http://").unwrap_or(text);
     let (place, path) = text.find('/').map_or((text, "/readyz"), |at| text.split_at(at));
-    let address = value::admin(place).ok().flatten().filter(|address| address.port() != 0)?;
+    let address = value::admin(place, hosts).ok().flatten().filter(|address| address.port() != 0)?;
     Some(Healthcheck {
         address: SocketAddr::new(here(address.ip()), address.port()),
         path: Some(value::path(path).ok()?),
@@ -70,7 +74,7 @@ mod tests {
 
     fn found(rest: &[&str], variables: &[(&str, &str)]) -> Result<Healthcheck, Error> {
         let env = |name: &str| variables.iter().find(|(known, _)| *known == name).map(|(_, value)| value.into());
-        match parse(rest.iter().map(OsString::from), &env) {
+        match parse(rest.iter().map(OsString::from), &env, &Hosts::parse(b"10.0.0.7 lb")) {
             Ok(Command::Healthcheck(found)) => Ok(found),
             Ok(other) => panic!("{other:?}"),
             Err(error) => Err(error),
@@ -91,12 +95,16 @@ mod tests {
         assert_eq!(found(&[], &[("LB_ADMIN", "0.0.0.0:9090")]), at("127.0.0.1:9090", Some("/readyz")));
         assert_eq!(found(&["9090"], &[("LB_ADMIN", "1")]), at("127.0.0.1:9090", Some("/readyz")));
         assert_eq!(found(&["[::]:9090/livez"], &[]), at("[::1]:9090", Some("/livez")));
+        assert_eq!(found(&["localhost:80"], &[]), at("127.0.0.1:80", Some("/readyz")));
+        assert_eq!(found(&["lb:80/up"], &[]), at("10.0.0.7:80", Some("/up")));
+        assert_eq!(found(&[], &[("LB_HOST", "lb"), ("LB_PORT", "81")]), at("10.0.0.7:81", None));
+        assert_eq!(found(&[], &[("LB_ADMIN", "localhost:9090")]), at("127.0.0.1:9090", Some("/readyz")));
         assert_eq!(found(&["http://10.0.0.1:80/up?x"], &[]), at("10.0.0.1:80", Some("/up?x")));
     }
 
     #[test]
     fn what_is_no_address_is_told() {
-        for text in ["", "x", "localhost:80", "0", "80/a b", "off", "127.0.0.1", "::1:80"] {
+        for text in ["", "x", "lb-2:80", "0", "80/a b", "off", "127.0.0.1", "::1:80"] {
             assert_eq!(found(&[text], &[]), Err(Error::Healthcheck(text.into())), "{text}");
         }
         assert_eq!(found(&["80", "81"], &[]), Err(Error::Positional("81".into())));

@@ -23,6 +23,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use crate::balance::strategy::Strategy;
+use crate::dns::hosts::Hosts;
 use crate::json::Position;
 use crate::limits::SHOWN_CHARS;
 use crate::log::Level;
@@ -31,7 +32,7 @@ pub use flags::{FLAGS, Flag};
 pub(crate) use flags::{add_backend, give};
 pub use healthcheck::Healthcheck;
 pub(crate) use nearest::nearest;
-pub use parse::parse;
+pub use parse::{parse, parse_with};
 pub use probe::{HealthCheck, Statuses};
 pub use value::{Cidr, Fault, HostHeader, Mode};
 
@@ -192,6 +193,8 @@ pub struct Options {
     pub retry_percent: Option<Given<u32>>,
     /// `--admin`; `None` within for off.
     pub admin: Option<Given<Option<SocketAddr>>>,
+    /// The table of hosts, for the options that take its names.
+    pub hosts: Hosts,
     /// Each value given, a repeatable option's one by one, in the order that they were read.
     pub settings: Vec<Setting>,
 }
@@ -246,7 +249,7 @@ impl fmt::Display for Error {
                 f.write_str("and a backend is given as -b HOST:PORT")
             }
             Error::Healthcheck(text) => {
-                write!(f, "healthcheck '{}': malformed; accepted: PORT, IP:PORT, either with /PATH", Shown(text))
+                write!(f, "healthcheck '{}': malformed; accepted: PORT, HOST:PORT, either with /PATH", Shown(text))
             }
             Error::NotUtf8(argument) => {
                 write!(f, "argument '{}' is not UTF-8; options and their values have to be", Shown(argument))
@@ -255,15 +258,23 @@ impl fmt::Display for Error {
                 write!(f, "--{} needs a value; accepted: {}", flag.long, flag.accepts)
             }
             Error::SuperfluousValue(flag, value) => {
-                write!(f, "--{} takes no value, but has '{}'; accepted: --{0} alone", flag.long, Shown(value))
+                write!(f, "--{} has '{}'; accepted: --{0} alone, or 1 or 0", flag.long, Shown(value))
             }
             Error::Repeated(flag) => {
                 write!(f, "--{} is given twice, which is contradictory; accepted: once", flag.long)
             }
             Error::Value { source, value, fault, accepts } => {
+                let without_secret = match fault {
+                    // A password stands before the last at sign.
+                    Fault::UserInfo => value.rsplit_once('@').map(|(_, place)| format!("...@{place}")),
+                    _ => None,
+                };
+                let value = without_secret.as_ref().unwrap_or(value);
                 write!(f, "{source} '{}': {}; accepted: {accepts}", Shown(value), fault.reason())?;
                 match fault {
-                    Fault::Unknown(Some(nearest)) => write!(f, "; did you mean '{nearest}'?"),
+                    Fault::Unknown(Some(nearest)) | Fault::Attribute(Some(nearest)) => {
+                        write!(f, "; did you mean '{nearest}'?")
+                    }
                     _ => Ok(()),
                 }
             }

@@ -1,6 +1,7 @@
 //! From arguments and environment to options.
 //!
-//! `--name value`, `--name=value`, `-n value`, `-nvalue` and `-n=value` are the forms. `--help` and
+//! `--name value`, `--name=value`, `-n value`, `-nvalue` and `-n=value` are the forms. Switches may stand
+//! behind one dash, as in `-kt`, and may have a value that their variables take, as in `--trace=1`. `--help` and
 //! `--version` end the reading, unless something was wrong before them; the environment is looked
 //! at last, and only for what the command line leaves open. No value that any option takes begins
 //! with a dash, so an argument that does is never one: `-b -p 80` lacks a backend.
@@ -14,7 +15,9 @@ use std::iter::Peekable;
 use super::flags::{Set, give};
 use super::healthcheck;
 use super::nearest::nearest;
+use super::value;
 use super::{Command, Error, FLAGS, Fault, Flag, Options, Source};
+use crate::dns::hosts::Hosts;
 use crate::limits::LINE_PROBLEMS;
 
 /// Arguments or variables that cannot be used.
@@ -32,12 +35,21 @@ pub fn parse(
     argv: impl IntoIterator<Item = OsString>,
     env: &dyn Fn(&str) -> Option<OsString>,
 ) -> Result<Command, Refused> {
+    parse_with(argv, env, Hosts::default())
+}
+
+/// The same, with the table of hosts that names of this host are looked up in.
+pub fn parse_with(
+    argv: impl IntoIterator<Item = OsString>,
+    env: &dyn Fn(&str) -> Option<OsString>,
+    hosts: Hosts,
+) -> Result<Command, Refused> {
     let mut argv = argv.into_iter().peekable();
     if argv.next_if(|first| first == healthcheck::NAME).is_some() {
         let refused = |error| Refused { errors: vec![error], options: Box::default() };
-        return healthcheck::parse(argv, env).map_err(refused);
+        return healthcheck::parse(argv, env, &hosts).map_err(refused);
     }
-    let mut options = Options::default();
+    let mut options = Options { hosts, ..Options::default() };
     let mut given = vec![false; FLAGS.len()];
     let mut errors = Vec::new();
     while let Some(argument) = argv.next().filter(|_| errors.len() < LINE_PROBLEMS) {
@@ -84,19 +96,25 @@ fn take(
     let source = Source::CommandLine(flag.long);
     let again = std::mem::replace(&mut given[index], true) && !matches!(flag.set, Set::Repeatable(_));
     let value = match (flag.set, attached) {
-        (Set::Switch(_) | Set::Help | Set::Version, Some(value)) => {
+        (Set::Switch(_), Attached::Value(text)) if value::switch(text).is_ok() => OsString::from(text),
+        (Set::Switch(_) | Set::Help | Set::Version, Attached::Value(value)) => {
             return Err(Error::SuperfluousValue(flag, value.to_owned()));
         }
-        (Set::Help, None) => return Ok(Some(Command::Help)),
-        (Set::Version, None) => return Ok(Some(Command::Version)),
-        (Set::Switch(_), None) => OsString::from("on"),
-        (Set::Value(_) | Set::Number(_) | Set::Repeatable(_), Some(text)) => OsString::from(text),
-        (Set::Value(_) | Set::Number(_) | Set::Repeatable(_), None) => apart().ok_or(Error::MissingValue(flag))?,
+        (Set::Help, _) => return Ok(Some(Command::Help)),
+        (Set::Version, _) => return Ok(Some(Command::Version)),
+        (Set::Switch(_), _) => OsString::from("on"),
+        (_, Attached::Value(text) | Attached::Letters(text)) => OsString::from(text),
+        (_, Attached::Nothing) => apart().ok_or(Error::MissingValue(flag))?,
     };
     if again {
         return Err(Error::Repeated(flag));
     }
-    give(flag, utf8(flag, &source, &value)?, source, options).map(|()| None)
+    give(flag, utf8(flag, &source, &value)?, source, options)?;
+    // Behind a switch stand others, as in -kt.
+    match (flag.set, attached) {
+        (Set::Switch(_), Attached::Letters(letters)) => take(format!("-{letters}").as_ref(), argv, given, options),
+        _ => Ok(None),
+    }
 }
 
 /// Takes an option's value from its variable; what is wrong with it.
@@ -114,10 +132,21 @@ fn environment(flag: &'static Flag, value: &OsStr, options: &mut Options) -> Vec
     }
 }
 
-/// Which option an argument names, and the value attached to it.
-fn option(argument: &str) -> Result<(usize, Option<&str>), Error> {
+/// What is attached to an option's name.
+#[derive(Clone, Copy)]
+enum Attached<'a> {
+    Nothing,
+    /// A value behind `=`.
+    Value(&'a str),
+    /// What stands right behind a letter: a value, or more letters.
+    Letters(&'a str),
+}
+
+/// Which option an argument names, and what is attached to it.
+fn option(argument: &str) -> Result<(usize, Attached<'_>), Error> {
     if let Some(body) = argument.strip_prefix("--") {
-        let (name, value) = body.split_once('=').map_or((body, None), |(name, value)| (name, Some(value)));
+        let whole = (body, Attached::Nothing);
+        let (name, value) = body.split_once('=').map_or(whole, |(name, value)| (name, Attached::Value(value)));
         return match FLAGS.iter().position(|flag| flag.long == name) {
             Some(index) => Ok((index, value)),
             None => Err(unknown_long("--", name)),
@@ -132,9 +161,11 @@ fn option(argument: &str) -> Result<(usize, Option<&str>), Error> {
     }
     match FLAGS.iter().position(|flag| flag.short == Some(letter)) {
         Some(index) => {
-            let attached = &body[letter.len_utf8()..];
-            let value = attached.strip_prefix('=').unwrap_or(attached);
-            Ok((index, (!attached.is_empty()).then_some(value)))
+            let attached = match &body[letter.len_utf8()..] {
+                "" => Attached::Nothing,
+                text => text.strip_prefix('=').map_or(Attached::Letters(text), Attached::Value),
+            };
+            Ok((index, attached))
         }
         None => Err(unknown_short(letter, name)),
     }

@@ -3,7 +3,9 @@
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 
+use super::backend::is_name;
 use super::nearest::nearest;
+use crate::dns::hosts::Hosts;
 use crate::http::framing::is_authority;
 use crate::limits::{DURATION_MAX_US, DURATION_MIN_US, FILE_PATH_BYTES, HEALTH_PATH_BYTES, NAME_BYTES, SECOND_US};
 
@@ -36,10 +38,26 @@ pub enum Fault {
     Weight,
     /// A backend's limit outside 1 to 1,000,000.
     Max,
-    /// Something after a backend's comma that is no attribute.
-    Attribute,
+    /// Something after a backend's comma that is no attribute; the nearest of them.
+    Attribute(Option<&'static str>),
+    /// An attribute without its value.
+    NoValue,
+    /// The attribute `backup` with a value.
+    BackupValue,
+    /// Another backend after a backend's comma.
+    TwoBackends,
+    /// A backend with a path.
+    Path,
+    /// A backend with a user name or a password, which no message may show.
+    UserInfo,
+    /// A host of a file with a port behind it.
+    PortInHost,
+    /// A host of a file with a scheme before it.
+    SchemeInHost,
     /// A backend's attribute given twice.
     AttributeTwice,
+    /// A name that the table of hosts does not have.
+    NoSuchName,
     /// A list longer than its limit.
     TooMany,
 }
@@ -57,12 +75,20 @@ impl Fault {
             Fault::Port => "the port is not a number from 1 to 65535",
             Fault::Brackets => "an IPv6 address needs brackets, as in [::1]:9001",
             Fault::Host => "the host is neither an address nor a name",
-            Fault::Scheme => "unknown protocol",
+            Fault::Scheme => "the scheme is not http://, https:// or h2c://",
             Fault::UnixPath => "the path of a socket has to be absolute and short enough for the system",
             Fault::Weight => "the weight is not a number from 1 to 65535",
             Fault::Max => "the max is not a number from 1 to 1000000",
-            Fault::Attribute => "unknown attribute",
+            Fault::Attribute(_) => "unknown attribute",
+            Fault::NoValue => "an attribute has no value, as weight=2 has",
+            Fault::BackupValue => "backup takes no value",
+            Fault::TwoBackends => "two backends in one (give each its own -b; in LB_BACKEND a space is between them)",
+            Fault::Path => "a path is not supported (requests keep their own paths)",
+            Fault::UserInfo => "a user name or password is not supported",
+            Fault::PortInHost => "the host has a port, which is a key of its own: \"port\"",
+            Fault::SchemeInHost => "the host has a scheme, which the keys \"tls\" and \"h2c\" stand for",
             Fault::AttributeTwice => "an attribute is given twice",
+            Fault::NoSuchName => "no such name in /etc/hosts",
             Fault::TooMany => "too many are given",
         }
     }
@@ -125,7 +151,8 @@ fn mapped(address: IpAddr) -> u128 {
 
 /// A whole number in decimal digits, within both bounds.
 pub(super) fn number(text: &str, least: u64, most: u64) -> Result<u64, Fault> {
-    if text.is_empty() || !text.bytes().all(|b| b.is_ascii_digit()) {
+    let digits = text.strip_prefix('-').unwrap_or(text);
+    if digits.is_empty() || !digits.bytes().all(|b| b.is_ascii_digit()) {
         return Err(Fault::Malformed);
     }
     match text.parse() {
@@ -150,6 +177,14 @@ pub(super) fn ip(text: &str) -> Result<IpAddr, Fault> {
     match text.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
         Some(inside) => inside.parse().map(IpAddr::V6).map_err(|_| Fault::Malformed),
         None => text.parse().map_err(|_| Fault::Malformed),
+    }
+}
+
+/// The same, or a name of the table of hosts.
+pub(super) fn host(text: &str, hosts: &Hosts) -> Result<IpAddr, Fault> {
+    match ip(text) {
+        Err(_) if is_name(text) => hosts.first(text).ok_or(Fault::NoSuchName),
+        address => address,
     }
 }
 
@@ -200,8 +235,8 @@ fn is_off(text: &str) -> bool {
     text.eq_ignore_ascii_case("off")
 }
 
-/// Where the admin port is: `PORT` on loopback, `IP:PORT`, or `off`.
-pub(super) fn admin(text: &str) -> Result<Option<SocketAddr>, Fault> {
+/// Where the admin port is: `PORT` on loopback, `HOST:PORT`, or `off`.
+pub(super) fn admin(text: &str, hosts: &Hosts) -> Result<Option<SocketAddr>, Fault> {
     if is_off(text) {
         return Ok(None);
     } else if !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit()) {
@@ -209,8 +244,8 @@ pub(super) fn admin(text: &str) -> Result<Option<SocketAddr>, Fault> {
     }
     let (host, digits) = text.rsplit_once(':').ok_or(Fault::Malformed)?;
     // An IPv6 address has colons of its own.
-    match ip(host)? {
-        IpAddr::V6(_) if !host.starts_with('[') => Err(Fault::Brackets),
+    match self::host(host, hosts)? {
+        IpAddr::V6(_) if host.contains(':') && !host.starts_with('[') => Err(Fault::Brackets),
         address => Ok(Some(SocketAddr::new(address, port(digits)?))),
     }
 }
@@ -295,10 +330,10 @@ mod tests {
     #[test]
     fn numbers_are_digits_within_bounds() {
         assert_eq!(number("0042", 1, 1024), Ok(42));
-        for malformed in ["", "+1", "-1", " 1", "1 ", "1.0", "0x10", "1_000", "٣"] {
+        for malformed in ["", "+1", "-", "--1", " 1", "1 ", "1.0", "0x10", "1_000", "٣"] {
             assert_eq!(number(malformed, 0, 1024), Err(Fault::Malformed), "{malformed:?}");
         }
-        for outside in ["0", "1025", "99999999999999999999999999"] {
+        for outside in ["0", "-1", "-0", "1025", "99999999999999999999999999"] {
             assert_eq!(number(outside, 1, 1024), Err(Fault::OutOfRange), "{outside:?}");
         }
         assert_eq!(port("0"), Ok(0));
@@ -327,14 +362,22 @@ mod tests {
         assert_eq!(duration_or_off("off"), Ok(0));
         assert_eq!(duration_or_off("2s"), Ok(2_000_000));
         assert_eq!(duration_or_off("0s"), Err(Fault::OutOfRange));
-        let told = |text| admin(text).map(|address| address.map(|address| address.to_string()));
+        let hosts = Hosts::parse(b"10.0.0.7 lb-1 lb\n::1 six");
+        let told = |text| admin(text, &hosts).map(|address| address.map(|address| address.to_string()));
         assert_eq!(told("off"), Ok(None));
         assert_eq!(told("9100"), Ok(Some("127.0.0.1:9100".into())));
         assert_eq!(told("0.0.0.0:0"), Ok(Some("0.0.0.0:0".into())));
         assert_eq!(told("[::1]:9100"), Ok(Some("[::1]:9100".into())));
         assert_eq!(told("::1:9100"), Err(Fault::Brackets));
         assert_eq!(told("65536"), Err(Fault::OutOfRange));
-        for malformed in ["", ":", ":9100", "localhost:9100", "127.0.0.1", "127.0.0.1:", "[::1]", "9100 ", "+1"] {
+        assert_eq!(told("localhost:9100"), Ok(Some("127.0.0.1:9100".into())));
+        assert_eq!(told("LB-1.:9100"), Ok(Some("10.0.0.7:9100".into())));
+        assert_eq!(told("six:9100"), Ok(Some("[::1]:9100".into())));
+        assert_eq!(told("lb-2:9100"), Err(Fault::NoSuchName));
+        assert_eq!(host("lb", &hosts), Ok("10.0.0.7".parse().unwrap()));
+        assert_eq!(host("localhost", &Hosts::parse(b"::1 localhost")), Ok("::1".parse().unwrap()));
+        assert_eq!((host("lb-2", &hosts), host("a b", &hosts)), (Err(Fault::NoSuchName), Err(Fault::Malformed)));
+        for malformed in ["", ":", ":9100", "127.0.0.1", "127.0.0.1:", "127.1:80", "[::1]", "9100 ", "+1"] {
             assert_eq!(told(malformed), Err(Fault::Malformed), "{malformed:?}");
         }
     }

@@ -185,6 +185,11 @@ impl Balancer {
         Pick::Nobody
     }
 
+    /// Takes a slot for a request if its backend is up and has room. `finished` must follow if so.
+    pub fn take(&mut self, slot: usize) -> bool {
+        slot < self.limits.len() && self.cells.state(slot).is_up() && self.enter(slot as u16)
+    }
+
     /// Whether one that takes turns, and was not tried, has room.
     pub fn has_other(&self, tried: &[u16]) -> bool {
         (0..self.turns.len()).map(|turn| self.turns.at(turn)).any(|slot| {

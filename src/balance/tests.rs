@@ -68,16 +68,22 @@ fn another_is_one_that_was_not_tried_and_is_fit_and_has_room() {
 }
 
 #[test]
-fn round_robin_is_even_and_weighted_is_exact() {
-    assert_eq!(counts(&mut weighing(RULES, &[1, 9, 1]), 300), [100, 100, 100]);
-    assert_eq!(counts(&mut weighing(strategy("weighted"), &[1, 2, 5]), 800), [100, 200, 500]);
-    assert_eq!(counts(&mut weighing(strategy("weighted"), &[65_535, 1]), 65_536), [65_535, 1]);
+fn round_robin_is_exact_by_weight_and_weighted_is_another_name_for_it() {
+    for name in ["round_robin", "weighted"] {
+        assert_eq!(counts(&mut weighing(strategy(name), &[1, 1, 1]), 300), [100, 100, 100]);
+        assert_eq!(counts(&mut weighing(strategy(name), &[1, 2, 5]), 800), [100, 200, 500]);
+        assert_eq!(counts(&mut weighing(strategy(name), &[65_535, 1]), 65_536), [65_535, 1]);
+    }
+    assert_eq!(strategy("weighted"), RULES);
+    let mut balancer = weighing(RULES, &[5, 1]);
+    let picks: Vec<usize> = (0..12).map(|_| picked(&mut balancer)).collect();
+    assert_eq!(picks, [0, 0, 0, 1, 0, 0, 0, 0, 0, 1, 0, 0]);
 }
 
 #[test]
 fn turns_are_those_of_all_workers_together() {
     for (name, weights, wanted) in
-        [("round_robin", [1, 1, 1], [100, 100, 100]), ("weighted", [1, 2, 3], [50, 100, 150])]
+        [("round_robin", [1, 1, 1], [100, 100, 100]), ("round_robin", [1, 2, 3], [50, 100, 150])]
     {
         let cells = private(3);
         let members: Vec<Member> = (0..3).map(|slot| member(slot, weights[slot])).collect();
@@ -92,8 +98,8 @@ fn turns_are_those_of_all_workers_together() {
 }
 
 #[test]
-fn weighted_interleaves() {
-    let mut balancer = weighing(strategy("weighted"), &[5, 1, 1]);
+fn round_robin_interleaves() {
+    let mut balancer = weighing(RULES, &[5, 1, 1]);
     let picks: Vec<usize> = (0..70).map(|_| picked(&mut balancer)).collect();
     assert!(!picks.windows(5).any(|run| run.iter().all(|&slot| slot == 0)), "{picks:?}");
     assert!(!picks.windows(2).any(|run| run[0] != 0 && run[1] != 0), "{picks:?}");
@@ -115,6 +121,17 @@ fn least_requests_prefers_the_less_busy_for_its_weight() {
     (0..4000).for_each(|_| _ = picked(&mut balancer));
     let busy: Vec<u64> = (0..3).map(|slot| balancer.cells.in_flight(slot)).collect();
     assert!(busy[0].abs_diff(1000) < 60 && busy[1].abs_diff(1000) < 60 && busy[2].abs_diff(2000) < 60, "{busy:?}");
+}
+
+#[test]
+fn least_requests_gives_the_equally_busy_their_turns_by_weight() {
+    for weights in [&[9, 1][..], &[9, 1, 1], &[1, 1, 1, 1]] {
+        let mut balancer = weighing(strategy("least_requests"), weights);
+        let total: u16 = weights.iter().sum();
+        // One request after another: nobody is busy when the next comes.
+        let wanted: Vec<usize> = weights.iter().map(|&weight| usize::from(weight) * 6).collect();
+        assert_eq!(counts(&mut balancer, usize::from(total) * 6), wanted);
+    }
 }
 
 #[test]

@@ -1,6 +1,16 @@
-//! Who takes turns: the slots that a strategy picks from, their shares laid end to end.
+//! Who takes turns: the slots that a strategy picks from, with their weights, and the order of their turns.
+//!
+//! A cycle has as many turns as the sum of weights, and each slot has as many of them as its weight; so
+//! every cycle is exact. The order is smooth: a heavy slot's turns lie between the others'. It is
+//! precomputed while that costs little (smooth weighted round robin, as nginx has it: 5 and 1 give
+//! a a a b a a). Beyond that it is computed for each turn. The shares lie side by side on a ring as long as
+//! the cycle, and each turn goes on by a step near the golden section of the ring. The step and the length
+//! have no common divisor, so a cycle meets every point once, and such steps fall far from where the last
+//! ones fell.
 
-/// Slots that take turns. See `strategy::weighted` for what the step is for.
+use crate::limits::ORDERED_STEPS;
+
+/// Slots that take turns. Weights are kept without their common divisor.
 #[derive(Debug, Default)]
 pub(super) struct Turns {
     slots: Vec<u16>,
@@ -11,6 +21,10 @@ pub(super) struct Turns {
     /// How many points have one entry there, as a power of two.
     shift: u32,
     step: u64,
+    /// The turns of a cycle in their order; empty if that is not precomputed.
+    order: Vec<u16>,
+    /// Room to compute it in.
+    credits: Vec<i64>,
 }
 
 impl Turns {
@@ -18,14 +32,22 @@ impl Turns {
     pub(super) fn set(&mut self, members: impl Iterator<Item = (u16, u16)>) {
         self.slots.clear();
         self.ends.clear();
-        let mut total = 0;
+        let (mut total, mut divisor) = (0, 0);
         for (slot, weight) in members {
             total += u64::from(weight.max(1));
+            divisor = common_divisor(weight.max(1).into(), divisor);
             self.slots.push(slot);
             self.ends.push(total);
         }
+        self.ends.iter_mut().for_each(|end| *end /= divisor);
+        let total = self.total();
         self.step = step(total);
-        // At least an entry for each turn, and less than two and one more: so mostly it is the turn sought.
+        self.guide(total);
+        self.order(total);
+    }
+
+    /// At least an entry for each slot, and less than two and one more: so mostly it is the one sought.
+    fn guide(&mut self, total: u64) {
         self.shift = (total / self.slots.len().max(1) as u64).max(1).ilog2();
         self.guide.clear();
         let mut turn = 0;
@@ -34,6 +56,31 @@ impl Turns {
                 turn += 1;
             }
             self.guide.push(turn as u16);
+        }
+    }
+
+    /// Precomputes the order of a cycle, unless that takes too many steps.
+    fn order(&mut self, total: u64) {
+        let count = self.slots.len();
+        self.order.clear();
+        if total == count as u64 {
+            return self.order.extend(0..count as u16);
+        } else if total * count as u64 > ORDERED_STEPS {
+            return;
+        }
+        self.credits.clear();
+        self.credits.resize(count, 0);
+        for _ in 0..total {
+            // Each gains its weight, and the richest pays for all.
+            let mut richest = 0;
+            for turn in 0..count {
+                self.credits[turn] += self.weight(turn) as i64;
+                if self.credits[turn] > self.credits[richest] {
+                    richest = turn;
+                }
+            }
+            self.credits[richest] -= total as i64;
+            self.order.push(richest as u16);
         }
     }
 
@@ -57,17 +104,24 @@ impl Turns {
         self.ends.last().copied().unwrap_or(0)
     }
 
-    pub(super) fn step(&self) -> u64 {
-        self.step
+    /// Whose turn it is by a number that counts turns.
+    pub(super) fn rotated(&self, ticket: u64) -> usize {
+        if self.order.is_empty() {
+            let total = self.total();
+            // Both are below the sum of 1,024 weights of 16 bits, so that the product is no overflow.
+            self.of_share(ticket % total * self.step % total)
+        } else {
+            self.order[(ticket % self.order.len() as u64) as usize].into()
+        }
     }
 
-    /// The slot in whose share a point below the sum of weights lies.
-    pub(super) fn by_share(&self, point: u64) -> u16 {
+    /// The turn in whose share a point below the sum of weights lies.
+    pub(super) fn of_share(&self, point: u64) -> usize {
         let mut turn = usize::from(self.guide[(point >> self.shift) as usize]);
         while self.ends[turn] <= point {
             turn += 1;
         }
-        self.slots[turn]
+        turn
     }
 }
 
@@ -97,11 +151,38 @@ mod tests {
         }
     }
 
+    /// The slots of a cycle, as letters.
+    fn cycle(weights: &[u16]) -> String {
+        let mut turns = Turns::default();
+        turns.set(weights.iter().enumerate().map(|(slot, &weight)| (slot as u16, weight)));
+        (0..turns.total()).map(|ticket| char::from(b'a' + turns.rotated(ticket) as u8)).collect()
+    }
+
+    #[test]
+    fn turns_are_interleaved_by_weight() {
+        for (weights, order) in [
+            (&[1, 1, 1][..], "abc"),
+            (&[7, 7, 7], "abc"),
+            (&[5, 1], "aaabaa"),
+            (&[10, 2], "aaabaa"),
+            (&[5, 1, 1], "aabacaa"),
+            (&[3, 2, 1], "abacba"),
+            (&[1, 9], "bbbbabbbbb"),
+            (&[4], "a"),
+        ] {
+            assert_eq!(cycle(weights), order, "{weights:?}");
+        }
+        // Too long to be precomputed, and no burst all the same.
+        let long = cycle(&[40_001, 20_000, 10_000]);
+        assert!(!long.contains("aaaa") && !long.contains("bb") && !long.contains("cc"));
+        assert_eq!(long.matches('a').count(), 40_001);
+    }
+
     #[test]
     fn shares_lie_end_to_end() {
         let mut turns = Turns::default();
         turns.set([(7, 2), (3, 1), (9, 5)].into_iter());
-        let points: Vec<u16> = (0..turns.total()).map(|point| turns.by_share(point)).collect();
+        let points: Vec<u16> = (0..turns.total()).map(|point| turns.at(turns.of_share(point))).collect();
         assert_eq!(points, [7, 7, 3, 9, 9, 9, 9, 9]);
         assert_eq!((turns.weight(0), turns.weight(1), turns.weight(2)), (2, 1, 5));
         for weights in [vec![1; 1000], vec![65_535; 1024], (1..500).collect(), vec![1, 65_535, 1], vec![7]] {
@@ -109,7 +190,7 @@ mod tests {
             assert!(turns.guide.len() <= 2 * weights.len() + 1, "{} entries", turns.guide.len());
             for point in (0..turns.total()).step_by(1 + turns.total() as usize / 5000).chain([turns.total() - 1]) {
                 let turn = turns.ends.partition_point(|&end| end <= point);
-                assert_eq!(usize::from(turns.by_share(point)), turn);
+                assert_eq!(turns.of_share(point), turn);
             }
         }
     }

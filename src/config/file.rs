@@ -13,7 +13,7 @@ use std::sync::Arc;
 use crate::args::backend::{self, Backend, Target};
 use crate::args::flags::Set;
 use crate::args::{self, FLAGS, Fault, Flag, Options, Shown, Source, add_backend, give, nearest};
-use crate::json::{self, Kind, Member, Position, Value};
+use crate::json::{self, Kind, Member, Number, Position, Value};
 use crate::limits::FILE_PROBLEMS;
 
 /// Options that belong to the command line and the environment alone.
@@ -49,6 +49,8 @@ pub enum Problem {
     Json(json::Error),
     /// No option is called that: the key, and the one probably meant.
     UnknownKey(String, Option<String>),
+    /// No backend has such a key: the key, and the one probably meant.
+    UnknownInBackend(String, Option<String>),
     /// A key that stands in its object already, and where.
     Twice(String, Position),
     /// An option that has no place in a file.
@@ -91,6 +93,10 @@ impl fmt::Display for FileError {
                 "unknown key '{}'; accepted: backends, and the options that --help lists, with underscores",
                 Shown(key)
             ),
+            Problem::UnknownInBackend(key, nearest) => {
+                write!(f, "unknown key '{}' of a backend; accepted: {}", Shown(key), BACKEND_KEYS.join(", "))?;
+                nearest.iter().try_for_each(|nearest| write!(f, "; did you mean '{nearest}'?"))
+            }
             Problem::Twice(key, first) => {
                 write!(f, "key '{}' stands at {first} already; accepted: once", Shown(key))
             }
@@ -120,8 +126,8 @@ pub fn read(text: &[u8], path: &str, options: Options) -> Result<Options, Vec<Fi
     let path: Arc<str> = path.into();
     let mut reader = Reader {
         given: options.settings.iter().map(|setting| setting.name).collect(),
+        hidden: Options { hosts: options.hosts.clone(), ..Options::default() },
         options,
-        hidden: Options::default(),
         path,
         problems: Vec::new(),
     };
@@ -183,19 +189,26 @@ impl Reader {
                 Some(flag) if may_stand(flag) => self.option(flag, &member.value),
                 _ => {
                     let known: Vec<String> = FLAGS.iter().filter(|flag| may_stand(flag)).map(key_of).collect();
-                    self.unknown(member, &ABSENT, known.iter().map(String::as_str).chain([BACKENDS]));
+                    let known = known.iter().map(String::as_str).chain([BACKENDS]);
+                    self.unknown(member, &ABSENT, known, Problem::UnknownKey);
                 }
             }
         }
     }
 
-    fn unknown<'a>(&mut self, member: &Member, absent: &[&'static str], known: impl Iterator<Item = &'a str>) {
+    fn unknown<'a>(
+        &mut self,
+        member: &Member,
+        absent: &[&'static str],
+        known: impl Iterator<Item = &'a str>,
+        problem: fn(String, Option<String>) -> Problem,
+    ) {
         let problem = match absent.iter().find(|absent| **absent == member.key) {
             Some(absent) => Problem::Absent(absent),
             // Who writes dashes means underscores.
             None => {
                 let near = nearest(&member.key.replace('-', "_"), known).map(str::to_owned);
-                Problem::UnknownKey(member.key.clone(), near)
+                problem(member.key.clone(), near)
             }
         };
         self.problem(member.at, problem);
@@ -221,7 +234,7 @@ impl Reader {
         match (flag.set, &value.kind) {
             (Set::Switch(_), Kind::Bool(on)) => self.give(flag, if *on { "on" } else { "off" }, value.at),
             (Set::Switch(_), _) => self.wrong_type(flag.long, value, "true or false"),
-            (Set::Number(_), Kind::Number(number)) => self.give(flag, &number.to_string(), value.at),
+            (Set::Number(_), Kind::Number(number)) => self.give(flag, &digits(*number), value.at),
             (Set::Number(_), _) => self.wrong_type(flag.long, value, flag.accepts),
             (Set::Value(_), Kind::String(text)) => self.give(flag, text, value.at),
             (Set::Value(_), _) => self.wrong_type(flag.long, value, format!("a string: {}", flag.accepts)),
@@ -311,7 +324,10 @@ impl Reader {
                     Kind::Bool(h2c) => parts.h2c = h2c,
                     _ => self.wrong_type("h2c", value, "true or false"),
                 },
-                _ => self.unknown(member, &ABSENT_IN_BACKEND, BACKEND_KEYS.into_iter()),
+                _ => {
+                    let known = BACKEND_KEYS.into_iter();
+                    self.unknown(member, &ABSENT_IN_BACKEND, known, Problem::UnknownInBackend);
+                }
             }
         }
         if self.problems.len() > before {
@@ -351,7 +367,7 @@ impl Reader {
             self.wrong_type(key, value, accepts);
             return None;
         };
-        let text = number.to_string();
+        let text = digits(*number);
         read(&text).map_err(|fault| self.refuse(value.at, key, &text, fault, accepts)).ok()
     }
 }
@@ -395,6 +411,15 @@ impl Parts {
         let tls = !self.h2c && self.tls.unwrap_or(backend::means_tls(&target));
         let (weight, max) = (self.weight.unwrap_or(1), self.max.unwrap_or_default());
         Ok(Backend { name, target, weight, backup: self.backup, max, tls, h2c: self.h2c })
+    }
+}
+
+/// A number as options take it: a whole one is digits, however the file writes it (RFC 8259, 6).
+fn digits(number: Number) -> String {
+    match number {
+        // Negative zero is zero.
+        Number::Float(float) if float.fract() == 0.0 => format!("{:.0}", float + 0.0),
+        number => number.to_string(),
     }
 }
 

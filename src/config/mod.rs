@@ -9,7 +9,7 @@ pub mod file;
 mod plan;
 mod resolve;
 
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::path::PathBuf;
 
 pub use crate::args::{Backend, Cidr, HealthCheck, Host, HostHeader, Mode, Setting, Source, Statuses, Target};
@@ -155,15 +155,11 @@ impl Backend {
         }
     }
 
-    /// Its address, where that takes no looking up; `localhost` is loopback (RFC 6761, 6.3).
+    /// Its address, if that takes no lookup.
     pub fn address(&self) -> Option<Address> {
-        let localhost = |name: &str| name.strip_suffix('.').unwrap_or(name).eq_ignore_ascii_case("localhost");
         match &self.target {
             Target::Unix(path) => Some(Address::Unix(path.clone())),
             Target::Tcp(Host::Ip(ip), port) => Some(Address::Tcp(SocketAddr::new(*ip, *port))),
-            Target::Tcp(Host::Name(name), port) if localhost(name) => {
-                Some(Address::Tcp(SocketAddr::from((Ipv4Addr::LOCALHOST, *port))))
-            }
             Target::Tcp(Host::Name(_), _) => None,
         }
     }

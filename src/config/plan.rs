@@ -391,7 +391,7 @@ mod tests {
 
     fn plan() -> Plan {
         let mut plan = Plan::over([SocketAddr::from(([127, 0, 0, 1], 1)), "[::1]:2".parse().unwrap()]);
-        plan.strategy = Strategy::named("weighted").unwrap();
+        plan.strategy = Strategy::named("random").unwrap();
         plan.loglevel = Level::Warn;
         plan.trace = true;
         plan.host_header = HostHeader::Name("api".into());

@@ -49,6 +49,11 @@ pub enum Error {
         /// Where the type of the probe was given.
         check: Source,
     },
+    /// One process has no master that could watch it.
+    WatchdogInOneProcess {
+        /// Where the watchdog was asked for.
+        source: Source,
+    },
     /// One process has no workers.
     WorkersInOneProcess {
         /// Where the workers were asked for.
@@ -81,6 +86,9 @@ impl fmt::Display for Error {
                 source.place(),
                 check.place()
             ),
+            Error::WatchdogInOneProcess { source } => {
+                write!(f, "{source}: contradicts mode sp, which has no master that watches; accepted: off, or mode mp")
+            }
             Error::WorkersInOneProcess { source, workers } => {
                 write!(f, "{source} '{workers}': contradicts mode sp, which is one process; accepted: 1, or mode mp")
             }
@@ -195,6 +203,9 @@ fn contradictions(options: &Options) -> Vec<Error> {
         let sources = [path, status, host].into_iter().flatten();
         errors
             .extend(sources.map(|source| Error::ProbeWithoutRequest { source: source.clone(), check: check.clone() }));
+    }
+    if let (Mode::Sp, Some(Given { value: 1.., source })) = (mode, &options.watchdog_us) {
+        errors.push(Error::WatchdogInOneProcess { source: source.clone() });
     }
     let listen = listen(&options.host, &options.port);
     if let Some(Given { value: Some(admin), source }) = &options.admin

@@ -4,7 +4,7 @@
 //! are not so are skipped, as every resolver skips them: the file belongs to the system, and one
 //! slip in it must not keep a program from starting.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use crate::limits::{HOST_NAME_BYTES, HOSTS_BYTES};
 
@@ -12,6 +12,8 @@ use crate::limits::{HOST_NAME_BYTES, HOSTS_BYTES};
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Hosts {
     entries: Vec<(Box<str>, IpAddr)>,
+    /// The system has no `::1`.
+    lacks_ipv6_loopback: bool,
 }
 
 impl Hosts {
@@ -35,7 +37,28 @@ impl Hosts {
                 }
             }
         }
-        Hosts { entries }
+        Hosts { entries, lacks_ipv6_loopback: false }
+    }
+
+    /// The same for a system that has no `::1`, though its table may name it.
+    pub fn without_ipv6_loopback(mut self) -> Hosts {
+        self.entries.retain(|(_, address)| *address != IpAddr::V6(Ipv6Addr::LOCALHOST));
+        self.lacks_ipv6_loopback = true;
+        self
+    }
+
+    /// Where a name of this host leads: the first of its addresses, IPv4's for a `localhost` that is not in
+    /// the table.
+    pub fn first(&self, name: &str) -> Option<IpAddr> {
+        let is_localhost = without_dot(name).eq_ignore_ascii_case("localhost");
+        self.lookup(name).next().or(is_localhost.then_some(Ipv4Addr::LOCALHOST.into()))
+    }
+
+    /// The addresses of `localhost` and of the names below it, if the table does not have them
+    /// (RFC 6761, 6.3), as in an empty container.
+    pub fn loopback(&self) -> Vec<IpAddr> {
+        let ipv6 = (!self.lacks_ipv6_loopback).then_some(Ipv6Addr::LOCALHOST.into());
+        [IpAddr::V4(Ipv4Addr::LOCALHOST)].into_iter().chain(ipv6).collect()
     }
 
     /// The addresses of a name, in the order of the file. Case does not count, nor does the dot
@@ -63,6 +86,9 @@ mod tests {
     fn finds_names_and_aliases_whatever_their_case() {
         let text = "127.0.0.1\tlocalhost\n10.0.0.7   API.internal api # the API\r\n::1 localhost ip6-localhost\n";
         assert_eq!(found(text, "localhost"), ["127.0.0.1", "::1"]);
+        let without = Hosts::parse(text.as_bytes()).without_ipv6_loopback();
+        assert_eq!(without.lookup("localhost").collect::<Vec<_>>(), [IpAddr::V4(Ipv4Addr::LOCALHOST)]);
+        assert_eq!((without.loopback().len(), Hosts::default().loopback().len()), (1, 2));
         assert_eq!(found(text, "api.INTERNAL"), ["10.0.0.7"]);
         assert_eq!(found(text, "api"), ["10.0.0.7"]);
         assert_eq!(found(text, "api."), ["10.0.0.7"]);

@@ -14,7 +14,7 @@
 //! `DNS_LOOKUPS` are open; a name is in line once while it waits, and else not.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, SocketAddr};
 
 pub use super::entry::{Change, State};
 use super::entry::{Entry, Phase};
@@ -464,9 +464,7 @@ fn askable(mut conf: ResolvConf) -> ResolvConf {
     conf
 }
 
-/// What needs no server: the hosts table, and `localhost` and what is below it, which are loopback
-/// even where the table has nothing to say (RFC 6761, 6.3), as in an empty container. That is its
-/// IPv4 address alone: IPv6 may be off, and few servers listen on both.
+/// What needs no server: the hosts table, and `localhost` and the names below it.
 fn in_table(hosts: &Hosts, name: &str) -> Option<Vec<IpAddr>> {
     let mut found = hosts.lookup(name).peekable();
     if found.peek().is_some() {
@@ -474,7 +472,7 @@ fn in_table(hosts: &Hosts, name: &str) -> Option<Vec<IpAddr>> {
     }
     let bare = name.strip_suffix('.').unwrap_or(name);
     let last = bare.rsplit('.').next().unwrap_or_default();
-    last.eq_ignore_ascii_case("localhost").then(|| vec![Ipv4Addr::LOCALHOST.into()])
+    last.eq_ignore_ascii_case("localhost").then(|| hosts.loopback())
 }
 
 /// Whether a backend can be there. Lists that block names give 0.0.0.0 for them, and connecting to

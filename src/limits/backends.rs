@@ -20,6 +20,9 @@ pub const SLOT_REST_US: u64 = 10 * SECOND_US;
 pub const SLOT_LOOK_US: u64 = SECOND_US;
 /// How often it is looked for a moment at which no worker is between two stores, where one has died there.
 pub const SETTLE_LOOKS: usize = 10_000;
+/// Steps to precompute the order of turns: the sum of weights times the number of backends. It takes some
+/// 20 us, each time that a backend comes or goes; a longer cycle is computed turn by turn.
+pub const ORDERED_STEPS: u64 = 16 * 1024;
 /// Picks by the strategy before any backend will do that was not tried and has room.
 pub const PICKS: usize = 4;
 /// Retries that are made however few requests there are, a second, by all workers together.

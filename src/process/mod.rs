@@ -42,6 +42,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use crate::args::Options;
 use crate::config::{self, Config, Mode, Plan};
+use crate::dns::hosts::Hosts;
 use crate::limits::{self, SECOND_US};
 use crate::log::{Level, Log};
 use crate::metrics::{Count, Global};
@@ -196,6 +197,11 @@ pub fn question() -> Option<String> {
     std::env::var(handover::QUESTION).ok()
 }
 
+/// The table of hosts of this system.
+pub fn hosts() -> Hosts {
+    names::system_hosts()
+}
+
 /// What a program answers that could take over.
 pub const ANSWER: &str = handover::ANSWER;
 
@@ -219,12 +225,13 @@ fn begin_tls(journal: &mut Journal, config: &Config) -> Result<Option<tls::confi
     if config.insecure {
         journal.line(Level::Warn, "tls", format_args!("--insecure: backends' certificates are not verified"));
     }
-    if !config.backends.iter().any(|backend| backend.tls) {
+    let wanted = config.backends.iter().any(|backend| backend.tls);
+    // A file that is given is read in any case: a reload may bring the first backend that needs it.
+    if !wanted && config.ca_file.is_none() {
         return Ok(None);
     }
-    tls::client(config.ca_file.as_deref(), config.insecure, config.tls_trace)
-        .map(Some)
-        .map_err(|error| Failure::new(USAGE, error))
+    let client = tls::client(config.ca_file.as_deref(), config.insecure, config.tls_trace);
+    client.map(|client| wanted.then_some(client)).map_err(|error| Failure::new(USAGE, error))
 }
 
 /// Makes the memory that the workers in so many seats share.

@@ -7,7 +7,7 @@ use std::os::fd::AsFd;
 use std::path::Path;
 
 use super::Journal;
-use super::watch::{self, Change as FileChange, Watch};
+use super::watch::{Change as FileChange, Watch};
 use crate::collections::slab::Key;
 use crate::dns::hosts::Hosts;
 use crate::dns::resolv_conf::ResolvConf;
@@ -46,7 +46,7 @@ impl Names {
         let (hosts, resolv_conf) = (contents(HOSTS, HOSTS_BYTES), contents(RESOLV_CONF, RESOLV_CONF_BYTES));
         let seed = sys::entropy::unforeseen()?;
         let names = Names {
-            resolver: Resolver::new(ResolvConf::parse(&resolv_conf), Hosts::parse(&hosts), seed, now_us),
+            resolver: Resolver::new(ResolvConf::parse(&resolv_conf), hosts_of(&hosts), seed, now_us),
             sockets: BTreeMap::new(),
             hosts: Watch::new(HOSTS.into(), hosts, HOSTS_BYTES, now_us),
             resolv_conf: Watch::new(RESOLV_CONF.into(), resolv_conf, RESOLV_CONF_BYTES, now_us),
@@ -104,7 +104,7 @@ impl Names {
     /// Does what is due.
     pub(super) fn expire(&mut self, now_us: u64) {
         if let Some(change) = self.hosts.expire(now_us) {
-            self.resolver.reload_hosts(Hosts::parse(&text(change)), now_us);
+            self.resolver.reload_hosts(hosts_of(&text(change)), now_us);
         }
         if let Some(change) = self.resolv_conf.expire(now_us) {
             self.resolver.reload_conf(ResolvConf::parse(&text(change)), now_us);
@@ -231,9 +231,23 @@ impl Names {
     }
 }
 
+/// The table of hosts as this system can use it. A container without IPv6 may have `::1` in its table.
+fn hosts_of(text: &[u8]) -> Hosts {
+    let hosts = Hosts::parse(text);
+    match UdpSocket::bind((Ipv6Addr::LOCALHOST, 0)) {
+        Ok(_) => hosts,
+        Err(_) => hosts.without_ipv6_loopback(),
+    }
+}
+
+/// The table of hosts of the system, now.
+pub(super) fn system_hosts() -> Hosts {
+    hosts_of(&contents(HOSTS, HOSTS_BYTES))
+}
+
 /// A file's text, as far as it is read; one that is not there is empty.
 fn contents(path: &str, most: usize) -> Vec<u8> {
-    watch::read(Path::new(path), most).unwrap_or_default()
+    sys::file::read(Path::new(path), most).unwrap_or_default()
 }
 
 fn text(change: FileChange) -> Vec<u8> {

@@ -11,15 +11,15 @@
 
 use std::collections::BTreeSet;
 use std::ffi::{OsStr, OsString};
-use std::fs::{self, OpenOptions};
-use std::io::{self, Read};
+use std::fs;
+use std::io;
 use std::os::fd::BorrowedFd;
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Component, Path, PathBuf};
 
 use crate::limits::{CONFIG_LINKS, CONFIG_PAUSE_US, CONFIG_POLL_US, CONFIG_SETTLE_US, CONFIG_WRITING_US};
 use crate::sys::changes::{Aspect, Changes, Kind, Watched};
+use crate::sys::file;
 
 /// What became of the file.
 #[derive(Debug)]
@@ -114,7 +114,7 @@ impl Watch {
         self.settling = Settling::default();
         // First watched, then read: what changes in between is told again.
         self.follow(now_us);
-        let contents = read(&self.path, self.most);
+        let contents = file::read(&self.path, self.most);
         if contents.is_ok() {
             self.missing_us = None;
         }
@@ -145,7 +145,7 @@ impl Watch {
     /// The contents now, which count as told.
     pub(super) fn read_now(&mut self, now_us: u64) -> io::Result<Vec<u8>> {
         self.follow(now_us);
-        let contents = read(&self.path, self.most);
+        let contents = file::read(&self.path, self.most);
         self.told = contents.as_ref().ok().cloned();
         contents
     }
@@ -213,18 +213,6 @@ impl Settling {
         }
         self.last_us.saturating_add(CONFIG_PAUSE_US).min(begun_us.saturating_add(CONFIG_SETTLE_US))
     }
-}
-
-/// The file's contents, `most` bytes and one more at most. It never waits: what is
-/// no regular file, such as a pipe that nobody writes to, is refused.
-pub(super) fn read(path: &Path, most: usize) -> io::Result<Vec<u8>> {
-    let file = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY).open(path)?;
-    if !file.metadata()?.is_file() {
-        return Err(io::Error::new(io::ErrorKind::InvalidInput, "not a regular file"));
-    }
-    let mut contents = Vec::new();
-    file.take(most as u64 + 1).read_to_end(&mut contents)?;
-    Ok(contents)
 }
 
 /// The directories that decide what a path means, each with the name in it that does.

@@ -5,6 +5,7 @@ use super::answer::Answer;
 use super::connection::{Connection, Moved, Side};
 use super::exchange::Progress;
 use super::record::{Cause, Outcome};
+use super::slots::Backend;
 use super::{Failure, Output, Proxy};
 use crate::balance::Pick;
 use crate::collections::slab::Key;
@@ -30,7 +31,10 @@ impl Proxy {
     /// have seen the request, so that it is sent again only within the budget. `reason`: what that is
     /// counted as. `failed`: what is logged about the try before.
     pub(super) fn try_again(&mut self, id: Key, seen: bool, reason: Count, failed: Option<Failure>) -> bool {
-        let mut pick = self.pick(id);
+        let mut pick = if reason == Count::RetryConnect { self.pick_sibling(id) } else { Pick::Nobody };
+        if pick == Pick::Nobody {
+            pick = self.pick(id);
+        }
         if pick == Pick::Nobody && self.forgets_declined(id) {
             pick = self.pick(id);
         }
@@ -84,6 +88,22 @@ impl Proxy {
         let Some(declined) = exchange.declined.take() else { return false };
         exchange.tried.iter_mut().filter(|slot| **slot == declined).for_each(|slot| *slot = u16::MAX);
         true
+    }
+
+    /// Picks another address of the backend that could not be connected to last. So a server that listens
+    /// on one of the addresses of its name, as many do of localhost's, is reached with the second try.
+    fn pick_sibling(&mut self, id: Key) -> Pick {
+        let Some(exchange) = self.exchanges.get(id) else { return Pick::Nobody };
+        let tried = &exchange.tried[..usize::from(exchange.tries).min(TRIES)];
+        let Some(last) = tried.last().and_then(|&slot| self.backends.get(usize::from(slot))?.as_ref()) else {
+            return Pick::Nobody;
+        };
+        let is_sibling = |slot: usize, other: &Backend| {
+            other.current && other.is_beside(last) && u16::try_from(slot).is_ok_and(|slot| !tried.contains(&slot))
+        };
+        let siblings = self.backends.iter().enumerate().filter_map(|(slot, other)| Some((slot, other.as_ref()?)));
+        let mut siblings = siblings.filter(|&(slot, other)| is_sibling(slot, other)).map(|(slot, _)| slot);
+        siblings.find(|&slot| self.balancer.take(slot)).map_or(Pick::Nobody, Pick::Slot)
     }
 
     /// Picks a backend for an exchange, and tells of an outage where that is seen by it.

@@ -79,6 +79,12 @@ pub(super) struct Backend {
 }
 
 impl Backend {
+    /// Whether both are addresses of one configured backend.
+    pub(super) fn is_beside(&self, other: &Backend) -> bool {
+        let over_tcp = |backend: &Backend| matches!(backend.address, Address::Tcp(_));
+        over_tcp(self) && over_tcp(other) && self.host == other.host
+    }
+
     /// The scheme of what it serves.
     pub(super) fn scheme(&self) -> &'static str {
         if self.server_name.is_empty() { "http" } else { "https" }

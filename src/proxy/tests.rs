@@ -559,3 +559,32 @@ fn one_portion_of_the_metrics_is_made_in_a_turn() {
     world.pass(0);
     assert!([0, 2].iter().all(|&n| world.sent(clients[n]).ends_with("0\r\n\r\n")));
 }
+
+#[test]
+fn another_address_of_the_same_backend_is_tried_first() {
+    // Six backends of two addresses each; nobody listens on the even ones.
+    let mut world = World::new(12, |plan| {
+        for (slot, member) in plan.members.iter_mut().enumerate() {
+            member.host = format!("localhost:{}", slot / 2);
+        }
+    });
+    for _ in 0..12 {
+        let client = world.asking(GET);
+        let mut connected = false;
+        for tries in 1.. {
+            let Some((key, slot)) = world.dials.pop_front() else { break };
+            assert!(tries <= 2, "the second address is of the same backend");
+            if slot % 2 == 0 {
+                world.proxy.failed(key, Failure::Connect(111));
+            } else {
+                connected = true;
+                world.proxy.connected(key, false);
+            }
+            world.carry_out();
+        }
+        assert!(connected);
+        let backend = world.busy_backend();
+        world.give(backend, "HTTP/1.1 200 OK\r\nContent-Length: 0\r\nConnection: close\r\n\r\n");
+        assert!(world.sent(client).contains(" 200 "));
+    }
+}

@@ -54,24 +54,47 @@ pub fn share(socket: BorrowedFd<'_>) -> io::Result<()> {
 }
 
 /// A socket that another program has made, and where it listens: non-blocking from now on, and its
-/// accepted sockets with TCP_NODELAY. EINVAL where it does not listen, or not for TCP over IP.
+/// accepted sockets with TCP_NODELAY. Errors say of anything else what kind it is.
 pub fn adopt(socket: OwnedFd) -> io::Result<(OwnedFd, SocketAddr)> {
-    let mut listens: c_int = 0;
-    let mut length = size_of::<c_int>() as libc::socklen_t;
-    // SAFETY: the call writes at most `length` bytes, to a live int of that size, and the length.
-    check(unsafe {
-        let value = (&raw mut listens).cast();
-        libc::getsockopt(socket.as_raw_fd(), libc::SOL_SOCKET, libc::SO_ACCEPTCONN, value, &raw mut length)
-    })?;
-    if listens == 0 {
-        return Err(io::Error::from_raw_os_error(libc::EINVAL));
+    if let Some(kind) = unfit_kind(socket.as_fd()) {
+        let text = format!("it is {kind}; accepted: a listening TCP socket");
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, text));
     }
     let listener = TcpListener::from(socket);
-    // Of another family than IP's it has no such address.
-    let address = listener.local_addr().map_err(|_| io::Error::from_raw_os_error(libc::EINVAL))?;
+    let address = listener.local_addr()?;
     listener.set_nonblocking(true)?;
     set_option(listener.as_fd(), libc::IPPROTO_TCP, libc::TCP_NODELAY, 1)?;
     Ok((listener.into(), address))
+}
+
+/// What a descriptor is that is no listening TCP socket.
+fn unfit_kind(socket: BorrowedFd<'_>) -> Option<&'static str> {
+    let Ok(kind) = option(socket, libc::SO_TYPE) else { return Some("no socket") };
+    let mut address = RawAddress::empty();
+    let (room, length) = address.as_parts_mut();
+    // SAFETY: the pointers are to a live local with as much room as the length says.
+    let named = check(unsafe { libc::getsockname(socket.as_raw_fd(), room, length) });
+    match (named.map(|()| address.family()), kind) {
+        (Ok(libc::AF_UNIX), _) => Some("a Unix socket"),
+        (Ok(libc::AF_INET | libc::AF_INET6), libc::SOCK_DGRAM) => Some("a UDP socket"),
+        (Ok(libc::AF_INET | libc::AF_INET6), libc::SOCK_STREAM) => match option(socket, libc::SO_ACCEPTCONN) {
+            Ok(1..) => None,
+            _ => Some("a TCP socket that does not listen"),
+        },
+        _ => Some("a socket of another kind"),
+    }
+}
+
+/// An integer option of a socket.
+fn option(socket: BorrowedFd<'_>, name: c_int) -> io::Result<c_int> {
+    let mut value: c_int = 0;
+    let mut length = size_of::<c_int>() as libc::socklen_t;
+    // SAFETY: the call writes at most `length` bytes, to a live int of that size, and the length.
+    check(unsafe {
+        let value = (&raw mut value).cast();
+        libc::getsockopt(socket.as_raw_fd(), libc::SOL_SOCKET, name, value, &raw mut length)
+    })?;
+    Ok(value)
 }
 
 /// Makes the system hold a new connection back until its client has sent something (TCP_DEFER_ACCEPT,
@@ -126,10 +149,14 @@ mod tests {
 
         let path = std::env::temp_dir().join(format!("zzz-lb-adopt-{}", std::process::id()));
         let _ = std::fs::remove_file(&path);
-        assert!(adopt(UnixListener::bind(&path).unwrap().into()).is_err());
+        let kind = |socket: OwnedFd| adopt(socket).expect_err("it is unfit").to_string();
+        assert!(kind(UnixListener::bind(&path).unwrap().into()).starts_with("it is a Unix socket; accepted: "));
         std::fs::remove_file(&path).unwrap();
-        let connected = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
-        assert!(adopt(connected.into()).is_err());
-        assert!(adopt(std::fs::File::open("/dev/null").unwrap().into()).is_err());
+        let datagrams = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+        assert!(kind(datagrams.into()).starts_with("it is a UDP socket; "));
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let connected = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        assert!(kind(connected.into()).starts_with("it is a TCP socket that does not listen; "));
+        assert!(kind(std::fs::File::open("/dev/null").unwrap().into()).starts_with("it is no socket; "));
     }
 }

@@ -9,6 +9,7 @@ pub mod entropy;
 #[cfg(any(target_os = "linux", target_os = "android"))]
 pub mod epoll;
 pub mod exec;
+pub mod file;
 pub mod fork;
 #[cfg(any(target_os = "linux", target_os = "android"))]
 pub mod inotify;

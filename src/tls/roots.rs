@@ -8,8 +8,7 @@
 use std::collections::BTreeSet;
 use std::ffi::{OsStr, OsString};
 use std::fmt;
-use std::fs::File;
-use std::io::{self, Read as _};
+use std::io;
 use std::path::{Path, PathBuf};
 
 use rustls::RootCertStore;
@@ -17,6 +16,7 @@ use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject as _;
 
 use crate::limits::{ROOT_DIRECTORIES, ROOT_DIRECTORY_FILES, ROOT_FILE_BYTES, ROOTS};
+use crate::sys;
 
 /// Bundles at the paths that systems use, the most common first.
 const SYSTEM_FILES: [&str; 12] = [
@@ -95,6 +95,7 @@ impl fmt::Display for Place {
             Found::Roots(0, 0) => f.write_str("(no certificate)"),
             Found::Roots(0, unusable) => write!(f, "({unusable} unusable)"),
             Found::Roots(roots, _) => write!(f, "({roots} roots)"),
+            Found::Unreadable(io::ErrorKind::InvalidInput) => f.write_str("(not a regular file)"),
             Found::Unreadable(kind) => write!(f, "({kind})"),
             Found::NotPem => f.write_str("(not PEM)"),
         }
@@ -240,8 +241,7 @@ fn split(list: Option<&OsStr>) -> impl Iterator<Item = PathBuf> {
 }
 
 fn read_file(path: &Path) -> io::Result<Vec<u8>> {
-    let mut bytes = Vec::new();
-    File::open(path)?.take(ROOT_FILE_BYTES + 1).read_to_end(&mut bytes)?;
+    let bytes = sys::file::read(path, ROOT_FILE_BYTES as usize)?;
     if bytes.len() as u64 > ROOT_FILE_BYTES {
         return Err(io::ErrorKind::FileTooLarge.into());
     }

@@ -56,6 +56,35 @@ fn takes_every_form() {
 }
 
 #[test]
+fn switches_may_have_a_value_and_stand_together() {
+    for (line, trace) in [("--trace=1", true), ("--trace=off", false), ("-t=yes", true), ("-t=0", false)] {
+        assert_eq!(value(options(line).trace), trace, "{line}");
+    }
+    let got = options("-kt -b a:1");
+    assert!(value(got.trace) && value(got.insecure));
+    for line in ["-ktp80", "-tkp80", "-ktp=80", "-ktp 80"] {
+        let got = options(line);
+        assert!(value(got.trace) && value(got.insecure) && value(got.port) == 80, "{line}");
+    }
+    assert_eq!(with_env("-th", &[]), Ok(Command::Help));
+}
+
+#[test]
+fn what_a_message_about_a_backend_says() {
+    let said = |spec: &str| {
+        let text = error(&format!("-b {spec}"));
+        text.split_once("; accepted: ").map(|(start, rest)| (start.to_owned(), rest.to_owned())).unwrap()
+    };
+    let user = said("http://user:secret@h:1");
+    assert_eq!(user.0, "--backend '...@h:1': a user name or password is not supported");
+    assert!(said("http://h:1/api/").0.contains("a path is not supported"));
+    assert!(said("ftp://h:1").0.contains("the scheme is not http://, https:// or h2c://"));
+    assert!(said("a:1,b:2").0.contains("two backends in one"));
+    assert!(said("a:1,wieght=2").1.ends_with("; did you mean 'weight'?"));
+    assert!(error("-w -1").contains("out of range"));
+}
+
+#[test]
 fn takes_every_option() {
     let got = options(
         "-p 0 --host [::1] -b localhost:9001 -w 4 -s least_requests -l debug -t -m sp \
@@ -139,7 +168,7 @@ fn an_error_names_the_option_the_value_and_what_is_accepted() {
 
 #[test]
 fn everything_wrong_is_told_and_what_is_right_is_kept() {
-    let line = "-p http --prot 80 -b a -b a:1 --trace=1 stray --check -w 2 -w 3 -s";
+    let line = "-p http --prot 80 -b a -b a:1 --trace=maybe stray --check -w 2 -w 3 -s";
     let Err(refused) = with_env(line, &[("LB_PORT", "x"), ("LB_VIA", "a b"), ("LB_TRUST", "x ::1 y")]) else {
         panic!("it is wrong")
     };
@@ -147,7 +176,7 @@ fn everything_wrong_is_told_and_what_is_right_is_kept() {
         "--port 'http': malformed",
         "unknown option '--prot'; did you mean '--port'?",
         "--backend 'a': no port",
-        "--trace takes no value",
+        "--trace has 'maybe'",
         "unexpected argument 'stray'",
         "--workers is given twice",
         "--strategy needs a value",
@@ -200,8 +229,10 @@ fn options_of_later_versions_do_not_exist() {
 fn refuses_missing_superfluous_and_repeated_values_and_stray_arguments() {
     assert_eq!(error("-p"), "--port needs a value; accepted: a number from 0 to 65535");
     assert!(error("-b -p 80").starts_with("--backend needs a value; accepted: host:port"));
-    assert_eq!(error("--trace=yes"), "--trace takes no value, but has 'yes'; accepted: --trace alone");
-    assert_eq!(error("-tp"), "--trace takes no value, but has 'p'; accepted: --trace alone");
+    assert_eq!(error("--trace=maybe"), "--trace has 'maybe'; accepted: --trace alone, or 1 or 0");
+    assert_eq!(error("-tp"), "--port needs a value; accepted: a number from 0 to 65535");
+    assert_eq!(error("-tx"), "unknown option '-x'; --help lists the options");
+    assert_eq!(error("-tt"), "--trace is given twice, which is contradictory; accepted: once");
     assert_eq!(error("-p 1 --port=1"), "--port is given twice, which is contradictory; accepted: once");
     assert_eq!(error("-t -t"), "--trace is given twice, which is contradictory; accepted: once");
     let stray = "unexpected argument 'a:1'; only options are accepted, and a backend is given as -b HOST:PORT";

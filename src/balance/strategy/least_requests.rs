@@ -1,19 +1,19 @@
-//! The less busy, for its weight, of two backends picked at random: nearly as even as asking all
-//! of them, at a cost that does not grow with their number.
+//! The less busy, for its weight, of two backends: nearly as even as a look at all of them, at a cost that
+//! does not grow with their number. The first comes in turn by weight, and stands unless the second, which
+//! is any other, is less busy: so backends that are equally busy get requests by their weights.
 
 use super::View;
 
 pub(super) fn pick(view: &mut View<'_>) -> u16 {
-    let count = view.turns.len() as u64;
-    let one = view.random.below(count);
+    let turns = view.turns;
+    let one = turns.rotated(view.cells.ticket());
+    let count = turns.len() as u64;
     if count < 2 {
-        return view.turns.at(one as usize);
+        return turns.at(one);
     }
     // Any but the first, each as likely.
-    let two = (one + 1 + view.random.below(count - 1)) % count;
-    let (one, two) = (one as usize, two as usize);
-    // Compares (in_flight + 1) / weight without dividing: the request to come counts too.
-    let load =
-        |turn: usize, other: usize| (view.cells.in_flight(view.turns.at(turn).into()) + 1) * view.turns.weight(other);
-    view.turns.at(if load(one, two) <= load(two, one) { one } else { two })
+    let two = ((one as u64 + 1 + view.random.below(count - 1)) % count) as usize;
+    // Compares in_flight / weight without a division.
+    let load = |turn: usize, other: usize| view.cells.in_flight(turns.at(turn).into()) * turns.weight(other);
+    turns.at(if load(two, one) < load(one, two) { two } else { one })
 }

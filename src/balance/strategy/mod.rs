@@ -3,7 +3,6 @@
 mod least_requests;
 mod random;
 mod round_robin;
-mod weighted;
 
 use super::cells::Cells;
 use super::turns::Turns;
@@ -28,19 +27,20 @@ pub struct Strategy {
 
 impl Strategy {
     /// All strategies; the first is the default.
-    pub const ALL: [Strategy; 4] = [
+    pub const ALL: [Strategy; 3] = [
         Strategy { name: "round_robin", pick: round_robin::pick },
-        Strategy { name: "weighted", pick: weighted::pick },
         Strategy { name: "random", pick: random::pick },
         Strategy { name: "least_requests", pick: least_requests::pick },
     ];
 
-    /// All strategies with their names.
-    pub const NAMES: [(&'static str, Strategy); Strategy::ALL.len()] = {
-        let mut names = [("", Strategy::ALL[0]); Strategy::ALL.len()];
+    /// The names that are accepted, with their strategies; `weighted` is another name for `round_robin`.
+    pub const NAMES: [(&'static str, Strategy); Strategy::ALL.len() + 1] = {
+        let mut names = [("weighted", Strategy::ALL[0]); Strategy::ALL.len() + 1];
         let mut at = 0;
-        while at < names.len() {
-            names[at] = (Strategy::ALL[at].name, Strategy::ALL[at]);
+        while at < Strategy::ALL.len() {
+            // The second place is the other name's.
+            let place = if at == 0 { 0 } else { at + 1 };
+            names[place] = (Strategy::ALL[at].name, Strategy::ALL[at]);
             at += 1;
         }
         names
@@ -48,7 +48,7 @@ impl Strategy {
 
     /// The strategy of a name.
     pub fn named(name: &str) -> Option<Strategy> {
-        Strategy::ALL.into_iter().find(|strategy| strategy.name == name)
+        Strategy::NAMES.into_iter().find(|(known, _)| *known == name).map(|(_, strategy)| strategy)
     }
 }
 

@@ -112,7 +112,12 @@ fn unknown_keys_get_the_nearest_known() {
     refused("{\"help\": true}", &format!("lb.json:1:2: unknown key 'help'; {accepted}"));
     refused(
         "{\"backends\": [{\"host\": \"a\", \"port\": 1, \"wieght\": 2}]}",
-        "lb.json:1:40: unknown key 'wieght'; did you mean 'weight'?",
+        "lb.json:1:40: unknown key 'wieght' of a backend; \
+         accepted: host, port, unix, weight, backup, max, tls, h2c; did you mean 'weight'?",
+    );
+    refused(
+        "{\"backends\": [{\"host\": \"a\", \"port\": 1, \"colour\": 2}]}",
+        "lb.json:1:40: unknown key 'colour' of a backend; accepted: host, port, unix, weight, backup, max, tls, h2c",
     );
 }
 
@@ -165,8 +170,11 @@ fn values_of_the_wrong_type_say_what_is_accepted() {
 fn values_out_of_bounds_say_what_is_accepted() {
     let port = "a number from 0 to 65535";
     refused("{\"port\": 65536}", &format!("lb.json:1:10: port '65536': out of range; accepted: {port}"));
-    refused("{\"port\": 80.0}", &format!("lb.json:1:10: port '80.0': malformed; accepted: {port}"));
-    refused("{\"port\": -1}", &format!("lb.json:1:10: port '-1': malformed; accepted: {port}"));
+    refused("{\"port\": 80.5}", &format!("lb.json:1:10: port '80.5': malformed; accepted: {port}"));
+    refused("{\"port\": -1}", &format!("lb.json:1:10: port '-1': out of range; accepted: {port}"));
+    refused("{\"port\": 1e5}", &format!("lb.json:1:10: port '100000': out of range; accepted: {port}"));
+    let huge = &problems("", "{\"port\": 1e300}")[0];
+    assert!(huge.ends_with(&format!("...': out of range; accepted: {port}")), "{huge}");
     refused(
         "{\"strategy\": \"robin\"}",
         "lb.json:1:14: strategy 'robin': unknown; accepted: round_robin, weighted, random, least_requests",
@@ -178,7 +186,9 @@ fn values_out_of_bounds_say_what_is_accepted() {
     let tls = |parts: &str| over("", &format!("{{\"backends\": [{{\"host\": \"a\", {parts}}}]}}")).backends[0].tls;
     assert!(tls("\"port\": 443") && tls("\"port\": 1, \"tls\": true") && !tls("\"port\": 443, \"tls\": false"));
     let host = |host: &str| problems("", &format!("{{\"backends\": [{{\"host\": \"{host}\", \"port\": 1}}]}}"));
-    for wrong in ["", "a:1", "a,backup", "http://a", "a b", "[a]", "a\\u0000"] {
+    assert!(host("a:1")[0].contains("the host has a port, which is a key of its own: \"port\""));
+    assert!(host("http://a")[0].contains("the host has a scheme"));
+    for wrong in ["", "a,backup", "a b", "[a]", "a\\u0000"] {
         assert!(host(wrong)[0].contains("neither an address nor a name"), "{wrong}");
     }
 }
@@ -324,4 +334,14 @@ fn the_worst_text_is_read_in_no_time() {
         assert_eq!(problems("", &text).len(), FILE_PROBLEMS + 1);
     }
     assert!(start.elapsed().as_secs() < 60);
+}
+
+#[test]
+fn a_whole_number_is_one_however_it_is_written() {
+    for (text, port) in [("20.0", 20), ("1e3", 1000), ("1.5E+3", 1500), ("80", 80), ("0.0", 0), ("-0", 0)] {
+        assert_eq!(over("", &format!("{{\"port\": {text}}}")).listen.port(), port, "{text}");
+    }
+    let parts = "{\"backends\": [{\"host\": \"a\", \"port\": 8.0e1, \"weight\": 2.0, \"max\": 1e2}]}";
+    let backend = &over("", parts).backends[0];
+    assert_eq!((backend.name.as_str(), backend.weight, backend.max), ("a:80", 2, 100));
 }

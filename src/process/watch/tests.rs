@@ -37,7 +37,12 @@ impl Drop for Place {
 }
 
 fn watch(path: &Path) -> Watch {
-    Watch::new(path.to_path_buf(), read(path, JSON_BYTES).unwrap_or_default(), JSON_BYTES, monotonic_us())
+    Watch::new(
+        path.to_path_buf(),
+        crate::sys::file::read(path, JSON_BYTES).unwrap_or_default(),
+        JSON_BYTES,
+        monotonic_us(),
+    )
 }
 
 /// The next change within a time.

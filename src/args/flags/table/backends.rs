@@ -16,10 +16,10 @@ pub(super) const FLAGS: &[Flag] = &[
         placeholder: "SPEC",
         default: Preset::Told("127.0.0.1:9001 and 127.0.0.1:9002"),
         env: "LB_BACKEND",
-        help: "a server that requests go to, repeatable: `host:port`, `[v6]:port` or `unix:/path`, with `http://`, \
+        help: "a server that requests go to, repeatable: `host:port`, `[v6]:port`, `unix:/path`, or `:port` on localhost, with `http://`, \
                `https://` or `h2c://` (HTTP/2 without TLS) in front where wanted (port 443 means TLS), then `,weight=N` (1 to 65535), `,backup` (serves when no other is healthy) and \
                `,max=N` (requests at once)",
-        accepts: "host:port, [v6]:port or unix:/path, then ,weight=N ,backup ,max=N (at most 1024 backends)",
+        accepts: "host:port, [v6]:port, unix:/path or a port of localhost, then ,weight=N ,backup ,max=N (at most 1024 backends)",
         set: Set::Repeatable(|options, text, source| more(&mut options.backends, backend(text)?, source, BACKENDS)),
     },
     Flag {
@@ -29,8 +29,8 @@ pub(super) const FLAGS: &[Flag] = &[
         placeholder: "S",
         default: Preset::Value("round_robin"),
         env: "LB_STRATEGY",
-        help: "how a backend is picked: `round_robin`, `weighted`, `random` or `least_requests` (the less busy of \
-               two picked at random)",
+        help: "how a backend is picked: `round_robin` (in turn by weight; `weighted` is another name for it), `random` \
+               (by weight) or `least_requests` (the less busy of two for its weight)",
         accepts: "round_robin, weighted, random, least_requests",
         set: Set::Value(|options, text, source| {
             once(&mut options.strategy, value::choice(&Strategy::NAMES, text)?, source)

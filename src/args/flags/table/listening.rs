@@ -20,12 +20,15 @@ pub(super) const FLAGS: &[Flag] = &[
         long: "host",
         short: None,
         group: Group::Listening,
-        placeholder: "IP",
+        placeholder: "HOST",
         default: Preset::Value("0.0.0.0"),
         env: "LB_HOST",
-        help: "address to listen on; `[::]` for all of IPv6",
-        accepts: "an IP address, such as 127.0.0.1 or [::]",
-        set: Set::Value(|options, text, source| once(&mut options.host, value::ip(text)?, source)),
+        help: "address to listen on, or a name of `/etc/hosts`; `[::]` for all of IPv6",
+        accepts: "an IP address, such as 127.0.0.1 or [::], or a name of /etc/hosts, such as localhost",
+        set: Set::Value(|options, text, source| {
+            let host = value::host(text, &options.hosts)?;
+            once(&mut options.host, host, source)
+        }),
     },
     Flag {
         long: "max-connections",
@@ -48,7 +51,10 @@ pub(super) const FLAGS: &[Flag] = &[
         default: Preset::Value("off"),
         env: "LB_ADMIN",
         help: "where `/metrics`, `/livez` and `/readyz` are served, instead of `/metrics` on the main port: `PORT` on loopback, or `HOST:PORT`",
-        accepts: "a port, an IP address with a port such as 127.0.0.1:9100 or [::1]:9100, or off",
-        set: Set::Value(|options, text, source| once(&mut options.admin, value::admin(text)?, source)),
+        accepts: "a port, an IP address or a name of /etc/hosts with a port, such as 127.0.0.1:9100, [::1]:9100 or localhost:9100, or off",
+        set: Set::Value(|options, text, source| {
+            let admin = value::admin(text, &options.hosts)?;
+            once(&mut options.admin, admin, source)
+        }),
     },
 ];
