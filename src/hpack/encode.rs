@@ -8,30 +8,47 @@ use super::table::{STATIC, static_name};
 const WITHOUT_INDEXING: u8 = 0x00;
 const NEVER_INDEXED: u8 = 0x10;
 
-/// Fields whose values nobody may put into a table. All of these names are in the static table.
-const SECRETS: [&str; 4] = ["authorization", "cookie", "proxy-authorization", "set-cookie"];
+/// The index of `:authority` in the static table.
+pub const AUTHORITY: usize = 1;
+/// The first index of `:method` there.
+pub const METHOD: usize = 2;
+/// The first index of `:path` there.
+pub const PATH: usize = 4;
+/// The first index of `:scheme` there.
+pub const SCHEME: usize = 6;
+/// The first index of `:status` there.
+pub const STATUS: usize = 8;
+// Fields whose values nobody may put into a table.
+const AUTHORIZATION: usize = 23;
+const COOKIE: usize = 32;
+const PROXY_AUTHORIZATION: usize = 49;
+const SET_COOKIE: usize = 55;
 
 /// Appends a field to a block. The name's letters are made small, as HTTP/2 has it.
 pub fn encode(out: &mut Vec<u8>, name: &[u8], value: &[u8]) {
-    let found = static_name(name);
-    if let Some(first) = found {
-        let same = |at: &usize| STATIC[*at - 1].0 == STATIC[first - 1].0;
-        let exact = |at: &usize| STATIC[*at - 1].1.as_bytes() == value;
-        if !STATIC[first - 1].1.is_empty()
-            && let Some(index) = (first..=STATIC.len()).take_while(same).find(exact)
-        {
-            return integer::write(out, 0x80, 7, index);
+    if let Some(first) = static_name(name) {
+        return encode_indexed(out, first, value);
+    }
+    out.push(WITHOUT_INDEXING);
+    let name_start = string(out, name);
+    out[name_start..].make_ascii_lowercase();
+    string(out, value);
+}
+
+/// Appends a field whose name stands in the static table, `first` there.
+pub fn encode_indexed(out: &mut Vec<u8>, first: usize, value: &[u8]) {
+    let (name, least) = STATIC[first - 1];
+    if !least.is_empty() {
+        let same = STATIC[first - 1..].iter().take_while(|(other, _)| *other == name);
+        if let Some(at) = same.into_iter().position(|(_, text)| text.as_bytes() == value) {
+            return integer::write(out, 0x80, 7, first + at);
         }
     }
-    match found {
-        Some(index) if SECRETS.contains(&STATIC[index - 1].0) => integer::write(out, NEVER_INDEXED, 4, index),
-        Some(index) => integer::write(out, WITHOUT_INDEXING, 4, index),
-        None => {
-            out.push(WITHOUT_INDEXING);
-            let name_start = string(out, name);
-            out[name_start..].make_ascii_lowercase();
-        }
-    }
+    let kind = match first {
+        AUTHORIZATION | COOKIE | PROXY_AUTHORIZATION | SET_COOKIE => NEVER_INDEXED,
+        _ => WITHOUT_INDEXING,
+    };
+    integer::write(out, kind, 4, first);
     string(out, value);
 }
 

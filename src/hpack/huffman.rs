@@ -136,20 +136,21 @@ const fn most(coded_bytes: usize) -> usize {
 /// Appends the string that `coded` stands for. Each step stores a byte, and passes it if the step has completed it: a
 /// store costs less than a branch that half of the steps take.
 pub(super) fn decode(coded: &[u8], out: &mut Vec<u8>) -> Result<(), Error> {
-    let mut at = out.len();
+    let before = out.len();
     // The last step stores, too.
-    out.resize(at + most(coded.len()) + 1, 0);
+    out.resize(before + most(coded.len()) + 1, 0);
+    let (room, mut at) = (&mut out[before..], 0);
     let (mut state, mut fails) = (0_u8, false);
     for &byte in coded {
         for bits in [byte >> 4, byte & 15] {
             let step = TABLES.steps[usize::from(state)][usize::from(bits)];
-            out[at] = step.byte;
+            room[at] = step.byte;
             at += usize::from(step.emits);
             fails |= step.fails;
             state = step.next;
         }
     }
-    out.truncate(at);
+    out.truncate(before + at);
     match TABLES.ends[usize::from(state)] {
         _ if fails => Err(Error::HuffmanEnd),
         true => Ok(()),

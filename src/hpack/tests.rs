@@ -171,3 +171,18 @@ fn secrets_are_never_to_be_indexed() {
     encode(&mut block, b"user-agent", b"x");
     assert_eq!(block[0] & 0xf0, 0x00);
 }
+
+#[test]
+fn pseudo_header_fields_have_their_indices() {
+    for (index, name) in
+        [(AUTHORITY, ":authority"), (METHOD, ":method"), (PATH, ":path"), (SCHEME, ":scheme"), (STATUS, ":status")]
+    {
+        for value in ["GET", "/index.html", "https", "304", "other"] {
+            let (mut direct, mut found) = (Vec::new(), Vec::new());
+            encode_indexed(&mut direct, index, value.as_bytes());
+            encode(&mut found, name.as_bytes(), value.as_bytes());
+            assert_eq!(direct, found, "{name}");
+            assert_eq!(decode(&mut Decoder::new(0), &direct).unwrap(), [format!("{name}: {value}")]);
+        }
+    }
+}

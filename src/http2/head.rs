@@ -231,6 +231,12 @@ impl<'a> Writer<'a> {
         self.size
     }
 
+    /// Writes a pseudo-header field, whose name is at this index of the static table.
+    fn pseudo(&mut self, (index, name): (usize, &str), value: &[u8]) {
+        self.size += name.len() + value.len() + hpack::ENTRY_OVERHEAD;
+        hpack::encode_indexed(self.block, index, value);
+    }
+
     fn put(&mut self, name: &[u8], value: &[u8]) {
         self.size += name.len() + value.len() + hpack::ENTRY_OVERHEAD;
         hpack::encode(self.block, name, value);
@@ -239,17 +245,17 @@ impl<'a> Writer<'a> {
 
 impl Sink for Writer<'_> {
     fn request(&mut self, method: &[u8], path: &[u8]) {
-        self.put(b":method", method);
-        self.put(b":scheme", self.scheme);
+        self.pseudo((hpack::METHOD, ":method"), method);
+        self.pseudo((hpack::SCHEME, ":scheme"), self.scheme);
         if !self.authority.is_empty() {
-            self.put(b":authority", self.authority);
+            self.pseudo((hpack::AUTHORITY, ":authority"), self.authority);
         }
-        self.put(b":path", path);
+        self.pseudo((hpack::PATH, ":path"), path);
     }
 
     fn response(&mut self, status: u16, _reason: &[u8]) {
         let digit = |unit: u16| b'0' + (status / unit % 10) as u8;
-        self.put(b":status", &[digit(100), digit(10), digit(1)]);
+        self.pseudo((hpack::STATUS, ":status"), &[digit(100), digit(10), digit(1)]);
     }
 
     fn field(&mut self, name: &[u8], value: &[u8]) {
