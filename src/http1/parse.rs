@@ -3,7 +3,7 @@
 //! them. `Ok(None)` means that the head is not complete yet and that what is there is right so
 //! far.
 
-use super::scan;
+use super::scan::{self, Scan, Work};
 use crate::http::fields::{Field, Name, Span};
 use crate::http::framing::is_authority;
 use crate::http::head::{Head, Start, Version};
@@ -13,7 +13,45 @@ use crate::limits::{HEAD_BYTES, HEAD_FIELDS, METHOD_BYTES, RESPONSE_FIELDS, TARG
 
 /// Parses a request's head; its length once complete.
 pub fn request(bytes: &[u8], head: &mut Head) -> Result<Option<usize>, Refusal> {
-    let method = scan::token_end(bytes);
+    scan::with(RequestHead { bytes, head })
+}
+
+/// Parses a response's head; its length once complete.
+pub fn response(bytes: &[u8], head: &mut Head) -> Result<Option<usize>, Refusal> {
+    scan::with(ResponseHead { bytes, head })
+}
+
+struct RequestHead<'a> {
+    bytes: &'a [u8],
+    head: &'a mut Head,
+}
+
+impl Work for RequestHead<'_> {
+    type Output = Result<Option<usize>, Refusal>;
+
+    #[inline(always)]
+    fn run(self, scan: impl Scan) -> Self::Output {
+        request_by(scan, self.bytes, self.head)
+    }
+}
+
+struct ResponseHead<'a> {
+    bytes: &'a [u8],
+    head: &'a mut Head,
+}
+
+impl Work for ResponseHead<'_> {
+    type Output = Result<Option<usize>, Refusal>;
+
+    #[inline(always)]
+    fn run(self, scan: impl Scan) -> Self::Output {
+        response_by(scan, self.bytes, self.head)
+    }
+}
+
+#[inline(always)]
+fn request_by(scan: impl Scan, bytes: &[u8], head: &mut Head) -> Result<Option<usize>, Refusal> {
+    let method = scan.token_end(bytes);
     if method > METHOD_BYTES {
         return Err(Refusal::MethodTooLong);
     }
@@ -23,7 +61,7 @@ pub fn request(bytes: &[u8], head: &mut Head) -> Result<Option<usize>, Refusal> 
         Some(_) => return Err(Refusal::RequestLine),
     }
     let start = method + 1;
-    let end = start + scan::target_end(&bytes[start..]);
+    let end = start + scan.target_end(&bytes[start..]);
     if end - start > TARGET_BYTES {
         return Err(Refusal::TargetTooLong);
     }
@@ -42,11 +80,11 @@ pub fn request(bytes: &[u8], head: &mut Head) -> Result<Option<usize>, Refusal> 
     let (path, authority) = target(bytes, Span::new(start, end))?;
     (head.version, head.ended) = (version, false);
     head.start = Start::Request { method: Span::new(0, method), path, authority };
-    fields(bytes, at, Role::Server, HEAD_FIELDS, &mut head.fields)
+    fields(scan, bytes, at, Role::Server, HEAD_FIELDS, &mut head.fields)
 }
 
-/// Parses a response's head; its length once complete.
-pub fn response(bytes: &[u8], head: &mut Head) -> Result<Option<usize>, Refusal> {
+#[inline(always)]
+fn response_by(scan: impl Scan, bytes: &[u8], head: &mut Head) -> Result<Option<usize>, Refusal> {
     let Some((version, at)) = version(bytes, 0, Refusal::StatusLine)? else { return incomplete(bytes, None) };
     let code = &bytes[at..bytes.len().min(at + 4)];
     let well_formed = |(i, b): (usize, &u8)| if i == 0 { *b == b' ' } else { b.is_ascii_digit() };
@@ -64,14 +102,14 @@ pub fn response(bytes: &[u8], head: &mut Head) -> Result<Option<usize>, Refusal>
         Some(b' ') => after + 1,
         _ => after,
     };
-    let end = reason + scan::value_end(&bytes[reason..]);
+    let end = reason + scan.value_end(&bytes[reason..]);
     if reason == after && end > after {
         return Err(Refusal::StatusLine);
     }
     let Some(next) = line_break(bytes, end, Refusal::StatusLine)? else { return incomplete(bytes, None) };
     (head.version, head.ended) = (version, false);
     head.start = Start::Response { status, reason: Span::new(reason, end) };
-    fields(bytes, next, Role::Client, RESPONSE_FIELDS, &mut head.fields)
+    fields(scan, bytes, next, Role::Client, RESPONSE_FIELDS, &mut head.fields)
 }
 
 /// Parses a trailer section that came to `role`; its length, the empty line included, once complete.
@@ -80,10 +118,25 @@ pub fn trailers(bytes: &[u8], role: Role, fields_out: &mut Vec<Field>) -> Result
         Refusal::HeadTooLarge | Refusal::TooManyFields => Refusal::TrailersTooLarge,
         refusal => refusal,
     };
-    match fields(bytes, 0, role, HEAD_FIELDS, fields_out).map_err(too_large)? {
+    match scan::with(TrailerSection { bytes, role, out: fields_out }).map_err(too_large)? {
         None if bytes.len() >= TRAILER_BYTES => Err(Refusal::TrailersTooLarge),
         Some(n) if n > TRAILER_BYTES => Err(Refusal::TrailersTooLarge),
         length => Ok(length),
+    }
+}
+
+struct TrailerSection<'a> {
+    bytes: &'a [u8],
+    role: Role,
+    out: &'a mut Vec<Field>,
+}
+
+impl Work for TrailerSection<'_> {
+    type Output = Result<Option<usize>, Refusal>;
+
+    #[inline(always)]
+    fn run(self, scan: impl Scan) -> Self::Output {
+        fields(scan, self.bytes, 0, self.role, HEAD_FIELDS, self.out)
     }
 }
 
@@ -156,18 +209,21 @@ fn target(bytes: &[u8], span: Span) -> Result<(Span, Option<Span>), Refusal> {
 /// The index of the first byte that ends a field value, or the length. In a response, control bytes other
 /// than NUL, CR and LF belong to the value: no reader takes them for an end, applications send them, and
 /// a recipient may keep them (RFC 9110, 5.5).
-pub(crate) fn value_end(bytes: &[u8], role: Role) -> usize {
-    let mut end = scan::value_end(bytes);
+#[inline(always)]
+pub(crate) fn value_end(scan: impl Scan, bytes: &[u8], role: Role) -> usize {
+    let mut end = scan.value_end(bytes);
     if role == Role::Client {
         while bytes.get(end).is_some_and(|byte| !matches!(byte, 0 | b'\r' | b'\n')) {
-            end += 1 + scan::value_end(&bytes[end + 1..]);
+            end += 1 + scan.value_end(&bytes[end + 1..]);
         }
     }
     end
 }
 
 /// Parses field lines, `most` at most, up to and with the empty one; the offset behind it once complete.
+#[inline(always)]
 fn fields(
+    scan: impl Scan,
     bytes: &[u8],
     mut at: usize,
     role: Role,
@@ -176,7 +232,7 @@ fn fields(
 ) -> Result<Option<usize>, Refusal> {
     out.clear();
     loop {
-        let name_end = at + scan::token_end(&bytes[at..]);
+        let name_end = at + scan.token_end(&bytes[at..]);
         match bytes.get(name_end) {
             None => return incomplete(bytes, None),
             Some(b':') if name_end > at => {}
@@ -200,7 +256,7 @@ fn fields(
         while matches!(bytes.get(start), Some(b' ' | b'\t')) {
             start += 1;
         }
-        let line_end = start + value_end(&bytes[start..], role);
+        let line_end = start + value_end(scan, &bytes[start..], role);
         let Some(after) = line_break(bytes, line_end, Refusal::FieldValue)? else { return incomplete(bytes, None) };
         let mut end = line_end;
         while end > start && matches!(bytes[end - 1], b' ' | b'\t') {

@@ -9,7 +9,8 @@ use crate::http::framing::{Body, is_authority};
 use crate::http::head::{Head, Start, Version};
 use crate::http::part::Role;
 use crate::http::refusal::Refusal;
-use crate::http1::{parse, scan};
+use crate::http1::parse;
+use crate::http1::scan::{self, Scanner};
 use crate::limits::{H2_LIST_BYTES, HEAD_FIELDS, METHOD_BYTES, RESPONSE_FIELDS, TARGET_BYTES, TRAILER_BYTES};
 
 /// Which fields a block holds.
@@ -119,7 +120,7 @@ fn field(
         return Err(Refusal::FieldName);
     }
     let blank = |b: Option<&u8>| matches!(b, Some(b' ' | b'\t'));
-    if parse::value_end(value, role) < value.len() || blank(value.first()) || blank(value.last()) {
+    if parse::value_end(Scanner::chosen(), value, role) < value.len() || blank(value.first()) || blank(value.last()) {
         return Err(Refusal::FieldValue);
     }
     let known = Name::find(name);

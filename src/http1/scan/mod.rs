@@ -11,11 +11,13 @@
 //! reference to an array of the load's size); a [`Scanner`] for an instruction set exists only
 //! where the processor has that set.
 //!
-//! Heads are made of short runs (names of 4 to 20 bytes, values of 3 to 100), so what counts is
-//! the latency of one call: on x86-64 a run of fewer than 16 bytes, with 16 to read, is one load,
-//! one classification and one count of zeros, with no branch on where in them it ends.
+//! Heads are made of short runs (names of 4 to 20 bytes, values of 3 to 100), so the latency of one
+//! scan counts: on x86-64 a run of fewer than 16 bytes, with 16 to read, is one load, one
+//! classification and one count of zeros, with no branch on where in them it ends. A parser makes
+//! two scans for each field: it is a [`Work`], compiled once for each implementation, so that a scan
+//! is no call.
 
-// Calling a function compiled for an instruction set is unsafe: the one such place is `end`.
+// Calling a function compiled for an instruction set is unsafe: `end`, `with` and the scans of `x86` do.
 #![allow(unsafe_code)]
 
 mod swar;
@@ -67,6 +69,53 @@ pub fn value_end(bytes: &[u8]) -> usize {
 #[inline]
 pub fn line_feed(bytes: &[u8]) -> Option<usize> {
     Scanner::chosen().line_feed(bytes)
+}
+
+/// The scans of one implementation.
+pub trait Scan: Copy {
+    /// As [`token_end`](fn@token_end).
+    fn token_end(self, bytes: &[u8]) -> usize;
+    /// As [`target_end`](fn@target_end).
+    fn target_end(self, bytes: &[u8]) -> usize;
+    /// As [`value_end`](fn@value_end).
+    fn value_end(self, bytes: &[u8]) -> usize;
+}
+
+/// One call for each scan: for code that makes few.
+impl Scan for Scanner {
+    fn token_end(self, bytes: &[u8]) -> usize {
+        self.end::<Token>(bytes)
+    }
+
+    fn target_end(self, bytes: &[u8]) -> usize {
+        self.end::<Target>(bytes)
+    }
+
+    fn value_end(self, bytes: &[u8]) -> usize {
+        self.end::<Value>(bytes)
+    }
+}
+
+/// Work with many scans.
+pub trait Work {
+    /// The result.
+    type Output;
+    /// Does it. Inlined into a function that is compiled for the implementation's instruction set.
+    fn run(self, scan: impl Scan) -> Self::Output;
+}
+
+/// Does a work with the chosen implementation.
+#[inline]
+pub fn with<W: Work>(work: W) -> W::Output {
+    match Scanner::chosen().0 {
+        Level::Swar => work.run(swar::Swar),
+        // SAFETY: `chosen` has found that the processor has SSE4.2, which is all that the function asks for.
+        #[cfg(target_arch = "x86_64")]
+        Level::Sse42 => unsafe { x86::with_sse42(work) },
+        // SAFETY: as above, with AVX2.
+        #[cfg(target_arch = "x86_64")]
+        Level::Avx2 => unsafe { x86::with_avx2(work) },
+    }
 }
 
 /// The name of the chosen implementation: `avx2`, `sse4.2` or `swar`.

@@ -6,7 +6,7 @@
 //! 0x7f + 0x7f is below 0x100. The exclusive or of those bits over all edges says on which side
 //! each byte lies. The upper half is of one kind, which the byte's own top bit settles.
 
-use super::{Class, upper_half_inside};
+use super::{Class, Scan, Target, Token, Value, upper_half_inside};
 
 /// The largest number of edges that a class has (tchar's).
 const MAX_EDGES: usize = 18;
@@ -43,6 +43,24 @@ fn outside<C: Class>(word: u64) -> u64 {
         outside ^= lower + addend;
     }
     if const { upper_half_inside(&C::INSIDE) } { outside & !word & TOPS } else { (outside | word) & TOPS }
+}
+
+/// The scans of this implementation.
+#[derive(Clone, Copy)]
+pub(super) struct Swar;
+
+impl Scan for Swar {
+    fn token_end(self, bytes: &[u8]) -> usize {
+        end::<Token>(bytes)
+    }
+
+    fn target_end(self, bytes: &[u8]) -> usize {
+        end::<Target>(bytes)
+    }
+
+    fn value_end(self, bytes: &[u8]) -> usize {
+        end::<Value>(bytes)
+    }
 }
 
 /// The index of the first byte of `bytes` outside `C`, or the length.

@@ -12,7 +12,7 @@
 use std::arch::x86_64::*;
 
 use super::swar::partial_word;
-use super::{Class, upper_half_inside};
+use super::{Class, Scan, Target, Token, Value, Work, upper_half_inside};
 
 /// For each low nibble, the high nibbles (0 to 7, one bit each) of the bytes listed.
 const fn sets(inside: &[bool; 256]) -> [u8; 16] {
@@ -31,7 +31,52 @@ const fn sets(inside: &[bool; 256]) -> [u8; 16] {
 /// For each high nibble its bit; those from 8 on never meet a non-empty set.
 const BITS: [u8; 16] = [1, 2, 4, 8, 16, 32, 64, 128, 0, 0, 0, 0, 0, 0, 0, 0];
 
+/// The scans of one instruction set. Private to this file: only `with_sse42` and `with_avx2` make one, in
+/// code that is compiled for its set, where the scans are inlined.
+macro_rules! scans {
+    ($name:ident, $end:ident) => {
+        #[derive(Clone, Copy)]
+        struct $name;
+
+        impl Scan for $name {
+            #[inline(always)]
+            fn token_end(self, bytes: &[u8]) -> usize {
+                // SAFETY: the value exists only in a function that was called because the processor has the set.
+                unsafe { $end::<Token>(bytes) }
+            }
+
+            #[inline(always)]
+            fn target_end(self, bytes: &[u8]) -> usize {
+                // SAFETY: the value exists only in a function that was called because the processor has the set.
+                unsafe { $end::<Target>(bytes) }
+            }
+
+            #[inline(always)]
+            fn value_end(self, bytes: &[u8]) -> usize {
+                // SAFETY: the value exists only in a function that was called because the processor has the set.
+                unsafe { $end::<Value>(bytes) }
+            }
+        }
+    };
+}
+
+scans!(Sse42, end_sse42);
+scans!(Avx2, end_avx2);
+
+/// Does a work with SSE4.2.
+#[target_feature(enable = "sse4.2")]
+pub(super) fn with_sse42<W: Work>(work: W) -> W::Output {
+    work.run(Sse42)
+}
+
+/// Does a work with AVX2.
+#[target_feature(enable = "avx2")]
+pub(super) fn with_avx2<W: Work>(work: W) -> W::Output {
+    work.run(Avx2)
+}
+
 /// The index of the first byte of `bytes` outside `C`, or the length.
+#[inline]
 #[target_feature(enable = "sse4.2")]
 pub(super) fn end_sse42<C: Class>(bytes: &[u8]) -> usize {
     let mut at = 0;
@@ -47,6 +92,7 @@ pub(super) fn end_sse42<C: Class>(bytes: &[u8]) -> usize {
 
 /// The index of the first byte of `bytes` outside `C`, or the length. The first 16 bytes alone,
 /// as most runs end there.
+#[inline]
 #[target_feature(enable = "avx2")]
 pub(super) fn end_avx2<C: Class>(bytes: &[u8]) -> usize {
     let Some(first) = bytes.first_chunk::<16>() else { return end_of_tail::<C>(bytes) };
