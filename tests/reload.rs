@@ -4,7 +4,7 @@ use std::fs;
 use std::os::unix::fs::symlink;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 
-use crate::support::{Backend, Balancer, Directory, Exit, Gate, Mode, modes, response, wait_until};
+use crate::support::{Backend, Balancer, Directory, Exit, Gate, Mode, Wire, modes, response, wait_until};
 
 fn file(backends: &[&Backend], more: &str) -> String {
     let specs: Vec<String> = backends.iter().map(|backend| format!("\"{}\"", backend.spec())).collect();
@@ -340,5 +340,61 @@ fn what_probes_ask_for_changes_with_the_file() {
         a.wait_for_requests(1);
         directory.put("lb.json", &file(&[&a], ", \"health_path\": \"/up\""));
         wait_until("it is asked for", || a.requests().last().is_some_and(|probe| probe.target() == "/up"));
+    }
+}
+
+#[test]
+fn a_backend_of_weight_0_finishes_what_it_has_and_gets_nothing_new() {
+    for mode in modes() {
+        let gate = Gate::shut();
+        let held = gate.clone();
+        let a = Backend::named("a");
+        let b = Backend::serve(move |mut peer| {
+            while let Some(request) = peer.request() {
+                if request.target() == "/hold" {
+                    held.pass();
+                }
+                peer.send(response("", b"b"));
+            }
+        });
+        let directory = Directory::new();
+        let file = |weights: [u16; 2]| {
+            let one = |backend: &Backend, weight: u16| format!("\"{},weight={weight}\"", backend.spec());
+            let backends = format!("{}, {}", one(&a, weights[0]), one(&b, weights[1]));
+            directory.put("lb.json", &format!("{{\"backends\": [{backends}]}}"))
+        };
+        let balancer = Balancer::with_file(mode, &file([0, 1]), &["--admin", "0"]);
+        let mut client = balancer.connect();
+        client.send("GET /hold HTTP/1.1\r\nHost: x\r\n\r\n");
+        b.wait_for_requests(1);
+        assert_eq!(a.count(), 0, "{mode:?}");
+        file([1, 0]);
+        wait_until("requests go to the other", || balancer.get("/") == "a");
+        (0..10).for_each(|_| assert_eq!(balancer.get("/"), "a", "{mode:?}"));
+        gate.open();
+        assert_eq!(client.response("GET").text(), "b", "{mode:?}");
+        assert_eq!(client.get("/").text(), "a", "{mode:?}: on the same connection");
+        file([0, 0]);
+        wait_until("nobody serves", || balancer.connect().get("/").status() == 503);
+        let ready = Wire::tcp(balancer.admin()).get("/readyz");
+        assert_eq!((ready.status(), ready.text().contains("no backends")), (503, true), "{mode:?}");
+    }
+}
+
+#[test]
+fn a_file_may_say_that_there_are_no_backends_yet() {
+    for mode in modes() {
+        let backend = Backend::named("a");
+        let directory = Directory::new();
+        let path = directory.put("lb.json", "{\"backends\": []}");
+        let balancer = Balancer::with_file(mode, &path, &["--admin", "0"]);
+        let ready = || Wire::tcp(balancer.admin()).get("/readyz").status();
+        assert_eq!((balancer.connect().get("/").status(), ready()), (503, 503), "{mode:?}");
+        directory.put("lb.json", &format!("{{\"backends\": [\"{}\"]}}", backend.spec()));
+        wait_until("it serves", || balancer.connect().get("/").status() == 200);
+        assert_eq!(ready(), 200, "{mode:?}");
+        directory.put("lb.json", "{\"backends\": []}");
+        wait_until("it serves no more", || balancer.connect().get("/").status() == 503);
+        assert_eq!(ready(), 503, "{mode:?}");
     }
 }

@@ -25,7 +25,7 @@ pub struct Backend {
     pub name: String,
     /// Where it is.
     pub target: Target,
-    /// Its share; 1 to 65,535.
+    /// Its share, up to 65,535; with 0 it finishes what is open and gets nothing new.
     pub weight: u16,
     /// Whether it serves only when no other is healthy.
     pub backup: bool,
@@ -142,9 +142,10 @@ fn with_localhost(place: &str) -> String {
     }
 }
 
-/// A weight, which is a number from 1 to 65,535.
+/// A weight, which is a number up to 65,535; with 0 a backend gets nothing new.
 pub(crate) fn weight(digits: &str) -> Result<u16, Fault> {
-    positive(digits).ok_or(Fault::Weight)
+    let number = number(digits, 0, u64::from(u16::MAX)).map_err(|_| Fault::Weight)?;
+    u16::try_from(number).map_err(|_| Fault::Weight)
 }
 
 /// A limit of requests in flight.
@@ -303,7 +304,7 @@ mod tests {
         let attributes = |text: &str| backend(text).map(|spec| (spec.weight, spec.backup, spec.max));
         assert_eq!(attributes("a:1"), Ok((1, false, 0)));
         assert_eq!(attributes("a:1,max=1000000,backup,weight=2"), Ok((2, true, 1_000_000)));
-        for text in ["a:1", "[::1]:80,weight=2,backup,max=5", "unix:/s,backup"] {
+        for text in ["a:1", "a:1,weight=0", "[::1]:80,weight=2,backup,max=5", "unix:/s,backup"] {
             assert_eq!(backend(text).unwrap().to_string(), text);
         }
     }
@@ -394,7 +395,7 @@ mod tests {
             ("a:80,b:81", Fault::TwoBackends),
             ("a:80,weight=2,http://b:81", Fault::TwoBackends),
             ("a:80,unix:/s", Fault::TwoBackends),
-            ("a:80,weight=0", Fault::Weight),
+            ("a:80,weight=-1", Fault::Weight),
             ("a:80,weight=65536", Fault::Weight),
             ("a:80,weight=", Fault::Weight),
             ("a:80,weight=1,weight=1", Fault::AttributeTwice),

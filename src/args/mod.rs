@@ -119,6 +119,8 @@ pub struct Options {
     pub host: Option<Given<IpAddr>>,
     /// `--backend`, in the order given.
     pub backends: Vec<Given<Backend>>,
+    /// The file has a list of backends, so that no default ones stand in, even if it is empty.
+    pub no_default_backends: bool,
     /// `--workers`.
     pub workers: Option<Given<u32>>,
     /// `--strategy`.

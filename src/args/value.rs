@@ -34,7 +34,7 @@ pub enum Fault {
     Scheme,
     /// The path of a socket that is relative, or too long for the system.
     UnixPath,
-    /// A backend's weight outside 1 to 65,535.
+    /// A backend's weight outside 0 to 65,535.
     Weight,
     /// A backend's limit outside 1 to 1,000,000.
     Max,
@@ -77,7 +77,7 @@ impl Fault {
             Fault::Host => "the host is neither an address nor a name",
             Fault::Scheme => "the scheme is not http://, https:// or h2c://",
             Fault::UnixPath => "the path of a socket has to be absolute and short enough for the system",
-            Fault::Weight => "the weight is not a number from 1 to 65535",
+            Fault::Weight => "the weight is not a number from 0 to 65535",
             Fault::Max => "the max is not a number from 1 to 1000000",
             Fault::Attribute(_) => "unknown attribute",
             Fault::NoValue => "an attribute has no value, as weight=2 has",

@@ -23,6 +23,8 @@ const OUTAGE: usize = 1;
 const RETRY: usize = LINE;
 /// Of the common cells: picks made.
 const TURN: usize = 2 * LINE;
+/// Of the common cells: a backend's address may be wrong since this was last looked at.
+const SUSPECTS: usize = 3 * LINE;
 
 const STATE: usize = 0;
 const FAILURES: usize = 1;
@@ -31,6 +33,7 @@ const PROBE_PASSES: usize = 3;
 const CHANGED_US: usize = 4;
 const PROBE_DUE_US: usize = 5;
 const EXPIRY_S: usize = 6;
+const SUSPECT: usize = 7;
 const IN_FLIGHT: usize = LINE;
 
 /// How a backend is thought to be.
@@ -147,6 +150,22 @@ impl Cells {
         self.of(slot, EXPIRY_S).load(Relaxed)
     }
 
+    /// Notes that a backend may not be at its address any more. Costs no system call: the master looks.
+    pub fn suspect(self, slot: usize) {
+        self.of(slot, SUSPECT).store(1, Relaxed);
+        self.cells[SUSPECTS].store(1, Release);
+    }
+
+    /// Whether any backend has been noted so since this was last asked.
+    pub fn take_suspects(self) -> bool {
+        self.cells[SUSPECTS].load(Relaxed) != 0 && self.cells[SUSPECTS].swap(0, Acquire) != 0
+    }
+
+    /// Whether a slot's backend has been noted so since this was last asked.
+    pub fn take_suspect(self, slot: usize) -> bool {
+        self.of(slot, SUSPECT).load(Relaxed) != 0 && self.of(slot, SUSPECT).swap(0, Relaxed) != 0
+    }
+
     /// When its state last changed, in microseconds; 0 for never.
     pub(super) fn changed_us(self, slot: usize) -> u64 {
         self.of(slot, CHANGED_US).load(Relaxed)
@@ -252,6 +271,9 @@ impl Cells {
         };
         if changed {
             self.of(slot, CHANGED_US).store(now_us, Relaxed);
+            if to == State::Down {
+                self.suspect(slot);
+            }
             for count in [FAILURES, PROBE_FAILURES, PROBE_PASSES] {
                 self.of(slot, count).store(0, Relaxed);
             }
@@ -304,6 +326,19 @@ mod tests {
         assert_eq!((cells.state(0), cells.changed_us(0)), (State::Down, 7));
         assert!(cells.bring_up(0, 9) && !cells.bring_up(0, 10));
         assert_eq!(cells.epoch(), epoch + 2);
+    }
+
+    #[test]
+    fn a_suspect_is_found_once_and_one_that_is_taken_down_is_one() {
+        let cells = private(2);
+        assert!(!cells.take_suspects());
+        cells.suspect(1);
+        assert!(cells.take_suspects() && !cells.take_suspects());
+        assert!(!cells.take_suspect(0) && cells.take_suspect(1) && !cells.take_suspect(1));
+        cells.take_down(0, 5);
+        assert!(cells.take_suspects() && cells.take_suspect(0));
+        cells.bring_up(0, 6);
+        assert!(!cells.take_suspects() && !cells.take_suspect(0));
     }
 
     #[test]

@@ -29,7 +29,7 @@ pub use self::health::Change;
 pub struct Member {
     /// Its slot.
     pub slot: u16,
-    /// The configured weight, 1 or more.
+    /// The configured weight; 0 for one that gets no more requests.
     pub weight: u16,
     /// Whether it serves only when no other is healthy.
     pub backup: bool,
@@ -99,7 +99,7 @@ impl Balancer {
             cells,
             mine,
             members: Vec::new(),
-            limits: vec![0; cells.slots()],
+            limits: Vec::new(),
             turns: Turns::default(),
             epoch: u64::MAX,
             slow_until_us: 0,
@@ -117,7 +117,9 @@ impl Balancer {
         self.rules = rules;
         self.budget.set(rules.retry_percent);
         self.members.clear();
-        self.members.extend(members.filter(|member| usize::from(member.slot) < self.limits.len()));
+        self.members.extend(members.filter(|member| usize::from(member.slot) < self.cells.slots()));
+        let past = self.members.iter().map(|member| usize::from(member.slot) + 1).max().unwrap_or(0);
+        self.limits.resize(past.max(self.limits.len()), 0);
         self.limits.fill(0);
         for member in &self.members {
             self.limits[usize::from(member.slot)] = member.max;
@@ -176,8 +178,9 @@ impl Balancer {
             [State::is_up, |state| state == State::Added, |state| state == State::Down];
         for is_wanted in in_order {
             for at in (start..self.members.len()).chain(0..start) {
-                let slot = self.members[at].slot;
-                if is_wanted(self.cells.state(slot.into())) && !tried.contains(&slot) && self.enter(slot) {
+                let Member { slot, weight, .. } = self.members[at];
+                if weight > 0 && is_wanted(self.cells.state(slot.into())) && !tried.contains(&slot) && self.enter(slot)
+                {
                     return Pick::Slot(slot.into());
                 }
             }
@@ -230,7 +233,8 @@ impl Balancer {
     }
 
     fn decide_turns(&mut self, now_us: u64) {
-        let fit = |member: &&Member| self.cells.state(member.slot.into()).is_up();
+        let served = |member: &&Member| member.weight > 0;
+        let fit = |member: &&Member| served(member) && self.cells.state(member.slot.into()).is_up();
         if self.rules.interval_us == 0 || !self.members.iter().any(|member| fit(&member)) {
             self.members.iter().for_each(|member| self.cells.admit(member.slot.into()));
         }
@@ -239,9 +243,9 @@ impl Balancer {
         if self.turns.is_empty() {
             self.turns.set(self.members.iter().filter(fit).map(share));
         }
-        self.open = self.turns.is_empty() && !self.members.is_empty();
+        self.open = self.turns.is_empty() && self.members.iter().any(|member| served(&member));
         if self.open {
-            self.turns.set(self.members.iter().map(share));
+            self.turns.set(self.members.iter().filter(served).map(share));
         }
         if self.cells.note_outage(self.open) {
             self.news = Some(self.open);

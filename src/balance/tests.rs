@@ -311,6 +311,27 @@ fn one_worker_probes_a_backend_in_an_interval_and_another_takes_over() {
 }
 
 #[test]
+fn one_of_weight_0_gets_nothing_new_whatever_becomes_of_the_others() {
+    for name in ["round_robin", "weighted", "random", "least_requests"] {
+        let rules = strategy(name);
+        let members = [member(0, 1), member(1, 0), Member { backup: true, ..member(2, 0) }];
+        let mut balancer = over(private(3), rules, &members, 1);
+        assert_eq!(counts(&mut balancer, 100), [100, 0, 0], "{name}");
+        assert!(matches!(balancer.pick(&[0], 1), Pick::Nobody), "{name}: a retry has nobody else");
+        // All are down, so all are tried that may be.
+        (0..3).for_each(|slot| _ = (0..3).map(|_| balancer.failed(slot, 1)).count());
+        assert_eq!(counts(&mut balancer, 100), [100, 0, 0], "{name}");
+        balancer.set(rules, [member(0, 0), member(1, 0)].into_iter());
+        assert!(matches!(balancer.pick(&[], 1), Pick::Nobody), "{name}");
+        assert!(!balancer.is_open(), "{name}: that is no outage");
+        // It is probed on, so that its health is known when its weight returns.
+        let mut probes = Vec::new();
+        balancer.take_probes(10_000_000, &mut probes);
+        assert_eq!(probes, [0, 1], "{name}");
+    }
+}
+
+#[test]
 fn without_probes_a_backend_that_is_down_gets_another_chance() {
     let rules = Rules { interval_us: 0, ..RULES };
     let mut balancer = weighing(rules, &[1, 1]);

@@ -70,8 +70,6 @@ pub enum Problem {
     Value(args::Error),
     /// A backend in parts that do not fit together: how, in words.
     Backend(&'static str),
-    /// The file says that there are no backends, and nothing else says that there are.
-    NoBackends,
     /// More problems than are told.
     More,
 }
@@ -109,9 +107,6 @@ impl fmt::Display for FileError {
             Problem::Type { key, found, accepts } if key.is_empty() => write!(f, "found {found}; accepted: {accepts}"),
             Problem::Type { key, found, accepts } => write!(f, "{key}: found {found}; accepted: {accepts}"),
             Problem::Backend(what) => write!(f, "backends: {what}; accepted: {BACKEND_ACCEPTED}"),
-            Problem::NoBackends => f.write_str(
-                "backends: found none, and none is given elsewhere; accepted: one at least, or no such key for the default ones",
-            ),
             Problem::More => write!(f, "more than {FILE_PROBLEMS} problems; the rest is not told"),
             Problem::Value(_) => Ok(()),
         }
@@ -267,10 +262,7 @@ impl Reader {
         let Kind::Array(items) = &value.kind else {
             return self.wrong_type(BACKENDS, value, BACKENDS_ACCEPTED);
         };
-        let demo = self.options.demo.as_ref().is_some_and(|demo| demo.value);
-        if items.is_empty() && self.options.backends.is_empty() && !demo {
-            self.problem(value.at, Problem::NoBackends);
-        }
+        self.options.no_default_backends = true;
         for item in items {
             let source = self.source(item.at, BACKENDS);
             let (read, text) = match &item.kind {
@@ -375,7 +367,7 @@ impl Reader {
 const HOST: &str = "a string: an IP address or a name";
 const UNIX: &str = "a string: the absolute path of a socket";
 const PORT: &str = "a number from 1 to 65535";
-const WEIGHT: &str = "a number from 1 to 65535";
+const WEIGHT: &str = "a number from 0 to 65535";
 const MAX: &str = "a number from 1 to 1000000";
 
 /// What a backend's object has.

@@ -1,7 +1,7 @@
 //! What is to run: every option resolved and checked, whatever it came from.
 //!
 //! [`file::read`] adds what a configuration file says to the options of the command line, and
-//! [`resolve`] makes a [`Config`] of them. Invariants: it has a backend at least and none twice,
+//! [`resolve`] makes a [`Config`] of them. Invariants: it has no backend twice,
 //! its options do not contradict each other, and every number is within the bounds of its option.
 //! Names of backends are names still: to look them up takes time and may fail, here nothing does.
 
@@ -23,7 +23,7 @@ pub use resolve::{Error, resolve};
 pub struct Config {
     /// Where clients connect.
     pub listen: SocketAddr,
-    /// The backends, in the order given; never empty. With `demo` they are two at port 0 of
+    /// The backends, in the order given; none only if the file has an empty list. With `demo` they are two at port 0 of
     /// loopback, whose ports are set once the echo backends are bound.
     pub backends: Vec<Backend>,
     /// True where no backend was given and the two default ones stand in.
@@ -166,7 +166,7 @@ impl Backend {
 }
 
 /// Where a backend is.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Address {
     /// An IP address and port.
     Tcp(SocketAddr),

@@ -106,9 +106,9 @@ pub fn resolve(options: Options) -> Result<Config, Vec<Error>> {
     }
     let demo = or(options.demo, false);
     let check = or(options.health_check, HealthCheck::Http);
-    let default_backends = options.backends.is_empty() && !demo;
+    let default_backends = options.backends.is_empty() && !demo && !options.no_default_backends;
     let mut backends: Vec<Backend> = options.backends.into_iter().map(|given| given.value).collect();
-    if backends.is_empty() {
+    if default_backends || demo {
         let ports = if demo { [0; 2] } else { DEFAULT_BACKEND_PORTS };
         backends.extend(ports.map(|port| Backend::at(SocketAddr::from((Ipv4Addr::LOCALHOST, port)))));
     }

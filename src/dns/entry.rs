@@ -7,7 +7,9 @@ use super::lookup::{Lookup, Reason, Verdict};
 use super::message::{Family, Name};
 use super::resolver::Output;
 use crate::collections::timers::NEVER;
-use crate::limits::{DNS_RETRY_MAX_US, DNS_RETRY_US, DNS_TTL_MIN_US, NAME_ADDRESSES};
+use crate::limits::{
+    DNS_DENIAL_MAX_US, DNS_RETRY_MAX_US, DNS_RETRY_US, DNS_TTL_MIN_US, DNS_UNRESOLVED_US, NAME_ADDRESSES,
+};
 
 /// What is new about a name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -18,6 +20,10 @@ pub enum Change {
     Failed(Reason),
     /// Its lookup succeeded, as the one before did not.
     Recovered,
+    /// An entry of the search list could not be asked, as it could before, so the name is used as it stands.
+    Skipped(Reason),
+    /// It has more addresses than are used: this many.
+    Many(usize),
 }
 
 /// How it stands with a name.
@@ -56,6 +62,12 @@ pub(super) struct Entry {
     failure: Option<Reason>,
     /// Failed lookups in a row.
     pub(super) failures: u32,
+    /// The name that was asked for when a lookup last failed, in whole or for an entry of the search list.
+    pub(super) failed_as: Option<Name>,
+    /// When servers were last asked, in microseconds.
+    pub(super) asked_us: u64,
+    /// It has more addresses than are used.
+    many: bool,
     pub(super) phase: Phase,
 }
 
@@ -69,6 +81,9 @@ impl Entry {
             found_as: None,
             failure: None,
             failures: 0,
+            failed_as: None,
+            asked_us: 0,
+            many: false,
             phase: Phase::Rests(NEVER),
         }
     }
@@ -83,7 +98,17 @@ impl Entry {
     }
 
     /// Takes what the lookup came to, and rests until it is due again.
-    pub(super) fn conclude(&mut self, found_as: Name, verdict: Verdict, now_us: u64, outputs: &mut VecDeque<Output>) {
+    /// `failed`: the candidate that no server could speak of, and why.
+    pub(super) fn conclude(
+        &mut self,
+        found_as: Name,
+        verdict: Verdict,
+        failed: Option<(Name, Reason)>,
+        now_us: u64,
+        outputs: &mut VecDeque<Output>,
+    ) {
+        let (failed_as, reason) = failed.unzip();
+        let is_news = std::mem::replace(&mut self.failed_as, failed_as) != self.failed_as;
         match verdict {
             Verdict::Found { families, mut until_us } => {
                 if families.iter().any(Option::is_none) {
@@ -91,12 +116,17 @@ impl Entry {
                     until_us = until_us.min(now_us.saturating_add(DNS_RETRY_MAX_US));
                 }
                 self.phase = Phase::Rests(until_us);
+                if let Some(reason) = reason.filter(|_| is_news) {
+                    outputs.push_back(Output::Changed(self.name.clone(), Change::Skipped(reason)));
+                }
                 self.succeed(found_as, families, outputs);
             }
             Verdict::Failed { reason, until_us } => {
                 let delay_us = DNS_RETRY_US << self.failures.min(DNS_RETRY_MAX_US.ilog2());
                 let due_us = now_us.saturating_add(delay_us.min(DNS_RETRY_MAX_US));
-                self.phase = Phase::Rests(until_us.unwrap_or(due_us).max(now_us.saturating_add(DNS_TTL_MIN_US)));
+                let most_us = if self.addresses.is_empty() { DNS_UNRESOLVED_US } else { DNS_DENIAL_MAX_US };
+                let (least_us, most_us) = (now_us.saturating_add(DNS_TTL_MIN_US), now_us.saturating_add(most_us));
+                self.phase = Phase::Rests(until_us.unwrap_or(due_us).clamp(least_us, most_us));
                 self.fail(reason, outputs);
             }
         }
@@ -126,6 +156,10 @@ impl Entry {
     pub(super) fn have(&mut self, found_as: Option<Name>, mut addresses: Vec<IpAddr>, outputs: &mut VecDeque<Output>) {
         addresses.sort_unstable();
         addresses.dedup();
+        let count = addresses.len();
+        if !std::mem::replace(&mut self.many, count > NAME_ADDRESSES) && self.many {
+            outputs.push_back(Output::Changed(self.name.clone(), Change::Many(count)));
+        }
         addresses.truncate(NAME_ADDRESSES);
         self.failures = 0;
         self.found_as = found_as;

@@ -3,7 +3,9 @@
 //!
 //! A name is asked for as it stands and below the domains of the search list (resolv.conf(5)).
 //! That none has it must be certain before the next is tried: a server that fails for a moment
-//! must not turn a name into that of another host.
+//! must not turn a name into that of another host. The one exception is a name with a dot, which
+//! is probably a whole name: if a domain of the search list cannot be asked, the name is asked for
+//! as it stands. The entry that failed is reported.
 //!
 //! What one family has is used at once, and asked for again when it runs out, for the other may take
 //! long: there are servers that never answer questions about IPv6.
@@ -105,13 +107,26 @@ pub(super) struct Lookup {
     exists: bool,
     /// Until when all of them have none; unknown once one said nothing about it.
     nothing_until_us: Option<u64>,
+    /// The candidate that no server could speak of, and why.
+    pub(super) failed: Option<(Name, Reason)>,
+    /// The name as it stands, if it has a dot: its place among the candidates.
+    whole: Option<usize>,
+    /// When it began, in microseconds.
+    pub(super) begun_us: u64,
+    /// It takes no place from others.
+    pub(super) slow: bool,
 }
 
 impl Lookup {
     /// A lookup of a name that begins with a server; None where it cannot be asked for at all.
-    pub(super) fn new(name: &str, conf: &ResolvConf, server: usize) -> Option<Lookup> {
+    pub(super) fn new(name: &str, conf: &ResolvConf, server: usize, now_us: u64) -> Option<Lookup> {
         let candidates = candidates(name, conf);
+        let whole = Name::parse(name).filter(|_| name.contains('.'));
         (!candidates.is_empty()).then_some(Lookup {
+            whole: candidates.iter().position(|candidate| Some(candidate) == whole.as_ref()),
+            failed: None,
+            begun_us: now_us,
+            slow: false,
             candidates,
             at: 0,
             server,
@@ -134,6 +149,15 @@ impl Lookup {
             _ => NEVER,
         };
         self.outcomes.iter().flatten().map(until).min().unwrap_or(NEVER)
+    }
+
+    /// What was found of one family runs out now: it may be wrong.
+    pub(super) fn suspect(&mut self, now_us: u64) {
+        for outcome in self.outcomes.iter_mut().flatten() {
+            if let Outcome::Found { until_us, .. } = outcome {
+                *until_us = now_us.min(*until_us);
+            }
+        }
     }
 
     /// The family whose addresses have run out, which are to be asked for again.
@@ -169,6 +193,11 @@ impl Lookup {
             return Step::End(found(outcomes));
         }
         if let Some(reason) = failure {
+            self.failed = Some((self.candidate().clone(), reason));
+            if let Some(whole) = self.whole.filter(|&whole| whole > self.at) {
+                self.at = whole;
+                return Step::Ask;
+            }
             return Step::End(Verdict::Failed { reason, until_us: None });
         }
         for outcome in outcomes {
@@ -176,6 +205,10 @@ impl Lookup {
                 self.exists |= exists;
                 self.nothing_until_us = self.nothing_until_us.zip(until_us).map(|(a, b)| a.min(b));
             }
+        }
+        if let Some((_, reason)) = self.failed {
+            // The name as it stands does not exist; the entry that failed may have it.
+            return Step::End(Verdict::Failed { reason, until_us: None });
         }
         if self.at + 1 < self.candidates.len() {
             self.at += 1;

@@ -10,6 +10,7 @@
 //! of CNAMEs by `DNS_CNAMES`. Only what the question led to is taken from a message, never what
 //! else it brings.
 
+use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use crate::limits::{DNS_CNAMES, DNS_NAME_BYTES, DNS_POINTERS, DNS_RECORDS, HOST_LABEL_BYTES};
@@ -59,6 +60,22 @@ impl Name {
         let labels = &self.0[..self.0.len() - 1];
         let wire = [labels, &domain.0].concat();
         (wire.len() <= DNS_NAME_BYTES).then_some(Name(wire))
+    }
+}
+
+/// Without the dot at its end; bytes that no host name has are escaped.
+impl fmt::Display for Name {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut rest = &self.0[..];
+        while let Some((&length, after)) = rest.split_first().filter(|(length, _)| **length > 0) {
+            let (label, next) = after.split_at_checked(length.into()).unwrap_or((after, &[]));
+            write!(f, "{}", label.escape_ascii())?;
+            if next.first().is_some_and(|&length| length > 0) {
+                f.write_str(".")?;
+            }
+            rest = next;
+        }
+        Ok(())
     }
 }
 

@@ -27,6 +27,8 @@ pub struct ResolvConf {
     pub attempts: u32,
     /// Whether each lookup begins with another server.
     pub rotate: bool,
+    /// Whether servers are asked over TCP from the beginning.
+    pub use_vc: bool,
 }
 
 impl Default for ResolvConf {
@@ -39,6 +41,7 @@ impl Default for ResolvConf {
             timeout_us: DNS_TIMEOUT_S * SECOND_US,
             attempts: DNS_ATTEMPTS,
             rotate: false,
+            use_vc: false,
         }
     }
 }
@@ -83,6 +86,7 @@ impl ResolvConf {
             }
             ("attempts", Some(attempts)) => self.attempts = attempts.clamp(1, DNS_ATTEMPTS_MAX),
             ("rotate", None) => self.rotate = true,
+            ("use-vc", None) => self.use_vc = true,
             _ => {}
         }
     }
@@ -146,6 +150,12 @@ mod tests {
         assert_eq!(search("domain c\nsearch a b"), [name("a"), name("b")]);
         assert_eq!(search("search a\nsearch"), []);
         assert_eq!(search("search . a..b a b c d e f g h").len(), SEARCH_DOMAINS);
+    }
+
+    #[test]
+    fn servers_may_be_asked_over_tcp_alone() {
+        assert!(ResolvConf::parse(b"options timeout:1 use-vc").use_vc);
+        assert!(!ResolvConf::parse(b"options use-vc:1 vc").use_vc);
     }
 
     #[test]

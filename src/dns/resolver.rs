@@ -2,7 +2,9 @@
 //!
 //! Every name that is wanted is in one of four phases: fixed by the hosts table; resting until its
 //! answer runs out or a failed lookup is due again; waiting for its turn, as only `DNS_LOOKUPS`
-//! are under way at once; or asking, both families at the same time. Whatever a lookup comes to,
+//! are under way at once, slow ones apart; or asking, both families at the same time. A lookup
+//! that takes long is slow and gives its place to the next, so that a name that times out delays
+//! no name that answers. Whatever a lookup comes to,
 //! the last good addresses stay until there are better ones.
 //!
 //! A query is one question to one server on a socket of its own, whose port the system picks: the
@@ -11,7 +13,7 @@
 //!
 //! Invariants: each socket asked for by `OpenUdp` or `ConnectTcp` is given up by exactly one
 //! `Close`; a query belongs to a name that is asking, and is one of its two, so that at most twice
-//! `DNS_LOOKUPS` are open; a name is in line once while it waits, and else not.
+//! `DNS_LOOKUPS` and `DNS_SLOW_LOOKUPS` are open; a name is in line once while it waits, and else not.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::net::{IpAddr, SocketAddr};
@@ -21,12 +23,15 @@ use super::entry::{Entry, Phase};
 use super::hosts::Hosts;
 pub use super::lookup::Reason;
 use super::lookup::{Lookup, Outcome, Step};
-use super::message::{Family, Question, Reply};
+use super::message::{Family, Name, Question, Reply};
 use super::resolv_conf::ResolvConf;
 use crate::collections::random::Random;
 use crate::collections::slab::{Key, Slab};
 use crate::collections::timers::NEVER;
-use crate::limits::{DNS_LOOKUPS, DNS_MESSAGE_BYTES, DNS_STRAYS, DNS_TTL_MAX_US, DNS_TTL_MIN_US, NAMES, SECOND_US};
+use crate::limits::{
+    DNS_LOOKUPS, DNS_MESSAGE_BYTES, DNS_SLOW_LOOKUPS, DNS_SLOW_US, DNS_STRAYS, DNS_SUSPECT_US, DNS_TTL_MAX_US,
+    DNS_TTL_MIN_US, NAMES, SECOND_US,
+};
 
 /// What the shell is to do. It skips what concerns a socket that it could not open.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -76,8 +81,10 @@ pub struct Resolver {
     queries: Slab<Query>,
     /// Names in line for their turn.
     waiting: VecDeque<Key>,
-    /// Names that are asking.
+    /// Names that are asking, those whose lookup is slow apart.
     asking: usize,
+    /// Names whose lookup is slow.
+    slow: usize,
     /// Lookups begun, by which `rotate` goes.
     turns: usize,
     outputs: VecDeque<Output>,
@@ -97,6 +104,7 @@ impl Resolver {
             queries: Slab::new(),
             waiting: VecDeque::new(),
             asking: 0,
+            slow: 0,
             turns: 0,
             outputs: VecDeque::new(),
             now_us,
@@ -111,8 +119,12 @@ impl Resolver {
     /// When `expire` is to be called, in microseconds; `NEVER` while nothing is due.
     pub fn next_deadline_us(&self) -> u64 {
         let queries = self.queries.keys().filter_map(|key| Some(self.queries.get(key)?.deadline_us));
+        let gives_way = !self.waiting.is_empty() && self.slow < DNS_SLOW_LOOKUPS;
         let rests = self.entries.keys().filter_map(|key| match &self.entries.get(key)?.phase {
             Phase::Rests(due_us) => Some(*due_us),
+            Phase::Asks(lookup) if gives_way && !lookup.slow => {
+                Some(lookup.due_us().min(lookup.begun_us.saturating_add(DNS_SLOW_US)))
+            }
             Phase::Asks(lookup) => Some(lookup.due_us()),
             _ => None,
         });
@@ -133,6 +145,26 @@ impl Resolver {
     /// Since when a name is wanted, in microseconds; None where it is not.
     pub fn since_us(&self, name: &str) -> Option<u64> {
         self.entry(name).map(|entry| entry.since_us)
+    }
+
+    /// What a name was asked for as when that last failed; None where all went well.
+    pub fn failed_as(&self, name: &str) -> Option<&Name> {
+        self.entry(name)?.failed_as.as_ref()
+    }
+
+    /// An address of a name does not work: the name is looked up again, whatever its TTL, but not more often than
+    /// each `DNS_SUSPECT_US`.
+    pub fn suspect(&mut self, name: &str, now_us: u64) {
+        self.now_us = now_us;
+        let Some(&key) = self.keys.get(name) else { return };
+        let Some(entry) = self.entries.get_mut(key) else { return };
+        let least_us = now_us.max(entry.asked_us.saturating_add(DNS_SUSPECT_US));
+        match &mut entry.phase {
+            Phase::Rests(due_us) if *due_us != NEVER => *due_us = least_us.min(*due_us),
+            Phase::Asks(lookup) => lookup.suspect(least_us),
+            _ => {}
+        }
+        self.expire(now_us);
     }
 
     fn entry(&self, name: &str) -> Option<&Entry> {
@@ -266,6 +298,14 @@ impl Resolver {
             match self.entries.get_mut(key).map(|entry| &mut entry.phase) {
                 Some(Phase::Rests(due_us)) if *due_us <= now_us => self.line_up(key),
                 Some(Phase::Asks(lookup)) => {
+                    if !lookup.slow
+                        && lookup.begun_us.saturating_add(DNS_SLOW_US) <= now_us
+                        && self.slow < DNS_SLOW_LOOKUPS
+                    {
+                        lookup.slow = true;
+                        self.slow += 1;
+                        self.asking -= 1;
+                    }
                     if let Some(family) = lookup.take_due(now_us) {
                         self.ask(key, family, 0, false);
                     }
@@ -309,7 +349,8 @@ impl Resolver {
         let Some(entry) = self.entries.get_mut(key) else { return };
         match std::mem::replace(&mut entry.phase, Phase::Rests(NEVER)) {
             Phase::Asks(lookup) => {
-                self.asking -= 1;
+                let count = if lookup.slow { &mut self.slow } else { &mut self.asking };
+                *count -= 1;
                 for token in lookup.queries.into_iter().flatten() {
                     self.close(token);
                 }
@@ -325,10 +366,13 @@ impl Resolver {
             let Some(key) = self.waiting.pop_front() else { return };
             let Some(entry) = self.entries.get_mut(key) else { continue };
             let server = if self.conf.rotate { self.turns % self.conf.servers.len() } else { 0 };
-            match Lookup::new(&entry.name, &self.conf, server) {
-                Some(lookup) => {
+            match Lookup::new(&entry.name, &self.conf, server, self.now_us) {
+                Some(mut lookup) => {
                     self.turns = self.turns.wrapping_add(1);
-                    self.asking += 1;
+                    // One that has timed out is likely to do so again.
+                    lookup.slow = entry.failures > 0 && self.slow < DNS_SLOW_LOOKUPS;
+                    let count = if lookup.slow { &mut self.slow } else { &mut self.asking };
+                    *count += 1;
                     entry.phase = Phase::Asks(Box::new(lookup));
                     self.ask_both(key);
                 }
@@ -349,7 +393,9 @@ impl Resolver {
 
     /// Puts a family's question to the server whose turn it is.
     fn ask(&mut self, key: Key, family: Family, tries: u32, over_tcp: bool) {
-        let Some(Entry { phase: Phase::Asks(lookup), .. }) = self.entries.get_mut(key) else { return };
+        let over_tcp = over_tcp || self.conf.use_vc;
+        let Some(Entry { phase: Phase::Asks(lookup), asked_us, .. }) = self.entries.get_mut(key) else { return };
+        *asked_us = self.now_us;
         let server = self.conf.servers[(lookup.server + tries as usize) % self.conf.servers.len()];
         let id = (self.random.any() >> 48) as u16;
         let question = Question { id, name: lookup.candidate().clone(), family };
@@ -449,8 +495,10 @@ impl Resolver {
             }
             Step::Ask => self.ask_both(key),
             Step::End(verdict) => {
-                self.asking -= 1;
-                entry.conclude(question.name, verdict, self.now_us, &mut self.outputs);
+                let failed = lookup.failed.take();
+                let count = if lookup.slow { &mut self.slow } else { &mut self.asking };
+                *count -= 1;
+                entry.conclude(question.name, verdict, failed, self.now_us, &mut self.outputs);
             }
         }
     }

@@ -7,10 +7,11 @@ pub const TRIES: usize = 8;
 /// How often a request is sent again that a backend broke off and that may be sent twice. It may
 /// be what its backends die of, so it is not shown to all of them.
 pub const REPEATS: usize = 2;
-/// A plan, as the master hands it to the workers: every backend with names as long as they may be.
-pub const PLAN_BYTES: usize = 2 << 20;
-/// Backends' addresses at once, a name's each for itself: each costs memory in every worker.
-pub const ADDRESSES: usize = 1024;
+/// A plan, as the master hands it to the workers: every address with names as long as they may be.
+pub const PLAN_BYTES: usize = 4 << 20;
+/// The balancer holds at most this many backend addresses. Each address of a name counts, and costs memory in every
+/// worker. Names share the room that fixed addresses leave.
+pub const ADDRESSES: usize = 4096;
 /// Slots for them: all can be others at once, while those that go rest. What no slot uses costs no memory.
 pub const SLOTS: usize = 2 * ADDRESSES;
 /// How long a slot that was given up is left alone, so that what is under way there can end: longer

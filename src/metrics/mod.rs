@@ -93,6 +93,7 @@ table! {
     UpgradesRefused Counter "upgrades_refused_total" "" "Upgrades in place that were refused.";
     Respawns Counter "worker_restarts_total" "" "Workers that died and were replaced.";
     Moves Counter "dns_changes_total" "" "Changes of the addresses of names.";
+    Unused Gauge "dns_addresses_unused" "" "Addresses of names that are not used, because there is no room for more.";
     LookupsFailed Counter "dns_failures_total" "" "Names whose lookup has begun to fail.";
     Insecure Gauge "insecure" "" "1 where backends' certificates are not verified, 0 where they are.";
     Workers Gauge "workers" "" "Worker processes that there are to be.";

@@ -16,7 +16,7 @@ use super::{Failure, Journal, USAGE};
 use crate::args::Options;
 use crate::collections::random::Random;
 use crate::config::{Backend, Config, Member, Plan};
-use crate::limits::JSON_BYTES;
+use crate::limits::{JSON_BYTES, SUSPECTS_LOOK_US};
 use crate::log::Level;
 use crate::metrics::Block;
 use crate::reactor::Reactor;
@@ -56,6 +56,12 @@ pub(super) struct Duties {
     journal: Journal,
     /// A plan was published that workers have not been told of.
     published: bool,
+    /// The slots of addresses that names have led to, by the plan that holds.
+    looked_up: Vec<(u16, String)>,
+    /// Names that have more addresses than their share of the room.
+    cut: Vec<String>,
+    /// When it is looked next whether any of them does not work, in microseconds.
+    suspects_us: u64,
     /// When the plan is made again, in microseconds, as there was no room for it; else `u64::MAX`.
     publish_us: u64,
     /// A file's contents that are taken up later.
@@ -94,6 +100,9 @@ impl Duties {
             authorities: 0,
             serving: false,
             published: false,
+            looked_up: Vec::new(),
+            suspects_us: 0,
+            cut: Vec::new(),
             publish_us: u64::MAX,
             postponed: None,
         };
@@ -163,6 +172,17 @@ impl Duties {
         }
     }
 
+    /// Has the names looked up again that led to addresses which do not work, or whose backends were taken out.
+    fn look_up_suspects(&mut self, now_us: u64) {
+        let Some(names) = self.names.as_mut().filter(|_| self.suspects_us <= now_us) else { return };
+        self.suspects_us = now_us.saturating_add(SUSPECTS_LOOK_US);
+        let cells = self.region.balance();
+        if cells.take_suspects() {
+            let suspects = self.looked_up.iter().filter(|(slot, _)| cells.take_suspect(usize::from(*slot)));
+            suspects.for_each(|(_, name)| names.suspect(name, now_us));
+        }
+    }
+
     /// Sees to the names; whether an address has changed.
     fn attend_names(&mut self, now_us: u64) -> bool {
         let globals = self.globals();
@@ -223,6 +243,8 @@ impl Duties {
     pub(super) fn next_us(&self) -> u64 {
         let file_us = self.watch.as_ref().map_or(u64::MAX, Watch::next_deadline_us);
         let names_us = self.names.as_ref().map_or(u64::MAX, Names::next_us);
+        let suspects_us = if self.looked_up.is_empty() { u64::MAX } else { self.suspects_us };
+        let names_us = names_us.min(suspects_us);
         let later_us = self.postponed.as_ref().map_or(u64::MAX, |(_, later)| later.at_us).min(self.publish_us);
         file_us.min(names_us).min(later_us).min(self.notify.next_us())
     }
@@ -233,6 +255,7 @@ impl Duties {
         self.take_events();
         let now_us = clock::monotonic_us();
         self.notify.beat(now_us);
+        self.look_up_suspects(now_us);
         if self.attend_names(now_us) || self.publish_us <= now_us {
             self.publish_again();
         }

@@ -12,7 +12,7 @@ use crate::collections::slab::Key;
 use crate::dns::hosts::Hosts;
 use crate::dns::resolv_conf::ResolvConf;
 use crate::dns::resolver::{Change, Output, Resolver, State};
-use crate::limits::{DNS_MESSAGE_BYTES, DNS_STRAYS, HOSTS_BYTES, NAMES_WAIT_US, RESOLV_CONF_BYTES};
+use crate::limits::{DNS_MESSAGE_BYTES, DNS_STRAYS, HOSTS_BYTES, NAME_ADDRESSES, NAMES_WAIT_US, RESOLV_CONF_BYTES};
 use crate::log::Level;
 use crate::metrics::{Block, Global};
 use crate::reactor::{Event, Reactor};
@@ -67,6 +67,11 @@ impl Names {
     /// Looks every name up anew.
     pub(super) fn refresh(&mut self, now_us: u64) {
         self.resolver.refresh(now_us);
+    }
+
+    /// An address of a name does not work: the name is looked up again soon.
+    pub(super) fn suspect(&mut self, name: &str, now_us: u64) {
+        self.resolver.suspect(name, now_us);
     }
 
     /// The last good addresses of a name.
@@ -142,10 +147,27 @@ impl Names {
             Change::Failed(reason) => {
                 globals.add_global(Global::LookupsFailed, 1);
                 let kept = if self.addresses(name).is_empty() { "" } else { "; its last addresses stay" };
-                journal.line(Level::Warn, "dns", format_args!("{name} cannot be looked up: {reason}{kept}"));
+                let failed = self.failed_as(name);
+                journal.line(Level::Warn, "dns", format_args!("{name} cannot be looked up{failed}: {reason}{kept}"));
+            }
+            Change::Skipped(reason) => {
+                let failed = self.failed_as(name);
+                let text = format_args!("{name} cannot be looked up{failed}: {reason}; used as it stands instead");
+                journal.line(Level::Warn, "dns", text);
+            }
+            Change::Many(count) => {
+                let text = format_args!("{name} has {count} addresses; {NAME_ADDRESSES} of them are used");
+                journal.line(Level::Warn, "dns", text);
             }
             Change::Recovered => journal.line(Level::Info, "dns", format_args!("{name} can be looked up again")),
         }
+    }
+
+    /// The entry of the search list that failed, as words behind a verb, if it is not the name itself.
+    fn failed_as(&self, name: &str) -> String {
+        let failed = self.resolver.failed_as(name).map(ToString::to_string).unwrap_or_default();
+        let whole = name.strip_suffix('.').unwrap_or(name);
+        if failed.is_empty() || failed.eq_ignore_ascii_case(whole) { String::new() } else { format!(" as {failed}") }
     }
 
     fn open(&mut self, reactor: &Reactor, key: Key, socket: io::Result<Socket>, now_us: u64) {

@@ -4,6 +4,7 @@
 //! Its owner gets it back if it returns; else it goes to another, under another generation, those
 //! that were given up longest ago first.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::Relaxed;
 
@@ -26,7 +27,12 @@ const TAKEN: u64 = u64::MAX;
 
 /// All slots.
 pub(super) struct Slots {
+    /// Those that have ever had an owner, and some more.
     slots: Vec<Slot>,
+    /// How many there may be.
+    most: usize,
+    /// The generation of those that never had an owner.
+    first_generation: u64,
     cells: Cells,
     /// How often a slot has had a new owner: no generation is past it.
     owners: &'static AtomicU64,
@@ -47,14 +53,17 @@ pub(super) enum Refused {
 impl Slots {
     /// No slot has an owner. `owners` counts how often one gets one, and `used` the slots that ever do.
     pub(super) fn new(cells: Cells, owners: &'static AtomicU64, used: &'static AtomicU64) -> Slots {
-        let slot = Slot { owner: None, generation: 0, freed_us: 0 };
-        Slots { slots: vec![slot; cells.slots().min(SLOTS)], cells, owners, used }
+        Slots { slots: Vec::new(), most: cells.slots().min(SLOTS), first_generation: 0, cells, owners, used }
     }
 
     /// The slots as a program before left them, with these owners. Who had the others is not known, but
     /// they are left alone for a while like those that were just given up, where they had any.
     pub(super) fn resume(&mut self, members: &[Member], now_us: u64) {
         let (owners, used) = (self.owners.load(Relaxed), self.used.load(Relaxed));
+        let past = members.iter().map(|member| usize::from(member.slot) + 1).max().unwrap_or(0);
+        self.slots.clear();
+        self.first_generation = owners;
+        self.grow(past.max(used as usize));
         for (at, slot) in self.slots.iter_mut().enumerate() {
             *slot = Slot { owner: None, generation: owners, freed_us: if (at as u64) < used { now_us } else { 0 } };
         }
@@ -74,10 +83,11 @@ impl Slots {
         now_us: u64,
         mut begin: impl FnMut() -> (State, u64),
     ) -> Result<Vec<Member>, Refused> {
-        if wanted.len() > ADDRESSES.min(self.slots.len()) {
+        if wanted.len() > ADDRESSES.min(self.most) {
             return Err(Refused::TooMany(wanted.len()));
         }
-        let places: Vec<Option<usize>> = wanted.iter().map(|one| self.own(one)).collect();
+        let places = self.places(&wanted);
+        self.grow(self.slots.len() + places.iter().filter(|place| place.is_none()).count());
         let mut kept = vec![false; self.slots.len()];
         places.iter().flatten().for_each(|&slot| kept[slot] = true);
         let mut free: Vec<usize> =
@@ -111,13 +121,46 @@ impl Slots {
         Ok(wanted)
     }
 
-    /// The slot that an address has, or had last.
-    fn own(&self, one: &Member) -> Option<usize> {
-        self.slots.iter().position(|slot| {
-            slot.owner.as_ref().is_some_and(|(name, address, tls)| {
-                *name == one.name && *address == one.address && *tls == one.server_name
-            })
-        })
+    /// Of these addresses, those that can have slots now: all that have one, and of the others as many as there are
+    /// slots for, in turn for each backend, so that one that changes all the time does not take them from others.
+    pub(super) fn fitting(&mut self, wanted: Vec<Member>, now_us: u64) -> Vec<Member> {
+        let places = self.places(&wanted);
+        self.grow(self.slots.len() + places.iter().filter(|place| place.is_none()).count());
+        let kept: BTreeSet<usize> = places.iter().flatten().copied().collect();
+        let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
+        let rested: BTreeSet<usize> = (0..self.slots.len()).filter(|&slot| self.is_rested(slot, now_us)).collect();
+        for (_, slot) in self.slots.iter().enumerate().filter(|(at, _)| !rested.contains(at)) {
+            if let Some((name, ..)) = &slot.owner {
+                *counts.entry(name).or_default() += 1;
+            }
+        }
+        let free = rested.difference(&kept).count();
+        // The turn of a backend comes the later the more slots it has, or has given up of late.
+        let mut new: Vec<(usize, usize)> = Vec::new();
+        for (at, one) in wanted.iter().enumerate().filter(|(at, _)| places[*at].is_none()) {
+            let count = counts.entry(&one.name).or_default();
+            *count += 1;
+            new.push((*count, at));
+        }
+        new.sort_unstable();
+        let left_out: BTreeSet<usize> = new.into_iter().skip(free).map(|(_, at)| at).collect();
+        let kept = wanted.into_iter().enumerate().filter(|(at, _)| !left_out.contains(at));
+        kept.map(|(_, one)| one).collect()
+    }
+
+    /// For each address the slot that it has, or had last.
+    fn places(&self, wanted: &[Member]) -> Vec<Option<usize>> {
+        let owned = self.slots.iter().enumerate().filter_map(|(at, slot)| Some((slot.owner.as_ref()?, at)));
+        let owners: BTreeMap<(&str, &Address, &str), usize> =
+            owned.map(|((name, address, tls), at)| ((name.as_str(), address, tls.as_str()), at)).collect();
+        let place = |one: &Member| owners.get(&(one.name.as_str(), &one.address, one.server_name.as_str())).copied();
+        wanted.iter().map(place).collect()
+    }
+
+    /// Has so many slots, as far as there may be: what no slot uses takes no memory.
+    fn grow(&mut self, count: usize) {
+        let slot = Slot { owner: None, generation: self.first_generation, freed_us: 0 };
+        self.slots.resize(count.min(self.most).max(self.slots.len()), slot);
     }
 
     /// Whether a slot can have a new owner.
@@ -269,6 +312,23 @@ mod tests {
         let again = || wanted(2 * count + 1..=3 * count);
         assert_eq!(slots.assign(again(), 4, unproven), Err(Refused::Resting(3 + SLOT_REST_US)));
         assert_eq!(slots.assign(again(), 3 + SLOT_REST_US, unproven).map(|members| members.len()), Ok(ADDRESSES));
+    }
+
+    #[test]
+    fn a_name_that_changes_all_the_time_leaves_slots_for_the_others() {
+        let named = |name: &str, ports: std::ops::RangeInclusive<u16>| {
+            wanted(ports).into_iter().map(|one| Member { name: name.into(), ..one }).collect::<Vec<_>>()
+        };
+        let mut slots = fresh(6);
+        slots.assign([named("a", 1..=2), named("b", 1..=1)].concat(), 1, unproven).unwrap();
+        slots.assign([named("a", 3..=4), named("b", 1..=1)].concat(), 2, unproven).unwrap();
+        let wants = [named("a", 5..=7), named("b", 1..=1), named("c", 1..=1)].concat();
+        assert!(matches!(slots.assign(wants.clone(), 3, unproven), Err(Refused::Resting(_))));
+        let fits = slots.fitting(wants, 3);
+        let mut names: Vec<&str> = fits.iter().map(|one| one.name.as_str()).collect();
+        names.sort_unstable();
+        assert_eq!(names, ["b", "c"], "the one slot that is left goes to the name that has none");
+        assert_eq!(slots.assign(fits, 3, unproven).unwrap().len(), 2);
     }
 
     #[test]

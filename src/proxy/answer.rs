@@ -42,6 +42,8 @@ pub(super) enum Answer {
     Alive,
     Ready,
     Draining,
+    /// Nobody is configured to serve.
+    NobodyToServe,
     NoPage,
     ReadOnly,
 }
@@ -61,6 +63,7 @@ impl Answer {
             Answer::Alive => (200, "alive"),
             Answer::Ready => (200, "ready"),
             Answer::Draining => (503, "draining"),
+            Answer::NobodyToServe => (503, "no backends are configured, or all have the weight 0"),
             Answer::NoPage => (404, "there are /metrics, /livez and /readyz"),
             Answer::ReadOnly => (405, "only GET and HEAD are served here"),
         }

@@ -57,6 +57,7 @@ impl Proxy {
             Page::Metrics => self.begin_metrics(id),
             Page::Live => self.answer_exchange(id, Answer::Alive),
             Page::Ready if self.unready => self.answer_exchange(id, Answer::Draining),
+            Page::Ready if !self.has_backends() => self.answer_exchange(id, Answer::NobodyToServe),
             Page::Ready => self.answer_exchange(id, Answer::Ready),
             Page::Unknown => self.answer_exchange(id, Answer::NoPage),
             Page::Method => self.answer_exchange(id, Answer::ReadOnly),

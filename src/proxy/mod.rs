@@ -153,7 +153,6 @@ impl Proxy {
     /// A proxy that follows a plan, in the worker of a number, at a time in microseconds. Workers
     /// get different seeds.
     pub fn new(plan: &Plan, shared: Shared, worker: u32, seed: u64, now_us: u64, log: Log) -> Proxy {
-        let slots = shared.cells.slots();
         let mut proxy = Proxy {
             timeouts: plan.timeouts,
             host_header: HostHeader::Preserve,
@@ -167,8 +166,8 @@ impl Proxy {
             unresolved: String::new(),
             shared,
             balancer: Balancer::new(plan.rules(), shared.cells, shared.in_flight, seed),
-            idle: IdlePool::new(slots),
-            carriers: vec![Vec::new(); slots],
+            idle: IdlePool::new(),
+            carriers: Vec::new(),
             buffers: Pool::new(),
             connections: Slab::new(),
             exchanges: Slab::new(),

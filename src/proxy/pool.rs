@@ -21,8 +21,13 @@ pub(super) struct IdlePool {
 }
 
 impl IdlePool {
-    pub(super) fn new(slots: usize) -> IdlePool {
-        IdlePool { slots: vec![VecDeque::new(); slots], given: 0, count: 0, most: usize::MAX }
+    pub(super) fn new() -> IdlePool {
+        IdlePool { slots: Vec::new(), given: 0, count: 0, most: usize::MAX }
+    }
+
+    /// Has room for connections to so many slots.
+    pub(super) fn grow(&mut self, slots: usize) {
+        self.slots.resize_with(slots.max(self.slots.len()), VecDeque::new);
     }
 
     /// The connection to a backend that was used last.
@@ -129,7 +134,8 @@ mod tests {
     fn the_one_used_last_is_lent_first_and_the_number_is_bounded() {
         let mut slab = Slab::new();
         let keys: Vec<Key> = (0..=POOL_CONNECTIONS).map(|n| slab.insert(n)).collect();
-        let mut pool = IdlePool::new(2);
+        let mut pool = IdlePool::new();
+        pool.grow(2);
         assert!(keys[..POOL_CONNECTIONS].iter().all(|&key| pool.give(1, key)));
         assert!(!pool.give(1, keys[POOL_CONNECTIONS]));
         assert!(!pool.give(2, keys[0]));
@@ -143,7 +149,8 @@ mod tests {
     fn the_oldest_of_all_backends_goes_first() {
         let mut slab = Slab::new();
         let keys: Vec<Key> = (0..4).map(|n| slab.insert(n)).collect();
-        let mut pool = IdlePool::new(3);
+        let mut pool = IdlePool::new();
+        pool.grow(3);
         pool.most = 2;
         assert_eq!(pool.oldest(), None);
         for (slot, at) in [(2, 0), (0, 1), (2, 2)] {

@@ -107,6 +107,9 @@ impl Proxy {
     pub(super) fn probe_failed(&mut self, key: Key, cause: Cause) {
         let has_asked = self.has_asked(key);
         if let Some(slot) = self.end_probe(key) {
+            if !has_asked {
+                self.shared.cells.suspect(slot.into());
+            }
             let text = Explained { health: &self.health, has_asked, cause }.to_string();
             self.note_probe(slot, Some(&text));
         }

@@ -131,6 +131,8 @@ impl Proxy {
         // There are places for as many slots as have ever been used: the first ones are used first.
         let used = plan.members.iter().map(|member| usize::from(member.slot) + 1).max().unwrap_or(0);
         self.backends.resize_with(used.min(self.shared.cells.slots()).max(self.backends.len()), || None);
+        self.idle.grow(self.backends.len());
+        self.carriers.resize_with(self.backends.len(), Vec::new);
         for member in &plan.members {
             let Some(place) = self.backends.get_mut(usize::from(member.slot)) else { continue };
             *place = Some(Backend {
@@ -162,6 +164,12 @@ impl Proxy {
             }
         }
         self.room_made = true;
+    }
+
+    /// Whether the plan has a backend that may get requests, or a name that may lead to one.
+    pub(super) fn has_backends(&self) -> bool {
+        let mut current = self.backends.iter().flatten().filter(|backend| backend.current);
+        !self.unresolved.is_empty() || current.any(|backend| backend.weight > 0)
     }
 
     /// Where the backend in a slot is.
@@ -287,6 +295,7 @@ impl Proxy {
                 self.shared.block.add_slot(SlotCount::Failures, slot, 1);
                 if failure.is_before_request() {
                     self.shared.block.add_slot(SlotCount::ConnectsFailed, slot, 1);
+                    self.shared.cells.suspect(slot);
                 }
                 if let Some(failures) = self.balancer.failed(slot, self.now_us) {
                     self.tell_down(slot, failures, "failures", format_args!("{failure}"));

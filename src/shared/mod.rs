@@ -185,7 +185,9 @@ impl Region {
         self.seat(seat).clear();
         self.block(seat).settle();
         let used = (self.used().load(Relaxed) as usize).min(self.seats());
-        for (slot, cell) in self.in_flight(seat).iter().enumerate() {
+        // Memory of slots that never had an owner is not even looked at, which would take it up.
+        let slots = self.slots().load(Relaxed) as usize;
+        for (slot, cell) in self.in_flight(seat).iter().enumerate().take(slots) {
             let others = (0..used).filter(|&other| other != seat).map(|other| &self.in_flight(other)[slot]);
             own::settle(cell, self.balance(), slot, others, std::thread::yield_now);
         }

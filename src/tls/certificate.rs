@@ -7,10 +7,12 @@
 use std::fmt::{self, Write as _};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
+use super::algorithm::{self, Algorithm};
 use crate::limits::{SHOWN_CERTIFICATE_NAMES, SHOWN_SUBJECT_CHARS};
 
 const BOOLEAN: u8 = 0x01;
 const INTEGER: u8 = 0x02;
+const BIT_STRING: u8 = 0x03;
 const OCTET_STRING: u8 = 0x04;
 const OID: u8 = 0x06;
 const UTF8_STRING: u8 = 0x0c;
@@ -55,6 +57,10 @@ pub struct Certificate<'a> {
     names: &'a [u8],
     not_before_s: i64,
     not_after_s: i64,
+    /// The contents of the AlgorithmIdentifiers of its key and of the signature on it, and how many bytes that has.
+    key: &'a [u8],
+    signature: &'a [u8],
+    signature_bytes: usize,
 }
 
 impl<'a> Certificate<'a> {
@@ -64,7 +70,9 @@ impl<'a> Certificate<'a> {
         let mut whole = Reader(outside.take(SEQUENCE)?);
         outside.end()?;
         let mut body = Reader(whole.take(SEQUENCE)?);
-        whole.take(SEQUENCE)?;
+        let signature = whole.take(SEQUENCE)?;
+        // The first byte says how many bits of the last do not count: none.
+        let signature_bytes = whole.take(BIT_STRING)?.len().saturating_sub(1);
         body.take_if(VERSION)?;
         body.take(INTEGER)?;
         body.take(SEQUENCE)?;
@@ -73,7 +81,7 @@ impl<'a> Certificate<'a> {
         let not_before_s = validity.time()?;
         let not_after_s = validity.time()?;
         let subject = body.take(SEQUENCE)?;
-        body.take(SEQUENCE)?;
+        let key = Reader(body.take(SEQUENCE)?).take(SEQUENCE)?;
         // Two identifiers that nobody uses may stand before the extensions.
         body.take_if(0x81)?;
         body.take_if(0x82)?;
@@ -81,12 +89,24 @@ impl<'a> Certificate<'a> {
             Some(extensions) => alternative_names(extensions)?,
             None => &[],
         };
-        Ok(Certificate { issuer, subject, names, not_before_s, not_after_s })
+        Ok(Certificate { issuer, subject, names, not_before_s, not_after_s, key, signature, signature_bytes })
     }
 
     /// Whether it names itself as its issuer: nearly always self-signed.
     pub fn is_self_issued(&self) -> bool {
         self.issuer == self.subject
+    }
+
+    /// The algorithm of its key, or else of the signature on it, if it is one that cannot be verified.
+    pub fn unverifiable(&self) -> Option<Algorithm> {
+        let signed = || algorithm::named(self.signature).filter(|_| !self.signed_by_supported_pss());
+        let short = || algorithm::short_rsa(self.signature, self.signature_bytes);
+        algorithm::named(self.key).or_else(signed).or_else(short)
+    }
+
+    /// Whether the signature is by RSASSA-PSS with an ordinary RSA key, which can be verified.
+    fn signed_by_supported_pss(&self) -> bool {
+        algorithm::named(self.signature) == Some(Algorithm::Named("RSASSA-PSS")) && algorithm::named(self.key).is_none()
     }
 
     /// When it becomes valid, in seconds since 1970.

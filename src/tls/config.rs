@@ -19,6 +19,7 @@ use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::server::ParsedCertificate;
 use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, Error, RootCertStore, SignatureScheme, version};
 
+use super::algorithm;
 use super::certificate::Certificate;
 use super::failure::{BadCertificate, Failure};
 use super::key_log::KeyFile;
@@ -107,9 +108,26 @@ impl Config {
 /// A refused certificate in our words: those whose chain leads nowhere because they have signed
 /// themselves are told apart, as there the remedy is another.
 pub(super) fn refusal(error: &CertificateError, leaf: Option<&CertificateDer<'_>>) -> Failure {
-    let bad = match BadCertificate::of(error) {
+    use CertificateError as E;
+    let parsed = leaf.and_then(|leaf| Certificate::read(leaf).ok());
+    let told = match error {
+        E::UnsupportedSignatureAlgorithmContext { signature_algorithm_id, .. } => {
+            algorithm::named(signature_algorithm_id)
+        }
+        E::UnsupportedSignatureAlgorithmForPublicKeyContext {
+            signature_algorithm_id, public_key_algorithm_id, ..
+        } => algorithm::named(public_key_algorithm_id).or_else(|| algorithm::named(signature_algorithm_id)),
+        _ => None,
+    };
+    let bad = BadCertificate::of(error);
+    let may_be = matches!(bad, BadCertificate::Signature | BadCertificate::Unusable | BadCertificate::UnknownIssuer);
+    let shown = || parsed.as_ref().and_then(Certificate::unverifiable).filter(|_| may_be);
+    if let Some(algorithm) = told.or_else(shown) {
+        return Failure::Certificate(BadCertificate::Algorithm(algorithm));
+    }
+    let bad = match bad {
         BadCertificate::UnknownIssuer | BadCertificate::Unusable
-            if leaf.and_then(|leaf| Certificate::read(leaf).ok()).is_some_and(|leaf| leaf.is_self_issued()) =>
+            if parsed.is_some_and(|leaf| leaf.is_self_issued()) =>
         {
             BadCertificate::SelfSigned
         }
@@ -237,7 +255,8 @@ impl ServerCertVerifier for Verifier {
         leaf: &CertificateDer<'_>,
         signed: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        verify_tls12_signature(message, leaf, signed, &self.provider.signature_verification_algorithms)
+        let verified = verify_tls12_signature(message, leaf, signed, &self.provider.signature_verification_algorithms);
+        verified.inspect_err(|_| REFUSED.set(Some(leaf.clone().into_owned())))
     }
 
     fn verify_tls13_signature(
@@ -246,7 +265,8 @@ impl ServerCertVerifier for Verifier {
         leaf: &CertificateDer<'_>,
         signed: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        verify_tls13_signature(message, leaf, signed, &self.provider.signature_verification_algorithms)
+        let verified = verify_tls13_signature(message, leaf, signed, &self.provider.signature_verification_algorithms);
+        verified.inspect_err(|_| REFUSED.set(Some(leaf.clone().into_owned())))
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {

@@ -5,6 +5,7 @@
 
 use std::fmt;
 
+use super::algorithm::Algorithm;
 use crate::http::proxy_error::ProxyError;
 use rustls::{AlertDescription, CertificateError, Error, PeerIncompatible};
 
@@ -49,6 +50,8 @@ pub enum BadCertificate {
     SelfSigned,
     /// A signature in the chain is not right.
     Signature,
+    /// A signature in the chain, or in the handshake, is by an algorithm that cannot be verified.
+    Algorithm(Algorithm),
     /// It is not meant for servers.
     Purpose,
     /// It was revoked.
@@ -177,6 +180,9 @@ impl fmt::Display for Failure {
         match self {
             Failure::Name => f.write_str("no certificate can be for this name"),
             Failure::Certificate(bad) => bad.fmt(f),
+            Failure::Refused(Alert(AlertDescription::HandshakeFailure), During::Handshake) => f.write_str(
+                "handshake failed: alert handshake_failure (perhaps a P-521, Ed448 or RSASSA-PSS certificate)",
+            ),
             Failure::Refused(alert, During::Handshake) => write!(f, "handshake failed: alert {alert}"),
             Failure::Refused(alert, During::Data) => write!(f, "TLS alert {alert}"),
             Failure::NotTls(Plain::Http) => f.write_str("not TLS: plain HTTP was answered"),
@@ -197,6 +203,9 @@ impl fmt::Display for Failure {
 impl fmt::Display for BadCertificate {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
+            BadCertificate::Algorithm(algorithm) => {
+                return write!(f, "certificate that cannot be verified here: {algorithm}");
+            }
             BadCertificate::Expired => "certificate expired",
             BadCertificate::NotYetValid => "certificate not yet valid",
             BadCertificate::OtherName => "certificate is for another name",

@@ -11,6 +11,7 @@
 
 use std::path::Path;
 
+pub mod algorithm;
 pub mod certificate;
 pub mod config;
 pub mod failure;

@@ -212,9 +212,10 @@ fn the_parts_of_a_backend_have_to_fit_together() {
 }
 
 #[test]
-fn no_backends_at_all_is_said_by_leaving_them_out() {
+fn an_empty_list_of_backends_is_none_and_no_list_is_the_default_ones() {
     let text = "{\"backends\": []}";
-    assert!(problems("", text)[0].starts_with("lb.json:1:14: backends: found none"));
+    let config = over("", text);
+    assert!(config.backends.is_empty() && !config.default_backends);
     assert_eq!(over("-b a:1", text).backends.len(), 1);
     assert!(over("--demo", text).demo);
 }

@@ -1,6 +1,7 @@
 //! The plan: the settings that can change, and every address that requests may go to, as the configuration and the
 //! names make it now.
 
+use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 
 use super::Duties;
@@ -21,6 +22,20 @@ pub(super) struct Later {
     pub(super) names: Vec<String>,
     /// When it is made again at the latest, in microseconds.
     pub(super) at_us: u64,
+}
+
+/// Whether a plan is to have every address, or may leave some out for which there is no room yet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Whole {
+    Yes,
+    No,
+}
+
+/// A name that has more addresses than its share of the room.
+struct Cut {
+    name: String,
+    has: usize,
+    used: usize,
 }
 
 /// Why a plan was not published.
@@ -49,16 +64,24 @@ impl Duties {
     /// Publishes the plan that the configuration and the addresses make. Where that cannot be, the plan
     /// before holds.
     pub(super) fn publish(&mut self) -> Result<(), Unpublished> {
+        self.publish_as(Whole::Yes)
+    }
+
+    /// The same; `whole`: whether an address may be left out that has no slot yet.
+    fn publish_as(&mut self, whole: Whole) -> Result<(), Unpublished> {
         let now_us = clock::monotonic_us();
         let own_host = !self.config.host_header_given;
         let mut wanted: Vec<Member> = Vec::new();
         let mut unresolved = Vec::new();
-        for backend in &self.config.backends {
-            let addresses = self.addresses(backend);
+        let (lists, cut) = self.shared_out();
+        for (backend, addresses) in self.config.backends.iter().zip(lists) {
             if addresses.is_empty() {
                 unresolved.push(backend.name.clone());
             }
             wanted.extend(addresses.into_iter().map(|address| Member::new(backend, address, own_host)));
+        }
+        if whole == Whole::No {
+            wanted = self.slots.fitting(wanted, now_us);
         }
         let interval_us = self.config.health.interval_us;
         let is_start = self.region.table().edition() == 0;
@@ -76,6 +99,7 @@ impl Duties {
             }
             Refused::Resting(at_us) => Unpublished::Later(Later { names: Vec::new(), at_us }),
         })?;
+        let looked_up = self.looked_up(&members);
         let bytes = Plan::new(&self.config, self.authorities, members, unresolved).encode();
         let table = self.region.table();
         if !table.publish(&bytes) {
@@ -83,9 +107,51 @@ impl Duties {
             return Err(Unpublished::Never(format!("the plan has {count} bytes; accepted: at most {PLAN_BYTES}")));
         }
         self.globals().set_global(Global::PlanEdition, table.edition());
+        self.looked_up = looked_up;
+        self.tell_cut(cut);
         self.published = true;
         self.publish_us = u64::MAX;
         Ok(())
+    }
+
+    /// Every backend's addresses. Names share the room that fixed addresses leave, and each is cut to its share: no
+    /// answer of a name server keeps others from theirs. Also the names that are cut, with how many addresses they
+    /// have and how many of them are used.
+    fn shared_out(&self) -> (Vec<Vec<Address>>, Vec<Cut>) {
+        let mut lists: Vec<Vec<Address>> = self.config.backends.iter().map(|one| self.addresses(one)).collect();
+        let named = |backend: &Backend| backend.host_name().is_some();
+        let all = || self.config.backends.iter().enumerate().filter(|(_, backend)| named(backend));
+        let fixed = self.config.backends.iter().filter(|backend| !named(backend)).count();
+        let counts: Vec<usize> = all().map(|(at, _)| lists[at].len()).collect();
+        let share = share(&counts, ADDRESSES.saturating_sub(fixed));
+        let mut cut = Vec::new();
+        for (at, backend) in all() {
+            if lists[at].len() > share {
+                cut.push(Cut { name: backend.name.clone(), has: lists[at].len(), used: share });
+                lists[at].truncate(share);
+            }
+        }
+        (lists, cut)
+    }
+
+    /// Logs the names that are cut if they were not before.
+    fn tell_cut(&mut self, cut: Vec<Cut>) {
+        self.globals().set_global(Global::Unused, cut.iter().map(|one| (one.has - one.used) as u64).sum());
+        for Cut { name, has, used } in cut.iter().filter(|one| !self.cut.contains(&one.name)) {
+            let text = format_args!(
+                "{name} has {has} addresses, of which {used} are used: there is room for {ADDRESSES} of all backends"
+            );
+            self.journal.line(Level::Warn, "dns", text);
+        }
+        self.cut = cut.into_iter().map(|one| one.name).collect();
+    }
+
+    /// The slots of addresses that names have led to, with these names.
+    fn looked_up(&self, members: &[Member]) -> Vec<(u16, String)> {
+        let named = self.config.backends.iter().filter_map(|one| Some((one.name.as_str(), one.host_name()?)));
+        let names: BTreeMap<&str, &str> = named.collect();
+        let slots = members.iter().filter_map(|member| Some((member.slot, names.get(member.name.as_str())?)));
+        slots.map(|(slot, name)| (slot, (*name).to_owned())).collect()
     }
 
     /// Publishes the plan anew, with the addresses that names have now.
@@ -97,9 +163,12 @@ impl Duties {
                 self.journal.line(Level::Err, "dns", format_args!("{problem}: the addresses before stay"));
             }
             Err(Unpublished::Later(Later { at_us, .. })) => {
-                let is_news = std::mem::replace(&mut self.publish_us, at_us) == u64::MAX;
+                let is_news = self.publish_us == u64::MAX;
+                // The changes of other names do not wait.
+                _ = self.publish_as(Whole::No);
+                self.publish_us = at_us;
                 if is_news {
-                    self.journal.line(Level::Warn, "dns", format_args!("{NO_ROOM}: the addresses before stay so long"));
+                    self.journal.line(Level::Warn, "dns", format_args!("{NO_ROOM}: some are used in a few seconds"));
                 }
             }
         }
@@ -124,5 +193,37 @@ impl Duties {
     pub(super) fn led_before(&self, backend: &Backend) -> Vec<Address> {
         let own = self.before.iter().filter(|member| member.name == backend.name);
         own.map(|member| member.address.clone()).collect()
+    }
+}
+
+/// The fair share of `room`: the most that each may have so that together they fit, if those who need less take only
+/// that.
+fn share(counts: &[usize], room: usize) -> usize {
+    let mut counts = counts.to_vec();
+    counts.sort_unstable();
+    let (mut room, mut left) = (room, counts.len());
+    for count in counts {
+        if count * left > room {
+            return room / left;
+        }
+        room -= count;
+        left -= 1;
+    }
+    usize::MAX
+}
+
+#[cfg(test)]
+mod tests {
+    use super::share;
+
+    #[test]
+    fn who_needs_less_than_its_share_leaves_the_rest_to_others() {
+        assert_eq!(share(&[], 10), usize::MAX);
+        assert_eq!(share(&[3, 3, 4], 10), usize::MAX);
+        assert_eq!(share(&[4, 4, 4], 10), 3);
+        assert_eq!(share(&[1, 100, 100], 10), 4);
+        assert_eq!(share(&[100, 0, 2], 10), 8);
+        assert_eq!(share(&[256; 1024], 4096), 4);
+        assert_eq!(share(&[5], 0), 0);
     }
 }

@@ -496,7 +496,10 @@ fn an_alert_of_the_peer_is_named() {
     let config = config(Roots::none(), true);
     let mut session = Session::new(&config, "a.test").unwrap();
     let failure = session.received(b"\x15\x03\x03\x00\x02\x02\x28").unwrap_err();
-    assert_eq!(failure.to_string(), "handshake failed: alert handshake_failure");
+    assert_eq!(
+        failure.to_string(),
+        "handshake failed: alert handshake_failure (perhaps a P-521, Ed448 or RSASSA-PSS certificate)"
+    );
     let alerts = session.take_alerts();
     assert_eq!(alerts, [(Direction::Received, Alert(AlertDescription::HandshakeFailure))]);
     let mut pair = pair();

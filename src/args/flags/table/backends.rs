@@ -17,7 +17,7 @@ pub(super) const FLAGS: &[Flag] = &[
         default: Preset::Told("127.0.0.1:9001 and 127.0.0.1:9002"),
         env: "LB_BACKEND",
         help: "a server that requests go to, repeatable: `host:port`, `[v6]:port`, `unix:/path`, or `:port` on localhost, with `http://`, \
-               `https://` or `h2c://` (HTTP/2 without TLS) in front where wanted (port 443 means TLS), then `,weight=N` (1 to 65535), `,backup` (serves when no other is healthy) and \
+               `https://` or `h2c://` (HTTP/2 without TLS) in front where wanted (port 443 means TLS), then `,weight=N` (0 to 65535; 0 gets nothing new), `,backup` (serves when no other is healthy) and \
                `,max=N` (requests at once)",
         accepts: "host:port, [v6]:port, unix:/path or a port of localhost, then ,weight=N ,backup ,max=N (at most 1024 backends)",
         set: Set::Repeatable(|options, text, source| more(&mut options.backends, backend(text)?, source, BACKENDS)),

@@ -103,6 +103,11 @@ impl World {
                     Change::Addresses => format!("{name} {:?}", self.resolver.addresses(&name)),
                     Change::Failed(reason) => format!("{name} failed: {reason}"),
                     Change::Recovered => format!("{name} recovered"),
+                    Change::Skipped(reason) => {
+                        let failed = self.resolver.failed_as(&name).map(ToString::to_string).unwrap_or_default();
+                        format!("{name} skipped {failed}: {reason}")
+                    }
+                    Change::Many(count) => format!("{name} has {count}"),
                 }),
                 Output::Send(key, bytes) => {
                     // What was sent on a socket that is closed again by now goes nowhere.

@@ -1,0 +1,143 @@
+//! Algorithms of certificates that cannot be verified here, by name: ring has neither P-521, nor Ed448, nor ECDSA with
+//! another hash than SHA-256 and SHA-384, nor RSA keys below 2,048 bits, nor keys that are for RSASSA-PSS alone.
+//!
+//! Nothing is decided here: the library has refused a certificate, and the log is to say why.
+
+use std::fmt;
+
+/// The fewest bits of an RSA key that ring verifies with.
+const RSA_BITS: usize = 2048;
+
+/// An algorithm that cannot be verified.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Algorithm {
+    /// By the name that it is known by.
+    Named(&'static str),
+    /// RSA with so few bits.
+    Rsa(usize),
+}
+
+impl fmt::Display for Algorithm {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Algorithm::Named(name) => f.write_str(name),
+            Algorithm::Rsa(bits) => write!(f, "RSA with {bits} bits"),
+        }
+    }
+}
+
+/// What a DER object identifier stands for, if signatures or keys of it cannot be verified.
+const NAMES: [(&[u8], &str); 12] = [
+    (&[0x2a, 0x86, 0x48, 0xce, 0x3d, 0x04, 0x01], "ECDSA with SHA-1"),
+    (&[0x2a, 0x86, 0x48, 0xce, 0x3d, 0x04, 0x03, 0x01], "ECDSA with SHA-224"),
+    (&[0x2a, 0x86, 0x48, 0xce, 0x3d, 0x04, 0x03, 0x04], "ECDSA with SHA-512"),
+    (&[0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 0x01, 0x01, 0x04], "RSA with MD5"),
+    (&[0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 0x01, 0x01, 0x05], "RSA with SHA-1"),
+    (&[0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 0x01, 0x01, 0x0e], "RSA with SHA-224"),
+    (&[0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 0x01, 0x01, 0x0a], "RSASSA-PSS"),
+    (&[0x2b, 0x65, 0x71], "Ed448"),
+    (&[0x2b, 0x81, 0x04, 0x00, 0x23], "P-521"),
+    (&[0x2b, 0x81, 0x04, 0x00, 0x0a], "secp256k1"),
+    (&[0x2b, 0x81, 0x04, 0x00, 0x21], "P-224"),
+    (&[0x2a, 0x86, 0x48, 0xce, 0x38, 0x04, 0x03], "DSA"),
+];
+
+/// The name of a key's algorithm, or of a signature's, by the contents of its AlgorithmIdentifier: of the curve, if it
+/// is one of those, else of the algorithm. `None` for one that can be verified, or is not known.
+pub(super) fn named(identifier: &[u8]) -> Option<Algorithm> {
+    // With its header or without.
+    let contents = match identifier {
+        [0x30, length, rest @ ..] if usize::from(*length) == rest.len() => rest,
+        bare => bare,
+    };
+    let of = |oid: &[u8]| NAMES.iter().find(|(known, _)| *known == oid).map(|(_, name)| Algorithm::Named(name));
+    let (first, rest) = object(contents)?;
+    // A curve is the parameter of a key's algorithm.
+    object(rest).and_then(|(curve, _)| of(curve)).or_else(|| of(first))
+}
+
+/// An object identifier that stands here, and what follows it.
+fn object(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
+    match bytes {
+        [0x06, length, rest @ ..] => rest.split_at_checked(usize::from(*length)),
+        _ => None,
+    }
+}
+
+/// RSA, if a signature of so many bytes was made with a key that is too short.
+pub(super) fn short_rsa(identifier: &[u8], signature_bytes: usize) -> Option<Algorithm> {
+    const RSA: [u8; 8] = [0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 0x01, 0x01];
+    let (oid, _) = object(identifier)?;
+    let bits = 8 * signature_bytes;
+    (oid.starts_with(&RSA) && bits < RSA_BITS).then_some(Algorithm::Rsa(bits))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tls::certificate::Certificate;
+    use crate::tls::config::{Config, Settings};
+    use crate::tls::failure::Failure;
+    use crate::tls::roots::{Roots, Sources};
+    use rustls::pki_types::{CertificateDer, ServerName};
+
+    /// A leaf as openssl made it, and the authority that signed it.
+    type Chain = (&'static [u8], &'static [u8]);
+
+    /// What verification says of a leaf below the authority that signed it.
+    fn judged((leaf, authority): Chain, name: &str) -> Failure {
+        let path = std::env::temp_dir().join(format!("zzz-{}-{name}.pem", std::process::id()));
+        std::fs::write(&path, crate::tls::issue::pem("CERTIFICATE", authority)).unwrap();
+        let roots = Roots::read(&Sources::from_environment(Some(&path)));
+        std::fs::remove_file(&path).unwrap();
+        let roots = roots.unwrap_or_else(|_| panic!("{name}: the authority can be read"));
+        let config = Config::new(Settings { roots, insecure: false, alpn: &[], key_log: None }).unwrap();
+        let leaf = CertificateDer::from(leaf.to_vec());
+        config.judge(&[leaf], &ServerName::try_from("localhost").unwrap()).unwrap_err()
+    }
+
+    #[test]
+    fn what_cannot_be_verified_is_named() {
+        let chains: [(&str, Chain, &str); 5] = [
+            (
+                "p521",
+                (include_bytes!("unverifiable/p521.der"), include_bytes!("unverifiable/p521-ca.der")),
+                "ECDSA with SHA-512",
+            ),
+            (
+                "sha512",
+                (include_bytes!("unverifiable/sha512.der"), include_bytes!("unverifiable/sha512-ca.der")),
+                "ECDSA with SHA-512",
+            ),
+            ("pss", (include_bytes!("unverifiable/pss.der"), include_bytes!("unverifiable/pss-ca.der")), "RSASSA-PSS"),
+            ("ed448", (include_bytes!("unverifiable/ed448.der"), include_bytes!("unverifiable/ed448-ca.der")), "Ed448"),
+            (
+                "rsa1024",
+                (include_bytes!("unverifiable/rsa1024.der"), include_bytes!("unverifiable/rsa1024-ca.der")),
+                "RSA with 1024 bits",
+            ),
+        ];
+        for (name, chain, algorithm) in chains {
+            let told = judged(chain, name).to_string();
+            assert_eq!(told, format!("certificate that cannot be verified here: {algorithm}"), "{name}");
+        }
+    }
+
+    #[test]
+    fn the_key_of_a_certificate_is_named_by_its_curve() {
+        let key = |der: &'static [u8]| Certificate::read(der).unwrap().unverifiable().map(|one| one.to_string());
+        assert_eq!(key(include_bytes!("unverifiable/p521-ca.der")).as_deref(), Some("P-521"));
+        assert_eq!(key(include_bytes!("unverifiable/ed448-ca.der")).as_deref(), Some("Ed448"));
+        assert_eq!(key(include_bytes!("unverifiable/pss-ca.der")).as_deref(), Some("RSASSA-PSS"));
+        assert_eq!(key(include_bytes!("unverifiable/rsa1024-ca.der")).as_deref(), Some("RSA with 1024 bits"));
+        let issued = crate::tls::issue::Authority::new("Root").issue(&crate::tls::issue::Spec::new("a.test"));
+        assert_eq!(Certificate::read(&issued.der).unwrap().unverifiable(), None);
+    }
+
+    #[test]
+    fn what_is_no_identifier_is_not_named() {
+        for bytes in [&b""[..], b"\x06", b"\x06\x09\x2b", b"\x30\x00", b"\x05\x00"] {
+            assert_eq!((named(bytes), short_rsa(bytes, 1)), (None, None), "{bytes:x?}");
+        }
+    }
+}
