@@ -164,7 +164,7 @@ fn a_bad_backend_is_named_with_what_is_accepted() {
         "unix:",
         "ftp://host:80",
         "host:80/path",
-        "host:80,weight=0",
+        "host:80,weight=-1",
         "host:80,weight=x",
         "host:80,wieght=2",
         "host:80,backup=1",
