@@ -260,7 +260,7 @@ fn a_shorter_drain_time_is_for_those_that_begin_to_drain_later() {
         let mut client = held(&balancer, &backend);
         upgrade(&balancer, 1);
         drain_file(&directory, &backend, "100ms", "off");
-        balancer.wait_for_log("+0 \u{2212}0 ~0 backends");
+        balancer.wait_for_log("+0 -0 ~0 backends");
         // What is tested is that nothing happens meanwhile.
         thread::sleep(PAST_GRACE);
         gate.open();
@@ -283,7 +283,7 @@ fn a_drain_time_that_is_reloaded_before_draining_begins_holds() {
         balancer.signal(libc::SIGTERM);
         balancer.wait_for_log("draining begins in 5s");
         drain_file(&directory, &backend, "10m", "5s");
-        balancer.wait_for_log("+0 \u{2212}0 ~0 backends");
+        balancer.wait_for_log("+0 -0 ~0 backends");
         wait_until("it drains", || TcpStream::connect(balancer.address()).is_err());
         thread::sleep(PAST_GRACE);
         assert!(balancer.runs(), "{mode:?}: {}", balancer.log());

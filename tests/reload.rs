@@ -22,13 +22,14 @@ fn backends_come_and_go_with_the_file() {
         assert_eq!(client.get("/").text(), "a");
         // Written in place, renamed over, and once more.
         fs::write(&path, file(&[&b], "")).unwrap();
-        balancer.wait_for_log("+1 \u{2212}1 ~0 backends");
+        let log = balancer.wait_for_log("+1 -1 ~0 backends: added ");
+        assert!(log.contains("; removed ") && log.is_ascii(), "{log}");
         wait_until("the other serves", || client.get("/").text() == "b");
         a.wait_until_idle();
         let before = a.count();
         (0..10).for_each(|_| assert_eq!(client.get("/").text(), "b", "{mode:?}"));
         directory.put("lb.json", &file(&[&b, &a], ""));
-        balancer.wait_for_log("+1 \u{2212}0 ~0 backends");
+        balancer.wait_for_log("+1 -0 ~0 backends");
         wait_until("both serve", || client.get("/").text() == "a");
         assert!(a.count() > before);
         assert_eq!(balancer.metric("zzz_lb_reloads_total", "done"), 2);
@@ -98,7 +99,7 @@ fn a_removed_backend_finishes_what_it_has() {
         client.send("GET / HTTP/1.1\r\nHost: x\r\n\r\n");
         a.wait_for_requests(1);
         directory.put("lb.json", &file(&[&b], ""));
-        balancer.wait_for_log("+1 \u{2212}1 ~0 backends");
+        balancer.wait_for_log("+1 -1 ~0 backends");
         wait_until("both workers follow", || balancer.metric("zzz_lb_plan_edition", "") == 2);
         assert_eq!(balancer.get("/"), "b");
         gate.open();
@@ -157,7 +158,7 @@ fn hup_reads_the_file_again() {
         let path = directory.put("lb.json", &file(&[&a], ""));
         let balancer = Balancer::with_file(mode, &path, &[]);
         balancer.signal(libc::SIGHUP);
-        balancer.wait_for_log("+0 \u{2212}0 ~0 backends");
+        balancer.wait_for_log("+0 -0 ~0 backends: ");
         assert_eq!(balancer.get("/"), "a");
     }
 }
@@ -192,7 +193,7 @@ fn no_request_fails_while_backends_change() {
             }
             for n in 1..=30 {
                 directory.put("lb.json", &file(&[if n % 2 == 0 { &a } else { &b }], ""));
-                wait_until("it is taken up", || balancer.log().matches("+1 \u{2212}1").count() == n);
+                wait_until("it is taken up", || balancer.log().matches("+1 -1").count() == n);
             }
         });
     }
@@ -212,18 +213,18 @@ fn as_many_backends_as_there_may_be_are_swapped_for_as_many_others() {
         let path = directory.put("lb.json", &crowd('a', 1024));
         let balancer = Balancer::with_file(mode, &path, &[]);
         directory.put("lb.json", &crowd('b', 1024));
-        balancer.wait_for_log("+1024 \u{2212}1024 ~0 backends");
+        balancer.wait_for_log("+1024 -1024 ~0 backends");
         // So many more within seconds are too many: they wait until those that went are done with.
         directory.put("lb.json", &crowd('c', 1024));
         balancer.wait_for_log("warn config: too many addresses have changed within seconds");
         if mode == Mode::Sp {
-            let done = || balancer.log().matches("+1024 \u{2212}1024 ~0 backends").count() == 2;
+            let done = || balancer.log().matches("+1024 -1024 ~0 backends").count() == 2;
             wait_until("there is room for them", done);
         }
         // One that came meanwhile takes their place.
         let a = Backend::named("a");
         directory.put("lb.json", &file(&[&a], ""));
-        balancer.wait_for_log("+1 \u{2212}1024 ~0 backends");
+        balancer.wait_for_log("+1 -1024 ~0 backends");
         wait_until("all follow", || balancer.connect().get("/").text() == "a");
         assert_eq!(balancer.metric("zzz_lb_reloads_total", "refused"), 0);
     }

@@ -276,7 +276,7 @@ fn hup_reads_the_authorities_again() {
             wait_until("it is believed still", || balancer.connect().get("/").status() == 200);
         }
         directory.put("lb.json", &format!("{{\"backends\": [{}]}}", specs[0]));
-        balancer.wait_for_log("+1 \u{2212}1 ~0 backends");
+        balancer.wait_for_log("+1 -1 ~0 backends");
         wait_until("all follow", || balancer.connect().get("/").status() == 502);
         assert!(balancer.runs());
     }

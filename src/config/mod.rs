@@ -5,6 +5,7 @@
 //! its options do not contradict each other, and every number is within the bounds of its option.
 //! Names of backends are names still: to look them up takes time and may fail, here nothing does.
 
+mod changes;
 pub mod file;
 mod plan;
 mod resolve;
@@ -15,6 +16,7 @@ use std::path::PathBuf;
 pub use crate::args::{Backend, Cidr, HealthCheck, Host, HostHeader, Mode, Setting, Source, Statuses, Target};
 pub use crate::balance::strategy::Strategy;
 use crate::log::Level;
+pub use changes::Changes;
 pub use plan::{Member, Plan};
 pub use resolve::{Error, resolve};
 

@@ -24,6 +24,8 @@ pub const UNIX_PATH_BYTES: usize = if cfg!(target_os = "linux") { 107 } else { 1
 pub const NAME_BYTES: usize = 255;
 /// How many names a sentence lists.
 pub const SHOWN_NAMES: usize = 3;
+/// How many backends, and how many options, the line of a reload names.
+pub const CHANGED_NAMES: usize = 20;
 /// How much of a wrong argument an error line shows.
 pub const SHOWN_CHARS: usize = 120;
 /// The longest word that a nearest name is sought for: twice the longest option.

@@ -1,11 +1,10 @@
 //! Following the configuration file: its new contents are taken up whole, later, or not at all.
 
-use std::collections::BTreeMap;
 use std::fmt;
 
 use super::Duties;
 use super::plan::{Later, NO_ROOM, Unpublished};
-use crate::config::{self, Backend, Config};
+use crate::config::{self, Changes, Config};
 use crate::log::Level;
 use crate::metrics::Global;
 use crate::process::watch::Change;
@@ -147,7 +146,7 @@ impl Duties {
     pub(super) fn tell_reloaded(&mut self, before: &Config, fixed: &[&str]) {
         self.journal.set_level(self.config.loglevel);
         self.globals().add_global(Global::ReloadsDone, 1);
-        let text = format!("{}: {}", self.path(), Difference::between(&before.backends, &self.config.backends));
+        let text = format!("{}: {}", self.path(), Changes::between(before, &self.config, fixed));
         self.journal.line(Level::Info, "config", format_args!("{text}"));
         // After an upgrade it is whom it was.
         let (user, others): (Vec<&str>, Vec<&str>) = fixed.iter().partition(|name| **name == "user");
@@ -174,33 +173,4 @@ fn has_tls(config: &Config) -> bool {
 
 fn lines<T: fmt::Display>(errors: Vec<T>) -> Vec<String> {
     errors.iter().map(T::to_string).collect()
-}
-
-/// How many backends one configuration has that the one before had not, and so on.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Difference {
-    added: usize,
-    removed: usize,
-    changed: usize,
-}
-
-impl Difference {
-    pub(super) fn between(before: &[Backend], after: &[Backend]) -> Difference {
-        let known: BTreeMap<&str, &Backend> = before.iter().map(|backend| (backend.name.as_str(), backend)).collect();
-        let mut difference = Difference { added: 0, removed: 0, changed: 0 };
-        for backend in after {
-            match known.get(backend.name.as_str()) {
-                None => difference.added += 1,
-                Some(&one) => difference.changed += usize::from(one != backend),
-            }
-        }
-        difference.removed = before.len() + difference.added - after.len();
-        difference
-    }
-}
-
-impl fmt::Display for Difference {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "+{} \u{2212}{} ~{} backends", self.added, self.removed, self.changed)
-    }
 }

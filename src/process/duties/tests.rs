@@ -1,6 +1,5 @@
 //! The duties over a name server of the test's own: where names lead, and when a changed file is taken up.
 
-use super::reload::Difference;
 use super::*;
 use crate::config::{self, Address};
 use crate::limits::{NAMES_WAIT_US, SECOND_US};
@@ -126,16 +125,4 @@ fn where_a_name_led_before_an_upgrade_is_forgotten_with_the_name() {
         follow(&mut duties);
     }
     assert_eq!(led(&duties), tcp(AT, &[]));
-}
-
-fn backends(ports: &[u16]) -> Vec<Backend> {
-    ports.iter().map(|&port| Backend::at(std::net::SocketAddr::from(([10, 0, 0, 1], port)))).collect()
-}
-
-#[test]
-fn a_difference_is_told_by_names() {
-    let (before, mut after) = (backends(&[1, 2, 3]), backends(&[3, 4, 5, 2]));
-    after[0].weight = 7;
-    assert_eq!(Difference::between(&before, &after).to_string(), "+2 \u{2212}1 ~1 backends");
-    assert_eq!(Difference::between(&before, &before).to_string(), "+0 \u{2212}0 ~0 backends");
 }
