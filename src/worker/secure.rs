@@ -37,20 +37,6 @@ pub(super) struct Secure {
     finishing: bool,
 }
 
-impl Secure {
-    /// Moves decrypted bytes into `room`, and decrypts more of the rest until there is no room or no rest; how many bytes.
-    fn fill(&mut self, room: &mut [u8], spare: &mut Vec<u8>) -> usize {
-        let mut count = self.session.read(room);
-        while count < room.len() && self.session.readable() == 0 && !self.rest.is_empty() {
-            // The session remembers a failure.
-            let Ok(taken) = self.session.received(self.rest.bytes()) else { break };
-            self.rest.pass(taken, spare);
-            count += self.session.read(&mut room[count..]);
-        }
-        count
-    }
-}
-
 /// Ciphertext that a session has not taken yet. It stays in the buffer that it was read into, which is lent by the worker,
 /// so that no byte is copied.
 #[derive(Debug, Default)]
@@ -267,9 +253,10 @@ impl Worker<'_> {
         let Some(secure) = socket.encryption.as_mut().and_then(|own| own.secure.as_mut()) else { return };
         if secure.session.readable() > 0 {
             let Some(room) = self.proxy.room(key) else { return };
-            let n = secure.fill(room, &mut self.tls.spare);
+            // One part of what the session takes at once: the responses in it each take a block until they are sent,
+            // and those of more parts would not fit into the processor's cache.
+            let n = secure.session.read(room);
             secure.heard = true;
-            let answers = secure.session.wants_send();
             // It fails behind what came before.
             let failed = secure.session.readable() == 0 && secure.session.failure().is_some();
             // The end that was said behind it is told next, whether or not the socket's comes.
@@ -281,10 +268,6 @@ impl Worker<'_> {
                 self.proxy.received(key, n)
             } else {
                 self.proxy.nothing(key)
-            }
-            self.observe_session(key);
-            if answers {
-                self.send_secure(key);
             }
             if failed {
                 self.tell_failure(key);
