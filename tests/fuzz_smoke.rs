@@ -7,12 +7,21 @@
 //! the harness is blind and the test fails.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
+#[path = "../fuzz/targets/args.rs"]
+mod args;
 #[path = "../fuzz/targets/certificate.rs"]
 mod certificate;
+#[path = "../fuzz/targets/config.rs"]
+mod config;
 #[path = "../fuzz/targets/dns.rs"]
 mod dns;
+#[path = "../fuzz/targets/forwarding.rs"]
+mod forwarding;
+#[path = "../fuzz/targets/handover.rs"]
+mod handover;
 #[path = "../fuzz/targets/hpack.rs"]
 mod hpack;
 #[path = "../fuzz/targets/http1.rs"]
@@ -21,6 +30,8 @@ mod http1;
 mod http2;
 #[path = "../fuzz/targets/json.rs"]
 mod json;
+#[path = "../fuzz/targets/plan.rs"]
+mod plan;
 #[path = "../fuzz/targets/proxy.rs"]
 mod proxy;
 #[path = "../fuzz/targets/scan.rs"]
@@ -80,6 +91,8 @@ const TARGETS: &[Target] = &[
             // A chunked upload and a chunked response, unfinished; a tunnel; failures and time.
             b"\x00\x00\x25\x00\x03\x01\x0a\x01\xa5\x00\x65\x01\xa5\x01\x0a\x00\x0b\x00\xfd\x00",
             b"\x00\x00\x45\x00\x03\x01\x0a\x01\x85\x01\xb5\x00\xb5\x01\x0a\x00\x0a\x01\x0b\x00\x0b\x01\xfd\x00",
+            // A tagged request, answered; then one more on the same connections.
+            b"\x00\x00\x07\x00\x46\x01\x0a\x01\x07\x01\x0a\x00\x17\x00\x0a\x01\x07\x01\x0a\x00",
             b"\x00\x00\x15\x00\x03\x01\x4c\x01\xb5\x00\x0c\x01\x05\x00\x00\x01\x05\x00\x08\x00\x9d\x00",
         ],
         expected: Expected::Passes,
@@ -137,9 +150,61 @@ const TARGETS: &[Target] = &[
         ],
         expected: Expected::Passes,
     },
+    Target {
+        name: "forwarding",
+        run: forwarding::run,
+        seeds: &[
+            b"\x0fPOST http://a/b?c HTTP/1.1\r\nHost: a\r\nConnection: x, TE\r\nX: y\r\nTE: trailers\r\n\
+              Transfer-Encoding: chunked\r\nX-Forwarded-For: 10.0.0.1\r\n\r\n",
+            b"\0OPTIONS * HTTP/1.0\r\nContent-Length: 3\r\nKeep-Alive: x\r\nProxy-Connection: close\r\n\r\n",
+            b"\0GET ?q HTTP/1.1\r\nhost: [::1]:80\r\nConnection: Upgrade\r\nUpgrade: websocket, b/2\r\n\r\n",
+            b"\x01HTTP/1.1 200 OK\r\nContent-Length: 4\r\nConnection: a, close\r\nA: b\r\nUpgrade: c\r\n\r\n",
+            b"\x08HTTP/1.0 304\r\nTransfer-Encoding: chunked\r\n\r\n",
+            b"\0HTTP/1.1 103 Early Hints\r\nConnection: Link\r\nLink: </a>\r\nTE: x\r\nContent-Length: 1\r\n\r\n",
+        ],
+        expected: Expected::Passes,
+    },
+    Target {
+        name: "config",
+        run: config::run,
+        seeds: &[
+            b"{\"port\": 80, \"backends\": [{\"host\": \"a\", \"port\": 1, \"tls\": true}, \"h2c://[::1]:2,weight=3\"]}",
+            b"{\"health_path\": \"/up\", \"retry_budget\": \"20%\", \"trust\": [\"10.0.0.0/8\"], \"strategy\": \"random\"}",
+            b"{\"connect_timeout\": \"2s\", \"backends\": [{\"host\": \"a\", \"max\": 3, \"backup\": true, \"a\": 1}]}",
+        ],
+        expected: Expected::Passes,
+    },
+    Target {
+        name: "args",
+        run: args::run,
+        seeds: &[
+            b"-p\n8080\n--backend=http://a:80,weight=2,backup\n-b\nunix:/a b\n--trust\n10.0.0.0/8\n\nLB_MODE=mp",
+            b"healthcheck\n--port\n1\n\nLB_PORT=tcp://1\nLB_HEALTH_PATH=/a",
+            b"--check\n--health-status=200-299,404\n--via\nx\n--insecure\n--strategy\nhash:header:X\n--\nstray",
+        ],
+        expected: Expected::Passes,
+    },
+    Target {
+        name: "plan",
+        run: plan::run,
+        seeds: &[b"\x06", b"\xd4\0\x01\x02\0\x20\xff", b"\x01\x08\0\0\0\0\0\0\0random"],
+        expected: Expected::Passes,
+    },
+    Target {
+        name: "handover",
+        run: handover::run,
+        seeds: &[
+            b"2 pid=7 generation=3 segment=12 address=[::1]:8080 listeners=5,6 listeners=7 activated=1 \
+              admin=9@127.0.0.1:9090 elder=11:1:2:99 elder=12:-:0:- demo=127.0.0.1:1 again=1",
+            b"2\n7",
+        ],
+        expected: Expected::Passes,
+    },
     Target { name: "canary", run: canary, seeds: &[b"canary"], expected: Expected::Panics },
 ];
 
+/// How much is kept of all corpora together.
+const CORPORA_BYTES: usize = 1_500_000;
 /// How long one target runs.
 const TIME: Duration = Duration::from_secs(1);
 /// Inputs after which a target is done before its time.
@@ -312,6 +377,91 @@ fn http2_keeps_its_bounds_in_either_role() {
 #[test]
 fn certificates_are_read_within_bounds() {
     check("certificate");
+}
+
+#[test]
+fn what_is_forwarded_is_framed_as_it_came() {
+    check("forwarding");
+}
+
+#[test]
+fn configuration_files_are_read_or_refused_in_words() {
+    check("config");
+}
+
+#[test]
+fn arguments_are_read_the_same_twice() {
+    check("args");
+}
+
+#[test]
+fn plans_survive_their_way_to_the_workers() {
+    check("plan");
+}
+
+#[test]
+fn what_is_handed_over_is_read_as_it_was_written() {
+    check("handover");
+}
+
+/// Whether a target panics over one of its own seeds, with something planted.
+fn notices(name: &str, run: impl Fn(&[u8])) -> bool {
+    let target = TARGETS.iter().find(|target| target.name == name).expect("the target is registered");
+    target.seeds.iter().any(|seed| catch_unwind(AssertUnwindSafe(|| run(seed))).is_err())
+}
+
+#[test]
+fn each_oracle_notices_what_is_planted() {
+    // A response with the tag of another request, and content of another.
+    let plants: [fn(&mut Vec<u8>); 2] =
+        [|text| replace(text, b"X-Tag: 1", b"X-Tag: 2"), |text| _ = text.last_mut().map(|last| *last ^= 1)];
+    for plant in plants {
+        assert!(notices("proxy", |seed| proxy::run_with(seed, plant)));
+    }
+    // A second length, a head that goes on, a response that is chunked for the next hop alone.
+    let plants: [fn(&mut Vec<u8>); 3] = [
+        |text| drop(text.splice(text.len() - 2.., *b"Content-Length: 7\r\n\r\n")),
+        |text| text.extend_from_slice(b"GET / HTTP/1.1\r\n\r\n"),
+        |text| drop(text.splice(text.len() - 2.., *b"Transfer-Encoding: chunked\r\n\r\n")),
+    ];
+    for plant in plants {
+        assert!(notices("forwarding", |seed| forwarding::run_with(seed, plant)));
+    }
+    assert!(notices("config", |seed| config::run_with(seed, |bytes| _ = bytes.pop())));
+    assert!(notices("args", |seed| args::run_with(seed, |words| drop(words.pop()))));
+    assert!(notices("plan", |seed| plan::run_with(seed, |bytes| _ = bytes.pop())));
+    assert!(notices("handover", |seed| handover::run_with(seed, |line| _ = line.pop())));
+}
+
+fn replace(text: &mut Vec<u8>, from: &[u8], to: &[u8]) {
+    if let Some(at) = text.windows(from.len()).position(|window| window == from) {
+        text.splice(at..at + from.len(), to.iter().copied());
+    }
+}
+
+/// The kept inputs of a target.
+fn corpus(name: &str) -> Vec<(PathBuf, Vec<u8>)> {
+    let Ok(files) = std::fs::read_dir(format!("{}/fuzz/corpus/{name}", env!("CARGO_MANIFEST_DIR"))) else {
+        return Vec::new();
+    };
+    let mut paths: Vec<PathBuf> = files.map(|file| file.expect("the folder can be read").path()).collect();
+    paths.sort();
+    paths.into_iter().map(|path| (path.clone(), std::fs::read(path).expect("an input can be read"))).collect()
+}
+
+#[test]
+fn the_kept_corpora_replay() {
+    let mut total = 0;
+    for target in TARGETS.iter().filter(|target| target.name != "canary") {
+        let kept = corpus(target.name);
+        assert!(!kept.is_empty(), "nothing is kept for {}", target.name);
+        for (path, input) in kept {
+            total += input.len();
+            let result = catch_unwind(AssertUnwindSafe(|| (target.run)(&input)));
+            assert!(result.is_ok(), "fuzz target {}, input {}", target.name, path.display());
+        }
+    }
+    assert!(total <= CORPORA_BYTES, "{total} bytes are kept: minimise them (cargo fuzz cmin NAME)");
 }
 
 #[test]

@@ -21,14 +21,18 @@ pub fn run(data: &[u8]) {
     let (first, bytes) = data.split_first().unwrap_or((&0, &[]));
     heads(bytes);
     trailers(bytes);
-    for role in [Role::Server, Role::Client] {
+    for (role, is_head) in [(Role::Server, false), (Role::Client, false), (Role::Client, true)] {
         for start in [None, Some(Body::Chunked), Some(Body::Length(u64::from(*first)))] {
             // An unfinished line is looked at once, and again when it ends: so it ends.
             let bytes = [bytes, b"\n"].concat();
-            let whole = read(role, start, &[&bytes]);
+            let whole = read(role, is_head, start, &[&bytes]);
             let cut = usize::from(*first) * bytes.len() / 256;
             let (one, two) = bytes.split_at(cut);
-            assert_eq!(read(role, start, &[one, two]), whole, "{role:?} from {start:?} cut at {cut}");
+            assert_eq!(read(role, is_head, start, &[one, two]), whole, "{role:?} from {start:?} cut at {cut}");
+            assert!(
+                !is_head || start.is_some() || whole.parts.iter().all(|(name, _)| *name != "data"),
+                "content to HEAD"
+            );
         }
     }
 }
@@ -74,8 +78,9 @@ struct Story {
     refusal: Option<Refusal>,
 }
 
-/// Reads pieces, after a head that said how content is framed, or from a head on.
-fn read(role: Role, start: Option<Body>, pieces: &[&[u8]]) -> Story {
+/// Reads pieces, after a head that said how content is framed, or from a head on; `is_head`: what comes answers
+/// requests with that method.
+fn read(role: Role, is_head: bool, start: Option<Body>, pieces: &[&[u8]]) -> Story {
     let mut connection = Connection::new(role);
     start.into_iter().for_each(|body| connection.read_body(body));
     let (mut head, mut held, mut story) = (Head::default(), Vec::new(), Story::default());
@@ -100,7 +105,7 @@ fn read(role: Role, start: Option<Body>, pieces: &[&[u8]]) -> Story {
                 Part::End => ("end", 0),
             };
             if let Part::Head(length) = part {
-                match body(role, HeadRef { bytes: &held[..length], head: &head }) {
+                match body(role, is_head, HeadRef { bytes: &held[..length], head: &head }) {
                     Ok(body) => connection.read_body(body),
                     Err(refusal) => {
                         story.refusal = Some(refusal);
@@ -124,9 +129,11 @@ fn read(role: Role, start: Option<Body>, pieces: &[&[u8]]) -> Story {
     story
 }
 
-fn body(role: Role, head: HeadRef<'_>) -> Result<Body, Refusal> {
+fn body(role: Role, is_head: bool, head: HeadRef<'_>) -> Result<Body, Refusal> {
     match role {
         Role::Server => framing::request(head).map(|facts| facts.body),
-        Role::Client => framing::response(head, &RequestFacts::NOTHING).map(|facts| facts.body),
+        Role::Client => {
+            framing::response(head, &RequestFacts { is_head, ..RequestFacts::NOTHING }).map(|facts| facts.body)
+        }
     }
 }

@@ -4,19 +4,28 @@
 //! The input is a byte that says which role, then operations: a byte below 128 is a length, and the
 //! bytes of it are received; another says what is done.
 
+use std::collections::BTreeMap;
+
 use zzz_lb::collections::slab::Key;
 use zzz_lb::http::head::{Head, HeadRef};
 use zzz_lb::http::part::Role;
 use zzz_lb::http2::ErrorCode;
 use zzz_lb::http2::connection::{Connection, Event};
+use zzz_lb::http2::frame::{self, HEADER_BYTES, Header, Kind};
 use zzz_lb::limits::{H2_STREAMS, RESPONSE_FIELDS};
 
 /// Panics where something is out of its bounds.
 pub fn run(data: &[u8]) {
     let Some((&role, mut data)) = data.split_first() else { return };
     let role = if role % 2 == 1 { Role::Server } else { Role::Client };
-    let mut machine =
-        Machine { h2: Connection::new(role), held: Vec::new(), out: Vec::new(), owned: Vec::new(), next: 0 };
+    let mut machine = Machine {
+        h2: Connection::new(role),
+        held: Vec::new(),
+        out: Vec::new(),
+        owned: Vec::new(),
+        next: 0,
+        windows: Windows::new(),
+    };
     machine.h2.greet(&mut machine.out);
     while let Some((&operation, rest)) = data.split_first() {
         data = rest;
@@ -30,6 +39,7 @@ pub fn run(data: &[u8]) {
             machine.use_it(operation);
         }
         assert!(machine.h2.open_streams() <= H2_STREAMS as usize);
+        assert!(machine.h2.holds_its_window(), "a part of the connection's window is lost");
         machine.out.clear();
     }
 }
@@ -41,6 +51,51 @@ struct Machine {
     /// Streams that were opened, and are perhaps closed since.
     owned: Vec<(u32, Key)>,
     next: u64,
+    windows: Windows,
+}
+
+/// What the peer lets us send, as it counts it itself (RFC 9113, 6.9).
+struct Windows {
+    connection: i64,
+    /// The window that streams begin with, and what each has more or less than that.
+    initial: i64,
+    streams: BTreeMap<u32, i64>,
+}
+
+impl Windows {
+    fn new() -> Windows {
+        Windows { connection: 65_535, initial: 65_535, streams: BTreeMap::new() }
+    }
+
+    /// A frame of the peer's was taken in.
+    fn frame(&mut self, frame: &[u8]) {
+        let (Some(header), Some(payload)) = (Header::read(frame), frame.get(HEADER_BYTES..)) else { return };
+        match header.kind {
+            Kind::Settings if !header.has(frame::ACK) => {
+                for entry in payload.chunks_exact(6).filter(|entry| entry[..2] == [0, 4]) {
+                    self.initial = i64::from(u32::from_be_bytes([entry[2], entry[3], entry[4], entry[5]]));
+                }
+            }
+            Kind::WindowUpdate => {
+                let Some(&[a, b, c, d]) = payload.first_chunk() else { return };
+                let increment = i64::from(u32::from_be_bytes([a & 0x7f, b, c, d]));
+                match header.stream {
+                    0 => self.connection += increment,
+                    id => *self.streams.entry(id).or_default() += increment,
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// Content was sent.
+    fn sent(&mut self, id: u32, n: usize) {
+        let stream = self.streams.entry(id).or_default();
+        *stream -= n as i64;
+        self.connection -= n as i64;
+        assert!(n == 0 || self.connection >= 0, "{n} bytes more than the connection's window");
+        assert!(n == 0 || self.initial + *stream >= 0, "{n} bytes more than the window of stream {id}");
+    }
 }
 
 impl Machine {
@@ -64,6 +119,9 @@ impl Machine {
             };
             assert!(skip <= self.held.len());
             assert!(self.out.len() - before <= 64, "an answer longer than what it answers");
+            if skip > HEADER_BYTES {
+                self.windows.frame(&self.held[..skip]);
+            }
             self.held.drain(..skip);
             match event {
                 Event::NeedMore => {
@@ -118,7 +176,9 @@ impl Machine {
                 while let Some((id, _, room)) = self.h2.next_in_line() {
                     assert!(room <= 16_384);
                     let n = room.min(operation.into());
-                    let _ = self.h2.data(id, n, operation >= 240);
+                    if self.h2.data(id, n, operation >= 240).is_some() {
+                        self.windows.sent(id, n);
+                    }
                 }
             }
         }

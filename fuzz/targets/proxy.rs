@@ -1,18 +1,30 @@
 //! The proxy under any order of inputs with any bytes: what it queues stays bounded, what it asks
-//! for concerns connections that live, and when every connection has failed nothing is left.
+//! for concerns connections that live, its account of itself is right, and when every connection has failed
+//! nothing is left. What it sends is read by witnesses: a client gets at most one final response for each of
+//! its requests, in order, and content that was made for a request reaches no other; a backend gets requests
+//! that it can read, and one that is not idempotent at most once.
 //!
 //! The input is a list of operations: a byte that says which, a byte that says on which
 //! connection, and for bytes to receive a length and the bytes.
 
-use std::net::SocketAddr;
+use std::collections::{HashMap, VecDeque};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use zzz_lb::balance::strategy::Strategy;
 use zzz_lb::collections::slab::Key;
-use zzz_lb::config::{Plan, Timeouts};
+use zzz_lb::config::{Cidr, Plan, Timeouts};
+use zzz_lb::hpack;
+use zzz_lb::http::framing::{self, RequestFacts};
+use zzz_lb::http::head::{Head, HeadRef, Start};
+use zzz_lb::http::part::{Part, Role};
+use zzz_lb::http::proxy_error::ProxyError;
 use zzz_lb::http::refusal::Refusal;
+use zzz_lb::http1::connection::Connection as Http1;
+use zzz_lb::http2::connection::{Connection as Http2, Event};
+use zzz_lb::http2::frame::{self, Kind, PREFACE};
 use zzz_lb::limits::{BLOCK_BYTES, H2_WINDOW_MAX_BYTES, QUEUE_HIGH_BYTES};
 use zzz_lb::log::{Level, Log};
-use zzz_lb::proxy::{Failure, Output, Proxy, Shared};
+use zzz_lb::proxy::{Failure, Output, Proxy, Shared, Words};
 
 /// Backends at once.
 const SLOTS: usize = 3;
@@ -64,23 +76,268 @@ struct Connection {
     finished: bool,
 }
 
+/// Whoever connects.
+const ANYBODY: Cidr = Cidr { address: IpAddr::V4(Ipv4Addr::UNSPECIFIED), prefix: 0 };
+/// Methods of tagged requests.
+const METHODS: [&str; 6] = ["GET", "POST", "HEAD", "PUT", "PATCH", "DELETE"];
+/// How much content answers a tagged request.
+const TAGGED_BYTES: usize = 16;
+
 struct Machine {
     proxy: Proxy,
     open: Vec<Connection>,
     now_us: u64,
+    clients: HashMap<Key, Client>,
+    backends: HashMap<Key, Backend>,
+    /// Tagged requests that clients have begun, and how often each was delivered over HTTP/1.1.
+    tags: usize,
+    delivered: HashMap<usize, (usize, bool)>,
+    plant: fn(&mut Vec<u8>),
 }
 
-/// Panics where the proxy does or leaves what it must not.
+/// The content of the response to a tagged request.
+fn content(tag: usize) -> [u8; TAGGED_BYTES] {
+    std::array::from_fn(|at| (tag * 37 + at * 11) as u8)
+}
+
+/// The tag of a request, by its path.
+fn tag_of(view: HeadRef<'_>) -> Option<usize> {
+    let Start::Request { path, .. } = view.head.start else { return None };
+    std::str::from_utf8(view.get(path)).ok()?.strip_prefix("/r/")?.parse().ok()
+}
+
+fn field<'a>(view: HeadRef<'a>, wanted: &str) -> Option<&'a str> {
+    let found = view.fields().find(|(_, name, _)| name.eq_ignore_ascii_case(wanted.as_bytes()));
+    std::str::from_utf8(found?.2).ok()
+}
+
+/// A witness at a client: what it has asked, by a reader of its own, and what it was answered.
+struct Client {
+    requests: Http1,
+    /// What it has sent that is not read yet.
+    unread: Vec<u8>,
+    asked: VecDeque<(RequestFacts, Option<usize>)>,
+    /// What it has sent cannot be read as requests any more.
+    garbled: bool,
+    responses: Http1,
+    got: Vec<u8>,
+    /// The tag of the response that is read, and how much of its content came.
+    reading: Option<(usize, usize)>,
+    /// No more of what comes is looked at.
+    over: bool,
+}
+
+impl Client {
+    fn new() -> Client {
+        Client {
+            requests: Http1::new(Role::Server),
+            unread: Vec::new(),
+            asked: VecDeque::new(),
+            garbled: false,
+            responses: Http1::new(Role::Client),
+            got: Vec::new(),
+            reading: None,
+            over: false,
+        }
+    }
+
+    fn asks(&mut self, bytes: &[u8]) {
+        self.unread.extend_from_slice(bytes);
+        let mut head = Head::default();
+        while !self.garbled {
+            let Ok((skip, part)) = self.requests.decode(&self.unread, &mut head) else {
+                self.garbled = true;
+                return;
+            };
+            self.unread.drain(..skip);
+            let length = match part {
+                Part::NeedMore => return,
+                Part::Head(length) | Part::Interim(length) | Part::Data(length) | Part::Trailers(length) => length,
+                Part::End => {
+                    self.requests.next_message();
+                    continue;
+                }
+            };
+            if let Part::Head(length) = part {
+                let view = HeadRef { bytes: &self.unread[..length], head: &head };
+                let is_head = view.method() == b"HEAD";
+                let facts = framing::request(view);
+                self.garbled = facts.is_err();
+                let facts = facts.unwrap_or(RequestFacts { is_head, ..RequestFacts::NOTHING });
+                self.asked.push_back((facts, tag_of(view)));
+                self.requests.read_body(facts.body);
+            }
+            self.unread.drain(..length);
+        }
+    }
+
+    /// One answer more than requests: to what cannot be read, or is not whole in time.
+    fn may_be_refused(&mut self) -> bool {
+        let partial = self.requests.awaits_head() && !self.unread.is_empty();
+        self.over = true;
+        self.garbled || partial
+    }
+
+    fn gets(&mut self, bytes: &[u8]) {
+        self.got.extend_from_slice(bytes);
+        let mut head = Head::default();
+        while !self.over {
+            let (skip, part) = self.responses.decode(&self.got, &mut head).expect("a client can read what it gets");
+            self.got.drain(..skip);
+            let length = match part {
+                Part::NeedMore => return,
+                Part::Head(length) | Part::Interim(length) | Part::Data(length) | Part::Trailers(length) => length,
+                Part::End => {
+                    self.responses.next_message();
+                    continue;
+                }
+            };
+            match part {
+                Part::Head(_) => {
+                    let bytes = self.got[..length].to_vec();
+                    self.final_head(HeadRef { bytes: &bytes, head: &head });
+                }
+                Part::Data(_) => {
+                    if let Some((tag, at)) = &mut self.reading {
+                        let end = *at + length;
+                        assert!(content(*tag).get(*at..end) == Some(&self.got[..length]), "content of another request");
+                        *at = end;
+                    }
+                }
+                _ => {}
+            }
+            self.got.drain(..length);
+        }
+    }
+
+    fn final_head(&mut self, view: HeadRef<'_>) {
+        if view.status() == 101 {
+            self.over = true;
+            return;
+        }
+        let Some((facts, asked)) = self.asked.pop_front() else {
+            return assert!(self.may_be_refused(), "{} answers nothing that was asked", view.status());
+        };
+        let answered = field(view, "X-Tag").and_then(|tag| tag.parse().ok());
+        assert!(answered.is_none() || answered == asked, "{asked:?} got the answer to {answered:?}");
+        self.reading = answered.map(|tag| (tag, 0));
+        let facts = framing::response(view, &facts).expect("a client can read how a response is framed");
+        self.responses.read_body(facts.body);
+    }
+}
+
+/// A witness at a backend: the requests that were sent to it.
+struct Backend {
+    sent: Vec<u8>,
+    http1: Http1,
+    http2: Option<Http2>,
+    /// Tagged requests that are not answered: the stream, the tag, and whether the method is HEAD.
+    asked: VecDeque<(u32, usize, bool)>,
+    over: bool,
+}
+
+impl Backend {
+    fn new() -> Backend {
+        let http1 = Http1::new(Role::Server);
+        Backend { sent: Vec::new(), http1, http2: None, asked: VecDeque::new(), over: false }
+    }
+
+    fn gets(&mut self, bytes: &[u8], delivered: &mut HashMap<usize, (usize, bool)>) {
+        self.sent.extend_from_slice(bytes);
+        if self.http2.is_none() && self.sent.starts_with(PREFACE) {
+            self.http2 = Some(Http2::new(Role::Server));
+        }
+        if let Some(http2) = &mut self.http2 {
+            // What the input has said of windows is not known to this one, so that an error says nothing.
+            let (mut head, mut arena, mut out) = (Head::default(), Vec::new(), Vec::new());
+            while let Ok((skip, event)) = http2.decode(&self.sent, &mut head, &mut arena, &mut out) {
+                self.sent.drain(..skip);
+                match event {
+                    Event::NeedMore => return,
+                    Event::Opened(id) => {
+                        let view = HeadRef { bytes: &arena, head: &head };
+                        self.asked.extend(tag_of(view).map(|tag| (id, tag, view.method() == b"HEAD")));
+                    }
+                    Event::Data(_, n) => drop(self.sent.drain(..n)),
+                    _ => {}
+                }
+            }
+            return;
+        }
+        let mut head = Head::default();
+        while !self.over && !PREFACE.starts_with(&self.sent) {
+            let (skip, part) = self.http1.decode(&self.sent, &mut head).expect("a backend can read what it gets");
+            self.sent.drain(..skip);
+            let length = match part {
+                Part::NeedMore => return,
+                Part::Head(length) | Part::Interim(length) | Part::Data(length) | Part::Trailers(length) => length,
+                Part::End => {
+                    self.http1.next_message();
+                    continue;
+                }
+            };
+            if let Part::Head(_) = part {
+                let view = HeadRef { bytes: &self.sent[..length], head: &head };
+                let facts = framing::request(view).expect("a backend can read how a request is framed");
+                self.http1.read_body(facts.body);
+                self.over = facts.upgrades;
+                if let Some(tag) = tag_of(view) {
+                    let (times, _) = delivered.entry(tag).and_modify(|one| one.0 += 1).or_insert((1, facts.idempotent));
+                    assert!(*times == 1 || facts.idempotent, "request {tag} was delivered {times} times");
+                    self.asked.push_back((0, tag, facts.is_head));
+                }
+            }
+            self.sent.drain(..length);
+        }
+    }
+
+    /// A response to the oldest tagged request.
+    fn answer(&mut self) -> Vec<u8> {
+        let Some((stream, tag, is_head)) = self.asked.pop_front() else { return Vec::new() };
+        let content = if is_head { &[][..] } else { &content(tag)[..] };
+        let mut out = Vec::new();
+        if self.http2.is_some() {
+            let mut block = Vec::new();
+            hpack::encode(&mut block, b":status", b"200");
+            hpack::encode(&mut block, b"x-tag", tag.to_string().as_bytes());
+            frame::fields(&mut out, stream, &block, is_head, 16_384);
+            if !is_head {
+                frame::write(&mut out, Kind::Data, frame::END_STREAM, stream, content);
+            }
+        } else {
+            let head = format!("HTTP/1.1 200 OK\r\nX-Tag: {tag}\r\nContent-Length: {TAGGED_BYTES}\r\n\r\n");
+            out = [head.as_bytes(), content].concat();
+        }
+        out
+    }
+}
+
+/// Panics if the proxy does or leaves what it must not.
 pub fn run(data: &[u8]) {
+    run_with(data, |_| {});
+}
+
+/// The same, with something done to each answer of a backend to a tagged request.
+pub fn run_with(data: &[u8], plant: fn(&mut Vec<u8>)) {
     let shared = SHARED.with(|shared| *shared);
     shared.wipe();
     let proxy = Proxy::new(&plan(0), shared, 0, 1, 0, Log::new(Level::Err));
-    let mut machine = Machine { proxy, open: Vec::new(), now_us: 0 };
+    let mut machine = Machine {
+        proxy,
+        open: Vec::new(),
+        now_us: 0,
+        clients: HashMap::new(),
+        backends: HashMap::new(),
+        tags: 0,
+        delivered: HashMap::new(),
+        plant,
+    };
     let mut data = data;
     for _ in 0..OPERATIONS {
         let Some((operation, rest)) = data.split_at_checked(2) else { break };
         data = machine.operate(operation[0], operation[1], rest);
         machine.carry_out();
+        machine.proxy.audit().expect("the proxy's account of itself is right");
     }
     while let Some(connection) = machine.open.last() {
         machine.proxy.failed(connection.key, Failure::Broken(104));
@@ -89,6 +346,7 @@ pub fn run(data: &[u8]) {
     let left = (machine.proxy.clients(), machine.proxy.admins(), machine.proxy.requests());
     assert_eq!(left, (0, 0, 0), "something is left");
     assert_eq!(machine.proxy.connections(), 0, "a connection is left");
+    machine.proxy.audit_rest().expect("the proxy is at rest");
     assert!((0..SLOTS).all(|slot| shared.cells.in_flight(slot) == 0), "something is in flight");
 }
 
@@ -118,6 +376,9 @@ fn plan(bits: u8) -> Plan {
         member.weight = 1 + u16::from(bits >> 6) * slot as u16;
     }
     plan.members.truncate(3 - usize::from(bits >> 3 & 3));
+    plan.trace = bits >> 4 & 1 == 1;
+    plan.via = (bits >> 5 & 1 == 1).then(|| "zzz".into());
+    plan.trust = if bits >> 6 & 1 == 1 { vec![ANYBODY] } else { Vec::new() };
     plan.strategy = Strategy::ALL[usize::from(bits >> 5) % Strategy::ALL.len()];
     plan
 }
@@ -138,6 +399,7 @@ impl Machine {
                 let admin = operation == 240;
                 let key = if admin { self.proxy.accept_admin(peer) } else { self.proxy.accept(peer) };
                 self.open.push(Connection { key, connecting: false, waiting: false, finished: false });
+                self.clients.insert(key, Client::new());
             }
             return data;
         };
@@ -148,6 +410,11 @@ impl Machine {
                 1 => self.begin_in_vain(at, Failure::Exhausted(24)),
                 2 => self.open[at].connecting = true,
                 3 => self.begin_in_vain(at, Failure::Busy),
+                4 if operation >= 192 => {
+                    self.proxy.failed(key, Failure::Tls(ProxyError::TlsCertificate, Words::new(&"expired")))
+                }
+                5 if operation >= 192 && self.proxy.offers_http2(key) => {}
+                5 if operation >= 192 => self.proxy.refuses_http1(key),
                 _ => self.proxy.connected(key, operation >= 128),
             }
             return data;
@@ -160,7 +427,8 @@ impl Machine {
                 self.receive(key, bytes);
                 return rest;
             }
-            5..=7 => self.receive(key, TEXTS[usize::from(operation / 16) % TEXTS.len()]),
+            7 => self.tagged(key, operation / 16),
+            5..=6 => self.receive(key, TEXTS[usize::from(operation / 16) % TEXTS.len()]),
             8 => self.receive(key, &[b'x'; BLOCK_BYTES][..BLOCK_BYTES >> (operation / 16)]),
             9 => self.send(key, usize::from(operation / 16) * 1000 + 1),
             10 => self.send(key, usize::MAX),
@@ -172,7 +440,8 @@ impl Machine {
             }
             12 => match operation / 16 {
                 0..4 => self.proxy.failed(key, Failure::Broken(104)),
-                4..8 => self.proxy.unsendable(key),
+                4..8 if self.proxy.queued(key).is_some_and(|queue| !queue.is_empty()) => self.proxy.unsendable(key),
+                4..8 => {}
                 8..12 => self.proxy.broken(key),
                 12 => self.proxy.failed(key, Failure::Malformed(Refusal::StatusLine)),
                 13 => self.proxy.drain(),
@@ -181,6 +450,7 @@ impl Machine {
             },
             14 if !self.open[at].waiting => return self.frame(key, argument, data),
             13 if operation / 16 < 4 => self.proxy.follow(&plan(argument)),
+            15 if operation / 16 < 7 => self.command(key, operation / 16, argument),
             _ => {
                 self.now_us += u64::from(operation / 16) * u64::from(operation / 16) * 400_000;
                 self.proxy.set_clock(self.now_us, self.now_us);
@@ -190,6 +460,35 @@ impl Machine {
             }
         }
         data
+    }
+
+    /// A request with a tag comes from a client, or a response to one from a backend.
+    fn tagged(&mut self, key: Key, choice: u8) {
+        if self.clients.contains_key(&key) {
+            self.tags += 1;
+            let (method, tag) = (METHODS[usize::from(choice) % METHODS.len()], self.tags);
+            let length = if matches!(method, "POST" | "PUT" | "PATCH") { 3 } else { 0 };
+            let content = &b"abc"[..length];
+            let head = format!("{method} /r/{tag} HTTP/1.1\r\nHost: a\r\nContent-Length: {length}\r\n\r\n");
+            self.receive(key, &[head.as_bytes(), content].concat());
+        } else if let Some(backend) = self.backends.get_mut(&key) {
+            let mut answer = backend.answer();
+            (self.plant)(&mut answer);
+            self.receive(key, &answer);
+        }
+    }
+
+    /// Tells the proxy what no connection brings.
+    fn command(&mut self, key: Key, choice: u8, argument: u8) {
+        match choice {
+            0 => _ = self.proxy.cut(),
+            1 => self.proxy.limit_idle(argument.into()),
+            2 => self.proxy.set_unready(),
+            3 => self.proxy.hide_metrics(),
+            4 => self.proxy.failed(key, Failure::Tls(ProxyError::TlsProtocol, Words::new(&"truncated"))),
+            5 => self.proxy.secured(key, argument % 2 == 1, Some(argument.into())),
+            _ => self.proxy.drain(),
+        }
     }
 
     /// A connection could not be begun: it fails, or is asked for again.
@@ -218,16 +517,24 @@ impl Machine {
             assert!(!room.is_empty(), "a connection to be read has room");
             let n = room.len().min(bytes.len());
             room[..n].copy_from_slice(&bytes[..n]);
+            if let Some(client) = self.clients.get_mut(&key) {
+                client.asks(&bytes[..n]);
+            }
             self.proxy.received(key, n);
             bytes = &bytes[n..];
         }
     }
 
     fn send(&mut self, key: Key, most: usize) {
-        let Some(queued) = self.proxy.queued(key).map(|queue| queue.len()) else { return };
-        if queued > 0 {
-            self.proxy.sent(key, queued.min(most));
+        let Some(queue) = self.proxy.queued(key).filter(|queue| !queue.is_empty()) else { return };
+        let mut bytes = queue.slices().flatten().copied().collect::<Vec<u8>>();
+        bytes.truncate(most);
+        if let Some(client) = self.clients.get_mut(&key) {
+            client.gets(&bytes);
+        } else if let Some(backend) = self.backends.get_mut(&key) {
+            backend.gets(&bytes, &mut self.delivered);
         }
+        self.proxy.sent(key, bytes.len());
     }
 
     fn carry_out(&mut self) {
@@ -239,6 +546,7 @@ impl Machine {
                     if let Some(at) = waiting {
                         assert!(self.open.remove(at).waiting, "only what was not begun is asked for again");
                     }
+                    self.backends.entry(key).or_insert_with(Backend::new);
                     self.open.push(Connection { key, connecting: true, waiting: false, finished: false });
                 }
                 Output::Close(key) | Output::Reset(key) => {

@@ -278,6 +278,7 @@ pub fn interim(sink: &mut impl Sink, head: HeadRef<'_>, request_id: Option<&[u8]
             Name::Connection
                 | Name::KeepAlive
                 | Name::ProxyConnection
+                | Name::Te
                 | Name::Upgrade
                 | Name::ContentLength
                 | Name::TransferEncoding

@@ -37,7 +37,10 @@ pub(super) fn take(count: u32) -> Result<Option<Passed>, Failure> {
 }
 
 /// How many were passed on to the process of this number.
-fn passed(fds: &str, pid: &str, own: i32) -> Result<RawFd, String> {
+///
+/// # Errors
+/// A number that makes no sense, in words.
+pub fn passed(fds: &str, pid: &str, own: i32) -> Result<RawFd, String> {
     if fds.is_empty() || pid.parse() != Ok(own) {
         return Ok(0);
     }

@@ -24,7 +24,7 @@ pub(super) fn raw(fds: &[OwnedFd]) -> Vec<RawFd> {
 
 /// What is left.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Handover {
+pub struct Handover {
     /// The process, which stays the same: told so that no other takes it for its own.
     pub(super) pid: u32,
     /// How many upgrades there have been, this one among them.
@@ -49,7 +49,7 @@ pub(super) struct Handover {
 
 /// A worker of a program before.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Elder {
+pub struct Elder {
     /// The process.
     pub(super) pid: i32,
     /// Its seat in the shared memory; `None` where it has another memory.
@@ -98,7 +98,7 @@ impl<T: fmt::Display> fmt::Display for Maybe<T> {
 
 impl Handover {
     /// What a line says; `None` where it is of another form, or of none.
-    pub(super) fn parse(line: &str) -> Option<Handover> {
+    pub fn parse(line: &str) -> Option<Handover> {
         let mut words = line.split(' ');
         if words.next() != Some(FORM) {
             return None;

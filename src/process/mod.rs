@@ -14,7 +14,7 @@
 //! does not need; it dies with the process that forked it (PDEATHSIG), so nothing is orphaned.
 
 mod account;
-mod activation;
+pub mod activation;
 mod caretaker;
 mod check;
 mod cpus;
@@ -22,7 +22,7 @@ mod demo;
 mod dial;
 mod duties;
 mod elders;
-mod handover;
+pub mod handover;
 mod healthcheck;
 mod inherited;
 mod listen;
