@@ -3,11 +3,21 @@
 //! A [`Log`] only gathers text; whoever owns a descriptor writes it out, once a turn. So the
 //! pure core can log, and a burst of lines costs one system call. A line is
 //! `2026-01-02T03:04:05.678Z info health: text`, and control bytes in it are escaped, so that
-//! nothing from the network can forge a line.
+//! nothing from the network can forge a line. For systemd's journal, which has a time and a priority of its own
+//! for each line, it is `<6>info health: text` (sd-daemon(3)).
 
 pub mod repeats;
 
 use std::fmt::{self, Write as _};
+use std::sync::atomic::{AtomicBool, Ordering};
+
+/// Whether stderr is the journal.
+static JOURNAL: AtomicBool = AtomicBool::new(false);
+
+/// From now on logs are made for systemd's journal.
+pub fn use_journal() {
+    JOURNAL.store(true, Ordering::Relaxed);
+}
 
 /// How grave a line is, most grave first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -27,16 +37,30 @@ impl Level {
     pub const NAMES: [(&'static str, Level); 4] =
         [("err", Level::Err), ("warn", Level::Warn), ("info", Level::Info), ("debug", Level::Debug)];
 
+    /// The priority for the journal (syslog(3)).
+    fn priority(self) -> char {
+        match self {
+            Level::Err => '3',
+            Level::Warn => '4',
+            Level::Info => '6',
+            Level::Debug => '7',
+        }
+    }
+
     /// The name used on the command line and in a log line.
     pub fn name(self) -> &'static str {
         Self::NAMES[self as usize].0
     }
 }
 
+/// The priority of a trace: that of debugging.
+const TRACE_PRIORITY: char = '7';
+
 /// Lines not yet written out.
 #[derive(Debug)]
 pub struct Log {
     level: Level,
+    journal: bool,
     text: String,
     unix_us: u64,
     stamp: [u8; 24],
@@ -46,7 +70,8 @@ pub struct Log {
 impl Log {
     /// A log that keeps lines of `level` and graver ones.
     pub fn new(level: Level) -> Log {
-        Log { level, text: String::new(), unix_us: 0, stamp: *b"1970-01-01T00:00:00.000Z", stamp_ms: 0 }
+        let journal = JOURNAL.load(Ordering::Relaxed);
+        Log { level, journal, text: String::new(), unix_us: 0, stamp: *b"1970-01-01T00:00:00.000Z", stamp_ms: 0 }
     }
 
     /// From now on lines of `level` and graver ones are kept.
@@ -74,19 +99,18 @@ impl Log {
         if !self.enabled(level) {
             return;
         }
-        self.add(level.name(), module, text);
+        self.add(level.priority(), level.name(), module, text);
     }
 
     /// Adds a line of a trace, whatever the level: `module` names the part that speaks.
     pub fn trace(&mut self, module: &str, text: fmt::Arguments<'_>) {
-        self.add("trace", module, text);
+        self.add(TRACE_PRIORITY, "trace", module, text);
     }
 
-    fn add(&mut self, kind: &str, module: &str, text: fmt::Arguments<'_>) {
-        self.refresh_stamp();
-        self.text.push_str(std::str::from_utf8(&self.stamp).unwrap_or_default());
+    fn add(&mut self, priority: char, kind: &str, module: &str, text: fmt::Arguments<'_>) {
+        self.begin_line(priority);
         // Writing to a String cannot fail.
-        let _ = write!(self.text, " {kind} {module}: ");
+        let _ = write!(self.text, "{kind} {module}: ");
         let _ = write!(Escaped(&mut self.text), "{text}");
         self.text.push('\n');
     }
@@ -94,12 +118,21 @@ impl Log {
     /// Adds a dump of `bytes` under a line that names them, whatever the level: sixteen bytes a
     /// line as offset, hex with a gap after eight, and ASCII.
     pub fn dump(&mut self, label: fmt::Arguments<'_>, bytes: &[u8]) {
-        self.refresh_stamp();
-        self.text.push_str(std::str::from_utf8(&self.stamp).unwrap_or_default());
-        self.text.push_str(" trace ");
+        self.begin_line(TRACE_PRIORITY);
+        self.text.push_str("trace ");
         let _ = write!(Escaped(&mut self.text), "{label}");
         let _ = writeln!(self.text, " ({} bytes)", bytes.len());
-        hex_dump(&mut self.text, bytes);
+        hex_dump(&mut self.text, if self.journal { "<7>" } else { "" }, bytes);
+    }
+
+    fn begin_line(&mut self, priority: char) {
+        if self.journal {
+            self.text.extend(['<', priority, '>']);
+            return;
+        }
+        self.refresh_stamp();
+        self.text.push_str(std::str::from_utf8(&self.stamp).unwrap_or_default());
+        self.text.push(' ');
     }
 
     /// Whether there is text to write.
@@ -143,9 +176,10 @@ impl fmt::Write for Escaped<'_> {
     }
 }
 
-fn hex_dump(out: &mut String, bytes: &[u8]) {
+/// `before`: what each line begins with.
+fn hex_dump(out: &mut String, before: &str, bytes: &[u8]) {
     for (row, line) in bytes.chunks(16).enumerate() {
-        let _ = write!(out, "  {:08x} ", row * 16);
+        let _ = write!(out, "{before}  {:08x} ", row * 16);
         for column in 0..16 {
             if column == 8 {
                 out.push(' ');
@@ -239,6 +273,25 @@ mod tests {
 
     fn written(log: &Log) -> &str {
         std::str::from_utf8(log.text()).unwrap()
+    }
+
+    #[test]
+    fn lines_for_the_journal_carry_a_priority_and_no_time() {
+        let mut log = Log { journal: true, ..Log::new(Level::Debug) };
+        for (_, level) in Level::NAMES {
+            log.line(level, "a", format_args!("b\n<0>c"));
+        }
+        log.dump(format_args!("d"), b"e");
+        let text = String::from_utf8_lossy(log.text()).into_owned();
+        let lines: Vec<&str> = text.lines().collect();
+        let escaped = "a: b\\x0a<0>c";
+        assert_eq!(lines[0], format!("<3>err {escaped}"));
+        assert_eq!(lines[1], format!("<4>warn {escaped}"));
+        assert_eq!(lines[2], format!("<6>info {escaped}"));
+        assert_eq!(lines[3], format!("<7>debug {escaped}"));
+        assert_eq!(lines[4], "<7>trace d (1 bytes)");
+        assert!(lines[5].starts_with("<7>  00000000  65 "), "{text}");
+        assert_eq!(lines.len(), 6);
     }
 
     #[test]

@@ -7,6 +7,7 @@ use std::process::ExitCode;
 use zzz_lb::args::{self, Command, Options};
 use zzz_lb::config::{self, Config};
 use zzz_lb::limits::JSON_BYTES;
+use zzz_lb::log;
 use zzz_lb::process;
 use zzz_lb::sys;
 
@@ -14,9 +15,15 @@ use zzz_lb::sys;
 const USAGE: u8 = 2;
 
 fn main() -> ExitCode {
+    if sys::is_journal(std::env::var_os("JOURNAL_STREAM").as_deref()) {
+        log::use_journal();
+    }
     let argv: Vec<_> = std::env::args_os().skip(1).collect();
     let (options, mut problems) = match args::parse_with(argv, &|name: &str| std::env::var_os(name), process::hosts()) {
-        Ok(Command::Run(options)) => (options, Vec::new()),
+        Ok(Command::Run(mut options)) => {
+            options.remarks = args::remarks(std::env::vars_os());
+            (options, Vec::new())
+        }
         Ok(Command::Healthcheck(wanted)) => {
             return match process::healthcheck(&wanted) {
                 Ok(()) => ExitCode::SUCCESS,

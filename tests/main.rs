@@ -32,6 +32,7 @@ mod limits;
 mod losses;
 mod matrix;
 mod metrics;
+mod operators;
 mod pooling;
 mod regressions;
 mod reload;

@@ -8,7 +8,8 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::support::{
-    Backend, Balancer, Exit, Fault, Gate, Mode, Random, Socket, Wire, children, command, modes, response, wait_until,
+    Backend, Balancer, Exit, Fault, Gate, Mode, Random, Socket, Wire, children, command, is_asleep, modes, response,
+    wait_until,
 };
 
 /// Far below the 10 s after which `docker stop` kills, and far above what a busy machine adds to 2.5 s.
@@ -99,12 +100,6 @@ fn a_client_that_is_sending_a_head_is_not_idle() {
         drop(client);
         assert_eq!(balancer.wait(), Exit::Status(0), "{mode:?}");
     }
-}
-
-/// Whether a process waits for something.
-fn is_asleep(pid: i32) -> bool {
-    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).expect("it runs");
-    stat.rsplit_once(") ").is_some_and(|(_, rest)| rest.starts_with('S'))
 }
 
 #[test]

@@ -20,8 +20,8 @@ use rustls::{
 
 use crate::support::certificate::{Authority, Issued, Spec, self_signed};
 use crate::support::{
-    Backend, Balancer, DEADLINE, Directory, Fault, Gate, Mode, Wire, modes, send_signal, shrink_room, wait_until,
-    wait_until_still,
+    Backend, Balancer, DEADLINE, Directory, Fault, Gate, Mode, Socket, Wire, is_asleep, modes, send_signal,
+    shrink_room, unread, wait_until,
 };
 
 /// A server whose every connection runs in a thread of its own; its port.
@@ -398,6 +398,21 @@ fn a_trace_shows_what_is_inside_tls() {
     assert!(log.contains("to backend localhost") && log.contains("GET /path HTTP/1"), "{log}");
 }
 
+/// Waits until a balancer takes no more of what it is sent: it sleeps though there is something to read, and has
+/// sent nothing more to its backends meanwhile. Returns how much it has sent.
+fn wait_until_full(balancer: &Balancer, sent: impl Fn() -> u64, has_unread: impl Fn() -> bool) -> u64 {
+    let (mut value, mut samples) = (sent(), 0);
+    wait_until("it takes no more", || {
+        samples += usize::from(has_unread() && balancer.serving().into_iter().all(is_asleep));
+        let now = sent();
+        if now != value {
+            (value, samples) = (now, 0);
+        }
+        samples >= 10
+    });
+    value
+}
+
 /// What the session has taken of the end of an upload is not lost, however full the socket is when the
 /// direction ends, nor where that is the end of the connection.
 #[test]
@@ -423,7 +438,9 @@ fn the_end_of_a_tunnel_waits_for_what_was_sent_before_it() {
         let (full, _) = open();
         let sender = Wire::shared(full.socket().clone());
         let stuck = std::thread::spawn(move || sender.try_send(vec![b'x'; 32 << 20]));
-        let most = wait_until_still(sent) as usize;
+        let Socket::Tcp(socket) = &**full.socket() else { unreachable!("clients come over TCP") };
+        let port = socket.local_addr().expect("it is connected").port();
+        let most = wait_until_full(&balancer, sent, || unread(balancer.address().port(), port) > 0) as usize;
         full.socket().shutdown(Shutdown::Both);
         assert!(stuck.join().expect("it sends").is_err(), "{most} bytes are all that is taken");
         // Somewhat less and somewhat more than that: some fill the socket, and part of the session.
@@ -437,7 +454,7 @@ fn the_end_of_a_tunnel_waits_for_what_was_sent_before_it() {
                 });
             }
         });
-        wait_until_still(sent);
+        wait_until_full(&balancer, sent, || true);
         gate.open();
         for ((mut client, elsewhere), length) in clients.into_iter().zip(lengths) {
             let (said, _) = match elsewhere {

@@ -16,6 +16,7 @@ mod nearest;
 mod parse;
 pub mod probe;
 pub mod value;
+mod variables;
 
 use std::fmt::{self, Write as _};
 use std::net::{IpAddr, SocketAddr};
@@ -35,6 +36,7 @@ pub(crate) use nearest::nearest;
 pub use parse::{parse, parse_with};
 pub use probe::{HealthCheck, Statuses};
 pub use value::{Cidr, Fault, HostHeader, Mode};
+pub use variables::remarks;
 
 /// What the command line asks for.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -113,6 +115,8 @@ pub struct Setting {
 /// What was given; `None` and empty lists where nothing was. Durations are microseconds.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Options {
+    /// What is to be said of the environment at the start.
+    pub remarks: Vec<String>,
     /// `--port`; 0 for any free port.
     pub port: Option<Given<u16>>,
     /// `--host`.

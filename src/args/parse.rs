@@ -16,6 +16,7 @@ use super::flags::{Set, give};
 use super::healthcheck;
 use super::nearest::nearest;
 use super::value;
+use super::variables::is_service_link;
 use super::{Command, Error, FLAGS, Fault, Flag, Options, Source};
 use crate::dns::hosts::Hosts;
 use crate::limits::LINE_PROBLEMS;
@@ -66,7 +67,7 @@ pub fn parse_with(
         }
     }
     for (flag, _) in FLAGS.iter().zip(given).filter(|(flag, given)| !given && !flag.env.is_empty()) {
-        if let Some(value) = env(flag.env) {
+        if let Some(value) = env(flag.env).filter(|value| !is_service_link(flag.env, value)) {
             errors.extend(environment(flag, &value, &mut options));
         }
     }

@@ -1,7 +1,7 @@
 //! `--check`: what a start would do before its first fork, done and undone, so that all it would be
 //! refused for is known; then every name looked up and every address dialled.
 //!
-//! What would refuse a start is a problem. A backend that does not answer, or whose name is not
+//! What would refuse a start is a problem, except an address in use: the balancer that is checked may run. A backend that does not answer, or whose name is not
 //! found, is none: it may come later, and a start does not wait for it either. Such is a warning,
 //! a line of log.
 
@@ -40,6 +40,9 @@ pub struct Checked {
 pub fn check(config: Option<&Config>, options: &Options) -> Checked {
     let mut journal = Journal::new(Level::Warn);
     let mut checked = Checked::default();
+    for remark in &options.remarks {
+        journal.line(Level::Warn, "config", format_args!("{remark}"));
+    }
     try_system(&mut checked.problems, &mut journal, config, options);
     let Some(config) = config else { return checked };
     let found = match share_memory(inherited::seats(worker_count(config))) {
@@ -92,7 +95,15 @@ fn try_system(problems: &mut Vec<String>, journal: &mut Journal, config: Option<
     // That both are at one place has been told.
     let admin = admin.filter(|admin| listen.is_none_or(|(address, _)| address != *admin));
     for (address, count) in listen.into_iter().chain(admin.map(|address| (address, 1))) {
-        let _ = listen::open(address, count).map_err(&mut refused);
+        match listen::can_open(address, count) {
+            Ok(()) => {}
+            // By the program that the check is made for, most likely, if that runs.
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
+                let text = format_args!("cannot listen on {address} now: {error}; a start needs it to be free");
+                journal.line(Level::Warn, "check", text);
+            }
+            Err(error) => refused(Failure::of(format_args!("listen on {address}"))(error)),
+        }
     }
     if config.is_some_and(|config| config.demo) {
         let _ = demo::Backends::open().map_err(&mut refused);

@@ -13,11 +13,19 @@ use super::Failure;
 use crate::limits::LISTEN_BACKLOG;
 use crate::sys::listen::{Sharing, listen, share};
 
+/// Whether `open` would succeed.
+pub(super) fn can_open(address: SocketAddr, count: u32) -> io::Result<()> {
+    try_open(address, count, sharing(count)).map(drop)
+}
+
+fn sharing(count: u32) -> Sharing {
+    if count == 1 { Sharing::Alone } else { Sharing::First }
+}
+
 /// `count` listeners on `address`, and the address that they have: for port 0 the first one is
 /// given a free port and the rest join it.
 pub(super) fn open(address: SocketAddr, count: u32) -> Result<(Vec<OwnedFd>, SocketAddr), Failure> {
-    let sharing = if count == 1 { Sharing::Alone } else { Sharing::First };
-    try_open(address, count, sharing).map_err(Failure::of(format_args!("listen on {address}")))
+    try_open(address, count, sharing(count)).map_err(Failure::of(format_args!("listen on {address}")))
 }
 
 /// The same while `held` listen elsewhere: where that is another host on the same port, one may have the

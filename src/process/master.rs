@@ -35,9 +35,9 @@ use super::watchdog::Watchdog;
 use super::{Journal, Line, Parts, Shares};
 use crate::limits::READY_LOOK_US;
 use crate::log::Level;
-use crate::sys::clock;
 use crate::sys::fork::{self, Pid};
 use crate::sys::signal::{Signal, Signals};
+use crate::sys::{self, clock};
 use crate::tls;
 
 /// The master's whole state.
@@ -153,6 +153,7 @@ impl Master {
                 return Exit::GivesWay;
             }
             self.see_to_upgrade();
+            sys::report_lost();
         }
     }
 

@@ -76,6 +76,9 @@ const USAGE: u8 = 2;
 /// file's, where there is one: it is followed.
 pub fn run(config: Config, options: Options, contents: Option<Vec<u8>>) -> u8 {
     let mut journal = Journal::new(config.loglevel);
+    for remark in &options.remarks {
+        journal.line(Level::Warn, "config", format_args!("{remark}"));
+    }
     let inherited = Inherited::find(&mut journal);
     match start(&inherited, config, options, contents) {
         Ok((parts, greeting)) => match parts.duties.config().mode {
@@ -422,6 +425,7 @@ impl Journal {
 /// What a forked child does first: it takes a name, and ties its life to its parent's.
 fn begin_child(parent: Pid, name: &str) -> io::Result<()> {
     fork::set_name(name);
+    sys::forget_lost();
     fork::die_with(parent)
 }
 

@@ -2,12 +2,16 @@
 
 #![allow(unsafe_code)]
 
+use std::ffi::OsStr;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use super::clock;
 use crate::limits::LOG_PIECE_BYTES;
+use crate::log::{Level, Log, timestamp};
 
-/// Bytes of log that stderr had no room for and nobody was told of.
-static LOST: AtomicU64 = AtomicU64::new(0);
+/// Log that stderr had no room for and that was not reported yet: bytes, lines, and the times of the first and
+/// the last of them in microseconds since 1970. The atomics serve only to have a static; there is one thread.
+static LOST: [AtomicU64; 4] = [const { AtomicU64::new(0) }; 4];
 
 /// Writes text to stderr, as far as it takes it without waiting. What it does not take is
 /// dropped, and counted in a line once there is room again.
@@ -15,18 +19,71 @@ pub fn write_stderr(text: &[u8]) {
     let mut rest = text;
     while !rest.is_empty() {
         if !has_room() {
-            LOST.fetch_add(rest.len() as u64, Ordering::Relaxed);
+            lose(rest);
             return;
         }
-        let lost = LOST.swap(0, Ordering::Relaxed);
-        if lost > 0 {
-            write(format!("({lost} bytes of log lost: stderr was full)\n").as_bytes());
-            continue;
+        report_lost();
+        // The report may have taken the room.
+        if !has_room() {
+            lose(rest);
+            return;
         }
         let piece = &rest[..piece(rest)];
         write(piece);
         rest = &rest[piece.len()..];
     }
+}
+
+fn lose(text: &[u8]) {
+    let now_us = clock::unix_us();
+    let [bytes, lines, first_us, last_us] = &LOST;
+    if bytes.fetch_add(text.len() as u64, Ordering::Relaxed) == 0 {
+        first_us.store(now_us, Ordering::Relaxed);
+    }
+    lines.fetch_add(text.iter().filter(|&&b| b == b'\n').count() as u64, Ordering::Relaxed);
+    last_us.store(now_us, Ordering::Relaxed);
+}
+
+/// Reports the lines that this process has lost, if there are any and stderr has room again.
+pub fn report_lost() {
+    if LOST[0].load(Ordering::Relaxed) == 0 || !has_room() {
+        return;
+    }
+    let [bytes, lines, first_us, last_us] = LOST.each_ref().map(|cell| cell.swap(0, Ordering::Relaxed));
+    let [first, last] = [first_us, last_us].map(timestamp);
+    let shown = |stamp: [u8; 24]| String::from_utf8_lossy(&stamp).into_owned();
+    let mut log = Log::new(Level::Warn);
+    log.set_clock(clock::unix_us());
+    let (pid, plural) = (std::process::id(), if lines == 1 { "" } else { "s" });
+    let text = format_args!(
+        "process {pid} lost {lines} line{plural} ({bytes} bytes) from {} to {}: stderr was full",
+        shown(first),
+        shown(last)
+    );
+    log.line(Level::Warn, "log", text);
+    write(log.text());
+}
+
+/// Forgets what the parent of this process has lost: it reports that itself.
+pub fn forget_lost() {
+    LOST.iter().for_each(|cell| cell.store(0, Ordering::Relaxed));
+}
+
+/// Whether stderr is the stream that this variable names by device and inode: systemd's journal
+/// (systemd.exec(5), JOURNAL_STREAM).
+pub fn is_journal(journal_stream: Option<&OsStr>) -> bool {
+    let Some((device, inode)) = journal_stream.and_then(OsStr::to_str).and_then(|text| text.split_once(':')) else {
+        return false;
+    };
+    // SAFETY: all zeroes is a valid stat, and the call writes one, to a live local.
+    let stat = unsafe {
+        let mut stat: libc::stat = std::mem::zeroed();
+        if libc::fstat(libc::STDERR_FILENO, &raw mut stat) != 0 {
+            return false;
+        }
+        stat
+    };
+    device.parse() == Ok(stat.st_dev) && inode.parse() == Ok(stat.st_ino)
 }
 
 /// How much of the text goes at once: whole lines, up to what a pipe with any room takes.

@@ -280,6 +280,7 @@ impl Worker<'_> {
             sys::write_stderr(log.text());
             log.clear();
         }
+        sys::report_lost();
     }
 }
 

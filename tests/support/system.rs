@@ -164,3 +164,19 @@ pub fn user_ids(pid: Pid) -> Vec<u32> {
     let line = text.lines().find_map(|line| line.strip_prefix("Uid:")).expect("a process has ids");
     line.split_whitespace().filter_map(|id| id.parse().ok()).collect()
 }
+
+/// Whether a process waits for something, and is not about to run.
+pub fn is_asleep(pid: Pid) -> bool {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).expect("it runs");
+    stat.rsplit_once(") ").is_some_and(|(_, rest)| rest.starts_with('S'))
+}
+
+/// How many bytes the program that listens on a port has not read of the connection from another port.
+pub fn unread(port: u16, client: u16) -> u64 {
+    let table = std::fs::read_to_string("/proc/net/tcp").expect("Linux tells of its connections");
+    let (own, other) = (format!(":{port:04X}"), format!(":{client:04X}"));
+    let rows = table.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
+    let mut rows = rows.filter(|row| row.len() > 4 && row[1].ends_with(&own) && row[2].ends_with(&other));
+    let queues = rows.next().and_then(|row| row[4].split_once(':').map(|(_, received)| received.to_owned()));
+    queues.and_then(|received| u64::from_str_radix(&received, 16).ok()).unwrap_or(0)
+}

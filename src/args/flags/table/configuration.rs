@@ -24,8 +24,8 @@ pub(super) const FLAGS: &[Flag] = &[
         default: Preset::Nothing,
         env: "LB_CHECK",
         help: "look at options and configuration, look up and dial each backend, print what would run, and exit: \
-               2 with every problem that a start would be refused for, else 0; a backend that does not answer, or whose \
-               name is not found, is only warned of",
+               2 with every problem that a start would be refused for, else 0; an address in use, a backend that does not \
+               answer, or whose name is not found, is only warned of",
         accepts: "1 or 0",
         set: Set::Switch(|options, value, source| options.check = Some(Given { value, source })),
     },
