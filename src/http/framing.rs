@@ -174,11 +174,12 @@ fn is_faulty(found: &Found, version: Version) -> bool {
 fn scan(head: HeadRef<'_>, bare: bool) -> Result<Found, Refusal> {
     let mut found = Found::default();
     let mut options = 0;
-    for (name, _, value) in head.fields() {
-        match name {
+    for field in &head.head.fields {
+        let value = || head.get(field.value_span);
+        match field.name {
             Name::Host => found.hosts += 1,
             Name::ContentLength => {
-                let length = content_length(value)?;
+                let length = content_length(value())?;
                 if found.length.is_some_and(|before| before != length) {
                     return Err(Refusal::LengthsDiffer);
                 }
@@ -186,20 +187,20 @@ fn scan(head: HeadRef<'_>, bare: bool) -> Result<Found, Refusal> {
             }
             Name::TransferEncoding => {
                 if !bare {
-                    transfer_encoding(value, found.coded)?;
+                    transfer_encoding(value(), found.coded)?;
                 }
                 found.coded = true;
             }
             Name::Connection => {
-                for option in list(value) {
+                for option in list(value()) {
                     options += 1;
                     connection_option(option, &mut found);
                 }
             }
-            Name::Upgrade => found.upgrade_field |= offered_protocols(value).next().is_some(),
-            Name::Te => found.trailers_taken |= list(value).any(|member| member.eq_ignore_ascii_case(b"trailers")),
+            Name::Upgrade => found.upgrade_field |= offered_protocols(value()).next().is_some(),
+            Name::Te => found.trailers_taken |= list(value()).any(|member| member.eq_ignore_ascii_case(b"trailers")),
             Name::Expect if matches!(head.head.start, Start::Request { .. }) => {
-                if !value.eq_ignore_ascii_case(b"100-continue") {
+                if !value().eq_ignore_ascii_case(b"100-continue") {
                     return Err(Refusal::ExpectationUnknown);
                 }
                 found.expects = true;
@@ -292,29 +293,22 @@ const IN_HOST: [bool; 256] = {
 /// Whether text is a host with or without a port (RFC 3986, 3.2, without user information).
 /// Nothing at all is one too: it is what a client sends that has no authority to name.
 pub fn is_authority(text: &[u8]) -> bool {
-    let (host, rest) = match text.iter().position(|&b| b == b']') {
-        Some(end) if text.first() == Some(&b'[') => {
-            let inside = |b: &u8| b.is_ascii_hexdigit() || matches!(b, b':' | b'.');
-            if end == 1 || !text[1..end].iter().all(inside) {
+    // A host as an address in brackets, or as a name up to the first byte that no name has.
+    let end = match text {
+        [b'[', inside @ ..] => {
+            let end = inside.iter().position(|b| !b.is_ascii_hexdigit() && !matches!(b, b':' | b'.')).unwrap_or(0);
+            if end == 0 || inside[end] != b']' {
                 return false;
             }
-            (&[][..], &text[end + 1..])
+            end + 2
         }
-        _ => {
-            let end = text.iter().position(|&b| b == b':').unwrap_or(text.len());
-            text.split_at(end)
-        }
+        _ => text.iter().position(|&b| !IN_HOST[usize::from(b)]).unwrap_or(text.len()),
     };
-    let named = |b: &u8| IN_HOST[usize::from(*b)];
-    let port = match rest {
-        [] => return host.iter().all(named),
-        [b':', port @ ..] => port,
-        _ => return false,
-    };
-    host.iter().all(named)
-        && port.len() <= 5
-        && port.iter().all(u8::is_ascii_digit)
-        && (!host.is_empty() || text[0] == b'[')
+    match &text[end..] {
+        [] => true,
+        [b':', port @ ..] => end > 0 && port.len() <= 5 && port.iter().all(u8::is_ascii_digit),
+        _ => false,
+    }
 }
 
 /// Whether a Connection field of the head names this field.

@@ -155,6 +155,11 @@ impl Connection {
         self.reading == Reading::Head
     }
 
+    /// Whether nothing can be decoded without another byte: no message has begun, or its end was decoded.
+    pub fn needs_bytes(&self) -> bool {
+        matches!(self.reading, Reading::Head | Reading::Complete)
+    }
+
     /// Whether the request being read has a response without content, even where it is refused.
     pub fn asks_head(&self) -> bool {
         self.asks_head

@@ -192,6 +192,11 @@ impl Codec {
         matches!(self, Codec::H1(h) if h.awaits_head())
     }
 
+    /// Whether nothing can be decoded without another byte: the codec is between two messages.
+    pub(super) fn needs_bytes(&self) -> bool {
+        matches!(self, Codec::H1(h) if h.needs_bytes())
+    }
+
     /// Whether the request being read has a response without content, even where it is refused.
     pub(super) fn asks_head(&self) -> bool {
         matches!(self, Codec::H1(h) if h.asks_head())

@@ -46,6 +46,9 @@ impl Proxy {
                 }
                 break;
             }
+            if connection.codec.needs_bytes() && !connection.ended && input.as_ref().is_none_or(Buffer::is_empty) {
+                break;
+            }
             held = self.holds(connection);
             if held || !self.step(key, &mut input, &mut head) {
                 break;
