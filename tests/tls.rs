@@ -178,7 +178,7 @@ fn requests_and_bodies_pass_over_tls() {
         assert_eq!(balancer.metric("zzz_lb_handshakes_total", "failed"), 0);
         assert_eq!(balancer.metric("zzz_lb_insecure", ""), 0);
         // 2120-01-01.
-        assert_eq!(balancer.metric("zzz_lb_certificate_expiry_seconds", ""), 4_733_510_400);
+        assert_eq!(balancer.metric("zzz_lb_certificate_expiry_timestamp_seconds", ""), 4_733_510_400);
         assert_eq!(balancer.metric("zzz_lb_failures_total", ""), 0);
     }
 }

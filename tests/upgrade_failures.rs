@@ -210,9 +210,9 @@ fn an_upgrade_waits_for_room_with_the_plan_of_before() {
     }
 }
 
-/// One that lays the shared memory out otherwise begins with memory of its own, and leaves none behind.
+/// One that cannot read the header of the shared memory starts with memory of its own, and leaves none behind.
 #[test]
-fn another_layout_of_the_shared_memory_begins_anew() {
+fn memory_that_cannot_be_read_is_not_taken_over() {
     for mode in modes() {
         let scene = Scene::new(mode, &[]);
         let (known, other) = (MAGIC.to_le_bytes(), (MAGIC + 1).to_le_bytes());
@@ -229,7 +229,7 @@ fn another_layout_of_the_shared_memory_begins_anew() {
         let workers = if mode == Mode::Mp { 2 } else { 0 };
         wait_until("those of before have ended", || children(scene.balancer.pid()).len() == workers);
         let log = scene.balancer.log();
-        assert!(log.contains("counts and health begin anew"), "{mode:?}: {log}");
+        assert!(log.contains("counts and health start from zero"), "{mode:?}: {log}");
         assert_eq!(segments(scene.balancer.pid()), 1, "{mode:?}");
         assert!(scene.balancer.metric("zzz_lb_requests_total", "code=\"2xx\"") < 5, "{mode:?}");
         assert!(scene.balancer.metric("process_start_time_seconds", "") > 1_600_000_000, "{mode:?}");

@@ -28,6 +28,7 @@ use crate::dns::hosts::Hosts;
 use crate::json::Position;
 use crate::limits::SHOWN_CHARS;
 use crate::log::Level;
+use crate::metrics::Detail;
 pub use backend::{Backend, Host, Target};
 pub use flags::{FLAGS, Flag};
 pub(crate) use flags::{add_backend, give};
@@ -201,6 +202,10 @@ pub struct Options {
     pub admin: Option<Given<Option<SocketAddr>>>,
     /// The table of hosts, for the options that take its names.
     pub hosts: Hosts,
+    /// `--metrics-path`; `None` within for off.
+    pub metrics_path: Option<Given<Option<String>>>,
+    /// `--metrics-detail`.
+    pub metrics_detail: Option<Given<Detail>>,
     /// Each value given, a repeatable option's one by one, in the order that they were read.
     pub settings: Vec<Setting>,
 }

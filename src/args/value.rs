@@ -268,6 +268,14 @@ pub(super) fn path(text: &str) -> Result<String, Fault> {
     if text.len() > HEALTH_PATH_BYTES { Err(Fault::OutOfRange) } else { Ok(text.to_owned()) }
 }
 
+/// The path of a page, or off.
+pub(super) fn metrics_path(text: &str) -> Result<Option<String>, Fault> {
+    if is_off(text) {
+        return Ok(None);
+    }
+    if text.contains('?') { Err(Fault::Malformed) } else { path(text).map(Some) }
+}
+
 /// `preserve`, `backend`, or a host with or without a port.
 pub(super) fn host_header(text: &str) -> Result<HostHeader, Fault> {
     match text {
@@ -389,6 +397,8 @@ mod tests {
             assert_eq!(path(malformed), Err(Fault::Malformed), "{malformed:?}");
         }
         assert_eq!(path(&"/".repeat(HEALTH_PATH_BYTES + 1)), Err(Fault::OutOfRange));
+        assert_eq!((metrics_path("/m"), metrics_path("off")), (Ok(Some("/m".into())), Ok(None)));
+        assert_eq!(metrics_path("/m?x"), Err(Fault::Malformed));
         assert_eq!(file("lb.json"), Ok("lb.json".into()));
         assert_eq!(file(""), Err(Fault::Malformed));
         assert_eq!(file("a\0b"), Err(Fault::Malformed));

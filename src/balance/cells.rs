@@ -11,9 +11,14 @@ use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release};
 /// Cells in a line.
 const LINE: usize = 8;
 /// Cells of a slot.
-const SLOT: usize = 2 * LINE;
-/// Cells for all slots together.
-const COMMON: usize = 4 * LINE;
+pub const SLOT: usize = 2 * LINE;
+/// Cells for all slots together, before the first slot.
+pub const COMMON: usize = 4 * LINE;
+
+/// The names of a slot's first cells, by which another program finds what is known of a backend. A cell whose
+/// meaning changes gets another name.
+pub const NAMES: [&str; 7] =
+    ["state", "failures", "probe_failures", "probe_passes", "changed_us", "probe_due_us", "expiry_s"];
 
 /// Of the common cells: counts changes that concern who takes turns.
 const EPOCH: usize = 0;

@@ -16,8 +16,9 @@ use std::path::PathBuf;
 pub use crate::args::{Backend, Cidr, HealthCheck, Host, HostHeader, Mode, Setting, Source, Statuses, Target};
 pub use crate::balance::strategy::Strategy;
 use crate::log::Level;
+use crate::metrics::Detail;
 pub use changes::Changes;
-pub use plan::{Member, Plan};
+pub use plan::{Gone, Member, Plan};
 pub use resolve::{Error, resolve};
 
 /// A resolved and valid configuration.
@@ -74,6 +75,10 @@ pub struct Config {
     pub watchdog_us: u64,
     /// Retries for each hundred requests; 0 to 100.
     pub retry_percent: u32,
+    /// The path of the metrics on the main port, if they are served there.
+    pub metrics_path: Option<String>,
+    /// How much metrics tell of a backend.
+    pub metrics_detail: Detail,
     /// Where the admin port is, where one is wanted; never where `listen` is.
     pub admin: Option<SocketAddr>,
     /// Whether to tell what would run instead of running it.

@@ -1,7 +1,10 @@
 //! What workers follow, and may follow anew while they run: the settings that can change, and
 //! where requests go. The master publishes it as bytes; a worker that finds others reads them.
 //!
-//! Bytes: numbers as eight, little-endian; text and lists with their length before them.
+//! Bytes: numbers as eight, little-endian; text and lists with their length before them. First comes the form, which
+//! is another number whenever the bytes mean something else; then whose each slot is, in records that have their
+//! length before them. Any program that knows the shared memory's magic number can read these (`Plan::owners_in`),
+//! so that the backends keep their slots over an upgrade that changes the rest.
 
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
@@ -9,10 +12,11 @@ use std::path::PathBuf;
 use super::{Address, Backend, Cidr, Config, Health, HealthCheck, HostHeader, Statuses, Strategy, Timeouts};
 use crate::balance::{self, Rules};
 use crate::limits::{
-    ADDRESSES, BACKENDS, DEFAULT_CONNECT_US, DEFAULT_DRAIN_IDLE_US, DEFAULT_DRAIN_US, DEFAULT_IDLE_US,
+    BACKENDS, DEFAULT_CONNECT_US, DEFAULT_DRAIN_IDLE_US, DEFAULT_DRAIN_US, DEFAULT_IDLE_US, DEFAULT_METRICS_PATH,
     DEFAULT_REQUEST_US, DEFAULT_RESPONSE_US, SLOTS, STATUS_RANGES, TRUSTED_RANGES,
 };
 use crate::log::Level;
+use crate::metrics::Detail;
 
 /// Settings, and where requests go.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -43,12 +47,29 @@ pub struct Plan {
     pub watchdog_us: u64,
     /// Retries for each hundred requests.
     pub retry_percent: u32,
+    /// The path of the metrics on the main port; empty for none.
+    pub metrics_path: String,
+    /// How much metrics tell of a backend.
+    pub metrics_detail: Detail,
     /// Another whenever the authorities' certificates are to be read again.
     pub authorities: u64,
     /// Every address of every backend that has one.
     pub members: Vec<Member>,
     /// Names of the backends that have no address yet.
     pub unresolved: Vec<String>,
+    /// Addresses that have left a backend of the plan, and whose counts are still in their slots.
+    pub gone: Vec<Gone>,
+}
+
+/// An address that has left a backend: what it counted stays the backend's.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Gone {
+    /// Its slot.
+    pub slot: u16,
+    /// Tells it from other owners of the slot.
+    pub generation: u64,
+    /// The backend as configured.
+    pub name: String,
 }
 
 /// One address of a backend.
@@ -116,9 +137,12 @@ impl Plan {
             drain_delay_us: config.drain_delay_us,
             watchdog_us: config.watchdog_us,
             retry_percent: config.retry_percent,
+            metrics_path: config.metrics_path.clone().unwrap_or_default(),
+            metrics_detail: config.metrics_detail,
             authorities,
             members,
             unresolved,
+            gone: Vec::new(),
         }
     }
 
@@ -161,9 +185,12 @@ impl Plan {
             drain_delay_us: 0,
             watchdog_us: 0,
             retry_percent: 20,
+            metrics_path: DEFAULT_METRICS_PATH.into(),
+            metrics_detail: Detail::Backend,
             authorities: 0,
             members: addresses.into_iter().enumerate().map(member).collect(),
             unresolved: Vec::new(),
+            gone: Vec::new(),
         }
     }
 
@@ -189,9 +216,44 @@ impl Plan {
         })
     }
 
+    /// A number that is another whenever the bytes of a plan mean something else: a hash of those of one plan.
+    fn form() -> u64 {
+        let plan = Plan::over([SocketAddr::from(([127, 0, 0, 1], 1))]);
+        let mut out = Encoder(Vec::new());
+        plan.encode_owners(&mut out);
+        plan.encode_rest(&mut out);
+        out.0.iter().fold(0xcbf2_9ce4_8422_2325, |hash, &byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3))
+    }
+
+    /// Whether these bytes are of a form that this program reads and writes.
+    pub fn is_of_own_form(bytes: &[u8]) -> bool {
+        Decoder(bytes).number() == Some(Plan::form())
+    }
+
     /// The plan as bytes.
     pub fn encode(&self) -> Vec<u8> {
         let mut out = Encoder(Vec::new());
+        out.number(Plan::form());
+        self.encode_owners(&mut out);
+        self.encode_rest(&mut out);
+        out.0
+    }
+
+    /// Whose each slot is.
+    fn encode_owners(&self, out: &mut Encoder) {
+        out.number(self.members.len() as u64);
+        self.members.iter().for_each(|member| out.record(|out| out.owner(member)));
+        out.number(self.gone.len() as u64);
+        for Gone { slot, generation, name } in &self.gone {
+            out.record(|out| {
+                out.number((*slot).into());
+                out.number(*generation);
+                out.text(name);
+            });
+        }
+    }
+
+    fn encode_rest(&self, out: &mut Encoder) {
         out.text(self.strategy.name);
         out.number(self.loglevel as u64);
         out.flag(self.trace);
@@ -227,17 +289,34 @@ impl Plan {
         out.number(self.drain_delay_us);
         out.number(self.watchdog_us);
         out.number(self.retry_percent.into());
+        out.text(&self.metrics_path);
+        out.number(self.metrics_detail as u64);
         out.number(self.authorities);
-        out.number(self.members.len() as u64);
         self.members.iter().for_each(|member| out.member(member));
         out.number(self.unresolved.len() as u64);
         self.unresolved.iter().for_each(|name| out.text(name));
-        out.0
+    }
+
+    /// Whose each slot is by the bytes of any program's plan: its addresses, which are known by no more than name,
+    /// address and name by TLS, and those that have gone. `None` if they are no plan.
+    pub fn owners_in(bytes: &[u8]) -> Option<(Vec<Member>, Vec<Gone>)> {
+        let mut from = Decoder(bytes);
+        from.number()?;
+        let owners = from.owners()?;
+        // A program with more slots may have filled some that this one does not have.
+        let (mut members, mut gone) = owners;
+        members.retain(|member| usize::from(member.slot) < SLOTS);
+        gone.retain(|gone| usize::from(gone.slot) < SLOTS);
+        Some((members, gone))
     }
 
     /// The plan that bytes are; `None` where they are none.
     pub fn decode(bytes: &[u8]) -> Option<Plan> {
         let mut from = Decoder(bytes);
+        if from.number()? != Plan::form() {
+            return None;
+        }
+        let (mut members, gone) = from.owners()?;
         let strategy = Strategy::named(&from.text()?)?;
         let level = from.number()?;
         let plan = Plan {
@@ -287,9 +366,16 @@ impl Plan {
             drain_delay_us: from.number()?,
             watchdog_us: from.number()?,
             retry_percent: from.small()?,
+            metrics_path: from.text()?,
+            metrics_detail: if from.number()? == Detail::Backend as u64 { Detail::Backend } else { Detail::Address },
             authorities: from.number()?,
-            members: from.list(ADDRESSES, Decoder::member)?,
+            members: {
+                let in_range = |slot: u16| usize::from(slot) < SLOTS;
+                members.iter_mut().try_for_each(|member| from.member(member).filter(|()| in_range(member.slot)))?;
+                members
+            },
             unresolved: from.list(BACKENDS, Decoder::text)?,
+            gone,
         };
         from.0.is_empty().then_some(plan)
     }
@@ -311,11 +397,19 @@ impl Encoder {
         self.0.extend_from_slice(text.as_bytes());
     }
 
-    fn member(&mut self, member: &Member) {
+    /// A part with its length before it.
+    fn record(&mut self, write: impl FnOnce(&mut Encoder)) {
+        let mut part = Encoder(Vec::new());
+        write(&mut part);
+        self.number(part.0.len() as u64);
+        self.0.extend_from_slice(&part.0);
+    }
+
+    /// What says whose a slot is.
+    fn owner(&mut self, member: &Member) {
         self.number(member.slot.into());
         self.number(member.generation);
         self.text(&member.name);
-        self.text(&member.host);
         match &member.address {
             Address::Tcp(address) => {
                 self.number(0);
@@ -327,10 +421,15 @@ impl Encoder {
                 self.text(&path.to_string_lossy());
             }
         }
+        self.text(&member.server_name);
+    }
+
+    /// The rest.
+    fn member(&mut self, member: &Member) {
+        self.text(&member.host);
         self.number(member.weight.into());
         self.flag(member.backup);
         self.number(member.max.into());
-        self.text(&member.server_name);
         self.flag(member.own_host);
         self.flag(member.h2c);
     }
@@ -338,7 +437,7 @@ impl Encoder {
 
 struct Decoder<'a>(&'a [u8]);
 
-impl Decoder<'_> {
+impl<'a> Decoder<'a> {
     fn number(&mut self) -> Option<u64> {
         let (number, rest) = self.0.split_first_chunk()?;
         self.0 = rest;
@@ -365,23 +464,50 @@ impl Decoder<'_> {
         (0..count).map(|_| read(self)).collect()
     }
 
-    fn member(&mut self) -> Option<Member> {
+    /// A part with its length before it. What it has more than is read is for later programs.
+    fn record<T>(&mut self, read: impl FnOnce(&mut Decoder<'a>) -> Option<T>) -> Option<T> {
+        let length = self.small()?;
+        let (part, rest) = self.0.split_at_checked(length)?;
+        self.0 = rest;
+        read(&mut Decoder(part))
+    }
+
+    fn owners(&mut self) -> Option<(Vec<Member>, Vec<Gone>)> {
+        let most = usize::from(u16::MAX);
+        let members = self.list(most, |from| from.record(|from| from.owner()))?;
+        let gone = self.list(most, |from| {
+            from.record(|from| Some(Gone { slot: from.small()?, generation: from.number()?, name: from.text()? }))
+        })?;
+        Some((members, gone))
+    }
+
+    fn owner(&mut self) -> Option<Member> {
         Some(Member {
-            slot: self.small().filter(|&slot: &u16| usize::from(slot) < SLOTS)?,
+            slot: self.small()?,
             generation: self.number()?,
             name: self.text()?,
-            host: self.text()?,
             address: match self.number()? {
                 0 => Address::Tcp(self.text()?.parse::<SocketAddr>().ok()?),
                 _ => Address::Unix(PathBuf::from(self.text()?)),
             },
-            weight: self.small()?,
-            backup: self.flag()?,
-            max: self.small()?,
             server_name: self.text()?,
-            own_host: self.flag()?,
-            h2c: self.flag()?,
+            host: String::new(),
+            weight: 1,
+            backup: false,
+            max: 0,
+            own_host: false,
+            h2c: false,
         })
+    }
+
+    fn member(&mut self, member: &mut Member) -> Option<()> {
+        member.host = self.text()?;
+        member.weight = self.small()?;
+        member.backup = self.flag()?;
+        member.max = self.small()?;
+        member.own_host = self.flag()?;
+        member.h2c = self.flag()?;
+        Some(())
     }
 }
 
@@ -403,6 +529,8 @@ mod tests {
         plan.health.status = Statuses::of(vec![(200, 299), (401, 401)]);
         plan.health.host = Some("probe.example".into());
         plan.authorities = 3;
+        plan.metrics_path = "/m".into();
+        plan.metrics_detail = Detail::Address;
         plan.members[1].address = Address::Unix("/run/socket".into());
         plan.members[1].backup = true;
         plan.members[1].max = 9;
@@ -410,6 +538,7 @@ mod tests {
         plan.members[0].own_host = true;
         plan.members[1].h2c = true;
         plan.unresolved = vec!["api.example:80".into()];
+        plan.gone = vec![Gone { slot: 7, generation: 2, name: "api.example:80".into() }];
         plan
     }
 
@@ -429,5 +558,21 @@ mod tests {
         }
         assert_eq!(Plan::decode(&[&bytes[..], b"x"].concat()), None);
         assert_eq!(Plan::decode(&[0xff; 4096]), None);
+    }
+
+    #[test]
+    fn whose_each_slot_is_can_be_read_though_the_form_is_another() {
+        let plan = plan();
+        let mut bytes = plan.encode();
+        bytes[0] ^= 1;
+        // The rest may be anything.
+        bytes.truncate(bytes.len() - 40);
+        assert_eq!(Plan::decode(&bytes), None);
+        assert!(!Plan::is_of_own_form(&bytes) && Plan::is_of_own_form(&plan.encode()));
+        let (members, gone) = Plan::owners_in(&bytes).unwrap();
+        let owner = |member: &Member| (member.slot, member.generation, member.name.clone(), member.address.clone());
+        assert_eq!(members.iter().map(owner).collect::<Vec<_>>(), plan.members.iter().map(owner).collect::<Vec<_>>());
+        assert_eq!((members[0].server_name.as_str(), gone), ("api.example", plan.gone));
+        assert_eq!(Plan::owners_in(&bytes[..60]), None);
     }
 }

@@ -8,10 +8,12 @@ use super::{Backend, Config, Health, HealthCheck, HostHeader, Mode, Statuses, St
 use crate::args::{FLAGS, Given, Host, Options, Setting, Source, Target};
 use crate::limits::{
     DEFAULT_BACKEND_PORTS, DEFAULT_CONNECT_US, DEFAULT_DRAIN_IDLE_US, DEFAULT_DRAIN_US, DEFAULT_HEALTH_FAILS,
-    DEFAULT_HEALTH_INTERVAL_US, DEFAULT_HEALTH_PASSES, DEFAULT_HEALTH_TIMEOUT_US, DEFAULT_IDLE_US, DEFAULT_PORT,
-    DEFAULT_REQUEST_US, DEFAULT_RESPONSE_US, DEFAULT_RETRY_PERCENT, DEFAULT_WATCHDOG_US,
+    DEFAULT_HEALTH_INTERVAL_US, DEFAULT_HEALTH_PASSES, DEFAULT_HEALTH_TIMEOUT_US, DEFAULT_IDLE_US,
+    DEFAULT_METRICS_PATH, DEFAULT_PORT, DEFAULT_REQUEST_US, DEFAULT_RESPONSE_US, DEFAULT_RETRY_PERCENT,
+    DEFAULT_WATCHDOG_US,
 };
 use crate::log::Level;
+use crate::metrics::Detail;
 
 /// Why options that are right one by one make no configuration; always the user's fault.
 /// Displayed, it is one line.
@@ -162,6 +164,8 @@ pub fn resolve(options: Options) -> Result<Config, Vec<Error>> {
         drain_delay_us: or(options.drain_delay_us, 0),
         watchdog_us: or(options.watchdog_us, DEFAULT_WATCHDOG_US),
         retry_percent: or(options.retry_percent, DEFAULT_RETRY_PERCENT),
+        metrics_path: or(options.metrics_path, Some(DEFAULT_METRICS_PATH.into())),
+        metrics_detail: or(options.metrics_detail, Detail::default()),
         admin: or(options.admin, None),
         check: or(options.check, false),
         file: options.config.map(|given| given.value),
@@ -428,6 +432,8 @@ mod tests {
         "--host ::1",
         "--max-connections 9",
         "--admin 9",
+        "--metrics-path /m",
+        "--metrics-detail address",
         "--backend b:2,weight=2,backup,max=3",
         "--strategy random",
         "--retry-budget 1",

@@ -35,6 +35,8 @@ pub const HOSTS_BYTES: usize = 4 * 1024 * 1024;
 
 /// The port listened on when none is given.
 pub const DEFAULT_PORT: u16 = 8080;
+/// The path of the metrics on the main port: what scrapers ask for if nothing is said.
+pub const DEFAULT_METRICS_PATH: &str = "/metrics";
 /// The ports on loopback tried when no backend is given.
 pub const DEFAULT_BACKEND_PORTS: [u16; 2] = [9001, 9002];
 /// To connect to a backend: longer than one lost SYN takes (1 s), shorter than two (3 s).

@@ -78,6 +78,8 @@ pub const PREFLIGHT_TEXT_BYTES: usize = 4096;
 pub const GENERATIONS: usize = 8;
 /// Seats for workers in the shared memory at least, so that there can be more workers after an upgrade.
 pub const SEATS_LEAST: usize = 64;
+/// How often the counts of workers in another layout's memory are copied: a scrape a second later has them.
+pub const OLD_COUNTS_US: u64 = SECOND_US;
 /// How often new workers are looked at until all accept.
 pub const READY_LOOK_US: u64 = 2_000;
 /// Into so many parts the time is divided in which a worker's loop must turn: it does so in each though

@@ -9,6 +9,10 @@ pub const BOUNDS_US: [u64; 16] = [
     10_000_000, 30_000_000, 60_000_000,
 ];
 
+/// Those of them that are shown for each backend: enough to tell a slow backend from a fast one. A thousand backends
+/// have a thousand histograms.
+pub(super) const COARSE_US: [u64; 4] = [10_000, 50_000, 250_000, 1_000_000];
+
 /// A view of a histogram's cells: a count for each bound, one for what is above all of them, and
 /// the sum in microseconds.
 #[derive(Clone, Copy, Debug)]

@@ -15,6 +15,7 @@ use super::elders::Elders;
 use super::handover::{Elder, Handover};
 use super::inherited::{Left, left_memory};
 use super::notify::Notify;
+use super::old_memory::OldMemory;
 use super::upgrade::Upgrade;
 use super::watchdog::Watchdog;
 use super::{DONE, FAILED, Journal, draining};
@@ -73,7 +74,9 @@ impl Caretaker {
         }
         let mut notify = Notify::from_env();
         notify.ready(format_args!("an upgrade failed: served by {workers}"));
-        let elders = Elders::new(left.elders.iter().copied().chain(news).collect());
+        // Its counts are copied again by the next program that can take over.
+        let older = region.map(|region| OldMemory::find(&left.older, region)).unwrap_or_default();
+        let elders = Elders::new(left.elders.iter().copied().chain(news).collect(), older);
         let (watchdog, times) = (Watchdog::default(), Times::of(region));
         let stopping = false;
         Caretaker {

@@ -7,6 +7,7 @@
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::BorrowedFd;
+use std::sync::atomic::Ordering::Relaxed;
 
 use super::names::Names;
 use super::notify::Notify;
@@ -15,17 +16,20 @@ use super::watch::Watch;
 use super::{Failure, Journal, USAGE};
 use crate::args::Options;
 use crate::collections::random::Random;
-use crate::config::{Backend, Config, Member, Plan};
+use crate::config::{Backend, Config, Gone, Member, Plan};
 use crate::limits::{JSON_BYTES, SUSPECTS_LOOK_US};
 use crate::log::Level;
-use crate::metrics::Block;
+use crate::metrics::{Block, Global};
 use crate::reactor::Reactor;
 use crate::shared::Region;
-use crate::sys::clock;
+use crate::sys::{self, clock};
 use plan::{Later, Unpublished};
 
 mod plan;
 mod reload;
+
+/// Whose the slots were before an upgrade: the addresses that had one, and those that had had one.
+pub(super) type Led = (Vec<Member>, Vec<Gone>);
 
 /// Tokens of what is waited for.
 const FILE: u64 = 0;
@@ -70,14 +74,14 @@ pub(super) struct Duties {
 
 impl Duties {
     /// Takes the duties up, and publishes the first plan. `contents`: of the configuration file; `address`:
-    /// where clients connect; `led`: where requests went before an upgrade, unless that stands in the region.
+    /// where clients connect; `led`: whose the slots were before an upgrade, unless that stands in the region.
     pub(super) fn begin(
         config: Config,
         options: Options,
         contents: Option<Vec<u8>>,
         address: SocketAddr,
         region: Region,
-        led: Vec<Member>,
+        led: Led,
     ) -> Result<Duties, Failure> {
         let reactor = Reactor::new().map_err(Failure::of("wait for events"))?;
         let now_us = clock::monotonic_us();
@@ -93,7 +97,7 @@ impl Duties {
             reactor,
             watch,
             names: None,
-            before: led,
+            before: Vec::new(),
             plan_before: region.table().read().1,
             notify: Notify::from_env(),
             address,
@@ -106,9 +110,11 @@ impl Duties {
             publish_us: u64::MAX,
             postponed: None,
         };
-        if let Some(plan) = duties.plan_before.as_deref().and_then(Plan::decode) {
-            duties.slots.resume(&plan.members, now_us);
-            duties.before = plan.members;
+        let plan = duties.plan_before.as_deref().and_then(Plan::decode);
+        let (members, gone) = plan.map_or(led, |plan| (plan.members, plan.gone));
+        if region.owners().load(Relaxed) > 0 {
+            duties.slots.resume(&members, gone, now_us);
+            duties.before = members;
         }
         if let Some(watch) = &duties.watch {
             if let Some(fd) = watch.fd() {
@@ -252,6 +258,10 @@ impl Duties {
     /// Does what is to be done now. Errors are those of the poller.
     pub(super) fn turn(&mut self) -> io::Result<()> {
         self.reactor.poll(0)?;
+        match sys::take_lost() {
+            0 => {}
+            lost => self.globals().add_global(Global::LogLost, lost),
+        }
         self.take_events();
         let now_us = clock::monotonic_us();
         self.notify.beat(now_us);

@@ -6,6 +6,7 @@
 use std::fmt;
 
 use super::handover::Elder;
+use super::old_memory::OldMemory;
 use super::{Ended, Journal};
 use crate::limits::{DRAIN_GRACE_US, GENERATIONS};
 use crate::log::Level;
@@ -24,11 +25,19 @@ pub(super) struct Elders {
     drain_at_us: u64,
     /// One was cut off, or failed, since then.
     unclean: bool,
+    /// The memory that some use.
+    memory: OldMemory,
 }
 
 impl Elders {
-    pub(super) fn new(elders: Vec<Elder>) -> Elders {
-        Elders { elders, ended: None, stopping: false, drain_at_us: u64::MAX, unclean: false }
+    /// These workers, and the memory that some of them use.
+    pub(super) fn new(elders: Vec<Elder>, memory: OldMemory) -> Elders {
+        Elders { elders, ended: None, stopping: false, drain_at_us: u64::MAX, unclean: false, memory }
+    }
+
+    /// The numbers of the memory that some use.
+    pub(super) fn memory(&self) -> Vec<i32> {
+        self.memory.ids()
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -106,9 +115,10 @@ impl Elders {
     ) -> bool {
         let Some(at) = self.elders.iter().position(|elder| elder.pid == dead.number()) else { return false };
         let elder = self.elders.swap_remove(at);
-        if let (Some(region), Some(seat)) = (region, elder.seat) {
+        if let (Some(region), Some(seat), None) = (region, elder.seat, elder.memory) {
             region.settle(seat);
         }
+        self.memory.worker_ended(&self.elders);
         let who = Who(elder);
         match ended {
             fork::Ended::Status(status) if status == Ended::Drained as i32 => {
@@ -126,11 +136,15 @@ impl Elders {
 
     /// When `expire` is to be called, in microseconds.
     pub(super) fn next_us(&self) -> u64 {
-        self.elders.iter().filter_map(|elder| elder.until_us).fold(self.drain_at_us, u64::min)
+        self.elders
+            .iter()
+            .filter_map(|elder| elder.until_us)
+            .fold(self.drain_at_us.min(self.memory.next_us()), u64::min)
     }
 
     /// Has those drain, for `drain_us`, whose delay has passed, and kills those that have taken too long to.
     pub(super) fn expire(&mut self, drain_us: u64, now_us: u64, journal: &mut Journal) {
+        self.memory.expire(&self.elders, now_us);
         if now_us >= self.drain_at_us {
             self.drain_at_us = u64::MAX;
             // Those that drain since an upgrade wait no longer for their idle clients, if they are told again.

@@ -31,6 +31,8 @@ pub struct Handover {
     pub(super) generation: u64,
     /// The shared memory's number.
     pub(super) segment: i32,
+    /// The shared memory of programs before that had another layout, the oldest first, as workers still count there.
+    pub(super) older: Vec<i32>,
     /// Where clients connect.
     pub(super) address: SocketAddr,
     /// The listeners there, by worker.
@@ -52,8 +54,10 @@ pub struct Handover {
 pub struct Elder {
     /// The process.
     pub(super) pid: i32,
-    /// Its seat in the shared memory; `None` where it has another memory.
+    /// Its seat in the shared memory that it has; `None` if that is not known.
     pub(super) seat: Option<usize>,
+    /// The number of that memory, if it is one of `Handover::older`.
+    pub(super) memory: Option<i32>,
     /// How many upgrades there had been when it began.
     pub(super) generation: u64,
     /// When it is killed, should it still run, in microseconds; `None` while it accepts.
@@ -74,8 +78,16 @@ impl fmt::Display for Handover {
         if let Some((fd, address)) = self.admin {
             write!(f, " admin={fd}@{address}")?;
         }
-        for Elder { pid, seat, generation, until_us } in &self.elders {
-            write!(f, " elder={pid}:{}:{generation}:{}", Maybe(*seat), Maybe(*until_us))?;
+        // A program that does not know these words refuses the upgrade, rather than lose counts.
+        for memory in &self.older {
+            write!(f, " older={memory}")?;
+        }
+        for Elder { pid, seat, memory, generation, until_us } in &self.elders {
+            write!(f, " elder={pid}:{}", Maybe(*seat))?;
+            if let Some(memory) = memory {
+                write!(f, "@{memory}")?;
+            }
+            write!(f, ":{generation}:{}", Maybe(*until_us))?;
         }
         for address in &self.demo {
             write!(f, " demo={address}")?;
@@ -104,7 +116,7 @@ impl Handover {
             return None;
         }
         let (mut pid, mut generation, mut segment, mut address) = (None, None, None, None);
-        let (mut listeners, mut admin, mut elders, mut demo) = (vec![], None, vec![], vec![]);
+        let (mut listeners, mut admin, mut elders, mut demo, mut older) = (vec![], None, vec![], vec![], vec![]);
         let (mut activated, mut again) = (false, false);
         for word in words {
             let (name, value) = word.split_once('=')?;
@@ -122,6 +134,7 @@ impl Handover {
                     let (fd, address) = value.split_once('@')?;
                     admin = Some((fd.parse().ok()?, address.parse().ok()?));
                 }
+                "older" => older.push(value.parse().ok()?),
                 "elder" => elders.push(Elder::parse(value)?),
                 "demo" => demo.push(value.parse().ok()?),
                 "again" => again = value == "1",
@@ -129,7 +142,7 @@ impl Handover {
             }
         }
         let (pid, generation, segment, address) = (pid?, generation?, segment?, address?);
-        Some(Handover { pid, generation, segment, address, listeners, activated, admin, elders, demo, again })
+        Some(Handover { pid, generation, segment, older, address, listeners, activated, admin, elders, demo, again })
     }
 }
 
@@ -153,8 +166,10 @@ impl Elder {
         let [pid, seat, generation, until_us] = parts[..] else { return None };
         let pid = pid.parse().ok().filter(|&pid| pid > 0)?;
         let maybe = |text: &str| if text == "-" { Some(None) } else { text.parse().ok().map(Some) };
+        let (seat, memory) = seat.split_once('@').map_or((seat, None), |(seat, memory)| (seat, Some(memory)));
+        let memory = memory.map(|memory| memory.parse().ok()).map_or(Some(None), |memory| memory.map(Some))?;
         let seat = maybe(seat)?.map(|seat: u64| seat as usize);
-        Some(Elder { pid, seat, generation: generation.parse().ok()?, until_us: maybe(until_us)? })
+        Some(Elder { pid, seat, memory, generation: generation.parse().ok()?, until_us: maybe(until_us)? })
     }
 }
 
@@ -168,13 +183,15 @@ mod tests {
             pid: 7,
             generation: 3,
             segment: 12,
+            older: vec![8, 11],
             address: "[::1]:8080".parse().unwrap(),
             listeners: vec![vec![5, 6], vec![7]],
             activated: true,
             admin: Some((9, "127.0.0.1:9090".parse().unwrap())),
             elders: vec![
-                Elder { pid: 40, seat: Some(2), generation: 2, until_us: None },
-                Elder { pid: 41, seat: None, generation: 1, until_us: Some(77) },
+                Elder { pid: 40, seat: Some(2), memory: None, generation: 2, until_us: None },
+                Elder { pid: 42, seat: Some(3), memory: Some(8), generation: 1, until_us: Some(7) },
+                Elder { pid: 41, seat: None, memory: None, generation: 1, until_us: Some(77) },
             ],
             demo: vec!["127.0.0.1:1".parse().unwrap(), "127.0.0.1:2".parse().unwrap()],
             again: true,
@@ -182,6 +199,7 @@ mod tests {
         assert_eq!(Handover::parse(&left.to_string()), Some(left.clone()));
         (left.admin, left.again, left.activated) = (None, false, false);
         left.elders.clear();
+        left.older.clear();
         left.demo.clear();
         left.listeners.clear();
         assert_eq!(Handover::parse(&left.to_string()), Some(left));

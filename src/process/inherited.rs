@@ -7,16 +7,19 @@ use std::os::fd::{OwnedFd, RawFd};
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::Relaxed;
 
+use super::duties::Led;
 use super::handover::{Elder, Handover, VARIABLE};
+use super::old_memory::OldMemory;
 use super::upgrade::is_same_place;
 use super::{Failure, Journal, activation, listen, share_memory};
-use crate::config::{Member, Plan};
+use crate::config::Plan;
 use crate::limits::{GENERATIONS, SEATS_LEAST};
 use crate::log::Level;
 use crate::shared::Region;
+use crate::shared::directory::View;
 use crate::sys::exec;
 use crate::sys::fork;
-use crate::sys::shm::Segment;
+use crate::sys::shm::{Attached, Segment};
 
 /// What is listened on.
 pub(super) struct Listeners {
@@ -42,8 +45,10 @@ pub(super) struct Taken {
     pub(super) memory: Memory,
     /// The workers that live on, as they are to that memory.
     pub(super) elders: Vec<Elder>,
-    /// Where requests went, where that is known and does not stand in the memory.
-    pub(super) led: Vec<Member>,
+    /// The memory that some of them use.
+    pub(super) old: OldMemory,
+    /// Whose the slots were, if that is known and does not stand in the memory.
+    pub(super) led: Led,
 }
 
 /// What was left; nothing where this is no upgrade. Whoever holds it holds the listeners that were left
@@ -164,18 +169,35 @@ impl Inherited {
     pub(super) fn memory(&self, journal: &mut Journal, count: u32) -> Result<Taken, Failure> {
         let seats = seats(count);
         let Some(left) = self.handover() else {
-            return Ok(Taken { memory: share_memory(seats)?, elders: Vec::new(), led: Vec::new() });
+            let memory = share_memory(seats)?;
+            return Ok(Taken { memory, elders: Vec::new(), old: OldMemory::default(), led: Led::default() });
         };
         let mut elders = left.elders.clone();
         if let Some(memory) = left_memory(left, count) {
-            elders.retain(|elder| elder.seat.is_none_or(|seat| seat < memory.region.seats()));
-            return Ok(Taken { memory, elders, led: Vec::new() });
+            let old = OldMemory::find(&left.older, memory.region);
+            let has_seat =
+                |elder: &Elder| elder.memory.is_some() || elder.seat.is_none_or(|seat| seat < memory.region.seats());
+            elders.retain(has_seat);
+            return Ok(Taken { memory, elders, old, led: Led::default() });
         }
-        let text = format_args!("the memory that workers share cannot be taken over: counts and health begin anew");
-        journal.line(Level::Warn, "upgrade", text);
-        elders.iter_mut().for_each(|elder| elder.seat = None);
-        let led = left_plan(left).map_or(Vec::new(), |plan| plan.members);
-        Ok(Taken { memory: share_memory(seats)?, elders, led })
+        let memory = share_memory(seats)?;
+        let older: Vec<i32> = left.older.iter().copied().chain([left.segment]).collect();
+        let old = OldMemory::find(&older, memory.region);
+        for elder in elders.iter_mut().filter(|elder| elder.memory.is_none()) {
+            elder.memory = elder.seat.map(|_| left.segment);
+        }
+        let is_found = old.ids().last() == Some(&left.segment);
+        let led = is_found.then(|| old.plan()).flatten().and_then(|plan| Plan::owners_in(&plan)).unwrap_or_default();
+        if is_found {
+            old.begin();
+            old.copy(&elders);
+            let text = "the memory that workers share has another layout: counts and health are copied; until the workers of before have ended, limits of requests (max=N) hold apart for them";
+            journal.line(Level::Info, "upgrade", format_args!("{text}"));
+        } else {
+            let text = "the memory that workers share cannot be read: counts and health start from zero";
+            journal.line(Level::Warn, "upgrade", format_args!("{text}"));
+        }
+        Ok(Taken { memory, elders, old, led })
     }
 }
 
@@ -187,21 +209,22 @@ pub(super) fn seats(count: u32) -> usize {
 /// The shared memory that was left, where this program lays it out alike and it has seats for `count`
 /// workers more.
 pub(super) fn left_memory(left: &Handover, count: u32) -> Option<Memory> {
-    let taken = left.elders.iter().filter(|elder| elder.seat.is_some()).count();
+    let taken = left.elders.iter().filter(|elder| elder.seat.is_some() && elder.memory.is_none()).count();
     let has_room = |seats: usize| taken + count as usize <= seats;
-    let segment = Segment::attach(left.segment, |cells| Region::seats_in(cells).is_some_and(has_room)).ok()?;
+    let is_right = |cells: &[AtomicU64]| Region::seats_in(cells).is_some_and(has_room) && has_own_form(cells);
+    let segment = Segment::attach(left.segment, is_right).ok()?;
     Some(Memory { region: Region::adopt(segment.cells())?, segment: left.segment })
 }
 
-/// The plan that was left, where this program can read it. The memory that it is in is not kept.
-pub(super) fn left_plan(left: &Handover) -> Option<Plan> {
-    let mut plan = None;
-    let look = |cells: &[AtomicU64]| {
-        plan = Region::plan_in(cells);
-        false
-    };
-    let _ = Segment::attach(left.segment, look);
-    Plan::decode(&plan?)
+/// Whether the plan there, if there is one, is of the form that this program writes: workers of both follow it.
+fn has_own_form(cells: &[AtomicU64]) -> bool {
+    View::read(cells).and_then(View::plan).is_none_or(|plan| Plan::is_of_own_form(&plan))
+}
+
+/// Whose the slots were that were left, if this program can read it.
+pub(super) fn left_owners(left: &Handover) -> Option<Led> {
+    let memory = Attached::new(left.segment).ok()?;
+    Plan::owners_in(&View::read(memory.cells())?.plan()?)
 }
 
 /// Descriptors of the same listeners.
@@ -213,7 +236,7 @@ fn copies(listeners: &[impl AsRef<[OwnedFd]>]) -> Result<Vec<Vec<OwnedFd>>, Fail
 
 /// Seats for `count` workers that no elder has, the lowest.
 pub(super) fn free_seats(region: Region, elders: &[Elder], count: usize) -> Vec<usize> {
-    let taken = |seat: usize| elders.iter().any(|elder| elder.seat == Some(seat));
+    let taken = |seat: usize| elders.iter().any(|elder| elder.seat == Some(seat) && elder.memory.is_none());
     let seats: Vec<usize> = (0..region.seats()).filter(|&seat| !taken(seat)).take(count).collect();
     for &seat in &seats {
         region.settle(seat);
@@ -280,25 +303,47 @@ fn share_out(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::balance::cells::State;
+    use crate::metrics::Count;
 
     #[test]
-    fn where_requests_went_is_known_though_there_are_too_few_seats() {
+    fn counts_and_owners_are_known_though_there_are_too_few_seats() {
         let memory = share_memory(2).map_err(|failure| failure.message).unwrap();
         let plan = Plan::over([SocketAddr::from(([10, 0, 0, 1], 80))]);
         assert!(memory.region.table().publish(&plan.encode()));
+        memory.region.used().store(1, Relaxed);
+        memory.region.slots().store(1, Relaxed);
+        memory.region.block(0).add(Count::Clients, 3);
+        memory.region.balance().clear(0, State::Down, 7);
         let seats = memory.region.seats();
-        let inherited = Inherited {
-            left: Some(Left { handover: Handover::of(memory.segment), listeners: Vec::new(), admin: None }),
+        let handover = Handover {
+            elders: vec![Elder { pid: 1, seat: Some(0), memory: None, generation: 0, until_us: None }],
+            ..Handover::of(memory.segment)
         };
+        let inherited = Inherited { left: Some(Left { handover, listeners: Vec::new(), admin: None }) };
         let mut journal = Journal::new(Level::Err);
         let mut taken = |count: usize| {
             let taken = inherited.memory(&mut journal, count as u32);
             taken.map_err(|failure| failure.message).unwrap()
         };
-        let same = taken(seats);
-        assert_eq!((same.memory.segment, same.led), (memory.segment, vec![]));
-        let other = taken(seats + 1);
+        let same = taken(seats - 1);
+        assert_eq!((same.memory.segment, same.led, same.old.ids()), (memory.segment, Led::default(), vec![]));
+        let other = taken(seats);
         assert_ne!(other.memory.segment, memory.segment);
-        assert_eq!((other.memory.region.table().edition(), other.led), (0, plan.members));
+        let region = other.memory.region;
+        let names = |led: Led| led.0.into_iter().map(|member| member.name).collect::<Vec<_>>();
+        assert_eq!((region.table().edition(), names(other.led)), (0, vec!["10.0.0.1:80".to_owned()]));
+        assert_eq!(other.old.ids(), [memory.segment]);
+        assert_eq!(other.elders[0].memory, Some(memory.segment));
+        assert_eq!(region.blocks().iter().map(|block| block.get(Count::Clients)).sum::<u64>(), 3);
+        assert_eq!(region.balance().state(0), State::Down);
+        assert_eq!(free_seats(region, &other.elders, 1), [0], "the elder's seat is in the other memory");
+        // A plan of another form is not followed by workers of this program.
+        let mut bytes = plan.encode();
+        bytes[0] ^= 1;
+        assert!(memory.region.table().publish(&bytes));
+        let apart = taken(seats - 1);
+        assert_ne!(apart.memory.segment, memory.segment);
+        assert_eq!(names(apart.led).len(), 1);
     }
 }

@@ -102,7 +102,7 @@ impl Master {
             journal,
             places: places.collect(),
             generation: inherited.generation(),
-            elders: Elders::new(elders),
+            elders,
             beginning: true,
             inherited,
             gives_way: false,
@@ -195,7 +195,7 @@ impl Master {
         let workers = self.places.iter().filter_map(|place| match place.state {
             State::Running(pid, _) => {
                 let (seat, generation) = (Some(place.seat), self.generation);
-                Some(Elder { pid: pid.number(), seat, generation, until_us: None })
+                Some(Elder { pid: pid.number(), seat, memory: None, generation, until_us: None })
             }
             _ => None,
         });
@@ -203,6 +203,7 @@ impl Master {
             pid: std::process::id(),
             generation: self.generation + 1,
             segment: self.memory.segment,
+            older: self.elders.memory(),
             address: self.address,
             listeners: self.places.iter().map(|place| raw(&place.listeners)).collect(),
             activated: self.activated,

@@ -29,6 +29,7 @@ mod listen;
 mod master;
 mod names;
 mod notify;
+mod old_memory;
 mod respawn;
 mod single;
 mod slots;
@@ -58,7 +59,7 @@ use account::Account;
 use caretaker::Caretaker;
 pub use check::{Checked, check};
 use duties::Duties;
-use handover::Elder;
+use elders::Elders;
 pub use healthcheck::healthcheck;
 use inherited::{Inherited, Listeners, Memory, Taken};
 use master::Master;
@@ -159,7 +160,7 @@ fn start(
             fork::exit_now(backend.serve());
         }
     }
-    let Taken { memory, elders, led } = inherited.memory(&mut journal, count)?;
+    let Taken { memory, elders, old, led } = inherited.memory(&mut journal, count)?;
     let mut greeting = greeting(&config, listeners.address, count);
     if let Some((_, address)) = &listeners.admin {
         greeting.push(("process", format!("admin on {address}: /metrics, /livez, /readyz")));
@@ -170,6 +171,9 @@ fn start(
     let globals = memory.region.globals();
     globals.set_global(Global::Insecure, insecure.into());
     globals.set_global(Global::Workers, count.into());
+    globals.set_global(Global::ClientsLimit, (0..count).map(|index| shares.of(index) as u64).sum());
+    globals.set_global(Global::LastReload, 1);
+    globals.set_global(Global::LastReloadAt, clock::unix_us() / SECOND_US);
     // An upgrade goes on with what was counted, where it can.
     if globals.get_global(Global::Started) == 0 {
         globals.set_global(Global::Started, clock::unix_us() / SECOND_US);
@@ -177,6 +181,7 @@ fn start(
     globals.set_global(Global::Upgrades, inherited.generation());
     globals.set_global(Global::MaxDescriptors, open_files);
     let seats = inherited::free_seats(memory.region, &elders, count as usize);
+    let elders = Elders::new(elders, old);
     Ok((Parts { memory, seats, duties, elders, listeners, tls, shares, signals, journal }, greeting))
 }
 
@@ -187,7 +192,7 @@ struct Parts {
     seats: Vec<usize>,
     duties: Duties,
     /// Workers that live on.
-    elders: Vec<Elder>,
+    elders: Elders,
     listeners: Listeners,
     tls: Option<tls::config::Config>,
     shares: Shares,

@@ -51,7 +51,7 @@ pub(super) fn run(parts: Parts, inherited: Inherited, greeting: &[Line]) -> u8 {
     let config = duties.config().clone();
     let mut single = Single {
         duties,
-        elders: Elders::new(elders),
+        elders,
         upgrade: Upgrade::new(Some(memory.region.globals()), inherited.is_wanted_again()),
         journal: Journal::new(config.loglevel),
         memory,
@@ -105,6 +105,7 @@ impl Single {
             pid: std::process::id(),
             generation: self.generation + 1,
             segment: self.memory.segment,
+            older: self.elders.memory(),
             address: self.address,
             listeners,
             activated: self.activated,
@@ -226,7 +227,8 @@ impl Companion for Single {
             Ok(Fork::Parent(copy)) => {
                 drop(waits);
                 let generation = self.generation;
-                let elder = Elder { pid: copy.number(), seat: Some(self.seat), generation, until_us: None };
+                let seat = Some(self.seat);
+                let elder = Elder { pid: copy.number(), seat, memory: None, generation, until_us: None };
                 self.elders.add(elder);
                 let left = self.left(vec![raw(listeners)], admin.map(AsRawFd::as_raw_fd));
                 let kept: Vec<BorrowedFd<'_>> = listeners.iter().chain(admin).map(AsFd::as_fd).collect();

@@ -9,13 +9,15 @@ use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::Relaxed;
 
 use crate::balance::cells::{Cells, State};
-use crate::config::{Address, Member};
+use crate::config::{Address, Gone, Member};
 use crate::limits::{ADDRESSES, SLOT_LOOK_US, SLOT_REST_US, SLOTS};
 
 #[derive(Clone, Debug)]
 struct Slot {
     /// Whose it is, or was last: the backend's name, which of its addresses, and its name by TLS.
     owner: Option<(String, Address, String)>,
+    /// The backend whose counts it has, if no more is known of the owner.
+    name: String,
     generation: u64,
     /// When it was given up, in microseconds; 0 for one that never had an owner, `TAKEN` for one
     /// that has.
@@ -58,18 +60,25 @@ impl Slots {
 
     /// The slots as a program before left them, with these owners. Who had the others is not known, but
     /// they are left alone for a while like those that were just given up, where they had any.
-    pub(super) fn resume(&mut self, members: &[Member], now_us: u64) {
+    pub(super) fn resume(&mut self, members: &[Member], gone: Vec<Gone>, now_us: u64) {
         let (owners, used) = (self.owners.load(Relaxed), self.used.load(Relaxed));
         let past = members.iter().map(|member| usize::from(member.slot) + 1).max().unwrap_or(0);
         self.slots.clear();
         self.first_generation = owners;
         self.grow(past.max(used as usize));
         for (at, slot) in self.slots.iter_mut().enumerate() {
-            *slot = Slot { owner: None, generation: owners, freed_us: if (at as u64) < used { now_us } else { 0 } };
+            let freed_us = if (at as u64) < used { now_us } else { 0 };
+            *slot = Slot { owner: None, name: String::new(), generation: owners, freed_us };
+        }
+        for Gone { slot, generation, name } in gone {
+            if let Some(slot) = self.slots.get_mut(usize::from(slot)) {
+                (slot.name, slot.generation) = (name, generation);
+            }
         }
         for member in members {
             if let Some(slot) = self.slots.get_mut(usize::from(member.slot)) {
-                *slot = Slot { owner: Some(owner(member)), generation: member.generation, freed_us: TAKEN };
+                let (owner, name) = (Some(owner(member)), member.name.clone());
+                *slot = Slot { owner, name, generation: member.generation, freed_us: TAKEN };
             }
         }
     }
@@ -108,6 +117,7 @@ impl Slots {
                 self.cells.settle(slot);
                 let entry = &mut self.slots[slot];
                 entry.owner = Some(owner(one));
+                entry.name.clone_from(&one.name);
                 entry.generation += 1;
                 self.owners.fetch_add(1, Relaxed);
                 self.used.fetch_max(slot as u64 + 1, Relaxed);
@@ -119,6 +129,16 @@ impl Slots {
             (one.slot, one.generation) = (slot as u16, self.slots[slot].generation);
         }
         Ok(wanted)
+    }
+
+    /// The slots of addresses that have left these backends, as long as nobody else has them: what was counted there
+    /// is the backends'.
+    pub(super) fn gone(&self, names: &BTreeSet<&str>) -> Vec<Gone> {
+        let slots = self.slots.iter().enumerate();
+        slots
+            .filter(|(_, slot)| slot.freed_us != TAKEN && names.contains(slot.name.as_str()))
+            .map(|(at, slot)| Gone { slot: at as u16, generation: slot.generation, name: slot.name.clone() })
+            .collect()
     }
 
     /// Of these addresses, those that can have slots now: all that have one, and of the others as many as there are
@@ -159,7 +179,7 @@ impl Slots {
 
     /// Has so many slots, as far as there may be: what no slot uses takes no memory.
     fn grow(&mut self, count: usize) {
-        let slot = Slot { owner: None, generation: self.first_generation, freed_us: 0 };
+        let slot = Slot { owner: None, name: String::new(), generation: self.first_generation, freed_us: 0 };
         self.slots.resize(count.min(self.most).max(self.slots.len()), slot);
     }
 
@@ -282,7 +302,7 @@ mod tests {
         places(&mut before, &[1, 2], 1).unwrap();
         let left = before.assign(wanted([3, 2]), 2, unproven).unwrap();
         let mut after = Slots::new(cells, owners, used);
-        after.resume(&left, 10);
+        after.resume(&left, Vec::new(), 10);
         assert_eq!(places(&mut after, &[3, 2], 11), Some(vec![(2, 1), (1, 1)]));
         // The one that was given up rests; one that nobody ever had does not.
         assert_eq!(places(&mut after, &[3, 2, 4], 12), Some(vec![(2, 1), (1, 1), (3, 4)]));

@@ -221,7 +221,7 @@ fn try_plan(left: &Handover, config: &Config) -> Result<(), Failure> {
     let count = worker_count(config);
     // What is published here harms nobody: the memory of the program that runs is only read.
     let own = Region::private();
-    let left_plan = inherited::left_plan(left);
+    let owners = inherited::left_owners(left);
     match inherited::left_memory(left, count) {
         Some(memory) => own.copy_plan(memory.region),
         None => drop(share_memory(inherited::seats(count))?),
@@ -230,8 +230,8 @@ fn try_plan(left: &Handover, config: &Config) -> Result<(), Failure> {
     if config.demo && !left.demo.is_empty() {
         config.backends = left.demo.iter().map(|&address| Backend::at(address)).collect();
     }
-    let is_known = left_plan.is_some();
-    let led = left_plan.map_or(Vec::new(), |plan| plan.members);
+    let is_known = owners.is_some();
+    let led = owners.unwrap_or_default();
     drop(Duties::begin(config, Options::default(), None, left.address, own, led)?);
     let plan = own.table().read().1.and_then(|bytes| Plan::decode(&bytes));
     if !is_known && plan.is_some_and(|plan| plan.members.is_empty()) {

@@ -40,7 +40,9 @@ impl Watchdog {
         if !self.is_due(now_us, watchdog_us) {
             return;
         }
-        let elders = elders.iter().filter_map(|elder| Some((Pid::of_child(elder.pid), elder.seat?, Duration::MAX)));
+        // What an elder notes in another memory is not read.
+        let elders = elders.iter().filter(|elder| elder.memory.is_none());
+        let elders = elders.filter_map(|elder| Some((Pid::of_child(elder.pid), elder.seat?, Duration::MAX)));
         for (pid, seat, lived) in workers.chain(elders) {
             let seat = region.seat(seat);
             let still_us = now_us.saturating_sub(seat.beaten_us());

@@ -17,7 +17,6 @@ use crate::http::status::phrase;
 use crate::http1::write::Writer;
 use crate::limits::RETRY_AFTER_S;
 use crate::log::http_date;
-use crate::metrics::Count;
 
 /// Methods that are served, as is any other but CONNECT and TRACE.
 const METHODS: &[u8] = b"GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS";
@@ -136,12 +135,9 @@ impl Proxy {
         id: Option<&[u8]>,
     ) {
         let (status, mut text) = (answer.status(), answer.words());
-        let class = match status / 100 {
-            2 => Count::Own2xx,
-            4 => Count::Own4xx,
-            _ => Count::Own5xx,
-        };
-        self.shared.block.add(class, 1);
+        if !answer.is_page() {
+            self.shared.block.add_own_response(status);
+        }
         if let Some(id) = id {
             text.push_str(" (request ");
             text.push_str(&String::from_utf8_lossy(id));

@@ -15,7 +15,7 @@ use crate::http::framing::{Body, RequestFacts};
 use crate::http1::write::Writer;
 use crate::http2;
 use crate::limits::{H2_REFUSALS, POOL_FRESH_US, POOL_IDLE_US, TRIES};
-use crate::metrics::{Count, SlotCount};
+use crate::metrics::Count;
 
 impl Proxy {
     /// Gives an exchange to the backend picked for it, has it wait for one, or answers that there is none.
@@ -165,7 +165,7 @@ impl Proxy {
             return self.join(id, slot);
         }
         if let Some(key) = self.pooled(id, slot) {
-            self.shared.block.add_slot(SlotCount::Reused, slot, 1);
+            self.shared.block.add(Count::Reused, 1);
             return self.attach(id, key);
         }
         self.dial(id, slot);

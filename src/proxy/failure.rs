@@ -9,7 +9,7 @@ use crate::http::proxy_error::ProxyError;
 use crate::http::refusal::Refusal;
 use crate::http2::ErrorCode;
 use crate::limits::{FAILURE_BYTES, REPEATS, TRIES};
-use crate::metrics::Count;
+use crate::metrics::{Count, SlotCount};
 
 /// Why a connection to a backend was of no use. The number is the system's error code, 0 where
 /// there was none.
@@ -80,6 +80,25 @@ impl Failure {
         match self {
             Failure::Malformed(refusal) => refusal.is_limit(),
             failure => matches!(failure, Failure::Excess(_)),
+        }
+    }
+
+    /// By which reason it is counted.
+    pub(super) fn reason(self) -> SlotCount {
+        match self {
+            Failure::Connect(_) | Failure::Exhausted(_) | Failure::Busy => SlotCount::FailedConnect,
+            Failure::ConnectTimeout => SlotCount::FailedConnectTimeout,
+            Failure::Tls(..) => SlotCount::FailedTls,
+            Failure::Closed | Failure::Broken(_) | Failure::Session(_) => SlotCount::FailedClosed,
+            Failure::Timeout => SlotCount::FailedTimeout,
+            Failure::Malformed(_) => SlotCount::FailedMalformed,
+            Failure::Reset(_) | Failure::Unprocessed | Failure::Refused => SlotCount::FailedReset,
+            Failure::GoAway(_)
+            | Failure::Http2(_)
+            | Failure::Excess(_)
+            | Failure::NoStreams
+            | Failure::Http11Required => SlotCount::FailedHttp2,
+            Failure::Status(_) => SlotCount::FailedStatus,
         }
     }
 

@@ -11,7 +11,7 @@ use super::{Output, Proxy};
 use crate::collections::slab::Key;
 use crate::http::framing::Body;
 use crate::limits::{DISCARD_BYTES, SAVED_HEAD_BYTES, SPARE_EXCHANGES};
-use crate::metrics::{Count, SlotCount, SlotTime};
+use crate::metrics::{Count, OwnTime, SlotCount};
 
 impl Proxy {
     /// The response has ended: both connections go where they are fit to go.
@@ -22,7 +22,7 @@ impl Proxy {
         let last = exchange.facts.is_last();
         if let Some(slot) = exchange.slot {
             let (took_us, blamed) = (self.now_us.saturating_sub(exchange.began_us), exchange.blamed);
-            self.shared.block.observe(SlotTime::Request, slot.into(), took_us);
+            self.shared.block.observe(OwnTime::Request, took_us);
             if !blamed {
                 self.note_success(slot);
             }

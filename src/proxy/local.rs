@@ -3,7 +3,7 @@
 //! The metrics of a thousand backends are megabytes. They are made in portions, one in a turn of
 //! the worker, whoever's it is, and no more than the client takes, as a response whose backend is this very proxy.
 
-use std::sync::atomic::Ordering::Relaxed;
+use std::sync::Arc;
 
 use super::Proxy;
 use super::answer::Answer;
@@ -16,7 +16,7 @@ use crate::http::head::{HeadRef, Start, Version};
 use crate::http::status::phrase;
 use crate::http1::write::Writer;
 use crate::limits::{METRICS_PORTION_BYTES, QUEUE_HIGH_BYTES};
-use crate::metrics::{CONTENT_TYPE, Count, Exposition, Labelled, SlotState, Sources};
+use crate::metrics::{CONTENT_TYPE, Exposition, Listing, Place, SlotState, Sources};
 
 /// What is asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,16 +40,15 @@ impl Proxy {
             return None;
         }
         let Start::Request { path, .. } = head.head.start else { return None };
-        let path = head.get(path);
         let reads = matches!(head.method(), b"GET" | b"HEAD");
-        match path.split(|&byte| byte == b'?').next().unwrap_or_default() {
-            b"/metrics" if reads => Some(Page::Metrics),
-            _ if !admin => None,
-            b"/livez" if reads => Some(Page::Live),
-            b"/readyz" if reads => Some(Page::Ready),
-            b"/metrics" | b"/livez" | b"/readyz" => Some(Page::Method),
-            _ => Some(Page::Unknown),
+        if !admin {
+            let asks = is_path(head.get(path), self.metrics_path.as_bytes());
+            return (asks && reads).then_some(Page::Metrics);
         }
+        let pages: [(&[u8], Page); 3] =
+            [(b"/metrics", Page::Metrics), (b"/livez", Page::Live), (b"/readyz", Page::Ready)];
+        let page = pages.into_iter().find(|(wanted, _)| is_path(head.get(path), wanted));
+        Some(page.map_or(Page::Unknown, |(_, page)| if reads { page } else { Page::Method }))
     }
 
     pub(super) fn answer_page(&mut self, id: Key, page: Page) {
@@ -65,8 +64,7 @@ impl Proxy {
     }
 
     fn begin_metrics(&mut self, id: Key) {
-        let current = self.backends.iter().flatten().filter(|backend| backend.current);
-        let slots = current.map(|backend| backend.labelled.clone()).collect();
+        let listing = Arc::clone(&self.listing);
         let Some(exchange) = self.exchanges.get_mut(id) else { return };
         let (facts, client) = (exchange.facts, exchange.client);
         exchange.response = Progress::Flowing;
@@ -84,11 +82,11 @@ impl Proxy {
         }
         writer.finish();
         exchange.persistent = goes_on;
-        exchange.local = Some(Box::new(Exposition::new(if facts.is_head { Vec::new() } else { slots })));
+        exchange.local =
+            Some(Box::new(Exposition::new(if facts.is_head { Arc::new(Listing::default()) } else { listing })));
         if let Some(connection) = self.connections.get_mut(client) {
             connection.codec.write_body(if facts.is_head { Body::None } else { body });
         }
-        self.shared.block.add(Count::Own2xx, 1);
         self.write_to_client(client, "answer");
         if facts.is_head {
             self.end_metrics(id);
@@ -128,19 +126,19 @@ impl Proxy {
         let Some(mut exposition) = exchange.local.take() else { return false };
         let cells = self.shared.cells;
         let backends = &self.backends;
-        let state = |state: SlotState, one: &Labelled| {
+        let state = |state: SlotState, one: Place| {
             let Some(Some(backend)) = backends.get(one.slot) else { return 0 };
             match state {
                 // Another has the slot by now, of which nothing is told.
                 _ if backend.generation != one.generation => 0,
                 SlotState::Healthy => cells.state(one.slot).is_up().into(),
                 SlotState::InFlight => cells.in_flight(one.slot),
-                SlotState::Weight => backend.weight.into(),
                 SlotState::Expiry => cells.expiry(one.slot),
+                // The listing has these.
+                SlotState::Addresses | SlotState::Weight | SlotState::Max => 0,
             }
         };
-        let used = self.shared.used.load(Relaxed) as usize;
-        let workers = &self.shared.workers[..used.min(self.shared.workers.len())];
+        let workers = self.shared.counted();
         let sources = Sources { workers, globals: self.shared.globals, state: &state };
         let mut text = String::with_capacity(METRICS_PORTION_BYTES * 2);
         let more = exposition.write(&sources, &mut text, METRICS_PORTION_BYTES);
@@ -178,4 +176,9 @@ impl Proxy {
             self.end(client, Ending::Linger);
         }
     }
+}
+
+/// Whether a request's path is this one, with a query or without.
+fn is_path(path: &[u8], wanted: &[u8]) -> bool {
+    !wanted.is_empty() && path.strip_prefix(wanted).is_some_and(|rest| matches!(rest.first(), None | Some(b'?')))
 }

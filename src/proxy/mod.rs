@@ -37,6 +37,7 @@ mod trace;
 mod tunnel;
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 
 use self::connection::{Connection, Ending, Moved, Phase, Side};
 use self::exchange::{Exchange, Progress};
@@ -57,6 +58,7 @@ use crate::http::head::Head;
 use crate::limits::{QUEUE_HIGH_BYTES, SECOND_US};
 use crate::log::repeats::Repeats;
 use crate::log::{Log, http_date};
+use crate::metrics::{Count, Listing};
 
 /// What the shell has to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -106,6 +108,10 @@ pub struct Proxy {
     exchanges: Slab<Exchange>,
     /// Whether `/metrics` is served to clients; else it is to those of `accept_admin` alone.
     public_metrics: bool,
+    /// The path of the metrics for clients; empty for none.
+    metrics_path: String,
+    /// The backends as metrics show them.
+    listing: Arc<Listing>,
     /// Exchanges whose responses are made here, portion by portion, each in its turn.
     feeding: VecDeque<Key>,
     /// Exchanges that wait for a backend to be below its limit, and when to look next.
@@ -172,6 +178,8 @@ impl Proxy {
             connections: Slab::new(),
             exchanges: Slab::new(),
             public_metrics: true,
+            metrics_path: String::new(),
+            listing: Arc::default(),
             feeding: VecDeque::new(),
             waiting: VecDeque::new(),
             look_us: u64::MAX,
@@ -255,6 +263,7 @@ impl Proxy {
     /// From now on each client is told with its next response that its connection ends.
     pub fn drain(&mut self) {
         self.draining = true;
+        self.shared.block.set(Count::Draining, 1);
     }
 
     /// Closes every client's connection; how many had a request under way or its response still

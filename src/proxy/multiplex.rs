@@ -22,7 +22,7 @@ use crate::http::part::Role;
 use crate::http2::connection::Connection as Http2;
 use crate::http2::{self, ErrorCode};
 use crate::limits::{H2_BLOCK_GRACE_US, H2_STREAMS, POOL_FRESH_US, QUEUE_HIGH_BYTES};
-use crate::metrics::SlotCount;
+use crate::metrics::Count;
 
 /// Whom a connection is for that carries streams.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -124,7 +124,7 @@ impl Proxy {
     pub(super) fn join(&mut self, id: Key, slot: usize) {
         let carrier = self.carrier_for(id, slot);
         let used = self.connections.get(carrier).is_some_and(|carrier| carrier.used);
-        self.shared.block.add_slot(SlotCount::Reused, slot, used.into());
+        self.shared.block.add(Count::Reused, used.into());
         let mut stream = Connection::new(self.side(slot));
         stream.exchange = Some(id);
         stream.codec = Codec::Stream(Stream::new(carrier));

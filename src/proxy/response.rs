@@ -84,7 +84,7 @@ impl Proxy {
     /// Counts the response to a request that was sent then.
     pub(super) fn count_response(&mut self, slot: u16, status: u16, sent_us: u64) {
         self.shared.block.add_response(slot.into(), status);
-        self.shared.block.observe(SlotTime::Response, slot.into(), self.now_us.saturating_sub(sent_us));
+        self.shared.block.observe_slot(SlotTime::Response, slot.into(), self.now_us.saturating_sub(sent_us));
     }
 
     /// Queues the text written for a client.

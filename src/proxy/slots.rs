@@ -1,6 +1,7 @@
 //! The backends' slots: who has which, by the plan that is followed, and what is noted about each.
 
 use std::fmt;
+use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::Relaxed;
 
@@ -9,12 +10,12 @@ use super::{Failure, Output, Proxy};
 use crate::balance::Change;
 use crate::balance::cells::{self, Cells};
 use crate::collections::slab::Key;
-use crate::config::{Address, Member, Plan};
+use crate::config::{Address, Plan};
 use crate::http::head::Version;
 use crate::http2::ErrorCode;
 use crate::limits::{SEEN_US, SHOWN_NAMES};
 use crate::log::Level;
-use crate::metrics::{self, Block, Count, Labelled, SlotCount};
+use crate::metrics::{self, Block, Count, Listing, Place, SlotCount};
 
 /// What a proxy shares with those in other workers.
 #[derive(Clone, Copy, Debug)]
@@ -25,8 +26,11 @@ pub struct Shared {
     pub in_flight: &'static [AtomicU64],
     /// What this one counts.
     pub block: Block,
-    /// What each worker counts, this one among them.
+    /// What each worker counts, this one among them; before these, what workers of other programs counted, if there
+    /// is any.
     pub workers: &'static [Block],
+    /// How many blocks come before the workers'.
+    pub before: usize,
     /// How many of these have ever had a worker, from the first.
     pub used: &'static AtomicU64,
     /// What the master counts.
@@ -43,9 +47,16 @@ impl Shared {
             in_flight: Vec::leak(in_flight),
             block,
             workers: Vec::leak(vec![block]),
+            before: 0,
             used: Box::leak(Box::new(AtomicU64::new(1))),
             globals: metrics::private(0),
         }
+    }
+
+    /// The blocks that count something.
+    pub(super) fn counted(&self) -> &'static [Block] {
+        let used = self.before + self.used.load(Relaxed) as usize;
+        &self.workers[..used.min(self.workers.len())]
     }
 
     /// Makes zeros of all.
@@ -66,7 +77,7 @@ pub(super) struct Backend {
     /// What it gets as Host where it is to have its own.
     pub(super) host: String,
     address: Address,
-    pub(super) weight: u16,
+    weight: u16,
     server_name: String,
     /// It speaks HTTP/2 without TLS.
     h2c: bool,
@@ -74,8 +85,6 @@ pub(super) struct Backend {
     pub(super) seen: Seen,
     /// It gets its own Host, whatever is said of others.
     pub(super) own_host: bool,
-    /// Its labels in metrics.
-    pub(super) labelled: Labelled,
 }
 
 impl Backend {
@@ -150,10 +159,11 @@ impl Proxy {
                     .map(|before| before.seen)
                     .unwrap_or_default(),
                 own_host: member.own_host,
-                labelled: labelled(member),
             });
             self.shared.block.adopt(member.slot.into(), member.generation);
         }
+        self.listing = Arc::new(listing(plan));
+        self.metrics_path.clone_from(&plan.metrics_path);
         self.balancer.set(plan.rules(), plan.picked_from());
         for (slot, gone) in before.into_iter().enumerate() {
             if gone.is_some() && self.generation(slot) != gone {
@@ -292,7 +302,7 @@ impl Proxy {
             // Nor for a limit of ours.
             failure if failure.is_limit() => {}
             failure => {
-                self.shared.block.add_slot(SlotCount::Failures, slot, 1);
+                self.shared.block.add_slot(failure.reason(), slot, 1);
                 if failure.is_before_request() {
                     self.shared.block.add_slot(SlotCount::ConnectsFailed, slot, 1);
                     self.shared.cells.suspect(slot);
@@ -349,13 +359,22 @@ impl Proxy {
     }
 }
 
-/// A backend as metrics show it.
-fn labelled(member: &Member) -> Labelled {
-    let address = match &member.address {
-        Address::Tcp(address) => address.to_string(),
-        Address::Unix(path) => path.display().to_string(),
-    };
-    Labelled::new(member.slot.into(), member.generation, &member.name, &address)
+/// The backends of a plan as metrics show them.
+fn listing(plan: &Plan) -> Listing {
+    let mut listing = Listing::new(plan.metrics_detail);
+    for member in &plan.members {
+        let address = match &member.address {
+            Address::Tcp(address) => address.to_string(),
+            Address::Unix(path) => path.display().to_string(),
+        };
+        let place = Place { slot: member.slot.into(), generation: member.generation };
+        listing.add(&member.name, &address, place, member.weight, member.max);
+    }
+    plan.unresolved.iter().for_each(|name| listing.add_unresolved(name));
+    for gone in &plan.gone {
+        listing.add_gone(&gone.name, Place { slot: gone.slot.into(), generation: gone.generation });
+    }
+    listing
 }
 
 /// A backend in words: as configured, and its address where a name stands for it.

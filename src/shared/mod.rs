@@ -1,10 +1,12 @@
 //! Memory that all processes of one balancer share: what is where in it.
 //!
 //! ```text
-//! header      what it is, which layout, and how many seats there are
+//! header      what it is, which layout, how many seats there are, and where the parts are
+//! directory   the identity of each metric's cell
 //! table       the plan: two buffers, and which one holds
 //! balance     the backends' cells
 //! globals     what the master counts
+//! before      what workers of programs with another layout counted
 //! seats       for each worker: that it lives, what it has in flight by slot, and what it counts
 //! ```
 //!
@@ -13,7 +15,10 @@
 //!
 //! A worker has its seat to itself for as long as it lives; who comes after it there counts on from
 //! what it counted. There are more seats than workers, because those of before an upgrade live on
-//! beside those of after it. The region itself outlives upgrades where both programs lay it out alike.
+//! beside those of after it. The region itself outlives upgrades if both programs lay it out alike. If they do not,
+//! the new program makes another region, and copies what it knows by name (`directory`).
+
+pub mod directory;
 
 pub mod table;
 
@@ -22,18 +27,19 @@ pub mod seat;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 
-use crate::balance::cells::Cells;
+use crate::balance::cells::{self, Cells};
 use crate::balance::own;
-use crate::limits::{PLAN_BYTES, SLOTS};
-use crate::metrics::{self, Block};
+use crate::limits::SLOTS;
+use crate::metrics::{self, Block, ids};
+use directory::{Geometry, NUMBERS, View};
 use seat::Seat;
 use table::Table;
 
-/// "zzz_lb" and a number that grows when the meaning of a cell changes, or of a plan's bytes, or where these are.
-pub const MAGIC: u64 = 0x7a7a_7a5f_6c62_0004;
+/// "zzz_lb" and a number that grows when the meaning changes of the header, the directory, or what a plan says of
+/// its members.
+pub const MAGIC: u64 = 0x7a7a_7a5f_6c62_0005;
 /// Cells in a line.
 const LINE: usize = 8;
-const HEADER: usize = LINE;
 /// Where in the header is what.
 const MAGIC_AT: usize = 0;
 const LAYOUT_AT: usize = 1;
@@ -41,6 +47,9 @@ const SEATS_AT: usize = 2;
 const USED_AT: usize = 3;
 const OWNERS_AT: usize = 4;
 const SLOTS_AT: usize = 5;
+const BEFORE_AT: usize = 6;
+const GEOMETRY_AT: usize = LINE;
+const HEADER: usize = (GEOMETRY_AT + NUMBERS).next_multiple_of(LINE);
 
 /// A view of the whole.
 #[derive(Clone, Copy, Debug)]
@@ -48,35 +57,66 @@ pub struct Region {
     cells: &'static [AtomicU64],
 }
 
-/// Where the parts begin, in cells.
-struct Layout {
-    table: usize,
-    balance: usize,
-    globals: usize,
-    seats: usize,
-}
-
-const LAYOUT: Layout = {
-    let table = HEADER;
-    let balance = table + Table::CELLS.next_multiple_of(LINE);
-    let globals = balance + Cells::needed(SLOTS).next_multiple_of(LINE);
-    let seats = globals + Block::needed(0).next_multiple_of(LINE);
-    Layout { table, balance, globals, seats }
-};
-
 /// Where in a seat is what: its line, what it has in flight, its block.
 const IN_FLIGHT: usize = LINE;
 const BLOCK: usize = IN_FLIGHT + SLOTS.next_multiple_of(LINE);
-const SEAT: usize = BLOCK + Block::needed(SLOTS).next_multiple_of(LINE);
+
+/// Where the parts are in this program's layout.
+const LAYOUT: Geometry = {
+    let counts = [cells::NAMES.len(), ids::GLOBAL.len(), ids::OWN.len(), ids::SLOT.len()];
+    let table = (HEADER + counts[0] + counts[1] + counts[2] + counts[3]).next_multiple_of(LINE);
+    let balance = table + Table::CELLS.next_multiple_of(LINE);
+    let globals = balance + Cells::needed(SLOTS).next_multiple_of(LINE);
+    let before = globals + Block::needed(0).next_multiple_of(LINE);
+    let seats = before + Block::needed(SLOTS).next_multiple_of(LINE);
+    Geometry {
+        table,
+        table_cells: Table::CELLS,
+        balance: balance + cells::COMMON,
+        balance_slot: cells::SLOT,
+        slots: SLOTS,
+        globals,
+        before,
+        seats,
+        seat: BLOCK + Block::needed(SLOTS).next_multiple_of(LINE),
+        block: BLOCK,
+        own: metrics::OWN,
+        slot: metrics::SLOT,
+        ids: HEADER,
+        balance_ids: counts[0],
+        global_ids: counts[1],
+        own_ids: counts[2],
+        slot_ids: counts[3],
+        fixed: seats,
+    }
+};
+
+const BALANCE: usize = LAYOUT.balance - cells::COMMON;
+const SEAT: usize = LAYOUT.seat;
 
 /// Tells layouts apart: what is where, and what is counted in which cell.
 const FINGERPRINT: u64 = {
-    let numbers = [LAYOUT.table, LAYOUT.balance, LAYOUT.globals, LAYOUT.seats, BLOCK, SEAT, SLOTS, PLAN_BYTES];
-    let mut hash = metrics::FINGERPRINT;
+    let numbers = LAYOUT.numbers();
+    let mut hash = ids::of("layout");
     let mut at = 0;
-    while at < numbers.len() {
-        hash = (hash ^ numbers[at] as u64).wrapping_mul(0x0100_0000_01b3);
+    while at < NUMBERS {
+        hash = ids::hash(hash, &numbers[at].to_le_bytes());
         at += 1;
+    }
+    at = 0;
+    while at < cells::NAMES.len() {
+        hash = ids::hash(hash, cells::NAMES[at].as_bytes());
+        at += 1;
+    }
+    let lists: [&[u64]; 3] = [&ids::GLOBAL, &ids::OWN, &ids::SLOT];
+    let mut list = 0;
+    while list < lists.len() {
+        at = 0;
+        while at < lists[list].len() {
+            hash = ids::hash(hash, &lists[list][at].to_le_bytes());
+            at += 1;
+        }
+        list += 1;
     }
     hash
 };
@@ -91,6 +131,12 @@ impl Region {
     pub fn new(cells: &'static [AtomicU64]) -> Region {
         assert!(size_of_val(cells) >= Region::bytes(1), "a region is made as large as it has to be");
         let seats = (cells.len() - LAYOUT.seats) / SEAT;
+        for (cell, number) in cells[GEOMETRY_AT..].iter().zip(LAYOUT.numbers()) {
+            cell.store(number as u64, Relaxed);
+        }
+        let names = cells::NAMES.iter().map(|name| ids::of(name));
+        let ids = names.chain(ids::GLOBAL).chain(ids::OWN).chain(ids::SLOT);
+        cells[LAYOUT.ids..].iter().zip(ids).for_each(|(cell, id)| cell.store(id, Relaxed));
         cells[LAYOUT_AT].store(FINGERPRINT, Relaxed);
         cells[SEATS_AT].store(seats as u64, Relaxed);
         cells[MAGIC_AT].store(MAGIC, Release);
@@ -117,14 +163,6 @@ impl Region {
         Region::seats_in(cells).map(|_| Region { cells })
     }
 
-    /// The plan in the region that another program made of these cells, be the rest laid out as it may; `None`
-    /// where its bytes mean something else, or there is none.
-    pub fn plan_in(cells: &[AtomicU64]) -> Option<Vec<u8>> {
-        let is_known = cells.get(MAGIC_AT).is_some_and(|cell| cell.load(Acquire) == MAGIC);
-        let table = cells.get(LAYOUT.table..LAYOUT.balance).filter(|_| is_known)?;
-        Table::new(table).read().1
-    }
-
     /// Takes over another's plan, and which slots have had owners.
     pub fn copy_plan(self, from: Region) {
         if let Some(plan) = from.table().read().1 {
@@ -132,6 +170,11 @@ impl Region {
         }
         self.owners().store(from.owners().load(Relaxed), Relaxed);
         self.slots().store(from.slots().load(Relaxed), Relaxed);
+    }
+
+    /// The same memory by its header, as another program sees it.
+    pub fn view(self) -> View<'static> {
+        View::read(self.cells).expect("the header of a region is right")
     }
 
     /// How many seats there are.
@@ -161,17 +204,29 @@ impl Region {
 
     /// The plan.
     pub fn table(self) -> Table<'static> {
-        Table::new(&self.cells[LAYOUT.table..LAYOUT.balance])
+        Table::new(&self.cells[LAYOUT.table..][..LAYOUT.table_cells])
     }
 
     /// What all know about the backends.
     pub fn balance(self) -> Cells {
-        Cells::new(&self.cells[LAYOUT.balance..][..Cells::needed(SLOTS)])
+        Cells::new(&self.cells[BALANCE..][..Cells::needed(SLOTS)])
     }
 
     /// What the master counts.
     pub fn globals(self) -> Block {
-        Block::new(&self.cells[LAYOUT.globals..LAYOUT.seats])
+        Block::new(&self.cells[LAYOUT.globals..][..Block::needed(0)])
+    }
+
+    /// From now on the block `before` counts, too.
+    pub fn note_before(self) {
+        self.cells[BEFORE_AT].store(1, Release);
+    }
+
+    /// All blocks: `before`, if anything was copied there, and the workers'.
+    pub fn blocks(self) -> Vec<Block> {
+        let before = (self.cells[BEFORE_AT].load(Acquire) != 0)
+            .then(|| Block::new(&self.cells[LAYOUT.before..][..Block::needed(SLOTS)]));
+        before.into_iter().chain((0..self.seats()).map(|seat| self.block(seat))).collect()
     }
 
     /// What the worker in a seat counts.
@@ -199,6 +254,12 @@ impl Region {
     }
 }
 
+/// Cells for a region of so many seats, for tests.
+#[cfg(test)]
+fn cells(seats: usize) -> &'static [AtomicU64] {
+    Vec::leak((0..Region::bytes(seats) / size_of::<AtomicU64>()).map(|_| AtomicU64::new(0)).collect())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -207,8 +268,7 @@ mod tests {
 
     #[test]
     fn the_parts_lie_apart() {
-        let cells: Vec<AtomicU64> = (0..Region::bytes(3) / size_of::<AtomicU64>()).map(|_| AtomicU64::new(0)).collect();
-        let region = Region::new(Vec::leak(cells));
+        let region = Region::new(cells(3));
         assert_eq!(region.seats(), 3);
         for worker in 0..3 {
             region.block(worker).add(Count::Clients, 1);
@@ -229,8 +289,7 @@ mod tests {
 
     #[test]
     fn another_program_finds_it_where_it_is_laid_out_alike() {
-        let cells: Vec<AtomicU64> = (0..Region::bytes(2) / size_of::<AtomicU64>()).map(|_| AtomicU64::new(0)).collect();
-        let cells: &'static [AtomicU64] = Vec::leak(cells);
+        let cells = cells(2);
         assert!(Region::adopt(cells).is_none(), "nobody has made it one");
         Region::new(cells).block(1).add(Count::Clients, 3);
         assert_eq!(Region::adopt(cells).unwrap().block(1).get(Count::Clients), 3);
@@ -244,17 +303,15 @@ mod tests {
     }
 
     #[test]
-    fn a_plan_is_found_where_the_rest_is_laid_out_otherwise() {
-        let cells: Vec<AtomicU64> = (0..Region::bytes(1) / size_of::<AtomicU64>()).map(|_| AtomicU64::new(0)).collect();
-        let cells: &'static [AtomicU64] = Vec::leak(cells);
+    fn a_plan_is_found_if_the_rest_has_another_layout() {
+        let cells = cells(1);
         let region = Region::new(cells);
-        assert_eq!(Region::plan_in(cells), None, "there is none");
+        assert_eq!(View::read(cells).unwrap().plan(), None, "there is none");
         assert!(region.table().publish(b"plan"));
         cells[LAYOUT_AT].fetch_add(1, Relaxed);
-        assert_eq!(Region::plan_in(cells), Some(b"plan".to_vec()));
-        assert_eq!(Region::plan_in(&cells[..LAYOUT.balance - 1]), None, "a part is cut off");
+        assert!(Region::adopt(cells).is_none());
+        assert_eq!(View::read(cells).unwrap().plan(), Some(b"plan".to_vec()));
         cells[MAGIC_AT].fetch_add(1, Relaxed);
-        assert_eq!(Region::plan_in(cells), None, "its bytes mean something else");
-        assert_eq!(Region::plan_in(&[]), None);
+        assert!(View::read(cells).is_none(), "its bytes mean something else");
     }
 }

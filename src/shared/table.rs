@@ -14,10 +14,12 @@ const EDITION: usize = 8;
 /// A buffer: the length, then the bytes.
 const BUFFER: usize = 1 + PLAN_BYTES / 8;
 
-/// A view of the cells.
+/// A view of the cells. Another program's may have buffers of another size.
 #[derive(Clone, Copy, Debug)]
 pub struct Table<'a> {
     cells: &'a [AtomicU64],
+    /// Cells of a buffer.
+    buffer: usize,
 }
 
 impl<'a> Table<'a> {
@@ -25,8 +27,18 @@ impl<'a> Table<'a> {
     pub const CELLS: usize = EDITION + 2 * BUFFER;
 
     pub(super) fn new(cells: &'a [AtomicU64]) -> Table<'a> {
-        assert!(cells.len() >= Table::CELLS, "both buffers fit");
-        Table { cells }
+        assert!(Table::has_room(cells.len()), "both buffers have a length");
+        Table { cells, buffer: (cells.len() - EDITION) / 2 }
+    }
+
+    /// Whether so many cells can be a table.
+    pub(super) fn has_room(cells: usize) -> bool {
+        cells >= EDITION + 2
+    }
+
+    /// Bytes that an edition may have.
+    fn room(self) -> usize {
+        (self.buffer - 1) * 8
     }
 
     /// Which edition holds: 0 before the first, each one more than the last.
@@ -35,13 +47,13 @@ impl<'a> Table<'a> {
     }
 
     fn buffer(self, edition: u64) -> &'a [AtomicU64] {
-        &self.cells[EDITION + (edition % 2) as usize * BUFFER..][..BUFFER]
+        &self.cells[EDITION + (edition % 2) as usize * self.buffer..][..self.buffer]
     }
 
     /// Makes these bytes the next edition; false, and nothing done, where they are too many. There
     /// is one writer.
     pub fn publish(self, bytes: &[u8]) -> bool {
-        if bytes.len() > PLAN_BYTES {
+        if bytes.len() > self.room() {
             return false;
         }
         let edition = self.edition() + 1;
@@ -66,7 +78,7 @@ impl<'a> Table<'a> {
                 return (0, None);
             }
             let buffer = self.buffer(edition);
-            let length = (buffer[0].load(Relaxed) as usize).min(PLAN_BYTES);
+            let length = (buffer[0].load(Relaxed) as usize).min(self.room());
             let cells = buffer[1..].iter().take(length.div_ceil(8));
             let mut bytes: Vec<u8> = cells.flat_map(|cell| cell.load(Relaxed).to_le_bytes()).collect();
             bytes.truncate(length);

@@ -58,16 +58,7 @@ impl Segment {
     /// be; where not, EINVAL, and it is detached again. EINVAL or EIDRM where there is none of that number,
     /// EACCES where it is another user's.
     pub fn attach(id: i32, is_right: impl FnOnce(&[AtomicU64]) -> bool) -> io::Result<Segment> {
-        // SAFETY: all zeroes is a valid value of this struct of integers, and the call writes one, to
-        // a live local.
-        let bytes = unsafe {
-            let mut state: libc::shmid_ds = std::mem::zeroed();
-            if libc::shmctl(id, libc::IPC_STAT, &raw mut state) < 0 {
-                return Err(io::Error::last_os_error());
-            }
-            state.shm_segsz
-        };
-        let segment = Segment::map(id, bytes)?;
+        let segment = Segment::map(id, bytes_of(id)?)?;
         if !is_right(segment.cells) {
             // SAFETY: it was attached at this address just now, and nobody else has seen its cells: what was
             // asked could not keep them.
@@ -101,6 +92,49 @@ impl Segment {
     /// by this number, though it is marked to be removed (Linux).
     pub fn id(&self) -> i32 {
         self.id
+    }
+}
+
+/// A segment of a program before, attached until this is dropped.
+#[derive(Debug)]
+pub struct Attached {
+    segment: Segment,
+}
+
+impl Attached {
+    /// Attaches a segment by its number. Errors are those of `Segment::attach`.
+    pub fn new(id: i32) -> io::Result<Attached> {
+        Ok(Attached { segment: Segment::map(id, bytes_of(id)?)? })
+    }
+
+    /// The whole of it.
+    pub fn cells(&self) -> &[AtomicU64] {
+        self.segment.cells
+    }
+
+    /// The system's number for it.
+    pub fn id(&self) -> i32 {
+        self.segment.id
+    }
+}
+
+impl Drop for Attached {
+    fn drop(&mut self) {
+        // SAFETY: it was attached at this address by `new`, and its cells are lent for no longer than this lives.
+        unsafe { libc::shmdt(self.segment.cells.as_ptr().cast()) };
+    }
+}
+
+/// How many bytes a segment has.
+fn bytes_of(id: i32) -> io::Result<usize> {
+    // SAFETY: all zeroes is a valid value of this struct of integers, and the call writes one, to
+    // a live local.
+    unsafe {
+        let mut state: libc::shmid_ds = std::mem::zeroed();
+        if libc::shmctl(id, libc::IPC_STAT, &raw mut state) < 0 {
+            return Err(io::Error::last_os_error());
+        }
+        Ok(state.shm_segsz)
     }
 }
 
@@ -149,6 +183,10 @@ mod tests {
         let attached = told(segment.id()).unwrap().1;
         assert!(Segment::attach(segment.id(), |_| false).is_err());
         assert_eq!(told(segment.id()).unwrap().1, attached, "one that is not right is detached");
+        let lent = Attached::new(segment.id()).unwrap();
+        assert_eq!((lent.cells()[3].load(Relaxed), lent.id()), (9, segment.id()));
+        drop(lent);
+        assert_eq!(told(segment.id()).unwrap().1, attached, "one that is dropped is detached");
     }
 
     #[test]

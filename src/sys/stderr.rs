@@ -13,6 +13,14 @@ use crate::log::{Level, Log, timestamp};
 /// the last of them in microseconds since 1970. The atomics serve only to have a static; there is one thread.
 static LOST: [AtomicU64; 4] = [const { AtomicU64::new(0) }; 4];
 
+/// Bytes of log that this process has lost and that are not counted in metrics yet.
+static UNCOUNTED: AtomicU64 = AtomicU64::new(0);
+
+/// How many bytes of log this process has lost since this was last asked.
+pub fn take_lost() -> u64 {
+    if UNCOUNTED.load(Ordering::Relaxed) == 0 { 0 } else { UNCOUNTED.swap(0, Ordering::Relaxed) }
+}
+
 /// Writes text to stderr, as far as it takes it without waiting. What it does not take is
 /// dropped, and counted in a line once there is room again.
 pub fn write_stderr(text: &[u8]) {
@@ -35,6 +43,7 @@ pub fn write_stderr(text: &[u8]) {
 }
 
 fn lose(text: &[u8]) {
+    UNCOUNTED.fetch_add(text.len() as u64, Ordering::Relaxed);
     let now_us = clock::unix_us();
     let [bytes, lines, first_us, last_us] = &LOST;
     if bytes.fetch_add(text.len() as u64, Ordering::Relaxed) == 0 {
@@ -67,6 +76,7 @@ pub fn report_lost() {
 /// Forgets what the parent of this process has lost: it reports that itself.
 pub fn forget_lost() {
     LOST.iter().for_each(|cell| cell.store(0, Ordering::Relaxed));
+    UNCOUNTED.store(0, Ordering::Relaxed);
 }
 
 /// Whether stderr is the stream that this variable names by device and inode: systemd's journal

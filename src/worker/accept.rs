@@ -9,6 +9,7 @@ use super::{ADMIN, Accepting, Pauses, Worker};
 use crate::collections::slab::Key;
 use crate::limits::{ACCEPT_PAUSE_US, ACCEPT_STEADY_US, ACCEPT_STREAK, ACCEPTS_PER_TURN, ADMIN_CONNECTIONS, SECOND_US};
 use crate::log::Level;
+use crate::metrics::Count;
 use crate::proxy::Failure;
 use crate::sys;
 
@@ -119,8 +120,13 @@ impl Worker<'_> {
 
     fn pause_accepting(&mut self, until_us: u64) -> io::Result<()> {
         self.listeners.iter().try_for_each(|listener| self.reactor.unwatch(listener.as_fd()))?;
-        self.accepting = Accepting::Paused(until_us);
+        self.set_accepting(Accepting::Paused(until_us));
         Ok(())
+    }
+
+    pub(super) fn set_accepting(&mut self, accepting: Accepting) {
+        self.accepting = accepting;
+        self.block.set(Count::Accepting, (accepting == Accepting::Open).into());
     }
 
     pub(super) fn resume_accepting(&mut self) -> io::Result<()> {
@@ -129,7 +135,7 @@ impl Worker<'_> {
             && self.proxy.clients() < self.max_connections
         {
             self.watch_listeners()?;
-            self.accepting = Accepting::Open;
+            self.set_accepting(Accepting::Open);
             let now_us = self.now_us;
             self.pauses.iter_mut().for_each(|pauses| pauses.last_us = now_us);
         }

@@ -115,7 +115,7 @@ impl Worker<'_> {
             }
             self.accept_queued(&listener, at);
         }
-        self.accepting = Accepting::Closed;
+        self.set_accepting(Accepting::Closed);
     }
 
     /// Accepts those that have come to a listener until now: no more than its queue holds, for others may

@@ -279,6 +279,10 @@ impl Worker<'_> {
         if !log.is_empty() {
             sys::write_stderr(log.text());
             log.clear();
+            match sys::take_lost() {
+                0 => {}
+                lost => self.block.add(Count::LogLost, lost),
+            }
         }
         sys::report_lost();
     }

@@ -85,12 +85,15 @@ impl<'a> Worker<'a> {
         let (edition, plan) = setup.region.table().read();
         let plan = plan.and_then(|bytes| Plan::decode(&bytes)).ok_or(io::ErrorKind::InvalidData)?;
         let (region, seat) = (setup.region, setup.seat);
+        let blocks = region.blocks();
+        let before = blocks.len() - region.seats();
         let shared = Shared {
             cells: region.balance(),
             in_flight: region.in_flight(seat),
             block: region.block(seat),
             // A worker lives as long as its process.
-            workers: Vec::leak((0..region.seats()).map(|seat| region.block(seat)).collect()),
+            workers: Vec::leak(blocks),
+            before,
             used: region.used(),
             globals: region.globals(),
         };

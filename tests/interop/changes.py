@@ -184,7 +184,7 @@ def lateness(nginx, reloader):
 def down_after_three():
     """A dead backend, no probes and one client: the third failure takes it out, and no request fails."""
     dead = free_port()
-    label = f'address="127.0.0.1:{dead}"'
+    label = f'backend="127.0.0.1:{dead}"'
     with Nginx(2) as nginx, Balancer([*nginx.ports, dead], "-w", 1, "--health-interval", "1h") as front:
         with Client(front.port) as client:
             for _ in range(30):
@@ -202,7 +202,7 @@ def backend_dies():
     options = ["-w", 2, "--health-interval", "1s"]
     with Nginx() as one, Nginx() as two, Nginx() as three, Balancer(
             [nginx.ports[0] for nginx in (one, two, three)], *options, "--health-path", "/1k") as front:
-        label = f'address="127.0.0.1:{three.ports[0]}"'
+        label = f'backend="127.0.0.1:{three.ports[0]}"'
         seconds = 12
 
         def told(name, having=""):

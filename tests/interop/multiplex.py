@@ -27,7 +27,7 @@ def load(front, path, requests, clients):
 def counted(front, family):
     """The sum of a family over all backends."""
     text = curl(front.url("/metrics")).decode()
-    lines = [line for line in text.splitlines() if line.startswith(f"zzz_lb_{family}{{")]
+    lines = [line for line in text.splitlines() if line.startswith((f"zzz_lb_{family}{{", f"zzz_lb_{family} "))]
     return sum(int(line.rsplit(" ", 1)[1]) for line in lines)
 
 

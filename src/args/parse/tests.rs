@@ -5,6 +5,7 @@ use crate::args::{Given, HostHeader, Mode};
 use crate::balance::strategy::Strategy;
 use crate::limits::BACKENDS;
 use crate::log::Level;
+use crate::metrics::Detail;
 use std::os::unix::ffi::OsStringExt;
 
 fn with_env(line: &str, variables: &[(&str, &str)]) -> Result<Command, Refused> {
@@ -93,7 +94,7 @@ fn takes_every_option() {
          --trust ::1 --via edge --user nobody:nogroup -c lb.json --check --health-path /up \
          --health-interval off --health-timeout 1s --health-fails 1000 --health-passes 1 --health-5xx \
          --slow-start 10s --admin [::1]:9100 --retry-budget 100 --drain-idle 3s --drain-delay 5s \
-         --watchdog off",
+         --watchdog off --metrics-path off --metrics-detail address",
     );
     assert_eq!((value(got.port), value(got.workers), value(got.max_connections)), (0, 4, 1));
     assert_eq!(value(got.host), "::1".parse::<std::net::IpAddr>().unwrap());
@@ -108,6 +109,7 @@ fn takes_every_option() {
     assert_eq!((value(got.health_timeout_us), value(got.slow_start_us)), (1_000_000, 10_000_000));
     assert_eq!((value(got.health_fails), value(got.health_passes), value(got.health_5xx)), (1000, 1, true));
     assert_eq!((value(got.admin), value(got.retry_percent)), (Some("[::1]:9100".parse().unwrap()), 100));
+    assert_eq!((value(got.metrics_path), value(got.metrics_detail)), (None, Detail::Address));
     assert_eq!((value(got.drain_delay_us), value(got.watchdog_us)), (5_000_000, 0));
     assert_eq!((value(got.via), value(got.user)), ("edge".into(), "nobody:nogroup".into()));
 }

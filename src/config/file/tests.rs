@@ -66,7 +66,8 @@ fn backends_are_objects_or_strings_and_add_up_with_those_of_the_command_line() {
 fn every_option_that_may_stand_in_a_file_is_taken_as_its_type() {
     let config = over(
         "",
-        r#"{"port": 81, "host": "::1", "max_connections": 5, "admin": "9100", "strategy": "random",
+        r#"{"port": 81, "host": "::1", "max_connections": 5, "admin": "9100", "metrics_path": "/m",
+            "metrics_detail": "address", "strategy": "random",
             "retry_budget": 30, "slow_start": "1s", "health_check": "off", "health_path": "/up", "health_status": "200", "health_host": "a",
             "health_interval": "off",
             "health_timeout": "1s", "health_fails": 4, "health_passes": 5, "health_5xx": true,

@@ -100,7 +100,9 @@ impl Duties {
             Refused::Resting(at_us) => Unpublished::Later(Later { names: Vec::new(), at_us }),
         })?;
         let looked_up = self.looked_up(&members);
-        let bytes = Plan::new(&self.config, self.authorities, members, unresolved).encode();
+        let names = self.config.backends.iter().map(|backend| backend.name.as_str()).collect();
+        let gone = self.slots.gone(&names);
+        let bytes = Plan { gone, ..Plan::new(&self.config, self.authorities, members, unresolved) }.encode();
         let table = self.region.table();
         if !table.publish(&bytes) {
             let count = bytes.len();

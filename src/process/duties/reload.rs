@@ -5,6 +5,7 @@ use std::fmt;
 use super::Duties;
 use super::plan::{Later, NO_ROOM, Unpublished};
 use crate::config::{self, Changes, Config};
+use crate::limits::SECOND_US;
 use crate::log::Level;
 use crate::metrics::Global;
 use crate::process::watch::Change;
@@ -146,6 +147,8 @@ impl Duties {
     pub(super) fn tell_reloaded(&mut self, before: &Config, fixed: &[&str]) {
         self.journal.set_level(self.config.loglevel);
         self.globals().add_global(Global::ReloadsDone, 1);
+        self.globals().set_global(Global::LastReload, 1);
+        self.globals().set_global(Global::LastReloadAt, clock::unix_us() / SECOND_US);
         let text = format!("{}: {}", self.path(), Changes::between(before, &self.config, fixed));
         self.journal.line(Level::Info, "config", format_args!("{text}"));
         // After an upgrade it is whom it was.
@@ -160,6 +163,7 @@ impl Duties {
 
     pub(super) fn refuse(&mut self, problems: impl IntoIterator<Item = String>) {
         self.globals().add_global(Global::ReloadsRefused, 1);
+        self.globals().set_global(Global::LastReload, 0);
         for problem in problems {
             self.journal.line(Level::Err, "config", format_args!("{problem}"));
         }

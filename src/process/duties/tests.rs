@@ -16,7 +16,7 @@ fn duties() -> (Duties, UdpSocket) {
     dns.set_read_timeout(Some(std::time::Duration::from_secs(10))).unwrap();
     let config = config::resolve(Options::default()).unwrap();
     let address = SocketAddr::from(([127, 0, 0, 1], 1));
-    let begun = Duties::begin(config, Options::default(), None, address, Region::private(), Vec::new());
+    let begun = Duties::begin(config, Options::default(), None, address, Region::private(), Led::default());
     let mut duties = begun.map_err(|failure| failure.message).unwrap();
     let mut names = Names::asking(dns.local_addr().unwrap(), clock::monotonic_us());
     names.want(&["app.test"], clock::monotonic_us() + 60 * SECOND_US);
@@ -81,6 +81,8 @@ fn those_that_serve_stay_until_it_is_known_where_a_name_leads() {
     }
     assert_eq!(led(&duties), tcp(AT, &[80]));
     assert_eq!(duties.globals().get_global(Global::ReloadsDone), 1);
+    // It is zzz_lb_dns_changes_total.
+    assert_eq!(duties.globals().get_global(Global::Moves), 1);
 }
 
 #[test]
@@ -90,6 +92,8 @@ fn a_name_that_leads_nowhere_is_waited_for_no_longer_than_that_takes() {
     answer(&dns, None);
     follow(&mut duties);
     assert_eq!(led(&duties), tcp(AT, &[]));
+    // It is zzz_lb_dns_failures_total.
+    assert_eq!(duties.globals().get_global(Global::LookupsFailed), 1);
 }
 
 #[test]

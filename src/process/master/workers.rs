@@ -206,7 +206,7 @@ impl Master {
         let running = self.places.iter().filter_map(|place| match place.state {
             State::Running(pid, _) => {
                 let seat = seated.then_some(place.seat);
-                Some(Elder { pid: pid.number(), seat, generation: self.generation, until_us: None })
+                Some(Elder { pid: pid.number(), seat, memory: None, generation: self.generation, until_us: None })
             }
             _ => None,
         });

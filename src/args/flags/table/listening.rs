@@ -3,6 +3,7 @@
 use crate::args::flags::{Flag, Group, Preset, Set, once};
 use crate::args::value;
 use crate::limits::CLIENT_CONNECTIONS;
+use crate::metrics::Detail;
 
 pub(super) const FLAGS: &[Flag] = &[
     Flag {
@@ -55,6 +56,30 @@ pub(super) const FLAGS: &[Flag] = &[
         set: Set::Value(|options, text, source| {
             let admin = value::admin(text, &options.hosts)?;
             once(&mut options.admin, admin, source)
+        }),
+    },
+    Flag {
+        long: "metrics-path",
+        short: None,
+        group: Group::Listening,
+        placeholder: "P",
+        default: Preset::Value("/metrics"),
+        env: "LB_METRICS_PATH",
+        help: "path of the metrics on the main port; `off` serves none there",
+        accepts: "a path that begins with / and has no query, spaces or controls; or off",
+        set: Set::Value(|options, text, source| once(&mut options.metrics_path, value::metrics_path(text)?, source)),
+    },
+    Flag {
+        long: "metrics-detail",
+        short: None,
+        group: Group::Listening,
+        placeholder: "D",
+        default: Preset::Value("backend"),
+        env: "LB_METRICS_DETAIL",
+        help: "what the metrics count for: each `backend`, or each `address` of it, with finer histograms",
+        accepts: "backend, address",
+        set: Set::Value(|options, text, source| {
+            once(&mut options.metrics_detail, value::choice(&Detail::NAMES, text)?, source)
         }),
     },
 ];
