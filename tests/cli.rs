@@ -52,6 +52,7 @@ fn help_and_version_go_to_stdout() {
             "--request-timeout",
             "--response-timeout",
             "--idle-timeout",
+            "--half-close",
             "--drain-timeout",
             "--max-connections",
             "--host-header",

@@ -12,6 +12,7 @@
 
 mod support;
 
+mod aborts;
 mod addresses;
 mod bodies;
 mod carriers;

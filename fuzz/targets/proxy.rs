@@ -359,6 +359,7 @@ fn plan(bits: u8) -> Plan {
         request_us: 10_000_000,
         response_us: 60_000_000,
         idle_us: 75_000_000,
+        half_close_us: 2_000_000,
         drain_us: 25_000_000,
         drain_idle_us: 2_000_000,
     };

@@ -148,6 +148,8 @@ pub struct Options {
     pub response_us: Option<Given<u64>>,
     /// `--idle-timeout`.
     pub idle_us: Option<Given<u64>>,
+    /// `--half-close`.
+    pub half_close_us: Option<Given<u64>>,
     /// `--drain-timeout`.
     pub drain_us: Option<Given<u64>>,
     /// `--drain-idle`.

@@ -192,6 +192,8 @@ pub struct Timeouts {
     pub response_us: u64,
     /// Between requests on a connection.
     pub idle_us: u64,
+    /// For a request to go on without a byte of its response once its client has ended its direction.
+    pub half_close_us: u64,
     /// To finish what is running when draining.
     pub drain_us: u64,
     /// Without a request on a connection, after which it is closed when the process ends.

@@ -12,8 +12,8 @@ use std::path::PathBuf;
 use super::{Address, Backend, Cidr, Config, Health, HealthCheck, HostHeader, Statuses, Strategy, Timeouts};
 use crate::balance::{self, Rules};
 use crate::limits::{
-    BACKENDS, DEFAULT_CONNECT_US, DEFAULT_DRAIN_IDLE_US, DEFAULT_DRAIN_US, DEFAULT_IDLE_US, DEFAULT_METRICS_PATH,
-    DEFAULT_REQUEST_US, DEFAULT_RESPONSE_US, SLOTS, STATUS_RANGES, TRUSTED_RANGES,
+    BACKENDS, DEFAULT_CONNECT_US, DEFAULT_DRAIN_IDLE_US, DEFAULT_DRAIN_US, DEFAULT_HALF_CLOSE_US, DEFAULT_IDLE_US,
+    DEFAULT_METRICS_PATH, DEFAULT_REQUEST_US, DEFAULT_RESPONSE_US, SLOTS, STATUS_RANGES, TRUSTED_RANGES,
 };
 use crate::log::Level;
 use crate::metrics::Detail;
@@ -163,6 +163,7 @@ impl Plan {
                 request_us: DEFAULT_REQUEST_US,
                 response_us: DEFAULT_RESPONSE_US,
                 idle_us: DEFAULT_IDLE_US,
+                half_close_us: DEFAULT_HALF_CLOSE_US,
                 drain_us: DEFAULT_DRAIN_US,
                 drain_idle_us: DEFAULT_DRAIN_IDLE_US,
             },
@@ -257,8 +258,9 @@ impl Plan {
         out.text(self.strategy.name);
         out.number(self.loglevel as u64);
         out.flag(self.trace);
-        let Timeouts { connect_us, request_us, response_us, idle_us, drain_us, drain_idle_us } = self.timeouts;
-        let limits = [connect_us, request_us, response_us, idle_us, drain_us, drain_idle_us];
+        let Timeouts { connect_us, request_us, response_us, idle_us, half_close_us, drain_us, drain_idle_us } =
+            self.timeouts;
+        let limits = [connect_us, request_us, response_us, idle_us, half_close_us, drain_us, drain_idle_us];
         limits.into_iter().for_each(|limit| out.number(limit));
         match &self.host_header {
             HostHeader::Preserve => out.number(0),
@@ -328,6 +330,7 @@ impl Plan {
                 request_us: from.number()?,
                 response_us: from.number()?,
                 idle_us: from.number()?,
+                half_close_us: from.number()?,
                 drain_us: from.number()?,
                 drain_idle_us: from.number()?,
             },

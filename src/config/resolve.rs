@@ -7,10 +7,10 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use super::{Backend, Config, Health, HealthCheck, HostHeader, Mode, Statuses, Strategy, Timeouts};
 use crate::args::{FLAGS, Given, Host, Options, Setting, Source, Target};
 use crate::limits::{
-    DEFAULT_BACKEND_PORTS, DEFAULT_CONNECT_US, DEFAULT_DRAIN_IDLE_US, DEFAULT_DRAIN_US, DEFAULT_HEALTH_FAILS,
-    DEFAULT_HEALTH_INTERVAL_US, DEFAULT_HEALTH_PASSES, DEFAULT_HEALTH_TIMEOUT_US, DEFAULT_IDLE_US,
-    DEFAULT_METRICS_PATH, DEFAULT_PORT, DEFAULT_REQUEST_US, DEFAULT_RESPONSE_US, DEFAULT_RETRY_PERCENT,
-    DEFAULT_WATCHDOG_US,
+    DEFAULT_BACKEND_PORTS, DEFAULT_CONNECT_US, DEFAULT_DRAIN_IDLE_US, DEFAULT_DRAIN_US, DEFAULT_HALF_CLOSE_US,
+    DEFAULT_HEALTH_FAILS, DEFAULT_HEALTH_INTERVAL_US, DEFAULT_HEALTH_PASSES, DEFAULT_HEALTH_TIMEOUT_US,
+    DEFAULT_IDLE_US, DEFAULT_METRICS_PATH, DEFAULT_PORT, DEFAULT_REQUEST_US, DEFAULT_RESPONSE_US,
+    DEFAULT_RETRY_PERCENT, DEFAULT_WATCHDOG_US,
 };
 use crate::log::Level;
 use crate::metrics::Detail;
@@ -129,6 +129,7 @@ pub fn resolve(options: Options) -> Result<Config, Vec<Error>> {
             request_us: or(options.request_us, DEFAULT_REQUEST_US),
             response_us: or(options.response_us, DEFAULT_RESPONSE_US),
             idle_us: or(options.idle_us, DEFAULT_IDLE_US),
+            half_close_us: or(options.half_close_us, DEFAULT_HALF_CLOSE_US),
             drain_us: or(options.drain_us, DEFAULT_DRAIN_US),
             drain_idle_us: or(options.drain_idle_us, DEFAULT_DRAIN_IDLE_US),
         },
@@ -458,6 +459,7 @@ mod tests {
         "--request-timeout 1s",
         "--response-timeout 1s",
         "--idle-timeout 1s",
+        "--half-close 1s",
         "--drain-timeout 1s",
         "--drain-idle 1s",
         "--drain-delay 1s",

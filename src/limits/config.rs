@@ -47,6 +47,9 @@ pub const DEFAULT_REQUEST_US: u64 = 10 * SECOND_US;
 pub const DEFAULT_RESPONSE_US: u64 = 60 * SECOND_US;
 /// Between requests: above the 60 s after which balancers and browsers before us drop theirs.
 pub const DEFAULT_IDLE_US: u64 = 75 * SECOND_US;
+/// For a request without a response once its client has ended its direction. Nearly always the client has gone;
+/// one that only ended its direction, as `nc -N` does, still gets a response from a prompt backend.
+pub const DEFAULT_HALF_CLOSE_US: u64 = 2 * SECOND_US;
 /// To drain: below the 30 s after which service managers and containers are killed.
 pub const DEFAULT_DRAIN_US: u64 = 25 * SECOND_US;
 /// To be idle before a client connection is closed when the process ends: longer than the pause between two

@@ -95,6 +95,10 @@ table! {
     RetryBroken Counter "retries_total" "reason=\"broken\"" "Requests given to another backend or connection, by what went wrong.";
     RetryRefused Counter "retries_refused_total" "" "Requests that the retry budget did not allow to be sent again.";
     Reused Counter "pool_reuses_total" "" "Requests sent to a backend on a connection that had served another.";
+    AbortsClosed Counter "client_aborts_total" "reason=\"closed\"" "Requests whose client left before the response was complete, by how.";
+    AbortsIncomplete Counter "client_aborts_total" "reason=\"incomplete\"" "Requests whose client left before the response was complete, by how.";
+    AbortsReset Counter "client_aborts_total" "reason=\"reset\"" "Requests whose client left before the response was complete, by how.";
+    AbortsStalled Counter "client_aborts_total" "reason=\"stalled\"" "Requests whose client left before the response was complete, by how.";
     Waited Counter "waits_total" "" "Requests that waited for a backend to be below its limit.";
     WaitedInVain Counter "waits_failed_total" "" "Requests that were refused because every backend stayed at its limit.";
     FailOpen Counter "fail_open_total" "" "Requests given to a backend that is down because all are.";
@@ -136,12 +140,13 @@ table! {
     SlotCount
     #[cfg(feature = "extra-metric")]
     Extra Counter "extra_backend_total" "" "A metric that other builds do not have, to test upgrades.";
-    Requests1xx Rare "requests_total" "code=\"1xx\"" "Requests answered by the backend, by class of status.";
-    Requests2xx Counter "requests_total" "code=\"2xx\"" "Requests answered by the backend, by class of status.";
-    Requests3xx Rare "requests_total" "code=\"3xx\"" "Requests answered by the backend, by class of status.";
-    Requests4xx Counter "requests_total" "code=\"4xx\"" "Requests answered by the backend, by class of status.";
-    Requests5xx Counter "requests_total" "code=\"5xx\"" "Requests answered by the backend, by class of status.";
-    RequestsOther Rare "requests_total" "code=\"other\"" "Requests answered by the backend, by class of status.";
+    Requests1xx Rare "requests_total" "code=\"1xx\"" "Requests given to the backend, by class of the response's status; 499: the client left before that.";
+    Requests2xx Counter "requests_total" "code=\"2xx\"" "Requests given to the backend, by class of the response's status; 499: the client left before that.";
+    Requests3xx Rare "requests_total" "code=\"3xx\"" "Requests given to the backend, by class of the response's status; 499: the client left before that.";
+    Requests4xx Counter "requests_total" "code=\"4xx\"" "Requests given to the backend, by class of the response's status; 499: the client left before that.";
+    Requests5xx Counter "requests_total" "code=\"5xx\"" "Requests given to the backend, by class of the response's status; 499: the client left before that.";
+    Requests499 Rare "requests_total" "code=\"499\"" "Requests given to the backend, by class of the response's status; 499: the client left before that.";
+    RequestsOther Rare "requests_total" "code=\"other\"" "Requests given to the backend, by class of the response's status; 499: the client left before that.";
     FailedConnect Rare "failures_total" "reason=\"connect\"" "Exchanges that failed by the fault of the backend, by reason.";
     FailedConnectTimeout Rare "failures_total" "reason=\"connect_timeout\"" "Exchanges that failed by the fault of the backend, by reason.";
     FailedTls Rare "failures_total" "reason=\"tls\"" "Exchanges that failed by the fault of the backend, by reason.";
@@ -296,6 +301,7 @@ impl Block {
             1 => SlotCount::Requests1xx,
             2 => SlotCount::Requests2xx,
             3 => SlotCount::Requests3xx,
+            4 if status == 499 => SlotCount::Requests499,
             4 => SlotCount::Requests4xx,
             5 => SlotCount::Requests5xx,
             _ => SlotCount::RequestsOther,

@@ -76,18 +76,22 @@ impl Proxy {
         let Some(exchange) = self.exchanges.get_mut(id) else { return };
         let tried = &mut exchange.tried[..usize::from(exchange.tries).min(TRIES)];
         if !stale && self.balancer.has_other(tried) {
-            exchange.declined = tried.last().copied();
+            exchange.declined |= 1 << (tried.len().max(1) - 1);
         } else if let Some(last) = tried.last_mut() {
             *last = u16::MAX;
         }
     }
 
-    /// Has a backend that would not look at an exchange's request count as untried; whether there was one.
+    /// Has the backends that would not look at an exchange's request count as untried; whether there were any.
     fn forgets_declined(&mut self, id: Key) -> bool {
         let Some(exchange) = self.exchanges.get_mut(id) else { return false };
-        let Some(declined) = exchange.declined.take() else { return false };
-        exchange.tried.iter_mut().filter(|slot| **slot == declined).for_each(|slot| *slot = u16::MAX);
-        true
+        let declined = std::mem::take(&mut exchange.declined);
+        for (at, slot) in exchange.tried.iter_mut().enumerate() {
+            if declined >> at & 1 == 1 {
+                *slot = u16::MAX;
+            }
+        }
+        declined != 0
     }
 
     /// Picks another address of the backend that could not be connected to last. So a server that listens

@@ -81,6 +81,8 @@ pub(super) enum Wait {
     Upload,
     /// The client to take what is queued for it.
     ClientSend,
+    /// Any byte of the response, for a client that has ended its direction.
+    HalfClosed,
     /// A peer to end its direction after ours has ended.
     Linger,
     /// The connection to be established.
@@ -110,6 +112,7 @@ impl Wait {
             Wait::Idle => timeouts.idle_us,
             Wait::Upload | Wait::ClientSend | Wait::Backend => timeouts.response_us,
             Wait::LastRead => IDLE_LINGER_US,
+            Wait::HalfClosed => timeouts.half_close_us,
             Wait::Linger => LINGER_IDLE_US,
             Wait::Connect | Wait::Room | Wait::Ping => timeouts.connect_us,
             Wait::Probe => probe_us,
@@ -123,7 +126,8 @@ impl Wait {
     pub(super) fn is_renewed(self, moved: Moved) -> bool {
         match moved {
             Moved::Nothing => false,
-            Moved::In => matches!(self, Wait::Upload | Wait::Linger | Wait::Backend | Wait::Tunnel),
+            // The request of a client that has ended its direction may still be on its way to the backend.
+            Moved::In => matches!(self, Wait::Upload | Wait::HalfClosed | Wait::Linger | Wait::Backend | Wait::Tunnel),
             Moved::Out => matches!(self, Wait::ClientSend | Wait::Backend | Wait::Tunnel),
         }
     }
@@ -151,7 +155,8 @@ pub(super) struct Connection {
     pub(super) announced: bool,
     /// The peer's direction has ended.
     pub(super) ended: bool,
-    /// It is known to end behind what is still to be read, so that no other exchange may follow.
+    /// The peer is known to have ended its direction behind what is still to be read. On a connection to a
+    /// backend no other exchange follows; the request of a client goes on only for `--half-close`.
     pub(super) closing: bool,
     /// It was not read when it could have been, and is to be woken.
     pub(super) starved: bool,

@@ -1,6 +1,7 @@
 //! Deadlines: how long each connection may take over what it waits for, and what happens when
 //! it took longer. One deadline a connection, kept lazily; moving it later is a store.
 
+use super::abort::Abort;
 use super::answer::Answer;
 use super::connection::{Connection, Moved, Phase, Wait};
 use super::exchange::{Exchange, Progress};
@@ -51,7 +52,8 @@ impl Proxy {
             Wait::RequestHead => self.end_unfinished(key, Answer::HeadLate),
             Wait::Upload => self.upload_failed(key, Answer::ContentLate),
             Wait::LastRead | Wait::Linger | Wait::Pool => self.close(key, Output::Close(key)),
-            Wait::ClientSend => self.client_gone(key, Output::Reset(key), Cause::ClientStalled),
+            Wait::ClientSend => self.client_left(key, Output::Reset(key), Abort::Stalled),
+            Wait::HalfClosed => self.client_left(key, Output::Close(key), Abort::Closed),
             Wait::Room => self.no_room(key),
             Wait::Probe => self.probe_failed(key, probe::Cause::Late),
             Wait::Connect if connection.codec.stream().is_some() => self.carrier_late(key),
@@ -103,6 +105,7 @@ impl Proxy {
             (Phase::Connecting, _) if carrier.is_some_and(Connection::is_awaited) => Wait::Nothing,
             (Phase::Connecting, _) => Wait::Connect,
             _ if exchange.tunnel => Wait::Tunnel,
+            (_, true) if self.is_half_closed(connection, exchange) => Wait::HalfClosed,
             (_, true) if exchange.waiting => Wait::Room,
             (_, true) if !connection.output.is_empty() => Wait::ClientSend,
             (_, true) if exchange.request != Progress::Flowing || exchange.awaits_continue() => Wait::Nothing,

@@ -1,6 +1,7 @@
 //! From a connection's input to what it means: each part is decoded once, and handed to the
 //! transition that it is for. Input waits here where it cannot be acted on yet.
 
+use super::abort::Abort;
 use super::answer::Answer;
 use super::connection::{Connection, Ending, Phase};
 use super::exchange::Progress;
@@ -163,7 +164,10 @@ impl Proxy {
             // A client that has sent its request whole may end its direction and still have
             // its response.
             (Some(exchange), true) if exchange.request == Progress::Ended => {}
-            (Some(_), true) => self.refuse(key, Refusal::BodyCutShort, &[]),
+            (Some(_), true) => {
+                connection.exchange.into_iter().for_each(|id| self.record_abort(id, Abort::Incomplete));
+                self.refuse(key, Refusal::BodyCutShort, &[]);
+            }
             // How it ends is decided already.
             (None, true) if connection.ending != Ending::GoesOn => {}
             (None, true) if connection.input.is_some() => {

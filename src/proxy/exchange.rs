@@ -19,6 +19,9 @@ use crate::http::request_id::{self, Uuid};
 use crate::limits::TRIES;
 use crate::metrics::{Count, Exposition};
 
+// `Exchange::declined` has a bit for each try.
+const _: () = assert!(TRIES <= u8::BITS as usize);
+
 /// The id of a request.
 #[derive(Clone, Copy, Debug)]
 enum RequestId {
@@ -68,8 +71,8 @@ pub(super) struct Exchange {
     pub(super) persistent: bool,
     pub(super) tries: u8,
     pub(super) tried: [u16; TRIES],
-    /// The last backend that would not look at it, to be asked again where no other is left.
-    pub(super) declined: Option<u16>,
+    /// Which of `tried` would not look at it, a bit each: they are asked again if no other is left.
+    pub(super) declined: u8,
     /// How often it was sent again after a backend had broken it off, stale connections apart.
     pub(super) repeats: u8,
     /// How many HTTP/2 streams backends have refused it.
@@ -113,7 +116,7 @@ impl Exchange {
             persistent: facts.persistent,
             tries: 0,
             tried: [0; TRIES],
-            declined: None,
+            declined: 0,
             repeats: 0,
             refusals: 0,
             suspect: false,

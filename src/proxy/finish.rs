@@ -129,7 +129,9 @@ impl Proxy {
         let Some(exchange) = self.exchanges.get_mut(id) else { return };
         exchange.backend = None;
         let silent = silent && exchange.is_unanswered();
-        let retry = failure.may_retry(exchange, silent);
+        let closed = self.connections.get(exchange.client).is_none_or(|client| client.closing);
+        // A client that has ended its direction has probably gone: no other backend gets what one may have seen.
+        let retry = failure.may_retry(exchange, silent) && (failure.is_before_request() || !closed);
         let silent = silent && failure.is_loss();
         // It has all that has come of the request, and may have waited for the rest in vain.
         let starved = silent && drained && exchange.request == Progress::Flowing;

@@ -2,10 +2,10 @@
 
 use std::net::SocketAddr;
 
+use super::abort::Abort;
 use super::codec::Codec;
 use super::connection::{Connection, Moved, Phase, Side, Wait};
 use super::failure::Failure;
-use super::record::Cause;
 use super::{Output, Proxy};
 use crate::collections::slab::Key;
 use crate::limits::QUEUE_HIGH_BYTES;
@@ -92,8 +92,10 @@ impl Proxy {
 
     /// The peer has ended its direction, though there may be something to read before that.
     pub fn closing(&mut self, key: Key) {
-        if let Some(connection) = self.connections.get_mut(key) {
-            connection.closing = true;
+        let Some(connection) = self.connections.get_mut(key) else { return };
+        connection.closing = true;
+        if connection.is_client() {
+            self.rearm(key, Moved::Nothing);
         }
     }
 
@@ -101,7 +103,7 @@ impl Proxy {
     pub fn ended(&mut self, key: Key) {
         self.keep_input(key);
         let Some(connection) = self.connections.get_mut(key) else { return };
-        connection.ended = true;
+        (connection.closing, connection.ended) = (true, true);
         self.pump(key);
         self.rearm(key, Moved::Nothing);
         self.resume();
@@ -121,7 +123,7 @@ impl Proxy {
             _ => false,
         };
         match self.connections.get(key).filter(|_| !again) {
-            Some(connection) if connection.is_client() => self.client_gone(key, Output::Close(key), Cause::ClientGone),
+            Some(connection) if connection.is_client() => self.client_left(key, Output::Close(key), Abort::Reset),
             Some(_) => self.backend_failed(key, failure),
             None => {}
         }
@@ -132,7 +134,7 @@ impl Proxy {
     /// client is gone then; what a backend has sent is still worth reading, and ends by itself.
     pub fn broken(&mut self, key: Key) {
         if self.connections.get(key).is_some_and(Connection::is_client) {
-            self.client_gone(key, Output::Close(key), Cause::ClientGone);
+            self.client_left(key, Output::Close(key), Abort::Reset);
         }
         self.resume();
     }
@@ -192,7 +194,7 @@ impl Proxy {
     pub fn unsendable(&mut self, key: Key) {
         let Some(connection) = self.connections.get_mut(key) else { return };
         if connection.is_client() {
-            self.client_gone(key, Output::Close(key), Cause::ClientGone);
+            self.client_left(key, Output::Close(key), Abort::Reset);
         } else {
             connection.unsendable = true;
             connection.announced = false;

@@ -9,6 +9,7 @@
 //! a living client connection, and a backend connection from `assign` on; what a connection
 //! queues is bounded, because its source is not read while `QUEUE_HIGH_BYTES` wait (`wants`).
 
+mod abort;
 mod answer;
 mod assign;
 mod audit;

@@ -7,6 +7,7 @@ use super::*;
 use crate::limits::WAITING_REQUESTS;
 use crate::log::Level;
 
+mod aborts;
 mod deadlines;
 mod idle;
 mod probes;

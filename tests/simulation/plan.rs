@@ -193,6 +193,7 @@ pub(super) fn draw(net: &mut Net) -> Plan {
         request_us: dice.pick(&[3, 10]) * SECOND_US,
         response_us: dice.pick(&[4, 20]) * SECOND_US,
         idle_us: dice.pick(&[15, 75]) * SECOND_US,
+        half_close_us: 2 * SECOND_US,
         drain_us: 25 * SECOND_US,
         drain_idle_us: 2 * SECOND_US,
     };

@@ -90,7 +90,7 @@ fn takes_every_option() {
     let got = options(
         "-p 0 --host [::1] -b localhost:9001 -w 4 -s least_requests -l debug -t -m sp \
          --connect-timeout 1ms --request-timeout 2s --response-timeout 3m --idle-timeout 4h \
-         --drain-timeout 24h --max-connections 1 --host-header example.com --trust 10.0.0.0/8 \
+         --half-close 5s --drain-timeout 24h --max-connections 1 --host-header example.com --trust 10.0.0.0/8 \
          --trust ::1 --via edge --user nobody:nogroup -c lb.json --check --health-path /up \
          --health-interval off --health-timeout 1s --health-fails 1000 --health-passes 1 --health-5xx \
          --slow-start 10s --admin [::1]:9100 --retry-budget 100 --drain-idle 3s --drain-delay 5s \
@@ -100,8 +100,9 @@ fn takes_every_option() {
     assert_eq!(value(got.host), "::1".parse::<std::net::IpAddr>().unwrap());
     assert_eq!(value(got.strategy), Strategy::named("least_requests").unwrap());
     assert_eq!((value(got.loglevel), value(got.mode)), (Level::Debug, Mode::Sp));
-    let durations = [got.connect_us, got.request_us, got.response_us, got.idle_us, got.drain_us].map(value);
-    assert_eq!(durations, [1_000, 2_000_000, 180_000_000, 14_400_000_000, 86_400_000_000]);
+    let durations =
+        [got.connect_us, got.request_us, got.response_us, got.idle_us, got.half_close_us, got.drain_us].map(value);
+    assert_eq!(durations, [1_000, 2_000_000, 180_000_000, 14_400_000_000, 5_000_000, 86_400_000_000]);
     assert_eq!(value(got.host_header), HostHeader::Name("example.com".into()));
     assert_eq!(got.trust.iter().map(|given| given.value.prefix).collect::<Vec<u8>>(), [8, 128]);
     assert_eq!((value(got.config), value(got.check)), ("lb.json".into(), true));

@@ -73,6 +73,7 @@ fn every_option_that_may_stand_in_a_file_is_taken_as_its_type() {
             "health_timeout": "1s", "health_fails": 4, "health_passes": 5, "health_5xx": true,
             "host_header": "backend", "trust": ["10.0.0.0/8", "::1"], "connect_timeout": "1s",
             "request_timeout": "1s", "response_timeout": "1s", "idle_timeout": "1s", "drain_timeout": "1s",
+            "half_close": "1s",
             "drain_idle": "3s", "drain_delay": "1s", "watchdog": "off", "workers": 3, "mode": "mp", "user": "nobody", "loglevel": "debug", "trace": true, "ca_file": "/ca.pem",
             "insecure": true, "tls_trace": true, "request_id": "off"}"#,
     );

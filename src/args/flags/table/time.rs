@@ -50,6 +50,17 @@ pub(super) const FLAGS: &[Flag] = &[
         set: Set::Value(|options, text, source| once(&mut options.idle_us, value::duration(text)?, source)),
     },
     Flag {
+        long: "half-close",
+        short: None,
+        group: Group::Time,
+        placeholder: "D",
+        default: Preset::Value("2s"),
+        env: "LB_HALF_CLOSE",
+        help: "how long a request without a response goes on after its client has ended its direction",
+        accepts: DURATIONS,
+        set: Set::Value(|options, text, source| once(&mut options.half_close_us, value::duration(text)?, source)),
+    },
+    Flag {
         long: "drain-timeout",
         short: None,
         group: Group::Time,
