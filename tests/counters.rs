@@ -22,6 +22,7 @@ const IN_UNITS: &[(&str, &str, &str)] = &[
     ("dns_failures_total", "", "src/process/duties/tests.rs"),
     // `tests/aborts.rs` has each reason.
     ("client_aborts_total", "*", "tests/aborts.rs"),
+    ("requests_total", "code=499", "tests/aborts.rs"),
 ];
 
 const ADMIN: [&str; 2] = ["--admin", "0"];

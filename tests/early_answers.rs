@@ -1,7 +1,11 @@
 //! Answers that come while the request is still on its way: interim ones and final ones.
 
 use crate::smuggling::assert_own_answer;
-use crate::support::{Backend, Balancer, Fault, Framing, Mode, Wire, modes, response};
+use crate::support::{
+    Backend, Balancer, Fault, Framing, Mode, PROTOCOLS, Protocol, Way, Wire, chunked, modes, response, wait_until,
+};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 const EXPECTING: &str = "POST / HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\nContent-Length: 5\r\n\r\n";
@@ -186,6 +190,70 @@ fn an_early_answer_does_not_turn_the_rest_of_the_body_into_a_request() {
     assert!(!answer.connection_has("close"), "the rest is small enough to be thrown away: {answer:?}");
     assert_eq!(client.response("GET").text(), "/second");
     assert!(backend.requests().iter().all(|request| request.target() != "/smuggled"));
+}
+
+#[test]
+fn an_upload_goes_on_after_an_early_complete_2xx() {
+    const SIZE: usize = 200_000;
+    for protocol in PROTOCOLS {
+        for mode in modes() {
+            for head in ["200 OK\r\nContent-Length: 8\r\n\r\nreceived", "204 No Content\r\n\r\n"] {
+                for framing in [Framing::Length(SIZE as u64), Framing::Chunked] {
+                    let taken = Arc::new(AtomicUsize::new(0));
+                    let for_script = taken.clone();
+                    let backend = Backend::serve(move |mut peer| {
+                        while let Some(request) = peer.request_head() {
+                            let Some(framing) = peer.framing(&request) else { return };
+                            peer.send(format!("HTTP/1.1 {head}"));
+                            let Ok(body) = peer.body(framing) else { return };
+                            for_script.fetch_add(body.bytes.len(), Ordering::SeqCst);
+                        }
+                    });
+                    let way = Way::to(&backend, protocol);
+                    let balancer = Balancer::start(mode, &way.args());
+                    let mut client = balancer.connect();
+                    let body = vec![b'u'; SIZE];
+                    let (field, pieces) = match framing {
+                        Framing::Chunked => ("Transfer-Encoding: chunked".into(), chunked(&[&body], &[])),
+                        _ => (format!("Content-Length: {SIZE}"), body),
+                    };
+                    client.send(format!("POST / HTTP/1.1\r\nHost: x\r\n{field}\r\n\r\n"));
+                    let (first, rest) = pieces.split_at(2000);
+                    client.send(first);
+                    let answer = client.response("POST");
+                    assert!(answer.status() < 300 && !answer.connection_has("close"), "{protocol:?} {answer:?}");
+                    rest.chunks(20_000).for_each(|piece| client.send(piece));
+                    // The connection goes on behind it.
+                    client.send("GET / HTTP/1.1\r\nHost: x\r\n\r\n");
+                    assert_eq!(client.response("GET").status(), answer.status(), "{protocol:?} {mode:?} {head}");
+                    wait_until("the backend has all content", || taken.load(Ordering::SeqCst) == SIZE);
+                    assert_eq!(balancer.metric("zzz_lb_failures_total", ""), 0, "{protocol:?} {mode:?}");
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn a_client_learns_that_the_backend_reads_no_more_of_its_upload() {
+    for protocol in [Protocol::H1, Protocol::H1Tls] {
+        for mode in modes() {
+            let backend = Backend::serve(|mut peer| {
+                if peer.request_head().is_some() {
+                    peer.send("HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 2\r\n\r\nok");
+                    // It closes, and what comes meets a reset.
+                }
+            });
+            let way = Way::to(&backend, protocol);
+            let balancer = Balancer::start(mode, &way.args());
+            let mut client = balancer.connect();
+            client.send("POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 200000\r\n\r\nhi");
+            assert_eq!(client.response("POST").text(), "ok", "{protocol:?} {mode:?}");
+            let _ = client.try_send([b'u'; 1000]);
+            assert_eq!(client.end(), Fault::Fin, "{protocol:?} {mode:?}");
+            wait_until("nothing is in flight", || balancer.metric("zzz_lb_in_flight", "") == 0);
+        }
+    }
 }
 
 #[test]

@@ -15,6 +15,7 @@ mod support;
 mod aborts;
 mod addresses;
 mod bodies;
+mod bound;
 mod carriers;
 mod check;
 mod cli;

@@ -86,6 +86,7 @@ names! {
     Http2Settings = "HTTP2-Settings",
     KeepAlive = "Keep-Alive",
     Proxy = "Proxy",
+    ProxyAuthenticate = "Proxy-Authenticate",
     ProxyAuthorization = "Proxy-Authorization",
     ProxyConnection = "Proxy-Connection",
     SetCookie = "Set-Cookie",
@@ -94,6 +95,7 @@ names! {
     TransferEncoding = "Transfer-Encoding",
     Upgrade = "Upgrade",
     Via = "Via",
+    WwwAuthenticate = "WWW-Authenticate",
     XForwardedFor = "X-Forwarded-For",
     XForwardedHost = "X-Forwarded-Host",
     XForwardedPort = "X-Forwarded-Port",
@@ -132,11 +134,13 @@ impl Name {
             (14, b'c') => Name::ContentLength,
             (14, b'h') => Name::Http2Settings,
             (15, b'x') => Name::XForwardedFor,
+            (16, b'w') => Name::WwwAuthenticate,
             (16, b'p') => Name::ProxyConnection,
             (16, b'x') if text[12] | CASE == b'h' => Name::XForwardedHost,
             (16, b'x') => Name::XForwardedPort,
             (17, b't') => Name::TransferEncoding,
             (17, b'x') => Name::XForwardedProto,
+            (18, b'p') => Name::ProxyAuthenticate,
             (19, b'p') => Name::ProxyAuthorization,
             // The two families have other lengths too.
             (11.., b'c') | (12.., b'x') => return Name::of_family(text),
@@ -205,7 +209,7 @@ fn is_same_folded(text: &[u8], usual: &[u8]) -> bool {
 }
 
 /// Fields that mean something only before the content, those that have a `Name` apart (RFC 9110, 6.5.1).
-const BEFORE_CONTENT: [&str; 20] = [
+const BEFORE_CONTENT: [&str; 18] = [
     "Age",
     "Cache-Control",
     "Content-Encoding",
@@ -220,12 +224,10 @@ const BEFORE_CONTENT: [&str; 20] = [
     "Location",
     "Max-Forwards",
     "Pragma",
-    "Proxy-Authenticate",
     "Range",
     "Retry-After",
     "Vary",
     "Warning",
-    "WWW-Authenticate",
 ];
 
 /// Whether a field may not stand in a trailer section: it frames, routes, modifies or authenticates the

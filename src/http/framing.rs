@@ -33,6 +33,7 @@ struct Found {
     other_options: bool,
     trailers_taken: bool,
     expects: bool,
+    connection_auth: bool,
     hosts: u32,
 }
 
@@ -47,9 +48,11 @@ pub struct RequestFacts {
     pub version: Version,
     /// Whether the client waits for 100 (Continue) (RFC 9110, 10.1.1).
     pub expects_continue: bool,
-    /// Whether a protocol is offered in Upgrade that may be switched to (RFC 9110, 7.8). With content it is
-    /// not offered on: a backend may switch before that has come.
+    /// Whether a protocol is offered in Upgrade that may be switched to (RFC 9110, 7.8). With chunked content it
+    /// is not offered: a backend may switch before the end of that has come.
     pub upgrades: bool,
+    /// Whether it authenticates its connection, as NTLM and Negotiate do.
+    pub connection_auth: bool,
     /// Whether the client said `TE: trailers`.
     pub takes_trailers: bool,
     /// Whether Connection names further fields, which end here.
@@ -68,11 +71,17 @@ impl RequestFacts {
         version: Version::Http11,
         expects_continue: false,
         upgrades: false,
+        connection_auth: false,
         takes_trailers: false,
         options: false,
         is_head: false,
         idempotent: false,
     };
+
+    /// Whether it needs a connection to the backend for itself.
+    pub fn is_alone(&self) -> bool {
+        self.upgrades || self.connection_auth
+    }
 
     /// Whether the client is done once it has its response: it wants its connection closed then, and sent
     /// no content, behind which some send a line break more (RFC 9112, 2.2).
@@ -94,6 +103,8 @@ pub struct ResponseFacts {
     pub persistent: bool,
     /// Whether Connection names further fields, which end here.
     pub options: bool,
+    /// Whether it asks for an authentication of its connection, as NTLM and Negotiate are.
+    pub connection_auth: bool,
 }
 
 /// Reads a request's head. Errors are the client's fault.
@@ -128,7 +139,8 @@ pub fn request(head: HeadRef<'_>) -> Result<RequestFacts, Refusal> {
         version,
         // From an HTTP/1.0 client an expectation is ignored (RFC 9110, 10.1.1).
         expects_continue: found.expects && current && body != Body::None,
-        upgrades: version == Version::Http11 && found.upgrade_option && found.upgrade_field && body == Body::None,
+        upgrades: version == Version::Http11 && found.upgrade_option && found.upgrade_field && body != Body::Chunked,
+        connection_auth: found.connection_auth,
         takes_trailers: found.trailers_taken,
         options: found.other_options,
         is_head: method == b"HEAD",
@@ -160,6 +172,7 @@ pub fn response(head: HeadRef<'_>, request: &RequestFacts) -> Result<ResponseFac
             && (head.head.version != Version::Http10 || found.keep_alive)
             && !is_faulty(&found, head.head.version),
         options: found.other_options,
+        connection_auth: found.connection_auth,
     })
 }
 
@@ -197,6 +210,9 @@ fn scan(head: HeadRef<'_>, bare: bool) -> Result<Found, Refusal> {
                     connection_option(option, &mut found);
                 }
             }
+            Name::Authorization | Name::ProxyAuthorization | Name::WwwAuthenticate | Name::ProxyAuthenticate => {
+                found.connection_auth |= list(value()).any(authenticates_connection);
+            }
             Name::Upgrade => found.upgrade_field |= offered_protocols(value()).next().is_some(),
             Name::Te => found.trailers_taken |= list(value()).any(|member| member.eq_ignore_ascii_case(b"trailers")),
             Name::Expect if matches!(head.head.start, Start::Request { .. }) => {
@@ -215,6 +231,13 @@ fn scan(head: HeadRef<'_>, bare: bool) -> Result<Found, Refusal> {
         return Err(Refusal::ConnectionOptions);
     }
     Ok(found)
+}
+
+/// Whether credentials or a challenge begin with a scheme that authenticates the connection.
+fn authenticates_connection(member: &[u8]) -> bool {
+    let scheme = member.split(|byte| matches!(byte, b' ' | b'\t')).next().unwrap_or_default();
+    let schemes: [&[u8]; 4] = [b"NTLM", b"Negotiate", b"Nego2", b"Kerberos"];
+    schemes.into_iter().any(|one| one.eq_ignore_ascii_case(scheme))
 }
 
 fn connection_option(option: &[u8], found: &mut Found) {
@@ -418,7 +441,7 @@ mod tests {
         assert!(!of_request(&[("Upgrade", "websocket")]).unwrap().upgrades);
         let offering = |field| of_request(&[("Connection", "Upgrade"), ("Upgrade", "websocket"), field]).unwrap();
         assert!(offering(("Content-Length", "0")).upgrades);
-        assert!(!offering(("Content-Length", "5")).upgrades && !offering(("Transfer-Encoding", "chunked")).upgrades);
+        assert!(offering(("Content-Length", "5")).upgrades && !offering(("Transfer-Encoding", "chunked")).upgrades);
         assert!(!of_request(&[("Connection", "Upgrade"), ("Upgrade", "h2c, HTTP/2.0, TLS/1.2")]).unwrap().upgrades);
     }
 

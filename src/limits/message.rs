@@ -29,8 +29,6 @@ pub const CONNECTION_OPTIONS: usize = 32;
 
 /// What Retry-After says with a 503, in seconds: soon, but not at once.
 pub const RETRY_AFTER_S: &str = "1";
-/// How much of a request is read and dropped after its response, to keep the connection.
-pub const DISCARD_BYTES: usize = 16 << 20;
 /// Connections to the admin port in one worker; more are closed at once.
 pub const ADMIN_CONNECTIONS: usize = 64;
 /// How long a worker that has drained still answers those on the admin port who have asked, or are

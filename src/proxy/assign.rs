@@ -112,22 +112,22 @@ impl Proxy {
 
     /// Picks a backend for an exchange, and tells of an outage where that is seen by it.
     pub(super) fn pick(&mut self, id: Key) -> Pick {
-        let pick = self.pick_untried(id);
+        let pick = self.pick_bound(id).unwrap_or_else(|| self.pick_untried(id));
         self.tell_outage();
         pick
     }
 
-    /// Picks a backend that was not tried; for a request that offers to switch protocols rather one that
-    /// speaks HTTP/1.1, as HTTP/2 has no switching (RFC 9113, 8.6).
+    /// Picks a backend that was not tried; for a request that needs a connection for itself rather one that
+    /// speaks HTTP/1.1, as HTTP/2 has no switching of protocols (RFC 9113, 8.6) and shares connections.
     fn pick_untried(&mut self, id: Key) -> Pick {
         let Some(exchange) = self.exchanges.get(id) else { return Pick::Nobody };
         let mut tried = exchange.tried[..usize::from(exchange.tries).min(TRIES)].to_vec();
-        let upgrades = exchange.facts.upgrades;
+        let alone = exchange.facts.is_alone();
         let first = self.balancer.pick(&tried, self.now_us);
         let mut next = first;
         let mut passed = Vec::new();
         while let Pick::Slot(slot) = next
-            && upgrades
+            && alone
             && self.is_http2_only(slot)
             && passed.len() < TRIES
         {
@@ -159,13 +159,18 @@ impl Proxy {
         if let Some(reason) = exchange.again.take() {
             self.shared.block.add(reason, 1);
         }
-        let upgrades = exchange.facts.upgrades;
+        let alone = exchange.facts.is_alone();
         (exchange.slot, exchange.assigned) = (Some(slot as u16), Some(slot as u16));
         if self.balancer.is_open() {
             self.shared.block.add(Count::FailOpen, 1);
         }
-        // What asks to leave HTTP behind has to be on a connection of its own.
-        if self.may_multiplex(slot) && (!upgrades || self.is_http2_only(slot)) {
+        if let Some((key, bound)) = self.bound_backend(id)
+            && bound == slot
+        {
+            self.shared.block.add(Count::Reused, 1);
+            return self.attach(id, key);
+        }
+        if self.may_multiplex(slot) && (!alone || self.is_http2_only(slot)) {
             return self.join(id, slot);
         }
         if let Some(key) = self.pooled(id, slot) {
@@ -205,9 +210,8 @@ impl Proxy {
     /// Writes an exchange's request to an established connection.
     pub(super) fn attach(&mut self, id: Key, key: Key) {
         let Some(exchange) = self.exchanges.get_mut(id) else { return self.close(key, Output::Close(key)) };
-        exchange.backend = Some(key);
-        exchange.sent_us = self.now_us;
-        let client = exchange.client;
+        (exchange.backend, exchange.sent_us) = (Some(key), self.now_us);
+        let (client, auth) = (exchange.client, exchange.facts.connection_auth);
         let Some(Side::Client { address, listener, trusted, .. }) =
             self.connections.get(client).map(|client| client.side)
         else {
@@ -270,6 +274,7 @@ impl Proxy {
             self.trace_sent(key, "request head");
         }
         self.announce(key);
+        auth.then(|| self.bind(client, key));
         self.rearm(key, Moved::Nothing);
         self.resumed.push(client);
     }

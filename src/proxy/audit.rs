@@ -18,6 +18,7 @@ impl Proxy {
         self.audit_counts()?;
         self.audit_exchanges()?;
         self.audit_pool()?;
+        self.audit_bonds()?;
         self.audit_carriers()
     }
 
@@ -91,6 +92,16 @@ impl Proxy {
         holds(pooled == self.idle.len(), || format!("{pooled} pooled connections count as {}", self.idle.len()))
     }
 
+    /// Each bound connection has its other one.
+    fn audit_bonds(&self) -> Result<(), String> {
+        for (key, connection) in self.all() {
+            let back = self.bonds.get(&key).and_then(|other| self.bonds.get(other));
+            let is_paired = if connection.bound { back == Some(&key) } else { back.is_none() };
+            holds(is_paired, || format!("{key:?} is bound to another than is bound to it"))?;
+        }
+        Ok(())
+    }
+
     fn audit_carriers(&self) -> Result<(), String> {
         for (slot, carriers) in self.carriers.iter().enumerate() {
             for &key in carriers {
@@ -126,7 +137,8 @@ impl Proxy {
 fn is_idle(connection: &Connection) -> bool {
     let open = connection.phase == Phase::Open && connection.ending == Ending::GoesOn;
     let http1 = matches!(connection.codec, Codec::H1(_));
-    open && http1 && !connection.is_client() && !connection.probe && connection.exchange.is_none()
+    let free = !connection.is_client() && !connection.probe && !connection.bound;
+    open && http1 && free && connection.exchange.is_none()
 }
 
 fn holds(invariant: bool, text: impl FnOnce() -> String) -> Result<(), String> {

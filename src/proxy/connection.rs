@@ -172,8 +172,8 @@ pub(super) struct Connection {
     pub(super) linger_until_us: u64,
     /// To a backend: it carries a probe, and nothing else.
     pub(super) probe: bool,
-    /// To a client: bytes of a request dropped after its response.
-    pub(super) discarded: u32,
+    /// It is one of a pair of connections that belong together (`bind`).
+    pub(super) bound: bool,
     /// To a client: what it has not taken, for windows that had grown, of streams that are over.
     pub(super) grown: u32,
     /// To a backend: another exchange may follow this one.
@@ -207,7 +207,7 @@ impl Connection {
             used: false,
             linger_until_us: NEVER,
             probe: false,
-            discarded: 0,
+            bound: false,
             grown: 0,
             persistent: true,
             codec: Codec::http1(role),
@@ -252,6 +252,8 @@ impl Connection {
             (Side::Client { .. }, _) if self.input.is_some() => Wait::RequestHead,
             (Side::Client { .. }, _) if !self.used => Wait::FirstByte,
             (Side::Client { .. }, _) => Wait::Idle,
+            // The client that it is bound to has limits of its own.
+            (Side::Backend { .. }, _) if self.bound => Wait::Nothing,
             (Side::Backend { .. }, _) => match self.codec.multiplex() {
                 // The answer to a PING comes behind it.
                 Some(multiplex) if multiplex.is_in_block() => Wait::Block,

@@ -67,6 +67,9 @@ impl Proxy {
             // There is nothing of it in the shell.
             return self.close_stream(key, stream);
         }
+        if connection.bound {
+            self.unbind(key);
+        }
         match connection.side {
             Side::Client { admin: true, .. } => self.admins -= 1,
             Side::Client { .. } => {

@@ -59,6 +59,8 @@ pub(super) struct Exchange {
     pub(super) content_sent: bool,
     /// Its backend was blamed for the response's status.
     pub(super) blamed: bool,
+    /// The upload goes on after a response that was complete before it.
+    pub(super) takes_rest: bool,
     /// The response's Connection names further fields, which end here.
     pub(super) options: bool,
     /// How many 1xx responses have come.
@@ -109,6 +111,7 @@ impl Exchange {
             response: Progress::Waiting,
             content_sent: false,
             blamed: false,
+            takes_rest: false,
             options: false,
             interims: 0,
             continued: false,
@@ -145,6 +148,11 @@ impl Exchange {
         self.response == Progress::Waiting && self.interims == 0
     }
 
+    /// Whether the client asked to be told before it sends the content, and none has come.
+    pub(super) fn awaits_content(&self) -> bool {
+        self.facts.expects_continue && !self.content_sent
+    }
+
     /// Whether the client waits for the backend to say that it may send the content.
     pub(super) fn awaits_continue(&self) -> bool {
         let undecided = !self.content_sent && !self.continued && self.response == Progress::Waiting;
@@ -174,7 +182,7 @@ impl Proxy {
             return self.answer_page(id, page);
         }
         self.balancer.requested(self.now_us);
-        let pick = if self.waiting.is_empty() { self.pick(id) } else { Pick::Full };
+        let pick = if self.waiting.is_empty() || self.is_bound(id) { self.pick(id) } else { Pick::Full };
         self.assign(id, pick);
     }
 
@@ -231,9 +239,6 @@ impl Proxy {
         let Some(peer) = target.and_then(|target| self.connections.get_mut(target)).filter(|peer| !peer.unsendable)
         else {
             input.consume(length);
-            if id.is_none() {
-                self.discarded(key, length);
-            }
             return Some(input);
         };
         let rest = peer.codec.write_data(&mut peer.output, &mut self.buffers, input, length);
@@ -249,10 +254,7 @@ impl Proxy {
     pub(super) fn on_end(&mut self, key: Key, left_over: bool) {
         let Some(connection) = self.connections.get(key) else { return };
         let is_client = connection.is_client();
-        let Some(id) = connection.exchange else {
-            // The rest of a request that was answered before it was whole.
-            return self.release_client(key, true, true, false);
-        };
+        let Some(id) = connection.exchange else { return };
         let target = self.peer(id, key);
         if let Some(peer) = target.and_then(|target| self.connections.get_mut(target)) {
             peer.codec.write_end(&mut peer.output, &mut self.buffers, None);
@@ -265,8 +267,9 @@ impl Proxy {
                 self.announce(target);
                 self.rearm(target, Moved::Nothing);
             }
+            self.finish_if_over(id);
         } else {
-            self.finish(id, left_over);
+            self.response_ended(id, left_over);
         }
     }
 }

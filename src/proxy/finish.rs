@@ -10,15 +10,51 @@ use super::record::{Cause, Outcome};
 use super::{Output, Proxy};
 use crate::collections::slab::Key;
 use crate::http::framing::Body;
-use crate::limits::{DISCARD_BYTES, SAVED_HEAD_BYTES, SPARE_EXCHANGES};
+use crate::limits::{SAVED_HEAD_BYTES, SPARE_EXCHANGES};
 use crate::metrics::{Count, OwnTime, SlotCount};
 
 impl Proxy {
+    /// The response has ended. An upload goes on after it if the backend may still read: it asked for nothing
+    /// else by a response below 300, and has not ended its direction.
+    pub(super) fn response_ended(&mut self, id: Key, left_over: bool) {
+        let Some(exchange) = self.exchanges.get_mut(id) else { return };
+        exchange.response = Progress::Ended;
+        let (client, backend) = (exchange.client, exchange.backend);
+        if !exchange.takes_rest {
+            return self.finish(id, left_over);
+        }
+        let reads = backend.and_then(|key| self.connections.get(key)).is_some_and(|backend| !backend.closing);
+        let until_close = self.connections.get(client).is_some_and(|client| client.codec.writes_until_close());
+        if reads && !left_over && !until_close && self.is_uploading(id) {
+            return backend.into_iter().for_each(|key| self.rearm(key, Moved::Nothing));
+        }
+        self.finish(id, left_over);
+    }
+
+    /// Ends an exchange whose response has ended once its upload has been sent too.
+    pub(super) fn finish_if_over(&mut self, id: Key) {
+        let ended = self.exchanges.get(id).is_some_and(|exchange| exchange.response == Progress::Ended);
+        if ended && !self.is_uploading(id) {
+            self.finish(id, false);
+        }
+    }
+
+    /// Whether something of a request is still to come, or to be sent to its backend.
+    fn is_uploading(&self, id: Key) -> bool {
+        let Some(exchange) = self.exchanges.get(id) else { return false };
+        let backend = exchange.backend.and_then(|key| self.connections.get(key));
+        let Some(backend) = backend.filter(|backend| !backend.unsendable) else { return false };
+        let sent = backend.codec.stream().map_or(backend.output.is_empty(), |stream| stream.ended);
+        exchange.request != Progress::Ended || !sent
+    }
+
     /// The response has ended: both connections go where they are fit to go.
-    pub(super) fn finish(&mut self, id: Key, left_over: bool) {
+    fn finish(&mut self, id: Key, left_over: bool) {
         let Some(exchange) = self.exchanges.get(id) else { return };
         let (client, backend) = (exchange.client, exchange.backend);
-        let (whole, persistent) = (exchange.request == Progress::Ended, exchange.persistent);
+        let whole = exchange.request == Progress::Ended;
+        // That its connection ends is how a client learns that the rest of its upload went nowhere.
+        let persistent = exchange.persistent && whole;
         let last = exchange.facts.is_last();
         if let Some(slot) = exchange.slot {
             let (took_us, blamed) = (self.now_us.saturating_sub(exchange.began_us), exchange.blamed);
@@ -29,14 +65,14 @@ impl Proxy {
         }
         self.remove_exchange(id);
         if let Some(connection) = backend.and_then(|key| self.connections.get_mut(key)) {
-            connection.persistent &= whole && !left_over;
+            connection.persistent &= whole && !left_over && connection.input.is_none();
         }
         backend.into_iter().for_each(|key| self.release(key));
         self.release_client(client, whole, persistent, last);
     }
 
     /// Frees a client's connection after a response: for its next request, or to be closed.
-    /// `whole`: so was the request. `last`: nothing more is to be expected of the client.
+    /// `whole`: so was the request, as it is if the connection goes on. `last`: nothing more is to be expected of the client.
     pub(super) fn release_client(&mut self, key: Key, whole: bool, persistent: bool, last: bool) {
         let Some(client) = self.connections.get_mut(key) else { return };
         if !persistent {
@@ -45,23 +81,10 @@ impl Proxy {
             return self.end(key, ending);
         }
         client.exchange = None;
-        client.discarded = 0;
-        if whole {
-            client.codec.next_message();
-        }
+        client.codec.next_message();
         self.announce(key);
         self.rearm(key, Moved::Nothing);
         self.resumed.push(key);
-    }
-
-    /// Part of a request was dropped that has its response already. A client that sends on and on
-    /// is not waited for.
-    pub(super) fn discarded(&mut self, key: Key, length: usize) {
-        let Some(client) = self.connections.get_mut(key) else { return };
-        client.discarded = client.discarded.saturating_add(length as u32);
-        if client.discarded as usize > DISCARD_BYTES {
-            self.end(key, Ending::Linger);
-        }
     }
 
     /// Puts a backend's connection into the pool where it is fit for another exchange, and
@@ -76,7 +99,8 @@ impl Proxy {
         connection.exchange = None;
         let fit =
             connection.persistent && current && !connection.ended && !connection.closing && connection.is_drained();
-        if !fit || self.draining || !self.idle.give(slot.into(), key) {
+        // A bound connection waits for its client.
+        if !fit || self.draining || !connection.bound && !self.idle.give(slot.into(), key) {
             return self.close(key, Output::Close(key));
         }
         connection.used = true;
@@ -123,6 +147,10 @@ impl Proxy {
             _ => {}
         }
         let (Side::Backend { slot, .. }, exchange) = (connection.side, connection.exchange) else { return };
+        if exchange.is_some_and(|id| self.upload_cut_off(id, key)) {
+            return;
+        }
+        let Some(connection) = self.connections.get(key) else { return };
         let (used, drained, silent) = (connection.used, connection.is_drained(), connection.input.is_none());
         self.close(key, Output::Close(key));
         let Some(id) = exchange else { return };
@@ -131,7 +159,8 @@ impl Proxy {
         let silent = silent && exchange.is_unanswered();
         let closed = self.connections.get(exchange.client).is_none_or(|client| client.closing);
         // A client that has ended its direction has probably gone: no other backend gets what one may have seen.
-        let retry = failure.may_retry(exchange, silent) && (failure.is_before_request() || !closed);
+        let unseen = failure.is_before_request() || failure == Failure::Unprocessed;
+        let retry = failure.may_retry(exchange, silent) && (unseen || !closed);
         let silent = silent && failure.is_loss();
         // It has all that has come of the request, and may have waited for the rest in vain.
         let starved = silent && drained && exchange.request == Progress::Flowing;
@@ -173,6 +202,20 @@ impl Proxy {
         self.end(client, if tunnel || until_close { Ending::Reset } else { Ending::Linger });
     }
 
+    /// Ends an exchange whose backend has responded in full and reads no more of the upload; false if it has not
+    /// responded. That is no failure, but the client's connection ends.
+    fn upload_cut_off(&mut self, id: Key, backend: Key) -> bool {
+        let Some(exchange) = self.exchanges.get_mut(id) else { return false };
+        if exchange.response != Progress::Ended {
+            return false;
+        }
+        exchange.persistent = false;
+        exchange.backend = None;
+        self.close(backend, Output::Close(backend));
+        self.finish(id, true);
+        true
+    }
+
     /// A client's connection is gone: its exchange goes with it, and no backend is to blame.
     pub(super) fn client_gone(&mut self, key: Key, how: Output, cause: Cause) {
         let exchange = self.connections.get(key).and_then(|connection| connection.exchange);
@@ -203,20 +246,22 @@ impl Proxy {
             return self.end(key, Ending::Linger);
         };
         let Some(exchange) = self.exchanges.get(id) else { return };
-        let (begun, outcome) = (exchange.response != Progress::Waiting, exchange.cut_or(answer.status()));
+        let (response, outcome) = (exchange.response, exchange.cut_or(answer.status()));
         let request_id = exchange.id().map(<[u8]>::to_vec);
-        if !exchange.tunnel {
+        if !exchange.tunnel && response != Progress::Ended {
             self.log_exchange(id, outcome, Cause::of(answer));
         }
         self.abandon(id);
         if let Some(connection) = self.connections.get_mut(key) {
             connection.exchange = None;
         }
-        if begun {
-            let until_close = self.connections.get(key).is_some_and(|client| client.codec.writes_until_close());
-            self.end(key, if until_close { Ending::Reset } else { Ending::Linger });
-        } else {
-            self.end_with_answer(key, answer, request_id.as_deref());
+        match response {
+            Progress::Flowing => {
+                let until_close = self.connections.get(key).is_some_and(|client| client.codec.writes_until_close());
+                self.end(key, if until_close { Ending::Reset } else { Ending::Linger });
+            }
+            Progress::Ended => self.end(key, Ending::Linger),
+            Progress::Waiting => self.end_with_answer(key, answer, request_id.as_deref()),
         }
     }
 

@@ -174,7 +174,9 @@ impl Proxy {
         let exchange = connection.exchange;
         if connection.output.is_empty() {
             connection.announced = false;
+            let is_client = connection.is_client();
             self.settle(key);
+            exchange.filter(|_| !is_client).into_iter().for_each(|id| self.finish_if_over(id));
         }
         self.rearm(key, Moved::Out);
         if self.connections.get(key).is_some_and(|connection| connection.codec.multiplex().is_some()) {
@@ -202,6 +204,7 @@ impl Proxy {
             let exchange = connection.exchange;
             self.settle(key);
             self.rearm(key, Moved::Nothing);
+            exchange.into_iter().for_each(|id| self.finish_if_over(id));
             if let Some(peer) = exchange.and_then(|id| self.peer(id, key)) {
                 self.wake(peer);
                 self.rearm(peer, Moved::Nothing);

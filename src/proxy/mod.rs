@@ -13,6 +13,7 @@ mod abort;
 mod answer;
 mod assign;
 mod audit;
+mod bind;
 mod codec;
 mod connection;
 mod deadline;
@@ -40,6 +41,7 @@ mod tunnel;
 use std::collections::VecDeque;
 use std::sync::Arc;
 
+use self::bind::Bonds;
 use self::connection::{Connection, Ending, Moved, Phase, Side};
 use self::exchange::{Exchange, Progress};
 pub use self::failure::{Failure, Words};
@@ -102,6 +104,8 @@ pub struct Proxy {
     shared: Shared,
     balancer: Balancer,
     idle: IdlePool,
+    /// Connections of clients and backends that belong together.
+    bonds: Bonds,
     /// Connections that carry streams, by slot.
     carriers: Vec<Vec<Key>>,
     buffers: Pool,
@@ -174,6 +178,7 @@ impl Proxy {
             shared,
             balancer: Balancer::new(plan.rules(), shared.cells, shared.in_flight, seed),
             idle: IdlePool::new(),
+            bonds: Bonds::new(),
             carriers: Vec::new(),
             buffers: Pool::new(),
             connections: Slab::new(),
@@ -336,6 +341,10 @@ impl Proxy {
         };
         if connection.is_client() && exchange.request == Progress::Ended && !exchange.tunnel {
             // Read ahead once, to see the client go or its next request come.
+            return connection.input.is_none();
+        }
+        if !connection.is_client() && exchange.response == Progress::Ended {
+            // It may still read the upload. Read once, to see its end.
             return connection.input.is_none();
         }
         let peer = if connection.is_client() { exchange.backend } else { Some(exchange.client) };

@@ -39,6 +39,8 @@ impl Proxy {
         while let Some(&id) = self.waiting.get(at) {
             match self.pick(id) {
                 // What would do for one that has tried nothing yet would do for those behind it.
+                // A client with a connection of its own waits for that one backend.
+                Pick::Full if self.is_bound(id) => at += 1,
                 Pick::Full if self.exchanges.get(id).is_none_or(|exchange| exchange.tries == 0) => break,
                 Pick::Full => at += 1,
                 pick => self.assign(id, pick),

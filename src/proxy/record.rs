@@ -126,7 +126,11 @@ impl Proxy {
 
     /// Logs that the client of an exchange is not waited for any more.
     pub(super) fn log_abandoned(&mut self, id: Key, cause: Cause) {
-        let Some(exchange) = self.exchanges.get(id).filter(|one| !one.tunnel && one.local.is_none()) else { return };
+        let Some(exchange) =
+            self.exchanges.get(id).filter(|one| !one.tunnel && one.local.is_none() && one.response != Progress::Ended)
+        else {
+            return;
+        };
         let outcome = exchange.cut_or(499);
         self.log_exchange(id, outcome, cause);
     }

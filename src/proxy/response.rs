@@ -57,11 +57,14 @@ impl Proxy {
         exchange.response = Progress::Flowing;
         exchange.options = facts.options;
         exchange.status = facts.status;
+        let content = !matches!(exchange.facts.body, Body::None | Body::Length(0));
+        exchange.takes_rest = content && facts.status < 300 && !exchange.awaits_content();
         exchange.blamed = self.health.count_5xx && facts.status >= 500;
         let (blamed, sent_us) = (exchange.blamed, exchange.sent_us);
         let (body, after) = to_client(exchange, &facts, self.draining);
         exchange.persistent = after != After::Ends;
         let client = exchange.client;
+        let binds = facts.connection_auth && backend.codec.stream().is_none();
         self.text.clear();
         let mut writer = Writer::new(&mut self.text);
         let (date, request_id) = (&self.date.1, exchange.id());
@@ -73,6 +76,9 @@ impl Proxy {
         }
         self.write_to_client(client, "response head");
         self.count_response(slot, facts.status, sent_us);
+        if binds {
+            self.bind(client, key);
+        }
         if matches!(facts.status, 502..=504) {
             self.log_exchange(id, Outcome::Status(facts.status), Cause::Responded(facts.status));
         }
@@ -108,10 +114,9 @@ fn to_client(exchange: &Exchange, facts: &ResponseFacts, draining: bool) -> (Bod
         Body::Chunked | Body::UntilClose if old => Body::UntilClose,
         Body::Chunked | Body::UntilClose => Body::Chunked,
     };
-    // An answer before the request is whole ends the connection where the rest may never come,
-    // or is of no use.
-    let early = exchange.request == Progress::Flowing
-        && (facts.status >= 300 || exchange.facts.expects_continue && !exchange.content_sent);
+    // A response before the request is complete ends the connection if the rest may never come, or if the backend
+    // probably reads no more of it.
+    let early = exchange.request == Progress::Flowing && !(exchange.takes_rest && facts.persistent);
     let after = match exchange.facts.persistent && !draining && !early && body != Body::UntilClose {
         false => After::Ends,
         true if old => After::GoesOnSaid,

@@ -173,6 +173,7 @@ impl Proxy {
                 self.retire_carriers(slot);
             }
         }
+        self.close_bound_to_gone();
         self.room_made = true;
     }
 

@@ -53,6 +53,7 @@ impl Proxy {
                 self.wake(peer);
                 self.rearm(peer, Moved::Nothing);
             }
+            exchange.filter(|_| rest == 0).into_iter().for_each(|id| self.finish_if_over(id));
         }
     }
 

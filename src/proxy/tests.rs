@@ -8,11 +8,14 @@ use crate::limits::WAITING_REQUESTS;
 use crate::log::Level;
 
 mod aborts;
+mod bound;
 mod deadlines;
 mod idle;
 mod probes;
 mod record;
+mod reuse;
 mod tunnels;
+mod uploads;
 
 const GET: &str = "GET / HTTP/1.1\r\nHost: a\r\n\r\n";
 const OK: &str = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";

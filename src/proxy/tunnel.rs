@@ -6,6 +6,7 @@ use super::{Failure, Output, Proxy};
 use crate::collections::slab::Key;
 use crate::http::fields::{Name, list};
 use crate::http::forward;
+use crate::http::framing::Body;
 use crate::http::head::HeadRef;
 use crate::http::refusal::Refusal;
 use crate::http1::write::Writer;
@@ -14,7 +15,9 @@ impl Proxy {
     /// A backend has agreed to switch protocols: a tunnel from here on.
     pub(super) fn on_switching(&mut self, id: Key, key: Key, slot: u16, head: HeadRef<'_>) {
         let Some(exchange) = self.exchanges.get_mut(id) else { return };
-        if !exchange.facts.upgrades || exchange.request != Progress::Ended {
+        // Content of known length is bytes as a tunnel's are, so that what is left of it may follow the 101.
+        let chunked = exchange.facts.body == Body::Chunked && exchange.request != Progress::Ended;
+        if !exchange.facts.upgrades || chunked {
             return self.backend_failed(key, Failure::Malformed(Refusal::SwitchUnasked));
         }
         if head.values(Name::Upgrade).flat_map(list).next().is_none() {

@@ -7,7 +7,7 @@ use std::collections::VecDeque;
 use super::message::{Framing, Head, Piece, Reader, Trailers, are_trailers, trailers};
 use super::network::{End, Entry, Net, say};
 use super::pattern::{Way, matches};
-use super::plan::{ClientPlan, Ending, Misdeed, SECOND_US};
+use super::plan::{ClientPlan, Ending, HALF_CLOSE_US, Misdeed, SECOND_US};
 use super::tunnel::Tunnel;
 
 /// How long the client holds content back that waits for 100 (Continue).
@@ -62,6 +62,8 @@ pub(super) struct Client {
     may_close: bool,
     misbehaved: bool,
     finished_sending: bool,
+    /// When it ended its direction.
+    ended_us: Option<u64>,
     /// Since when there was nothing to do.
     quiet_us: Option<u64>,
     pub(super) over: bool,
@@ -90,6 +92,7 @@ impl Client {
             may_close: false,
             misbehaved: false,
             finished_sending: false,
+            ended_us: None,
             quiet_us: None,
             over: false,
         }
@@ -240,8 +243,10 @@ impl Client {
         let bare = entry.method == "HEAD" || status == 204 || status == 304;
         let closes = head.option("close") || old && !head.option("keep-alive");
         if delivery.is_none() {
-            let stale = net.idle_closers && !entry.is_replayable();
-            let broken = net.dropping && entry.trailers;
+            // What a backend may have seen is not sent again for a client that has ended its direction.
+            let once = self.ended_us.is_some();
+            let stale = net.idle_closers && (once || !entry.is_replayable());
+            let broken = net.dropping && (once || entry.trailers);
             let refused = net.rationed && (net.idle_closers || net.dropping);
             let full = net.limited && status == 503;
             let lost = net.broke || !net.connectable || broken || stale || refused;
@@ -287,6 +292,8 @@ impl Client {
         let (Some(reading), Some(one)) = (self.reading.take(), self.waiting.pop_front()) else { return };
         let id = reading.id;
         say!(net, "client {} has all of {} for {id}", self.number, reading.status);
+        // A backend that reads no more of an upload after its response ends the client's connection.
+        self.may_close |= net.ledger[id].early && reading.delivery.is_some();
         if reading.length.is_some_and(|length| !reading.bare && length != reading.got) {
             net.fail(format!("client {}: {} bytes for {id}, of {:?}", self.number, reading.got, reading.length));
         }
@@ -348,6 +355,12 @@ impl Client {
             }
         } else if !self.reader.is_between() && !self.misbehaved && !reset {
             net.fail(format!("client {}: half a head", self.number));
+        } else if self.ended_us.is_some_and(|ended_us| net.now_us >= ended_us + HALF_CLOSE_US) {
+            say!(net, "client {}: given up", self.number);
+            for one in &self.waiting {
+                // It need not be answered.
+                net.ledger[self.plan.requests[one.index].id].begun = false;
+            }
         } else if !self.may_close && !self.misbehaved && !cut_old && (reset || !self.waiting.is_empty()) {
             let waiting = self.waiting.front().map(|one| self.plan.requests[one.index].id);
             net.fail(format!("client {}: a silent end instead of the answer to {waiting:?}", self.number));
@@ -482,6 +495,7 @@ impl Client {
         }
         let upgrade = self.waiting.iter().any(|one| net.ledger[self.plan.requests[one.index].id].upgrade);
         if self.plan.ending == Ending::HalfClose && !upgrade {
+            self.ended_us.get_or_insert(net.now_us);
             net.finish(self.link, End::Remote);
         }
         // A request given up in its middle keeps the proxy waiting for the rest.

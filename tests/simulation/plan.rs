@@ -179,6 +179,9 @@ pub(super) fn size(dice: &mut Dice, bulky: bool) -> usize {
     }
 }
 
+/// How long a request goes on after its client has ended its direction.
+pub(super) const HALF_CLOSE_US: u64 = 2 * SECOND_US;
+
 /// The most backends that a scenario has.
 pub(super) const BACKENDS: usize = 4;
 
@@ -193,7 +196,7 @@ pub(super) fn draw(net: &mut Net) -> Plan {
         request_us: dice.pick(&[3, 10]) * SECOND_US,
         response_us: dice.pick(&[4, 20]) * SECOND_US,
         idle_us: dice.pick(&[15, 75]) * SECOND_US,
-        half_close_us: 2 * SECOND_US,
+        half_close_us: HALF_CLOSE_US,
         drain_us: 25 * SECOND_US,
         drain_idle_us: 2 * SECOND_US,
     };

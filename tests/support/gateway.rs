@@ -250,8 +250,8 @@ pub fn serve_http2(mut socket: TcpStream, target: SocketAddr) {
         }
     }
     // Whoever is still asked is not waited for any more.
-    let http2 = shared.0.lock().unwrap();
-    http2.requests.values().for_each(|(_, backend)| backend.shutdown(Shutdown::Both));
+    let mut http2 = shared.0.lock().unwrap();
+    std::mem::take(&mut http2.requests).values().for_each(|(_, backend)| backend.shutdown(Shutdown::Both));
     let _ = http2.socket.shutdown(Shutdown::Both);
     shared.1.notify_all();
 }
@@ -365,19 +365,21 @@ fn pass_on(shared: &Shared, id: u32, wire: Wire, request: &(Vec<u8>, bool, Strin
             }
         }
     });
+    wire.socket().shutdown(Shutdown::Both);
+    shared.0.lock().unwrap().requests.remove(&id);
 }
 
 fn pass_back(shared: &Shared, id: u32, mut wire: Wire, method: &str) {
-    let whole = response(shared, id, &mut wire, method);
-    wire.socket().shutdown(Shutdown::Both);
-    let (mut out, mut http2) = (Vec::new(), shared.0.lock().unwrap());
-    if whole.is_err() {
+    // The rest of a request may follow a complete response.
+    if response(shared, id, &mut wire, method).is_err() {
+        wire.socket().shutdown(Shutdown::Both);
+        let (mut out, mut http2) = (Vec::new(), shared.0.lock().unwrap());
         http2.waiting.remove(&id);
         http2.h2.forget(id, ErrorCode::INTERNAL_ERROR, &mut out);
         http2.write(&out);
+        // The request's thread waits for nothing more.
+        http2.requests.remove(&id);
     }
-    // What the request's thread waits for does not come.
-    http2.requests.remove(&id);
 }
 
 fn response(shared: &Shared, id: u32, wire: &mut Wire, method: &str) -> Result<(), Fault> {

@@ -16,6 +16,8 @@ use crate::log::Level;
 
 mod declined;
 
+mod clients;
+
 /// A proxy, and what its sockets would have.
 struct World {
     proxy: Proxy,
@@ -529,33 +531,4 @@ fn a_backend_that_goes_on_taking_no_streams_has_failed_when_the_time_to_connect_
     assert_eq!(late.iter().filter(|key| world.sent.contains_key(key)).count(), 2);
     assert_eq!(failures(&mut world), 1);
     assert!(String::from_utf8_lossy(world.proxy.log().text()).contains("allows no HTTP/2 streams"));
-}
-
-#[test]
-fn the_stream_of_a_client_that_has_gone_is_cancelled_and_takes_no_place() {
-    let mut world = World::new(1, false);
-    world.proxy.timeouts.half_close_us = DEFAULT_CONNECT_US / 4;
-    // The stream of one waits for the connection, that of the other is open.
-    let (waiting, open) = (world.request(), world.request());
-    world.proxy.closing(waiting);
-    world.pass(DEFAULT_CONNECT_US / 2);
-    assert_eq!(world.closed, [waiting]);
-    let (carrier, _) = world.dials[0];
-    let pending = |world: &World| {
-        let multiplex = world.proxy.connections.get(carrier).and_then(|carrier| carrier.codec.multiplex());
-        multiplex.map(|multiplex| multiplex.pending.len())
-    };
-    assert_eq!(pending(&world), Some(1));
-    world.connected(true);
-    assert!(world.frames(carrier).iter().any(|(header, _)| header.kind == Kind::Headers));
-    world.proxy.closing(open);
-    world.pass(DEFAULT_CONNECT_US / 2);
-    assert_eq!(world.closed, [waiting, open]);
-    let cancel = ErrorCode::CANCEL.0.to_be_bytes().to_vec();
-    let frames = world.frames(carrier);
-    let reset = frames.iter().find(|(header, _)| header.kind == Kind::RstStream);
-    assert_eq!(reset.map(|(_, payload)| payload), Some(&cancel), "{frames:?}");
-    // The connection serves others.
-    world.request();
-    assert!(world.dials.is_empty());
 }

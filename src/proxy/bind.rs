@@ -1,0 +1,90 @@
+//! Backend connections that belong to one client.
+//!
+//! NTLM and Negotiate authenticate a connection and not a request (RFC 9110, 3.3 forbids that, and it is common
+//! all the same). A backend connection on which either side has spoken of them serves that client alone from then
+//! on: it is never pooled, carries the client's next requests, and closes with the client. HTTP/2 shares
+//! connections by design, so such requests go over HTTP/1.1.
+//!
+//! Invariant: `bonds` has both directions of a pair or neither, and both connections are marked `bound` then.
+
+use std::collections::HashMap;
+
+use super::connection::{Connection, Side};
+use super::{Output, Proxy};
+use crate::balance::Pick;
+use crate::collections::slab::Key;
+
+/// Pairs of a client's and a backend's connection, by either of them.
+pub(super) type Bonds = HashMap<Key, Key>;
+
+impl Proxy {
+    /// Binds a connection to a backend to a client.
+    pub(super) fn bind(&mut self, client: Key, backend: Key) {
+        let before = self.bonds.get(&client).copied();
+        if before == Some(backend) || self.connections.get(client).is_none() {
+            return;
+        }
+        before.into_iter().for_each(|before| self.close(before, Output::Close(before)));
+        for (one, other) in [(client, backend), (backend, client)] {
+            if let Some(connection) = self.connections.get_mut(one) {
+                connection.bound = true;
+                self.bonds.insert(one, other);
+            }
+        }
+    }
+
+    /// Undoes a bond because the connection `key` is gone. A backend's connection goes with its client.
+    pub(super) fn unbind(&mut self, key: Key) {
+        let Some(other) = self.bonds.remove(&key) else { return };
+        self.bonds.remove(&other);
+        let Some(connection) = self.connections.get_mut(other) else { return };
+        connection.bound = false;
+        if !connection.is_client() {
+            self.close(other, Output::Close(other));
+        }
+    }
+
+    /// Picks the backend that the client of an exchange is bound to. `None` if there is none, or no longer.
+    pub(super) fn pick_bound(&mut self, id: Key) -> Option<Pick> {
+        let (key, slot) = self.bound_backend(id)?;
+        let connection = self.connections.get(key)?;
+        let up = self.shared.cells.state(slot).is_up();
+        if connection.closing || !up || !self.is_current(connection.side) {
+            self.close(key, Output::Close(key));
+            return None;
+        }
+        Some(if self.balancer.take(slot) { Pick::Slot(slot) } else { Pick::Full })
+    }
+
+    /// The free connection that an exchange is bound to, and its slot; only on the first try.
+    pub(super) fn bound_backend(&self, id: Key) -> Option<(Key, usize)> {
+        if self.bonds.is_empty() {
+            return None;
+        }
+        let exchange = self.exchanges.get(id).filter(|exchange| exchange.tries <= 1)?;
+        self.connections.get(exchange.client).filter(|client| client.bound)?;
+        let key = *self.bonds.get(&exchange.client)?;
+        let connection = self.connections.get(key).filter(|connection| connection.exchange.is_none())?;
+        let Side::Backend { slot, .. } = connection.side else { return None };
+        Some((key, slot.into()))
+    }
+
+    /// Whether the client of an exchange has a connection to a backend for itself.
+    pub(super) fn is_bound(&self, id: Key) -> bool {
+        if self.bonds.is_empty() {
+            return false;
+        }
+        let client = self.exchanges.get(id).and_then(|exchange| self.connections.get(exchange.client));
+        client.is_some_and(|client| client.bound)
+    }
+
+    /// Closes bound connections to backends that have left the plan, unless a request is under way there.
+    pub(super) fn close_bound_to_gone(&mut self) {
+        let is_gone = |connection: &Connection| {
+            !connection.is_client() && connection.exchange.is_none() && !self.is_current(connection.side)
+        };
+        let bound = self.bonds.keys().copied();
+        let gone: Vec<Key> = bound.filter(|&key| self.connections.get(key).is_some_and(is_gone)).collect();
+        gone.into_iter().for_each(|key| self.close(key, Output::Close(key)));
+    }
+}

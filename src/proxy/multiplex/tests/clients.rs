@@ -1,0 +1,75 @@
+//! Clients that leave, authenticate, or are answered early, before backends over HTTP/2.
+
+use super::*;
+
+#[test]
+fn the_stream_of_a_client_that_has_gone_is_cancelled_and_takes_no_place() {
+    let mut world = World::new(1, false);
+    world.proxy.timeouts.half_close_us = DEFAULT_CONNECT_US / 4;
+    // The stream of one waits for the connection, that of the other is open.
+    let (waiting, open) = (world.request(), world.request());
+    world.proxy.closing(waiting);
+    world.pass(DEFAULT_CONNECT_US / 2);
+    assert_eq!(world.closed, [waiting]);
+    let (carrier, _) = world.dials[0];
+    let pending = |world: &World| {
+        let multiplex = world.proxy.connections.get(carrier).and_then(|carrier| carrier.codec.multiplex());
+        multiplex.map(|multiplex| multiplex.pending.len())
+    };
+    assert_eq!(pending(&world), Some(1));
+    world.connected(true);
+    assert!(world.frames(carrier).iter().any(|(header, _)| header.kind == Kind::Headers));
+    world.proxy.closing(open);
+    world.pass(DEFAULT_CONNECT_US / 2);
+    assert_eq!(world.closed, [waiting, open]);
+    let cancel = ErrorCode::CANCEL.0.to_be_bytes().to_vec();
+    let frames = world.frames(carrier);
+    let reset = frames.iter().find(|(header, _)| header.kind == Kind::RstStream);
+    assert_eq!(reset.map(|(_, payload)| payload), Some(&cancel), "{frames:?}");
+    // The connection serves others.
+    world.request();
+    assert!(world.dials.is_empty());
+}
+
+#[test]
+fn who_authenticates_a_connection_gets_one_of_http_1_1_alone() {
+    let mut world = World::new(1, true);
+    world.request();
+    let shared = world.connected(true);
+    world.request_with("Authorization: Negotiate YII\r\n");
+    let &[(alone, _)] = &world.dials[..] else { panic!("a connection is asked for: {:?}", world.dials) };
+    assert!(!world.proxy.offers_http2(alone));
+    world.connected(false);
+    // A challenge that came over HTTP/2 binds nothing.
+    assert_eq!(world.proxy.bonds.len(), 2);
+    assert!(world.proxy.connections.get(shared).is_some_and(|shared| !shared.bound));
+}
+
+#[test]
+fn an_upload_goes_on_after_a_complete_response_until_it_is_reset() {
+    for reset in [false, true] {
+        let mut world = World::new(1, false);
+        let client = world.send("POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 10\r\n\r\n01");
+        let carrier = world.connected(true);
+        let mut block = Vec::new();
+        crate::hpack::encode(&mut block, b":status", b"200");
+        world.frame(carrier, Kind::Headers, END_HEADERS | END_STREAM, 1, &block);
+        assert!(String::from_utf8_lossy(&world.sent[&client]).starts_with("HTTP/1.1 200"));
+        world.frames(carrier);
+        if reset {
+            world.frame(carrier, Kind::RstStream, 0, 1, &ErrorCode::NO_ERROR.0.to_be_bytes());
+            assert_eq!(world.proxy.requests(), 0);
+            assert!(world.proxy.connections.get(client).is_some_and(Connection::drops_input));
+            continue;
+        }
+        world.give(client, b"23456789");
+        let frames = world.frames(carrier);
+        let content: Vec<u8> =
+            frames.iter().filter(|one| one.0.kind == Kind::Data).flat_map(|one| one.1.clone()).collect();
+        assert_eq!(content, b"23456789");
+        assert!(frames.iter().any(|(header, _)| header.flags & END_STREAM != 0));
+        assert!(frames.iter().all(|(header, _)| header.kind != Kind::RstStream), "{frames:?}");
+        assert_eq!(world.proxy.requests(), 0);
+        assert!(!world.closed.contains(&client));
+    }
+}
