@@ -106,6 +106,7 @@ pub fn resolve(options: Options) -> Result<Config, Vec<Error>> {
     if !errors.is_empty() {
         return Err(errors);
     }
+    let timeouts = timeouts(&options);
     let demo = or(options.demo, false);
     let check = or(options.health_check, HealthCheck::Http);
     let default_backends = options.backends.is_empty() && !demo && !options.no_default_backends;
@@ -124,15 +125,7 @@ pub fn resolve(options: Options) -> Result<Config, Vec<Error>> {
         trace: or(options.trace, false),
         mode: or(options.mode, DEFAULT_MODE),
         demo,
-        timeouts: Timeouts {
-            connect_us: or(options.connect_us, DEFAULT_CONNECT_US),
-            request_us: or(options.request_us, DEFAULT_REQUEST_US),
-            response_us: or(options.response_us, DEFAULT_RESPONSE_US),
-            idle_us: or(options.idle_us, DEFAULT_IDLE_US),
-            half_close_us: or(options.half_close_us, DEFAULT_HALF_CLOSE_US),
-            drain_us: or(options.drain_us, DEFAULT_DRAIN_US),
-            drain_idle_us: or(options.drain_idle_us, DEFAULT_DRAIN_IDLE_US),
-        },
+        timeouts,
         max_connections: options.max_connections.map(|given| given.value),
         host_header_given: options.host_header.is_some(),
         host_header: or(options.host_header, HostHeader::Preserve),
@@ -175,6 +168,19 @@ pub fn resolve(options: Options) -> Result<Config, Vec<Error>> {
 }
 
 const DEFAULT_MODE: Mode = if cfg!(target_os = "linux") { Mode::Mp } else { Mode::Sp };
+
+fn timeouts(options: &Options) -> Timeouts {
+    let or = |given: &Option<Given<u64>>, default_us| given.as_ref().map_or(default_us, |given| given.value);
+    Timeouts {
+        connect_us: or(&options.connect_us, DEFAULT_CONNECT_US),
+        request_us: or(&options.request_us, DEFAULT_REQUEST_US),
+        response_us: or(&options.response_us, DEFAULT_RESPONSE_US),
+        idle_us: or(&options.idle_us, DEFAULT_IDLE_US),
+        half_close_us: or(&options.half_close_us, DEFAULT_HALF_CLOSE_US),
+        drain_us: or(&options.drain_us, DEFAULT_DRAIN_US),
+        drain_idle_us: or(&options.drain_idle_us, DEFAULT_DRAIN_IDLE_US),
+    }
+}
 
 fn or<T>(given: Option<Given<T>>, default: T) -> T {
     given.map_or(default, |given| given.value)
