@@ -3,7 +3,7 @@
 
 use std::iter;
 use std::net::SocketAddr;
-use std::os::fd::{OwnedFd, RawFd};
+use std::os::fd::{AsFd, OwnedFd, RawFd};
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::Relaxed;
 
@@ -19,6 +19,7 @@ use crate::shared::Region;
 use crate::shared::directory::View;
 use crate::sys::exec;
 use crate::sys::fork;
+use crate::sys::listen::defer_accept;
 use crate::sys::shm::{Attached, Segment};
 
 /// What is listened on.
@@ -132,8 +133,13 @@ impl Inherited {
         let (listeners, address) = match activated || is_same_place(held_at, wanted) {
             true => (copies(&left.listeners)?, held_at),
             false => match listen::open_beside(left.listeners.iter().flatten(), held_at, wanted, count) {
-                // The old ones are closed by the workers that have them, once nobody waits there.
-                Ok((opened, address)) => (opened.into_iter().map(|one| vec![one]).collect(), address),
+                Ok((opened, address)) => {
+                    // The workers that have the old ones see it, and close them once nobody waits there.
+                    for listener in left.listeners.iter().flatten() {
+                        let _ = defer_accept(listener.as_fd(), false);
+                    }
+                    (opened.into_iter().map(|one| vec![one]).collect(), address)
+                }
                 Err(failure) => {
                     let text = format_args!("{}: {held_at} is listened on as before", failure.message);
                     journal.line(Level::Err, "upgrade", text);

@@ -69,7 +69,7 @@ pub fn adopt(socket: OwnedFd) -> io::Result<(OwnedFd, SocketAddr)> {
 
 /// What a descriptor is that is no listening TCP socket.
 fn unfit_kind(socket: BorrowedFd<'_>) -> Option<&'static str> {
-    let Ok(kind) = option(socket, libc::SO_TYPE) else { return Some("no socket") };
+    let Ok(kind) = option(socket, libc::SOL_SOCKET, libc::SO_TYPE) else { return Some("no socket") };
     let mut address = RawAddress::empty();
     let (room, length) = address.as_parts_mut();
     // SAFETY: the pointers are to a live local with as much room as the length says.
@@ -77,22 +77,24 @@ fn unfit_kind(socket: BorrowedFd<'_>) -> Option<&'static str> {
     match (named.map(|()| address.family()), kind) {
         (Ok(libc::AF_UNIX), _) => Some("a Unix socket"),
         (Ok(libc::AF_INET | libc::AF_INET6), libc::SOCK_DGRAM) => Some("a UDP socket"),
-        (Ok(libc::AF_INET | libc::AF_INET6), libc::SOCK_STREAM) => match option(socket, libc::SO_ACCEPTCONN) {
-            Ok(1..) => None,
-            _ => Some("a TCP socket that does not listen"),
-        },
+        (Ok(libc::AF_INET | libc::AF_INET6), libc::SOCK_STREAM) => {
+            match option(socket, libc::SOL_SOCKET, libc::SO_ACCEPTCONN) {
+                Ok(1..) => None,
+                _ => Some("a TCP socket that does not listen"),
+            }
+        }
         _ => Some("a socket of another kind"),
     }
 }
 
 /// An integer option of a socket.
-fn option(socket: BorrowedFd<'_>, name: c_int) -> io::Result<c_int> {
+fn option(socket: BorrowedFd<'_>, level: c_int, name: c_int) -> io::Result<c_int> {
     let mut value: c_int = 0;
     let mut length = size_of::<c_int>() as libc::socklen_t;
     // SAFETY: the call writes at most `length` bytes, to a live int of that size, and the length.
     check(unsafe {
         let value = (&raw mut value).cast();
-        libc::getsockopt(socket.as_raw_fd(), libc::SOL_SOCKET, name, value, &raw mut length)
+        libc::getsockopt(socket.as_raw_fd(), level, name, value, &raw mut length)
     })?;
     Ok(value)
 }
@@ -103,6 +105,18 @@ fn option(socket: BorrowedFd<'_>, name: c_int) -> io::Result<c_int> {
 #[cfg(target_os = "linux")]
 pub fn defer_accept(listener: BorrowedFd<'_>, deferred: bool) -> io::Result<()> {
     set_option(listener, libc::IPPROTO_TCP, libc::TCP_DEFER_ACCEPT, deferred.into())
+}
+
+/// Whether the system holds new connections of a listener back. An error counts as no.
+#[cfg(target_os = "linux")]
+pub fn is_deferred(listener: BorrowedFd<'_>) -> bool {
+    option(listener, libc::IPPROTO_TCP, libc::TCP_DEFER_ACCEPT).is_ok_and(|seconds| seconds > 0)
+}
+
+/// Other systems hold none back, and nothing has to be waited for.
+#[cfg(not(target_os = "linux"))]
+pub fn is_deferred(_: BorrowedFd<'_>) -> bool {
+    true
 }
 
 /// Other systems have no such option.

@@ -69,6 +69,12 @@ impl Worker<'_> {
         }
     }
 
+    /// Whether the program that follows has no use for a listener: it ends the deferral, and nothing else
+    /// does while a worker accepts.
+    pub(super) fn is_listener_given_up(&self) -> bool {
+        self.listeners.iter().any(|listener| !sys::listen::is_deferred(listener.as_fd()))
+    }
+
     /// Has the system hold connections back until their clients send, or no longer. A refusal costs
     /// speed and nothing else.
     pub(super) fn set_deferral(&self, deferred: bool) {

@@ -78,8 +78,8 @@ impl Worker<'_> {
         }
         self.say_draining(0);
         self.drain_deadline_us = Some(self.now_us.saturating_add(self.drain_us));
-        // What connects before the port is closed is served: its requests may be on their way.
-        let closes = self.stopping && !self.activated;
+        // A client that connects before its port closes is served: its request may be on its way.
+        let closes = !self.activated && (self.stopping || self.is_listener_given_up());
         if closes {
             // Clients that have connected and not sent yet come to the listener before it closes.
             self.set_deferral(false);
