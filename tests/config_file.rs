@@ -75,7 +75,7 @@ fn a_text_that_is_no_json_is_one_line() {
 fn a_path_that_cannot_be_read_is_named_with_the_reason() {
     let directory = std::env::temp_dir();
     let directory = directory.to_str().expect("a path of letters");
-    for (path, reason) in [("/nonexistent/lb.json", "No such file"), (directory, "Is a directory")] {
+    for (path, reason) in [("/nonexistent/lb.json", "No such file"), (directory, "not a regular file")] {
         let lines = refused(&run(&["--config", path]));
         assert_eq!(lines.len(), 1);
         assert!(lines[0].starts_with(&format!("--config '{path}': {reason}")), "{lines:?}");

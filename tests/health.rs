@@ -10,6 +10,7 @@ use crate::support::{
     wait_until_still,
 };
 use zzz_lb::http2::frame::Kind;
+use zzz_lb::limits::RESPONSE_FIELDS;
 
 const OFTEN: [&str; 2] = ["--health-interval", "100ms"];
 
@@ -114,7 +115,7 @@ fn one_that_is_added_serves_once_a_probe_has_passed_or_where_nobody_else_does() 
 /// That an answer is longer than we take says nothing about its backend.
 #[test]
 fn a_probe_that_comes_to_a_limit_of_ours_neither_passes_nor_fails() {
-    let fields: String = (0..200).map(|n| format!("X-{n}: y\r\n")).collect();
+    let fields: String = (0..=RESPONSE_FIELDS).map(|n| format!("X-{n}: y\r\n")).collect();
     let backend = Backend::replying(response(&fields, b"much"));
     let balancer = Balancer::before(Mode::Sp, &[&backend], &OFTEN);
     backend.wait_for_requests(6);
@@ -383,7 +384,7 @@ fn a_probe_over_http2_that_is_refused_reset_or_cut_off_fails() {
     type Script = fn(&mut Frames, u32);
     let scripts: [(&str, Script); 5] = [
         ("did not look at the request", |frames, _| _ = frames.send(Kind::Goaway, 0, 0, &[0; 8])),
-        ("did not look at the request", |frames, stream| _ = frames.send(Kind::RstStream, 0, stream, &[0, 0, 0, 7])),
+        ("refused the HTTP/2 stream", |frames, stream| _ = frames.send(Kind::RstStream, 0, stream, &[0, 0, 0, 7])),
         ("reset the stream: ", |frames, stream| _ = frames.send(Kind::RstStream, 0, stream, &[0, 0, 0, 2])),
         ("ended the HTTP/2 connection: ", |frames, stream| {
             let payload = [&stream.to_be_bytes()[..], &[0, 0, 0, 2]].concat();

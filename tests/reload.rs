@@ -5,6 +5,7 @@ use std::os::unix::fs::symlink;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 
 use crate::support::{Backend, Balancer, Directory, Exit, Gate, Mode, Wire, modes, response, wait_until};
+use zzz_lb::limits::{BACKENDS, SLOTS};
 
 fn file(backends: &[&Backend], more: &str) -> String {
     let specs: Vec<String> = backends.iter().map(|backend| format!("\"{}\"", backend.spec())).collect();
@@ -212,14 +213,19 @@ fn as_many_backends_as_there_may_be_are_swapped_for_as_many_others() {
         let directory = Directory::new();
         let path = directory.put("lb.json", &crowd('a', 1024));
         let balancer = Balancer::with_file(mode, &path, &[]);
-        directory.put("lb.json", &crowd('b', 1024));
-        balancer.wait_for_log("+1024 -1024 ~0 backends");
+        let swapped = |count| {
+            let done = || balancer.log().matches("+1024 -1024 ~0 backends").count() == count;
+            wait_until("there is room for them", done);
+        };
+        for (count, letter) in (1..SLOTS / BACKENDS).zip('b'..) {
+            directory.put("lb.json", &crowd(letter, BACKENDS));
+            swapped(count);
+        }
         // So many more within seconds are too many: they wait until those that went are done with.
-        directory.put("lb.json", &crowd('c', 1024));
+        directory.put("lb.json", &crowd('z', BACKENDS));
         balancer.wait_for_log("warn config: too many addresses have changed within seconds");
         if mode == Mode::Sp {
-            let done = || balancer.log().matches("+1024 -1024 ~0 backends").count() == 2;
-            wait_until("there is room for them", done);
+            swapped(SLOTS / BACKENDS);
         }
         // One that came meanwhile takes their place.
         let a = Backend::named("a");

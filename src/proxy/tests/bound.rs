@@ -33,7 +33,7 @@ fn an_authenticated_connection_serves_its_client_alone() {
         let (client, backend) = world.exchange(request, &response);
         world.sent(backend);
         let other = world.asking(GET);
-        assert_eq!(world.sent(backend) == "", is_bound, "{request:?} {response:?}");
+        assert_eq!(world.sent(backend).is_empty(), is_bound, "{request:?} {response:?}");
         if !is_bound {
             continue;
         }
