@@ -35,6 +35,7 @@ mod limits;
 mod losses;
 mod matrix;
 mod metrics;
+mod names;
 mod operators;
 mod pooling;
 mod regressions;
