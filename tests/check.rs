@@ -1,6 +1,6 @@
 //! `--check`: the plan on stdout, every problem on stderr, and the exit status.
 
-use crate::support::{Backend, Directory, VACANT, command, ignore_when_full, run, skipped};
+use crate::support::{Backend, Directory, PROTOCOLS, VACANT, Way, command, ignore_when_full, response, run, skipped};
 use std::net::{SocketAddr, TcpListener};
 use std::process::Output;
 
@@ -223,4 +223,127 @@ fn memory_is_tried_for_as_many_workers_as_there_are_to_be() {
         assert_ne!(status, Some(0), "{args:?}: {problems:?}");
         assert!(problems.iter().any(|line| line.contains("(more than kernel.shmmax)")), "{args:?}: {problems:?}");
     }
+}
+
+/// A backend that answers 200 to requests for `/up` of one host, and 404 to others.
+fn picky() -> Backend {
+    Backend::serve(|mut peer| {
+        while let Some(request) = peer.request() {
+            let passes = request.target() == "/up" && request.value("Host") == Some("app.example");
+            let status = if passes { "200 OK" } else { "404 Not Found" };
+            // An interim response decides nothing, and the content is not awaited.
+            let interim = "HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n";
+            peer.send(format!("{interim}HTTP/1.1 {status}\r\nContent-Length: 9\r\n\r\nabc"));
+        }
+    })
+}
+
+/// Checks a backend with probes on: the line of its address, the warnings, and the status.
+fn probed(args: &[&str]) -> (String, Vec<String>, Option<i32>) {
+    let (lines, warnings, status) = check(&[&["-p", "0", "--health-interval", "1s"], args].concat());
+    let address = lines.iter().skip_while(|line| !line.starts_with("backend")).nth(1);
+    (address.cloned().unwrap_or_default(), warnings, status)
+}
+
+#[test]
+fn each_backend_is_probed_as_a_start_would_probe_it() {
+    let backend = picky();
+    for protocol in PROTOCOLS {
+        let way = Way::to(&backend, protocol);
+        let probe = |more: &[&str]| probed(&[&way.args()[..], more].concat());
+        let (line, warnings, status) = probe(&["--health-path", "/up", "--health-host", "app.example"]);
+        assert!(line.contains(" reachable (") && line.ends_with(", GET /up -> 200"), "{protocol:?}: {line}");
+        assert_eq!((warnings, status), (vec![], Some(0)), "{protocol:?}");
+        // Without a path, any response below 500 passes.
+        let (line, warnings, _) = probe(&[]);
+        assert!(line.ends_with(", GET / -> 404") && warnings.is_empty(), "{protocol:?}: {line} {warnings:?}");
+        let (line, warnings, status) = probe(&["--health-path", "/up"]);
+        let reason = "unhealthy (GET /up -> 404; --health-status 200-399)";
+        assert!(line.ends_with(reason), "{protocol:?}: {line}");
+        assert_eq!((warnings.len(), status), (1, Some(0)), "{protocol:?}: {warnings:?}");
+        assert!(warnings[0].contains(" warn check: backend ") && warnings[0].contains(" is unhealthy at "));
+        assert!(warnings[0].ends_with("(GET /up -> 404; --health-status 200-399)"), "{warnings:?}");
+        // A probe of type tcp asks for nothing, and neither does a start without probes.
+        let before = backend.count();
+        for none in ["tcp", "off"] {
+            let (line, warnings, _) = probe(&["--health-check", none]);
+            assert!(line.contains(" reachable (") && !line.contains("GET"), "{protocol:?} {none}: {line}");
+            assert_eq!(warnings, [""; 0], "{protocol:?} {none}");
+        }
+        assert_eq!(backend.count(), before, "{protocol:?}");
+    }
+}
+
+#[test]
+fn a_unix_socket_is_probed_too() {
+    let directory = Directory::new();
+    let backend = Backend::serve_unix(&directory.file("backend.sock"), |mut peer| {
+        while peer.request().is_some() {
+            peer.send(response("", b"well"));
+        }
+    });
+    let (line, warnings, status) = probed(&["-b", &backend.spec()]);
+    assert!(line.ends_with(", GET / -> 200"), "{line}");
+    assert_eq!((warnings, status), (vec![], Some(0)));
+    assert_eq!(backend.last().values("Host"), ["localhost"]);
+}
+
+#[test]
+fn a_probe_without_a_response_is_a_warning_that_says_why() {
+    let half = Backend::serve(|mut peer| {
+        peer.request_head();
+        peer.send("HTTP/1.1 20");
+    });
+    let other = Backend::serve(|mut peer| {
+        // The preface of HTTP/2 is no request of HTTP/1, so it is read as bytes.
+        peer.send("SSH-2.0-OpenSSH_9.2\r\n");
+        peer.rest();
+    });
+    let (listener, silent) = taken();
+    for (spec, reason) in [
+        (half.spec(), "GET / -> closed before the response was complete; --health-check http"),
+        (other.spec(), "GET / -> malformed response: "),
+        (format!("h2c://{}", other.spec()), "GET / -> broke HTTP/2: "),
+        (silent.to_string(), "GET / -> no response within --health-timeout"),
+        (format!("h2c://{silent}"), "GET / -> no response within --health-timeout"),
+    ] {
+        let (line, warnings, status) = probed(&["--health-timeout", "300ms", "-b", &spec]);
+        assert!(line.contains(&format!(" unhealthy ({reason}")), "{spec}: {line}");
+        assert_eq!((warnings.len(), status), (1, Some(0)), "{warnings:?}");
+        assert!(warnings[0].contains(reason), "{warnings:?}");
+    }
+    drop(listener);
+}
+
+/// Runs a shell in which /etc/hosts has these lines; none if that cannot be done here.
+fn with_hosts(directory: &Directory, text: &str, args: &[&str]) -> Option<Output> {
+    let hosts = directory.put("hosts", text);
+    let script = "mount --bind \"$0\" /etc/hosts || exit 99; exec \"$@\"";
+    let mut shell = std::process::Command::new("unshare");
+    shell.args(["--mount", "sh", "-c", script]).arg(hosts).arg(env!("CARGO_BIN_EXE_load_balancer"));
+    let output = shell.args(args).output().ok()?;
+    (output.status.code() != Some(99) && !String::from_utf8_lossy(&output.stderr).contains("unshare")).then_some(output)
+}
+
+#[test]
+fn of_a_name_with_a_dead_address_the_other_is_probed() {
+    if TcpListener::bind("[::1]:0").is_err() {
+        return skipped("no IPv6 here");
+    }
+    let backend = picky();
+    let spec = backend.spec().replace("127.0.0.1", "localhost");
+    let port = spec.rsplit(':').next().expect("a port");
+    let directory = Directory::new();
+    let args = ["--check", "-p", "0", "--health-host", "app.example", "--health-path", "/up", "-b", &spec];
+    let Some(output) = with_hosts(&directory, "127.0.0.1 localhost\n::1 localhost\n", &args) else {
+        return skipped("/etc/hosts cannot be replaced here");
+    };
+    let (lines, warnings, status) = told(&output);
+    let lines: Vec<&str> = lines.iter().map(|line| line.trim()).collect();
+    let well = format!("127.0.0.1:{port} reachable (");
+    assert!(lines.iter().any(|line| line.starts_with(&well) && line.ends_with("GET /up -> 200")), "{lines:?}");
+    let dead = format!("[::1]:{port} unreachable (Connection refused)");
+    assert!(lines.contains(&dead.as_str()), "{lines:?}");
+    assert_eq!((warnings.len(), status), (1, Some(0)), "{warnings:?}");
+    assert!(warnings[0].contains(&format!("backend {spec} is unreachable at [::1]:{port}")), "{warnings:?}");
 }

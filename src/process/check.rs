@@ -1,22 +1,23 @@
 //! `--check`: what a start would do before its first fork, done and undone, so that all it would be
-//! refused for is known; then every name looked up and every address dialled.
+//! refused for is known; then every name looked up, and every address dialled and probed.
 //!
-//! What would refuse a start is a problem, except an address in use: the balancer that is checked may run. A backend that does not answer, or whose name is not
-//! found, is none: it may come later, and a start does not wait for it either. Such is a warning,
-//! a line of log.
+//! What would refuse a start is a problem, except an address in use: the balancer that is checked may run. A backend
+//! that does not answer, that fails its probe, or whose name is not found is a warning, which is a line of log: it may
+//! be well later, and a start does not wait for it either.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
-use super::dial::{Dialled, Peer, dial};
+use super::ask::Request;
+use super::dial::{Dialled, Peer, Rules, dial};
 use super::names::Names;
 use super::{
     Failure, Journal, account, begin_tls, demo, give_up_root, inherited, listen, share_memory, shares, worker_count,
 };
 use crate::args::Options;
-use crate::config::{Address, Backend, Config, Host, Mode, Target};
+use crate::config::{Address, Backend, Config, HealthCheck, Host, HostHeader, Mode, Target};
 use crate::limits::{ADDRESSES, NAMES_WAIT_US};
 use crate::log::Level;
 use crate::metrics::Block;
@@ -54,7 +55,7 @@ pub fn check(config: Option<&Config>, options: &Options) -> Checked {
     };
     let routes: Vec<Route<'_>> = config.backends.iter().map(|backend| Route::new(backend, &found)).collect();
     let tls = begin_tls(&mut journal, config).map_err(|failure| checked.problems.push(failure.message));
-    let peers: Vec<Peer<'_>> = routes.iter().flat_map(Route::peers).collect();
+    let peers: Vec<Peer<'_>> = routes.iter().flat_map(|route| route.peers(config)).collect();
     if peers.len() > ADDRESSES {
         let count = peers.len();
         checked.problems.push(format!("the backends have {count} addresses; accepted: at most {ADDRESSES}"));
@@ -62,8 +63,9 @@ pub fn check(config: Option<&Config>, options: &Options) -> Checked {
     }
     // Those of the demo are not there yet.
     let peers = if config.demo { Vec::new() } else { peers };
-    let dialled = dial(&peers, tls.ok().flatten().as_ref(), config.timeouts.connect_us);
-    match dialled {
+    let tls = tls.ok().flatten();
+    let rules = Rules { tls: tls.as_ref(), connect_us: config.timeouts.connect_us, health: &config.health };
+    match dial(&peers, &rules) {
         Ok(outcomes) => checked.plan = plan(&mut journal, config, &routes, outcomes),
         Err(error) => checked.problems.push(format!("cannot wait for events: {error}")),
     }
@@ -192,10 +194,22 @@ impl Route<'_> {
         }
     }
 
-    /// Whom to dial.
-    fn peers(&self) -> impl Iterator<Item = Peer<'_>> {
-        let server_name = self.backend.server_name();
-        self.addresses.iter().map(move |address| Peer { address, server_name: server_name.clone() })
+    /// The peers to dial, each with the request of its probe if a start would send one.
+    fn peers<'a>(&'a self, config: &'a Config) -> impl Iterator<Item = Peer<'a>> {
+        let (server_name, h2c) = (self.backend.server_name(), self.backend.h2c);
+        let asks = config.health.check == HealthCheck::Http && config.health.interval_us > 0;
+        let host = match (&config.health.host, &config.host_header) {
+            (Some(name), _) | (None, HostHeader::Name(name)) => name,
+            _ => self.backend.authority(),
+        };
+        let scheme = if server_name.is_empty() { "http" } else { "https" };
+        let request = asks.then(|| Request { path: &config.health.path, scheme, host: host.to_owned() });
+        self.addresses.iter().map(move |address| Peer {
+            address,
+            server_name: server_name.clone(),
+            h2c,
+            request: request.clone(),
+        })
     }
 }
 
@@ -225,15 +239,16 @@ fn plan(journal: &mut Journal, config: &Config, routes: &[Route<'_>], outcomes: 
                 Address::Tcp(address) => address.to_string(),
                 Address::Unix(path) => format!("unix:{}", path.display()),
             };
-            let Dialled { connected, agreed } = outcome;
-            let (what, reason) = match (connected, agreed) {
-                (Ok(us), Ok(agreed)) => {
-                    let agreed = agreed.map(|agreed| format!(", {agreed}")).unwrap_or_default();
-                    line(&mut out, "", &format!("  {address} reachable ({}){agreed}", milliseconds(us)));
+            let Dialled { connected, agreed, probed } = outcome;
+            let (what, reason) = match (connected, agreed, probed) {
+                (Ok(us), Ok(agreed), Ok(probed)) => {
+                    let more: String = agreed.into_iter().chain(probed).map(|part| format!(", {part}")).collect();
+                    line(&mut out, "", &format!("  {address} reachable ({}){more}", milliseconds(us)));
                     continue;
                 }
-                (Ok(_), Err(reason)) => ("unusable", reason),
-                (Err(reason), _) => ("unreachable", reason),
+                (Ok(_), Ok(_), Err(reason)) => ("unhealthy", reason),
+                (Ok(_), Err(reason), _) => ("unusable", reason),
+                (Err(reason), ..) => ("unreachable", reason),
             };
             line(&mut out, "", &format!("  {address} {what} ({reason})"));
             journal.line(Level::Warn, "check", format_args!("backend {name} is {what} at {address} ({reason})"));

@@ -1,52 +1,75 @@
-//! Connections that are made only to see whether they can be: to each address, and with one that
-//! speaks TLS through the handshake. Nothing is asked there.
+//! Connections of `--check`: one to each address, with the handshake if the backend speaks TLS, and with the
+//! request of a probe if probes are sent.
 //!
 //! ```text
-//! connecting ──no TLS──▶ done
-//!     └──TLS──▶ handshaking ──agreed, or failed──▶ done      each: too late ──▶ done
+//! connecting ──TLS──▶ handshaking ──probed──▶ asking ──▶ done      each: too late, failed ──▶ done
+//!     └──no TLS, probed──▶ asking
 //! ```
 
 use std::collections::{BTreeMap, VecDeque};
-use std::io;
+use std::io::{self, IoSlice};
 use std::os::fd::{AsFd, OwnedFd};
 
+use super::ask::{Ask, Request};
 use super::check::milliseconds;
-use crate::config::Address;
+use crate::config::{Address, Health};
 use crate::limits::{CHECK_DIALS, CHECK_READ_BYTES};
+use crate::proxy::probe::{Cause, Explained};
+use crate::proxy::{Failure, Words};
 use crate::reactor::{Event, Reactor};
 use crate::sys::{clock, socket};
+use crate::tls::HTTP_2;
 use crate::tls::config::Config;
 use crate::tls::session::Session;
 
-/// Whom to dial.
+/// A peer to dial.
 pub(super) struct Peer<'a> {
     pub(super) address: &'a Address,
-    /// Whom its certificate has to be for; empty where it does not speak TLS.
+    /// The name that its certificate has to be for; empty if it does not speak TLS.
     pub(super) server_name: String,
+    /// Whether it speaks HTTP/2 without TLS.
+    pub(super) h2c: bool,
+    /// The request of its probe, if probes ask for something.
+    pub(super) request: Option<Request<'a>>,
 }
 
-/// What became of it.
+/// What all dials share.
+pub(super) struct Rules<'a> {
+    /// Without it there are no handshakes.
+    pub(super) tls: Option<&'a Config>,
+    /// How long a connection and its handshake may take.
+    pub(super) connect_us: u64,
+    pub(super) health: &'a Health,
+}
+
+/// The outcome of a dial.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Dialled {
     /// How long connecting took, in microseconds, or why it failed.
     pub(super) connected: Result<u64, String>,
-    /// What was agreed on by TLS, where that is spoken, or why nothing was.
+    /// What TLS agreed on, if it is spoken, or why nothing was.
     pub(super) agreed: Result<Option<String>, String>,
+    /// The request of the probe with the status of its response, if there was one, or why the probe failed.
+    pub(super) probed: Result<Option<String>, String>,
 }
 
-/// A connection that is being made.
+/// A connection in progress.
 struct Dial {
     fd: OwnedFd,
     began_us: u64,
     /// How long connecting took, in microseconds, once it has.
     took_us: Option<u64>,
-    /// The handshake, once it has begun.
+    /// The TLS session, once its handshake has begun.
     session: Option<Session>,
+    /// What TLS agreed on.
+    agreed: Option<String>,
+    /// The probe, once its request was written.
+    ask: Option<Ask>,
 }
 
-/// Connects to each peer and closes the connection, so many at once, each within a time; what became
-/// of each. Without `tls` there are no handshakes. The error is the poller's.
-pub(super) fn dial(peers: &[Peer<'_>], tls: Option<&Config>, timeout_us: u64) -> io::Result<Vec<Dialled>> {
+/// Connects to each peer and closes the connection again, a limited number at once; the outcome of each. The
+/// error is the poller's.
+pub(super) fn dial(peers: &[Peer<'_>], rules: &Rules<'_>) -> io::Result<Vec<Dialled>> {
     let mut reactor = Reactor::new()?;
     let mut outcomes: Vec<Option<Dialled>> = vec![None; peers.len()];
     let mut waiting: VecDeque<usize> = (0..peers.len()).collect();
@@ -60,21 +83,21 @@ pub(super) fn dial(peers: &[Peer<'_>], tls: Option<&Config>, timeout_us: u64) ->
                 Err(error) => outcomes[at] = Some(unreachable(reason(&error))),
             }
         }
-        let Some(oldest_us) = dialling.values().map(|dial| dial.began_us).min() else { continue };
-        reactor.poll((oldest_us + timeout_us).saturating_sub(clock::monotonic_us()))?;
+        let Some(next_us) = dialling.values().map(|dial| dial.deadline_us(rules)).min() else { continue };
+        reactor.poll(next_us.saturating_sub(clock::monotonic_us()))?;
         let now_us = clock::monotonic_us();
         for event in (0..).map_while(|at| reactor.event(at)) {
             let at = event.token as usize;
             let Some(dial) = dialling.get_mut(&at) else { continue };
-            outcomes[at] = dial.heed(event, &peers[at], tls, now_us);
+            outcomes[at] = dial.heed(event, &peers[at], rules, now_us);
             if outcomes[at].is_some() {
                 dialling.remove(&at);
             }
         }
         dialling.retain(|&at, dial| {
-            let late = now_us >= dial.began_us + timeout_us;
+            let late = now_us >= dial.deadline_us(rules);
             if late {
-                outcomes[at] = Some(dial.is_late(timeout_us));
+                outcomes[at] = Some(dial.is_late(rules));
             }
             !late
         });
@@ -89,12 +112,17 @@ fn begin(address: &Address, reactor: &Reactor, at: usize) -> io::Result<Dial> {
         Address::Unix(path) => socket::connect_unix(path),
     }?;
     reactor.register(fd.as_fd(), at as u64)?;
-    Ok(Dial { fd, began_us, took_us: None, session: None })
+    Ok(Dial { fd, began_us, took_us: None, session: None, agreed: None, ask: None })
 }
 
 impl Dial {
-    /// Goes on after an event; what became of it in all, once that is known.
-    fn heed(&mut self, event: Event, peer: &Peer<'_>, tls: Option<&Config>, now_us: u64) -> Option<Dialled> {
+    /// When it is too late. A probe has one limit for all of it, from the beginning of its connection.
+    fn deadline_us(&self, rules: &Rules<'_>) -> u64 {
+        self.began_us + if self.ask.is_some() { rules.health.timeout_us } else { rules.connect_us }
+    }
+
+    /// Continues after an event; the outcome, once it is known.
+    fn heed(&mut self, event: Event, peer: &Peer<'_>, rules: &Rules<'_>, now_us: u64) -> Option<Dialled> {
         if self.took_us.is_none() {
             if !event.writable && !event.broken {
                 return None;
@@ -103,30 +131,57 @@ impl Dial {
                 0 => self.took_us = Some(now_us - self.began_us),
                 error => return Some(unreachable(reason(&io::Error::from_raw_os_error(error)))),
             }
-            match tls.filter(|_| !peer.server_name.is_empty()) {
-                None => return self.ends(Ok(None)),
-                Some(tls) => match Session::new(tls, &peer.server_name) {
+            if let Some(tls) = rules.tls.filter(|_| !peer.server_name.is_empty()) {
+                match Session::new(tls, &peer.server_name) {
                     Ok(session) => self.session = Some(session),
-                    Err(failure) => return self.ends(Err(failure.to_string())),
-                },
+                    Err(failure) => return self.is_unusable(failure.to_string()),
+                }
             }
         }
-        let agreed = self.shake_hands()?;
-        self.ends(agreed.map(Some))
+        if self.session.is_some() && self.agreed.is_none() {
+            match self.shake_hands()? {
+                Ok(agreed) => self.agreed = Some(agreed),
+                Err(reason) => return self.is_unusable(reason),
+            }
+        }
+        let http2 = self.session.as_ref().map_or(peer.h2c, |session| session.alpn() == Some(HTTP_2));
+        let outcome = match &peer.request {
+            None => Ok(None),
+            Some(request) => {
+                self.ask.get_or_insert_with(|| Ask::begin(request, http2));
+                match self.go_on_asking(now_us)? {
+                    Ok(status) if rules.health.status.contains(status) => {
+                        Ok(Some(format!("GET {} -> {status}", request.path)))
+                    }
+                    Ok(status) => Err(explained(rules, Cause::Status(status))),
+                    Err(failure) => Err(explained(rules, Cause::Failed(failure))),
+                }
+            }
+        };
+        self.say_goodbye();
+        self.ends(outcome)
     }
 
-    fn ends(&self, agreed: Result<Option<String>, String>) -> Option<Dialled> {
-        Some(Dialled { connected: Ok(self.took_us?), agreed })
+    fn ends(&self, probed: Result<Option<String>, String>) -> Option<Dialled> {
+        Some(Dialled { connected: Ok(self.took_us?), agreed: Ok(self.agreed.clone()), probed })
     }
 
-    /// What there is to say of one that takes too long.
-    fn is_late(&self, timeout_us: u64) -> Dialled {
-        let limit = milliseconds(timeout_us);
-        let late = self.ends(Err(format!("no handshake within {limit}")));
+    /// Nothing can be sent to the backend.
+    fn is_unusable(&self, reason: String) -> Option<Dialled> {
+        Some(Dialled { connected: Ok(self.took_us?), agreed: Err(reason), probed: Ok(None) })
+    }
+
+    /// The outcome of a dial that takes too long.
+    fn is_late(&self, rules: &Rules<'_>) -> Dialled {
+        let limit = milliseconds(rules.connect_us);
+        let late = match self.ask {
+            Some(_) => self.ends(Err(explained(rules, Cause::Late))),
+            None => self.is_unusable(format!("no handshake within {limit}")),
+        };
         late.unwrap_or_else(|| unreachable(format!("no answer within {limit}")))
     }
 
-    /// Goes on with the handshake as far as the socket goes: what was agreed on, or why nothing was,
+    /// Continues with the handshake until the socket would block: what was agreed on, or why nothing was,
     /// once that is known.
     fn shake_hands(&mut self) -> Option<Result<String, String>> {
         let session = self.session.as_mut()?;
@@ -137,15 +192,12 @@ impl Dial {
             }
             if !session.is_handshaking() {
                 let protocol = session.alpn().map_or("no ALPN".into(), |name| name.escape_ascii().to_string());
-                let agreed = format!("{}, {protocol}", session.version().unwrap_or("TLS"));
-                // Nobody minds if this is not heard.
-                session.close_notify();
-                let _ = send(session, &self.fd);
-                return Some(Ok(agreed));
+                return Some(Ok(format!("{}, {protocol}", session.version().unwrap_or("TLS"))));
             }
             let taken = match socket::receive(self.fd.as_fd(), &mut bytes) {
                 Ok(0) => session.ended(),
-                // All of it is taken, as there is no plaintext before the handshake's end.
+                // The session takes all of it: before the end of the handshake it holds no plaintext, and
+                // behind that fewer bytes than it has room for.
                 Ok(n) => session.received(&bytes[..n]).map(drop),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return None,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => Ok(()),
@@ -158,6 +210,91 @@ impl Dial {
             }
         }
     }
+
+    /// Continues with the probe until the socket would block: the status, or why there is none, once that is
+    /// known.
+    fn go_on_asking(&mut self, now_us: u64) -> Option<Result<u16, Failure>> {
+        let Dial { fd, session, ask, .. } = self;
+        let ask = ask.as_mut()?;
+        let mut bytes = [0; CHECK_READ_BYTES];
+        loop {
+            if let Err(error) = send_request(ask, session.as_mut(), fd) {
+                return Some(Err(broken(&error)));
+            }
+            // A session may have decrypted some with the end of its handshake.
+            if let Some(session) = session {
+                let n = session.read(&mut bytes);
+                if n > 0 {
+                    match ask.received(&bytes[..n], now_us) {
+                        None => continue,
+                        outcome => return outcome,
+                    }
+                }
+                if session.received_close_notify() {
+                    return Some(Err(Failure::Closed));
+                }
+            }
+            let n = match socket::receive(fd.as_fd(), &mut bytes) {
+                Ok(0) => return Some(Err(Failure::Closed)),
+                Ok(n) => n,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return None,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                Err(error) => return Some(Err(broken(&error))),
+            };
+            match session {
+                // All plaintext was read before, so the session has room for these.
+                Some(session) => {
+                    if let Err(failure) = session.received(&bytes[..n]) {
+                        return Some(Err(Failure::Session(Words::new(&failure))));
+                    }
+                }
+                None => match ask.received(&bytes[..n], now_us) {
+                    None => {}
+                    outcome => return outcome,
+                },
+            }
+        }
+    }
+
+    /// Tells a TLS peer that the connection ends. Nobody minds if this is not heard.
+    fn say_goodbye(&mut self) {
+        if let Some(session) = &mut self.session {
+            session.close_notify();
+            let _ = send(session, &self.fd);
+        }
+    }
+}
+
+/// Sends the request of a probe, and what HTTP/2 answers to frames, until the socket would block.
+fn send_request(ask: &mut Ask, session: Option<&mut Session>, fd: &OwnedFd) -> io::Result<()> {
+    let Some(session) = session else {
+        while !ask.output.is_empty() {
+            match socket::send(fd.as_fd(), [&ask.output[..]].into_iter(), false) {
+                Ok(n) => drop(ask.output.drain(..n)),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+        return Ok(());
+    };
+    loop {
+        let taken = session.write(&[IoSlice::new(&ask.output)]);
+        ask.output.drain(..taken);
+        send(session, fd)?;
+        if taken == 0 || ask.output.is_empty() {
+            return Ok(());
+        }
+    }
+}
+
+/// The words of a worker for a probe that failed.
+fn explained(rules: &Rules<'_>, cause: Cause) -> String {
+    Explained { health: rules.health, has_asked: true, cause }.to_string()
+}
+
+fn broken(error: &io::Error) -> Failure {
+    Failure::Broken(error.raw_os_error().unwrap_or(0))
 }
 
 /// Sends what a session has to say, as far as the socket takes it; where that is not all, an event
@@ -175,7 +312,7 @@ fn send(session: &mut Session, fd: &OwnedFd) -> io::Result<()> {
 }
 
 fn unreachable(reason: String) -> Dialled {
-    Dialled { connected: Err(reason), agreed: Ok(None) }
+    Dialled { connected: Err(reason), agreed: Ok(None), probed: Ok(None) }
 }
 
 /// What the system says, without its number.
@@ -195,16 +332,17 @@ mod tests {
         let open = Address::Tcp(listener.local_addr().unwrap());
         let shut = Address::Tcp("127.0.0.1:1".parse().unwrap());
         let absent = Address::Unix("/nonexistent/socket".into());
-        let all = [&open, &shut, &absent].map(|address| Peer { address, server_name: String::new() });
-        let all: Vec<Peer<'_>> =
-            all.iter().cycle().take(3 * CHECK_DIALS).map(|peer| Peer { server_name: String::new(), ..*peer }).collect();
-        let outcomes = dial(&all, None, 10_000_000).unwrap();
+        let peer = |address| Peer { address, server_name: String::new(), h2c: false, request: None };
+        let all: Vec<Peer<'_>> = [&open, &shut, &absent].into_iter().cycle().take(3 * CHECK_DIALS).map(peer).collect();
+        let plan = crate::config::Plan::over([]);
+        let rules = Rules { tls: None, connect_us: 10_000_000, health: &plan.health };
+        let outcomes = dial(&all, &rules).unwrap();
         assert_eq!(outcomes.len(), all.len());
         for three in outcomes.chunks(3) {
             assert!(three[0].connected.is_ok() && three[0].agreed == Ok(None), "{three:?}");
             assert_eq!(three[1], unreachable("Connection refused".into()));
             assert_eq!(three[2], unreachable("No such file or directory".into()));
         }
-        assert_eq!(dial(&[], None, 1).unwrap(), []);
+        assert_eq!(dial(&[], &rules).unwrap(), []);
     }
 }

@@ -15,6 +15,7 @@
 
 mod account;
 pub mod activation;
+mod ask;
 mod caretaker;
 mod check;
 mod cpus;

@@ -28,7 +28,7 @@ mod local;
 mod multiplex;
 mod parting;
 mod pool;
-mod probe;
+pub mod probe;
 mod queue;
 mod record;
 mod redial;

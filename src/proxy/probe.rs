@@ -64,24 +64,20 @@ impl Proxy {
             (.., None) => return self.close(key, Output::Close(key)),
         };
         self.text.clear();
-        let mut writer = Writer::new(&mut self.text);
-        writer.request(b"GET", self.health.path.as_bytes());
-        writer.field(b"Host", host.as_bytes());
-        writer.field(b"User-Agent", USER_AGENT.as_bytes());
         if connection.codec.stream().is_some() {
-            let shown = std::mem::take(&mut self.text);
+            let mut shown = Vec::new();
+            if self.trace {
+                write_fields(&mut shown, &self.health.path, host);
+            }
             let scheme = self.backends[usize::from(slot)].as_ref().map_or("http", |backend| backend.scheme());
-            let mut writer = http2::head::Writer::new(&mut self.text, scheme.as_bytes(), host.as_bytes());
-            writer.request(b"GET", self.health.path.as_bytes());
-            writer.field(b"User-Agent", USER_AGENT.as_bytes());
+            write_block(&mut self.text, &self.health.path, scheme, host);
             self.write_block(key, true);
             if self.trace {
                 self.trace_text(key, "probe", &shown);
             }
             return;
         }
-        writer.hop(b"Connection", b"close");
-        writer.finish();
+        write_head(&mut self.text, &self.health.path, host);
         connection.output.write(&mut self.buffers, &self.text);
         if self.trace {
             self.trace_sent(key, "probe");
@@ -144,9 +140,32 @@ impl Proxy {
     }
 }
 
+/// Writes the request line of a probe and the fields that every version of HTTP has.
+fn write_fields<'a>(text: &'a mut Vec<u8>, path: &str, host: &str) -> Writer<'a> {
+    let mut writer = Writer::new(text);
+    writer.request(b"GET", path.as_bytes());
+    writer.field(b"Host", host.as_bytes());
+    writer.field(b"User-Agent", USER_AGENT.as_bytes());
+    writer
+}
+
+/// Writes the request of a probe over HTTP/1.1.
+pub fn write_head(text: &mut Vec<u8>, path: &str, host: &str) {
+    let mut writer = write_fields(text, path, host);
+    writer.hop(b"Connection", b"close");
+    writer.finish();
+}
+
+/// Writes the request of a probe over HTTP/2, as a block of fields.
+pub fn write_block(text: &mut Vec<u8>, path: &str, scheme: &str, host: &str) {
+    let mut writer = http2::head::Writer::new(text, scheme.as_bytes(), host.as_bytes());
+    writer.request(b"GET", path.as_bytes());
+    writer.field(b"User-Agent", USER_AGENT.as_bytes());
+}
+
 /// Why a probe has failed.
-#[derive(Clone, Copy, Debug)]
-pub(super) enum Cause {
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Cause {
     /// The status of the response is not one that passes.
     Status(u16),
     /// The probe took longer than `--health-timeout`.
@@ -156,10 +175,14 @@ pub(super) enum Cause {
 }
 
 /// What a failed probe asked for and what came back, with the flag that decides it.
-struct Explained<'a> {
-    health: &'a Health,
-    has_asked: bool,
-    cause: Cause,
+#[derive(Clone, Copy, Debug)]
+pub struct Explained<'a> {
+    /// The settings of the probe.
+    pub health: &'a Health,
+    /// Whether the request was sent.
+    pub has_asked: bool,
+    /// Why the probe has failed.
+    pub cause: Cause,
 }
 
 impl fmt::Display for Explained<'_> {

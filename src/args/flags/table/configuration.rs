@@ -23,9 +23,9 @@ pub(super) const FLAGS: &[Flag] = &[
         placeholder: "",
         default: Preset::Nothing,
         env: "LB_CHECK",
-        help: "look at options and configuration, look up and dial each backend, print what would run, and exit: \
-               2 with every problem that a start would be refused for, else 0; an address in use, a backend that does not \
-               answer, or whose name is not found, is only warned of",
+        help: "look at options and configuration, look up, dial and probe each backend, print what would run, and \
+               exit: 2 with every problem that a start would be refused for, else 0; an address in use, a backend that does \
+               not answer, fails its probe, or whose name is not found, is only warned of",
         accepts: "1 or 0",
         set: Set::Switch(|options, value, source| options.check = Some(Given { value, source })),
     },

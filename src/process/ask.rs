@@ -1,0 +1,178 @@
+//! The request of a probe on one connection, for `--check`: bytes in, bytes out, and the status at the end.
+//!
+//! The request is the one that a worker's probe sends, and the failures have the same words. The head of the
+//! final response decides, so its content is not awaited.
+
+use crate::collections::slab::Key;
+use crate::http::head::{Head, HeadRef};
+use crate::http::part::{Part, Role};
+use crate::http1;
+use crate::http2::connection::Event;
+use crate::http2::{self, ErrorCode};
+use crate::proxy::Failure;
+use crate::proxy::probe::{write_block, write_head};
+
+/// What a probe asks for.
+#[derive(Clone, Debug)]
+pub(super) struct Request<'a> {
+    pub(super) path: &'a str,
+    pub(super) scheme: &'static str,
+    /// The value of Host or `:authority`.
+    pub(super) host: String,
+}
+
+/// The protocol of the connection.
+enum Codec {
+    H1(http1::connection::Connection),
+    H2(Box<http2::connection::Connection>),
+}
+
+/// One probe.
+pub(super) struct Ask {
+    codec: Codec,
+    /// Bytes from the backend that are not decoded yet. A head is at most `HEAD_BYTES`, a frame at most
+    /// `H2_FRAME_BYTES`.
+    input: Vec<u8>,
+    /// Bytes for the backend, which the caller takes.
+    pub(super) output: Vec<u8>,
+}
+
+impl Ask {
+    /// Writes the request. The connection speaks HTTP/2 from its beginning if `http2`.
+    pub(super) fn begin(request: &Request<'_>, http2: bool) -> Ask {
+        let mut output = Vec::new();
+        let codec = if http2 {
+            let mut connection = Box::new(http2::connection::Connection::new(Role::Client));
+            connection.greet(&mut output);
+            let mut block = Vec::new();
+            write_block(&mut block, request.path, request.scheme, &request.host);
+            if let Some(stream) = connection.open(Key::from_token(0)) {
+                connection.write_fields(stream, &block, true, &mut output);
+            }
+            Codec::H2(connection)
+        } else {
+            write_head(&mut output, request.path, &request.host);
+            Codec::H1(http1::connection::Connection::new(Role::Client))
+        };
+        Ask { codec, input: Vec::new(), output }
+    }
+
+    /// Takes bytes from the backend; the status of the response, or why there is none, once that is known.
+    pub(super) fn received(&mut self, bytes: &[u8], now_us: u64) -> Option<Result<u16, Failure>> {
+        self.input.extend_from_slice(bytes);
+        let (used, outcome) = match &mut self.codec {
+            Codec::H1(connection) => decode_http1(connection, &self.input),
+            Codec::H2(connection) => {
+                connection.set_clock(now_us);
+                decode_http2(connection, &self.input, &mut self.output)
+            }
+        };
+        self.input.drain(..used);
+        outcome
+    }
+}
+
+/// How many bytes were decoded, and what they decide.
+type Decoded = (usize, Option<Result<u16, Failure>>);
+
+fn decode_http1(connection: &mut http1::connection::Connection, input: &[u8]) -> Decoded {
+    let (mut at, mut head) = (0, Head::default());
+    loop {
+        match connection.decode(&input[at..], &mut head) {
+            Ok((skip, Part::Interim(length))) => at += skip + length,
+            Ok((skip, Part::Head(length))) => {
+                let bytes = &input[at + skip..];
+                let status = HeadRef { bytes, head: &head }.status();
+                return (at + skip + length, Some(Ok(status)));
+            }
+            Ok((skip, _)) => return (at + skip, None),
+            Err(refusal) => return (at, Some(Err(Failure::Malformed(refusal)))),
+        }
+    }
+}
+
+fn decode_http2(connection: &mut http2::connection::Connection, input: &[u8], output: &mut Vec<u8>) -> Decoded {
+    let (mut at, mut head, mut arena) = (0, Head::default(), Vec::new());
+    loop {
+        let (skip, event) = match connection.decode(&input[at..], &mut head, &mut arena, output) {
+            Ok(decoded) => decoded,
+            Err(error) if error.is_limit => return (at, Some(Err(Failure::Excess(error.reason)))),
+            Err(error) => return (at, Some(Err(Failure::Http2(error.reason)))),
+        };
+        at += skip;
+        let failure = match event {
+            Event::NeedMore => return (at, None),
+            Event::Head(_) => {
+                let status = HeadRef { bytes: &arena, head: &head }.status();
+                return (at, Some(Ok(status)));
+            }
+            Event::Data(_, length) => {
+                at += length;
+                continue;
+            }
+            Event::Malformed(_, refusal) => Failure::Malformed(refusal),
+            Event::Reset(_, ErrorCode::REFUSED_STREAM) => Failure::Refused,
+            Event::Reset(_, code) => Failure::Reset(code),
+            Event::GoAway(ErrorCode::NO_ERROR) if connection.unprocessed().next().is_none() => continue,
+            Event::GoAway(ErrorCode::NO_ERROR) => Failure::Unprocessed,
+            Event::GoAway(code) => Failure::GoAway(code),
+            _ => continue,
+        };
+        return (at, Some(Err(failure)));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ask(http2: bool) -> Ask {
+        Ask::begin(&Request { path: "/up", scheme: "http", host: "a.test:1".into() }, http2)
+    }
+
+    /// What comes of a response that arrives byte by byte.
+    fn outcome(http2: bool, response: &[u8]) -> Option<Result<u16, Failure>> {
+        let mut ask = ask(http2);
+        response.iter().find_map(|byte| ask.received(&[*byte], 0))
+    }
+
+    #[test]
+    fn the_request_is_the_one_of_a_probe() {
+        let request = String::from_utf8(ask(false).output).unwrap();
+        assert!(request.starts_with("GET /up HTTP/1.1\r\nHost: a.test:1\r\nUser-Agent: load_balancer/"), "{request}");
+        assert!(request.ends_with("\r\nConnection: close\r\n\r\n"), "{request}");
+        assert!(ask(true).output.starts_with(http2::frame::PREFACE));
+    }
+
+    #[test]
+    fn the_head_of_the_final_response_decides() {
+        let interim = "HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n";
+        let response = format!("{interim}{interim}HTTP/1.1 404 Not Found\r\nContent-Length: 5\r\n\r\n");
+        assert_eq!(outcome(false, response.as_bytes()), Some(Ok(404)));
+        assert_eq!(outcome(false, &response.as_bytes()[..response.len() - 1]), None);
+        assert!(matches!(outcome(false, b"SSH-2.0-OpenSSH\r\n"), Some(Err(Failure::Malformed(_)))));
+        // SETTINGS, PING, then HEADERS with the status 200 of the static table.
+        let frames = [
+            &[0, 0, 0, 4, 0, 0, 0, 0, 0][..],
+            &[0, 0, 8, 6, 0, 0, 0, 0, 0, 1, 2, 3, 4, 5, 6, 7, 8],
+            &[0, 0, 1, 1, 4, 0, 0, 0, 1, 0x88],
+        ];
+        assert_eq!(outcome(true, &frames.concat()), Some(Ok(200)));
+        assert!(matches!(outcome(true, b"HTTP/1.1 400 Bad Request\r\n\r\n"), Some(Err(Failure::Http2(_)))));
+    }
+
+    #[test]
+    fn a_stream_that_is_reset_or_not_processed_fails() {
+        let settings = [0, 0, 0, 4, 0, 0, 0, 0, 0];
+        let reset = |code| outcome(true, &[&settings[..], &[0, 0, 4, 3, 0, 0, 0, 0, 1, 0, 0, 0, code]].concat());
+        assert_eq!(reset(7), Some(Err(Failure::Refused)));
+        assert_eq!(reset(2), Some(Err(Failure::Reset(ErrorCode::INTERNAL_ERROR))));
+        let goaway = |last, code| {
+            let frame = [0, 0, 8, 7, 0, 0, 0, 0, 0, 0, 0, 0, last, 0, 0, 0, code];
+            outcome(true, &[&settings[..], &frame].concat())
+        };
+        assert_eq!(goaway(1, 0), None, "the response still comes");
+        assert_eq!(goaway(0, 0), Some(Err(Failure::Unprocessed)));
+        assert_eq!(goaway(1, 2), Some(Err(Failure::GoAway(ErrorCode::INTERNAL_ERROR))));
+    }
+}
