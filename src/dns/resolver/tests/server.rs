@@ -137,9 +137,9 @@ impl World {
         self.asked.push(format!("{over}{} {name} {kind}", server.ip()));
         self.ids.push(u16::from_be_bytes([query[0], query[1]]));
         let ip = server.ip().to_string();
-        let mine = self.scripts.iter().find(|((at, of, kind), _)| *at == ip && *of == name && *kind == record_type);
-        let any = self.scripts.iter().find(|((at, of, kind), _)| at.is_empty() && *of == name && *kind == record_type);
-        let script = mine.or(any).map_or(Script::Nothing(false, Some(60)), |(_, script)| script.clone());
+        let scripts: &BTreeMap<(&str, &str, u16), Script> = &self.scripts;
+        let find = |at: &str| scripts.get(&(at, name.as_str(), record_type)).cloned();
+        let script = find(&ip).or_else(|| find("")).unwrap_or(Script::Nothing(false, Some(60)));
         let (reply, from) = match script {
             Script::Silence => return,
             Script::Error => return self.resolver.failed(key, self.now_us),
