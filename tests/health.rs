@@ -335,7 +335,7 @@ fn the_end_of_a_tunnel_counts_against_no_backend() {
 }
 
 #[test]
-fn an_offer_to_switch_protocols_with_content_counts_against_no_backend() {
+fn an_offer_to_switch_protocols_with_content_of_unknown_length_counts_against_no_backend() {
     for mode in modes() {
         let backend = Backend::serve(|mut peer| {
             while let Some(request) = peer.request_head() {
@@ -348,7 +348,7 @@ fn an_offer_to_switch_protocols_with_content_counts_against_no_backend() {
         let balancer = Balancer::before(mode, &[&backend], &[]);
         for _ in 0..4 {
             let mut client = balancer.connect();
-            let fields = "Host: x\r\nConnection: upgrade\r\nUpgrade: x\r\nContent-Length: 5\r\n";
+            let fields = "Host: x\r\nConnection: upgrade\r\nUpgrade: x\r\nTransfer-Encoding: chunked\r\n";
             client.send(format!("GET /ws HTTP/1.1\r\n{fields}\r\n"));
             assert_eq!(client.response("GET").text(), "ok", "{mode:?}");
         }
