@@ -38,6 +38,7 @@ mod metrics;
 mod names;
 mod operators;
 mod pooling;
+mod processes;
 mod regressions;
 mod reload;
 mod responses;

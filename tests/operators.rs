@@ -44,7 +44,7 @@ fn lost_lines_are_reported_with_their_time_by_the_process_that_lost_them() {
     for mode in modes() {
         let backend = Backend::named("a");
         let mut command = command(&["-p", "0", "--host", "127.0.0.1", "-b", &backend.spec(), "--trace"]);
-        command.args(mode.args()).args(["--watchdog", "1s"]);
+        command.args(mode.args());
         let (balancer, mut log) = Balancer::read_by_hand(command);
         let mut client = balancer.connect();
         for _ in 0..20 {

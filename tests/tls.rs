@@ -30,7 +30,7 @@ fn server(issued: &Issued) -> u16 {
 }
 
 /// The same on a listener; in a tunnel, nothing is read before the gate is open.
-fn server_on(listener: TcpListener, issued: &Issued, gate: &Gate) -> u16 {
+pub(crate) fn server_on(listener: TcpListener, issued: &Issued, gate: &Gate) -> u16 {
     let verifier = rustls::server::NoClientAuth;
     server_with(listener, issued, gate, Arc::new(verifier))
 }
@@ -148,14 +148,14 @@ fn count(mut stream: StreamOwned<ServerConnection, TcpStream>, gate: &Gate, ende
     let _ = stream.flush();
 }
 
-fn authority() -> (Authority, Directory, PathBuf) {
+pub(crate) fn authority() -> (Authority, Directory, PathBuf) {
     let authority = Authority::new("root");
     let directory = Directory::new();
     let path = directory.put("ca.pem", &authority.pem());
     (authority, directory, path)
 }
 
-fn named<'a>(names: &'a [&'a str]) -> Spec<'a> {
+pub(crate) fn named<'a>(names: &'a [&'a str]) -> Spec<'a> {
     Spec { names, ..Spec::new("backend") }
 }
 
@@ -413,6 +413,30 @@ fn wait_until_full(balancer: &Balancer, sent: impl Fn() -> u64, has_unread: impl
     value
 }
 
+/// A client in a tunnel; at `/ended` the backend's direction has ended, and it says at that port how much came.
+pub(crate) fn tunnel(balancer: &Balancer, target: &str) -> (Wire, Option<u16>) {
+    let mut client = balancer.connect();
+    client.send(format!("GET {target} HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: count\r\n\r\n"));
+    assert_eq!(client.response("GET").status(), 101);
+    let elsewhere = (target == "/ended").then(|| client.until(b"\n").expect("a port"));
+    let port = elsewhere.map(|port| String::from_utf8_lossy(&port).trim().parse().expect("a port"));
+    (client, port)
+}
+
+/// How many bytes socket and session of a tunnel take while nobody reads.
+pub(crate) fn fill_tunnel(balancer: &Balancer, target: &str) -> usize {
+    let (full, _) = tunnel(balancer, target);
+    let sender = Wire::shared(full.socket().clone());
+    let stuck = std::thread::spawn(move || sender.try_send(vec![b'x'; 32 << 20]));
+    let Socket::Tcp(socket) = &**full.socket() else { unreachable!("clients come over TCP") };
+    let port = socket.local_addr().expect("it is connected").port();
+    let sent = || balancer.metric("zzz_lb_sent_bytes_total", "");
+    let most = wait_until_full(balancer, sent, || unread(balancer.address().port(), port) > 0) as usize;
+    full.socket().shutdown(Shutdown::Both);
+    assert!(stuck.join().expect("it sends").is_err(), "{most} bytes are all that is taken");
+    most
+}
+
 /// What the session has taken of the end of an upload is not lost, however full the socket is when the
 /// direction ends, nor where that is the end of the connection.
 #[test]
@@ -426,23 +450,8 @@ fn the_end_of_a_tunnel_waits_for_what_was_sent_before_it() {
         let spec = format!("https://localhost:{}", server_on(listener, &issued, &gate));
         let balancer = Balancer::start(mode, &["-b", &spec, "--ca-file", roots.to_str().expect("text")]);
         let sent = || balancer.metric("zzz_lb_sent_bytes_total", "");
-        let open = || {
-            let mut client = balancer.connect();
-            client.send(format!("GET {target} HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: count\r\n\r\n"));
-            assert_eq!(client.response("GET").status(), 101);
-            let elsewhere = (target == "/ended").then(|| client.until(b"\n").expect("a port"));
-            let port = elsewhere.map(|port| String::from_utf8_lossy(&port).trim().parse().expect("a port"));
-            (client, port)
-        };
-        // As much as socket and session take while nobody reads.
-        let (full, _) = open();
-        let sender = Wire::shared(full.socket().clone());
-        let stuck = std::thread::spawn(move || sender.try_send(vec![b'x'; 32 << 20]));
-        let Socket::Tcp(socket) = &**full.socket() else { unreachable!("clients come over TCP") };
-        let port = socket.local_addr().expect("it is connected").port();
-        let most = wait_until_full(&balancer, sent, || unread(balancer.address().port(), port) > 0) as usize;
-        full.socket().shutdown(Shutdown::Both);
-        assert!(stuck.join().expect("it sends").is_err(), "{most} bytes are all that is taken");
+        let open = || tunnel(&balancer, target);
+        let most = fill_tunnel(&balancer, target);
         // Somewhat less and somewhat more than that: some fill the socket, and part of the session.
         let lengths: Vec<usize> = (0..20).map(|n| most - 48 * 1024 + n * 3072).collect();
         let clients: Vec<(Wire, Option<u16>)> = lengths.iter().map(|_| open()).collect();

@@ -121,7 +121,7 @@ fn a_configuration_that_is_gone_after_the_preflight_loses_nothing() {
 #[test]
 fn a_caretaker_drains_what_it_was_left() {
     for mode in modes() {
-        let mut scene = Scene::new(mode, &["--admin", "0", "--drain-delay", "400ms"]);
+        let mut scene = Scene::new(mode, &["--admin", "0", "--drain-delay", "400ms", "--drain-idle", "1m"]);
         scene.script("", "", THREE_DESCRIPTORS);
         scene.fail("upgrade: refused: the new program cannot ");
         let mut client = scene.balancer.connect();

@@ -138,11 +138,7 @@ pub fn resolve(options: Options) -> Result<Config, Vec<Error>> {
         tls_trace: or(options.tls_trace, false),
         health: Health {
             check,
-            // Without a path of the user's, any answer shows that the backend serves: many answer 401 or 404 at `/`.
-            status: or(
-                options.health_status,
-                Statuses::range(200, if options.health_path.is_some() { 399 } else { 499 }),
-            ),
+            status: or(options.health_status, passing_statuses(options.health_path.is_some())),
             path: or(options.health_path, "/".into()),
             host: options.health_host.map(|given| given.value),
             interval_us: match check {
@@ -165,6 +161,11 @@ pub fn resolve(options: Options) -> Result<Config, Vec<Error>> {
         file: options.config.map(|given| given.value),
         changed: options.settings.into_iter().filter(is_changed).collect(),
     })
+}
+
+/// Without a path of the user's, any answer shows that the backend serves: many answer 401 or 404 at `/`.
+fn passing_statuses(path_is_given: bool) -> Statuses {
+    Statuses::range(200, if path_is_given { 399 } else { 499 })
 }
 
 const DEFAULT_MODE: Mode = if cfg!(target_os = "linux") { Mode::Mp } else { Mode::Sp };

@@ -59,6 +59,8 @@ pub const USAGE_US: u64 = SECOND_US;
 
 /// Log written at once: what a pipe with any room takes without waiting (POSIX, PIPE_BUF).
 pub const LOG_PIECE_BYTES: usize = 4096;
+/// How soon a process that has lost log looks whether stderr has room again, if nothing else happens.
+pub const LOST_LOOK_US: u64 = SECOND_US;
 /// For how long lines of one kind are counted after the first one was written.
 pub const LOG_WINDOW_US: u64 = SECOND_US;
 /// Kinds of lines that are counted apart in that time: a cause each at as many backends as fail at once. The

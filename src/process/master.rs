@@ -33,7 +33,7 @@ use super::respawn::Respawn;
 use super::upgrade::Upgrade;
 use super::watchdog::Watchdog;
 use super::{Journal, Line, Parts, Shares};
-use crate::limits::READY_LOOK_US;
+use crate::limits::{LOST_LOOK_US, READY_LOOK_US};
 use crate::log::Level;
 use crate::sys::fork::{self, Pid};
 use crate::sys::signal::{Signal, Signals};
@@ -264,7 +264,8 @@ impl Master {
         let elders_us = self.elders.next_us();
         let look_us = if self.beginning { now_us + READY_LOOK_US } else { u64::MAX };
         let others_us = self.duties.next_us().min(self.upgrade.next_us()).min(elders_us).min(look_us);
-        let others_us = others_us.min(self.watchdog.next_us());
+        let lost_us = if sys::has_lost() { now_us + LOST_LOOK_US } else { u64::MAX };
+        let others_us = others_us.min(self.watchdog.next_us()).min(lost_us);
         let others = match others_us {
             u64::MAX => None,
             at_us => Some(now + Duration::from_micros(at_us.saturating_sub(now_us))),

@@ -369,7 +369,9 @@ impl Shares {
 }
 
 fn shares(journal: &mut Journal, config: &Config, count: u32, open_files: u64) -> Shares {
-    let shares = Shares { wanted: config.max_connections, count, possible: connections_within(open_files) };
+    // Each worker has the listeners of all.
+    let possible = connections_within(open_files.saturating_sub(u64::from(count) - 1));
+    let shares = Shares { wanted: config.max_connections, count, possible };
     let held = shares.possible.saturating_mul(count.into());
     if let Some(wanted) = config.max_connections.filter(|&wanted| u64::from(wanted) > held) {
         let text = format_args!("the {open_files} files that a process may open allow {held} clients, not {wanted}");

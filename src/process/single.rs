@@ -68,6 +68,7 @@ pub(super) fn run(parts: Parts, inherited: Inherited, greeting: &[Line]) -> u8 {
         config: &config,
         region: memory.region,
         listeners: listeners_of_one,
+        spares: Vec::new(),
         admin,
         activated: listeners.activated,
         companion: Some(&mut single),

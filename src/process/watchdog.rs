@@ -45,9 +45,8 @@ impl Watchdog {
         let elders = elders.filter_map(|elder| Some((Pid::of_child(elder.pid), elder.seat?, Duration::MAX)));
         for (pid, seat, lived) in workers.chain(elders) {
             let seat = region.seat(seat);
-            let still_us = now_us.saturating_sub(seat.beaten_us());
-            if still_us > watchdog_us && lived > Duration::from_micros(watchdog_us) {
-                let (still, doing) = (Duration::from_millis(still_us / 1000), seat.doing());
+            if let Some(still) = stands_still(now_us, seat.beaten_us(), lived, watchdog_us) {
+                let doing = seat.doing();
                 let text = format_args!("worker pid {pid} stands still for {still:?} while {doing}: killed");
                 journal.line(Level::Err, "process", text);
                 fork::kill(pid);
@@ -69,9 +68,32 @@ impl Watchdog {
     }
 }
 
+/// How long a loop has stood still, if that is too long. A worker has as much time to begin: until its loop first
+/// turns, its seat says nothing of it.
+fn stands_still(now_us: u64, beaten_us: u64, lived: Duration, watchdog_us: u64) -> Option<Duration> {
+    let still_us = now_us.saturating_sub(beaten_us);
+    let is_late = still_us > watchdog_us && lived > Duration::from_micros(watchdog_us);
+    is_late.then(|| Duration::from_millis(still_us / 1000))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_respawned_worker_is_not_killed_by_the_heartbeat_of_its_predecessor() {
+        const NOW_US: u64 = 100_000_000;
+        let lived = Duration::from_micros;
+        // The predecessor's last beat, or none: the worker has not had its time to begin.
+        for beaten_us in [0, NOW_US - 20_000_000] {
+            assert_eq!(stands_still(NOW_US, beaten_us, lived(0), 1_000_000), None);
+            assert_eq!(stands_still(NOW_US, beaten_us, lived(1_000_000), 1_000_000), None);
+        }
+        assert_eq!(stands_still(NOW_US, 0, lived(1_000_001), 1_000_000), Some(Duration::from_secs(100)));
+        assert_eq!(stands_still(NOW_US, NOW_US - 1_000_000, Duration::MAX, 1_000_000), None);
+        let still = stands_still(NOW_US, NOW_US - 1_000_001, Duration::MAX, 1_000_000);
+        assert_eq!(still, Some(Duration::from_millis(1000)));
+    }
 
     #[test]
     fn it_looks_four_times_in_the_time_that_a_loop_may_stand_still() {

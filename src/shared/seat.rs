@@ -1,7 +1,7 @@
 //! The line of memory by which a worker's master knows that it lives, and what it does.
 //!
 //! The worker writes it, with plain stores; the master reads it, and clears it once the worker has
-//! ended.
+//! ended. One cell is the master's: while a worker is absent, the other workers accept from its listener.
 
 use std::fmt;
 use std::sync::atomic::AtomicU64;
@@ -11,6 +11,7 @@ const BEAT: usize = 0;
 const DOING: usize = 1;
 const READY: usize = 2;
 const BUSY: usize = 3;
+const ABSENT: usize = 4;
 
 /// What a worker does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -67,7 +68,7 @@ pub struct Seat {
 
 impl Seat {
     pub(super) fn new(cells: &'static [AtomicU64]) -> Seat {
-        assert!(cells.len() > BUSY, "a line has room for it");
+        assert!(cells.len() > ABSENT, "a line has room for it");
         Seat { cells }
     }
 
@@ -112,6 +113,16 @@ impl Seat {
         self.cells[BUSY].load(Relaxed)
     }
 
+    /// There is no worker for a while, or there is one again.
+    pub fn set_absent(self, absent: bool) {
+        self.cells[ABSENT].store(absent.into(), Release);
+    }
+
+    /// Whether the other workers are to accept from this worker's listener.
+    pub fn is_absent(self) -> bool {
+        self.cells[ABSENT].load(Acquire) != 0
+    }
+
     /// As it was before there was a worker.
     pub fn clear(self) {
         self.cells.iter().for_each(|cell| cell.store(0, Release));
@@ -134,7 +145,14 @@ mod tests {
         seat.set_ready();
         seat.set_busy(7);
         assert_eq!((seat.beaten_us(), seat.is_ready(), seat.busy()), (5, true, 7));
+        assert!(!seat.is_absent());
+        seat.set_absent(true);
+        assert!(seat.is_absent());
+        seat.set_absent(false);
+        assert!(!seat.is_absent());
+        seat.set_absent(true);
         seat.clear();
+        assert!(!seat.is_absent());
         assert_eq!((seat.beaten_us(), seat.is_ready(), seat.busy()), (0, false, 0));
         assert_eq!(seat.doing(), Doing::Waiting);
     }

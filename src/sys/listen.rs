@@ -88,7 +88,7 @@ fn unfit_kind(socket: BorrowedFd<'_>) -> Option<&'static str> {
 }
 
 /// An integer option of a socket.
-fn option(socket: BorrowedFd<'_>, level: c_int, name: c_int) -> io::Result<c_int> {
+pub(super) fn option(socket: BorrowedFd<'_>, level: c_int, name: c_int) -> io::Result<c_int> {
     let mut value: c_int = 0;
     let mut length = size_of::<c_int>() as libc::socklen_t;
     // SAFETY: the call writes at most `length` bytes, to a live int of that size, and the length.

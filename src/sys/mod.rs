@@ -23,7 +23,7 @@ mod stderr;
 pub mod user;
 pub mod vnode;
 
-pub use stderr::{forget_lost, is_journal, report_lost, take_lost, write_stderr};
+pub use stderr::{forget_lost, has_lost, is_journal, report_lost, take_lost, write_stderr};
 
 /// A change of a descriptor's readiness.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -55,10 +55,28 @@ pub fn local_address(socket: BorrowedFd<'_>) -> Option<SocketAddr> {
     address.socket_address()
 }
 
-/// Has a listener take no further connection: the system drops what asks for one (a SYN; RFC 9293, 3.5), and
-/// those whose handshake is under way come yet. It cannot be undone, and holds for whoever else has the listener.
+/// Has a listener take no further connection, while those whose handshake is under way still come. It cannot be
+/// undone, and holds for every process that has the listener. The system drops what asks for a connection (a SYN;
+/// RFC 9293, 3.5). Some kernels allow that only to root; there the system refuses it.
 #[cfg(target_os = "linux")]
 pub fn take_no_more(listener: BorrowedFd<'_>) -> io::Result<()> {
+    drop_requests(listener).or_else(|_| refuse_requests(listener))
+}
+
+/// Binds a listener to an interface that does not exist (SO_BINDTOIFINDEX), so that nothing new matches it. Without
+/// privileges that is possible once, and any further time is without need.
+#[cfg(target_os = "linux")]
+fn refuse_requests(listener: BorrowedFd<'_>) -> io::Result<()> {
+    const NO_INTERFACE: c_int = c_int::MAX;
+    let bound = set_option(listener, libc::SOL_SOCKET, libc::SO_BINDTOIFINDEX, NO_INTERFACE);
+    match super::listen::option(listener, libc::SOL_SOCKET, libc::SO_BINDTOIFINDEX) {
+        Ok(NO_INTERFACE) => Ok(()),
+        _ => bound,
+    }
+}
+
+#[cfg(target_os = "linux")]
+fn drop_requests(listener: BorrowedFd<'_>) -> io::Result<()> {
     // Where the flags are in a segment's header, and SYN among them (RFC 9293, 3.1).
     const FLAGS: u32 = 13;
     const SYN: u32 = 2;
@@ -215,6 +233,23 @@ mod tests {
         take_no_more(listener.as_fd()).unwrap();
         let late = TcpStream::connect_timeout(&address, Duration::from_millis(50));
         assert_eq!(late.unwrap_err().kind(), io::ErrorKind::TimedOut);
+        assert!(accept(listener.as_fd()).is_ok());
+        assert_eq!(accept(listener.as_fd()).unwrap_err().kind(), io::ErrorKind::WouldBlock);
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn a_listener_on_no_interface_has_those_who_came_and_refuses_all_others() {
+        use std::net::{TcpListener, TcpStream};
+        use std::os::fd::AsFd;
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        listener.set_nonblocking(true).unwrap();
+        let address = listener.local_addr().unwrap();
+        let _came = TcpStream::connect(address).unwrap();
+        for _ in 0..2 {
+            refuse_requests(listener.as_fd()).unwrap();
+        }
+        assert_eq!(TcpStream::connect(address).unwrap_err().kind(), io::ErrorKind::ConnectionRefused);
         assert!(accept(listener.as_fd()).is_ok());
         assert_eq!(accept(listener.as_fd()).unwrap_err().kind(), io::ErrorKind::WouldBlock);
     }

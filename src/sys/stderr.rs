@@ -53,9 +53,14 @@ fn lose(text: &[u8]) {
     last_us.store(now_us, Ordering::Relaxed);
 }
 
+/// Whether this process has lost lines that it has not reported yet.
+pub fn has_lost() -> bool {
+    LOST[0].load(Ordering::Relaxed) != 0
+}
+
 /// Reports the lines that this process has lost, if there are any and stderr has room again.
 pub fn report_lost() {
-    if LOST[0].load(Ordering::Relaxed) == 0 || !has_room() {
+    if !has_lost() || !has_room() {
         return;
     }
     let [bytes, lines, first_us, last_us] = LOST.each_ref().map(|cell| cell.swap(0, Ordering::Relaxed));

@@ -33,7 +33,7 @@ impl Worker<'_> {
                 ));
                 return self.pause_accepting(0);
             }
-            let Some(listener) = self.listeners.get(at) else { return Ok(()) };
+            let Some(listener) = self.listener(at) else { return Ok(()) };
             match sys::socket::accept(listener.as_fd()) {
                 Ok((fd, address)) => {
                     self.note_accepting();
@@ -73,14 +73,6 @@ impl Worker<'_> {
     /// does while a worker accepts.
     pub(super) fn is_listener_given_up(&self) -> bool {
         self.listeners.iter().any(|listener| !sys::listen::is_deferred(listener.as_fd()))
-    }
-
-    /// Has the system hold connections back until their clients send, or no longer. A refusal costs
-    /// speed and nothing else.
-    pub(super) fn set_deferral(&self, deferred: bool) {
-        for listener in &self.listeners {
-            let _ = sys::listen::defer_accept(listener.as_fd(), deferred);
-        }
     }
 
     fn hold(&mut self, key: Key, fd: OwnedFd) {
@@ -127,7 +119,7 @@ impl Worker<'_> {
     fn pause_accepting(&mut self, until_us: u64) -> io::Result<()> {
         self.listeners.iter().try_for_each(|listener| self.reactor.unwatch(listener.as_fd()))?;
         self.set_accepting(Accepting::Paused(until_us));
-        Ok(())
+        self.watch_spares()
     }
 
     pub(super) fn set_accepting(&mut self, accepting: Accepting) {
@@ -142,6 +134,7 @@ impl Worker<'_> {
         {
             self.watch_listeners()?;
             self.set_accepting(Accepting::Open);
+            self.watch_spares()?;
             let now_us = self.now_us;
             self.pauses.iter_mut().for_each(|pauses| pauses.last_us = now_us);
         }
@@ -185,5 +178,13 @@ impl Worker<'_> {
     pub(super) fn watch_admin(&mut self) -> io::Result<()> {
         self.admin_from_us = None;
         self.admin.as_ref().map_or(Ok(()), |admin| self.reactor.watch(admin.as_fd(), ADMIN))
+    }
+}
+
+/// Has the system hold connections back until their clients send, or no longer. A refusal costs speed and nothing
+/// else.
+pub(super) fn set_deferral<'a>(listeners: impl Iterator<Item = &'a OwnedFd>, deferred: bool) {
+    for listener in listeners {
+        let _ = sys::listen::defer_accept(listener.as_fd(), deferred);
     }
 }

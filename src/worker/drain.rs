@@ -6,6 +6,7 @@ use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::Duration;
 
+use super::accept::set_deferral;
 use super::{Accepting, LISTENERS, Outcome, SIGNALS, Worker};
 use crate::limits::{ADMIN_DRAIN_US, DRAIN_DELAY_SLACK_US, LISTEN_BACKLOG, LISTENERS_LEAVE_US};
 use crate::log::Level;
@@ -82,9 +83,9 @@ impl Worker<'_> {
         let closes = !self.activated && (self.stopping || self.is_listener_given_up());
         if closes {
             // Clients that have connected and not sent yet come to the listener before it closes.
-            self.set_deferral(false);
+            set_deferral(self.all_listeners(), false);
         }
-        if closes && self.listeners.iter().all(|listener| sys::socket::take_no_more(listener.as_fd()).is_ok()) {
+        if closes && self.all_listeners().all(|listener| sys::socket::take_no_more(listener.as_fd()).is_ok()) {
             self.leave_us = Some(self.now_us + LISTENERS_LEAVE_US);
         } else {
             self.leave_listeners();
@@ -108,12 +109,18 @@ impl Worker<'_> {
     /// Takes in who has come to the listeners until now, and nobody after them.
     pub(super) fn leave_listeners(&mut self) {
         self.leave_us = None;
+        let own = self.listeners.len();
         for (at, listener) in std::mem::take(&mut self.listeners).into_iter().enumerate() {
             // Others may have it, so that closing it here does not end its being watched.
             if self.accepting == Accepting::Open {
                 let _ = self.reactor.unwatch(listener.as_fd());
             }
             self.accept_queued(&listener, at);
+        }
+        // This process may be the last that has them.
+        for (at, spare) in std::mem::take(&mut self.spares).into_iter().enumerate() {
+            spare.unwatch(&self.reactor);
+            self.accept_queued(spare.listener(), own + at);
         }
         self.set_accepting(Accepting::Closed);
     }

@@ -11,6 +11,7 @@ mod secure;
 mod setup;
 mod signals;
 mod socket;
+mod spares;
 
 use std::collections::VecDeque;
 use std::io::Result;
@@ -18,11 +19,11 @@ use std::os::fd::OwnedFd;
 
 pub use self::drain::Draining;
 use self::secure::Tls;
-pub use self::setup::{Companion, Setup};
+pub use self::setup::{Companion, Setup, Spare};
 use self::socket::Sockets;
 use crate::collections::slab::Key;
 use crate::config::Plan;
-use crate::limits::{USAGE_US, WATCHDOG_PARTS, WORKER_DESCRIPTORS};
+use crate::limits::{LOST_LOOK_US, USAGE_US, WATCHDOG_PARTS, WORKER_DESCRIPTORS};
 use crate::log::Level;
 use crate::metrics::{Block, Count};
 use crate::proxy::Proxy;
@@ -36,7 +37,7 @@ use crate::sys::{self, clock};
 const SIGNALS: u64 = 1;
 const COMPANION: u64 = 2;
 const ADMIN: u64 = 3;
-/// The first listener's; the others' follow.
+/// The first listener's; those of its others, and of other workers, follow.
 const LISTENERS: u64 = 4;
 
 /// How a worker ended.
@@ -77,6 +78,7 @@ struct Worker<'a> {
     edition: u64,
     seat: Seat,
     listeners: Vec<OwnedFd>,
+    spares: Vec<spares::Held>,
     admin: Option<OwnedFd>,
     companion: Option<&'a mut dyn Companion>,
     accepting: Accepting,
@@ -201,12 +203,12 @@ impl Worker<'_> {
         while let Some(event) = self.reactor.event(at) {
             at += 1;
             match event.token {
-                SIGNALS => self.take_signals(),
+                SIGNALS => self.take_signals()?,
                 ADMIN => drop(self.accept_admin()?),
                 // It has its turn below.
                 COMPANION => companion = true,
                 // Tokens of keys are larger than any number of listeners.
-                token if token < LISTENERS + self.listeners.len() as u64 => {
+                token if token < LISTENERS + (self.listeners.len() + self.spares.len()) as u64 => {
                     self.seat.begin(Doing::Accepting);
                     self.accept((token - LISTENERS) as usize)?;
                 }
@@ -231,6 +233,10 @@ impl Worker<'_> {
             next = next.min(until);
         }
         next = next.min(self.admin_from_us.unwrap_or(u64::MAX)).min(self.tls.next_us());
+        if sys::has_lost() {
+            // It reports that though nothing else happens.
+            next = next.min(self.now_us + LOST_LOOK_US);
+        }
         let companion = self.companion.as_ref().map_or(u64::MAX, |companion| companion.next_us());
         // Past its own deadline it may wait for its companion's.
         let ends =
@@ -247,7 +253,8 @@ impl Worker<'_> {
         let (addresses, resident) = sys::limit::memory_bytes();
         self.block.set(Count::Virtual, addresses);
         self.block.set(Count::Resident, resident);
-        self.block.set(Count::Descriptors, (self.sockets.len() + self.tls.leaving().len() + WORKER_DESCRIPTORS) as u64);
+        let connections = (self.sockets.len() + self.tls.leaving().len()) as u64;
+        self.block.set(Count::Descriptors, connections + (self.spares.len() + WORKER_DESCRIPTORS) as u64);
     }
 
     /// Follows the plan that holds now.

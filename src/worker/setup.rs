@@ -4,9 +4,10 @@ use std::collections::VecDeque;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
+use super::accept::set_deferral;
 use super::secure::Tls;
 use super::socket::Sockets;
-use super::{Accepting, COMPANION, SIGNALS, Worker, beat_us};
+use super::{Accepting, COMPANION, SIGNALS, Worker, beat_us, spares};
 use crate::config::{Config, Plan};
 use crate::log::Log;
 use crate::proxy::{Proxy, Shared};
@@ -45,6 +46,14 @@ pub trait Companion {
     fn hand_over(&mut self, listeners: &[OwnedFd], admin: Option<&OwnedFd>) -> Option<Signals>;
 }
 
+/// A listener of another worker.
+pub struct Spare {
+    /// A listening, non-blocking socket.
+    pub listener: OwnedFd,
+    /// The seat of its worker in the region.
+    pub seat: usize,
+}
+
 /// What a worker starts with.
 pub struct Setup<'a> {
     /// What to do.
@@ -53,6 +62,8 @@ pub struct Setup<'a> {
     pub region: Region,
     /// Listening, non-blocking sockets; one at least.
     pub listeners: Vec<OwnedFd>,
+    /// Those of the other workers, to accept from while a worker is absent.
+    pub spares: Vec<Spare>,
     /// Another such socket, for those who see how things stand, where one is wanted.
     pub admin: Option<OwnedFd>,
     /// The listeners are a service manager's, who goes on to hold them.
@@ -105,6 +116,7 @@ impl<'a> Worker<'a> {
             edition,
             seat: region.seat(seat),
             listeners: setup.listeners,
+            spares: spares::held(setup.spares, region),
             admin: setup.admin,
             companion: setup.companion,
             accepting: Accepting::Paused(0),
@@ -133,7 +145,8 @@ impl<'a> Worker<'a> {
             now_us,
         };
         let port = |listener: &OwnedFd| socket::local_address(listener.as_fd()).map_or(0, |local| local.port());
-        worker.proxy.set_ports(worker.listeners.iter().map(port));
+        let ports: Vec<u16> = worker.all_listeners().map(port).collect();
+        worker.proxy.set_ports(ports.into_iter());
         worker.proxy.limit_idle(setup.max_idle);
         worker.prepare_tls(plan.authorities);
         Ok(worker)
@@ -150,7 +163,7 @@ impl<'a> Worker<'a> {
             self.proxy.hide_metrics();
         }
         if !self.activated {
-            self.set_deferral(true);
+            set_deferral(self.listeners.iter(), true);
         }
         self.update_clock();
         self.resume_accepting()?;

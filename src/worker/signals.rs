@@ -1,11 +1,13 @@
 //! The signals that a worker gets.
 
+use std::io;
+
 use super::Worker;
 use crate::sys;
 use crate::sys::signal::Signal;
 
 impl Worker<'_> {
-    pub(super) fn take_signals(&mut self) {
+    pub(super) fn take_signals(&mut self) -> io::Result<()> {
         while let Some(signal) = self.signals.take() {
             match signal {
                 Signal::Terminate | Signal::Interrupt => self.terminate(),
@@ -14,8 +16,8 @@ impl Worker<'_> {
                     Some(companion) => companion.child_ended(),
                     None => sys::fork::reap_all(),
                 },
-                // That it woke the loop is all there is to it.
-                Signal::Look => {}
+                // The loop looks at the plan in every turn.
+                Signal::Look => self.watch_spares()?,
                 Signal::Hangup => {
                     if let Some(companion) = &mut self.companion {
                         companion.hang_up();
@@ -30,5 +32,6 @@ impl Worker<'_> {
                 Signal::Reopen => {}
             }
         }
+        Ok(())
     }
 }

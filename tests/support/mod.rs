@@ -21,8 +21,9 @@ pub use gateway::{PROTOCOLS, Protocol, Way};
 pub use message::{Body, BodyReader, Framing, Message, chunked, response};
 pub use random::Random;
 pub use system::{
-    alive, children, clients_of, ignore_when_full, is_asleep, limit_descriptors, open_descriptors, processor_ticks,
-    resident_kib, send_signal, shrink_queue, shrink_room, stop, unread, use_up_descriptors, user_ids,
+    Pid, alive, children, clients_of, ignore_when_full, is_asleep, limit_descriptors, limit_processes,
+    open_descriptors, processor_ticks, resident_kib, send_signal, shrink_queue, shrink_room, stop, unread,
+    use_up_descriptors, user_ids, watched_listeners,
 };
 pub use wire::{Fault, Socket, Wire};
 

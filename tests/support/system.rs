@@ -5,6 +5,8 @@
 use std::collections::BTreeSet;
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::os::unix::process::CommandExt;
+use std::process::Command;
 use std::time::Duration;
 
 use super::wait_until;
@@ -134,6 +136,18 @@ pub fn limit_descriptors(pid: Pid, count: u64) {
     assert_eq!(result, 0, "prlimit: {}", std::io::Error::last_os_error());
 }
 
+/// Has the program that this command runs fork only while its user has fewer processes than this; root always may.
+pub fn limit_processes(command: &mut Command, count: u64) {
+    let limit = libc::rlimit { rlim_cur: count, rlim_max: count };
+    // SAFETY: between fork and exec the child makes one system call, which reads a value of its own.
+    unsafe {
+        command.pre_exec(move || match libc::setrlimit(libc::RLIMIT_NPROC, &raw const limit) {
+            0 => Ok(()),
+            _ => Err(std::io::Error::last_os_error()),
+        });
+    }
+}
+
 /// Stops a process where it stands; returns when it does nothing more.
 #[track_caller]
 pub fn stop(pid: Pid) {
@@ -156,6 +170,17 @@ pub fn clients_of(pid: Pid, port: u16) -> Vec<u16> {
         ours.then(|| port_of(fields[2]))?.filter(|&port| port != 0)
     });
     clients.collect()
+}
+
+/// How many listeners for clients a worker watches: its poller has them under small numbers from 4 on.
+pub fn watched_listeners(pid: Pid) -> usize {
+    let files = std::fs::read_dir(format!("/proc/{pid}/fdinfo")).expect("the process runs");
+    let texts = files.filter_map(|file| std::fs::read_to_string(file.ok()?.path()).ok());
+    let is_listener = |line: &str| {
+        let token = line.strip_prefix("tfd:").and_then(|rest| rest.split("data:").nth(1)?.split_whitespace().next());
+        token.and_then(|token| u64::from_str_radix(token, 16).ok()).is_some_and(|token| (4..256).contains(&token))
+    };
+    texts.map(|text| text.lines().filter(|line| is_listener(line)).count()).sum()
 }
 
 /// A process's user ids: real, effective, saved and that of the file system.

@@ -15,7 +15,7 @@ use crate::metrics::Global;
 use crate::sys::clock;
 use crate::sys::fork::{self, Fork, Pid};
 use crate::sys::signal::Signals;
-use crate::worker::Setup;
+use crate::worker::{Setup, Spare};
 
 /// Where a worker is, was or will be.
 pub(super) struct Place {
@@ -46,8 +46,8 @@ impl Master {
         self.watchdog.watch_over(watchdog_us, region, workers, &self.elders, &mut self.journal);
     }
 
-    /// This process is the worker of a place: all that is the master's is dropped, with every
-    /// listener but its own.
+    /// This process is the worker of a place: all that is the master's is dropped. The other places' listeners are
+    /// kept for the time of a worker's absence. A service manager's listeners are its own already.
     pub(super) fn become_worker(self, index: usize) -> Ended {
         let Master {
             memory,
@@ -65,23 +65,32 @@ impl Master {
             stopping,
             ..
         } = self;
-        let place = places.into_iter().nth(index);
+        let (mut own, mut spares) = (None, Vec::new());
+        for (at, place) in places.into_iter().enumerate() {
+            let Place { listeners, seat, .. } = place;
+            match at == index {
+                true => own = Some((listeners, seat)),
+                false if activated => {}
+                false => spares.extend(listeners.into_iter().map(|listener| Spare { listener, seat })),
+            }
+        }
         let config = duties.config().clone();
         // With them goes the file's watch, which the master alone is to hear from.
         drop((signals, duties, upgrade, inherited));
         let begun = begin_child(pid, &format!("lb worker {index}")).and_then(|()| Signals::install_in_worker());
-        match (begun, place) {
-            (Ok(signals), Some(place)) => {
+        match (begun, own) {
+            (Ok(signals), Some((listeners, seat))) => {
                 let setup = Setup {
                     config: &config,
                     region: memory.region,
-                    listeners: place.listeners,
+                    listeners,
+                    spares,
                     admin: admin.map(|(listener, _)| listener),
                     activated,
                     companion: None,
                     stopping: stopping.is_some(),
                     index: index as u32,
-                    seat: place.seat,
+                    seat,
                     max_connections: shares.of(index as u32),
                     max_idle: shares.idle(),
                     tls,
@@ -120,6 +129,7 @@ impl Master {
                 Ok(Fork::Child) => return Some(index),
                 Ok(Fork::Parent(pid)) => {
                     place.state = State::Running(pid, now);
+                    self.set_absent(index, false);
                     if let Some(story) = story {
                         self.memory.region.globals().add_global(Global::Respawns, 1);
                         self.say(Level::Warn, format_args!("{story}, respawned as pid {pid}"));
@@ -129,11 +139,22 @@ impl Master {
                     let delay = place.respawn.not_forked();
                     let story = story.unwrap_or_else(|| format!("worker {index} could not be forked at first"));
                     place.state = State::Due(now + delay, Some(story));
-                    self.say(Level::Err, format_args!("worker {index} cannot be forked: {error}; again in {delay:?}"));
+                    self.set_absent(index, true);
+                    let text = format_args!("worker {index} cannot be forked: {error}; again in {delay:?}");
+                    self.say(Level::Err, text);
                 }
             }
         }
         None
+    }
+
+    /// Has the other workers accept from the listener of one that is absent, or no longer.
+    fn set_absent(&self, index: usize, absent: bool) {
+        let seat = self.memory.region.seat(self.places[index].seat);
+        if seat.is_absent() != absent {
+            seat.set_absent(absent);
+            self.running().for_each(fork::look);
+        }
     }
 
     /// Heeds the end of a child. One that is no worker is a demo backend, or an orphan that came
@@ -182,6 +203,7 @@ impl Master {
                 self.say(Level::Warn, format_args!("{story}, to be respawned in {delay:?}"));
                 let story = format!("worker {index} was away for {delay:?}");
                 self.places[index].state = State::Due(now + delay, Some(story));
+                self.set_absent(index, true);
             }
             Verdict::GiveUp if self.beginning && !self.elders.is_empty() => {
                 self.places[index].state = State::Gone;

@@ -1,0 +1,79 @@
+//! Listeners of the other workers. Every worker has them, and accepts from one only while its own worker is absent:
+//! the system goes on to give that listener its part of the connections, which would wait there.
+//!
+//! ```text
+//! Resting ──its worker is absent, and this one accepts──▶ Watched
+//!    ▲                                                       │
+//!    └───────its worker is back, or this one pauses──────────┘
+//! ```
+//!
+//! The master says in a worker's seat that it is absent, and has the others look.
+
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+
+use super::{Accepting, LISTENERS, Spare, Worker};
+use crate::reactor::Reactor;
+use crate::shared::Region;
+use crate::shared::seat::Seat;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    Resting,
+    Watched,
+}
+
+/// A listener of another worker.
+pub(super) struct Held {
+    listener: OwnedFd,
+    /// That worker's.
+    seat: Seat,
+    state: State,
+}
+
+/// Listeners of other workers that this one holds, and does not watch yet.
+pub(super) fn held(spares: Vec<Spare>, region: Region) -> Vec<Held> {
+    let held = |Spare { listener, seat }| Held { listener, seat: region.seat(seat), state: State::Resting };
+    spares.into_iter().map(held).collect()
+}
+
+impl Held {
+    pub(super) fn listener(&self) -> &OwnedFd {
+        &self.listener
+    }
+
+    /// Ends its being watched. Others have it, so that closing it here does not.
+    pub(super) fn unwatch(&self, reactor: &Reactor) {
+        if self.state == State::Watched {
+            let _ = reactor.unwatch(self.listener.as_fd());
+        }
+    }
+}
+
+impl Worker<'_> {
+    /// Its own listeners and then those of others, as their tokens number them.
+    pub(super) fn all_listeners(&self) -> impl Iterator<Item = &OwnedFd> {
+        self.listeners.iter().chain(self.spares.iter().map(Held::listener))
+    }
+
+    /// The listener of this number.
+    pub(super) fn listener(&self, at: usize) -> Option<&OwnedFd> {
+        let spare = || self.spares.get(at - self.listeners.len()).map(Held::listener);
+        self.listeners.get(at).or_else(spare)
+    }
+
+    /// Watches the listeners of absent workers, if it accepts, and no other spare ones.
+    pub(super) fn watch_spares(&mut self) -> io::Result<()> {
+        let (first, accepts) = (self.listeners.len(), self.accepting == Accepting::Open);
+        for (at, spare) in self.spares.iter_mut().enumerate() {
+            let state = if accepts && spare.seat.is_absent() { State::Watched } else { State::Resting };
+            match state {
+                _ if state == spare.state => {}
+                State::Watched => self.reactor.watch(spare.listener.as_fd(), LISTENERS + (first + at) as u64)?,
+                State::Resting => self.reactor.unwatch(spare.listener.as_fd())?,
+            }
+            spare.state = state;
+        }
+        Ok(())
+    }
+}
