@@ -187,7 +187,9 @@ fn a_response_of_many_fields_arrives() {
         |protocol, mode, _, balancer| {
             let answer = balancer.connect().get("/");
             assert_eq!((answer.status(), answer.text().as_str()), (200, "ok"), "{protocol:?} {mode:?}");
-            let names = answer.fields.iter().filter(|(name, _)| name.to_ascii_lowercase().starts_with("x-"));
+            let is_sent =
+                |name: &str| name.to_ascii_lowercase().strip_prefix("x-").is_some_and(|n| n.parse::<u32>().is_ok());
+            let names = answer.fields.iter().filter(|(name, _)| is_sent(name));
             assert_eq!(names.count(), 250, "{protocol:?} {mode:?}");
         },
     );

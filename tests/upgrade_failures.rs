@@ -9,6 +9,8 @@ use std::time::{Duration, Instant};
 
 use zzz_lb::shared::MAGIC;
 
+use zzz_lb::limits::SLOTS;
+
 use crate::support::traffic::{self, KINDS, Traffic};
 use crate::support::{
     Backend, Balancer, Directory, Exit, Mode, alive, children, command, modes, send_signal, wait_until,
@@ -199,12 +201,13 @@ fn an_upgrade_waits_for_room_with_the_plan_of_before() {
         let scene = Scene::new(mode, &[]);
         let backends: Vec<String> = (1..=1000).map(|n| format!("\"10.1.{}.{}:80\"", n / 256, n % 256)).collect();
         let all = |host: &str| format!("{{\"backends\": [{}]}}", backends.join(", ").replace("10.1.", host));
-        for (host, told) in
-            [("10.1.", "+1000 −2 "), ("10.2.", "+1000 −1000 "), ("10.3.", "too many addresses have changed")]
-        {
-            fs::write(scene.config(), all(host)).expect("it can be written");
-            scene.balancer.wait_for_log(told);
+        // The first file has two other backends.
+        for count in 1..=SLOTS / 1000 {
+            fs::write(scene.config(), all(&format!("10.{count}."))).expect("it can be written");
+            wait_until("it is followed", || scene.balancer.log().matches("info config: ").count() == count);
         }
+        fs::write(scene.config(), all("10.99.")).expect("it can be written");
+        scene.balancer.wait_for_log("too many addresses have changed");
         scene.upgrade();
         assert!(!scene.balancer.log().contains("refused"), "{mode:?}: {}", scene.balancer.log());
     }
