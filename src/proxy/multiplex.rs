@@ -159,6 +159,8 @@ impl Proxy {
             multiplex.h2.ping(&mut self.text);
             connection.output.write(&mut self.buffers, &self.text);
         }
+        // It is idle no more, even if its time in the pool ends in this same turn.
+        self.rearm(carrier, Moved::Nothing);
     }
 
     /// A connection to the backend in a slot that has room for another stream.

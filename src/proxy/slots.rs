@@ -175,6 +175,8 @@ impl Proxy {
         }
         self.close_bound_to_gone();
         self.room_made = true;
+        // Requests that waited for a backend that has left may wait on another's connection now, which may be idle.
+        self.resume();
     }
 
     /// Whether the plan has a backend that may get requests, or a name that may lead to one.

@@ -1,7 +1,7 @@
 //! Backends that decline a stream, and ones that leave a block of fields incomplete.
 
 use super::*;
-use crate::limits::{DEFAULT_REQUEST_US, H2_BLOCK_GRACE_US, RETRY_FLOOR};
+use crate::limits::{DEFAULT_REQUEST_US, H2_BLOCK_GRACE_US, POOL_IDLE_US, RETRY_FLOOR};
 
 fn reset(world: &mut World, carrier: Key, stream: u32, code: ErrorCode) {
     world.frame(carrier, Kind::RstStream, 0, stream, &code.0.to_be_bytes());
@@ -133,4 +133,46 @@ fn each_block_has_the_time_for_itself() {
         world.pass(DEFAULT_REQUEST_US * 2 / 3);
     }
     assert!(!world.frames(carrier).iter().any(|(header, _)| header.kind == Kind::Goaway));
+}
+
+#[test]
+fn a_request_that_leaves_with_its_backend_for_an_idle_connection_is_sent_at_once() {
+    let mut world = World::new(2, false);
+    world.request();
+    let (idle, slot) = *world.dials.last().expect("a connection was asked for");
+    world.connected(true);
+    world.frame(idle, Kind::Headers, END_HEADERS | END_STREAM, 1, &[0x89]);
+    world.frames(idle);
+    let client = world.request();
+    let (_, other) = world.dials.pop().expect("the other backend's turn");
+    assert_ne!(other, slot);
+    world.plan.members.retain(|member| usize::from(member.slot) == slot);
+    world.proxy.follow(&world.plan);
+    world.carry_out();
+    let kinds: Vec<Kind> = world.frames(idle).iter().map(|(header, _)| header.kind).collect();
+    assert!(kinds.contains(&Kind::Headers), "{kinds:?}");
+    world.frame(idle, Kind::Headers, END_HEADERS | END_STREAM, 3, &[0x89]);
+    assert!(world.sent[&client].starts_with(b"HTTP/1.1 204 "));
+}
+
+#[test]
+fn an_idle_connection_whose_time_ends_takes_no_request_with_it_that_comes_in_the_same_turn() {
+    for early_us in [DEFAULT_CONNECT_US / 2, DEFAULT_CONNECT_US * 3 / 2] {
+        let mut world = World::new(2, false);
+        world.request();
+        let idle = world.connected(true);
+        world.frame(idle, Kind::Headers, END_HEADERS | END_STREAM, 1, &[0x89]);
+        world.frames(idle);
+        world.now_us += POOL_IDLE_US - early_us;
+        world.proxy.set_clock(world.now_us, world.now_us);
+        world.request();
+        let (silent, _) = *world.dials.last().expect("the other backend's turn");
+        assert_ne!(silent, idle);
+        // The time of both is over, and the request goes to the backend that has the idle connection.
+        world.now_us += POOL_IDLE_US;
+        world.proxy.set_clock(world.now_us, world.now_us);
+        world.proxy.expire();
+        world.carry_out();
+        assert_eq!(world.proxy.audit(), Ok(()));
+    }
 }
