@@ -53,14 +53,16 @@ compare: build ## measure processor time beside HAProxy, nginx and a bare relay,
 	python3 benches/compare/compare.py $(BINARY) $(SCENARIOS)
 
 # RUSTC_BOOTSTRAP has a stable compiler do what cargo-fuzz asks of it. AddressSanitizer watches the target that
-# reaches `unsafe` code; it has no C library to work with on a static target, so that one is built for the host.
+# reaches `unsafe` code. It needs a dynamic C library, and has it: cargo-fuzz sets RUSTFLAGS, which replace those of
+# .cargo/config.toml that link statically. What is built for it lies apart, so that neither build replaces the other.
 fuzz: ## feed each fuzz target, or TARGETS, for FUZZ_SECONDS (60) and extend its corpus; without cargo-fuzz, run smoke tests
 	@if $(CARGO) fuzz --version >/dev/null 2>&1; then \
 	    for target in $(or $(TARGETS),$$($(CARGO) fuzz list)); do \
-	        sanitizer=none; if [ $$target = scan ]; then sanitizer=address; fi; \
+	        sanitizer=none; folder=fuzz/target; \
+	        if [ $$target = scan ]; then sanitizer=address; folder=fuzz/target/address; fi; \
 	        dictionary=; if [ -f fuzz/dictionaries/$$target.dict ]; then dictionary=-dict=fuzz/dictionaries/$$target.dict; fi; \
 	        echo "fuzz: $$target for $(FUZZ_SECONDS) s, sanitizer $$sanitizer"; \
-	        RUSTC_BOOTSTRAP=1 $(CARGO) fuzz run --sanitizer $$sanitizer $$target fuzz/corpus/$$target -- \
+	        RUSTC_BOOTSTRAP=1 $(CARGO) fuzz run --sanitizer $$sanitizer --target-dir $$folder $$target fuzz/corpus/$$target -- \
 	            -max_total_time=$(FUZZ_SECONDS) -max_len=4096 $$dictionary || exit 1; \
 	    done; \
 	else \
@@ -68,9 +70,12 @@ fuzz: ## feed each fuzz target, or TARGETS, for FUZZ_SECONDS (60) and extend its
 	    $(CARGO) test --locked --test main fuzz; \
 	fi
 
-fuzz-min: ## keep of each corpus only what reaches something that nothing else does
-	for target in $$($(CARGO) fuzz list); do \
-	    RUSTC_BOOTSTRAP=1 $(CARGO) fuzz cmin --sanitizer none $$target fuzz/corpus/$$target || exit 1; \
+fuzz-min: ## keep of each corpus only what reaches code that nothing else does
+	for target in $(or $(TARGETS),$$($(CARGO) fuzz list)); do \
+	    rm -rf fuzz/target/kept && mkdir -p fuzz/target/kept && \
+	    RUSTC_BOOTSTRAP=1 $(CARGO) fuzz run --sanitizer none --target-dir fuzz/target $$target \
+	        fuzz/target/kept fuzz/corpus/$$target -- -set_cover_merge=1 -use_counters=0 && \
+	    rm -rf fuzz/corpus/$$target && cp -r fuzz/target/kept fuzz/corpus/$$target || exit 1; \
 	done
 
 interop: build ## run the release binary against curl, nginx and wrk (installed where missing)

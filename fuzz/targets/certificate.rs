@@ -28,6 +28,7 @@ fn check(der: &[u8]) {
     for time_s in [certificate.not_before_s(), certificate.not_after_s()] {
         assert!((EARLIEST_S..LATEST_S).contains(&time_s));
     }
+    let _ = certificate.unverifiable().map(|algorithm| algorithm.to_string());
     let count = certificate.names().count();
     assert!(count <= der.len() / 2);
     let shown = certificate.shown_names();
@@ -49,7 +50,7 @@ fn around(data: &[u8]) -> Vec<u8> {
         b"\x02\x01\x01\x30\x00\x30\x00",
         &der(0x30, &[&validity])[..],
         &der(0x30, &[subject]),
-        b"\x30\x00",
+        b"\x30\x02\x30\x00",
         &extensions,
     ];
     der(0x30, &[&der(0x30, &body), b"\x30\x00\x03\x01\x00"])

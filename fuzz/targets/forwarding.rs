@@ -53,10 +53,19 @@ fn check_hop(view: HeadRef<'_>) {
     assert!(single(view, Name::Te).is_none_or(|value| value == b"trailers"), "TE of another hop");
 }
 
+/// Whether the fields that we add have made a head longer than we take ourselves.
+fn is_past_our_limits(read: Result<Option<usize>, Refusal>) -> bool {
+    matches!(read, Err(Refusal::TooManyFields | Refusal::HeadTooLarge))
+}
+
 fn request(choices: u8, bytes: &[u8], plant: fn(&mut Vec<u8>)) {
     let mut parsed = Head::default();
     let Ok(Some(_)) = parse::request(bytes, &mut parsed) else { return };
     let view = HeadRef { bytes, head: &parsed };
+    // These are answered, and never forwarded.
+    if matches!(view.method(), b"CONNECT" | b"TRACE") {
+        return;
+    }
     let Ok(facts) = framing::request(view) else { return };
     let way = RequestWay {
         client: IpAddr::V4(Ipv4Addr::new(192, 0, 2, 255)),
@@ -74,7 +83,11 @@ fn request(choices: u8, bytes: &[u8], plant: fn(&mut Vec<u8>)) {
     writer.finish();
     plant(&mut text);
     let mut again = Head::default();
-    assert_eq!(parse::request(&text, &mut again), Ok(Some(text.len())), "it ends elsewhere: {}", text.escape_ascii());
+    let read = parse::request(&text, &mut again);
+    if is_past_our_limits(read) {
+        return;
+    }
+    assert_eq!(read, Ok(Some(text.len())), "it ends elsewhere: {}", text.escape_ascii());
     let next = HeadRef { bytes: &text, head: &again };
     let seen = framing::request(next).unwrap_or_else(|refusal| panic!("{refusal:?}: {}", text.escape_ascii()));
     let framed = |facts: &RequestFacts| (facts.body, facts.is_head, facts.idempotent, facts.takes_trailers);
@@ -120,7 +133,11 @@ fn response(choices: u8, bytes: &[u8], plant: fn(&mut Vec<u8>)) {
         writer.finish();
         plant(&mut text);
         let mut again = Head::default();
-        assert_eq!(parse::response(&text, &mut again), Ok(Some(text.len())), "{}", text.escape_ascii());
+        let read = parse::response(&text, &mut again);
+        if is_past_our_limits(read) {
+            return;
+        }
+        assert_eq!(read, Ok(Some(text.len())), "{}", text.escape_ascii());
         let next = HeadRef { bytes: &text, head: &again };
         assert_eq!(next.status(), view.status());
         let framed = [Name::ContentLength, Name::TransferEncoding].into_iter().any(|name| single(next, name).is_some());
@@ -144,7 +161,11 @@ fn response(choices: u8, bytes: &[u8], plant: fn(&mut Vec<u8>)) {
     writer.finish();
     plant(&mut text);
     let mut again = Head::default();
-    assert_eq!(parse::response(&text, &mut again), Ok(Some(text.len())), "{}", text.escape_ascii());
+    let read = parse::response(&text, &mut again);
+    if is_past_our_limits(read) {
+        return;
+    }
+    assert_eq!(read, Ok(Some(text.len())), "{}", text.escape_ascii());
     let next = HeadRef { bytes: &text, head: &again };
     let seen = framing::response(next, &request).unwrap_or_else(|refusal| panic!("{refusal:?}"));
     let framed = |facts: &ResponseFacts, body| (facts.status, body, facts.described);

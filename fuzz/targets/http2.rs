@@ -11,7 +11,7 @@ use zzz_lb::http::head::{Head, HeadRef};
 use zzz_lb::http::part::Role;
 use zzz_lb::http2::ErrorCode;
 use zzz_lb::http2::connection::{Connection, Event};
-use zzz_lb::http2::frame::{self, HEADER_BYTES, Header, Kind};
+use zzz_lb::http2::frame::{self, HEADER_BYTES, Header, Kind, PREFACE};
 use zzz_lb::limits::{H2_STREAMS, RESPONSE_FIELDS};
 
 /// Panics where something is out of its bounds.
@@ -24,6 +24,7 @@ pub fn run(data: &[u8]) {
         out: Vec::new(),
         owned: Vec::new(),
         next: 0,
+        left: 0,
         windows: Windows::new(),
     };
     machine.h2.greet(&mut machine.out);
@@ -51,6 +52,8 @@ struct Machine {
     /// Streams that were opened, and are perhaps closed since.
     owned: Vec<(u32, Key)>,
     next: u64,
+    /// Bytes that are to come of a frame that is taken in parts: of DATA or of a kind that is not known.
+    left: usize,
     windows: Windows,
 }
 
@@ -119,9 +122,7 @@ impl Machine {
             };
             assert!(skip <= self.held.len());
             assert!(self.out.len() - before <= 64, "an answer longer than what it answers");
-            if skip > HEADER_BYTES {
-                self.windows.frame(&self.held[..skip]);
-            }
+            self.passed_over(skip);
             self.held.drain(..skip);
             match event {
                 Event::NeedMore => {
@@ -144,6 +145,7 @@ impl Machine {
                 Event::Data(owner, n) => {
                     assert!(n <= self.held.len());
                     self.held.drain(..n);
+                    self.left -= n;
                     if let Some(key) = owner {
                         self.is_owned(key);
                         let id = self.owned.iter().find(|&&(_, owner)| owner == key).map_or(0, |&(id, _)| id);
@@ -152,6 +154,18 @@ impl Machine {
                 }
                 Event::End(key) | Event::Reset(key, _) | Event::Malformed(key, _) => self.is_owned(key),
                 Event::Nothing | Event::Room | Event::GoAway(_) | Event::Pong => {}
+            }
+        }
+    }
+
+    /// Tells the windows of a frame that was taken in, if these bytes are one.
+    fn passed_over(&mut self, skip: usize) {
+        if self.left > 0 || skip == 0 {
+            self.left -= skip;
+        } else if let Some(header) = Header::read(&self.held).filter(|_| !self.held.starts_with(PREFACE)) {
+            match header.kind {
+                Kind::Data | Kind::Unknown => self.left = HEADER_BYTES + header.length as usize - skip,
+                _ => self.windows.frame(&self.held[..skip]),
             }
         }
     }

@@ -421,7 +421,7 @@ impl Machine {
             return data;
         }
         match operation % 16 {
-            1..=12 if self.open[at].waiting => {}
+            1..=12 | 15 if self.open[at].waiting => {}
             1..=4 => {
                 let length = usize::from(operation / 16) * 8;
                 let (bytes, rest) = data.split_at(data.len().min(length));
