@@ -119,7 +119,8 @@ impl Worker<'_> {
     fn pause_accepting(&mut self, until_us: u64) -> io::Result<()> {
         self.listeners.iter().try_for_each(|listener| self.reactor.unwatch(listener.as_fd()))?;
         self.set_accepting(Accepting::Paused(until_us));
-        self.watch_spares()
+        self.watch_spares();
+        Ok(())
     }
 
     pub(super) fn set_accepting(&mut self, accepting: Accepting) {
@@ -134,7 +135,7 @@ impl Worker<'_> {
         {
             self.watch_listeners()?;
             self.set_accepting(Accepting::Open);
-            self.watch_spares()?;
+            self.watch_spares();
             let now_us = self.now_us;
             self.pauses.iter_mut().for_each(|pauses| pauses.last_us = now_us);
         }

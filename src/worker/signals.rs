@@ -17,7 +17,7 @@ impl Worker<'_> {
                     None => sys::fork::reap_all(),
                 },
                 // The loop looks at the plan in every turn.
-                Signal::Look => self.watch_spares()?,
+                Signal::Look => self.watch_spares(),
                 Signal::Hangup => {
                     if let Some(companion) = &mut self.companion {
                         companion.hang_up();

@@ -9,7 +9,6 @@
 //!
 //! The master says in a worker's seat that it is absent, and has the others look.
 
-use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 
 use super::{Accepting, LISTENERS, Spare, Worker};
@@ -62,18 +61,20 @@ impl Worker<'_> {
         self.listeners.get(at).or_else(spare)
     }
 
-    /// Watches the listeners of absent workers, if it accepts, and no other spare ones.
-    pub(super) fn watch_spares(&mut self) -> io::Result<()> {
+    /// Watches the listeners of absent workers, if it accepts, and no other spare ones. One that cannot be
+    /// watched stays as it is: this worker has clients of its own, and does not end for another's listener.
+    pub(super) fn watch_spares(&mut self) {
         let (first, accepts) = (self.listeners.len(), self.accepting == Accepting::Open);
         for (at, spare) in self.spares.iter_mut().enumerate() {
             let state = if accepts && spare.seat.is_absent() { State::Watched } else { State::Resting };
-            match state {
-                _ if state == spare.state => {}
-                State::Watched => self.reactor.watch(spare.listener.as_fd(), LISTENERS + (first + at) as u64)?,
-                State::Resting => self.reactor.unwatch(spare.listener.as_fd())?,
+            let changed = match state {
+                _ if state == spare.state => continue,
+                State::Watched => self.reactor.watch(spare.listener.as_fd(), LISTENERS + (first + at) as u64),
+                State::Resting => self.reactor.unwatch(spare.listener.as_fd()),
+            };
+            if changed.is_ok() {
+                spare.state = state;
             }
-            spare.state = state;
         }
-        Ok(())
     }
 }
