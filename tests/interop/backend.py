@@ -6,7 +6,7 @@ once. What it answers:
 
   /echo            the request's body, framed as the request was
   /hash            the SHA-256 and the length of the request's body
-  /id/ANYTHING     the path, X-Request-Id and body of the request, after a moment, as JSON
+  /id/ANYTHING     the path, X-Test-Id and body of the request, after a moment, as JSON
   /fixed/N         N bytes of a known pattern with Content-Length
   /chunked/N       the same, chunked
   /eof/N           the same, ended by closing
@@ -183,7 +183,7 @@ class Connection:
 
     def answer_id(self, request, _rest):
         body = b"".join(request.body())
-        account = {"path": request.path, "id": request.fields.get("x-request-id"), "body": body.decode("latin-1")}
+        account = {"path": request.path, "id": request.fields.get("x-test-id"), "body": body.decode("latin-1")}
         text = json.dumps(account).encode()
         time.sleep(random.random() * 0.004)
         if random.random() < 0.5:

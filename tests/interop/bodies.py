@@ -76,7 +76,7 @@ def random_bodies():
 def ask_with_id(client, number, name, rng):
     """One request that carries an id in its path, a field and its body; True where it was answered by its own."""
     path, body = f"/id/{name}/{number}", f"body of {name} {number}" + "." * rng.randrange(0, 3000)
-    client.send_head("POST", path, f"X-Request-Id: {name}-{number}", f"Content-Length: {len(body)}")
+    client.send_head("POST", path, f"X-Test-Id: {name}-{number}", f"Content-Length: {len(body)}")
     client.sock.sendall(body.encode())
     if rng.random() < 0.06:
         return None  # Gone before the answer: it must reach nobody.

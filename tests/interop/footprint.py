@@ -54,7 +54,8 @@ def start_ms(backends, options):
                     return took
             expect(time.perf_counter() - started < 5, "no answer within 5 s of starting")
     finally:
-        process.terminate()
+        # TERM would wait for clients that have connected and not sent yet.
+        process.kill()
         process.wait(10)
 
 
