@@ -4,6 +4,8 @@
 CARGO ?= cargo
 PREFIX ?= /usr/local
 DESTDIR ?=
+# Tests wait more than they compute, so two processors run four of them.
+export RUST_TEST_THREADS ?= $(shell n=$$(nproc 2>/dev/null || echo 4); [ $$n -gt 4 ] && echo $$n || echo 4)
 # How long `make fuzz` feeds each target.
 FUZZ_SECONDS ?= 60
 # How long each test of `make soak` disturbs, in minutes.
