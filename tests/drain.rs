@@ -5,24 +5,7 @@ use std::path::PathBuf;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::support::{
-    Backend, Balancer, Directory, Exit, Gate, Mode, Wire, children, modes, response, send_signal, wait_until,
-};
-
-/// A backend that answers each request once the gate is open.
-fn gated(gate: &Gate) -> Backend {
-    let gate = gate.clone();
-    Backend::serve(move |mut peer| {
-        while let Some(request) = peer.request() {
-            if request.target() == "/held" {
-                gate.pass();
-            }
-            if peer.try_send(response("", b"done")).is_err() {
-                return;
-            }
-        }
-    })
-}
+use crate::support::{Backend, Balancer, Directory, Exit, Gate, Mode, Wire, children, modes, send_signal, wait_until};
 
 fn admin(balancer: &Balancer) -> SocketAddr {
     let log = balancer.wait_for_log("admin on ");
@@ -53,7 +36,7 @@ fn workers_of(mode: Mode) -> usize {
 fn a_retired_worker_is_ready_and_its_idle_admin_connections_hold_it_up_only_briefly() {
     for mode in modes() {
         let gate = Gate::shut();
-        let backend = gated(&gate);
+        let backend = Backend::gated(&gate);
         let balancer = Balancer::before(mode, &[&backend], &["--admin", "0"]);
         let mut kept: Vec<Wire> = (0..2).map(|_| Wire::tcp(admin(&balancer))).collect();
         kept.iter_mut().for_each(|wire| assert_eq!(wire.get("/readyz").status(), 200));
@@ -80,7 +63,7 @@ fn a_retired_worker_is_ready_and_its_idle_admin_connections_hold_it_up_only_brie
 #[test]
 fn a_client_that_has_connected_and_sent_nothing_at_term_is_served() {
     for mode in modes() {
-        let backend = gated(&Gate::shut());
+        let backend = Backend::gated(&Gate::shut());
         let balancer = Balancer::before(mode, &[&backend], &[]);
         let mut client = balancer.connect();
         balancer.signal(libc::SIGTERM);
@@ -96,7 +79,7 @@ fn a_client_that_has_connected_and_sent_nothing_at_term_is_served() {
 fn what_an_upgrade_cut_long_ago_does_not_fail_the_end() {
     for mode in modes() {
         let gate = Gate::shut();
-        let backend = gated(&gate);
+        let backend = Backend::gated(&gate);
         let balancer = Balancer::before(mode, &[&backend], &["--drain-timeout", "200ms"]);
         let _client = held(&balancer, &backend);
         upgrade(&balancer, 1);
@@ -111,7 +94,7 @@ fn what_an_upgrade_cut_long_ago_does_not_fail_the_end() {
 fn what_a_second_term_cuts_in_a_worker_of_before_fails_the_end() {
     for mode in modes() {
         let gate = Gate::shut();
-        let backend = gated(&gate);
+        let backend = Backend::gated(&gate);
         let mut balancer = Balancer::before(mode, &[&backend], &[]);
         let _client = held(&balancer, &backend);
         upgrade(&balancer, 1);
@@ -131,7 +114,7 @@ fn a_second_term_stops_at_once_and_fails_the_end_where_it_cuts() {
     for mode in modes() {
         for delay in ["off", "10m"] {
             let gate = Gate::shut();
-            let backend = gated(&gate);
+            let backend = Backend::gated(&gate);
             let begin = || Balancer::before(mode, &[&backend], &["--drain-delay", delay]);
             let stop_twice = |balancer: &Balancer| {
                 balancer.signal(libc::SIGTERM);
@@ -164,7 +147,7 @@ fn a_second_term_stops_at_once_and_fails_the_end_where_it_cuts() {
 fn the_end_waits_for_workers_of_before() {
     for mode in modes() {
         let gate = Gate::shut();
-        let backend = gated(&gate);
+        let backend = Backend::gated(&gate);
         let mut balancer = Balancer::before(mode, &[&backend], &["--admin", "0"]);
         let mut client = held(&balancer, &backend);
         upgrade(&balancer, 1);
@@ -254,7 +237,7 @@ fn in_each_mode(test: impl Fn(Mode) + Sync) {
 fn a_shorter_drain_time_is_for_those_that_begin_to_drain_later() {
     in_each_mode(|mode| {
         let (gate, directory) = (Gate::shut(), Directory::new());
-        let backend = gated(&gate);
+        let backend = Backend::gated(&gate);
         let path = drain_file(&directory, &backend, "10m", "off");
         let balancer = Balancer::with_file(mode, &path, &[]);
         let mut client = held(&balancer, &backend);
@@ -275,7 +258,7 @@ fn a_shorter_drain_time_is_for_those_that_begin_to_drain_later() {
 fn a_drain_time_that_is_reloaded_before_draining_begins_holds() {
     in_each_mode(|mode| {
         let (gate, directory) = (Gate::shut(), Directory::new());
-        let backend = gated(&gate);
+        let backend = Backend::gated(&gate);
         // For as long as a reload may take on a busy machine.
         let path = drain_file(&directory, &backend, "100ms", "5s");
         let mut balancer = Balancer::with_file(mode, &path, &[]);

@@ -10,30 +10,15 @@ use std::time::Duration;
 
 use crate::support::{
     Backend, Balancer, DEADLINE, Exit, Gate, Mode, Pid, Random, Socket, Wire, children, command, limit_processes,
-    modes, response, send_signal, shrink_room, skipped, user_ids, wait_until, watches_listeners,
+    modes, send_signal, shrink_room, skipped, user_ids, wait_until, watches_listeners,
 };
 use crate::tls::{authority, fill_tunnel, named, server_on, tunnel};
-
-/// A backend that answers each request, and one for `/held` once the gate is open.
-fn gated(gate: &Gate) -> Backend {
-    let gate = gate.clone();
-    Backend::serve(move |mut peer| {
-        while let Some(request) = peer.request() {
-            if request.target() == "/held" {
-                gate.pass();
-            }
-            if peer.try_send(response("", b"done")).is_err() {
-                return;
-            }
-        }
-    })
-}
 
 #[test]
 fn the_requests_of_a_dead_worker_of_before_an_upgrade_are_in_flight_no_more() {
     for mode in modes() {
         let gate = Gate::shut();
-        let backend = gated(&gate);
+        let backend = Backend::gated(&gate);
         let spec = format!("{},max=2", backend.spec());
         let balancer = Balancer::start(mode, &["-b", &spec]);
         let mut workers = balancer.workers();

@@ -8,27 +8,11 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::support::{
-    Backend, Balancer, Exit, Fault, Gate, Mode, Random, Socket, Wire, children, command, is_asleep, modes, response,
-    wait_until,
+    Backend, Balancer, Exit, Fault, Gate, Mode, Random, Socket, Wire, children, command, is_asleep, modes, wait_until,
 };
 
 /// Far below the 10 s after which `docker stop` kills, and far above what a busy machine adds to 2.5 s.
 const SOON: Duration = Duration::from_secs(8);
-
-/// A backend that answers each request, and one for `/held` once the gate is open.
-fn gated(gate: &Gate) -> Backend {
-    let gate = gate.clone();
-    Backend::serve(move |mut peer| {
-        while let Some(request) = peer.request() {
-            if request.target() == "/held" {
-                gate.pass();
-            }
-            if peer.try_send(response("", b"done")).is_err() {
-                return;
-            }
-        }
-    })
-}
 
 /// One idle client made the end take the whole drain time.
 #[test]
@@ -62,7 +46,7 @@ fn an_idle_client_does_not_hold_up_the_end() {
 fn an_idle_client_that_sends_in_time_is_served_and_a_busy_one_is_waited_for() {
     for mode in modes() {
         let gate = Gate::shut();
-        let backend = gated(&gate);
+        let backend = Backend::gated(&gate);
         let mut balancer = Balancer::before(mode, &[&backend], &["--drain-idle", "1m"]);
         let mut busy = balancer.connect();
         busy.send("GET /held HTTP/1.1\r\nHost: x\r\n\r\n");
@@ -107,7 +91,7 @@ fn the_log_tells_how_many_are_idle_and_busy_and_how_to_stop_at_once() {
     for mode in modes() {
         for delay in ["off", "300ms"] {
             let gate = Gate::shut();
-            let backend = gated(&gate);
+            let backend = Backend::gated(&gate);
             let (spec, name) = (backend.spec(), if mode == Mode::Mp { "mp" } else { "sp" });
             let fixed = ["-p", "0", "--host", "127.0.0.1", "-w", "1", "-m", name, "-b", &spec];
             let args = [&fixed[..], &["--drain-delay", delay, "--drain-timeout", "1m"]].concat();
@@ -142,7 +126,7 @@ fn the_log_tells_how_many_are_idle_and_busy_and_how_to_stop_at_once() {
 fn an_idle_client_outlives_an_upgrade_and_not_the_end() {
     for mode in modes() {
         let gate = Gate::shut();
-        let backend = gated(&gate);
+        let backend = Backend::gated(&gate);
         let args = ["--drain-idle", "300ms", "--drain-timeout", "10m"];
         let mut balancer = Balancer::before(mode, &[&backend], &args);
         let workers = children(balancer.pid()).len();

@@ -89,7 +89,7 @@ pub(super) fn dial(peers: &[Peer<'_>], rules: &Rules<'_>) -> io::Result<Vec<Dial
         for event in (0..).map_while(|at| reactor.event(at)) {
             let at = event.token as usize;
             let Some(dial) = dialling.get_mut(&at) else { continue };
-            outcomes[at] = dial.heed(event, &peers[at], rules, now_us);
+            outcomes[at] = dial.on_event(event, &peers[at], rules, now_us);
             if outcomes[at].is_some() {
                 dialling.remove(&at);
             }
@@ -122,7 +122,7 @@ impl Dial {
     }
 
     /// Continues after an event; the outcome, once it is known.
-    fn heed(&mut self, event: Event, peer: &Peer<'_>, rules: &Rules<'_>, now_us: u64) -> Option<Dialled> {
+    fn on_event(&mut self, event: Event, peer: &Peer<'_>, rules: &Rules<'_>, now_us: u64) -> Option<Dialled> {
         if self.took_us.is_none() {
             if !event.writable && !event.broken {
                 return None;

@@ -157,6 +157,21 @@ impl Backend {
         Backend::start(Listener::Unix(listener, path.into()), spec, None, Some(path.into()), script)
     }
 
+    /// Answers each request with `done`, and one for `/held` once the gate is open.
+    pub fn gated(gate: &Gate) -> Backend {
+        let gate = gate.clone();
+        Backend::serve(move |mut peer| {
+            while let Some(request) = peer.request() {
+                if request.target() == "/held" {
+                    gate.pass();
+                }
+                if peer.try_send(response("", b"done")).is_err() {
+                    return;
+                }
+            }
+        })
+    }
+
     /// Answers every whole request with these bytes.
     pub fn replying(bytes: impl Into<Vec<u8>>) -> Backend {
         Backend::serve(reply(bytes.into()))
