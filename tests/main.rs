@@ -16,7 +16,7 @@ mod aborts;
 mod addresses;
 mod bodies;
 mod bound;
-mod carriers;
+mod muxes;
 mod check;
 mod cli;
 mod config_file;

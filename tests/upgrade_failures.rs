@@ -121,7 +121,7 @@ fn a_configuration_that_is_gone_after_the_preflight_loses_nothing() {
 }
 
 #[test]
-fn a_caretaker_drains_what_it_was_left() {
+fn a_rollback_supervisor_drains_what_it_was_left() {
     for mode in modes() {
         let mut scene = Scene::new(mode, &["--admin", "0", "--drain-delay", "400ms", "--drain-idle", "1m"]);
         scene.script("", "", THREE_DESCRIPTORS);
@@ -178,7 +178,7 @@ fn a_worker_of_before_that_dies_meanwhile_has_the_upgrade_tried_again() {
 
 /// Nobody looked whether those who were left to serve still did.
 #[test]
-fn a_caretaker_replaces_a_worker_that_stands_still() {
+fn a_rollback_supervisor_replaces_a_worker_that_stands_still() {
     let scene = Scene::new(Mode::Mp, &["--watchdog", "2s"]);
     scene.script("", &format!(": > {}", scene.config().display()), "");
     scene.fail("upgrade: refused: the new program cannot start: ");

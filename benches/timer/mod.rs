@@ -36,7 +36,7 @@ use std::time::{Duration, Instant};
 pub const TOLERANCE: f64 = 0.15;
 /// How often a row that seems slower is measured again before that is believed.
 const RETRIES: usize = 2;
-/// Turns of reference and row in one measurement.
+/// Rotation of reference and row in one measurement.
 const ROUNDS: usize = 60;
 /// Fresh processes that a row is measured in again, once those retries have not helped.
 const PROCESSES: usize = 3;

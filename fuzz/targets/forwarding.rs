@@ -11,8 +11,8 @@ use zzz_lb::http::fields::Name;
 use zzz_lb::http::forward::{self, After, RequestWay, ResponseWay};
 use zzz_lb::http::framing::{self, Body, RequestFacts, ResponseFacts};
 use zzz_lb::http::head::{Head, HeadRef, Version};
+use zzz_lb::http::message_error::MessageError;
 use zzz_lb::http::part::Role;
-use zzz_lb::http::refusal::Refusal;
 use zzz_lb::http1::parse;
 use zzz_lb::http1::write::Writer;
 use zzz_lb::http2::head::{self, Section, Unread};
@@ -54,8 +54,8 @@ fn check_hop(view: HeadRef<'_>) {
 }
 
 /// Whether the fields that we add have made a head longer than we take ourselves.
-fn is_past_our_limits(read: Result<Option<usize>, Refusal>) -> bool {
-    matches!(read, Err(Refusal::TooManyFields | Refusal::HeadTooLarge))
+fn is_past_our_limits(read: Result<Option<usize>, MessageError>) -> bool {
+    matches!(read, Err(MessageError::TooManyFields | MessageError::HeadTooLarge))
 }
 
 fn request(choices: u8, bytes: &[u8], plant: fn(&mut Vec<u8>)) {
@@ -110,7 +110,9 @@ fn request_over_http2(view: HeadRef<'_>, facts: &RequestFacts, way: &RequestWay<
     match head::read(&mut decoder, &block, Role::Server, Section::Head, &mut read, &mut arena) {
         Ok(()) => {}
         // It may be longer than we take ourselves.
-        Err(Unread::Message(Refusal::HeadTooLarge | Refusal::TooManyFields | Refusal::TargetTooLong)) => return,
+        Err(Unread::Message(
+            MessageError::HeadTooLarge | MessageError::TooManyFields | MessageError::TargetTooLong,
+        )) => return,
         Err(Unread::Connection(zzz_lb::hpack::Error::Excessive)) => return,
         Err(error) => panic!("{error:?} over HTTP/2"),
     }

@@ -4,9 +4,9 @@
 use zzz_lb::http::fields::Span;
 use zzz_lb::http::framing::{self, Body, RequestFacts};
 use zzz_lb::http::head::{Head, HeadRef, Start};
+use zzz_lb::http::message_error::MessageError;
 use zzz_lb::http::part::Part;
 use zzz_lb::http::part::Role;
-use zzz_lb::http::refusal::Refusal;
 use zzz_lb::http1::connection::Connection;
 use zzz_lb::http1::parse;
 use zzz_lb::limits::{HEAD_BYTES, HEAD_FIELDS, RESPONSE_FIELDS, TRAILER_BYTES};
@@ -14,7 +14,7 @@ use zzz_lb::limits::{HEAD_BYTES, HEAD_FIELDS, RESPONSE_FIELDS, TRAILER_BYTES};
 /// Messages of one input: past these there is nothing new.
 const PARTS: usize = 2_000;
 
-type Parser = fn(&[u8], &mut Head) -> Result<Option<usize>, Refusal>;
+type Parser = fn(&[u8], &mut Head) -> Result<Option<usize>, MessageError>;
 
 /// Panics where two readings differ, or one is out of bounds.
 pub fn run(data: &[u8]) {
@@ -75,7 +75,7 @@ fn trailers(bytes: &[u8]) {
 #[derive(Debug, Default, PartialEq)]
 struct Story {
     parts: Vec<(&'static str, Vec<u8>)>,
-    refusal: Option<Refusal>,
+    refusal: Option<MessageError>,
 }
 
 /// Reads pieces, after a head that said how content is framed, or from a head on; `is_head`: what comes answers
@@ -129,7 +129,7 @@ fn read(role: Role, is_head: bool, start: Option<Body>, pieces: &[&[u8]]) -> Sto
     story
 }
 
-fn body(role: Role, is_head: bool, head: HeadRef<'_>) -> Result<Body, Refusal> {
+fn body(role: Role, is_head: bool, head: HeadRef<'_>) -> Result<Body, MessageError> {
     match role {
         Role::Server => framing::request(head).map(|facts| facts.body),
         Role::Client => {

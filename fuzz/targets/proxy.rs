@@ -16,15 +16,15 @@ use zzz_lb::config::{Cidr, Plan, Timeouts};
 use zzz_lb::hpack;
 use zzz_lb::http::framing::{self, RequestFacts};
 use zzz_lb::http::head::{Head, HeadRef, Start};
+use zzz_lb::http::message_error::MessageError;
 use zzz_lb::http::part::{Part, Role};
 use zzz_lb::http::proxy_error::ProxyError;
-use zzz_lb::http::refusal::Refusal;
 use zzz_lb::http1::connection::Connection as Http1;
 use zzz_lb::http2::connection::{Connection as Http2, Event};
 use zzz_lb::http2::frame::{self, Kind, PREFACE};
 use zzz_lb::limits::{BLOCK_BYTES, H2_WINDOW_MAX_BYTES, QUEUE_HIGH_BYTES};
 use zzz_lb::log::{Level, Log};
-use zzz_lb::proxy::{Failure, Output, Proxy, Shared, Words};
+use zzz_lb::proxy::{Failure, FailureText, Output, Proxy, Shared};
 
 /// Backends at once.
 const SLOTS: usize = 3;
@@ -412,7 +412,7 @@ impl Machine {
                 2 => self.open[at].connecting = true,
                 3 => self.begin_in_vain(at, Failure::Busy),
                 4 if operation >= 192 => {
-                    self.proxy.failed(key, Failure::Tls(ProxyError::TlsCertificate, Words::new(&"expired")))
+                    self.proxy.failed(key, Failure::Tls(ProxyError::TlsCertificate, FailureText::new(&"expired")))
                 }
                 5 if operation >= 192 && self.proxy.offers_http2(key) => {}
                 5 if operation >= 192 => self.proxy.refuses_http1(key),
@@ -444,7 +444,7 @@ impl Machine {
                 4..8 if self.proxy.queued(key).is_some_and(|queue| !queue.is_empty()) => self.proxy.unsendable(key),
                 4..8 => {}
                 8..12 => self.proxy.broken(key),
-                12 => self.proxy.failed(key, Failure::Malformed(Refusal::StatusLine)),
+                12 => self.proxy.failed(key, Failure::Malformed(MessageError::StatusLine)),
                 13 => self.proxy.drain(),
                 14 => _ = self.proxy.evict_idle(),
                 _ => self.proxy.nothing(key),
@@ -486,7 +486,7 @@ impl Machine {
             1 => self.proxy.limit_idle(argument.into()),
             2 => self.proxy.set_unready(),
             3 => self.proxy.hide_metrics(),
-            4 => self.proxy.failed(key, Failure::Tls(ProxyError::TlsProtocol, Words::new(&"truncated"))),
+            4 => self.proxy.failed(key, Failure::Tls(ProxyError::TlsProtocol, FailureText::new(&"truncated"))),
             5 => self.proxy.secured(key, argument % 2 == 1, Some(argument.into())),
             _ => self.proxy.drain(),
         }

@@ -125,7 +125,7 @@ impl Cells {
     }
 
     /// Forgets that requests are in flight: there are none, and a worker may have died miscounting.
-    pub fn settle(self, slot: usize) {
+    pub fn reclaim(self, slot: usize) {
         self.of(slot, IN_FLIGHT).store(0, Relaxed);
     }
 

@@ -2,23 +2,23 @@
 //! are, and is told how each request and each probe went. What all workers have to agree on lies in
 //! shared cells, so that turns, limits and health are those of the whole program.
 //!
-//! Who takes turns: the backends that are up and no backups; where there is none, the backups that are
+//! Who takes rotation: the backends that are up and no backups; where there is none, the backups that are
 //! up; where there is none either, all of them, for a backend thought dead may yet answer, and nothing
 //! else can. One that was added is up when it has proved itself, or where none is that has.
 
 mod budget;
 pub mod cells;
 mod health;
-pub mod own;
+pub mod in_flight;
+mod rotation;
 pub mod strategy;
-mod turns;
 
 use std::sync::atomic::AtomicU64;
 
 use self::budget::Budget;
 use self::cells::{Cells, State};
+use self::rotation::Rotation;
 use self::strategy::{Strategy, View};
-use self::turns::Turns;
 use crate::collections::random::Random;
 use crate::limits::{PICKS, SLOW_START_PARTS};
 
@@ -75,7 +75,7 @@ pub struct Balancer {
     members: Vec<Member>,
     /// Limits by slot.
     limits: Vec<u32>,
-    turns: Turns,
+    rotation: Rotation,
     /// Who takes turns was decided at this epoch.
     epoch: u64,
     /// Until when some backend may be in its slow start, in microseconds.
@@ -100,7 +100,7 @@ impl Balancer {
             mine,
             members: Vec::new(),
             limits: Vec::new(),
-            turns: Turns::default(),
+            rotation: Rotation::default(),
             epoch: u64::MAX,
             slow_until_us: 0,
             open: false,
@@ -141,12 +141,12 @@ impl Balancer {
     /// A backend for a request, other than those in `tried`.
     pub fn pick(&mut self, tried: &[u16], now_us: u64) -> Pick {
         self.look_at_health(now_us);
-        if self.turns.is_empty() {
+        if self.rotation.is_empty() {
             return Pick::Nobody;
         }
         let draw = self.draw(now_us);
         for _ in 0..PICKS {
-            let mut view = View { turns: &self.turns, cells: self.cells, random: &mut self.random };
+            let mut view = View { rotation: &self.rotation, cells: self.cells, random: &mut self.random };
             let slot = (self.rules.strategy.pick)(&mut view);
             if !tried.contains(&slot) && self.admits(slot, draw, now_us) && self.enter(slot) {
                 return Pick::Slot(slot.into());
@@ -159,9 +159,9 @@ impl Balancer {
     /// keeps from this one; or else one that would if those did not, or else one that was added, or is down:
     /// it may yet answer, and nothing else can.
     fn any(&mut self, tried: &[u16], draw: Option<u64>, now_us: u64) -> Pick {
-        let count = self.turns.len();
+        let count = self.rotation.len();
         let start = self.random.below(count as u64) as usize;
-        let in_turn = (start..count).chain(0..start).map(|turn| self.turns.at(turn));
+        let in_turn = (start..count).chain(0..start).map(|turn| self.rotation.at(turn));
         let untried = in_turn.filter(|slot| !tried.contains(slot));
         let mut admitted = untried.clone().filter(|&slot| self.admits(slot, draw, now_us));
         let found = admitted.find(|&slot| self.enter(slot));
@@ -195,7 +195,7 @@ impl Balancer {
 
     /// Whether one that takes turns, and was not tried, has room.
     pub fn has_other(&self, tried: &[u16]) -> bool {
-        (0..self.turns.len()).map(|turn| self.turns.at(turn)).any(|slot| {
+        (0..self.rotation.len()).map(|turn| self.rotation.at(turn)).any(|slot| {
             let most = self.limits[usize::from(slot)];
             !tried.contains(&slot) && (most == 0 || self.cells.in_flight(slot.into()) < u64::from(most))
         })
@@ -203,13 +203,13 @@ impl Balancer {
 
     fn enter(&self, slot: u16) -> bool {
         let slot = usize::from(slot);
-        own::begin(&self.mine[slot], self.cells, slot, self.limits[slot])
+        in_flight::begin(&self.mine[slot], self.cells, slot, self.limits[slot])
     }
 
     /// Says that a picked backend is done with its request, however that went.
     pub fn finished(&mut self, slot: usize) {
         if let Some(mine) = self.mine.get(slot) {
-            own::finish(mine, self.cells, slot);
+            in_flight::finish(mine, self.cells, slot);
         }
     }
 
@@ -239,13 +239,13 @@ impl Balancer {
             self.members.iter().for_each(|member| self.cells.admit(member.slot.into()));
         }
         let share = |member: &Member| (member.slot, member.weight);
-        self.turns.set(self.members.iter().filter(fit).filter(|member| !member.backup).map(share));
-        if self.turns.is_empty() {
-            self.turns.set(self.members.iter().filter(fit).map(share));
+        self.rotation.set(self.members.iter().filter(fit).filter(|member| !member.backup).map(share));
+        if self.rotation.is_empty() {
+            self.rotation.set(self.members.iter().filter(fit).map(share));
         }
-        self.open = self.turns.is_empty() && self.members.iter().any(|member| served(&member));
+        self.open = self.rotation.is_empty() && self.members.iter().any(|member| served(&member));
         if self.open {
-            self.turns.set(self.members.iter().filter(served).map(share));
+            self.rotation.set(self.members.iter().filter(served).map(share));
         }
         if self.cells.note_outage(self.open) {
             self.news = Some(self.open);
@@ -268,7 +268,7 @@ impl Balancer {
 
     /// What decides, for one request, who of those in their slow start takes a turn; `None` where nobody is.
     fn draw(&mut self, now_us: u64) -> Option<u64> {
-        (now_us < self.slow_until_us && self.turns.len() > 1).then(|| self.random.any())
+        (now_us < self.slow_until_us && self.rotation.len() > 1).then(|| self.random.any())
     }
 
     /// Whether a backend takes the turn that came to it: in its slow start, only those of a growing part of

@@ -172,7 +172,7 @@ impl Lookup {
     }
 
     /// Takes the outcome of a family's query.
-    pub(super) fn settle(&mut self, family: Family, outcome: Outcome) -> Step {
+    pub(super) fn on_outcome(&mut self, family: Family, outcome: Outcome) -> Step {
         self.queries[family as usize] = None;
         self.outcomes[family as usize] = Some(outcome);
         let outcomes = match std::mem::take(&mut self.outcomes) {

@@ -451,12 +451,12 @@ impl Resolver {
             Reply::Malformed => self.retry(token, Reason::Malformed),
             Reply::None { exists, ttl_s } => {
                 let until_us = ttl_s.map(until_us);
-                self.settle(token, Outcome::None { exists, until_us });
+                self.on_outcome(token, Outcome::None { exists, until_us });
             }
             Reply::Found { mut addresses, ttl_s } => {
                 let until_us = until_us(ttl_s);
                 addresses.retain(is_usable);
-                self.settle(
+                self.on_outcome(
                     token,
                     match addresses.is_empty() {
                         true => Outcome::None { exists: true, until_us: Some(until_us) },
@@ -474,7 +474,7 @@ impl Resolver {
         let tries = query.tries + 1;
         let most = (self.conf.servers.len() as u32).saturating_mul(self.conf.attempts);
         if tries >= most {
-            return self.settle(token, Outcome::Failed(reason));
+            return self.on_outcome(token, Outcome::Failed(reason));
         }
         if let Some(query) = self.close(token) {
             self.ask(query.entry, query.question.family, tries, false);
@@ -482,11 +482,11 @@ impl Resolver {
     }
 
     /// Ends a query with its outcome.
-    fn settle(&mut self, token: Key, outcome: Outcome) {
+    fn on_outcome(&mut self, token: Key, outcome: Outcome) {
         let Some(Query { entry: key, question, .. }) = self.close(token) else { return };
         let Some(entry) = self.entries.get_mut(key) else { return };
         let Phase::Asks(lookup) = &mut entry.phase else { return };
-        match lookup.settle(question.family, outcome) {
+        match lookup.on_outcome(question.family, outcome) {
             Step::Wait => {}
             Step::Use(addresses) => {
                 let mut families = [None, None];

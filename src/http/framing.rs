@@ -4,7 +4,7 @@
 
 use super::fields::{Name, list};
 use super::head::{HeadRef, Start, Version};
-use super::refusal::Refusal;
+use super::message_error::MessageError;
 use crate::limits::CONNECTION_OPTIONS;
 
 /// How the content of a message ends.
@@ -108,22 +108,22 @@ pub struct ResponseFacts {
 }
 
 /// Reads a request's head. Errors are the client's fault.
-pub fn request(head: HeadRef<'_>) -> Result<RequestFacts, Refusal> {
+pub fn request(head: HeadRef<'_>) -> Result<RequestFacts, MessageError> {
     let version = head.head.version;
     let found = scan(head, false)?;
     match (found.hosts, version) {
         // Also where the target names an authority (RFC 9112, 3.2).
-        (0, Version::Http11) => return Err(Refusal::HostMissing),
-        (0, Version::Http2) if head.authority().is_none() => return Err(Refusal::HostMissing),
+        (0, Version::Http11) => return Err(MessageError::HostMissing),
+        (0, Version::Http2) if head.authority().is_none() => return Err(MessageError::HostMissing),
         (0 | 1, _) => {}
-        _ => return Err(Refusal::HostRepeated),
+        _ => return Err(MessageError::HostRepeated),
     }
     // An authority of the target's own was looked at when the target was taken apart.
     if !head.values(Name::Host).all(is_authority) {
-        return Err(Refusal::HostInvalid);
+        return Err(MessageError::HostInvalid);
     }
     if found.coded && version == Version::Http10 {
-        return Err(Refusal::CodingInHttp10);
+        return Err(MessageError::CodingInHttp10);
     }
     let body = match (found.length, found.coded) {
         (_, true) => Body::Chunked,
@@ -149,7 +149,7 @@ pub fn request(head: HeadRef<'_>) -> Result<RequestFacts, Refusal> {
 }
 
 /// Reads the head of a final response to `request`. Errors are the backend's fault.
-pub fn response(head: HeadRef<'_>, request: &RequestFacts) -> Result<ResponseFacts, Refusal> {
+pub fn response(head: HeadRef<'_>, request: &RequestFacts) -> Result<ResponseFacts, MessageError> {
     let status = head.status();
     let bare = request.is_head || status == 204 || status == 304;
     let found = scan(head, bare)?;
@@ -157,7 +157,7 @@ pub fn response(head: HeadRef<'_>, request: &RequestFacts) -> Result<ResponseFac
         _ if bare => Body::None,
         (_, true) => Body::Chunked,
         // Nothing comes behind it, so that nobody need be shown what cannot be made good.
-        (Some(1..), false) if head.head.ended => return Err(Refusal::LengthWrong),
+        (Some(1..), false) if head.head.ended => return Err(MessageError::LengthWrong),
         (Some(length), false) => Body::Length(length),
         (None, false) if head.head.version == Version::Http2 => Body::Chunked,
         (None, false) => Body::UntilClose,
@@ -184,7 +184,7 @@ fn is_faulty(found: &Found, version: Version) -> bool {
 
 /// Reads the fields of a head. `bare`: the message ends with its head, whatever they say about its content
 /// (RFC 9112, 6.3 rule 1).
-fn scan(head: HeadRef<'_>, bare: bool) -> Result<Found, Refusal> {
+fn scan(head: HeadRef<'_>, bare: bool) -> Result<Found, MessageError> {
     let mut found = Found::default();
     let mut options = 0;
     for field in &head.head.fields {
@@ -194,7 +194,7 @@ fn scan(head: HeadRef<'_>, bare: bool) -> Result<Found, Refusal> {
             Name::ContentLength => {
                 let length = content_length(value())?;
                 if found.length.is_some_and(|before| before != length) {
-                    return Err(Refusal::LengthsDiffer);
+                    return Err(MessageError::LengthsDiffer);
                 }
                 found.length = Some(length);
             }
@@ -217,7 +217,7 @@ fn scan(head: HeadRef<'_>, bare: bool) -> Result<Found, Refusal> {
             Name::Te => found.trailers_taken |= list(value()).any(|member| member.eq_ignore_ascii_case(b"trailers")),
             Name::Expect if matches!(head.head.start, Start::Request { .. }) => {
                 if !value().eq_ignore_ascii_case(b"100-continue") {
-                    return Err(Refusal::ExpectationUnknown);
+                    return Err(MessageError::ExpectationUnknown);
                 }
                 found.expects = true;
             }
@@ -225,10 +225,10 @@ fn scan(head: HeadRef<'_>, bare: bool) -> Result<Found, Refusal> {
         }
     }
     if found.coded && found.length.is_some() && !bare {
-        return Err(Refusal::LengthAndCoding);
+        return Err(MessageError::LengthAndCoding);
     }
     if options > CONNECTION_OPTIONS {
-        return Err(Refusal::ConnectionOptions);
+        return Err(MessageError::ConnectionOptions);
     }
     Ok(found)
 }
@@ -253,25 +253,25 @@ fn connection_option(option: &[u8], found: &mut Found) {
 }
 
 /// A Content-Length value: digits, or a list of the same digits (RFC 9112, 6.3).
-fn content_length(value: &[u8]) -> Result<u64, Refusal> {
+fn content_length(value: &[u8]) -> Result<u64, MessageError> {
     let mut length = None;
     for member in value.split(|&b| b == b',') {
         let digits = super::fields::trim(member);
         if digits.is_empty() || digits.len() > 19 || !digits.iter().all(u8::is_ascii_digit) {
-            return Err(Refusal::LengthInvalid);
+            return Err(MessageError::LengthInvalid);
         }
         // Nineteen digits fit.
         let this = digits.iter().fold(0_u64, |sum, digit| sum * 10 + u64::from(digit - b'0'));
         if length.is_some_and(|before| before != this) {
-            return Err(Refusal::LengthsDiffer);
+            return Err(MessageError::LengthsDiffer);
         }
         length = Some(this);
     }
-    length.ok_or(Refusal::LengthInvalid)
+    length.ok_or(MessageError::LengthInvalid)
 }
 
 /// Accepts a Transfer-Encoding that is `chunked` and nothing else (RFC 9112, 6.1).
-fn transfer_encoding(value: &[u8], repeated: bool) -> Result<(), Refusal> {
+fn transfer_encoding(value: &[u8], repeated: bool) -> Result<(), MessageError> {
     if value.eq_ignore_ascii_case(b"chunked") && !repeated {
         return Ok(());
     }
@@ -281,9 +281,9 @@ fn transfer_encoding(value: &[u8], repeated: bool) -> Result<(), Refusal> {
     // chunked twice, chunked not last, or no coding at all: two readers would frame it
     // differently. Another coding before it is merely one that we do not have.
     match (first_is_chunked, members.next()) {
-        (None, _) | (Some(true), _) => Err(Refusal::CodingRepeated),
-        (Some(false), _) if repeated => Err(Refusal::CodingRepeated),
-        (Some(false), _) => Err(Refusal::CodingUnknown),
+        (None, _) | (Some(true), _) => Err(MessageError::CodingRepeated),
+        (Some(false), _) if repeated => Err(MessageError::CodingRepeated),
+        (Some(false), _) => Err(MessageError::CodingUnknown),
     }
 }
 
@@ -367,12 +367,12 @@ mod tests {
         f(HeadRef { bytes: &bytes, head: &head })
     }
 
-    fn of_request(fields: &[(&str, &str)]) -> Result<RequestFacts, Refusal> {
+    fn of_request(fields: &[(&str, &str)]) -> Result<RequestFacts, MessageError> {
         let fields = [&[("Host", "a")], fields].concat();
         with(Version::Http11, "POST", &fields, request)
     }
 
-    fn of_response(status: &str, fields: &[(&str, &str)]) -> Result<ResponseFacts, Refusal> {
+    fn of_response(status: &str, fields: &[(&str, &str)]) -> Result<ResponseFacts, MessageError> {
         with(Version::Http11, status, fields, |head| response(head, &RequestFacts::NOTHING))
     }
 
@@ -389,29 +389,29 @@ mod tests {
     fn refuses_what_could_be_framed_twice() {
         let refused = |fields: &[(&str, &str)]| of_request(fields).unwrap_err();
         let (cl, te) = ("Content-Length", "Transfer-Encoding");
-        assert_eq!(refused(&[(cl, "5"), (te, "chunked")]), Refusal::LengthAndCoding);
-        assert_eq!(refused(&[(te, "chunked"), (cl, "5")]), Refusal::LengthAndCoding);
-        assert_eq!(refused(&[(cl, "5"), (cl, "6")]), Refusal::LengthsDiffer);
-        assert_eq!(refused(&[(cl, "5, 6")]), Refusal::LengthsDiffer);
+        assert_eq!(refused(&[(cl, "5"), (te, "chunked")]), MessageError::LengthAndCoding);
+        assert_eq!(refused(&[(te, "chunked"), (cl, "5")]), MessageError::LengthAndCoding);
+        assert_eq!(refused(&[(cl, "5"), (cl, "6")]), MessageError::LengthsDiffer);
+        assert_eq!(refused(&[(cl, "5, 6")]), MessageError::LengthsDiffer);
         for bad in ["", "+5", "-5", "5 5", "0x5", "5,", ",5", "99999999999999999999", "5;", "５"] {
-            assert_eq!(refused(&[(cl, bad)]), Refusal::LengthInvalid, "{bad}");
+            assert_eq!(refused(&[(cl, bad)]), MessageError::LengthInvalid, "{bad}");
         }
         for bad in ["chunked, chunked", "chunked, gzip", "", ",", "chunked,"] {
-            assert_eq!(refused(&[(te, bad)]), Refusal::CodingRepeated, "{bad}");
+            assert_eq!(refused(&[(te, bad)]), MessageError::CodingRepeated, "{bad}");
         }
         for unknown in ["gzip, chunked", "identity", "xchunked", "gzip"] {
-            assert_eq!(refused(&[(te, unknown)]), Refusal::CodingUnknown, "{unknown}");
+            assert_eq!(refused(&[(te, unknown)]), MessageError::CodingUnknown, "{unknown}");
         }
-        assert_eq!(refused(&[(te, "chunked"), (te, "chunked")]), Refusal::CodingRepeated);
+        assert_eq!(refused(&[(te, "chunked"), (te, "chunked")]), MessageError::CodingRepeated);
         let fields = [("Host", "a"), (te, "chunked")];
-        assert_eq!(with(Version::Http10, "POST", &fields, request).unwrap_err(), Refusal::CodingInHttp10);
+        assert_eq!(with(Version::Http10, "POST", &fields, request).unwrap_err(), MessageError::CodingInHttp10);
     }
 
     #[test]
     fn wants_exactly_one_valid_host() {
-        assert_eq!(with(Version::Http11, "GET", &[], request).unwrap_err(), Refusal::HostMissing);
+        assert_eq!(with(Version::Http11, "GET", &[], request).unwrap_err(), MessageError::HostMissing);
         assert!(with(Version::Http10, "GET", &[], request).is_ok());
-        assert_eq!(of_request(&[("host", "a")]).unwrap_err(), Refusal::HostRepeated);
+        assert_eq!(of_request(&[("host", "a")]).unwrap_err(), MessageError::HostRepeated);
         for good in ["a", "a.b:80", "[::1]:80", "[::1]", "", "a_b", "127.0.0.1:", "xn--a~"] {
             assert!(with(Version::Http11, "GET", &[("Host", good)], request).is_ok(), "{good}");
         }
@@ -420,7 +420,7 @@ mod tests {
         {
             assert_eq!(
                 with(Version::Http11, "GET", &[("Host", bad)], request).unwrap_err(),
-                Refusal::HostInvalid,
+                MessageError::HostInvalid,
                 "{bad}"
             );
         }
@@ -450,7 +450,7 @@ mod tests {
         let length = ("Content-Length", "5");
         assert!(of_request(&[("Expect", "100-Continue"), length]).unwrap().expects_continue);
         assert!(!of_request(&[("Expect", "100-continue")]).unwrap().expects_continue);
-        assert_eq!(of_request(&[("Expect", "cake")]).unwrap_err(), Refusal::ExpectationUnknown);
+        assert_eq!(of_request(&[("Expect", "cake")]).unwrap_err(), MessageError::ExpectationUnknown);
     }
 
     #[test]
@@ -487,7 +487,7 @@ mod tests {
         let of = |fields: &[_]| with(Version::Http10, "200", fields, |head| response(head, &RequestFacts::NOTHING));
         let facts = of(&fields).unwrap();
         assert_eq!((facts.body, facts.persistent), (Body::Chunked, false));
-        assert_eq!(of(&[fields[0], ("Content-Length", "7")]), Err(Refusal::LengthAndCoding));
+        assert_eq!(of(&[fields[0], ("Content-Length", "7")]), Err(MessageError::LengthAndCoding));
     }
 
     #[test]
@@ -500,7 +500,7 @@ mod tests {
                 response(HeadRef { bytes: head.bytes, head: &ended }, &request).map(|facts| facts.described)
             })
         };
-        assert_eq!(of("200", "10", false), Err(Refusal::LengthWrong));
+        assert_eq!(of("200", "10", false), Err(MessageError::LengthWrong));
         assert_eq!(of("200", "0", false), Ok(None));
         assert_eq!((of("200", "10", true), of("304", "10", false)), (Ok(Some(10)), Ok(Some(10))));
         assert_eq!(of("204", "10", false), Ok(None));

@@ -5,7 +5,7 @@
 //! the CRLF behind it, `Trailers` comes after the last chunk. A line is decoded only when all of
 //! it is there, so nothing of it is kept here.
 
-use crate::http::refusal::Refusal;
+use crate::http::message_error::MessageError;
 use crate::limits::{CHUNK_EXTENSION_BYTES, CHUNK_LINE_BYTES};
 
 /// Where in the coding a reader is.
@@ -53,7 +53,7 @@ impl Decoder {
     }
 
     /// Takes the next step over `bytes`. What it says is passed over or content counts as seen.
-    pub fn step(&mut self, bytes: &[u8]) -> Result<Step, Refusal> {
+    pub fn step(&mut self, bytes: &[u8]) -> Result<Step, MessageError> {
         let mut at = 0;
         loop {
             let rest = &bytes[at..];
@@ -63,7 +63,7 @@ impl Decoder {
                     Some((size, length, extension)) => {
                         self.extension_bytes += extension as u32;
                         if self.extension_bytes as usize > CHUNK_EXTENSION_BYTES {
-                            return Err(Refusal::ChunkExtensions);
+                            return Err(MessageError::ChunkExtensions);
                         }
                         at += length;
                         self.state = if size == 0 { State::Trailers } else { State::Data(size) };
@@ -82,7 +82,7 @@ impl Decoder {
                         self.state = State::Size;
                     }
                     [] | [b'\r'] => return Ok(Step::NeedMore(at)),
-                    _ => return Err(Refusal::ChunkEnd),
+                    _ => return Err(MessageError::ChunkEnd),
                 },
                 State::Trailers => return Ok(Step::Trailers(at)),
             }
@@ -91,7 +91,7 @@ impl Decoder {
 }
 
 /// Reads `1*HEXDIG [chunk-ext] CRLF`: the size, the line's length and its extensions' length.
-fn size_line(bytes: &[u8]) -> Result<Option<(u64, usize, usize)>, Refusal> {
+fn size_line(bytes: &[u8]) -> Result<Option<(u64, usize, usize)>, MessageError> {
     let mut size = 0_u64;
     let mut digits = 0;
     for &byte in bytes {
@@ -99,40 +99,40 @@ fn size_line(bytes: &[u8]) -> Result<Option<(u64, usize, usize)>, Refusal> {
         digits += 1;
         // Fifteen digits: an exabyte, and no overflow anywhere.
         if digits > 15 {
-            return Err(Refusal::ChunkSize);
+            return Err(MessageError::ChunkSize);
         }
         size = size << 4 | u64::from(value);
     }
     let rest = &bytes[digits..];
     if digits == 0 && !rest.is_empty() {
-        return Err(Refusal::ChunkSize);
+        return Err(MessageError::ChunkSize);
     }
     match rest {
         [] | [b'\r'] => Ok(None),
         [b'\r', b'\n', ..] => Ok(Some((size, digits + 2, 0))),
-        [b'\r', ..] => Err(Refusal::BareCr),
-        [b'\n', ..] => Err(Refusal::BareLf),
+        [b'\r', ..] => Err(MessageError::BareCr),
+        [b'\n', ..] => Err(MessageError::BareLf),
         [b';' | b' ' | b'\t', ..] => extension(rest).map(|end| end.map(|n| (size, digits + n + 2, n))),
-        _ => Err(Refusal::ChunkSize),
+        _ => Err(MessageError::ChunkSize),
     }
 }
 
 /// The length of a chunk extension, up to its CRLF; it is read only to be passed over.
-fn extension(bytes: &[u8]) -> Result<Option<usize>, Refusal> {
+fn extension(bytes: &[u8]) -> Result<Option<usize>, MessageError> {
     let start = bytes.iter().position(|b| !matches!(b, b' ' | b'\t'));
     if start.is_some_and(|start| bytes[start] != b';') {
-        return Err(Refusal::ChunkSize);
+        return Err(MessageError::ChunkSize);
     }
     let end = super::scan::value_end(bytes);
     if end > CHUNK_LINE_BYTES {
-        return Err(Refusal::ChunkLine);
+        return Err(MessageError::ChunkLine);
     }
     match &bytes[end..] {
         [] | [b'\r'] => Ok(None),
         [b'\r', b'\n', ..] => Ok(Some(end)),
-        [b'\r', ..] => Err(Refusal::BareCr),
-        [b'\n', ..] => Err(Refusal::BareLf),
-        _ => Err(Refusal::ChunkSize),
+        [b'\r', ..] => Err(MessageError::BareCr),
+        [b'\n', ..] => Err(MessageError::BareLf),
+        _ => Err(MessageError::ChunkSize),
     }
 }
 
@@ -174,7 +174,7 @@ mod tests {
     use super::*;
 
     /// Feeds `bytes` in pieces of `step`; the content, and how many bytes lie behind the coding.
-    fn decode(bytes: &[u8], step: usize) -> Result<(Vec<u8>, Option<usize>), Refusal> {
+    fn decode(bytes: &[u8], step: usize) -> Result<(Vec<u8>, Option<usize>), MessageError> {
         let (mut decoder, mut held, mut content) = (Decoder::new(), Vec::new(), Vec::new());
         let mut fed = 0;
         for piece in bytes.chunks(step) {
@@ -210,21 +210,21 @@ mod tests {
     #[test]
     fn refuses_what_is_not_a_chunk() {
         for (text, refusal) in [
-            (&b"x\r\n"[..], Refusal::ChunkSize),
-            (b"-1\r\n", Refusal::ChunkSize),
-            (b"+1\r\n", Refusal::ChunkSize),
-            (b"0x1\r\n", Refusal::ChunkSize),
-            (b"\r\n", Refusal::ChunkSize),
-            (b" 5\r\n", Refusal::ChunkSize),
-            (b"5 x\r\n", Refusal::ChunkSize),
-            (b"5_0\r\n", Refusal::ChunkSize),
-            (b"5;a\x00\r\n", Refusal::ChunkSize),
-            (b"1111111111111111\r\n", Refusal::ChunkSize),
-            (b"5\nhello", Refusal::BareLf),
-            (b"5;a\nhello", Refusal::BareLf),
-            (b"5\rhello", Refusal::BareCr),
-            (b"5\r\nhelloXX", Refusal::ChunkEnd),
-            (b"5\r\nhello\n", Refusal::ChunkEnd),
+            (&b"x\r\n"[..], MessageError::ChunkSize),
+            (b"-1\r\n", MessageError::ChunkSize),
+            (b"+1\r\n", MessageError::ChunkSize),
+            (b"0x1\r\n", MessageError::ChunkSize),
+            (b"\r\n", MessageError::ChunkSize),
+            (b" 5\r\n", MessageError::ChunkSize),
+            (b"5 x\r\n", MessageError::ChunkSize),
+            (b"5_0\r\n", MessageError::ChunkSize),
+            (b"5;a\x00\r\n", MessageError::ChunkSize),
+            (b"1111111111111111\r\n", MessageError::ChunkSize),
+            (b"5\nhello", MessageError::BareLf),
+            (b"5;a\nhello", MessageError::BareLf),
+            (b"5\rhello", MessageError::BareCr),
+            (b"5\r\nhelloXX", MessageError::ChunkEnd),
+            (b"5\r\nhello\n", MessageError::ChunkEnd),
         ] {
             assert_eq!(decode(text, 1).unwrap_err(), refusal, "{:?}", String::from_utf8_lossy(text));
             assert_eq!(decode(text, 64).unwrap_err(), refusal, "{:?}", String::from_utf8_lossy(text));
@@ -234,9 +234,9 @@ mod tests {
     #[test]
     fn extensions_are_bounded_in_a_line_and_in_a_message() {
         let long = format!("1;{}", "a".repeat(CHUNK_LINE_BYTES));
-        assert_eq!(decode(long.as_bytes(), 7).unwrap_err(), Refusal::ChunkLine);
+        assert_eq!(decode(long.as_bytes(), 7).unwrap_err(), MessageError::ChunkLine);
         let many = format!("1;{}\r\nx\r\n", "a".repeat(200)).repeat(CHUNK_EXTENSION_BYTES / 200 + 1);
-        assert_eq!(decode(many.as_bytes(), 999).unwrap_err(), Refusal::ChunkExtensions);
+        assert_eq!(decode(many.as_bytes(), 999).unwrap_err(), MessageError::ChunkExtensions);
     }
 
     #[test]

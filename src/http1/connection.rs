@@ -12,8 +12,8 @@ use crate::collections::queue::Queue;
 use crate::http::forward;
 use crate::http::framing::Body;
 use crate::http::head::{Head, HeadRef};
+use crate::http::message_error::MessageError;
 use crate::http::part::{Part, Role};
-use crate::http::refusal::Refusal;
 use crate::limits::{COPY_BYTES, HEAD_BYTES};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -59,7 +59,7 @@ impl Connection {
     /// The bytes of the part itself are the caller's to drop. A `Head` is described in `head`;
     /// after one, `read_body` must say how its content is framed. Trailers are described there
     /// too, as its fields.
-    pub fn decode(&mut self, bytes: &[u8], head: &mut Head) -> Result<(usize, Part), Refusal> {
+    pub fn decode(&mut self, bytes: &[u8], head: &mut Head) -> Result<(usize, Part), MessageError> {
         match &mut self.reading {
             Reading::Head => self.decode_head(bytes, head),
             Reading::Length(0) | Reading::Ending => {
@@ -82,7 +82,7 @@ impl Connection {
         }
     }
 
-    fn decode_head(&mut self, bytes: &[u8], head: &mut Head) -> Result<(usize, Part), Refusal> {
+    fn decode_head(&mut self, bytes: &[u8], head: &mut Head) -> Result<(usize, Part), MessageError> {
         // One empty line before a request is passed over (RFC 9112, 2.2).
         let skip = match bytes {
             [b'\r', b'\n', ..] if self.empty_line => 2,
@@ -113,7 +113,7 @@ impl Connection {
         Ok((skip, if interim { Part::Interim(length) } else { Part::Head(length) }))
     }
 
-    fn decode_trailers(&mut self, bytes: &[u8], skip: usize, head: &mut Head) -> Result<(usize, Part), Refusal> {
+    fn decode_trailers(&mut self, bytes: &[u8], skip: usize, head: &mut Head) -> Result<(usize, Part), MessageError> {
         match parse::trailers(&bytes[skip..], self.role, &mut head.fields)? {
             None => Ok((skip, Part::NeedMore)),
             Some(length) if head.fields.is_empty() => {
@@ -233,7 +233,7 @@ mod tests {
     use super::*;
 
     /// The parts of a stream of messages, each framed as `body`, fed in pieces of `step` bytes.
-    fn parts(role: Role, body: Body, bytes: &[u8], step: usize) -> Result<Vec<String>, Refusal> {
+    fn parts(role: Role, body: Body, bytes: &[u8], step: usize) -> Result<Vec<String>, MessageError> {
         let mut connection = Connection::new(role);
         let (mut head, mut held, mut seen) = (Head::default(), Vec::new(), Vec::<String>::new());
         for piece in bytes.chunks(step) {
@@ -285,7 +285,7 @@ mod tests {
     #[test]
     fn passes_over_one_empty_line_and_not_two() {
         let refused = parts(Role::Server, Body::None, b"\r\n\r\nGET / HTTP/1.1\r\n\r\n", 99);
-        assert_eq!(refused, Err(Refusal::RequestLine));
+        assert_eq!(refused, Err(MessageError::RequestLine));
     }
 
     #[test]

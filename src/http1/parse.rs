@@ -7,17 +7,17 @@ use super::scan::{self, Scan, Work};
 use crate::http::fields::{Field, Name, Span};
 use crate::http::framing::is_authority;
 use crate::http::head::{Head, Start, Version};
+use crate::http::message_error::MessageError;
 use crate::http::part::Role;
-use crate::http::refusal::Refusal;
 use crate::limits::{HEAD_BYTES, HEAD_FIELDS, METHOD_BYTES, RESPONSE_FIELDS, TARGET_BYTES, TRAILER_BYTES};
 
 /// Parses a request's head; its length once complete.
-pub fn request(bytes: &[u8], head: &mut Head) -> Result<Option<usize>, Refusal> {
+pub fn request(bytes: &[u8], head: &mut Head) -> Result<Option<usize>, MessageError> {
     scan::with(RequestHead { bytes, head })
 }
 
 /// Parses a response's head; its length once complete.
-pub fn response(bytes: &[u8], head: &mut Head) -> Result<Option<usize>, Refusal> {
+pub fn response(bytes: &[u8], head: &mut Head) -> Result<Option<usize>, MessageError> {
     scan::with(ResponseHead { bytes, head })
 }
 
@@ -27,7 +27,7 @@ struct RequestHead<'a> {
 }
 
 impl Work for RequestHead<'_> {
-    type Output = Result<Option<usize>, Refusal>;
+    type Output = Result<Option<usize>, MessageError>;
 
     #[inline(always)]
     fn run(self, scan: impl Scan) -> Self::Output {
@@ -41,7 +41,7 @@ struct ResponseHead<'a> {
 }
 
 impl Work for ResponseHead<'_> {
-    type Output = Result<Option<usize>, Refusal>;
+    type Output = Result<Option<usize>, MessageError>;
 
     #[inline(always)]
     fn run(self, scan: impl Scan) -> Self::Output {
@@ -50,33 +50,33 @@ impl Work for ResponseHead<'_> {
 }
 
 #[inline(always)]
-fn request_by(scan: impl Scan, bytes: &[u8], head: &mut Head) -> Result<Option<usize>, Refusal> {
+fn request_by(scan: impl Scan, bytes: &[u8], head: &mut Head) -> Result<Option<usize>, MessageError> {
     let method = scan.token_end(bytes);
     if method > METHOD_BYTES {
-        return Err(Refusal::MethodTooLong);
+        return Err(MessageError::MethodTooLong);
     }
     match bytes.get(method) {
         None => return incomplete(bytes, None),
         Some(b' ') if method > 0 => {}
-        Some(_) => return Err(Refusal::RequestLine),
+        Some(_) => return Err(MessageError::RequestLine),
     }
     let start = method + 1;
     let end = start + scan.target_end(&bytes[start..]);
     if end - start > TARGET_BYTES {
-        return Err(Refusal::TargetTooLong);
+        return Err(MessageError::TargetTooLong);
     }
     match bytes.get(end) {
         None => return incomplete(bytes, None),
         Some(b' ') if end > start => {}
         // A line that ends here is one without a version, HTTP/0.9's; else a byte that no
         // target has.
-        Some(b' ' | b'\r' | b'\n') => return Err(Refusal::RequestLine),
-        Some(_) => return Err(Refusal::Target),
+        Some(b' ' | b'\r' | b'\n') => return Err(MessageError::RequestLine),
+        Some(_) => return Err(MessageError::Target),
     }
-    let Some((version, line_end)) = version(bytes, end + 1, Refusal::RequestLine)? else {
+    let Some((version, line_end)) = version(bytes, end + 1, MessageError::RequestLine)? else {
         return incomplete(bytes, None);
     };
-    let Some(at) = line_break(bytes, line_end, Refusal::RequestLine)? else { return incomplete(bytes, None) };
+    let Some(at) = line_break(bytes, line_end, MessageError::RequestLine)? else { return incomplete(bytes, None) };
     let (path, authority) = target(bytes, Span::new(start, end))?;
     (head.version, head.ended) = (version, false);
     head.start = Start::Request { method: Span::new(0, method), path, authority };
@@ -84,17 +84,17 @@ fn request_by(scan: impl Scan, bytes: &[u8], head: &mut Head) -> Result<Option<u
 }
 
 #[inline(always)]
-fn response_by(scan: impl Scan, bytes: &[u8], head: &mut Head) -> Result<Option<usize>, Refusal> {
-    let Some((version, at)) = version(bytes, 0, Refusal::StatusLine)? else { return incomplete(bytes, None) };
+fn response_by(scan: impl Scan, bytes: &[u8], head: &mut Head) -> Result<Option<usize>, MessageError> {
+    let Some((version, at)) = version(bytes, 0, MessageError::StatusLine)? else { return incomplete(bytes, None) };
     let code = &bytes[at..bytes.len().min(at + 4)];
     let well_formed = |(i, b): (usize, &u8)| if i == 0 { *b == b' ' } else { b.is_ascii_digit() };
     if !code.iter().enumerate().all(well_formed) {
-        return Err(Refusal::StatusLine);
+        return Err(MessageError::StatusLine);
     }
     let [_, hundreds, tens, ones] = *code else { return incomplete(bytes, None) };
     let status = [hundreds, tens, ones].iter().fold(0, |sum, digit| sum * 10 + u16::from(digit - b'0'));
     if status < 100 {
-        return Err(Refusal::StatusLine);
+        return Err(MessageError::StatusLine);
     }
     // The space before an absent reason is often left out, which does no harm.
     let after = at + 4;
@@ -104,23 +104,23 @@ fn response_by(scan: impl Scan, bytes: &[u8], head: &mut Head) -> Result<Option<
     };
     let end = reason + scan.value_end(&bytes[reason..]);
     if reason == after && end > after {
-        return Err(Refusal::StatusLine);
+        return Err(MessageError::StatusLine);
     }
-    let Some(next) = line_break(bytes, end, Refusal::StatusLine)? else { return incomplete(bytes, None) };
+    let Some(next) = line_break(bytes, end, MessageError::StatusLine)? else { return incomplete(bytes, None) };
     (head.version, head.ended) = (version, false);
     head.start = Start::Response { status, reason: Span::new(reason, end) };
     fields(scan, bytes, next, Role::Client, RESPONSE_FIELDS, &mut head.fields)
 }
 
 /// Parses a trailer section that came to `role`; its length, the empty line included, once complete.
-pub fn trailers(bytes: &[u8], role: Role, fields_out: &mut Vec<Field>) -> Result<Option<usize>, Refusal> {
+pub fn trailers(bytes: &[u8], role: Role, fields_out: &mut Vec<Field>) -> Result<Option<usize>, MessageError> {
     let too_large = |refusal| match refusal {
-        Refusal::HeadTooLarge | Refusal::TooManyFields => Refusal::TrailersTooLarge,
+        MessageError::HeadTooLarge | MessageError::TooManyFields => MessageError::TrailersTooLarge,
         refusal => refusal,
     };
     match scan::with(TrailerSection { bytes, role, out: fields_out }).map_err(too_large)? {
-        None if bytes.len() >= TRAILER_BYTES => Err(Refusal::TrailersTooLarge),
-        Some(n) if n > TRAILER_BYTES => Err(Refusal::TrailersTooLarge),
+        None if bytes.len() >= TRAILER_BYTES => Err(MessageError::TrailersTooLarge),
+        Some(n) if n > TRAILER_BYTES => Err(MessageError::TrailersTooLarge),
         length => Ok(length),
     }
 }
@@ -132,7 +132,7 @@ struct TrailerSection<'a> {
 }
 
 impl Work for TrailerSection<'_> {
-    type Output = Result<Option<usize>, Refusal>;
+    type Output = Result<Option<usize>, MessageError>;
 
     #[inline(always)]
     fn run(self, scan: impl Scan) -> Self::Output {
@@ -141,17 +141,17 @@ impl Work for TrailerSection<'_> {
 }
 
 /// What an unfinished or finished head is, by its size.
-fn incomplete(bytes: &[u8], length: Option<usize>) -> Result<Option<usize>, Refusal> {
+fn incomplete(bytes: &[u8], length: Option<usize>) -> Result<Option<usize>, MessageError> {
     match length {
-        None if bytes.len() >= HEAD_BYTES => Err(Refusal::HeadTooLarge),
-        Some(n) if n > HEAD_BYTES => Err(Refusal::HeadTooLarge),
+        None if bytes.len() >= HEAD_BYTES => Err(MessageError::HeadTooLarge),
+        Some(n) if n > HEAD_BYTES => Err(MessageError::HeadTooLarge),
         length => Ok(length),
     }
 }
 
 /// Reads `HTTP/1.x` at an offset; the version and the offset behind it, or `None` where the
 /// bytes end within.
-fn version(bytes: &[u8], at: usize, malformed: Refusal) -> Result<Option<(Version, usize)>, Refusal> {
+fn version(bytes: &[u8], at: usize, malformed: MessageError) -> Result<Option<(Version, usize)>, MessageError> {
     const NAME: &[u8] = b"HTTP/";
     let text = &bytes[at..bytes.len().min(at + 8)];
     let name = &text[..text.len().min(NAME.len())];
@@ -169,23 +169,23 @@ fn version(bytes: &[u8], at: usize, malformed: Refusal) -> Result<Option<(Versio
         (b'1', b'0') => Ok(Some((Version::Http10, at + 8))),
         // A later minor version is read as the latest one known (RFC 9110, 2.5).
         (b'1', _) => Ok(Some((Version::Http11, at + 8))),
-        _ => Err(Refusal::Version),
+        _ => Err(MessageError::Version),
     }
 }
 
 /// Expects CRLF at an offset; the offset behind it, or `None` where the bytes end within.
-fn line_break(bytes: &[u8], at: usize, other: Refusal) -> Result<Option<usize>, Refusal> {
+fn line_break(bytes: &[u8], at: usize, other: MessageError) -> Result<Option<usize>, MessageError> {
     match (bytes.get(at), bytes.get(at + 1)) {
         (Some(b'\r'), Some(b'\n')) => Ok(Some(at + 2)),
-        (Some(b'\r'), Some(_)) => Err(Refusal::BareCr),
+        (Some(b'\r'), Some(_)) => Err(MessageError::BareCr),
         (Some(b'\r'), None) | (None, _) => Ok(None),
-        (Some(b'\n'), _) => Err(Refusal::BareLf),
+        (Some(b'\n'), _) => Err(MessageError::BareLf),
         (Some(_), _) => Err(other),
     }
 }
 
 /// Takes a request target apart (RFC 9112, 3.2): its path and, in absolute form, its authority.
-fn target(bytes: &[u8], span: Span) -> Result<(Span, Option<Span>), Refusal> {
+fn target(bytes: &[u8], span: Span) -> Result<(Span, Option<Span>), MessageError> {
     let text = span.of(bytes);
     // The asterisk form is OPTIONS', the authority form CONNECT's; what is refused there is the
     // method.
@@ -195,12 +195,12 @@ fn target(bytes: &[u8], span: Span) -> Result<(Span, Option<Span>), Refusal> {
     let scheme = text.iter().position(|&b| b == b':').unwrap_or(0);
     let known = text[..scheme].eq_ignore_ascii_case(b"http") || text[..scheme].eq_ignore_ascii_case(b"https");
     if !known || !text[scheme..].starts_with(b"://") {
-        return Err(Refusal::Target);
+        return Err(MessageError::Target);
     }
     let start = scheme + 3;
     let end = start + text[start..].iter().position(|b| b"/?".contains(b)).unwrap_or(text.len() - start);
     if start == end || !is_authority(&text[start..end]) {
-        return Err(Refusal::Target);
+        return Err(MessageError::Target);
     }
     let at = span.start as usize;
     Ok((Span::new(at + end, at + text.len()), Some(Span::new(at + start, at + end))))
@@ -229,7 +229,7 @@ fn fields(
     role: Role,
     most: usize,
     out: &mut Vec<Field>,
-) -> Result<Option<usize>, Refusal> {
+) -> Result<Option<usize>, MessageError> {
     out.clear();
     loop {
         let name_end = at + scan.token_end(&bytes[at..]);
@@ -238,26 +238,28 @@ fn fields(
             Some(b':') if name_end > at => {}
             Some(_) if name_end == at => match bytes[at] {
                 b'\r' | b'\n' => {
-                    return match line_break(bytes, at, Refusal::FieldName)? {
+                    return match line_break(bytes, at, MessageError::FieldName)? {
                         Some(end) => incomplete(bytes, Some(end)),
                         None => incomplete(bytes, None),
                     };
                 }
-                b' ' | b'\t' => return Err(Refusal::FieldFolded),
-                _ => return Err(Refusal::FieldName),
+                b' ' | b'\t' => return Err(MessageError::FieldFolded),
+                _ => return Err(MessageError::FieldName),
             },
-            Some(b' ' | b'\t') => return Err(Refusal::FieldNameSpace),
-            Some(_) => return Err(Refusal::FieldName),
+            Some(b' ' | b'\t') => return Err(MessageError::FieldNameSpace),
+            Some(_) => return Err(MessageError::FieldName),
         }
         if out.len() == most {
-            return Err(Refusal::TooManyFields);
+            return Err(MessageError::TooManyFields);
         }
         let mut start = name_end + 1;
         while matches!(bytes.get(start), Some(b' ' | b'\t')) {
             start += 1;
         }
         let line_end = start + value_end(scan, &bytes[start..], role);
-        let Some(after) = line_break(bytes, line_end, Refusal::FieldValue)? else { return incomplete(bytes, None) };
+        let Some(after) = line_break(bytes, line_end, MessageError::FieldValue)? else {
+            return incomplete(bytes, None);
+        };
         let mut end = line_end;
         while end > start && matches!(bytes[end - 1], b' ' | b'\t') {
             end -= 1;

@@ -20,8 +20,8 @@ use super::settings::{self, FIRST_WINDOW, Settings};
 use super::stream::Stream;
 use crate::collections::slab::Key;
 use crate::hpack::{self, Decoder};
+use crate::http::message_error::MessageError;
 use crate::http::part::Role;
-use crate::http::refusal::Refusal;
 use crate::limits::{H2_CONNECTION_WINDOW_BYTES, H2_FRAME_BYTES, H2_TABLE_BYTES};
 
 /// What came.
@@ -46,9 +46,9 @@ pub enum Event {
     /// The peer gave a stream up; it is forgotten.
     Reset(Key, ErrorCode),
     /// A message is malformed. Its stream is there still.
-    Malformed(Key, Refusal),
+    Malformed(Key, MessageError),
     /// A request is, on a stream that nobody owns.
-    Unheard(u32, Refusal),
+    Unheard(u32, MessageError),
     /// More may be sent, or more streams opened.
     Room,
     /// The peer takes no more streams, and looks at none that `unprocessed` gives.
@@ -75,7 +75,7 @@ pub struct Connection {
     pub(super) last: u32,
     pub(super) peer: Settings,
     /// The peer's settings have come.
-    pub(super) settled: bool,
+    pub(super) ready: bool,
     pub(super) send_window: i64,
     pub(super) receive_window: u32,
     pub(super) received: u32,
@@ -101,7 +101,7 @@ impl Connection {
             next: if client { 1 } else { 2 },
             last: 0,
             peer: Settings::FIRST,
-            settled: false,
+            ready: false,
             send_window: FIRST_WINDOW.into(),
             receive_window: H2_CONNECTION_WINDOW_BYTES,
             received: 0,
@@ -142,8 +142,8 @@ impl Connection {
     }
 
     /// Whether the peer has said what it allows.
-    pub fn is_settled(&self) -> bool {
-        self.settled
+    pub fn is_ready(&self) -> bool {
+        self.ready
     }
 
     /// The number of the block of fields that is incomplete, where one is; `rest` is what was not decoded.
@@ -172,7 +172,7 @@ impl Connection {
     /// Whether a stream can be opened now. Before the peer has spoken there is one at most, as
     /// nobody knows yet how many it allows.
     pub fn can_open(&self) -> bool {
-        let most = if self.settled { self.capacity() } else { 1 };
+        let most = if self.ready { self.capacity() } else { 1 };
         !self.is_spent() && !self.pinged && self.streams.len() < most
     }
 

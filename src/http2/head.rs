@@ -7,8 +7,8 @@ use crate::http::fields::{Field, Name, Span};
 use crate::http::forward::Sink;
 use crate::http::framing::{Body, is_authority};
 use crate::http::head::{Head, Start, Version};
+use crate::http::message_error::MessageError;
 use crate::http::part::Role;
-use crate::http::refusal::Refusal;
 use crate::http1::parse;
 use crate::http1::scan::{self, Scanner};
 use crate::limits::{H2_LIST_BYTES, HEAD_FIELDS, METHOD_BYTES, RESPONSE_FIELDS, TARGET_BYTES, TRAILER_BYTES};
@@ -28,7 +28,7 @@ pub enum Unread {
     /// Nothing that comes after it can be either: the connection is of no more use.
     Connection(hpack::Error),
     /// It is the message that is malformed, or too large.
-    Message(Refusal),
+    Message(MessageError),
 }
 
 /// The pseudo-header fields that have come.
@@ -68,9 +68,9 @@ pub fn read(
     match decoded {
         Ok(()) => {}
         Err(hpack::Error::ListTooLarge) if section == Section::Head => {
-            return Err(Unread::Message(Refusal::HeadTooLarge));
+            return Err(Unread::Message(MessageError::HeadTooLarge));
         }
-        Err(hpack::Error::ListTooLarge) => return Err(Unread::Message(Refusal::TrailersTooLarge)),
+        Err(hpack::Error::ListTooLarge) => return Err(Unread::Message(MessageError::TrailersTooLarge)),
         Err(error) => return Err(Unread::Connection(error)),
     }
     if let Some(cookie) = head.fields.iter_mut().find(|field| field.name == Name::Cookie && !pseudo.cookie.is_empty()) {
@@ -94,34 +94,34 @@ fn field(
     pseudo: &mut Pseudo,
     fields: &mut Vec<Field>,
     arena: &mut Vec<u8>,
-) -> Result<(), Refusal> {
+) -> Result<(), MessageError> {
     let most = if role == Role::Client && section == Section::Head { RESPONSE_FIELDS } else { HEAD_FIELDS };
     if fields.len() == most {
-        return Err(Refusal::TooManyFields);
+        return Err(MessageError::TooManyFields);
     }
     let at = arena.len();
     if let [b':', ..] = name {
         let place = match (name, role) {
-            _ if section == Section::Trailers || !fields.is_empty() => return Err(Refusal::PseudoField),
+            _ if section == Section::Trailers || !fields.is_empty() => return Err(MessageError::PseudoField),
             (b":method", Role::Server) => &mut pseudo.method,
             (b":scheme", Role::Server) => &mut pseudo.scheme,
             (b":authority", Role::Server) => &mut pseudo.authority,
             (b":path", Role::Server) => &mut pseudo.path,
             (b":status", Role::Client) => &mut pseudo.status,
-            _ => return Err(Refusal::PseudoField),
+            _ => return Err(MessageError::PseudoField),
         };
         arena.extend_from_slice(value);
         return match place.replace(Span::new(at, arena.len())) {
             None => Ok(()),
-            Some(_) => Err(Refusal::PseudoField),
+            Some(_) => Err(MessageError::PseudoField),
         };
     }
     if name.is_empty() || scan::token_end(name) < name.len() || name.iter().any(u8::is_ascii_uppercase) {
-        return Err(Refusal::FieldName);
+        return Err(MessageError::FieldName);
     }
     let blank = |b: Option<&u8>| matches!(b, Some(b' ' | b'\t'));
     if parse::value_end(Scanner::chosen(), value, role) < value.len() || blank(value.first()) || blank(value.last()) {
-        return Err(Refusal::FieldValue);
+        return Err(MessageError::FieldValue);
     }
     let known = Name::find(name);
     match known {
@@ -130,8 +130,8 @@ fn field(
         | Name::ProxyConnection
         | Name::TransferEncoding
         | Name::Upgrade
-        | Name::Http2Settings => return Err(Refusal::ConnectionField),
-        Name::Te if !value.eq_ignore_ascii_case(b"trailers") => return Err(Refusal::ConnectionField),
+        | Name::Http2Settings => return Err(MessageError::ConnectionField),
+        Name::Te if !value.eq_ignore_ascii_case(b"trailers") => return Err(MessageError::ConnectionField),
         // Crumbs of one cookie are one field elsewhere (RFC 9113, 8.2.3).
         Name::Cookie if role == Role::Server && section == Section::Head => {
             if let Some(first) = fields.iter().find(|field| field.name == Name::Cookie) {
@@ -154,60 +154,60 @@ fn field(
 }
 
 /// What the pseudo-header fields say together.
-fn start(pseudo: &Pseudo, role: Role, head: &mut Head, arena: &[u8]) -> Result<(), Refusal> {
+fn start(pseudo: &Pseudo, role: Role, head: &mut Head, arena: &[u8]) -> Result<(), MessageError> {
     head.version = Version::Http2;
     head.start = match role {
-        Role::Client => match pseudo.status.ok_or(Refusal::StatusLine)?.of(arena) {
+        Role::Client => match pseudo.status.ok_or(MessageError::StatusLine)?.of(arena) {
             // There is no switching of protocols here (RFC 9113, 8.6).
-            b"101" => return Err(Refusal::SwitchUnasked),
+            b"101" => return Err(MessageError::SwitchUnasked),
             &[a @ b'1'..=b'9', b @ b'0'..=b'9', c @ b'0'..=b'9'] => {
                 let digit = |byte: u8| u16::from(byte - b'0');
                 Start::Response { status: digit(a) * 100 + digit(b) * 10 + digit(c), reason: Span::default() }
             }
-            _ => return Err(Refusal::StatusLine),
+            _ => return Err(MessageError::StatusLine),
         },
         Role::Server => request_start(pseudo, head, arena)?,
     };
     Ok(())
 }
 
-fn request_start(pseudo: &Pseudo, head: &Head, arena: &[u8]) -> Result<Start, Refusal> {
-    let method_span = pseudo.method.ok_or(Refusal::RequestLine)?;
+fn request_start(pseudo: &Pseudo, head: &Head, arena: &[u8]) -> Result<Start, MessageError> {
+    let method_span = pseudo.method.ok_or(MessageError::RequestLine)?;
     let method = method_span.of(arena);
     if method.len() > METHOD_BYTES {
-        return Err(Refusal::MethodTooLong);
+        return Err(MessageError::MethodTooLong);
     }
     if method.is_empty() || scan::token_end(method) < method.len() {
-        return Err(Refusal::RequestLine);
+        return Err(MessageError::RequestLine);
     }
     if let Some(authority) = pseudo.authority
         && (authority.is_empty() || !is_authority(authority.of(arena)))
     {
-        return Err(Refusal::HostInvalid);
+        return Err(MessageError::HostInvalid);
     }
     // Two names for one place would be one too many (RFC 9113, 8.3.1).
     let hosts = head.fields.iter().filter(|field| field.name == Name::Host);
     if let Some(authority) = pseudo.authority
         && hosts.into_iter().any(|host| !host.value_span.of(arena).eq_ignore_ascii_case(authority.of(arena)))
     {
-        return Err(Refusal::HostInvalid);
+        return Err(MessageError::HostInvalid);
     }
     if method == b"CONNECT" {
         return match (pseudo.scheme, pseudo.path, pseudo.authority) {
             (None, None, Some(_)) => {
                 Ok(Start::Request { method: method_span, path: Span::default(), authority: pseudo.authority })
             }
-            _ => Err(Refusal::RequestLine),
+            _ => Err(MessageError::RequestLine),
         };
     }
-    let path_span = pseudo.path.ok_or(Refusal::Target)?;
+    let path_span = pseudo.path.ok_or(MessageError::Target)?;
     let path = path_span.of(arena);
     if path.len() > TARGET_BYTES {
-        return Err(Refusal::TargetTooLong);
+        return Err(MessageError::TargetTooLong);
     }
     let formed = path.starts_with(b"/") || path == b"*" && method == b"OPTIONS";
     if pseudo.scheme.is_none_or(Span::is_empty) || !formed || scan::target_end(path) < path.len() {
-        return Err(Refusal::Target);
+        return Err(MessageError::Target);
     }
     Ok(Start::Request { method: method_span, path: path_span, authority: pseudo.authority })
 }
@@ -311,7 +311,7 @@ mod tests {
         block
     }
 
-    fn of(role: Role, section: Section, fields: &[(&str, &str)]) -> Result<String, Refusal> {
+    fn of(role: Role, section: Section, fields: &[(&str, &str)]) -> Result<String, MessageError> {
         let (mut head, mut arena) = (Head::default(), Vec::new());
         let mut decoder = Decoder::new(4096);
         match read(&mut decoder, &block(fields), role, section, &mut head, &mut arena) {
@@ -355,45 +355,45 @@ mod tests {
     fn what_could_mean_something_else_in_http_1_is_refused() {
         let with = |more: &[(&str, &str)]| of(Role::Server, Section::Head, &[&GET[..], more].concat());
         for (more, refusal) in [
-            (("X", "1"), Refusal::FieldName),
-            (("a b", "1"), Refusal::FieldName),
-            (("", "1"), Refusal::FieldName),
-            (("a:", "1"), Refusal::FieldName),
-            (("x", "a\r\nb: c"), Refusal::FieldValue),
-            (("x", "a\0"), Refusal::FieldValue),
-            (("x", " a"), Refusal::FieldValue),
-            (("x", "a\t"), Refusal::FieldValue),
-            (("connection", "close"), Refusal::ConnectionField),
-            (("transfer-encoding", "chunked"), Refusal::ConnectionField),
-            (("keep-alive", "1"), Refusal::ConnectionField),
-            (("upgrade", "x"), Refusal::ConnectionField),
-            (("te", "gzip"), Refusal::ConnectionField),
-            ((":path", "/"), Refusal::PseudoField),
-            ((":status", "200"), Refusal::PseudoField),
-            ((":new", "1"), Refusal::PseudoField),
-            (("host", "b"), Refusal::HostInvalid),
+            (("X", "1"), MessageError::FieldName),
+            (("a b", "1"), MessageError::FieldName),
+            (("", "1"), MessageError::FieldName),
+            (("a:", "1"), MessageError::FieldName),
+            (("x", "a\r\nb: c"), MessageError::FieldValue),
+            (("x", "a\0"), MessageError::FieldValue),
+            (("x", " a"), MessageError::FieldValue),
+            (("x", "a\t"), MessageError::FieldValue),
+            (("connection", "close"), MessageError::ConnectionField),
+            (("transfer-encoding", "chunked"), MessageError::ConnectionField),
+            (("keep-alive", "1"), MessageError::ConnectionField),
+            (("upgrade", "x"), MessageError::ConnectionField),
+            (("te", "gzip"), MessageError::ConnectionField),
+            ((":path", "/"), MessageError::PseudoField),
+            ((":status", "200"), MessageError::PseudoField),
+            ((":new", "1"), MessageError::PseudoField),
+            (("host", "b"), MessageError::HostInvalid),
         ] {
             assert_eq!(with(&[more]), Err(refusal), "{more:?}");
         }
-        assert_eq!(with(&[("x", "1"), (":scheme", "http")]), Err(Refusal::PseudoField), "behind a field");
-        assert_eq!(of(Role::Server, Section::Trailers, &[(":path", "/")]), Err(Refusal::PseudoField));
-        assert_eq!(of(Role::Server, Section::Head, &[("x", "1")]), Err(Refusal::RequestLine));
+        assert_eq!(with(&[("x", "1"), (":scheme", "http")]), Err(MessageError::PseudoField), "behind a field");
+        assert_eq!(of(Role::Server, Section::Trailers, &[(":path", "/")]), Err(MessageError::PseudoField));
+        assert_eq!(of(Role::Server, Section::Head, &[("x", "1")]), Err(MessageError::RequestLine));
     }
 
     #[test]
     fn start_lines_that_cannot_be_are_refused() {
         for (at, value, refusal) in [
-            (0, "G T", Refusal::RequestLine),
-            (0, "", Refusal::RequestLine),
-            (0, "CONNECT", Refusal::RequestLine),
-            (1, "", Refusal::Target),
-            (2, "a@b", Refusal::HostInvalid),
-            (2, "", Refusal::HostInvalid),
-            (3, "", Refusal::Target),
-            (3, "x", Refusal::Target),
-            (3, "*", Refusal::Target),
-            (3, "/a b", Refusal::Target),
-            (3, "/a\r\nHost: b", Refusal::Target),
+            (0, "G T", MessageError::RequestLine),
+            (0, "", MessageError::RequestLine),
+            (0, "CONNECT", MessageError::RequestLine),
+            (1, "", MessageError::Target),
+            (2, "a@b", MessageError::HostInvalid),
+            (2, "", MessageError::HostInvalid),
+            (3, "", MessageError::Target),
+            (3, "x", MessageError::Target),
+            (3, "*", MessageError::Target),
+            (3, "/a b", MessageError::Target),
+            (3, "/a\r\nHost: b", MessageError::Target),
         ] {
             let mut fields = GET;
             fields[at].1 = value;
@@ -402,7 +402,7 @@ mod tests {
         for status in ["", "20", "2000", "abc", "099", "101"] {
             assert!(of(Role::Client, Section::Head, &[(":status", status)]).is_err(), "{status}");
         }
-        assert_eq!(of(Role::Client, Section::Head, &[("x", "1")]), Err(Refusal::StatusLine));
+        assert_eq!(of(Role::Client, Section::Head, &[("x", "1")]), Err(MessageError::StatusLine));
     }
 
     #[test]

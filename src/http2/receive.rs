@@ -8,8 +8,8 @@ use super::head::{self, Section, Unread};
 use super::stream::Stream;
 use crate::hpack;
 use crate::http::head::{Head, Start};
+use crate::http::message_error::MessageError;
 use crate::http::part::Role;
-use crate::http::refusal::Refusal;
 use crate::limits::{
     H2_BLOCK_BYTES, H2_BLOCK_FRAMES, H2_CONNECTION_WINDOW_BYTES, H2_FRAME_BYTES, H2_STREAMS, H2_WINDOW_BYTES,
 };
@@ -110,7 +110,7 @@ impl Connection {
             return Err(Error::new(ErrorCode::FRAME_SIZE_ERROR, "frame longer than is allowed"));
         }
         // SETTINGS come first, and nothing between the frames of a block (RFC 9113, 3.4 and 6.10).
-        if !self.settled && (header.kind != Kind::Settings || header.has(frame::ACK)) {
+        if !self.ready && (header.kind != Kind::Settings || header.has(frame::ACK)) {
             return Err(Error::protocol("the first frame is not SETTINGS"));
         }
         if let Some(block) = &self.block
@@ -172,7 +172,7 @@ impl Connection {
         let Some(stream) = self.stream(header.stream) else { return Ok((skip, Event::Nothing)) };
         if !stream.receiving || !stream.has_head {
             let owner = stream.owner;
-            return Ok((skip, owner.map_or(Event::Nothing, |owner| Event::Malformed(owner, Refusal::Misplaced))));
+            return Ok((skip, owner.map_or(Event::Nothing, |owner| Event::Malformed(owner, MessageError::Misplaced))));
         }
         stream.receive_window = stream.receive_window.checked_sub(header.length).ok_or(overflow)?;
         if left > 0 || overhead == 0 || header.has(frame::END_STREAM) {
@@ -283,7 +283,7 @@ impl Connection {
             self.budget.spend()?;
             return Ok(match read {
                 Err(refusal) => Event::Malformed(owner, refusal),
-                Ok(()) if end => Event::Malformed(owner, Refusal::Misplaced),
+                Ok(()) if end => Event::Malformed(owner, MessageError::Misplaced),
                 Ok(()) => Event::Interim(owner),
             });
         }
@@ -294,7 +294,7 @@ impl Connection {
         }
         Ok(match read {
             Err(refusal) => Event::Malformed(owner, refusal),
-            Ok(()) if !receiving || has_head && !end => Event::Malformed(owner, Refusal::Misplaced),
+            Ok(()) if !receiving || has_head && !end => Event::Malformed(owner, MessageError::Misplaced),
             Ok(()) if has_head => Event::Trailers(owner),
             Ok(()) => {
                 if let Some(stream) = self.stream(id) {
@@ -313,12 +313,12 @@ impl Connection {
         let Some((owner, has_head)) = self.stream(id).and_then(|stream| Some((stream.owner?, stream.has_head))) else {
             return Event::Nothing;
         };
-        Event::Malformed(owner, if has_head { Refusal::TrailersTooLarge } else { Refusal::HeadTooLarge })
+        Event::Malformed(owner, if has_head { MessageError::TrailersTooLarge } else { MessageError::HeadTooLarge })
     }
 
     /// A client has opened a stream. One beyond the limit costs as a frame that moves nothing on, and not as a reset:
     /// the client may not have seen the limit yet.
-    fn opened(&mut self, id: u32, read: Result<(), Refusal>, out: &mut Vec<u8>) -> Result<Event, Error> {
+    fn opened(&mut self, id: u32, read: Result<(), MessageError>, out: &mut Vec<u8>) -> Result<Event, Error> {
         self.last = id;
         if self.streams.len() >= H2_STREAMS as usize {
             self.budget.spend()?;
@@ -405,7 +405,7 @@ impl Connection {
         }
         let before = self.peer.window;
         self.peer.apply(payload, self.role == Role::Client)?;
-        self.settled = true;
+        self.ready = true;
         let change = i64::from(self.peer.window) - i64::from(before);
         for stream in &mut self.streams {
             stream.send_window += change;

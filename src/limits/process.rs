@@ -76,7 +76,7 @@ pub const PREFLIGHT_US: u64 = 10 * SECOND_US;
 pub const PREFLIGHT_TEXT_BYTES: usize = 4096;
 /// Generations of workers from before upgrades that may drain at once; past it the oldest is ended.
 pub const GENERATIONS: usize = 8;
-/// Seats for workers in the shared memory at least, so that there can be more workers after an upgrade.
+/// WorkerRecords for workers in the shared memory at least, so that there can be more workers after an upgrade.
 pub const SEATS_LEAST: usize = 64;
 /// How often the counts of workers in another layout's memory are copied: a scrape a second later has them.
 pub const OLD_COUNTS_US: u64 = SECOND_US;

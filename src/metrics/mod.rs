@@ -343,7 +343,7 @@ impl Block {
     }
 
     /// Sets to zero what goes up and down, as the process has ended.
-    pub fn settle(self) {
+    pub fn reclaim(self) {
         for (cell, metric) in self.cells.iter().zip(Count::METRICS) {
             if metric.kind == Kind::Gauge {
                 cell.store(0, Relaxed);
@@ -391,7 +391,7 @@ mod tests {
         let block = private(0);
         block.add(Count::Clients, 4);
         block.set(Count::ClientsNow, 2);
-        block.settle();
+        block.reclaim();
         assert_eq!((block.get(Count::Clients), block.get(Count::ClientsNow)), (4, 0));
     }
 

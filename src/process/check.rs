@@ -46,7 +46,7 @@ pub fn check(config: Option<&Config>, options: &Options) -> Checked {
     }
     try_system(&mut checked.problems, &mut journal, config, options);
     let Some(config) = config else { return checked };
-    let found = match share_memory(inherited::seats(worker_count(config))) {
+    let found = match share_memory(inherited::records(worker_count(config))) {
         Ok(memory) => look_up(&mut journal, memory.region.globals(), &config.backends),
         Err(failure) => {
             checked.problems.push(failure.message);
@@ -152,7 +152,7 @@ fn follow(wanted: &[&str], journal: &mut Journal, globals: Block) -> io::Result<
         }
         reactor.poll(names.next_us().min(until_us).saturating_sub(now_us))?;
         let now_us = clock::monotonic_us();
-        (0..).map_while(|at| reactor.event(at)).for_each(|event| names.heed(event, now_us));
+        (0..).map_while(|at| reactor.event(at)).for_each(|event| names.on_event(event, now_us));
     }
 }
 

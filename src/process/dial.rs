@@ -15,7 +15,7 @@ use super::check::milliseconds;
 use crate::config::{Address, Health};
 use crate::limits::{CHECK_DIALS, CHECK_READ_BYTES};
 use crate::proxy::probe::{Cause, Explained};
-use crate::proxy::{Failure, Words};
+use crate::proxy::{Failure, FailureText};
 use crate::reactor::{Event, Reactor};
 use crate::sys::{clock, socket};
 use crate::tls::HTTP_2;
@@ -245,7 +245,7 @@ impl Dial {
                 // All plaintext was read before, so the session has room for these.
                 Some(session) => {
                     if let Err(failure) = session.received(&bytes[..n]) {
-                        return Some(Err(Failure::Session(Words::new(&failure))));
+                        return Some(Err(Failure::Session(FailureText::new(&failure))));
                     }
                 }
                 None => match ask.received(&bytes[..n], now_us) {

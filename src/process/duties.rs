@@ -29,7 +29,7 @@ mod plan;
 mod reload;
 
 /// Whose the slots were before an upgrade: the addresses that had one, and those that had had one.
-pub(super) type Led = (Vec<Member>, Vec<Gone>);
+pub(super) type PreviousAddresses = (Vec<Member>, Vec<Gone>);
 
 /// Tokens of what is waited for.
 const FILE: u64 = 0;
@@ -81,7 +81,7 @@ impl Duties {
         contents: Option<Vec<u8>>,
         address: SocketAddr,
         region: Region,
-        led: Led,
+        previous: PreviousAddresses,
     ) -> Result<Duties, Failure> {
         let reactor = Reactor::new().map_err(Failure::of("wait for events"))?;
         let now_us = clock::monotonic_us();
@@ -111,7 +111,7 @@ impl Duties {
             postponed: None,
         };
         let plan = duties.plan_before.as_deref().and_then(Plan::decode);
-        let (members, gone) = plan.map_or(led, |plan| (plan.members, plan.gone));
+        let (members, gone) = plan.map_or(previous, |plan| (plan.members, plan.gone));
         if region.owners().load(Relaxed) > 0 {
             duties.slots.resume(&members, gone, now_us);
             duties.before = members;
@@ -171,7 +171,7 @@ impl Duties {
         while let Some(event) = self.reactor.event(at) {
             at += 1;
             if event.token != FILE {
-                self.names.iter_mut().for_each(|names| names.heed(event, now_us));
+                self.names.iter_mut().for_each(|names| names.on_event(event, now_us));
             } else if let Some(watch) = &mut self.watch {
                 watch.ready(now_us);
             }
@@ -270,7 +270,7 @@ impl Duties {
             self.publish_again();
         }
         if let Some(change) = self.watch.as_mut().and_then(|watch| watch.expire(now_us)) {
-            self.heed(change);
+            self.on_change(change);
         }
         let names = self.names.as_ref();
         let is_undecided = |name: &String| names.is_some_and(|names| names.is_undecided(name));

@@ -42,7 +42,7 @@ pub struct Handover {
     /// The admin's listener, and where it is.
     pub(super) admin: Option<(RawFd, SocketAddr)>,
     /// Workers that live on.
-    pub(super) elders: Vec<Elder>,
+    pub(super) old_workers: Vec<OldWorker>,
     /// Where the demo's backends are; none where there is no demo.
     pub(super) demo: Vec<SocketAddr>,
     /// Another upgrade was asked for meanwhile.
@@ -51,11 +51,11 @@ pub struct Handover {
 
 /// A worker of a program before.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Elder {
+pub struct OldWorker {
     /// The process.
     pub(super) pid: i32,
-    /// Its seat in the shared memory that it has; `None` if that is not known.
-    pub(super) seat: Option<usize>,
+    /// Its worker record in the shared memory that it has; `None` if that is not known.
+    pub(super) record: Option<usize>,
     /// The number of that memory, if it is one of `Handover::older`.
     pub(super) memory: Option<i32>,
     /// How many upgrades there had been when it began.
@@ -82,8 +82,8 @@ impl fmt::Display for Handover {
         for memory in &self.older {
             write!(f, " older={memory}")?;
         }
-        for Elder { pid, seat, memory, generation, until_us } in &self.elders {
-            write!(f, " elder={pid}:{}", Maybe(*seat))?;
+        for OldWorker { pid, record, memory, generation, until_us } in &self.old_workers {
+            write!(f, " elder={pid}:{}", Maybe(*record))?;
             if let Some(memory) = memory {
                 write!(f, "@{memory}")?;
             }
@@ -116,7 +116,7 @@ impl Handover {
             return None;
         }
         let (mut pid, mut generation, mut segment, mut address) = (None, None, None, None);
-        let (mut listeners, mut admin, mut elders, mut demo, mut older) = (vec![], None, vec![], vec![], vec![]);
+        let (mut listeners, mut admin, mut old_workers, mut demo, mut older) = (vec![], None, vec![], vec![], vec![]);
         let (mut activated, mut again) = (false, false);
         for word in words {
             let (name, value) = word.split_once('=')?;
@@ -135,14 +135,26 @@ impl Handover {
                     admin = Some((fd.parse().ok()?, address.parse().ok()?));
                 }
                 "older" => older.push(value.parse().ok()?),
-                "elder" => elders.push(Elder::parse(value)?),
+                "elder" => old_workers.push(OldWorker::parse(value)?),
                 "demo" => demo.push(value.parse().ok()?),
                 "again" => again = value == "1",
                 _ => return None,
             }
         }
         let (pid, generation, segment, address) = (pid?, generation?, segment?, address?);
-        Some(Handover { pid, generation, segment, older, address, listeners, activated, admin, elders, demo, again })
+        Some(Handover {
+            pid,
+            generation,
+            segment,
+            older,
+            address,
+            listeners,
+            activated,
+            admin,
+            old_workers,
+            demo,
+            again,
+        })
     }
 }
 
@@ -155,21 +167,21 @@ impl Handover {
     }
 }
 
-impl Elder {
+impl OldWorker {
     /// Whether it was not told to drain.
     pub(super) fn is_accepting(&self) -> bool {
         self.until_us.is_none()
     }
 
-    fn parse(text: &str) -> Option<Elder> {
+    fn parse(text: &str) -> Option<OldWorker> {
         let parts: Vec<&str> = text.split(':').collect();
-        let [pid, seat, generation, until_us] = parts[..] else { return None };
+        let [pid, record, generation, until_us] = parts[..] else { return None };
         let pid = pid.parse().ok().filter(|&pid| pid > 0)?;
         let maybe = |text: &str| if text == "-" { Some(None) } else { text.parse().ok().map(Some) };
-        let (seat, memory) = seat.split_once('@').map_or((seat, None), |(seat, memory)| (seat, Some(memory)));
+        let (record, memory) = record.split_once('@').map_or((record, None), |(record, memory)| (record, Some(memory)));
         let memory = memory.map(|memory| memory.parse().ok()).map_or(Some(None), |memory| memory.map(Some))?;
-        let seat = maybe(seat)?.map(|seat: u64| seat as usize);
-        Some(Elder { pid, seat, memory, generation: generation.parse().ok()?, until_us: maybe(until_us)? })
+        let record = maybe(record)?.map(|record: u64| record as usize);
+        Some(OldWorker { pid, record, memory, generation: generation.parse().ok()?, until_us: maybe(until_us)? })
     }
 }
 
@@ -188,17 +200,17 @@ mod tests {
             listeners: vec![vec![5, 6], vec![7]],
             activated: true,
             admin: Some((9, "127.0.0.1:9090".parse().unwrap())),
-            elders: vec![
-                Elder { pid: 40, seat: Some(2), memory: None, generation: 2, until_us: None },
-                Elder { pid: 42, seat: Some(3), memory: Some(8), generation: 1, until_us: Some(7) },
-                Elder { pid: 41, seat: None, memory: None, generation: 1, until_us: Some(77) },
+            old_workers: vec![
+                OldWorker { pid: 40, record: Some(2), memory: None, generation: 2, until_us: None },
+                OldWorker { pid: 42, record: Some(3), memory: Some(8), generation: 1, until_us: Some(7) },
+                OldWorker { pid: 41, record: None, memory: None, generation: 1, until_us: Some(77) },
             ],
             demo: vec!["127.0.0.1:1".parse().unwrap(), "127.0.0.1:2".parse().unwrap()],
             again: true,
         };
         assert_eq!(Handover::parse(&left.to_string()), Some(left.clone()));
         (left.admin, left.again, left.activated) = (None, false, false);
-        left.elders.clear();
+        left.old_workers.clear();
         left.older.clear();
         left.demo.clear();
         left.listeners.clear();

@@ -7,8 +7,8 @@ use std::os::fd::{AsFd, OwnedFd, RawFd};
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::Relaxed;
 
-use super::duties::Led;
-use super::handover::{Elder, Handover, VARIABLE};
+use super::duties::PreviousAddresses;
+use super::handover::{Handover, OldWorker, VARIABLE};
 use super::old_memory::OldMemory;
 use super::upgrade::is_same_place;
 use super::{Failure, Journal, activation, listen, share_memory};
@@ -45,11 +45,11 @@ pub(super) struct Memory {
 pub(super) struct Taken {
     pub(super) memory: Memory,
     /// The workers that live on, as they are to that memory.
-    pub(super) elders: Vec<Elder>,
+    pub(super) old_workers: Vec<OldWorker>,
     /// The memory that some of them use.
     pub(super) old: OldMemory,
     /// Whose the slots were, if that is known and does not stand in the memory.
-    pub(super) led: Led,
+    pub(super) previous: PreviousAddresses,
 }
 
 /// What was left; nothing where this is no upgrade. Whoever holds it holds the listeners that were left
@@ -170,54 +170,62 @@ impl Inherited {
         Ok(Listeners { of_workers, address, admin, activated })
     }
 
-    /// The shared memory: what was left, where this program lays it out alike and it has seats for
+    /// The shared memory: what was left, where this program lays it out alike and it has worker records for
     /// `count` workers more, or else another.
     pub(super) fn memory(&self, journal: &mut Journal, count: u32) -> Result<Taken, Failure> {
-        let seats = seats(count);
+        let records = records(count);
         let Some(left) = self.handover() else {
-            let memory = share_memory(seats)?;
-            return Ok(Taken { memory, elders: Vec::new(), old: OldMemory::default(), led: Led::default() });
+            let memory = share_memory(records)?;
+            return Ok(Taken {
+                memory,
+                old_workers: Vec::new(),
+                old: OldMemory::default(),
+                previous: PreviousAddresses::default(),
+            });
         };
-        let mut elders = left.elders.clone();
+        let mut old_workers = left.old_workers.clone();
         if let Some(memory) = left_memory(left, count) {
             let old = OldMemory::find(&left.older, memory.region);
-            let has_seat =
-                |elder: &Elder| elder.memory.is_some() || elder.seat.is_none_or(|seat| seat < memory.region.seats());
-            elders.retain(has_seat);
-            return Ok(Taken { memory, elders, old, led: Led::default() });
+            let has_record = |old_worker: &OldWorker| {
+                old_worker.memory.is_some() || old_worker.record.is_none_or(|record| record < memory.region.records())
+            };
+            old_workers.retain(has_record);
+            return Ok(Taken { memory, old_workers, old, previous: PreviousAddresses::default() });
         }
-        let memory = share_memory(seats)?;
+        let memory = share_memory(records)?;
         let older: Vec<i32> = left.older.iter().copied().chain([left.segment]).collect();
         let old = OldMemory::find(&older, memory.region);
-        for elder in elders.iter_mut().filter(|elder| elder.memory.is_none()) {
-            elder.memory = elder.seat.map(|_| left.segment);
+        for old_worker in old_workers.iter_mut().filter(|old_worker| old_worker.memory.is_none()) {
+            old_worker.memory = old_worker.record.map(|_| left.segment);
         }
         let is_found = old.ids().last() == Some(&left.segment);
-        let led = is_found.then(|| old.plan()).flatten().and_then(|plan| Plan::owners_in(&plan)).unwrap_or_default();
+        let previous =
+            is_found.then(|| old.plan()).flatten().and_then(|plan| Plan::owners_in(&plan)).unwrap_or_default();
         if is_found {
             old.begin();
-            old.copy(&elders);
+            old.copy(&old_workers);
             let text = "the memory that workers share has another layout: counts and health are copied; until the workers of before have ended, limits of requests (max=N) hold apart for them";
             journal.line(Level::Info, "upgrade", format_args!("{text}"));
         } else {
             let text = "the memory that workers share cannot be read: counts and health start from zero";
             journal.line(Level::Warn, "upgrade", format_args!("{text}"));
         }
-        Ok(Taken { memory, elders, old, led })
+        Ok(Taken { memory, old_workers, old, previous })
     }
 }
 
-/// How many seats there are for `count` workers, those of before upgrades, and more.
-pub(super) fn seats(count: u32) -> usize {
+/// How many worker records there are for `count` workers, those of before upgrades, and more.
+pub(super) fn records(count: u32) -> usize {
     (count as usize * (GENERATIONS + 2)).max(SEATS_LEAST)
 }
 
-/// The shared memory that was left, where this program lays it out alike and it has seats for `count`
+/// The shared memory that was left, where this program lays it out alike and it has worker records for `count`
 /// workers more.
 pub(super) fn left_memory(left: &Handover, count: u32) -> Option<Memory> {
-    let taken = left.elders.iter().filter(|elder| elder.seat.is_some() && elder.memory.is_none()).count();
-    let has_room = |seats: usize| taken + count as usize <= seats;
-    let is_right = |cells: &[AtomicU64]| Region::seats_in(cells).is_some_and(has_room) && has_own_form(cells);
+    let taken =
+        left.old_workers.iter().filter(|old_worker| old_worker.record.is_some() && old_worker.memory.is_none()).count();
+    let has_room = |records: usize| taken + count as usize <= records;
+    let is_right = |cells: &[AtomicU64]| Region::records_in(cells).is_some_and(has_room) && has_own_form(cells);
     let segment = Segment::attach(left.segment, is_right).ok()?;
     Some(Memory { region: Region::adopt(segment.cells())?, segment: left.segment })
 }
@@ -228,7 +236,7 @@ fn has_own_form(cells: &[AtomicU64]) -> bool {
 }
 
 /// Whose the slots were that were left, if this program can read it.
-pub(super) fn left_owners(left: &Handover) -> Option<Led> {
+pub(super) fn left_owners(left: &Handover) -> Option<PreviousAddresses> {
     let memory = Attached::new(left.segment).ok()?;
     Plan::owners_in(&View::read(memory.cells())?.plan()?)
 }
@@ -240,15 +248,17 @@ fn copies(listeners: &[impl AsRef<[OwnedFd]>]) -> Result<Vec<Vec<OwnedFd>>, Fail
     copied.map_err(Failure::of("keep the listeners"))
 }
 
-/// Seats for `count` workers that no elder has, the lowest.
-pub(super) fn free_seats(region: Region, elders: &[Elder], count: usize) -> Vec<usize> {
-    let taken = |seat: usize| elders.iter().any(|elder| elder.seat == Some(seat) && elder.memory.is_none());
-    let seats: Vec<usize> = (0..region.seats()).filter(|&seat| !taken(seat)).take(count).collect();
-    for &seat in &seats {
-        region.settle(seat);
-        region.used().fetch_max(seat as u64 + 1, Relaxed);
+/// WorkerRecords for `count` workers that no old worker has, the lowest.
+pub(super) fn free_records(region: Region, old_workers: &[OldWorker], count: usize) -> Vec<usize> {
+    let taken = |record: usize| {
+        old_workers.iter().any(|old_worker| old_worker.record == Some(record) && old_worker.memory.is_none())
+    };
+    let records: Vec<usize> = (0..region.records()).filter(|&record| !taken(record)).take(count).collect();
+    for &record in &records {
+        region.reclaim(record);
+        region.used().fetch_max(record as u64 + 1, Relaxed);
     }
-    seats
+    records
 }
 
 /// One listener, beside one that is held.
@@ -313,7 +323,7 @@ mod tests {
     use crate::metrics::Count;
 
     #[test]
-    fn counts_and_owners_are_known_though_there_are_too_few_seats() {
+    fn counts_and_owners_are_known_though_there_are_too_few_records() {
         let memory = share_memory(2).map_err(|failure| failure.message).unwrap();
         let plan = Plan::over([SocketAddr::from(([10, 0, 0, 1], 80))]);
         assert!(memory.region.table().publish(&plan.encode()));
@@ -321,9 +331,9 @@ mod tests {
         memory.region.slots().store(1, Relaxed);
         memory.region.block(0).add(Count::Clients, 3);
         memory.region.balance().clear(0, State::Down, 7);
-        let seats = memory.region.seats();
+        let records = memory.region.records();
         let handover = Handover {
-            elders: vec![Elder { pid: 1, seat: Some(0), memory: None, generation: 0, until_us: None }],
+            old_workers: vec![OldWorker { pid: 1, record: Some(0), memory: None, generation: 0, until_us: None }],
             ..Handover::of(memory.segment)
         };
         let inherited = Inherited { left: Some(Left { handover, listeners: Vec::new(), admin: None }) };
@@ -332,24 +342,27 @@ mod tests {
             let taken = inherited.memory(&mut journal, count as u32);
             taken.map_err(|failure| failure.message).unwrap()
         };
-        let same = taken(seats - 1);
-        assert_eq!((same.memory.segment, same.led, same.old.ids()), (memory.segment, Led::default(), vec![]));
-        let other = taken(seats);
+        let same = taken(records - 1);
+        assert_eq!(
+            (same.memory.segment, same.previous, same.old.ids()),
+            (memory.segment, PreviousAddresses::default(), vec![])
+        );
+        let other = taken(records);
         assert_ne!(other.memory.segment, memory.segment);
         let region = other.memory.region;
-        let names = |led: Led| led.0.into_iter().map(|member| member.name).collect::<Vec<_>>();
-        assert_eq!((region.table().edition(), names(other.led)), (0, vec!["10.0.0.1:80".to_owned()]));
+        let names = |previous: PreviousAddresses| previous.0.into_iter().map(|member| member.name).collect::<Vec<_>>();
+        assert_eq!((region.table().edition(), names(other.previous)), (0, vec!["10.0.0.1:80".to_owned()]));
         assert_eq!(other.old.ids(), [memory.segment]);
-        assert_eq!(other.elders[0].memory, Some(memory.segment));
+        assert_eq!(other.old_workers[0].memory, Some(memory.segment));
         assert_eq!(region.blocks().iter().map(|block| block.get(Count::Clients)).sum::<u64>(), 3);
         assert_eq!(region.balance().state(0), State::Down);
-        assert_eq!(free_seats(region, &other.elders, 1), [0], "the elder's seat is in the other memory");
+        assert_eq!(free_records(region, &other.old_workers, 1), [0], "the old_worker's record is in the other memory");
         // A plan of another form is not followed by workers of this program.
         let mut bytes = plan.encode();
         bytes[0] ^= 1;
         assert!(memory.region.table().publish(&bytes));
-        let apart = taken(seats - 1);
+        let apart = taken(records - 1);
         assert_ne!(apart.memory.segment, memory.segment);
-        assert_eq!(names(apart.led).len(), 1);
+        assert_eq!(names(apart.previous).len(), 1);
     }
 }

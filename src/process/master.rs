@@ -6,9 +6,9 @@
 //! the master:        Serving ──TERM, QUIT, INT, or giving up──▶ Stopping ──all Gone──▶ exit
 //! ```
 //!
-//! After an upgrade there are elders, the workers of before. They serve on until every worker of this
+//! After an upgrade there are old workers, the workers of before. They serve on until every worker of this
 //! program accepts, and drain then. Should this program's workers not come to live, the master gives the
-//! upgrade up, and becomes the caretaker of what it was left.
+//! upgrade up, and becomes the rollback supervisor of what it was left.
 //!
 //! Stopping begins with an order to drain to every worker; where that is delayed, dead ones are replaced
 //! and their listeners kept until the delay has passed. After a second signal they are told again, which has
@@ -26,9 +26,9 @@ use std::time::{Duration, Instant};
 use self::stopping::Stopping;
 use self::workers::{Place, State};
 use super::duties::Duties;
-use super::elders::Elders;
-use super::handover::{Elder, Handover, raw};
+use super::handover::{Handover, OldWorker, raw};
 use super::inherited::{Inherited, Memory};
+use super::old_workers::OldWorkers;
 use super::respawn::Respawn;
 use super::upgrade::Upgrade;
 use super::watchdog::Watchdog;
@@ -55,12 +55,12 @@ pub(super) struct Master {
     places: Vec<Place>,
     /// Upgrades so far.
     generation: u64,
-    elders: Elders,
+    old_workers: OldWorkers,
     /// Workers of this program are not all known to accept yet.
     beginning: bool,
     /// What was left by the program before, until then.
     inherited: Inherited,
-    /// They do not come to live, and the elders are to go on in their place.
+    /// They do not come to live, and the old workers are to go on in their place.
     gives_way: bool,
     upgrade: Upgrade,
     watchdog: Watchdog,
@@ -73,18 +73,18 @@ enum Exit {
     Status(u8),
     /// This is a new process: the worker of that place.
     Worker(usize),
-    /// The elders are to go on.
-    GivesWay,
+    /// The old workers are to go on.
+    RollBack,
 }
 
 impl Master {
-    /// A master of one worker for each seat; it forks none yet.
+    /// A master of one worker for each worker record; it forks none yet.
     pub(super) fn new(parts: Parts, inherited: Inherited) -> Master {
-        let Parts { memory, seats, duties, elders, listeners, tls, shares, signals, journal } = parts;
+        let Parts { memory, records, duties, old_workers, listeners, tls, shares, signals, journal } = parts;
         let now = Instant::now();
-        let places = listeners.of_workers.into_iter().zip(seats).map(|(listeners, seat)| Place {
+        let places = listeners.of_workers.into_iter().zip(records).map(|(listeners, record)| Place {
             listeners,
-            seat,
+            record,
             state: State::Due(now, None),
             respawn: Respawn::default(),
         });
@@ -102,7 +102,7 @@ impl Master {
             journal,
             places: places.collect(),
             generation: inherited.generation(),
-            elders,
+            old_workers,
             beginning: true,
             inherited,
             gives_way: false,
@@ -118,7 +118,7 @@ impl Master {
         match self.supervise(greeting) {
             Exit::Status(status) => status,
             Exit::Worker(index) => fork::exit_now(self.become_worker(index) as u8),
-            Exit::GivesWay => self.give_way(),
+            Exit::RollBack => self.roll_back(),
         }
     }
 
@@ -144,34 +144,34 @@ impl Master {
             self.watch_over();
             let now = Instant::now();
             while let Some(signal) = self.signals.take() {
-                self.heed(signal, now);
+                self.on_signal(signal, now);
             }
             while let Some((pid, ended)) = fork::reap() {
-                self.bury(pid, ended, now);
+                self.on_child_exit(pid, ended, now);
             }
             if self.gives_way {
-                return Exit::GivesWay;
+                return Exit::RollBack;
             }
             self.see_to_upgrade();
             sys::report_lost();
         }
     }
 
-    /// Sees whether this program's workers have taken the elders' place, and to the next upgrade.
+    /// Sees whether this program's workers have taken the old workers' place, and to the next upgrade.
     fn see_to_upgrade(&mut self) {
         let now_us = clock::monotonic_us();
         let (region, drain_us) = (self.memory.region, self.duties.config().timeouts.drain_us);
-        if self.beginning && self.places.iter().all(|place| region.seat(place.seat).is_ready()) {
+        if self.beginning && self.places.iter().all(|place| region.record(place.record).is_ready()) {
             self.beginning = false;
-            // Before the elders close theirs, so that none is left open that nobody accepts from.
+            // Before the old workers close theirs, so that none is left open that nobody accepts from.
             self.inherited = Inherited::default();
             self.duties.serving();
             if self.generation > 0 {
-                self.elders.give_place_to(self.generation, drain_us, &mut self.journal, now_us);
+                self.old_workers.give_place_to(self.generation, drain_us, &mut self.journal, now_us);
             }
         }
         self.upgrade.expire(now_us);
-        self.elders.expire(drain_us, now_us, &mut self.journal);
+        self.old_workers.expire(drain_us, now_us, &mut self.journal);
         if self.stopping.is_some() {
             return;
         }
@@ -190,12 +190,12 @@ impl Master {
         }
     }
 
-    /// What is left to the program that this process becomes: its workers go on as elders.
+    /// What is left to the program that this process becomes: its workers go on as old workers.
     fn left(&self) -> Handover {
         let workers = self.places.iter().filter_map(|place| match place.state {
             State::Running(pid, _) => {
-                let (seat, generation) = (Some(place.seat), self.generation);
-                Some(Elder { pid: pid.number(), seat, memory: None, generation, until_us: None })
+                let (record, generation) = (Some(place.record), self.generation);
+                Some(OldWorker { pid: pid.number(), record, memory: None, generation, until_us: None })
             }
             _ => None,
         });
@@ -203,12 +203,12 @@ impl Master {
             pid: std::process::id(),
             generation: self.generation + 1,
             segment: self.memory.segment,
-            older: self.elders.memory(),
+            older: self.old_workers.memory(),
             address: self.address,
             listeners: self.places.iter().map(|place| raw(&place.listeners)).collect(),
             activated: self.activated,
             admin: self.admin.as_ref().map(|(listener, address)| (listener.as_raw_fd(), *address)),
-            elders: self.elders.iter().copied().chain(workers).collect(),
+            old_workers: self.old_workers.iter().copied().chain(workers).collect(),
             demo: self.duties.config().demo_addresses(),
             again: self.upgrade.is_wanted_again(),
         }
@@ -225,7 +225,9 @@ impl Master {
         }
         if self.duties.take_published() {
             self.journal.follow(self.memory.region);
-            self.running().chain(self.elders.iter().map(|elder| Pid::of_child(elder.pid))).for_each(fork::look);
+            self.running()
+                .chain(self.old_workers.iter().map(|old_worker| Pid::of_child(old_worker.pid)))
+                .for_each(fork::look);
         }
     }
 
@@ -233,7 +235,7 @@ impl Master {
         self.journal.line(level, "process", text);
     }
 
-    fn heed(&mut self, signal: Signal, now: Instant) {
+    fn on_signal(&mut self, signal: Signal, now: Instant) {
         match signal {
             Signal::Terminate | Signal::Interrupt if self.stopping.is_some() => {
                 self.say(Level::Warn, format_args!("told to stop at once"));
@@ -261,9 +263,9 @@ impl Master {
         });
         let stopping = self.stopping.iter().flat_map(|stopping| stopping.drain_at.into_iter().chain(stopping.kill_at));
         let now_us = clock::monotonic_us();
-        let elders_us = self.elders.next_us();
+        let old_workers_us = self.old_workers.next_us();
         let look_us = if self.beginning { now_us + READY_LOOK_US } else { u64::MAX };
-        let others_us = self.duties.next_us().min(self.upgrade.next_us()).min(elders_us).min(look_us);
+        let others_us = self.duties.next_us().min(self.upgrade.next_us()).min(old_workers_us).min(look_us);
         let lost_us = if sys::has_lost() { now_us + LOST_LOOK_US } else { u64::MAX };
         let others_us = others_us.min(self.watchdog.next_us()).min(lost_us);
         let others = match others_us {

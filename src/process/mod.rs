@@ -16,13 +16,11 @@
 mod account;
 pub mod activation;
 mod ask;
-mod caretaker;
 mod check;
 mod cpus;
 mod demo;
 mod dial;
 mod duties;
-mod elders;
 pub mod handover;
 mod healthcheck;
 mod inherited;
@@ -31,7 +29,9 @@ mod master;
 mod names;
 mod notify;
 mod old_memory;
+mod old_workers;
 mod respawn;
+mod rollback;
 mod single;
 mod slots;
 mod upgrade;
@@ -57,13 +57,13 @@ use crate::tls;
 use crate::worker::{self, Draining, Outcome, Setup};
 
 use account::Account;
-use caretaker::Caretaker;
 pub use check::{Checked, check};
 use duties::Duties;
-use elders::Elders;
 pub use healthcheck::healthcheck;
 use inherited::{Inherited, Listeners, Memory, Taken};
 use master::Master;
+use old_workers::OldWorkers;
+use rollback::RollbackSupervisor;
 
 /// Exit status: done, or drained with nothing cut.
 const DONE: u8 = 0;
@@ -108,8 +108,8 @@ fn end_or_take_care(inherited: Inherited, mut journal: Journal, problems: &[Stri
     };
     let first = problems.first().map_or("it is not known why", String::as_str);
     let why = format!("the new program cannot start: {first}");
-    let signals = caretaker::signals(&mut journal);
-    Caretaker::new(left, Vec::new(), signals, journal, &why).run()
+    let signals = rollback::signals(&mut journal);
+    RollbackSupervisor::new(left, Vec::new(), signals, journal, &why).run()
 }
 
 /// Why nothing was started.
@@ -161,14 +161,14 @@ fn start(
             fork::exit_now(backend.serve());
         }
     }
-    let Taken { memory, elders, old, led } = inherited.memory(&mut journal, count)?;
+    let Taken { memory, old_workers, old, previous } = inherited.memory(&mut journal, count)?;
     let mut greeting = greeting(&config, listeners.address, count);
     if let Some((_, address)) = &listeners.admin {
         greeting.push(("process", format!("admin on {address}: /metrics, /livez, /readyz")));
     }
     let tls = begin_tls(&mut journal, &config)?;
     let insecure = config.insecure;
-    let duties = Duties::begin(config, options, contents, listeners.address, memory.region, led)?;
+    let duties = Duties::begin(config, options, contents, listeners.address, memory.region, previous)?;
     let globals = memory.region.globals();
     globals.set_global(Global::Insecure, insecure.into());
     globals.set_global(Global::Workers, count.into());
@@ -181,19 +181,19 @@ fn start(
     }
     globals.set_global(Global::Upgrades, inherited.generation());
     globals.set_global(Global::MaxDescriptors, open_files);
-    let seats = inherited::free_seats(memory.region, &elders, count as usize);
-    let elders = Elders::new(elders, old);
-    Ok((Parts { memory, seats, duties, elders, listeners, tls, shares, signals, journal }, greeting))
+    let records = inherited::free_records(memory.region, &old_workers, count as usize);
+    let old_workers = OldWorkers::new(old_workers, old);
+    Ok((Parts { memory, records, duties, old_workers, listeners, tls, shares, signals, journal }, greeting))
 }
 
 /// What a start has gathered.
 struct Parts {
     memory: Memory,
     /// Those of the workers to be.
-    seats: Vec<usize>,
+    records: Vec<usize>,
     duties: Duties,
     /// Workers that live on.
-    elders: Elders,
+    old_workers: OldWorkers,
     listeners: Listeners,
     tls: Option<tls::config::Config>,
     shares: Shares,
@@ -243,9 +243,9 @@ fn begin_tls(journal: &mut Journal, config: &Config) -> Result<Option<tls::confi
     client.map(|client| wanted.then_some(client)).map_err(|error| Failure::new(USAGE, error))
 }
 
-/// Makes the memory that the workers in so many seats share.
-fn share_memory(seats: usize) -> Result<Memory, Failure> {
-    let bytes = Region::bytes(seats);
+/// Makes the memory that the workers in so many worker records share.
+fn share_memory(records: usize) -> Result<Memory, Failure> {
+    let bytes = Region::bytes(records);
     let segment = Segment::create(bytes).map_err(|error| no_memory(bytes, &error))?;
     Ok(Memory { region: Region::new(segment.cells()), segment: segment.id() })
 }
@@ -308,8 +308,8 @@ type Line = (&'static str, String);
 
 /// The log line that tells of a drain, with the clients of all workers in a region.
 fn draining(region: Region, delay_us: u64, drain_us: u64, idle_us: u64) -> Draining {
-    let clients = (0..region.seats()).map(|seat| region.block(seat).get(Count::ClientsNow)).sum();
-    let busy = (0..region.seats()).map(|seat| region.seat(seat).busy()).sum();
+    let clients = (0..region.records()).map(|record| region.block(record).get(Count::ClientsNow)).sum();
+    let busy = (0..region.records()).map(|record| region.record(record).busy()).sum();
     Draining { delay_us, drain_us, idle_us, clients, busy }
 }
 

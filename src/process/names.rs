@@ -98,7 +98,7 @@ impl Names {
     }
 
     /// Heeds an event of the poller.
-    pub(super) fn heed(&mut self, event: Event, now_us: u64) {
+    pub(super) fn on_event(&mut self, event: Event, now_us: u64) {
         match event.token {
             HOSTS_TOKEN => self.hosts.ready(now_us),
             RESOLV_CONF_TOKEN => self.resolv_conf.ready(now_us),

@@ -2,7 +2,7 @@
 //! there until they end. The counts are copied into this program's memory: at the start, every second, and once more
 //! when a worker has ended, so that none is lost.
 
-use super::handover::Elder;
+use super::handover::OldWorker;
 use crate::limits::{OLD_COUNTS_US, PLAN_BYTES};
 use crate::shared::Region;
 use crate::shared::directory::{View, copy_state, mirror};
@@ -52,30 +52,32 @@ impl OldMemory {
     }
 
     /// Copies the counts, if it is time to.
-    pub(super) fn expire(&mut self, elders: &[Elder], now_us: u64) {
+    pub(super) fn expire(&mut self, old_workers: &[OldWorker], now_us: u64) {
         if now_us >= self.next_us() {
             self.next_us = now_us + OLD_COUNTS_US;
-            self.copy(elders);
+            self.copy(old_workers);
         }
     }
 
-    /// Copies the counts of all segments. `elders`: the workers that live.
-    pub(super) fn copy(&self, elders: &[Elder]) {
+    /// Copies the counts of all segments. `old_workers`: the workers that live.
+    pub(super) fn copy(&self, old_workers: &[OldWorker]) {
         let views = || self.segments.iter().filter_map(|segment| Some((segment.id(), View::read(segment.cells())?)));
         let region = self.region.map(|region| (0, region.view()));
         for ((id, from), (_, to)) in views().zip(views().skip(1).chain(region)) {
-            let is_living = |seat| elders.iter().any(|elder| elder.memory == Some(id) && elder.seat == Some(seat));
+            let is_living = |record| {
+                old_workers.iter().any(|old_worker| old_worker.memory == Some(id) && old_worker.record == Some(record))
+            };
             mirror(from, to, is_living);
         }
     }
 
     /// A worker has ended: its last counts are copied, and segments are left that no worker uses any more.
-    pub(super) fn worker_ended(&mut self, elders: &[Elder]) {
+    pub(super) fn worker_ended(&mut self, old_workers: &[OldWorker]) {
         if self.segments.is_empty() {
             return;
         }
-        self.copy(elders);
-        let is_used = |segment: &Attached| elders.iter().any(|elder| elder.memory == Some(segment.id()));
+        self.copy(old_workers);
+        let is_used = |segment: &Attached| old_workers.iter().any(|old_worker| old_worker.memory == Some(segment.id()));
         // The counts of an older one still go through those after it.
         let unused = self.segments.iter().take_while(|segment| !is_used(segment)).count();
         self.segments.drain(..unused);
@@ -95,9 +97,14 @@ mod tests {
         for memory in [oldest, old, new] {
             memory.region.used().store(1, std::sync::atomic::Ordering::Relaxed);
         }
-        let elder =
-            |memory: i32| Elder { pid: memory, seat: Some(0), memory: Some(memory), generation: 0, until_us: None };
-        let mut elders = vec![elder(oldest.segment), elder(old.segment)];
+        let old_worker = |memory: i32| OldWorker {
+            pid: memory,
+            record: Some(0),
+            memory: Some(memory),
+            generation: 0,
+            until_us: None,
+        };
+        let mut old_workers = vec![old_worker(oldest.segment), old_worker(old.segment)];
         let mut all = OldMemory::find(&[oldest.segment, old.segment], new.region);
         assert_eq!(all.ids(), [oldest.segment, old.segment]);
         all.begin();
@@ -105,11 +112,11 @@ mod tests {
         oldest.region.block(0).add(Count::Clients, 1);
         old.region.block(0).add(Count::Clients, 10);
         new.region.block(0).add(Count::Clients, 100);
-        all.expire(&elders, 5);
+        all.expire(&old_workers, 5);
         assert_eq!((clients(), all.next_us()), (111, 5 + OLD_COUNTS_US));
         oldest.region.block(0).add(Count::Clients, 2);
-        elders.remove(0);
-        all.worker_ended(&elders);
+        old_workers.remove(0);
+        all.worker_ended(&old_workers);
         assert_eq!((clients(), all.ids()), (113, vec![old.segment]));
         old.region.block(0).add(Count::Clients, 20);
         all.worker_ended(&[]);

@@ -8,11 +8,11 @@ use std::io::{self, Read};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 
-use super::caretaker::{self, Caretaker};
 use super::duties::Duties;
-use super::elders::Elders;
-use super::handover::{Elder, Handover, raw};
+use super::handover::{Handover, OldWorker, raw};
 use super::inherited::{Inherited, Memory};
+use super::old_workers::OldWorkers;
+use super::rollback::{self, RollbackSupervisor};
 use super::upgrade::Upgrade;
 use super::{DONE, Ended, FAILED, Journal, Line, Parts, begin_child, serve};
 use crate::log::{Level, Log};
@@ -24,11 +24,11 @@ use crate::worker::{Companion, Setup};
 /// What the process does beside its loop.
 struct Single {
     duties: Duties,
-    elders: Elders,
+    old_workers: OldWorkers,
     upgrade: Upgrade,
     journal: Journal,
     memory: Memory,
-    seat: usize,
+    record: usize,
     generation: u64,
     /// What was left by the program before, until this one serves.
     inherited: Inherited,
@@ -42,8 +42,8 @@ struct Single {
 
 /// Runs until a signal ends it; returns the exit status.
 pub(super) fn run(parts: Parts, inherited: Inherited, greeting: &[Line]) -> u8 {
-    let Parts { memory, seats, duties, elders, listeners, tls, shares, signals, mut journal } = parts;
-    let (Some(listeners_of_one), Some(&seat)) = (listeners.of_workers.into_iter().next(), seats.first()) else {
+    let Parts { memory, records, duties, old_workers, listeners, tls, shares, signals, mut journal } = parts;
+    let (Some(listeners_of_one), Some(&record)) = (listeners.of_workers.into_iter().next(), records.first()) else {
         return FAILED;
     };
     journal.greet(greeting);
@@ -51,11 +51,11 @@ pub(super) fn run(parts: Parts, inherited: Inherited, greeting: &[Line]) -> u8 {
     let config = duties.config().clone();
     let mut single = Single {
         duties,
-        elders,
+        old_workers,
         upgrade: Upgrade::new(Some(memory.region.globals()), inherited.is_wanted_again()),
         journal: Journal::new(config.loglevel),
         memory,
-        seat,
+        record,
         generation: inherited.generation(),
         inherited,
         address: listeners.address,
@@ -74,7 +74,7 @@ pub(super) fn run(parts: Parts, inherited: Inherited, greeting: &[Line]) -> u8 {
         companion: Some(&mut single),
         stopping: false,
         index: 0,
-        seat,
+        record,
         max_connections: shares.of(0),
         max_idle: shares.idle(),
         tls,
@@ -89,10 +89,10 @@ pub(super) fn run(parts: Parts, inherited: Inherited, greeting: &[Line]) -> u8 {
         single.duties.take_back();
         drop(single.duties);
         let mut journal = single.journal;
-        let signals = caretaker::signals(&mut journal);
-        return Caretaker::new(left, Vec::new(), signals, journal, "the new program cannot serve").run();
+        let signals = rollback::signals(&mut journal);
+        return RollbackSupervisor::new(left, Vec::new(), signals, journal, "the new program cannot serve").run();
     }
-    let clean = ended == Ended::Drained && single.elders.is_clean();
+    let clean = ended == Ended::Drained && single.old_workers.is_clean();
     if ended != Ended::Failed {
         single.journal.line(Level::Info, "process", format_args!("{}", if clean { "drained" } else { "stopped" }));
     }
@@ -106,12 +106,12 @@ impl Single {
             pid: std::process::id(),
             generation: self.generation + 1,
             segment: self.memory.segment,
-            older: self.elders.memory(),
+            older: self.old_workers.memory(),
             address: self.address,
             listeners,
             activated: self.activated,
             admin: admin.zip(self.admin),
-            elders: self.elders.iter().copied().collect(),
+            old_workers: self.old_workers.iter().copied().collect(),
             demo: self.duties.config().demo_addresses(),
             again: self.upgrade.is_wanted_again(),
         }
@@ -130,7 +130,7 @@ impl Single {
 
     /// Begins an upgrade that was asked for, once the one before is over.
     fn begin_upgrade(&mut self, now_us: u64) {
-        let over = !self.elders.iter().any(Elder::is_accepting);
+        let over = !self.old_workers.iter().any(OldWorker::is_accepting);
         if self.upgrade.is_wanted() && over && !self.stopping {
             let left = self.left(Vec::new(), self.admin.map(|_| -1));
             self.upgrade.begin(&left, &mut self.journal, now_us);
@@ -144,7 +144,7 @@ impl Companion for Single {
     }
 
     fn next_us(&self) -> u64 {
-        self.duties.next_us().min(self.upgrade.next_us()).min(self.elders.next_us())
+        self.duties.next_us().min(self.upgrade.next_us()).min(self.old_workers.next_us())
     }
 
     fn turn(&mut self) -> io::Result<()> {
@@ -152,7 +152,7 @@ impl Companion for Single {
         self.follow();
         let (now_us, drain_us) = (clock::monotonic_us(), self.drain_us());
         self.upgrade.expire(now_us);
-        self.elders.expire(drain_us, now_us, &mut self.journal);
+        self.old_workers.expire(drain_us, now_us, &mut self.journal);
         Ok(())
     }
 
@@ -174,15 +174,15 @@ impl Companion for Single {
         self.inherited = Inherited::default();
         self.duties.serving();
         if self.generation > 0 {
-            self.elders.give_place_to(self.generation, self.drain_us(), &mut self.journal, now_us);
+            self.old_workers.give_place_to(self.generation, self.drain_us(), &mut self.journal, now_us);
         }
         self.begin_upgrade(now_us);
     }
 
     fn child_ended(&mut self) {
         while let Some((pid, ended)) = fork::reap() {
-            if !self.upgrade.heed(pid, ended, &mut self.journal) {
-                self.elders.bury(pid, ended, Some(self.memory.region), &mut self.journal);
+            if !self.upgrade.on_child_exit(pid, ended, &mut self.journal) {
+                self.old_workers.on_child_exit(pid, ended, Some(self.memory.region), &mut self.journal);
             }
         }
         self.begin_upgrade(clock::monotonic_us());
@@ -192,16 +192,16 @@ impl Companion for Single {
         self.stopping = true;
         self.duties.stopping();
         self.upgrade.abandon();
-        self.elders.stop(self.duties.config().drain_delay_us, clock::monotonic_us());
+        self.old_workers.stop(self.duties.config().drain_delay_us, clock::monotonic_us());
     }
 
     fn stop_at_once(&mut self) {
         self.journal.line(Level::Warn, "process", format_args!("told to stop at once"));
-        self.elders.stop_at_once(clock::monotonic_us());
+        self.old_workers.stop_at_once(clock::monotonic_us());
     }
 
     fn is_done(&self) -> bool {
-        self.elders.is_empty()
+        self.old_workers.is_empty()
     }
 
     fn wants_handover(&self) -> bool {
@@ -228,16 +228,16 @@ impl Companion for Single {
             Ok(Fork::Parent(copy)) => {
                 drop(waits);
                 let generation = self.generation;
-                let seat = Some(self.seat);
-                let elder = Elder { pid: copy.number(), seat, memory: None, generation, until_us: None };
-                self.elders.add(elder);
+                let record = Some(self.record);
+                let old_worker = OldWorker { pid: copy.number(), record, memory: None, generation, until_us: None };
+                self.old_workers.add(old_worker);
                 let left = self.left(vec![raw(listeners)], admin.map(AsRawFd::as_raw_fd));
                 let kept: Vec<BorrowedFd<'_>> = listeners.iter().chain(admin).map(AsFd::as_fd).collect();
                 // Its end of the pair is closed by becoming another program, and by nothing else.
                 self.duties.upgrading();
                 self.upgrade.become_it(&left, &kept, &mut self.journal);
                 self.duties.serving();
-                self.elders.take_back();
+                self.old_workers.take_back();
                 fork::kill(copy);
                 drop(tells);
                 None

@@ -114,7 +114,7 @@ impl Slots {
             // There are enough.
             let Some(slot) = place.or_else(|| free.pop()) else { continue };
             if place.is_none() {
-                self.cells.settle(slot);
+                self.cells.reclaim(slot);
                 let entry = &mut self.slots[slot];
                 entry.owner = Some(owner(one));
                 entry.name.clone_from(&one.name);

@@ -104,7 +104,7 @@ impl Upgrade {
     }
 
     /// A child has ended; whether it was the one that is asked.
-    pub(super) fn heed(&mut self, dead: Pid, ended: Ended, journal: &mut Journal) -> bool {
+    pub(super) fn on_child_exit(&mut self, dead: Pid, ended: Ended, journal: &mut Journal) -> bool {
         let Some(asked) = self.asked.take_if(|asked| asked.pid == dead) else { return false };
         let path = self.program.as_ref().map(|program| program.path().display().to_string()).unwrap_or_default();
         let (said, complaint) = (text_of(asked.said), text_of(asked.complained));
@@ -224,18 +224,18 @@ fn try_plan(left: &Handover, config: &Config) -> Result<(), Failure> {
     let owners = inherited::left_owners(left);
     match inherited::left_memory(left, count) {
         Some(memory) => own.copy_plan(memory.region),
-        None => drop(share_memory(inherited::seats(count))?),
+        None => drop(share_memory(inherited::records(count))?),
     }
     let mut config = config.clone();
     if config.demo && !left.demo.is_empty() {
         config.backends = left.demo.iter().map(|&address| Backend::at(address)).collect();
     }
     let is_known = owners.is_some();
-    let led = owners.unwrap_or_default();
-    drop(Duties::begin(config, Options::default(), None, left.address, own, led)?);
+    let previous = owners.unwrap_or_default();
+    drop(Duties::begin(config, Options::default(), None, left.address, own, previous)?);
     let plan = own.table().read().1.and_then(|bytes| Plan::decode(&bytes));
     if !is_known && plan.is_some_and(|plan| plan.members.is_empty()) {
-        let text = "no backend's name can be looked up, and where they led before cannot be taken over";
+        let text = "no backend's name can be looked up, and where they previous before cannot be taken over";
         return Err(Failure::new(FAILED, text.to_owned()));
     }
     Ok(())
@@ -263,7 +263,7 @@ mod tests {
         let mut config = config::resolve(Options::default()).unwrap();
         config.backends = vec![backend.clone()];
         let could = || try_plan(&Handover::of(segment.id()), &config).map_err(|failure| failure.message);
-        assert!(could().unwrap_err().contains("where they led before cannot be taken over"));
+        assert!(could().unwrap_err().contains("where they previous before cannot be taken over"));
         let region = Region::new(segment.cells());
         let plan = |members: Vec<Member>| Plan::new(&config, 0, members, Vec::new()).encode();
         let address = Address::Tcp(([127, 0, 0, 1], 80).into());

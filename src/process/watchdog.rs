@@ -6,7 +6,7 @@
 use std::time::Duration;
 
 use super::Journal;
-use super::elders::Elders;
+use super::old_workers::OldWorkers;
 use crate::limits::{WATCH_LATE_US, WATCHDOG_PARTS};
 use crate::log::Level;
 use crate::shared::Region;
@@ -27,26 +27,27 @@ impl Watchdog {
     }
 
     /// Kills workers that have stood still for longer than `watchdog_us`, where that is not 0 and it is time
-    /// to look. `workers`: with their seats, and how long they have lived; `elders` have lived long enough.
+    /// to look. `workers`: with their worker records, and how long they have lived; `old_workers` have lived long enough.
     pub(super) fn watch_over(
         &mut self,
         watchdog_us: u64,
         region: Region,
         workers: impl Iterator<Item = (Pid, usize, Duration)>,
-        elders: &Elders,
+        old_workers: &OldWorkers,
         journal: &mut Journal,
     ) {
         let now_us = clock::monotonic_us();
         if !self.is_due(now_us, watchdog_us) {
             return;
         }
-        // What an elder notes in another memory is not read.
-        let elders = elders.iter().filter(|elder| elder.memory.is_none());
-        let elders = elders.filter_map(|elder| Some((Pid::of_child(elder.pid), elder.seat?, Duration::MAX)));
-        for (pid, seat, lived) in workers.chain(elders) {
-            let seat = region.seat(seat);
-            if let Some(still) = stands_still(now_us, seat.beaten_us(), lived, watchdog_us) {
-                let doing = seat.doing();
+        // What an old worker notes in another memory is not read.
+        let old_workers = old_workers.iter().filter(|old_worker| old_worker.memory.is_none());
+        let old_workers = old_workers
+            .filter_map(|old_worker| Some((Pid::of_child(old_worker.pid), old_worker.record?, Duration::MAX)));
+        for (pid, record, lived) in workers.chain(old_workers) {
+            let record = region.record(record);
+            if let Some(still) = stands_still(now_us, record.beaten_us(), lived, watchdog_us) {
+                let doing = record.doing();
                 let text = format_args!("worker pid {pid} stands still for {still:?} while {doing}: killed");
                 journal.line(Level::Err, "process", text);
                 fork::kill(pid);
@@ -69,7 +70,7 @@ impl Watchdog {
 }
 
 /// How long a loop has stood still, if that is too long. A worker has as much time to begin: until its loop first
-/// turns, its seat says nothing of it.
+/// turns, its worker record says nothing of it.
 fn stands_still(now_us: u64, beaten_us: u64, lived: Duration, watchdog_us: u64) -> Option<Duration> {
     let still_us = now_us.saturating_sub(beaten_us);
     let is_late = still_us > watchdog_us && lived > Duration::from_micros(watchdog_us);

@@ -1,10 +1,10 @@
 //! From an exchange to a connection that carries it: a backend is picked, a pooled connection lent
 //! or a fresh one asked for, and the request written.
 
-use super::answer::Answer;
 use super::connection::{Connection, Moved, Side};
 use super::exchange::Progress;
 use super::record::{Cause, Outcome};
+use super::reply::LocalReply;
 use super::slots::Backend;
 use super::{Failure, Output, Proxy};
 use crate::balance::Pick;
@@ -23,7 +23,7 @@ impl Proxy {
         match pick {
             Pick::Slot(slot) => self.assign_to(id, slot),
             Pick::Full => self.wait_for_room(id),
-            Pick::Nobody => self.answer_exchange(id, Answer::NoBackend),
+            Pick::Nobody => self.answer_exchange(id, LocalReply::NoBackend),
         }
     }
 
@@ -66,7 +66,7 @@ impl Proxy {
         exchange.refusals = exchange.refusals.saturating_add(1);
         let tried = &exchange.tried[..usize::from(exchange.tries).min(TRIES)];
         let rationed = exchange.refusals >= H2_REFUSALS && !self.balancer.has_other(tried);
-        exchange.suspect |= rationed;
+        exchange.isolated |= rationed;
         rationed
     }
 
@@ -252,7 +252,7 @@ impl Proxy {
             let end = exchange.request == Progress::Ended || matches!(facts.body, Body::None | Body::Length(0));
             if size > self.list_limit(key) {
                 self.close(key, Output::Close(key));
-                return self.answer_exchange(id, Answer::HeadTooLarge);
+                return self.answer_exchange(id, LocalReply::HeadTooLarge);
             }
             self.write_block(key, end);
             if self.trace {
@@ -273,7 +273,7 @@ impl Proxy {
         if self.trace {
             self.trace_sent(key, "request head");
         }
-        self.announce(key);
+        self.schedule_send(key);
         auth.then(|| self.bind(client, key));
         self.rearm(key, Moved::Nothing);
         self.resumed.push(client);

@@ -5,8 +5,8 @@
 use super::Proxy;
 use super::codec::Codec;
 use super::connection::{Connection, Ending, Phase, Side};
-use super::multiplex::Purpose;
-use crate::balance::own;
+use super::mux::Purpose;
+use crate::balance::in_flight;
 use crate::collections::slab::Key;
 
 impl Proxy {
@@ -19,7 +19,7 @@ impl Proxy {
         self.audit_exchanges()?;
         self.audit_pool()?;
         self.audit_bonds()?;
-        self.audit_carriers()
+        self.audit_muxes()
     }
 
     /// Checks what must hold when no client and no request is left: nothing holds a grown window.
@@ -51,7 +51,8 @@ impl Proxy {
         holds(grown == self.grown, || format!("windows are grown by {grown} bytes, counted as {}", self.grown))?;
         for (slot, in_flight) in self.shared.in_flight.iter().enumerate() {
             let here = |key| self.exchanges.get(key).is_some_and(|exchange| exchange.slot == Some(slot as u16));
-            let (count, counted) = (self.exchanges.keys().filter(|&key| here(key)).count(), own::count(in_flight));
+            let (count, counted) =
+                (self.exchanges.keys().filter(|&key| here(key)).count(), in_flight::count(in_flight));
             holds(count as u64 == counted, || format!("{count} requests in slot {slot} are counted as {counted}"))?;
         }
         Ok(())
@@ -102,28 +103,28 @@ impl Proxy {
         Ok(())
     }
 
-    fn audit_carriers(&self) -> Result<(), String> {
-        for (slot, carriers) in self.carriers.iter().enumerate() {
-            for &key in carriers {
-                let multiplex = self.connections.get(key).and_then(|one| one.codec.multiplex());
-                let is_shared = multiplex.is_some_and(|one| !one.retired && one.purpose == Purpose::Shared);
+    fn audit_muxes(&self) -> Result<(), String> {
+        for (slot, muxes) in self.muxes.iter().enumerate() {
+            for &key in muxes {
+                let mux = self.connections.get(key).and_then(|one| one.codec.mux());
+                let is_shared = mux.is_some_and(|one| !one.draining && one.purpose == Purpose::Shared);
                 holds(is_shared, || format!("{key:?} of slot {slot} is offered, and takes no streams"))?;
             }
         }
         for (key, connection) in self.all() {
             match &connection.codec {
                 Codec::H1(_) => {}
-                Codec::H2(multiplex) => {
-                    holds(multiplex.h2.holds_its_window(), || format!("{key:?} has lost a part of its window"))?;
-                    for stream in multiplex.streams() {
-                        let carrier =
-                            self.connections.get(stream).and_then(|one| one.codec.stream()).map(|one| one.carrier);
-                        holds(carrier == Some(key), || format!("{key:?} carries {stream:?}, which has {carrier:?}"))?;
+                Codec::H2(mux) => {
+                    holds(mux.h2.holds_its_window(), || format!("{key:?} has lost a part of its window"))?;
+                    for stream in mux.streams() {
+                        let mux_key =
+                            self.connections.get(stream).and_then(|one| one.codec.stream()).map(|one| one.mux);
+                        holds(mux_key == Some(key), || format!("{key:?} carries {stream:?}, which has {mux_key:?}"))?;
                     }
                 }
                 Codec::Stream(stream) if stream.id == 0 => {
-                    let carrier = self.connections.get(stream.carrier).and_then(|one| one.codec.multiplex());
-                    let waits = carrier.is_some_and(|carrier| carrier.pending.contains(&key));
+                    let mux_key = self.connections.get(stream.mux).and_then(|one| one.codec.mux());
+                    let waits = mux_key.is_some_and(|mux_key| mux_key.waiting.contains(&key));
                     holds(waits, || format!("stream {key:?} waits on no connection"))?;
                 }
                 Codec::Stream(_) => {}

@@ -1,19 +1,19 @@
 //! The protocol of a connection, as the exchanges on it see it: parts in, parts out. HTTP/1 is
 //! a codec whose capacity is one stream. An HTTP/2 connection carries messages on streams, each of
 //! which is a connection to the rest of the proxy, with a codec of its own; what it has to send is
-//! content alone, which `multiplex` puts into frames.
+//! content alone, which `mux` puts into frames.
 
 use crate::collections::buffer::{Buffer, Pool};
 use crate::collections::queue::Queue;
 use crate::collections::slab::Key;
 use crate::http::framing::Body;
 use crate::http::head::{Head, HeadRef};
+use crate::http::message_error::MessageError;
 use crate::http::part::{Part, Role};
-use crate::http::refusal::Refusal;
 use crate::http1;
 use crate::http2::{self, ErrorCode};
 
-use super::multiplex::Multiplex;
+use super::mux::Mux;
 
 /// A connection's protocol.
 #[derive(Debug)]
@@ -21,7 +21,7 @@ pub(super) enum Codec {
     /// HTTP/1.0 or HTTP/1.1.
     H1(http1::connection::Connection),
     /// HTTP/2, or what may turn out to be: it carries streams, and no exchange itself.
-    H2(Box<Multiplex>),
+    H2(Box<Mux>),
     /// A stream of such a connection.
     Stream(Stream),
 }
@@ -30,10 +30,10 @@ pub(super) enum Codec {
 #[derive(Debug)]
 pub(super) struct Stream {
     /// The connection that carries it.
-    pub(super) carrier: Key,
+    pub(super) mux: Key,
     /// Its number; 0 before it is open.
     pub(super) id: u32,
-    /// Bytes of content that the message's head has announced and that are still to come; or `UNKNOWN`.
+    /// Bytes of content that the message's head has send_scheduled and that are still to come; or `UNKNOWN`.
     expected: u64,
     /// The message is complete; END_STREAM follows the queued data.
     pub(super) ending: bool,
@@ -53,9 +53,9 @@ pub(super) struct Stream {
 const UNKNOWN: u64 = u64::MAX;
 
 impl Stream {
-    pub(super) fn new(carrier: Key) -> Stream {
+    pub(super) fn new(mux: Key) -> Stream {
         Stream {
-            carrier,
+            mux,
             id: 0,
             expected: UNKNOWN,
             ending: false,
@@ -67,7 +67,7 @@ impl Stream {
         }
     }
 
-    /// Counts content that came; false if it is more than was announced (RFC 9113, 8.1.1).
+    /// Counts content that came; false if it is more than was send_scheduled (RFC 9113, 8.1.1).
     pub(super) fn count(&mut self, length: usize) -> bool {
         if self.expected == UNKNOWN {
             return true;
@@ -75,7 +75,7 @@ impl Stream {
         self.expected.checked_sub(length as u64).map(|rest| self.expected = rest).is_some()
     }
 
-    /// Whether all announced content has come.
+    /// Whether all send_scheduled content has come.
     pub(super) fn is_complete(&self) -> bool {
         matches!(self.expected, 0 | UNKNOWN)
     }
@@ -98,18 +98,18 @@ impl Codec {
     }
 
     /// What carries streams.
-    pub(super) fn multiplex(&self) -> Option<&Multiplex> {
-        if let Codec::H2(multiplex) = self { Some(multiplex) } else { None }
+    pub(super) fn mux(&self) -> Option<&Mux> {
+        if let Codec::H2(mux) = self { Some(mux) } else { None }
     }
 
     /// What carries streams.
-    pub(super) fn multiplex_mut(&mut self) -> Option<&mut Multiplex> {
-        if let Codec::H2(multiplex) = self { Some(multiplex) } else { None }
+    pub(super) fn mux_mut(&mut self) -> Option<&mut Mux> {
+        if let Codec::H2(mux) = self { Some(mux) } else { None }
     }
 
     /// Decodes the next part: bytes to pass over, and the part behind them. What comes on a stream is
     /// decoded where it arrives.
-    pub(super) fn decode(&mut self, bytes: &[u8], head: &mut Head) -> Result<(usize, Part), Refusal> {
+    pub(super) fn decode(&mut self, bytes: &[u8], head: &mut Head) -> Result<(usize, Part), MessageError> {
         match self {
             Codec::H1(h) => h.decode(bytes, head),
             Codec::H2(_) | Codec::Stream(_) => Ok((0, Part::NeedMore)),

@@ -152,16 +152,16 @@ pub(super) struct Connection {
     pub(super) ending: Ending,
     pub(super) wait: Wait,
     /// A `Send` output has been given for what is queued.
-    pub(super) announced: bool,
+    pub(super) send_scheduled: bool,
     /// The peer's direction has ended.
     pub(super) ended: bool,
     /// The peer is known to have ended its direction behind what is still to be read. On a connection to a
     /// backend no other exchange follows; the request of a client goes on only for `--half-close`.
     pub(super) closing: bool,
     /// It was not read when it could have been, and is to be woken.
-    pub(super) starved: bool,
+    pub(super) read_paused: bool,
     /// What has just come is of no use to anyone, so that no wait begins anew by it.
-    pub(super) vain: bool,
+    pub(super) no_progress: bool,
     /// Nothing can be sent any more: what is written is dropped.
     pub(super) unsendable: bool,
     /// Our direction has ended.
@@ -197,11 +197,11 @@ impl Connection {
             phase,
             ending: Ending::GoesOn,
             wait: Wait::Nothing,
-            announced: false,
+            send_scheduled: false,
             ended: false,
             closing: false,
-            starved: false,
-            vain: false,
+            read_paused: false,
+            no_progress: false,
             unsendable: false,
             finished: false,
             used: false,
@@ -228,12 +228,12 @@ impl Connection {
 
     /// Whether there is input, read or unread, or its end, that was not looked at.
     pub(super) fn has_waited(&self) -> bool {
-        self.input.is_some() || self.starved || self.ended
+        self.input.is_some() || self.read_paused || self.ended
     }
 
     /// Whether it is yet to be established, or to say that it is still there.
     pub(super) fn is_awaited(&self) -> bool {
-        self.phase == Phase::Connecting || self.codec.multiplex().is_some_and(|multiplex| multiplex.h2.is_pinged())
+        self.phase == Phase::Connecting || self.codec.mux().is_some_and(|mux| mux.h2.is_pinged())
     }
 
     /// Whether its end is decided, so that nothing more of its input is decoded.
@@ -254,12 +254,12 @@ impl Connection {
             (Side::Client { .. }, _) => Wait::Idle,
             // The client that it is bound to has limits of its own.
             (Side::Backend { .. }, _) if self.bound => Wait::Nothing,
-            (Side::Backend { .. }, _) => match self.codec.multiplex() {
+            (Side::Backend { .. }, _) => match self.codec.mux() {
                 // The answer to a PING comes behind it.
-                Some(multiplex) if multiplex.is_in_block() => Wait::Block,
-                Some(multiplex) if multiplex.h2.is_pinged() => Wait::Ping,
+                Some(mux) if mux.is_in_block() => Wait::Block,
+                Some(mux) if mux.h2.is_pinged() => Wait::Ping,
                 // Each stream has its own limits.
-                Some(multiplex) if !multiplex.is_idle() => Wait::Nothing,
+                Some(mux) if !mux.is_idle() => Wait::Nothing,
                 _ => Wait::Pool,
             },
         }

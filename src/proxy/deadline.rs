@@ -2,11 +2,11 @@
 //! it took longer. One deadline a connection, kept lazily; moving it later is a store.
 
 use super::abort::Abort;
-use super::answer::Answer;
 use super::connection::{Connection, Moved, Phase, Wait};
 use super::exchange::{Exchange, Progress};
 use super::probe;
 use super::record::Cause;
+use super::reply::LocalReply;
 use super::{Failure, Output, Proxy};
 use crate::collections::slab::Key;
 use crate::collections::timers::NEVER;
@@ -49,23 +49,23 @@ impl Proxy {
             Wait::Nothing => {}
             // There is no request to answer.
             Wait::FirstByte | Wait::Idle => self.check_idle(key),
-            Wait::RequestHead => self.end_unfinished(key, Answer::HeadLate),
-            Wait::Upload => self.upload_failed(key, Answer::ContentLate),
+            Wait::RequestHead => self.end_unfinished(key, LocalReply::HeadLate),
+            Wait::Upload => self.upload_failed(key, LocalReply::ContentLate),
             Wait::LastRead | Wait::Linger | Wait::Pool => self.close(key, Output::Close(key)),
             Wait::ClientSend => self.client_left(key, Output::Reset(key), Abort::Stalled),
             Wait::HalfClosed => self.client_left(key, Output::Close(key), Abort::Closed),
             Wait::Room => self.no_room(key),
             Wait::Probe => self.probe_failed(key, probe::Cause::Late),
-            Wait::Connect if connection.codec.stream().is_some() => self.carrier_late(key),
+            Wait::Connect if connection.codec.stream().is_some() => self.mux_late(key),
             Wait::Connect => {
                 let failure = if self.take_redial(key) { Failure::Busy } else { Failure::ConnectTimeout };
                 self.backend_failed(key, failure);
             }
-            Wait::Ping => self.carrier_silent(key),
+            Wait::Ping => self.mux_silent(key),
             Wait::Block => self.block_late(key),
             Wait::Backend if self.is_on_its_way(key) => self.rearm(key, Moved::Out),
             Wait::Backend => {
-                self.doubt_carrier(key);
+                self.doubt_mux(key);
                 self.backend_failed(key, Failure::Timeout);
             }
             Wait::Tunnel if connection.is_client() => self.client_gone(key, Output::Close(key), Cause::ClientGone),
@@ -82,7 +82,7 @@ impl Proxy {
             None => connection.idle_wait(),
         };
         let Some(connection) = self.connections.get_mut(key) else { return };
-        let renewed = wait.is_renewed(moved) && !std::mem::take(&mut connection.vain);
+        let renewed = wait.is_renewed(moved) && !std::mem::take(&mut connection.no_progress);
         if wait == connection.wait && !renewed {
             return;
         }
@@ -99,10 +99,10 @@ impl Proxy {
 
     fn exchange_wait(&self, connection: &Connection, exchange: &Exchange) -> Wait {
         let is_full = |key| self.connections.get(key).is_none_or(|peer| peer.output.len() >= QUEUE_HIGH_BYTES);
-        let carrier = connection.codec.stream().and_then(|stream| self.connections.get(stream.carrier));
+        let mux_key = connection.codec.stream().and_then(|stream| self.connections.get(stream.mux));
         match (connection.phase, connection.is_client()) {
-            // Its carrier's limit holds.
-            (Phase::Connecting, _) if carrier.is_some_and(Connection::is_awaited) => Wait::Nothing,
+            // Its mux's limit holds.
+            (Phase::Connecting, _) if mux_key.is_some_and(Connection::is_awaited) => Wait::Nothing,
             (Phase::Connecting, _) => Wait::Connect,
             _ if exchange.tunnel => Wait::Tunnel,
             (_, true) if self.is_half_closed(connection, exchange) => Wait::HalfClosed,

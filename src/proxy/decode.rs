@@ -2,16 +2,16 @@
 //! transition that it is for. Input waits here where it cannot be acted on yet.
 
 use super::abort::Abort;
-use super::answer::Answer;
 use super::connection::{Connection, Ending, Phase};
 use super::exchange::Progress;
 use super::record::first_line;
+use super::reply::LocalReply;
 use super::{Failure, Output, Proxy};
 use crate::collections::buffer::Buffer;
 use crate::collections::slab::Key;
 use crate::http::head::{Head, HeadRef};
+use crate::http::message_error::MessageError;
 use crate::http::part::Part;
-use crate::http::refusal::Refusal;
 use crate::limits::QUEUE_HIGH_BYTES;
 
 impl Proxy {
@@ -33,8 +33,8 @@ impl Proxy {
     /// Decodes a connection's input as far as it goes.
     pub(super) fn pump(&mut self, key: Key) {
         let Some(connection) = self.connections.get_mut(key) else { return };
-        if connection.codec.multiplex().is_some() && connection.phase == Phase::Open {
-            return self.pump_carrier(key);
+        if connection.codec.mux().is_some() && connection.phase == Phase::Open {
+            return self.pump_mux(key);
         }
         let mut input = connection.input.take();
         let mut head = std::mem::take(&mut self.head);
@@ -136,14 +136,14 @@ impl Proxy {
     }
 
     /// A message could not be understood. `bytes`: its beginning, if that is the head of a request.
-    pub(super) fn refuse(&mut self, key: Key, refusal: Refusal, bytes: &[u8]) {
+    pub(super) fn refuse(&mut self, key: Key, refusal: MessageError, bytes: &[u8]) {
         let Some(connection) = self.connections.get(key) else { return };
         if !connection.is_client() {
             self.backend_failed(key, Failure::Malformed(refusal));
         } else if !connection.codec.awaits_head() {
-            self.upload_failed(key, Answer::Refused(refusal));
+            self.upload_failed(key, LocalReply::Refused(refusal));
         } else {
-            self.answer_client(key, Answer::Refused(refusal), bytes);
+            self.answer_client(key, LocalReply::Refused(refusal), bytes);
         }
     }
 
@@ -166,12 +166,12 @@ impl Proxy {
             (Some(exchange), true) if exchange.request == Progress::Ended => {}
             (Some(_), true) => {
                 connection.exchange.into_iter().for_each(|id| self.record_abort(id, Abort::Incomplete));
-                self.refuse(key, Refusal::BodyCutShort, &[]);
+                self.refuse(key, MessageError::BodyCutShort, &[]);
             }
             // How it ends is decided already.
             (None, true) if connection.ending != Ending::GoesOn => {}
             (None, true) if connection.input.is_some() => {
-                self.end_unfinished(key, Answer::Refused(Refusal::HeadCutShort))
+                self.end_unfinished(key, LocalReply::Refused(MessageError::HeadCutShort))
             }
             (None, true) if connection.output.is_empty() => self.close(key, Output::Close(key)),
             (None, true) => connection.ending = Ending::Close,
@@ -179,7 +179,7 @@ impl Proxy {
     }
 
     /// Answers a client whose request head is not complete and is not waited for.
-    pub(super) fn end_unfinished(&mut self, key: Key, answer: Answer) {
+    pub(super) fn end_unfinished(&mut self, key: Key, answer: LocalReply) {
         let input = self.connections.get(key).and_then(|client| client.input.as_ref());
         let begun = input.map(|input| first_line(input.filled()).to_vec()).unwrap_or_default();
         self.answer_client(key, answer, &begun);

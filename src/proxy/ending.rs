@@ -9,14 +9,14 @@ use crate::metrics::Count;
 
 impl Proxy {
     /// Does what was to happen once everything queued is sent.
-    pub(super) fn settle(&mut self, key: Key) {
+    pub(super) fn on_flushed(&mut self, key: Key) {
         let Some(connection) = self.connections.get_mut(key) else { return };
         if !connection.output.is_empty() {
             return;
         }
         let ending = match connection.ending {
             // What came meanwhile is unread, and would turn a close into a reset.
-            Ending::Close if connection.starved => Ending::Linger,
+            Ending::Close if connection.read_paused => Ending::Linger,
             ending => ending,
         };
         match ending {
@@ -35,7 +35,7 @@ impl Proxy {
                 connection.ending = Ending::GoesOn;
                 connection.finished = true;
                 self.outputs.push_back(Output::Finish(key));
-                self.tunnel_settled(key);
+                self.tunnel_flushed(key);
             }
         }
     }
@@ -49,8 +49,8 @@ impl Proxy {
         if let Some(buffer) = connection.input.take() {
             self.buffers.give(buffer);
         }
-        self.announce(key);
-        self.settle(key);
+        self.schedule_send(key);
+        self.on_flushed(key);
         self.rearm(key, Moved::Nothing);
     }
 
@@ -78,7 +78,7 @@ impl Proxy {
             }
             Side::Backend { slot, .. } if connection.exchange.is_none() && !connection.probe => {
                 match connection.codec {
-                    Codec::H2(_) => self.forget_carrier(slot.into(), key),
+                    Codec::H2(_) => self.forget_mux(slot.into(), key),
                     _ => self.idle.remove(slot.into(), key),
                 }
             }

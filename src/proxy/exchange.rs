@@ -14,7 +14,7 @@ use crate::collections::slab::Key;
 use crate::http::fields::{Field, Span};
 use crate::http::framing::{self, Body, RequestFacts, is_named_by_connection};
 use crate::http::head::{Head, HeadRef, SavedHead};
-use crate::http::refusal::Refusal;
+use crate::http::message_error::MessageError;
 use crate::http::request_id::{self, Uuid};
 use crate::limits::TRIES;
 use crate::metrics::{Count, Exposition};
@@ -80,7 +80,7 @@ pub(super) struct Exchange {
     /// How many HTTP/2 streams backends have refused it.
     pub(super) refusals: u8,
     /// It gets an HTTP/2 connection of its own: it was on one that broke, which may be its doing, or was refused there.
-    pub(super) suspect: bool,
+    pub(super) isolated: bool,
     /// It waits for a backend to be below its limit, and is in the queue of those.
     pub(super) waiting: bool,
     /// It is to be tried once more, which is counted so.
@@ -122,7 +122,7 @@ impl Exchange {
             declined: 0,
             repeats: 0,
             refusals: 0,
-            suspect: false,
+            isolated: false,
             waiting: false,
             again: None,
             assigned: None,
@@ -165,7 +165,7 @@ impl Proxy {
     pub(super) fn on_request(&mut self, key: Key, head: HeadRef<'_>) {
         let facts = match framing::request(head) {
             Ok(_) if matches!(head.method(), b"CONNECT" | b"TRACE") => {
-                return self.refuse(key, Refusal::MethodNotServed, head.bytes);
+                return self.refuse(key, MessageError::MethodNotServed, head.bytes);
             }
             Ok(facts) => facts,
             Err(refusal) => return self.refuse(key, refusal, head.bytes),
@@ -243,7 +243,7 @@ impl Proxy {
         };
         let rest = peer.codec.write_data(&mut peer.output, &mut self.buffers, input, length);
         if let Some(target) = target {
-            self.announce(target);
+            self.schedule_send(target);
             self.rearm(target, Moved::Nothing);
         }
         rest
@@ -264,7 +264,7 @@ impl Proxy {
                 exchange.request = Progress::Ended;
             }
             if let Some(target) = target {
-                self.announce(target);
+                self.schedule_send(target);
                 self.rearm(target, Moved::Nothing);
             }
             self.finish_if_over(id);

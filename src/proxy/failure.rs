@@ -5,8 +5,8 @@ use std::fmt;
 use std::io::ErrorKind;
 
 use super::exchange::{Exchange, Progress};
+use crate::http::message_error::MessageError;
 use crate::http::proxy_error::ProxyError;
-use crate::http::refusal::Refusal;
 use crate::http2::ErrorCode;
 use crate::limits::{FAILURE_BYTES, REPEATS, TRIES};
 use crate::metrics::{Count, SlotCount};
@@ -28,13 +28,13 @@ pub enum Failure {
     /// It broke before the response was complete.
     Broken(i32),
     /// The session that carried it failed before the response was complete.
-    Session(Words),
+    Session(FailureText),
     /// The response was malformed.
-    Malformed(Refusal),
+    Malformed(MessageError),
     /// The response, or more of it, did not come in time.
     Timeout,
     /// No session could be agreed on, or it was broken before a request was given to it.
-    Tls(ProxyError, Words),
+    Tls(ProxyError, FailureText),
     /// The backend has not looked at the request, and says so.
     Unprocessed,
     /// The backend would not take the stream, and has not processed the request.
@@ -132,10 +132,10 @@ impl Failure {
                 ProxyError::ConnectionTerminated
             }
             Failure::Malformed(refusal) => match refusal {
-                Refusal::HeadTooLarge | Refusal::TooManyFields => ProxyError::ResponseFieldsTooLarge,
-                Refusal::TrailersTooLarge => ProxyError::ResponseTrailersTooLarge,
-                Refusal::CodingUnknown => ProxyError::ResponseTransferCoding,
-                Refusal::SwitchUnasked => ProxyError::UpgradeFailed,
+                MessageError::HeadTooLarge | MessageError::TooManyFields => ProxyError::ResponseFieldsTooLarge,
+                MessageError::TrailersTooLarge => ProxyError::ResponseTrailersTooLarge,
+                MessageError::CodingUnknown => ProxyError::ResponseTransferCoding,
+                MessageError::SwitchUnasked => ProxyError::UpgradeFailed,
                 _ => ProxyError::Protocol,
             },
             Failure::Timeout => ProxyError::ResponseTimeout,
@@ -193,29 +193,29 @@ impl fmt::Display for Failure {
 
 /// What another part of the program says of a failure, as far as there is room for it.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub struct Words {
+pub struct FailureText {
     text: [u8; FAILURE_BYTES],
     length: u8,
 }
 
-impl Words {
+impl FailureText {
     /// These words.
-    pub fn new(words: &impl fmt::Display) -> Words {
+    pub fn new(words: &impl fmt::Display) -> FailureText {
         let words = words.to_string();
         let length = (0..=words.len().min(FAILURE_BYTES)).rfind(|&at| words.is_char_boundary(at)).unwrap_or(0);
         let mut text = [0; FAILURE_BYTES];
         text[..length].copy_from_slice(&words.as_bytes()[..length]);
-        Words { text, length: length as u8 }
+        FailureText { text, length: length as u8 }
     }
 }
 
-impl fmt::Display for Words {
+impl fmt::Display for FailureText {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(std::str::from_utf8(&self.text[..usize::from(self.length)]).unwrap_or_default())
     }
 }
 
-impl fmt::Debug for Words {
+impl fmt::Debug for FailureText {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{self}")
     }

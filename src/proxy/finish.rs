@@ -1,12 +1,12 @@
 //! How an exchange ends: its response is complete, its backend failed, its client is gone, or the
 //! balancer responds itself. Both connections are released, each for the use that it is fit for.
 
-use super::answer::Answer;
 use super::connection::{Ending, Moved, Phase, Side};
 use super::exchange::Progress;
 use super::failure::Failure;
 use super::probe;
 use super::record::{Cause, Outcome};
+use super::reply::LocalReply;
 use super::{Output, Proxy};
 use crate::collections::slab::Key;
 use crate::http::framing::Body;
@@ -82,7 +82,7 @@ impl Proxy {
         }
         client.exchange = None;
         client.codec.next_message();
-        self.announce(key);
+        self.schedule_send(key);
         self.rearm(key, Moved::Nothing);
         self.resumed.push(key);
     }
@@ -136,8 +136,8 @@ impl Proxy {
     /// The same, where the backend may have been blamed for it already.
     pub(super) fn lost(&mut self, key: Key, failure: Failure, blame: bool) {
         let Some(connection) = self.connections.get(key) else { return };
-        if connection.codec.multiplex().is_some() {
-            return self.carrier_failed(key, failure);
+        if connection.codec.mux().is_some() {
+            return self.mux_failed(key, failure);
         }
         match failure {
             // What we lack says nothing about the backend.
@@ -162,15 +162,15 @@ impl Proxy {
         let unseen = failure.is_before_request() || failure == Failure::Unprocessed;
         let retry = failure.may_retry(exchange, silent) && (unseen || !closed);
         let silent = silent && failure.is_loss();
-        // It has all that has come of the request, and may have waited for the rest in vain.
-        let starved = silent && drained && exchange.request == Progress::Flowing;
+        // It has all that has come of the request, and may have waited for the rest in no_progress.
+        let read_paused = silent && drained && exchange.request == Progress::Flowing;
         let stale = used && silent;
         let unasked = stale || retry && matches!(failure, Failure::Unprocessed | Failure::Refused);
         // That a connection went stale in the pool says nothing about its backend. Nor is a tunnel's end,
         // however it comes, told from one that its users agreed on.
         if stale {
             self.shared.block.add_slot(SlotCount::Stale, slot.into(), 1);
-        } else if blame && !unasked && !exchange.tunnel && !exchange.blamed && !starved {
+        } else if blame && !unasked && !exchange.tunnel && !exchange.blamed && !read_paused {
             self.count_failure(slot, failure);
         }
         let Some(exchange) = self.exchanges.get_mut(id) else { return };
@@ -191,7 +191,7 @@ impl Proxy {
         }
         let Some(exchange) = self.exchanges.get(id) else { return };
         if exchange.response == Progress::Waiting {
-            return self.answer_exchange(id, Answer::Failed(failure));
+            return self.answer_exchange(id, LocalReply::Failed(failure));
         }
         let (client, tunnel, outcome) = (exchange.client, exchange.tunnel, Outcome::Cut(exchange.status));
         if !tunnel {
@@ -240,7 +240,7 @@ impl Proxy {
 
     /// A request's content was malformed, or did not come: the client is told so where nothing
     /// was answered yet, and the backend must not take what came for all of it.
-    pub(super) fn upload_failed(&mut self, key: Key, answer: Answer) {
+    pub(super) fn upload_failed(&mut self, key: Key, answer: LocalReply) {
         let Some(id) = self.connections.get(key).and_then(|connection| connection.exchange) else {
             // It has its response.
             return self.end(key, Ending::Linger);
@@ -266,7 +266,7 @@ impl Proxy {
     }
 
     /// Answers an exchange that no backend will.
-    pub(super) fn answer_exchange(&mut self, id: Key, answer: Answer) {
+    pub(super) fn answer_exchange(&mut self, id: Key, answer: LocalReply) {
         let Some(exchange) = self.exchanges.get(id) else { return };
         let (client, facts) = (exchange.client, exchange.facts);
         let whole = exchange.request == Progress::Ended || facts.body == Body::None;

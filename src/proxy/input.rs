@@ -47,7 +47,7 @@ impl Proxy {
     pub fn room(&mut self, key: Key) -> Option<&mut [u8]> {
         if !self.wants(key) {
             if let Some(connection) = self.connections.get_mut(key) {
-                connection.starved = true;
+                connection.read_paused = true;
             }
             return None;
         }
@@ -152,7 +152,7 @@ impl Proxy {
             _ if connection.probe => self.probe_connected(key, http2),
             (_, Codec::H2(_), Side::Backend { slot, .. }) => {
                 let http2 = http2 || self.is_h2c(slot.into());
-                self.carrier_connected(key, http2);
+                self.mux_connected(key, http2);
             }
             (Some(exchange), ..) => self.attach(exchange, key),
             (None, ..) => self.release(key),
@@ -173,14 +173,14 @@ impl Proxy {
         }
         let exchange = connection.exchange;
         if connection.output.is_empty() {
-            connection.announced = false;
+            connection.send_scheduled = false;
             let is_client = connection.is_client();
-            self.settle(key);
+            self.on_flushed(key);
             exchange.filter(|_| !is_client).into_iter().for_each(|id| self.finish_if_over(id));
         }
         self.rearm(key, Moved::Out);
-        if self.connections.get(key).is_some_and(|connection| connection.codec.multiplex().is_some()) {
-            self.carrier_sent(key, n);
+        if self.connections.get(key).is_some_and(|connection| connection.codec.mux().is_some()) {
+            self.mux_sent(key, n);
         }
         if let Some(peer) = exchange.and_then(|id| self.peer(id, key)) {
             self.wake(peer);
@@ -199,10 +199,10 @@ impl Proxy {
             self.client_left(key, Output::Close(key), Abort::Reset);
         } else {
             connection.unsendable = true;
-            connection.announced = false;
+            connection.send_scheduled = false;
             connection.output.clear(&mut self.buffers);
             let exchange = connection.exchange;
-            self.settle(key);
+            self.on_flushed(key);
             self.rearm(key, Moved::Nothing);
             exchange.into_iter().for_each(|id| self.finish_if_over(id));
             if let Some(peer) = exchange.and_then(|id| self.peer(id, key)) {

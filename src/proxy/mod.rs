@@ -10,7 +10,6 @@
 //! queues is bounded, because its source is not read while `QUEUE_HIGH_BYTES` wait (`wants`).
 
 mod abort;
-mod answer;
 mod assign;
 mod audit;
 mod bind;
@@ -24,17 +23,16 @@ mod failure;
 mod finish;
 mod idle;
 mod input;
-mod local;
-mod multiplex;
-mod parting;
+mod mux;
+mod pages;
 mod pool;
 pub mod probe;
 mod queue;
 mod record;
 mod redial;
+mod reply;
 mod response;
 mod slots;
-mod streams;
 mod trace;
 mod tunnel;
 
@@ -44,7 +42,7 @@ use std::sync::Arc;
 use self::bind::Bonds;
 use self::connection::{Connection, Ending, Moved, Phase, Side};
 use self::exchange::{Exchange, Progress};
-pub use self::failure::{Failure, Words};
+pub use self::failure::{Failure, FailureText};
 use self::pool::IdlePool;
 use self::record::{Cause, Kind};
 use self::slots::Backend;
@@ -107,7 +105,7 @@ pub struct Proxy {
     /// Connections of clients and backends that belong together.
     bonds: Bonds,
     /// Connections that carry streams, by slot.
-    carriers: Vec<Vec<Key>>,
+    muxes: Vec<Vec<Key>>,
     buffers: Pool,
     connections: Slab<Connection>,
     exchanges: Slab<Exchange>,
@@ -179,7 +177,7 @@ impl Proxy {
             balancer: Balancer::new(plan.rules(), shared.cells, shared.in_flight, seed),
             idle: IdlePool::new(),
             bonds: Bonds::new(),
-            carriers: Vec::new(),
+            muxes: Vec::new(),
             buffers: Pool::new(),
             connections: Slab::new(),
             exchanges: Slab::new(),
@@ -330,7 +328,7 @@ impl Proxy {
         if connection.ended || connection.ending != Ending::GoesOn && connection.ending != Ending::Finish {
             return false;
         }
-        if connection.codec.multiplex().is_some() {
+        if connection.codec.mux().is_some() {
             // What may come is bounded by windows, and what answers it has a limit of its own.
             return true;
         }
@@ -359,25 +357,25 @@ impl Proxy {
         if self.connections.get(key).is_some_and(|connection| connection.codec.stream().is_some()) {
             return self.credit(key);
         }
-        if self.connections.get(key).is_some_and(|connection| connection.starved)
+        if self.connections.get(key).is_some_and(|connection| connection.read_paused)
             && self.wants(key)
             && let Some(connection) = self.connections.get_mut(key)
         {
-            connection.starved = false;
+            connection.read_paused = false;
             self.outputs.push_back(Output::Receive(key));
         }
     }
 
     /// Has what is queued sent.
-    fn announce(&mut self, key: Key) {
+    fn schedule_send(&mut self, key: Key) {
         let Some(connection) = self.connections.get_mut(key) else { return };
         if connection.codec.stream().is_some() {
             self.line_up(key);
         } else if connection.unsendable {
             connection.output.clear(&mut self.buffers);
-        } else if !connection.announced && !connection.output.is_empty() {
-            connection.announced = true;
-            let many = connection.codec.multiplex().is_some();
+        } else if !connection.send_scheduled && !connection.output.is_empty() {
+            connection.send_scheduled = true;
+            let many = connection.codec.mux().is_some();
             self.outputs.push_back(if many { Output::SendLater(key) } else { Output::Send(key) });
         }
     }

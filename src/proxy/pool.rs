@@ -97,7 +97,7 @@ impl Proxy {
     /// Closes the connection to a backend that has been idle the longest, so that its descriptor is free;
     /// false where none is idle.
     pub fn evict_idle(&mut self) -> bool {
-        let oldest = self.idle.oldest().or_else(|| self.idle_carrier());
+        let oldest = self.idle.oldest().or_else(|| self.idle_mux());
         oldest.inspect(|&key| self.close(key, Output::Close(key))).is_some()
     }
 
@@ -115,11 +115,11 @@ impl Proxy {
     }
 
     /// Of the connections that carry streams, and have none now, the one on which nothing has come for longest.
-    fn idle_carrier(&self) -> Option<Key> {
-        let idle = self.carriers.iter().flatten().filter_map(|&key| {
-            let carrier = self.connections.get(key).filter(|carrier| carrier.phase == Phase::Open)?;
-            let multiplex = carrier.codec.multiplex().filter(|multiplex| multiplex.is_idle())?;
-            Some((multiplex.heard_us, key))
+    fn idle_mux(&self) -> Option<Key> {
+        let idle = self.muxes.iter().flatten().filter_map(|&key| {
+            let mux_key = self.connections.get(key).filter(|mux_key| mux_key.phase == Phase::Open)?;
+            let mux = mux_key.codec.mux().filter(|mux| mux.is_idle())?;
+            Some((mux.heard_us, key))
         });
         idle.min().map(|(_, key)| key)
     }

@@ -46,9 +46,9 @@ impl Proxy {
         let Side::Backend { slot, .. } = connection.side else { return };
         if self.health.check != HealthCheck::Http {
             self.probe_passed(key);
-        } else if connection.codec.multiplex().is_some() {
+        } else if connection.codec.mux().is_some() {
             let http2 = http2 || self.is_h2c(slot.into());
-            self.carrier_connected(key, http2);
+            self.mux_connected(key, http2);
         } else {
             self.send_probe(key);
         }
@@ -82,7 +82,7 @@ impl Proxy {
         if self.trace {
             self.trace_sent(key, "probe");
         }
-        self.announce(key);
+        self.schedule_send(key);
     }
 
     /// The head of the response to a probe has come.
@@ -114,8 +114,8 @@ impl Proxy {
     /// Whether a probe has sent its request.
     fn has_asked(&self, key: Key) -> bool {
         let Some(connection) = self.connections.get(key) else { return false };
-        let multiplex = connection.codec.multiplex();
-        let opened = multiplex.is_none_or(|multiplex| multiplex.h2.open_streams() > 0);
+        let mux = connection.codec.mux();
+        let opened = mux.is_none_or(|mux| mux.h2.open_streams() > 0);
         self.health.check == HealthCheck::Http && connection.phase == Phase::Open && opened
     }
 
@@ -131,10 +131,10 @@ impl Proxy {
         let Side::Backend { slot, generation } = self.connections.get(key)?.side else { return None };
         let connection = self.connections.get(key)?;
         // Over HTTP/2 it has a connection and a stream, either of which may be what has failed.
-        let carrier = connection.codec.stream().map_or(key, |stream| stream.carrier);
-        let multiplex = self.connections.get(carrier).and_then(|carrier| carrier.codec.multiplex());
-        let streams = multiplex.map(|multiplex| multiplex.streams().collect::<Vec<_>>()).unwrap_or_default();
-        streams.into_iter().chain([key, carrier]).for_each(|key| self.close(key, Output::Close(key)));
+        let mux_key = connection.codec.stream().map_or(key, |stream| stream.mux);
+        let mux = self.connections.get(mux_key).and_then(|mux_key| mux_key.codec.mux());
+        let streams = mux.map(|mux| mux.streams().collect::<Vec<_>>()).unwrap_or_default();
+        streams.into_iter().chain([key, mux_key]).for_each(|key| self.close(key, Output::Close(key)));
         // What became of one that had the slot before is not its successor's doing.
         (self.generation(slot.into()) == Some(generation)).then_some(slot)
     }

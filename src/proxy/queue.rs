@@ -2,8 +2,8 @@
 //! order in which they came, for as long as a connect may take, and only so many.
 
 use super::Proxy;
-use super::answer::Answer;
 use super::connection::Moved;
+use super::reply::LocalReply;
 use crate::balance::Pick;
 use crate::collections::slab::Key;
 use crate::limits::{WAITING_LOOK_US, WAITING_REQUESTS};
@@ -14,7 +14,7 @@ impl Proxy {
     pub(super) fn wait_for_room(&mut self, id: Key) {
         if self.waiting.len() >= WAITING_REQUESTS {
             self.shared.block.add(Count::WaitedInVain, 1);
-            return self.answer_exchange(id, Answer::NoRoomToWait);
+            return self.answer_exchange(id, LocalReply::NoRoomToWait);
         }
         self.shared.block.add(Count::Waited, 1);
         let Some(exchange) = self.exchanges.get_mut(id) else { return };
@@ -64,7 +64,7 @@ impl Proxy {
     pub(super) fn no_room(&mut self, key: Key) {
         if let Some(id) = self.connections.get(key).and_then(|connection| connection.exchange) {
             self.shared.block.add(Count::WaitedInVain, 1);
-            self.answer_exchange(id, Answer::NoRoom);
+            self.answer_exchange(id, LocalReply::NoRoom);
         }
     }
 }

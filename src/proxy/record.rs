@@ -15,9 +15,9 @@
 use std::fmt::{self, Write as _};
 use std::net::SocketAddr;
 
-use super::answer::Answer;
 use super::connection::Side;
 use super::exchange::{Exchange, Progress};
+use super::reply::LocalReply;
 use super::{Failure, Proxy};
 use crate::collections::slab::Key;
 use crate::http::head::Start;
@@ -29,7 +29,7 @@ use crate::log::repeats::Suppressed;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Cause {
     /// The balancer answered it.
-    Answered(Answer),
+    Answered(LocalReply),
     /// The backend failed it.
     Failed(Failure),
     /// The backend answered with this status.
@@ -59,9 +59,9 @@ pub(super) type Kind = (Option<u16>, Cause, bool);
 
 impl Cause {
     /// The cause that an answer of our own has.
-    pub(super) fn of(answer: Answer) -> Cause {
+    pub(super) fn of(answer: LocalReply) -> Cause {
         match answer {
-            Answer::Failed(failure) => Cause::Failed(failure),
+            LocalReply::Failed(failure) => Cause::Failed(failure),
             answer => Cause::Answered(answer),
         }
     }
@@ -70,7 +70,7 @@ impl Cause {
     fn level(self) -> Level {
         match self {
             Cause::Answered(answer) if answer.status() < 500 => Level::Info,
-            Cause::Answered(Answer::Refused(_)) => Level::Info,
+            Cause::Answered(LocalReply::Refused(_)) => Level::Info,
             Cause::Responded(_) | Cause::ClientStalled => Level::Info,
             Cause::ClientGone => Level::Debug,
             Cause::Answered(_) | Cause::Failed(_) | Cause::Stopped => Level::Warn,
@@ -104,7 +104,7 @@ impl Proxy {
 
     /// Logs that a client was answered with an error though it has no exchange. `bytes`: the beginning of its
     /// request.
-    pub(super) fn log_refused(&mut self, key: Key, bytes: &[u8], id: Option<&[u8]>, answer: Answer) {
+    pub(super) fn log_refused(&mut self, key: Key, bytes: &[u8], id: Option<&[u8]>, answer: LocalReply) {
         let cause = Cause::of(answer);
         if !self.log.enabled(cause.level()) || !self.repeats.admits((None, cause, false), self.now_us) {
             return;
@@ -178,7 +178,7 @@ impl Proxy {
 
     fn cause_text(&self, cause: Cause) -> String {
         match cause {
-            Cause::Answered(Answer::NoBackend) => format!("{}{}", Answer::NoBackend.words(), self.unresolved),
+            Cause::Answered(LocalReply::NoBackend) => format!("{}{}", LocalReply::NoBackend.words(), self.unresolved),
             Cause::Answered(answer) => answer.words(),
             Cause::Failed(failure) => failure.to_string(),
             Cause::Responded(status) => format!("the backend answered {status}"),

@@ -9,7 +9,7 @@ use crate::collections::slab::Key;
 use crate::http::forward::{self, After, ResponseWay};
 use crate::http::framing::{self, Body, ResponseFacts};
 use crate::http::head::{HeadRef, Version};
-use crate::http::refusal::Refusal;
+use crate::http::message_error::MessageError;
 use crate::http1::write::Writer;
 use crate::limits::{INTERIM_RESPONSES, QUEUE_HIGH_BYTES};
 use crate::metrics::SlotTime;
@@ -22,13 +22,13 @@ impl Proxy {
         let Some(exchange) = self.exchanges.get_mut(id) else { return };
         exchange.interims += 1;
         if exchange.interims > INTERIM_RESPONSES {
-            return self.backend_failed(key, Failure::Malformed(Refusal::TooManyInterims));
+            return self.backend_failed(key, Failure::Malformed(MessageError::TooManyInterims));
         }
         let unexpected = head.status() == 100 && !exchange.facts.expects_continue;
         let full = self.connections.get(exchange.client).is_some_and(|client| client.output.len() >= QUEUE_HIGH_BYTES);
         let unwanted = full && !(head.status() == 100 && exchange.awaits_continue());
         if exchange.facts.version == Version::Http10 || unexpected || unwanted {
-            return self.connections.get_mut(key).into_iter().for_each(|backend| backend.vain = true);
+            return self.connections.get_mut(key).into_iter().for_each(|backend| backend.no_progress = true);
         }
         exchange.continued |= head.status() == 100;
         let client = exchange.client;
@@ -53,7 +53,7 @@ impl Proxy {
             Err(refusal) => return self.backend_failed(key, Failure::Malformed(refusal)),
         };
         backend.codec.read_body(facts.body);
-        (backend.persistent, backend.vain) = (facts.persistent, false);
+        (backend.persistent, backend.no_progress) = (facts.persistent, false);
         exchange.response = Progress::Flowing;
         exchange.options = facts.options;
         exchange.status = facts.status;
@@ -100,7 +100,7 @@ impl Proxy {
         if self.trace {
             self.trace_sent(client, what);
         }
-        self.announce(client);
+        self.schedule_send(client);
         self.rearm(client, Moved::Nothing);
     }
 }

@@ -141,7 +141,7 @@ impl Proxy {
         let used = plan.members.iter().map(|member| usize::from(member.slot) + 1).max().unwrap_or(0);
         self.backends.resize_with(used.min(self.shared.cells.slots()).max(self.backends.len()), || None);
         self.idle.grow(self.backends.len());
-        self.carriers.resize_with(self.backends.len(), Vec::new);
+        self.muxes.resize_with(self.backends.len(), Vec::new);
         for member in &plan.members {
             let Some(place) = self.backends.get_mut(usize::from(member.slot)) else { continue };
             *place = Some(Backend {
@@ -170,7 +170,7 @@ impl Proxy {
                 while let Some(key) = self.idle.take(slot) {
                     self.close(key, Output::Close(key));
                 }
-                self.retire_carriers(slot);
+                self.retire_muxes(slot);
             }
         }
         self.close_bound_to_gone();

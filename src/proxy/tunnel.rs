@@ -8,7 +8,7 @@ use crate::http::fields::{Name, list};
 use crate::http::forward;
 use crate::http::framing::Body;
 use crate::http::head::HeadRef;
-use crate::http::refusal::Refusal;
+use crate::http::message_error::MessageError;
 use crate::http1::write::Writer;
 
 impl Proxy {
@@ -18,10 +18,10 @@ impl Proxy {
         // Content of known length is bytes as a tunnel's are, so that what is left of it may follow the 101.
         let chunked = exchange.facts.body == Body::Chunked && exchange.request != Progress::Ended;
         if !exchange.facts.upgrades || chunked {
-            return self.backend_failed(key, Failure::Malformed(Refusal::SwitchUnasked));
+            return self.backend_failed(key, Failure::Malformed(MessageError::SwitchUnasked));
         }
         if head.values(Name::Upgrade).flat_map(list).next().is_none() {
-            return self.backend_failed(key, Failure::Malformed(Refusal::SwitchUnnamed));
+            return self.backend_failed(key, Failure::Malformed(MessageError::SwitchUnnamed));
         }
         exchange.tunnel = true;
         exchange.response = Progress::Flowing;
@@ -53,13 +53,13 @@ impl Proxy {
             && !connection.finished
         {
             connection.ending = Ending::Finish;
-            self.settle(peer);
+            self.on_flushed(peer);
         }
-        self.tunnel_settled(key);
+        self.tunnel_flushed(key);
     }
 
     /// Closes a tunnel both of whose directions have ended.
-    pub(super) fn tunnel_settled(&mut self, key: Key) {
+    pub(super) fn tunnel_flushed(&mut self, key: Key) {
         let Some(id) = self.connections.get(key).and_then(|connection| connection.exchange) else { return };
         let Some(peer) = self.peer(id, key) else { return };
         let over = |end| self.connections.get(end).is_none_or(|connection| connection.ended && connection.finished);

@@ -29,8 +29,8 @@ pub(super) struct Geometry {
     pub(super) globals: usize,
     pub(super) before: usize,
     /// The first worker's record, the distance to the next, and the block in it.
-    pub(super) seats: usize,
-    pub(super) seat: usize,
+    pub(super) records: usize,
+    pub(super) record: usize,
     pub(super) block: usize,
     /// In a block: how many cells come before the slots, and the distance between slots.
     pub(super) own: usize,
@@ -47,7 +47,7 @@ pub(super) struct Geometry {
 
 impl Geometry {
     pub(super) const fn numbers(&self) -> [usize; NUMBERS] {
-        let Geometry { table, table_cells, balance, balance_slot, slots, globals, before, seats, seat, .. } = *self;
+        let Geometry { table, table_cells, balance, balance_slot, slots, globals, before, records, record, .. } = *self;
         let Geometry { block, own, slot, ids, balance_ids, global_ids, own_ids, slot_ids, fixed, .. } = *self;
         [
             table,
@@ -57,8 +57,8 @@ impl Geometry {
             slots,
             globals,
             before,
-            seats,
-            seat,
+            records,
+            record,
             block,
             own,
             slot,
@@ -72,7 +72,7 @@ impl Geometry {
     }
 
     fn of(numbers: [usize; NUMBERS]) -> Geometry {
-        let [table, table_cells, balance, balance_slot, slots, globals, before, seats, seat, rest @ ..] = numbers;
+        let [table, table_cells, balance, balance_slot, slots, globals, before, records, record, rest @ ..] = numbers;
         let [block, own, slot, ids, balance_ids, global_ids, own_ids, slot_ids, fixed] = rest;
         Geometry {
             table,
@@ -82,8 +82,8 @@ impl Geometry {
             slots,
             globals,
             before,
-            seats,
-            seat,
+            records,
+            record,
             block,
             own,
             slot,
@@ -98,7 +98,7 @@ impl Geometry {
 
     /// Whether every part lies within `cells` cells, with this many workers' records, and holds what it has
     /// identities for.
-    fn fits(&self, cells: usize, seats: usize) -> bool {
+    fn fits(&self, cells: usize, records: usize) -> bool {
         let end = |from: usize, count: usize, each: usize| count.checked_mul(each)?.checked_add(from);
         let within = |end: Option<usize>, most: usize| end.is_some_and(|end| end <= most);
         let block = end(self.own, self.slots, self.slot);
@@ -109,8 +109,8 @@ impl Geometry {
             && within(end(self.balance, self.slots, self.balance_slot), cells)
             && within(self.globals.checked_add(self.own), cells)
             && within(block.and_then(|block| self.before.checked_add(block)), cells)
-            && within(block.and_then(|block| self.block.checked_add(block)), self.seat)
-            && within(end(self.seats, seats, self.seat), cells)
+            && within(block.and_then(|block| self.block.checked_add(block)), self.record)
+            && within(end(self.records, records, self.record), cells)
             && within(all_ids, cells)
             && self.balance_ids <= self.balance_slot
             && self.global_ids <= self.own
@@ -124,7 +124,7 @@ impl Geometry {
 pub struct View<'a> {
     cells: &'a [AtomicU64],
     geometry: Geometry,
-    seats: usize,
+    records: usize,
 }
 
 /// A block of counts.
@@ -150,8 +150,8 @@ impl<'a> View<'a> {
         }
         let number = |at: usize| usize::try_from(cells[at].load(Relaxed)).unwrap_or(usize::MAX);
         let geometry = Geometry::of(std::array::from_fn(|at| number(GEOMETRY_AT + at)));
-        let seats = number(SEATS_AT);
-        (geometry.fits(cells.len(), seats) && seats > 0).then_some(View { cells, geometry, seats })
+        let records = number(SEATS_AT);
+        (geometry.fits(cells.len(), records) && records > 0).then_some(View { cells, geometry, records })
     }
 
     /// The plan's bytes; `None` if there is none.
@@ -160,8 +160,8 @@ impl<'a> View<'a> {
     }
 
     /// How many workers' records there are.
-    pub fn seats(self) -> usize {
-        self.seats
+    pub fn records(self) -> usize {
+        self.records
     }
 
     fn number(self, at: usize) -> usize {
@@ -203,9 +203,9 @@ impl<'a> View<'a> {
 
     /// The blocks of all workers that there have ever been, with their records' numbers.
     fn workers(self) -> impl Iterator<Item = (usize, Block<'a>)> + Clone {
-        let Geometry { seats, seat, block, .. } = self.geometry;
-        let used = self.number(USED_AT).min(self.seats);
-        (0..used).map(move |at| (at, self.block_at(seats + at * seat + block)))
+        let Geometry { records, record, block, .. } = self.geometry;
+        let used = self.number(USED_AT).min(self.records);
+        (0..used).map(move |at| (at, self.block_at(records + at * record + block)))
     }
 }
 
@@ -243,7 +243,7 @@ pub fn mirror(from: View<'_>, to: View<'_>, is_living: impl Fn(usize) -> bool) {
     for (cell, &(place, id)) in target.cells.iter().zip(&own) {
         let Some(place) = place else { continue };
         let read = |block: Block<'_>| block.cells[place].load(Relaxed);
-        let workers = from.workers().filter(|(seat, _)| !ids::is_gauge(id) || is_living(*seat));
+        let workers = from.workers().filter(|(record, _)| !ids::is_gauge(id) || is_living(*record));
         let sum = workers.fold(read(before), |sum, (_, block)| sum.wrapping_add(read(block)));
         cell.store(sum, Relaxed);
     }
@@ -320,12 +320,12 @@ mod tests {
         old.owners().store(9, Relaxed);
         old.globals().add_global(Global::ReloadsDone, 4);
         old.balance().clear(1, State::Down, 77);
-        for seat in 0..2 {
-            old.block(seat).add(Count::Clients, 5);
-            old.block(seat).set(Count::ClientsNow, 2);
-            old.block(seat).adopt(1, 3);
-            old.block(seat).add_slot(SlotCount::Connects, 1, 10);
-            old.block(seat).observe_slot(SlotTime::Response, 1, 700);
+        for record in 0..2 {
+            old.block(record).add(Count::Clients, 5);
+            old.block(record).set(Count::ClientsNow, 2);
+            old.block(record).adopt(1, 3);
+            old.block(record).add_slot(SlotCount::Connects, 1, 10);
+            old.block(record).observe_slot(SlotTime::Response, 1, 700);
         }
         // A count of an owner that the slot had before.
         old.block(1).adopt(0, 1);
@@ -335,7 +335,7 @@ mod tests {
         let (mine, region) = another_layout();
         let (from, to) = (View::read(cells).unwrap(), View::read(mine).unwrap());
         copy_state(from, to);
-        mirror(from, to, |seat| seat == 0);
+        mirror(from, to, |record| record == 0);
         region.note_before();
         region.used().store(1, Relaxed);
         region.block(0).add(Count::Clients, 1);
@@ -387,7 +387,7 @@ mod tests {
             }
             cells[at].store(before, Relaxed);
         }
-        assert_eq!(View::read(cells).unwrap().seats(), 3);
+        assert_eq!(View::read(cells).unwrap().records(), 3);
         const { assert!(SLOTS > 2) };
     }
 }

@@ -1,20 +1,20 @@
 //! Memory that all processes of one balancer share: what is where in it.
 //!
 //! ```text
-//! header      what it is, which layout, how many seats there are, and where the parts are
+//! header      what it is, which layout, how many worker records there are, and where the parts are
 //! directory   the identity of each metric's cell
 //! table       the plan: two buffers, and which one holds
 //! balance     the backends' cells
 //! globals     what the master counts
 //! before      what workers of programs with another layout counted
-//! seats       for each worker: that it lives, what it has in flight by slot, and what it counts
+//! worker records       for each worker: that it lives, what it has in flight by slot, and what it counts
 //! ```
 //!
 //! There are no pointers in it, only cells of 64 bits, each written whole. Parts that different
 //! processes write never share a line of 64 bytes.
 //!
-//! A worker has its seat to itself for as long as it lives; who comes after it there counts on from
-//! what it counted. There are more seats than workers, because those of before an upgrade live on
+//! A worker has its worker record to itself for as long as it lives; who comes after it there counts on from
+//! what it counted. There are more worker records than workers, because those of before an upgrade live on
 //! beside those of after it. The region itself outlives upgrades if both programs lay it out alike. If they do not,
 //! the new program makes another region, and copies what it knows by name (`directory`).
 
@@ -22,18 +22,18 @@ pub mod directory;
 
 pub mod table;
 
-pub mod seat;
+pub mod worker;
 
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 
 use crate::balance::cells::{self, Cells};
-use crate::balance::own;
+use crate::balance::in_flight;
 use crate::limits::SLOTS;
 use crate::metrics::{self, Block, ids};
 use directory::{Geometry, NUMBERS, View};
-use seat::Seat;
 use table::Table;
+use worker::WorkerRecord;
 
 /// "zzz_lb" and a number that grows when the meaning changes of the header, the directory, or what a plan says of
 /// its members.
@@ -57,7 +57,7 @@ pub struct Region {
     cells: &'static [AtomicU64],
 }
 
-/// Where in a seat is what: its line, what it has in flight, its block.
+/// Where in a worker record is what: its line, what it has in flight, its block.
 const IN_FLIGHT: usize = LINE;
 const BLOCK: usize = IN_FLIGHT + SLOTS.next_multiple_of(LINE);
 
@@ -68,7 +68,7 @@ const LAYOUT: Geometry = {
     let balance = table + Table::CELLS.next_multiple_of(LINE);
     let globals = balance + Cells::needed(SLOTS).next_multiple_of(LINE);
     let before = globals + Block::needed(0).next_multiple_of(LINE);
-    let seats = before + Block::needed(SLOTS).next_multiple_of(LINE);
+    let records = before + Block::needed(SLOTS).next_multiple_of(LINE);
     Geometry {
         table,
         table_cells: Table::CELLS,
@@ -77,8 +77,8 @@ const LAYOUT: Geometry = {
         slots: SLOTS,
         globals,
         before,
-        seats,
-        seat: BLOCK + Block::needed(SLOTS).next_multiple_of(LINE),
+        records,
+        record: BLOCK + Block::needed(SLOTS).next_multiple_of(LINE),
         block: BLOCK,
         own: metrics::OWN,
         slot: metrics::SLOT,
@@ -87,12 +87,12 @@ const LAYOUT: Geometry = {
         global_ids: counts[1],
         own_ids: counts[2],
         slot_ids: counts[3],
-        fixed: seats,
+        fixed: records,
     }
 };
 
 const BALANCE: usize = LAYOUT.balance - cells::COMMON;
-const SEAT: usize = LAYOUT.seat;
+const SEAT: usize = LAYOUT.record;
 
 /// Tells layouts apart: what is where, and what is counted in which cell.
 const FINGERPRINT: u64 = {
@@ -122,15 +122,15 @@ const FINGERPRINT: u64 = {
 };
 
 impl Region {
-    /// How many bytes the region of that many seats takes.
-    pub fn bytes(seats: usize) -> usize {
-        (LAYOUT.seats + seats * SEAT) * size_of::<AtomicU64>()
+    /// How many bytes the region of that many worker records takes.
+    pub fn bytes(records: usize) -> usize {
+        (LAYOUT.records + records * SEAT) * size_of::<AtomicU64>()
     }
 
-    /// Makes a region of cells that are zeros, with as many seats as fit, one at least.
+    /// Makes a region of cells that are zeros, with as many worker records as fit, one at least.
     pub fn new(cells: &'static [AtomicU64]) -> Region {
         assert!(size_of_val(cells) >= Region::bytes(1), "a region is made as large as it has to be");
-        let seats = (cells.len() - LAYOUT.seats) / SEAT;
+        let records = (cells.len() - LAYOUT.records) / SEAT;
         for (cell, number) in cells[GEOMETRY_AT..].iter().zip(LAYOUT.numbers()) {
             cell.store(number as u64, Relaxed);
         }
@@ -138,29 +138,30 @@ impl Region {
         let ids = names.chain(ids::GLOBAL).chain(ids::OWN).chain(ids::SLOT);
         cells[LAYOUT.ids..].iter().zip(ids).for_each(|(cell, id)| cell.store(id, Relaxed));
         cells[LAYOUT_AT].store(FINGERPRINT, Relaxed);
-        cells[SEATS_AT].store(seats as u64, Relaxed);
+        cells[SEATS_AT].store(records as u64, Relaxed);
         cells[MAGIC_AT].store(MAGIC, Release);
         Region { cells }
     }
 
-    /// A region of one seat that no other process has.
+    /// A region of one worker record that no other process has.
     pub fn private() -> Region {
         Region::new(Vec::leak((0..Region::bytes(1) / size_of::<AtomicU64>()).map(|_| AtomicU64::new(0)).collect()))
     }
 
-    /// How many seats there are in the region that another program made of these cells; `None` where it is
+    /// How many worker records there are in the region that another program made of these cells; `None` where it is
     /// laid out otherwise.
-    pub fn seats_in(cells: &[AtomicU64]) -> Option<usize> {
+    pub fn records_in(cells: &[AtomicU64]) -> Option<usize> {
         let read = |at: usize| cells.get(at).map_or(0, |cell| cell.load(Acquire));
-        let seats = usize::try_from(read(SEATS_AT)).ok()?;
+        let records = usize::try_from(read(SEATS_AT)).ok()?;
         let alike = read(MAGIC_AT) == MAGIC && read(LAYOUT_AT) == FINGERPRINT;
-        let whole = seats.checked_mul(SEAT).is_some_and(|needed| needed <= cells.len().saturating_sub(LAYOUT.seats));
-        (alike && whole && seats > 0).then_some(seats)
+        let whole =
+            records.checked_mul(SEAT).is_some_and(|needed| needed <= cells.len().saturating_sub(LAYOUT.records));
+        (alike && whole && records > 0).then_some(records)
     }
 
     /// The region that another program made of these cells; `None` where it is laid out otherwise.
     pub fn adopt(cells: &'static [AtomicU64]) -> Option<Region> {
-        Region::seats_in(cells).map(|_| Region { cells })
+        Region::records_in(cells).map(|_| Region { cells })
     }
 
     /// Takes over another's plan, and which slots have had owners.
@@ -177,12 +178,12 @@ impl Region {
         View::read(self.cells).expect("the header of a region is right")
     }
 
-    /// How many seats there are.
-    pub fn seats(self) -> usize {
+    /// How many worker records there are.
+    pub fn records(self) -> usize {
         self.cells[SEATS_AT].load(Relaxed) as usize
     }
 
-    /// How many seats, from the first, have ever had a worker: those after them count nothing.
+    /// How many worker records, from the first, have ever had a worker: those after them count nothing.
     pub fn used(self) -> &'static AtomicU64 {
         &self.cells[USED_AT]
     }
@@ -197,9 +198,9 @@ impl Region {
         &self.cells[SLOTS_AT]
     }
 
-    /// That a seat's worker lives, and what it does.
-    pub fn seat(self, seat: usize) -> Seat {
-        Seat::new(&self.cells[LAYOUT.seats + seat * SEAT..][..LINE])
+    /// That a worker record's worker lives, and what it does.
+    pub fn record(self, record: usize) -> WorkerRecord {
+        WorkerRecord::new(&self.cells[LAYOUT.records + record * SEAT..][..LINE])
     }
 
     /// The plan.
@@ -226,38 +227,38 @@ impl Region {
     pub fn blocks(self) -> Vec<Block> {
         let before = (self.cells[BEFORE_AT].load(Acquire) != 0)
             .then(|| Block::new(&self.cells[LAYOUT.before..][..Block::needed(SLOTS)]));
-        before.into_iter().chain((0..self.seats()).map(|seat| self.block(seat))).collect()
+        before.into_iter().chain((0..self.records()).map(|record| self.block(record))).collect()
     }
 
-    /// What the worker in a seat counts.
-    pub fn block(self, seat: usize) -> Block {
-        Block::new(&self.cells[LAYOUT.seats + seat * SEAT + BLOCK..][..Block::needed(SLOTS)])
+    /// What the worker in a worker record counts.
+    pub fn block(self, record: usize) -> Block {
+        Block::new(&self.cells[LAYOUT.records + record * SEAT + BLOCK..][..Block::needed(SLOTS)])
     }
 
-    /// Takes back what the worker in a seat had in flight and open, as it has ended, whatever it was
+    /// Takes back what the worker in a worker record had in flight and open, as it has ended, whatever it was
     /// doing.
-    pub fn settle(self, seat: usize) {
-        self.seat(seat).clear();
-        self.block(seat).settle();
-        let used = (self.used().load(Relaxed) as usize).min(self.seats());
+    pub fn reclaim(self, record: usize) {
+        self.record(record).clear();
+        self.block(record).reclaim();
+        let used = (self.used().load(Relaxed) as usize).min(self.records());
         // Memory of slots that never had an owner is not even looked at, which would take it up.
         let slots = self.slots().load(Relaxed) as usize;
-        for (slot, cell) in self.in_flight(seat).iter().enumerate().take(slots) {
-            let others = (0..used).filter(|&other| other != seat).map(|other| &self.in_flight(other)[slot]);
-            own::settle(cell, self.balance(), slot, others, std::thread::yield_now);
+        for (slot, cell) in self.in_flight(record).iter().enumerate().take(slots) {
+            let others = (0..used).filter(|&other| other != record).map(|other| &self.in_flight(other)[slot]);
+            in_flight::reclaim(cell, self.balance(), slot, others, std::thread::yield_now);
         }
     }
 
-    /// What the worker in a seat has in flight, by slot.
-    pub fn in_flight(self, seat: usize) -> &'static [AtomicU64] {
-        &self.cells[LAYOUT.seats + seat * SEAT + IN_FLIGHT..][..SLOTS]
+    /// What the worker in a worker record has in flight, by slot.
+    pub fn in_flight(self, record: usize) -> &'static [AtomicU64] {
+        &self.cells[LAYOUT.records + record * SEAT + IN_FLIGHT..][..SLOTS]
     }
 }
 
-/// Cells for a region of so many seats, for tests.
+/// Cells for a region of so many worker records, for tests.
 #[cfg(test)]
-fn cells(seats: usize) -> &'static [AtomicU64] {
-    Vec::leak((0..Region::bytes(seats) / size_of::<AtomicU64>()).map(|_| AtomicU64::new(0)).collect())
+fn cells(records: usize) -> &'static [AtomicU64] {
+    Vec::leak((0..Region::bytes(records) / size_of::<AtomicU64>()).map(|_| AtomicU64::new(0)).collect())
 }
 
 #[cfg(test)]
@@ -269,7 +270,7 @@ mod tests {
     #[test]
     fn the_parts_lie_apart() {
         let region = Region::new(cells(3));
-        assert_eq!(region.seats(), 3);
+        assert_eq!(region.records(), 3);
         for worker in 0..3 {
             region.block(worker).add(Count::Clients, 1);
             region.block(worker).add_slot(SlotCount::Connects, SLOTS - 1, u64::MAX);
@@ -280,10 +281,10 @@ mod tests {
         assert!(region.in_flight(0).iter().all(|cell| cell.load(Relaxed) == 1));
         assert!(region.in_flight(2).iter().all(|cell| cell.load(Relaxed) == 3));
         assert_eq!(region.table().read(), (1, Some(b"plan".to_vec())));
-        for seat in 0..3 {
-            region.seat(seat).beat(7);
-            region.settle(seat);
-            assert_eq!(region.seat(seat).beaten_us(), 0);
+        for record in 0..3 {
+            region.record(record).beat(7);
+            region.reclaim(record);
+            assert_eq!(region.record(record).beaten_us(), 0);
         }
     }
 

@@ -29,7 +29,7 @@ use crate::metrics::{Block, Count};
 use crate::proxy::Proxy;
 use crate::reactor::Reactor;
 use crate::shared::Region;
-use crate::shared::seat::{Doing, Seat};
+use crate::shared::worker::{Doing, WorkerRecord};
 use crate::sys::signal::Signals;
 use crate::sys::{self, clock};
 
@@ -76,7 +76,7 @@ struct Worker<'a> {
     region: Region,
     /// The plan that is followed.
     edition: u64,
-    seat: Seat,
+    record: WorkerRecord,
     listeners: Vec<OwnedFd>,
     spares: Vec<spares::Held>,
     admin: Option<OwnedFd>,
@@ -146,15 +146,15 @@ impl Worker<'_> {
     fn turn(&mut self) -> Result<()> {
         let timeout_us = if self.ready.is_empty() { self.next_us().saturating_sub(self.now_us) } else { 0 };
         let timeout_us = if self.next_us() == u64::MAX && self.ready.is_empty() { u64::MAX } else { timeout_us };
-        self.seat.begin(Doing::Waiting);
+        self.record.begin(Doing::Waiting);
         self.reactor.poll(timeout_us.min(self.beat_us))?;
         self.update_clock();
-        self.seat.beat(self.now_us);
+        self.record.beat(self.now_us);
         if self.region.table().edition() != self.edition {
             self.follow();
         }
         let companion = self.take_events()?;
-        self.seat.begin(Doing::Reading);
+        self.record.begin(Doing::Reading);
         for _ in 0..self.ready.len() {
             if let Some(key) = self.ready.pop_front() {
                 self.read(key);
@@ -162,11 +162,11 @@ impl Worker<'_> {
             }
         }
         if self.proxy.next_deadline_us() <= self.now_us {
-            self.seat.begin(Doing::Expiring);
+            self.record.begin(Doing::Expiring);
             self.proxy.expire();
             self.carry_out();
         }
-        self.seat.begin(Doing::Sending);
+        self.record.begin(Doing::Sending);
         while let Some(key) = self.late.pop() {
             self.send(key);
             self.carry_out();
@@ -186,8 +186,8 @@ impl Worker<'_> {
         if self.now_us >= self.usage_us.0 + USAGE_US {
             self.note_usage();
         }
-        self.seat.set_busy(self.proxy.requests());
-        self.seat.begin(Doing::Logging);
+        self.record.set_busy(self.proxy.requests());
+        self.record.begin(Doing::Logging);
         self.write_log();
         if self.companion.as_ref().is_some_and(|companion| companion.wants_handover()) {
             self.hand_over()?;
@@ -209,11 +209,11 @@ impl Worker<'_> {
                 COMPANION => companion = true,
                 // Tokens of keys are larger than any number of listeners.
                 token if token < LISTENERS + (self.listeners.len() + self.spares.len()) as u64 => {
-                    self.seat.begin(Doing::Accepting);
+                    self.record.begin(Doing::Accepting);
                     self.accept((token - LISTENERS) as usize)?;
                 }
                 token => {
-                    self.seat.begin(Doing::Serving);
+                    self.record.begin(Doing::Serving);
                     self.handle(Key::from_token(token), event);
                 }
             }
@@ -259,7 +259,7 @@ impl Worker<'_> {
 
     /// Follows the plan that holds now.
     fn follow(&mut self) {
-        self.seat.begin(Doing::Following);
+        self.record.begin(Doing::Following);
         let (edition, plan) = self.region.table().read();
         self.edition = edition;
         match plan.and_then(|bytes| Plan::decode(&bytes)) {

@@ -15,7 +15,7 @@ use crate::config::Config;
 use crate::http::proxy_error::ProxyError;
 use crate::limits::{SEND_SLICES, TLS_LEAVING, TLS_LEAVING_US, TLS_READ_BYTES};
 use crate::log::Level;
-use crate::proxy::{Failure, Words};
+use crate::proxy::{Failure, FailureText};
 use crate::sys::{self, clock};
 use crate::tls;
 use crate::tls::certificate::Certificate;
@@ -193,9 +193,9 @@ impl Worker<'_> {
             self.tls.http1 = self.tls.shared.as_ref().map(|tls| tls.with_alpn(&[tls::HTTP_1]));
         }
         let begun = match if http2 { &self.tls.shared } else { &self.tls.http1 } {
-            Some(config) => Session::new(config, name).map_err(|failure| (failure.error(), Words::new(&failure))),
+            Some(config) => Session::new(config, name).map_err(|failure| (failure.error(), FailureText::new(&failure))),
             None => {
-                let words = Words::new(&"there are no certificate authorities to verify it with");
+                let words = FailureText::new(&"there are no certificate authorities to verify it with");
                 Err((ProxyError::TlsCertificate, words))
             }
         };
@@ -289,7 +289,7 @@ impl Worker<'_> {
             Arrival::End => match secure.session.ended() {
                 Ok(()) => self.proxy.ended(key),
                 Err(failure) if !secure.told => {
-                    self.proxy.failed(key, Failure::Tls(failure.error(), Words::new(&failure)))
+                    self.proxy.failed(key, Failure::Tls(failure.error(), FailureText::new(&failure)))
                 }
                 // What came may be cut short, and nothing in it could tell.
                 Err(_) => self.proxy.failed(key, Failure::Closed),
@@ -372,9 +372,9 @@ impl Worker<'_> {
         self.proxy.failed(
             key,
             match (refused, secure.told) {
-                (Some(refused), _) => Failure::Tls(refused.error(), Words::new(&refused)),
-                (None, true) => Failure::Session(Words::new(&failure)),
-                (None, false) => Failure::Tls(failure.error(), Words::new(&failure)),
+                (Some(refused), _) => Failure::Tls(refused.error(), FailureText::new(&refused)),
+                (None, true) => Failure::Session(FailureText::new(&failure)),
+                (None, false) => Failure::Tls(failure.error(), FailureText::new(&failure)),
             },
         );
     }

@@ -50,8 +50,8 @@ pub trait Companion {
 pub struct Spare {
     /// A listening, non-blocking socket.
     pub listener: OwnedFd,
-    /// The seat of its worker in the region.
-    pub seat: usize,
+    /// The worker record of its worker in the region.
+    pub record: usize,
 }
 
 /// What a worker starts with.
@@ -74,8 +74,8 @@ pub struct Setup<'a> {
     pub stopping: bool,
     /// The worker's number, from 0.
     pub index: u32,
-    /// Its seat in the region.
-    pub seat: usize,
+    /// Its worker record in the region.
+    pub record: usize,
     /// Clients held at once; past it accepting pauses.
     pub max_connections: usize,
     /// Idle connections to backends kept at once; past it the oldest is closed.
@@ -95,13 +95,13 @@ impl<'a> Worker<'a> {
         let seed = clock::unix_us() ^ u64::from(setup.index) << 48 ^ u64::from(std::process::id()) << 32;
         let (edition, plan) = setup.region.table().read();
         let plan = plan.and_then(|bytes| Plan::decode(&bytes)).ok_or(io::ErrorKind::InvalidData)?;
-        let (region, seat) = (setup.region, setup.seat);
+        let (region, record) = (setup.region, setup.record);
         let blocks = region.blocks();
-        let before = blocks.len() - region.seats();
+        let before = blocks.len() - region.records();
         let shared = Shared {
             cells: region.balance(),
-            in_flight: region.in_flight(seat),
-            block: region.block(seat),
+            in_flight: region.in_flight(record),
+            block: region.block(record),
             // A worker lives as long as its process.
             workers: Vec::leak(blocks),
             before,
@@ -114,7 +114,7 @@ impl<'a> Worker<'a> {
             sockets: Sockets::default(),
             region,
             edition,
-            seat: region.seat(seat),
+            record: region.record(record),
             listeners: setup.listeners,
             spares: spares::held(setup.spares, region),
             admin: setup.admin,
@@ -168,8 +168,8 @@ impl<'a> Worker<'a> {
         self.update_clock();
         self.resume_accepting()?;
         self.tls.expire(self.now_us);
-        self.seat.beat(self.now_us);
-        self.seat.set_ready();
+        self.record.beat(self.now_us);
+        self.record.set_ready();
         if let Some(companion) = &mut self.companion {
             companion.serving();
         }

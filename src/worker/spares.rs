@@ -7,14 +7,14 @@
 //!    └───────its worker is back, or this one pauses──────────┘
 //! ```
 //!
-//! The master says in a worker's seat that it is absent, and has the others look.
+//! The master says in a worker's worker record that it is absent, and has the others look.
 
 use std::os::fd::{AsFd, OwnedFd};
 
 use super::{Accepting, LISTENERS, Spare, Worker};
 use crate::reactor::Reactor;
 use crate::shared::Region;
-use crate::shared::seat::Seat;
+use crate::shared::worker::WorkerRecord;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum State {
@@ -26,13 +26,13 @@ enum State {
 pub(super) struct Held {
     listener: OwnedFd,
     /// That worker's.
-    seat: Seat,
+    record: WorkerRecord,
     state: State,
 }
 
 /// Listeners of other workers that this one holds, and does not watch yet.
 pub(super) fn held(spares: Vec<Spare>, region: Region) -> Vec<Held> {
-    let held = |Spare { listener, seat }| Held { listener, seat: region.seat(seat), state: State::Resting };
+    let held = |Spare { listener, record }| Held { listener, record: region.record(record), state: State::Resting };
     spares.into_iter().map(held).collect()
 }
 
@@ -66,7 +66,7 @@ impl Worker<'_> {
     pub(super) fn watch_spares(&mut self) {
         let (first, accepts) = (self.listeners.len(), self.accepting == Accepting::Open);
         for (at, spare) in self.spares.iter_mut().enumerate() {
-            let state = if accepts && spare.seat.is_absent() { State::Watched } else { State::Resting };
+            let state = if accepts && spare.record.is_absent() { State::Watched } else { State::Resting };
             let changed = match state {
                 _ if state == spare.state => continue,
                 State::Watched => self.reactor.watch(spare.listener.as_fd(), LISTENERS + (first + at) as u64),

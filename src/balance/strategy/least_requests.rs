@@ -5,15 +5,15 @@
 use super::View;
 
 pub(super) fn pick(view: &mut View<'_>) -> u16 {
-    let turns = view.turns;
-    let one = turns.rotated(view.cells.ticket());
-    let count = turns.len() as u64;
+    let rotation = view.rotation;
+    let one = rotation.rotated(view.cells.ticket());
+    let count = rotation.len() as u64;
     if count < 2 {
-        return turns.at(one);
+        return rotation.at(one);
     }
     // Any but the first, each as likely.
     let two = ((one as u64 + 1 + view.random.below(count - 1)) % count) as usize;
     // Compares in_flight / weight without a division.
-    let load = |turn: usize, other: usize| view.cells.in_flight(turns.at(turn).into()) * turns.weight(other);
-    turns.at(if load(two, one) < load(one, two) { two } else { one })
+    let load = |turn: usize, other: usize| view.cells.in_flight(rotation.at(turn).into()) * rotation.weight(other);
+    rotation.at(if load(two, one) < load(one, two) { two } else { one })
 }

@@ -5,13 +5,13 @@ mod random;
 mod round_robin;
 
 use super::cells::Cells;
-use super::turns::Turns;
+use super::rotation::Rotation;
 use crate::collections::random::Random;
 
 /// What a strategy may look at.
 pub(super) struct View<'a> {
     /// Who takes turns; never nobody.
-    pub(super) turns: &'a Turns,
+    pub(super) rotation: &'a Rotation,
     pub(super) cells: Cells,
     pub(super) random: &'a mut Random,
 }

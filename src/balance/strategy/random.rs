@@ -3,5 +3,5 @@
 use super::View;
 
 pub(super) fn pick(view: &mut View<'_>) -> u16 {
-    view.turns.at(view.turns.of_share(view.random.below(view.turns.total())))
+    view.rotation.at(view.rotation.of_share(view.random.below(view.rotation.total())))
 }

@@ -1,7 +1,7 @@
-//! Each backend in turn, by weight, over all workers together. See [`super::super::turns`] for the order.
+//! Each backend in turn, by weight, over all workers together. See [`super::super::rotation`] for the order.
 
 use super::View;
 
 pub(super) fn pick(view: &mut View<'_>) -> u16 {
-    view.turns.at(view.turns.rotated(view.cells.ticket()))
+    view.rotation.at(view.rotation.rotated(view.cells.ticket()))
 }

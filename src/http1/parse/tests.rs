@@ -3,7 +3,7 @@
 use super::*;
 use crate::http::head::HeadRef;
 
-fn refused(text: &str) -> Refusal {
+fn refused(text: &str) -> MessageError {
     request(text.as_bytes(), &mut Head::default()).unwrap_err()
 }
 
@@ -65,7 +65,7 @@ fn refuses_malformed_request_lines() {
         "G(T / HTTP/1.1\r\n",
         "GET / HTTQ",
     ] {
-        assert_eq!(refused(line), Refusal::RequestLine, "{line:?}");
+        assert_eq!(refused(line), MessageError::RequestLine, "{line:?}");
     }
     for line in [
         "GET /\t HTTP/1.1\r\n",
@@ -77,44 +77,44 @@ fn refuses_malformed_request_lines() {
         "GET /\x7f HTTP/1.1\r\n",
         "GET * HTTP/1.1\r\n",
     ] {
-        assert_eq!(refused(line), Refusal::Target, "{line:?}");
+        assert_eq!(refused(line), MessageError::Target, "{line:?}");
     }
-    assert_eq!(refused("GET / HTTP/2.0\r\n"), Refusal::Version);
-    assert_eq!(refused("PRI * HTTP/2.0\r\n"), Refusal::Version);
-    assert_eq!(refused("GET / HTTP/1.1\n"), Refusal::BareLf);
-    assert_eq!(refused("GET / HTTP/1.1\r\r\n"), Refusal::BareCr);
-    assert_eq!(refused(&format!("GET /{}", "a".repeat(TARGET_BYTES))), Refusal::TargetTooLong);
-    assert_eq!(refused(&"A".repeat(METHOD_BYTES + 1)), Refusal::MethodTooLong);
-    assert_eq!(refused("\x16\x03\x01\x02"), Refusal::RequestLine);
+    assert_eq!(refused("GET / HTTP/2.0\r\n"), MessageError::Version);
+    assert_eq!(refused("PRI * HTTP/2.0\r\n"), MessageError::Version);
+    assert_eq!(refused("GET / HTTP/1.1\n"), MessageError::BareLf);
+    assert_eq!(refused("GET / HTTP/1.1\r\r\n"), MessageError::BareCr);
+    assert_eq!(refused(&format!("GET /{}", "a".repeat(TARGET_BYTES))), MessageError::TargetTooLong);
+    assert_eq!(refused(&"A".repeat(METHOD_BYTES + 1)), MessageError::MethodTooLong);
+    assert_eq!(refused("\x16\x03\x01\x02"), MessageError::RequestLine);
 }
 
 #[test]
 fn refuses_malformed_fields() {
     for (lines, refusal) in [
-        ("A : b\r\n", Refusal::FieldNameSpace),
-        ("A\t: b\r\n", Refusal::FieldNameSpace),
-        (" A: b\r\n", Refusal::FieldFolded),
-        ("A: b\r\n c\r\n", Refusal::FieldFolded),
-        ("A: b\r\n\tc\r\n", Refusal::FieldFolded),
-        (": b\r\n", Refusal::FieldName),
-        ("A\r\n", Refusal::FieldName),
-        ("A(: b\r\n", Refusal::FieldName),
-        ("\u{e9}: b\r\n", Refusal::FieldName),
-        ("A: b\nC: d\r\n", Refusal::BareLf),
-        ("A: b\rC: d\r\n", Refusal::BareCr),
-        ("A: b\0\r\n", Refusal::FieldValue),
-        ("A: \x01\r\n", Refusal::FieldValue),
-        ("A: \x7f\r\n", Refusal::FieldValue),
-        ("\n", Refusal::BareLf),
-        ("\r\r", Refusal::BareCr),
+        ("A : b\r\n", MessageError::FieldNameSpace),
+        ("A\t: b\r\n", MessageError::FieldNameSpace),
+        (" A: b\r\n", MessageError::FieldFolded),
+        ("A: b\r\n c\r\n", MessageError::FieldFolded),
+        ("A: b\r\n\tc\r\n", MessageError::FieldFolded),
+        (": b\r\n", MessageError::FieldName),
+        ("A\r\n", MessageError::FieldName),
+        ("A(: b\r\n", MessageError::FieldName),
+        ("\u{e9}: b\r\n", MessageError::FieldName),
+        ("A: b\nC: d\r\n", MessageError::BareLf),
+        ("A: b\rC: d\r\n", MessageError::BareCr),
+        ("A: b\0\r\n", MessageError::FieldValue),
+        ("A: \x01\r\n", MessageError::FieldValue),
+        ("A: \x7f\r\n", MessageError::FieldValue),
+        ("\n", MessageError::BareLf),
+        ("\r\r", MessageError::BareCr),
     ] {
         assert_eq!(refused(&format!("GET / HTTP/1.1\r\n{lines}")), refusal, "{lines:?}");
     }
     let many = "A: b\r\n".repeat(HEAD_FIELDS + 1);
-    assert_eq!(refused(&format!("GET / HTTP/1.1\r\n{many}")), Refusal::TooManyFields);
+    assert_eq!(refused(&format!("GET / HTTP/1.1\r\n{many}")), MessageError::TooManyFields);
     let large = format!("GET / HTTP/1.1\r\nA: {}", "b".repeat(HEAD_BYTES));
-    assert_eq!(refused(&large), Refusal::HeadTooLarge);
-    assert_eq!(refused(&format!("{large}\r\n\r\n")), Refusal::HeadTooLarge);
+    assert_eq!(refused(&large), MessageError::HeadTooLarge);
+    assert_eq!(refused(&format!("{large}\r\n\r\n")), MessageError::HeadTooLarge);
 }
 
 #[test]
@@ -130,14 +130,14 @@ fn a_response_may_have_more_fields_and_control_bytes_in_their_values() {
     for value in ["\x01", "a\x1b[0mb", "\x7f", "\x0b\x0c", "a\x08\x01\x02b", "caf\u{e9}\x1f"] {
         assert_eq!(of(&format!("A: {value}\r\nB: c\r\n")), Ok(vec![value.to_string(), "c".into()]), "{value:?}");
     }
-    assert_eq!(of("A: \x01\0\r\n"), Err(Refusal::FieldValue));
-    assert_eq!(of("A: \x01\rB: c\r\n"), Err(Refusal::BareCr));
-    assert_eq!(of("A: \x01\nB: c\r\n"), Err(Refusal::BareLf));
+    assert_eq!(of("A: \x01\0\r\n"), Err(MessageError::FieldValue));
+    assert_eq!(of("A: \x01\rB: c\r\n"), Err(MessageError::BareCr));
+    assert_eq!(of("A: \x01\nB: c\r\n"), Err(MessageError::BareLf));
     assert_eq!(of(&"A: b\r\n".repeat(RESPONSE_FIELDS)).map(|fields| fields.len()), Ok(RESPONSE_FIELDS));
-    assert_eq!(of(&"A: b\r\n".repeat(RESPONSE_FIELDS + 1)), Err(Refusal::TooManyFields));
+    assert_eq!(of(&"A: b\r\n".repeat(RESPONSE_FIELDS + 1)), Err(MessageError::TooManyFields));
     let mut fields = Vec::new();
     assert_eq!(trailers(b"A: \x01\r\n\r\n", Role::Client, &mut fields), Ok(Some(8)));
-    assert_eq!(trailers(b"A: \x01\r\n\r\n", Role::Server, &mut fields), Err(Refusal::FieldValue));
+    assert_eq!(trailers(b"A: \x01\r\n\r\n", Role::Server, &mut fields), Err(MessageError::FieldValue));
 }
 
 #[test]
@@ -173,9 +173,9 @@ fn reads_status_lines() {
         "HTTP/1.1 200 O\0K\r\n\r\n",
         "hello",
     ] {
-        assert_eq!(read(bad), Err(Refusal::StatusLine), "{bad:?}");
+        assert_eq!(read(bad), Err(MessageError::StatusLine), "{bad:?}");
     }
-    assert_eq!(read("HTTP/2.0 200 OK\r\n\r\n"), Err(Refusal::Version));
+    assert_eq!(read("HTTP/2.0 200 OK\r\n\r\n"), Err(MessageError::Version));
 }
 
 #[test]
@@ -185,7 +185,7 @@ fn trailers_have_a_bound_of_their_own() {
     assert_eq!(trailers(b"A: b\r\n\r\nGET", Role::Server, &mut fields), Ok(Some(8)));
     assert_eq!(fields.len(), 1);
     assert_eq!(trailers(b"A: b\r\n", Role::Server, &mut fields), Ok(None));
-    assert_eq!(trailers(b"A b\r\n", Role::Server, &mut fields), Err(Refusal::FieldNameSpace));
+    assert_eq!(trailers(b"A b\r\n", Role::Server, &mut fields), Err(MessageError::FieldNameSpace));
     let large = format!("A: {}\r\n\r\n", "b".repeat(TRAILER_BYTES));
-    assert_eq!(trailers(large.as_bytes(), Role::Server, &mut fields), Err(Refusal::TrailersTooLarge));
+    assert_eq!(trailers(large.as_bytes(), Role::Server, &mut fields), Err(MessageError::TrailersTooLarge));
 }

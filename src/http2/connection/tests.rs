@@ -36,7 +36,7 @@ impl End {
     }
 
     /// An end that knows its peer's settings.
-    fn settled(role: Role) -> End {
+    fn ready(role: Role) -> End {
         let mut end = End::new(role);
         let mut bytes = if role == Role::Server { PREFACE.to_vec() } else { Vec::new() };
         frame::write(&mut bytes, Kind::Settings, 0, 0, &[]);
@@ -226,7 +226,7 @@ fn streams_are_bounded_by_what_the_peer_allows() {
     client.receive(&frame_of(Kind::Settings, 0, 0, &[0, 3, 0xff, 0xff, 0xff, 0xff]));
     while client.h2.open(owner).is_some() {}
     assert_eq!(client.h2.open_streams(), H2_STREAMS as usize);
-    let mut server = End::settled(Role::Server);
+    let mut server = End::ready(Role::Server);
     let mut block = Vec::new();
     Writer::new(&mut block, b"http", b"a").request(b"GET", b"/");
     for n in 0..=H2_STREAMS {
@@ -239,7 +239,7 @@ fn streams_are_bounded_by_what_the_peer_allows() {
 
 #[test]
 fn stream_numbers_run_out() {
-    let mut client = End::settled(Role::Client);
+    let mut client = End::ready(Role::Client);
     client.h2.next = MAX_31 - 2;
     let owner = client.owners.insert(());
     assert_eq!(client.h2.open(owner), Some(MAX_31 - 2));
@@ -253,7 +253,7 @@ fn stream_numbers_run_out() {
 
 #[test]
 fn goaway_tells_which_streams_were_not_looked_at() {
-    let mut client = End::settled(Role::Client);
+    let mut client = End::ready(Role::Client);
     let keys: Vec<Key> = (0..3).map(|_| client.request(true).1).collect();
     client.receive(&frame_of(Kind::Goaway, 0, 0, &[0x7f, 0xff, 0xff, 0xff, 0, 0, 0, 0]));
     assert_eq!((client.h2.unprocessed().count(), client.h2.is_spent()), (0, true));
@@ -265,7 +265,7 @@ fn goaway_tells_which_streams_were_not_looked_at() {
 
 #[test]
 fn pings_are_answered_and_ours_is_waited_for() {
-    let mut client = End::settled(Role::Client);
+    let mut client = End::ready(Role::Client);
     client.receive(&frame_of(Kind::Ping, 0, 0, b"12345678"));
     assert_eq!(client.out, frame_of(Kind::Ping, ACK, 0, b"12345678"));
     client.h2.ping(&mut client.out);
@@ -276,7 +276,7 @@ fn pings_are_answered_and_ours_is_waited_for() {
 
 #[test]
 fn padding_and_priorities_are_passed_over_and_padding_is_credited() {
-    let mut client = End::settled(Role::Client);
+    let mut client = End::ready(Role::Client);
     client.request(true);
     let mut block = vec![3, 0x80, 0, 0, 0, 9, 0x88];
     block.extend([0; 3]);
@@ -294,7 +294,7 @@ fn padding_and_priorities_are_passed_over_and_padding_is_credited() {
 
 #[test]
 fn padding_that_comes_alone_is_credited_and_content_that_nobody_takes_is_not() {
-    let mut client = End::settled(Role::Client);
+    let mut client = End::ready(Role::Client);
     client.request(true);
     client.takes = false;
     client.receive(&frame_of(Kind::Headers, END_HEADERS, 1, &[0x88]));
@@ -314,7 +314,7 @@ fn padding_that_comes_alone_is_credited_and_content_that_nobody_takes_is_not() {
 
 /// What a client that has one request under way makes of some bytes.
 fn told(bytes: &[u8]) -> Error {
-    let mut client = End::settled(Role::Client);
+    let mut client = End::ready(Role::Client);
     client.request(true);
     client.receive(bytes);
     client.error.unwrap_or_else(|| panic!("taken: {:?}", client.seen))
@@ -371,7 +371,7 @@ fn what_no_peer_may_send_ends_the_connection() {
     for (what, bytes, code) in cases {
         if what == "content too much" {
             // Only where it is not taken.
-            let mut client = End::settled(Role::Client);
+            let mut client = End::ready(Role::Client);
             client.takes = false;
             client.request(true);
             client.receive(&bytes);
@@ -391,7 +391,7 @@ fn what_no_peer_may_send_ends_the_connection() {
 #[test]
 fn what_is_wrong_with_a_message_leaves_the_connection() {
     let of = |bytes: Vec<u8>| {
-        let mut client = End::settled(Role::Client);
+        let mut client = End::ready(Role::Client);
         client.request(true);
         client.receive(&bytes);
         assert_eq!(client.error, None);
@@ -422,7 +422,7 @@ fn a_head_beyond_the_limit_is_refused_alone_as_far_as_it_can_be_read() {
     let fine = |id: u32| frame_of(Kind::Headers, END_HEADERS | END_STREAM, id, &[0x88]);
     let refused = "malformed on 0: head larger than 65536 bytes";
     for value in [H2_LIST_BYTES, 2 * H2_LIST_BYTES, H2_DECODED_BYTES - 8 * 64] {
-        let mut client = End::settled(Role::Client);
+        let mut client = End::ready(Role::Client);
         [client.request(true), client.request(true)].iter().for_each(|&(id, _)| assert!(id < 5));
         client.receive(&[large(1, value), fine(3)].concat());
         assert_eq!(client.error, None, "{value}");
@@ -431,12 +431,12 @@ fn a_head_beyond_the_limit_is_refused_alone_as_far_as_it_can_be_read() {
     // By its frames' length, and by what it decodes to.
     let entry = [&[0x88, 0x40, 1, b'a', 0x7f, 0xa1, 0x1e][..], &[b'x'; 4000], &[0xbe; 100]].concat();
     for bytes in [large(1, H2_BLOCK_BYTES + 1), frame_of(Kind::Headers, END_HEADERS, 1, &entry)] {
-        let mut client = End::settled(Role::Client);
+        let mut client = End::ready(Role::Client);
         [client.request(true), client.request(true)].iter().for_each(|&(id, _)| assert!(id < 5));
         client.receive(&[&bytes[..], &fine(3)].concat());
         assert_eq!(client.seen, [refused], "and nothing can be read behind it");
         assert!(client.error.is_some_and(|error| error.is_limit));
-        let (mut client, mut server) = (End::settled(Role::Client), End::settled(Role::Server));
+        let (mut client, mut server) = (End::ready(Role::Client), End::ready(Role::Server));
         let (id, _) = client.request(true);
         client.h2.forget(id, ErrorCode::CANCEL, &mut client.out);
         [&mut client, &mut server].into_iter().for_each(|end| {
@@ -449,7 +449,7 @@ fn a_head_beyond_the_limit_is_refused_alone_as_far_as_it_can_be_read() {
 
 #[test]
 fn what_comes_for_a_stream_that_was_given_up_is_passed_over() {
-    let mut client = End::settled(Role::Client);
+    let mut client = End::ready(Role::Client);
     let (id, _) = client.request(true);
     assert!(client.h2.forget(id, ErrorCode::CANCEL, &mut client.out));
     assert!(client.out.ends_with(&frame_of(Kind::RstStream, 0, id, &[0, 0, 0, 8])));
@@ -467,7 +467,7 @@ fn what_comes_for_a_stream_that_was_given_up_is_passed_over() {
 
 #[test]
 fn a_peer_that_changes_its_windows_is_followed() {
-    let mut client = End::settled(Role::Client);
+    let mut client = End::ready(Role::Client);
     let (id, _) = client.request(false);
     assert_eq!(client.send(id, 1000, false), 0);
     client.receive(&frame_of(Kind::Settings, 0, 0, &[0, 4, 0, 0, 0, 10]));
@@ -483,7 +483,7 @@ fn a_peer_that_changes_its_windows_is_followed() {
 
 #[test]
 fn a_peer_that_makes_its_table_smaller_is_told_that_ours_is_empty() {
-    let mut client = End::settled(Role::Client);
+    let mut client = End::ready(Role::Client);
     let mut first = |size: Option<u32>| {
         if let Some(size) = size {
             client.receive(&frame_of(Kind::Settings, 0, 0, &[&[0, 1][..], &size.to_be_bytes()].concat()));
@@ -501,7 +501,7 @@ fn a_peer_that_makes_its_table_smaller_is_told_that_ours_is_empty() {
 
 #[test]
 fn opening_and_resetting_at_once_does_not_pay_for_itself() {
-    let mut server = End::settled(Role::Server);
+    let mut server = End::ready(Role::Server);
     let mut block = Vec::new();
     Writer::new(&mut block, b"http", b"a").request(b"GET", b"/");
     let mut opened = 0;

@@ -21,8 +21,8 @@ impl Duties {
         }
         let (renewed, edition) = (self.renew_authorities(), self.region.table().edition());
         match self.watch.as_mut().map(|watch| watch.read_now(now_us)) {
-            Some(Ok(contents)) => self.heed(Change::Contents(contents)),
-            Some(Err(error)) => self.heed(Change::Unreadable(error)),
+            Some(Ok(contents)) => self.on_change(Change::Contents(contents)),
+            Some(Err(error)) => self.on_change(Change::Unreadable(error)),
             None if renewed => {}
             None if self.names.is_some() => {
                 self.journal.line(Level::Info, "config", format_args!("HUP: names are looked up again"));
@@ -34,7 +34,7 @@ impl Duties {
         }
     }
 
-    pub(super) fn heed(&mut self, change: Change) {
+    pub(super) fn on_change(&mut self, change: Change) {
         let told = self.postponed.take().is_some_and(|(_, later)| later.names.is_empty());
         match change {
             Change::Contents(contents) => self.reload(contents, told),

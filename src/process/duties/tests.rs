@@ -16,7 +16,8 @@ fn duties() -> (Duties, UdpSocket) {
     dns.set_read_timeout(Some(std::time::Duration::from_secs(10))).unwrap();
     let config = config::resolve(Options::default()).unwrap();
     let address = SocketAddr::from(([127, 0, 0, 1], 1));
-    let begun = Duties::begin(config, Options::default(), None, address, Region::private(), Led::default());
+    let begun =
+        Duties::begin(config, Options::default(), None, address, Region::private(), PreviousAddresses::default());
     let mut duties = begun.map_err(|failure| failure.message).unwrap();
     let mut names = Names::asking(dns.local_addr().unwrap(), clock::monotonic_us());
     names.want(&["app.test"], clock::monotonic_us() + 60 * SECOND_US);
@@ -56,7 +57,7 @@ fn follow(duties: &mut Duties) {
 }
 
 /// Where requests may go.
-fn led(duties: &Duties) -> Vec<Address> {
+fn addresses(duties: &Duties) -> Vec<Address> {
     let plan = Plan::decode(&duties.region.table().read().1.unwrap()).unwrap();
     plan.members.into_iter().map(|member| member.address).collect()
 }
@@ -70,16 +71,16 @@ fn those_that_serve_stay_until_it_is_known_where_a_name_leads() {
     let (mut duties, dns) = duties();
     let before = tcp([127, 0, 0, 1], &[9001, 9002]);
     duties.reload(APP.into(), false);
-    assert_eq!(led(&duties), before);
+    assert_eq!(addresses(&duties), before);
     // Once more, by HUP.
-    duties.heed(Change::Contents(APP.into()));
+    duties.on_change(Change::Contents(APP.into()));
     duties.turn().unwrap();
-    assert_eq!(led(&duties), before);
+    assert_eq!(addresses(&duties), before);
     answer(&dns, Some(AT));
-    while led(&duties) == before {
+    while addresses(&duties) == before {
         follow(&mut duties);
     }
-    assert_eq!(led(&duties), tcp(AT, &[80]));
+    assert_eq!(addresses(&duties), tcp(AT, &[80]));
     assert_eq!(duties.globals().get_global(Global::ReloadsDone), 1);
     // It is zzz_lb_dns_changes_total.
     assert_eq!(duties.globals().get_global(Global::Moves), 1);
@@ -91,7 +92,7 @@ fn a_name_that_leads_nowhere_is_waited_for_no_longer_than_that_takes() {
     duties.reload(APP.into(), false);
     answer(&dns, None);
     follow(&mut duties);
-    assert_eq!(led(&duties), tcp(AT, &[]));
+    assert_eq!(addresses(&duties), tcp(AT, &[]));
     // It is zzz_lb_dns_failures_total.
     assert_eq!(duties.globals().get_global(Global::LookupsFailed), 1);
 }
@@ -104,7 +105,7 @@ fn a_name_of_which_nothing_is_heard_is_waited_for_once() {
     names.want(&[], since_us);
     names.want(&["app.test"], since_us);
     duties.reload(APP.into(), false);
-    assert_eq!(led(&duties), tcp(AT, &[]));
+    assert_eq!(addresses(&duties), tcp(AT, &[]));
     // That something else has changed is no reason to wait for it again.
     duties.reload(APP.replace("80", "81").into(), false);
     assert_eq!(duties.globals().get_global(Global::ReloadsDone), 2);
@@ -114,19 +115,19 @@ fn a_name_of_which_nothing_is_heard_is_waited_for_once() {
 fn where_a_name_led_before_an_upgrade_is_forgotten_with_the_name() {
     let (mut duties, dns) = duties();
     let backend = Backend { name: "app.test:80".into(), ..Backend::at(([10, 0, 0, 9], 80).into()) };
-    let led_before = tcp([10, 0, 0, 9], &[80]);
-    duties.before = vec![Member::new(&backend, led_before[0].clone(), false)];
+    let before = tcp([10, 0, 0, 9], &[80]);
+    duties.before = vec![Member::new(&backend, before[0].clone(), false)];
     duties.reload(APP.into(), false);
-    assert_eq!(led(&duties), led_before);
+    assert_eq!(addresses(&duties), before);
     answer(&dns, Some(AT));
     follow(&mut duties);
-    assert_eq!(led(&duties), tcp(AT, &[80]));
+    assert_eq!(addresses(&duties), tcp(AT, &[80]));
     duties.reload(r#"{"backends": [{"host": "10.0.0.2", "port": 80}]}"#.into(), false);
-    assert_eq!(led(&duties), tcp([10, 0, 0, 2], &[80]));
+    assert_eq!(addresses(&duties), tcp([10, 0, 0, 2], &[80]));
     duties.reload(APP.into(), false);
     answer(&dns, None);
-    while led(&duties) == tcp([10, 0, 0, 2], &[80]) {
+    while addresses(&duties) == tcp([10, 0, 0, 2], &[80]) {
         follow(&mut duties);
     }
-    assert_eq!(led(&duties), tcp(AT, &[]));
+    assert_eq!(addresses(&duties), tcp(AT, &[]));
 }

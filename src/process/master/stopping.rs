@@ -37,7 +37,7 @@ impl Master {
             // still held, would be reset.
             self.places.iter_mut().for_each(|place| place.listeners.clear());
         }
-        self.elders.stop(delay.as_micros() as u64, clock::monotonic_us());
+        self.old_workers.stop(delay.as_micros() as u64, clock::monotonic_us());
         self.running().for_each(fork::drain);
         if delay.is_zero() {
             // After the order to stop, which has to come first.
@@ -58,7 +58,7 @@ impl Master {
         let kill_at = now.checked_add(Duration::from_micros(DRAIN_GRACE_US));
         self.stopping.iter_mut().for_each(|stopping| stopping.kill_at = kill_at);
         self.running().for_each(fork::drain);
-        self.elders.stop_at_once(clock::monotonic_us());
+        self.old_workers.stop_at_once(clock::monotonic_us());
     }
 
     /// The port is closed for new clients once the workers' own descriptors are, too. None is replaced any
@@ -106,16 +106,16 @@ impl Master {
         }
         self.close();
         self.running().for_each(fork::kill);
-        self.elders.kill_all();
+        self.old_workers.kill_all();
     }
 
     /// The exit status, once stopping and rid of every worker.
     pub(super) fn finished(&mut self) -> Option<u8> {
         let clean = self.stopping.as_ref()?.clean;
-        if !self.places.iter().all(|place| matches!(place.state, State::Gone)) || !self.elders.is_empty() {
+        if !self.places.iter().all(|place| matches!(place.state, State::Gone)) || !self.old_workers.is_empty() {
             return None;
         }
-        let clean = clean && self.elders.is_clean();
+        let clean = clean && self.old_workers.is_clean();
         self.say(Level::Info, format_args!("{}", if clean { "drained" } else { "stopped" }));
         Some(if clean { DONE } else { FAILED })
     }

@@ -3,10 +3,10 @@
 use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
 
-use super::super::caretaker::{Caretaker, Times};
-use super::super::elders;
-use super::super::handover::Elder;
+use super::super::handover::OldWorker;
+use super::super::old_workers;
 use super::super::respawn::{Death, Respawn, Verdict};
+use super::super::rollback::{RollbackSupervisor, Times};
 use super::super::{Ended, FAILED, begin_child, serve};
 use super::Master;
 use crate::limits::{RESPAWN_DEATHS, RESPAWN_DELAY_US};
@@ -21,7 +21,7 @@ use crate::worker::{Setup, Spare};
 pub(super) struct Place {
     /// None once stopping.
     pub(super) listeners: Vec<OwnedFd>,
-    pub(super) seat: usize,
+    pub(super) record: usize,
     pub(super) state: State,
     pub(super) respawn: Respawn,
 }
@@ -40,10 +40,10 @@ impl Master {
     pub(super) fn watch_over(&mut self) {
         let (watchdog_us, region) = (self.duties.config().watchdog_us, self.memory.region);
         let workers = self.places.iter().filter_map(|place| match place.state {
-            State::Running(pid, since) => Some((pid, place.seat, since.elapsed())),
+            State::Running(pid, since) => Some((pid, place.record, since.elapsed())),
             _ => None,
         });
-        self.watchdog.watch_over(watchdog_us, region, workers, &self.elders, &mut self.journal);
+        self.watchdog.watch_over(watchdog_us, region, workers, &self.old_workers, &mut self.journal);
     }
 
     /// This process is the worker of a place: all that is the master's is dropped. The other places' listeners are
@@ -67,11 +67,11 @@ impl Master {
         } = self;
         let (mut own, mut spares) = (None, Vec::new());
         for (at, place) in places.into_iter().enumerate() {
-            let Place { listeners, seat, .. } = place;
+            let Place { listeners, record, .. } = place;
             match at == index {
-                true => own = Some((listeners, seat)),
+                true => own = Some((listeners, record)),
                 false if activated => {}
-                false => spares.extend(listeners.into_iter().map(|listener| Spare { listener, seat })),
+                false => spares.extend(listeners.into_iter().map(|listener| Spare { listener, record })),
             }
         }
         let config = duties.config().clone();
@@ -79,7 +79,7 @@ impl Master {
         drop((signals, duties, upgrade, inherited));
         let begun = begin_child(pid, &format!("lb worker {index}")).and_then(|()| Signals::install_in_worker());
         match (begun, own) {
-            (Ok(signals), Some((listeners, seat))) => {
+            (Ok(signals), Some((listeners, record))) => {
                 let setup = Setup {
                     config: &config,
                     region: memory.region,
@@ -90,7 +90,7 @@ impl Master {
                     companion: None,
                     stopping: stopping.is_some(),
                     index: index as u32,
-                    seat,
+                    record,
                     max_connections: shares.of(index as u32),
                     max_idle: shares.idle(),
                     tls,
@@ -150,36 +150,36 @@ impl Master {
 
     /// Has the other workers accept from the listener of one that is absent, or no longer.
     fn set_absent(&self, index: usize, absent: bool) {
-        let seat = self.memory.region.seat(self.places[index].seat);
-        if seat.is_absent() != absent {
-            seat.set_absent(absent);
+        let record = self.memory.region.record(self.places[index].record);
+        if record.is_absent() != absent {
+            record.set_absent(absent);
             self.running().for_each(fork::look);
         }
     }
 
     /// Heeds the end of a child. One that is no worker is a demo backend, or an orphan that came
     /// to this process because it is process 1.
-    pub(super) fn bury(&mut self, dead: Pid, ended: fork::Ended, now: Instant) {
+    pub(super) fn on_child_exit(&mut self, dead: Pid, ended: fork::Ended, now: Instant) {
         let found = self.places.iter().enumerate().find_map(|(index, place)| match place.state {
             State::Running(pid, since) if pid == dead => Some((index, since)),
             _ => None,
         });
         let Some((index, since)) = found else {
-            if self.upgrade.heed(dead, ended, &mut self.journal)
-                || self.elders.bury(dead, ended, Some(self.memory.region), &mut self.journal)
+            if self.upgrade.on_child_exit(dead, ended, &mut self.journal)
+                || self.old_workers.on_child_exit(dead, ended, Some(self.memory.region), &mut self.journal)
             {
                 return;
             }
             return self.say(Level::Debug, format_args!("process {dead} has ended: {ended}"));
         };
-        let seat = self.places[index].seat;
-        let accepted = self.memory.region.seat(seat).is_ready();
+        let record = self.places[index].record;
+        let accepted = self.memory.region.record(record).is_ready();
         let death = if accepted { Death::Serving(now.saturating_duration_since(since)) } else { Death::Early };
-        self.memory.region.settle(seat);
+        self.memory.region.reclaim(record);
         let story = format!("worker {index} (pid {dead}) died: {ended}");
         let stopping = match &mut self.stopping {
             Some(stopping) if stopping.drain_at.is_none() => stopping,
-            _ => return self.fell(index, death, story, now),
+            _ => return self.on_worker_death(index, death, story, now),
         };
         self.places[index].state = State::Gone;
         match ended {
@@ -194,7 +194,7 @@ impl Master {
     }
 
     /// Decides when a worker that died is replaced.
-    pub(super) fn fell(&mut self, index: usize, death: Death, story: String, now: Instant) {
+    pub(super) fn on_worker_death(&mut self, index: usize, death: Death, story: String, now: Instant) {
         match self.places[index].respawn.died(death) {
             Verdict::Respawn(delay) if delay < Duration::from_micros(RESPAWN_DELAY_US) => {
                 self.places[index].state = State::Due(now + delay, Some(story));
@@ -205,7 +205,7 @@ impl Master {
                 self.places[index].state = State::Due(now + delay, Some(story));
                 self.set_absent(index, true);
             }
-            Verdict::GiveUp if self.beginning && !self.elders.is_empty() => {
+            Verdict::GiveUp if self.beginning && !self.old_workers.is_empty() => {
                 self.places[index].state = State::Gone;
                 self.say(Level::Err, format_args!("{story}"));
                 self.gives_way = true;
@@ -222,28 +222,29 @@ impl Master {
 
     /// The workers of this program die as they start: it leaves the serving to those of the one before,
     /// until another upgrade brings a better one. Those that did come to live drain.
-    pub(super) fn give_way(self) -> u8 {
+    pub(super) fn roll_back(self) -> u8 {
         let Some(mut left) = self.inherited.into_left() else { return FAILED };
-        let seated = self.memory.segment == left.handover.segment;
+        let same_memory = self.memory.segment == left.handover.segment;
         let running = self.places.iter().filter_map(|place| match place.state {
             State::Running(pid, _) => {
-                let seat = seated.then_some(place.seat);
-                Some(Elder { pid: pid.number(), seat, memory: None, generation: self.generation, until_us: None })
+                let record = same_memory.then_some(place.record);
+                Some(OldWorker { pid: pid.number(), record, memory: None, generation: self.generation, until_us: None })
             }
             _ => None,
         });
-        let mut news: Vec<Elder> = running.collect();
-        let has_ended = |elder: &Elder| self.elders.iter().all(|living| living.pid != elder.pid);
+        let mut news: Vec<OldWorker> = running.collect();
+        let has_ended = |old_worker: &OldWorker| self.old_workers.iter().all(|living| living.pid != old_worker.pid);
         // Where one that accepted has, nobody does from its listener.
-        left.handover.again |= left.handover.elders.iter().any(|elder| elder.is_accepting() && has_ended(elder));
-        left.handover.elders.retain(|elder| !has_ended(elder));
+        left.handover.again |=
+            left.handover.old_workers.iter().any(|old_worker| old_worker.is_accepting() && has_ended(old_worker));
+        left.handover.old_workers.retain(|old_worker| !has_ended(old_worker));
         left.handover.again |= self.upgrade.is_wanted_again();
         self.duties.take_back();
         // They follow the plan that was taken back before they heed this.
         let drain_us = Times::of(Some(self.memory.region)).drain_us;
-        news.iter_mut().for_each(|worker| elders::retire(worker, drain_us, clock::monotonic_us()));
+        news.iter_mut().for_each(|worker| old_workers::retire(worker, drain_us, clock::monotonic_us()));
         // Listeners that are this program's alone are closed by the last that has them.
         drop((self.places, self.admin, self.duties));
-        Caretaker::new(left, news, self.signals, self.journal, "the new workers do not come to live").run()
+        RollbackSupervisor::new(left, news, self.signals, self.journal, "the new workers do not come to live").run()
     }
 }

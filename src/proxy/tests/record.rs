@@ -1,7 +1,7 @@
 //! What the log, the client and the backend are told of a request that failed, and of its id.
 
 use super::*;
-use crate::http::refusal::Refusal;
+use crate::http::message_error::MessageError;
 use crate::limits::{DEFAULT_RESPONSE_US, LOG_PATH_BYTES, SECOND_US};
 
 const BACKEND: &str = "backend=127.0.0.1:9000";
@@ -52,10 +52,10 @@ fn an_answer_of_our_own_says_what_failed_and_not_where() {
         (Failure::Exhausted(24), 503, "proxy_internal_error"),
         (Failure::Broken(104), 502, "connection_terminated"),
         (Failure::Timeout, 504, "http_response_timeout"),
-        (Failure::Malformed(Refusal::HeadTooLarge), 502, "http_response_header_section_size"),
-        (Failure::Malformed(Refusal::StatusLine), 502, "http_protocol_error"),
+        (Failure::Malformed(MessageError::HeadTooLarge), 502, "http_response_header_section_size"),
+        (Failure::Malformed(MessageError::StatusLine), 502, "http_protocol_error"),
         (
-            Failure::Tls(crate::http::proxy_error::ProxyError::TlsCertificate, Words::new(&"10.1.2.3 expired")),
+            Failure::Tls(crate::http::proxy_error::ProxyError::TlsCertificate, FailureText::new(&"10.1.2.3 expired")),
             502,
             "tls_certificate_error",
         ),

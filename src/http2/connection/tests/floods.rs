@@ -129,14 +129,14 @@ fn taken(end: &mut End, (what, before, round, _): &Flood) -> u32 {
 
 #[test]
 fn each_flood_ends_after_its_number_of_frames_in_either_role() {
-    let server = |_: &Flood| End::settled(Role::Server);
+    let server = |_: &Flood| End::ready(Role::Server);
     let served = |_: &Flood| {
-        let mut end = End::settled(Role::Server);
+        let mut end = End::ready(Role::Server);
         end.receive(&open(0, 0));
         end
     };
     let client = |_: &Flood| {
-        let mut end = End::settled(Role::Client);
+        let mut end = End::ready(Role::Client);
         [end.request(false), end.request(false)].iter().for_each(|&(id, _)| assert!(id < 5));
         end
     };
@@ -163,7 +163,7 @@ fn each_flood_ends_after_its_number_of_frames_in_either_role() {
 
 #[test]
 fn a_client_that_cancels_most_of_its_requests_is_served_if_it_takes_some() {
-    let mut server = End::settled(Role::Server);
+    let mut server = End::ready(Role::Server);
     for n in 0..10_000 {
         server.receive(&open(n, END_STREAM));
         match n % 4 {
@@ -177,7 +177,7 @@ fn a_client_that_cancels_most_of_its_requests_is_served_if_it_takes_some() {
 
 #[test]
 fn a_backend_that_resets_what_we_open_costs_nobody_the_connection() {
-    let mut client = End::settled(Role::Client);
+    let mut client = End::ready(Role::Client);
     let (long_poll, _) = client.request(true);
     for _ in 0..10_000 {
         let (id, _) = client.request(true);
@@ -203,7 +203,7 @@ fn late_answers_to_requests_that_we_gave_up_cost_nobody_the_connection() {
         },
         |id: u32| reset(id, ErrorCode::CANCEL),
     ] {
-        let mut client = End::settled(Role::Client);
+        let mut client = End::ready(Role::Client);
         let mut given_up = Vec::new();
         for _ in 0..5000 {
             let (id, _) = client.request(true);
@@ -218,7 +218,7 @@ fn late_answers_to_requests_that_we_gave_up_cost_nobody_the_connection() {
 
 #[test]
 fn a_backend_that_reads_piece_by_piece_takes_an_upload_of_any_length() {
-    let mut client = End::settled(Role::Client);
+    let mut client = End::ready(Role::Client);
     client.receive(&window(0, 1 << 20));
     let (id, _) = client.request(false);
     let mut left = 8 << 20;
@@ -241,7 +241,7 @@ fn a_backend_that_reads_piece_by_piece_takes_an_upload_of_any_length() {
 
 #[test]
 fn keepalive_pings_last_for_ever() {
-    let mut client = End::settled(Role::Client);
+    let mut client = End::ready(Role::Client);
     client.request(true);
     for second in 1..100_000 {
         client.h2.set_clock(second * 1_000_000);
@@ -254,7 +254,7 @@ fn keepalive_pings_last_for_ever() {
 #[test]
 fn a_reset_for_a_fault_of_the_client_is_charged_and_one_of_our_own_is_not() {
     let of = |code: ErrorCode| {
-        let mut server = End::settled(Role::Server);
+        let mut server = End::ready(Role::Server);
         let mut rounds = 0;
         while server.error.is_none() && rounds < 10 * RESETS {
             server.receive(&open(rounds, 0));

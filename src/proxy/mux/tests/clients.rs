@@ -11,19 +11,19 @@ fn the_stream_of_a_client_that_has_gone_is_cancelled_and_takes_no_place() {
     world.proxy.closing(waiting);
     world.pass(DEFAULT_CONNECT_US / 2);
     assert_eq!(world.closed, [waiting]);
-    let (carrier, _) = world.dials[0];
-    let pending = |world: &World| {
-        let multiplex = world.proxy.connections.get(carrier).and_then(|carrier| carrier.codec.multiplex());
-        multiplex.map(|multiplex| multiplex.pending.len())
+    let (mux_key, _) = world.dials[0];
+    let in_line = |world: &World| {
+        let mux = world.proxy.connections.get(mux_key).and_then(|mux_key| mux_key.codec.mux());
+        mux.map(|mux| mux.waiting.len())
     };
-    assert_eq!(pending(&world), Some(1));
+    assert_eq!(in_line(&world), Some(1));
     world.connected(true);
-    assert!(world.frames(carrier).iter().any(|(header, _)| header.kind == Kind::Headers));
+    assert!(world.frames(mux_key).iter().any(|(header, _)| header.kind == Kind::Headers));
     world.proxy.closing(open);
     world.pass(DEFAULT_CONNECT_US / 2);
     assert_eq!(world.closed, [waiting, open]);
     let cancel = ErrorCode::CANCEL.0.to_be_bytes().to_vec();
-    let frames = world.frames(carrier);
+    let frames = world.frames(mux_key);
     let reset = frames.iter().find(|(header, _)| header.kind == Kind::RstStream);
     assert_eq!(reset.map(|(_, payload)| payload), Some(&cancel), "{frames:?}");
     // The connection serves others.
@@ -50,20 +50,20 @@ fn an_upload_goes_on_after_a_complete_response_until_it_is_reset() {
     for reset in [false, true] {
         let mut world = World::new(1, false);
         let client = world.send("POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 10\r\n\r\n01");
-        let carrier = world.connected(true);
+        let mux_key = world.connected(true);
         let mut block = Vec::new();
         crate::hpack::encode(&mut block, b":status", b"200");
-        world.frame(carrier, Kind::Headers, END_HEADERS | END_STREAM, 1, &block);
+        world.frame(mux_key, Kind::Headers, END_HEADERS | END_STREAM, 1, &block);
         assert!(String::from_utf8_lossy(&world.sent[&client]).starts_with("HTTP/1.1 200"));
-        world.frames(carrier);
+        world.frames(mux_key);
         if reset {
-            world.frame(carrier, Kind::RstStream, 0, 1, &ErrorCode::NO_ERROR.0.to_be_bytes());
+            world.frame(mux_key, Kind::RstStream, 0, 1, &ErrorCode::NO_ERROR.0.to_be_bytes());
             assert_eq!(world.proxy.requests(), 0);
             assert!(world.proxy.connections.get(client).is_some_and(Connection::drops_input));
             continue;
         }
         world.give(client, b"23456789");
-        let frames = world.frames(carrier);
+        let frames = world.frames(mux_key);
         let content: Vec<u8> =
             frames.iter().filter(|one| one.0.kind == Kind::Data).flat_map(|one| one.1.clone()).collect();
         assert_eq!(content, b"23456789");

@@ -1,6 +1,6 @@
 //! Answers of our own: a line of plain text that says why there is no other, and the id of the request. They
 //! name no backend, no address and no error of the system: the log has these. Each answer is a line of a table
-//! here, except refused requests (`http::refusal`) and failed backends (`http::proxy_error`).
+//! here, except refused requests (`http::message_error`) and failed backends (`http::proxy_error`).
 
 use super::connection::Ending;
 use super::record::{Cause, Outcome};
@@ -10,8 +10,8 @@ use crate::http::fields::Name;
 use crate::http::forward::Sink;
 use crate::http::framing::{Body, RequestFacts};
 use crate::http::head::Version;
+use crate::http::message_error::MessageError;
 use crate::http::proxy_error::ProxyError;
-use crate::http::refusal::Refusal;
 use crate::http::request_id::Uuid;
 use crate::http::status::phrase;
 use crate::http1::write::Writer;
@@ -26,9 +26,9 @@ const PROXY: &str = "load_balancer";
 
 /// What a client is answered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Answer {
+pub(super) enum LocalReply {
     /// What it sent is refused.
-    Refused(Refusal),
+    Refused(MessageError),
     /// The backend failed, and there is no other.
     Failed(Failure),
     /// The backend takes no list of fields as large as its head.
@@ -47,24 +47,24 @@ pub(super) enum Answer {
     ReadOnly,
 }
 
-impl Answer {
+impl LocalReply {
     /// The table: status, and line of text.
     fn line(self) -> (u16, &'static str) {
         match self {
-            Answer::Refused(refusal) => (refusal.status(), ""),
-            Answer::Failed(failure) => (failure.status(), ""),
-            Answer::HeadTooLarge => (431, "the backend takes no head as large as this"),
-            Answer::HeadLate => (408, "the request head did not come in time"),
-            Answer::ContentLate => (408, "the request content did not come in time"),
-            Answer::NoBackend => (503, "No backends available"),
-            Answer::NoRoom => (503, ProxyError::ConnectionLimitReached.words()),
-            Answer::NoRoomToWait => (503, "every backend has as many requests as it may, and too many wait"),
-            Answer::Alive => (200, "alive"),
-            Answer::Ready => (200, "ready"),
-            Answer::Draining => (503, "draining"),
-            Answer::NobodyToServe => (503, "no backends are configured, or all have the weight 0"),
-            Answer::NoPage => (404, "there are /metrics, /livez and /readyz"),
-            Answer::ReadOnly => (405, "only GET and HEAD are served here"),
+            LocalReply::Refused(refusal) => (refusal.status(), ""),
+            LocalReply::Failed(failure) => (failure.status(), ""),
+            LocalReply::HeadTooLarge => (431, "the backend takes no head as large as this"),
+            LocalReply::HeadLate => (408, "the request head did not come in time"),
+            LocalReply::ContentLate => (408, "the request content did not come in time"),
+            LocalReply::NoBackend => (503, "No backends available"),
+            LocalReply::NoRoom => (503, ProxyError::ConnectionLimitReached.words()),
+            LocalReply::NoRoomToWait => (503, "every backend has as many requests as it may, and too many wait"),
+            LocalReply::Alive => (200, "alive"),
+            LocalReply::Ready => (200, "ready"),
+            LocalReply::Draining => (503, "draining"),
+            LocalReply::NobodyToServe => (503, "no backends are configured, or all have the weight 0"),
+            LocalReply::NoPage => (404, "there are /metrics, /livez and /readyz"),
+            LocalReply::ReadOnly => (405, "only GET and HEAD are served here"),
         }
     }
 
@@ -76,24 +76,27 @@ impl Answer {
     /// The line of text.
     pub(super) fn words(self) -> String {
         match self {
-            Answer::Refused(refusal) => refusal.to_string(),
-            Answer::Failed(failure) => failure.error().words().into(),
+            LocalReply::Refused(refusal) => refusal.to_string(),
+            LocalReply::Failed(failure) => failure.error().words().into(),
             answer => answer.line().1.into(),
         }
     }
 
     /// Whether it is a page, which answers a request as it is meant to be.
     fn is_page(self) -> bool {
-        matches!(self, Answer::Alive | Answer::Ready | Answer::Draining | Answer::NoPage | Answer::ReadOnly)
+        matches!(
+            self,
+            LocalReply::Alive | LocalReply::Ready | LocalReply::Draining | LocalReply::NoPage | LocalReply::ReadOnly
+        )
     }
 
     /// What a Proxy-Status field says of it; `None` for pages, and for statuses below 500.
     fn error(self) -> Option<ProxyError> {
         match self {
             answer if answer.is_page() || answer.status() < 500 => None,
-            Answer::Failed(failure) => Some(failure.error()),
-            Answer::Refused(_) => Some(ProxyError::RequestError),
-            Answer::NoRoom | Answer::NoRoomToWait => Some(ProxyError::ConnectionLimitReached),
+            LocalReply::Failed(failure) => Some(failure.error()),
+            LocalReply::Refused(_) => Some(ProxyError::RequestError),
+            LocalReply::NoRoom | LocalReply::NoRoomToWait => Some(ProxyError::ConnectionLimitReached),
             _ => Some(ProxyError::DestinationUnavailable),
         }
     }
@@ -102,7 +105,7 @@ impl Answer {
 impl Proxy {
     /// Answers a client that has no exchange, and ends its connection: its request could not be understood, so
     /// that nothing after it can be either. `bytes`: the beginning of that request.
-    pub(super) fn answer_client(&mut self, key: Key, answer: Answer, bytes: &[u8]) {
+    pub(super) fn answer_client(&mut self, key: Key, answer: LocalReply, bytes: &[u8]) {
         let id = self.request_ids.then(|| Uuid::new(self.log.clock(), &mut self.random));
         let id = id.as_ref().map(Uuid::text);
         self.log_refused(key, bytes, id, answer);
@@ -110,14 +113,14 @@ impl Proxy {
     }
 
     /// Answers a client, and ends its connection. `id`: of its request.
-    pub(super) fn end_with_answer(&mut self, key: Key, answer: Answer, id: Option<&[u8]>) {
+    pub(super) fn end_with_answer(&mut self, key: Key, answer: LocalReply, id: Option<&[u8]>) {
         let is_head = self.connections.get(key).is_some_and(|client| client.codec.asks_head());
         self.write_answer(key, &RequestFacts { is_head, ..RequestFacts::NOTHING }, false, answer, id);
         self.end(key, Ending::Linger);
     }
 
     /// Logs that an exchange gets an answer of our own, unless that is a page; the id of its request.
-    pub(super) fn log_answer(&mut self, exchange: Key, answer: Answer) -> Option<Vec<u8>> {
+    pub(super) fn log_answer(&mut self, exchange: Key, answer: LocalReply) -> Option<Vec<u8>> {
         if answer.is_page() {
             return None;
         }
@@ -131,7 +134,7 @@ impl Proxy {
         key: Key,
         facts: &RequestFacts,
         goes_on: bool,
-        answer: Answer,
+        answer: LocalReply,
         id: Option<&[u8]>,
     ) {
         let (status, mut text) = (answer.status(), answer.words());
@@ -151,7 +154,7 @@ impl Proxy {
         writer.field(b"Content-Type", b"text/plain; charset=utf-8");
         writer.framing(Body::Length(text.len() as u64));
         match (status, answer) {
-            (405, Answer::ReadOnly) => writer.field(b"Allow", b"GET, HEAD"),
+            (405, LocalReply::ReadOnly) => writer.field(b"Allow", b"GET, HEAD"),
             (405, _) => writer.field(b"Allow", METHODS),
             (503, _) => writer.field(b"Retry-After", RETRY_AFTER_S.as_bytes()),
             _ => {}
@@ -177,6 +180,6 @@ impl Proxy {
         if self.trace {
             self.trace_sent(key, "answer");
         }
-        self.announce(key);
+        self.schedule_send(key);
     }
 }

@@ -6,9 +6,9 @@
 use std::sync::Arc;
 
 use super::Proxy;
-use super::answer::Answer;
 use super::connection::{Ending, Moved, Phase, Side};
 use super::exchange::Progress;
+use super::reply::LocalReply;
 use crate::collections::slab::Key;
 use crate::http::forward::Sink;
 use crate::http::framing::Body;
@@ -54,12 +54,12 @@ impl Proxy {
     pub(super) fn answer_page(&mut self, id: Key, page: Page) {
         match page {
             Page::Metrics => self.begin_metrics(id),
-            Page::Live => self.answer_exchange(id, Answer::Alive),
-            Page::Ready if self.unready => self.answer_exchange(id, Answer::Draining),
-            Page::Ready if !self.has_backends() => self.answer_exchange(id, Answer::NobodyToServe),
-            Page::Ready => self.answer_exchange(id, Answer::Ready),
-            Page::Unknown => self.answer_exchange(id, Answer::NoPage),
-            Page::Method => self.answer_exchange(id, Answer::ReadOnly),
+            Page::Live => self.answer_exchange(id, LocalReply::Alive),
+            Page::Ready if self.unready => self.answer_exchange(id, LocalReply::Draining),
+            Page::Ready if !self.has_backends() => self.answer_exchange(id, LocalReply::NobodyToServe),
+            Page::Ready => self.answer_exchange(id, LocalReply::Ready),
+            Page::Unknown => self.answer_exchange(id, LocalReply::NoPage),
+            Page::Method => self.answer_exchange(id, LocalReply::ReadOnly),
         }
     }
 
@@ -151,7 +151,7 @@ impl Proxy {
                 rest.into_iter().for_each(|buffer| self.buffers.give(buffer));
             }
         }
-        self.announce(client);
+        self.schedule_send(client);
         self.rearm(client, Moved::Nothing);
         if more {
             if let Some(exchange) = self.exchanges.get_mut(id) {

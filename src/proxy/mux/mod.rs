@@ -1,15 +1,18 @@
 //! HTTP/2 connections to backends, and the streams that they carry.
 //!
-//! A connection that may speak HTTP/2 is made for whoever needs it first and kept in `carriers`; it
+//! A connection that may speak HTTP/2 is made for whoever needs it first and kept in `muxes`; it
 //! has no exchange of its own. Each exchange there has a stream, which is a connection to everybody
-//! else: it waits in `pending` until it can be opened, is open, and is closed. What the handshake
+//! else: it waits in `waiting` until it can be opened, is open, and is closed. What the handshake
 //! settled on decides: where that is HTTP/1.1, the connection goes to the first that waits, and the
 //! others get one each.
 //!
-//! Invariants: a stream waits, or its carrier knows its number, but not both; no more wait than the
-//! carrier has room for, but for one where its backend takes none; a carrier that takes no more is
-//! `retired`, and closed behind its last stream (`parting`). What a carrier has to do is done in `tend`, once
+//! Invariants: a stream waits, or its mux knows its number, but not both; no more wait than the
+//! mux has room for, but for one where its backend takes none; a mux that takes no more is
+//! `draining`, and closed behind its last stream (`mux::close`). What a mux has to do is done in `tend`, once
 //! for everything that has happened.
+
+mod close;
+mod frames;
 
 use std::collections::VecDeque;
 
@@ -26,31 +29,31 @@ use crate::metrics::Count;
 
 /// Whom a connection is for that carries streams.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Purpose {
+pub(in crate::proxy) enum Purpose {
     /// All who come.
     Shared,
     /// One request, which may be what another connection has died of.
-    Private,
+    Isolated,
     /// A probe.
     Probe,
 }
 
 /// What a connection keeps that carries streams.
 #[derive(Debug)]
-pub(super) struct Multiplex {
-    pub(super) h2: Http2,
+pub(in crate::proxy) struct Mux {
+    pub(in crate::proxy) h2: Http2,
     /// Streams that are not open yet.
-    pub(super) pending: VecDeque<Key>,
+    pub(in crate::proxy) waiting: VecDeque<Key>,
     /// It takes no more of them.
-    pub(super) retired: bool,
-    pub(super) purpose: Purpose,
+    pub(in crate::proxy) draining: bool,
+    pub(in crate::proxy) purpose: Purpose,
     /// Why the backend has said that it ends the connection, where it has found a fault.
-    pub(super) fault: Option<ErrorCode>,
+    pub(in crate::proxy) fault: Option<ErrorCode>,
     /// The block of fields that is incomplete, by its number among those of the connection, and since when it is, in
     /// microseconds.
     block: Option<(u64, u64)>,
     /// When anything came last, in microseconds.
-    pub(super) heard_us: u64,
+    pub(in crate::proxy) heard_us: u64,
     /// How many bytes were sent, and when last, in microseconds.
     sent: u64,
     moved_us: u64,
@@ -60,12 +63,12 @@ pub(super) struct Multiplex {
     unsent_bytes: usize,
 }
 
-impl Multiplex {
-    fn new(purpose: Purpose, now_us: u64) -> Multiplex {
-        Multiplex {
+impl Mux {
+    fn new(purpose: Purpose, now_us: u64) -> Mux {
+        Mux {
             h2: Http2::new(Role::Client),
-            pending: VecDeque::new(),
-            retired: false,
+            waiting: VecDeque::new(),
+            draining: false,
             purpose,
             fault: None,
             block: None,
@@ -78,23 +81,23 @@ impl Multiplex {
     }
 
     /// The streams that it has or is to have.
-    pub(super) fn streams(&self) -> impl Iterator<Item = Key> {
-        self.h2.owners().chain(self.pending.iter().copied())
+    pub(in crate::proxy) fn streams(&self) -> impl Iterator<Item = Key> {
+        self.h2.owners().chain(self.waiting.iter().copied())
     }
 
     /// How many streams it may have or have wait: one where its backend takes none, as it may again in a
     /// moment (RFC 9113, 6.5.2).
-    pub(super) fn most(&self) -> usize {
+    pub(in crate::proxy) fn most(&self) -> usize {
         self.h2.capacity().max(1)
     }
 
     /// How much of what is queued is no stream's, but for us to answer the peer.
-    pub(super) fn replies(&self, queued: usize) -> usize {
+    pub(in crate::proxy) fn replies(&self, queued: usize) -> usize {
         queued.saturating_sub(self.unsent_bytes)
     }
 
     /// Notes whether a block of fields is incomplete, with `rest` not decoded; whether that is another than before.
-    pub(super) fn note_block(&mut self, rest: &[u8], now_us: u64) -> bool {
+    pub(in crate::proxy) fn note_block(&mut self, rest: &[u8], now_us: u64) -> bool {
         let number = self.h2.incomplete_block(rest);
         if number == self.block.map(|(number, _)| number) {
             return false;
@@ -104,7 +107,7 @@ impl Multiplex {
     }
 
     /// Whether a block of fields is incomplete: nothing else can come meanwhile.
-    pub(super) fn is_in_block(&self) -> bool {
+    pub(in crate::proxy) fn is_in_block(&self) -> bool {
         self.block.is_some()
     }
 
@@ -114,22 +117,22 @@ impl Multiplex {
     }
 
     /// Whether nobody uses it.
-    pub(super) fn is_idle(&self) -> bool {
-        self.h2.open_streams() == 0 && self.pending.is_empty()
+    pub(in crate::proxy) fn is_idle(&self) -> bool {
+        self.h2.open_streams() == 0 && self.waiting.is_empty()
     }
 }
 
 impl Proxy {
     /// Gives an exchange a stream on a connection to the backend in a slot.
-    pub(super) fn join(&mut self, id: Key, slot: usize) {
-        let carrier = self.carrier_for(id, slot);
-        let used = self.connections.get(carrier).is_some_and(|carrier| carrier.used);
+    pub(in crate::proxy) fn join(&mut self, id: Key, slot: usize) {
+        let mux_key = self.mux_for(id, slot);
+        let used = self.connections.get(mux_key).is_some_and(|mux_key| mux_key.used);
         self.shared.block.add(Count::Reused, used.into());
         let mut stream = Connection::new(self.side(slot));
         stream.exchange = Some(id);
-        stream.codec = Codec::Stream(Stream::new(carrier));
+        stream.codec = Codec::Stream(Stream::new(mux_key));
         let key = self.connections.insert(stream);
-        self.await_turn(carrier, key);
+        self.await_turn(mux_key, key);
         if let Some(exchange) = self.exchanges.get_mut(id) {
             exchange.backend = Some(key);
         }
@@ -139,56 +142,56 @@ impl Proxy {
     /// The connection to the backend in a slot that an exchange is to have a stream on: one that has
     /// room, else a new one; one of its own where it has been on one that broke, so that it cannot
     /// break another for others.
-    pub(super) fn carrier_for(&mut self, id: Key, slot: usize) -> Key {
-        if self.exchanges.get(id).is_some_and(|exchange| exchange.suspect) {
-            return self.dial_carrier(slot, Purpose::Private);
+    pub(in crate::proxy) fn mux_for(&mut self, id: Key, slot: usize) -> Key {
+        if self.exchanges.get(id).is_some_and(|exchange| exchange.isolated) {
+            return self.dial_mux(slot, Purpose::Isolated);
         }
-        self.carrier(slot).unwrap_or_else(|| self.dial_carrier(slot, Purpose::Shared))
+        self.find_mux(slot).unwrap_or_else(|| self.dial_mux(slot, Purpose::Shared))
     }
 
     /// Has a stream wait on a connection. One on which nothing has come for a while is asked first whether
     /// it is there, whatever streams it has: they may be ones on which nothing has to come.
-    pub(super) fn await_turn(&mut self, carrier: Key, key: Key) {
-        self.tending.push(carrier);
-        let Some(connection) = self.connections.get_mut(carrier) else { return };
-        let Some(multiplex) = connection.codec.multiplex_mut() else { return };
-        multiplex.pending.push_back(key);
-        let silent = self.now_us.saturating_sub(multiplex.heard_us) > POOL_FRESH_US;
-        if silent && connection.phase == Phase::Open && !multiplex.h2.is_pinged() {
+    pub(in crate::proxy) fn await_turn(&mut self, mux_key: Key, key: Key) {
+        self.tending.push(mux_key);
+        let Some(connection) = self.connections.get_mut(mux_key) else { return };
+        let Some(mux) = connection.codec.mux_mut() else { return };
+        mux.waiting.push_back(key);
+        let silent = self.now_us.saturating_sub(mux.heard_us) > POOL_FRESH_US;
+        if silent && connection.phase == Phase::Open && !mux.h2.is_pinged() {
             self.text.clear();
-            multiplex.h2.ping(&mut self.text);
+            mux.h2.ping(&mut self.text);
             connection.output.write(&mut self.buffers, &self.text);
         }
         // It is idle no more, even if its time in the pool ends in this same turn.
-        self.rearm(carrier, Moved::Nothing);
+        self.rearm(mux_key, Moved::Nothing);
     }
 
     /// A connection to the backend in a slot that has room for another stream.
-    fn carrier(&self, slot: usize) -> Option<Key> {
+    fn find_mux(&self, slot: usize) -> Option<Key> {
         let guess = self.backends.get(slot)?.as_ref()?.seen.streams.unwrap_or(H2_STREAMS as usize);
         let side = self.side(slot);
         let has_room = |key: &Key| {
             let connection = self.connections.get(*key).filter(|connection| connection.side == side);
-            let multiplex = connection.and_then(|connection| connection.codec.multiplex());
-            multiplex.is_some_and(|multiplex| {
-                let most = if multiplex.h2.is_settled() { multiplex.most() } else { guess.max(1) };
-                let taken = multiplex.h2.open_streams() + multiplex.pending.len();
-                !multiplex.retired && !multiplex.h2.is_spent() && !multiplex.is_stuck(self.now_us) && taken < most
+            let mux = connection.and_then(|connection| connection.codec.mux());
+            mux.is_some_and(|mux| {
+                let most = if mux.h2.is_ready() { mux.most() } else { guess.max(1) };
+                let taken = mux.h2.open_streams() + mux.waiting.len();
+                !mux.draining && !mux.h2.is_spent() && !mux.is_stuck(self.now_us) && taken < most
             })
         };
-        self.carriers.get(slot)?.iter().copied().find(has_room)
+        self.muxes.get(slot)?.iter().copied().find(has_room)
     }
 
     /// Asks for a connection that may speak HTTP/2.
-    fn dial_carrier(&mut self, slot: usize, purpose: Purpose) -> Key {
+    fn dial_mux(&mut self, slot: usize, purpose: Purpose) -> Key {
         let mut connection = Connection::new(self.side(slot));
-        connection.codec = Codec::H2(Box::new(Multiplex::new(purpose, self.now_us)));
+        connection.codec = Codec::H2(Box::new(Mux::new(purpose, self.now_us)));
         connection.probe = purpose == Purpose::Probe;
         let key = self.connections.insert(connection);
-        if let Some(carriers) = self.carriers.get_mut(slot)
+        if let Some(muxes) = self.muxes.get_mut(slot)
             && purpose == Purpose::Shared
         {
-            carriers.push(key);
+            muxes.push(key);
         }
         self.rearm(key, Moved::Nothing);
         self.outputs.push_back(Output::Connect(key, slot));
@@ -196,22 +199,22 @@ impl Proxy {
     }
 
     /// Begins a probe of a backend that may speak HTTP/2.
-    pub(super) fn begin_multiplexed_probe(&mut self, slot: usize) {
-        let carrier = self.dial_carrier(slot, Purpose::Probe);
+    pub(in crate::proxy) fn begin_multiplexed_probe(&mut self, slot: usize) {
+        let mux_key = self.dial_mux(slot, Purpose::Probe);
         let mut stream = Connection::new(self.side(slot));
         stream.probe = true;
-        stream.codec = Codec::Stream(Stream::new(carrier));
+        stream.codec = Codec::Stream(Stream::new(mux_key));
         let key = self.connections.insert(stream);
-        self.await_turn(carrier, key);
+        self.await_turn(mux_key, key);
     }
 
     /// Whether a connection that is being made may speak HTTP/2, or else HTTP/1.1 alone.
     pub fn offers_http2(&self, key: Key) -> bool {
-        self.connections.get(key).is_some_and(|connection| connection.codec.multiplex().is_some())
+        self.connections.get(key).is_some_and(|connection| connection.codec.mux().is_some())
     }
 
     /// A connection is established that carries streams, if its backend agrees; `http2`: it does.
-    pub(super) fn carrier_connected(&mut self, key: Key, http2: bool) {
+    pub(in crate::proxy) fn mux_connected(&mut self, key: Key, http2: bool) {
         let Some(connection) = self.connections.get_mut(key) else { return };
         let side = connection.side;
         let Side::Backend { slot, .. } = side else { return };
@@ -221,10 +224,10 @@ impl Proxy {
         }
         self.speaks_http2(side);
         let Some(connection) = self.connections.get_mut(key) else { return };
-        let Some(multiplex) = connection.codec.multiplex_mut() else { return };
-        multiplex.heard_us = self.now_us;
+        let Some(mux) = connection.codec.mux_mut() else { return };
+        mux.heard_us = self.now_us;
         self.text.clear();
-        multiplex.h2.greet(&mut self.text);
+        mux.h2.greet(&mut self.text);
         connection.output.write(&mut self.buffers, &self.text);
         self.tending.push(key);
     }
@@ -235,10 +238,10 @@ impl Proxy {
         let Some(connection) = self.connections.get_mut(key) else { return };
         let codec = std::mem::replace(&mut connection.codec, Codec::http1(Role::Client));
         let probe = connection.probe;
-        self.forget_carrier(slot, key);
-        let Codec::H2(multiplex) = codec else { return };
+        self.forget_mux(slot, key);
+        let Codec::H2(mux) = codec else { return };
         let mut free = Some(key);
-        for stream in multiplex.pending {
+        for stream in mux.waiting {
             self.timers.clear(stream.index());
             let Some(id) = self.connections.remove(stream).and_then(|stream| stream.exchange) else { continue };
             match free.take() {
@@ -253,14 +256,14 @@ impl Proxy {
         }
     }
 
-    pub(super) fn forget_carrier(&mut self, slot: usize, key: Key) {
-        if let Some(carriers) = self.carriers.get_mut(slot) {
-            carriers.retain(|&other| other != key);
+    pub(in crate::proxy) fn forget_mux(&mut self, slot: usize, key: Key) {
+        if let Some(muxes) = self.muxes.get_mut(slot) {
+            muxes.retain(|&other| other != key);
         }
     }
 
-    /// A stream is closed: its carrier gives it up, and may have room for another.
-    pub(super) fn close_stream(&mut self, key: Key, stream: &Stream) {
+    /// A stream is closed: its mux gives it up, and may have room for another.
+    pub(in crate::proxy) fn close_stream(&mut self, key: Key, stream: &Stream) {
         self.grown -= stream.growth;
         // The client's queue still holds the content that it has not taken.
         if let Some(client) = stream.consumer.and_then(|client| self.connections.get_mut(client)) {
@@ -268,147 +271,147 @@ impl Proxy {
             client.grown += held;
             self.grown += held;
         }
-        let Some(connection) = self.connections.get_mut(stream.carrier) else { return };
-        let Some(multiplex) = connection.codec.multiplex_mut() else { return };
+        let Some(connection) = self.connections.get_mut(stream.mux) else { return };
+        let Some(mux) = connection.codec.mux_mut() else { return };
         self.text.clear();
         if stream.id == 0 {
             // It holds no place among those that wait.
-            multiplex.pending.retain(|&other| other != key);
-        } else if multiplex.h2.forget(stream.id, stream.code, &mut self.text) {
+            mux.waiting.retain(|&other| other != key);
+        } else if mux.h2.forget(stream.id, stream.code, &mut self.text) {
             connection.output.write(&mut self.buffers, &self.text);
         }
-        self.tending.push(stream.carrier);
+        self.tending.push(stream.mux);
     }
 
     /// A stream has something to send, or its end.
-    pub(super) fn line_up(&mut self, key: Key) {
+    pub(in crate::proxy) fn line_up(&mut self, key: Key) {
         let Some(stream) = self.connections.get(key).and_then(|stream| stream.codec.stream()) else { return };
-        let (carrier, id) = (stream.carrier, stream.id);
-        let multiplex = self.connections.get_mut(carrier).and_then(|carrier| carrier.codec.multiplex_mut());
-        if let Some(multiplex) = multiplex.filter(|_| id != 0) {
-            multiplex.h2.line_up(id);
-            self.tending.push(carrier);
+        let (mux_key, id) = (stream.mux, stream.id);
+        let mux = self.connections.get_mut(mux_key).and_then(|mux_key| mux_key.codec.mux_mut());
+        if let Some(mux) = mux.filter(|_| id != 0) {
+            mux.h2.line_up(id);
+            self.tending.push(mux_key);
         }
     }
 
     /// Whoever takes what a stream brings can take more.
-    pub(super) fn credit(&mut self, key: Key) {
+    pub(in crate::proxy) fn credit(&mut self, key: Key) {
         if !self.wants(key) {
             return;
         }
         let Some(stream) = self.connections.get(key).and_then(|stream| stream.codec.stream()) else { return };
-        let (carrier, id) = (stream.carrier, stream.id);
-        let Some(connection) = self.connections.get_mut(carrier) else { return };
-        let Some(multiplex) = connection.codec.multiplex_mut() else { return };
+        let (mux_key, id) = (stream.mux, stream.id);
+        let Some(connection) = self.connections.get_mut(mux_key) else { return };
+        let Some(mux) = connection.codec.mux_mut() else { return };
         self.text.clear();
-        multiplex.h2.taken(id, &mut self.text);
+        mux.h2.taken(id, &mut self.text);
         if !self.text.is_empty() {
             connection.output.write(&mut self.buffers, &self.text);
-            self.announce(carrier);
+            self.schedule_send(mux_key);
         }
     }
 
     /// Writes the block of fields in `text` on a stream; `end`: it is all there is.
-    pub(super) fn write_block(&mut self, key: Key, end: bool) {
+    pub(in crate::proxy) fn write_block(&mut self, key: Key, end: bool) {
         let Some(stream) = self.connections.get_mut(key).and_then(|stream| stream.codec.stream_mut()) else { return };
-        let (carrier, id) = (stream.carrier, stream.id);
+        let (mux_key, id) = (stream.mux, stream.id);
         (stream.ending, stream.ended) = (end, end);
-        let Some(connection) = self.connections.get_mut(carrier) else { return };
-        let Some(multiplex) = connection.codec.multiplex_mut() else { return };
+        let Some(connection) = self.connections.get_mut(mux_key) else { return };
+        let Some(mux) = connection.codec.mux_mut() else { return };
         let mut frames = Vec::with_capacity(self.text.len() + http2::frame::HEADER_BYTES);
-        multiplex.h2.write_fields(id, &self.text, end, &mut frames);
+        mux.h2.write_fields(id, &self.text, end, &mut frames);
         connection.output.write(&mut self.buffers, &frames);
-        self.note_queued(carrier, key, frames.len());
-        self.tending.push(carrier);
+        self.note_queued(mux_key, key, frames.len());
+        self.tending.push(mux_key);
     }
 
     /// A frame of a stream has been queued.
-    pub(super) fn note_queued(&mut self, carrier: Key, stream: Key, length: usize) {
-        let Some(connection) = self.connections.get_mut(carrier) else { return };
+    pub(in crate::proxy) fn note_queued(&mut self, mux_key: Key, stream: Key, length: usize) {
+        let Some(connection) = self.connections.get_mut(mux_key) else { return };
         let queued = connection.output.len() as u64;
-        if let Some(multiplex) = connection.codec.multiplex_mut() {
-            multiplex.unsent.push_back((stream, length, multiplex.sent + queued));
-            multiplex.unsent_bytes += length;
+        if let Some(mux) = connection.codec.mux_mut() {
+            mux.unsent.push_back((stream, length, mux.sent + queued));
+            mux.unsent_bytes += length;
         }
     }
 
     /// Bytes of a connection were sent, which is progress for the streams whose frames they were.
-    pub(super) fn carrier_sent(&mut self, key: Key, n: usize) {
+    pub(in crate::proxy) fn mux_sent(&mut self, key: Key, n: usize) {
         self.tending.push(key);
-        let Some(multiplex) = self.connections.get_mut(key).and_then(|one| one.codec.multiplex_mut()) else { return };
-        multiplex.sent += n as u64;
-        multiplex.moved_us = self.now_us;
-        while let Some(multiplex) = self.connections.get_mut(key).and_then(|one| one.codec.multiplex_mut())
-            && let Some(&(stream, length, end)) = multiplex.unsent.front()
-            && end <= multiplex.sent
+        let Some(mux) = self.connections.get_mut(key).and_then(|one| one.codec.mux_mut()) else { return };
+        mux.sent += n as u64;
+        mux.moved_us = self.now_us;
+        while let Some(mux) = self.connections.get_mut(key).and_then(|one| one.codec.mux_mut())
+            && let Some(&(stream, length, end)) = mux.unsent.front()
+            && end <= mux.sent
         {
-            multiplex.unsent.pop_front();
-            multiplex.unsent_bytes -= length;
+            mux.unsent.pop_front();
+            mux.unsent_bytes -= length;
             self.rearm(stream, Moved::Out);
         }
     }
 
     /// Whether what a stream has to say is on its way still: it waits in its connection's queue, which
     /// moves.
-    pub(super) fn is_on_its_way(&self, key: Key) -> bool {
-        let carrier = self.connections.get(key).and_then(|one| one.codec.stream()).map(|stream| stream.carrier);
-        let multiplex = carrier.and_then(|carrier| self.connections.get(carrier)?.codec.multiplex());
-        multiplex.is_some_and(|multiplex| {
-            let moves = self.now_us.saturating_sub(multiplex.moved_us) < self.timeouts.response_us;
-            moves && multiplex.unsent.iter().any(|&(stream, ..)| stream == key)
+    pub(in crate::proxy) fn is_on_its_way(&self, key: Key) -> bool {
+        let mux_key = self.connections.get(key).and_then(|one| one.codec.stream()).map(|stream| stream.mux);
+        let mux = mux_key.and_then(|mux_key| self.connections.get(mux_key)?.codec.mux());
+        mux.is_some_and(|mux| {
+            let moves = self.now_us.saturating_sub(mux.moved_us) < self.timeouts.response_us;
+            moves && mux.unsent.iter().any(|&(stream, ..)| stream == key)
         })
     }
 
     /// Does what there is to do on a connection that carries streams: opens those that wait, sends what
     /// they have, and closes it where it is done with.
-    pub(super) fn tend(&mut self, key: Key) {
+    pub(in crate::proxy) fn tend(&mut self, key: Key) {
         let Some(connection) = self.connections.get(key) else { return };
-        if connection.phase != Phase::Open || connection.drops_input() || connection.codec.multiplex().is_none() {
+        if connection.phase != Phase::Open || connection.drops_input() || connection.codec.mux().is_none() {
             return;
         }
-        self.open_pending(key);
+        self.open_waiting(key);
         self.send_streams(key);
         let Some(connection) = self.connections.get(key) else { return };
-        let Some(multiplex) = connection.codec.multiplex() else { return };
-        let over = multiplex.retired
-            || multiplex.purpose == Purpose::Private
-            || multiplex.h2.is_spent()
+        let Some(mux) = connection.codec.mux() else { return };
+        let over = mux.draining
+            || mux.purpose == Purpose::Isolated
+            || mux.h2.is_spent()
             || self.draining
             || connection.unsendable
             || !self.is_current(connection.side);
-        if multiplex.is_idle() && over && !connection.probe {
+        if mux.is_idle() && over && !connection.probe {
             if let Side::Backend { slot, .. } = connection.side {
-                self.forget_carrier(slot.into(), key);
+                self.forget_mux(slot.into(), key);
             }
             return self.end(key, Ending::Close);
         }
-        let pending = multiplex.pending.len();
-        for at in 0..pending {
-            let multiplex = self.connections.get(key).and_then(|connection| connection.codec.multiplex());
-            if let Some(&stream) = multiplex.and_then(|multiplex| multiplex.pending.get(at)) {
+        let waiting = mux.waiting.len();
+        for at in 0..waiting {
+            let mux = self.connections.get(key).and_then(|connection| connection.codec.mux());
+            if let Some(&stream) = mux.and_then(|mux| mux.waiting.get(at)) {
                 self.rearm(stream, Moved::Nothing);
             }
         }
-        self.announce(key);
+        self.schedule_send(key);
         self.rearm(key, Moved::Nothing);
     }
 
-    fn open_pending(&mut self, key: Key) {
+    fn open_waiting(&mut self, key: Key) {
         loop {
             let Some(connection) = self.connections.get_mut(key) else { return };
             let (used, probe, full) = (connection.used, connection.probe, connection.output.len() >= QUEUE_HIGH_BYTES);
-            let Some(multiplex) = connection.codec.multiplex_mut() else { return };
-            if full || !multiplex.h2.can_open() || multiplex.is_stuck(self.now_us) {
+            let Some(mux) = connection.codec.mux_mut() else { return };
+            if full || !mux.h2.can_open() || mux.is_stuck(self.now_us) {
                 break;
             }
-            let Some(stream) = multiplex.pending.pop_front() else { break };
-            let idle = multiplex.h2.open_streams() == 0;
+            let Some(stream) = mux.waiting.pop_front() else { break };
+            let idle = mux.h2.open_streams() == 0;
             let Some(entry) = self.connections.get_mut(stream) else { continue };
             let exchange = entry.exchange;
             // Reborrowed, as both are in one slab.
             let Some(connection) = self.connections.get_mut(key) else { return };
             connection.used = true;
-            let id = connection.codec.multiplex_mut().and_then(|multiplex| multiplex.h2.open(stream));
+            let id = connection.codec.mux_mut().and_then(|mux| mux.h2.open(stream));
             let Some(entry) = self.connections.get_mut(stream) else { return };
             entry.phase = Phase::Open;
             entry.used = used && idle;
@@ -425,21 +428,21 @@ impl Proxy {
     }
 
     /// Keeps in mind what a backend takes.
-    pub(super) fn note_capacity(&mut self, key: Key) {
+    pub(in crate::proxy) fn note_capacity(&mut self, key: Key) {
         let Some(connection) = self.connections.get(key) else { return };
-        let Some(multiplex) = connection.codec.multiplex() else { return };
-        let (side, streams, list) = (connection.side, multiplex.h2.capacity(), multiplex.h2.list_limit());
+        let Some(mux) = connection.codec.mux() else { return };
+        let (side, streams, list) = (connection.side, mux.h2.capacity(), mux.h2.list_limit());
         if let Some(seen) = self.seen(side) {
             (seen.streams, seen.list) = (Some(streams), Some(list));
         }
     }
 
     /// The largest list of fields that a stream's backend takes, by what it says or has said.
-    pub(super) fn list_limit(&self, key: Key) -> usize {
+    pub(in crate::proxy) fn list_limit(&self, key: Key) -> usize {
         let Some(stream) = self.connections.get(key) else { return usize::MAX };
-        let carrier = stream.codec.stream().and_then(|stream| self.connections.get(stream.carrier));
-        match (carrier.and_then(|carrier| carrier.codec.multiplex()), stream.side) {
-            (Some(multiplex), _) if multiplex.h2.is_settled() => multiplex.h2.list_limit(),
+        let mux_key = stream.codec.stream().and_then(|stream| self.connections.get(stream.mux));
+        match (mux_key.and_then(|mux_key| mux_key.codec.mux()), stream.side) {
+            (Some(mux), _) if mux.h2.is_ready() => mux.h2.list_limit(),
             (_, Side::Backend { slot, .. }) => {
                 let backend = self.backends.get(usize::from(slot)).and_then(Option::as_ref);
                 backend.and_then(|backend| backend.seen.list).unwrap_or(usize::MAX)

@@ -54,7 +54,7 @@ pub(super) fn finish(own: &AtomicU64, cells: Cells, slot: usize) {
 
 /// Takes back what a worker had in flight at a slot, as it has died. `others` are the cells that the
 /// slot has of all other workers, dead and alive; `pause` lets those go on that are between two stores.
-pub fn settle<'a>(
+pub fn reclaim<'a>(
     own: &AtomicU64,
     cells: Cells,
     slot: usize,
@@ -126,7 +126,7 @@ mod tests {
                 (0..had).for_each(|_| assert!(begin(&own[0], cells, 0, 0)));
                 own[0].fetch_add(stores * STEP, Relaxed);
                 cells.leave(0, (-shared).cast_unsigned());
-                settle(&own[0], cells, 0, rest(), || ());
+                reclaim(&own[0], cells, 0, rest(), || ());
                 assert_eq!((cells.entered(0), own[0].load(Relaxed)), (2, 0), "{had} {shared} {stores}");
             }
         }
@@ -140,9 +140,9 @@ mod tests {
     fn a_limit_that_is_met_counts_nothing() {
         let (cells, own) = (private(1), workers(2));
         assert!(begin(&own[0], cells, 0, 1) && !begin(&own[1], cells, 0, 1));
-        settle(&own[1], cells, 0, own[..1].iter(), || ());
+        reclaim(&own[1], cells, 0, own[..1].iter(), || ());
         assert_eq!(cells.entered(0), 1);
-        settle(&own[0], cells, 0, own[1..].iter(), || ());
+        reclaim(&own[0], cells, 0, own[1..].iter(), || ());
         assert!(begin(&own[1], cells, 0, 1));
     }
 

@@ -158,11 +158,11 @@ fn what_a_backend_was_seen_to_speak_is_believed_for_a_while() {
     world.pass(SEEN_US);
     world.request();
     assert!(world.proxy.offers_http2(world.dials[0].0), "it may have learned");
-    let carrier = world.connected(true);
+    let mux_key = world.connected(true);
     world.request();
     assert!(world.dials.is_empty(), "one connection for both");
     // HTTP_1_1_REQUIRED may be said of one resource.
-    world.frame(carrier, Kind::RstStream, 0, 1, &[0, 0, 0, 0xd]);
+    world.frame(mux_key, Kind::RstStream, 0, 1, &[0, 0, 0, 0xd]);
     let (key, _) = world.dials[0];
     assert!(!world.proxy.offers_http2(key));
     world.pass(SEEN_US);
@@ -176,20 +176,20 @@ fn what_a_backend_was_seen_to_speak_is_believed_for_a_while() {
 fn what_slow_clients_hold_is_bounded_when_their_streams_are_over_too() {
     let mut world = World::new(1, false);
     let clients: Vec<Key> = (0..32).map(|_| world.request()).collect();
-    let carrier = world.connected(true);
-    world.frames(carrier);
+    let mux_key = world.connected(true);
+    world.frames(mux_key);
     for (n, &client) in clients.iter().enumerate() {
         let stream = 2 * n as u32 + 1;
-        world.frame(carrier, Kind::Headers, END_HEADERS, stream, &[0x88]);
+        world.frame(mux_key, Kind::Headers, END_HEADERS, stream, &[0x88]);
         let mut window = H2_WINDOW_BYTES;
         let mut send = |world: &mut World, frames: usize| {
             for _ in 0..frames {
                 if window < H2_FRAME_BYTES as u32 {
                     return;
                 }
-                world.frame(carrier, Kind::Data, 0, stream, &[0; H2_FRAME_BYTES]);
+                world.frame(mux_key, Kind::Data, 0, stream, &[0; H2_FRAME_BYTES]);
                 window -= H2_FRAME_BYTES as u32;
-                for (header, payload) in world.frames(carrier) {
+                for (header, payload) in world.frames(mux_key) {
                     if header.kind == Kind::WindowUpdate && header.stream == stream {
                         window += u32::from_be_bytes(payload[..4].try_into().unwrap());
                     }
@@ -200,7 +200,7 @@ fn what_slow_clients_hold_is_bounded_when_their_streams_are_over_too() {
         send(&mut world, 64);
         world.stalled.push(client);
         send(&mut world, usize::MAX);
-        world.frame(carrier, Kind::Data, END_STREAM, stream, &[]);
+        world.frame(mux_key, Kind::Data, END_STREAM, stream, &[]);
     }
     let held = |world: &World| clients.iter().map(|&key| world.proxy.queued(key).map_or(0, |q| q.len())).sum::<usize>();
     let most = H2_GROWTH_BYTES as usize + clients.len() * (QUEUE_HIGH_BYTES + H2_WINDOW_BYTES as usize);
@@ -224,25 +224,25 @@ fn interim_responses_are_dropped_where_a_client_does_not_take_them_but_for_the_1
     let mut world = World::new(1, false);
     let asking = "POST / HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\nContent-Length: 2\r\n\r\n";
     let clients = [world.request(), world.send(asking)];
-    let carrier = world.connected(true);
+    let mux_key = world.connected(true);
     world.stalled.extend(clients);
     // One byte stands for a field of four thousand then.
     let field = [&b"\x08\x03103\x40\x01a\x7f\xa1\x1e"[..], &[b'x'; 4000]].concat();
-    world.frame(carrier, Kind::Headers, END_HEADERS, 1, &field);
+    world.frame(mux_key, Kind::Headers, END_HEADERS, 1, &field);
     let interim = [&b"\x08\x03103"[..], &[0xbe; 15]].concat();
     for _ in 0..100 {
-        [1, 3].into_iter().for_each(|stream| world.frame(carrier, Kind::Headers, END_HEADERS, stream, &interim));
+        [1, 3].into_iter().for_each(|stream| world.frame(mux_key, Kind::Headers, END_HEADERS, stream, &interim));
     }
     let held = |world: &World, key| world.proxy.queued(key).map_or(0, |queue| queue.len());
     clients.iter().for_each(|&client| assert!(held(&world, client) < QUEUE_HIGH_BYTES + H2_LIST_BYTES));
     let before = clients.map(|client| held(&world, client));
     for _ in 0..2 {
-        [1, 3].into_iter().for_each(|stream| world.frame(carrier, Kind::Headers, END_HEADERS, stream, b"\x08\x03100"));
+        [1, 3].into_iter().for_each(|stream| world.frame(mux_key, Kind::Headers, END_HEADERS, stream, b"\x08\x03100"));
     }
     assert_eq!(held(&world, clients[0]), before[0]);
     assert_eq!(held(&world, clients[1]), before[1] + "HTTP/1.1 100 Continue\r\n\r\n".len(), "once");
     for (client, stream) in clients.into_iter().zip([1, 3]) {
-        world.frame(carrier, Kind::Headers, END_HEADERS | END_STREAM, stream, &[0x89]);
+        world.frame(mux_key, Kind::Headers, END_HEADERS | END_STREAM, stream, &[0x89]);
         let queue = world.proxy.queued(client).expect("a client");
         let bytes: Vec<u8> = queue.slices().flatten().copied().collect();
         let text = String::from_utf8_lossy(&bytes);
@@ -263,9 +263,9 @@ fn what_waits_for_a_backend_that_leaves_the_plan_goes_to_another() {
     world.proxy.follow(&world.plan);
     world.carry_out();
     assert_eq!(world.dials.iter().map(|&(_, slot)| slot).collect::<Vec<_>>(), [1], "and none to the one that left");
-    let carrier = world.connected(true);
+    let mux_key = world.connected(true);
     for stream in [1, 3] {
-        world.frame(carrier, Kind::Headers, END_HEADERS | END_STREAM, stream, &[0x89]);
+        world.frame(mux_key, Kind::Headers, END_HEADERS | END_STREAM, stream, &[0x89]);
     }
     clients.iter().for_each(|key| assert!(world.sent[key].starts_with(b"HTTP/1.1 204 "), "{:?}", world.sent));
     // Somebody else has the slot by now.
@@ -274,7 +274,7 @@ fn what_waits_for_a_backend_that_leaves_the_plan_goes_to_another() {
     world.proxy.follow(&world.plan);
     world.proxy.connected(former, true);
     world.carry_out();
-    assert!(world.closed.contains(&former) && world.closed.contains(&carrier));
+    assert!(world.closed.contains(&former) && world.closed.contains(&mux_key));
     world.request();
     assert_eq!(world.dials.iter().map(|&(_, slot)| slot).collect::<Vec<_>>(), [0]);
 }
@@ -285,22 +285,22 @@ fn a_backend_that_takes_no_answers_is_told_from_one_that_has_to_take_large_heads
         let mut world = World::new(1, false);
         let large = format!("X-Big: {}\r\n", "~".repeat(60_000));
         world.request();
-        let carrier = world.connected(true);
-        world.stalled.push(carrier);
+        let mux_key = world.connected(true);
+        world.stalled.push(mux_key);
         let _clients = [world.request_with(&large), world.request_with(&large)];
-        assert!(world.proxy.queued(carrier).unwrap().len() > 120_000);
+        assert!(world.proxy.queued(mux_key).unwrap().len() > 120_000);
         for n in 0..frames {
             // What it sends besides keeps its budget.
             let stream = [0, 0, 0, 1];
-            world.frame(carrier, Kind::Ping, 0, 0, &[&stream[..], &(n as u32).to_be_bytes()].concat());
+            world.frame(mux_key, Kind::Ping, 0, 0, &[&stream[..], &(n as u32).to_be_bytes()].concat());
             if n == 0 {
-                world.frame(carrier, Kind::Headers, END_HEADERS, 1, &[0x88]);
+                world.frame(mux_key, Kind::Headers, END_HEADERS, 1, &[0x88]);
             }
             if n % 2 == 0 {
-                world.frame(carrier, Kind::Data, 0, 1, b"x");
+                world.frame(mux_key, Kind::Data, 0, 1, b"x");
             }
         }
-        world.proxy.connections.get(carrier).is_some_and(|carrier| !carrier.drops_input())
+        world.proxy.connections.get(mux_key).is_some_and(|mux_key| !mux_key.drops_input())
     };
     assert!(pings(H2_REPLY_BYTES / 20), "it is slow to take two heads, and no more");
     assert!(!pings(H2_REPLY_BYTES / 15), "it has us answer on and on");
@@ -310,15 +310,15 @@ fn a_backend_that_takes_no_answers_is_told_from_one_that_has_to_take_large_heads
 fn a_connection_that_is_silent_is_asked_before_it_gets_another_stream() {
     let mut world = World::new(1, false);
     let quiet = world.request();
-    let carrier = world.connected(true);
-    world.frames(carrier);
-    let kinds = |world: &mut World| world.frames(carrier).iter().map(|(header, _)| header.kind).collect::<Vec<_>>();
+    let mux_key = world.connected(true);
+    world.frames(mux_key);
+    let kinds = |world: &mut World| world.frames(mux_key).iter().map(|(header, _)| header.kind).collect::<Vec<_>>();
     world.request();
     assert_eq!(kinds(&mut world), [Kind::Headers], "it has just been heard of");
     world.pass(POOL_FRESH_US + 1);
     world.request();
     assert_eq!(kinds(&mut world), [Kind::Ping]);
-    world.frame(carrier, Kind::Ping, ACK, 0, b"idle now");
+    world.frame(mux_key, Kind::Ping, ACK, 0, b"idle now");
     assert_eq!(kinds(&mut world), [Kind::Headers]);
     world.pass(POOL_FRESH_US + 1);
     world.request();
@@ -328,7 +328,7 @@ fn a_connection_that_is_silent_is_asked_before_it_gets_another_stream() {
     let fresh = world.connected(true);
     assert_eq!(world.frames(fresh).iter().filter(|(header, _)| header.kind == Kind::Headers).count(), 1);
     // It may be busy, and answer yet.
-    world.frame(carrier, Kind::Headers, END_HEADERS | END_STREAM, 1, &[0x89]);
+    world.frame(mux_key, Kind::Headers, END_HEADERS | END_STREAM, 1, &[0x89]);
     assert!(world.sent[&quiet].starts_with(b"HTTP/1.1 204 "));
 }
 
@@ -336,16 +336,16 @@ fn a_connection_that_is_silent_is_asked_before_it_gets_another_stream() {
 fn a_connection_that_went_away_while_idle_is_found_before_it_is_used() {
     let mut world = World::new(1, false);
     world.request();
-    let carrier = world.connected(true);
-    world.frame(carrier, Kind::Headers, END_HEADERS | END_STREAM, 1, &[0x89]);
-    world.frames(carrier);
+    let mux_key = world.connected(true);
+    world.frame(mux_key, Kind::Headers, END_HEADERS | END_STREAM, 1, &[0x89]);
+    world.frames(mux_key);
     world.pass(POOL_FRESH_US + 1);
     // What cannot be asked for twice.
     let client = world.send("POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\nhi");
-    let kinds: Vec<Kind> = world.frames(carrier).iter().map(|(header, _)| header.kind).collect();
+    let kinds: Vec<Kind> = world.frames(mux_key).iter().map(|(header, _)| header.kind).collect();
     assert_eq!(kinds, [Kind::Ping]);
     world.pass(DEFAULT_CONNECT_US + 100_000);
-    assert!(world.closed.contains(&carrier));
+    assert!(world.closed.contains(&mux_key));
     let fresh = world.connected(true);
     world.frame(fresh, Kind::Headers, END_HEADERS | END_STREAM, 1, &[0x89]);
     assert!(world.sent[&client].starts_with(b"HTTP/1.1 204 "));
@@ -387,20 +387,20 @@ fn a_stream_that_has_nothing_to_send_keeps_no_other_from_it() {
     let mut world = World::new(1, false);
     let upload = "PUT / HTTP/1.1\r\nHost: x\r\nContent-Length: 20\r\n\r\n";
     world.send(&format!("{upload}12345"));
-    let carrier = world.connected(true);
+    let mux_key = world.connected(true);
     // SETTINGS_INITIAL_WINDOW_SIZE of 10.
-    world.frame(carrier, Kind::Settings, 0, 0, &[0, 4, 0, 0, 0, 10]);
+    world.frame(mux_key, Kind::Settings, 0, 0, &[0, 4, 0, 0, 0, 10]);
     world.send(&format!("{upload}12345678901234567890"));
     let content = |world: &mut World| {
         let sent = |header: &Header| (header.kind == Kind::Data).then_some((header.stream, header.length));
-        world.frames(carrier).iter().filter_map(|(header, _)| sent(header)).collect::<Vec<_>>()
+        world.frames(mux_key).iter().filter_map(|(header, _)| sent(header)).collect::<Vec<_>>()
     };
     assert_eq!(content(&mut world), [(1, 5), (3, 10)]);
     let mut updates = Vec::new();
     for stream in [1, 3] {
         frame::window_update(&mut updates, stream, 100);
     }
-    world.give(carrier, &updates);
+    world.give(mux_key, &updates);
     assert_eq!(content(&mut world), [(3, 10)]);
 }
 
@@ -418,13 +418,13 @@ fn ended_for(world: &mut World, code: ErrorCode, times: u8) -> u64 {
     let before = failures(world);
     for _ in 0..times {
         let client = world.send("POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n");
-        let carrier = world.connected(true);
+        let mux_key = world.connected(true);
         // Said twice it is said once.
         for _ in 0..2 {
-            world.frame(carrier, Kind::Goaway, 0, 0, &[[0, 0, 0, 1], code.0.to_be_bytes()].concat());
+            world.frame(mux_key, Kind::Goaway, 0, 0, &[[0, 0, 0, 1], code.0.to_be_bytes()].concat());
         }
-        world.proxy.room(carrier);
-        world.proxy.ended(carrier);
+        world.proxy.room(mux_key);
+        world.proxy.ended(mux_key);
         world.carry_out();
         assert!(world.sent[&client].starts_with(b"HTTP/1.1 502 "));
     }
@@ -438,10 +438,10 @@ fn a_fault_that_a_request_may_have_is_its_backend_s_where_each_connection_ends_f
     assert_eq!(ended_for(&mut world, ErrorCode::PROTOCOL_ERROR, H2_FAULTS - 1), 0);
     assert_eq!(ended_for(&mut world, ErrorCode::ENHANCE_YOUR_CALM, H2_FAULTS - 1), 0, "another fault");
     let served = world.request();
-    let carrier = world.connected(true);
-    world.frame(carrier, Kind::Headers, END_HEADERS | END_STREAM, 1, &[0x89]);
+    let mux_key = world.connected(true);
+    world.frame(mux_key, Kind::Headers, END_HEADERS | END_STREAM, 1, &[0x89]);
     assert!(world.sent[&served].starts_with(b"HTTP/1.1 204 "));
-    world.frame(carrier, Kind::Goaway, 0, 0, &[0; 8]);
+    world.frame(mux_key, Kind::Goaway, 0, 0, &[0; 8]);
     assert_eq!(ended_for(&mut world, ErrorCode::ENHANCE_YOUR_CALM, H2_FAULTS - 1), 0, "it had served a request");
     assert_eq!(ended_for(&mut world, ErrorCode::ENHANCE_YOUR_CALM, 3), 3);
 }
@@ -450,18 +450,18 @@ fn a_fault_that_a_request_may_have_is_its_backend_s_where_each_connection_ends_f
 fn settings_that_come_late_are_one_failure_however_many_wait_for_them() {
     let mut world = World::new(1, false);
     let first = world.request();
-    let (carrier, _) = world.dials.pop().expect("a connection was asked for");
-    world.proxy.connected(carrier, true);
+    let (mux_key, _) = world.dials.pop().expect("a connection was asked for");
+    world.proxy.connected(mux_key, true);
     world.carry_out();
     let others: Vec<Key> = (0..5).map(|_| world.request()).collect();
     world.pass(DEFAULT_CONNECT_US + 100_000);
     assert_eq!(failures(&mut world), 1);
     others.iter().for_each(|key| assert!(world.sent[key].starts_with(b"HTTP/1.1 504 ")));
     // What it has it may serve yet.
-    world.frame(carrier, Kind::Settings, 0, 0, &[]);
-    world.frame(carrier, Kind::Headers, END_HEADERS | END_STREAM, 1, &[0x89]);
+    world.frame(mux_key, Kind::Settings, 0, 0, &[]);
+    world.frame(mux_key, Kind::Headers, END_HEADERS | END_STREAM, 1, &[0x89]);
     assert!(world.sent[&first].starts_with(b"HTTP/1.1 204 "));
-    assert!(world.closed.contains(&carrier), "it gets no more");
+    assert!(world.closed.contains(&mux_key), "it gets no more");
 }
 
 #[test]
@@ -469,9 +469,9 @@ fn a_connection_that_takes_nothing_is_one_failure_however_many_wait_for_it() {
     let mut world = World::new(1, false);
     let large = format!("X-Big: {}\r\n", "~".repeat(60_000));
     world.request();
-    let carrier = world.connected(true);
-    world.stalled.push(carrier);
-    while world.proxy.queued(carrier).is_none_or(|queue| queue.len() < QUEUE_HIGH_BYTES) {
+    let mux_key = world.connected(true);
+    world.stalled.push(mux_key);
+    while world.proxy.queued(mux_key).is_none_or(|queue| queue.len() < QUEUE_HIGH_BYTES) {
         world.request_with(&large);
     }
     let others: Vec<Key> = (0..5).map(|_| world.request()).collect();
@@ -487,16 +487,16 @@ const NO_STREAMS: &[u8] = &[0, 3, 0, 0, 0, 0];
 fn a_backend_that_takes_no_streams_for_a_moment_is_waited_for() {
     let mut world = World::new(1, false);
     world.request();
-    let carrier = world.connected(true);
-    world.frame(carrier, Kind::Headers, END_HEADERS | END_STREAM, 1, &[0x89]);
-    world.frame(carrier, Kind::Settings, 0, 0, NO_STREAMS);
-    world.frames(carrier);
+    let mux_key = world.connected(true);
+    world.frame(mux_key, Kind::Headers, END_HEADERS | END_STREAM, 1, &[0x89]);
+    world.frame(mux_key, Kind::Settings, 0, 0, NO_STREAMS);
+    world.frames(mux_key);
     let clients = [world.request(), world.request()];
     let (other, _) = world.dials.pop().expect("one waits, and the other has a connection of its own");
     world.pass(DEFAULT_CONNECT_US / 2);
-    assert!(world.frames(carrier).is_empty());
-    world.frame(carrier, Kind::Settings, 0, 0, &[0, 3, 0, 0, 0, 100]);
-    world.frame(carrier, Kind::Headers, END_HEADERS | END_STREAM, 3, &[0x89]);
+    assert!(world.frames(mux_key).is_empty());
+    world.frame(mux_key, Kind::Settings, 0, 0, &[0, 3, 0, 0, 0, 100]);
+    world.frame(mux_key, Kind::Headers, END_HEADERS | END_STREAM, 3, &[0x89]);
     assert!(world.sent[&clients[0]].starts_with(b"HTTP/1.1 204 "));
     world.proxy.connected(other, true);
     world.frame(other, Kind::Settings, 0, 0, &[]);

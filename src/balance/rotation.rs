@@ -12,7 +12,7 @@ use crate::limits::ORDERED_STEPS;
 
 /// Slots that take turns. Weights are kept without their common divisor.
 #[derive(Debug, Default)]
-pub(super) struct Turns {
+pub(super) struct Rotation {
     slots: Vec<u16>,
     /// Where each one's share ends; the last is the sum of weights.
     ends: Vec<u64>,
@@ -27,7 +27,7 @@ pub(super) struct Turns {
     credits: Vec<i64>,
 }
 
-impl Turns {
+impl Rotation {
     /// Takes others, with their weights, in place of those before.
     pub(super) fn set(&mut self, members: impl Iterator<Item = (u16, u16)>) {
         self.slots.clear();
@@ -153,7 +153,7 @@ mod tests {
 
     /// The slots of a cycle, as letters.
     fn cycle(weights: &[u16]) -> String {
-        let mut turns = Turns::default();
+        let mut turns = Rotation::default();
         turns.set(weights.iter().enumerate().map(|(slot, &weight)| (slot as u16, weight)));
         (0..turns.total()).map(|ticket| char::from(b'a' + turns.rotated(ticket) as u8)).collect()
     }
@@ -180,7 +180,7 @@ mod tests {
 
     #[test]
     fn shares_lie_end_to_end() {
-        let mut turns = Turns::default();
+        let mut turns = Rotation::default();
         turns.set([(7, 2), (3, 1), (9, 5)].into_iter());
         let points: Vec<u16> = (0..turns.total()).map(|point| turns.at(turns.of_share(point))).collect();
         assert_eq!(points, [7, 7, 3, 9, 9, 9, 9, 9]);

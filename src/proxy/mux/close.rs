@@ -2,8 +2,8 @@
 
 use std::collections::VecDeque;
 
-use super::connection::{Ending, Phase, Side};
-use super::{Failure, Output, Proxy};
+use super::super::connection::{Ending, Phase, Side};
+use super::super::{Failure, Output, Proxy};
 use crate::collections::slab::Key;
 use crate::http2::{self, ErrorCode};
 use crate::limits::H2_FAULTS;
@@ -16,15 +16,15 @@ struct Taken {
     connecting: bool,
     probe: bool,
     fault: Option<ErrorCode>,
-    pending: VecDeque<Key>,
+    waiting: VecDeque<Key>,
     open: Vec<Key>,
 }
 
 impl Proxy {
     /// No more streams go to the connections to a slot's backend.
-    pub(super) fn retire_carriers(&mut self, slot: usize) {
-        let Some(carriers) = self.carriers.get_mut(slot) else { return };
-        for key in std::mem::take(carriers) {
+    pub(in crate::proxy) fn retire_muxes(&mut self, slot: usize) {
+        let Some(muxes) = self.muxes.get_mut(slot) else { return };
+        for key in std::mem::take(muxes) {
             self.retire(key);
         }
     }
@@ -33,12 +33,12 @@ impl Proxy {
     fn retire(&mut self, key: Key) {
         let Some(connection) = self.connections.get_mut(key) else { return };
         let Side::Backend { slot, .. } = connection.side else { return };
-        let Some(multiplex) = connection.codec.multiplex_mut() else { return };
-        multiplex.retired = true;
-        let pending = std::mem::take(&mut multiplex.pending);
-        self.forget_carrier(slot.into(), key);
+        let Some(mux) = connection.codec.mux_mut() else { return };
+        mux.draining = true;
+        let waiting = std::mem::take(&mut mux.waiting);
+        self.forget_mux(slot.into(), key);
         self.tending.push(key);
-        pending.into_iter().for_each(|stream| self.move_on(stream));
+        waiting.into_iter().for_each(|stream| self.move_on(stream));
     }
 
     /// Has what waits for a stream that is not open yet go elsewhere. A backend that ends every connection
@@ -50,7 +50,7 @@ impl Proxy {
     }
 
     /// A connection that carries streams is of no more use.
-    pub(super) fn carrier_failed(&mut self, key: Key, failure: Failure) {
+    pub(in crate::proxy) fn mux_failed(&mut self, key: Key, failure: Failure) {
         let Some(streams) = self.take_streams(key) else { return };
         self.close(key, Output::Close(key));
         self.streams_lost(streams, failure);
@@ -58,14 +58,14 @@ impl Proxy {
 
     /// The backend has broken the protocol, or sent more than is taken: its streams have failed, and it is
     /// told why.
-    pub(super) fn break_off(&mut self, key: Key, error: http2::Error) {
+    pub(in crate::proxy) fn break_off(&mut self, key: Key, error: http2::Error) {
         let Some(streams) = self.take_streams(key) else { return };
         let failure = if error.is_limit { Failure::Excess(error.reason) } else { Failure::Http2(error.reason) };
         self.streams_lost(streams, failure);
         let Some(connection) = self.connections.get_mut(key) else { return };
-        let Some(multiplex) = connection.codec.multiplex_mut() else { return };
+        let Some(mux) = connection.codec.mux_mut() else { return };
         self.text.clear();
-        multiplex.h2.farewell(error.code, &mut self.text);
+        mux.h2.farewell(error.code, &mut self.text);
         connection.output.write(&mut self.buffers, &self.text);
         self.end(key, Ending::Linger);
     }
@@ -75,17 +75,17 @@ impl Proxy {
         let connection = self.connections.get_mut(key)?;
         let Side::Backend { slot, .. } = connection.side else { return None };
         let (connecting, probe) = (connection.phase == Phase::Connecting, connection.probe);
-        let multiplex = connection.codec.multiplex_mut()?;
-        multiplex.retired = true;
-        let (pending, open) = (std::mem::take(&mut multiplex.pending), multiplex.h2.abandon());
-        let fault = multiplex.fault;
-        self.forget_carrier(slot.into(), key);
-        Some(Taken { slot, connecting, probe, fault, pending, open })
+        let mux = connection.codec.mux_mut()?;
+        mux.draining = true;
+        let (waiting, open) = (std::mem::take(&mut mux.waiting), mux.h2.abandon());
+        let fault = mux.fault;
+        self.forget_mux(slot.into(), key);
+        Some(Taken { slot, connecting, probe, fault, waiting, open })
     }
 
     /// What streams are for has failed with their connection.
     fn streams_lost(&mut self, taken: Taken, failure: Failure) {
-        let Taken { slot, connecting, probe, fault, pending, open } = taken;
+        let Taken { slot, connecting, probe, fault, waiting, open } = taken;
         // What it found fault with was noted when it said so.
         let failure = fault.map_or(failure, Failure::GoAway);
         // It is one failure, however many streams go with it.
@@ -95,21 +95,21 @@ impl Proxy {
         for stream in open {
             let exchange = self.connections.get(stream).and_then(|stream| stream.exchange);
             if let Some(exchange) = exchange.and_then(|id| self.exchanges.get_mut(id)) {
-                exchange.suspect = true;
+                exchange.isolated = true;
             }
             self.lost(stream, failure, false);
         }
         if !connecting && !probe {
             // Nothing of theirs was sent.
-            return pending.into_iter().for_each(|stream| self.move_on(stream));
+            return waiting.into_iter().for_each(|stream| self.move_on(stream));
         }
         // It is one failure, however many waited for it.
-        match pending.is_empty() {
+        match waiting.is_empty() {
             _ if probe => {}
             true => self.note_failure(slot, failure),
             false => drop(self.count_failure(slot, failure)),
         }
-        pending.into_iter().for_each(|stream| self.lost(stream, failure, false));
+        waiting.into_iter().for_each(|stream| self.lost(stream, failure, false));
     }
 
     /// Whether a stream was the first on a connection that had been idle, and nothing had come for it: that
@@ -123,70 +123,70 @@ impl Proxy {
 
     /// The answer to a PING did not come: nobody is there, or nobody who is not busy. Those who wait go
     /// elsewhere, and the streams that are open have limits of their own.
-    pub(super) fn carrier_silent(&mut self, key: Key) {
+    pub(in crate::proxy) fn mux_silent(&mut self, key: Key) {
         let Some(connection) = self.connections.get(key) else { return };
         if let Side::Backend { slot, .. } = connection.side {
             self.shared.block.add_slot(SlotCount::Stale, slot.into(), 1);
         }
-        match connection.codec.multiplex() {
-            Some(multiplex) if multiplex.h2.open_streams() > 0 => self.retire(key),
-            _ => self.carrier_failed(key, Failure::Closed),
+        match connection.codec.mux() {
+            Some(mux) if mux.h2.open_streams() > 0 => self.retire(key),
+            _ => self.mux_failed(key, Failure::Closed),
         }
     }
 
     /// A block of fields was not complete in time. No stream can go on behind it.
-    pub(super) fn block_late(&mut self, key: Key) {
+    pub(in crate::proxy) fn block_late(&mut self, key: Key) {
         self.break_off(key, http2::Error::protocol("fields that were not complete in time"));
     }
 
     /// A stream was not opened in time on a connection that is established. Nor would others be: the connection
     /// takes no more, and for all that wait it is as one that was not established, which is one failure.
-    pub(super) fn carrier_late(&mut self, stream: Key) {
+    pub(in crate::proxy) fn mux_late(&mut self, stream: Key) {
         let Some(entry) = self.connections.get(stream) else { return };
-        let (Side::Backend { slot, .. }, Some(carrier)) = (entry.side, entry.codec.stream()) else { return };
-        let carrier = carrier.carrier;
-        let multiplex = self.connections.get_mut(carrier).and_then(|carrier| carrier.codec.multiplex_mut());
-        let none = multiplex.as_ref().is_some_and(|one| one.h2.is_settled() && one.h2.capacity() == 0);
+        let (Side::Backend { slot, .. }, Some(mux_key)) = (entry.side, entry.codec.stream()) else { return };
+        let mux_key = mux_key.mux;
+        let mux = self.connections.get_mut(mux_key).and_then(|mux_key| mux_key.codec.mux_mut());
+        let none = mux.as_ref().is_some_and(|one| one.h2.is_ready() && one.h2.capacity() == 0);
         let failure = if none { Failure::NoStreams } else { Failure::ConnectTimeout };
-        let pending = multiplex.map(|multiplex| std::mem::take(&mut multiplex.pending)).unwrap_or_default();
+        let waiting = mux.map(|mux| std::mem::take(&mut mux.waiting)).unwrap_or_default();
         self.count_failure(slot, failure);
-        self.retire(carrier);
-        pending.into_iter().for_each(|stream| self.lost(stream, failure, false));
+        self.retire(mux_key);
+        waiting.into_iter().for_each(|stream| self.lost(stream, failure, false));
     }
 
     /// A stream's response did not come in time: where nothing else did either, its connection gets no
     /// more streams.
-    pub(super) fn doubt_carrier(&mut self, stream: Key) {
-        let carrier = self.connections.get(stream).and_then(|one| one.codec.stream()).map(|stream| stream.carrier);
-        let Some(carrier) = carrier else { return };
-        let multiplex = self.connections.get(carrier).and_then(|carrier| carrier.codec.multiplex());
+    pub(in crate::proxy) fn doubt_mux(&mut self, stream: Key) {
+        let mux_key = self.connections.get(stream).and_then(|one| one.codec.stream()).map(|stream| stream.mux);
+        let Some(mux_key) = mux_key else { return };
+        let mux = self.connections.get(mux_key).and_then(|mux_key| mux_key.codec.mux());
         let limit_us = self.timeouts.response_us;
-        if multiplex.is_some_and(|multiplex| self.now_us.saturating_sub(multiplex.heard_us) >= limit_us / 2) {
-            self.retire(carrier);
+        if mux.is_some_and(|mux| self.now_us.saturating_sub(mux.heard_us) >= limit_us / 2) {
+            self.retire(mux_key);
         }
     }
 
     /// What more waits than the backend turned out to take goes elsewhere.
-    pub(super) fn send_excess_away(&mut self, key: Key) {
+    pub(in crate::proxy) fn send_excess_away(&mut self, key: Key) {
         let Some(connection) = self.connections.get_mut(key) else { return };
-        let Some(multiplex) = connection.codec.multiplex_mut().filter(|one| one.h2.is_settled()) else { return };
-        if multiplex.retired || multiplex.h2.is_spent() {
-            let pending = std::mem::take(&mut multiplex.pending);
-            return pending.into_iter().for_each(|stream| self.move_on(stream));
+        let Some(mux) = connection.codec.mux_mut().filter(|one| one.h2.is_ready()) else { return };
+        if mux.draining || mux.h2.is_spent() {
+            let waiting = std::mem::take(&mut mux.waiting);
+            return waiting.into_iter().for_each(|stream| self.move_on(stream));
         }
-        let room = multiplex.most().saturating_sub(multiplex.h2.open_streams());
-        if multiplex.pending.len() > room {
-            let excess = multiplex.pending.split_off(room);
+        let room = mux.most().saturating_sub(mux.h2.open_streams());
+        if mux.waiting.len() > room {
+            let excess = mux.waiting.split_off(room);
             excess.into_iter().for_each(|stream| self.move_on(stream));
         }
     }
 
     /// The backend takes no more streams on a connection.
-    pub(super) fn on_goaway(&mut self, key: Key, code: ErrorCode) {
+    pub(in crate::proxy) fn on_goaway(&mut self, key: Key, code: ErrorCode) {
         let Some(connection) = self.connections.get_mut(key) else { return };
-        let Some(multiplex) = connection.codec.multiplex_mut() else { return };
-        let unprocessed: Vec<Key> = multiplex.h2.unprocessed().collect();
-        if code != ErrorCode::NO_ERROR && multiplex.fault.replace(code).is_none() {
+        let Some(mux) = connection.codec.mux_mut() else { return };
+        let unprocessed: Vec<Key> = mux.h2.unprocessed().collect();
+        if code != ErrorCode::NO_ERROR && mux.fault.replace(code).is_none() {
             self.note_fault(key, code);
         }
         self.retire(key);
@@ -199,9 +199,9 @@ impl Proxy {
     fn note_fault(&mut self, key: Key, code: ErrorCode) {
         let Some(connection) = self.connections.get(key) else { return };
         let Side::Backend { slot, .. } = connection.side else { return };
-        let Some(multiplex) = connection.codec.multiplex() else { return };
+        let Some(mux) = connection.codec.mux() else { return };
         let exchange = |stream| self.connections.get(stream).and_then(|stream| stream.exchange);
-        let asked = multiplex.h2.owners().any(|stream| exchange(stream).is_some());
+        let asked = mux.h2.owners().any(|stream| exchange(stream).is_some());
         let side = connection.side;
         let Some(seen) = self.seen(side) else { return };
         let news = seen.fault.replace(code) != Some(code);

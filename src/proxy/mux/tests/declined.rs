@@ -3,13 +3,13 @@
 use super::*;
 use crate::limits::{DEFAULT_REQUEST_US, H2_BLOCK_GRACE_US, POOL_IDLE_US, RETRY_FLOOR};
 
-fn reset(world: &mut World, carrier: Key, stream: u32, code: ErrorCode) {
-    world.frame(carrier, Kind::RstStream, 0, stream, &code.0.to_be_bytes());
+fn reset(world: &mut World, mux_key: Key, stream: u32, code: ErrorCode) {
+    world.frame(mux_key, Kind::RstStream, 0, stream, &code.0.to_be_bytes());
 }
 
 /// The streams on which requests were sent on a connection since this was last asked.
-fn requests(world: &mut World, carrier: Key) -> Vec<u32> {
-    world.frames(carrier).iter().filter(|(header, _)| header.kind == Kind::Headers).map(|(one, _)| one.stream).collect()
+fn requests(world: &mut World, mux_key: Key) -> Vec<u32> {
+    world.frames(mux_key).iter().filter(|(header, _)| header.kind == Kind::Headers).map(|(one, _)| one.stream).collect()
 }
 
 fn answer(world: &World, client: Key) -> String {
@@ -25,13 +25,13 @@ fn a_backend_that_refuses_streams_is_asked_twice_at_once_and_then_within_the_bud
     let mut rationed = 0;
     for round in 0..2 * RETRY_FLOOR {
         let client = world.request();
-        let carrier = if round == 0 { world.connected(true) } else { world.proxy.carriers[0][0] };
+        let mux_key = if round == 0 { world.connected(true) } else { world.proxy.muxes[0][0] };
         for _ in 0..2 {
-            let streams = requests(&mut world, carrier);
+            let streams = requests(&mut world, mux_key);
             assert_eq!((streams.len(), world.dials.len()), (1, 0), "at once, on the connection that there is");
-            reset(&mut world, carrier, streams[0], ErrorCode::REFUSED_STREAM);
+            reset(&mut world, mux_key, streams[0], ErrorCode::REFUSED_STREAM);
         }
-        assert!(requests(&mut world, carrier).is_empty());
+        assert!(requests(&mut world, mux_key).is_empty());
         if world.dials.is_empty() {
             assert!(answer(&world, client).starts_with("HTTP/1.1 502 "), "{}", answer(&world, client));
             assert!(answer(&world, client).contains("gave the request up"), "{}", answer(&world, client));
@@ -54,8 +54,8 @@ fn a_refused_stream_goes_to_another_backend_whatever_the_budget() {
     world.proxy.follow(&world.plan);
     let client = world.request();
     for _ in 0..3 {
-        let carrier = world.connected(true);
-        reset(&mut world, carrier, 1, ErrorCode::REFUSED_STREAM);
+        let mux_key = world.connected(true);
+        reset(&mut world, mux_key, 1, ErrorCode::REFUSED_STREAM);
     }
     let last = world.connected(true);
     world.frame(last, Kind::Headers, END_HEADERS | END_STREAM, 1, &[0x89]);
@@ -66,17 +66,17 @@ fn a_refused_stream_goes_to_another_backend_whatever_the_budget() {
 fn a_backend_that_is_configured_for_http_2_and_requires_http_1_is_asked_once() {
     let mut world = World::new(1, false);
     let client = world.request();
-    let carrier = world.connected(true);
-    assert_eq!(requests(&mut world, carrier), [1]);
-    reset(&mut world, carrier, 1, ErrorCode::HTTP_1_1_REQUIRED);
-    assert!(requests(&mut world, carrier).is_empty() && world.dials.is_empty());
+    let mux_key = world.connected(true);
+    assert_eq!(requests(&mut world, mux_key), [1]);
+    reset(&mut world, mux_key, 1, ErrorCode::HTTP_1_1_REQUIRED);
+    assert!(requests(&mut world, mux_key).is_empty() && world.dials.is_empty());
     assert!(answer(&world, client).starts_with("HTTP/1.1 502 "));
     assert_eq!(failures(&mut world), 0, "it may be so for one resource");
     // Another backend may serve it.
     let mut world = World::new(2, false);
     let client = world.send("POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n");
-    let carrier = world.connected(true);
-    reset(&mut world, carrier, 1, ErrorCode::HTTP_1_1_REQUIRED);
+    let mux_key = world.connected(true);
+    reset(&mut world, mux_key, 1, ErrorCode::HTTP_1_1_REQUIRED);
     let other = world.connected(true);
     world.frame(other, Kind::Headers, END_HEADERS | END_STREAM, 1, &[0x89]);
     assert!(answer(&world, client).starts_with("HTTP/1.1 204 "));
@@ -88,29 +88,29 @@ fn a_block_that_is_not_complete_in_time_ends_its_connection_which_gets_no_stream
     for trickles in [true, false] {
         let mut world = World::new(1, false);
         let stuck = world.request();
-        let carrier = world.connected(true);
-        requests(&mut world, carrier);
+        let mux_key = world.connected(true);
+        requests(&mut world, mux_key);
         if trickles {
-            world.frame(carrier, Kind::Headers, 0, 1, &[0x88]);
+            world.frame(mux_key, Kind::Headers, 0, 1, &[0x88]);
         } else {
-            world.give(carrier, &[0, 0, 2, 1, END_HEADERS, 0, 0, 0, 1, 0x88]);
+            world.give(mux_key, &[0, 0, 2, 1, END_HEADERS, 0, 0, 0, 1, 0x88]);
         }
         world.pass(H2_BLOCK_GRACE_US);
         let client = world.request();
         let other = world.connected(true);
-        assert_ne!(other, carrier);
+        assert_ne!(other, mux_key);
         world.frame(other, Kind::Headers, END_HEADERS | END_STREAM, 1, &[0x89]);
         assert!(answer(&world, client).starts_with("HTTP/1.1 204 "));
         for _ in 0..9 {
             world.pass(DEFAULT_REQUEST_US / 10);
             if trickles {
-                world.frame(carrier, Kind::Continuation, 0, 1, &[]);
+                world.frame(mux_key, Kind::Continuation, 0, 1, &[]);
             }
         }
         world.frames(other);
         assert_eq!(answer(&world, stuck), "");
         world.pass(DEFAULT_REQUEST_US / 10 + 100_000);
-        let sent = world.frames(carrier);
+        let sent = world.frames(mux_key);
         assert!(sent.iter().any(|(header, _)| header.kind == Kind::Goaway), "{sent:?}");
         // There is no other backend that it could go to.
         assert!(answer(&world, stuck).starts_with("HTTP/1.1 502 "), "{}", answer(&world, stuck));
@@ -122,17 +122,17 @@ fn a_block_that_is_not_complete_in_time_ends_its_connection_which_gets_no_stream
 fn each_block_has_the_time_for_itself() {
     let mut world = World::new(1, false);
     let _clients = [world.request(), world.request(), world.request()];
-    let carrier = world.connected(true);
+    let mux_key = world.connected(true);
     for stream in [1, 3, 5] {
         let mut bytes = Vec::new();
         if stream > 1 {
             frame::write(&mut bytes, Kind::Continuation, END_HEADERS, stream - 2, &[]);
         }
         frame::write(&mut bytes, Kind::Headers, END_STREAM, stream, &[0x89]);
-        world.give(carrier, &bytes);
+        world.give(mux_key, &bytes);
         world.pass(DEFAULT_REQUEST_US * 2 / 3);
     }
-    assert!(!world.frames(carrier).iter().any(|(header, _)| header.kind == Kind::Goaway));
+    assert!(!world.frames(mux_key).iter().any(|(header, _)| header.kind == Kind::Goaway));
 }
 
 #[test]
@@ -166,7 +166,7 @@ fn an_idle_connection_whose_time_ends_takes_no_request_with_it_that_comes_in_the
     world.now_us += POOL_IDLE_US;
     world.proxy.set_clock(world.now_us, world.now_us);
     world.proxy.timers.expire(world.now_us, &mut world.proxy.due);
-    let stream = world.proxy.connections.get(silent).and_then(|one| one.codec.multiplex()).map(|one| one.pending[0]);
+    let stream = world.proxy.connections.get(silent).and_then(|one| one.codec.mux()).map(|one| one.waiting[0]);
     world.proxy.lost(stream.expect("the request waits"), Failure::Unprocessed, false);
     world.proxy.expire();
     world.carry_out();

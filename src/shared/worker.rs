@@ -62,14 +62,14 @@ impl fmt::Display for Doing {
 
 /// A view of the line.
 #[derive(Clone, Copy, Debug)]
-pub struct Seat {
+pub struct WorkerRecord {
     cells: &'static [AtomicU64],
 }
 
-impl Seat {
-    pub(super) fn new(cells: &'static [AtomicU64]) -> Seat {
+impl WorkerRecord {
+    pub(super) fn new(cells: &'static [AtomicU64]) -> WorkerRecord {
         assert!(cells.len() > ABSENT, "a line has room for it");
-        Seat { cells }
+        WorkerRecord { cells }
     }
 
     /// The worker's loop has turned, at this time in microseconds.
@@ -135,25 +135,25 @@ mod tests {
 
     #[test]
     fn what_a_worker_says_its_master_reads() {
-        let seat = Seat::new(Vec::leak((0..8).map(|_| AtomicU64::new(0)).collect()));
-        assert_eq!((seat.beaten_us(), seat.doing(), seat.is_ready()), (0, Doing::Waiting, false));
+        let record = WorkerRecord::new(Vec::leak((0..8).map(|_| AtomicU64::new(0)).collect()));
+        assert_eq!((record.beaten_us(), record.doing(), record.is_ready()), (0, Doing::Waiting, false));
         for doing in ALL {
-            seat.begin(doing);
-            assert_eq!(seat.doing(), doing);
+            record.begin(doing);
+            assert_eq!(record.doing(), doing);
         }
-        seat.beat(5);
-        seat.set_ready();
-        seat.set_busy(7);
-        assert_eq!((seat.beaten_us(), seat.is_ready(), seat.busy()), (5, true, 7));
-        assert!(!seat.is_absent());
-        seat.set_absent(true);
-        assert!(seat.is_absent());
-        seat.set_absent(false);
-        assert!(!seat.is_absent());
-        seat.set_absent(true);
-        seat.clear();
-        assert!(!seat.is_absent());
-        assert_eq!((seat.beaten_us(), seat.is_ready(), seat.busy()), (0, false, 0));
-        assert_eq!(seat.doing(), Doing::Waiting);
+        record.beat(5);
+        record.set_ready();
+        record.set_busy(7);
+        assert_eq!((record.beaten_us(), record.is_ready(), record.busy()), (5, true, 7));
+        assert!(!record.is_absent());
+        record.set_absent(true);
+        assert!(record.is_absent());
+        record.set_absent(false);
+        assert!(!record.is_absent());
+        record.set_absent(true);
+        record.clear();
+        assert!(!record.is_absent());
+        assert_eq!((record.beaten_us(), record.is_ready(), record.busy()), (0, false, 0));
+        assert_eq!(record.doing(), Doing::Waiting);
     }
 }

@@ -5,7 +5,7 @@
 
 use std::fmt;
 
-use super::handover::Elder;
+use super::handover::OldWorker;
 use super::old_memory::OldMemory;
 use super::{Ended, Journal};
 use crate::limits::{DRAIN_GRACE_US, GENERATIONS};
@@ -15,8 +15,8 @@ use crate::sys::fork::{self, Pid};
 
 /// All of them.
 #[derive(Debug, Default)]
-pub(super) struct Elders {
-    elders: Vec<Elder>,
+pub(super) struct OldWorkers {
+    old_workers: Vec<OldWorker>,
     /// Generations up to this one have been ended.
     ended: Option<u64>,
     /// The whole process ends, and they with it.
@@ -29,10 +29,10 @@ pub(super) struct Elders {
     memory: OldMemory,
 }
 
-impl Elders {
+impl OldWorkers {
     /// These workers, and the memory that some of them use.
-    pub(super) fn new(elders: Vec<Elder>, memory: OldMemory) -> Elders {
-        Elders { elders, ended: None, stopping: false, drain_at_us: u64::MAX, unclean: false, memory }
+    pub(super) fn new(old_workers: Vec<OldWorker>, memory: OldMemory) -> OldWorkers {
+        OldWorkers { old_workers, ended: None, stopping: false, drain_at_us: u64::MAX, unclean: false, memory }
     }
 
     /// The numbers of the memory that some use.
@@ -41,7 +41,7 @@ impl Elders {
     }
 
     pub(super) fn is_empty(&self) -> bool {
-        self.elders.is_empty()
+        self.old_workers.is_empty()
     }
 
     /// Whether none was cut off since `stop`.
@@ -49,18 +49,18 @@ impl Elders {
         !self.unclean
     }
 
-    pub(super) fn iter(&self) -> impl Iterator<Item = &Elder> {
-        self.elders.iter()
+    pub(super) fn iter(&self) -> impl Iterator<Item = &OldWorker> {
+        self.old_workers.iter()
     }
 
     /// Adds one that goes on as it was, as the program is about to become another.
-    pub(super) fn add(&mut self, elder: Elder) {
-        self.elders.push(elder);
+    pub(super) fn add(&mut self, old_worker: OldWorker) {
+        self.old_workers.push(old_worker);
     }
 
     /// Takes the youngest away again.
-    pub(super) fn take_back(&mut self) -> Option<Elder> {
-        self.elders.pop()
+    pub(super) fn take_back(&mut self) -> Option<OldWorker> {
+        self.old_workers.pop()
     }
 
     /// The workers of a generation have taken over: those of before drain, for `drain_us`.
@@ -73,25 +73,25 @@ impl Elders {
 
     /// Has those drain that do not yet, for `drain_us`, and ends the oldest where there are too many.
     fn retire(&mut self, drain_us: u64, journal: &mut Journal, now_us: u64) {
-        for elder in self.elders.iter_mut().filter(|elder| elder.is_accepting()) {
-            retire(elder, drain_us, now_us);
+        for old_worker in self.old_workers.iter_mut().filter(|old_worker| old_worker.is_accepting()) {
+            retire(old_worker, drain_us, now_us);
         }
-        let mut generations: Vec<u64> = self.elders.iter().map(|elder| elder.generation).collect();
+        let mut generations: Vec<u64> = self.old_workers.iter().map(|old_worker| old_worker.generation).collect();
         generations.sort_unstable();
         generations.dedup();
         let Some(&last) = generations.len().checked_sub(GENERATIONS + 1).and_then(|at| generations.get(at)) else {
             return;
         };
-        for elder in self.elders.iter().filter(|elder| elder.generation <= last) {
-            if self.ended.is_none_or(|ended| elder.generation > ended) {
-                let Elder { pid, generation, .. } = elder;
+        for old_worker in self.old_workers.iter().filter(|old_worker| old_worker.generation <= last) {
+            if self.ended.is_none_or(|ended| old_worker.generation > ended) {
+                let OldWorker { pid, generation, .. } = old_worker;
                 let draining = generations.len();
                 let text = format_args!(
                     "generation {generation} is the oldest of {draining} that still drain, and {GENERATIONS} may: its worker (pid {pid}) is ended"
                 );
                 journal.line(Level::Warn, "upgrade", text);
                 // Told a second time, a worker stops.
-                fork::drain(Pid::of_child(elder.pid));
+                fork::drain(Pid::of_child(old_worker.pid));
             }
         }
         self.ended = self.ended.max(Some(last));
@@ -101,25 +101,27 @@ impl Elders {
     pub(super) fn stop(&mut self, delay_us: u64, now_us: u64) {
         self.stopping = true;
         self.drain_at_us = now_us.saturating_add(delay_us);
-        let accepting = self.elders.iter().filter(|elder| elder.is_accepting());
-        accepting.for_each(|elder| fork::drain(Pid::of_child(elder.pid)));
+        let accepting = self.old_workers.iter().filter(|old_worker| old_worker.is_accepting());
+        accepting.for_each(|old_worker| fork::drain(Pid::of_child(old_worker.pid)));
     }
 
     /// A child has ended; whether it was one of these. What it had in the shared memory is taken back.
-    pub(super) fn bury(
+    pub(super) fn on_child_exit(
         &mut self,
         dead: Pid,
         ended: fork::Ended,
         region: Option<Region>,
         journal: &mut Journal,
     ) -> bool {
-        let Some(at) = self.elders.iter().position(|elder| elder.pid == dead.number()) else { return false };
-        let elder = self.elders.swap_remove(at);
-        if let (Some(region), Some(seat), None) = (region, elder.seat, elder.memory) {
-            region.settle(seat);
+        let Some(at) = self.old_workers.iter().position(|old_worker| old_worker.pid == dead.number()) else {
+            return false;
+        };
+        let old_worker = self.old_workers.swap_remove(at);
+        if let (Some(region), Some(record), None) = (region, old_worker.record, old_worker.memory) {
+            region.reclaim(record);
         }
-        self.memory.worker_ended(&self.elders);
-        let who = Who(elder);
+        self.memory.worker_ended(&self.old_workers);
+        let who = Who(old_worker);
         match ended {
             fork::Ended::Status(status) if status == Ended::Drained as i32 => {
                 journal.line(Level::Debug, "upgrade", format_args!("{who} has drained"));
@@ -136,28 +138,32 @@ impl Elders {
 
     /// When `expire` is to be called, in microseconds.
     pub(super) fn next_us(&self) -> u64 {
-        self.elders
+        self.old_workers
             .iter()
-            .filter_map(|elder| elder.until_us)
+            .filter_map(|old_worker| old_worker.until_us)
             .fold(self.drain_at_us.min(self.memory.next_us()), u64::min)
     }
 
     /// Has those drain, for `drain_us`, whose delay has passed, and kills those that have taken too long to.
     pub(super) fn expire(&mut self, drain_us: u64, now_us: u64, journal: &mut Journal) {
-        self.memory.expire(&self.elders, now_us);
+        self.memory.expire(&self.old_workers, now_us);
         if now_us >= self.drain_at_us {
             self.drain_at_us = u64::MAX;
             // Those that drain since an upgrade wait no longer for their idle clients, if they are told again.
-            let draining = self.elders.iter().filter(|elder| !elder.is_accepting());
-            draining.for_each(|elder| fork::retire(Pid::of_child(elder.pid)));
+            let draining = self.old_workers.iter().filter(|old_worker| !old_worker.is_accepting());
+            draining.for_each(|old_worker| fork::retire(Pid::of_child(old_worker.pid)));
             self.retire(drain_us, journal, now_us);
         }
-        for elder in &mut self.elders {
-            if elder.until_us.is_some_and(|until_us| now_us >= until_us) {
-                journal.line(Level::Warn, "upgrade", format_args!("{} runs past the drain time: killed", Who(*elder)));
+        for old_worker in &mut self.old_workers {
+            if old_worker.until_us.is_some_and(|until_us| now_us >= until_us) {
+                journal.line(
+                    Level::Warn,
+                    "upgrade",
+                    format_args!("{} runs past the drain time: killed", Who(*old_worker)),
+                );
                 // It is looked at again only should that not have ended it.
-                elder.until_us = Some(now_us.saturating_add(DRAIN_GRACE_US));
-                fork::kill(Pid::of_child(elder.pid));
+                old_worker.until_us = Some(now_us.saturating_add(DRAIN_GRACE_US));
+                fork::kill(Pid::of_child(old_worker.pid));
             }
         }
     }
@@ -165,29 +171,29 @@ impl Elders {
     /// All of them cut what they serve, and end.
     pub(super) fn stop_at_once(&mut self, now_us: u64) {
         self.drain_at_us = u64::MAX;
-        for elder in &mut self.elders {
-            elder.until_us = Some(now_us.saturating_add(DRAIN_GRACE_US));
+        for old_worker in &mut self.old_workers {
+            old_worker.until_us = Some(now_us.saturating_add(DRAIN_GRACE_US));
             // Told a second time, a worker stops.
-            fork::drain(Pid::of_child(elder.pid));
+            fork::drain(Pid::of_child(old_worker.pid));
         }
     }
 
     /// Kills all of them.
     pub(super) fn kill_all(&mut self) {
-        self.unclean |= self.stopping && !self.elders.is_empty();
-        self.elders.iter().for_each(|elder| fork::kill(Pid::of_child(elder.pid)));
+        self.unclean |= self.stopping && !self.old_workers.is_empty();
+        self.old_workers.iter().for_each(|old_worker| fork::kill(Pid::of_child(old_worker.pid)));
     }
 }
 
 /// Has a worker drain for `drain_us`. When it is to have ended is fixed with that, as it is for the worker
 /// itself: a drain time that is reloaded is for those that begin to drain later.
-pub(super) fn retire(worker: &mut Elder, drain_us: u64, now_us: u64) {
+pub(super) fn retire(worker: &mut OldWorker, drain_us: u64, now_us: u64) {
     worker.until_us = Some(now_us.saturating_add(drain_us).saturating_add(DRAIN_GRACE_US));
     fork::retire(Pid::of_child(worker.pid));
 }
 
-/// An elder in a line of log.
-struct Who(Elder);
+/// An old worker in a line of log.
+struct Who(OldWorker);
 
 impl fmt::Display for Who {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -11,11 +11,11 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::thread;
 use std::time::Duration;
 
-use super::elders::Elders;
-use super::handover::{Elder, Handover};
+use super::handover::{Handover, OldWorker};
 use super::inherited::{Left, left_memory};
 use super::notify::Notify;
 use super::old_memory::OldMemory;
+use super::old_workers::OldWorkers;
 use super::upgrade::Upgrade;
 use super::watchdog::Watchdog;
 use super::{DONE, FAILED, Journal, draining};
@@ -28,13 +28,13 @@ use crate::sys::clock;
 use crate::sys::fork::{self, Ended, Pid};
 use crate::sys::signal::{Signal, Signals};
 
-/// The caretaker's state.
-pub(super) struct Caretaker {
+/// The rollback supervisor's state.
+pub(super) struct RollbackSupervisor {
     /// What was left, and is left again.
     left: Handover,
     listeners: Vec<Vec<OwnedFd>>,
     admin: Option<(OwnedFd, SocketAddr)>,
-    elders: Elders,
+    old_workers: OldWorkers,
     /// `None` where this program lays the memory out otherwise.
     region: Option<Region>,
     upgrade: Upgrade,
@@ -46,10 +46,16 @@ pub(super) struct Caretaker {
     stopping: bool,
 }
 
-impl Caretaker {
+impl RollbackSupervisor {
     /// Takes care of what was left. `news`: workers that this program had begun, and that drain.
     /// `why` the program could not take over is told.
-    pub(super) fn new(left: Left, news: Vec<Elder>, signals: Signals, mut journal: Journal, why: &str) -> Caretaker {
+    pub(super) fn new(
+        left: Left,
+        news: Vec<OldWorker>,
+        signals: Signals,
+        mut journal: Journal,
+        why: &str,
+    ) -> RollbackSupervisor {
         let Left { handover: left, listeners, admin } = left;
         let region = left_memory(&left, 0).map(|memory| memory.region);
         // The plan of before holds.
@@ -60,8 +66,8 @@ impl Caretaker {
         let upgrade = Upgrade::new(globals, left.again);
         upgrade.refuse(&mut journal, why);
         // The plan may have been taken back.
-        left.elders.iter().for_each(|elder| fork::look(Pid::of_child(elder.pid)));
-        let accepting = left.elders.iter().filter(|elder| elder.is_accepting()).count();
+        left.old_workers.iter().for_each(|old_worker| fork::look(Pid::of_child(old_worker.pid)));
+        let accepting = left.old_workers.iter().filter(|old_worker| old_worker.is_accepting()).count();
         let workers = format!("{accepting} worker{} of before", if accepting == 1 { "" } else { "s" });
         journal.line(
             Level::Err,
@@ -76,14 +82,14 @@ impl Caretaker {
         notify.ready(format_args!("an upgrade failed: served by {workers}"));
         // Its counts are copied again by the next program that can take over.
         let older = region.map(|region| OldMemory::find(&left.older, region)).unwrap_or_default();
-        let elders = Elders::new(left.elders.iter().copied().chain(news).collect(), older);
+        let old_workers = OldWorkers::new(left.old_workers.iter().copied().chain(news).collect(), older);
         let (watchdog, times) = (Watchdog::default(), Times::of(region));
         let stopping = false;
-        Caretaker {
+        RollbackSupervisor {
             left,
             listeners,
             admin,
-            elders,
+            old_workers,
             region,
             upgrade,
             notify,
@@ -100,23 +106,23 @@ impl Caretaker {
         loop {
             let now_us = clock::monotonic_us();
             while let Some(signal) = self.signals.take() {
-                self.heed(signal, now_us);
+                self.on_signal(signal, now_us);
             }
             while let Some((pid, ended)) = fork::reap() {
-                self.bury(pid, ended);
+                self.on_child_exit(pid, ended);
             }
             self.upgrade.expire(now_us);
-            self.elders.expire(self.times.drain_us, now_us, &mut self.journal);
+            self.old_workers.expire(self.times.drain_us, now_us, &mut self.journal);
             if let Some(region) = self.region {
                 let (watchdog_us, none) = (self.times.watchdog_us, std::iter::empty());
-                self.watchdog.watch_over(watchdog_us, region, none, &self.elders, &mut self.journal);
+                self.watchdog.watch_over(watchdog_us, region, none, &self.old_workers, &mut self.journal);
             }
             self.see_to_upgrade(now_us);
             self.notify.beat(now_us);
-            if self.elders.is_empty() {
+            if self.old_workers.is_empty() {
                 return self.status();
             }
-            let next_us = self.notify.next_us().min(self.upgrade.next_us()).min(self.elders.next_us());
+            let next_us = self.notify.next_us().min(self.upgrade.next_us()).min(self.old_workers.next_us());
             let next_us = next_us.min(self.watchdog.next_us());
             let timeout = (next_us != u64::MAX).then(|| Duration::from_micros(next_us.saturating_sub(now_us)));
             if let Err(error) = self.signals.wait(None, timeout) {
@@ -130,11 +136,11 @@ impl Caretaker {
         self.journal.line(level, "process", text);
     }
 
-    fn heed(&mut self, signal: Signal, now_us: u64) {
+    fn on_signal(&mut self, signal: Signal, now_us: u64) {
         match signal {
             Signal::Terminate | Signal::Interrupt if self.stopping => {
                 self.say(Level::Warn, format_args!("told to stop at once"));
-                self.elders.stop_at_once(now_us);
+                self.old_workers.stop_at_once(now_us);
             }
             Signal::Terminate | Signal::Interrupt => {
                 match self.region {
@@ -151,7 +157,7 @@ impl Caretaker {
                 // The workers have their own descriptors of them.
                 self.listeners.clear();
                 self.admin = None;
-                self.elders.stop(self.times.drain_delay_us, now_us);
+                self.old_workers.stop(self.times.drain_delay_us, now_us);
             }
             Signal::Hangup => self.say(Level::Warn, format_args!("HUP: nothing is read again before another upgrade")),
             Signal::Upgrade if self.stopping => self.upgrade.refuse(&mut self.journal, "the process is about to end"),
@@ -161,13 +167,14 @@ impl Caretaker {
         }
     }
 
-    fn bury(&mut self, dead: Pid, ended: Ended) {
-        let accepted = self.elders.iter().any(|elder| elder.pid == dead.number() && elder.is_accepting());
-        if self.upgrade.heed(dead, ended, &mut self.journal) {
+    fn on_child_exit(&mut self, dead: Pid, ended: Ended) {
+        let accepted =
+            self.old_workers.iter().any(|old_worker| old_worker.pid == dead.number() && old_worker.is_accepting());
+        if self.upgrade.on_child_exit(dead, ended, &mut self.journal) {
             return;
         }
-        self.elders.bury(dead, ended, self.region, &mut self.journal);
-        if accepted && !self.stopping && !self.elders.is_empty() {
+        self.old_workers.on_child_exit(dead, ended, self.region, &mut self.journal);
+        if accepted && !self.stopping && !self.old_workers.is_empty() {
             self.say(Level::Err, format_args!("one that served has ended: trying to upgrade again"));
             self.upgrade.ask_for();
         }
@@ -178,7 +185,7 @@ impl Caretaker {
             return;
         }
         let mut left = self.left.clone();
-        left.elders = self.elders.iter().copied().collect();
+        left.old_workers = self.old_workers.iter().copied().collect();
         left.again = false;
         if self.upgrade.is_wanted() {
             self.upgrade.begin(&left, &mut self.journal, now_us);
@@ -199,7 +206,7 @@ impl Caretaker {
             self.say(Level::Err, format_args!("no worker is left"));
             return FAILED;
         }
-        let clean = self.elders.is_clean();
+        let clean = self.old_workers.is_clean();
         self.say(Level::Info, format_args!("{}", if clean { "drained" } else { "stopped" }));
         if clean { DONE } else { FAILED }
     }

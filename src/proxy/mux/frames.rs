@@ -1,32 +1,32 @@
 //! What goes and comes on an HTTP/2 connection: streams' content into frames, each in its turn, and
 //! frames to what they mean for the stream that they are of.
 
-use super::codec::Codec;
-use super::connection::{Moved, Side, Wait};
-use super::{Failure, Proxy};
+use super::super::codec::Codec;
+use super::super::connection::{Moved, Side, Wait};
+use super::super::{Failure, Proxy};
 use crate::collections::buffer::Buffer;
 use crate::collections::queue::Queue;
 use crate::collections::slab::Key;
 use crate::http::head::{Head, HeadRef, Version};
+use crate::http::message_error::MessageError;
 use crate::http::part::Part;
-use crate::http::refusal::Refusal;
 use crate::http2::connection::Event;
 use crate::http2::{self, ErrorCode};
 use crate::limits::{H2_GROWTH_BYTES, H2_REPLY_BYTES, QUEUE_HIGH_BYTES};
 
 impl Proxy {
     /// Puts what streams have to send into frames, each in its turn, as far as there is room.
-    pub(super) fn send_streams(&mut self, key: Key) {
+    pub(in crate::proxy) fn send_streams(&mut self, key: Key) {
         let mut in_vain = 0;
         loop {
             let Some(connection) = self.connections.get_mut(key) else { return };
             let unsendable = connection.unsendable;
             let full = connection.output.len() >= QUEUE_HIGH_BYTES;
-            let Some(multiplex) = connection.codec.multiplex_mut() else { return };
-            if full || in_vain >= multiplex.h2.lined_up() {
+            let Some(mux) = connection.codec.mux_mut() else { return };
+            if full || in_vain >= mux.h2.lined_up() {
                 return;
             }
-            let Some((id, owner, room)) = multiplex.h2.next_in_line() else { return };
+            let Some((id, owner, room)) = mux.h2.next_in_line() else { return };
             let Some(stream) = self.connections.get_mut(owner) else { continue };
             if unsendable {
                 stream.output.clear(&mut self.buffers);
@@ -41,10 +41,10 @@ impl Proxy {
             if moved {
                 in_vain = 0;
             }
-            if let Some(multiplex) = self.connections.get_mut(key).and_then(|one| one.codec.multiplex_mut())
-                && (rest > 0 && !multiplex.h2.is_blocked(id) || rest == 0 && !ended)
+            if let Some(mux) = self.connections.get_mut(key).and_then(|one| one.codec.mux_mut())
+                && (rest > 0 && !mux.h2.is_blocked(id) || rest == 0 && !ended)
             {
-                multiplex.h2.line_up(id);
+                mux.h2.line_up(id);
                 // Only what is in line again may have to wait for the connection's window.
                 in_vain += usize::from(!moved);
             }
@@ -69,16 +69,16 @@ impl Proxy {
         stream.ended = last;
         let trailers = if last { std::mem::take(&mut stream.trailers) } else { Box::default() };
         let Some(connection) = self.connections.get_mut(key) else { return false };
-        let Codec::H2(multiplex) = &mut connection.codec else { return false };
+        let Codec::H2(mux) = &mut connection.codec else { return false };
         let before = connection.output.len();
         if length > 0 || trailers.is_empty() {
-            let Some(header) = multiplex.h2.data(id, length, last && trailers.is_empty()) else { return false };
+            let Some(header) = mux.h2.data(id, length, last && trailers.is_empty()) else { return false };
             connection.output.write(&mut self.buffers, &header);
             queue.pass(&mut self.buffers, &mut connection.output, length);
         }
         if !trailers.is_empty() {
             self.text.clear();
-            multiplex.h2.write_fields(id, &trailers, true, &mut self.text);
+            mux.h2.write_fields(id, &trailers, true, &mut self.text);
             connection.output.write(&mut self.buffers, &self.text);
         }
         let frames = connection.output.len() - before;
@@ -87,30 +87,30 @@ impl Proxy {
     }
 
     /// Decodes what came on a connection that carries streams.
-    pub(super) fn pump_carrier(&mut self, key: Key) {
+    pub(in crate::proxy) fn pump_mux(&mut self, key: Key) {
         let Some(connection) = self.connections.get_mut(key) else { return };
         let mut input = connection.input.take();
-        if let (Some(multiplex), true) = (connection.codec.multiplex_mut(), input.is_some()) {
-            multiplex.heard_us = self.now_us;
-            multiplex.h2.set_clock(self.now_us);
+        if let (Some(mux), true) = (connection.codec.mux_mut(), input.is_some()) {
+            mux.heard_us = self.now_us;
+            mux.h2.set_clock(self.now_us);
         }
         let mut head = std::mem::take(&mut self.head);
         let mut arena = std::mem::take(&mut self.arena);
-        while self.step_carrier(key, &mut input, &mut head, &mut arena) {}
+        while self.step_mux(key, &mut input, &mut head, &mut arena) {}
         (self.head, self.arena) = (head, arena);
         let kept = input.and_then(|buffer| self.buffers.keep(buffer));
         match self.connections.get_mut(key) {
             Some(connection) if !connection.drops_input() => {
                 let rest = kept.as_ref().map_or(&[][..], Buffer::filled);
-                if let Codec::H2(multiplex) = &mut connection.codec
-                    && multiplex.note_block(rest, self.now_us)
+                if let Codec::H2(mux) = &mut connection.codec
+                    && mux.note_block(rest, self.now_us)
                 {
                     // The limit is for each block.
                     connection.wait = Wait::Nothing;
                 }
                 connection.input = kept;
                 if connection.ended {
-                    self.carrier_failed(key, Failure::Closed);
+                    self.mux_failed(key, Failure::Closed);
                 }
             }
             _ => kept.into_iter().for_each(|buffer| self.buffers.give(buffer)),
@@ -119,17 +119,17 @@ impl Proxy {
     }
 
     /// Decodes one frame, or a part of one; false where more bytes are needed first.
-    fn step_carrier(&mut self, key: Key, input: &mut Option<Buffer>, head: &mut Head, arena: &mut Vec<u8>) -> bool {
+    fn step_mux(&mut self, key: Key, input: &mut Option<Buffer>, head: &mut Head, arena: &mut Vec<u8>) -> bool {
         let Some(connection) = self.connections.get_mut(key) else { return false };
         if connection.drops_input() {
             return false;
         }
-        let Codec::H2(multiplex) = &mut connection.codec else { return false };
+        let Codec::H2(mux) = &mut connection.codec else { return false };
         let bytes = input.as_ref().map_or(&[][..], Buffer::filled);
         self.text.clear();
-        let decoded = multiplex.h2.decode(bytes, head, arena, &mut self.text);
+        let decoded = mux.h2.decode(bytes, head, arena, &mut self.text);
         let decoded = match decoded {
-            Ok(_) if multiplex.replies(connection.output.len() + self.text.len()) > H2_REPLY_BYTES => {
+            Ok(_) if mux.replies(connection.output.len() + self.text.len()) > H2_REPLY_BYTES => {
                 // It has us answer, and takes none of the answers.
                 Err(http2::Error::new(ErrorCode::ENHANCE_YOUR_CALM, "answers that are not taken"))
             }
@@ -178,7 +178,7 @@ impl Proxy {
         let Some(entry) = self.connections.get_mut(key) else { return };
         let side = entry.side;
         match entry.codec.stream_mut() {
-            Some(stream) if !stream.is_complete() => self.refuse(key, Refusal::LengthWrong, &[]),
+            Some(stream) if !stream.is_complete() => self.refuse(key, MessageError::LengthWrong, &[]),
             Some(_) => {
                 if let Some(seen) = self.seen(side) {
                     seen.faults = 0;
@@ -220,7 +220,7 @@ impl Proxy {
         let Some(owner) = owner else { return };
         if !fits {
             input.iter_mut().for_each(|buffer| buffer.consume(length));
-            return self.refuse(owner, Refusal::LengthWrong, &[]);
+            return self.refuse(owner, MessageError::LengthWrong, &[]);
         }
         if self.trace
             && let Some(buffer) = input
@@ -231,9 +231,9 @@ impl Proxy {
         let spare = self.wants(owner).then_some(H2_GROWTH_BYTES - self.grown);
         self.rearm(owner, Moved::In);
         let Some(connection) = self.connections.get_mut(key) else { return };
-        let Some(multiplex) = connection.codec.multiplex_mut() else { return };
+        let Some(mux) = connection.codec.mux_mut() else { return };
         self.text.clear();
-        let growth = multiplex.h2.delivered(id, length, spare, &mut self.text);
+        let growth = mux.h2.delivered(id, length, spare, &mut self.text);
         connection.output.write(&mut self.buffers, &self.text);
         if growth > 0 {
             self.note_growth(owner, growth);
