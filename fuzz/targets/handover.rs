@@ -5,8 +5,8 @@
 //! The input is read as a line of the one, and as two lines of the other.
 
 use zzz_lb::limits::ACTIVATED_LISTENERS;
-use zzz_lb::process::activation;
-use zzz_lb::process::handover::Handover;
+use zzz_lb::process::service::activation;
+use zzz_lb::process::upgrade::handover::Handover;
 
 /// Our number, to be meant by LISTEN_PID.
 const OWN: i32 = 7;

@@ -13,30 +13,13 @@
 //! Invariants: a child is forked by a process with one thread; it closes what it inherits and
 //! does not need; it dies with the process that forked it (PDEATHSIG), so nothing is orphaned.
 
-mod account;
-pub mod activation;
-mod ask;
 mod check;
-mod cpus;
 mod demo;
-mod dial;
 mod duties;
-pub mod handover;
-mod healthcheck;
-mod inherited;
-mod listen;
-mod master;
-mod names;
-mod notify;
-mod old_memory;
-mod old_workers;
-mod respawn;
-mod rollback;
-mod single;
-mod slots;
-mod upgrade;
-mod watch;
-mod watchdog;
+pub mod service;
+mod start;
+mod supervision;
+pub mod upgrade;
 
 use std::fmt;
 use std::io;
@@ -56,14 +39,17 @@ use crate::sys::{self, clock};
 use crate::tls;
 use crate::worker::{self, Draining, Outcome, Setup};
 
-use account::Account;
-pub use check::{Checked, check};
-use duties::Duties;
-pub use healthcheck::healthcheck;
-use inherited::{Inherited, Listeners, Memory, Taken};
-use master::Master;
-use old_workers::OldWorkers;
-use rollback::RollbackSupervisor;
+pub use self::check::{Checked, check};
+use self::duties::{Duties, names};
+pub use self::service::healthcheck::healthcheck;
+use self::start::account::{self, Account};
+use self::start::cpus;
+use self::supervision::master::Master;
+use self::supervision::single;
+use self::upgrade::handover;
+use self::upgrade::inherited::{self, Inherited, Listeners, Memory, Taken};
+use self::upgrade::old_workers::OldWorkers;
+use self::upgrade::rollback::{self, RollbackSupervisor};
 
 /// Exit status: done, or drained with nothing cut.
 const DONE: u8 = 0;

@@ -15,10 +15,10 @@ use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread;
 use std::time::Duration;
 
-use super::{Failure, Journal, begin_child};
 use crate::config;
 use crate::limits::{DEMO_CONNECTIONS, DEMO_IDLE_US};
 use crate::log::Level;
+use crate::process::{Failure, Journal, begin_child};
 use crate::sys::fork::{self, Fork, Pid};
 use crate::sys::signal;
 use request::Request;

@@ -10,7 +10,7 @@ use crate::config::{Address, Backend, Host, Member, Plan, Target};
 use crate::limits::{ADDRESSES, PLAN_BYTES, PROBE_ADDED_US, SECOND_US};
 use crate::log::Level;
 use crate::metrics::Global;
-use crate::process::slots::Refused;
+use crate::process::duties::slots::Refused;
 use crate::sys::clock;
 
 /// What keeps a plan from being published for a while.

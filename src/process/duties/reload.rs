@@ -8,7 +8,7 @@ use crate::config::{self, Changes, Config};
 use crate::limits::SECOND_US;
 use crate::log::Level;
 use crate::metrics::Global;
-use crate::process::watch::Change;
+use crate::process::duties::watch::Change;
 use crate::sys::clock;
 use crate::tls;
 

@@ -4,7 +4,7 @@ use super::*;
 use crate::config::{self, Address};
 use crate::limits::{NAMES_WAIT_US, SECOND_US};
 use crate::metrics::Global;
-use crate::process::watch::Change;
+use crate::process::duties::watch::Change;
 use std::net::UdpSocket;
 
 const APP: &str = r#"{"backends": [{"host": "app.test", "port": 80}]}"#;

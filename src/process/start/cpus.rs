@@ -6,7 +6,7 @@ use std::fs;
 use crate::sys::affinity;
 
 /// Processors to use, and so the default number of workers: at least 1.
-pub(super) fn usable() -> u32 {
+pub(in crate::process) fn usable() -> u32 {
     // Failing can only mean a system without the call: one worker is then sure to be right.
     let processors = affinity::processors().unwrap_or(1);
     let read = |path: &str| fs::read_to_string(path).ok();

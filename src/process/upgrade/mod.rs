@@ -11,18 +11,25 @@
 //! addresses that are new, the shared memory and the plan. It says by a line on its stdout that it could, for any program would do as
 //! exit status 0 goes.
 
+pub mod handover;
+pub(super) mod inherited;
+pub(super) mod old_memory;
+pub(super) mod old_workers;
+pub(super) mod rollback;
+
 use std::io::{self, Read};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 
-use super::duties::Duties;
-use super::handover::{ANSWER, Handover, QUESTION, VARIABLE};
-use super::{FAILED, Failure, Journal, USAGE, account, inherited, listen, share_memory, worker_count};
+use self::handover::{ANSWER, Handover, QUESTION, VARIABLE};
 use crate::args::Options;
 use crate::config::{Backend, Config, Plan};
 use crate::limits::{PREFLIGHT_TEXT_BYTES, PREFLIGHT_US, SECOND_US};
 use crate::log::Level;
 use crate::metrics::{Block, Global};
+use crate::process::duties::Duties;
+use crate::process::start::{account, listen};
+use crate::process::{FAILED, Failure, Journal, USAGE, share_memory, worker_count};
 use crate::shared::Region;
 use crate::sys::exec::Program;
 use crate::sys::fork::{self, Ended, Pid};

@@ -13,7 +13,7 @@ use crate::limits::{RESPAWN_DEATHS, RESPAWN_DELAY_MOST_US, RESPAWN_DELAY_US, RES
 
 /// How a worker's life ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Death {
+pub(in crate::process) enum Death {
     /// It never accepted.
     Early,
     /// It had accepted, and lived this long.
@@ -22,7 +22,7 @@ pub(super) enum Death {
 
 /// What is to be done about a death.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Verdict {
+pub(in crate::process) enum Verdict {
     /// Replace the worker after this long.
     Respawn(Duration),
     /// Workers die of how they start: end everything.
@@ -31,7 +31,7 @@ pub(super) enum Verdict {
 
 /// The history of one worker's place.
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Respawn {
+pub(in crate::process) struct Respawn {
     early_deaths: u32,
     failed_forks: u32,
     /// The last one died soon after it accepted.
@@ -40,7 +40,7 @@ pub(super) struct Respawn {
 
 impl Respawn {
     /// Tells of a death.
-    pub(super) fn died(&mut self, death: Death) -> Verdict {
+    pub(in crate::process) fn died(&mut self, death: Death) -> Verdict {
         self.failed_forks = 0;
         match death {
             Death::Serving(lived) => {
@@ -60,7 +60,7 @@ impl Respawn {
     }
 
     /// Tells of a fork that failed: when to try again.
-    pub(super) fn not_forked(&mut self) -> Duration {
+    pub(in crate::process) fn not_forked(&mut self) -> Duration {
         self.failed_forks = self.failed_forks.saturating_add(1);
         pause(self.failed_forks)
     }

@@ -4,8 +4,8 @@
 use std::net::SocketAddr;
 use std::os::fd::{OwnedFd, RawFd};
 
-use super::{Failure, USAGE};
 use crate::limits::ACTIVATED_LISTENERS;
+use crate::process::{Failure, USAGE};
 use crate::sys::{exec, fork, listen};
 
 /// The first descriptor that is passed on.
@@ -16,7 +16,7 @@ type Passed = (Vec<Vec<OwnedFd>>, SocketAddr);
 
 /// Those that were passed on to this process, for each of `count` workers all of them, and where the
 /// first of them is. `None` where there are none.
-pub(super) fn take(count: u32) -> Result<Option<Passed>, Failure> {
+pub(in crate::process) fn take(count: u32) -> Result<Option<Passed>, Failure> {
     let variable = |name| std::env::var(name).unwrap_or_default();
     let passed = match passed(&variable("LISTEN_FDS"), &variable("LISTEN_PID"), fork::current().number()) {
         Ok(passed) => passed,

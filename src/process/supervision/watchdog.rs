@@ -5,30 +5,30 @@
 
 use std::time::Duration;
 
-use super::Journal;
-use super::old_workers::OldWorkers;
 use crate::limits::{WATCH_LATE_US, WATCHDOG_PARTS};
 use crate::log::Level;
+use crate::process::Journal;
+use crate::process::upgrade::old_workers::OldWorkers;
 use crate::shared::Region;
 use crate::sys::clock;
 use crate::sys::fork::{self, Pid};
 
 /// When the next look is.
 #[derive(Debug, Default)]
-pub(super) struct Watchdog {
+pub(in crate::process) struct Watchdog {
     /// In microseconds; 0 where there is none.
     next_us: u64,
 }
 
 impl Watchdog {
     /// When `watch_over` is to be called, in microseconds.
-    pub(super) fn next_us(&self) -> u64 {
+    pub(in crate::process) fn next_us(&self) -> u64 {
         if self.next_us == 0 { u64::MAX } else { self.next_us }
     }
 
     /// Kills workers that have stood still for longer than `watchdog_us`, where that is not 0 and it is time
     /// to look. `workers`: with their worker records, and how long they have lived; `old_workers` have lived long enough.
-    pub(super) fn watch_over(
+    pub(in crate::process) fn watch_over(
         &mut self,
         watchdog_us: u64,
         region: Region,

@@ -3,15 +3,15 @@
 use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
 
-use super::super::handover::OldWorker;
-use super::super::old_workers;
-use super::super::respawn::{Death, Respawn, Verdict};
-use super::super::rollback::{RollbackSupervisor, Times};
-use super::super::{Ended, FAILED, begin_child, serve};
 use super::Master;
 use crate::limits::{RESPAWN_DEATHS, RESPAWN_DELAY_US};
 use crate::log::{Level, Log};
 use crate::metrics::Global;
+use crate::process::supervision::respawn::{Death, Respawn, Verdict};
+use crate::process::upgrade::handover::OldWorker;
+use crate::process::upgrade::old_workers;
+use crate::process::upgrade::rollback::{RollbackSupervisor, Times};
+use crate::process::{Ended, FAILED, begin_child, serve};
 use crate::sys::clock;
 use crate::sys::fork::{self, Fork, Pid};
 use crate::sys::signal::Signals;

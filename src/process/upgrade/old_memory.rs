@@ -2,15 +2,15 @@
 //! there until they end. The counts are copied into this program's memory: at the start, every second, and once more
 //! when a worker has ended, so that none is lost.
 
-use super::handover::OldWorker;
 use crate::limits::{OLD_COUNTS_US, PLAN_BYTES};
+use crate::process::upgrade::handover::OldWorker;
 use crate::shared::Region;
 use crate::shared::directory::{View, copy_state, mirror};
 use crate::sys::shm::Attached;
 
 /// All of it, the oldest first. Each one's counts go into the next, and the last one's into the region.
 #[derive(Debug, Default)]
-pub(super) struct OldMemory {
+pub(in crate::process) struct OldMemory {
     segments: Vec<Attached>,
     region: Option<Region>,
     /// When the counts are copied again, in microseconds.
@@ -19,14 +19,14 @@ pub(super) struct OldMemory {
 
 impl OldMemory {
     /// The segments of these numbers, as far as they can still be found.
-    pub(super) fn find(ids: &[i32], region: Region) -> OldMemory {
+    pub(in crate::process) fn find(ids: &[i32], region: Region) -> OldMemory {
         let segments = ids.iter().filter_map(|&id| Attached::new(id).ok());
         let segments = segments.filter(|segment| View::read(segment.cells()).is_some()).collect();
         OldMemory { segments, region: Some(region), next_us: 0 }
     }
 
     /// Copies what the newest segment knows of the backends into the region, which has just been made.
-    pub(super) fn begin(&self) {
+    pub(in crate::process) fn begin(&self) {
         if let (Some(last), Some(region)) = (self.segments.last(), self.region)
             && let Some(view) = View::read(last.cells())
         {
@@ -36,23 +36,23 @@ impl OldMemory {
     }
 
     /// The plan's bytes in the newest segment.
-    pub(super) fn plan(&self) -> Option<Vec<u8>> {
+    pub(in crate::process) fn plan(&self) -> Option<Vec<u8>> {
         let plan = View::read(self.segments.last()?.cells())?.plan()?;
         (plan.len() <= 4 * PLAN_BYTES).then_some(plan)
     }
 
     /// The segments' numbers.
-    pub(super) fn ids(&self) -> Vec<i32> {
+    pub(in crate::process) fn ids(&self) -> Vec<i32> {
         self.segments.iter().map(Attached::id).collect()
     }
 
     /// When `expire` is to be called, in microseconds.
-    pub(super) fn next_us(&self) -> u64 {
+    pub(in crate::process) fn next_us(&self) -> u64 {
         if self.segments.is_empty() { u64::MAX } else { self.next_us }
     }
 
     /// Copies the counts, if it is time to.
-    pub(super) fn expire(&mut self, old_workers: &[OldWorker], now_us: u64) {
+    pub(in crate::process) fn expire(&mut self, old_workers: &[OldWorker], now_us: u64) {
         if now_us >= self.next_us() {
             self.next_us = now_us + OLD_COUNTS_US;
             self.copy(old_workers);
@@ -60,7 +60,7 @@ impl OldMemory {
     }
 
     /// Copies the counts of all segments. `old_workers`: the workers that live.
-    pub(super) fn copy(&self, old_workers: &[OldWorker]) {
+    pub(in crate::process) fn copy(&self, old_workers: &[OldWorker]) {
         let views = || self.segments.iter().filter_map(|segment| Some((segment.id(), View::read(segment.cells())?)));
         let region = self.region.map(|region| (0, region.view()));
         for ((id, from), (_, to)) in views().zip(views().skip(1).chain(region)) {
@@ -72,7 +72,7 @@ impl OldMemory {
     }
 
     /// A worker has ended: its last counts are copied, and segments are left that no worker uses any more.
-    pub(super) fn worker_ended(&mut self, old_workers: &[OldWorker]) {
+    pub(in crate::process) fn worker_ended(&mut self, old_workers: &[OldWorker]) {
         if self.segments.is_empty() {
             return;
         }

@@ -15,7 +15,7 @@ use crate::limits::{NOTIFY_RETRY_US, NOTIFY_WAITING};
 use crate::sys::clock;
 
 /// Tells the service manager, where there is one.
-pub(super) struct Notify {
+pub(in crate::process) struct Notify {
     to: Option<(UnixDatagram, SocketAddr)>,
     /// How often it wants to hear that this process is well, in microseconds.
     beat_us: Option<u64>,
@@ -31,7 +31,7 @@ pub(super) struct Notify {
 
 impl Notify {
     /// Whom the environment names.
-    pub(super) fn from_env() -> Notify {
+    pub(in crate::process) fn from_env() -> Notify {
         let socket = std::env::var_os("NOTIFY_SOCKET");
         let number = |name| std::env::var(name).ok().and_then(|text| text.parse().ok());
         let beat_us = beat_us(number("WATCHDOG_USEC"), number("WATCHDOG_PID"), std::process::id().into());
@@ -72,32 +72,32 @@ impl Notify {
     }
 
     /// It serves, as the status says.
-    pub(super) fn ready(&mut self, status: impl Display) {
+    pub(in crate::process) fn ready(&mut self, status: impl Display) {
         if !self.stopping {
             self.tell(format!("READY=1\nSTATUS={status}\n"));
         }
     }
 
     /// It takes up another configuration or program; `ready` follows.
-    pub(super) fn reloading(&mut self) {
+    pub(in crate::process) fn reloading(&mut self) {
         if !self.stopping {
             self.tell(format!("RELOADING=1\nMONOTONIC_USEC={}\n", clock::monotonic_us()));
         }
     }
 
     /// It ends; what it takes up meanwhile does not make it ready again.
-    pub(super) fn stopping(&mut self) {
+    pub(in crate::process) fn stopping(&mut self) {
         self.stopping = true;
         self.tell("STOPPING=1\nSTATUS=draining\n".to_owned());
     }
 
     /// When `beat` is to be called, in microseconds.
-    pub(super) fn next_us(&self) -> u64 {
+    pub(in crate::process) fn next_us(&self) -> u64 {
         self.next_us.min(self.retry_us)
     }
 
     /// Says that this process is well, where that is due, and what waited.
-    pub(super) fn beat(&mut self, now_us: u64) {
+    pub(in crate::process) fn beat(&mut self, now_us: u64) {
         if now_us >= self.retry_us {
             self.tell_waiting(now_us);
         }

@@ -8,14 +8,14 @@ use std::io::{self, Read};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 
-use super::duties::Duties;
-use super::handover::{Handover, OldWorker, raw};
-use super::inherited::{Inherited, Memory};
-use super::old_workers::OldWorkers;
-use super::rollback::{self, RollbackSupervisor};
-use super::upgrade::Upgrade;
-use super::{DONE, Ended, FAILED, Journal, Line, Parts, begin_child, serve};
 use crate::log::{Level, Log};
+use crate::process::duties::Duties;
+use crate::process::upgrade::Upgrade;
+use crate::process::upgrade::handover::{Handover, OldWorker, raw};
+use crate::process::upgrade::inherited::{Inherited, Memory};
+use crate::process::upgrade::old_workers::OldWorkers;
+use crate::process::upgrade::rollback::{self, RollbackSupervisor};
+use crate::process::{DONE, Ended, FAILED, Journal, Line, Parts, begin_child, serve};
 use crate::sys::clock;
 use crate::sys::fork::{self, Fork, Pid};
 use crate::sys::signal::Signals;
@@ -41,7 +41,7 @@ struct Single {
 }
 
 /// Runs until a signal ends it; returns the exit status.
-pub(super) fn run(parts: Parts, inherited: Inherited, greeting: &[Line]) -> u8 {
+pub(in crate::process) fn run(parts: Parts, inherited: Inherited, greeting: &[Line]) -> u8 {
     let Parts { memory, records, duties, old_workers, listeners, tls, shares, signals, mut journal } = parts;
     let (Some(listeners_of_one), Some(&record)) = (listeners.of_workers.into_iter().next(), records.first()) else {
         return FAILED;

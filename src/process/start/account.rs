@@ -3,19 +3,19 @@
 
 use std::fs;
 
-use super::{Failure, USAGE};
+use crate::process::{Failure, USAGE};
 
 /// Whom to run as.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Account {
+pub(in crate::process) struct Account {
     /// The user.
-    pub(super) uid: u32,
+    pub(in crate::process) uid: u32,
     /// The group.
-    pub(super) gid: u32,
+    pub(in crate::process) gid: u32,
 }
 
 /// Finds an account in /etc/passwd and /etc/group; a missing file is an empty one.
-pub(super) fn look_up(spec: &str) -> Result<Account, Failure> {
+pub(in crate::process) fn look_up(spec: &str) -> Result<Account, Failure> {
     let read = |path| fs::read(path).map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).unwrap_or_default();
     resolve(spec, &read("/etc/passwd"), &read("/etc/group"))
         .map_err(|reason| Failure::new(USAGE, format!("--user {spec}: {reason}")))

@@ -6,8 +6,6 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream, UdpSocket};
 use std::os::fd::AsFd;
 use std::path::Path;
 
-use super::Journal;
-use super::watch::{Change as FileChange, Watch};
 use crate::collections::slab::Key;
 use crate::dns::hosts::Hosts;
 use crate::dns::resolv_conf::ResolvConf;
@@ -15,14 +13,16 @@ use crate::dns::resolver::{Change, Output, Resolver, State};
 use crate::limits::{DNS_MESSAGE_BYTES, DNS_STRAYS, HOSTS_BYTES, NAME_ADDRESSES, NAMES_WAIT_US, RESOLV_CONF_BYTES};
 use crate::log::Level;
 use crate::metrics::{Block, Global};
+use crate::process::Journal;
+use crate::process::duties::watch::{Change as FileChange, Watch};
 use crate::reactor::{Event, Reactor};
 use crate::sys;
 
 const HOSTS: &str = "/etc/hosts";
 const RESOLV_CONF: &str = "/etc/resolv.conf";
 /// Their tokens.
-pub(super) const HOSTS_TOKEN: u64 = 1;
-pub(super) const RESOLV_CONF_TOKEN: u64 = 2;
+pub(in crate::process) const HOSTS_TOKEN: u64 = 1;
+pub(in crate::process) const RESOLV_CONF_TOKEN: u64 = 2;
 
 #[derive(Debug)]
 enum Socket {
@@ -33,7 +33,7 @@ enum Socket {
 }
 
 /// Looks names up, and goes on doing so.
-pub(super) struct Names {
+pub(in crate::process) struct Names {
     resolver: Resolver,
     sockets: BTreeMap<u64, (Key, Socket)>,
     hosts: Watch,
@@ -42,7 +42,7 @@ pub(super) struct Names {
 
 impl Names {
     /// Looks no name up yet. Errors are those of the system's randomness, and of the poller.
-    pub(super) fn new(reactor: &Reactor, now_us: u64) -> io::Result<Names> {
+    pub(in crate::process) fn new(reactor: &Reactor, now_us: u64) -> io::Result<Names> {
         let (hosts, resolv_conf) = (contents(HOSTS, HOSTS_BYTES), contents(RESOLV_CONF, RESOLV_CONF_BYTES));
         let seed = sys::entropy::unforeseen()?;
         let names = Names {
@@ -60,45 +60,45 @@ impl Names {
     }
 
     /// Looks these names up from now on, and no others.
-    pub(super) fn want(&mut self, names: &[&str], now_us: u64) {
+    pub(in crate::process) fn want(&mut self, names: &[&str], now_us: u64) {
         self.resolver.set_names(names, now_us);
     }
 
     /// Looks every name up anew.
-    pub(super) fn refresh(&mut self, now_us: u64) {
+    pub(in crate::process) fn refresh(&mut self, now_us: u64) {
         self.resolver.refresh(now_us);
     }
 
     /// An address of a name does not work: the name is looked up again soon.
-    pub(super) fn suspect(&mut self, name: &str, now_us: u64) {
+    pub(in crate::process) fn suspect(&mut self, name: &str, now_us: u64) {
         self.resolver.suspect(name, now_us);
     }
 
     /// The last good addresses of a name.
-    pub(super) fn addresses(&self, name: &str) -> &[IpAddr] {
+    pub(in crate::process) fn addresses(&self, name: &str) -> &[IpAddr] {
         self.resolver.addresses(name)
     }
 
     /// Whether nothing has come yet of looking a name up.
-    pub(super) fn is_undecided(&self, name: &str) -> bool {
+    pub(in crate::process) fn is_undecided(&self, name: &str) -> bool {
         self.resolver.state(name) == Some(State::Unresolved(None))
     }
 
     /// Until when it is worth waiting for what comes of a name, in microseconds; None where that is known, or
     /// has been waited for.
-    pub(super) fn awaited_until_us(&self, name: &str, now_us: u64) -> Option<u64> {
+    pub(in crate::process) fn awaited_until_us(&self, name: &str, now_us: u64) -> Option<u64> {
         let until_us = self.resolver.since_us(name)?.saturating_add(NAMES_WAIT_US);
         (self.is_undecided(name) && now_us < until_us).then_some(until_us)
     }
 
     /// When `expire` is to be called, in microseconds.
-    pub(super) fn next_us(&self) -> u64 {
+    pub(in crate::process) fn next_us(&self) -> u64 {
         let files = self.hosts.next_deadline_us().min(self.resolv_conf.next_deadline_us());
         self.resolver.next_deadline_us().min(files)
     }
 
     /// Heeds an event of the poller.
-    pub(super) fn on_event(&mut self, event: Event, now_us: u64) {
+    pub(in crate::process) fn on_event(&mut self, event: Event, now_us: u64) {
         match event.token {
             HOSTS_TOKEN => self.hosts.ready(now_us),
             RESOLV_CONF_TOKEN => self.resolv_conf.ready(now_us),
@@ -107,7 +107,7 @@ impl Names {
     }
 
     /// Does what is due.
-    pub(super) fn expire(&mut self, now_us: u64) {
+    pub(in crate::process) fn expire(&mut self, now_us: u64) {
         if let Some(change) = self.hosts.expire(now_us) {
             self.resolver.reload_hosts(hosts_of(&text(change)), now_us);
         }
@@ -120,7 +120,13 @@ impl Names {
     }
 
     /// Does all that the resolver asks for, and tells what is new; whether some name's addresses are.
-    pub(super) fn carry_out(&mut self, reactor: &Reactor, journal: &mut Journal, globals: Block, now_us: u64) -> bool {
+    pub(in crate::process) fn carry_out(
+        &mut self,
+        reactor: &Reactor,
+        journal: &mut Journal,
+        globals: Block,
+        now_us: u64,
+    ) -> bool {
         let mut changed = false;
         while let Some(output) = self.resolver.next_output() {
             match output {
@@ -242,7 +248,7 @@ impl Names {
 #[cfg(test)]
 impl Names {
     /// Looks names up at one server alone.
-    pub(super) fn asking(server: SocketAddr, now_us: u64) -> Names {
+    pub(in crate::process) fn asking(server: SocketAddr, now_us: u64) -> Names {
         let conf = ResolvConf { servers: vec![server], ..ResolvConf::default() };
         Names {
             resolver: Resolver::new(conf, Hosts::parse(b""), 1, now_us),
@@ -263,7 +269,7 @@ fn hosts_of(text: &[u8]) -> Hosts {
 }
 
 /// The table of hosts of the system, now.
-pub(super) fn system_hosts() -> Hosts {
+pub(in crate::process) fn system_hosts() -> Hosts {
     hosts_of(&contents(HOSTS, HOSTS_BYTES))
 }
 

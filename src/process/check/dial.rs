@@ -10,10 +10,10 @@ use std::collections::{BTreeMap, VecDeque};
 use std::io::{self, IoSlice};
 use std::os::fd::{AsFd, OwnedFd};
 
-use super::ask::{Ask, Request};
-use super::check::milliseconds;
 use crate::config::{Address, Health};
 use crate::limits::{CHECK_DIALS, CHECK_READ_BYTES};
+use crate::process::check::ask::{Ask, Request};
+use crate::process::check::milliseconds;
 use crate::proxy::probe::{Cause, Explained};
 use crate::proxy::{Failure, FailureText};
 use crate::reactor::{Event, Reactor};

@@ -7,14 +7,16 @@ use std::os::fd::{AsFd, OwnedFd, RawFd};
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::Relaxed;
 
-use super::duties::PreviousAddresses;
-use super::handover::{Handover, OldWorker, VARIABLE};
-use super::old_memory::OldMemory;
-use super::upgrade::is_same_place;
-use super::{Failure, Journal, activation, listen, share_memory};
 use crate::config::Plan;
 use crate::limits::{GENERATIONS, SEATS_LEAST};
 use crate::log::Level;
+use crate::process::duties::PreviousAddresses;
+use crate::process::service::activation;
+use crate::process::start::listen;
+use crate::process::upgrade::handover::{Handover, OldWorker, VARIABLE};
+use crate::process::upgrade::is_same_place;
+use crate::process::upgrade::old_memory::OldMemory;
+use crate::process::{FAILED, Failure, Journal, share_memory};
 use crate::shared::Region;
 use crate::shared::directory::View;
 use crate::sys::exec;
@@ -23,53 +25,53 @@ use crate::sys::listen::defer_accept;
 use crate::sys::shm::{Attached, Segment};
 
 /// What is listened on.
-pub(super) struct Listeners {
+pub(in crate::process) struct Listeners {
     /// For each worker: one, or more where there were more workers before. All at one address.
-    pub(super) of_workers: Vec<Vec<OwnedFd>>,
+    pub(in crate::process) of_workers: Vec<Vec<OwnedFd>>,
     /// Where they are.
-    pub(super) address: SocketAddr,
+    pub(in crate::process) address: SocketAddr,
     /// One for all of them, where an admin port is wanted, and where that is.
-    pub(super) admin: Option<(OwnedFd, SocketAddr)>,
+    pub(in crate::process) admin: Option<(OwnedFd, SocketAddr)>,
     /// A service manager made them.
-    pub(super) activated: bool,
+    pub(in crate::process) activated: bool,
 }
 
 /// The shared memory, and its number.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Memory {
-    pub(super) region: Region,
-    pub(super) segment: i32,
+pub(in crate::process) struct Memory {
+    pub(in crate::process) region: Region,
+    pub(in crate::process) segment: i32,
 }
 
 /// The shared memory that a start goes on with.
-pub(super) struct Taken {
-    pub(super) memory: Memory,
+pub(in crate::process) struct Taken {
+    pub(in crate::process) memory: Memory,
     /// The workers that live on, as they are to that memory.
-    pub(super) old_workers: Vec<OldWorker>,
+    pub(in crate::process) old_workers: Vec<OldWorker>,
     /// The memory that some of them use.
-    pub(super) old: OldMemory,
+    pub(in crate::process) old: OldMemory,
     /// Whose the slots were, if that is known and does not stand in the memory.
-    pub(super) previous: PreviousAddresses,
+    pub(in crate::process) previous: PreviousAddresses,
 }
 
 /// What was left; nothing where this is no upgrade. Whoever holds it holds the listeners that were left
 /// open as they were, so that the upgrade can be given up until the new workers accept.
 #[derive(Default)]
-pub(super) struct Inherited {
+pub(in crate::process) struct Inherited {
     left: Option<Left>,
 }
 
 /// What was left, with its descriptors.
-pub(super) struct Left {
-    pub(super) handover: Handover,
-    pub(super) listeners: Vec<Vec<OwnedFd>>,
-    pub(super) admin: Option<(OwnedFd, SocketAddr)>,
+pub(in crate::process) struct Left {
+    pub(in crate::process) handover: Handover,
+    pub(in crate::process) listeners: Vec<Vec<OwnedFd>>,
+    pub(in crate::process) admin: Option<(OwnedFd, SocketAddr)>,
 }
 
 impl Inherited {
     /// What the environment tells of. A line that was meant for another process is ignored. To be called
     /// once.
-    pub(super) fn find(journal: &mut Journal) -> Inherited {
+    pub(in crate::process) fn find(journal: &mut Journal) -> Inherited {
         let line = std::env::var(VARIABLE).unwrap_or_default();
         let pid = fork::current().number();
         let handover = Handover::parse(&line).filter(|left| i32::try_from(left.pid) == Ok(pid));
@@ -83,7 +85,7 @@ impl Inherited {
     }
 
     /// What was left, where this is an upgrade.
-    pub(super) fn into_left(self) -> Option<Left> {
+    pub(in crate::process) fn into_left(self) -> Option<Left> {
         self.left
     }
 
@@ -92,27 +94,27 @@ impl Inherited {
     }
 
     /// How many upgrades there have been.
-    pub(super) fn generation(&self) -> u64 {
+    pub(in crate::process) fn generation(&self) -> u64 {
         self.handover().map_or(0, |left| left.generation)
     }
 
     /// Whether this is an upgrade.
-    pub(super) fn is_upgrade(&self) -> bool {
+    pub(in crate::process) fn is_upgrade(&self) -> bool {
         self.left.is_some()
     }
 
     /// Whether another was asked for meanwhile.
-    pub(super) fn is_wanted_again(&self) -> bool {
+    pub(in crate::process) fn is_wanted_again(&self) -> bool {
         self.handover().is_some_and(|left| left.again)
     }
 
     /// The demo's backends, which go on.
-    pub(super) fn demo(&self) -> &[SocketAddr] {
+    pub(in crate::process) fn demo(&self) -> &[SocketAddr] {
         self.handover().map_or(&[], |left| &left.demo)
     }
 
     /// The listeners for `count` workers, those that were left first of all.
-    pub(super) fn listeners(
+    pub(in crate::process) fn listeners(
         &self,
         journal: &mut Journal,
         wanted: SocketAddr,
@@ -172,7 +174,7 @@ impl Inherited {
 
     /// The shared memory: what was left, where this program lays it out alike and it has worker records for
     /// `count` workers more, or else another.
-    pub(super) fn memory(&self, journal: &mut Journal, count: u32) -> Result<Taken, Failure> {
+    pub(in crate::process) fn memory(&self, journal: &mut Journal, count: u32) -> Result<Taken, Failure> {
         let records = records(count);
         let Some(left) = self.handover() else {
             let memory = share_memory(records)?;
@@ -215,13 +217,13 @@ impl Inherited {
 }
 
 /// How many worker records there are for `count` workers, those of before upgrades, and more.
-pub(super) fn records(count: u32) -> usize {
+pub(in crate::process) fn records(count: u32) -> usize {
     (count as usize * (GENERATIONS + 2)).max(SEATS_LEAST)
 }
 
 /// The shared memory that was left, where this program lays it out alike and it has worker records for `count`
 /// workers more.
-pub(super) fn left_memory(left: &Handover, count: u32) -> Option<Memory> {
+pub(in crate::process) fn left_memory(left: &Handover, count: u32) -> Option<Memory> {
     let taken =
         left.old_workers.iter().filter(|old_worker| old_worker.record.is_some() && old_worker.memory.is_none()).count();
     let has_room = |records: usize| taken + count as usize <= records;
@@ -236,7 +238,7 @@ fn has_own_form(cells: &[AtomicU64]) -> bool {
 }
 
 /// Whose the slots were that were left, if this program can read it.
-pub(super) fn left_owners(left: &Handover) -> Option<PreviousAddresses> {
+pub(in crate::process) fn left_owners(left: &Handover) -> Option<PreviousAddresses> {
     let memory = Attached::new(left.segment).ok()?;
     Plan::owners_in(&View::read(memory.cells())?.plan()?)
 }
@@ -249,7 +251,7 @@ fn copies(listeners: &[impl AsRef<[OwnedFd]>]) -> Result<Vec<Vec<OwnedFd>>, Fail
 }
 
 /// WorkerRecords for `count` workers that no old worker has, the lowest.
-pub(super) fn free_records(region: Region, old_workers: &[OldWorker], count: usize) -> Vec<usize> {
+pub(in crate::process) fn free_records(region: Region, old_workers: &[OldWorker], count: usize) -> Vec<usize> {
     let taken = |record: usize| {
         old_workers.iter().any(|old_worker| old_worker.record == Some(record) && old_worker.memory.is_none())
     };
@@ -268,7 +270,7 @@ fn open_one(address: SocketAddr, held: Option<&(OwnedFd, SocketAddr)>) -> Result
         None => listen::open(address, 1)?,
     };
     let socket = sockets.into_iter().next();
-    socket.map(|socket| (socket, address)).ok_or_else(|| Failure::new(super::FAILED, "no listener".to_owned()))
+    socket.map(|socket| (socket, address)).ok_or_else(|| Failure::new(FAILED, "no listener".to_owned()))
 }
 
 fn take(journal: &mut Journal, fd: RawFd) -> Option<OwnedFd> {

@@ -9,16 +9,16 @@ use std::net::SocketAddr;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 
 /// The variable.
-pub(super) const VARIABLE: &str = "ZZZ_LB_HANDOVER";
+pub(in crate::process) const VARIABLE: &str = "ZZZ_LB_HANDOVER";
 /// The variable by which a program is asked whether it could take over.
-pub(super) const QUESTION: &str = "ZZZ_LB_PREFLIGHT";
+pub(in crate::process) const QUESTION: &str = "ZZZ_LB_PREFLIGHT";
 /// What a program says that could.
-pub(super) const ANSWER: &str = "zzz_lb can take over: form 2";
+pub(in crate::process) const ANSWER: &str = "zzz_lb can take over: form 2";
 
 const FORM: &str = "2";
 
 /// The numbers of descriptors.
-pub(super) fn raw(fds: &[OwnedFd]) -> Vec<RawFd> {
+pub(in crate::process) fn raw(fds: &[OwnedFd]) -> Vec<RawFd> {
     fds.iter().map(AsRawFd::as_raw_fd).collect()
 }
 
@@ -26,42 +26,42 @@ pub(super) fn raw(fds: &[OwnedFd]) -> Vec<RawFd> {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Handover {
     /// The process, which stays the same: told so that no other takes it for its own.
-    pub(super) pid: u32,
+    pub(in crate::process) pid: u32,
     /// How many upgrades there have been, this one among them.
-    pub(super) generation: u64,
+    pub(in crate::process) generation: u64,
     /// The shared memory's number.
-    pub(super) segment: i32,
+    pub(in crate::process) segment: i32,
     /// The shared memory of programs before that had another layout, the oldest first, as workers still count there.
-    pub(super) older: Vec<i32>,
+    pub(in crate::process) older: Vec<i32>,
     /// Where clients connect.
-    pub(super) address: SocketAddr,
+    pub(in crate::process) address: SocketAddr,
     /// The listeners there, by worker.
-    pub(super) listeners: Vec<Vec<RawFd>>,
+    pub(in crate::process) listeners: Vec<Vec<RawFd>>,
     /// A service manager made them, so that no option says where they are.
-    pub(super) activated: bool,
+    pub(in crate::process) activated: bool,
     /// The admin's listener, and where it is.
-    pub(super) admin: Option<(RawFd, SocketAddr)>,
+    pub(in crate::process) admin: Option<(RawFd, SocketAddr)>,
     /// Workers that live on.
-    pub(super) old_workers: Vec<OldWorker>,
+    pub(in crate::process) old_workers: Vec<OldWorker>,
     /// Where the demo's backends are; none where there is no demo.
-    pub(super) demo: Vec<SocketAddr>,
+    pub(in crate::process) demo: Vec<SocketAddr>,
     /// Another upgrade was asked for meanwhile.
-    pub(super) again: bool,
+    pub(in crate::process) again: bool,
 }
 
 /// A worker of a program before.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct OldWorker {
     /// The process.
-    pub(super) pid: i32,
+    pub(in crate::process) pid: i32,
     /// Its worker record in the shared memory that it has; `None` if that is not known.
-    pub(super) record: Option<usize>,
+    pub(in crate::process) record: Option<usize>,
     /// The number of that memory, if it is one of `Handover::older`.
-    pub(super) memory: Option<i32>,
+    pub(in crate::process) memory: Option<i32>,
     /// How many upgrades there had been when it began.
-    pub(super) generation: u64,
+    pub(in crate::process) generation: u64,
     /// When it is killed, should it still run, in microseconds; `None` while it accepts.
-    pub(super) until_us: Option<u64>,
+    pub(in crate::process) until_us: Option<u64>,
 }
 
 impl fmt::Display for Handover {
@@ -161,7 +161,7 @@ impl Handover {
 #[cfg(test)]
 impl Handover {
     /// What is left of a program with this memory and no workers.
-    pub(super) fn of(segment: i32) -> Handover {
+    pub(in crate::process) fn of(segment: i32) -> Handover {
         let line = format!("{FORM} pid=1 generation=1 segment={segment} address=127.0.0.1:80");
         Handover::parse(&line).expect("it is a line")
     }
@@ -169,7 +169,7 @@ impl Handover {
 
 impl OldWorker {
     /// Whether it was not told to drain.
-    pub(super) fn is_accepting(&self) -> bool {
+    pub(in crate::process) fn is_accepting(&self) -> bool {
         self.until_us.is_none()
     }
 

@@ -2,12 +2,12 @@
 
 use std::time::{Duration, Instant};
 
-use super::super::inherited::Inherited;
-use super::super::{DONE, FAILED, draining};
 use super::Master;
 use super::workers::State;
 use crate::limits::DRAIN_GRACE_US;
 use crate::log::Level;
+use crate::process::upgrade::inherited::Inherited;
+use crate::process::{DONE, FAILED, draining};
 use crate::sys::clock;
 use crate::sys::fork;
 

@@ -5,22 +5,25 @@
 //! that does not answer, that fails its probe, or whose name is not found is a warning, which is a line of log: it may
 //! be well later, and a start does not wait for it either.
 
+mod ask;
+mod dial;
+
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
-use super::ask::Request;
-use super::dial::{Dialled, Peer, Rules, dial};
-use super::names::Names;
-use super::{
-    Failure, Journal, account, begin_tls, demo, give_up_root, inherited, listen, share_memory, shares, worker_count,
-};
+use self::ask::Request;
+use self::dial::{Dialled, Peer, Rules, dial};
 use crate::args::Options;
 use crate::config::{Address, Backend, Config, HealthCheck, Host, HostHeader, Mode, Target};
 use crate::limits::{ADDRESSES, NAMES_WAIT_US};
 use crate::log::Level;
 use crate::metrics::Block;
+use crate::process::duties::names::Names;
+use crate::process::start::{account, listen};
+use crate::process::upgrade::inherited;
+use crate::process::{Failure, Journal, begin_tls, demo, give_up_root, share_memory, shares, worker_count};
 use crate::reactor::Reactor;
 use crate::sys::{self, clock};
 

@@ -5,17 +5,17 @@
 
 use std::fmt;
 
-use super::handover::OldWorker;
-use super::old_memory::OldMemory;
-use super::{Ended, Journal};
 use crate::limits::{DRAIN_GRACE_US, GENERATIONS};
 use crate::log::Level;
+use crate::process::upgrade::handover::OldWorker;
+use crate::process::upgrade::old_memory::OldMemory;
+use crate::process::{Ended, Journal};
 use crate::shared::Region;
 use crate::sys::fork::{self, Pid};
 
 /// All of them.
 #[derive(Debug, Default)]
-pub(super) struct OldWorkers {
+pub(in crate::process) struct OldWorkers {
     old_workers: Vec<OldWorker>,
     /// Generations up to this one have been ended.
     ended: Option<u64>,
@@ -31,40 +31,46 @@ pub(super) struct OldWorkers {
 
 impl OldWorkers {
     /// These workers, and the memory that some of them use.
-    pub(super) fn new(old_workers: Vec<OldWorker>, memory: OldMemory) -> OldWorkers {
+    pub(in crate::process) fn new(old_workers: Vec<OldWorker>, memory: OldMemory) -> OldWorkers {
         OldWorkers { old_workers, ended: None, stopping: false, drain_at_us: u64::MAX, unclean: false, memory }
     }
 
     /// The numbers of the memory that some use.
-    pub(super) fn memory(&self) -> Vec<i32> {
+    pub(in crate::process) fn memory(&self) -> Vec<i32> {
         self.memory.ids()
     }
 
-    pub(super) fn is_empty(&self) -> bool {
+    pub(in crate::process) fn is_empty(&self) -> bool {
         self.old_workers.is_empty()
     }
 
     /// Whether none was cut off since `stop`.
-    pub(super) fn is_clean(&self) -> bool {
+    pub(in crate::process) fn is_clean(&self) -> bool {
         !self.unclean
     }
 
-    pub(super) fn iter(&self) -> impl Iterator<Item = &OldWorker> {
+    pub(in crate::process) fn iter(&self) -> impl Iterator<Item = &OldWorker> {
         self.old_workers.iter()
     }
 
     /// Adds one that goes on as it was, as the program is about to become another.
-    pub(super) fn add(&mut self, old_worker: OldWorker) {
+    pub(in crate::process) fn add(&mut self, old_worker: OldWorker) {
         self.old_workers.push(old_worker);
     }
 
     /// Takes the youngest away again.
-    pub(super) fn take_back(&mut self) -> Option<OldWorker> {
+    pub(in crate::process) fn take_back(&mut self) -> Option<OldWorker> {
         self.old_workers.pop()
     }
 
     /// The workers of a generation have taken over: those of before drain, for `drain_us`.
-    pub(super) fn give_place_to(&mut self, generation: u64, drain_us: u64, journal: &mut Journal, now_us: u64) {
+    pub(in crate::process) fn give_place_to(
+        &mut self,
+        generation: u64,
+        drain_us: u64,
+        journal: &mut Journal,
+        now_us: u64,
+    ) {
         self.retire(drain_us, journal, now_us);
         let version = env!("CARGO_PKG_VERSION");
         let text = format_args!("done: version {version} has taken over (generation {generation})");
@@ -98,7 +104,7 @@ impl OldWorkers {
     }
 
     /// The whole process ends: those that accept do so for `delay_us` more, and drain then.
-    pub(super) fn stop(&mut self, delay_us: u64, now_us: u64) {
+    pub(in crate::process) fn stop(&mut self, delay_us: u64, now_us: u64) {
         self.stopping = true;
         self.drain_at_us = now_us.saturating_add(delay_us);
         let accepting = self.old_workers.iter().filter(|old_worker| old_worker.is_accepting());
@@ -106,7 +112,7 @@ impl OldWorkers {
     }
 
     /// A child has ended; whether it was one of these. What it had in the shared memory is taken back.
-    pub(super) fn on_child_exit(
+    pub(in crate::process) fn on_child_exit(
         &mut self,
         dead: Pid,
         ended: fork::Ended,
@@ -137,7 +143,7 @@ impl OldWorkers {
     }
 
     /// When `expire` is to be called, in microseconds.
-    pub(super) fn next_us(&self) -> u64 {
+    pub(in crate::process) fn next_us(&self) -> u64 {
         self.old_workers
             .iter()
             .filter_map(|old_worker| old_worker.until_us)
@@ -145,7 +151,7 @@ impl OldWorkers {
     }
 
     /// Has those drain, for `drain_us`, whose delay has passed, and kills those that have taken too long to.
-    pub(super) fn expire(&mut self, drain_us: u64, now_us: u64, journal: &mut Journal) {
+    pub(in crate::process) fn expire(&mut self, drain_us: u64, now_us: u64, journal: &mut Journal) {
         self.memory.expire(&self.old_workers, now_us);
         if now_us >= self.drain_at_us {
             self.drain_at_us = u64::MAX;
@@ -169,7 +175,7 @@ impl OldWorkers {
     }
 
     /// All of them cut what they serve, and end.
-    pub(super) fn stop_at_once(&mut self, now_us: u64) {
+    pub(in crate::process) fn stop_at_once(&mut self, now_us: u64) {
         self.drain_at_us = u64::MAX;
         for old_worker in &mut self.old_workers {
             old_worker.until_us = Some(now_us.saturating_add(DRAIN_GRACE_US));
@@ -179,7 +185,7 @@ impl OldWorkers {
     }
 
     /// Kills all of them.
-    pub(super) fn kill_all(&mut self) {
+    pub(in crate::process) fn kill_all(&mut self) {
         self.unclean |= self.stopping && !self.old_workers.is_empty();
         self.old_workers.iter().for_each(|old_worker| fork::kill(Pid::of_child(old_worker.pid)));
     }
@@ -187,7 +193,7 @@ impl OldWorkers {
 
 /// Has a worker drain for `drain_us`. When it is to have ended is fixed with that, as it is for the worker
 /// itself: a drain time that is reloaded is for those that begin to drain later.
-pub(super) fn retire(worker: &mut OldWorker, drain_us: u64, now_us: u64) {
+pub(in crate::process) fn retire(worker: &mut OldWorker, drain_us: u64, now_us: u64) {
     worker.until_us = Some(now_us.saturating_add(drain_us).saturating_add(DRAIN_GRACE_US));
     fork::retire(Pid::of_child(worker.pid));
 }

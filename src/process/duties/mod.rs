@@ -4,29 +4,32 @@
 //! Everything it waits for is behind one descriptor and one deadline, so that it fits beside any
 //! other loop. A change that cannot be made is told, counted, and leaves all as it is.
 
+pub(super) mod names;
+mod plan;
+mod reload;
+mod slots;
+mod watch;
+
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::BorrowedFd;
 use std::sync::atomic::Ordering::Relaxed;
 
-use super::names::Names;
-use super::notify::Notify;
-use super::slots::Slots;
-use super::watch::Watch;
-use super::{Failure, Journal, USAGE};
+use self::names::Names;
+use self::plan::{Later, Unpublished};
+use self::slots::Slots;
+use self::watch::Watch;
 use crate::args::Options;
 use crate::collections::random::Random;
 use crate::config::{Backend, Config, Gone, Member, Plan};
 use crate::limits::{JSON_BYTES, SUSPECTS_LOOK_US};
 use crate::log::Level;
 use crate::metrics::{Block, Global};
+use crate::process::service::notify::Notify;
+use crate::process::{Failure, Journal, USAGE};
 use crate::reactor::Reactor;
 use crate::shared::Region;
 use crate::sys::{self, clock};
-use plan::{Later, Unpublished};
-
-mod plan;
-mod reload;
 
 /// Whose the slots were before an upgrade: the addresses that had one, and those that had had one.
 pub(super) type PreviousAddresses = (Vec<Member>, Vec<Gone>);

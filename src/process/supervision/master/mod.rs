@@ -25,23 +25,23 @@ use std::time::{Duration, Instant};
 
 use self::stopping::Stopping;
 use self::workers::{Place, State};
-use super::duties::Duties;
-use super::handover::{Handover, OldWorker, raw};
-use super::inherited::{Inherited, Memory};
-use super::old_workers::OldWorkers;
-use super::respawn::Respawn;
-use super::upgrade::Upgrade;
-use super::watchdog::Watchdog;
-use super::{Journal, Line, Parts, Shares};
 use crate::limits::{LOST_LOOK_US, READY_LOOK_US};
 use crate::log::Level;
+use crate::process::duties::Duties;
+use crate::process::supervision::respawn::Respawn;
+use crate::process::supervision::watchdog::Watchdog;
+use crate::process::upgrade::Upgrade;
+use crate::process::upgrade::handover::{Handover, OldWorker, raw};
+use crate::process::upgrade::inherited::{Inherited, Memory};
+use crate::process::upgrade::old_workers::OldWorkers;
+use crate::process::{Journal, Line, Parts, Shares};
 use crate::sys::fork::{self, Pid};
 use crate::sys::signal::{Signal, Signals};
 use crate::sys::{self, clock};
 use crate::tls;
 
 /// The master's whole state.
-pub(super) struct Master {
+pub(in crate::process) struct Master {
     memory: Memory,
     duties: Duties,
     address: SocketAddr,
@@ -79,7 +79,7 @@ enum Exit {
 
 impl Master {
     /// A master of one worker for each worker record; it forks none yet.
-    pub(super) fn new(parts: Parts, inherited: Inherited) -> Master {
+    pub(in crate::process) fn new(parts: Parts, inherited: Inherited) -> Master {
         let Parts { memory, records, duties, old_workers, listeners, tls, shares, signals, journal } = parts;
         let now = Instant::now();
         let places = listeners.of_workers.into_iter().zip(records).map(|(listeners, record)| Place {
@@ -114,7 +114,7 @@ impl Master {
 
     /// Runs until every worker has gone for good; returns the exit status. The greeting is said
     /// once the workers are there. In a worker it does not return.
-    pub(super) fn run(mut self, greeting: &[Line]) -> u8 {
+    pub(in crate::process) fn run(mut self, greeting: &[Line]) -> u8 {
         match self.supervise(greeting) {
             Exit::Status(status) => status,
             Exit::Worker(index) => fork::exit_now(self.become_worker(index) as u8),

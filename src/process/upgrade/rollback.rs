@@ -11,25 +11,25 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::thread;
 use std::time::Duration;
 
-use super::handover::{Handover, OldWorker};
-use super::inherited::{Left, left_memory};
-use super::notify::Notify;
-use super::old_memory::OldMemory;
-use super::old_workers::OldWorkers;
-use super::upgrade::Upgrade;
-use super::watchdog::Watchdog;
-use super::{DONE, FAILED, Journal, draining};
 use crate::config::Plan;
 use crate::limits::SIGNALS_RETRY_US;
 use crate::log::Level;
 use crate::metrics::Global;
+use crate::process::service::notify::Notify;
+use crate::process::supervision::watchdog::Watchdog;
+use crate::process::upgrade::Upgrade;
+use crate::process::upgrade::handover::{Handover, OldWorker};
+use crate::process::upgrade::inherited::{Left, left_memory};
+use crate::process::upgrade::old_memory::OldMemory;
+use crate::process::upgrade::old_workers::OldWorkers;
+use crate::process::{DONE, FAILED, Journal, draining};
 use crate::shared::Region;
 use crate::sys::clock;
 use crate::sys::fork::{self, Ended, Pid};
 use crate::sys::signal::{Signal, Signals};
 
 /// The rollback supervisor's state.
-pub(super) struct RollbackSupervisor {
+pub(in crate::process) struct RollbackSupervisor {
     /// What was left, and is left again.
     left: Handover,
     listeners: Vec<Vec<OwnedFd>>,
@@ -49,7 +49,7 @@ pub(super) struct RollbackSupervisor {
 impl RollbackSupervisor {
     /// Takes care of what was left. `news`: workers that this program had begun, and that drain.
     /// `why` the program could not take over is told.
-    pub(super) fn new(
+    pub(in crate::process) fn new(
         left: Left,
         news: Vec<OldWorker>,
         signals: Signals,
@@ -102,7 +102,7 @@ impl RollbackSupervisor {
     }
 
     /// Runs until no worker is left; returns the exit status.
-    pub(super) fn run(mut self) -> u8 {
+    pub(in crate::process) fn run(mut self) -> u8 {
         loop {
             let now_us = clock::monotonic_us();
             while let Some(signal) = self.signals.take() {
@@ -213,9 +213,9 @@ impl RollbackSupervisor {
 }
 
 /// What of the plan that workers follow says how they end, in microseconds.
-pub(super) struct Times {
+pub(in crate::process) struct Times {
     /// How long they drain.
-    pub(super) drain_us: u64,
+    pub(in crate::process) drain_us: u64,
     /// How long clients may be idle meanwhile.
     drain_idle_us: u64,
     /// How long that is delayed.
@@ -226,7 +226,7 @@ pub(super) struct Times {
 
 impl Times {
     /// Those of the plan that holds there; where it is not known, nothing is ended or delayed.
-    pub(super) fn of(region: Option<Region>) -> Times {
+    pub(in crate::process) fn of(region: Option<Region>) -> Times {
         let plan = region.and_then(|region| region.table().read().1).and_then(|bytes| Plan::decode(&bytes));
         let unknown = Times { drain_us: u64::MAX, drain_idle_us: u64::MAX, drain_delay_us: 0, watchdog_us: 0 };
         plan.map_or(unknown, |Plan { timeouts, drain_delay_us, watchdog_us, .. }| Times {
@@ -239,7 +239,7 @@ impl Times {
 }
 
 /// This process's signals, however long it takes: without them nothing could be taken care of.
-pub(super) fn signals(journal: &mut Journal) -> Signals {
+pub(in crate::process) fn signals(journal: &mut Journal) -> Signals {
     let mut told = false;
     loop {
         match Signals::install() {

@@ -9,12 +9,12 @@ use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::os::fd::{AsFd, OwnedFd};
 
-use super::Failure;
 use crate::limits::LISTEN_BACKLOG;
+use crate::process::Failure;
 use crate::sys::listen::{Sharing, listen, share};
 
 /// Whether `open` would succeed.
-pub(super) fn can_open(address: SocketAddr, count: u32) -> io::Result<()> {
+pub(in crate::process) fn can_open(address: SocketAddr, count: u32) -> io::Result<()> {
     try_open(address, count, sharing(count)).map(drop)
 }
 
@@ -24,13 +24,13 @@ fn sharing(count: u32) -> Sharing {
 
 /// `count` listeners on `address`, and the address that they have: for port 0 the first one is
 /// given a free port and the rest join it.
-pub(super) fn open(address: SocketAddr, count: u32) -> Result<(Vec<OwnedFd>, SocketAddr), Failure> {
+pub(in crate::process) fn open(address: SocketAddr, count: u32) -> Result<(Vec<OwnedFd>, SocketAddr), Failure> {
     try_open(address, count, sharing(count)).map_err(Failure::of(format_args!("listen on {address}")))
 }
 
 /// The same while `held` listen elsewhere: where that is another host on the same port, one may have the
 /// other's addresses, and the held ones let the new ones join.
-pub(super) fn open_beside<'a>(
+pub(in crate::process) fn open_beside<'a>(
     mut held: impl Iterator<Item = &'a OwnedFd>,
     held_at: SocketAddr,
     address: SocketAddr,
@@ -46,7 +46,11 @@ pub(super) fn open_beside<'a>(
 
 /// Tries what `open_beside` would do, in a process that does not have those that are held: where they have
 /// the port, all that can be tried is the host.
-pub(super) fn try_beside(held_at: Option<SocketAddr>, address: SocketAddr, count: u32) -> Result<(), Failure> {
+pub(in crate::process) fn try_beside(
+    held_at: Option<SocketAddr>,
+    address: SocketAddr,
+    count: u32,
+) -> Result<(), Failure> {
     if held_at.is_none_or(|held_at| held_at.port() != address.port()) {
         return open(address, count).map(drop);
     }
@@ -55,7 +59,7 @@ pub(super) fn try_beside(held_at: Option<SocketAddr>, address: SocketAddr, count
 }
 
 /// Another listener at the address of one that may have been alone there.
-pub(super) fn join(first: &OwnedFd, address: SocketAddr) -> Result<OwnedFd, Failure> {
+pub(in crate::process) fn join(first: &OwnedFd, address: SocketAddr) -> Result<OwnedFd, Failure> {
     let joined = share(first.as_fd()).and_then(|()| listen(address, Sharing::Joining, LISTEN_BACKLOG));
     joined.map_err(Failure::of(format_args!("listen on {address} once more")))
 }
