@@ -91,7 +91,7 @@ pub fn die_with(parent: Pid) -> io::Result<()> {
     }
     // A parent that ended before the call above sends nothing.
     // SAFETY: takes nothing and cannot fail.
-    if unsafe { libc::getppid() } == parent.0 { Ok(()) } else { Err(io::ErrorKind::NotFound.into()) }
+    if unsafe { libc::getppid() } == parent.0 { Ok(()) } else { Err(io::Error::other("its parent process has ended")) }
 }
 
 /// Names this process in `ps` and `top`; what exceeds 15 bytes is cut off. A courtesy: failing

@@ -19,6 +19,9 @@ SYSCALLS_PER_REQUEST = 4.2
 SLOW_CLIENTS = 2000
 # How often the slow clients are here and elsewhere, and how often the normal ones' p99 over a second is taken then.
 SLOW_ROUNDS, SLOW_WINDOWS = 3, 6
+# If those rounds fail, this many more are played, and all of them are judged. The ratio of two p99 of a busy machine
+# scatters between 1 and 2 over three rounds; a fault of the balancer is in every round.
+SLOW_ROUNDS_MORE = 5
 # Below this, a difference of two p99 is the machine's, not the balancer's.
 NOISE_MS = 0.3
 # The 16 normal clients think for a few milliseconds, so that they do not wait for each other.
@@ -113,12 +116,13 @@ def slow_clients():
     """2,000 clients that send a byte a second get 408, and the p99 of 16 normal ones does not double.
 
     It is compared with the p99 while the same crowd is at a server that does nothing else, by turns: so the
-    machine has as much to do, and what is left of a difference is the balancer's. Of many p99, each over a
-    second, the lower quartiles are compared: what else a busy machine does can only add to one.
+    machine has as much to do, and the difference that remains is the balancer's. Of many p99, each over a
+    second, the lower quartiles are compared, because other work of a busy machine can only add to one. If the
+    comparison fails, more rounds are played, and all rounds together decide; the line says so.
     """
     timeout_s, seconds, elsewhere = 5, RAMP_S + 8.5, free_port()
     answerer = [sys.executable, os.path.join(HERE, "slow.py"), "--answer", str(elsewhere), str(timeout_s)]
-    p99s, accounts, peak = {"elsewhere": [], "here": []}, [], 0
+    p99s, accounts = {"elsewhere": [], "here": []}, []
     with (ahead(), Nginx(2) as nginx, Balancer(nginx.ports, "-w", 1, "--request-timeout", f"{timeout_s}s") as front,
           Program(answerer) as other, tempfile.NamedTemporaryFile("w", suffix=".lua") as think):
         think.write(THINK)
@@ -131,17 +135,25 @@ def slow_clients():
             expect(errors == 0, f"{errors} errors of normal clients")
             return [run.p99_ms for run in runs]
 
-        for _ in range(SLOW_ROUNDS):
-            for where, port in (("elsewhere", elsewhere), ("here", front.port)):
-                account, p99s_ms = slow_run(port, timeout_s, seconds, normal)
-                p99s[where] += p99s_ms
-                if where == "here":
-                    accounts.append(account)
+        def play(rounds):
+            """Plays rounds, and compares all rounds so far: if they hold, and the text that says so."""
+            for _ in range(rounds):
+                for where, port in (("elsewhere", elsewhere), ("here", front.port)):
+                    account, p99s_ms = slow_run(port, timeout_s, seconds, normal)
+                    p99s[where] += p99s_ms
+                    if where == "here":
+                        accounts.append(account)
+            without, beside = (statistics.quantiles(p99s[where], n=4)[0] for where in ("elsewhere", "here"))
+            text = (f"p99 {beside:.2f} ms with {SLOW_CLIENTS} slow clients here, {without:.2f} ms with them elsewhere: "
+                    f"{beside / without:.2f} times (quartiles of {len(p99s['here'])})")
+            return beside <= max(2 * without, without + NOISE_MS), text
+
+        holds, text = play(SLOW_ROUNDS)
+        if not holds:
+            first, (holds, text) = text, play(SLOW_ROUNDS_MORE)
+            text = f"{text}, after {SLOW_ROUNDS_MORE} more rounds, because the first {SLOW_ROUNDS} said: {first}"
+        expect(holds, text)
         peak = front.peak_kib()
-    without, beside = (statistics.quantiles(p99s[where], n=4)[0] for where in ("elsewhere", "here"))
-    text = (f"p99 {beside:.2f} ms with {SLOW_CLIENTS} slow clients here, {without:.2f} ms with them elsewhere: "
-            f"{beside / without:.2f} times (quartiles of {len(p99s['here'])})")
-    expect(beside <= max(2 * without, without + NOISE_MS), text)
     answered = sum(account["statuses"]["408"] for account in accounts)
     ages = min(account["age_min"] for account in accounts), max(account["age_median"] for account in accounts)
     return f"{text}; {answered} answered 408 after {ages[0]:.2f} to {ages[1]:.2f} s; peak {peak} KiB"

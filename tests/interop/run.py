@@ -43,7 +43,7 @@ CHECKS = [
     ("half-close", tunnels.half_close, 30),
     ("wrk", load.wrk_has_no_errors, 30),
     ("idle-close", load.idle_backend_closes, 60),
-    ("slow-clients", load.slow_clients, 150),
+    ("slow-clients", load.slow_clients, 330),
     ("slow-default", load.slow_clients_by_default, 60),
     ("system-calls", load.system_calls, 30),
     ("tls-backends", secure.tls_backends, 60),
