@@ -1,11 +1,11 @@
-//! Field lines as ranges into the bytes they arrived in, and the few names a proxy must know.
+//! Field lines as ranges of the bytes that they arrived in, and the field names that the proxy acts on.
 
 /// A range of bytes, from `start` up to but not including `end`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Span {
-    /// The first byte.
+    /// Offset of the first byte.
     pub start: u32,
-    /// The byte after the last.
+    /// Offset after the last byte.
     pub end: u32,
 }
 
@@ -15,17 +15,17 @@ impl Span {
         Span { start: start as u32, end: end as u32 }
     }
 
-    /// The bytes of the range; nothing where it lies outside.
+    /// The bytes of the range; empty if the range lies outside `bytes`.
     pub fn of(self, bytes: &[u8]) -> &[u8] {
         bytes.get(self.start as usize..self.end as usize).unwrap_or_default()
     }
 
-    /// How many bytes it covers.
+    /// The length in bytes.
     pub fn len(self) -> usize {
         (self.end - self.start) as usize
     }
 
-    /// Whether it covers none.
+    /// True if the range covers no byte.
     pub fn is_empty(self) -> bool {
         self.start == self.end
     }
@@ -34,7 +34,7 @@ impl Span {
 /// One field line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Field {
-    /// Which of the names that matter to a proxy it has.
+    /// The identity of the name, among those that matter to a proxy.
     pub name: Name,
     /// The name as it was sent.
     pub name_span: Span,
@@ -60,7 +60,7 @@ macro_rules! names {
         }
 
         impl Name {
-            /// The name in its usual letters; empty if the variant stands for several names.
+            /// The name in its usual spelling; empty if the variant stands for several names.
             pub const fn text(self) -> &'static str {
                 match self {
                     $(Name::$variant => $text,)*
@@ -109,9 +109,9 @@ const X_FORWARDED: &[u8] = b"x-forwarded-";
 const CLIENT_CERT: &[u8] = b"client-cert";
 
 impl Name {
-    /// Looks up a name, in any mixture of cases. `text` is a token (RFC 9110, 5.6.2).
+    /// Looks up a name without regard to case. `text` is a token (RFC 9110, 5.6.2).
     ///
-    /// The length and the first letter leave one candidate, so that most names cost one look at a table.
+    /// The length and the first letter leave one candidate, so most names cost one comparison.
     pub fn find(text: &[u8]) -> Name {
         let Some(first) = text.first() else { return Name::Unknown };
         let candidate = match (text.len(), first | CASE) {
@@ -142,7 +142,7 @@ impl Name {
             (17, b'x') => Name::XForwardedProto,
             (18, b'p') => Name::ProxyAuthenticate,
             (19, b'p') => Name::ProxyAuthorization,
-            // The two families have other lengths too.
+            // These families also contain names of other lengths.
             (11.., b'c') | (12.., b'x') => return Name::of_family(text),
             _ => return Name::Unknown,
         };
@@ -153,7 +153,7 @@ impl Name {
         }
     }
 
-    /// What a name is that is none of those with a variant of their own.
+    /// Classifies a name that has no variant of its own.
     fn of_family(text: &[u8]) -> Name {
         for (prefix, family) in [(X_FORWARDED, Name::XForwardedOther), (CLIENT_CERT, Name::ClientCert)] {
             if let Some(start) = text.get(..prefix.len())
@@ -165,7 +165,7 @@ impl Name {
         Name::Unknown
     }
 
-    /// Whether a disguised form of the name does harm: it frames or forwards a message.
+    /// True if a disguised form of the name is an attack: the name frames or forwards a message.
     fn is_abused(self) -> bool {
         matches!(
             self,
@@ -183,17 +183,17 @@ impl Name {
         )
     }
 
-    /// Whether the value is a secret that a log must not show.
+    /// True if the value is a secret that a log must not show.
     pub fn is_secret(self) -> bool {
         matches!(self, Name::Authorization | Name::Cookie | Name::SetCookie | Name::ProxyAuthorization)
     }
 }
 
-/// The bit that tells a small letter from a capital. Digits and `-` have it set.
+/// The bit that distinguishes lower case from upper case. It is set in digits and `-`.
 const CASE: u8 = 0x20;
 
-/// Whether two texts of one length are the same but for case. `usual` has letters, digits and `-` only; no
-/// other byte of a token becomes one of those.
+/// True if two texts of equal length differ at most in case. `usual` contains only letters, digits and `-`, and
+/// no other token byte equals one of those after `| CASE`.
 fn is_same(text: &[u8], usual: &[u8]) -> bool {
     let (words, rest) = text.as_chunks::<8>();
     let (usual_words, usual_rest) = usual.as_chunks::<8>();
@@ -202,13 +202,13 @@ fn is_same(text: &[u8], usual: &[u8]) -> bool {
         && rest.iter().zip(usual_rest).all(|(one, other)| one | CASE == other | CASE)
 }
 
-/// The same, if `_` stands for `-`.
+/// Like [`is_same`], but `_` also equals `-`.
 fn is_same_folded(text: &[u8], usual: &[u8]) -> bool {
     let folded = |byte: u8| if byte == b'_' { b'-' } else { byte | CASE };
     text.iter().zip(usual).all(|(one, other)| folded(*one) == other | CASE)
 }
 
-/// Fields that mean something only before the content, those that have a `Name` apart (RFC 9110, 6.5.1).
+/// Names without a [`Name`] that are not allowed in a trailer section (RFC 9110, 6.5.1).
 const BEFORE_CONTENT: [&str; 18] = [
     "Age",
     "Cache-Control",
@@ -230,8 +230,8 @@ const BEFORE_CONTENT: [&str; 18] = [
     "Warning",
 ];
 
-/// Whether a field may not stand in a trailer section: it frames, routes, modifies or authenticates the
-/// message, or says what its content is (RFC 9110, 6.5.1), or belongs to one connection.
+/// True if a field is not allowed in a trailer section: it frames, routes, modifies or authenticates the
+/// message, describes its content (RFC 9110, 6.5.1), or belongs to one connection.
 pub fn is_barred_from_trailers(name: Name, text: &[u8]) -> bool {
     match name {
         Name::Date | Name::Via => false,
@@ -240,7 +240,7 @@ pub fn is_barred_from_trailers(name: Name, text: &[u8]) -> bool {
     }
 }
 
-/// The members of a comma-separated list (RFC 9110, 5.6.1), empty ones left out.
+/// The members of a comma-separated list (RFC 9110, 5.6.1), without the empty ones.
 pub fn list(value: &[u8]) -> impl Iterator<Item = &[u8]> {
     value.split(|&b| b == b',').map(trim).filter(|member| !member.is_empty())
 }

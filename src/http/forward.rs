@@ -1,6 +1,6 @@
-//! What a proxy changes in a message on its way (RFC 9110, 7.6): fields that concern one
-//! connection end here, ours are added, and the rest keeps its order, spelling and bytes.
-//! A message is written anew through a [`Sink`], which a codec provides.
+//! Rewrites a message for the next hop (RFC 9110, 7.6). Fields that concern one connection are removed, the
+//! proxy's own fields are added, and every other field keeps its order, spelling and bytes. The output goes to
+//! a [`Sink`], which a codec provides.
 
 use std::net::IpAddr;
 
@@ -9,56 +9,55 @@ use super::framing::{Body, RequestFacts, ResponseFacts, is_named_by_connection, 
 use super::head::{HeadRef, Start, Version};
 use super::status::phrase;
 
-/// Where a rewritten head goes.
+/// Receives a rewritten head.
 pub trait Sink {
-    /// The start of a request. `path` is never empty.
+    /// Writes the start of a request. `path` is never empty.
     fn request(&mut self, method: &[u8], path: &[u8]);
-    /// The start of a response.
+    /// Writes the start of a response.
     fn response(&mut self, status: u16, reason: &[u8]);
-    /// A field line.
+    /// Writes a field line.
     fn field(&mut self, name: &[u8], value: &[u8]);
-    /// The field that names the authority, where that is a field.
+    /// Writes the authority. HTTP/2 has a pseudo-header field for it.
     fn host(&mut self, name: &[u8], value: &[u8]) {
         self.field(name, value);
     }
-    /// A field about the connection to the next hop, which a version may have no use for.
+    /// Writes a field about the connection to the next hop. HTTP/2 omits it.
     fn hop(&mut self, name: &[u8], value: &[u8]) {
         self.field(name, value);
     }
-    /// A field line whose value is a list of pieces joined by `", "`.
+    /// Writes a field line whose value is a list of pieces joined by `", "`.
     fn joined(&mut self, name: &[u8], pieces: &mut dyn Iterator<Item = &[u8]>);
-    /// How the content is framed, in the terms of the version written.
+    /// Writes the framing of the content, as the protocol version requires.
     fn framing(&mut self, body: Body);
 }
 
-/// What the request's way adds to it.
+/// Settings and facts that the proxy adds to a request.
 #[derive(Clone, Copy, Debug)]
 pub struct RequestWay<'a> {
     /// The client's address.
     pub client: IpAddr,
-    /// Whether the client's fields about where a request came from are believed: X-Forwarded-*,
-    /// Forwarded, X-Real-IP and Client-Cert*.
+    /// True if the proxy trusts the client's X-Forwarded-*, Forwarded, X-Real-IP and Client-Cert* fields.
     pub trusted: bool,
-    /// `http` or `https`: how the client came.
+    /// The scheme of the client's connection: `http` or `https`.
     pub scheme: &'a str,
     /// The port that the client connected to, in digits; empty if it is not known.
     pub port: &'a str,
-    /// A Host to put in place of the client's.
+    /// A Host that replaces the client's.
     pub host: Option<&'a str>,
-    /// A Host for a request that came without one, as HTTP/1.0 allows.
+    /// The Host of a request without one, which HTTP/1.0 allows.
     pub default_host: &'a str,
-    /// Our name in a Via field, where one is wanted.
+    /// The proxy's name in a Via field. `None`: no Via is added.
     pub via: Option<&'a str>,
-    /// The id that the request has, in the place of one that it came with; `None` leaves that as it is.
+    /// Replaces the request's own id. `None` leaves the request as it is.
     pub request_id: Option<&'a [u8]>,
 }
 
-/// The authority that the next hop is asked for (RFC 9110, 7.2); nothing where none is known.
+/// The authority of the forwarded request (RFC 9110, 7.2); empty if none is known.
 pub fn authority<'a>(head: HeadRef<'a>, way: &RequestWay<'a>) -> &'a [u8] {
     way.host.map(str::as_bytes).or(head.authority()).unwrap_or(way.default_host.as_bytes())
 }
 
-/// Writes a request as the next hop is to get it.
+/// Writes a request for the next hop.
 pub fn request(sink: &mut impl Sink, head: HeadRef<'_>, facts: &RequestFacts, way: &RequestWay<'_>) {
     let Start::Request { method, path, authority } = head.head.start else { return };
     let method = head.get(method);
@@ -118,7 +117,7 @@ pub fn request(sink: &mut impl Sink, head: HeadRef<'_>, facts: &RequestFacts, wa
     via_field(sink, head, way.via);
 }
 
-/// The fields that speak for our own connection to the next hop.
+/// Writes the fields that describe the proxy's own connection to the next hop.
 fn connection_fields(sink: &mut impl Sink, head: HeadRef<'_>, facts: &RequestFacts) {
     match (facts.upgrades, facts.takes_trailers) {
         (true, true) => sink.hop(b"Connection", b"Upgrade, TE"),
@@ -143,8 +142,8 @@ fn forwarded_fields(sink: &mut impl Sink, head: HeadRef<'_>, way: &RequestWay<'_
     let own_scheme = way.scheme.as_bytes();
     let scheme = said(Name::XForwardedProto).next().unwrap_or(own_scheme);
     sink.field(b"X-Forwarded-Proto", scheme);
-    // If the client came by another scheme to a peer that does not say the port, our own port is not
-    // the one that the client connected to.
+    // If a trusted peer reports another scheme without its port, our own port is not the one that the client
+    // connected to.
     let own_port = Some(way.port.as_bytes()).filter(|port| !port.is_empty() && scheme.eq_ignore_ascii_case(own_scheme));
     if let Some(port) = said(Name::XForwardedPort).next().or(own_port) {
         sink.field(b"X-Forwarded-Port", port);
@@ -173,33 +172,33 @@ fn via_field(sink: &mut impl Sink, head: HeadRef<'_>, via: Option<&str>) {
     }
 }
 
-/// What becomes of the client's connection after a response.
+/// The fate of the client's connection after a response.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum After {
-    /// It goes on, as is the version's default.
+    /// The connection stays open, which is the version's default.
     GoesOn,
-    /// It goes on, which an HTTP/1.0 client must be told.
+    /// The connection stays open, and an HTTP/1.0 client needs a field that says so.
     GoesOnSaid,
-    /// It ends.
+    /// The connection closes.
     Ends,
 }
 
-/// What a response's way adds to it.
+/// Settings and facts that the proxy adds to a response.
 #[derive(Clone, Copy, Debug)]
 pub struct ResponseWay<'a> {
-    /// How the client gets the content framed.
+    /// The framing of the content towards the client.
     pub body: Body,
-    /// What becomes of the client's connection.
+    /// The fate of the client's connection.
     pub after: After,
     /// The time, for a response without a Date (RFC 9110, 6.6.1).
     pub date: &'a [u8],
-    /// Our name in a Via field, if one is wanted.
+    /// The proxy's name in a Via field. `None`: no Via is added.
     pub via: Option<&'a str>,
-    /// The id of the request, in the place of one that the backend sent; `None` leaves that as it is.
+    /// Replaces an id that the backend sent. `None` leaves the response as it is.
     pub request_id: Option<&'a [u8]>,
 }
 
-/// Writes a response as the client is to get it.
+/// Writes a response for the client.
 pub fn response(sink: &mut impl Sink, head: HeadRef<'_>, facts: &ResponseFacts, way: &ResponseWay<'_>) {
     let Start::Response { status, reason } = head.head.start else { return };
     sink.response(status, worded(head, status, reason));
@@ -248,10 +247,11 @@ pub fn response(sink: &mut impl Sink, head: HeadRef<'_>, facts: &ResponseFacts, 
     via_field(sink, head, way.via);
 }
 
-/// The status whose Upgrade says what the client has to speak (RFC 9110, 15.5.22).
+/// The status whose Upgrade field names the protocols that the server requires (RFC 9110, 15.5.22).
 const UPGRADE_REQUIRED: u16 = 426;
 
-/// Keeps the protocols that a backend requires. A sender of Upgrade names it in Connection (RFC 9110, 7.8).
+/// Keeps the protocols that a backend requires. A sender of Upgrade also lists it in Connection (RFC 9110,
+/// 7.8).
 fn upgrade_required(sink: &mut impl Sink, head: HeadRef<'_>) {
     if head.values(Name::Upgrade).next().is_some() {
         sink.hop(b"Connection", b"Upgrade");
@@ -259,8 +259,8 @@ fn upgrade_required(sink: &mut impl Sink, head: HeadRef<'_>) {
     head.values(Name::Upgrade).for_each(|protocols| sink.hop(b"Upgrade", protocols));
 }
 
-/// The reason phrase: the response's own, or the registered one where its version has none. Some
-/// readers of HTTP/1.1 want one.
+/// The response's own reason phrase. HTTP/2 has none, so such a response gets the registered phrase, because
+/// some HTTP/1.1 parsers require one.
 fn worded(head: HeadRef<'_>, status: u16, reason: Span) -> &[u8] {
     match head.head.version {
         Version::Http2 => phrase(status).as_bytes(),
@@ -268,7 +268,7 @@ fn worded(head: HeadRef<'_>, status: u16, reason: Span) -> &[u8] {
     }
 }
 
-/// Writes a 1xx response. `request_id`: in the place of one that the backend sent.
+/// Writes a 1xx response. `request_id` replaces an id that the backend sent.
 pub fn interim(sink: &mut impl Sink, head: HeadRef<'_>, request_id: Option<&[u8]>) {
     let Start::Response { status, reason } = head.head.start else { return };
     sink.response(status, worded(head, status, reason));
@@ -293,20 +293,20 @@ pub fn interim(sink: &mut impl Sink, head: HeadRef<'_>, request_id: Option<&[u8]
     request_id_field(sink, request_id);
 }
 
-/// Writes the 101 that turns both connections into a tunnel.
+/// Writes the 101 response that turns both connections into a tunnel.
 pub fn switching(sink: &mut impl Sink, head: HeadRef<'_>, request_id: Option<&[u8]>) {
     interim(sink, head, request_id);
     sink.hop(b"Connection", b"Upgrade");
     sink.joined(b"Upgrade", &mut head.values(Name::Upgrade).flat_map(list));
 }
 
-/// The fields of a trailer section that go on.
+/// The fields of a trailer section that are forwarded.
 pub fn trailers(section: HeadRef<'_>) -> impl Iterator<Item = (&[u8], &[u8])> {
     let fields = section.fields().filter(|&(name, text, _)| !is_barred_from_trailers(name, text));
     fields.map(|(_, text, value)| (text, value))
 }
 
-/// Room to write an IP address in, without an allocation.
+/// A buffer for an IP address in text form, because the message path must not allocate.
 struct AddressText {
     bytes: [u8; 48],
     len: usize,
@@ -330,7 +330,7 @@ impl AddressText {
                 }
             }
             v6 => {
-                // 39 bytes at most.
+                // An IPv6 address takes at most 39 bytes.
                 use std::io::Write;
                 let mut room = &mut self.bytes[..];
                 let _ = write!(room, "{v6}");

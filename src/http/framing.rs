@@ -1,6 +1,6 @@
-//! What a head says about its message: how the content is framed, whether the connection goes
-//! on, and what else the proxy must obey. It is decided here, once, for every message; whatever
-//! two readers could take differently is refused (RFC 9112, 6.3 and 11.2).
+//! Derives from a head how the content is framed, whether the connection persists, and the other facts that the
+//! proxy must obey. This is the only place that decides them. A head that two parsers could frame differently
+//! is refused (RFC 9112, 6.3 and 11.2).
 
 use super::fields::{Name, list};
 use super::head::{HeadRef, Start, Version};
@@ -10,21 +10,21 @@ use crate::limits::CONNECTION_OPTIONS;
 /// How the content of a message ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Body {
-    /// There is none.
+    /// The message has no content.
     None,
-    /// After this many bytes.
+    /// The content has this many bytes.
     Length(u64),
-    /// With the last chunk, or whatever else marks the end in the version at hand.
+    /// The last chunk ends the content, or the version's own end mark.
     Chunked,
-    /// With the connection; of a response only.
+    /// The close of the connection ends the content. Responses only.
     UntilClose,
 }
 
-/// What the fields that concern a connection and its framing said.
+/// The fields of a head that concern framing or the connection.
 #[derive(Clone, Copy, Debug, Default)]
 struct Found {
     length: Option<u64>,
-    /// There is a Transfer-Encoding.
+    /// True if there is a Transfer-Encoding.
     coded: bool,
     close: bool,
     keep_alive: bool,
@@ -37,34 +37,34 @@ struct Found {
     hosts: u32,
 }
 
-/// What a request's head means to the proxy.
+/// The facts about a request that the proxy acts on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RequestFacts {
-    /// How the content is framed; never `UntilClose`.
+    /// The framing of the content; never `UntilClose`.
     pub body: Body,
-    /// Whether the client's connection may carry another request.
+    /// True if the client's connection may carry another request.
     pub persistent: bool,
-    /// The version it came in.
+    /// The version of the request.
     pub version: Version,
-    /// Whether the client waits for 100 (Continue) (RFC 9110, 10.1.1).
+    /// True if the client waits for 100 (Continue) before it sends content (RFC 9110, 10.1.1).
     pub expects_continue: bool,
-    /// Whether a protocol is offered in Upgrade that may be switched to (RFC 9110, 7.8). With chunked content it
-    /// is not offered: a backend may switch before the end of that has come.
+    /// True if Upgrade offers a protocol that the proxy forwards (RFC 9110, 7.8). False with chunked content,
+    /// because a backend could switch before the content has ended.
     pub upgrades: bool,
-    /// Whether it authenticates its connection, as NTLM and Negotiate do.
+    /// True if the request authenticates its connection, as NTLM and Negotiate do.
     pub connection_auth: bool,
-    /// Whether the client said `TE: trailers`.
+    /// True if the client sent `TE: trailers`.
     pub takes_trailers: bool,
-    /// Whether Connection names further fields, which end here.
+    /// True if Connection names further fields, which are removed.
     pub options: bool,
-    /// Whether the method is HEAD, whose response has no content.
+    /// True if the method is HEAD. Its response has no content.
     pub is_head: bool,
-    /// Whether the request may be sent twice (RFC 9110, 9.2.2).
+    /// True if the request may be sent twice (RFC 9110, 9.2.2).
     pub idempotent: bool,
 }
 
 impl RequestFacts {
-    /// Facts of no request in particular, to fill a slot.
+    /// Neutral facts: a placeholder before a request has been read.
     pub const NOTHING: RequestFacts = RequestFacts {
         body: Body::None,
         persistent: false,
@@ -78,32 +78,32 @@ impl RequestFacts {
         idempotent: false,
     };
 
-    /// Whether it needs a connection to the backend for itself.
+    /// True if the request needs a backend connection of its own.
     pub fn is_alone(&self) -> bool {
         self.upgrades || self.connection_auth
     }
 
-    /// Whether the client is done once it has its response: it wants its connection closed then, and sent
-    /// no content, behind which some send a line break more (RFC 9112, 2.2).
+    /// True if the client sends nothing after this request: it asked to close and sent no content. (Some
+    /// clients send one more line break after content; RFC 9112, 2.2.)
     pub fn is_last(&self) -> bool {
         !self.persistent && self.body == Body::None
     }
 }
 
-/// What a response's head means to the proxy.
+/// The facts about a response that the proxy acts on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ResponseFacts {
     /// The status code.
     pub status: u16,
-    /// How the content is framed.
+    /// The framing of the content.
     pub body: Body,
-    /// A Content-Length that describes content which is not sent: to HEAD, or with a 304.
+    /// The Content-Length of a response to HEAD or of a 304. It describes content that is not sent.
     pub described: Option<u64>,
-    /// Whether the backend's connection may carry another request.
+    /// True if the backend's connection may carry another request.
     pub persistent: bool,
-    /// Whether Connection names further fields, which end here.
+    /// True if Connection names further fields, which are removed.
     pub options: bool,
-    /// Whether it asks for an authentication of its connection, as NTLM and Negotiate are.
+    /// True if the response asks for authentication of its connection, as NTLM and Negotiate do.
     pub connection_auth: bool,
 }
 
@@ -112,13 +112,13 @@ pub fn request(head: HeadRef<'_>) -> Result<RequestFacts, MessageError> {
     let version = head.head.version;
     let found = scan(head, false)?;
     match (found.hosts, version) {
-        // Also where the target names an authority (RFC 9112, 3.2).
+        // A Host is required even if the target contains an authority (RFC 9112, 3.2).
         (0, Version::Http11) => return Err(MessageError::HostMissing),
         (0, Version::Http2) if head.authority().is_none() => return Err(MessageError::HostMissing),
         (0 | 1, _) => {}
         _ => return Err(MessageError::HostRepeated),
     }
-    // An authority of the target's own was looked at when the target was taken apart.
+    // The parser of the request target has already checked the authority in the target.
     if !head.values(Name::Host).all(is_authority) {
         return Err(MessageError::HostInvalid);
     }
@@ -137,7 +137,7 @@ pub fn request(head: HeadRef<'_>) -> Result<RequestFacts, MessageError> {
         body: if found.length == Some(0) && !found.coded { Body::Length(0) } else { body },
         persistent: !found.close && (current || found.keep_alive),
         version,
-        // From an HTTP/1.0 client an expectation is ignored (RFC 9110, 10.1.1).
+        // An expectation of an HTTP/1.0 client is ignored (RFC 9110, 10.1.1).
         expects_continue: found.expects && current && body != Body::None,
         upgrades: version == Version::Http11 && found.upgrade_option && found.upgrade_field && body != Body::Chunked,
         connection_auth: found.connection_auth,
@@ -156,7 +156,8 @@ pub fn response(head: HeadRef<'_>, request: &RequestFacts) -> Result<ResponseFac
     let body = match (found.length, found.coded) {
         _ if bare => Body::None,
         (_, true) => Body::Chunked,
-        // Nothing comes behind it, so that nobody need be shown what cannot be made good.
+        // No content can follow this head, so the announced length is already wrong. It is refused before the
+        // client has seen any of the response.
         (Some(1..), false) if head.head.ended => return Err(MessageError::LengthWrong),
         (Some(length), false) => Body::Length(length),
         (None, false) if head.head.version == Version::Http2 => Body::Chunked,
@@ -165,7 +166,7 @@ pub fn response(head: HeadRef<'_>, request: &RequestFacts) -> Result<ResponseFac
     Ok(ResponseFacts {
         status,
         body,
-        // A length beside a coding says nothing (RFC 9112, 6.3).
+        // Transfer-Encoding overrides Content-Length (RFC 9112, 6.3).
         described: found.length.filter(|_| bare && status != 204 && !found.coded),
         persistent: !found.close
             && body != Body::UntilClose
@@ -176,14 +177,14 @@ pub fn response(head: HeadRef<'_>, request: &RequestFacts) -> Result<ResponseFac
     })
 }
 
-/// Whether a backend that can frame its messages would not have sent these fields, so that its connection
-/// must not carry another message (RFC 9112, 6.1).
+/// True if a backend with correct framing would not have sent these fields. Its connection must not carry
+/// another message (RFC 9112, 6.1).
 fn is_faulty(found: &Found, version: Version) -> bool {
     found.coded && (found.length.is_some() || version == Version::Http10)
 }
 
-/// Reads the fields of a head. `bare`: the message ends with its head, whatever they say about its content
-/// (RFC 9112, 6.3 rule 1).
+/// Reads the fields of a head. `bare`: the message ends with its head, regardless of its framing fields (RFC
+/// 9112, 6.3, rule 1).
 fn scan(head: HeadRef<'_>, bare: bool) -> Result<Found, MessageError> {
     let mut found = Found::default();
     let mut options = 0;
@@ -233,7 +234,7 @@ fn scan(head: HeadRef<'_>, bare: bool) -> Result<Found, MessageError> {
     Ok(found)
 }
 
-/// Whether credentials or a challenge begin with a scheme that authenticates the connection.
+/// True if credentials or a challenge begin with a scheme that authenticates the connection.
 fn authenticates_connection(member: &[u8]) -> bool {
     let scheme = member.split(|byte| matches!(byte, b' ' | b'\t')).next().unwrap_or_default();
     let schemes: [&[u8]; 4] = [b"NTLM", b"Negotiate", b"Nego2", b"Kerberos"];
@@ -252,7 +253,7 @@ fn connection_option(option: &[u8], found: &mut Found) {
     }
 }
 
-/// A Content-Length value: digits, or a list of the same digits (RFC 9112, 6.3).
+/// Parses a Content-Length value: digits, or a list of identical numbers (RFC 9112, 6.3).
 fn content_length(value: &[u8]) -> Result<u64, MessageError> {
     let mut length = None;
     for member in value.split(|&b| b == b',') {
@@ -260,7 +261,7 @@ fn content_length(value: &[u8]) -> Result<u64, MessageError> {
         if digits.is_empty() || digits.len() > 19 || !digits.iter().all(u8::is_ascii_digit) {
             return Err(MessageError::LengthInvalid);
         }
-        // Nineteen digits fit.
+        // Nineteen digits fit into 64 bits.
         let this = digits.iter().fold(0_u64, |sum, digit| sum * 10 + u64::from(digit - b'0'));
         if length.is_some_and(|before| before != this) {
             return Err(MessageError::LengthsDiffer);
@@ -270,7 +271,7 @@ fn content_length(value: &[u8]) -> Result<u64, MessageError> {
     length.ok_or(MessageError::LengthInvalid)
 }
 
-/// Accepts a Transfer-Encoding that is `chunked` and nothing else (RFC 9112, 6.1).
+/// Accepts a Transfer-Encoding that is exactly `chunked` (RFC 9112, 6.1).
 fn transfer_encoding(value: &[u8], repeated: bool) -> Result<(), MessageError> {
     if value.eq_ignore_ascii_case(b"chunked") && !repeated {
         return Ok(());
@@ -278,8 +279,8 @@ fn transfer_encoding(value: &[u8], repeated: bool) -> Result<(), MessageError> {
     let known = |member: &[u8]| member.eq_ignore_ascii_case(b"chunked");
     let mut members = list(value).map(known);
     let first_is_chunked = members.next();
-    // chunked twice, chunked not last, or no coding at all: two readers would frame it
-    // differently. Another coding before it is merely one that we do not have.
+    // `chunked` twice, `chunked` before the end, or an empty value: two parsers could frame the message
+    // differently. Another coding before `chunked` is only unsupported.
     match (first_is_chunked, members.next()) {
         (None, _) | (Some(true), _) => Err(MessageError::CodingRepeated),
         (Some(false), _) if repeated => Err(MessageError::CodingRepeated),
@@ -287,8 +288,8 @@ fn transfer_encoding(value: &[u8], repeated: bool) -> Result<(), MessageError> {
     }
 }
 
-/// The protocols of an Upgrade field that are forwarded. HTTP/2 in clear text is not: the
-/// connection behind is ours, not the client's.
+/// The protocols of an Upgrade field that are forwarded. Cleartext HTTP/2 (h2c) and TLS are not forwarded,
+/// because they would apply to the proxy's own connection to the backend.
 pub fn offered_protocols(value: &[u8]) -> impl Iterator<Item = &[u8]> {
     list(value).filter(|protocol| {
         let name = protocol.split(|&b| b == b'/').next().unwrap_or_default();
@@ -296,7 +297,7 @@ pub fn offered_protocols(value: &[u8]) -> impl Iterator<Item = &[u8]> {
     })
 }
 
-/// The bytes of a registered name (RFC 3986, 3.2.2).
+/// The bytes that a registered name may contain (RFC 3986, 3.2.2).
 const IN_HOST: [bool; 256] = {
     let mut table = [false; 256];
     let others = b"-._~%!$&'()*+,;=";
@@ -313,10 +314,10 @@ const IN_HOST: [bool; 256] = {
     table
 };
 
-/// Whether text is a host with or without a port (RFC 3986, 3.2, without user information).
-/// Nothing at all is one too: it is what a client sends that has no authority to name.
+/// True if the text is a host with or without a port (RFC 3986, 3.2, without user information). The empty text
+/// is valid: a client without an authority sends it.
 pub fn is_authority(text: &[u8]) -> bool {
-    // A host as an address in brackets, or as a name up to the first byte that no name has.
+    // The host is an address in brackets, or a name that ends at the first byte outside `IN_HOST`.
     let end = match text {
         [b'[', inside @ ..] => {
             let end = inside.iter().position(|b| !b.is_ascii_hexdigit() && !matches!(b, b':' | b'.')).unwrap_or(0);
@@ -334,7 +335,7 @@ pub fn is_authority(text: &[u8]) -> bool {
     }
 }
 
-/// Whether a Connection field of the head names this field.
+/// True if a Connection field of the head names this field.
 pub fn is_named_by_connection(head: HeadRef<'_>, name: &[u8]) -> bool {
     head.values(Name::Connection).flat_map(list).any(|option| option.eq_ignore_ascii_case(name))
 }

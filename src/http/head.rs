@@ -1,50 +1,50 @@
-//! A message head: a start line and fields, as ranges into bytes that lie elsewhere.
+//! A message head: a start line and fields, stored as ranges of a byte buffer that the caller keeps.
 
 use super::fields::{Field, Name, Span};
 
-/// The version a message was sent in, of those whose rules differ.
+/// The protocol version of a message. Versions with identical rules share a variant.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Version {
-    /// HTTP/1.0: a connection a message unless asked otherwise, no transfer codings.
+    /// HTTP/1.0: one message per connection unless the sender asks to keep it; no transfer codings.
     Http10,
     /// HTTP/1.1 and later minor versions.
     Http11,
-    /// HTTP/2: the end of a message is always marked, and its connection always goes on.
+    /// HTTP/2: every message has an end mark, and the connection always persists.
     Http2,
 }
 
-/// The first line of a head, in the terms of RFC 9110.
+/// The first line of a head (RFC 9110, 3.9 and 9 to 15).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Start {
     /// A request.
     Request {
         /// The method.
         method: Span,
-        /// The path and query; `*` for the server as a whole. From an absolute target without a path
-        /// it is empty, or a query alone.
+        /// The path and query; `*` for the server as a whole. An absolute target without a path gives the empty
+        /// path, or only a query.
         path: Span,
-        /// The authority that the target itself named; it then overrides Host (RFC 9112, 3.2.2).
+        /// The authority in the target. It overrides Host (RFC 9112, 3.2.2).
         authority: Option<Span>,
     },
     /// A response.
     Response {
         /// The three-digit code.
         status: u16,
-        /// The reason phrase, perhaps empty.
+        /// The reason phrase; may be empty.
         reason: Span,
     },
 }
 
-/// A parsed head. Its spans are into the bytes that it was parsed from.
+/// A parsed head. Its spans refer to the bytes that it was parsed from.
 #[derive(Clone, Debug)]
 pub struct Head {
     /// The first line.
     pub start: Start,
-    /// The version it was sent in.
+    /// The version of the message.
     pub version: Version,
-    /// The fields, in order.
+    /// The fields, in the order received.
     pub fields: Vec<Field>,
-    /// It was marked as the end of its message, as HTTP/2 can: there is no content.
+    /// True if an HTTP/2 END_STREAM came with the head: there is no content.
     pub ended: bool,
 }
 
@@ -55,10 +55,10 @@ impl Default for Head {
     }
 }
 
-/// A head together with its bytes.
+/// A head and the bytes that its spans refer to.
 #[derive(Clone, Copy, Debug)]
 pub struct HeadRef<'a> {
-    /// What the spans are into.
+    /// The bytes that the spans refer to.
     pub bytes: &'a [u8],
     /// The head.
     pub head: &'a Head,
@@ -86,17 +86,17 @@ impl<'a> HeadRef<'a> {
         }
     }
 
-    /// Every field with its name and value.
+    /// Each field's identity, name and value.
     pub fn fields(self) -> impl Iterator<Item = (Name, &'a [u8], &'a [u8])> {
         self.head.fields.iter().map(move |field| (field.name, self.get(field.name_span), self.get(field.value_span)))
     }
 
-    /// The values of the fields of one name.
+    /// The values of all fields with this name.
     pub fn values(self, name: Name) -> impl Iterator<Item = &'a [u8]> {
         self.head.fields.iter().filter(move |field| field.name == name).map(move |field| self.get(field.value_span))
     }
 
-    /// The authority the request is for: the target's own, else Host (RFC 9112, 3.3).
+    /// The authority of the request: the one in the target, otherwise Host (RFC 9112, 3.3).
     pub fn authority(self) -> Option<&'a [u8]> {
         match self.head.start {
             Start::Request { authority: Some(span), .. } => Some(self.get(span)),
@@ -105,7 +105,7 @@ impl<'a> HeadRef<'a> {
     }
 }
 
-/// A head kept with a copy of its bytes, so that a request can be sent once more.
+/// A head and a copy of its bytes, kept so that the request can be sent again.
 #[derive(Clone, Debug, Default)]
 pub struct SavedHead {
     bytes: Vec<u8>,
@@ -113,7 +113,7 @@ pub struct SavedHead {
 }
 
 impl SavedHead {
-    /// Keeps a copy, in the memory of the one kept before.
+    /// Copies a head into the memory of the previous copy.
     pub fn save(&mut self, from: HeadRef<'_>) {
         self.bytes.clear();
         self.bytes.extend_from_slice(from.bytes);
@@ -124,12 +124,12 @@ impl SavedHead {
         self.head.fields.extend_from_slice(&from.head.fields);
     }
 
-    /// The head kept.
+    /// The saved head.
     pub fn view(&self) -> HeadRef<'_> {
         HeadRef { bytes: &self.bytes, head: &self.head }
     }
 
-    /// Gives memory beyond `bytes` back.
+    /// Frees memory above `bytes`.
     pub fn shrink(&mut self, bytes: usize) {
         if self.bytes.capacity() > bytes {
             *self = SavedHead::default();

@@ -1,4 +1,4 @@
-//! Why a message is refused: what was wrong, the status that says so, and the line of text.
+//! The reasons to refuse a message, each with its status code and its text.
 
 use crate::limits::{
     CHUNK_EXTENSION_BYTES, CHUNK_LINE_BYTES, CONNECTION_OPTIONS, HEAD_BYTES, HEAD_FIELDS, INTERIM_RESPONSES,
@@ -6,7 +6,7 @@ use crate::limits::{
 };
 use std::fmt;
 
-/// What was wrong with a message.
+/// A fault in a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[allow(missing_docs, reason = "each one's text, below, says what it means")]
 pub enum MessageError {
@@ -53,7 +53,7 @@ pub enum MessageError {
 }
 
 impl MessageError {
-    /// The status that answers a client for it. A backend's faults are all 502.
+    /// The status code for the client. Every fault of a backend is a 502.
     pub fn status(self) -> u16 {
         match self {
             MessageError::TargetTooLong => 414,
@@ -68,7 +68,7 @@ impl MessageError {
 }
 
 impl MessageError {
-    /// Whether the message may be right, and is more than we take.
+    /// True if the message may be valid but exceeds a limit of the proxy.
     pub fn is_limit(self) -> bool {
         matches!(
             self,

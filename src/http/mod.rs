@@ -1,5 +1,5 @@
-//! HTTP as every version of it shares it (RFC 9110): heads, their fields, how a body is framed,
-//! and what a proxy does to a message on its way. Nothing here knows how a version writes it.
+//! The parts of HTTP that all versions share (RFC 9110): heads, fields, framing, and the rewriting that a proxy
+//! does. No wire format.
 
 pub mod fields;
 pub mod forward;

@@ -1,27 +1,27 @@
-//! What a message is made of, whatever version carries it: every codec turns bytes into these
-//! parts, and parts into bytes.
+//! The parts of a message in every protocol version. A codec turns bytes into these parts, and parts into
+//! bytes.
 
-/// Which end of a connection is ours.
+/// The proxy's role on a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Role {
-    /// We read requests.
+    /// The proxy reads requests.
     Server,
-    /// We read responses.
+    /// The proxy reads responses.
     Client,
 }
 
 /// The next part of a message, or the lack of one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Part {
-    /// Nothing yet: more bytes are needed.
+    /// More bytes are needed.
     NeedMore,
-    /// The head of a request or of a final response; it takes up this many bytes.
+    /// The head of a request or of a final response; its length in bytes.
     Head(usize),
-    /// The head of a 1xx response; it takes up this many bytes.
+    /// The head of a 1xx response; its length in bytes.
     Interim(usize),
-    /// This many bytes of content.
+    /// Content; its length in bytes.
     Data(usize),
-    /// The trailer section, of this many bytes, ends the content.
+    /// The trailer section, which ends the content; its length in bytes.
     Trailers(usize),
     /// The message is complete.
     End,

@@ -1,7 +1,7 @@
-//! Why a proxy answers a request itself, in the types of RFC 9209, 2.3: what a client may know. It names no
-//! host, no address and no error of the system; the log has these.
+//! The reasons for a local reply, as error types of RFC 9209, 2.3. A client may see them: they contain no host,
+//! no address and no system error. The log contains those.
 
-/// A type of error.
+/// An error type.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[allow(missing_docs, reason = "each one's words, below, say what it means")]
 pub enum ProxyError {
@@ -36,7 +36,7 @@ impl ProxyError {
         self.texts().1
     }
 
-    /// The table: token and words.
+    /// The token and the text of each type.
     fn texts(self) -> (&'static str, &'static str) {
         match self {
             ProxyError::DestinationUnavailable => ("destination_unavailable", "the backend cannot be reached"),

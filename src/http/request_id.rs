@@ -1,14 +1,14 @@
-//! The id of a request, as `X-Request-Id` carries it: made here, or accepted from a trusted peer.
+//! The id of a request, sent as `X-Request-Id`: generated here, or accepted from a trusted peer.
 //!
-//! An id made here is a UUID of version 7 (RFC 9562, 5.7): 48 bits of Unix time in milliseconds, then random
-//! bits, in hexadecimal digits with dashes. Ids sort by time. They are no secret.
+//! A generated id is a UUID of version 7 (RFC 9562, 5.7): 48 bits of Unix time in milliseconds, then random
+//! bits, as hexadecimal digits with dashes. Ids sort by time. They are not secret.
 
 use super::fields::{Name, Span};
 use super::head::HeadRef;
 use crate::collections::random::Random;
 use crate::limits::REQUEST_ID_BYTES;
 
-/// Characters of a UUID as text.
+/// The length of a UUID in text form.
 const TEXT_BYTES: usize = 36;
 
 /// A UUID as text.
@@ -16,11 +16,11 @@ const TEXT_BYTES: usize = 36;
 pub struct Uuid([u8; TEXT_BYTES]);
 
 impl Uuid {
-    /// An id for a request that came at `unix_us`, in microseconds since 1970.
+    /// Creates an id for a request that arrived at `unix_us`, in microseconds since 1970.
     pub fn new(unix_us: u64, random: &mut Random) -> Uuid {
         let milliseconds = unix_us / 1000;
         let (high, low) = (random.any(), random.any());
-        // Version 7 and variant 10 take the first bits of the third and the fourth group.
+        // The version (7) and the variant (binary 10) occupy the first bits of the third and fourth group.
         let high = milliseconds << 16 | 0x7000 | high & 0x0fff;
         let low = 1 << 63 | low >> 2;
         let mut bytes = [0; 16];
@@ -33,16 +33,16 @@ impl Uuid {
         Uuid(text)
     }
 
-    /// The id in characters.
+    /// The id in text form.
     pub fn text(&self) -> &[u8] {
         &self.0
     }
 }
 
-/// Where the digits of each byte are in the text.
+/// The offset of each byte's digits in the text.
 const PLACES: [usize; 16] = [0, 2, 4, 6, 9, 11, 14, 16, 19, 21, 24, 26, 28, 30, 32, 34];
 
-/// The two digits of each byte.
+/// The two hexadecimal digits of each byte.
 const HEX: [[u8; 2]; 256] = {
     let digits = b"0123456789abcdef";
     let mut table = [[0; 2]; 256];
@@ -54,8 +54,8 @@ const HEX: [[u8; 2]; 256] = {
     table
 };
 
-/// Where the id is that a peer gave its request, if it gave one that can be passed on: one field, of visible
-/// ASCII characters without a quotation mark, not longer than `REQUEST_ID_BYTES`.
+/// The id that the peer sent, if it is acceptable: exactly one field, visible ASCII without quotation marks, at
+/// most `REQUEST_ID_BYTES` long.
 pub fn given(head: HeadRef<'_>) -> Option<Span> {
     let mut fields = head.head.fields.iter().filter(|field| field.name == Name::XRequestId);
     let span = fields.next().filter(|_| fields.next().is_none())?.value_span;
@@ -63,7 +63,7 @@ pub fn given(head: HeadRef<'_>) -> Option<Span> {
 }
 
 fn is_accepted(id: &[u8]) -> bool {
-    // A quotation mark would end a quoted string of a log.
+    // A quotation mark would end a quoted string in a log.
     let is_clean = id.iter().all(|byte| byte.is_ascii_graphic() && *byte != b'"');
     !id.is_empty() && id.len() <= REQUEST_ID_BYTES && is_clean
 }

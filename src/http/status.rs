@@ -1,6 +1,6 @@
-//! The reason phrases that HTTP/1.1 has beside status codes, and HTTP/2 does not (RFC 9110, 15).
+//! Reason phrases. HTTP/1.1 sends them with the status code, HTTP/2 does not (RFC 9110, 15).
 
-/// The registered phrase of a status code; empty for others, as it may be (RFC 9112, 4).
+/// The registered phrase of a status code; otherwise empty, which is allowed (RFC 9112, 4).
 pub fn phrase(status: u16) -> &'static str {
     match status {
         100 => "Continue",

@@ -1,14 +1,14 @@
 //! The chunked transfer coding (RFC 9112, 7.1), in both directions.
 //!
-//! The decoder is fed bytes and says how many of them to pass over and how many that follow are
-//! content. States: `Size` awaits a chunk-size line, `Data` counts content down, `DataEnd` awaits
-//! the CRLF behind it, `Trailers` comes after the last chunk. A line is decoded only when all of
-//! it is there, so nothing of it is kept here.
+//! The decoder gets bytes and returns the number of bytes to skip and the number of content bytes that follow.
+//! States: `Size` expects a chunk-size line, `Data` counts the content down, `DataEnd` expects the CRLF after
+//! it, `Trailers` follows the last chunk. A line is decoded only once it is complete, so the decoder stores no
+//! part of it.
 
 use crate::http::message_error::MessageError;
 use crate::limits::{CHUNK_EXTENSION_BYTES, CHUNK_LINE_BYTES};
 
-/// Where in the coding a reader is.
+/// The position of a decoder in the coding.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum State {
     Size,
@@ -17,26 +17,26 @@ enum State {
     Trailers,
 }
 
-/// Reads one message's chunks.
+/// Decodes the chunks of one message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Decoder {
     state: State,
     extension_bytes: u32,
 }
 
-/// What to do with the bytes at hand.
+/// The instruction for the bytes at hand.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Step {
-    /// Pass over this many bytes; more are needed.
+    /// Skip this many bytes; more are needed.
     NeedMore(usize),
-    /// Pass over `skip` bytes; then come `length` bytes of content.
+    /// Skip `skip` bytes; `length` bytes of content follow.
     Data {
-        /// Framing to pass over.
+        /// The length of the framing.
         skip: usize,
-        /// Content behind it.
+        /// The length of the content after it.
         length: usize,
     },
-    /// Pass over this many bytes; the trailer section follows.
+    /// Skip this many bytes; the trailer section follows.
     Trailers(usize),
 }
 
@@ -47,12 +47,12 @@ impl Default for Decoder {
 }
 
 impl Decoder {
-    /// A reader at the start of a message's content.
+    /// Creates a decoder for the start of a message's content.
     pub fn new() -> Decoder {
         Decoder::default()
     }
 
-    /// Takes the next step over `bytes`. What it says is passed over or content counts as seen.
+    /// Decodes the next step in `bytes`. The decoder then counts the skipped bytes and the content as consumed.
     pub fn step(&mut self, bytes: &[u8]) -> Result<Step, MessageError> {
         let mut at = 0;
         loop {
@@ -90,14 +90,15 @@ impl Decoder {
     }
 }
 
-/// Reads `1*HEXDIG [chunk-ext] CRLF`: the size, the line's length and its extensions' length.
+/// Parses `1*HEXDIG [chunk-ext] CRLF`. Returns the size, the length of the line and the length of its
+/// extensions.
 fn size_line(bytes: &[u8]) -> Result<Option<(u64, usize, usize)>, MessageError> {
     let mut size = 0_u64;
     let mut digits = 0;
     for &byte in bytes {
         let Some(value) = (byte as char).to_digit(16) else { break };
         digits += 1;
-        // Fifteen digits: an exabyte, and no overflow anywhere.
+        // Fifteen digits reach an exabyte and exclude every overflow.
         if digits > 15 {
             return Err(MessageError::ChunkSize);
         }
@@ -117,7 +118,7 @@ fn size_line(bytes: &[u8]) -> Result<Option<(u64, usize, usize)>, MessageError> 
     }
 }
 
-/// The length of a chunk extension, up to its CRLF; it is read only to be passed over.
+/// The length of a chunk extension up to its CRLF. Extensions are parsed only to skip them.
 fn extension(bytes: &[u8]) -> Result<Option<usize>, MessageError> {
     let start = bytes.iter().position(|b| !matches!(b, b' ' | b'\t'));
     if start.is_some_and(|start| bytes[start] != b';') {
@@ -141,7 +142,7 @@ pub const END: &[u8] = b"0\r\n\r\n";
 /// The last chunk, before trailers.
 pub const LAST: &[u8] = b"0\r\n";
 
-/// Room for a chunk-size line.
+/// The text of a chunk-size line.
 #[derive(Clone, Copy, Debug)]
 pub struct SizeLine {
     bytes: [u8; 18],
@@ -149,7 +150,7 @@ pub struct SizeLine {
 }
 
 impl SizeLine {
-    /// The line that announces a chunk of `size` bytes; 0 would be the last chunk.
+    /// The line before a chunk of `size` bytes; 0 would be the last chunk.
     pub fn new(mut size: u64) -> SizeLine {
         let mut line = SizeLine { bytes: [b'0'; 18], start: 16 };
         line.bytes[16..].copy_from_slice(b"\r\n");
@@ -163,7 +164,7 @@ impl SizeLine {
         }
     }
 
-    /// The line's bytes.
+    /// The bytes of the line.
     pub fn bytes(&self) -> &[u8] {
         &self.bytes[self.start..]
     }
@@ -173,7 +174,7 @@ impl SizeLine {
 mod tests {
     use super::*;
 
-    /// Feeds `bytes` in pieces of `step`; the content, and how many bytes lie behind the coding.
+    /// Feeds `bytes` in pieces of `step`. Returns the content, and the number of bytes after the coding.
     fn decode(bytes: &[u8], step: usize) -> Result<(Vec<u8>, Option<usize>), MessageError> {
         let (mut decoder, mut held, mut content) = (Decoder::new(), Vec::new(), Vec::new());
         let mut fed = 0;

@@ -1,9 +1,9 @@
-//! The codec of one HTTP/1 connection, in either role: towards a client it reads requests and
-//! writes responses, towards a backend the reverse. It carries one exchange at a time.
+//! The codec of one HTTP/1 connection, in either role: it reads requests and writes responses towards a client,
+//! and the reverse towards a backend. It carries one exchange at a time.
 //!
-//! Reading goes `Head`, then the content as its framing says, then `Complete`, until
-//! `next_message` starts over. Writing is told its framing with each head. In `Tunnel` both
-//! directions are bytes without messages.
+//! States of reading: `Head`, then the content with the framing that the caller sets, then `Complete`, until
+//! `next_message`. Writing gets its framing with each head. In `Tunnel` both directions are bytes without
+//! messages.
 
 use super::chunked::{self, Decoder, SizeLine, Step};
 use super::{parse, scan};
@@ -27,23 +27,23 @@ enum Reading {
     Tunnel,
 }
 
-/// One connection's protocol state.
+/// The protocol state of one connection.
 #[derive(Clone, Copy, Debug)]
 pub struct Connection {
     role: Role,
     reading: Reading,
     writing: Body,
-    /// Whether an empty line may still be passed over before the next request.
+    /// True if one empty line may still precede the next request.
     empty_line: bool,
-    /// How much of an unfinished head was looked at: until a line more of it has come, there is
-    /// nothing new to say about it.
+    /// The length of the incomplete head at the last attempt to parse it. Parsing is pointless until another
+    /// line has arrived.
     looked_at: u32,
-    /// The method of the request being read is HEAD, as far as that has come.
+    /// True if the request being read begins with the method HEAD.
     asks_head: bool,
 }
 
 impl Connection {
-    /// A connection on which nothing has been read or written.
+    /// Creates the codec of a new connection.
     pub fn new(role: Role) -> Connection {
         Connection {
             role,
@@ -55,10 +55,9 @@ impl Connection {
         }
     }
 
-    /// Decodes the next part: how many bytes to pass over first, and the part that follows them.
-    /// The bytes of the part itself are the caller's to drop. A `Head` is described in `head`;
-    /// after one, `read_body` must say how its content is framed. Trailers are described there
-    /// too, as its fields.
+    /// Decodes the next part. Returns the number of bytes to skip and the part that follows them. The caller
+    /// removes the part's own bytes. A head or a trailer section is stored in `head`. After a head, the caller
+    /// sets the framing of its content with `read_body`.
     pub fn decode(&mut self, bytes: &[u8], head: &mut Head) -> Result<(usize, Part), MessageError> {
         match &mut self.reading {
             Reading::Head => self.decode_head(bytes, head),
@@ -83,7 +82,7 @@ impl Connection {
     }
 
     fn decode_head(&mut self, bytes: &[u8], head: &mut Head) -> Result<(usize, Part), MessageError> {
-        // One empty line before a request is passed over (RFC 9112, 2.2).
+        // One empty line before a request is skipped (RFC 9112, 2.2).
         let skip = match bytes {
             [b'\r', b'\n', ..] if self.empty_line => 2,
             [b'\r'] if self.empty_line => return Ok((0, Part::NeedMore)),
@@ -127,7 +126,7 @@ impl Connection {
         }
     }
 
-    /// Says how the content of the message whose head was just decoded is framed.
+    /// Sets the framing of the content that follows the head just decoded.
     pub fn read_body(&mut self, body: Body) {
         self.reading = match body {
             Body::None => Reading::Ending,
@@ -137,51 +136,51 @@ impl Connection {
         };
     }
 
-    /// Readies the connection for another message, once the one before is complete.
+    /// Prepares for the next message. The previous one must be complete.
     pub fn next_message(&mut self) {
         self.reading = Reading::Head;
         self.writing = Body::None;
         self.empty_line = self.role == Role::Server;
     }
 
-    /// Leaves HTTP behind, in both directions.
+    /// Turns both directions into bytes without messages.
     pub fn tunnel(&mut self) {
         self.reading = Reading::Tunnel;
         self.writing = Body::UntilClose;
     }
 
-    /// Whether the next bytes read begin a message.
+    /// True if the next bytes read begin a message.
     pub fn awaits_head(&self) -> bool {
         self.reading == Reading::Head
     }
 
-    /// Whether nothing can be decoded without another byte: no message has begun, or its end was decoded.
+    /// True if nothing can be decoded without another byte: no message has begun, or its end was decoded.
     pub fn needs_bytes(&self) -> bool {
         matches!(self.reading, Reading::Head | Reading::Complete)
     }
 
-    /// Whether the request being read has a response without content, even where it is refused.
+    /// True if the method is HEAD, so that the response has no content. Known even if the request is refused.
     pub fn asks_head(&self) -> bool {
         self.asks_head
     }
 
-    /// What the other side's closing means now: true where it is the proper end of the content.
+    /// True if the close of the connection is the proper end of the content being read.
     pub fn ends_by_close(&self) -> bool {
         matches!(self.reading, Reading::UntilClose | Reading::Tunnel)
     }
 
-    /// Says how the content of the message whose head was just written is framed.
+    /// Sets the framing of the content that follows the head just written.
     pub fn write_body(&mut self, body: Body) {
         self.writing = body;
     }
 
-    /// Whether the end of what is being written can be told only by closing.
+    /// True if only a close can end the message being written.
     pub fn writes_until_close(&self) -> bool {
         self.writing == Body::UntilClose
     }
 
-    /// Writes the first `length` bytes of `input` as content; what is left of `input`. A large
-    /// piece that ends the input is handed over with its buffer instead of being copied.
+    /// Writes the first `length` bytes of `input` as content and returns the rest. A large piece that ends the
+    /// input passes its buffer on instead of being copied.
     pub fn write_data(
         &mut self,
         queue: &mut Queue,
@@ -210,8 +209,7 @@ impl Connection {
         Some(input)
     }
 
-    /// Writes what marks the end of the content, with trailers where there are any and the
-    /// framing has room for them.
+    /// Writes the end of the content, with trailers if there are any and the framing allows them.
     pub fn write_end(&mut self, queue: &mut Queue, pool: &mut Pool, trailers: Option<HeadRef<'_>>) {
         if self.writing != Body::Chunked {
             return;
@@ -232,7 +230,7 @@ impl Connection {
 mod tests {
     use super::*;
 
-    /// The parts of a stream of messages, each framed as `body`, fed in pieces of `step` bytes.
+    /// Feeds a series of messages, each framed as `body`, in pieces of `step` bytes, and returns their parts.
     fn parts(role: Role, body: Body, bytes: &[u8], step: usize) -> Result<Vec<String>, MessageError> {
         let mut connection = Connection::new(role);
         let (mut head, mut held, mut seen) = (Head::default(), Vec::new(), Vec::<String>::new());

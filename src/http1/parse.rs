@@ -1,7 +1,6 @@
-//! Heads from bytes (RFC 9112, 2 to 5), strictly: what two readers could take differently is
-//! refused. A head is parsed in one pass over bytes that lie together; spans are offsets into
-//! them. `Ok(None)` means that the head is not complete yet and that what is there is right so
-//! far.
+//! Parses heads (RFC 9112, 2 to 5) strictly: a head that two parsers could read differently is refused. One
+//! pass over contiguous bytes; spans are offsets into them. `Ok(None)` means that the head is valid so far but
+//! incomplete.
 
 use super::scan::{self, Scan, Work};
 use crate::http::fields::{Field, Name, Span};
@@ -11,12 +10,12 @@ use crate::http::message_error::MessageError;
 use crate::http::part::Role;
 use crate::limits::{HEAD_BYTES, HEAD_FIELDS, METHOD_BYTES, RESPONSE_FIELDS, TARGET_BYTES, TRAILER_BYTES};
 
-/// Parses a request's head; its length once complete.
+/// Parses a request's head. Returns its length if it is complete.
 pub fn request(bytes: &[u8], head: &mut Head) -> Result<Option<usize>, MessageError> {
     scan::with(RequestHead { bytes, head })
 }
 
-/// Parses a response's head; its length once complete.
+/// Parses a response's head. Returns its length if it is complete.
 pub fn response(bytes: &[u8], head: &mut Head) -> Result<Option<usize>, MessageError> {
     scan::with(ResponseHead { bytes, head })
 }
@@ -68,8 +67,7 @@ fn request_by(scan: impl Scan, bytes: &[u8], head: &mut Head) -> Result<Option<u
     match bytes.get(end) {
         None => return incomplete(bytes, None),
         Some(b' ') if end > start => {}
-        // A line that ends here is one without a version, HTTP/0.9's; else a byte that no
-        // target has.
+        // A line that ends here has no version, as in HTTP/0.9. Otherwise the byte is not allowed in a target.
         Some(b' ' | b'\r' | b'\n') => return Err(MessageError::RequestLine),
         Some(_) => return Err(MessageError::Target),
     }
@@ -96,7 +94,7 @@ fn response_by(scan: impl Scan, bytes: &[u8], head: &mut Head) -> Result<Option<
     if status < 100 {
         return Err(MessageError::StatusLine);
     }
-    // The space before an absent reason is often left out, which does no harm.
+    // Some servers omit the space before an absent reason. It is harmless.
     let after = at + 4;
     let reason = match bytes.get(after) {
         Some(b' ') => after + 1,
@@ -112,7 +110,7 @@ fn response_by(scan: impl Scan, bytes: &[u8], head: &mut Head) -> Result<Option<
     fields(scan, bytes, next, Role::Client, RESPONSE_FIELDS, &mut head.fields)
 }
 
-/// Parses a trailer section that came to `role`; its length, the empty line included, once complete.
+/// Parses a trailer section received by `role`. Returns its length with the empty line if it is complete.
 pub fn trailers(bytes: &[u8], role: Role, fields_out: &mut Vec<Field>) -> Result<Option<usize>, MessageError> {
     let too_large = |refusal| match refusal {
         MessageError::HeadTooLarge | MessageError::TooManyFields => MessageError::TrailersTooLarge,
@@ -140,7 +138,7 @@ impl Work for TrailerSection<'_> {
     }
 }
 
-/// What an unfinished or finished head is, by its size.
+/// Checks an incomplete or complete head against the size limit.
 fn incomplete(bytes: &[u8], length: Option<usize>) -> Result<Option<usize>, MessageError> {
     match length {
         None if bytes.len() >= HEAD_BYTES => Err(MessageError::HeadTooLarge),
@@ -149,8 +147,8 @@ fn incomplete(bytes: &[u8], length: Option<usize>) -> Result<Option<usize>, Mess
     }
 }
 
-/// Reads `HTTP/1.x` at an offset; the version and the offset behind it, or `None` where the
-/// bytes end within.
+/// Parses `HTTP/1.x` at an offset. Returns the version and the offset after it, or `None` if the bytes end too
+/// early.
 fn version(bytes: &[u8], at: usize, malformed: MessageError) -> Result<Option<(Version, usize)>, MessageError> {
     const NAME: &[u8] = b"HTTP/";
     let text = &bytes[at..bytes.len().min(at + 8)];
@@ -167,13 +165,13 @@ fn version(bytes: &[u8], at: usize, malformed: MessageError) -> Result<Option<(V
     }
     match (major, minor) {
         (b'1', b'0') => Ok(Some((Version::Http10, at + 8))),
-        // A later minor version is read as the latest one known (RFC 9110, 2.5).
+        // A later minor version is treated as the latest one known (RFC 9110, 2.5).
         (b'1', _) => Ok(Some((Version::Http11, at + 8))),
         _ => Err(MessageError::Version),
     }
 }
 
-/// Expects CRLF at an offset; the offset behind it, or `None` where the bytes end within.
+/// Expects CRLF at an offset. Returns the offset after it, or `None` if the bytes end too early.
 fn line_break(bytes: &[u8], at: usize, other: MessageError) -> Result<Option<usize>, MessageError> {
     match (bytes.get(at), bytes.get(at + 1)) {
         (Some(b'\r'), Some(b'\n')) => Ok(Some(at + 2)),
@@ -184,11 +182,11 @@ fn line_break(bytes: &[u8], at: usize, other: MessageError) -> Result<Option<usi
     }
 }
 
-/// Takes a request target apart (RFC 9112, 3.2): its path and, in absolute form, its authority.
+/// Splits a request target (RFC 9112, 3.2) into its path and, in absolute form, its authority.
 fn target(bytes: &[u8], span: Span) -> Result<(Span, Option<Span>), MessageError> {
     let text = span.of(bytes);
-    // The asterisk form is OPTIONS', the authority form CONNECT's; what is refused there is the
-    // method.
+    // The asterisk form belongs to OPTIONS. The authority form belongs to CONNECT, which is refused later
+    // because of its method.
     if text.first() == Some(&b'/') || text == b"*" && bytes.starts_with(b"OPTIONS ") || bytes.starts_with(b"CONNECT ") {
         return Ok((span, None));
     }
@@ -206,9 +204,9 @@ fn target(bytes: &[u8], span: Span) -> Result<(Span, Option<Span>), MessageError
     Ok((Span::new(at + end, at + text.len()), Some(Span::new(at + start, at + end))))
 }
 
-/// The index of the first byte that ends a field value, or the length. In a response, control bytes other
-/// than NUL, CR and LF belong to the value: no reader takes them for an end, applications send them, and
-/// a recipient may keep them (RFC 9110, 5.5).
+/// The index of the first byte that ends a field value, or the length. In a response, control bytes except NUL,
+/// CR and LF belong to the value: no parser takes them for an end, applications send them, and a recipient may
+/// keep them (RFC 9110, 5.5).
 #[inline(always)]
 pub(crate) fn value_end(scan: impl Scan, bytes: &[u8], role: Role) -> usize {
     let mut end = scan.value_end(bytes);
@@ -220,7 +218,8 @@ pub(crate) fn value_end(scan: impl Scan, bytes: &[u8], role: Role) -> usize {
     end
 }
 
-/// Parses field lines, `most` at most, up to and with the empty one; the offset behind it once complete.
+/// Parses at most `most` field lines and the empty line after them. Returns the offset after it if the section
+/// is complete.
 #[inline(always)]
 fn fields(
     scan: impl Scan,

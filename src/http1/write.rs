@@ -1,16 +1,16 @@
-//! Heads as bytes: a status or request line, field lines, the framing fields of HTTP/1.1.
+//! Writes HTTP/1.1 heads: a request or status line, field lines and framing fields.
 
 use crate::http::forward::Sink;
 use crate::http::framing::Body;
 
-/// Writes one head to the end of a text; `finish` adds the empty line.
+/// Appends one head to a text. `finish` adds the empty line.
 #[derive(Debug)]
 pub struct Writer<'a> {
     text: &'a mut Vec<u8>,
 }
 
 impl<'a> Writer<'a> {
-    /// A writer to the end of `text`.
+    /// Creates a writer that appends to `text`.
     pub fn new(text: &'a mut Vec<u8>) -> Writer<'a> {
         Writer { text }
     }
@@ -45,7 +45,7 @@ impl Sink for Writer<'_> {
     }
 
     fn response(&mut self, status: u16, reason: &[u8]) {
-        // Statuses have three digits.
+        // A status code has three digits.
         let digit = |unit: u16| b'0' + (status / unit % 10) as u8;
         let line = [b'H', b'T', b'T', b'P', b'/', b'1', b'.', b'1', b' ', digit(100), digit(10), digit(1), b' '];
         self.text.extend_from_slice(&line);

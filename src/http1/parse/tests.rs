@@ -1,4 +1,4 @@
-//! Heads that are right, heads that are not, and heads that are cut anywhere.
+//! Valid heads, invalid heads, and heads cut at any byte.
 
 use super::*;
 use crate::http::head::HeadRef;
@@ -42,7 +42,7 @@ fn every_prefix_of_a_right_head_is_incomplete() {
 
 #[test]
 fn a_head_is_not_marked_as_an_end_by_the_one_before_it() {
-    // Heads of both versions are read into the same one.
+    // Heads of both versions are parsed into the same struct.
     let ended = || Head { ended: true, ..Head::default() };
     let (mut asked, mut answered) = (ended(), ended());
     assert!(request(b"GET / HTTP/1.1\r\n\r\n", &mut asked).is_ok_and(|length| length.is_some()));

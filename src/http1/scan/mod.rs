@@ -1,30 +1,28 @@
-//! Byte scanners under the HTTP/1 head parser: where does a run of allowed bytes end?
+//! Byte scanners for the HTTP/1 head parser. A scanner finds the end of a run of allowed bytes.
 //!
-//! Each class of bytes is defined once, by its predicate ([`is_token`], [`is_target`],
-//! [`is_value`]); the tables and constants of every implementation are computed from it at
-//! compile time. There are three implementations: `swar` (eight bytes in a `u64`, everywhere),
-//! and on x86-64 `sse4.2` (16 bytes) and `avx2` (32 bytes). Which one runs is chosen once, from
-//! what the processor has. All of them give the same answers: the tests here and the fuzz target
-//! `scan` hold each against the predicate, byte by byte.
+//! Each class of bytes is defined once, by its predicate ([`is_token`], [`is_target`], [`is_value`]). The
+//! tables and constants of every implementation are computed from it at compile time. There are three
+//! implementations: `swar` (eight bytes in a `u64`, on every machine), and on x86-64 `sse4.2` (16 bytes) and
+//! `avx2` (32 bytes). The first scan chooses one by the features of the processor. All give the same results:
+//! the tests here and the fuzz target `scan` compare each with the predicate, byte by byte.
 //!
-//! Invariants: no implementation reads outside the slice it is given (every load goes through a
-//! reference to an array of the load's size); a [`Scanner`] for an instruction set exists only
-//! where the processor has that set.
+//! Invariants: no implementation reads outside its slice (every load goes through a reference to an array of
+//! the load's size); a [`Scanner`] for an instruction set exists only if the processor has that set.
 //!
-//! Heads are made of short runs (names of 4 to 20 bytes, values of 3 to 100), so the latency of one
-//! scan counts: on x86-64 a run of fewer than 16 bytes, with 16 to read, is one load, one
-//! classification and one count of zeros, with no branch on where in them it ends. A parser makes
-//! two scans for each field: it is a [`Work`], compiled once for each implementation, so that a scan
-//! is no call.
+//! Heads consist of short runs (names of 4 to 20 bytes, values of 3 to 100), so the latency of one scan
+//! matters. On x86-64 a run shorter than 16 bytes, with 16 bytes readable, takes one load, one classification
+//! and one count of zeros, without a branch on its length. A parser makes two scans for each field. It is
+//! therefore a [`Work`], compiled once for each implementation, so that the scans are inlined.
 
-// Calling a function compiled for an instruction set is unsafe: `end`, `with` and the scans of `x86` do.
+// A call of a function that is compiled for an instruction set is unsafe. `end`, `with` and the scans of `x86`
+// make such calls.
 #![allow(unsafe_code)]
 
 mod swar;
 #[cfg(target_arch = "x86_64")]
 mod x86;
 
-/// Whether `byte` is a tchar: a byte of a method or of a field name (RFC 9110, 5.6.2).
+/// True if `byte` is a tchar, which methods and field names consist of (RFC 9110, 5.6.2).
 pub const fn is_token(byte: u8) -> bool {
     byte.is_ascii_alphanumeric()
         || matches!(
@@ -33,14 +31,14 @@ pub const fn is_token(byte: u8) -> bool {
         )
 }
 
-/// Whether `byte` may stand in a request target: any visible ASCII byte but `#`, which would
-/// begin a fragment (RFC 9112, 3.2), and, as many clients send UTF-8 unescaped, 0x80 and above.
+/// True if `byte` is allowed in a request target: any visible ASCII byte except `#`, which would begin a
+/// fragment (RFC 9112, 3.2), and 0x80 and above, because many clients send unescaped UTF-8.
 pub const fn is_target(byte: u8) -> bool {
     matches!(byte, 0x21..=0x7e | 0x80..=0xff) && byte != b'#'
 }
 
-/// Whether `byte` may stand in a field value: visible ASCII, SP, HTAB and obs-text
-/// (RFC 9110, 5.5). CR, LF, NUL, the other controls and DEL may not.
+/// True if `byte` is allowed in a field value: visible ASCII, SP, HTAB and obs-text (RFC 9110, 5.5). CR, LF,
+/// NUL, the other controls and DEL are not allowed.
 pub const fn is_value(byte: u8) -> bool {
     matches!(byte, b'\t' | 0x20..=0x7e | 0x80..=0xff)
 }
@@ -51,15 +49,13 @@ pub fn token_end(bytes: &[u8]) -> usize {
     Scanner::chosen().token_end(bytes)
 }
 
-/// The index of the first byte of `bytes` that no request target holds ([`is_target`]), or the
-/// length.
+/// The index of the first byte of `bytes` that a request target cannot contain ([`is_target`]), or the length.
 #[inline]
 pub fn target_end(bytes: &[u8]) -> usize {
     Scanner::chosen().target_end(bytes)
 }
 
-/// The index of the first byte of `bytes` that no field value holds ([`is_value`]), or the
-/// length.
+/// The index of the first byte of `bytes` that a field value cannot contain ([`is_value`]), or the length.
 #[inline]
 pub fn value_end(bytes: &[u8]) -> usize {
     Scanner::chosen().value_end(bytes)
@@ -73,15 +69,15 @@ pub fn line_feed(bytes: &[u8]) -> Option<usize> {
 
 /// The scans of one implementation.
 pub trait Scan: Copy {
-    /// As [`token_end`](fn@token_end).
+    /// See [`token_end`](fn@token_end).
     fn token_end(self, bytes: &[u8]) -> usize;
-    /// As [`target_end`](fn@target_end).
+    /// See [`target_end`](fn@target_end).
     fn target_end(self, bytes: &[u8]) -> usize;
-    /// As [`value_end`](fn@value_end).
+    /// See [`value_end`](fn@value_end).
     fn value_end(self, bytes: &[u8]) -> usize;
 }
 
-/// One call for each scan: for code that makes few.
+/// Chooses the implementation in each scan, for code that makes few scans.
 impl Scan for Scanner {
     fn token_end(self, bytes: &[u8]) -> usize {
         self.end::<Token>(bytes)
@@ -96,20 +92,21 @@ impl Scan for Scanner {
     }
 }
 
-/// Work with many scans.
+/// A computation with many scans.
 pub trait Work {
     /// The result.
     type Output;
-    /// Does it. Inlined into a function that is compiled for the implementation's instruction set.
+    /// Runs the computation. It is inlined into a function that is compiled for the implementation's
+    /// instruction set.
     fn run(self, scan: impl Scan) -> Self::Output;
 }
 
-/// Does a work with the chosen implementation.
+/// Runs a [`Work`] with the chosen implementation.
 #[inline]
 pub fn with<W: Work>(work: W) -> W::Output {
     match Scanner::chosen().0 {
         Level::Swar => work.run(swar::Swar),
-        // SAFETY: `chosen` has found that the processor has SSE4.2, which is all that the function asks for.
+        // SAFETY: `chosen` found that the processor has SSE4.2, which is the only requirement of the function.
         #[cfg(target_arch = "x86_64")]
         Level::Sse42 => unsafe { x86::with_sse42(work) },
         // SAFETY: as above, with AVX2.
@@ -123,12 +120,12 @@ pub fn level() -> &'static str {
     Scanner::chosen().name()
 }
 
-/// One implementation that this processor can run.
+/// An implementation that this processor can run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Scanner(Level);
 
-/// Private, so that only [`Scanner::chosen`] and [`Scanner::available`] make one, after asking
-/// the processor: the soundness of [`Scanner::end`] rests on it.
+/// Private, so that only [`Scanner::chosen`] and [`Scanner::available`] create one, after they have checked the
+/// processor. The soundness of [`Scanner::end`] depends on this.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Level {
     Swar,
@@ -139,8 +136,8 @@ enum Level {
 }
 
 impl Scanner {
-    /// The fastest implementation that this processor has. The processor is asked once, by the
-    /// standard library, which keeps the answer; after that this is one load and one test.
+    /// The fastest implementation for this processor. The standard library checks the processor once and caches
+    /// the result, so a call costs one load and one test.
     #[inline]
     pub fn chosen() -> Scanner {
         #[cfg(target_arch = "x86_64")]
@@ -155,7 +152,7 @@ impl Scanner {
         Scanner(Level::Swar)
     }
 
-    /// Every implementation that this processor has, the slowest first: for tests and benches.
+    /// Every implementation that this processor can run, the slowest first, for tests and benches.
     pub fn available() -> impl Iterator<Item = Scanner> {
         let levels = [
             Some(Level::Swar),
@@ -167,7 +164,7 @@ impl Scanner {
         levels.into_iter().flatten().map(Scanner)
     }
 
-    /// The implementation's name, as [`level`] gives it.
+    /// The name of the implementation, as in [`level`].
     pub fn name(self) -> &'static str {
         match self.0 {
             Level::Swar => "swar",
@@ -207,8 +204,8 @@ impl Scanner {
     fn end<C: Class>(self, bytes: &[u8]) -> usize {
         match self.0 {
             Level::Swar => swar::end::<C>(bytes),
-            // SAFETY: a `Scanner` of this level is made only after the processor was found to
-            // have SSE4.2, which is all that the function asks for.
+            // SAFETY: a `Scanner` of this level is created only after the processor was found to have SSE4.2,
+            // which is the only requirement of the function.
             #[cfg(target_arch = "x86_64")]
             Level::Sse42 => unsafe { x86::end_sse42::<C>(bytes) },
             // SAFETY: as above, with AVX2.
@@ -218,10 +215,10 @@ impl Scanner {
     }
 }
 
-/// A class of bytes, as a table that the implementations derive their constants from. Bytes from
-/// 0x80 on must be all inside or all outside it: both ways of classifying rely on that.
+/// A class of bytes, as a table that the implementations derive their constants from. Bytes from 0x80 on must
+/// be all inside or all outside, because both classification methods rely on it.
 trait Class {
-    /// Whether each byte is inside the class.
+    /// True for each byte inside the class.
     const INSIDE: [bool; 256];
 }
 
@@ -230,7 +227,7 @@ struct Target;
 struct Value;
 struct NotLineFeed;
 
-/// The table of a predicate. A macro, as a `const fn` cannot call through a function pointer.
+/// The table of a predicate. It is a macro because a `const fn` cannot call through a function pointer.
 macro_rules! table {
     ($inside:expr) => {{
         let mut table = [false; 256];
@@ -263,7 +260,7 @@ impl Class for NotLineFeed {
     const INSIDE: [bool; 256] = table!(is_not_line_feed);
 }
 
-/// Whether bytes from 0x80 on are inside the class; fails to compile where they differ.
+/// True if bytes from 0x80 on are inside the class. Does not compile if they differ.
 const fn upper_half_inside(inside: &[bool; 256]) -> bool {
     let mut byte = 0x80;
     while byte < 0x100 {

@@ -1,14 +1,14 @@
 //! The portable scanner: eight bytes at a time in a `u64` ("SIMD within a register").
 //!
-//! The lower half of a class, 0 to 0x7f, is a list of edges: the bytes at which being inside
-//! begins or ends. With the top bit of every byte cleared, adding `0x80 - edge` sets a byte's
-//! top bit exactly where it is at or past the edge, and never carries into its neighbour, as
-//! 0x7f + 0x7f is below 0x100. The exclusive or of those bits over all edges says on which side
-//! each byte lies. The upper half is of one kind, which the byte's own top bit settles.
+//! The lower half of a class, 0 to 0x7f, is a list of edges: the bytes at which a run of members begins or
+//! ends. If the top bit of every byte is cleared, adding `0x80 - edge` sets the top bit of exactly the bytes at
+//! or after the edge. It never carries into a neighbour, because 0x7f + 0x7f is below 0x100. The exclusive or
+//! of these bits over all edges gives the side of each byte. The upper half is uniform, so the byte's own top
+//! bit decides it.
 
 use super::{Class, Scan, Target, Token, Value, upper_half_inside};
 
-/// The largest number of edges that a class has (tchar's).
+/// The largest number of edges of a class (tchar).
 const MAX_EDGES: usize = 18;
 
 /// Eight bytes of 0x80.
@@ -33,7 +33,7 @@ const fn edges(inside: &[bool; 256]) -> Edges {
     edges
 }
 
-/// A word with the top bit set in each byte that is outside `C`, the other bits clear.
+/// A word whose bytes have the top bit set if they are outside `C`. All other bits are clear.
 #[inline(always)]
 fn outside<C: Class>(word: u64) -> u64 {
     let edges = const { edges(&C::INSIDE) };
@@ -74,14 +74,13 @@ pub(super) fn end<C: Class>(bytes: &[u8]) -> usize {
         at += 8;
     }
     let rest = &bytes[at..];
-    // The padding may be outside the class, or inside it and then nothing is found: both mean
-    // that the run goes to the end.
+    // The padding is either outside the class, or inside and then nothing is found. In both cases the run
+    // extends to the end.
     let found = outside::<C>(partial_word(rest)).trailing_zeros() as usize / 8;
     at + found.min(rest.len())
 }
 
-/// Up to eight bytes as the low bytes of a little-endian word, the rest zero, by loads that
-/// overlap instead of a loop.
+/// Up to eight bytes as the low bytes of a little-endian word, the rest zero. Overlapping loads replace a loop.
 #[inline(always)]
 pub(super) fn partial_word(bytes: &[u8]) -> u64 {
     let length = bytes.len();

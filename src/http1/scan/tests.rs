@@ -1,5 +1,5 @@
-//! Every implementation against the predicates, byte by byte, and the predicates against the
-//! RFC's own words.
+//! Compares every implementation with the predicates, byte by byte, and the predicates with the text of the
+//! RFC.
 
 use super::*;
 use crate::limits;
@@ -7,7 +7,7 @@ use crate::limits;
 type Inside = fn(u8) -> bool;
 type End = fn(Scanner, &[u8]) -> usize;
 
-/// Each scanner with the predicate that defines it.
+/// Each scanner and the predicate that defines it.
 const CLASSES: [(&str, Inside, End); 4] = [
     ("token", is_token, Scanner::token_end),
     ("target", is_target, Scanner::target_end),
@@ -60,10 +60,10 @@ fn delimiters_and_controls_end_targets_and_values() {
     assert!(is_value(0x80) && is_value(0xff));
 }
 
-/// Places each of `bytes` at each place of a run of each length, one at a time.
+/// Places each of `bytes` at each position of a run of each length.
 fn check_each_place(class: usize, lengths: std::ops::RangeInclusive<usize>, bytes: &[u8]) {
     let (name, inside, end) = CLASSES[class];
-    // 'a' is inside every class, so the run ends at the byte placed or not at all.
+    // 'a' is inside every class, so only the placed byte can end the run.
     let mut run = [b'a'; LONGEST];
     for scanner in Scanner::available() {
         for length in lengths.clone() {
@@ -81,8 +81,8 @@ fn check_each_place(class: usize, lengths: std::ops::RangeInclusive<usize>, byte
     }
 }
 
-/// Every byte in every lane of the widest chunk and of every tail; past that, where only the
-/// stepping from chunk to chunk is new, the bytes at which being inside begins or ends.
+/// Covers every byte in every lane of the widest chunk and of every tail. Longer runs only add the step from
+/// chunk to chunk, so they use only the bytes next to a class boundary.
 fn check_class(class: usize) {
     let all: Vec<u8> = (0..=255).collect();
     let (_, inside, _) = CLASSES[class];
@@ -113,7 +113,7 @@ fn line_feeds_are_found_at_each_place() {
 
 #[test]
 fn bytes_after_the_slice_do_not_count() {
-    // The slice is surrounded by bytes that end a run, and then by bytes that do not.
+    // The bytes around the slice end a run in the first round, and do not in the second.
     for around in [b"\n ", b"aa"] {
         let mut bytes = [around[0]; LONGEST + 64];
         for start in 0..33 {
@@ -143,7 +143,7 @@ fn random_bytes_at_every_alignment() {
     let mut random = Xorshift(0x9e37_79b9_7f4a_7c15);
     let mut bytes = [0; 2 * LONGEST + 64];
     for round in 0..4_000 {
-        // Wholly random bytes end a run at once; mostly valid ones end it further on.
+        // A run of random bytes ends at once. Mostly valid bytes end it later.
         let valid_of_64 = [0, 32, 60, 63][round % 4];
         for byte in &mut bytes {
             *byte = if random.below(64) < valid_of_64 { b'a' + random.below(26) as u8 } else { random.any() as u8 };

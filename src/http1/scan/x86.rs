@@ -1,13 +1,13 @@
-//! The scanners for x86-64: 16 bytes at a time (SSE4.2), and 32 (AVX2).
+//! The scanners for x86-64: 16 bytes at a time (SSE4.2) or 32 (AVX2).
 //!
-//! A byte below 0x80 is classified by two table look-ups in a register (PSHUFB): its low nibble
-//! picks a set of high nibbles, one bit each, and its high nibble picks the bit to test. For a
-//! byte from 0x80 on the first look-up gives the empty set. So the sets list whichever of inside
-//! and outside the upper half is *not*: tchars for tokens, and forbidden bytes for the rest.
+//! Two table look-ups in a register (PSHUFB) classify a byte below 0x80: its low nibble selects a set of high
+//! nibbles, one bit each, and its high nibble selects the bit to test. For a byte from 0x80 on, the first
+//! look-up gives the empty set. The sets therefore list the side of the class that the upper half is *not* on:
+//! tchars for tokens, forbidden bytes for the other classes.
 //!
-//! The only memory access is [`load_16`] and [`load_32`], from references to whole arrays: a
-//! slice's last bytes are loaded by an array that overlaps bytes already seen or, where the
-//! slice is shorter than that, put together from smaller loads.
+//! All memory is read by [`load_16`] and [`load_32`], through references to whole arrays. The last bytes of a
+//! slice are loaded by an array that overlaps bytes already scanned. A slice shorter than an array is assembled
+//! from smaller loads.
 
 use std::arch::x86_64::*;
 
@@ -28,11 +28,11 @@ const fn sets(inside: &[bool; 256]) -> [u8; 16] {
     sets
 }
 
-/// For each high nibble its bit; those from 8 on never meet a non-empty set.
+/// The bit of each high nibble. Nibbles from 8 on always meet an empty set.
 const BITS: [u8; 16] = [1, 2, 4, 8, 16, 32, 64, 128, 0, 0, 0, 0, 0, 0, 0, 0];
 
-/// The scans of one instruction set. Private to this file: only `with_sse42` and `with_avx2` make one, in
-/// code that is compiled for its set, where the scans are inlined.
+/// The scans of one instruction set. The type is private to this file: only `with_sse42` and `with_avx2` create
+/// it, in code that is compiled for the instruction set, so that the scans are inlined.
 macro_rules! scans {
     ($name:ident, $end:ident) => {
         #[derive(Clone, Copy)]
@@ -41,19 +41,22 @@ macro_rules! scans {
         impl Scan for $name {
             #[inline(always)]
             fn token_end(self, bytes: &[u8]) -> usize {
-                // SAFETY: the value exists only in a function that was called because the processor has the set.
+                // SAFETY: the value exists only in a function that runs after the processor was found to have
+                // the instruction set.
                 unsafe { $end::<Token>(bytes) }
             }
 
             #[inline(always)]
             fn target_end(self, bytes: &[u8]) -> usize {
-                // SAFETY: the value exists only in a function that was called because the processor has the set.
+                // SAFETY: the value exists only in a function that runs after the processor was found to have
+                // the instruction set.
                 unsafe { $end::<Target>(bytes) }
             }
 
             #[inline(always)]
             fn value_end(self, bytes: &[u8]) -> usize {
-                // SAFETY: the value exists only in a function that was called because the processor has the set.
+                // SAFETY: the value exists only in a function that runs after the processor was found to have
+                // the instruction set.
                 unsafe { $end::<Value>(bytes) }
             }
         }
@@ -63,13 +66,13 @@ macro_rules! scans {
 scans!(Sse42, end_sse42);
 scans!(Avx2, end_avx2);
 
-/// Does a work with SSE4.2.
+/// Runs a [`Work`] with SSE4.2.
 #[target_feature(enable = "sse4.2")]
 pub(super) fn with_sse42<W: Work>(work: W) -> W::Output {
     work.run(Sse42)
 }
 
-/// Does a work with AVX2.
+/// Runs a [`Work`] with AVX2.
 #[target_feature(enable = "avx2")]
 pub(super) fn with_avx2<W: Work>(work: W) -> W::Output {
     work.run(Avx2)
@@ -90,8 +93,8 @@ pub(super) fn end_sse42<C: Class>(bytes: &[u8]) -> usize {
     end_of_tail::<C>(bytes)
 }
 
-/// The index of the first byte of `bytes` outside `C`, or the length. The first 16 bytes alone,
-/// as most runs end there.
+/// The index of the first byte of `bytes` outside `C`, or the length. The first 16 bytes are scanned alone,
+/// because most runs end there.
 #[inline]
 #[target_feature(enable = "avx2")]
 pub(super) fn end_avx2<C: Class>(bytes: &[u8]) -> usize {
@@ -112,7 +115,7 @@ pub(super) fn end_avx2<C: Class>(bytes: &[u8]) -> usize {
     found(bytes.len() - 32, outside_32::<C>(load_32(last)), bytes.len())
 }
 
-/// The answer for `bytes` of which all but the last 16 are known to be inside `C`.
+/// The result for `bytes` if all except the last 16 are known to be inside `C`.
 #[inline]
 #[target_feature(enable = "sse4.2")]
 fn end_of_tail<C: Class>(bytes: &[u8]) -> usize {
@@ -121,7 +124,7 @@ fn end_of_tail<C: Class>(bytes: &[u8]) -> usize {
         return found(length - 16, outside_16::<C>(load_16(last)), length);
     }
     let chunk = if let (Some(first), Some(last)) = (bytes.first_chunk::<8>(), bytes.last_chunk::<8>()) {
-        // Between 8 and 15 bytes: the last eight, less those that the first eight hold.
+        // Between 8 and 15 bytes: the last eight, without those that the first eight contain.
         let rest = u64::from_le_bytes(*last).checked_shr(8 * (16 - length as u32)).unwrap_or(0);
         _mm_set_epi64x(rest as i64, u64::from_le_bytes(*first) as i64)
     } else {
@@ -130,14 +133,14 @@ fn end_of_tail<C: Class>(bytes: &[u8]) -> usize {
     found(0, outside_16::<C>(chunk), length)
 }
 
-/// Where the lowest bit of `outside` says that the run from `at` ends, or `length`, whatever the
-/// padding past it was taken for.
+/// The end of the run that starts at `at`: the lowest bit of `outside`, at most `length`. The padding after
+/// `length` may have any class.
 #[inline]
 fn found(at: usize, outside: u32, length: usize) -> usize {
     (at + outside.trailing_zeros() as usize).min(length)
 }
 
-/// One bit for each byte, set where it is outside `C`.
+/// One bit for each byte, set if the byte is outside `C`.
 #[inline]
 #[target_feature(enable = "sse4.2")]
 fn outside_16<C: Class>(chunk: __m128i) -> u32 {
@@ -148,7 +151,7 @@ fn outside_16<C: Class>(chunk: __m128i) -> u32 {
     if const { upper_half_inside(&C::INSIDE) } { unlisted ^ 0xffff } else { unlisted }
 }
 
-/// One bit for each byte, set where it is outside `C`.
+/// One bit for each byte, set if the byte is outside `C`.
 #[inline]
 #[target_feature(enable = "avx2")]
 fn outside_32<C: Class>(chunk: __m256i) -> u32 {
@@ -163,15 +166,13 @@ fn outside_32<C: Class>(chunk: __m256i) -> u32 {
 #[inline]
 #[target_feature(enable = "sse2")]
 fn load_16(bytes: &[u8; 16]) -> __m128i {
-    // SAFETY: the reference makes exactly the 16 bytes that are read readable, and `loadu` asks
-    // for no alignment.
+    // SAFETY: the reference makes exactly the 16 bytes readable that are read, and `loadu` needs no alignment.
     unsafe { _mm_loadu_si128(bytes.as_ptr().cast()) }
 }
 
 #[inline]
 #[target_feature(enable = "avx")]
 fn load_32(bytes: &[u8; 32]) -> __m256i {
-    // SAFETY: the reference makes exactly the 32 bytes that are read readable, and `loadu` asks
-    // for no alignment.
+    // SAFETY: the reference makes exactly the 32 bytes readable that are read, and `loadu` needs no alignment.
     unsafe { _mm256_loadu_si256(bytes.as_ptr().cast()) }
 }
