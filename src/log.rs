@@ -1,34 +1,34 @@
-//! Log lines: their levels, their form, and the hex dump of `--trace`.
+//! Log lines: levels, format, and the hex dump of `--trace`.
 //!
-//! A [`Log`] only gathers text; whoever owns a descriptor writes it out, once a turn. So the
-//! pure core can log, and a burst of lines costs one system call. A line is
-//! `2026-01-02T03:04:05.678Z info health: text`, and control bytes in it are escaped, so that
-//! nothing from the network can forge a line. For systemd's journal, which has a time and a priority of its own
-//! for each line, it is `<6>info health: text` (sd-daemon(3)).
+//! A [`Log`] only collects text. The owner of a descriptor writes it once per turn. The pure core can therefore
+//! log, and a burst of lines costs one system call. A line has the form
+//! `2026-01-02T03:04:05.678Z info health: text`. Control bytes are escaped, so that network input cannot forge
+//! a line. systemd's journal stores a time and a priority with each line, so there the form is
+//! `<6>info health: text` (sd-daemon(3)).
 
 pub mod repeats;
 
 use std::fmt::{self, Write as _};
 use std::sync::atomic::{AtomicBool, Ordering};
 
-/// Whether stderr is the journal.
+/// True if stderr is the journal.
 static JOURNAL: AtomicBool = AtomicBool::new(false);
 
-/// From now on logs are made for systemd's journal.
+/// Makes all later logs use the format of systemd's journal.
 pub fn use_journal() {
     JOURNAL.store(true, Ordering::Relaxed);
 }
 
-/// How grave a line is, most grave first.
+/// The severity of a line, the highest first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Level {
-    /// Something failed that a person must mend.
+    /// A failure that a person must fix.
     Err,
-    /// Something is wrong but served around.
+    /// A fault that the program works around.
     Warn,
     /// A change of state.
     Info,
-    /// What a person looking for a fault wants to see.
+    /// Details for a person who looks for a fault.
     Debug,
 }
 
@@ -53,10 +53,10 @@ impl Level {
     }
 }
 
-/// The priority of a trace: that of debugging.
+/// The priority of a trace: that of debug lines.
 const TRACE_PRIORITY: char = '7';
 
-/// Lines not yet written out.
+/// Lines that are not yet written.
 #[derive(Debug)]
 pub struct Log {
     level: Level,
@@ -68,33 +68,33 @@ pub struct Log {
 }
 
 impl Log {
-    /// A log that keeps lines of `level` and graver ones.
+    /// Creates a log that keeps lines of `level` and above.
     pub fn new(level: Level) -> Log {
         let journal = JOURNAL.load(Ordering::Relaxed);
         Log { level, journal, text: String::new(), unix_us: 0, stamp: *b"1970-01-01T00:00:00.000Z", stamp_ms: 0 }
     }
 
-    /// From now on lines of `level` and graver ones are kept.
+    /// Sets the lowest level that is kept.
     pub fn set_level(&mut self, level: Level) {
         self.level = level;
     }
 
-    /// Sets the wall clock, microseconds since 1970, that later lines carry.
+    /// Sets the wall clock of later lines, in microseconds since 1970.
     pub fn set_clock(&mut self, unix_us: u64) {
         self.unix_us = unix_us;
     }
 
-    /// The wall clock last set, microseconds since 1970.
+    /// The wall clock last set, in microseconds since 1970.
     pub fn clock(&self) -> u64 {
         self.unix_us
     }
 
-    /// Whether lines of `level` are kept: ask before building an expensive one.
+    /// True if lines of `level` are kept. Callers check it before they build an expensive line.
     pub fn enabled(&self, level: Level) -> bool {
         level <= self.level
     }
 
-    /// Adds a line: `module` names the part that speaks.
+    /// Adds a line. `module` names the part that logs it.
     pub fn line(&mut self, level: Level, module: &str, text: fmt::Arguments<'_>) {
         if !self.enabled(level) {
             return;
@@ -102,7 +102,7 @@ impl Log {
         self.add(level.priority(), level.name(), module, text);
     }
 
-    /// Adds a line of a trace, whatever the level: `module` names the part that speaks.
+    /// Adds a line of a trace, regardless of the level. `module` names the part that logs it.
     pub fn trace(&mut self, module: &str, text: fmt::Arguments<'_>) {
         self.add(TRACE_PRIORITY, "trace", module, text);
     }
@@ -115,8 +115,8 @@ impl Log {
         self.text.push('\n');
     }
 
-    /// Adds a dump of `bytes` under a line that names them, whatever the level: sixteen bytes a
-    /// line as offset, hex with a gap after eight, and ASCII.
+    /// Adds a line with a label and below it a dump of `bytes`, regardless of the level. Each row has an
+    /// offset, sixteen bytes in hex with a gap after eight, and ASCII.
     pub fn dump(&mut self, label: fmt::Arguments<'_>, bytes: &[u8]) {
         self.begin_line(TRACE_PRIORITY);
         self.text.push_str("trace ");
@@ -135,17 +135,17 @@ impl Log {
         self.text.push(' ');
     }
 
-    /// Whether there is text to write.
+    /// True if there is text to write.
     pub fn is_empty(&self) -> bool {
         self.text.is_empty()
     }
 
-    /// The text gathered, to be written and then cleared.
+    /// The collected text. The owner writes it and then calls `clear`.
     pub fn text(&self) -> &[u8] {
         self.text.as_bytes()
     }
 
-    /// Forgets the text, once written.
+    /// Discards the text after it was written.
     pub fn clear(&mut self) {
         self.text.clear();
         self.text.shrink_to(16 * 1024);
@@ -160,7 +160,7 @@ impl Log {
     }
 }
 
-/// Replaces control bytes by `\xNN` on their way into the text.
+/// Replaces control bytes in text by `\xNN`.
 struct Escaped<'a>(&'a mut String);
 
 impl fmt::Write for Escaped<'_> {
@@ -176,7 +176,7 @@ impl fmt::Write for Escaped<'_> {
     }
 }
 
-/// `before`: what each line begins with.
+/// `before` is the prefix of each line.
 fn hex_dump(out: &mut String, before: &str, bytes: &[u8]) {
     for (row, line) in bytes.chunks(16).enumerate() {
         let _ = write!(out, "{before}  {:08x} ", row * 16);
@@ -198,7 +198,7 @@ fn hex_dump(out: &mut String, before: &str, bytes: &[u8]) {
 /// A civil date in UTC.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Civil {
-    /// The year, 1970 on.
+    /// The year, from 1970.
     pub year: u32,
     /// The month, 1 to 12.
     pub month: u32,
@@ -213,7 +213,7 @@ pub struct Civil {
 /// The date of a second since 1970, in the proleptic Gregorian calendar.
 pub fn civil(unix_s: u64) -> Civil {
     let days = unix_s / 86_400;
-    // Years begin in March here, so that the leap day is a year's last.
+    // Years begin in March here, so that the leap day is the last day of a year.
     let shifted = days + 719_468;
     let era = shifted / 146_097;
     let day_of_era = shifted % 146_097;

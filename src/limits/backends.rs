@@ -2,64 +2,67 @@
 
 use super::*;
 
-/// How often one request is tried, first try included.
+/// Attempts for one request, including the first.
 pub const TRIES: usize = 8;
-/// How often a request is sent again that a backend broke off and that may be sent twice. It may
-/// be what its backends die of, so it is not shown to all of them.
+/// Repetitions of an idempotent request whose response a backend broke off. The request may be the cause of the
+/// crash, so it must not reach every backend.
 pub const REPEATS: usize = 2;
-/// A plan, as the master hands it to the workers: every address with names as long as they may be.
+/// A plan as the master passes it to the workers: every address, with names of maximum length.
 pub const PLAN_BYTES: usize = 4 << 20;
 /// The balancer holds at most this many backend addresses. Each address of a name counts, and costs memory in every
 /// worker. Names share the room that fixed addresses leave.
 pub const ADDRESSES: usize = 4096;
-/// Slots for them: all can be others at once, while those that go rest. What no slot uses costs no memory.
+/// Slots for the addresses. All addresses can be replaced at once while the old slots still rest. An unused
+/// slot costs no memory.
 pub const SLOTS: usize = 2 * ADDRESSES;
-/// How long a slot that was given up is left alone, so that what is under way there can end: longer
-/// than any probe takes that is not wildly slow.
+/// The time for which a released slot is not reused, so that its last requests can end. It exceeds the duration
+/// of any normal probe.
 pub const SLOT_REST_US: u64 = 10 * SECOND_US;
-/// How soon it is seen whether a slot that has rested for long enough is rid of its requests.
+/// The interval at which the master checks that a rested slot has no requests left.
 pub const SLOT_LOOK_US: u64 = SECOND_US;
-/// How often it is looked for a moment at which no worker is between two stores, where one has died there.
+/// Attempts to find a moment at which no worker is between two stores, after a worker has died there.
 pub const SETTLE_LOOKS: usize = 10_000;
-/// Steps to precompute the order of turns: the sum of weights times the number of backends. It takes some
-/// 20 us, each time that a backend comes or goes; a longer cycle is computed turn by turn.
+/// The maximum length of the precomputed rotation: the sum of weights times the number of backends. The
+/// computation takes about 20 us for each change of backends. A longer cycle is computed step by step.
 pub const ORDERED_STEPS: u64 = 16 * 1024;
-/// Picks by the strategy before any backend will do that was not tried and has room.
+/// Picks by the strategy before any untried backend below its limit is used.
 pub const PICKS: usize = 4;
-/// Retries that are made however few requests there are, a second, by all workers together.
+/// Retries per second that are allowed regardless of the request rate, over all workers.
 pub const RETRY_FLOOR: u64 = 3;
-/// For how long a request pays for retries, once to twice: an outage is met by what came just before.
+/// The time for which a request adds to the retry budget: between one and two windows. Recent requests thus pay
+/// for the retries of an outage.
 pub const RETRY_WINDOW_US: u64 = 5 * SECOND_US;
-/// Requests that wait in one worker for a backend that is below its own limit.
+/// Requests in one worker that wait for a backend below its limit.
 pub const WAITING_REQUESTS: usize = 1024;
-/// How often a worker looks whether another has made room for them.
+/// The interval at which a worker checks whether another worker's requests have ended.
 pub const WAITING_LOOK_US: u64 = SECOND_US / 200;
-/// How soon a backend whose queue of connections was full is connected to again: in less it hardly makes
-/// room, and more would show in the response time.
+/// The delay before a dial is repeated that met a full listen queue. Earlier, the queue would still be full.
+/// Later, the response time would suffer.
 pub const REDIAL_US: u64 = SECOND_US / 100;
-/// How many connections are asked for again then; the others have their turn next.
+/// Dials that are repeated per turn. The others follow in the next turn.
 pub const REDIALS: usize = 64;
-/// The least time between two looks at which probes are due.
+/// The minimum interval between two checks for due probes.
 pub const PROBE_LOOK_US: u64 = SECOND_US / 100;
-/// Between the first probes of backends that are added at once: they are probed soon, and not all in one turn.
+/// The interval between the first probes of backends that are added at once, so that they do not share one
+/// turn.
 pub const PROBE_ADDED_US: u64 = SECOND_US / 1000;
-/// The part of the interval between probes by which one may come sooner, so that they spread.
+/// The fraction of the probe interval by which a probe may come early, so that probes spread.
 pub const PROBE_JITTER: u64 = 10;
-/// After how long a backend is tried again that is down and not probed.
+/// The time after which an unhealthy backend without probes is tried again.
 pub const UNPROBED_US: u64 = 5 * SECOND_US;
-/// The least share of its turns, as one part of this many, that a backend gets in its slow start.
+/// The smallest share of requests during slow start: one part of this many.
 pub const SLOW_START_PARTS: u64 = 10;
-/// Idle connections kept to one backend by one worker.
+/// Idle connections to one backend in one worker.
 pub const POOL_CONNECTIONS: usize = 1024;
-/// How long an idle connection to a backend is kept. Servers close theirs after 5 to 75 seconds,
-/// and losing the race costs a retry.
+/// The time for which an idle connection to a backend is kept. Servers close theirs after 5 to 75 seconds, and
+/// losing this race costs a retry.
 pub const POOL_IDLE_US: u64 = 30 * SECOND_US;
-/// How recently a pooled connection must have been used to carry a request that cannot be sent
-/// twice: within this, hardly any server gives a connection up.
+/// The maximum idle time of a pooled connection for a request that cannot be repeated. Hardly any server closes
+/// a connection sooner.
 pub const POOL_FRESH_US: u64 = SECOND_US;
-/// Memory that the saved head of a finished request may keep for the next.
+/// Memory that the saved head of a finished request keeps for the next one.
 pub const SAVED_HEAD_BYTES: usize = 4096;
-/// Finished exchanges kept for their memory.
+/// Finished exchanges whose memory is kept.
 pub const SPARE_EXCHANGES: usize = 64;
 
 const _: () = assert!(POOL_FRESH_US < POOL_IDLE_US);

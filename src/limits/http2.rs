@@ -2,66 +2,67 @@
 
 use super::*;
 
-/// The payload of a frame that we take: the least there may be (RFC 9113, 6.5.2), so that a whole
-/// frame always has room in a block. We send no longer ones either.
+/// The largest frame payload in both directions: the protocol's minimum for SETTINGS_MAX_FRAME_SIZE (RFC 9113,
+/// 6.5.2), so that a whole frame always fits into a block.
 pub const H2_FRAME_BYTES: usize = 16 * 1024;
-/// The table that a peer's fields are put into, and by which it may shorten them (RFC 7541, 4.2).
+/// The size of the HPACK dynamic table for a peer's fields (RFC 7541, 4.2).
 pub const H2_TABLE_BYTES: usize = 4096;
-/// A list of fields, each counted with 32 more (RFC 9113, 6.5.2): as large as a head may be.
+/// SETTINGS_MAX_HEADER_LIST_SIZE, with 32 bytes added per field (RFC 9113, 6.5.2): as large as a head may be.
 pub const H2_LIST_BYTES: usize = HEAD_BYTES;
-/// How much the fields of one block may come to, counted likewise, before decoding them is given up: past
-/// the limits they are not kept, but still copied.
+/// The decoded size of one field block, counted the same way, above which the connection ends. Fields beyond
+/// the other limits are not kept, but decoding still copies them.
 pub const H2_DECODED_BYTES: usize = 4 * H2_LIST_BYTES;
-/// A block of fields as it is received, over all of its frames: what may be decoded, so that a message whose
-/// fields are too many is alone to be refused for them. A connection has one at once: this, in a buffer of up
-/// to twice the size, is what a backend can have a worker hold for each of its connections.
+/// A field block as received, over all of its frames. It equals the limit on decoded fields, so that a message
+/// with too many fields is refused alone. A connection has one block at a time, so a backend can make a worker
+/// hold a buffer of up to twice this size for each connection.
 pub const H2_BLOCK_BYTES: usize = H2_DECODED_BYTES;
-/// Frames that one block of fields may be in: four times as many as it takes.
+/// Frames of one field block: four times as many as it needs.
 pub const H2_BLOCK_FRAMES: u32 = 64;
-/// Memory that a decoder keeps for a name, and for a value, once their block is read.
+/// Memory that a decoder keeps for a name, and for a value, after their block is decoded.
 pub const H2_STRING_BYTES: usize = 4096;
-/// Streams open at once on a connection, by either side, whatever the peer would allow.
+/// Concurrent streams of a connection for either side, even if the peer would allow more.
 pub const H2_STREAMS: u32 = 128;
-/// How long a backend with TLS is taken to speak but one version of HTTP after it has shown so: it may
-/// have been about one resource, or one server of several behind its address.
+/// The time for which a TLS backend is assumed to support only one HTTP version after it has refused the other.
+/// The refusal may have concerned one resource, or one of several servers behind the address.
 pub const SEEN_US: u64 = 60 * SECOND_US;
-/// What a stream's sender may send before its receiver has taken any of it, at first.
+/// A stream's initial window: the data that its sender may send before the receiver has read any.
 pub const H2_WINDOW_BYTES: u32 = 64 * 1024;
-/// To what that grows where nothing has to wait: 1 MiB fills 8 Gbit/s over a round trip of 1 ms.
+/// The maximum window of a stream whose data never waits. 1 MiB fills 8 Gbit/s at a round trip of 1 ms.
 pub const H2_WINDOW_MAX_BYTES: u32 = 1 << 20;
-/// By how much the windows of all streams in one worker may have grown together, what their clients
-/// have not taken of streams that are over included: with a first window and a full queue for each
-/// client, what slow ones can have a worker hold.
+/// The total growth of all stream windows in one worker, including data of ended streams that clients have not
+/// read. Together with an initial window and a full queue per client, this limits the memory that slow clients
+/// can occupy.
 pub const H2_GROWTH_BYTES: u32 = 8 << 20;
-/// The connection's own window. It is given back on receipt, so that no stream waits for another.
+/// The connection's receive window. It is replenished on receipt, so that no stream waits for another.
 pub const H2_CONNECTION_WINDOW_BYTES: u32 = 16 << 20;
-/// Frames that move no message on before a peer has sent or taken anything else.
+/// Frames without progress that a peer may send between messages and content.
 pub const H2_IDLE_FRAMES: u32 = 1000;
-/// How many more of those a message or a piece of content earns.
+/// Frames without progress that a message or a piece of content earns.
 pub const H2_IDLE_FRAMES_EARNED: u32 = 4;
-/// Time that earns one more of those, so that keepalive PINGs of a backend whose streams are all silent last for ever.
+/// The time that earns another frame without progress, so that a backend may send keepalive PINGs forever on an
+/// idle connection.
 pub const H2_REFILL_US: u64 = SECOND_US / 10;
-/// Requests that a client may end without their response before it has received any: more than a page cancels as its
-/// user leaves it, and far below the tens of thousands a second of an attack.
+/// Requests that a client may cancel before it has received any response. A browser that leaves a page cancels
+/// fewer, and an attack sends tens of thousands per second.
 pub const H2_RESETS: i32 = 200;
-/// How many more of those a response earns that was sent to its end: one that is shown for each few that were cancelled.
+/// Cancellations that a complete response earns: a page shows one response for each few that it cancels.
 pub const H2_RESETS_EARNED: i32 = 4;
-/// Frames that may be on their way for a stream that we reset: the head, the trailers, and an end or a reset.
+/// Frames that may still arrive on a stream after our reset: the head, the trailers, and an end or a reset.
 pub const H2_LATE_FRAMES_RESET: u32 = 3;
-/// The same for all streams of a connection that were reset lately: clients may leave thousands of requests in a
-/// second, and a slow backend answers them all later.
+/// Like `H2_LATE_FRAMES_RESET`, for all recently reset streams of a connection. Clients may cancel thousands of
+/// requests in a second, and a slow backend answers all of them later.
 pub const H2_LATE_FRAMES: u32 = 64 * 1024;
-/// Resets that may be on their way for streams that have just ended: as many as may be open at once.
+/// Resets that may still arrive for streams that have just ended: as many as can be open at once.
 pub const H2_CROSSING_FRAMES: u32 = H2_STREAMS;
-/// HTTP/2 connections in a row that a backend may end for one and the same fault, as may be a client's,
-/// without a response between: from then on it is taken to be its own.
+/// Consecutive HTTP/2 connections that a backend may end with the same error, which a client could have caused,
+/// without a response between them. After these, the error counts as the backend's.
 pub const H2_FAULTS: u8 = 8;
-/// Streams that backends may refuse a request before a further try on one of them is rationed.
+/// Streams of one request that backends may refuse before a further attempt counts against the retry budget.
 pub const H2_REFUSALS: u8 = 2;
-/// The time for which a block of fields may be incomplete before its connection gets no more streams: the rest is
-/// mostly on its way.
+/// The time for which a field block may be incomplete before its connection gets no new streams. The rest has
+/// usually been sent.
 pub const H2_BLOCK_GRACE_US: u64 = SECOND_US / 100;
-/// Answers to a peer's frames that may wait to be sent, apart from what streams have to say.
+/// Replies to a peer's frames that may be queued, apart from the data of streams.
 pub const H2_REPLY_BYTES: usize = 64 * 1024;
 
 const _: () = assert!(H2_LIST_BYTES < H2_BLOCK_BYTES && H2_BLOCK_BYTES < H2_BLOCK_FRAMES as usize * H2_FRAME_BYTES);

@@ -1,6 +1,6 @@
-//! Every bound of the program, with its reason, one file for each subject. Durations are microseconds
-//! (`_US`), sizes are bytes, unless the name says otherwise. Neighbouring bounds are asserted
-//! against each other at compile time, at the foot of a file.
+//! Every limit of the program with its reason, one file per subject. Durations are in microseconds (`_US`) and
+//! sizes in bytes, unless the name says otherwise. Related limits are asserted against each other at compile
+//! time, at the foot of each file.
 
 mod backends;
 mod config;
@@ -20,5 +20,5 @@ pub use self::process::*;
 pub use self::tls::*;
 pub use self::turn::*;
 
-/// One microsecond-based second, the unit of the core's clock.
+/// One second in microseconds, the unit of the core's clock.
 pub const SECOND_US: u64 = 1_000_000;

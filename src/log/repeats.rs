@@ -1,18 +1,18 @@
-//! Limits how often lines of one kind are written: the first one of a window is, and those that follow in it
-//! are counted. When the window ends, their number is reported once. Nothing is dropped silently.
+//! Limits the rate of log lines of one kind. The first line of a window is written and the following ones are
+//! counted. When the window ends, their number is reported once. Nothing is dropped silently.
 //!
 //! Pure: the time is an argument. The memory is bounded, because at most `LOG_KINDS` kinds have a window at
 //! once. Lines of further kinds share one count.
 
 use crate::limits::{LOG_KINDS, LOG_WINDOW_US};
 
-/// Windows of kinds of lines that are told apart by a key.
+/// Windows of the kinds of lines, identified by a key.
 #[derive(Debug)]
 pub struct Repeats<K> {
     windows: Vec<Window<K>>,
-    /// The lines of kinds that found no room.
+    /// The lines of kinds without a window of their own.
     others: Window<()>,
-    /// When the next window with suppressed lines ends, in microseconds.
+    /// The end of the next window with suppressed lines, in microseconds.
     report_us: u64,
 }
 
@@ -32,22 +32,22 @@ impl<K> Window<K> {
 /// Lines that were suppressed in a window.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Suppressed<K> {
-    /// Their kind; `None` for kinds that found no room.
+    /// The kind; `None` for kinds without a window of their own.
     pub key: Option<K>,
-    /// How many there were.
+    /// The number of lines.
     pub count: u64,
-    /// How long the window was, in microseconds.
+    /// The length of the window, in microseconds.
     pub window_us: u64,
 }
 
 impl<K: Copy + PartialEq> Repeats<K> {
-    /// No window yet.
+    /// Creates an empty set of windows.
     pub fn new() -> Repeats<K> {
         let others = Window { key: (), began_us: 0, suppressed: 0 };
         Repeats { windows: Vec::new(), others, report_us: u64::MAX }
     }
 
-    /// Whether a line of a kind is to be written. If not, it is counted.
+    /// True if a line of this kind must be written. Otherwise it is counted.
     pub fn admits(&mut self, key: K, now_us: u64) -> bool {
         if let Some(window) = self.windows.iter_mut().find(|window| window.key == key) {
             if window.suppressed == 0 && window.end_us() <= now_us {
@@ -73,12 +73,12 @@ impl<K: Copy + PartialEq> Repeats<K> {
         false
     }
 
-    /// When `take_due` has something to report, in microseconds; `u64::MAX` for never.
+    /// The time at which `take_due` next returns a report, in microseconds; `u64::MAX` for never.
     pub fn report_us(&self) -> u64 {
         self.report_us
     }
 
-    /// Takes the suppressed lines of one window that has ended. The next line of that kind is written.
+    /// Takes the count of one window that has ended. The next line of that kind is written.
     pub fn take_due(&mut self, now_us: u64) -> Option<Suppressed<K>> {
         if now_us < self.report_us {
             return None;
@@ -92,7 +92,7 @@ impl<K: Copy + PartialEq> Repeats<K> {
         taken
     }
 
-    /// Takes the suppressed lines of one window, whether it has ended or not.
+    /// Takes the count of one window, even if it has not ended.
     pub fn take_any(&mut self, now_us: u64) -> Option<Suppressed<K>> {
         self.take(now_us, |_| true)
     }
@@ -122,7 +122,7 @@ impl<K: Copy + PartialEq> Default for Repeats<K> {
 mod tests {
     use super::*;
 
-    /// What came of lines of kinds at times: those written, and those reported as suppressed.
+    /// Plays lines of kinds at times. Returns the number of lines written, and the counts reported.
     fn played(lines: &[(u64, u32)], until_us: u64) -> (usize, Vec<Suppressed<u32>>) {
         let (mut repeats, mut written, mut reported) = (Repeats::new(), 0, Vec::new());
         let mut lines = lines.iter().peekable();
@@ -173,7 +173,7 @@ mod tests {
         assert_eq!(written as u64 + counted, lines.len() as u64);
         assert_eq!(written, LOG_KINDS);
         assert_eq!(reported.iter().filter(|one| one.key.is_none()).count(), 1);
-        // Windows that have ended make room.
+        // Windows that have ended free their places.
         let later: Vec<_> = (0..kinds).map(|key| (u64::from(key) * LOG_WINDOW_US, key)).collect();
         assert_eq!(played(&later, u64::MAX - 1).0, kinds as usize);
     }
