@@ -1,6 +1,5 @@
-//! Readiness: which descriptors can be read or written. It knows tokens and nothing of what
-//! they stand for. A socket is registered once, edge-triggered in both directions, and leaves
-//! by being closed; there are no calls about it in between.
+//! Readiness: reports the descriptors that can be read or written, by token. A socket is registered once,
+//! edge-triggered in both directions, and leaves when it is closed, so it needs no other calls.
 
 use std::io;
 use std::os::fd::BorrowedFd;
@@ -18,33 +17,33 @@ pub struct Reactor {
 }
 
 impl Reactor {
-    /// A reactor with nothing registered.
+    /// Creates a reactor without descriptors.
     pub fn new() -> io::Result<Reactor> {
         Ok(Reactor { poller: Poller::new()?, events: Vec::new() })
     }
 
-    /// Reports each change of a socket's readiness, until it is closed.
+    /// Reports each change of a socket's readiness until the socket is closed.
     pub fn register(&self, fd: BorrowedFd<'_>, token: u64) -> io::Result<()> {
         self.poller.add_edge(fd, token)
     }
 
-    /// Reports a descriptor in every turn in which it can be read, until `unwatch`.
+    /// Reports a descriptor in every turn in which it is readable, until `unwatch`.
     pub fn watch(&self, fd: BorrowedFd<'_>, token: u64) -> io::Result<()> {
         self.poller.add_level(fd, token)
     }
 
-    /// Reports a watched descriptor no more.
+    /// Stops reporting a watched descriptor.
     pub fn unwatch(&self, fd: BorrowedFd<'_>) -> io::Result<()> {
         self.poller.remove(fd)
     }
 
-    /// What becomes readable when there are events, to be polled in turn.
+    /// The reactor's descriptor. It is readable if there are events, so another reactor can poll it.
     pub fn fd(&self) -> BorrowedFd<'_> {
         self.poller.fd()
     }
 
-    /// Waits for events, at most `timeout_us` microseconds (`u64::MAX`: for ever), rounded up to
-    /// milliseconds so that a deadline has passed when the wait ends.
+    /// Waits for events, at most `timeout_us` microseconds (`u64::MAX`: forever), rounded up to milliseconds so
+    /// that a deadline has passed when the wait ends.
     pub fn poll(&mut self, timeout_us: u64) -> io::Result<()> {
         let timeout_ms = match timeout_us {
             u64::MAX => -1,
@@ -54,7 +53,7 @@ impl Reactor {
         self.poller.wait(timeout_ms, &mut self.events)
     }
 
-    /// The event at a position among those of the last poll.
+    /// The event at a position of the last poll.
     pub fn event(&self, at: usize) -> Option<Event> {
         self.events.get(at).copied()
     }

@@ -1,4 +1,4 @@
-//! Socket addresses as the system wants and gives them.
+//! Socket addresses in the system's form.
 
 #![allow(unsafe_code)]
 
@@ -10,7 +10,7 @@ use std::path::Path;
 
 use libc::{sa_family_t, sockaddr, sockaddr_in, sockaddr_in6, sockaddr_storage, sockaddr_un, socklen_t};
 
-/// An address in the system's form, of any family.
+/// An address of any family in the system's form.
 #[derive(Clone, Copy)]
 pub struct RawAddress {
     storage: sockaddr_storage,
@@ -18,7 +18,7 @@ pub struct RawAddress {
 }
 
 impl RawAddress {
-    /// Room for the system to write an address into.
+    /// An empty address, for calls that write one.
     pub fn empty() -> RawAddress {
         // SAFETY: all zeroes is a valid value of this plain struct of integers.
         RawAddress { storage: unsafe { mem::zeroed() }, length: mem::size_of::<sockaddr_storage>() as socklen_t }
@@ -49,13 +49,13 @@ impl RawAddress {
         raw
     }
 
-    /// A path in the file system; an error where it does not fit.
+    /// A path in the file system; an error if it is too long.
     pub fn unix(path: &Path) -> io::Result<RawAddress> {
         let mut raw = RawAddress::empty();
         let text = path.as_os_str().as_bytes();
         // SAFETY: the storage is larger than any address and aligned for all of them.
         let room = unsafe { &mut *(&raw mut raw.storage).cast::<sockaddr_un>() };
-        // The last byte stays the zero that ends the path.
+        // The last byte stays zero and ends the path.
         if text.len() >= room.sun_path.len() || text.contains(&0) {
             return Err(io::Error::from_raw_os_error(libc::ENAMETOOLONG));
         }
@@ -72,17 +72,17 @@ impl RawAddress {
         self.storage.ss_family.into()
     }
 
-    /// The IP address and port, where it is one. An IPv4 address in IPv6's form is IPv4.
+    /// The IP address and port; `None` for other families. An IPv4-mapped IPv6 address becomes IPv4.
     pub fn socket_address(&self) -> Option<SocketAddr> {
         match self.family() {
             libc::AF_INET => {
-                // SAFETY: the family says that this is what the storage holds.
+                // SAFETY: the family determines the type in the storage.
                 let raw = unsafe { &*(&raw const self.storage).cast::<sockaddr_in>() };
                 let ip = Ipv4Addr::from(raw.sin_addr.s_addr.to_ne_bytes());
                 Some(SocketAddr::new(ip.into(), u16::from_be(raw.sin_port)))
             }
             libc::AF_INET6 => {
-                // SAFETY: the family says that this is what the storage holds.
+                // SAFETY: the family determines the type in the storage.
                 let raw = unsafe { &*(&raw const self.storage).cast::<sockaddr_in6>() };
                 let ip = IpAddr::V6(Ipv6Addr::from(raw.sin6_addr.s6_addr)).to_canonical();
                 Some(SocketAddr::new(ip, u16::from_be(raw.sin6_port)))
@@ -91,12 +91,12 @@ impl RawAddress {
         }
     }
 
-    /// The pointer and the length that calls which read an address take.
+    /// The pointer and length for calls that read an address.
     pub fn as_parts(&self) -> (*const sockaddr, socklen_t) {
         ((&raw const self.storage).cast(), self.length)
     }
 
-    /// The pointers that calls which write an address take.
+    /// The pointers for calls that write an address.
     pub fn as_parts_mut(&mut self) -> (*mut sockaddr, *mut socklen_t) {
         ((&raw mut self.storage).cast(), &raw mut self.length)
     }

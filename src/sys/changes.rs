@@ -1,33 +1,31 @@
-//! Changes of directories and files: what can be asked for and what is told, whichever part of the
-//! system tells it.
+//! Requests and reports of changes of directories and files, independent of the system interface.
 
 #[cfg(not(any(feature = "kqueue", not(any(target_os = "linux", target_os = "android")))))]
 pub use super::inotify::{Inotify as Changes, Watched};
 #[cfg(any(feature = "kqueue", not(any(target_os = "linux", target_os = "android"))))]
 pub use super::vnode::{Vnodes as Changes, Watched};
 
-/// What of a path is watched. What is watched for several reasons is watched for all of them.
+/// The watched aspect of a path. An item that is watched for several aspects reports all of them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Aspect {
-    /// A directory: which names are in it, and whether it stays where it is.
+    /// A directory: its names, and its own place.
     Names,
-    /// A directory: its names, and that files which they stand for were closed after being written to, where
-    /// the system tells of that. For more, the file that matters has to be watched itself.
+    /// A directory: its names, and the close of its files after a write, if the system reports that. For more,
+    /// the file itself must be watched.
     Files,
-    /// A file, through whatever name it is changed.
+    /// A file, under any of its names.
     File,
 }
 
-/// What has happened.
+/// The kind of a change.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
-    /// A file was written to, or cut, and may be written to further.
+    /// A file was written to or truncated, and more writes may follow.
     Written,
-    /// A file was closed that could be written to, or a name now stands for something else, or
-    /// for nothing: what was begun is done.
+    /// A writable file was closed, or a name was changed or removed: the change is complete.
     Done,
-    /// A name or an attribute is new, which may be the beginning of more.
+    /// A name or an attribute is new. More changes may follow.
     Begun,
-    /// Anything may have happened: events were lost.
+    /// Events were lost: anything may have changed.
     Lost,
 }

@@ -2,12 +2,12 @@
 
 #![allow(unsafe_code)]
 
-/// Microseconds of a clock that never goes back.
+/// Microseconds of the monotonic clock.
 pub fn monotonic_us() -> u64 {
     read(libc::CLOCK_MONOTONIC)
 }
 
-/// Microseconds of processor time that this process has used.
+/// Microseconds of processor time used by this process.
 pub fn process_us() -> u64 {
     read(libc::CLOCK_PROCESS_CPUTIME_ID)
 }

@@ -1,11 +1,10 @@
-//! Numbers that nobody can foresee.
+//! Random numbers from the kernel.
 
 #![allow(unsafe_code)]
 
 use std::io;
 
-/// A number from the system's source of randomness. It may wait for that to be ready, once after the
-/// machine has started.
+/// A number from the system's random source. It may block until that source is ready, once after boot.
 pub fn unforeseen() -> io::Result<u64> {
     let mut bytes = [0_u8; 8];
     loop {

@@ -1,4 +1,4 @@
-//! Readiness by epoll(7).
+//! Readiness, by epoll(7).
 
 #![allow(unsafe_code)]
 
@@ -8,14 +8,14 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use crate::limits::POLL_EVENTS;
 use crate::sys::Event;
 
-/// An epoll instance and room for what it reports.
+/// An epoll instance and the buffer for its events.
 pub struct Poller {
     fd: OwnedFd,
     events: Vec<libc::epoll_event>,
 }
 
 impl Poller {
-    /// A fresh instance.
+    /// Creates a poller without descriptors.
     pub fn new() -> io::Result<Poller> {
         // SAFETY: takes an integer.
         let fd = unsafe { libc::epoll_create1(libc::EPOLL_CLOEXEC) };
@@ -27,22 +27,23 @@ impl Poller {
         Ok(Poller { fd, events: vec![libc::epoll_event { events: 0, u64: 0 }; POLL_EVENTS] })
     }
 
-    /// What becomes readable when there are events.
+    /// The poller's descriptor. It is readable if there are events.
     pub fn fd(&self) -> BorrowedFd<'_> {
         self.fd.as_fd()
     }
 
-    /// Reports each change of a descriptor's readiness, in both directions, until it is closed.
+    /// Reports each change of a descriptor's readiness in both directions, until the descriptor is closed
+    /// (edge-triggered).
     pub fn add_edge(&self, fd: BorrowedFd<'_>, token: u64) -> io::Result<()> {
         self.control(libc::EPOLL_CTL_ADD, fd, token, libc::EPOLLIN | libc::EPOLLOUT | libc::EPOLLRDHUP | libc::EPOLLET)
     }
 
-    /// Reports a descriptor for as long as it can be read.
+    /// Reports a descriptor while it is readable (level-triggered).
     pub fn add_level(&self, fd: BorrowedFd<'_>, token: u64) -> io::Result<()> {
         self.control(libc::EPOLL_CTL_ADD, fd, token, libc::EPOLLIN)
     }
 
-    /// Reports a descriptor no more.
+    /// Stops reporting a descriptor.
     pub fn remove(&self, fd: BorrowedFd<'_>) -> io::Result<()> {
         self.control(libc::EPOLL_CTL_DEL, fd, 0, 0)
     }
@@ -54,8 +55,8 @@ impl Poller {
         if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
     }
 
-    /// Waits for events, at most `timeout_ms` milliseconds, or for ever with a negative number,
-    /// and adds them to `out`. A signal ends the wait early, with none.
+    /// Waits for events, at most `timeout_ms` milliseconds (negative: forever), and appends them to `out`. A
+    /// signal ends the wait early without events.
     pub fn wait(&mut self, timeout_ms: i32, out: &mut Vec<Event>) -> io::Result<()> {
         let room = self.events.len() as libc::c_int;
         // SAFETY: the pointer is to `room` live events.

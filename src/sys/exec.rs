@@ -1,4 +1,4 @@
-//! Becoming another program, as the same process.
+//! Replaces the program of this process (execve).
 
 #![allow(unsafe_code)]
 
@@ -14,7 +14,7 @@ use std::ptr;
 
 use super::{fork, signal};
 
-/// The program that this process was started as, which by now may be another file.
+/// The program file that this process was started from. Meanwhile the path may lead to another file.
 #[derive(Clone, Debug)]
 pub struct Program {
     path: PathBuf,
@@ -22,8 +22,8 @@ pub struct Program {
 }
 
 impl Program {
-    /// What was started, by the name it was started by: a link that has been turned to another file
-    /// leads there. `None` where that cannot be told.
+    /// The program under the path it was started by. If that path is a symbolic link that now leads to another
+    /// file, that file is meant. `None` if the path is unknown.
     pub fn started() -> Option<Program> {
         let arguments: Vec<OsString> = env::args_os().collect();
         let name = Path::new(arguments.first()?);
@@ -39,22 +39,22 @@ impl Program {
         Some(Program { path: path.or_else(|| env::current_exe().ok())?, arguments })
     }
 
-    /// Its file.
+    /// The path of the file.
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// Makes it this process's program, with a variable besides those of the environment, and these
-    /// descriptors left open. All signals are blocked in it, so that none is lost or ends it before it
-    /// can heed any; what came before and was not taken comes to it. Returns only where that fails, and
-    /// then nothing has changed.
+    /// Replaces this process's program. The new program gets one additional environment variable and inherits
+    /// these descriptors. It starts with all signals blocked, so that none is lost or kills it before its
+    /// handlers are installed. Signals that arrived earlier and were not taken are pending in it. Returns only
+    /// on failure, and then nothing has changed.
     pub fn become_it(&self, variable: (&str, &str), kept: &[BorrowedFd<'_>]) -> io::Error {
         match Image::new(self, variable, variable.0).and_then(|image| Ok((image, signal::block_all()?))) {
             Ok((image, before)) => {
                 let opened = kept.iter().try_for_each(|fd| set_flags(fd.as_raw_fd(), 0));
                 signal::send_again();
                 let error = opened.err().unwrap_or_else(|| image.run());
-                // Neither fails for what is open and was so before.
+                // Neither call fails, because the descriptors are open and the mask was valid before.
                 kept.iter().for_each(|fd| drop(set_flags(fd.as_raw_fd(), libc::FD_CLOEXEC)));
                 let _ = signal::restore(before);
                 error
@@ -63,20 +63,20 @@ impl Program {
         }
     }
 
-    /// A command that runs it as a child, with a variable besides those of the environment, and without
-    /// another. It is killed when this process ends. A file that the system does not run is none for a
-    /// shell either.
+    /// A command that runs the program as a child, with one additional environment variable and without
+    /// another. The child is killed when this process ends. A file that the kernel cannot execute is not passed
+    /// to a shell.
     pub fn command(&self, variable: (&str, &str), without: &str) -> io::Result<Command> {
         let image = Image::new(self, variable, without)?;
         let parent = fork::current();
         let mut command = Command::new(&self.path);
-        // SAFETY: the process has one thread, so that its copy may do whatever it could do itself.
+        // SAFETY: the process has one thread, so its copy may do anything that the process itself may do.
         unsafe { command.pre_exec(move || fork::die_with(parent).and_then(|()| Err(image.run()))) };
         Ok(command)
     }
 }
 
-/// What the system is told of a program that is to run.
+/// The arguments of execve.
 struct Image {
     path: CString,
     arguments: Vec<CString>,
@@ -96,28 +96,28 @@ impl Image {
         })
     }
 
-    /// Becomes it; returns only where that fails.
+    /// Calls execve. Returns only on failure.
     fn run(&self) -> io::Error {
         let pointers = |list: &[CString]| -> Vec<*const libc::c_char> {
             list.iter().map(|one| one.as_ptr()).chain([ptr::null()]).collect()
         };
         let (arguments, environment) = (pointers(&self.arguments), pointers(&self.environment));
-        // SAFETY: all three are live: a string with its NUL, and two arrays of such that end with a
-        // null pointer, which the kernel only reads.
+        // SAFETY: all three are live: a string with its NUL, and two arrays of such strings, each with a null
+        // pointer at its end. The kernel only reads them.
         unsafe { libc::execve(self.path.as_ptr(), arguments.as_ptr(), environment.as_ptr()) };
         io::Error::last_os_error()
     }
 }
 
-/// A descriptor that the program before left open: this process's own from now on, and closed where
-/// it becomes yet another. EBADF where there is none of that number. A number may be taken once.
+/// Takes ownership of a descriptor that the previous program left open. It is closed if this process executes
+/// another program. EBADF if the number is not open. A number must be taken only once.
 pub fn take_left_open(fd: RawFd) -> io::Result<OwnedFd> {
     if fd <= libc::STDERR_FILENO {
         return Err(io::Error::from_raw_os_error(libc::EBADF));
     }
     set_flags(fd, libc::FD_CLOEXEC)?;
-    // SAFETY: it is open, for its flags could be set, and above the standard three; the program
-    // before left it to this one, which takes it once.
+    // SAFETY: the descriptor is open, because its flags could be set, and above the standard three. The
+    // previous program left it to this one, and the caller takes it once.
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
@@ -151,7 +151,7 @@ mod tests {
     fn what_cannot_be_left_open_changes_nothing_either() {
         let program = Program { path: "/nowhere/at/all".into(), arguments: vec!["x".into()] };
         let (kept, _other) = std::os::unix::net::UnixStream::pair().unwrap();
-        // SAFETY: no call is made with it but one that fails, as there is none of that number.
+        // SAFETY: the only call that uses it fails, because the number is not open.
         let none = unsafe { BorrowedFd::borrow_raw(1_000_000) };
         let error = program.become_it(("NAME", "value"), &[kept.as_fd(), none]);
         assert_eq!(error.raw_os_error(), Some(libc::EBADF));

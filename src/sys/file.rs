@@ -1,12 +1,12 @@
-//! Files that a user names.
+//! Files named by the user.
 
 use std::fs::OpenOptions;
 use std::io::{self, Read};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
-/// A file's contents, `most` bytes and one more at most. It never waits: anything but a regular file, such
-/// as a pipe that nobody writes to, is refused.
+/// Reads a file, at most `most` + 1 bytes. It never blocks: anything except a regular file is refused, such as
+/// a pipe without a writer.
 pub fn read(path: &Path, most: usize) -> io::Result<Vec<u8>> {
     let file = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY).open(path)?;
     if !file.metadata()?.is_file() {

@@ -1,8 +1,8 @@
-//! Processes: making them, ending them, hearing of their end.
+//! Processes: fork, kill, reap.
 //!
-//! A process that forks has one thread. Signals are blocked over a fork, and stay so in the
-//! child until it installs handling of its own (`signal::Signals::install` and its like), so that
-//! none is lost and none goes down the parent's pipe.
+//! A process that forks has one thread. Signals are blocked during a fork. They stay blocked in the child until
+//! it installs its own handlers (`signal::Signals::install` and its variants), so that no signal is lost and
+//! none is written to the parent's pipe.
 
 #![allow(unsafe_code)]
 
@@ -22,21 +22,21 @@ impl fmt::Display for Pid {
     }
 }
 
-/// Which side of a fork this is.
+/// The side of a fork.
 #[derive(Clone, Copy, Debug)]
 pub enum Fork {
-    /// The new process, with all signals blocked.
+    /// The new process. All its signals are blocked.
     Child,
-    /// The process that forked, and its child's id.
+    /// The process that forked, with its child's id.
     Parent(Pid),
 }
 
-/// How a process ended.
+/// The way in which a process ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Ended {
-    /// With an exit status, 0 to 255.
+    /// An exit status, 0 to 255.
     Status(i32),
-    /// By a signal.
+    /// A signal.
     Signal(i32),
 }
 
@@ -50,28 +50,28 @@ impl fmt::Display for Ended {
 }
 
 impl Pid {
-    /// The child of this number, which the program that this process was before has forked.
+    /// The child with this process id, forked by the previous program of this process.
     pub fn of_child(number: i32) -> Pid {
         Pid(number)
     }
 
-    /// Its number.
+    /// The process id as a number.
     pub fn number(self) -> i32 {
         self.0
     }
 }
 
-/// This process.
+/// The id of this process.
 pub fn current() -> Pid {
     // SAFETY: takes nothing and cannot fail.
     Pid(unsafe { libc::getpid() })
 }
 
-/// Makes a copy of this process. EAGAIN or ENOMEM where the system has no room for it.
+/// Copies this process. EAGAIN or ENOMEM if the system lacks resources.
 pub fn fork() -> io::Result<Fork> {
     let before = signal::block_all()?;
-    // SAFETY: the process has one thread (module invariant), so no lock is held by a thread that
-    // the child would lack, and everything the child finds is in the state it had here.
+    // SAFETY: the process has one thread (module invariant), so no lock is held by a thread that the child
+    // would lack. The child finds everything in the state that it had here.
     let result = unsafe { libc::fork() };
     if result == 0 {
         return Ok(Fork::Child);
@@ -81,58 +81,56 @@ pub fn fork() -> io::Result<Fork> {
     if result < 0 { Err(error) } else { Ok(Fork::Parent(Pid(result))) }
 }
 
-/// Has this process killed when `parent`, which forked it, ends: to be called once the process
-/// has its final user, since changing that undoes it. An error where the parent is gone already.
+/// Makes the kernel kill this process when `parent`, which forked it, ends. A change of the user resets this,
+/// so the final user must be set before. An error if the parent is already gone.
 pub fn die_with(parent: Pid) -> io::Result<()> {
     // SAFETY: this prctl takes integers alone.
     let result = unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL as libc::c_ulong, 0, 0, 0) };
     if result != 0 {
         return Err(io::Error::last_os_error());
     }
-    // A parent that ended before the call above sends nothing.
+    // If the parent ended before the call above, no signal is sent.
     // SAFETY: takes nothing and cannot fail.
     if unsafe { libc::getppid() } == parent.0 { Ok(()) } else { Err(io::Error::other("its parent process has ended")) }
 }
 
-/// Names this process in `ps` and `top`; what exceeds 15 bytes is cut off. A courtesy: failing
-/// does no harm and is not told.
+/// Sets the name of this process in `ps` and `top`, cut to 15 bytes. Only a convenience, so failure is ignored.
 pub fn set_name(name: &str) {
     if let Ok(name) = CString::new(name) {
-        // SAFETY: the pointer is to a string with its NUL, which the kernel copies from.
+        // SAFETY: the pointer is to a string with its NUL, which the kernel copies.
         unsafe { libc::prctl(libc::PR_SET_NAME, name.as_ptr() as libc::c_ulong, 0, 0, 0) };
     }
 }
 
-/// Tells a worker to look at what it shares with its master.
+/// Tells a worker to read the memory that it shares with its master. A worker that has ended is not an error.
 pub fn look(pid: Pid) {
     send(pid, super::signal::look_order());
 }
 
-/// Tells a worker to drain, by the signal that only a master sends. One that has ended already
-/// is not an error.
+/// Tells a worker to drain, by a signal that only the master sends. A worker that has ended is not an error.
 pub fn drain(pid: Pid) {
     send(pid, super::signal::drain_order());
 }
 
-/// Tells a worker that others have taken its place: it is to drain. Told again, it closes its idle clients. One that has ended already is
-/// not an error.
+/// Tells a worker that others have replaced it, so it drains. A second signal makes it close its idle clients.
+/// A worker that has ended is not an error.
 pub fn retire(pid: Pid) {
     send(pid, super::signal::retire_order());
 }
 
-/// Ends a process (SIGKILL). One that has ended already is not an error.
+/// Kills a process (SIGKILL). A process that has ended is not an error.
 pub fn kill(pid: Pid) {
     send(pid, libc::SIGKILL);
 }
 
 fn send(pid: Pid, number: libc::c_int) {
-    // SAFETY: takes two integers. A Pid is that of one process: it came from fork or wait, here or in
-    // the program before.
+    // SAFETY: takes two integers. A Pid identifies one process: it came from fork or wait, here or in the
+    // previous program.
     unsafe { libc::kill(pid.0, number) };
 }
 
-/// A child that has ended and was not heard of yet, whoever forked it: as process 1 of a
-/// container, or as a subreaper, this process inherits orphans. `None` when there is none now.
+/// Reaps one child that has ended, including inherited orphans: as process 1 of a container or as a subreaper,
+/// this process becomes their parent. `None` if no child has ended.
 pub fn reap() -> Option<(Pid, Ended)> {
     loop {
         let mut status = 0;
@@ -152,12 +150,12 @@ pub fn reap() -> Option<(Pid, Ended)> {
     }
 }
 
-/// Reaps every child that has ended, for a process that need not know of any.
+/// Reaps every child that has ended, for a process that ignores its children.
 pub fn reap_all() {
     while reap().is_some() {}
 }
 
-/// Ends this process without running or flushing anything that it has from its parent.
+/// Ends this process without running exit handlers or flushing buffers inherited from its parent.
 pub fn exit_now(status: u8) -> ! {
     // SAFETY: takes an integer and does not return.
     unsafe { libc::_exit(i32::from(status)) }

@@ -1,4 +1,4 @@
-//! Changes in directories and of files, by inotify(7).
+//! Reports changes in directories and of files, by inotify(7).
 
 #![allow(unsafe_code)]
 
@@ -18,18 +18,18 @@ impl Aspect {
             libc::IN_CREATE | libc::IN_MOVED_FROM | libc::IN_MOVED_TO | libc::IN_DELETE | libc::IN_ONLYDIR | itself;
         match self {
             Aspect::Names => names,
-            // Each write to any file of the directory would be told otherwise, and there may be many: what
-            // has been written counts once it is closed, and the file itself is watched for the rest.
+            // IN_MODIFY would report each write to any file of the directory, and there may be many. Written
+            // content counts once the file is closed, and the file itself is watched for the rest.
             Aspect::Files => names | libc::IN_CLOSE_WRITE,
             Aspect::File => libc::IN_CLOSE_WRITE | libc::IN_MODIFY | libc::IN_ATTRIB | itself,
         }
     }
 }
 
-/// Bytes of an event before its name (`struct inotify_event`).
+/// The size of an event without its name (`struct inotify_event`).
 const EVENT: usize = 16;
 
-/// One watched directory or file.
+/// A watched directory or file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Watched(i32);
 
@@ -40,7 +40,7 @@ pub struct Inotify {
 }
 
 impl Inotify {
-    /// A fresh instance, non-blocking. EMFILE where the user has too many.
+    /// Creates a non-blocking instance. EMFILE if the user has too many.
     pub fn new() -> io::Result<Inotify> {
         // SAFETY: takes an integer.
         let fd = unsafe { libc::inotify_init1(libc::IN_NONBLOCK | libc::IN_CLOEXEC) };
@@ -51,13 +51,13 @@ impl Inotify {
         Ok(Inotify { fd: unsafe { OwnedFd::from_raw_fd(fd) } })
     }
 
-    /// What to poll for readability.
+    /// The descriptor, to be polled for readability.
     pub fn fd(&self) -> BorrowedFd<'_> {
         self.fd.as_fd()
     }
 
-    /// Watches a directory or a file. The same one, by whatever name, is watched once. ENOENT,
-    /// ENOTDIR, EACCES, and ENOSPC where the user watches too many.
+    /// Watches a directory or a file. Several paths to the same file share one watch. Errors: ENOENT, ENOTDIR,
+    /// EACCES, and ENOSPC if the user watches too many.
     pub fn watch(&self, path: &Path, aspect: Aspect) -> io::Result<Watched> {
         let path = CString::new(path.as_os_str().as_bytes())?;
         // SAFETY: the path ends with NUL, and lives.
@@ -65,15 +65,15 @@ impl Inotify {
         if watched < 0 { Err(io::Error::last_os_error()) } else { Ok(Watched(watched)) }
     }
 
-    /// Watches it no more. What is gone is so already.
+    /// Stops watching. A deleted file is no longer watched, which is not an error.
     pub fn unwatch(&self, watched: Watched) {
-        // SAFETY: takes integers; one that is no watch is refused.
+        // SAFETY: takes integers. The kernel refuses an unknown watch.
         unsafe { libc::inotify_rm_watch(self.fd.as_raw_fd(), watched.0) };
     }
 
-    /// Takes what has happened: of each event where, the name in that directory, empty for what is
-    /// watched itself, and of which kind it is. Nothing is where events were lost. Where much
-    /// happens, a part of it is left, and the descriptor is readable still.
+    /// Takes the events that have occurred: the watched item, the name in that directory (empty for the item
+    /// itself), and the kind. The item is `None` if events were lost. If there are many events, some are left
+    /// and the descriptor stays readable.
     pub fn take(&mut self, mut happened: impl FnMut(Option<Watched>, &[u8], Kind)) {
         let mut bytes = [0_u8; INOTIFY_BYTES];
         for _ in 0..INOTIFY_READS {
@@ -118,7 +118,7 @@ mod tests {
         place
     }
 
-    /// What has happened by now: inotify tells of it before the call that did it returns.
+    /// The events so far. inotify reports a change before the call that made it returns.
     fn taken(inotify: &mut Inotify) -> Vec<(Option<Watched>, String, Kind)> {
         let mut taken = Vec::new();
         inotify.take(|watched, name, kind| taken.push((watched, String::from_utf8_lossy(name).into_owned(), kind)));
@@ -172,7 +172,7 @@ mod tests {
         let place = place("storm");
         let mut inotify = Inotify::new().unwrap();
         inotify.watch(&place, Aspect::Names).unwrap();
-        // Each makes an event of at least twice the size of one without a name.
+        // Each file causes an event at least twice as long as one without a name.
         let files = INOTIFY_READS * INOTIFY_BYTES / EVENT;
         for n in 0..files {
             fs::write(place.join(format!("{n}")), "").unwrap();

@@ -1,14 +1,13 @@
-//! Readiness by kqueue(2): on macOS and the BSDs; and on Linux with the feature `kqueue`, over a
-//! library that has its two calls.
+//! Readiness by kqueue(2): on macOS and the BSDs, and on Linux with the feature `kqueue`, through a library
+//! that has its two calls.
 //!
-//! A queue is told of a descriptor by one note for reading and one for writing, and answers with
-//! such notes. Their translation is pure and stands here, so that it is tested everywhere; the calls
-//! are in `system`.
+//! One kevent for reading and one for writing register a descriptor, and the queue reports such kevents. Their
+//! translation is pure and in this file, so that it is tested on every system. The system calls are in
+//! `system`.
 //!
-//! It differs from epoll in what a caller can see: reading and writing are reported in events of
-//! their own, in no order that could be relied on, and a child that was forked has no queue of its
-//! parent's. A note leaves when its descriptor is closed, of which nothing is said to the queue: a
-//! library that keeps it, as the one known as libkqueue does on Linux, will not do.
+//! Visible differences from epoll: reading and writing are reported in separate events, in no defined order,
+//! and a forked child does not inherit the queue. A kevent is removed when its descriptor is closed, without a
+//! call. A library that keeps it, as libkqueue does on Linux, cannot be used.
 
 #[cfg(any(feature = "kqueue", not(any(target_os = "linux", target_os = "android"))))]
 mod system;
@@ -19,59 +18,59 @@ use std::os::fd::RawFd;
 pub use self::system::{Poller, Queue};
 use crate::sys::Event;
 
-// The flags of a note, the same on every system that has it.
+// The flags of a kevent. They are the same on every system with kqueue.
 
-/// Asks for a note, or changes what it asks for.
+/// Adds or changes a kevent.
 pub const EV_ADD: u32 = 0x0001;
-/// Takes a note back.
+/// Removes a kevent.
 pub const EV_DELETE: u32 = 0x0002;
-/// Each change is told once, not for as long as it holds.
+/// Reports each change once (edge-triggered), not as long as the condition holds.
 pub const EV_CLEAR: u32 = 0x0020;
-/// The direction has ended; where the connection failed, `fflags` has the error.
+/// The direction has ended. If the connection failed, `fflags` contains the error.
 pub const EV_EOF: u32 = 0x8000;
 
-/// What a note is about.
+/// The condition that a kevent reports.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Filter {
-    /// A descriptor can be read.
+    /// A descriptor is readable.
     Read,
-    /// A descriptor can be written to.
+    /// A descriptor is writable.
     Write,
-    /// What is open under a descriptor has changed on its file system.
+    /// The file behind a descriptor has changed.
     Vnode,
 }
 
-/// A note: to the queue what is asked for, from it what has happened.
+/// A kevent in portable form: a request to the queue, or an event from it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Note {
-    /// The descriptor. With the filter, it is what tells two notes apart.
+    /// The descriptor. Together with the filter it identifies the kevent.
     pub fd: RawFd,
-    /// What it is about.
+    /// The condition.
     pub filter: Filter,
     /// `EV_` flags.
     pub flags: u32,
-    /// What the filter has besides: `NOTE_` flags of a vnode; an error of a connection.
+    /// Flags of the filter: `NOTE_` flags of a vnode, or the error of a connection.
     pub fflags: u32,
-    /// Comes back as it was given.
+    /// A value that events return unchanged.
     pub token: u64,
 }
 
-/// Asks for each change of a descriptor's readiness, in both directions.
+/// Requests each change of a descriptor's readiness in both directions.
 pub fn edge(fd: RawFd, token: u64) -> [Note; 2] {
     [Filter::Read, Filter::Write].map(|filter| Note { fd, filter, flags: EV_ADD | EV_CLEAR, fflags: 0, token })
 }
 
-/// Asks to be told of a descriptor for as long as it can be read.
+/// Requests reports while a descriptor is readable.
 pub fn level(fd: RawFd, token: u64) -> [Note; 1] {
     [Note { fd, filter: Filter::Read, flags: EV_ADD, fflags: 0, token }]
 }
 
-/// Takes back what `level` asked for.
+/// Removes the request of `level`.
 pub fn forget(fd: RawFd) -> [Note; 1] {
     [Note { fd, filter: Filter::Read, flags: EV_DELETE, fflags: 0, token: 0 }]
 }
 
-/// What a note tells of a descriptor's readiness.
+/// Translates an event of a queue.
 pub fn event(note: &Note) -> Event {
     let broken = note.fflags != 0;
     match note.filter {
@@ -82,8 +81,8 @@ pub fn event(note: &Note) -> Event {
             ended: note.flags & EV_EOF != 0 || broken,
             broken,
         },
-        // The direction that has ended is ours, as it is after a shutdown of our own: that says
-        // nothing of the peer's.
+        // EV_EOF on this filter means that our own direction has ended, for example by shutdown. It says
+        // nothing about the peer's direction.
         Filter::Write => Event { token: note.token, readable: broken, writable: true, ended: broken, broken },
         Filter::Vnode => Event { token: note.token, readable: true, writable: false, ended: false, broken: false },
     }

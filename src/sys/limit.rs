@@ -1,10 +1,10 @@
-//! How many descriptors this process may open, and what it uses.
+//! The limit of open descriptors, and the memory usage of this process.
 
 #![allow(unsafe_code)]
 
 use std::io;
 
-/// Raises the soft limit of open descriptors to the hard one. Returns the limit that then holds.
+/// Raises the soft limit of open descriptors to the hard limit. Returns the limit in force.
 pub fn raise_open_files() -> io::Result<u64> {
     let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
     // SAFETY: the call writes one rlimit, to a live local of that type.
@@ -17,13 +17,12 @@ pub fn raise_open_files() -> io::Result<u64> {
         if unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &raised) } == 0 {
             limit = raised;
         }
-        // Refused, the lower limit goes on to hold, and is what the caller hears of.
+        // If the raise is refused, the lower limit stays in force and is returned.
     }
     Ok(limit.rlim_cur)
 }
 
-/// Bytes of addresses that this process has in use, and of memory that it holds; 0 where the system
-/// does not tell.
+/// The bytes of address space in use, and of resident memory; 0 if unknown.
 pub fn memory_bytes() -> (u64, u64) {
     let told = std::fs::read_to_string("/proc/self/statm").unwrap_or_default();
     // SAFETY: takes an integer.

@@ -11,23 +11,23 @@ use libc::c_int;
 use super::address::RawAddress;
 use super::socket::{set_option, stream};
 
-/// Who else may listen on a socket's port.
+/// The permission for other sockets to listen on the same port.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Sharing {
-    /// Nobody: a port that anyone listens on is refused with EADDRINUSE, then and later.
+    /// No other socket: if the port is in use, listen fails with EADDRINUSE, now and later.
     Alone,
-    /// Nobody yet, as with `Alone`; then those that join (SO_REUSEPORT).
+    /// As `Alone` during bind. Afterwards, sockets with `Joining` may share the port (SO_REUSEPORT).
     First,
-    /// Joins the first one, and connections are spread over all.
+    /// Joins the first socket. The kernel spreads connections over all.
     Joining,
 }
 
-/// A non-blocking, close-on-exec socket listening on `address`, whose accepted sockets have
-/// TCP_NODELAY. `[::]` takes IPv4 too.
+/// A non-blocking, close-on-exec socket that listens on `address`. Accepted sockets have TCP_NODELAY. `[::]`
+/// also accepts IPv4.
 pub fn listen(address: SocketAddr, sharing: Sharing, backlog: c_int) -> io::Result<OwnedFd> {
     let raw = RawAddress::tcp(address);
     let socket = stream(raw.family())?;
-    // A port in TIME_WAIT is no reason to refuse a restart.
+    // A port in TIME_WAIT must not prevent a restart.
     set_option(socket.as_fd(), libc::SOL_SOCKET, libc::SO_REUSEADDR, 1)?;
     if sharing == Sharing::Joining {
         set_option(socket.as_fd(), libc::SOL_SOCKET, libc::SO_REUSEPORT, 1)?;
@@ -39,7 +39,8 @@ pub fn listen(address: SocketAddr, sharing: Sharing, backlog: c_int) -> io::Resu
     let (pointer, length) = raw.as_parts();
     // SAFETY: the pointer and the length are a live value's.
     check(unsafe { libc::bind(socket.as_raw_fd(), pointer, length) })?;
-    // Bound without it, which proves that nobody else listens, and shared before a client can come.
+    // The bind without SO_REUSEPORT proved that no other program listens. The port is shared before a client
+    // can connect.
     if sharing == Sharing::First {
         set_option(socket.as_fd(), libc::SOL_SOCKET, libc::SO_REUSEPORT, 1)?;
     }
@@ -48,13 +49,13 @@ pub fn listen(address: SocketAddr, sharing: Sharing, backlog: c_int) -> io::Resu
     Ok(socket)
 }
 
-/// Lets others join a socket that listens alone.
+/// Lets other sockets join a socket that listens alone.
 pub fn share(socket: BorrowedFd<'_>) -> io::Result<()> {
     set_option(socket, libc::SOL_SOCKET, libc::SO_REUSEPORT, 1)
 }
 
-/// A socket that another program has made, and where it listens: non-blocking from now on, and its
-/// accepted sockets with TCP_NODELAY. Errors say of anything else what kind it is.
+/// Takes a socket that another program has created. It becomes non-blocking, and its accepted sockets have
+/// TCP_NODELAY. Returns the socket and its address. The error for any other descriptor names its kind.
 pub fn adopt(socket: OwnedFd) -> io::Result<(OwnedFd, SocketAddr)> {
     if let Some(kind) = unfit_kind(socket.as_fd()) {
         let text = format!("it is {kind}; accepted: a listening TCP socket");
@@ -67,7 +68,7 @@ pub fn adopt(socket: OwnedFd) -> io::Result<(OwnedFd, SocketAddr)> {
     Ok((listener.into(), address))
 }
 
-/// What a descriptor is that is no listening TCP socket.
+/// The kind of a descriptor that is not a listening TCP socket; `None` for one that is.
 fn unfit_kind(socket: BorrowedFd<'_>) -> Option<&'static str> {
     let Ok(kind) = option(socket, libc::SOL_SOCKET, libc::SO_TYPE) else { return Some("no socket") };
     let mut address = RawAddress::empty();
@@ -87,7 +88,7 @@ fn unfit_kind(socket: BorrowedFd<'_>) -> Option<&'static str> {
     }
 }
 
-/// An integer option of a socket.
+/// Reads an integer option of a socket.
 pub(super) fn option(socket: BorrowedFd<'_>, level: c_int, name: c_int) -> io::Result<c_int> {
     let mut value: c_int = 0;
     let mut length = size_of::<c_int>() as libc::socklen_t;
@@ -99,27 +100,27 @@ pub(super) fn option(socket: BorrowedFd<'_>, level: c_int, name: c_int) -> io::R
     Ok(value)
 }
 
-/// Makes the system hold a new connection back until its client has sent something (TCP_DEFER_ACCEPT,
-/// tcp(7)), so that the first read finds a request; or no longer. The system gives a silent client to
-/// the listener when it has sent its SYN-ACK again, a second after the first.
+/// Turns TCP_DEFER_ACCEPT (tcp(7)) on or off. The kernel then holds a new connection until its client has sent
+/// data, so that the first read finds a request. It passes a silent client on after it has repeated its
+/// SYN-ACK, one second after the first.
 #[cfg(target_os = "linux")]
 pub fn defer_accept(listener: BorrowedFd<'_>, deferred: bool) -> io::Result<()> {
     set_option(listener, libc::IPPROTO_TCP, libc::TCP_DEFER_ACCEPT, deferred.into())
 }
 
-/// Whether the system holds new connections of a listener back. An error counts as no.
+/// True if TCP_DEFER_ACCEPT is on for a listener. An error counts as off.
 #[cfg(target_os = "linux")]
 pub fn is_deferred(listener: BorrowedFd<'_>) -> bool {
     option(listener, libc::IPPROTO_TCP, libc::TCP_DEFER_ACCEPT).is_ok_and(|seconds| seconds > 0)
 }
 
-/// Other systems hold none back, and nothing has to be waited for.
+/// Other systems do not defer connections, so there is nothing to wait for.
 #[cfg(not(target_os = "linux"))]
 pub fn is_deferred(_: BorrowedFd<'_>) -> bool {
     true
 }
 
-/// Other systems have no such option.
+/// Other systems do not have this option.
 #[cfg(not(target_os = "linux"))]
 pub fn defer_accept(_: BorrowedFd<'_>, _: bool) -> io::Result<()> {
     Err(io::ErrorKind::Unsupported.into())

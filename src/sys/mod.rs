@@ -1,5 +1,5 @@
-//! The system: one file per facility, each a safe wrapper that returns `io::Result`. Nothing
-//! else in the program, the SIMD scanners apart, has `unsafe` in it.
+//! The operating system: one file per facility, each a safe wrapper that returns `io::Result`. Only these files
+//! and the SIMD scanners contain `unsafe`.
 
 pub mod address;
 pub mod affinity;
@@ -28,13 +28,13 @@ pub use stderr::{forget_lost, has_lost, is_journal, report_lost, take_lost, writ
 /// A change of a descriptor's readiness.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Event {
-    /// What the descriptor was registered under.
+    /// The token under which the descriptor was registered.
     pub token: u64,
-    /// A read would not block: there are bytes, the end, or an error.
+    /// A read would not block: there is data, the end, or an error.
     pub readable: bool,
     /// A write would not block, or would fail.
     pub writable: bool,
-    /// The peer's direction has ended: reads go on until they say so.
+    /// The peer's direction has ended. Reads return the remaining data, then the end.
     pub ended: bool,
     /// The connection failed.
     pub broken: bool,

@@ -1,9 +1,9 @@
-//! Memory that a process shares with those it forks: a SysV segment without a name.
+//! Memory that a process shares with its forks: a SysV segment without a key.
 //!
-//! It is marked to be removed as soon as it is attached, so that the system takes it back when the
-//! last process that has it is gone, however that went, and `ipcs -m` never shows one left behind.
-//! A process that becomes another program leaves it, and finds it again by its number as long as a
-//! child of it has it.
+//! The segment is marked for removal as soon as it is attached. The kernel therefore frees it when the last
+//! process that has it ends, in whatever way, and `ipcs -m` never shows a leftover. A process that executes
+//! another program detaches it. The new program can attach it again by its number as long as a child still has
+//! it.
 
 #![allow(unsafe_code)]
 
@@ -11,16 +11,16 @@ use std::io;
 use std::ptr;
 use std::sync::atomic::AtomicU64;
 
-/// Memory is taken as it is written to: most of a segment never is.
+/// The kernel allocates a page when it is first written. Most of a segment is never written.
 #[cfg(any(target_os = "linux", target_os = "android"))]
 const NORESERVE: i32 = libc::SHM_NORESERVE;
 #[cfg(not(any(target_os = "linux", target_os = "android")))]
 const NORESERVE: i32 = 0;
 
-/// Bytes of a page, where the system does not tell.
+/// The page size if the system does not report it.
 const PAGE: usize = 4096;
 
-/// A segment, attached for as long as this process lives.
+/// A segment, attached as long as this process lives.
 #[derive(Clone, Copy, Debug)]
 pub struct Segment {
     id: i32,
@@ -28,13 +28,12 @@ pub struct Segment {
 }
 
 impl Segment {
-    /// Makes a segment of at least `bytes`, rounded up to whole pages, all zeros. EINVAL where it is
-    /// larger than the system allows (SHMMAX), ENOSPC where there are too many (SHMMNI, SHMALL),
-    /// ENOMEM where there is no memory or address space for it, EPERM or EACCES where a policy
-    /// forbids it.
+    /// Creates a segment of at least `bytes`, rounded up to whole pages and zeroed. EINVAL if it is larger than
+    /// SHMMAX, ENOSPC if there are too many segments (SHMMNI, SHMALL), ENOMEM if memory or address space is
+    /// exhausted, EPERM or EACCES if a policy forbids it.
     pub fn create(bytes: usize) -> io::Result<Segment> {
         let page = page_bytes();
-        // What no address space could hold is refused as the system refuses what it cannot.
+        // A size above the address space gets the same error as one above the system's limit.
         let Some(bytes) = bytes.max(1).checked_next_multiple_of(page).filter(|&bytes| bytes <= isize::MAX as usize)
         else {
             return Err(io::Error::from_raw_os_error(libc::EINVAL));
@@ -45,7 +44,7 @@ impl Segment {
             return Err(io::Error::last_os_error());
         }
         let attached = Segment::map(id, bytes);
-        // SAFETY: no pointer is read for IPC_RMID. Where attaching failed, this removes the segment at once.
+        // SAFETY: no pointer is read for IPC_RMID. If attaching failed, this removes the segment at once.
         let removed = unsafe { libc::shmctl(id, libc::IPC_RMID, ptr::null_mut()) };
         let segment = attached?;
         if removed < 0 {
@@ -54,48 +53,48 @@ impl Segment {
         Ok(segment)
     }
 
-    /// Attaches a segment that another process of this user has, by its number, where it is as it should
-    /// be; where not, EINVAL, and it is detached again. EINVAL or EIDRM where there is none of that number,
-    /// EACCES where it is another user's.
+    /// Attaches a segment of another process of this user by its number, if `is_right` accepts its content.
+    /// Otherwise it is detached again and the error is EINVAL. EINVAL or EIDRM if the number is unknown, EACCES
+    /// if it belongs to another user.
     pub fn attach(id: i32, is_right: impl FnOnce(&[AtomicU64]) -> bool) -> io::Result<Segment> {
         let segment = Segment::map(id, bytes_of(id)?)?;
         if !is_right(segment.cells) {
-            // SAFETY: it was attached at this address just now, and nobody else has seen its cells: what was
-            // asked could not keep them.
+            // SAFETY: it was attached at this address just now, and `is_right` could not keep the cells, so no
+            // reference to them exists.
             unsafe { libc::shmdt(segment.cells.as_ptr().cast()) };
             return Err(io::Error::from_raw_os_error(libc::EINVAL));
         }
         Ok(segment)
     }
 
-    /// Has the segment of a number, which is of that many bytes, in this process's memory.
+    /// Attaches the segment with this number and size.
     fn map(id: i32, bytes: usize) -> io::Result<Segment> {
-        // SAFETY: the address is the system's to choose, so nothing of ours is mapped over.
+        // SAFETY: the kernel chooses the address, so no memory of ours is mapped over.
         let address = unsafe { libc::shmat(id, ptr::null(), 0) };
         if address.addr() == usize::MAX {
             return Err(io::Error::last_os_error());
         }
         let count = bytes / size_of::<AtomicU64>();
-        // SAFETY: the segment is attached, writable, at a page's start and `bytes` long, which is at
-        // most isize::MAX and cannot change; it is detached only where nobody has seen it; all bits are a valid AtomicU64, and
-        // all who have it use it as such.
+        // SAFETY: the segment is attached, writable, page-aligned and `bytes` long, which is at most isize::MAX
+        // and cannot change. It is detached only while no reference to it exists. All bit patterns are a valid
+        // AtomicU64, and all processes use it as such.
         let cells = unsafe { std::slice::from_raw_parts(address.cast::<AtomicU64>(), count) };
         Ok(Segment { id, cells })
     }
 
-    /// The whole of it, beginning at a page's start.
+    /// All cells of the segment. The first is at the start of a page.
     pub fn cells(&self) -> &'static [AtomicU64] {
         self.cells
     }
 
-    /// The system's number for it. While any process has it, another of the same user can attach it
-    /// by this number, though it is marked to be removed (Linux).
+    /// The segment's number. While any process has it attached, another process of the same user can attach it
+    /// by this number, although it is marked for removal (Linux).
     pub fn id(&self) -> i32 {
         self.id
     }
 }
 
-/// A segment of a program before, attached until this is dropped.
+/// A segment of a previous program, attached until this value is dropped.
 #[derive(Debug)]
 pub struct Attached {
     segment: Segment,
@@ -107,12 +106,12 @@ impl Attached {
         Ok(Attached { segment: Segment::map(id, bytes_of(id)?)? })
     }
 
-    /// The whole of it.
+    /// All cells of the segment.
     pub fn cells(&self) -> &[AtomicU64] {
         self.segment.cells
     }
 
-    /// The system's number for it.
+    /// The segment's number.
     pub fn id(&self) -> i32 {
         self.segment.id
     }
@@ -120,12 +119,12 @@ impl Attached {
 
 impl Drop for Attached {
     fn drop(&mut self) {
-        // SAFETY: it was attached at this address by `new`, and its cells are lent for no longer than this lives.
+        // SAFETY: `new` attached it at this address, and no reference to its cells outlives this value.
         unsafe { libc::shmdt(self.segment.cells.as_ptr().cast()) };
     }
 }
 
-/// How many bytes a segment has.
+/// The size of a segment in bytes.
 fn bytes_of(id: i32) -> io::Result<usize> {
     // SAFETY: all zeroes is a valid value of this struct of integers, and the call writes one, to
     // a live local.
@@ -150,7 +149,7 @@ mod tests {
     use crate::sys::fork::{self, Fork};
     use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 
-    /// What the system tells of a segment: its mode and how many have it.
+    /// The mode of a segment and the number of processes that have it attached.
     fn told(id: i32) -> Option<(u32, u32)> {
         let table = std::fs::read_to_string("/proc/sysvipc/shm").unwrap();
         let id = id.to_string();
@@ -192,7 +191,7 @@ mod tests {
     #[test]
     fn it_is_marked_to_be_removed() {
         let (mode, attached) = told(Segment::create(1).unwrap().id()).unwrap();
-        // SHM_DEST, and for no other user.
+        // SHM_DEST, and no access for other users.
         assert_eq!(mode, 0o1600);
         assert!(attached >= 1);
     }

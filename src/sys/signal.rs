@@ -1,9 +1,9 @@
 //! Signals as input of a poll loop.
 //!
-//! A handler counts a signal's arrival and writes a byte to a pipe, both async-signal-safe; the
-//! loop polls the pipe and takes what was counted. The pipe only wakes, the counts tell, so a
-//! full pipe loses nothing. There is one set of counts and one pipe per process: a child that was
-//! forked makes its own with `install`, signals being blocked from the fork until then.
+//! A handler counts a signal and writes a byte to a pipe; both are async-signal-safe. The loop polls the pipe
+//! and takes the counted signals. The pipe only wakes the loop and the counts carry the information, so a full
+//! pipe loses nothing. Each process has one set of counts and one pipe. A forked child creates its own with
+//! `install`. Until then its signals are blocked.
 
 #![allow(unsafe_code)]
 
@@ -16,29 +16,29 @@ use std::time::Duration;
 
 use libc::{c_int, sigset_t};
 
-/// What a signal asks for.
+/// The meaning of a signal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Signal {
-    /// TERM or QUIT: drain and exit; a second one: exit now.
+    /// TERM or QUIT: drain and exit. A second one: exit immediately.
     Terminate,
-    /// INT: the same, from a terminal.
+    /// INT: like Terminate, from a terminal.
     Interrupt,
     /// CHLD: a child has ended.
     Child,
-    /// HUP: read configuration again.
+    /// HUP: reload the configuration.
     Hangup,
     /// USR1: reopen log files.
     Reopen,
     /// USR2: upgrade in place.
     Upgrade,
-    /// To a worker, from its master: there is something new in the memory that they share.
+    /// From the master to a worker: the shared memory has changed.
     Look,
-    /// To a worker, from its master: others have taken its place, and it is to drain. A second one: the whole
-    /// program ends, and its idle clients are not waited for any longer.
+    /// From the master to a worker: others have replaced it, so it drains. A second one: the whole program
+    /// ends, so the worker closes its idle clients.
     Retire,
 }
 
-/// Every signal in the order of its discriminant, which is the order `take` gives them in.
+/// Every signal in the order of its discriminant. `take` returns them in this order.
 const SIGNALS: [Signal; 8] = [
     Signal::Terminate,
     Signal::Interrupt,
@@ -50,7 +50,7 @@ const SIGNALS: [Signal; 8] = [
     Signal::Retire,
 ];
 
-/// Signal numbers that are caught, with what they ask for.
+/// The numbers of the signals that are caught, with their meaning.
 const NUMBERS: [(c_int, Signal); 7] = [
     (libc::SIGTERM, Signal::Terminate),
     (libc::SIGQUIT, Signal::Terminate),
@@ -61,12 +61,13 @@ const NUMBERS: [(c_int, Signal); 7] = [
     (libc::SIGUSR2, Signal::Upgrade),
 ];
 
-/// Arrivals not yet taken, by the signal's discriminant.
+/// Signals that arrived and are not yet taken, by the signal's discriminant.
 static ARRIVED: [AtomicU32; SIGNALS.len()] = [const { AtomicU32::new(0) }; SIGNALS.len()];
-/// The pipe's end that handlers write to; negative where there is none.
+/// The write end of the pipe, for the handlers; negative if there is no pipe.
 static WAKE: AtomicI32 = AtomicI32::new(-1);
 
-/// Catches this process's signals while it lives.
+/// The signal handlers of this process, and the read end of the pipe. Dropping it disconnects the handlers from
+/// the pipe.
 #[derive(Debug)]
 pub struct Signals {
     wake: OwnedFd,
@@ -74,20 +75,21 @@ pub struct Signals {
 }
 
 impl Signals {
-    /// Catches every [`Signal`], ignores SIGPIPE, and unblocks all signals. What has come before, and
-    /// was not taken, is given still.
+    /// Catches every [`Signal`], ignores SIGPIPE, and unblocks all signals. Signals that arrived earlier and
+    /// were not taken are still returned.
     pub fn install() -> io::Result<Signals> {
         Signals::install_with(|_| true)
     }
 
-    /// The same for a worker, which ignores whatever else could be sent to a whole process group
-    /// or to it by mistake, and heeds the master's orders alone.
+    /// Like `install`, for a worker: it ignores signals to the whole process group, or sent by mistake, and
+    /// reacts only to the master's.
     pub fn install_in_worker() -> io::Result<Signals> {
-        // Before anything is unblocked, or an early order would end the worker.
+        // The handlers come before the unblocking. Otherwise an early signal from the master would kill the
+        // worker.
         set_action(drain_order(), handler())?;
         set_action(look_order(), handler())?;
         set_action(retire_order(), handler())?;
-        // All are blocked since the fork: what is counted here has come to the parent.
+        // All signals have been blocked since the fork, so the counted ones arrived at the parent.
         block_all()?;
         for count in &ARRIVED {
             count.store(0, Ordering::Relaxed);
@@ -108,13 +110,13 @@ impl Signals {
         Ok(Signals { wake, woken })
     }
 
-    /// What to poll for readability: then, take signals until there is none.
+    /// The descriptor to poll. When it is readable, `take` must be called until it returns `None`.
     pub fn fd(&self) -> BorrowedFd<'_> {
         self.woken.as_fd()
     }
 
-    /// One signal that has come. Of Terminate, Interrupt and Retire each arrival is given, the others
-    /// once however often they came. To be called until it returns `None`.
+    /// Takes one signal. Every arrival of Terminate, Interrupt and Retire is returned; repeated arrivals of the
+    /// others are returned once. Must be called until it returns `None`.
     pub fn take(&mut self) -> Option<Signal> {
         self.drain();
         SIGNALS.into_iter().find(|&signal| {
@@ -128,12 +130,12 @@ impl Signals {
         })
     }
 
-    /// Waits for a signal, or for `other` to be readable, at most for `timeout`; `None` waits for
-    /// ever. It may return early.
+    /// Waits until a signal arrives or `other` is readable, at most for `timeout`; `None` waits forever. It may
+    /// return early.
     pub fn wait(&self, other: Option<BorrowedFd<'_>>, timeout: Option<Duration>) -> io::Result<()> {
-        // Rounded up, so that what was waited for is due afterwards.
+        // Rounded up, so that a deadline has passed when the wait ends.
         let timeout_ms = timeout.map_or(-1, |t| c_int::try_from(t.as_micros().div_ceil(1000)).unwrap_or(c_int::MAX));
-        // A negative descriptor is passed over.
+        // poll ignores a negative descriptor.
         let mut polled = [self.woken.as_raw_fd(), other.map_or(-1, |fd| fd.as_raw_fd())].map(|fd| libc::pollfd {
             fd,
             events: libc::POLLIN,
@@ -149,8 +151,8 @@ impl Signals {
         Ok(())
     }
 
-    /// Empties the pipe. Before the counts are read, never after: a signal that comes between
-    /// the two wakes the loop once more.
+    /// Empties the pipe. This must happen before the counts are read: a signal that arrives between the two
+    /// then wakes the loop again.
     fn drain(&mut self) {
         let mut bytes = [0u8; 64];
         loop {
@@ -165,15 +167,15 @@ impl Signals {
 
 impl Drop for Signals {
     fn drop(&mut self) {
-        // Unless another pipe has taken this one's place, handlers must not write to a
-        // descriptor that is about to be closed. A handler runs on this very thread, so it
-        // has either finished before this or sees it.
+        // Handlers must not write to a descriptor that is about to be closed, unless a later pipe has replaced
+        // this one. A handler runs on this thread, so it has either finished before this line or sees its
+        // effect.
         let _ = WAKE.compare_exchange(self.wake.as_raw_fd(), -1, Ordering::Relaxed, Ordering::Relaxed);
     }
 }
 
-/// For a forked process without a poll loop: TERM, QUIT and KILL end it, every other signal that
-/// this program knows is ignored; nothing is blocked.
+/// For a forked process without a poll loop: TERM, QUIT and KILL end it, and all other signals that this
+/// program uses are ignored. No signal is blocked.
 pub fn end_on_terminate() -> io::Result<()> {
     for (number, signal) in NUMBERS {
         let ends = matches!(signal, Signal::Terminate | Signal::Child);
@@ -182,12 +184,12 @@ pub fn end_on_terminate() -> io::Result<()> {
     restore(Mask(empty_set()))
 }
 
-/// Sends this process again what has come and was not taken. All signals are blocked: it is pending
-/// then, and survives that this process becomes another program.
+/// Raises again the signals that arrived and were not taken. All signals are blocked, so they become pending
+/// and survive an exec.
 pub(super) fn send_again() {
     for (number, signal) in NUMBERS {
         let count = &ARRIVED[signal as usize];
-        // Two of TERM are told from one by QUIT, which asks for the same.
+        // A pending signal arrives only once, so QUIT, which has the same meaning, represents a second TERM.
         let came = match signal {
             Signal::Terminate => {
                 count.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |arrivals| arrivals.checked_sub(1)).is_ok()
@@ -201,18 +203,18 @@ pub(super) fn send_again() {
     }
 }
 
-/// The signal by which a master tells a worker to drain. It is a real-time signal: nobody else
-/// sends one, and none is lost to another that is pending.
+/// The signal with which a master tells a worker to drain. It is a real-time signal: no other program sends it,
+/// and none is merged with a pending one.
 pub(super) fn drain_order() -> c_int {
     libc::SIGRTMIN()
 }
 
-/// The signal by which a master tells a worker to look at what they share.
+/// The signal with which a master tells a worker to read the shared memory.
 pub(super) fn look_order() -> c_int {
     libc::SIGRTMIN() + 1
 }
 
-/// The signal by which a master tells a worker that others have taken its place.
+/// The signal with which a master tells a worker that others have replaced it.
 pub(super) fn retire_order() -> c_int {
     libc::SIGRTMIN() + 2
 }
@@ -233,10 +235,10 @@ extern "C" fn on_signal(number: c_int) {
     ARRIVED[signal as usize].fetch_add(1, Ordering::Relaxed);
     let wake = WAKE.load(Ordering::Relaxed);
     if wake >= 0 {
-        // SAFETY: write is async-signal-safe, and the byte lives. `wake` is the pipe's, which
-        // `Signals` holds open for as long as it is to be found here. errno is this thread's own;
-        // it is put back because the code interrupted may be about to read it. A full pipe fails
-        // with EAGAIN and has bytes enough to wake the loop.
+        // SAFETY: write is async-signal-safe, and the byte is live. `wake` is the pipe's descriptor, which
+        // `Signals` keeps open as long as it is stored in WAKE. errno belongs to this thread; it is restored
+        // because the interrupted code may be about to read it. A full pipe returns EAGAIN and contains enough
+        // bytes to wake the loop.
         unsafe {
             let errno = libc::__errno_location();
             let kept = *errno;
@@ -250,7 +252,7 @@ extern "C" fn on_signal(number: c_int) {
 #[derive(Clone, Copy)]
 pub(super) struct Mask(sigset_t);
 
-/// Blocks all signals; returns what was blocked before.
+/// Blocks all signals. Returns the previous mask.
 pub(super) fn block_all() -> io::Result<Mask> {
     let mut all = empty_set();
     let mut before = empty_set();
@@ -263,9 +265,9 @@ pub(super) fn block_all() -> io::Result<Mask> {
     if result == 0 { Ok(Mask(before)) } else { Err(io::Error::from_raw_os_error(result)) }
 }
 
-/// Blocks what `mask` says and nothing else.
+/// Sets the mask of blocked signals.
 pub(super) fn restore(mask: Mask) -> io::Result<()> {
-    // SAFETY: the first pointer is to a live set; a null second one asks for nothing back.
+    // SAFETY: the first pointer is to a live set. The second is null, so nothing is written.
     let result = unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, &mask.0, ptr::null_mut()) };
     if result == 0 { Ok(()) } else { Err(io::Error::from_raw_os_error(result)) }
 }
@@ -281,9 +283,9 @@ fn empty_set() -> sigset_t {
 }
 
 fn set_action(number: c_int, handler: libc::sighandler_t) -> io::Result<()> {
-    // SAFETY: all zeroes is a valid value of the struct. The handler is SIG_DFL, SIG_IGN or
-    // `on_signal`, which has the signature that goes without SA_SIGINFO. The pointers are to
-    // live locals, or null to ask for nothing back.
+    // SAFETY: all zeroes is a valid value of the struct. The handler is SIG_DFL, SIG_IGN or `on_signal`, whose
+    // signature is the one without SA_SIGINFO. The pointers are to live locals, or null so that nothing is
+    // written.
     let result = unsafe {
         let mut action: libc::sigaction = mem::zeroed();
         action.sa_sigaction = handler;
@@ -294,7 +296,7 @@ fn set_action(number: c_int, handler: libc::sighandler_t) -> io::Result<()> {
     if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
-/// A non-blocking, close-on-exec pipe: the end to read from, and the end to write to.
+/// A non-blocking, close-on-exec pipe: the read end and the write end.
 fn pipe() -> io::Result<(OwnedFd, OwnedFd)> {
     let mut ends = [-1; 2];
     // SAFETY: the call writes two ints, to an array of two.
@@ -318,12 +320,12 @@ mod tests {
         assert_eq!(unsafe { libc::raise(number) }, 0);
     }
 
-    /// What is taken, but for the ends of other tests' children.
+    /// Takes a signal, except the ends of other tests' children.
     fn take(signals: &mut Signals) -> Option<Signal> {
         std::iter::from_fn(|| signals.take()).find(|&signal| signal != Signal::Child)
     }
 
-    // One test, since handlers, counts and pipe are the process's.
+    // One test, because handlers, counts and pipe belong to the process.
     #[test]
     fn each_termination_is_taken_and_other_signals_once() {
         let mut signals = Signals::install().unwrap();
@@ -335,7 +337,7 @@ mod tests {
         let taken: Vec<Signal> = std::iter::from_fn(|| take(&mut signals)).collect();
         assert_eq!(taken, [Signal::Terminate, Signal::Terminate, Signal::Interrupt, Signal::Hangup, Signal::Upgrade]);
 
-        // More than the pipe holds: nothing blocks, and nothing else is lost.
+        // More than the pipe holds. Nothing blocks, and no other signal is lost.
         for _ in 0..70_000 {
             raise(libc::SIGUSR1);
         }
@@ -345,21 +347,21 @@ mod tests {
             assert_eq!(signal, Signal::Reopen);
         }
 
-        // A pipe made later takes over, and the older one's end does not undo that.
+        // A later pipe replaces this one. Dropping the earlier one does not undo that.
         let mut later = Signals::install().unwrap();
         drop(signals);
         raise(libc::SIGHUP);
         later.wait(None, None).unwrap();
         assert_eq!(take(&mut later), Some(Signal::Hangup));
 
-        // The other tests of this process can be interrupted again.
+        // Restores the default actions for the other tests of this process.
         for (number, _) in NUMBERS {
             set_action(number, libc::SIG_DFL).unwrap();
         }
     }
 
-    /// What a forked worker does in the test below: it tells in shared memory of what it takes, and
-    /// ends in order when it is told to. It allocates nothing, for it has one of several threads.
+    /// The forked worker of the test below. It counts in shared memory the signals that it takes, and ends when
+    /// it is told to. It must not allocate, because it is a fork of a process with several threads.
     fn be_a_worker(looks: &AtomicU64, others: &AtomicU64, ready: &AtomicU64) -> u8 {
         let Ok(mut signals) = Signals::install_in_worker() else { return 2 };
         ready.store(1, Ordering::Release);
@@ -392,7 +394,7 @@ mod tests {
         };
         until(ready, 1);
         for round in 1..=3 {
-            // What a terminal, a service manager or a slip sends to a whole group.
+            // Signals that a terminal or a service manager sends to the whole group.
             for (number, _) in NUMBERS {
                 // SAFETY: takes two integers, and the process is the one just forked.
                 assert_eq!(unsafe { libc::kill(id, number) }, 0);

@@ -1,4 +1,4 @@
-//! Stream sockets, never blocking.
+//! Non-blocking stream sockets.
 
 #![allow(unsafe_code)]
 
@@ -30,13 +30,13 @@ pub fn set_option(fd: BorrowedFd<'_>, level: c_int, name: c_int, value: c_int) -
     check(result as isize).map(drop)
 }
 
-/// A stream socket of a family, non-blocking and closed on exec.
+/// A non-blocking, close-on-exec stream socket of a family.
 pub fn stream(family: c_int) -> io::Result<OwnedFd> {
     // SAFETY: takes three integers.
     owned(unsafe { libc::socket(family, libc::SOCK_STREAM | libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC, 0) })
 }
 
-/// Takes a connection off a listener's queue, with the client's address.
+/// Accepts a connection. Returns it with the client's address.
 pub fn accept(listener: BorrowedFd<'_>) -> io::Result<(OwnedFd, Option<SocketAddr>)> {
     let mut address = RawAddress::empty();
     let (room, length) = address.as_parts_mut();
@@ -45,7 +45,7 @@ pub fn accept(listener: BorrowedFd<'_>) -> io::Result<(OwnedFd, Option<SocketAdd
     Ok((owned(fd)?, address.socket_address()))
 }
 
-/// The address that a socket is bound to; `None` if it is no address of IP.
+/// The address that a socket is bound to; `None` for families other than IP.
 pub fn local_address(socket: BorrowedFd<'_>) -> Option<SocketAddr> {
     let mut address = RawAddress::empty();
     let (room, length) = address.as_parts_mut();
@@ -55,16 +55,16 @@ pub fn local_address(socket: BorrowedFd<'_>) -> Option<SocketAddr> {
     address.socket_address()
 }
 
-/// Has a listener take no further connection, while those whose handshake is under way still come. It cannot be
-/// undone, and holds for every process that has the listener. The system drops what asks for a connection (a SYN;
-/// RFC 9293, 3.5). Some kernels allow that only to root; there the system refuses it.
+/// Makes a listener refuse new connections, while those whose handshake has begun are still accepted. It cannot
+/// be undone, and applies to every process that has the listener. The kernel drops each SYN (RFC 9293, 3.5).
+/// Some kernels allow the filter only to root. On these, the kernel refuses new connections.
 #[cfg(target_os = "linux")]
 pub fn take_no_more(listener: BorrowedFd<'_>) -> io::Result<()> {
     drop_requests(listener).or_else(|_| refuse_requests(listener))
 }
 
-/// Binds a listener to an interface that does not exist (SO_BINDTOIFINDEX), so that nothing new matches it. Without
-/// privileges that is possible once, and any further time is without need.
+/// Binds a listener to an interface that does not exist (SO_BINDTOIFINDEX), so that no new connection matches
+/// it. An unprivileged process can do this once, which is enough.
 #[cfg(target_os = "linux")]
 fn refuse_requests(listener: BorrowedFd<'_>) -> io::Result<()> {
     const NO_INTERFACE: c_int = c_int::MAX;
@@ -77,7 +77,7 @@ fn refuse_requests(listener: BorrowedFd<'_>) -> io::Result<()> {
 
 #[cfg(target_os = "linux")]
 fn drop_requests(listener: BorrowedFd<'_>) -> io::Result<()> {
-    // Where the flags are in a segment's header, and SYN among them (RFC 9293, 3.1).
+    // The offset of the flags in a segment's header, and the SYN flag (RFC 9293, 3.1).
     const FLAGS: u32 = 13;
     const SYN: u32 = 2;
     let step = |code: u32, jt: u8, jf: u8, k: u32| libc::sock_filter { code: code as u16, jt, jf, k };
@@ -102,13 +102,13 @@ fn drop_requests(listener: BorrowedFd<'_>) -> io::Result<()> {
     check(result as isize).map(drop)
 }
 
-/// Other systems have no such thing.
+/// Other systems do not support this.
 #[cfg(not(target_os = "linux"))]
 pub fn take_no_more(_: BorrowedFd<'_>) -> io::Result<()> {
     Err(io::ErrorKind::Unsupported.into())
 }
 
-/// Begins to connect to an IP address. Small writes are not held back.
+/// Starts to connect to an IP address, with TCP_NODELAY.
 pub fn connect_tcp(address: SocketAddr) -> io::Result<OwnedFd> {
     use std::os::fd::AsFd;
     let raw = RawAddress::tcp(address);
@@ -117,7 +117,7 @@ pub fn connect_tcp(address: SocketAddr) -> io::Result<OwnedFd> {
     connect(socket, &raw)
 }
 
-/// Begins to connect to a socket in the file system. EAGAIN where its queue is full (connect(2)).
+/// Starts to connect to a Unix socket. EAGAIN if its queue is full (connect(2)).
 pub fn connect_unix(path: &Path) -> io::Result<OwnedFd> {
     let raw = RawAddress::unix(path)?;
     connect(stream(raw.family())?, &raw)
@@ -133,16 +133,16 @@ fn connect(socket: OwnedFd, address: &RawAddress) -> io::Result<OwnedFd> {
     }
 }
 
-/// Whether an error says that this process or its system has no room for another socket, or for
-/// watching one: the lack is ours, whoever is at the other end. That no address or port of ours will do
-/// (EADDRNOTAVAIL) is not among them, for it depends on whom is connected to: where IPv6 is turned off,
-/// all of its addresses meet it, and where ports are used up, those that lead to one address are.
+/// True if an error says that this process or its system lacks the resources for another socket or watch. The
+/// cause is then local, regardless of the peer. EADDRNOTAVAIL is not included, because it depends on the peer:
+/// if IPv6 is turned off, every IPv6 address causes it, and if the ports are used up, only one destination
+/// does.
 pub fn is_exhausted(error: &io::Error) -> bool {
     let code = error.raw_os_error();
     matches!(code, Some(libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM | libc::ENOSPC))
 }
 
-/// The error that a connection met since this was last asked; 0 for none.
+/// The error of a connection since the last call; 0 for none.
 pub fn take_error(fd: BorrowedFd<'_>) -> i32 {
     let mut error: c_int = 0;
     let mut length = size_of::<c_int>() as socklen_t;
@@ -154,26 +154,26 @@ pub fn take_error(fd: BorrowedFd<'_>) -> i32 {
     if result < 0 { io::Error::last_os_error().raw_os_error().unwrap_or(0) } else { error }
 }
 
-/// Reads into `room`; 0 for the end of the peer's direction.
+/// Reads into `room`. Returns 0 at the end of the peer's direction.
 pub fn receive(fd: BorrowedFd<'_>, room: &mut [u8]) -> io::Result<usize> {
     // SAFETY: the pointer and the length are a live slice's.
     check(unsafe { libc::recv(fd.as_raw_fd(), room.as_mut_ptr().cast(), room.len(), 0) })
 }
 
-/// Acknowledges what was read at once (TCP_QUICKACK, tcp(7)). After a large read the system may delay that
-/// acknowledgement, and a sender whose pace follows acknowledgements (BBR) then pauses. A socket that
-/// has no such option goes on as it was.
+/// Acknowledges the data just read at once (TCP_QUICKACK, tcp(7)). After a large read the kernel may delay the
+/// acknowledgement, and a sender that paces itself by acknowledgements (BBR) then pauses. A socket without this
+/// option is not changed.
 #[cfg(target_os = "linux")]
 pub fn acknowledge_now(fd: BorrowedFd<'_>) {
     let _ = set_option(fd, libc::IPPROTO_TCP, libc::TCP_QUICKACK, 1);
 }
 
-/// Other systems have no such option.
+/// Other systems do not have this option.
 #[cfg(not(target_os = "linux"))]
 pub fn acknowledge_now(_: BorrowedFd<'_>) {}
 
-/// Sends what the socket takes of the slices, of which the first `SEND_SLICES` count. With `more`,
-/// the last packet may wait for what follows at once: more bytes, or the end.
+/// Sends as much of the first `SEND_SLICES` slices as the socket accepts. With `more`, the last packet may wait
+/// for data or the end that follows immediately.
 pub fn send<'a>(fd: BorrowedFd<'_>, mut slices: impl Iterator<Item = &'a [u8]>, more: bool) -> io::Result<usize> {
     let flags = libc::MSG_NOSIGNAL | if more { libc::MSG_MORE } else { 0 };
     let Some(first) = slices.next() else { return Ok(0) };
@@ -184,8 +184,8 @@ pub fn send<'a>(fd: BorrowedFd<'_>, mut slices: impl Iterator<Item = &'a [u8]>, 
         parts[count] = libc::iovec { iov_base: slice.as_ptr().cast_mut().cast(), iov_len: slice.len() };
         count += 1;
     }
-    // SAFETY: all zeroes is a valid value of this plain struct; the parts are live slices, which
-    // sendmsg only reads.
+    // SAFETY: all zeroes is a valid value of this plain struct. The parts are live slices, which sendmsg only
+    // reads.
     unsafe {
         let mut message: libc::msghdr = std::mem::zeroed();
         message.msg_iov = parts.as_mut_ptr();
@@ -199,18 +199,18 @@ fn send_one(fd: RawFd, bytes: &[u8], flags: c_int) -> io::Result<usize> {
     check(unsafe { libc::send(fd, bytes.as_ptr().cast(), bytes.len(), flags) })
 }
 
-/// Ends our direction.
+/// Ends our direction (FIN).
 pub fn finish(fd: BorrowedFd<'_>) {
-    // SAFETY: takes two integers. It can fail only where the connection is gone already.
+    // SAFETY: takes two integers. It fails only if the connection is already gone.
     unsafe { libc::shutdown(fd.as_raw_fd(), libc::SHUT_WR) };
 }
 
-/// Has the close that follows reset the connection instead of ending it properly.
+/// Makes the next close reset the connection instead of ending it normally.
 pub fn reset_on_close(fd: BorrowedFd<'_>) {
     let linger = libc::linger { l_onoff: 1, l_linger: 0 };
     let length = size_of::<libc::linger>() as socklen_t;
-    // SAFETY: the pointer and the length are a live local's. Where it fails, the close is a
-    // proper one, as that of a broken connection may be.
+    // SAFETY: the pointer and the length are a live local's. If it fails, the close is a normal one, which a
+    // broken connection permits.
     unsafe {
         libc::setsockopt(fd.as_raw_fd(), libc::SOL_SOCKET, libc::SO_LINGER, (&raw const linger).cast(), length);
     }
@@ -257,7 +257,7 @@ mod tests {
     #[test]
     fn a_lack_of_ours_is_told_from_an_address_that_cannot_be_reached() {
         let is_ours = |code| is_exhausted(&io::Error::from_raw_os_error(code));
-        // What epoll_ctl(2) says where a user watches too many is ENOSPC.
+        // epoll_ctl(2) returns ENOSPC if a user watches too many descriptors.
         for code in [libc::EMFILE, libc::ENFILE, libc::ENOBUFS, libc::ENOMEM, libc::ENOSPC] {
             assert!(is_ours(code), "{code}");
         }

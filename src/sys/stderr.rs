@@ -1,4 +1,4 @@
-//! The log's way out. A reader that is slow, or gone, loses lines: it never stops the program.
+//! Writes the log to stderr. If the reader is slow or gone, lines are lost, but the program never blocks.
 
 #![allow(unsafe_code)]
 
@@ -9,20 +9,20 @@ use super::clock;
 use crate::limits::LOG_PIECE_BYTES;
 use crate::log::{Level, Log, timestamp};
 
-/// Log that stderr had no room for and that was not reported yet: bytes, lines, and the times of the first and
-/// the last of them in microseconds since 1970. The atomics serve only to have a static; there is one thread.
+/// Lost log that was not reported yet: bytes, lines, and the times of the first and the last line in
+/// microseconds since 1970. There is one thread; the atomics only allow a static.
 static LOST: [AtomicU64; 4] = [const { AtomicU64::new(0) }; 4];
 
-/// Bytes of log that this process has lost and that are not counted in metrics yet.
+/// Bytes of lost log that are not yet counted in metrics.
 static UNCOUNTED: AtomicU64 = AtomicU64::new(0);
 
-/// How many bytes of log this process has lost since this was last asked.
+/// The number of bytes of log lost since the last call.
 pub fn take_lost() -> u64 {
     if UNCOUNTED.load(Ordering::Relaxed) == 0 { 0 } else { UNCOUNTED.swap(0, Ordering::Relaxed) }
 }
 
-/// Writes text to stderr, as far as it takes it without waiting. What it does not take is
-/// dropped, and counted in a line once there is room again.
+/// Writes text to stderr as far as this does not block. The rest is dropped. A later line reports its size when
+/// there is space again.
 pub fn write_stderr(text: &[u8]) {
     let mut rest = text;
     while !rest.is_empty() {
@@ -31,7 +31,7 @@ pub fn write_stderr(text: &[u8]) {
             return;
         }
         report_lost();
-        // The report may have taken the room.
+        // The report may have used up the space.
         if !has_room() {
             lose(rest);
             return;
@@ -53,12 +53,12 @@ fn lose(text: &[u8]) {
     last_us.store(now_us, Ordering::Relaxed);
 }
 
-/// Whether this process has lost lines that it has not reported yet.
+/// True if lost lines are not reported yet.
 pub fn has_lost() -> bool {
     LOST[0].load(Ordering::Relaxed) != 0
 }
 
-/// Reports the lines that this process has lost, if there are any and stderr has room again.
+/// Reports the lost lines, if there are any and stderr has space again.
 pub fn report_lost() {
     if !has_lost() || !has_room() {
         return;
@@ -78,13 +78,13 @@ pub fn report_lost() {
     write(log.text());
 }
 
-/// Forgets what the parent of this process has lost: it reports that itself.
+/// Clears the losses inherited from the parent process, which reports them itself.
 pub fn forget_lost() {
     LOST.iter().for_each(|cell| cell.store(0, Ordering::Relaxed));
     UNCOUNTED.store(0, Ordering::Relaxed);
 }
 
-/// Whether stderr is the stream that this variable names by device and inode: systemd's journal
+/// True if this variable identifies stderr by device and inode as a stream to systemd's journal
 /// (systemd.exec(5), JOURNAL_STREAM).
 pub fn is_journal(journal_stream: Option<&OsStr>) -> bool {
     let Some((device, inode)) = journal_stream.and_then(OsStr::to_str).and_then(|text| text.split_once(':')) else {
@@ -101,7 +101,7 @@ pub fn is_journal(journal_stream: Option<&OsStr>) -> bool {
     device.parse() == Ok(stat.st_dev) && inode.parse() == Ok(stat.st_ino)
 }
 
-/// How much of the text goes at once: whole lines, up to what a pipe with any room takes.
+/// The length of the next write: whole lines, at most what a pipe with any space accepts.
 fn piece(text: &[u8]) -> usize {
     if text.len() <= LOG_PIECE_BYTES {
         return text.len();
@@ -109,8 +109,8 @@ fn piece(text: &[u8]) -> usize {
     text[..LOG_PIECE_BYTES].iter().rposition(|&b| b == b'\n').map_or(LOG_PIECE_BYTES, |end| end + 1)
 }
 
-/// Whether a piece can be written without waiting. The descriptor may be shared with other
-/// programs, so that it is not ours to make non-blocking.
+/// True if a piece can be written without blocking. Other programs may share the descriptor, so it must not be
+/// made non-blocking.
 fn has_room() -> bool {
     let mut polled = libc::pollfd { fd: libc::STDERR_FILENO, events: libc::POLLOUT, revents: 0 };
     // SAFETY: the pointer is to one live pollfd, and the count is 1.
@@ -119,8 +119,7 @@ fn has_room() -> bool {
 }
 
 fn write(piece: &[u8]) {
-    // SAFETY: the pointer and the length are a live slice's. Where it fails there is nobody to
-    // tell.
+    // SAFETY: the pointer and the length are a live slice's. A failure cannot be reported anywhere.
     unsafe { libc::write(libc::STDERR_FILENO, piece.as_ptr().cast(), piece.len()) };
 }
 

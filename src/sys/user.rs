@@ -1,23 +1,23 @@
-//! Giving up root for another account, for good.
+//! Drops root privileges permanently.
 
 #![allow(unsafe_code)]
 
 use std::io;
 
-/// The effective user and group of this process.
+/// The effective user and group id of this process.
 pub fn current() -> (u32, u32) {
-    // SAFETY: both calls take nothing, touch no memory of ours and cannot fail.
+    // SAFETY: both calls take nothing, access no memory of ours and cannot fail.
     unsafe { (libc::geteuid(), libc::getegid()) }
 }
 
-/// Becomes user `uid` and group `gid`, with no supplementary groups, and checks that there is no
-/// way back. EPERM where the process is neither root nor that account already.
+/// Becomes user `uid` and group `gid` without supplementary groups, and verifies that root cannot be regained.
+/// EPERM if the process is neither root nor already that account.
 pub fn become_account(uid: u32, gid: u32) -> io::Result<()> {
     if current() == (uid, gid) && uid != 0 {
         return Ok(());
     }
-    // Groups first: they cannot be changed any more once the user is.
-    // SAFETY: with a count of 0 the list is not read.
+    // Groups come first, because they cannot be changed after the user. SAFETY: with a count of 0 the list is
+    // not read.
     check(unsafe { libc::setgroups(0, std::ptr::null()) })?;
     // SAFETY: takes three integers.
     check(unsafe { libc::setresgid(gid, gid, gid) })?;
@@ -30,7 +30,7 @@ pub fn become_account(uid: u32, gid: u32) -> io::Result<()> {
     // SAFETY: as above.
     check(unsafe { libc::getresgid(&mut real, &mut effective, &mut saved) })?;
     let groups_changed = [real, effective, saved] == [gid; 3];
-    // SAFETY: takes an integer; it is meant to fail.
+    // SAFETY: takes an integer. The call is expected to fail.
     let way_back = uid != 0 && unsafe { libc::setuid(0) } == 0;
     if users_changed && groups_changed && !way_back {
         Ok(())

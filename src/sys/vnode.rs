@@ -1,11 +1,10 @@
-//! Changes in directories and of files, by kqueue(2), which tells of what is open: each directory
-//! and file that is watched is held open, and is told apart by its number on its device, which no
-//! other has while it is held.
+//! Changes in directories and of files, by kqueue(2). It reports changes of open files, so each watched
+//! directory and file is held open. Device and inode number identify it, and no other file can get them while
+//! it is open.
 //!
-//! A directory tells that its names have changed, and not which, so that a busy one tells of much that
-//! does not matter; nor does it tell of what is written into a file in place, for which the file itself
-//! has to be watched. Nothing tells that a file was closed: one that is written to may be written to
-//! further, until it has been given its time.
+//! A directory reports that its names have changed, but not which, so a busy directory causes many irrelevant
+//! events. It does not report writes to its files. For these, the file itself must be watched. The close of a
+//! file is not reported, so a file that was written to may change further until its time has passed.
 
 #[cfg(any(feature = "kqueue", not(any(target_os = "linux", target_os = "android"))))]
 mod watched;
@@ -14,20 +13,21 @@ mod watched;
 pub use self::watched::{Vnodes, Watched};
 use super::changes::{Aspect, Kind};
 
-// What a vnode's note asks for and tells, the same on every system that has it.
+// The flags of a vnode's kevent. They are the same on every system with kqueue.
 
-/// The last name is gone.
+/// The last name was removed.
 const NOTE_DELETE: u32 = 0x0001;
-/// A file was written to, or the names in a directory have changed.
+/// A file was written to, or the names in a directory changed.
 const NOTE_WRITE: u32 = 0x0002;
-/// It has grown.
+/// The file has grown.
 const NOTE_EXTEND: u32 = 0x0004;
-/// Its attributes have changed; a file may have been cut.
+/// The attributes changed. A file may have been truncated.
 const NOTE_ATTRIB: u32 = 0x0008;
-/// It has another name.
+/// The file was renamed.
 const NOTE_RENAME: u32 = 0x0020;
 
-/// What to ask for. That access is revoked, which some of the systems tell, leaves nothing to follow.
+/// The flags to request for an aspect. NOTE_REVOKE, which some systems have, is not needed: a revoked file
+/// cannot be followed.
 pub fn asked(aspect: Aspect) -> u32 {
     let itself = NOTE_DELETE | NOTE_RENAME;
     match aspect {
@@ -37,7 +37,7 @@ pub fn asked(aspect: Aspect) -> u32 {
     }
 }
 
-/// What is told, of a directory or of a file. Several changes may be told at once.
+/// Translates the flags of an event for a directory or a file. One event may report several changes.
 pub fn kind(fflags: u32, directory: bool) -> Kind {
     if fflags & (NOTE_DELETE | NOTE_RENAME) != 0 {
         Kind::Done

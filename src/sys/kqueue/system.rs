@@ -1,4 +1,4 @@
-//! The two calls of kqueue(2), and the poller on them.
+//! The two system calls of kqueue(2), and the poller that uses them.
 
 #![allow(unsafe_code)]
 
@@ -17,7 +17,7 @@ use super::{Filter, Note, edge, event, forget, level};
 use crate::limits::POLL_EVENTS;
 use crate::sys::Event;
 
-/// What such a library declares in its `sys/event.h`, which is what macOS has.
+/// The declarations of `sys/event.h` as on macOS, for a library on Linux.
 #[cfg(any(target_os = "linux", target_os = "android"))]
 mod library {
     use std::ffi::{c_int, c_void};
@@ -52,7 +52,7 @@ mod library {
     }
 }
 
-// A token is handed over in the place of a pointer.
+// A token is stored in a field of pointer type.
 const _: () = assert!(size_of::<*mut c_void>() >= size_of::<u64>());
 #[cfg(not(any(target_os = "linux", target_os = "android")))]
 const _: () = assert!(
@@ -77,7 +77,7 @@ fn raw(note: Note) -> c::kevent {
     raw
 }
 
-/// `None` for a filter that was never asked for.
+/// Converts a kevent; `None` for a filter that is never requested.
 fn note(raw: &c::kevent) -> Option<Note> {
     let filter = match raw.filter {
         c::EVFILT_READ => Filter::Read,
@@ -89,15 +89,15 @@ fn note(raw: &c::kevent) -> Option<Note> {
     Some(Note { fd: raw.ident as RawFd, filter, flags: u32::from(raw.flags), fflags: raw.fflags, token })
 }
 
-/// A kernel's queue of notes.
+/// A kernel event queue.
 pub struct Queue {
     fd: RawFd,
-    /// Where what is taken is put down.
+    /// The buffer for events that `take` receives.
     room: Vec<c::kevent>,
 }
 
 impl Queue {
-    /// A fresh one, closed on exec, of which `room` notes are taken at once.
+    /// Creates a close-on-exec queue. `take` receives at most `room` events at once.
     pub fn new(room: usize) -> io::Result<Queue> {
         // SAFETY: takes nothing.
         let fd = unsafe { c::kqueue() };
@@ -111,32 +111,31 @@ impl Queue {
         if result < 0 { Err(io::Error::last_os_error()) } else { Ok(queue) }
     }
 
-    /// What becomes readable when there are notes to take.
+    /// The queue's descriptor. It is readable if there are events to take.
     pub fn fd(&self) -> BorrowedFd<'_> {
-        // SAFETY: the descriptor is open for as long as `self` is, in the process that made it.
+        // SAFETY: the descriptor stays open while `self` lives, in the process that created it.
         unsafe { BorrowedFd::borrow_raw(self.fd) }
     }
 
-    /// Hands notes over, until one is refused: ENOENT for one that is to be taken back and is not
-    /// there.
+    /// Passes changes to the kernel until one is refused. ENOENT for the removal of an unknown one.
     pub fn change<const N: usize>(&self, notes: [Note; N]) -> io::Result<()> {
         let changes = notes.map(raw);
         let (count, nothing) = (changes.len() as c_int, ptr::null_mut());
-        // SAFETY: the pointer is to as many live notes as the count says. There is no room for
-        // answers, and none is waited for.
+        // SAFETY: the pointer is to as many live kevents as the count says. There is no buffer for results, so
+        // the call does not wait.
         let result = unsafe { c::kevent(self.fd, changes.as_ptr(), count, nothing, 0, ptr::null()) };
         if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
     }
 
-    /// Waits for notes, at most `timeout_ms` milliseconds, or for ever with a negative number, and
-    /// hands over as many as there is room for. A signal ends the wait early, with none.
+    /// Waits for events, at most `timeout_ms` milliseconds (negative: forever), and passes on at most as many
+    /// as the buffer holds. A signal ends the wait early without events.
     pub fn take(&mut self, timeout_ms: i32, taken: impl FnMut(Note)) -> io::Result<()> {
         let timeout =
             libc::timespec { tv_sec: (timeout_ms / 1000).into(), tv_nsec: (timeout_ms % 1000 * 1_000_000).into() };
         let limit = if timeout_ms < 0 { ptr::null() } else { &raw const timeout };
         let (room, count) = (self.room.as_mut_ptr(), self.room.len() as c_int);
-        // SAFETY: one pointer is to `count` live notes, the other to a live local or to nothing. None
-        // are handed over.
+        // SAFETY: one pointer is to a buffer of `count` live kevents, the other to a live local or null. There
+        // are no changes.
         let n = unsafe { c::kevent(self.fd, ptr::null(), 0, room, count, limit) };
         if n < 0 {
             let error = io::Error::last_os_error();
@@ -149,45 +148,46 @@ impl Queue {
 
 impl Drop for Queue {
     fn drop(&mut self) {
-        // SAFETY: takes an integer. In a child of the process that made it there may be no such
-        // descriptor, and the call fails: what was inherited is dropped before anything is opened.
+        // SAFETY: takes an integer. A forked child has no such descriptor, and then the call fails; the child
+        // drops its inheritance before it opens anything.
         unsafe { libc::close(self.fd) };
     }
 }
 
-/// A queue that tells of readiness.
+/// A queue for readiness events.
 pub struct Poller {
     queue: Queue,
 }
 
 impl Poller {
-    /// A fresh instance.
+    /// Creates a poller without descriptors.
     pub fn new() -> io::Result<Poller> {
         Ok(Poller { queue: Queue::new(POLL_EVENTS)? })
     }
 
-    /// What becomes readable when there are events.
+    /// The poller's descriptor. It is readable if there are events.
     pub fn fd(&self) -> BorrowedFd<'_> {
         self.queue.fd()
     }
 
-    /// Reports each change of a descriptor's readiness, in both directions, until it is closed.
+    /// Reports each change of a descriptor's readiness in both directions, until the descriptor is closed
+    /// (edge-triggered).
     pub fn add_edge(&self, fd: BorrowedFd<'_>, token: u64) -> io::Result<()> {
         self.queue.change(edge(fd.as_raw_fd(), token))
     }
 
-    /// Reports a descriptor for as long as it can be read.
+    /// Reports a descriptor while it is readable (level-triggered).
     pub fn add_level(&self, fd: BorrowedFd<'_>, token: u64) -> io::Result<()> {
         self.queue.change(level(fd.as_raw_fd(), token))
     }
 
-    /// Reports a descriptor no more.
+    /// Stops reporting a descriptor.
     pub fn remove(&self, fd: BorrowedFd<'_>) -> io::Result<()> {
         self.queue.change(forget(fd.as_raw_fd()))
     }
 
-    /// Waits for events, at most `timeout_ms` milliseconds, or for ever with a negative number,
-    /// and adds them to `out`. A signal ends the wait early, with none.
+    /// Waits for events, at most `timeout_ms` milliseconds (negative: forever), and appends them to `out`. A
+    /// signal ends the wait early without events.
     pub fn wait(&mut self, timeout_ms: i32, out: &mut Vec<Event>) -> io::Result<()> {
         self.queue.take(timeout_ms, |note| out.push(event(&note)))
     }
@@ -206,7 +206,7 @@ mod tests {
         out
     }
 
-    /// Whether there was an event for the token, of those of a poll, of which this holds.
+    /// Polls. True if an event for the token satisfies the predicate.
     fn any(poller: &mut Poller, token: u64, is: impl Fn(&Event) -> bool) -> bool {
         events(poller).iter().any(|event| event.token == token && is(event))
     }

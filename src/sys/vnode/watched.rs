@@ -1,4 +1,4 @@
-//! What is watched, and held open for it.
+//! The watched directories and files, held open.
 
 use std::collections::BTreeMap;
 use std::fs::{File, OpenOptions};
@@ -11,7 +11,7 @@ use super::{Aspect, Kind, asked, kind};
 use crate::limits::VNODE_EVENTS;
 use crate::sys::kqueue::{EV_ADD, EV_CLEAR, EV_DELETE, Filter, Note, Queue};
 
-/// To be told of what is open, and not to keep its file system from being unmounted.
+/// Opens a file only for events, so that its file system can still be unmounted.
 #[cfg(any(target_os = "macos", target_os = "ios"))]
 const EVENTS_ONLY: i32 = libc::O_EVTONLY;
 #[cfg(not(any(target_os = "macos", target_os = "ios")))]
@@ -26,41 +26,41 @@ const _: () = assert!(
         && libc::NOTE_RENAME == super::NOTE_RENAME
 );
 
-/// One watched directory or file.
+/// A watched directory or file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Watched(u64);
 
-/// What is watched, held open.
+/// An open directory or file.
 #[derive(Debug)]
 struct Held {
     file: File,
-    /// Its device, and its number there.
+    /// The device and the inode number.
     identity: (u64, u64),
     directory: bool,
     asked: u32,
 }
 
-/// All of it.
+/// All watched directories and files.
 pub struct Vnodes {
     queue: Queue,
     held: BTreeMap<Watched, Held>,
-    /// How many there have been.
+    /// The number of watches created so far.
     count: u64,
 }
 
 impl Vnodes {
-    /// Watches nothing yet. EMFILE where the process has no descriptor left.
+    /// Creates an empty set. EMFILE if the process has no descriptor left.
     pub fn new() -> io::Result<Vnodes> {
         Ok(Vnodes { queue: Queue::new(VNODE_EVENTS)?, held: BTreeMap::new(), count: 0 })
     }
 
-    /// What to poll for readability.
+    /// The descriptor to poll for readability.
     pub fn fd(&self) -> BorrowedFd<'_> {
         self.queue.fd()
     }
 
-    /// Watches a directory or a file. The same one, by whatever name, is watched once. ENOENT,
-    /// ENOTDIR, EACCES where it cannot be read, and EMFILE.
+    /// Watches a directory or a file. Several paths to the same file share one watch. Errors: ENOENT, ENOTDIR,
+    /// EACCES if it cannot be read, and EMFILE.
     pub fn watch(&mut self, path: &Path, aspect: Aspect) -> io::Result<Watched> {
         let flags = libc::O_NONBLOCK | libc::O_NOCTTY | EVENTS_ONLY;
         let file = OpenOptions::new().read(true).custom_flags(flags).open(path)?;
@@ -84,19 +84,18 @@ impl Vnodes {
         Ok(watched)
     }
 
-    /// Watches it no more.
+    /// Stops watching.
     pub fn unwatch(&mut self, watched: Watched) {
         if let Some(held) = self.held.remove(&watched) {
-            // The close that follows does it too, but for a library that cannot see it.
+            // The close below removes the kevent too, except with a library that cannot see the close.
             let _ = self.queue.change([note(&held.file, watched, EV_DELETE, 0)]);
         }
     }
 
-    /// Takes what has happened: of each event where, no name, since what is told is told of what
-    /// is watched itself, and of which kind it is. Where much happens, a part of it is left, and
-    /// the descriptor is readable still.
+    /// Takes the events that have occurred: the watched item, an empty name (kqueue reports only about the item
+    /// itself), and the kind. If there are many events, some are left and the descriptor stays readable.
     pub fn take(&mut self, mut happened: impl FnMut(Option<Watched>, &[u8], Kind)) {
-        // It fails where the descriptor is none of a queue, and then there is nothing to take.
+        // It fails if the descriptor is not a queue's, and then there are no events.
         let _ = self.queue.take(0, |note| {
             let watched = Watched(note.token);
             if let Some(held) = self.held.get(&watched) {
@@ -123,7 +122,7 @@ mod tests {
         place
     }
 
-    /// What has happened by now.
+    /// The events so far.
     fn taken(vnodes: &mut Vnodes) -> Vec<(Watched, Kind)> {
         let mut taken = Vec::new();
         vnodes.take(|watched, name, kind| {
@@ -168,7 +167,7 @@ mod tests {
         fs::remove_file(&a).unwrap();
         fs::remove_file(&b).unwrap();
         assert_eq!(taken(&mut vnodes), [(file, Kind::Done)]);
-        // Its number is not given to another while it is held.
+        // No other file gets the inode number while the file is open.
         fs::write(&a, "3").unwrap();
         assert_ne!(vnodes.watch(&a, Aspect::File).unwrap(), file);
         fs::remove_dir_all(&place).unwrap();
