@@ -1,14 +1,14 @@
-//! A block of bytes with a filled range in it, and the pool that blocks come from.
+//! A block of bytes with a filled range, and the pool of blocks.
 //!
-//! Invariant: `start <= end <= bytes.len()`. A pooled block keeps a little room before and
-//! after what is read into it, so that a chunk's size line and its CRLF can be written around
-//! data where it lies. Only blocks of the standard size go back to the pool.
+//! Invariant: `start <= end <= bytes.len()`. A pooled block has a margin before and after its data, so that a
+//! chunk's size line and its CRLF can be written around the data in place. Only blocks of the standard size
+//! return to the pool.
 
 use crate::limits::{BLOCK_BYTES, BLOCK_MARGIN_BYTES, POOL_BLOCKS, SMALL_BUFFER_BYTES};
 
 const STANDARD_BYTES: usize = BLOCK_MARGIN_BYTES + BLOCK_BYTES + BLOCK_MARGIN_BYTES;
 
-/// Owned bytes, of which a range is filled.
+/// Owned bytes with a filled range.
 #[derive(Debug)]
 pub struct Buffer {
     bytes: Box<[u8]>,
@@ -17,8 +17,7 @@ pub struct Buffer {
 }
 
 impl Buffer {
-    /// A buffer of just the size for `bytes` and as much again, rounded up: for what must be
-    /// kept a while outside a pooled block.
+    /// A buffer of twice the size of `bytes`, rounded up, for data that waits outside a pooled block.
     fn small(bytes: &[u8]) -> Buffer {
         let size = (bytes.len() * 2).max(SMALL_BUFFER_BYTES).next_power_of_two();
         let mut kept = Buffer { bytes: vec![0; size + 2 * BLOCK_MARGIN_BYTES].into_boxed_slice(), start: 0, end: 0 };
@@ -32,39 +31,39 @@ impl Buffer {
         &self.bytes[self.start as usize..self.end as usize]
     }
 
-    /// How many bytes are filled.
+    /// The number of filled bytes.
     pub fn len(&self) -> usize {
         (self.end - self.start) as usize
     }
 
-    /// Whether nothing is filled.
+    /// True if no byte is filled.
     pub fn is_empty(&self) -> bool {
         self.start == self.end
     }
 
-    /// Whether no less of it is filled than not.
+    /// True if at least half of the buffer is filled.
     pub fn is_half_full(&self) -> bool {
         self.len() >= (self.bytes.len() - 2 * BLOCK_MARGIN_BYTES) / 2
     }
 
-    /// The room behind the filled bytes, less the margin kept for framing.
+    /// The free space after the filled bytes, without the margin for framing.
     pub fn room(&mut self) -> &mut [u8] {
         let limit = self.bytes.len() - BLOCK_MARGIN_BYTES;
         let end = (self.end as usize).min(limit);
         &mut self.bytes[end..limit]
     }
 
-    /// Says that `n` bytes of the room have been filled. More than the room counts as all of it.
+    /// Marks `n` bytes of `room` as filled, at most all of it.
     pub fn fill(&mut self, n: usize) {
         self.end = (self.end as usize + n).min(self.bytes.len()) as u32;
     }
 
-    /// Drops `n` bytes from the front. More than are filled counts as all of them.
+    /// Removes `n` bytes from the front, at most all.
     pub fn consume(&mut self, n: usize) {
         self.start = (self.start as usize + n).min(self.end as usize) as u32;
     }
 
-    /// Copies as much of `bytes` as there is room for; how much that was.
+    /// Copies as much of `bytes` as fits and returns the number of bytes copied.
     pub fn append(&mut self, bytes: &[u8]) -> usize {
         let room = self.room();
         let n = bytes.len().min(room.len());
@@ -73,8 +72,8 @@ impl Buffer {
         n
     }
 
-    /// Puts `before` in front of and `after` behind the filled bytes, in the margins. False,
-    /// with nothing done, where a margin is too small.
+    /// Writes `before` in front of the filled bytes and `after` behind them, into the margins. Returns false
+    /// and changes nothing if a margin is too small.
     pub fn wrap(&mut self, before: &[u8], after: &[u8]) -> bool {
         let (start, end) = (self.start as usize, self.end as usize);
         if before.len() > start || after.len() > self.bytes.len() - end {
@@ -97,20 +96,20 @@ impl Buffer {
     }
 }
 
-/// The blocks that a worker has free.
+/// The free blocks of a worker.
 #[derive(Debug, Default)]
 pub struct Pool {
     free: Vec<Buffer>,
 }
 
 impl Pool {
-    /// An empty pool.
+    /// Creates an empty pool.
     pub fn new() -> Pool {
         Pool::default()
     }
 
-    /// An empty block with `BLOCK_BYTES` of room: the one given back last, which is still warm
-    /// in the cache, or a fresh one.
+    /// An empty block with `BLOCK_BYTES` of room: the one returned last, because it is still in the cache, or a
+    /// new one.
     pub fn take(&mut self) -> Buffer {
         let mut block = self.free.pop().unwrap_or_else(|| Buffer {
             bytes: vec![0; STANDARD_BYTES].into_boxed_slice(),
@@ -121,15 +120,15 @@ impl Pool {
         block
     }
 
-    /// Takes a buffer back. Past `POOL_BLOCKS`, and in any other size, it is freed.
+    /// Returns a buffer. It is freed if the pool has `POOL_BLOCKS` already, or if the buffer has another size.
     pub fn give(&mut self, buffer: Buffer) {
         if buffer.is_standard() && self.free.len() < POOL_BLOCKS {
             self.free.push(buffer);
         }
     }
 
-    /// What to keep of a partly used buffer until more comes: nothing where nothing is filled,
-    /// and a small copy where a block would be held for a few bytes.
+    /// Shrinks a partly filled buffer for storage: an empty one is returned to the pool, and a few bytes are
+    /// copied so that they do not occupy a block.
     pub fn keep(&mut self, buffer: Buffer) -> Option<Buffer> {
         if buffer.is_empty() {
             self.give(buffer);
@@ -143,8 +142,8 @@ impl Pool {
         Some(buffer)
     }
 
-    /// Makes room in `buffer`: moves what is filled to the front, or to a larger buffer. After
-    /// it there is room, unless `BLOCK_BYTES` are filled already.
+    /// Makes room in `buffer` by moving the filled bytes to the front or to a larger buffer. Afterwards there
+    /// is room, unless `BLOCK_BYTES` are filled.
     pub fn widen(&mut self, mut buffer: Buffer) -> Buffer {
         if !buffer.room().is_empty() {
             return buffer;

@@ -1,6 +1,5 @@
-//! Containers that the core is built on: blocks of bytes and their pool, the queue of bytes
-//! towards a connection, keyed slots, deadlines, and seeded randomness. None of them knows
-//! what it holds.
+//! Containers for the core: byte blocks and their pool, send queues, generational slabs, deadlines, and seeded
+//! random numbers. They are independent of their content.
 
 pub mod buffer;
 pub mod queue;

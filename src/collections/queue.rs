@@ -1,12 +1,12 @@
-//! Bytes waiting to be sent on a connection: a few buffers in a row. An empty queue owns no
-//! memory, so an idle connection costs none.
+//! Bytes to be sent on a connection, in a few buffers. An empty queue owns no memory, so an idle connection
+//! costs none.
 
 use std::collections::VecDeque;
 
 use super::buffer::{Buffer, Pool};
 use crate::limits::COPY_BYTES;
 
-/// Bytes in the order in which they are to be sent.
+/// Queued bytes in sending order.
 #[derive(Debug, Default)]
 pub struct Queue {
     first: Option<Buffer>,
@@ -15,22 +15,22 @@ pub struct Queue {
     len: usize,
 }
 
-/// The buffers behind the first one.
+/// The buffers after the first one.
 #[derive(Debug, Default)]
 struct Rest(VecDeque<Buffer>);
 
 impl Queue {
-    /// An empty queue.
+    /// Creates an empty queue.
     pub fn new() -> Queue {
         Queue::default()
     }
 
-    /// How many bytes wait.
+    /// The number of queued bytes.
     pub fn len(&self) -> usize {
         self.len
     }
 
-    /// Whether none waits.
+    /// True if no bytes are queued.
     pub fn is_empty(&self) -> bool {
         self.len == 0
     }
@@ -49,8 +49,8 @@ impl Queue {
         }
     }
 
-    /// Adds a whole buffer to the end: copied where it is less than half full and others wait before
-    /// it, so that what waits does not lie in blocks that are all but empty, handed over else.
+    /// Appends a whole buffer. A buffer that is less than half full and not the first is copied instead, so
+    /// that the queue does not occupy nearly empty blocks.
     pub fn push(&mut self, pool: &mut Pool, buffer: Buffer) {
         if !buffer.is_half_full() && self.first.is_some() || buffer.is_empty() {
             self.write(pool, buffer.filled());
@@ -61,8 +61,8 @@ impl Queue {
         self.link(buffer);
     }
 
-    /// Adds the first `length` bytes of a buffer; what is left of it. A large piece that is all of it
-    /// is pushed.
+    /// Appends the first `length` bytes of a buffer and returns the rest. A large piece that uses the whole
+    /// buffer is appended without copying.
     pub fn take(&mut self, pool: &mut Pool, mut buffer: Buffer, length: usize) -> Option<Buffer> {
         if length == buffer.len() && length > COPY_BYTES {
             self.push(pool, buffer);
@@ -91,13 +91,13 @@ impl Queue {
         }
     }
 
-    /// The waiting bytes, buffer by buffer.
+    /// The queued bytes, buffer by buffer.
     pub fn slices(&self) -> impl Iterator<Item = &[u8]> {
         let rest = self.rest.iter().flat_map(|rest| &rest.0);
         self.first.iter().chain(rest).map(Buffer::filled)
     }
 
-    /// Drops `n` bytes from the front, as sent; the buffers they were in go back to the pool.
+    /// Removes `n` sent bytes from the front and returns their buffers to the pool.
     pub fn consume(&mut self, pool: &mut Pool, mut n: usize) {
         n = n.min(self.len);
         self.len -= n;
@@ -116,7 +116,7 @@ impl Queue {
         self.rest = None;
     }
 
-    /// Drops everything.
+    /// Discards all bytes.
     pub fn clear(&mut self, pool: &mut Pool) {
         self.consume(pool, self.len);
     }

@@ -1,16 +1,16 @@
-//! Seeded pseudo-random numbers: fast, small, the same for the same seed, and for no secret.
+//! Seeded pseudo-random numbers: fast, small and reproducible. Not for secrets.
 
 /// A generator (SplitMix64).
 #[derive(Clone, Debug)]
 pub struct Random(u64);
 
 impl Random {
-    /// A generator from a seed; the same seed gives the same numbers.
+    /// Creates a generator. Equal seeds give equal numbers.
     pub fn new(seed: u64) -> Random {
         Random(seed)
     }
 
-    /// Any 64-bit number, each as likely.
+    /// A uniformly distributed 64-bit number.
     pub fn any(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut z = self.0;
@@ -19,7 +19,7 @@ impl Random {
         z ^ z >> 31
     }
 
-    /// A number below `bound`, each as likely but for one part in 2^64 / `bound`; 0 for 0.
+    /// A number below `bound`, uniform except for one part in 2^64 / `bound`; 0 for 0.
     pub fn below(&mut self, bound: u64) -> u64 {
         ((u128::from(self.any()) * u128::from(bound)) >> 64) as u64
     }

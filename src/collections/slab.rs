@@ -1,11 +1,11 @@
-//! Values in numbered slots that are used again, each use under a key of its own.
+//! Values in numbered slots. A slot is reused, but each use has its own key.
 //!
-//! A key holds the slot's generation, which changes whenever the slot is freed: a key kept too
-//! long finds nothing, and never another value.
+//! A key contains the slot's generation, which changes whenever the slot is freed. An outdated key therefore
+//! finds nothing, never another value.
 
 use std::num::NonZeroU32;
 
-/// Names one value for as long as it lives. An optional key is no larger than a key.
+/// Identifies one value during its lifetime. `Option<Key>` is no larger than `Key`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Key {
     index: u32,
@@ -13,18 +13,17 @@ pub struct Key {
 }
 
 impl Key {
-    /// The slot's number, below the slab's `slots()`; another value's once this one is gone.
+    /// The slot's number, below the slab's `slots()`. A later value may reuse it.
     pub fn index(self) -> usize {
         self.index as usize
     }
 
-    /// The key as one number, for a poller's token.
+    /// The key as one number, used as a poller's token.
     pub fn to_token(self) -> u64 {
         u64::from(self.generation.get()) << 32 | u64::from(self.index)
     }
 
-    /// The key that `to_token` made a number of; for any other number below 2^32, a key of the first
-    /// generation.
+    /// The key for a number from `to_token`. Any other number below 2^32 gives a key of the first generation.
     pub fn from_token(token: u64) -> Key {
         Key { index: token as u32, generation: NonZeroU32::new((token >> 32) as u32).unwrap_or(FIRST) }
     }
@@ -61,27 +60,27 @@ impl<T> Default for Slab<T> {
 }
 
 impl<T> Slab<T> {
-    /// An empty slab.
+    /// Creates an empty slab.
     pub fn new() -> Slab<T> {
         Slab::default()
     }
 
-    /// How many values it holds.
+    /// The number of values.
     pub fn len(&self) -> usize {
         self.len
     }
 
-    /// Whether it holds none.
+    /// True if there is no value.
     pub fn is_empty(&self) -> bool {
         self.len == 0
     }
 
-    /// How many slots there are, free ones included.
+    /// The number of slots, including free ones.
     pub fn slots(&self) -> usize {
         self.slots.len()
     }
 
-    /// Puts a value into the slot freed last, or a fresh one.
+    /// Stores a value in the slot freed last, or in a new one.
     pub fn insert(&mut self, value: T) -> Key {
         self.len += 1;
         let index = self.free;
@@ -99,7 +98,7 @@ impl<T> Slab<T> {
         }
     }
 
-    /// The value under a key, where it is still there.
+    /// The value of a key, if it still exists.
     pub fn get(&self, key: Key) -> Option<&T> {
         match self.slots.get(key.index()) {
             Some(Slot::Used { value, generation }) if *generation == key.generation => Some(value),
@@ -107,7 +106,7 @@ impl<T> Slab<T> {
         }
     }
 
-    /// The value under a key, where it is still there.
+    /// The value of a key, if it still exists.
     pub fn get_mut(&mut self, key: Key) -> Option<&mut T> {
         match self.slots.get_mut(key.index()) {
             Some(Slot::Used { value, generation }) if *generation == key.generation => Some(value),
@@ -115,7 +114,7 @@ impl<T> Slab<T> {
         }
     }
 
-    /// The key of the value that is in a slot now.
+    /// The key of the value currently in a slot.
     pub fn key_at(&self, index: usize) -> Option<Key> {
         match self.slots.get(index) {
             Some(Slot::Used { generation, .. }) => Some(Key { index: index as u32, generation: *generation }),
@@ -123,7 +122,7 @@ impl<T> Slab<T> {
         }
     }
 
-    /// Takes a value out; its key finds nothing from now on.
+    /// Removes a value. Its key finds nothing afterwards.
     pub fn remove(&mut self, key: Key) -> Option<T> {
         self.get(key)?;
         let slot = self.slots.get_mut(key.index())?;

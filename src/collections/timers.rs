@@ -1,21 +1,20 @@
-//! Deadlines by slot number, kept lazily: moving one later is a store and nothing else.
+//! Deadlines by slot number, updated lazily: postponing a deadline is one store.
 //!
-//! A wheel of coarse ticks holds each armed number once, in a list at a tick no later than its
-//! deadline. When that tick comes, a number whose deadline has moved on is put where it belongs
-//! now. So a busy connection, whose deadline moves with every byte, costs one visit each turn of
-//! the wheel, and memory is bounded by the numbers in use. A deadline is never early, and late
-//! by at most one tick.
+//! A wheel of coarse ticks lists each armed number once, at a tick not later than its deadline. When that tick
+//! comes, a number with a later deadline moves to the tick of that deadline. A busy connection, whose deadline
+//! moves with every byte, thus costs one visit per turn of the wheel, and memory is bounded by the numbers in
+//! use. A deadline never fires early, and at most one tick late.
 
 use crate::limits::{TIMER_TICK_US, TIMER_TICKS};
 
 const NIL: u32 = u32::MAX;
-/// A deadline that never comes.
+/// The deadline of a disarmed number.
 pub const NEVER: u64 = u64::MAX;
 
 #[derive(Clone, Copy, Debug)]
 struct Node {
     deadline_us: u64,
-    /// The tick in whose list the node is; `NEVER` while it is in none.
+    /// The tick in whose list the node is; `NEVER` if it is in none.
     tick: u64,
     before: u32,
     after: u32,
@@ -29,14 +28,14 @@ pub struct Timers {
     nodes: Vec<Node>,
     /// The first node of each tick's list.
     wheel: Vec<u32>,
-    /// One bit a list that may hold nodes.
+    /// One bit for each list that may contain nodes.
     occupied: Vec<u64>,
     /// The first tick that has not been visited.
     tick: u64,
 }
 
 impl Timers {
-    /// No deadlines, at a time in microseconds.
+    /// Creates an empty set at a time in microseconds.
     pub fn new(now_us: u64) -> Timers {
         Timers {
             nodes: Vec::new(),
@@ -46,7 +45,7 @@ impl Timers {
         }
     }
 
-    /// Sets the deadline of a number, in microseconds; `NEVER` for none.
+    /// Sets the deadline of a number, in microseconds; `NEVER` disarms it.
     pub fn set(&mut self, index: usize, deadline_us: u64) {
         if index >= self.nodes.len() {
             if deadline_us == NEVER {
@@ -56,7 +55,7 @@ impl Timers {
         }
         let node = &mut self.nodes[index];
         node.deadline_us = deadline_us;
-        // Listed at a tick not after the deadline, it will be looked at in time.
+        // The node is listed at a tick not after the deadline, so it will be visited in time.
         let wanted = deadline_us.div_ceil(TIMER_TICK_US);
         if deadline_us == NEVER || node.tick <= wanted {
             return;
@@ -67,7 +66,7 @@ impl Timers {
         self.link(index, wanted);
     }
 
-    /// Forgets a number, whose slot is about to be another's.
+    /// Disarms a number before its slot is reused.
     pub fn clear(&mut self, index: usize) {
         if let Some(node) = self.nodes.get(index) {
             if node.tick != NEVER {
@@ -77,15 +76,15 @@ impl Timers {
         }
     }
 
-    /// The deadline of a number.
+    /// The deadline of a number, in microseconds.
     pub fn get(&self, index: usize) -> u64 {
         self.nodes.get(index).map_or(NEVER, |node| node.deadline_us)
     }
 
-    /// Puts the numbers whose deadline is not after `now_us` into `due`, and disarms them.
+    /// Moves the numbers whose deadline is not after `now_us` to `due`, and disarms them.
     pub fn expire(&mut self, now_us: u64, due: &mut Vec<usize>) {
         let last = now_us / TIMER_TICK_US;
-        // After a long stop, one turn of the wheel sees every list there is.
+        // After a long pause, one turn of the wheel visits every list.
         self.tick = self.tick.max((last + 1).saturating_sub(TIMER_TICKS as u64));
         while self.tick <= last {
             let slot = (self.tick % TIMER_TICKS as u64) as usize;
@@ -109,7 +108,7 @@ impl Timers {
         }
     }
 
-    /// When `expire` should be called next, in microseconds; `NEVER` with nothing armed.
+    /// The time of the next `expire`, in microseconds; `NEVER` if nothing is armed.
     pub fn next_us(&self) -> u64 {
         let words = self.occupied.len();
         let first = (self.tick % TIMER_TICKS as u64) as usize;
@@ -131,7 +130,7 @@ impl Timers {
     }
 
     fn link(&mut self, index: usize, wanted: u64) {
-        // A deadline beyond the wheel is listed at its far end and looked at again from there.
+        // A deadline beyond the wheel is listed at its far end and moved on from there.
         let tick = wanted.clamp(self.tick, self.tick + TIMER_TICKS as u64 - 1);
         let slot = (tick % TIMER_TICKS as u64) as usize;
         let first = std::mem::replace(&mut self.wheel[slot], index as u32);
