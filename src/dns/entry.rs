@@ -1,4 +1,4 @@
-//! A name that is wanted: its last good addresses, how its lookups went, and what it is about.
+//! A name to be resolved: its last good addresses, the results of its lookups, and its phase.
 
 use std::collections::VecDeque;
 use std::net::IpAddr;
@@ -11,68 +11,68 @@ use crate::limits::{
     DNS_DENIAL_MAX_US, DNS_RETRY_MAX_US, DNS_RETRY_US, DNS_TTL_MIN_US, DNS_UNRESOLVED_US, NAME_ADDRESSES,
 };
 
-/// What is new about a name.
+/// A change of a name's state.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Change {
-    /// Its set of addresses is another.
+    /// The set of addresses has changed.
     Addresses,
-    /// Its lookup failed, as the one before did not; its addresses stay.
+    /// The lookup failed after a success. The addresses are kept.
     Failed(Reason),
-    /// Its lookup succeeded, as the one before did not.
+    /// The lookup succeeded after a failure.
     Recovered,
-    /// An entry of the search list could not be asked, as it could before, so the name is used as it stands.
+    /// A domain of the search list could not be queried for the first time, so the name is used without it.
     Skipped(Reason),
-    /// It has more addresses than are used: this many.
+    /// The name has more addresses than are used; their number.
     Many(usize),
 }
 
-/// How it stands with a name.
+/// The state of a name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum State {
-    /// It never had an address; why, once a lookup has come to that.
+    /// No address was ever found. The reason is known once a lookup has ended.
     Unresolved(Option<Reason>),
-    /// Its addresses are those of the last lookup.
+    /// The addresses are from the last lookup.
     Good,
-    /// Its addresses are those of an earlier lookup, as the last one failed.
+    /// The last lookup failed, so the addresses are from an earlier one.
     Stale(Reason),
 }
 
 #[derive(Debug)]
 pub(super) enum Phase {
-    /// The hosts table has it.
+    /// The hosts table contains the name.
     Fixed,
-    /// Nothing to do until then.
+    /// Nothing to do until this time, in microseconds.
     Rests(u64),
-    /// In line for its turn.
+    /// Queued for a lookup.
     Waits,
     Asks(Box<Lookup>),
 }
 
-/// A name that is wanted.
+/// A name to be resolved.
 #[derive(Debug)]
 pub(super) struct Entry {
     pub(super) name: Box<str>,
-    /// Since when it is wanted, in microseconds.
+    /// The time at which the name was added, in microseconds.
     pub(super) since_us: u64,
-    /// The last good ones: IPv4 first, sorted, each once.
+    /// The last good addresses: IPv4 first, sorted, without duplicates.
     pub(super) addresses: Vec<IpAddr>,
-    /// What they were found as; none for the hosts table.
+    /// The candidate that has these addresses; none for the hosts table.
     found_as: Option<Name>,
-    /// Why the last lookup failed.
+    /// The reason for the failure of the last lookup.
     failure: Option<Reason>,
-    /// Failed lookups in a row.
+    /// Consecutive failed lookups.
     pub(super) failures: u32,
-    /// The name that was asked for when a lookup last failed, in whole or for an entry of the search list.
+    /// The candidate of the last failure, either of the whole lookup or of one domain of the search list.
     pub(super) failed_as: Option<Name>,
-    /// When servers were last asked, in microseconds.
+    /// The time of the last query, in microseconds.
     pub(super) asked_us: u64,
-    /// It has more addresses than are used.
+    /// True if the name has more addresses than are used.
     many: bool,
     pub(super) phase: Phase,
 }
 
 impl Entry {
-    /// A name that nothing is known about.
+    /// Creates the entry of a name without any result.
     pub(super) fn new(name: &str, now_us: u64) -> Entry {
         Entry {
             name: name.into(),
@@ -88,7 +88,7 @@ impl Entry {
         }
     }
 
-    /// How it stands with the name.
+    /// The state of the name.
     pub(super) fn state(&self) -> State {
         match self.failure {
             failure if self.addresses.is_empty() => State::Unresolved(failure),
@@ -97,8 +97,8 @@ impl Entry {
         }
     }
 
-    /// Takes what the lookup came to, and rests until it is due again.
-    /// `failed`: the candidate that no server could speak of, and why.
+    /// Applies the result of a lookup and schedules the next one. `failed` is the candidate for which no server
+    /// had an answer, with the reason.
     pub(super) fn conclude(
         &mut self,
         found_as: Name,
@@ -112,7 +112,7 @@ impl Entry {
         match verdict {
             Verdict::Found { families, mut until_us } => {
                 if families.iter().any(Option::is_none) {
-                    // A family that no server could speak of is asked for again soon.
+                    // A family for which no server had an answer is queried again soon.
                     until_us = until_us.min(now_us.saturating_add(DNS_RETRY_MAX_US));
                 }
                 self.phase = Phase::Rests(until_us);
@@ -132,8 +132,8 @@ impl Entry {
         }
     }
 
-    /// Has these addresses of each family. One of which is nothing known stays as it was, if it was of
-    /// the same name.
+    /// Stores the addresses of each family. A family without a result keeps its addresses if they belong to the
+    /// same candidate.
     pub(super) fn succeed(
         &mut self,
         found_as: Name,
@@ -152,7 +152,7 @@ impl Entry {
         self.have(Some(found_as), addresses, outputs);
     }
 
-    /// Has these addresses. `found_as`: what they were found as, unless the hosts table has them.
+    /// Stores the addresses. `found_as` is the candidate that has them, unless they are from the hosts table.
     pub(super) fn have(&mut self, found_as: Option<Name>, mut addresses: Vec<IpAddr>, outputs: &mut VecDeque<Output>) {
         addresses.sort_unstable();
         addresses.dedup();
@@ -168,7 +168,7 @@ impl Entry {
         }
         if self.addresses != addresses {
             self.addresses = addresses;
-            // Both families may have come at once, which is one change.
+            // Both families may arrive at once, which is one change.
             let change = Output::Changed(self.name.clone(), Change::Addresses);
             if !outputs.contains(&change) {
                 outputs.push_back(change);

@@ -1,8 +1,7 @@
-//! The table of `/etc/hosts`: names that need no server to look up.
+//! The table of `/etc/hosts`: names that are resolved without a server.
 //!
-//! A line is an address and the names that it has, in columns; `#` starts a comment. Lines that
-//! are not so are skipped, as every resolver skips them: the file belongs to the system, and one
-//! slip in it must not keep a program from starting.
+//! A line consists of an address and its names; `#` starts a comment. As in every resolver, malformed lines are
+//! skipped: the file belongs to the system, and an error in it must not prevent the program from starting.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -12,12 +11,12 @@ use crate::limits::{HOST_NAME_BYTES, HOSTS_BYTES};
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Hosts {
     entries: Vec<(Box<str>, IpAddr)>,
-    /// The system has no `::1`.
+    /// True if the system has no `::1`.
     lacks_ipv6_loopback: bool,
 }
 
 impl Hosts {
-    /// Reads the file's text, or the whole lines in its first [`HOSTS_BYTES`].
+    /// Parses the text, or the complete lines within its first [`HOSTS_BYTES`].
     pub fn parse(text: &[u8]) -> Hosts {
         let text = match text.get(..HOSTS_BYTES) {
             Some(start) if text.len() > HOSTS_BYTES => {
@@ -40,29 +39,27 @@ impl Hosts {
         Hosts { entries, lacks_ipv6_loopback: false }
     }
 
-    /// The same for a system that has no `::1`, though its table may name it.
+    /// Removes `::1`, for a system without it whose table may contain it.
     pub fn without_ipv6_loopback(mut self) -> Hosts {
         self.entries.retain(|(_, address)| *address != IpAddr::V6(Ipv6Addr::LOCALHOST));
         self.lacks_ipv6_loopback = true;
         self
     }
 
-    /// Where a name of this host leads: the first of its addresses, IPv4's for a `localhost` that is not in
-    /// the table.
+    /// The first address of a name; for a `localhost` that is not in the table, the IPv4 loopback address.
     pub fn first(&self, name: &str) -> Option<IpAddr> {
         let is_localhost = without_dot(name).eq_ignore_ascii_case("localhost");
         self.lookup(name).next().or(is_localhost.then_some(Ipv4Addr::LOCALHOST.into()))
     }
 
-    /// The addresses of `localhost` and of the names below it, if the table does not have them
-    /// (RFC 6761, 6.3), as in an empty container.
+    /// The addresses of `localhost` and of the names below it if the table does not have them (RFC 6761, 6.3),
+    /// as in an empty container.
     pub fn loopback(&self) -> Vec<IpAddr> {
         let ipv6 = (!self.lacks_ipv6_loopback).then_some(Ipv6Addr::LOCALHOST.into());
         [IpAddr::V4(Ipv4Addr::LOCALHOST)].into_iter().chain(ipv6).collect()
     }
 
-    /// The addresses of a name, in the order of the file. Case does not count, nor does the dot
-    /// that ends a full name.
+    /// The addresses of a name, in the order of the file. Case and a final dot are ignored.
     pub fn lookup<'a>(&'a self, name: &'a str) -> impl Iterator<Item = IpAddr> + 'a {
         let name = without_dot(name);
         let same = move |known: &str| without_dot(known).eq_ignore_ascii_case(name);

@@ -1,14 +1,12 @@
-//! One name on its way to addresses: what it is asked for as, one after another, and what each of
-//! the two families has come to.
+//! The lookup of one name: its candidates, queried one after another, and the result of each address family.
 //!
-//! A name is asked for as it stands and below the domains of the search list (resolv.conf(5)).
-//! That none has it must be certain before the next is tried: a server that fails for a moment
-//! must not turn a name into that of another host. The one exception is a name with a dot, which
-//! is probably a whole name: if a domain of the search list cannot be asked, the name is asked for
-//! as it stands. The entry that failed is reported.
+//! The candidates are the name itself and the name with each domain of the search list (resolv.conf(5)). The
+//! next candidate is tried only after a definite negative answer: a server that fails briefly must not turn a
+//! name into the name of another host. The one exception is a name with a dot, which is probably complete: if a
+//! domain of the search list cannot be queried, the name itself is queried. The domain that failed is reported.
 //!
-//! What one family has is used at once, and asked for again when it runs out, for the other may take
-//! long: there are servers that never answer questions about IPv6.
+//! Addresses of one family are used at once, and queried again when they expire, because the other family may
+//! take long: some servers never answer questions about IPv6.
 
 use std::fmt;
 use std::net::IpAddr;
@@ -18,24 +16,24 @@ use super::resolv_conf::ResolvConf;
 use crate::collections::slab::Key;
 use crate::collections::timers::NEVER;
 
-/// Why a name has no addresses, or none that are fresh. Displayed, it ends a sentence.
+/// The reason why a name has no addresses, or only old ones. Displayed, it ends a sentence.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Reason {
-    /// There is no such name (NXDOMAIN).
+    /// The name does not exist (NXDOMAIN).
     NoName,
-    /// The name exists, and has no address that could be used.
+    /// The name exists but has no usable address.
     NoAddresses,
-    /// A label or the whole is longer than names can be, or a label is empty.
+    /// The name is not valid in DNS: a label is empty or too long, or the name is too long.
     NotAName,
-    /// The servers cannot or will not say; the last one's RCODE (RFC 1035, 4.1.1).
+    /// The servers cannot or will not answer; the RCODE of the last one (RFC 1035, 4.1.1).
     Server(u8),
     /// No server answered in time.
     TimedOut,
-    /// No server can be reached, or the connection to the last one broke.
+    /// No server is reachable, or the connection to the last one broke.
     Unreachable,
-    /// What the last server sent is not a proper answer.
+    /// The last server sent a malformed response.
     Malformed,
-    /// So much came that was not asked for that no answer could be told from it.
+    /// Too many messages arrived that did not answer the query.
     Strays,
 }
 
@@ -59,66 +57,66 @@ impl fmt::Display for Reason {
     }
 }
 
-/// What asking for one family came to.
+/// The result of the query for one family.
 #[derive(Debug)]
 pub(super) enum Outcome {
-    /// Addresses, never none, and until when they hold.
+    /// At least one address, and the time until which they are valid.
     Found { addresses: Vec<IpAddr>, until_us: u64 },
-    /// None, and until when that holds, where it is known.
+    /// No address, and the time until which that is valid, if known.
     None { exists: bool, until_us: Option<u64> },
-    /// No server could say.
+    /// No server had an answer.
     Failed(Reason),
 }
 
-/// What the whole lookup came to.
+/// The result of the whole lookup.
 #[derive(Debug)]
 pub(super) enum Verdict {
-    /// At least one family has addresses; of one that is None, no server could say.
+    /// At least one family has addresses. For a family with `None`, no server had an answer.
     Found { families: [Option<Vec<IpAddr>>; 2], until_us: u64 },
-    /// None has; until when that holds, where it is known.
+    /// Neither family has addresses. `until_us` is the time until which that is valid, if known.
     Failed { reason: Reason, until_us: Option<u64> },
 }
 
-/// What to do after an outcome.
+/// The next step after an outcome.
 #[derive(Debug)]
 pub(super) enum Step {
-    /// The other family is under way still, and there is nothing to use.
+    /// Wait for the other family. There is nothing to use yet.
     Wait,
-    /// The other family is under way still; these are this one's addresses.
+    /// Wait for the other family, and use these addresses of this one meanwhile.
     Use(Vec<IpAddr>),
-    /// Ask for both families of the next candidate.
+    /// Query both families of the next candidate.
     Ask,
-    /// Nothing: this is the end.
+    /// The lookup has ended.
     End(Verdict),
 }
 
-/// A lookup under way.
+/// A lookup in progress.
 #[derive(Debug)]
 pub(super) struct Lookup {
     candidates: Vec<Name>,
-    /// The candidate that is asked for: below their number.
+    /// The index of the current candidate.
     at: usize,
-    /// The server that is asked first.
+    /// The server that is queried first.
     pub(super) server: usize,
-    /// The query under way for each family.
+    /// The query in progress for each family.
     pub(super) queries: [Option<Key>; 2],
     outcomes: [Option<Outcome>; 2],
-    /// Whether a candidate so far exists, though without addresses.
+    /// True if an earlier candidate exists, but without addresses.
     exists: bool,
-    /// Until when all of them have none; unknown once one said nothing about it.
+    /// The time until which all candidates have no address; unknown if one answer did not say.
     nothing_until_us: Option<u64>,
-    /// The candidate that no server could speak of, and why.
+    /// The candidate for which no server had an answer, with the reason.
     pub(super) failed: Option<(Name, Reason)>,
-    /// The name as it stands, if it has a dot: its place among the candidates.
+    /// The index of the name itself among the candidates, if the name contains a dot.
     whole: Option<usize>,
-    /// When it began, in microseconds.
+    /// The time at which the lookup began, in microseconds.
     pub(super) begun_us: u64,
-    /// It takes no place from others.
+    /// True if the lookup is slow. It then no longer counts against `DNS_LOOKUPS`.
     pub(super) slow: bool,
 }
 
 impl Lookup {
-    /// A lookup of a name that begins with a server; None where it cannot be asked for at all.
+    /// Creates a lookup that begins with the given server; None if the name has no valid candidate.
     pub(super) fn new(name: &str, conf: &ResolvConf, server: usize, now_us: u64) -> Option<Lookup> {
         let candidates = candidates(name, conf);
         let whole = Name::parse(name).filter(|_| name.contains('.'));
@@ -137,12 +135,12 @@ impl Lookup {
         })
     }
 
-    /// What is asked for now.
+    /// The current candidate.
     pub(super) fn candidate(&self) -> &Name {
         &self.candidates[self.at]
     }
 
-    /// When what was found of one family runs out while the other is waited for, in microseconds.
+    /// The time at which the addresses of one family expire while the other is pending, in microseconds.
     pub(super) fn due_us(&self) -> u64 {
         let until = |outcome: &Outcome| match outcome {
             Outcome::Found { until_us, .. } => *until_us,
@@ -151,7 +149,7 @@ impl Lookup {
         self.outcomes.iter().flatten().map(until).min().unwrap_or(NEVER)
     }
 
-    /// What was found of one family runs out now: it may be wrong.
+    /// Expires the addresses of one family at once, because one may be wrong.
     pub(super) fn suspect(&mut self, now_us: u64) {
         for outcome in self.outcomes.iter_mut().flatten() {
             if let Outcome::Found { until_us, .. } = outcome {
@@ -160,7 +158,7 @@ impl Lookup {
         }
     }
 
-    /// The family whose addresses have run out, which are to be asked for again.
+    /// Returns the family whose addresses have expired, to be queried again.
     pub(super) fn take_due(&mut self, now_us: u64) -> Option<Family> {
         let run_out = |family: &Family| match &self.outcomes[*family as usize] {
             Some(Outcome::Found { until_us, .. }) => *until_us <= now_us,
@@ -171,7 +169,7 @@ impl Lookup {
         Some(family)
     }
 
-    /// Takes the outcome of a family's query.
+    /// Applies the outcome of a family's query.
     pub(super) fn on_outcome(&mut self, family: Family, outcome: Outcome) -> Step {
         self.queries[family as usize] = None;
         self.outcomes[family as usize] = Some(outcome);
@@ -207,7 +205,7 @@ impl Lookup {
             }
         }
         if let Some((_, reason)) = self.failed {
-            // The name as it stands does not exist; the entry that failed may have it.
+            // The name itself does not exist, but with the domain that failed it may.
             return Step::End(Verdict::Failed { reason, until_us: None });
         }
         if self.at + 1 < self.candidates.len() {
@@ -232,8 +230,8 @@ fn found(outcomes: [Outcome; 2]) -> Verdict {
     Verdict::Found { families, until_us: earliest_us }
 }
 
-/// What a name is asked for as: a name with a dot at its end as it stands; one with `ndots` dots
-/// or more as it stands first, and below the domains after; any other the other way around.
+/// The candidates of a name. A name with a final dot is its only candidate. A name with at least `ndots` dots
+/// comes first and the domains follow; otherwise the order is reversed.
 fn candidates(name: &str, conf: &ResolvConf) -> Vec<Name> {
     let Some(bare) = Name::parse(name) else { return Vec::new() };
     if name.ends_with('.') {

@@ -1,14 +1,13 @@
-//! DNS messages (RFC 1035, 2181, 2308): a query written, and an answer to it read.
+//! DNS messages (RFC 1035, 2181, 2308): writes queries and reads responses.
 //!
-//! Queries carry no EDNS(0) record (RFC 6891). Without it every server answers, in at most 512
-//! bytes: no fallback is needed for those that refuse what they do not know, and no answer comes
-//! in fragments, the later of which anyone could forge. Longer answers are truncated and asked
-//! for again over TCP, which must work in any case. It is what the C libraries do as well.
+//! Queries have no EDNS(0) record (RFC 6891). Without it every server answers, in at most 512 bytes: servers
+//! that refuse unknown options need no fallback, and no response is fragmented, so later fragments cannot be
+//! forged. Longer responses are truncated and repeated over TCP, which must work anyway. The C libraries do the
+//! same.
 //!
-//! Reading is bounded everywhere: a name by its length and by the pointers followed, each of
-//! which must point before the part of the name it stands in; answers by `DNS_RECORDS`; the chain
-//! of CNAMEs by `DNS_CNAMES`. Only what the question led to is taken from a message, never what
-//! else it brings.
+//! All reading is bounded: a name by its length and its number of pointers, each of which must point before the
+//! current part of the name; responses by `DNS_RECORDS`; the chain of CNAMEs by `DNS_CNAMES`. Only records on
+//! the way from the question are used, never additional ones.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -22,7 +21,7 @@ const TYPE_SOA: u16 = 6;
 const TYPE_AAAA: u16 = 28;
 const CLASS_IN: u16 = 1;
 
-// The header's flags (RFC 1035, 4.1.1).
+// The flags of the header (RFC 1035, 4.1.1).
 const RESPONSE: u16 = 0x8000;
 const OPCODE: u16 = 0x7800;
 const AUTHORITATIVE: u16 = 0x0400;
@@ -33,14 +32,14 @@ const RCODE: u16 = 0x000f;
 
 const RCODE_NO_NAME: u8 = 3;
 
-/// A name as it stands in messages: labels with their lengths before them, in lower case, as case
-/// does not count (RFC 4343). At most `DNS_NAME_BYTES`, the root's empty label included.
+/// A name in wire format: labels with length bytes, in lower case because names are case-insensitive (RFC
+/// 4343). At most `DNS_NAME_BYTES` with the root's empty label.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Name(Vec<u8>);
 
 impl Name {
-    /// The name that labels with dots between them make; a dot may end it. None where a label is
-    /// empty or too long, or the whole is.
+    /// Parses labels separated by dots; a final dot is allowed. None if a label is empty or too long, or the
+    /// name is too long.
     pub fn parse(text: &str) -> Option<Name> {
         let text = text.strip_suffix('.').unwrap_or(text);
         let mut wire = Vec::with_capacity(text.len() + 2);
@@ -55,7 +54,7 @@ impl Name {
         (wire.len() <= DNS_NAME_BYTES).then_some(Name(wire))
     }
 
-    /// This name below a domain; None where that is too long.
+    /// Appends a domain to this name; None if the result is too long.
     pub fn below(&self, domain: &Name) -> Option<Name> {
         let labels = &self.0[..self.0.len() - 1];
         let wire = [labels, &domain.0].concat();
@@ -63,7 +62,7 @@ impl Name {
     }
 }
 
-/// Without the dot at its end; bytes that no host name has are escaped.
+/// Without the final dot. Bytes that are not allowed in a host name are escaped.
 impl fmt::Display for Name {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut rest = &self.0[..];
@@ -79,7 +78,7 @@ impl fmt::Display for Name {
     }
 }
 
-/// What kind of address is asked for.
+/// The address family of a query.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Family {
     /// IPv4: A records.
@@ -89,7 +88,7 @@ pub enum Family {
 }
 
 impl Family {
-    /// Both, in the order in which addresses are listed.
+    /// Both families, in the order in which addresses are listed.
     pub const ALL: [Family; 2] = [Family::V4, Family::V6];
 
     fn record_type(self) -> u16 {
@@ -100,19 +99,19 @@ impl Family {
     }
 }
 
-/// What a query asks. An answer must repeat all of it.
+/// The content of a query. A response must repeat all of it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Question {
-    /// The query's number, which an answer is known by.
+    /// The query's id, which identifies its response.
     pub id: u16,
-    /// The name asked for.
+    /// The queried name.
     pub name: Name,
-    /// The kind of address asked for.
+    /// The queried address family.
     pub family: Family,
 }
 
 impl Question {
-    /// The query, as a datagram. Over TCP its length goes before it, in two bytes.
+    /// The query as a datagram. On TCP a length of two bytes precedes it.
     pub fn query(&self) -> Vec<u8> {
         let mut message = Vec::with_capacity(HEADER_BYTES + self.name.0.len() + 4);
         for word in [self.id, RECURSION_DESIRED, 1, 0, 0, 0] {
@@ -125,35 +124,35 @@ impl Question {
     }
 }
 
-/// What a message has to say to a question.
+/// The meaning of a message as the response to a question.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Reply {
-    /// Nothing: it does not answer this question. Wait for one that does.
+    /// The message does not answer this question. Wait for one that does.
     Stray,
-    /// There is more than fits: ask over TCP.
+    /// The answer does not fit. Repeat the query over TCP.
     Truncated,
-    /// The addresses, in the message's order, at most `DNS_RECORDS`, never none.
+    /// The addresses in the message's order, between one and `DNS_RECORDS`.
     Found {
         /// The addresses.
         addresses: Vec<IpAddr>,
-        /// For how many seconds they hold: the shortest TTL on the way to them.
+        /// The lifetime in seconds: the lowest TTL on the way to the addresses.
         ttl_s: u32,
     },
-    /// There is no such name, or no address of this family for it.
+    /// The name does not exist, or has no address of this family.
     None {
-        /// Whether the name exists all the same.
+        /// True if the name exists.
         exists: bool,
-        /// For how many seconds that holds; unknown without a SOA record (RFC 2308, 5).
+        /// The lifetime in seconds; unknown without a SOA record (RFC 2308, 5).
         ttl_s: Option<u32>,
     },
-    /// The server cannot or will not say: its RCODE, 0 where it only refers to others.
+    /// The server cannot or will not answer: its RCODE, or 0 for a referral to other servers.
     Failed(u8),
-    /// It answers this question, but breaks off or contradicts the format.
+    /// The message answers this question, but is truncated or violates the format.
     Malformed,
 }
 
 impl Reply {
-    /// Reads a message as the answer to a question. Never fails: see the variants.
+    /// Reads a message as the response to a question. Never fails; see the variants.
     pub fn parse(message: &[u8], question: &Question) -> Reply {
         let mut reader = Reader { message, at: 0 };
         let Some([id, flags, questions, answers, authorities, _]) = reader.words() else { return Reply::Stray };
@@ -180,7 +179,8 @@ impl Reply {
             Some((addresses, ttl_s)) if !addresses.is_empty() => Reply::Found { addresses, ttl_s },
             Some(_) => match reader.negative_ttl(authorities) {
                 None => Reply::Malformed,
-                // It neither knows nor asks others: what it says of the name means nothing.
+                // The server is not authoritative and does not recurse, so its answer says nothing about the
+                // name.
                 Some(None) if exists && answers == 0 && flags & (AUTHORITATIVE | RECURSION_AVAILABLE) == 0 => {
                     Reply::Failed(rcode)
                 }
@@ -190,7 +190,7 @@ impl Reply {
     }
 }
 
-/// One resource record: what owns it stands before, and its data at `data..data + length`.
+/// A resource record. Its owner precedes it, and its data is at `data..data + length`.
 struct Record {
     record_type: u16,
     class: u16,
@@ -199,13 +199,13 @@ struct Record {
     length: usize,
 }
 
-/// An answer that may be on the way from the question to its addresses.
+/// A record that may be on the way from the question to its addresses.
 enum Link {
     Alias(Name),
     Address(IpAddr),
 }
 
-/// A place in a message. Every method gives None where the message breaks off or is malformed.
+/// A position in a message. Every method returns None if the message is truncated or malformed.
 struct Reader<'a> {
     message: &'a [u8],
     at: usize,
@@ -234,7 +234,7 @@ impl Reader<'_> {
         Some(words)
     }
 
-    /// A TTL, of which one with the highest bit set is none (RFC 2181, 8).
+    /// A TTL. A value with the highest bit set counts as zero (RFC 2181, 8).
     fn ttl(&mut self) -> Option<u32> {
         self.long().map(|ttl| if ttl >> 31 == 0 { ttl } else { 0 })
     }
@@ -245,7 +245,7 @@ impl Reader<'_> {
         name.as_ref() == Some(&question.name) && rest == Some([question.family.record_type(), CLASS_IN])
     }
 
-    /// The name that stands here, with the pointers in it followed (RFC 1035, 4.1.4).
+    /// Reads a name and follows its pointers (RFC 1035, 4.1.4).
     fn name(&mut self) -> Option<Name> {
         let mut wire = Vec::new();
         let mut at = self.at;
@@ -259,7 +259,7 @@ impl Reader<'_> {
                     if wire.len() + label.len() > DNS_NAME_BYTES {
                         return None;
                     }
-                    // Lengths are below the letters, and stay what they are.
+                    // Length bytes are below the letters, so lower case does not change them.
                     wire.extend(label.iter().map(u8::to_ascii_lowercase));
                     at = end;
                 }
@@ -304,7 +304,7 @@ impl Reader<'_> {
         }
     }
 
-    /// A record after its owner's name; its data is passed over.
+    /// Reads a record after its owner's name and skips its data.
     fn record(&mut self) -> Option<Record> {
         let [record_type, class] = self.words()?;
         let ttl_s = self.ttl()?;
@@ -318,8 +318,8 @@ impl Reader<'_> {
         Reader { message: &self.message[..record.data + record.length], at: record.data }
     }
 
-    /// The addresses that the answers give for the question, by way of its aliases, with the
-    /// shortest TTL met. None are sought for a name that does not exist. All answers are passed.
+    /// Collects the addresses that the answers give for the question, through its aliases, with the lowest TTL.
+    /// A name that does not exist has none. Skips all answers.
     fn answers(&mut self, question: &Question, count: u16, exists: bool) -> Option<(Vec<IpAddr>, u32)> {
         let mut links = Vec::new();
         for n in 0..usize::from(count) {
@@ -337,7 +337,7 @@ impl Reader<'_> {
         Some(follow(&question.name, &links))
     }
 
-    /// What a record has to do with addresses of a family; nothing for most kinds.
+    /// The record's role for addresses of a family; None for most types.
     fn link(&self, record: &Record, family: Family) -> Option<Option<Link>> {
         let mut data = self.data(record);
         let link = match (record.class, record.record_type) {
@@ -346,12 +346,12 @@ impl Reader<'_> {
             (CLASS_IN, TYPE_AAAA) if family == Family::V6 => Link::Address(Ipv6Addr::from(data.bytes::<16>()?).into()),
             _ => return Some(None),
         };
-        // The data is the address or the name, and nothing more.
+        // The data must be exactly the address or the name.
         (data.at == record.data + record.length).then_some(Some(link))
     }
 
-    /// For how long it holds that there is nothing: the lesser of the SOA record's TTL and its
-    /// minimum (RFC 2308, 5); unknown without one.
+    /// The lifetime of a negative answer: the lower of the SOA record's TTL and its minimum (RFC 2308, 5);
+    /// unknown without a SOA record.
     fn negative_ttl(&mut self, count: u16) -> Option<Option<u32>> {
         for _ in 0..count {
             self.skip_name()?;
@@ -370,8 +370,8 @@ impl Reader<'_> {
     }
 }
 
-/// Goes from a name by its aliases to addresses. Records may stand in any order; an alias beside
-/// addresses of the same name (which RFC 2181, 10.1 forbids) is not followed.
+/// Follows aliases from a name to addresses. Records may be in any order. An alias beside addresses of the same
+/// name, which RFC 2181, 10.1 forbids, is not followed.
 fn follow(name: &Name, links: &[(Name, u32, Link)]) -> (Vec<IpAddr>, u32) {
     let (mut name, mut ttl_s) = (name, u32::MAX);
     let mut addresses = Vec::new();

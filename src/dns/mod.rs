@@ -1,8 +1,8 @@
-//! Names of hosts, looked up without a socket: text and datagrams go in, addresses come out.
+//! A DNS resolver without sockets: text and datagrams go in, addresses come out.
 //!
-//! [`resolver`] is the machine: it says what to send where, is told what came back and what time
-//! it is, and says when a name's addresses have changed. [`message`] is how queries are written
-//! and answers read; [`hosts`] and [`resolv_conf`] are the files that the system keeps for it.
+//! [`resolver`] is the state machine: it requests sockets and messages, receives their results and the time,
+//! and reports changed addresses. [`message`] writes queries and reads responses. [`hosts`] and [`resolv_conf`]
+//! parse the system's files.
 
 mod entry;
 pub mod hosts;

@@ -1,8 +1,8 @@
-//! `/etc/resolv.conf`: which servers to ask, and how (resolv.conf(5)).
+//! `/etc/resolv.conf`: the servers and the options of queries (resolv.conf(5)).
 //!
-//! What is not understood is skipped, and what is out of range is brought into it, as every
-//! resolver does: the file belongs to the system. Without a server in it, one on this host is
-//! asked. There is no search list but what the file says: the host's own domain is not made out.
+//! As in every resolver, unknown content is skipped and values out of range are clamped, because the file
+//! belongs to the system. Without a server in the file, the server of this host is used. The search list
+//! contains only domains of the file, not the domain of the host's own name.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
@@ -12,27 +12,27 @@ use crate::limits::{
     SEARCH_DOMAINS, SECOND_US,
 };
 
-/// How names are looked up.
+/// The settings of the resolver.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ResolvConf {
-    /// The servers, in the order in which they are asked: one to `NAME_SERVERS`.
+    /// The servers in the order of queries: one to `NAME_SERVERS`.
     pub servers: Vec<SocketAddr>,
-    /// Domains below which a name is sought, at most `SEARCH_DOMAINS`.
+    /// The domains of the search list, at most `SEARCH_DOMAINS`.
     pub search: Vec<Name>,
-    /// A name with at least as many dots is sought as it stands first, and below domains after.
+    /// A name with at least this many dots is queried without a domain first, and with the domains afterwards.
     pub ndots: usize,
-    /// How long a server has to answer.
+    /// The time that a server has to answer, in microseconds.
     pub timeout_us: u64,
-    /// How often all servers are asked in turn, at least once.
+    /// The number of rounds over all servers, at least one.
     pub attempts: u32,
-    /// Whether each lookup begins with another server.
+    /// True if each lookup begins with the next server.
     pub rotate: bool,
-    /// Whether servers are asked over TCP from the beginning.
+    /// True if all queries use TCP.
     pub use_vc: bool,
 }
 
 impl Default for ResolvConf {
-    /// What an empty file says.
+    /// The settings of an empty file.
     fn default() -> ResolvConf {
         ResolvConf {
             servers: vec![SocketAddr::from((Ipv4Addr::LOCALHOST, DNS_PORT))],
@@ -47,7 +47,7 @@ impl Default for ResolvConf {
 }
 
 impl ResolvConf {
-    /// Reads the file's text, or the whole lines in its first `RESOLV_CONF_BYTES`.
+    /// Parses the text, or the complete lines within its first `RESOLV_CONF_BYTES`.
     pub fn parse(text: &[u8]) -> ResolvConf {
         let text = match text.get(..RESOLV_CONF_BYTES) {
             Some(start) if text.len() > RESOLV_CONF_BYTES => {
@@ -59,10 +59,10 @@ impl ResolvConf {
         let mut servers = Vec::new();
         for line in text.split(|&b| b == b'\n').filter_map(|line| std::str::from_utf8(line).ok()) {
             let mut words = line.split_ascii_whitespace();
-            // A comment's first word is none of these.
+            // The first word of a comment matches none of these.
             match words.next() {
                 Some("nameserver") => servers.extend(words.next().and_then(server)),
-                // The last of these lines counts.
+                // The last `domain` or `search` line counts.
                 Some("domain") => conf.search = words.next().and_then(Name::parse).into_iter().collect(),
                 Some("search") => conf.search = words.filter_map(Name::parse).take(SEARCH_DOMAINS).collect(),
                 Some("options") => words.for_each(|word| conf.set_option(word)),
@@ -92,9 +92,9 @@ impl ResolvConf {
     }
 }
 
-/// An address, or `[address]:port` as BSD systems have it. The zone of an IPv6 address is not
-/// heeded: its number is known to the system only, so that a link-local server is reached where
-/// the system knows the way without it.
+/// Parses an address, or `[address]:port` as on BSD systems. The zone of an IPv6 address is ignored, because
+/// only the system knows its number. A link-local server is therefore reachable only if the system has a route
+/// without the zone.
 fn server(word: &str) -> Option<SocketAddr> {
     let (host, port) = match word.strip_prefix('[').and_then(|rest| rest.split_once("]:")) {
         Some((host, port)) => (host, port.parse().ok().filter(|&port| port != 0)?),

@@ -1,19 +1,18 @@
-//! The stub resolver as a machine: names in, addresses out, and no socket of its own.
+//! A stub resolver as a pure state machine: names in, addresses out, no sockets.
 //!
-//! Every name that is wanted is in one of four phases: fixed by the hosts table; resting until its
-//! answer runs out or a failed lookup is due again; waiting for its turn, as only `DNS_LOOKUPS`
-//! are under way at once, slow ones apart; or asking, both families at the same time. A lookup
-//! that takes long is slow and gives its place to the next, so that a name that times out delays
-//! no name that answers. Whatever a lookup comes to,
-//! the last good addresses stay until there are better ones.
+//! Every name is in one of four phases: fixed by the hosts table; resting until its answer expires or a failed
+//! lookup is due again; queued, because at most `DNS_LOOKUPS` run at once, not counting slow ones; or asking,
+//! for both address families at the same time. A lookup that takes long counts as slow and frees its place, so
+//! that a name that times out delays no name that answers. A failed lookup never removes the last good
+//! addresses.
 //!
-//! A query is one question to one server on a socket of its own, whose port the system picks: the
-//! port and the id are what a forger must guess. Ids come from a generator that is seeded once.
-//! It is not a cryptographic one; in production its seed must come from the system's randomness.
+//! A query is one question to one server on a socket of its own. The system picks the socket's port, and a
+//! forger must guess the port and the id. Ids come from a generator that is seeded once and is not
+//! cryptographic. In production its seed must come from the system's random source.
 //!
-//! Invariants: each socket asked for by `OpenUdp` or `ConnectTcp` is given up by exactly one
-//! `Close`; a query belongs to a name that is asking, and is one of its two, so that at most twice
-//! `DNS_LOOKUPS` and `DNS_SLOW_LOOKUPS` are open; a name is in line once while it waits, and else not.
+//! Invariants: each socket requested by `OpenUdp` or `ConnectTcp` is released by exactly one `Close`. A query
+//! belongs to a name in the phase asking and is one of its two, so at most twice `DNS_LOOKUPS` and
+//! `DNS_SLOW_LOOKUPS` queries are open. A name is in the queue once if it is queued, and otherwise not at all.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::net::{IpAddr, SocketAddr};
@@ -33,19 +32,19 @@ use crate::limits::{
     DNS_TTL_MIN_US, NAMES, SECOND_US,
 };
 
-/// What the shell is to do. It skips what concerns a socket that it could not open.
+/// Instructions for the shell. It skips those for a socket that it could not open.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Output {
-    /// Open a fresh UDP socket, on a port of the system's choice, connected to the server. An
-    /// error, now or later (such as ECONNREFUSED), is told by `failed`.
+    /// Open a new UDP socket on a port of the system's choice and connect it to the server. An error, now or
+    /// later (such as ECONNREFUSED), is reported by `failed`.
     OpenUdp(Key, SocketAddr),
-    /// Connect to the server; `connected` or `failed` is to follow.
+    /// Connect to the server. `connected` or `failed` must follow.
     ConnectTcp(Key, SocketAddr),
     /// Send these bytes: a datagram, or a part of the stream.
     Send(Key, Vec<u8>),
-    /// Close the socket. Nothing more concerns it.
+    /// Close the socket. No further output refers to it.
     Close(Key),
-    /// Something about a name is news, for the backends' addresses or for the log.
+    /// The state of a name has changed, for the backends' addresses or for the log.
     Changed(Box<str>, Change),
 }
 
@@ -53,7 +52,7 @@ pub enum Output {
 enum Transport {
     Udp,
     Connecting,
-    /// The bytes received so far, at most one message with its length.
+    /// The bytes received so far: at most one message with its length prefix.
     Tcp(Vec<u8>),
 }
 
@@ -63,14 +62,14 @@ struct Query {
     entry: Key,
     question: Question,
     server: SocketAddr,
-    /// How many servers this question was put to before.
+    /// The number of earlier attempts for this question.
     tries: u32,
     transport: Transport,
     strays: u32,
     deadline_us: u64,
 }
 
-/// The names that are wanted, and the queries for them.
+/// The names to be resolved, and their queries.
 #[derive(Debug)]
 pub struct Resolver {
     conf: ResolvConf,
@@ -79,21 +78,21 @@ pub struct Resolver {
     entries: Slab<Entry>,
     keys: BTreeMap<Box<str>, Key>,
     queries: Slab<Query>,
-    /// Names in line for their turn.
+    /// The queue of names for a lookup.
     waiting: VecDeque<Key>,
-    /// Names that are asking, those whose lookup is slow apart.
+    /// Names with a lookup in progress, without the slow ones.
     asking: usize,
-    /// Names whose lookup is slow.
+    /// Names with a slow lookup.
     slow: usize,
-    /// Lookups begun, by which `rotate` goes.
+    /// The number of lookups begun, for the option `rotate`.
     turns: usize,
     outputs: VecDeque<Output>,
     now_us: u64,
 }
 
 impl Resolver {
-    /// A resolver that no name is wanted of yet. The seed must be random in production: ids that
-    /// can be foreseen make answers easy to forge.
+    /// Creates a resolver without names. In production the seed must be random, because predictable ids make
+    /// forged answers easy.
     pub fn new(conf: ResolvConf, hosts: Hosts, seed: u64, now_us: u64) -> Resolver {
         Resolver {
             conf: askable(conf),
@@ -111,12 +110,12 @@ impl Resolver {
         }
     }
 
-    /// What to do next, until there is nothing; to be asked after every input.
+    /// The next instruction. Must be called after every input until it returns `None`.
     pub fn next_output(&mut self) -> Option<Output> {
         self.outputs.pop_front()
     }
 
-    /// When `expire` is to be called, in microseconds; `NEVER` while nothing is due.
+    /// The time of the next `expire`, in microseconds; `NEVER` if nothing is due.
     pub fn next_deadline_us(&self) -> u64 {
         let queries = self.queries.keys().filter_map(|key| Some(self.queries.get(key)?.deadline_us));
         let gives_way = !self.waiting.is_empty() && self.slow < DNS_SLOW_LOOKUPS;
@@ -131,29 +130,29 @@ impl Resolver {
         queries.chain(rests).min().unwrap_or(NEVER)
     }
 
-    /// The last good addresses of a name, as it was given: IPv4 first, sorted, at most
+    /// The last good addresses of a name, spelled as in `set_names`: IPv4 first, sorted, at most
     /// `NAME_ADDRESSES`.
     pub fn addresses(&self, name: &str) -> &[IpAddr] {
         self.entry(name).map_or(&[], |entry| &entry.addresses)
     }
 
-    /// How it stands with a name, as it was given; None where it is not wanted.
+    /// The state of a name, spelled as in `set_names`; None if it is not in the set.
     pub fn state(&self, name: &str) -> Option<State> {
         self.entry(name).map(Entry::state)
     }
 
-    /// Since when a name is wanted, in microseconds; None where it is not.
+    /// The time at which a name was added, in microseconds; None if it is not in the set.
     pub fn since_us(&self, name: &str) -> Option<u64> {
         self.entry(name).map(|entry| entry.since_us)
     }
 
-    /// What a name was asked for as when that last failed; None where all went well.
+    /// The candidate for which the last query of a name failed; None if none failed.
     pub fn failed_as(&self, name: &str) -> Option<&Name> {
         self.entry(name)?.failed_as.as_ref()
     }
 
-    /// An address of a name does not work: the name is looked up again, whatever its TTL, but not more often than
-    /// each `DNS_SUSPECT_US`.
+    /// Reports that an address of a name does not work. The name is looked up again before its TTL, but at most
+    /// once per `DNS_SUSPECT_US`.
     pub fn suspect(&mut self, name: &str, now_us: u64) {
         self.now_us = now_us;
         let Some(&key) = self.keys.get(name) else { return };
@@ -171,8 +170,8 @@ impl Resolver {
         self.entries.get(*self.keys.get(name)?)
     }
 
-    /// Sets which names are wanted, `NAMES` at most. New ones are looked up at once, those that
-    /// are not wanted any more forgotten; the others stay as they are.
+    /// Sets the names to be resolved, at most `NAMES`. New ones are looked up at once, missing ones are
+    /// removed, and the others are unchanged.
     pub fn set_names<N: AsRef<str>>(&mut self, names: &[N], now_us: u64) {
         self.now_us = now_us;
         let mut keys = std::mem::take(&mut self.keys);
@@ -198,7 +197,7 @@ impl Resolver {
         key
     }
 
-    /// Follows a changed hosts table. Names that it no longer has are looked up at once.
+    /// Replaces the hosts table. Names that are no longer in it are looked up at once.
     pub fn reload_hosts(&mut self, hosts: Hosts, now_us: u64) {
         self.now_us = now_us;
         self.hosts = hosts;
@@ -211,7 +210,7 @@ impl Resolver {
         self.begin_waiting();
     }
 
-    /// Follows a changed resolv.conf: where it says something else, everything is looked up anew.
+    /// Replaces the settings. If they differ, everything is looked up again.
     pub fn reload_conf(&mut self, conf: ResolvConf, now_us: u64) {
         let conf = askable(conf);
         if conf != self.conf {
@@ -220,7 +219,7 @@ impl Resolver {
         }
     }
 
-    /// Looks every name up anew, now.
+    /// Looks every name up again now.
     pub fn refresh(&mut self, now_us: u64) {
         self.now_us = now_us;
         for key in self.all() {
@@ -234,21 +233,22 @@ impl Resolver {
         self.begin_waiting();
     }
 
-    /// A datagram came on a query's socket.
+    /// Handles a datagram on a query's socket.
     pub fn received_udp(&mut self, token: Key, from: SocketAddr, bytes: &[u8], now_us: u64) {
         self.now_us = now_us;
         let Some(query) = self.queries.get(token) else { return };
         if !matches!(query.transport, Transport::Udp) {
             return;
         }
-        // Only these two parts: a scope or flow of IPv6 may be known to one side alone.
+        // Only address and port are compared, because the scope and flow of an IPv6 address may be known to one
+        // side only.
         let asked = (from.ip(), from.port()) == (query.server.ip(), query.server.port());
         let reply = if asked { Reply::parse(bytes, &query.question) } else { Reply::Stray };
         self.answer(token, reply);
         self.begin_waiting();
     }
 
-    /// A connection asked for stands.
+    /// Handles an established TCP connection.
     pub fn connected(&mut self, token: Key, now_us: u64) {
         self.now_us = now_us;
         let Some(query) = self.queries.get_mut(token) else { return };
@@ -261,7 +261,7 @@ impl Resolver {
         self.outputs.push_back(Output::Send(token, [&length, &message[..]].concat()));
     }
 
-    /// Bytes came on a connection.
+    /// Handles bytes on a TCP connection.
     pub fn received_tcp(&mut self, token: Key, bytes: &[u8], now_us: u64) {
         self.now_us = now_us;
         let Some(query) = self.queries.get_mut(token) else { return };
@@ -275,19 +275,19 @@ impl Resolver {
         self.begin_waiting();
     }
 
-    /// The server ended a connection.
+    /// Handles the end of a TCP connection by the server.
     pub fn ended(&mut self, token: Key, now_us: u64) {
         self.failed(token, now_us);
     }
 
-    /// A socket could not be opened or connected, or has an error.
+    /// Handles a socket that could not be opened or connected, or that has an error.
     pub fn failed(&mut self, token: Key, now_us: u64) {
         self.now_us = now_us;
         self.retry(token, Reason::Unreachable);
         self.begin_waiting();
     }
 
-    /// Acts on what is due: queries that were not answered in time, names to be looked up again.
+    /// Handles everything that is due: unanswered queries, and names to be looked up again.
     pub fn expire(&mut self, now_us: u64) {
         self.now_us = now_us;
         let late = |key: &Key| self.queries.get(*key).is_some_and(|query| query.deadline_us <= now_us);
@@ -320,7 +320,7 @@ impl Resolver {
         self.entries.keys().collect()
     }
 
-    /// Settles a name by the hosts table; false where that does not have it.
+    /// Resolves a name by the hosts table. Returns false if the table does not have it.
     fn fix(&mut self, key: Key) -> bool {
         let Some(addresses) = self.entries.get(key).and_then(|entry| in_table(&self.hosts, &entry.name)) else {
             return false;
@@ -344,7 +344,7 @@ impl Resolver {
         }
     }
 
-    /// Gives up what is under way for a name, which then waits for nothing.
+    /// Cancels the lookup of a name.
     fn cancel(&mut self, key: Key) {
         let Some(entry) = self.entries.get_mut(key) else { return };
         match std::mem::replace(&mut entry.phase, Phase::Rests(NEVER)) {
@@ -360,7 +360,7 @@ impl Resolver {
         }
     }
 
-    /// Begins as many lookups as there is room for.
+    /// Begins as many queued lookups as the limits allow.
     fn begin_waiting(&mut self) {
         while self.asking < DNS_LOOKUPS {
             let Some(key) = self.waiting.pop_front() else { return };
@@ -369,7 +369,7 @@ impl Resolver {
             match Lookup::new(&entry.name, &self.conf, server, self.now_us) {
                 Some(mut lookup) => {
                     self.turns = self.turns.wrapping_add(1);
-                    // One that has timed out is likely to do so again.
+                    // A name that has timed out is likely to do so again.
                     lookup.slow = entry.failures > 0 && self.slow < DNS_SLOW_LOOKUPS;
                     let count = if lookup.slow { &mut self.slow } else { &mut self.asking };
                     *count += 1;
@@ -377,7 +377,7 @@ impl Resolver {
                     self.ask_both(key);
                 }
                 None => {
-                    // Time changes nothing about that, and another resolv.conf hardly.
+                    // The name stays invalid, and another resolv.conf hardly changes that.
                     entry.phase = Phase::Rests(NEVER);
                     entry.fail(Reason::NotAName, &mut self.outputs);
                 }
@@ -391,7 +391,7 @@ impl Resolver {
         }
     }
 
-    /// Puts a family's question to the server whose turn it is.
+    /// Sends a family's question to the next server in turn.
     fn ask(&mut self, key: Key, family: Family, tries: u32, over_tcp: bool) {
         let over_tcp = over_tcp || self.conf.use_vc;
         let Some(Entry { phase: Phase::Asks(lookup), asked_us, .. }) = self.entries.get_mut(key) else { return };
@@ -424,7 +424,7 @@ impl Resolver {
         Some(query)
     }
 
-    /// Acts on what a message says to its query.
+    /// Acts on the reply to a query.
     fn answer(&mut self, token: Key, reply: Reply) {
         let Some(query) = self.queries.get_mut(token) else { return };
         let over_tcp = !matches!(query.transport, Transport::Udp);
@@ -433,7 +433,7 @@ impl Resolver {
             self.now_us.saturating_add(ttl_us.clamp(DNS_TTL_MIN_US, DNS_TTL_MAX_US))
         };
         match reply {
-            // On a connection nothing else can come but the answer.
+            // A TCP connection can carry only the answer.
             Reply::Stray if over_tcp => self.retry(token, Reason::Malformed),
             Reply::Stray => {
                 query.strays += 1;
@@ -467,8 +467,8 @@ impl Resolver {
         }
     }
 
-    /// Puts a question that came to nothing to the server whose turn it is then, with a fresh id
-    /// on a fresh socket; after the last one, it has failed.
+    /// Repeats a failed question at the next server, with a new id on a new socket. After the last attempt the
+    /// question has failed.
     fn retry(&mut self, token: Key, reason: Reason) {
         let Some(query) = self.queries.get(token) else { return };
         let tries = query.tries + 1;
@@ -504,7 +504,7 @@ impl Resolver {
     }
 }
 
-/// A configuration with a server to ask, as parsed ones have.
+/// Ensures that the settings contain a server, as parsed ones do.
 fn askable(mut conf: ResolvConf) -> ResolvConf {
     if conf.servers.is_empty() {
         conf.servers = ResolvConf::default().servers;
@@ -512,7 +512,7 @@ fn askable(mut conf: ResolvConf) -> ResolvConf {
     conf
 }
 
-/// What needs no server: the hosts table, and `localhost` and the names below it.
+/// The addresses that need no server: those of the hosts table, and of `localhost` and the names below it.
 fn in_table(hosts: &Hosts, name: &str) -> Option<Vec<IpAddr>> {
     let mut found = hosts.lookup(name).peekable();
     if found.peek().is_some() {
@@ -523,8 +523,7 @@ fn in_table(hosts: &Hosts, name: &str) -> Option<Vec<IpAddr>> {
     last.eq_ignore_ascii_case("localhost").then(|| hosts.loopback())
 }
 
-/// Whether a backend can be there. Lists that block names give 0.0.0.0 for them, and connecting to
-/// that reaches this host.
+/// True if a backend can have this address. Block lists use 0.0.0.0, and a connection to it reaches this host.
 fn is_usable(ip: &IpAddr) -> bool {
     !ip.is_unspecified() && !ip.is_multicast()
 }

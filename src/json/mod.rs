@@ -1,10 +1,9 @@
-//! JSON (RFC 8259) as values that know where they stand in their text.
+//! JSON (RFC 8259), parsed into values with their positions in the text.
 //!
-//! [`parse`] is strict: what the RFC's grammar does not have is refused, and so are a byte order
-//! mark, bytes that are not UTF-8, half a surrogate pair, a number past what a double holds, and
-//! whatever passes the bounds of depth and size. A number below what a double holds becomes zero,
-//! and a whole one past 64 bits the nearest double. An object keeps every member, in order, even
-//! those whose key it has already: its reader knows better what to say about them.
+//! [`parse`] is strict. It refuses text outside the RFC's grammar, a byte order mark, bytes that are not UTF-8,
+//! half a surrogate pair, a number beyond the range of a double, and text beyond the limits of depth and size.
+//! A number too small for a double becomes zero, and an integer beyond 64 bits becomes the nearest double. An
+//! object keeps every member in order, including duplicate keys, so that its reader can report them.
 
 mod parse;
 
@@ -14,17 +13,17 @@ pub use parse::parse;
 
 use crate::limits::{JSON_BYTES, JSON_DEPTH};
 
-/// A place in a text: both count from 1, and columns count characters, not bytes.
+/// A position in a text. Lines and columns count from 1. Columns count characters, not bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Position {
-    /// The line, as line feeds end them.
+    /// The line. Line feeds end lines.
     pub line: u32,
     /// The character within the line.
     pub column: u32,
 }
 
 impl Position {
-    /// Where a text begins.
+    /// The start of a text.
     pub const START: Position = Position { line: 1, column: 1 };
 }
 
@@ -34,16 +33,16 @@ impl fmt::Display for Position {
     }
 }
 
-/// A value and where its first character stands.
+/// A value and its position.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Value {
-    /// Where it begins.
+    /// The position of its first character.
     pub at: Position,
-    /// What it is.
+    /// The kind and content.
     pub kind: Kind,
 }
 
-/// What a value is.
+/// The kind and content of a value.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Kind {
     /// `null`.
@@ -52,16 +51,16 @@ pub enum Kind {
     Bool(bool),
     /// A number.
     Number(Number),
-    /// A string, its escapes resolved.
+    /// A string with its escapes decoded.
     String(String),
     /// An array.
     Array(Vec<Value>),
-    /// An object's members in the order of the text.
+    /// The members of an object in the order of the text.
     Object(Vec<Member>),
 }
 
 impl Kind {
-    /// The kind in words, as a sentence about what was found needs them.
+    /// The kind as a noun phrase for an error message.
     pub fn name(&self) -> &'static str {
         match self {
             Kind::Null => "null",
@@ -78,11 +77,11 @@ impl Kind {
 /// A number.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Number {
-    /// A whole one, without sign, fraction or exponent, that fits.
+    /// A non-negative integer without sign, fraction or exponent that fits.
     Unsigned(u64),
-    /// The same below zero.
+    /// A negative integer that fits.
     Negative(i64),
-    /// Any other, `-0` among them; always finite.
+    /// Any other number, including `-0`; always finite.
     Float(f64),
 }
 
@@ -91,7 +90,7 @@ impl fmt::Display for Number {
         match self {
             Number::Unsigned(number) => write!(f, "{number}"),
             Number::Negative(number) => write!(f, "{number}"),
-            // With its point or exponent: 80.0 is not 80 to who takes whole numbers.
+            // With its point or exponent, because 80.0 is not an integer and the message must show why.
             Number::Float(number) => write!(f, "{number:?}"),
         }
     }
@@ -100,7 +99,7 @@ impl fmt::Display for Number {
 /// One member of an object.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Member {
-    /// Where the key's quotation mark stands.
+    /// The position of the key's quotation mark.
     pub at: Position,
     /// The key.
     pub key: String,
@@ -108,36 +107,36 @@ pub struct Member {
     pub value: Value,
 }
 
-/// Why a text is not JSON; always its writer's fault. Displayed, it says what was found and what
-/// is expected, on one line and without the position.
+/// A syntax error; always the fault of the text's author. Displayed, it names the found and the expected text,
+/// on one line and without the position.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Error {
-    /// Where the first thing wrong stands.
+    /// The position of the first error.
     pub at: Position,
-    /// What stands there.
+    /// The text found there.
     pub found: Found,
-    /// What has to stand there, in words.
+    /// A description of the expected text.
     pub expected: &'static str,
 }
 
-/// What a text has where it is wrong.
+/// The text at the position of an error.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Found {
-    /// Nothing: it ends too early.
+    /// The text ends too early.
     End,
     /// This character.
     Character(char),
     /// A byte order mark.
     ByteOrderMark,
-    /// This byte, which is no UTF-8 there.
+    /// A byte that is not valid UTF-8 at this position.
     Byte(u8),
-    /// Half a surrogate pair, as an escape.
+    /// Half of a surrogate pair, written as an escape.
     Surrogate(u16),
-    /// A number past what a double holds.
+    /// A number beyond the range of a double.
     Huge,
-    /// One array or object too many within each other.
+    /// An array or object beyond the limit of nesting.
     Depth,
-    /// A text longer than its bound.
+    /// A text beyond the limit of size.
     Size,
 }
 

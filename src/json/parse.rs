@@ -1,8 +1,7 @@
-//! From bytes to a value. One function for each production of the grammar (RFC 8259, 2 to 7); the
-//! depth is bounded, so recursion is too.
+//! The parser. It has one function for each production of the grammar (RFC 8259, 2 to 7). The depth is bounded,
+//! and with it the recursion.
 //!
-//! Invariant: the position is that of the byte `at`, kept as bytes are passed, so that no place
-//! costs more to tell than another.
+//! Invariant: the position is that of the byte `at`. It is updated with every byte, so that reading it is free.
 
 use super::{Error, Found, Kind, Member, Number, Position, Value};
 use crate::limits::{JSON_BYTES, JSON_DEPTH};
@@ -14,7 +13,7 @@ const KEY: &str = "a key in double quotation marks";
 const DIGIT: &str = "a digit";
 const PAIR: &str = "a whole surrogate pair, as in \\ud834\\udd1e";
 
-/// Reads a whole text, at most [`JSON_BYTES`] of it, as one value.
+/// Parses a whole text of at most [`JSON_BYTES`] as one value.
 pub fn parse(text: &[u8]) -> Result<Value, Error> {
     if text.len() > JSON_BYTES {
         return Err(Error { at: Position::START, found: Found::Size, expected: "at most 1 MiB" });
@@ -37,12 +36,12 @@ pub fn parse(text: &[u8]) -> Result<Value, Error> {
     }
 }
 
-/// The error for the byte at `up_to`, the first that is not UTF-8.
+/// The error for the byte at `up_to`, the first one that is not UTF-8.
 fn not_utf8(text: &[u8], up_to: usize) -> Error {
     let valid = String::from_utf8_lossy(&text[..up_to]);
     let mut parser = Parser { text: &valid, at: 0, position: Position::START, depth: 0 };
     parser.pass(valid.len());
-    // The marks of UTF-16 are no UTF-8.
+    // The byte order marks of UTF-16 are not UTF-8.
     let marked = up_to == 0 && matches!(text, [0xff, 0xfe, ..] | [0xfe, 0xff, ..]);
     let found = if marked { Found::ByteOrderMark } else { Found::Byte(text[up_to]) };
     Error { at: parser.position, found, expected: "UTF-8 throughout" }
@@ -52,7 +51,7 @@ struct Parser<'a> {
     text: &'a str,
     at: usize,
     position: Position,
-    /// Arrays and objects begun and not ended.
+    /// Open arrays and objects.
     depth: usize,
 }
 
@@ -61,7 +60,7 @@ impl Parser<'_> {
         self.text.as_bytes().get(self.at).copied()
     }
 
-    /// Goes on by bytes that there are.
+    /// Advances over bytes, which must exist.
     fn pass(&mut self, bytes: usize) {
         for &byte in &self.text.as_bytes()[self.at..self.at + bytes] {
             if byte == b'\n' {
@@ -73,7 +72,7 @@ impl Parser<'_> {
         self.at += bytes;
     }
 
-    /// Goes past the byte if it is the next one.
+    /// Advances over the byte if it is next.
     fn takes(&mut self, byte: u8) -> bool {
         let is_next = self.peek() == Some(byte);
         if is_next {
@@ -88,7 +87,7 @@ impl Parser<'_> {
         }
     }
 
-    /// What stands here is not what is expected.
+    /// The error for the text at the current position.
     fn error(&self, expected: &'static str) -> Error {
         let found = self.text[self.at..].chars().next().map_or(Found::End, Found::Character);
         Error { at: self.position, found, expected }
@@ -179,7 +178,7 @@ impl Parser<'_> {
         }
     }
 
-    /// From the quotation mark here past the one that ends it.
+    /// Reads a string from its opening to its closing quotation mark.
     fn string(&mut self) -> Result<String, Error> {
         self.pass(1);
         let mut out = String::new();
@@ -200,7 +199,7 @@ impl Parser<'_> {
         }
     }
 
-    /// From the backslash here past what it escapes.
+    /// Reads an escape from its backslash to its end.
     fn escape(&mut self) -> Result<char, Error> {
         let at = self.position;
         self.pass(1);
@@ -218,7 +217,8 @@ impl Parser<'_> {
         Ok(escaped)
     }
 
-    /// From the `u` here past its digits, and past the second half of a pair where it is the first.
+    /// Reads an escape from its `u` to its last digit; for the first half of a surrogate pair, to the end of
+    /// the second half.
     fn unicode(&mut self, at: Position) -> Result<char, Error> {
         self.pass(1);
         let unit = self.four_digits()?;
@@ -281,7 +281,7 @@ impl Parser<'_> {
         }
     }
 
-    /// One digit at least.
+    /// Reads at least one digit.
     fn digits(&mut self) -> Result<(), Error> {
         if !self.peek().is_some_and(|byte| byte.is_ascii_digit()) {
             return Err(self.error(DIGIT));
@@ -395,7 +395,7 @@ mod tests {
             "1:65: found more than 64 arrays and objects within each other, expected fewer",
         );
         assert!(parse("[".repeat(JSON_BYTES).as_bytes()).is_err());
-        // What is beside each other is not within each other.
+        // Siblings do not add to the depth.
         assert!(parse(format!("[{}[]]", "[{}],".repeat(1000)).as_bytes()).is_ok());
         let mut long = b"[]".to_vec();
         long.resize(JSON_BYTES, b' ');

@@ -1,4 +1,4 @@
-//! Messages by hand: what is taken from them, and what is not.
+//! Hand-made messages: the content that is accepted, and the content that is not.
 
 use super::*;
 
@@ -10,7 +10,7 @@ fn question() -> Question {
     Question { id: 0x1234, name: name("www.example.com"), family: Family::V4 }
 }
 
-/// A response to `question` with these flags besides RESPONSE, and records already as bytes.
+/// A response to `question` with these flags in addition to RESPONSE, and encoded records.
 fn message(flags: u16, answers: &[Vec<u8>], authorities: &[Vec<u8>]) -> Vec<u8> {
     let mut message = question().query();
     message[2..4].copy_from_slice(&(RESPONSE | RECURSION_AVAILABLE | flags).to_be_bytes());
@@ -138,7 +138,7 @@ fn nothing_holds_for_as_long_as_the_soa_record_says() {
     assert_eq!(parse(&message(0, &[], &[soa(600, 30)])), Reply::None { exists: true, ttl_s: Some(30) });
     assert_eq!(parse(&message(3, &[], &[soa(20, 30)])), Reply::None { exists: false, ttl_s: Some(20) });
     assert_eq!(parse(&message(3, &[], &[])), Reply::None { exists: false, ttl_s: None });
-    // The last name of a chain is what does not exist.
+    // The name that does not exist is the last one of a chain.
     let answers = [record(ASKED, TYPE_CNAME, 5, b"\x01b\0"), record(ASKED, TYPE_A, 5, &[10, 0, 0, 1])];
     assert_eq!(parse(&message(3, &answers, &[soa(9, 9)])), Reply::None { exists: false, ttl_s: Some(9) });
     let mut short = soa(600, 30);
@@ -177,13 +177,13 @@ fn pointers_go_backwards_and_only_so_often() {
     let end = question().query().len() as u8;
     assert_eq!(end, 33);
     assert_eq!(with_owner(b"\x03www\xc0\x10"), found(&["10.0.0.1"], 60));
-    // To itself, forwards, into its own label, and to each other.
+    // A pointer to itself, forwards, into its own label, and a loop of two.
     for owner in [&[0xc0, end][..], &[0xc0, end + 2], &[0xff, 0xff], &[1, b'a', 0xc0, end], &[0xc0, end + 1]] {
         assert_eq!(with_owner(owner), Reply::Malformed, "{owner:?}");
     }
     assert_eq!(with_owner(b"\x40a\0"), Reply::Malformed);
     assert_eq!(with_owner(b"\x80a\0"), Reply::Malformed);
-    // A chain of pointers, in the data of a record that nobody looks at.
+    // A chain of pointers in the data of an irrelevant record.
     let chain = |pointers: u8| {
         let mut data = ASKED.to_vec();
         let start = end + 12;

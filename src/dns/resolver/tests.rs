@@ -1,4 +1,4 @@
-//! The resolver on virtual time, against servers that answer from a script.
+//! The resolver on virtual time, with scripted servers.
 
 mod search;
 mod server;
@@ -37,7 +37,7 @@ fn an_answer_is_asked_for_again_when_its_ttl_runs_out() {
     world.pass(1);
     assert_eq!(world.take_asked().len(), 2);
     assert_eq!(world.take_changes(), ["a.test [10.1.0.1]", "a.test [10.1.0.1, 10.1.0.2]"]);
-    // Another order is no news.
+    // Another order is no change.
     world.serve("a.test", addresses(&["10.1.0.2", "10.1.0.1"], 20));
     world.pass(20 * SECOND_US);
     assert_eq!(world.take_changes(), [""; 0]);
@@ -97,7 +97,7 @@ fn a_suspect_address_has_its_name_looked_up_again_whatever_the_ttl_but_not_all_t
     }
     let asked = world.take_asked().iter().filter(|line| line.ends_with("a.test A")).count();
     assert_eq!(asked, 2, "two seconds, two lookups");
-    // What was found of one family does not stay because the other is waited for.
+    // The expired addresses of one family do not stay because the other is pending.
     world.scripts.insert(("", "a.test", AAAA), Script::Silence);
     world.pass(70 * SECOND_US);
     world.take_asked();
@@ -121,7 +121,7 @@ fn names_that_time_out_delay_no_name_that_answers() {
     world.want(&[&silent[..], &["good.test"]].concat());
     world.pass(500_u64.div_ceil(DNS_LOOKUPS as u64) * DNS_SLOW_US);
     assert_eq!(world.resolver.addresses("good.test"), ips(&["10.1.0.1"]), "not even the first time");
-    // Nor while they are looked up again and again.
+    // Repeated lookups do not delay it either.
     let mut gaps = Vec::new();
     for _ in 0..60 {
         let asked_us = world.resolver.entry("good.test").unwrap().asked_us;
@@ -159,23 +159,23 @@ fn a_domain_that_cannot_be_asked_does_not_keep_a_name_with_a_dot_from_being_foun
         assert!(changes.contains(&"api.example [10.1.0.1]".into()) && changes.len() == 2, "{changes:?}");
         let skipped = "api.example skipped api.example.broken.test: ";
         assert!(changes.iter().any(|change| change.starts_with(skipped)), "{changes:?}");
-        // It is logged once for as long as it lasts.
+        // The problem is logged once while it lasts.
         world.pass(120 * SECOND_US);
         assert_eq!(world.take_changes(), [""; 0]);
-        // Once the domain can be asked, its name is taken again.
+        // Once the domain can be queried, the name with it is used.
         world.serve("api.example.broken.test", addresses(&["10.1.0.2"], 60));
         world.scripts.insert(("", "api.example.broken.test", AAAA), Script::Nothing(true, Some(60)));
         world.pass(70 * SECOND_US);
         assert_eq!(world.take_changes(), ["api.example [10.1.0.2]"]);
     }
-    // A name without a dot is not that of another host because a server fails for a moment.
+    // A failing server does not turn a name without a dot into the name of another host.
     let mut world = World::new(conf, "");
     world.serve("api.broken.test", Script::Code(2));
     world.serve("api", addresses(&["10.1.0.1"], 60));
     world.want(&["api"]);
     assert_eq!(world.take_changes(), ["api failed: server failure"]);
     assert_eq!(world.resolver.failed_as("api").unwrap().to_string(), "api.broken.test");
-    // Nor is one denied that the domain may have.
+    // A negative answer for the name itself is not final while the domain may have it.
     let mut world = World::new(conf, "");
     world.serve("api.example.broken.test", Script::Code(2));
     world.want(&["api.example"]);
@@ -253,7 +253,7 @@ fn a_truncated_answer_is_asked_for_over_tcp() {
     world.want(&["a.test"]);
     assert_eq!(world.take_asked(), ["10.0.0.1 a.test A", "10.0.0.1 a.test AAAA", "tcp 10.0.0.1 a.test A"]);
     assert_eq!(world.resolver.addresses("a.test"), &many[..NAME_ADDRESSES]);
-    // More addresses than are used are logged, and once.
+    // Surplus addresses are logged once.
     assert_eq!(world.take_changes()[0], "a.test has 300");
     world.resolver.refresh(world.now_us);
     world.settle();
@@ -261,7 +261,7 @@ fn a_truncated_answer_is_asked_for_over_tcp() {
     assert!(world.sockets.is_empty());
 }
 
-/// The resolver with one TCP connection asked for.
+/// A resolver with one TCP connection requested.
 fn over_tcp() -> (World, Key) {
     let mut world = World::new(TWO, "");
     world.serve("a.test", Script::Long(Vec::new()));
@@ -348,7 +348,7 @@ fn a_family_that_no_server_can_speak_of_stays_as_it_was() {
     world.scripts.insert(("", "a.test", AAAA), Script::Code(2));
     world.pass(100 * SECOND_US);
     assert_eq!(world.resolver.addresses("a.test"), ips(&["10.1.0.2", "fd00::1"]));
-    // It is asked for again soon, and said to be gone where it is.
+    // It is queried again soon, and reported as removed if it is gone.
     world.scripts.insert(("", "a.test", AAAA), Script::Nothing(true, None));
     world.pass(DNS_RETRY_MAX_US);
     assert_eq!(world.resolver.addresses("a.test"), ips(&["10.1.0.2"]));
@@ -368,15 +368,15 @@ fn a_family_that_is_found_is_followed_while_the_other_is_waited_for() {
         assert_eq!(world.take_changes(), [format!("a.test [{new}]")]);
         assert!(world.sockets.len() <= 2, "{:?}", world.sockets);
     }
-    // When the other comes after all, both are there.
+    // When the other family answers after all, both are used.
     world.scripts.insert(("", "a.test", AAAA), addresses(&["fd00::1"], 60));
     world.pass(11 * SECOND_US);
     assert_eq!(world.resolver.addresses("a.test"), ips(&["10.1.0.29", "fd00::1"]));
-    // And stay, while no server says otherwise.
+    // Both stay as long as no server says otherwise.
     world.scripts.insert(("", "a.test", AAAA), Script::Silence);
     world.pass(100 * SECOND_US);
     assert_eq!(world.resolver.addresses("a.test"), ips(&["10.1.0.29", "fd00::1"]));
-    // A name that goes takes what is under way with it.
+    // Removing a name cancels its queries.
     world.want(&[]);
     assert!(world.sockets.is_empty() && world.resolver.next_deadline_us() == NEVER);
 }
@@ -434,7 +434,7 @@ fn failures_are_tried_again_ever_less_often() {
         world.pass(1);
         assert_eq!(world.take_asked().len(), 2, "{delay_s}");
     }
-    // Without a SOA record it is not known for how long there is nothing.
+    // Without a SOA record the lifetime of a negative answer is unknown.
     world.serve("a.test", addresses(&["10.1.0.1"], 5));
     world.pass(5 * SECOND_US);
     world.serve("a.test", Script::Nothing(false, None));
@@ -457,7 +457,7 @@ fn the_hosts_table_comes_before_the_servers_and_is_followed() {
     world.settle();
     assert_eq!(world.resolver.addresses("a.test"), ips(&["10.1.0.1"]));
     assert_eq!(world.take_asked().len(), 2);
-    // One that blocks the name, while it is asked for.
+    // A table entry that blocks the name, while its query is pending.
     world.serve("a.test", Script::Silence);
     world.resolver.refresh(0);
     world.settle();
@@ -537,7 +537,7 @@ fn a_bounded_number_is_under_way_at_once() {
     let mut world = World::new("nameserver 10.0.0.1\nsearch x y z\noptions attempts:1 timeout:1", "");
     let names: Vec<String> = (0..NAMES + 10).map(|n| format!("n{n}")).collect();
     let names: Vec<&'static str> = names.into_iter().map(|name| &*name.leak()).collect();
-    // Every third is never answered, so that others have to wait for their turn.
+    // Every third name is never answered, so that others have to queue.
     names.iter().step_by(3).for_each(|name| world.serve(format!("{name}.y").leak(), Script::Silence));
     world.want(&names);
     assert_eq!(world.sockets.len(), DNS_LOOKUPS);
@@ -558,7 +558,7 @@ fn what_concerns_a_closed_socket_is_not_heeded() {
     world.serve("a", Script::Silence);
     world.want(&["a"]);
     let key = *world.sockets.keys().next().unwrap();
-    // A datagram's socket has no connection.
+    // The socket of a datagram has no connection.
     world.resolver.connected(key, 0);
     world.resolver.received_tcp(key, b"x", 0);
     world.want(&[]);

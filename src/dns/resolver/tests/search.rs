@@ -1,9 +1,9 @@
-//! The search list: which names are asked for, and which answer counts.
+//! The search list: the candidates that are queried, and the answer that counts.
 
 use super::server::{Script, World, addresses, ips};
 use super::*;
 
-/// The names asked for, by their A queries.
+/// The queried names, by their A queries.
 fn tried(conf: &str, name: &str) -> Vec<String> {
     let mut world = World::new(conf, "");
     world.want(&[name]);
@@ -20,7 +20,7 @@ fn names_are_sought_below_the_domains_of_the_search_list() {
     assert_eq!(tried(conf, "a.b.c"), ["a.b.c", "a.b.c.x.test", "a.b.c.y"]);
     assert_eq!(tried(conf, "a."), ["a"]);
     assert_eq!(tried(ONE, "a"), ["a"]);
-    // Below a domain this one is too long to be a name.
+    // With the domain appended, this name is too long.
     let long = format!("{}b", "x".repeat(63) + "." + &"abcdefg.".repeat(23));
     assert_eq!(tried(conf, &long), [long.clone(), format!("{long}.y")]);
 }
@@ -33,7 +33,7 @@ fn the_first_that_exists_with_addresses_is_taken() {
     world.serve("a", addresses(&["10.1.0.9"], 60));
     world.want(&["a"]);
     assert_eq!(world.resolver.addresses("a"), ips(&["10.1.0.1"]));
-    // A server that fails says nothing about whether the name is there.
+    // A server failure says nothing about the existence of the name.
     world.serve("a.x", Script::Code(2));
     world.resolver.refresh(world.now_us);
     world.settle();

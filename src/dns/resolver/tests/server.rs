@@ -1,4 +1,4 @@
-//! The network that the resolver is tested on: servers that answer at once, from a script.
+//! The resolver's network: scripted servers that answer at once.
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
@@ -8,34 +8,34 @@ use crate::collections::slab::Key;
 use crate::dns::hosts::Hosts;
 use crate::dns::resolv_conf::ResolvConf;
 
-/// What a server has to say of a name and a type.
+/// A server's scripted answer to a name and a type.
 #[derive(Clone)]
 pub(super) enum Script {
     Addresses(Vec<IpAddr>, u32),
     Alias(&'static str, u32),
-    /// No addresses: whether the name exists, and the SOA record's minimum.
+    /// No addresses: the existence of the name, and the minimum of the SOA record.
     Nothing(bool, Option<u32>),
     Code(u8),
     Silence,
-    /// Too long for UDP; over TCP it is these addresses.
+    /// Too long for UDP. Over TCP the answer is these addresses.
     Long(Vec<IpAddr>),
-    /// An answer to something else, by what of it is changed: its id, its name, its sender.
+    /// A forged answer with one wrong part: its id, its name or its sender.
     Forged(&'static str),
     /// The socket fails.
     Error,
-    /// A header and question with garbage behind.
+    /// A header and question followed by garbage.
     Garbage,
 }
 
 pub(super) struct World {
     pub(super) resolver: Resolver,
     pub(super) now_us: u64,
-    /// Open sockets: the server, and whether they are TCP.
+    /// Open sockets: the server, and true for TCP.
     pub(super) sockets: BTreeMap<Key, (SocketAddr, bool)>,
     pub(super) most_sockets: usize,
-    /// By server ("" for any), name and type.
+    /// The scripts by server ("" for any), name and type.
     pub(super) scripts: BTreeMap<(&'static str, &'static str, u16), Script>,
-    /// What was asked: server, name and type, with "tcp" before where it was so.
+    /// The queries: server, name and type, with the prefix "tcp" for TCP.
     pub(super) asked: Vec<String>,
     pub(super) ids: Vec<u16>,
     pub(super) changes: Vec<String>,
@@ -67,7 +67,7 @@ impl World {
         }
     }
 
-    /// Scripts a name's A records at all servers, and that it has no AAAA ones.
+    /// Scripts a name's A records at all servers, without AAAA records.
     pub(super) fn serve(&mut self, name: &'static str, script: Script) {
         self.scripts.insert(("", name, A), script);
         self.scripts.entry(("", name, AAAA)).or_insert(Script::Nothing(true, Some(60)));
@@ -78,7 +78,7 @@ impl World {
         self.settle();
     }
 
-    /// Lets time pass, with all that falls due in it.
+    /// Advances the time and handles every deadline on the way.
     pub(super) fn pass(&mut self, us: u64) {
         let end_us = self.now_us + us;
         while self.resolver.next_deadline_us() <= end_us {
@@ -89,7 +89,7 @@ impl World {
         self.now_us = end_us;
     }
 
-    /// Carries out what the resolver wants, until it wants nothing.
+    /// Handles the resolver's outputs until there are none.
     pub(super) fn settle(&mut self) {
         while let Some(output) = self.resolver.next_output() {
             match output {
@@ -110,7 +110,7 @@ impl World {
                     Change::Many(count) => format!("{name} has {count}"),
                 }),
                 Output::Send(key, bytes) => {
-                    // What was sent on a socket that is closed again by now goes nowhere.
+                    // Data sent on a socket that is closed by now is lost.
                     if let Some(&(server, tcp)) = self.sockets.get(&key) {
                         self.serve_query(key, server, tcp, &bytes);
                     }
@@ -156,7 +156,7 @@ impl World {
         if !tcp {
             return self.resolver.received_udp(key, from, &reply, self.now_us);
         }
-        // In pieces, as streams come.
+        // In pieces, because a stream has no message boundaries.
         let stream = [&(reply.len() as u16).to_be_bytes(), &reply[..]].concat();
         for piece in stream.chunks(5) {
             self.resolver.received_tcp(key, piece, self.now_us);
@@ -205,7 +205,7 @@ pub(super) fn response(query: &[u8], script: &Script, tcp: bool) -> Vec<u8> {
             authorities.extend(minimum.iter().map(|minimum| record(b"\0", 6, 1 << 20, &soa(minimum))));
         }
         Script::Code(code) => flags |= u16::from(*code),
-        // A record that breaks off.
+        // A truncated record.
         Script::Garbage => answers.push(vec![0]),
         Script::Silence | Script::Forged(_) | Script::Error => {}
     }
