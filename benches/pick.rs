@@ -12,7 +12,7 @@ use zzz_lb::balance::strategy::Strategy;
 use zzz_lb::balance::{Balancer, Member, Pick, Rules};
 
 const PICKS: usize = 1000;
-/// How many times as much a pick from a thousand may cost as one from ten.
+/// The number of times as much a pick from a thousand may cost as one from ten.
 const MOST: f64 = 1.5;
 const BATCH: Duration = Duration::from_micros(500);
 

@@ -40,7 +40,7 @@ const RETRIES: usize = 2;
 const ROUNDS: usize = 60;
 /// Fresh processes that a row is measured in again, once those retries have not helped.
 const PROCESSES: usize = 3;
-/// How many of them are left, told from one to the next.
+/// The number of of them are left, told from one to the next.
 const LEFT: &str = "BENCH_PROCESSES_LEFT";
 /// The rows that such a process is to measure, a line each, with what was found before.
 const ROWS: &str = "BENCH_ROWS";
@@ -219,7 +219,7 @@ impl Timer {
         }
     }
 
-    /// Whether rows are measured and compared, and this one among them.
+    /// True if rows are measured and compared, and this one among them.
     pub fn measures(&self, name: &str) -> bool {
         !self.smoke
             && self.filter.as_ref().is_none_or(|filter| name.contains(filter.as_str()))

@@ -53,7 +53,7 @@ fn check_hop(view: HeadRef<'_>) {
     assert!(single(view, Name::Te).is_none_or(|value| value == b"trailers"), "TE of another hop");
 }
 
-/// Whether the fields that we add have made a head longer than we take ourselves.
+/// True if the fields that we add have made a head longer than we take ourselves.
 fn is_past_our_limits(read: Result<Option<usize>, MessageError>) -> bool {
     matches!(read, Err(MessageError::TooManyFields | MessageError::HeadTooLarge))
 }

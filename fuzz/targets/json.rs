@@ -1,4 +1,4 @@
-//! JSON from any bytes: what is accepted has places within the text, in order, and written anew
+//! JSON from any bytes: what is accepted has places within the text, in order, and written again
 //! it reads the same; what is refused says where within the text, on one line.
 
 use zzz_lb::json::{self, Kind, Number, Position, Value};
@@ -77,7 +77,7 @@ fn quote(text: &str, out: &mut String) {
     out.push('"');
 }
 
-/// Whether the values are the same but for where they stand.
+/// True if the values are the same but for where they stand.
 fn same(a: &Value, b: &Value) -> bool {
     match (&a.kind, &b.kind) {
         (Kind::Array(a), Kind::Array(b)) => a.len() == b.len() && a.iter().zip(b).all(|(a, b)| same(a, b)),
