@@ -1,6 +1,6 @@
-//! A backend in the user's notation: `host:port`, `[v6]:port` or `unix:/path`, optionally preceded by
-//! `http://`, `https://` or `h2c://` and followed by `,weight=N`, `,backup` and `,max=N`. A configuration file
-//! gives the same parts separately.
+//! A backend as the user writes it: `host:port`, `[v6]:port` or `unix:/path`, with `http://`,
+//! `https://` or `h2c://` in front where wanted, then `,weight=N`, `,backup` and `,max=N`. A
+//! configuration file gives the same in parts.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -10,39 +10,37 @@ use super::nearest::nearest;
 use super::value::{Fault, number, number_u32};
 use crate::limits::{BACKEND_MAX, HOST_LABEL_BYTES, HOST_NAME_BYTES, UNIX_PATH_BYTES};
 
-/// The attributes after a backend's address.
+/// The attributes behind a backend.
 const ATTRIBUTES: [&str; 3] = ["weight", "backup", "max"];
-/// The host of a backend that is only a port.
+/// The host that a port alone stands for.
 const LOCALHOST: &str = "localhost";
 
-/// The port that implies TLS.
+/// The port that means TLS.
 const TLS_PORT: u16 = 443;
 
-/// A configured backend. Its name is not yet resolved.
+/// A configured backend, its name not looked up.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Backend {
-    /// The text as the user wrote it, without `http://` and attributes, for messages and labels.
+    /// As the user wrote it, without `http://` and attributes: for messages and labels.
     pub name: String,
-    /// The address or name.
+    /// Where it is.
     pub target: Target,
-    /// The relative share of requests, up to 65,535. With 0 the backend finishes open requests and gets no new
-    /// ones.
+    /// Its share, up to 65,535; with 0 it finishes what is open and gets nothing new.
     pub weight: u16,
-    /// True if the backend is used only if no other is healthy.
+    /// Whether it serves only when no other is healthy.
     pub backup: bool,
-    /// The maximum of requests in flight, up to 1,000,000; 0 for no limit.
+    /// Requests in flight at most, up to 1,000,000; 0 is no limit.
     pub max: u32,
-    /// True if connections use TLS.
+    /// Whether it speaks TLS.
     pub tls: bool,
-    /// True if connections use HTTP/2 without TLS. It must be configured, because there is no negotiation
-    /// without TLS.
+    /// Whether it speaks HTTP/2 without TLS, which cannot be asked for there.
     pub h2c: bool,
 }
 
-/// The notation of the command line.
+/// As it would be written.
 impl fmt::Display for Backend {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // A scheme that the port implies is omitted.
+        // What the port says does not have to be said.
         match (means_tls(&self.target), self.tls) {
             _ if self.h2c => f.write_str("h2c://")?,
             (false, true) => f.write_str("https://")?,
@@ -63,25 +61,25 @@ impl fmt::Display for Backend {
     }
 }
 
-/// The location of a backend.
+/// Where a backend is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Target {
-    /// A host and a port, which is never 0.
+    /// A port, never 0, of a host.
     Tcp(Host, u16),
-    /// A Unix stream socket; the path is absolute.
+    /// A stream socket in the file system; the path is absolute.
     Unix(PathBuf),
 }
 
 /// A host.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Host {
-    /// An address.
+    /// By address.
     Ip(IpAddr),
-    /// A name as in RFC 1123, 2.1, with underscores allowed.
+    /// By name, in the form that RFC 1123, 2.1 gives names, underscores allowed.
     Name(String),
 }
 
-/// Parses a backend.
+/// Reads a backend.
 pub(crate) fn backend(text: &str) -> Result<Backend, Fault> {
     let mut parts = text.split(',');
     let (scheme, name) = scheme(parts.next().unwrap_or_default())?;
@@ -121,8 +119,8 @@ pub(crate) fn backend(text: &str) -> Result<Backend, Fault> {
     Ok(Backend { name, target, weight, backup, max, tls, h2c: scheme == Scheme::H2c })
 }
 
-/// Parses a host that is given without a port; brackets around IPv6 are optional. Returns its text for
-/// messages, and the host.
+/// A backend at a host that is given for itself, an IPv6 address with or without brackets: its
+/// name as it would be written, and where it is.
 pub(crate) fn at_host(text: &str) -> Result<(String, Host), Fault> {
     if text.contains("://") {
         return Err(Fault::SchemeInHost);
@@ -135,7 +133,7 @@ pub(crate) fn at_host(text: &str) -> Result<(String, Host), Fault> {
     }
 }
 
-/// Adds the host localhost to a lone port.
+/// A place with its host: a port alone is one of localhost.
 fn with_localhost(place: &str) -> String {
     let digits = place.strip_prefix(':').unwrap_or(place);
     match !digits.is_empty() && digits.bytes().all(|b| b.is_ascii_digit()) {
@@ -144,18 +142,18 @@ fn with_localhost(place: &str) -> String {
     }
 }
 
-/// Parses a weight up to 65,535. With 0 a backend gets no new requests.
+/// A weight, which is a number up to 65,535; with 0 a backend gets nothing new.
 pub(crate) fn weight(digits: &str) -> Result<u16, Fault> {
     let number = number(digits, 0, u64::from(u16::MAX)).map_err(|_| Fault::Weight)?;
     u16::try_from(number).map_err(|_| Fault::Weight)
 }
 
-/// Parses a limit of requests in flight.
+/// A limit of requests in flight.
 pub(crate) fn max(digits: &str) -> Result<u32, Fault> {
     number_u32(digits, 1, BACKEND_MAX).map_err(|_| Fault::Max)
 }
 
-/// The protocol of a backend, if given.
+/// What a backend speaks, where that is said.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Scheme {
     None,
@@ -164,12 +162,12 @@ enum Scheme {
     H2c,
 }
 
-/// True if the port implies TLS, in the absence of a scheme.
+/// Whether a place means TLS where nothing else is said.
 pub(crate) fn means_tls(target: &Target) -> bool {
     matches!(target, Target::Tcp(_, TLS_PORT))
 }
 
-/// The name as written, with the port added if it was omitted.
+/// A name as it was written; with its port where that was left out.
 fn named_with_port(name: &str, target: &Target) -> String {
     match target {
         Target::Tcp(_, TLS_PORT) if !name.ends_with(":443") => format!("{name}:443"),
@@ -178,11 +176,11 @@ fn named_with_port(name: &str, target: &Target) -> String {
 }
 
 fn scheme(place: &str) -> Result<(Scheme, &str), Fault> {
-    // `unix:///path` has no scheme, only a path with superfluous slashes.
+    // `unix:///path` has no scheme, only a path with slashes to spare.
     if place.starts_with("unix:") {
         return Ok((Scheme::None, place));
     }
-    // The path of a pasted URL is refused, except for the slash of an empty one.
+    // A pasted URL's path is refused, but not the slash of an empty one.
     let bare = |rest: &'_ str| -> usize { rest.len() - usize::from(rest.ends_with('/')) };
     match place.split_once("://") {
         None => Ok((Scheme::None, place)),
@@ -193,7 +191,7 @@ fn scheme(place: &str) -> Result<(Scheme, &str), Fault> {
     }
 }
 
-/// Parses the path of a Unix socket.
+/// A socket in the file system.
 pub(crate) fn unix(path: &str) -> Result<Target, Fault> {
     if !path.starts_with('/') || path.len() > UNIX_PATH_BYTES || path.contains('\0') {
         return Err(Fault::UnixPath);
@@ -202,7 +200,7 @@ pub(crate) fn unix(path: &str) -> Result<Target, Fault> {
 }
 
 fn tcp(place: &str, https: bool) -> Result<Target, Fault> {
-    // A URL may omit the default port of its scheme.
+    // A URL may leave out the port that its scheme has.
     if place.contains('@') {
         return Err(Fault::UserInfo);
     } else if place.contains(['/', '?', '#']) {
@@ -233,7 +231,7 @@ fn tcp(place: &str, https: bool) -> Result<Target, Fault> {
     if port.is_empty() { Err(Fault::NoPort) } else { Ok(Target::Tcp(host, self::port(port)?)) }
 }
 
-/// Parses the port of a backend.
+/// The port of a backend.
 pub(crate) fn port(digits: &str) -> Result<u16, Fault> {
     positive(digits).ok_or(Fault::Port)
 }
@@ -246,7 +244,7 @@ fn named(host: &str) -> Result<Host, Fault> {
     }
 }
 
-/// True if the text is a host name. A name that ends in a number is a malformed IPv4 address.
+/// Whether text is a host's name. One that ends in a number is a failed IPv4 address.
 pub(super) fn is_name(text: &str) -> bool {
     let name = text.strip_suffix('.').unwrap_or(text);
     let is_label = |label: &str| {
@@ -260,7 +258,7 @@ pub(super) fn is_name(text: &str) -> bool {
     name.len() <= HOST_NAME_BYTES && name.split('.').all(is_label) && !ends_in_number
 }
 
-/// Parses a number from 1 to 65,535.
+/// A number from 1 to 65,535.
 fn positive(digits: &str) -> Option<u16> {
     number(digits, 1, u64::from(u16::MAX)).ok().and_then(|number| u16::try_from(number).ok())
 }

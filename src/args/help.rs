@@ -1,23 +1,23 @@
-//! The texts generated from the table of options: `--help`, `--version`, and the README's table.
+//! The texts made of the table of options: `--help`, `--version`, and the README's table.
 //!
-//! To update the README's table after a change to [`FLAGS`], run `cargo test readme`: the failing test prints
-//! the table to put between the lines `<!-- flags -->` and `<!-- /flags -->`.
+//! To renew the README's table after a change to [`FLAGS`], run `cargo test readme`: the test
+//! that fails prints the table to put between the lines `<!-- flags -->` and `<!-- /flags -->`.
 
 use std::fmt::Write as _;
 
 use super::flags::{FLAGS, Flag};
 
-/// The width of the help text.
+/// The widest line of the help.
 const WIDTH: usize = 96;
-/// The column of the descriptions. An option wider than this has its description on the next line.
+/// The column at which meanings begin; wider options push theirs to the next line.
 const COLUMN: usize = 30;
 
-/// The output of `--help`, with a final line feed.
+/// What `--help` prints, with its last line's end.
 pub fn text() -> String {
     let mut out = String::from(
         "Usage: load_balancer -b HOST:PORT [-b HOST:PORT]... [-p PORT] [OPTION]...\n\
          Example: load_balancer -b localhost:9001 -b localhost:9002 -p 8080\n\
-         Whether one is well: load_balancer healthcheck [[IP:]PORT[/PATH]]\n",
+         Health check of a running balancer: load_balancer healthcheck [[IP:]PORT[/PATH]]\n",
     );
     let mut group = None;
     for flag in FLAGS {
@@ -30,11 +30,11 @@ pub fn text() -> String {
     }
     out.push('\n');
     for paragraph in [
-        "Each option has a variable in the environment: LB_PORT for --port, LB_MAX_CONNECTIONS for \
-         --max-connections, and so on. A switch's is 1 or 0, and a repeatable option's is a list with spaces \
-         between. In a configuration file it is \"port\", \"max_connections\" and so on, beside \"backends\". The \
-         command line comes first, then the environment, then the file, then the default; backends of the file \
-         and others add up.",
+        "Each option is also a variable of the environment: LB_PORT for --port, LB_MAX_CONNECTIONS for \
+         --max-connections, and so on. A switch is 1 or 0 there, and a repeatable option is a list with spaces \
+         between its values. In a configuration file the keys are \"port\", \"max_connections\" and so on, and \
+         \"backends\". The command line overrides the environment, the environment overrides the file, and the \
+         file overrides the default. Backends of the file are added to those given elsewhere.",
         "Exit status: 0 done or drained, 1 failed while running, 2 wrong options or configuration.",
     ] {
         wrap(&mut out, paragraph.split(' '), 0);
@@ -42,12 +42,12 @@ pub fn text() -> String {
     out
 }
 
-/// The output of `--version`, with a final line feed.
+/// What `--version` prints, with its line's end.
 pub fn version() -> String {
     format!("load_balancer {}\n", env!("CARGO_PKG_VERSION"))
 }
 
-/// The README's table of options in Markdown, with a final line feed.
+/// The README's table of options, in Markdown, with its last line's end.
 pub fn readme_table() -> String {
     let mut out = String::from("| option | environment | default | meaning |\n|---|---|---|---|\n");
     for flag in FLAGS {
@@ -73,7 +73,7 @@ fn names(flag: &Flag) -> String {
     names
 }
 
-/// Writes the lines of an option.
+/// An option's lines in the help.
 fn entry(out: &mut String, flag: &Flag) {
     let indent = if flag.short.is_some() { "  " } else { "      " };
     let left = format!("{indent}{}", names(flag));
@@ -90,7 +90,7 @@ fn entry(out: &mut String, flag: &Flag) {
     wrap(out, meaning.split(' ').chain(default.as_deref()), COLUMN);
 }
 
-/// Writes words up to the width, continues at the column, and ends the line.
+/// Adds words up to the width, and goes on at the column; ends the line.
 fn wrap<'a>(out: &mut String, words: impl Iterator<Item = &'a str>, column: usize) {
     let mut at = column;
     for word in words {

@@ -1,11 +1,12 @@
 //! The command line and the environment, as typed options.
 //!
-//! [`FLAGS`] is the only list of options: the parser, `--help`, the README's table and the configuration file
-//! read it. [`parse`] turns text into [`Options`], which contain only given values, each with its source.
-//! `config::file` adds the values of a file, and `config::resolve` fills in the defaults. An option on the
-//! command line replaces its variable in the environment entirely.
+//! [`FLAGS`] is the only list of options: the parser, `--help`, the README's table and the
+//! configuration file read it. [`parse`] takes text and gives [`Options`], which hold what was
+//! given and nothing else, each with the place it came from; `config::file` adds what a file says,
+//! and `config::resolve` fills in the defaults. An option on the command line hides its variable
+//! in the environment altogether.
 //!
-//! Invariant: every value in [`Options`] is within the limits of its option.
+//! Invariant: whatever stands in an [`Options`] is within the bounds that its option states.
 
 pub mod backend;
 pub mod flags;
@@ -38,22 +39,22 @@ pub use probe::{HealthCheck, Statuses};
 pub use value::{Cidr, Fault, HostHeader, Mode};
 pub use variables::remarks;
 
-/// The request of the command line.
+/// What the command line asks for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[expect(clippy::large_enum_variant, reason = "a process has one of it, for a moment")]
 pub enum Command {
-    /// Run with these options.
+    /// To run with these options.
     Run(Options),
-    /// Check the health of a balancer.
+    /// To look whether a balancer is well.
     Healthcheck(Healthcheck),
-    /// Print [`help::text`].
+    /// To print [`help::text`].
     Help,
-    /// Print [`help::version`].
+    /// To print [`help::version`].
     Version,
 }
 
-/// The source of a value. Displayed, it opens a sentence about the value: `--port`, `LB_PORT` or `lb.json:2:5:
-/// port`.
+/// Where a value came from; shown, it opens a sentence about the value, as `--port`, `LB_PORT` or
+/// `lb.json:2:5: port`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Source {
     /// The command line: the option's long name.
@@ -62,17 +63,17 @@ pub enum Source {
     Environment(&'static str),
     /// A configuration file.
     File {
-        /// The path as messages show it.
+        /// Its path, as messages show it.
         path: Arc<str>,
-        /// The position of the value.
+        /// Where the value stands.
         at: Position,
-        /// The key, with dashes instead of underscores.
+        /// The key that it belongs to; dashes stand for underscores.
         key: &'static str,
     },
 }
 
 impl Source {
-    /// The source without the key, for use within a sentence: `--port`, `LB_PORT` or `lb.json:2:5`.
+    /// The place alone, for within a sentence: `--port`, `LB_PORT` or `lb.json:2:5`.
     pub fn place(&self) -> String {
         match self {
             Source::CommandLine(long) => format!("--{long}"),
@@ -92,30 +93,30 @@ impl fmt::Display for Source {
     }
 }
 
-/// A value and its source.
+/// A value and where it came from.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Given<T> {
-    /// The checked value.
+    /// The value, checked.
     pub value: T,
-    /// The source.
+    /// Where it came from.
     pub source: Source,
 }
 
-/// A value as text, and its source.
+/// A value as text and where it came from.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Setting {
     /// The option's long name.
     pub name: &'static str,
-    /// The value as given; `on` or `off` for a switch.
+    /// The value as it was given; a switch's is `on` or `off`.
     pub value: String,
-    /// The source.
+    /// Where it came from.
     pub source: Source,
 }
 
-/// The given options; `None` or an empty list for those not given. Durations are in microseconds.
+/// What was given; `None` and empty lists where nothing was. Durations are microseconds.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Options {
-    /// Warnings about the environment, for the start.
+    /// What is to be said of the environment at the start.
     pub remarks: Vec<String>,
     /// `--port`; 0 for any free port.
     pub port: Option<Given<u16>>,
@@ -123,7 +124,7 @@ pub struct Options {
     pub host: Option<Given<IpAddr>>,
     /// `--backend`, in the order given.
     pub backends: Vec<Given<Backend>>,
-    /// True if the file has a list of backends, even an empty one. Then there are no default backends.
+    /// The file has a list of backends, so that no default ones stand in, even if it is empty.
     pub no_default_backends: bool,
     /// `--workers`.
     pub workers: Option<Given<u32>>,
@@ -199,50 +200,50 @@ pub struct Options {
     pub slow_start_us: Option<Given<u64>>,
     /// `--retry-budget`, percent.
     pub retry_percent: Option<Given<u32>>,
-    /// `--admin`; the inner `None` means off.
+    /// `--admin`; `None` within for off.
     pub admin: Option<Given<Option<SocketAddr>>>,
-    /// The hosts table, for options that accept its names.
+    /// The table of hosts, for the options that take its names.
     pub hosts: Hosts,
-    /// `--metrics-path`; the inner `None` means off.
+    /// `--metrics-path`; `None` within for off.
     pub metrics_path: Option<Given<Option<String>>>,
     /// `--metrics-detail`.
     pub metrics_detail: Option<Given<Detail>>,
-    /// Every given value in the order of reading. Each value of a repeatable option is one entry.
+    /// Each value given, a repeatable option's one by one, in the order that they were read.
     pub settings: Vec<Setting>,
 }
 
-/// A reason why the arguments cannot be used; always the user's fault. Displayed, it is one line without
-/// control characters for any input.
+/// Why the arguments cannot be used; always the user's fault. Displayed, it is one line without
+/// control characters, whatever was given.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Error {
-    /// An option with an unknown name.
+    /// No option is called that.
     UnknownOption {
-        /// The option as written, without a value.
+        /// As written, without a value.
         option: String,
         /// The option probably meant, as it would be written.
         nearest: Option<String>,
     },
-    /// The argument of a health check is not an address.
+    /// What is no address that a health check could ask.
     Healthcheck(String),
-    /// An argument that is not an option.
+    /// There are no arguments besides options.
     Positional(String),
-    /// An argument that is not UTF-8; its readable part.
+    /// An argument that is not UTF-8; what could be read of it.
     NotUtf8(String),
     /// An option without the value that it needs.
     MissingValue(&'static Flag),
     /// A switch with a value.
     SuperfluousValue(&'static Flag, String),
-    /// An option given twice that is allowed once.
+    /// An option that may stand once, and stands twice.
     Repeated(&'static Flag),
-    /// A value that the option does not accept.
+    /// A value that the option does not take.
     Value {
-        /// The source of the value.
+        /// Whose value it is.
         source: Source,
         /// The value.
         value: String,
-        /// The fault.
+        /// What is wrong with it.
         fault: Fault,
-        /// A description of accepted values.
+        /// What is accepted instead.
         accepts: &'static str,
     },
 }
@@ -277,7 +278,7 @@ impl fmt::Display for Error {
             }
             Error::Value { source, value, fault, accepts } => {
                 let without_secret = match fault {
-                    // A password precedes the last at sign.
+                    // A password stands before the last at sign.
                     Fault::UserInfo => value.rsplit_once('@').map(|(_, place)| format!("...@{place}")),
                     _ => None,
                 };
@@ -296,7 +297,7 @@ impl fmt::Display for Error {
 
 impl std::error::Error for Error {}
 
-/// Foreign text for an error line: control characters as `\xNN`, cut to `SHOWN_CHARS`.
+/// Foreign text as an error line shows it: control characters as `\xNN`, and not too much of it.
 pub(crate) struct Shown<'a>(pub(crate) &'a str);
 
 impl fmt::Display for Shown<'_> {

@@ -23,12 +23,12 @@ fn options(line: &str) -> Options {
     }
 }
 
-/// The errors, one line each.
+/// What is wrong, a line each.
 fn told(result: Result<Command, Refused>) -> Vec<String> {
     result.expect_err("something is wrong").errors.iter().map(Error::to_string).collect()
 }
 
-/// The only error.
+/// The one thing that is wrong.
 fn error(line: &str) -> String {
     let mut told = told(with_env(line, &[]));
     assert_eq!(told.len(), 1, "{line}: {told:?}");

@@ -16,9 +16,10 @@ pub(super) const FLAGS: &[Flag] = &[
         placeholder: "SPEC",
         default: Preset::Told("127.0.0.1:9001 and 127.0.0.1:9002"),
         env: "LB_BACKEND",
-        help: "a server that requests go to, repeatable: `host:port`, `[v6]:port`, `unix:/path`, or `:port` on localhost, with `http://`, \
-               `https://` or `h2c://` (HTTP/2 without TLS) in front where wanted (port 443 means TLS), then `,weight=N` (0 to 65535; 0 gets nothing new), `,backup` (serves when no other is healthy) and \
-               `,max=N` (requests at once)",
+        help: "send requests to this server (repeatable): `host:port`, `[v6]:port`, `unix:/path`, or `:port` on \
+               localhost; a prefix names the protocol: `http://`, `https://` or `h2c://` (HTTP/2 without TLS), and \
+               port 443 means TLS; suffixes: `,weight=N` (0 to 65535; 0 gets no new requests), `,backup` (serves \
+               only while no other backend is healthy) and `,max=N` (requests at once)",
         accepts: "host:port, [v6]:port, unix:/path or a port of localhost, then ,weight=N ,backup ,max=N (at most 1024 backends)",
         set: Set::Repeatable(|options, text, source| more(&mut options.backends, backend(text)?, source, BACKENDS)),
     },
@@ -29,8 +30,8 @@ pub(super) const FLAGS: &[Flag] = &[
         placeholder: "S",
         default: Preset::Value("round_robin"),
         env: "LB_STRATEGY",
-        help: "how a backend is picked: `round_robin` (in turn by weight; `weighted` is another name for it), `random` \
-               (by weight) or `least_requests` (the less busy of two for its weight)",
+        help: "pick a backend this way: `round_robin` (in turn by weight; `weighted` is another name for it), \
+               `random` (by weight) or `least_requests` (the less busy of two, by weight)",
         accepts: "round_robin, weighted, random, least_requests",
         set: Set::Value(|options, text, source| {
             once(&mut options.strategy, value::choice(&Strategy::NAMES, text)?, source)
@@ -43,7 +44,8 @@ pub(super) const FLAGS: &[Flag] = &[
         placeholder: "PERCENT",
         default: Preset::Value("20"),
         env: "LB_RETRY_BUDGET",
-        help: "retries for each hundred requests, at most; a few a second are always made",
+        help: "retry at most this many of each hundred requests, and three a second more; a request that reached no \
+               backend does not count",
         accepts: "a number from 0 to 100",
         set: Set::Number(|options, text, source| {
             once(&mut options.retry_percent, value::number_u32(text, 0, 100)?, source)
@@ -56,7 +58,7 @@ pub(super) const FLAGS: &[Flag] = &[
         placeholder: "D",
         default: Preset::Value("off"),
         env: "LB_SLOW_START",
-        help: "how long a backend that came back gets less than its share",
+        help: "raise the share of a recovered backend gradually over this time",
         accepts: DURATIONS_OR_OFF,
         set: Set::Value(|options, text, source| {
             once(&mut options.slow_start_us, value::duration_or_off(text)?, source)
@@ -80,7 +82,8 @@ pub(super) const FLAGS: &[Flag] = &[
         placeholder: "FILE",
         default: Preset::Told("the system's"),
         env: "LB_CA_FILE",
-        help: "certificate authorities (PEM) to verify backends with; else `SSL_CERT_FILE`, `SSL_CERT_DIR`, else the system's own",
+        help: "verify backends with these certificate authorities (PEM); the default is `SSL_CERT_FILE` and \
+               `SSL_CERT_DIR`, then the system's authorities",
         accepts: "the path of a file",
         set: Set::Value(|options, text, source| once(&mut options.ca_file, value::file(text)?, source)),
     },
@@ -91,7 +94,7 @@ pub(super) const FLAGS: &[Flag] = &[
         placeholder: "",
         default: Preset::Nothing,
         env: "LB_INSECURE",
-        help: "do not verify backends' certificates",
+        help: "do not verify the certificates of backends",
         accepts: "1 or 0",
         set: Set::Switch(|options, value, source| options.insecure = Some(Given { value, source })),
     },

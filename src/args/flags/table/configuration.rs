@@ -12,7 +12,7 @@ pub(super) const FLAGS: &[Flag] = &[
         placeholder: "FILE",
         default: Preset::Told("none"),
         env: "LB_CONFIG",
-        help: "a JSON file of settings and backends",
+        help: "read settings and backends from this JSON file, and follow its changes",
         accepts: "the path of a file",
         set: Set::Value(|options, text, source| once(&mut options.config, value::file(text)?, source)),
     },
@@ -23,9 +23,9 @@ pub(super) const FLAGS: &[Flag] = &[
         placeholder: "",
         default: Preset::Nothing,
         env: "LB_CHECK",
-        help: "look at options and configuration, look up, dial and probe each backend, print what would run, and \
-               exit: 2 with every problem that a start would be refused for, else 0; an address in use, a backend that does \
-               not answer, fails its probe, or whose name is not found, is only warned of",
+        help: "check options and configuration; resolve, connect to and probe each backend; print the plan; and \
+               exit with 2 if a start would be refused, else with 0 (an address in use or a backend that fails is \
+               only a warning)",
         accepts: "1 or 0",
         set: Set::Switch(|options, value, source| options.check = Some(Given { value, source })),
     },

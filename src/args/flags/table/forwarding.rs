@@ -12,8 +12,8 @@ pub(super) const FLAGS: &[Flag] = &[
         placeholder: "HOST",
         default: Preset::Told("preserve; backend for a TLS backend given by name"),
         env: "LB_HOST_HEADER",
-        help: "what backends get as Host: `preserve` for what the client sent, `backend` for the backend's own \
-               host and port, or this name",
+        help: "send this Host field to backends: `preserve` sends the client's, `backend` sends the backend's own \
+               host and port, and any other value is sent as it is",
         accepts: "preserve, backend, or a host with or without a port",
         set: Set::Value(|options, text, source| once(&mut options.host_header, value::host_header(text)?, source)),
     },
@@ -24,7 +24,8 @@ pub(super) const FLAGS: &[Flag] = &[
         placeholder: "CIDR",
         default: Preset::Told("none"),
         env: "LB_TRUST",
-        help: "peers whose `X-Forwarded-*`, `Forwarded`, `X-Real-IP` and `Client-Cert*` fields are believed, repeatable: `10.0.0.0/8`, `2001:db8::/32` or one address",
+        help: "believe `X-Forwarded-*`, `Forwarded`, `X-Real-IP` and `Client-Cert*` from these peers (repeatable): \
+               `10.0.0.0/8`, `2001:db8::/32` or one address",
         accepts: "an IP address or a range such as 10.0.0.0/8 (at most 1024 of them)",
         set: Set::Repeatable(|options, text, source| {
             more(&mut options.trust, value::cidr(text)?, source, TRUSTED_RANGES)
@@ -37,7 +38,7 @@ pub(super) const FLAGS: &[Flag] = &[
         placeholder: "NAME",
         default: Preset::Told("off"),
         env: "LB_VIA",
-        help: "add a Via field under this name (some backends stop compressing when they see one)",
+        help: "add a Via field with this name (some backends do not compress if they see one)",
         accepts: "a name of letters, digits and -._~!#$%&'*+^`|, then :port where wanted",
         set: Set::Value(|options, text, source| once(&mut options.via, value::via(text)?, source)),
     },
@@ -48,7 +49,7 @@ pub(super) const FLAGS: &[Flag] = &[
         placeholder: "on|off",
         default: Preset::Value("on"),
         env: "LB_REQUEST_ID",
-        help: "send `X-Request-Id` to backends and clients: the one of a trusted peer, or else a new UUID",
+        help: "send `X-Request-Id` to backends and clients: the id from a trusted peer, or else a new UUID",
         accepts: "on or off",
         set: Set::Value(|options, text, source| once(&mut options.request_id, value::on_off(text)?, source)),
     },

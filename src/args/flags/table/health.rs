@@ -15,8 +15,8 @@ pub(super) const FLAGS: &[Flag] = &[
         placeholder: "TYPE",
         default: Preset::Value("http"),
         env: "LB_HEALTH_CHECK",
-        help: "type of a probe: `http` sends a GET, `tcp` only connects (with TLS, up to the end of the handshake), \
-               `off` sends none",
+        help: "probe backends this way: `http` sends a GET, `tcp` only connects (with TLS it also completes the \
+               handshake), `off` sends no probes",
         accepts: "http, tcp, off",
         set: Set::Value(|options, text, source| {
             once(&mut options.health_check, value::choice(&HealthCheck::NAMES, text)?, source)
@@ -29,7 +29,7 @@ pub(super) const FLAGS: &[Flag] = &[
         placeholder: "P",
         default: Preset::Told("/"),
         env: "LB_HEALTH_PATH",
-        help: "the path that a probe asks a backend for",
+        help: "request this path in a probe",
         accepts: "a path that begins with / and has neither spaces nor controls",
         set: Set::Value(|options, text, source| once(&mut options.health_path, value::path(text)?, source)),
     },
@@ -40,7 +40,7 @@ pub(super) const FLAGS: &[Flag] = &[
         placeholder: "RANGES",
         default: Preset::Told("200-399 with --health-path, else 200-499"),
         env: "LB_HEALTH_STATUS",
-        help: "the statuses that pass a probe, as in `200-299,401`",
+        help: "pass a probe with one of these statuses, for example `200-299,401`",
         accepts: "statuses from 200 to 599 and ranges of them, with commas between them (at most 64)",
         set: Set::Value(|options, text, source| once(&mut options.health_status, statuses(text)?, source)),
     },
@@ -51,7 +51,7 @@ pub(super) const FLAGS: &[Flag] = &[
         placeholder: "NAME",
         default: Preset::Told("the backend's own name"),
         env: "LB_HEALTH_HOST",
-        help: "the Host field of a probe",
+        help: "send this Host field in a probe",
         accepts: "a host with or without a port",
         set: Set::Value(|options, text, source| once(&mut options.health_host, value::authority(text)?, source)),
     },
@@ -62,7 +62,7 @@ pub(super) const FLAGS: &[Flag] = &[
         placeholder: "D",
         default: Preset::Value("5s"),
         env: "LB_HEALTH_INTERVAL",
-        help: "between two probes of a backend; `off` sends none",
+        help: "probe each backend this often; `off` sends no probes",
         accepts: DURATIONS_OR_OFF,
         set: Set::Value(|options, text, source| {
             once(&mut options.health_interval_us, value::duration_or_off(text)?, source)
@@ -75,7 +75,7 @@ pub(super) const FLAGS: &[Flag] = &[
         placeholder: "D",
         default: Preset::Value("2s"),
         env: "LB_HEALTH_TIMEOUT",
-        help: "how long a probe may take",
+        help: "fail a probe that takes longer",
         accepts: DURATIONS,
         set: Set::Value(|options, text, source| once(&mut options.health_timeout_us, value::duration(text)?, source)),
     },
@@ -86,7 +86,7 @@ pub(super) const FLAGS: &[Flag] = &[
         placeholder: "N",
         default: Preset::Value("3"),
         env: "LB_HEALTH_FAILS",
-        help: "failures in a row, of requests and probes, that take a backend out",
+        help: "take a backend down after this many failures in a row; requests and probes are counted apart",
         accepts: "a number from 1 to 1000",
         set: Set::Number(|options, text, source| {
             once(&mut options.health_fails, value::number_u32(text, 1, HEALTH_COUNT)?, source)
@@ -99,7 +99,7 @@ pub(super) const FLAGS: &[Flag] = &[
         placeholder: "N",
         default: Preset::Value("2"),
         env: "LB_HEALTH_PASSES",
-        help: "probes passed in a row that bring it back",
+        help: "take a backend back after this many passed probes in a row",
         accepts: "a number from 1 to 1000",
         set: Set::Number(|options, text, source| {
             once(&mut options.health_passes, value::number_u32(text, 1, HEALTH_COUNT)?, source)
@@ -112,7 +112,7 @@ pub(super) const FLAGS: &[Flag] = &[
         placeholder: "",
         default: Preset::Nothing,
         env: "LB_HEALTH_5XX",
-        help: "count a 5xx answer as a failure",
+        help: "count a 5xx response as a failure of the backend",
         accepts: "1 or 0",
         set: Set::Switch(|options, value, source| options.health_5xx = Some(Given { value, source })),
     },

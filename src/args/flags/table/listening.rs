@@ -13,7 +13,7 @@ pub(super) const FLAGS: &[Flag] = &[
         placeholder: "N",
         default: Preset::Value("8080"),
         env: "LB_PORT",
-        help: "port to listen on; 0 takes any free one",
+        help: "listen on this port; 0 picks a free one",
         accepts: "a number from 0 to 65535",
         set: Set::Number(|options, text, source| once(&mut options.port, value::port(text)?, source)),
     },
@@ -24,7 +24,7 @@ pub(super) const FLAGS: &[Flag] = &[
         placeholder: "HOST",
         default: Preset::Value("0.0.0.0"),
         env: "LB_HOST",
-        help: "address to listen on, or a name of `/etc/hosts`; `[::]` for all of IPv6",
+        help: "listen on this address, or on a name from `/etc/hosts`; `[::]` means every address, IPv6 and IPv4",
         accepts: "an IP address, such as 127.0.0.1 or [::], or a name of /etc/hosts, such as localhost",
         set: Set::Value(|options, text, source| {
             let host = value::host(text, &options.hosts)?;
@@ -36,9 +36,9 @@ pub(super) const FLAGS: &[Flag] = &[
         short: None,
         group: Group::Listening,
         placeholder: "N",
-        default: Preset::Told("by the descriptor limit"),
+        default: Preset::Told("half of the descriptor limit"),
         env: "LB_MAX_CONNECTIONS",
-        help: "clients held at once; past it accepting pauses, nothing is reset",
+        help: "hold at most this many clients; further ones wait to be accepted, and none is reset",
         accepts: "a number from 1 to 10000000",
         set: Set::Number(|options, text, source| {
             once(&mut options.max_connections, value::number_u32(text, 1, CLIENT_CONNECTIONS)?, source)
@@ -51,7 +51,8 @@ pub(super) const FLAGS: &[Flag] = &[
         placeholder: "ADDR",
         default: Preset::Value("off"),
         env: "LB_ADMIN",
-        help: "where `/metrics`, `/livez` and `/readyz` are served, instead of `/metrics` on the main port: `PORT` on loopback, or `HOST:PORT`",
+        help: "serve `/metrics`, `/livez` and `/readyz` at this address, and no metrics on the main port: `PORT` \
+               (on loopback) or `HOST:PORT`",
         accepts: "a port, an IP address or a name of /etc/hosts with a port, such as 127.0.0.1:9100, [::1]:9100 or localhost:9100, or off",
         set: Set::Value(|options, text, source| {
             let admin = value::admin(text, &options.hosts)?;
@@ -65,7 +66,7 @@ pub(super) const FLAGS: &[Flag] = &[
         placeholder: "P",
         default: Preset::Value("/metrics"),
         env: "LB_METRICS_PATH",
-        help: "path of the metrics on the main port; `off` serves none there",
+        help: "serve the metrics under this path of the main port; `off` serves none there",
         accepts: "a path that begins with / and has no query, spaces or controls; or off",
         set: Set::Value(|options, text, source| once(&mut options.metrics_path, value::metrics_path(text)?, source)),
     },
@@ -76,7 +77,7 @@ pub(super) const FLAGS: &[Flag] = &[
         placeholder: "D",
         default: Preset::Value("backend"),
         env: "LB_METRICS_DETAIL",
-        help: "what the metrics count for: each `backend`, or each `address` of it, with finer histograms",
+        help: "count for each `backend`, or for each `address` of a backend, with finer histograms",
         accepts: "backend, address",
         set: Set::Value(|options, text, source| {
             once(&mut options.metrics_detail, value::choice(&Detail::NAMES, text)?, source)

@@ -13,7 +13,7 @@ pub(super) const FLAGS: &[Flag] = &[
         placeholder: "L",
         default: Preset::Value("info"),
         env: "LB_LOGLEVEL",
-        help: "the least grave lines to keep: `err`, `warn`, `info` or `debug`",
+        help: "log lines of this level and more severe ones: `err`, `warn`, `info` or `debug`",
         accepts: "err, warn, info, debug",
         set: Set::Value(|options, text, source| {
             once(&mut options.loglevel, value::choice(&Level::NAMES, text)?, source)
@@ -26,7 +26,7 @@ pub(super) const FLAGS: &[Flag] = &[
         placeholder: "",
         default: Preset::Nothing,
         env: "LB_TRACE",
-        help: "hex and ASCII dump of every message in both directions",
+        help: "log every message in both directions as hex and ASCII",
         accepts: "1 or 0",
         set: Set::Switch(|options, value, source| options.trace = Some(Given { value, source })),
     },
@@ -37,7 +37,8 @@ pub(super) const FLAGS: &[Flag] = &[
         placeholder: "",
         default: Preset::Nothing,
         env: "LB_TLS_TRACE",
-        help: "details of every TLS session with a backend; with `SSLKEYLOGFILE` its secrets too, in the file of that name",
+        help: "log details of every TLS session with a backend; with `SSLKEYLOGFILE`, also write its secrets to \
+               that file",
         accepts: "1 or 0",
         set: Set::Switch(|options, value, source| options.tls_trace = Some(Given { value, source })),
     },
