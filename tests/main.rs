@@ -39,6 +39,7 @@ mod names;
 mod operators;
 mod pooling;
 mod processes;
+mod readme;
 mod regressions;
 mod reload;
 mod responses;

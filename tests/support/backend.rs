@@ -230,7 +230,7 @@ impl Backend {
         self.seen.requests.lock().unwrap().clone()
     }
 
-    /// The number of requests were noted.
+    /// How many requests were noted.
     pub fn count(&self) -> usize {
         self.seen.requests.lock().unwrap().len()
     }
