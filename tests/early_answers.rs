@@ -47,7 +47,7 @@ fn a_backend_may_refuse_before_the_body_is_sent() {
         client.send(EXPECTING);
         let answer = client.response("POST");
         assert_eq!((answer.status(), answer.text().as_str()), (401, "no"), "{mode:?}");
-        // Whether the five bytes come is the client's choice, so nothing that comes is a request any more.
+        // True if the five bytes come is the client's choice, so nothing that comes is a request any more.
         assert!(answer.connection_has("close"), "{mode:?}: {answer:?}");
         assert_eq!(client.end(), Fault::Fin, "{mode:?}");
         assert_eq!(backend.count(), 1, "{mode:?}");

@@ -4,7 +4,7 @@ use std::net::TcpListener;
 
 use crate::support::{Backend, Balancer, Mode, PROTOCOLS, Protocol, Way, modes, wait_until};
 
-/// Whether this is a UUID of version 7, as text.
+/// True if this is a UUID of version 7, as text.
 fn is_uuid(id: &str) -> bool {
     let groups: Vec<&str> = id.split('-').collect();
     let is_hex = id.bytes().all(|byte| byte == b'-' || byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte));

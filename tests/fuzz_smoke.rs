@@ -406,7 +406,7 @@ fn what_is_handed_over_is_read_as_it_was_written() {
     check("handover");
 }
 
-/// Whether a target panics over one of its own seeds, with something planted.
+/// True if a target panics over one of its own seeds, with something planted.
 fn notices(name: &str, run: impl Fn(&[u8])) -> bool {
     let target = TARGETS.iter().find(|target| target.name == name).expect("the target is registered");
     target.seeds.iter().any(|seed| catch_unwind(AssertUnwindSafe(|| run(seed))).is_err())

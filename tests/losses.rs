@@ -23,7 +23,7 @@ fn span() -> Duration {
     minutes.map_or(Duration::from_millis(2500), |minutes| Duration::from_secs_f64(minutes * 60.0))
 }
 
-/// How many clients there are of each kind.
+/// The number of clients there are of each kind.
 fn each() -> usize {
     if std::env::var_os("SOAK").is_some() { 6 } else { 2 }
 }

@@ -174,7 +174,7 @@ fn a_health_check_tells_by_its_exit_status() {
     assert!(String::from_utf8_lossy(&usage.stderr).contains("healthcheck 'nowhere': malformed"), "{usage:?}");
 }
 
-/// How many sockets listen on a port of this machine.
+/// The number of sockets listen on a port of this machine.
 fn listening(port: u16) -> usize {
     let table = std::fs::read_to_string("/proc/net/tcp").expect("the system tells of its sockets");
     let wanted = format!(":{port:04X}");

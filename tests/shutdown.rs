@@ -163,7 +163,7 @@ struct Seen {
     reset: AtomicUsize,
 }
 
-/// Whether the other side has ended its direction, or reset the connection.
+/// True if the other side has ended its direction, or reset the connection.
 fn is_ended(socket: &TcpStream) -> bool {
     socket.set_nonblocking(true).expect("a socket");
     let peeked = socket.peek(&mut [0]);

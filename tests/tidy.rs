@@ -119,7 +119,7 @@ fn without_text(line: &str) -> String {
     out
 }
 
-/// Whether `text` has `word` with no letter or digit on either side.
+/// True if `text` has `word` with no letter or digit on either side.
 fn mentions(text: &str, word: &str) -> bool {
     let part_of_name = |c: Option<char>| c.is_some_and(|c| c.is_alphanumeric() || c == '_');
     text.match_indices(word).any(|(at, _)| {

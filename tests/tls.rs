@@ -423,7 +423,7 @@ pub(crate) fn tunnel(balancer: &Balancer, target: &str) -> (Wire, Option<u16>) {
     (client, port)
 }
 
-/// How many bytes socket and session of a tunnel take while nobody reads.
+/// The number of bytes socket and session of a tunnel take while nobody reads.
 pub(crate) fn fill_tunnel(balancer: &Balancer, target: &str) -> usize {
     let (full, _) = tunnel(balancer, target);
     let sender = Wire::shared(full.socket().clone());

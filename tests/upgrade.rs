@@ -196,7 +196,7 @@ fn what_is_fixed_while_it_runs_changes_with_an_upgrade() {
     assert_eq!(balancer.stop(), Exit::Status(0));
 }
 
-/// The port was held while it was to be listened on anew, and refused.
+/// The port was held while it was to be listened on again, and refused.
 #[test]
 fn the_host_may_change_on_the_same_port() {
     for mode in modes() {
@@ -340,7 +340,7 @@ fn a_generation_too_many_is_ended() {
     }
 }
 
-/// How many requests the log says were cut off.
+/// The number of requests the log says were cut off.
 fn cut(log: &str) -> usize {
     let counts = log.lines().filter_map(|line| line.split_once(" cut ")?.1.split(' ').next()?.parse::<usize>().ok());
     counts.sum()

@@ -241,7 +241,7 @@ fn memory_that_cannot_be_read_is_not_taken_over() {
     }
 }
 
-/// How many segments of shared memory a process has.
+/// The number of segments of shared memory a process has.
 fn segments(pid: i32) -> usize {
     let maps = fs::read_to_string(format!("/proc/{pid}/maps")).expect("the process runs");
     maps.lines().filter(|line| line.contains("/SYSV")).count()

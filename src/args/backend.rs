@@ -1,6 +1,6 @@
-//! A backend as the user writes it: `host:port`, `[v6]:port` or `unix:/path`, with `http://`,
-//! `https://` or `h2c://` in front where wanted, then `,weight=N`, `,backup` and `,max=N`. A
-//! configuration file gives the same in parts.
+//! A backend in the user's notation: `host:port`, `[v6]:port` or `unix:/path`, optionally preceded by
+//! `http://`, `https://` or `h2c://` and followed by `,weight=N`, `,backup` and `,max=N`. A configuration file
+//! gives the same parts separately.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -10,37 +10,39 @@ use super::nearest::nearest;
 use super::value::{Fault, number, number_u32};
 use crate::limits::{BACKEND_MAX, HOST_LABEL_BYTES, HOST_NAME_BYTES, UNIX_PATH_BYTES};
 
-/// The attributes behind a backend.
+/// The attributes after a backend's address.
 const ATTRIBUTES: [&str; 3] = ["weight", "backup", "max"];
-/// The host that a port alone stands for.
+/// The host of a backend that is only a port.
 const LOCALHOST: &str = "localhost";
 
-/// The port that means TLS.
+/// The port that implies TLS.
 const TLS_PORT: u16 = 443;
 
-/// A configured backend, its name not looked up.
+/// A configured backend. Its name is not yet resolved.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Backend {
-    /// As the user wrote it, without `http://` and attributes: for messages and labels.
+    /// The text as the user wrote it, without `http://` and attributes, for messages and labels.
     pub name: String,
-    /// Where it is.
+    /// The address or name.
     pub target: Target,
-    /// Its share, up to 65,535; with 0 it finishes what is open and gets nothing new.
+    /// The relative share of requests, up to 65,535. With 0 the backend finishes open requests and gets no new
+    /// ones.
     pub weight: u16,
-    /// Whether it serves only when no other is healthy.
+    /// True if the backend is used only if no other is healthy.
     pub backup: bool,
-    /// Requests in flight at most, up to 1,000,000; 0 is no limit.
+    /// The maximum of requests in flight, up to 1,000,000; 0 for no limit.
     pub max: u32,
-    /// Whether it speaks TLS.
+    /// True if connections use TLS.
     pub tls: bool,
-    /// Whether it speaks HTTP/2 without TLS, which cannot be asked for there.
+    /// True if connections use HTTP/2 without TLS. It must be configured, because there is no negotiation
+    /// without TLS.
     pub h2c: bool,
 }
 
-/// As it would be written.
+/// The notation of the command line.
 impl fmt::Display for Backend {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // What the port says does not have to be said.
+        // A scheme that the port implies is omitted.
         match (means_tls(&self.target), self.tls) {
             _ if self.h2c => f.write_str("h2c://")?,
             (false, true) => f.write_str("https://")?,
@@ -61,25 +63,25 @@ impl fmt::Display for Backend {
     }
 }
 
-/// Where a backend is.
+/// The location of a backend.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Target {
-    /// A port, never 0, of a host.
+    /// A host and a port, which is never 0.
     Tcp(Host, u16),
-    /// A stream socket in the file system; the path is absolute.
+    /// A Unix stream socket; the path is absolute.
     Unix(PathBuf),
 }
 
 /// A host.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Host {
-    /// By address.
+    /// An address.
     Ip(IpAddr),
-    /// By name, in the form that RFC 1123, 2.1 gives names, underscores allowed.
+    /// A name as in RFC 1123, 2.1, with underscores allowed.
     Name(String),
 }
 
-/// Reads a backend.
+/// Parses a backend.
 pub(crate) fn backend(text: &str) -> Result<Backend, Fault> {
     let mut parts = text.split(',');
     let (scheme, name) = scheme(parts.next().unwrap_or_default())?;
@@ -119,8 +121,8 @@ pub(crate) fn backend(text: &str) -> Result<Backend, Fault> {
     Ok(Backend { name, target, weight, backup, max, tls, h2c: scheme == Scheme::H2c })
 }
 
-/// A backend at a host that is given for itself, an IPv6 address with or without brackets: its
-/// name as it would be written, and where it is.
+/// Parses a host that is given without a port; brackets around IPv6 are optional. Returns its text for
+/// messages, and the host.
 pub(crate) fn at_host(text: &str) -> Result<(String, Host), Fault> {
     if text.contains("://") {
         return Err(Fault::SchemeInHost);
@@ -133,7 +135,7 @@ pub(crate) fn at_host(text: &str) -> Result<(String, Host), Fault> {
     }
 }
 
-/// A place with its host: a port alone is one of localhost.
+/// Adds the host localhost to a lone port.
 fn with_localhost(place: &str) -> String {
     let digits = place.strip_prefix(':').unwrap_or(place);
     match !digits.is_empty() && digits.bytes().all(|b| b.is_ascii_digit()) {
@@ -142,18 +144,18 @@ fn with_localhost(place: &str) -> String {
     }
 }
 
-/// A weight, which is a number up to 65,535; with 0 a backend gets nothing new.
+/// Parses a weight up to 65,535. With 0 a backend gets no new requests.
 pub(crate) fn weight(digits: &str) -> Result<u16, Fault> {
     let number = number(digits, 0, u64::from(u16::MAX)).map_err(|_| Fault::Weight)?;
     u16::try_from(number).map_err(|_| Fault::Weight)
 }
 
-/// A limit of requests in flight.
+/// Parses a limit of requests in flight.
 pub(crate) fn max(digits: &str) -> Result<u32, Fault> {
     number_u32(digits, 1, BACKEND_MAX).map_err(|_| Fault::Max)
 }
 
-/// What a backend speaks, where that is said.
+/// The protocol of a backend, if given.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Scheme {
     None,
@@ -162,12 +164,12 @@ enum Scheme {
     H2c,
 }
 
-/// Whether a place means TLS where nothing else is said.
+/// True if the port implies TLS, in the absence of a scheme.
 pub(crate) fn means_tls(target: &Target) -> bool {
     matches!(target, Target::Tcp(_, TLS_PORT))
 }
 
-/// A name as it was written; with its port where that was left out.
+/// The name as written, with the port added if it was omitted.
 fn named_with_port(name: &str, target: &Target) -> String {
     match target {
         Target::Tcp(_, TLS_PORT) if !name.ends_with(":443") => format!("{name}:443"),
@@ -176,11 +178,11 @@ fn named_with_port(name: &str, target: &Target) -> String {
 }
 
 fn scheme(place: &str) -> Result<(Scheme, &str), Fault> {
-    // `unix:///path` has no scheme, only a path with slashes to spare.
+    // `unix:///path` has no scheme, only a path with superfluous slashes.
     if place.starts_with("unix:") {
         return Ok((Scheme::None, place));
     }
-    // A pasted URL's path is refused, but not the slash of an empty one.
+    // The path of a pasted URL is refused, except for the slash of an empty one.
     let bare = |rest: &'_ str| -> usize { rest.len() - usize::from(rest.ends_with('/')) };
     match place.split_once("://") {
         None => Ok((Scheme::None, place)),
@@ -191,7 +193,7 @@ fn scheme(place: &str) -> Result<(Scheme, &str), Fault> {
     }
 }
 
-/// A socket in the file system.
+/// Parses the path of a Unix socket.
 pub(crate) fn unix(path: &str) -> Result<Target, Fault> {
     if !path.starts_with('/') || path.len() > UNIX_PATH_BYTES || path.contains('\0') {
         return Err(Fault::UnixPath);
@@ -200,7 +202,7 @@ pub(crate) fn unix(path: &str) -> Result<Target, Fault> {
 }
 
 fn tcp(place: &str, https: bool) -> Result<Target, Fault> {
-    // A URL may leave out the port that its scheme has.
+    // A URL may omit the default port of its scheme.
     if place.contains('@') {
         return Err(Fault::UserInfo);
     } else if place.contains(['/', '?', '#']) {
@@ -231,7 +233,7 @@ fn tcp(place: &str, https: bool) -> Result<Target, Fault> {
     if port.is_empty() { Err(Fault::NoPort) } else { Ok(Target::Tcp(host, self::port(port)?)) }
 }
 
-/// The port of a backend.
+/// Parses the port of a backend.
 pub(crate) fn port(digits: &str) -> Result<u16, Fault> {
     positive(digits).ok_or(Fault::Port)
 }
@@ -244,7 +246,7 @@ fn named(host: &str) -> Result<Host, Fault> {
     }
 }
 
-/// Whether text is a host's name. One that ends in a number is a failed IPv4 address.
+/// True if the text is a host name. A name that ends in a number is a malformed IPv4 address.
 pub(super) fn is_name(text: &str) -> bool {
     let name = text.strip_suffix('.').unwrap_or(text);
     let is_label = |label: &str| {
@@ -258,7 +260,7 @@ pub(super) fn is_name(text: &str) -> bool {
     name.len() <= HOST_NAME_BYTES && name.split('.').all(is_label) && !ends_in_number
 }
 
-/// A number from 1 to 65,535.
+/// Parses a number from 1 to 65,535.
 fn positive(digits: &str) -> Option<u16> {
     number(digits, 1, u64::from(u16::MAX)).ok().and_then(|number| u16::try_from(number).ok())
 }

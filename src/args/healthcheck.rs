@@ -1,4 +1,5 @@
-//! `load_balancer healthcheck [ADDR]`: whether a balancer is well, for images without another client.
+//! `load_balancer healthcheck [ADDR]` checks the health of a balancer, for container images without another
+//! client.
 
 use std::ffi::OsString;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -7,20 +8,20 @@ use super::{Command, Error, value};
 use crate::dns::hosts::Hosts;
 use crate::limits::DEFAULT_PORT;
 
-/// The command's name.
+/// The name of the command.
 pub(super) const NAME: &str = "healthcheck";
 
-/// What is looked at.
+/// The target of a health check.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Healthcheck {
-    /// Where it listens.
+    /// The address of the listener.
     pub address: SocketAddr,
-    /// What is asked for; where nothing is, it is enough that a connection is taken.
+    /// The path to request. `None`: an accepted connection suffices.
     pub path: Option<String>,
 }
 
-/// From what stands behind the command. Nothing there means the admin port that the environment names,
-/// asked whether it is ready, and the main port where it names none.
+/// Parses the arguments after the command. Without arguments, the target is the readiness page of the
+/// environment's admin port, or the main port if there is no admin port.
 pub(super) fn parse(
     mut rest: impl Iterator<Item = OsString>,
     env: &dyn Fn(&str) -> Option<OsString>,
@@ -48,7 +49,7 @@ pub(super) fn parse(
     Ok(Command::Healthcheck(found))
 }
 
-/// `PORT`, `HOST:PORT`, either with a path behind.
+/// Parses `PORT` or `HOST:PORT`, either with an optional path.
 fn asked(text: &str, hosts: &Hosts) -> Option<Healthcheck> {
     let text = text.strip_prefix("http://").unwrap_or(text);
     let (place, path) = text.find('/').map_or((text, "/readyz"), |at| text.split_at(at));
@@ -59,7 +60,7 @@ fn asked(text: &str, hosts: &Hosts) -> Option<Healthcheck> {
     })
 }
 
-/// Where one that listens on an address is found from this machine.
+/// The address under which a listener on `ip` is reached from this machine.
 fn here(ip: IpAddr) -> IpAddr {
     match ip {
         IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),

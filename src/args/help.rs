@@ -1,18 +1,18 @@
-//! The texts made of the table of options: `--help`, `--version`, and the README's table.
+//! The texts generated from the table of options: `--help`, `--version`, and the README's table.
 //!
-//! To renew the README's table after a change to [`FLAGS`], run `cargo test readme`: the test
-//! that fails prints the table to put between the lines `<!-- flags -->` and `<!-- /flags -->`.
+//! To update the README's table after a change to [`FLAGS`], run `cargo test readme`: the failing test prints
+//! the table to put between the lines `<!-- flags -->` and `<!-- /flags -->`.
 
 use std::fmt::Write as _;
 
 use super::flags::{FLAGS, Flag};
 
-/// The widest line of the help.
+/// The width of the help text.
 const WIDTH: usize = 96;
-/// The column at which meanings begin; wider options push theirs to the next line.
+/// The column of the descriptions. An option wider than this has its description on the next line.
 const COLUMN: usize = 30;
 
-/// What `--help` prints, with its last line's end.
+/// The output of `--help`, with a final line feed.
 pub fn text() -> String {
     let mut out = String::from(
         "Usage: load_balancer -b HOST:PORT [-b HOST:PORT]... [-p PORT] [OPTION]...\n\
@@ -42,12 +42,12 @@ pub fn text() -> String {
     out
 }
 
-/// What `--version` prints, with its line's end.
+/// The output of `--version`, with a final line feed.
 pub fn version() -> String {
     format!("load_balancer {}\n", env!("CARGO_PKG_VERSION"))
 }
 
-/// The README's table of options, in Markdown, with its last line's end.
+/// The README's table of options in Markdown, with a final line feed.
 pub fn readme_table() -> String {
     let mut out = String::from("| option | environment | default | meaning |\n|---|---|---|---|\n");
     for flag in FLAGS {
@@ -73,7 +73,7 @@ fn names(flag: &Flag) -> String {
     names
 }
 
-/// An option's lines in the help.
+/// Writes the lines of an option.
 fn entry(out: &mut String, flag: &Flag) {
     let indent = if flag.short.is_some() { "  " } else { "      " };
     let left = format!("{indent}{}", names(flag));
@@ -90,7 +90,7 @@ fn entry(out: &mut String, flag: &Flag) {
     wrap(out, meaning.split(' ').chain(default.as_deref()), COLUMN);
 }
 
-/// Adds words up to the width, and goes on at the column; ends the line.
+/// Writes words up to the width, continues at the column, and ends the line.
 fn wrap<'a>(out: &mut String, words: impl Iterator<Item = &'a str>, column: usize) {
     let mut at = column;
     for word in words {

@@ -1,12 +1,11 @@
 //! The command line and the environment, as typed options.
 //!
-//! [`FLAGS`] is the only list of options: the parser, `--help`, the README's table and the
-//! configuration file read it. [`parse`] takes text and gives [`Options`], which hold what was
-//! given and nothing else, each with the place it came from; `config::file` adds what a file says,
-//! and `config::resolve` fills in the defaults. An option on the command line hides its variable
-//! in the environment altogether.
+//! [`FLAGS`] is the only list of options: the parser, `--help`, the README's table and the configuration file
+//! read it. [`parse`] turns text into [`Options`], which contain only given values, each with its source.
+//! `config::file` adds the values of a file, and `config::resolve` fills in the defaults. An option on the
+//! command line replaces its variable in the environment entirely.
 //!
-//! Invariant: whatever stands in an [`Options`] is within the bounds that its option states.
+//! Invariant: every value in [`Options`] is within the limits of its option.
 
 pub mod backend;
 pub mod flags;
@@ -39,22 +38,22 @@ pub use probe::{HealthCheck, Statuses};
 pub use value::{Cidr, Fault, HostHeader, Mode};
 pub use variables::remarks;
 
-/// What the command line asks for.
+/// The request of the command line.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[expect(clippy::large_enum_variant, reason = "a process has one of it, for a moment")]
 pub enum Command {
-    /// To run with these options.
+    /// Run with these options.
     Run(Options),
-    /// To look whether a balancer is well.
+    /// Check the health of a balancer.
     Healthcheck(Healthcheck),
-    /// To print [`help::text`].
+    /// Print [`help::text`].
     Help,
-    /// To print [`help::version`].
+    /// Print [`help::version`].
     Version,
 }
 
-/// Where a value came from; shown, it opens a sentence about the value, as `--port`, `LB_PORT` or
-/// `lb.json:2:5: port`.
+/// The source of a value. Displayed, it opens a sentence about the value: `--port`, `LB_PORT` or `lb.json:2:5:
+/// port`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Source {
     /// The command line: the option's long name.
@@ -63,17 +62,17 @@ pub enum Source {
     Environment(&'static str),
     /// A configuration file.
     File {
-        /// Its path, as messages show it.
+        /// The path as messages show it.
         path: Arc<str>,
-        /// Where the value stands.
+        /// The position of the value.
         at: Position,
-        /// The key that it belongs to; dashes stand for underscores.
+        /// The key, with dashes instead of underscores.
         key: &'static str,
     },
 }
 
 impl Source {
-    /// The place alone, for within a sentence: `--port`, `LB_PORT` or `lb.json:2:5`.
+    /// The source without the key, for use within a sentence: `--port`, `LB_PORT` or `lb.json:2:5`.
     pub fn place(&self) -> String {
         match self {
             Source::CommandLine(long) => format!("--{long}"),
@@ -93,30 +92,30 @@ impl fmt::Display for Source {
     }
 }
 
-/// A value and where it came from.
+/// A value and its source.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Given<T> {
-    /// The value, checked.
+    /// The checked value.
     pub value: T,
-    /// Where it came from.
+    /// The source.
     pub source: Source,
 }
 
-/// A value as text and where it came from.
+/// A value as text, and its source.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Setting {
     /// The option's long name.
     pub name: &'static str,
-    /// The value as it was given; a switch's is `on` or `off`.
+    /// The value as given; `on` or `off` for a switch.
     pub value: String,
-    /// Where it came from.
+    /// The source.
     pub source: Source,
 }
 
-/// What was given; `None` and empty lists where nothing was. Durations are microseconds.
+/// The given options; `None` or an empty list for those not given. Durations are in microseconds.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Options {
-    /// What is to be said of the environment at the start.
+    /// Warnings about the environment, for the start.
     pub remarks: Vec<String>,
     /// `--port`; 0 for any free port.
     pub port: Option<Given<u16>>,
@@ -124,7 +123,7 @@ pub struct Options {
     pub host: Option<Given<IpAddr>>,
     /// `--backend`, in the order given.
     pub backends: Vec<Given<Backend>>,
-    /// The file has a list of backends, so that no default ones stand in, even if it is empty.
+    /// True if the file has a list of backends, even an empty one. Then there are no default backends.
     pub no_default_backends: bool,
     /// `--workers`.
     pub workers: Option<Given<u32>>,
@@ -200,50 +199,50 @@ pub struct Options {
     pub slow_start_us: Option<Given<u64>>,
     /// `--retry-budget`, percent.
     pub retry_percent: Option<Given<u32>>,
-    /// `--admin`; `None` within for off.
+    /// `--admin`; the inner `None` means off.
     pub admin: Option<Given<Option<SocketAddr>>>,
-    /// The table of hosts, for the options that take its names.
+    /// The hosts table, for options that accept its names.
     pub hosts: Hosts,
-    /// `--metrics-path`; `None` within for off.
+    /// `--metrics-path`; the inner `None` means off.
     pub metrics_path: Option<Given<Option<String>>>,
     /// `--metrics-detail`.
     pub metrics_detail: Option<Given<Detail>>,
-    /// Each value given, a repeatable option's one by one, in the order that they were read.
+    /// Every given value in the order of reading. Each value of a repeatable option is one entry.
     pub settings: Vec<Setting>,
 }
 
-/// Why the arguments cannot be used; always the user's fault. Displayed, it is one line without
-/// control characters, whatever was given.
+/// A reason why the arguments cannot be used; always the user's fault. Displayed, it is one line without
+/// control characters for any input.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Error {
-    /// No option is called that.
+    /// An option with an unknown name.
     UnknownOption {
-        /// As written, without a value.
+        /// The option as written, without a value.
         option: String,
         /// The option probably meant, as it would be written.
         nearest: Option<String>,
     },
-    /// What is no address that a health check could ask.
+    /// The argument of a health check is not an address.
     Healthcheck(String),
-    /// There are no arguments besides options.
+    /// An argument that is not an option.
     Positional(String),
-    /// An argument that is not UTF-8; what could be read of it.
+    /// An argument that is not UTF-8; its readable part.
     NotUtf8(String),
     /// An option without the value that it needs.
     MissingValue(&'static Flag),
     /// A switch with a value.
     SuperfluousValue(&'static Flag, String),
-    /// An option that may stand once, and stands twice.
+    /// An option given twice that is allowed once.
     Repeated(&'static Flag),
-    /// A value that the option does not take.
+    /// A value that the option does not accept.
     Value {
-        /// Whose value it is.
+        /// The source of the value.
         source: Source,
         /// The value.
         value: String,
-        /// What is wrong with it.
+        /// The fault.
         fault: Fault,
-        /// What is accepted instead.
+        /// A description of accepted values.
         accepts: &'static str,
     },
 }
@@ -278,7 +277,7 @@ impl fmt::Display for Error {
             }
             Error::Value { source, value, fault, accepts } => {
                 let without_secret = match fault {
-                    // A password stands before the last at sign.
+                    // A password precedes the last at sign.
                     Fault::UserInfo => value.rsplit_once('@').map(|(_, place)| format!("...@{place}")),
                     _ => None,
                 };
@@ -297,7 +296,7 @@ impl fmt::Display for Error {
 
 impl std::error::Error for Error {}
 
-/// Foreign text as an error line shows it: control characters as `\xNN`, and not too much of it.
+/// Foreign text for an error line: control characters as `\xNN`, cut to `SHOWN_CHARS`.
 pub(crate) struct Shown<'a>(pub(crate) &'a str);
 
 impl fmt::Display for Shown<'_> {

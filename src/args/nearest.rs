@@ -1,9 +1,9 @@
-//! The known name that a mistyped one was probably meant to be.
+//! Suggestions for misspelled names.
 
 use crate::limits::COMPARED_BYTES;
 
-/// The nearest of `known` to `given`, if any is near: a third of its letters may be wrong (one at
-/// least), or one may begin with the other, and case does not count.
+/// The nearest of `known` to `given`, if one is near. A third of its letters may differ (at least one), or one
+/// may be a prefix of the other. Case is ignored.
 pub(crate) fn nearest<'a>(given: &str, known: impl Iterator<Item = &'a str>) -> Option<&'a str> {
     if given.is_empty() || given.len() > COMPARED_BYTES {
         return None;
@@ -19,8 +19,8 @@ pub(crate) fn nearest<'a>(given: &str, known: impl Iterator<Item = &'a str>) -> 
         .map(|(_, name)| name)
 }
 
-/// How many letters must be put in, taken out, replaced, or swapped with their neighbour to make
-/// one word of the other (the restricted Damerau-Levenshtein distance).
+/// The number of insertions, deletions, replacements and swaps of neighbours that turn one word into the other
+/// (the restricted Damerau-Levenshtein distance).
 fn distance(a: &[u8], b: &[u8]) -> usize {
     // Three rows of the table of distances between prefixes: for `a` up to i - 2, i - 1 and i.
     let mut before: Vec<usize> = vec![0; b.len() + 1];

@@ -1,13 +1,13 @@
-//! From arguments and environment to options.
+//! Parses arguments and environment into options.
 //!
-//! `--name value`, `--name=value`, `-n value`, `-nvalue` and `-n=value` are the forms. Switches may stand
-//! behind one dash, as in `-kt`, and may have a value that their variables take, as in `--trace=1`. `--help` and
-//! `--version` end the reading, unless something was wrong before them; the environment is looked
-//! at last, and only for what the command line leaves open. No value that any option takes begins
-//! with a dash, so an argument that does is never one: `-b -p 80` lacks a backend.
+//! Accepted forms: `--name value`, `--name=value`, `-n value`, `-nvalue` and `-n=value`. Switches can be
+//! combined after one dash, as in `-kt`, and can have the value that their variables have, as in `--trace=1`.
+//! `--help` and `--version` end the parsing, unless there was an error before them. The environment is read
+//! last, and only for options that are not on the command line. No option's value begins with a dash, so an
+//! argument that does is never a value: `-b -p 80` lacks a backend.
 //!
-//! Everything wrong is told, up to a bound, and each slip once: what stands behind an unknown
-//! option is taken for its value, and an option whose value is wrong has been given all the same.
+//! Every error is reported once, up to a limit. The argument after an unknown option is taken for its value,
+//! and an option with an invalid value counts as given.
 
 use std::ffi::{OsStr, OsString};
 use std::iter::Peekable;
@@ -21,17 +21,17 @@ use super::{Command, Error, FLAGS, Fault, Flag, Options, Source};
 use crate::dns::hosts::Hosts;
 use crate::limits::LINE_PROBLEMS;
 
-/// Arguments or variables that cannot be used.
+/// Arguments or variables with errors.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Refused {
-    /// What is wrong, in the order in which it was met; never nothing.
+    /// At least one error, in the order of reading.
     pub errors: Vec<Error>,
-    /// What is right.
+    /// The valid options.
     pub options: Box<Options>,
 }
 
-/// Reads the arguments, without the program's name, then the environment through `env`, where an
-/// empty variable counts as none.
+/// Parses the arguments, without the program's name, and then the environment through `env`. An empty variable
+/// counts as absent.
 pub fn parse(
     argv: impl IntoIterator<Item = OsString>,
     env: &dyn Fn(&str) -> Option<OsString>,
@@ -39,7 +39,7 @@ pub fn parse(
     parse_with(argv, env, Hosts::default())
 }
 
-/// The same, with the table of hosts that names of this host are looked up in.
+/// Like [`parse`], with the hosts table for options that accept its names.
 pub fn parse_with(
     argv: impl IntoIterator<Item = OsString>,
     env: &dyn Fn(&str) -> Option<OsString>,
@@ -74,8 +74,8 @@ pub fn parse_with(
     if errors.is_empty() { Ok(Command::Run(options)) } else { Err(Refused { errors, options: Box::new(options) }) }
 }
 
-/// Takes an argument, with its value where that stands apart. What it asks for, where it ends the
-/// reading.
+/// Parses an argument, and the next one if it is the value. Returns a command that ends the parsing, if there
+/// is one.
 fn take(
     argument: &OsStr,
     argv: &mut Peekable<impl Iterator<Item = OsString>>,
@@ -111,14 +111,14 @@ fn take(
         return Err(Error::Repeated(flag));
     }
     give(flag, utf8(flag, &source, &value)?, source, options)?;
-    // Behind a switch stand others, as in -kt.
+    // More switches may follow, as in -kt.
     match (flag.set, attached) {
         (Set::Switch(_), Attached::Letters(letters)) => take(format!("-{letters}").as_ref(), argv, given, options),
         _ => Ok(None),
     }
 }
 
-/// Takes an option's value from its variable; what is wrong with it.
+/// Parses an option's value from its variable. Returns the errors.
 fn environment(flag: &'static Flag, value: &OsStr, options: &mut Options) -> Vec<Error> {
     let source = Source::Environment(flag.env);
     let text = match utf8(flag, &source, value) {
@@ -133,17 +133,17 @@ fn environment(flag: &'static Flag, value: &OsStr, options: &mut Options) -> Vec
     }
 }
 
-/// What is attached to an option's name.
+/// The text attached to an option's name.
 #[derive(Clone, Copy)]
 enum Attached<'a> {
     Nothing,
-    /// A value behind `=`.
+    /// A value after `=`.
     Value(&'a str),
-    /// What stands right behind a letter: a value, or more letters.
+    /// Text directly after a letter: a value, or more letters.
     Letters(&'a str),
 }
 
-/// Which option an argument names, and what is attached to it.
+/// The option of an argument, and the text attached to it.
 fn option(argument: &str) -> Result<(usize, Attached<'_>), Error> {
     if let Some(body) = argument.strip_prefix("--") {
         let whole = (body, Attached::Nothing);
@@ -186,7 +186,7 @@ fn unknown_short(letter: char, name: &str) -> Error {
     }
 }
 
-/// Whether an argument must be an option. A negative number is none: it is a value, and wrong.
+/// True if an argument must be an option. A negative number is an invalid value instead.
 fn begins_with_dash(value: &OsStr) -> bool {
     match value.as_encoded_bytes() {
         [b'-', digit, ..] => !digit.is_ascii_digit(),

@@ -1,4 +1,4 @@
-//! How a backend is probed, and which statuses pass: `--health-check` and `--health-status`.
+//! The type of a backend's probes, and the statuses that pass: `--health-check` and `--health-status`.
 
 use std::fmt;
 
@@ -8,9 +8,9 @@ use crate::limits::STATUS_RANGES;
 /// The type of a probe.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum HealthCheck {
-    /// A GET; the status decides.
+    /// A GET request. Its status decides.
     Http,
-    /// A connection; with TLS, a handshake as well.
+    /// A connection, and a handshake if the backend uses TLS.
     Tcp,
     /// No probes.
     Off,
@@ -22,7 +22,7 @@ impl HealthCheck {
         [("http", HealthCheck::Http), ("tcp", HealthCheck::Tcp), ("off", HealthCheck::Off)];
 }
 
-/// A set of statuses of final responses, as ranges: first and last status, both included.
+/// A set of statuses of final responses, as inclusive ranges.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Statuses(Vec<(u16, u16)>);
 
@@ -30,28 +30,28 @@ pub struct Statuses(Vec<(u16, u16)>);
 const FINAL: (u16, u16) = (200, 599);
 
 impl Statuses {
-    /// The set of one range.
+    /// A set of one range.
     pub fn range(first: u16, last: u16) -> Statuses {
         Statuses(vec![(first, last)])
     }
 
-    /// The set of these ranges.
+    /// A set of these ranges.
     pub fn of(ranges: Vec<(u16, u16)>) -> Statuses {
         Statuses(ranges)
     }
 
-    /// The ranges, first and last status of each.
+    /// The ranges: first and last status.
     pub fn ranges(&self) -> &[(u16, u16)] {
         &self.0
     }
 
-    /// Whether a status is in the set.
+    /// True if a status is in the set.
     pub fn contains(&self, status: u16) -> bool {
         self.0.iter().any(|&(first, last)| (first..=last).contains(&status))
     }
 }
 
-/// As it would be written.
+/// The notation of the command line.
 impl fmt::Display for Statuses {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (at, (first, last)) in self.0.iter().enumerate() {
@@ -65,7 +65,7 @@ impl fmt::Display for Statuses {
     }
 }
 
-/// Ranges of statuses with commas between them, each `FIRST-LAST` or one status.
+/// Parses ranges separated by commas, each `FIRST-LAST` or one status.
 pub(super) fn statuses(text: &str) -> Result<Statuses, Fault> {
     let status = |text: &str| -> Result<u16, Fault> {
         let number = number(text.trim(), FINAL.0.into(), FINAL.1.into())?;

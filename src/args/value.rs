@@ -1,4 +1,4 @@
-//! The values that options take: from text to types, each within its bounds.
+//! Parses the values of options into types within their limits.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
@@ -9,61 +9,61 @@ use crate::dns::hosts::Hosts;
 use crate::http::framing::is_authority;
 use crate::limits::{DURATION_MAX_US, DURATION_MIN_US, FILE_PATH_BYTES, HEALTH_PATH_BYTES, NAME_BYTES, SECOND_US};
 
-/// What is wrong with a value.
+/// The fault in a value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fault {
-    /// It is not UTF-8.
+    /// The value is not UTF-8.
     NotUtf8,
-    /// It is not of the form that the option takes.
+    /// The value has the wrong form.
     Malformed,
-    /// It is of the right form, but outside the bounds.
+    /// The value has the right form, but is outside the limits.
     OutOfRange,
-    /// It is none of the words that the option takes; the nearest of them.
+    /// The value is not one of the option's words; the nearest of them.
     Unknown(Option<&'static str>),
     /// A duration without its unit.
     NoUnit,
     /// A backend without a port.
     NoPort,
-    /// A backend with a port that is none.
+    /// A backend with an invalid port.
     Port,
-    /// An IPv6 address without the brackets that tell it from its port.
+    /// An IPv6 address without the brackets that separate it from its port.
     Brackets,
     /// A host that is neither an address nor a name.
     Host,
-    /// A prefix that names no protocol.
+    /// A prefix that is not a known protocol.
     Scheme,
-    /// The path of a socket that is relative, or too long for the system.
+    /// The path of a socket is relative, or too long for the system.
     UnixPath,
     /// A backend's weight outside 0 to 65,535.
     Weight,
     /// A backend's limit outside 1 to 1,000,000.
     Max,
-    /// Something after a backend's comma that is no attribute; the nearest of them.
+    /// An unknown attribute of a backend; the nearest known one.
     Attribute(Option<&'static str>),
     /// An attribute without its value.
     NoValue,
     /// The attribute `backup` with a value.
     BackupValue,
-    /// Another backend after a backend's comma.
+    /// A second backend after a comma.
     TwoBackends,
     /// A backend with a path.
     Path,
-    /// A backend with a user name or a password, which no message may show.
+    /// A backend with a user name or a password. No message may show it.
     UserInfo,
-    /// A host of a file with a port behind it.
+    /// A host in a file with a port after it.
     PortInHost,
-    /// A host of a file with a scheme before it.
+    /// A host in a file with a scheme before it.
     SchemeInHost,
-    /// A backend's attribute given twice.
+    /// An attribute of a backend given twice.
     AttributeTwice,
-    /// A name that the table of hosts does not have.
+    /// A name that is not in the hosts table.
     NoSuchName,
     /// A list longer than its limit.
     TooMany,
 }
 
 impl Fault {
-    /// The fault in a few words.
+    /// A short description of the fault.
     pub fn reason(self) -> &'static str {
         match self {
             Fault::NotUtf8 => "not UTF-8",
@@ -94,7 +94,7 @@ impl Fault {
     }
 }
 
-/// How many processes.
+/// The number of processes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mode {
     /// A master and its workers.
@@ -108,29 +108,29 @@ impl Mode {
     pub const NAMES: [(&'static str, Mode); 2] = [("mp", Mode::Mp), ("sp", Mode::Sp)];
 }
 
-/// What a backend gets as Host.
+/// The Host field that backends receive.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum HostHeader {
-    /// What the client sent.
+    /// The client's Host.
     Preserve,
     /// The backend's own configured host and port.
     Backend,
-    /// This.
+    /// A fixed name.
     Name(String),
 }
 
-/// A range of addresses.
+/// A range of addresses in CIDR notation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Cidr {
-    /// An address in it.
+    /// An address in the range.
     pub address: IpAddr,
-    /// How many leading bits are the range's; at most 32 for IPv4, 128 for IPv6.
+    /// The number of leading bits that define the range; at most 32 for IPv4, 128 for IPv6.
     pub prefix: u8,
 }
 
 impl Cidr {
-    /// Whether the range holds the address. An IPv4 address and its IPv4-mapped IPv6 form
-    /// (RFC 4291, 2.5.5.2) are the same here, in the range as in the address.
+    /// True if the range contains the address. An IPv4 address equals its IPv4-mapped IPv6 form (RFC 4291,
+    /// 2.5.5.2), both in the range and in the argument.
     pub fn contains(&self, address: IpAddr) -> bool {
         let (range, bits) = match self.address {
             IpAddr::V4(_) => (self.address, u32::from(self.prefix) + 96),
@@ -141,7 +141,7 @@ impl Cidr {
     }
 }
 
-/// The address as one of IPv6.
+/// The address as an IPv6 number.
 fn mapped(address: IpAddr) -> u128 {
     match address {
         IpAddr::V4(v4) => v4.to_ipv6_mapped().to_bits(),
@@ -149,7 +149,7 @@ fn mapped(address: IpAddr) -> u128 {
     }
 }
 
-/// A whole number in decimal digits, within both bounds.
+/// Parses decimal digits between both limits.
 pub(super) fn number(text: &str, least: u64, most: u64) -> Result<u64, Fault> {
     let digits = text.strip_prefix('-').unwrap_or(text);
     if digits.is_empty() || !digits.bytes().all(|b| b.is_ascii_digit()) {
@@ -161,18 +161,18 @@ pub(super) fn number(text: &str, least: u64, most: u64) -> Result<u64, Fault> {
     }
 }
 
-/// The same for what is held in 32 bits.
+/// Like [`number`], for 32 bits.
 pub(super) fn number_u32(text: &str, least: u64, most: u64) -> Result<u32, Fault> {
     u32::try_from(number(text, least, most)?).map_err(|_| Fault::OutOfRange)
 }
 
-/// A port, 0 for any free one.
+/// Parses a port; 0 means any free one.
 pub(super) fn port(text: &str) -> Result<u16, Fault> {
     let number = number(text, 0, u64::from(u16::MAX))?;
     u16::try_from(number).map_err(|_| Fault::OutOfRange)
 }
 
-/// An IP address, an IPv6 one with or without brackets.
+/// Parses an IP address. Brackets around IPv6 are optional.
 pub(super) fn ip(text: &str) -> Result<IpAddr, Fault> {
     match text.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
         Some(inside) => inside.parse().map(IpAddr::V6).map_err(|_| Fault::Malformed),
@@ -180,7 +180,7 @@ pub(super) fn ip(text: &str) -> Result<IpAddr, Fault> {
     }
 }
 
-/// The same, or a name of the table of hosts.
+/// Parses an IP address, or a name of the hosts table.
 pub(super) fn host(text: &str, hosts: &Hosts) -> Result<IpAddr, Fault> {
     match ip(text) {
         Err(_) if is_name(text) => hosts.first(text).ok_or(Fault::NoSuchName),
@@ -188,13 +188,13 @@ pub(super) fn host(text: &str, hosts: &Hosts) -> Result<IpAddr, Fault> {
     }
 }
 
-/// One of the given words.
+/// Parses one of the given words.
 pub(super) fn choice<T: Copy>(names: &'static [(&'static str, T)], text: &str) -> Result<T, Fault> {
     let known = names.iter().find(|(name, _)| *name == text);
     known.map(|(_, value)| *value).ok_or_else(|| Fault::Unknown(nearest(text, names.iter().map(|(name, _)| *name))))
 }
 
-/// A switch's value in the environment.
+/// Parses a switch's value in the environment.
 pub(super) fn switch(text: &str) -> Result<bool, Fault> {
     match text.to_ascii_lowercase().as_str() {
         "1" | "true" | "yes" | "on" => Ok(true),
@@ -203,7 +203,7 @@ pub(super) fn switch(text: &str) -> Result<bool, Fault> {
     }
 }
 
-/// `on` or `off`.
+/// Parses `on` or `off`.
 pub(super) fn on_off(text: &str) -> Result<bool, Fault> {
     match text {
         "on" => Ok(true),
@@ -212,7 +212,7 @@ pub(super) fn on_off(text: &str) -> Result<bool, Fault> {
     }
 }
 
-/// A duration in microseconds.
+/// Parses a duration. Returns microseconds.
 pub(super) fn duration(text: &str) -> Result<u64, Fault> {
     let digits = text.bytes().take_while(u8::is_ascii_digit).count();
     let unit_us = match &text[digits..] {
@@ -226,7 +226,7 @@ pub(super) fn duration(text: &str) -> Result<u64, Fault> {
     Ok(unit_us * number(&text[..digits], DURATION_MIN_US.div_ceil(unit_us), DURATION_MAX_US / unit_us)?)
 }
 
-/// A duration in microseconds, or `off`, which is 0.
+/// Parses a duration or `off`. Returns microseconds; 0 for `off`.
 pub(super) fn duration_or_off(text: &str) -> Result<u64, Fault> {
     if is_off(text) { Ok(0) } else { duration(text) }
 }
@@ -235,7 +235,7 @@ fn is_off(text: &str) -> bool {
     text.eq_ignore_ascii_case("off")
 }
 
-/// Where the admin port is: `PORT` on loopback, `HOST:PORT`, or `off`.
+/// Parses the address of the admin port: `PORT` on loopback, `HOST:PORT`, or `off`.
 pub(super) fn admin(text: &str, hosts: &Hosts) -> Result<Option<SocketAddr>, Fault> {
     if is_off(text) {
         return Ok(None);
@@ -243,14 +243,14 @@ pub(super) fn admin(text: &str, hosts: &Hosts) -> Result<Option<SocketAddr>, Fau
         return Ok(Some(SocketAddr::from((Ipv4Addr::LOCALHOST, port(text)?))));
     }
     let (host, digits) = text.rsplit_once(':').ok_or(Fault::Malformed)?;
-    // An IPv6 address has colons of its own.
+    // An IPv6 address without brackets would be ambiguous, because it contains colons.
     match self::host(host, hosts)? {
         IpAddr::V6(_) if host.contains(':') && !host.starts_with('[') => Err(Fault::Brackets),
         address => Ok(Some(SocketAddr::new(address, port(digits)?))),
     }
 }
 
-/// The path of a file.
+/// Parses the path of a file.
 pub(super) fn file(text: &str) -> Result<PathBuf, Fault> {
     match text {
         _ if text.is_empty() || text.contains('\0') => Err(Fault::Malformed),
@@ -259,16 +259,16 @@ pub(super) fn file(text: &str) -> Result<PathBuf, Fault> {
     }
 }
 
-/// A request's path, with a query where wanted (RFC 9112, 3.2.1).
+/// Parses a request's path with an optional query (RFC 9112, 3.2.1).
 pub(super) fn path(text: &str) -> Result<String, Fault> {
-    // A fragment is for clients alone, and never sent (RFC 9110, 7.1).
+    // Clients never send a fragment (RFC 9110, 7.1).
     if !text.starts_with('/') || !text.bytes().all(|b| b.is_ascii_graphic() && b != b'#') {
         return Err(Fault::Malformed);
     }
     if text.len() > HEALTH_PATH_BYTES { Err(Fault::OutOfRange) } else { Ok(text.to_owned()) }
 }
 
-/// The path of a page, or off.
+/// Parses the path of a page, or `off`.
 pub(super) fn metrics_path(text: &str) -> Result<Option<String>, Fault> {
     if is_off(text) {
         return Ok(None);
@@ -276,7 +276,7 @@ pub(super) fn metrics_path(text: &str) -> Result<Option<String>, Fault> {
     if text.contains('?') { Err(Fault::Malformed) } else { path(text).map(Some) }
 }
 
-/// `preserve`, `backend`, or a host with or without a port.
+/// Parses `preserve`, `backend`, or a host with an optional port.
 pub(super) fn host_header(text: &str) -> Result<HostHeader, Fault> {
     match text {
         _ if text.eq_ignore_ascii_case("preserve") => Ok(HostHeader::Preserve),
@@ -285,7 +285,7 @@ pub(super) fn host_header(text: &str) -> Result<HostHeader, Fault> {
     }
 }
 
-/// A host with or without a port, as the Host field has it.
+/// Parses a host with an optional port, as in the Host field.
 pub(super) fn authority(text: &str) -> Result<String, Fault> {
     if text.is_empty() || !is_authority(text.as_bytes()) {
         return Err(Fault::Malformed);
@@ -293,7 +293,7 @@ pub(super) fn authority(text: &str) -> Result<String, Fault> {
     bounded(text)
 }
 
-/// A range of addresses as `address/prefix`, or one address.
+/// Parses `address/prefix`, or one address.
 pub(super) fn cidr(text: &str) -> Result<Cidr, Fault> {
     let (address, prefix) = match text.split_once('/') {
         Some((address, prefix)) => (ip(address)?, Some(prefix)),
@@ -307,7 +307,7 @@ pub(super) fn cidr(text: &str) -> Result<Cidr, Fault> {
     Ok(Cidr { address, prefix })
 }
 
-/// A pseudonym with or without a port, as Via takes it (RFC 9110, 7.6.3).
+/// Parses a pseudonym with an optional port for Via (RFC 9110, 7.6.3).
 pub(super) fn via(text: &str) -> Result<String, Fault> {
     let (name, after) = text.split_once(':').map_or((text, None), |(name, port)| (name, Some(port)));
     let in_token = |b: u8| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b);
@@ -317,7 +317,7 @@ pub(super) fn via(text: &str) -> Result<String, Fault> {
     bounded(text)
 }
 
-/// `user` or `user:group`.
+/// Parses `user` or `user:group`.
 pub(super) fn user(text: &str) -> Result<String, Fault> {
     let usable = |name: &str| !name.is_empty() && !name.contains(|c: char| c.is_whitespace() || c.is_control());
     match text.split_once(':') {

@@ -1,4 +1,4 @@
-//! Variables of the environment whose names begin like those of the options: the ones that no option reads.
+//! Environment variables that look like an option's variable, but belong to no option.
 
 use std::ffi::{OsStr, OsString};
 
@@ -8,7 +8,7 @@ use crate::limits::LINE_PROBLEMS;
 
 const PREFIX: &str = "LB_";
 
-/// What is to be said of the environment, one line for each variable that nothing reads.
+/// Warnings about the environment: one line for each variable with our prefix that no option reads.
 pub fn remarks(variables: impl Iterator<Item = (OsString, OsString)>) -> Vec<String> {
     let known = || FLAGS.iter().map(|flag| flag.env).filter(|name| !name.is_empty());
     let mut links = Vec::new();
@@ -37,7 +37,7 @@ pub fn remarks(variables: impl Iterator<Item = (OsString, OsString)>) -> Vec<Str
     unknown
 }
 
-/// The variable that a name was probably meant to be: they are spelt like their options.
+/// The variable that a misspelled name probably meant.
 fn nearest_variable(name: &str) -> Option<&'static str> {
     let as_option = name.strip_prefix(PREFIX)?.replace('_', "-");
     let flags = || FLAGS.iter().filter(|flag| !flag.env.is_empty());
@@ -45,13 +45,13 @@ fn nearest_variable(name: &str) -> Option<&'static str> {
     flags().find(|flag| flag.long == near).map(|flag| flag.env)
 }
 
-/// Whether Kubernetes sets this variable to tell of a Service ("service links"): `LB_PORT=tcp://10.0.0.1:80` for a
-/// Service named lb, and `LB_SERVICE_HOST`, `LB_PORT_80_TCP_ADDR` and more beside it.
+/// True if Kubernetes sets this variable to announce a Service ("service links"): `LB_PORT=tcp://10.0.0.1:80`
+/// for a Service named lb, and with it `LB_SERVICE_HOST`, `LB_PORT_80_TCP_ADDR` and more.
 pub(super) fn is_service_link(name: &str, value: &OsStr) -> bool {
     const PROTOCOLS: [&str; 3] = ["tcp", "udp", "sctp"];
     let url = value.to_str().and_then(|value| value.split_once("://")).map(|(scheme, _)| scheme);
     let is_url = url.is_some_and(|scheme| PROTOCOLS.contains(&scheme));
-    // NAME_PORT_80_TCP, and the same with _ADDR, _PORT or _PROTO behind.
+    // NAME_PORT_80_TCP, optionally followed by _ADDR, _PORT or _PROTO.
     let of_port = name.match_indices("_PORT_").any(|(at, part)| {
         let mut parts = name[at + part.len()..].split('_');
         let digits = parts.next().is_some_and(|part| !part.is_empty() && part.bytes().all(|b| b.is_ascii_digit()));

@@ -230,7 +230,7 @@ impl Backend {
         self.seen.requests.lock().unwrap().clone()
     }
 
-    /// How many requests were noted.
+    /// The number of requests were noted.
     pub fn count(&self) -> usize {
         self.seen.requests.lock().unwrap().len()
     }

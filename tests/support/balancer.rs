@@ -286,7 +286,7 @@ impl Balancer {
         assert!(send_signal(self.pid(), signal), "the balancer is gone:\n{}", self.log());
     }
 
-    /// Whether the process started still runs.
+    /// True if the process started still runs.
     pub fn runs(&mut self) -> bool {
         self.try_exit().is_none()
     }

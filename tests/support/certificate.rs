@@ -19,7 +19,7 @@ pub struct Spec<'a> {
     pub names: &'a [&'a str],
     pub not_before: &'a str,
     pub not_after: &'a str,
-    /// Whether it may sign others.
+    /// True if it may sign others.
     pub is_authority: bool,
 }
 

@@ -78,7 +78,7 @@ impl Message {
         values.first().copied()
     }
 
-    /// Whether there is a field of this name.
+    /// True if there is a field of this name.
     pub fn has(&self, name: &str) -> bool {
         !self.values(name).is_empty()
     }
@@ -88,7 +88,7 @@ impl Message {
         self.values(name).iter().flat_map(|value| value.split(',')).map(|word| word.trim().to_string()).collect()
     }
 
-    /// Whether Connection has the option.
+    /// True if Connection has the option.
     pub fn connection_has(&self, option: &str) -> bool {
         self.list("Connection").iter().any(|word| word.eq_ignore_ascii_case(option))
     }

@@ -79,7 +79,7 @@ fn stat(pid: Pid) -> Option<Vec<String>> {
     Some(fields.split_whitespace().map(str::to_string).collect())
 }
 
-/// Whether a process exists and has not ended; a zombie has.
+/// True if a process exists and has not ended; a zombie has.
 pub fn alive(pid: Pid) -> bool {
     stat(pid).is_some_and(|fields| !matches!(fields[0].as_str(), "Z" | "X"))
 }
@@ -111,7 +111,7 @@ pub fn resident_kib(pid: Pid) -> u64 {
     line.trim().trim_end_matches(" kB").parse().expect("a number of kB")
 }
 
-/// How many descriptors a process has open; 0 once it has ended.
+/// The number of descriptors a process has open; 0 once it has ended.
 pub fn open_descriptors(pid: Pid) -> usize {
     std::fs::read_dir(format!("/proc/{pid}/fd")).map_or(0, |entries| entries.count())
 }
@@ -172,7 +172,7 @@ pub fn clients_of(pid: Pid, port: u16) -> Vec<u16> {
     clients.collect()
 }
 
-/// Whether a worker watches so many listeners for clients: its poller has them under small numbers from 4 on.
+/// True if a worker watches so many listeners for clients: its poller has them under small numbers from 4 on.
 /// Over the kqueue of `tests/kqueue` the system does not tell.
 pub fn watches_listeners(pid: Pid, count: usize) -> bool {
     let files = std::fs::read_dir(format!("/proc/{pid}/fdinfo")).expect("the process runs");
@@ -192,13 +192,13 @@ pub fn user_ids(pid: Pid) -> Vec<u32> {
     line.split_whitespace().filter_map(|id| id.parse().ok()).collect()
 }
 
-/// Whether a process waits for something, and is not about to run.
+/// True if a process waits for something, and is not about to run.
 pub fn is_asleep(pid: Pid) -> bool {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).expect("it runs");
     stat.rsplit_once(") ").is_some_and(|(_, rest)| rest.starts_with('S'))
 }
 
-/// How many bytes the program that listens on a port has not read of the connection from another port.
+/// The number of bytes the program that listens on a port has not read of the connection from another port.
 pub fn unread(port: u16, client: u16) -> u64 {
     let table = std::fs::read_to_string("/proc/net/tcp").expect("Linux tells of its connections");
     let (own, other) = (format!(":{port:04X}"), format!(":{client:04X}"));

@@ -69,7 +69,7 @@ impl fmt::Display for Loss {
     }
 }
 
-/// How many requests had their whole and right answers, in the order of `KINDS`.
+/// The number of requests had their whole and right answers, in the order of `KINDS`.
 pub type Completed = [u64; KINDS.len()];
 
 /// What the clients saw.
@@ -97,7 +97,7 @@ impl Tally {
         self.completed.iter().sum()
     }
 
-    /// How many could not connect.
+    /// The number of could not connect.
     pub fn unconnected(&self) -> usize {
         self.lost.iter().filter(|loss| matches!(loss.why, Why::Connect(_))).count()
     }

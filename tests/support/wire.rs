@@ -200,7 +200,7 @@ impl Wire {
         if bytes.is_empty() { fault } else { Fault::Malformed(format!("{} before the end", shown(&bytes))) }
     }
 
-    /// Whether nothing has come and nothing has ended after a while of watching.
+    /// True if nothing has come and nothing has ended after a while of watching.
     pub fn silent_for(&mut self, while_watching: Duration) -> bool {
         self.socket.set_timeout(while_watching);
         let silent = self.waiting().is_empty() && self.fill() == Err(Fault::Late);

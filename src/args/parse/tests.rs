@@ -23,12 +23,12 @@ fn options(line: &str) -> Options {
     }
 }
 
-/// What is wrong, a line each.
+/// The errors, one line each.
 fn told(result: Result<Command, Refused>) -> Vec<String> {
     result.expect_err("something is wrong").errors.iter().map(Error::to_string).collect()
 }
 
-/// The one thing that is wrong.
+/// The only error.
 fn error(line: &str) -> String {
     let mut told = told(with_env(line, &[]));
     assert_eq!(told.len(), 1, "{line}: {told:?}");
