@@ -1,4 +1,4 @@
-//! The chunked transfer coding: decoding it, and writing the lines around a chunk.
+//! Benchmarks the chunked transfer coding: decoding, and writing the lines around a chunk.
 
 mod timer;
 
@@ -8,7 +8,7 @@ use std::process::ExitCode;
 use timer::Timer;
 use zzz_lb::http1::chunked::{Decoder, SizeLine, Step};
 
-/// A body of chunks of `size` bytes, as it comes over the wire, without its end.
+/// A body in chunks of `size` bytes as on the wire, without the last chunk.
 fn coded(size: usize, chunks: usize) -> Vec<u8> {
     let mut wire = Vec::new();
     for _ in 0..chunks {
@@ -19,7 +19,7 @@ fn coded(size: usize, chunks: usize) -> Vec<u8> {
     wire
 }
 
-/// Decodes all of it; how much content there was.
+/// Decodes everything and returns the number of content bytes.
 fn decode(wire: &[u8]) -> usize {
     let (mut decoder, mut at, mut content) = (Decoder::new(), 0, 0);
     loop {

@@ -1,6 +1,5 @@
-//! A whole exchange through the proxy, in memory: a request from a kept-alive client, to a
-//! pooled backend connection, and the response back. What a request costs besides its system
-//! calls.
+//! Benchmarks a whole exchange through the proxy in memory: a request of a kept-alive client to a pooled
+//! backend connection, and the response back. This is the cost of a request without its system calls.
 
 mod timer;
 
@@ -14,7 +13,7 @@ use zzz_lb::log::{Level, Log};
 use zzz_lb::proxy::{Output, Proxy, Shared};
 
 const REQUEST: &[u8] = b"GET /1k HTTP/1.1\r\nHost: 127.0.0.1:8100\r\n\r\n";
-/// From one exchange to the next: the clock goes on, so that deadlines move as they do in life.
+/// The time between two exchanges. The clock advances, so that deadlines move as in production.
 const EXCHANGE_US: u64 = 50;
 
 /// A proxy with one client and one backend, both in memory.
@@ -72,14 +71,14 @@ impl World {
     }
 }
 
-/// A message with content of a length that is told.
+/// A message with a Content-Length.
 fn fixed(start: &str, size: usize) -> Vec<u8> {
     let mut text = format!("{start}Content-Type: text/plain\r\nContent-Length: {size}\r\n\r\n");
     text.extend(std::iter::repeat_n('x', size));
     text.into_bytes()
 }
 
-/// A message with content in chunks.
+/// A message with chunked content.
 fn chunked(start: &str, size: usize, chunks: usize) -> Vec<u8> {
     let mut text = format!("{start}Transfer-Encoding: chunked\r\n\r\n");
     for _ in 0..chunks {

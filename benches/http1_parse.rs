@@ -1,6 +1,6 @@
-//! Parsing HTTP/1 heads. The `scan` rows are the byte scanners under the parser, by each
-//! implementation that this processor has, over the runs that heads are made of;
-//! the `request` and `response` rows are whole heads.
+//! Benchmarks the parsing of HTTP/1 heads. The `scan` rows are the byte scanners of the parser, with each
+//! implementation that this processor supports, over the runs of real heads. The `request` and `response` rows
+//! are whole heads.
 
 mod timer;
 
@@ -13,10 +13,10 @@ use zzz_lb::http::head::{Head, HeadRef};
 use zzz_lb::http1::parse;
 use zzz_lb::http1::scan::Scanner;
 
-/// What a load generator sends: the smallest head worth parsing.
+/// The request of a load generator: the smallest realistic head.
 const SMALL: &[u8] = b"GET / HTTP/1.1\r\nHost: 127.0.0.1:8080\r\nUser-Agent: wrk/4.2.0\r\n\r\n";
 
-/// What a browser sends.
+/// The request of a browser.
 const BROWSER: &[u8] = b"GET /static/app/main.4f2a9c1e.js?v=20260102&lang=en-GB HTTP/1.1\r\n\
 Host: www.example.com\r\n\
 Connection: keep-alive\r\n\
@@ -36,7 +36,7 @@ Accept-Encoding: gzip, deflate, br, zstd\r\n\
 Accept-Language: en-GB,en;q=0.9,de;q=0.8\r\n\
 Cookie: session=eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxMjM0NTY3ODkwIn0.dozjgNryP4J3jVmNHl0w5N; theme=dark\r\n\r\n";
 
-/// What a server answers.
+/// The response of a server.
 const RESPONSE: &[u8] = b"HTTP/1.1 200 OK\r\n\
 Server: nginx/1.22.1\r\n\
 Date: Mon, 23 Nov 2026 08:50:01 GMT\r\n\
@@ -46,7 +46,7 @@ Connection: keep-alive\r\n\
 ETag: \"65a1b2c3-400\"\r\n\
 Vary: Accept-Encoding\r\n\r\n";
 
-/// Every call of a scanner that a parser would make for the head; how many bytes were in the runs.
+/// Makes every scanner call that a parser would make for the head. Returns the number of bytes in the runs.
 #[inline(always)]
 fn walk(head: &[u8], scanner: Scanner) -> usize {
     let mut runs = scanner.token_end(head);
@@ -66,7 +66,7 @@ fn walk(head: &[u8], scanner: Scanner) -> usize {
 fn scan_rows(timer: &mut Timer) {
     for scanner in Scanner::available() {
         let level = scanner.name();
-        // Opaque, so that the level is looked at in each call, as it is by a parser.
+        // Opaque to the compiler, so that each call selects the implementation, as in the parser.
         let opaque = || black_box(scanner);
         timer.row(&format!("scan/{level}/small"), 1, SMALL.len(), || walk(black_box(SMALL), opaque()));
         timer.row(&format!("scan/{level}/browser"), 1, BROWSER.len(), || walk(black_box(BROWSER), opaque()));

@@ -1,15 +1,14 @@
-//! The whole balancer on loopback: requests and their responses through the built binary, held
-//! against the same requests sent to the backend directly, in the same run.
+//! Benchmarks the whole balancer on loopback: requests and responses through the built binary, compared with
+//! the same requests sent to the backend directly, in the same run.
 //!
-//! All of it runs on one processor. On several, where the scheduler happens to put the threads
-//! decides more than the balancer does: the same code gave ratios from 0.9 to 3.9. On one, the
-//! time of a round is the work of everybody in it, and the ratio is that of the work: some 2 where
-//! the balancer costs as much as client and backend together. Many requests are under way at
-//! once, so that a switch between processes serves more than one, as it does under load.
+//! Everything runs on one processor. On several, the placement of threads by the scheduler decides more than
+//! the balancer: the same code gave ratios from 0.9 to 3.9. On one processor, the time of a round is the sum of
+//! all work, and the ratio is a ratio of work: about 2 if the balancer costs as much as client and backend
+//! together. Many requests are in flight at once, so that a switch between processes serves more than one, as
+//! under load.
 //!
-//! Two rows count what a response of 1 MiB costs, by strace: system calls, and reads for each MiB. They
-//! are the difference of two runs of different length, so a start costs nothing. Without strace they
-//! are left out.
+//! Two rows count the cost of a 1 MiB response with strace: system calls, and reads per MiB. They are the
+//! difference of two runs of different length, so the start does not count. Without strace they are omitted.
 
 #[allow(dead_code, reason = "the rows here have a reference of their own")]
 mod timer;
@@ -24,22 +23,22 @@ use timer::{Against, TOLERANCE, Timer};
 
 const REQUEST: &[u8] = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n";
 const RESPONSE: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello";
-/// Requests under way at once.
+/// Requests in flight at once.
 const CONNECTIONS: usize = 32;
-/// Where the bench could not be bound to one processor.
+/// The tolerance if the bench could not be bound to one processor.
 const UNBOUND_TOLERANCE: f64 = 0.5;
-/// Some rounds, and longer than a time slice.
+/// The duration of a batch: a few rounds, and longer than a time slice.
 const BATCH: Duration = Duration::from_millis(10);
-/// How long a response may take before the bench gives up.
+/// The time after which the bench gives up on a response.
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// A response whose body is read and sent in many pieces.
 const LARGE_BYTES: usize = 1 << 20;
 const LARGE_REQUEST: &[u8] = b"GET /1MiB HTTP/1.1\r\nHost: a\r\n\r\n";
-/// Requests of the shorter run that is counted, and how many more the longer one has.
+/// Requests in the shorter counted run, and the additional requests of the longer one.
 const COUNTED: usize = 8;
 
-/// Answers requests that come whole, on threads that end with this process.
+/// Answers requests that arrive whole, on threads that end with this process.
 fn backend() -> io::Result<SocketAddr> {
     let listener = TcpListener::bind("127.0.0.1:0")?;
     let address = listener.local_addr()?;
@@ -65,7 +64,7 @@ fn answer(mut stream: TcpStream) -> io::Result<()> {
     }
 }
 
-/// A balancer that ends with the bench, and where it listens.
+/// A balancer that ends with the bench, and its address.
 struct Balancer {
     child: Child,
     address: String,
@@ -101,12 +100,12 @@ impl Balancer {
     }
 }
 
-/// System calls of a balancer that serves some large responses, and those among them that read from
-/// sockets. `None` if strace is missing or may not trace.
+/// The system calls of a balancer that serves some large responses, and those among them that read from
+/// sockets. `None` if strace is missing or not allowed to trace.
 fn counted_calls(backend: SocketAddr, requests: usize) -> io::Result<Option<(usize, usize)>> {
     let path = std::env::temp_dir().join(format!("zzz-lb-bench-{}", std::process::id()));
     let mut strace = Command::new("strace");
-    // With -D the balancer is our child, so that dropping it ends it.
+    // With -D the balancer is our child, so dropping it ends it.
     strace.args(["-D", "-f", "-q", "-e", "signal=none", "-o"]).arg(&path).arg(env!("CARGO_BIN_EXE_load_balancer"));
     let Ok(balancer) = Balancer::start_by(strace, "sp", backend) else { return Ok(None) };
     let stream = TcpStream::connect(&balancer.address)?;
@@ -152,7 +151,7 @@ fn count_large(timer: &mut Timer, backend: SocketAddr) -> io::Result<()> {
     Ok(())
 }
 
-/// A round of requests, one on each of some kept connections.
+/// A round of requests, one on each of some persistent connections.
 fn client(address: &str) -> io::Result<impl FnMut() -> usize + use<>> {
     let connect = |_| {
         let stream = TcpStream::connect(address)?;
@@ -169,7 +168,7 @@ fn client(address: &str) -> io::Result<impl FnMut() -> usize + use<>> {
     })
 }
 
-/// Reads one response; its length as this client got it.
+/// Reads one response and returns its length.
 fn response(stream: &mut TcpStream) -> usize {
     let (mut bytes, mut read) = ([0; 4096], 0);
     while read < RESPONSE.len() {
@@ -182,14 +181,13 @@ fn response(stream: &mut TcpStream) -> usize {
     read
 }
 
-/// The processors that this process may run on, as Linux lists them.
+/// The processors that this process may use, in Linux's notation.
 fn processors() -> Option<String> {
     let status = std::fs::read_to_string("/proc/self/status").ok()?;
     Some(status.lines().find_map(|line| line.strip_prefix("Cpus_allowed_list:"))?.trim().to_owned())
 }
 
-/// Starts this program over on the last of its processors, where it may use several; returns
-/// whether it runs on one.
+/// Restarts this program on the last of its processors if it may use several. Returns true if it runs on one.
 fn bind() -> bool {
     let Some(list) = processors() else { return false };
     let Some((_, last)) = list.rsplit_once([',', '-']) else { return true };

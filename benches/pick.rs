@@ -1,4 +1,5 @@
-//! Picking a backend: each strategy, over ten and over a thousand, and how much more a thousand cost.
+//! Benchmarks the choice of a backend: each strategy with ten and with a thousand backends, and the ratio of
+//! the two.
 
 #[allow(dead_code, reason = "the rows here are all of one tolerance")]
 mod timer;
@@ -12,7 +13,7 @@ use zzz_lb::balance::strategy::Strategy;
 use zzz_lb::balance::{Balancer, Member, Pick, Rules};
 
 const PICKS: usize = 1000;
-/// The number of times as much a pick from a thousand may cost as one from ten.
+/// The highest allowed ratio of a pick from a thousand backends to one from ten.
 const MOST: f64 = 1.5;
 const BATCH: Duration = Duration::from_micros(500);
 

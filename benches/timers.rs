@@ -1,4 +1,4 @@
-//! Deadlines: moving one, arming a fresh one, and a turn of the wheel.
+//! Benchmarks deadlines: postponing one, arming a new one, and one turn of the wheel.
 
 mod timer;
 
@@ -28,7 +28,7 @@ fn main() -> ExitCode {
         (0..CONNECTIONS).for_each(|index| timers.clear(index));
     });
 
-    // Every connection is busy: each tick finds some whose deadline has moved on.
+    // Every connection is busy: each tick finds some with a later deadline.
     let mut timers = Timers::new(0);
     let (mut now_us, mut due) = (0, Vec::new());
     timer.row("timers/lazy_turn", CONNECTIONS, 0, || {
@@ -38,7 +38,7 @@ fn main() -> ExitCode {
         assert!(due.is_empty());
     });
 
-    // One far deadline: all of the wheel is looked through.
+    // One distant deadline, so that the whole wheel is searched.
     let mut timers = Timers::new(0);
     timers.set(0, 16 * SECOND_US);
     timer.row("timers/next", 1, 0, || black_box(&timers).next_us());

@@ -1,4 +1,4 @@
-//! Clients that leave before their response, and clients that only end their direction.
+//! Clients that leave before their response, and clients that only end their own direction.
 
 use std::net::Shutdown;
 use std::time::{Duration, Instant};
@@ -7,7 +7,7 @@ use crate::support::{Backend, Balancer, Fault, Framing, Gate, PROTOCOLS, Way, Wi
 
 const GET: &str = "GET / HTTP/1.1\r\nHost: x\r\n\r\n";
 
-/// A backend that does not respond before the gate is open.
+/// A backend that responds only once the gate is open.
 fn slow(gate: &Gate) -> Backend {
     let gate = gate.clone();
     Backend::serve(move |mut peer| {
@@ -28,7 +28,7 @@ fn aborts(balancer: &Balancer, reason: &str) -> u64 {
 fn requests_of_clients_that_have_gone_are_given_up() {
     for protocol in PROTOCOLS {
         for mode in modes() {
-            // It never responds, and waits for the end of each connection or stream.
+            // The backend never responds, and waits for the end of each connection or stream.
             let backend = Backend::serve(|mut peer| {
                 peer.request();
                 peer.rest();
@@ -69,7 +69,7 @@ fn who_has_gone_leaves_its_place_to_others() {
         let polls: Vec<Wire> = (0..2).map(|_| balancer.connect()).collect();
         polls.iter().for_each(|client| client.send("GET /poll HTTP/1.1\r\nHost: x\r\n\r\n"));
         backend.wait_for_requests(2);
-        // More than there is room for, and they go while they wait for it.
+        // More requests than the limit allows. Their clients leave while they are queued.
         let waiting: Vec<Wire> = (0..5).map(|_| balancer.connect()).collect();
         waiting.iter().for_each(|client| client.send("GET /poll HTTP/1.1\r\nHost: x\r\n\r\n"));
         wait_until("they wait", || balancer.metric("zzz_lb_waits_total", "") == 5);
@@ -94,7 +94,7 @@ fn a_client_that_ends_its_direction_gets_its_response() {
             client.send(format!("POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\nhi{GET}"));
             client.shutdown_write();
             backend.wait_for_requests(1);
-            // The balancer knows of the end by now, or does soon.
+            // By now the balancer has seen the end, or soon will.
             std::thread::sleep(Duration::from_millis(50));
             gate.open();
             for method in ["POST", "GET"] {
@@ -176,7 +176,7 @@ fn an_upload_that_ends_early_is_an_abort_and_a_tunnel_is_none() {
             let Some(head) = peer.request_head() else { return };
             if head.has("Upgrade") {
                 peer.send("HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: echo\r\n\r\n");
-                // Behind the client's end the tunnel goes on in the other direction.
+                // After the client's end the tunnel continues in the other direction.
                 let (bytes, _) = peer.rest();
                 std::thread::sleep(Duration::from_millis(300));
                 peer.send(bytes);

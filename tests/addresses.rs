@@ -1,4 +1,4 @@
-//! Where backends and the balancer itself may be: IPv4, IPv6, sockets in the file system.
+//! Addresses of backends and of the balancer: IPv4, IPv6, Unix sockets.
 
 use crate::support::{Backend, Balancer, Directory, Mode, Peer, Wire, command, modes, response, skipped};
 
@@ -53,7 +53,7 @@ fn the_balancer_may_listen_on_ipv6_and_on_both() {
         let address = format!("{dial}:{}", balancer.address().port()).parse().expect("an address");
         let mut client = Wire::tcp(address);
         assert_eq!(client.get("/").text(), "backend", "{host}");
-        // An IPv4 client of a dual-stack socket is told as IPv4.
+        // An IPv4 client of a dual-stack socket is reported as IPv4.
         assert_eq!(backend.last().value("X-Forwarded-For"), Some(dial.trim_matches(['[', ']'])), "{host}");
     }
 }

@@ -1,4 +1,4 @@
-//! Bodies: every framing, up and down, whole or visibly cut; bounded memory whatever their size.
+//! Bodies: every framing in both directions, complete or visibly cut, with bounded memory for every size.
 
 use crate::support::{
     Backend, Balancer, Body, BodyReader, Fault, Framing, Gate, Message, Mode, Random, Wire, chunked, modes,
@@ -7,7 +7,7 @@ use crate::support::{
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
 
-/// Sizes on both sides of every block that a proxy may think in.
+/// Sizes just below and above every likely block size of a proxy.
 const SIZES: [usize; 24] = [
     0,
     1,
@@ -35,7 +35,7 @@ const SIZES: [usize; 24] = [
     8 << 20,
 ];
 
-/// Sends a body in pieces while its echo is read; gives the echo.
+/// Sends a body in pieces while its echo is read. Returns the echo.
 fn echoed(client: &mut Wire, body: &[u8], in_chunks: bool, seed: u64, trailers: &[(&str, &str)]) -> Message {
     let mut random = Random::new(seed);
     let largest = [1 + body.len() / 40, 1000, 70_000][seed as usize % 3].max(1 + body.len() / 2000);
@@ -150,7 +150,7 @@ fn chunk_extensions_are_taken_and_not_passed_on() {
     let mut client = balancer.connect();
     client.send("POST / HTTP/1.1\r\nHost: x\r\ntransfer-encoding: CHUNKED\r\n\r\n");
     client.send("5;name=value;q=\"x;y\"\r\nhello\r\n0006;x\r\n world\r\n000;last\r\n\r\n");
-    // The backend's parser takes no extensions at all.
+    // The backend's parser accepts no extensions at all.
     assert_eq!(client.response("POST").text(), "hello world");
 }
 
@@ -188,7 +188,7 @@ fn responses_that_have_no_body_end_at_their_head() {
     }
 }
 
-/// A backend that sends these bytes for each request and then closes.
+/// A backend that answers each request with these bytes and then closes.
 fn closing(bytes: &[u8]) -> Backend {
     let bytes = bytes.to_vec();
     Backend::serve(move |mut peer| {
@@ -274,7 +274,7 @@ fn a_response_cut_short_is_cut_short_for_the_client() {
                 let mut client = balancer.connect();
                 client.send(format!("GET / HTTP/{version}\r\nHost: x\r\n\r\n"));
                 match client.try_response("GET") {
-                    // Nothing of the response had been passed on: an answer of our own is better.
+                    // No part of the response was forwarded yet, so a local reply is better.
                     Ok(answer) if answer.status() == 502 => {}
                     Ok(answer) => panic!("{mode:?}, {what}, to HTTP/{version}: came whole: {answer:?}"),
                     Err((Fault::Fin, Some(part))) => {
@@ -296,7 +296,7 @@ fn a_reset_ends_no_response_cleanly() {
         let backend = Backend::serve(move |mut peer| {
             if peer.request().is_some() {
                 peer.send([b"HTTP/1.1 200 OK\r\n\r\n".as_slice(), &[b'h'; 5000]].concat());
-                // Once the client has some of it, so that the reset does not overtake it.
+                // The client has a part of it first, so that the reset does not overtake it.
                 gate.pass();
                 peer.reset();
             }
@@ -308,7 +308,7 @@ fn a_reset_ends_no_response_cleanly() {
         let framing = head.response_framing("GET").expect("it is framed");
         assert_eq!(framing, if version == "1.0" { Framing::Close } else { Framing::Chunked });
         begun.open();
-        // What ends with the connection would be whole where that ended cleanly.
+        // Content that ends with the connection would look complete after a clean end.
         let (fault, body) = client.body(framing).expect_err("it is no whole response");
         assert!(fault == Fault::Reset || framing == Framing::Chunked && fault == Fault::Fin, "{fault:?}");
         assert!(body.bytes.len() <= 5000 && body.bytes.iter().all(|&byte| byte == b'h'));
@@ -338,8 +338,8 @@ fn a_reset_that_is_met_in_sending_ends_no_response_cleanly() {
     }
 }
 
-/// The most that a worker may hold while a body is stuck on its way, in KiB. The program itself
-/// and its pool of blocks are in it; the body is 64 MiB.
+/// The memory limit of a worker while a body is stuck, in KiB. It includes the program itself and its pool of
+/// blocks. The body has 64 MiB.
 const STUCK_KIB: u64 = 24 * 1024;
 const STUCK_BYTES: usize = 64 << 20;
 

@@ -1,8 +1,8 @@
-//! Clients whose backend connection is theirs alone: those that authenticate it.
+//! Clients with a backend connection of their own, because they authenticate it.
 
 use crate::support::{Backend, Balancer, Mode, PROTOCOLS, Protocol, Way, Wire, modes, wait_until};
 
-/// A backend that authenticates connections as NTLM does: in two steps, and then for all that comes on them.
+/// A backend that authenticates connections as NTLM does: in two steps, and then for all later requests.
 fn ntlm() -> Backend {
     Backend::serve(|mut peer| {
         let (mut challenged, mut user) = (false, None);

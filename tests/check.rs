@@ -6,7 +6,7 @@ use std::process::Output;
 
 use zzz_lb::shared::Region;
 
-/// Stdout's lines, stderr's lines, and the status.
+/// Returns the lines of stdout and stderr, and the exit status.
 fn check(args: &[&str]) -> (Vec<String>, Vec<String>, Option<i32>) {
     let all: Vec<&str> = ["--check"].iter().chain(args).copied().collect();
     told(&run(&all))
@@ -17,15 +17,15 @@ fn told(output: &Output) -> (Vec<String>, Vec<String>, Option<i32>) {
     (lines(&output.stdout), lines(&output.stderr), output.status.code())
 }
 
-/// A port that something listens on and never answers; of an address that no other test dials, since
-/// they have ports of 127.0.0.1 that are to be vacant.
+/// A port with a listener that never answers. Its address is used by no other test, because those expect some
+/// ports of 127.0.0.1 to be free.
 fn taken() -> (TcpListener, SocketAddr) {
     let listener = TcpListener::bind("127.0.0.2:0").expect("a free port");
     let address = listener.local_addr().expect("a bound listener has an address");
     (listener, address)
 }
 
-/// A plan's line without the time that it took.
+/// A line of the plan without its time.
 fn timeless(line: &str) -> &str {
     line.split_once(" reachable (").map_or(line, |(address, time)| {
         assert!(time.strip_suffix(" ms)").is_some_and(|ms| ms.parse::<f64>().is_ok()), "{line}");
@@ -153,7 +153,7 @@ fn problems_of_every_kind_are_told_at_once() {
         format!("{file}:1:16: unknown key 'prot'"),
         "--backend 'A:1': the same backend".to_owned(),
     ];
-    // That the address is in use is a warning, which comes first.
+    // The address in use is a warning, which comes first.
     let (in_use, problems) = problems.split_first().expect("there are some");
     assert!(in_use.contains(&format!(" warn check: cannot listen on {port} now: Address already in use")), "{in_use}");
     assert_eq!(problems.len(), parts.len(), "{problems:?}");
@@ -203,7 +203,7 @@ fn the_environment_can_ask_for_a_check() {
     assert!(lines[0].starts_with("listener"), "{lines:?}");
 }
 
-/// It was tried whether fewer workers could share their memory than there were to be.
+/// Shared memory was tried for fewer workers than configured.
 #[test]
 fn memory_is_tried_for_as_many_workers_as_there_are_to_be() {
     let most = (Region::bytes(64) + Region::bytes(160)) / 2;
@@ -225,20 +225,20 @@ fn memory_is_tried_for_as_many_workers_as_there_are_to_be() {
     }
 }
 
-/// A backend that answers 200 to requests for `/up` of one host, and 404 to others.
+/// A backend that answers 200 to requests for `/up` of one host, and 404 to all others.
 fn picky() -> Backend {
     Backend::serve(|mut peer| {
         while let Some(request) = peer.request() {
             let passes = request.target() == "/up" && request.value("Host") == Some("app.example");
             let status = if passes { "200 OK" } else { "404 Not Found" };
-            // An interim response decides nothing, and the content is not awaited.
+            // An interim response decides nothing, and the probe does not wait for content.
             let interim = "HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n";
             peer.send(format!("{interim}HTTP/1.1 {status}\r\nContent-Length: 9\r\n\r\nabc"));
         }
     })
 }
 
-/// Checks a backend with probes on: the line of its address, the warnings, and the status.
+/// Checks a backend with probes on. Returns the line of its address, the warnings, and the status.
 fn probed(args: &[&str]) -> (String, Vec<String>, Option<i32>) {
     let (lines, warnings, status) = check(&[&["-p", "0", "--health-interval", "1s"], args].concat());
     let address = lines.iter().skip_while(|line| !line.starts_with("backend")).nth(1);
@@ -263,7 +263,7 @@ fn each_backend_is_probed_as_a_start_would_probe_it() {
         assert_eq!((warnings.len(), status), (1, Some(0)), "{protocol:?}: {warnings:?}");
         assert!(warnings[0].contains(" warn check: backend ") && warnings[0].contains(" is unhealthy at "));
         assert!(warnings[0].ends_with("(GET /up -> 404; --health-status 200-399)"), "{warnings:?}");
-        // A probe of type tcp asks for nothing, and neither does a start without probes.
+        // A probe of type tcp sends no request, and neither does a start without probes.
         let before = backend.count();
         for none in ["tcp", "off"] {
             let (line, warnings, _) = probe(&["--health-check", none]);
@@ -295,7 +295,7 @@ fn a_probe_without_a_response_is_a_warning_that_says_why() {
         peer.send("HTTP/1.1 20");
     });
     let other = Backend::serve(|mut peer| {
-        // The preface of HTTP/2 is no request of HTTP/1, so it is read as bytes.
+        // The preface of HTTP/2 is not an HTTP/1 request, so it is read as bytes.
         peer.send("SSH-2.0-OpenSSH_9.2\r\n");
         peer.rest();
     });
@@ -315,7 +315,7 @@ fn a_probe_without_a_response_is_a_warning_that_says_why() {
     drop(listener);
 }
 
-/// Runs a shell in which /etc/hosts has these lines; none if that cannot be done here.
+/// Runs a shell with these lines in /etc/hosts; `None` if that is impossible here.
 fn with_hosts(directory: &Directory, text: &str, args: &[&str]) -> Option<Output> {
     let hosts = directory.put("hosts", text);
     let script = "mount --bind \"$0\" /etc/hosts || exit 99; exec \"$@\"";

@@ -1,4 +1,4 @@
-//! The command line: what it takes, what it refuses, and in which words.
+//! The command line: accepted and refused arguments, and the wording of errors.
 
 use crate::support::{Backend, Balancer, Directory, Wire, command, modes, run, send_signal, wait_until};
 use std::process::Output;
@@ -11,7 +11,7 @@ fn err(output: &Output) -> String {
     String::from_utf8_lossy(&output.stderr).into_owned()
 }
 
-/// A usage error: exit 2, one line, with each of `parts` in it.
+/// Asserts a usage error: exit status 2 and one line that contains each of `parts`.
 #[track_caller]
 fn assert_usage_error(args: &[&str], parts: &[&str]) {
     let output = run(args);

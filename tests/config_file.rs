@@ -1,5 +1,5 @@
-//! The configuration file at start: what it says holds, and what is wrong with it ends the program
-//! with status 2 and a line for each problem.
+//! The configuration file at the start: its settings apply, and errors end the program with status 2 and one
+//! line each.
 
 use crate::support::{Backend, Balancer, Directory, command, run};
 use std::process::Output;

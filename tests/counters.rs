@@ -1,7 +1,7 @@
-//! Every counter and every histogram is raised by something that happens, and a test fails for one that is not.
+//! Some scenario raises every counter and every histogram, and a test fails for one that none raises.
 //!
-//! A scenario lists the series that it raises, and by how much. `every_counter_is_raised` reads these lists in this
-//! file, and compares them with the tables of the program.
+//! A scenario lists the series that it raises, and by how much. `every_counter_is_raised` reads these lists in
+//! this file, and compares them with the tables of the program.
 
 use std::net::TcpListener;
 
@@ -13,24 +13,24 @@ use crate::support::{
 use zzz_lb::http2::frame::Kind;
 use zzz_lb::metrics::{Count, Global, Kind as MetricKind, Metric, OwnTime, SlotCount, SlotTime};
 
-/// Series that a unit test raises, because no client can: where it is.
+/// Series that only a unit test can raise, with its place.
 const IN_UNITS: &[(&str, &str, &str)] = &[
-    // No refusal has a status that has no series.
+    // Every refusal has a status with a series.
     ("own_responses_total", "code=other", "src/metrics/mod.rs"),
-    // It takes a name server.
+    // It needs a name server.
     ("dns_changes_total", "", "src/process/duties/tests.rs"),
     ("dns_failures_total", "", "src/process/duties/tests.rs"),
-    // `tests/aborts.rs` has each reason.
+    // `tests/aborts.rs` covers each reason.
     ("client_aborts_total", "*", "tests/aborts.rs"),
     ("requests_total", "code=499", "tests/aborts.rs"),
 ];
 
 const ADMIN: [&str; 2] = ["--admin", "0"];
 
-/// A series, and what it is to be: 0 for anything above that.
+/// A series and its expected value; 0 for any positive value.
 type Raised = (&'static str, &'static str, u64);
 
-/// The sum of a family's samples with this label, as the admin's port tells it, or else the main port.
+/// The sum of a family's samples with this label, from the admin port or else the main port.
 fn told(balancer: &Balancer, family: &str, label: &str) -> f64 {
     let address = if balancer.log().contains("admin on ") { balancer.admin() } else { balancer.address() };
     let text = Wire::tcp(address).get("/metrics").text();
@@ -43,7 +43,7 @@ fn told(balancer: &Balancer, family: &str, label: &str) -> f64 {
     samples.map(|(_, value)| value.parse::<f64>().expect("a number")).sum()
 }
 
-/// Checks what a scenario has raised. What the program notes later may take a moment.
+/// Checks the series that a scenario raises. The program may record some a moment later.
 #[track_caller]
 fn raised(balancer: &Balancer, series: &[Raised]) {
     for &(family, label, expected) in series {
@@ -56,7 +56,7 @@ fn start(mode: Mode, args: &[&str]) -> Balancer {
     Balancer::start(mode, &[args, &ADMIN[..]].concat())
 }
 
-/// A backend that does not speak TLS, and says so at once.
+/// A backend without TLS that answers at once with plain text.
 fn no_tls() -> Backend {
     Backend::serve(|peer| peer.send("this is plain text\r\n"))
 }
@@ -220,7 +220,7 @@ fn retries_are_counted_by_reason() {
     let balancer = start(Mode::Sp, &["-b", &breaking.spec(), "-b", &good.spec(), "--retry-budget", "100"]);
     (0..2).for_each(|_| assert_eq!(balancer.get("/"), "good"));
     raised(&balancer, &[("retries_total", "reason=broken", 0)]);
-    // A connection breaks off its second request.
+    // The backend breaks off the second request of a connection.
     let backend = Backend::serve(|mut peer| {
         if peer.request().is_some() {
             peer.send(response("", b"served"));
@@ -291,12 +291,12 @@ fn handshakes_are_counted_by_result() {
 #[test]
 fn what_is_lacking_and_what_is_lost_is_counted() {
     let backend = Backend::named("a");
-    // Without probes, whose descriptors come and go.
+    // Without probes, because their descriptors come and go.
     let balancer = start(Mode::Sp, &["-b", &backend.spec(), "--health-interval", "off"]);
     let mut client = balancer.connect();
     client.send("GET / HTTP/1.1\r\nHo");
     wait_until("it is accepted", || told(&balancer, "client_connections", "") == 1.0);
-    // The admin's connection has ended.
+    // The admin connection has ended.
     wait_until_still(|| open_descriptors(balancer.pid()) as u64);
     use_up_descriptors(balancer.pid());
     client.send("st: x\r\n\r\n");
@@ -304,7 +304,7 @@ fn what_is_lacking_and_what_is_lost_is_counted() {
     limit_descriptors(balancer.pid(), u64::MAX);
     raised(&balancer, &[("connects_exhausted_total", "", 0)]);
 
-    // A log that nobody reads.
+    // A log that is not read.
     let mut unread = command(&["-p", "0", "--host", "127.0.0.1", "--mode", "sp", "-t", "-b", &backend.spec()]);
     unread.stdout(std::process::Stdio::null());
     let (balancer, _reader) = Balancer::read_by_hand(unread);
@@ -339,7 +339,7 @@ fn what_becomes_of_processes_and_configurations_is_counted() {
     assert!(told(&balancer, "config_last_reload_success_timestamp_seconds", "") > 1.6e9);
     assert!(send_signal(balancer.workers()[0], libc::SIGKILL));
     raised(&balancer, &[("worker_restarts_total", "", 1)]);
-    // What the program is asked to become does not start: this file has gone bad.
+    // The file for the upgrade is now invalid, so the new program does not start.
     directory.put("lb.json", "nonsense");
     raised(&balancer, &[("reloads_total", "result=refused", 2)]);
     balancer.signal(libc::SIGUSR2);

@@ -1,4 +1,4 @@
-//! `--demo`: two built-in backends behind the balancer, to be tried at once.
+//! `--demo`: the balancer with two built-in backends.
 
 use crate::support::{Balancer, Exit, Mode, command, modes};
 use std::collections::BTreeSet;

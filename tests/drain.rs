@@ -1,4 +1,4 @@
-//! How workers and the whole program end: what is ready, what is waited for, what the exit status says.
+//! The end of workers and of the whole program: readiness, waiting, exit status.
 
 use std::net::{SocketAddr, TcpStream};
 use std::path::PathBuf;
@@ -13,7 +13,7 @@ fn admin(balancer: &Balancer) -> SocketAddr {
     rest.split(": ").next().and_then(|text| text.parse().ok()).expect("an address")
 }
 
-/// A client whose request is held by the backend.
+/// A client with a request that the backend holds.
 fn held(balancer: &Balancer, backend: &Backend) -> Wire {
     let (client, before) = (balancer.connect(), backend.count());
     client.send("GET /held HTTP/1.1\r\nHost: x\r\n\r\n");
@@ -26,12 +26,12 @@ fn upgrade(balancer: &Balancer, generation: usize) {
     balancer.wait_for_log(&format!("(generation {generation})"));
 }
 
-/// The processes that a balancer of a mode has when none is of before an upgrade.
+/// The number of processes that a balancer of a mode has without old workers.
 fn workers_of(mode: Mode) -> usize {
     if mode == Mode::Mp { 2 } else { 0 }
 }
 
-/// A worker that has given its place to others said that the balancer was not ready.
+/// A replaced worker reported that the balancer was not ready.
 #[test]
 fn a_retired_worker_is_ready_and_its_idle_admin_connections_hold_it_up_only_briefly() {
     for mode in modes() {
@@ -51,7 +51,7 @@ fn a_retired_worker_is_ready_and_its_idle_admin_connections_hold_it_up_only_brie
         gate.open();
         assert_eq!(client.response("GET").text(), "done");
         drop(client);
-        // The other connection stays as it is, idle.
+        // The other connection stays idle.
         let begun = Instant::now();
         wait_until("those of before have ended", || children(balancer.pid()).len() == workers_of(mode));
         assert!(begun.elapsed() < Duration::from_secs(10), "{mode:?}: {:?}", begun.elapsed());
@@ -59,7 +59,7 @@ fn a_retired_worker_is_ready_and_its_idle_admin_connections_hold_it_up_only_brie
     }
 }
 
-/// The system holds a silent client back from the listener, which closes at TERM.
+/// The kernel holds a silent client back from the listener, which closes at TERM.
 #[test]
 fn a_client_that_has_connected_and_sent_nothing_at_term_is_served() {
     for mode in modes() {
@@ -68,7 +68,7 @@ fn a_client_that_has_connected_and_sent_nothing_at_term_is_served() {
         let mut client = balancer.connect();
         balancer.signal(libc::SIGTERM);
         balancer.wait_for_log("draining");
-        // Longer than connections may wait that were accepted at once; the second SYN-ACK comes after 1 s.
+        // Longer than immediately accepted connections may wait; the second SYN-ACK comes after 1 s.
         thread::sleep(Duration::from_millis(700));
         let answer = client.get("/");
         assert_eq!((answer.status(), &*answer.text()), (200, "done"), "{mode:?}");
@@ -107,8 +107,8 @@ fn what_a_second_term_cuts_in_a_worker_of_before_fails_the_end() {
     }
 }
 
-/// The modes did not agree on it: in mp the workers were killed, which failed the end whatever they served,
-/// and nobody counted what was cut.
+/// The modes differed: in mp the workers were killed, which made the exit status 1 even without requests, and
+/// cut requests were not counted.
 #[test]
 fn a_second_term_stops_at_once_and_fails_the_end_where_it_cuts() {
     for mode in modes() {
@@ -142,7 +142,7 @@ fn a_second_term_stops_at_once_and_fails_the_end_where_it_cuts() {
     }
 }
 
-/// In sp with an admin port the end waited a second for workers of before.
+/// In sp with an admin port the end waited only a second for old workers.
 #[test]
 fn the_end_waits_for_workers_of_before() {
     for mode in modes() {
@@ -168,7 +168,7 @@ fn the_end_waits_for_workers_of_before() {
     }
 }
 
-/// A worker that died while draining was delayed was not replaced, and its listener was closed.
+/// A worker that died during a drain delay was not replaced, and its listener was closed.
 #[test]
 fn a_worker_that_dies_while_draining_is_delayed_is_replaced() {
     let backend = Backend::named("a");
@@ -182,7 +182,7 @@ fn a_worker_that_dies_while_draining_is_delayed_is_replaced() {
     for kill in 1..=3 {
         let killed = balancer.workers()[0];
         assert!(send_signal(killed, libc::SIGKILL));
-        // None is refused: they wait for the replacement, which is no more ready than the one before.
+        // None is refused: they wait for the replacement, which is no more ready than the first worker.
         clients = (0..16).map(|_| balancer.connect()).collect();
         clients.iter_mut().for_each(|client: &mut Wire| assert_eq!(client.get("/").text(), "a"));
         assert_eq!(Wire::tcp(admin).get("/readyz").status(), 503);
@@ -197,14 +197,14 @@ fn a_worker_that_dies_while_draining_is_delayed_is_replaced() {
     assert_eq!(balancer.wait(), Exit::Status(0));
 }
 
-/// As a terminal's Ctrl-Z, or a machine that is suspended.
+/// Like Ctrl-Z at a terminal, or a suspended machine.
 #[test]
 fn a_group_that_stood_still_as_a_whole_loses_no_worker() {
     let backend = Backend::named("a");
     let balancer = Balancer::before(Mode::Mp, &[&backend], &["--watchdog", "800ms"]);
     let before = balancer.workers();
     for pause_ms in [600, 1000, 1800] {
-        // The lives of workers count from their start.
+        // The lifetimes of workers count from their start.
         thread::sleep(Duration::from_millis(850));
         assert!(send_signal(-balancer.pid(), libc::SIGSTOP));
         thread::sleep(Duration::from_millis(pause_ms));
@@ -216,14 +216,14 @@ fn a_group_that_stood_still_as_a_whole_loses_no_worker() {
     balancer.wait_for_log("stands still for");
 }
 
-/// A configuration that says how draining goes.
+/// Writes a configuration with drain settings.
 fn drain_file(directory: &Directory, backend: &Backend, timeout: &str, delay: &str) -> PathBuf {
     let backends = format!("\"backends\": [\"{}\"]", backend.spec());
     let text = format!("{{{backends}, \"drain_timeout\": \"{timeout}\", \"drain_delay\": \"{delay}\"}}");
     directory.put("lb.json", &text)
 }
 
-/// Longer than a worker may run past a drain time of 100 ms before its master kills it.
+/// Longer than a worker may run after a drain time of 100 ms before its master kills it.
 const PAST_GRACE: Duration = Duration::from_millis(2600);
 
 fn in_each_mode(test: impl Fn(Mode) + Sync) {
@@ -231,8 +231,8 @@ fn in_each_mode(test: impl Fn(Mode) + Sync) {
     thread::scope(|scope| modes().into_iter().for_each(|mode| drop(scope.spawn(move || test(mode)))));
 }
 
-/// A worker that drained from an upgrade was killed by the drain time of a later reload, and its requests
-/// with it.
+/// A worker that drained because of an upgrade was killed by the drain time of a later reload, with its
+/// requests.
 #[test]
 fn a_shorter_drain_time_is_for_those_that_begin_to_drain_later() {
     in_each_mode(|mode| {
@@ -244,7 +244,7 @@ fn a_shorter_drain_time_is_for_those_that_begin_to_drain_later() {
         upgrade(&balancer, 1);
         drain_file(&directory, &backend, "100ms", "off");
         balancer.wait_for_log("+0 -0 ~0 backends");
-        // What is tested is that nothing happens meanwhile.
+        // The test is that nothing happens meanwhile.
         thread::sleep(PAST_GRACE);
         gate.open();
         assert_eq!(client.response("GET").text(), "done", "{mode:?}");
@@ -253,13 +253,13 @@ fn a_shorter_drain_time_is_for_those_that_begin_to_drain_later() {
     });
 }
 
-/// Workers were killed by the drain time that had held when draining was delayed.
+/// Workers were killed by the drain time that was set when the drain delay began.
 #[test]
 fn a_drain_time_that_is_reloaded_before_draining_begins_holds() {
     in_each_mode(|mode| {
         let (gate, directory) = (Gate::shut(), Directory::new());
         let backend = Backend::gated(&gate);
-        // For as long as a reload may take on a busy machine.
+        // As long as a reload may take on a busy machine.
         let path = drain_file(&directory, &backend, "100ms", "5s");
         let mut balancer = Balancer::with_file(mode, &path, &[]);
         let mut client = held(&balancer, &backend);

@@ -1,4 +1,4 @@
-//! Answers that come while the request is still on its way: interim ones and final ones.
+//! Responses that arrive while the request is still being sent: interim and final ones.
 
 use crate::smuggling::assert_own_answer;
 use crate::support::{
@@ -38,7 +38,7 @@ fn a_backend_may_refuse_before_the_body_is_sent() {
         let backend = Backend::serve(|mut peer| {
             if peer.request_head().is_some() {
                 peer.send("HTTP/1.1 401 Unauthorized\r\nContent-Length: 2\r\n\r\nno");
-                // The body must not come behind: not even as something that is taken for a request.
+                // The body must not follow, not even disguised as a request.
                 let _ = peer.rest();
             }
         });
@@ -47,7 +47,7 @@ fn a_backend_may_refuse_before_the_body_is_sent() {
         client.send(EXPECTING);
         let answer = client.response("POST");
         assert_eq!((answer.status(), answer.text().as_str()), (401, "no"), "{mode:?}");
-        // True if the five bytes come is the client's choice, so nothing that comes is a request any more.
+        // The client may or may not send the five bytes, so they must not be read as a request.
         assert!(answer.connection_has("close"), "{mode:?}: {answer:?}");
         assert_eq!(client.end(), Fault::Fin, "{mode:?}");
         assert_eq!(backend.count(), 1, "{mode:?}");
@@ -111,7 +111,7 @@ fn an_unasked_100_does_no_harm() {
     }
 }
 
-/// A backend that answers 413 at the head, and then reads the rest, or closes, or just waits.
+/// A backend that answers 413 after the head, and then reads the rest, closes, or only waits.
 fn early(after: &'static str) -> Backend {
     Backend::serve(move |mut peer| {
         if peer.request_head().is_some() {
@@ -158,7 +158,7 @@ fn an_early_answer_reaches_a_client_that_reads_only_after_its_upload() {
             let backend = early(after);
             let balancer = Balancer::before(mode, &[&backend], &[]);
             let mut client = balancer.connect();
-            // More than the buffers on the way hold, so that someone has to take it.
+            // More than the buffers on the way hold, so that the balancer must read it.
             client.send("POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n");
             let chunk = [b"10000\r\n".as_slice(), &[b'u'; 1 << 16], b"\r\n"].concat();
             let sent = (0..64).take_while(|_| client.try_send(&chunk).is_ok()).count();
@@ -175,7 +175,7 @@ fn an_early_answer_does_not_turn_the_rest_of_the_body_into_a_request() {
         while let Some(head) = peer.request_head() {
             peer.send(response("", head.target().as_bytes()));
             if head.has("Content-Length") {
-                // Whatever still comes of the body is read as a body, and nothing else may come.
+                // All remaining bytes belong to the body, and nothing else may follow.
                 let _ = peer.body(Framing::Length(60));
             }
         }
@@ -223,7 +223,7 @@ fn an_upload_goes_on_after_an_early_complete_2xx() {
                     let answer = client.response("POST");
                     assert!(answer.status() < 300 && !answer.connection_has("close"), "{protocol:?} {answer:?}");
                     rest.chunks(20_000).for_each(|piece| client.send(piece));
-                    // The connection goes on behind it.
+                    // The connection continues after it.
                     client.send("GET / HTTP/1.1\r\nHost: x\r\n\r\n");
                     assert_eq!(client.response("GET").status(), answer.status(), "{protocol:?} {mode:?} {head}");
                     wait_until("the backend has all content", || taken.load(Ordering::SeqCst) == SIZE);
@@ -241,7 +241,7 @@ fn a_client_learns_that_the_backend_reads_no_more_of_its_upload() {
             let backend = Backend::serve(|mut peer| {
                 if peer.request_head().is_some() {
                     peer.send("HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 2\r\n\r\nok");
-                    // It closes, and what comes meets a reset.
+                    // The backend closes, and further data meets a reset.
                 }
             });
             let way = Way::to(&backend, protocol);

@@ -1,23 +1,23 @@
-//! What the log says of requests that failed, what their clients get, and the id that both have.
+//! Failed requests: their log lines, the responses to their clients, and the id in both.
 
 use std::net::TcpListener;
 
 use crate::support::{Backend, Balancer, Mode, PROTOCOLS, Protocol, Way, modes, wait_until};
 
-/// True if this is a UUID of version 7, as text.
+/// True if this is a UUID of version 7 in text form.
 fn is_uuid(id: &str) -> bool {
     let groups: Vec<&str> = id.split('-').collect();
     let is_hex = id.bytes().all(|byte| byte == b'-' || byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte));
     groups.iter().map(|group| group.len()).eq([8, 4, 4, 4, 12]) && is_hex && groups[2].starts_with('7')
 }
 
-/// The address of a port where nobody listens.
+/// The address of a port without a listener.
 fn nobody() -> String {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a port is free");
     listener.local_addr().expect("it has an address").to_string()
 }
 
-/// Lines about requests, and how many more were suppressed.
+/// The number of lines about requests, and the number of suppressed ones.
 fn told(log: &str) -> (usize, usize) {
     let lines: Vec<&str> = log.lines().filter(|line| line.contains(" request: ")).collect();
     let suppressed =
@@ -128,7 +128,7 @@ fn a_storm_of_failures_is_a_few_lines_that_count_all_of_it() {
             counts = told(&balancer.log());
             counts.0 + counts.1 == 500
         });
-        // One in a second for each worker, of as many seconds as a busy machine takes.
+        // One per second and worker, for as many seconds as a busy machine needs.
         assert!(counts.0 <= 100, "{mode:?}: {counts:?}");
     }
 }

@@ -1,8 +1,8 @@
-//! What a message looks like on the other side: fields removed, set, kept (RFC 9110, 7.6).
+//! Forwarded messages: fields that are removed, set or kept (RFC 9110, 7.6).
 
 use crate::support::{Backend, Balancer, Framing, Message, Mode, PROTOCOLS, Protocol, Way, modes, response};
 
-/// Sends one request and gives what the backend got of it.
+/// Sends one request and returns it as the backend received it.
 #[track_caller]
 fn forwarded(balancer: &Balancer, backend: &Backend, request: &str) -> Message {
     let mut client = balancer.connect();
@@ -192,7 +192,7 @@ fn forwarded_fields_of_a_trusted_peer_are_appended_to() {
             "GET / HTTP/1.1\r\nHost: x\r\nX-Forwarded-Proto: https\r\nX-Forwarded-Port: 8443\r\n\r\n",
         );
         assert_eq!(request.list("X-Forwarded-Port"), ["8443"], "{request:?}");
-        // The peer took the client in on a port that it does not name, and that is not ours.
+        // The peer accepted the client on a port that it does not report and that is not ours.
         let request = forwarded(&balancer, &backend, "GET / HTTP/1.1\r\nHost: x\r\nX-Forwarded-Proto: https\r\n\r\n");
         assert!(!request.has("X-Forwarded-Port"), "{request:?}");
     }
@@ -279,7 +279,7 @@ fn a_response_without_a_date_gets_one() {
         let way = Way::to(&backend, protocol);
         let balancer = Balancer::start(mode, &way.args());
         let mut client = balancer.connect();
-        // HTTP/2 has no Connection field that could name a Date.
+        // HTTP/2 has no Connection field, which could list Date.
         let named = matches!(protocol, Protocol::H1 | Protocol::H1Tls).then_some("/named");
         for path in ["/"].into_iter().chain(named).chain(["/304"]) {
             client.send(format!("GET {path} HTTP/1.1\r\nHost: x\r\n\r\n"));

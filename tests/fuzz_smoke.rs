@@ -1,10 +1,9 @@
-//! The fuzz targets on a stable compiler: each runs for up to a second over its seeds, over
-//! mutations of them, and over random bytes. This does not replace fuzzing; it keeps the targets
-//! building and finds what is shallow.
+//! The fuzz targets on a stable compiler. Each runs for up to a second over its seeds, their mutations, and
+//! random bytes. This does not replace fuzzing. It keeps the targets building and finds shallow faults.
 //!
-//! The inputs come from a fixed seed, so a failure comes again; it is reported with its input.
-//! One registered target, the canary, has a planted panic off its seeds: if that is not found,
-//! the harness is blind and the test fails.
+//! The inputs come from a fixed seed, so a failure is repeatable. It is reported with its input. One registered
+//! target, the canary, has a planted panic that no seed triggers: if it is not found, the harness is blind and
+//! the test fails.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
@@ -37,11 +36,11 @@ mod proxy;
 #[path = "../fuzz/targets/scan.rs"]
 mod scan;
 
-/// A fuzz target: a new one is its `mod` line above, an entry in [`TARGETS`] and a test.
+/// A fuzz target. A new one needs a `mod` line above, an entry in [`TARGETS`] and a test.
 struct Target {
     name: &'static str,
     run: fn(&[u8]),
-    /// Inputs that are interesting as they stand, for mutations to start from.
+    /// Interesting inputs, from which mutations start.
     seeds: &'static [&'static [u8]],
     expected: Expected,
 }
@@ -86,15 +85,16 @@ const TARGETS: &[Target] = &[
         name: "proxy",
         run: proxy::run,
         seeds: &[
-            // Accepts, receives a GET, connects, sends, receives a response; then the same pooled.
+            // Accepts, receives a GET, connects, sends, receives a response; then the same on the pooled
+            // connection.
             b"\x00\x00\x05\x00\x03\x01\x0a\x01\x55\x01\x0a\x00\x05\x00\x0a\x01\x55\x01\x0a\x00\xff\x00",
-            // A chunked upload and a chunked response, unfinished; a tunnel; failures and time.
+            // A chunked upload and a chunked response, both incomplete; a tunnel; failures and time.
             b"\x00\x00\x25\x00\x03\x01\x0a\x01\xa5\x00\x65\x01\xa5\x01\x0a\x00\x0b\x00\xfd\x00",
             b"\x00\x00\x45\x00\x03\x01\x0a\x01\x85\x01\xb5\x00\xb5\x01\x0a\x00\x0a\x01\x0b\x00\x0b\x01\xfd\x00",
-            // A tagged request, answered; then one more on the same connections.
+            // A tagged request with its response, then another on the same connections.
             b"\x00\x00\x07\x00\x46\x01\x0a\x01\x07\x01\x0a\x00\x17\x00\x0a\x01\x07\x01\x0a\x00",
             b"\x00\x00\x15\x00\x03\x01\x4c\x01\xb5\x00\x0c\x01\x05\x00\x00\x01\x05\x00\x08\x00\x9d\x00",
-            // A reload moves a request to an idle connection, whose time ends next.
+            // A reload moves a request to an idle connection that is about to time out.
             b"\x00\x00\x45\x00\x0b\x01\x0a\x0d\x0a\x01\x4f\xff\x2c\xfe\x00\xff\xf5\x0b\x01\x0a\x0d\x0a\xfd\x00",
         ],
         expected: Expected::Passes,
@@ -103,16 +103,16 @@ const TARGETS: &[Target] = &[
         name: "dns",
         run: dns::run,
         seeds: &[
-            // An answer with an alias and an address; one with a SOA record alone.
+            // A response with an alias and an address; one with only a SOA record.
             b"ab\x81\x80\0\x01\0\x02\0\0\0\0\x01a\x01b\0\0\x01\0\x01\xc0\x0c\0\x05\0\x01\0\0\0\x09\0\x02\xc0\x0e\
               \xc0\x0e\0\x01\0\x01\0\0\0\x09\0\x04\x0a\0\0\x01",
             b"\x03\x10\xc0\x0e\0\x06\0\x01\0\0\0\x09\0\x16\0\0\0\0\0\x01\0\0\0\x01\0\0\0\x01\0\0\0\x01\0\0\0\x09",
             // Files.
             b"nameserver 10.0.0.1\nnameserver [::1]:5353\nsearch a.b c\noptions ndots:2 timeout:1 attempts:3 rotate\n",
             b"127.0.0.1 localhost a # b\n::1 a\n",
-            // Wants names, answers some, lets time pass, forgets them.
+            // Adds names, answers some, advances the time, removes them.
             b"\0\x47\x5c\0\x6c\x01\x5c\0\x03\0\x03\0\x2c\0\x04\0\x02\x50\x15\0\0\x03\x03\0",
-            // Truncated, so over TCP, in turn failed and answered; other files.
+            // Truncated, so repeated over TCP, which fails or answers; other files.
             b"\0\x05\x18\0\x20\0\0\0\x25\x01\xfc\x01\x18\0\x20\0\0\0\x05\x01\x14\x01\x24\x02\x0d\0\x03\0\0\0",
         ],
         expected: Expected::Passes,
@@ -142,7 +142,7 @@ const TARGETS: &[Target] = &[
         name: "certificate",
         run: certificate::run,
         seeds: &[
-            // A whole one; a subject and names for one.
+            // A whole certificate; a subject and names for one.
             b"0k0d\xa0\x03\x02\x01\x02\x02\x01\x010\x000\x0c1\x0a0\x08\x06\x03U\x04\x03\x0c\x01r\
               0 \x17\x0d200101000000Z\x18\x0f21000101000000Z0\x0c1\x0a0\x08\x06\x03U\x04\x03\
               \x0c\x01a0\0\xa3\x180\x160\x14\x06\x03U\x1d\x11\x04\x0d0\x0b\x82\x03a.b\x87\x04\
@@ -205,18 +205,18 @@ const TARGETS: &[Target] = &[
     Target { name: "canary", run: canary, seeds: &[b"canary"], expected: Expected::Panics },
 ];
 
-/// How much is kept of all corpora together.
+/// The limit of all kept corpora together.
 const CORPORA_BYTES: usize = 1_500_000;
-/// How long one target runs.
+/// The duration of one target.
 const TIME: Duration = Duration::from_secs(1);
-/// Inputs after which a target is done before its time.
+/// The number of inputs that ends a target early.
 const INPUTS: u64 = 100_000;
-/// The longest random input, in bytes; mutations may pass it.
+/// The longest random input, in bytes. Mutations may exceed it.
 const LONGEST_RANDOM: u64 = 512;
-/// The longest input that mutations grow to, in bytes.
+/// The limit to which mutations grow an input, in bytes.
 const LONGEST: usize = 4096;
 
-/// Fails on what no seed holds and one changed byte of a seed does.
+/// Fails on an input that is one changed byte away from a seed.
 fn canary(data: &[u8]) {
     if let [b'c', b'a', b'n', fourth, ..] = data {
         assert!(*fourth < 0x80, "the planted panic");
@@ -231,13 +231,13 @@ struct Finding {
     message: String,
 }
 
-/// Feeds the target until its time or its number of inputs is up, or it panics.
+/// Feeds the target until its time or number of inputs is used up, or until it panics.
 fn smoke(target: &Target) -> Result<u64, Finding> {
     let deadline = Instant::now() + TIME;
     let mut random = Xorshift(0x2545_f491_4f6c_dd1d);
     let mut input = Vec::new();
     for number in 0..INPUTS {
-        // The seeds always run, and then at least one input more, however slow the target is.
+        // The seeds always run, and at least one more input, even if the target is slow.
         if number > target.seeds.len() as u64 && Instant::now() >= deadline {
             return Ok(number);
         }
@@ -271,7 +271,7 @@ fn random_input(random: &mut Xorshift, seeds: &[&[u8]], input: &mut Vec<u8>) {
 }
 
 fn mutate(random: &mut Xorshift, seeds: &[&[u8]], input: &mut Vec<u8>) {
-    /// Bytes and runs that parsers treat apart.
+    /// Bytes and runs that parsers treat specially.
     const WORDS: [&[u8]; 12] = [
         b"\r\n",
         b"\n",
@@ -311,7 +311,7 @@ fn mutate(random: &mut Xorshift, seeds: &[&[u8]], input: &mut Vec<u8>) {
     }
 }
 
-/// A seeded generator, its own so that a change elsewhere does not change what is fed here.
+/// A seeded generator of its own, so that a change elsewhere does not change the inputs.
 struct Xorshift(u64);
 
 impl Xorshift {
@@ -406,7 +406,7 @@ fn what_is_handed_over_is_read_as_it_was_written() {
     check("handover");
 }
 
-/// True if a target panics over one of its own seeds, with something planted.
+/// True if a target panics on one of its own seeds with a planted fault.
 fn notices(name: &str, run: impl Fn(&[u8])) -> bool {
     let target = TARGETS.iter().find(|target| target.name == name).expect("the target is registered");
     target.seeds.iter().any(|seed| catch_unwind(AssertUnwindSafe(|| run(seed))).is_err())
@@ -414,13 +414,13 @@ fn notices(name: &str, run: impl Fn(&[u8])) -> bool {
 
 #[test]
 fn each_oracle_notices_what_is_planted() {
-    // A response with the tag of another request, and content of another.
+    // A response with the tag, and one with the content, of another request.
     let plants: [fn(&mut Vec<u8>); 2] =
         [|text| replace(text, b"X-Tag: 1", b"X-Tag: 2"), |text| _ = text.last_mut().map(|last| *last ^= 1)];
     for plant in plants {
         assert!(notices("proxy", |seed| proxy::run_with(seed, plant)));
     }
-    // A second length, a head that goes on, a response that is chunked for the next hop alone.
+    // A second length, an unfinished head, and a response that only the next hop sees as chunked.
     let plants: [fn(&mut Vec<u8>); 3] = [
         |text| drop(text.splice(text.len() - 2.., *b"Content-Length: 7\r\n\r\n")),
         |text| text.extend_from_slice(b"GET / HTTP/1.1\r\n\r\n"),

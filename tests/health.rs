@@ -1,4 +1,4 @@
-//! Which backends are thought fit: what counts against one, what does not, and how it comes back.
+//! Health of backends: the failures that count, the ones that do not, and recovery.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
@@ -14,7 +14,7 @@ use zzz_lb::limits::RESPONSE_FIELDS;
 
 const OFTEN: [&str; 2] = ["--health-interval", "100ms"];
 
-/// Answers probes, which ask for /up, by what `up` says, and everything else with its name.
+/// Answers probes (for /up) according to `up`, and all other requests with its name.
 fn probed(name: &'static str, up: &Arc<AtomicBool>) -> Backend {
     let up = up.clone();
     Backend::serve(move |mut peer| {
@@ -42,13 +42,13 @@ fn options<'a>(more: &[&'a str]) -> Vec<&'a str> {
 fn a_dead_backend_is_left_out_and_comes_back_with_its_probes() {
     for mode in modes() {
         let a = Backend::named("a");
-        // At an address where no other test is given the port while nothing listens on it.
+        // At an address whose ports no other test uses while this backend is stopped.
         let mut b = Backend::named_on("127.0.0.3:0", "b");
         let balancer = Balancer::before(mode, &[&a, &b], &OFTEN);
         let mut client = balancer.connect();
         (0..10).for_each(|_| assert_eq!(client.get("/").status(), 200));
         b.stop();
-        // No request notices: the one that meets the dead backend goes to the other.
+        // No request fails: one that meets the dead backend goes to the other.
         for _ in 0..20 {
             assert_eq!(client.get("/").text(), "a", "{mode:?}");
         }
@@ -102,7 +102,7 @@ fn one_that_is_added_serves_once_a_probe_has_passed_or_where_nobody_else_does() 
         late.store(true, SeqCst);
         wait_until("it serves", || balancer.get("/") == "b");
         assert_eq!(balancer.metric("zzz_lb_healthy", ""), 2);
-        // One that takes the place of all others does not wait.
+        // A backend that replaces all others does not wait.
         late.store(false, SeqCst);
         file(&[&a]);
         wait_until("the other is gone", || balancer.metric("zzz_lb_plan_edition", "") == 3);
@@ -112,7 +112,7 @@ fn one_that_is_added_serves_once_a_probe_has_passed_or_where_nobody_else_does() 
     }
 }
 
-/// That an answer is longer than we take says nothing about its backend.
+/// A response above our limits says nothing about its backend.
 #[test]
 fn a_probe_that_comes_to_a_limit_of_ours_neither_passes_nor_fails() {
     let fields: String = (0..=RESPONSE_FIELDS).map(|n| format!("X-{n}: y\r\n")).collect();
@@ -140,7 +140,7 @@ fn a_hung_backend_delays_no_other_probe() {
     let balancer = Balancer::before(Mode::Sp, &[&hung, &well], &options(&more));
     let text = balancer.wait_for_log("down after 3 failed probes (GET /up -> no response within --health-timeout)");
     assert!(text.contains(&hung.spec()), "{text}");
-    // Until the third probe of the one had failed, 500 ms after the first was sent, the other had its own.
+    // By the third failed probe of the hung one, 500 ms after its first, the other had its own.
     assert!(well.count() >= 4, "{} probes", well.count());
     gate.open();
 }
@@ -222,11 +222,11 @@ fn who_dies_with_a_probe_under_way_costs_that_probe_alone() {
     let balancer = Balancer::before(Mode::Mp, &[&backend], &args);
     backend.wait_for_requests(1);
     let start = Instant::now();
-    // Whichever of them had it.
+    // Either worker may have had it.
     balancer.workers().into_iter().for_each(|pid| assert!(send_signal(pid, libc::SIGKILL)));
     backend.wait_for_requests(2);
     let gap_s = start.elapsed().as_secs_f64();
-    // At once would be too soon, and after another period, which is 1.8 s at least, too late.
+    // Immediately would be too early, and after another interval (at least 1.8 s) too late.
     assert!(gap_s > 1.0 && gap_s < 3.6, "{gap_s} s");
     gate.open();
 }
@@ -236,8 +236,8 @@ fn there_is_one_probe_in_an_interval_whoever_lives() {
     let backend = Backend::named("a");
     let interval = Duration::from_millis(200);
     let balancer = Balancer::before(Mode::Mp, &[&backend], &["--health-interval", "200ms", "--watchdog", "off"]);
-    // A probe comes up to a tenth sooner than the interval, and later where the machine is busy. Two workers
-    // that both probed would halve that time; half of the probes missing would double it.
+    // A probe comes up to a tenth earlier than the interval, and later on a busy machine. If two workers both
+    // probed, the time would be half; if half of the probes were missing, it would double.
     let assert_one_probe_in_an_interval = |who: &str| {
         backend.wait_for_requests(backend.count() + 2);
         let (start, before) = (Instant::now(), backend.count());
@@ -246,7 +246,7 @@ fn there_is_one_probe_in_an_interval_whoever_lives() {
         assert!(each > interval * 3 / 4 && each < interval * 7 / 4, "{who}: a probe every {each:?}");
     };
     assert_one_probe_in_an_interval("both");
-    // One that is stopped has no successor, so the other has to do what it did.
+    // A stopped worker has no replacement, so the other must take over.
     for worker in balancer.workers() {
         assert!(send_signal(worker, libc::SIGSTOP));
         assert_one_probe_in_an_interval("the one that is left");
@@ -304,7 +304,7 @@ fn an_outage_is_not_multiplied_by_retries() {
     for _ in 0..400 {
         assert_eq!(balancer.connect().get("/").status(), 502);
     }
-    // A fifth more, three a second, and what the last second had left.
+    // A fifth more, three per second, and the budget left from the last second.
     let most = 480 + 3 * (start.elapsed().as_secs() as usize + 2);
     let sent = served.load(SeqCst);
     assert!(sent >= 400 && sent <= most, "{sent} deliveries of 400 requests, {most} at most");
@@ -356,7 +356,7 @@ fn an_offer_to_switch_protocols_with_content_of_unknown_length_counts_against_no
     }
 }
 
-/// What accepts and then closes, as a port forwarder does before a dead port, is no backend.
+/// A port forwarder before a dead port accepts and then closes. It is not a working backend.
 #[test]
 fn a_backend_that_closes_without_a_response_is_taken_out_whatever_it_speaks() {
     for protocol in PROTOCOLS {
@@ -373,7 +373,7 @@ fn a_backend_that_closes_without_a_response_is_taken_out_whatever_it_speaks() {
             assert_eq!(balancer.metric("zzz_lb_healthy", ""), 0);
         }
     }
-    // It asks nothing before it closes.
+    // The backend reads no request before it closes.
     let backend = Backend::serve(drop);
     let balancer = Balancer::before(Mode::Mp, &[&backend], &OFTEN);
     balancer.wait_for_log("down after 3 failed probes (GET / -> ");
@@ -390,7 +390,7 @@ fn a_probe_over_http2_that_is_refused_reset_or_cut_off_fails() {
             let payload = [&stream.to_be_bytes()[..], &[0, 0, 0, 2]].concat();
             _ = frames.send(Kind::Goaway, 0, 0, &payload);
         }),
-        // By an end or, if the backend has not read all, by a reset.
+        // With an end, or with a reset if the backend has not read everything.
         ("before the response was complete", |_, _| {}),
     ];
     for (told, script) in scripts {
@@ -448,7 +448,7 @@ fn a_probe_may_only_connect_or_not_be_sent_at_all() {
     assert_eq!(wait_until_still(|| backend.connections() as u64), 0);
 }
 
-/// The failures of before are not held against it, and one passed probe is enough.
+/// Earlier failures do not count, and one passed probe is enough.
 #[test]
 fn a_backend_that_returns_after_a_reload_begins_afresh() {
     for mode in modes() {

@@ -1,5 +1,5 @@
-//! HPACK against the stories of hpack-test-case, which are looked for beside the repository: every
-//! block decodes to what it stands for, and so does what our encoder makes of every list.
+//! HPACK with the stories of hpack-test-case, which are expected beside the repository: every block decodes to
+//! its fields, and so does the output of our encoder for every list.
 
 use std::path::PathBuf;
 
@@ -7,7 +7,7 @@ use crate::support::corpus;
 use zzz_lb::hpack::{self, Decoder};
 use zzz_lb::json::{self, Kind, Value};
 
-/// How large a list may be; no story's is near that.
+/// The limit of the field list; no story comes near it.
 const LIST_BYTES: usize = 1 << 20;
 
 fn member<'a>(value: &'a Value, name: &str) -> Option<&'a Value> {
@@ -33,7 +33,7 @@ fn text(value: &Value) -> &str {
 
 type Fields = Vec<(String, String)>;
 
-/// A story: each block, where it is encoded, and what it stands for.
+/// A story: each block, if it is encoded, and its fields.
 fn story(path: &PathBuf) -> Vec<(Option<Vec<u8>>, Fields)> {
     let parsed = json::parse(&std::fs::read(path).expect("a story can be read")).expect("a story is JSON");
     let case = |case: &Value| {

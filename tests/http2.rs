@@ -1,4 +1,4 @@
-//! Backends over HTTP/2 that break its rules: what the client sees, and that nobody else's requests suffer.
+//! Backends over HTTP/2 that violate its rules: the client's view, and the isolation of other requests.
 
 use crate::support::frames::{before, fields, good, scripted};
 use crate::support::{Fault, Mode, modes, wait_until};
@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 use zzz_lb::http2::ErrorCode;
 use zzz_lb::http2::frame::{self, END_HEADERS, END_STREAM, Kind};
 
-/// What breaks the rules of the connection, in place of an answer; and what is said of it.
+/// Violations of the connection's rules that replace a response, and their log text.
 fn broken() -> Vec<(&'static str, Vec<u8>, &'static str)> {
     let of = |kind, flags, stream, payload: &[u8]| {
         let mut out = Vec::new();
@@ -64,7 +64,7 @@ fn a_connection_that_breaks_the_rules_is_given_up_and_another_backend_serves() {
                     assert_eq!((answer.status(), answer.text().as_str()), (200, "good"), "{what} {mode:?}");
                 }
             }
-            // What interim responses came of cannot be asked for again.
+            // A request with interim responses cannot be repeated.
             assert_eq!(refused, if what == "interim responses" { 3 } else { 0 }, "{what} {mode:?}");
             let log = balancer.wait_for_log(" down after 3 failures");
             assert!(log.contains("HTTP/2") && log.contains(said), "{what} {mode:?}: {log}");
@@ -117,10 +117,10 @@ fn a_malformed_response_is_a_502_and_leaves_the_connection() {
 #[test]
 fn a_head_beyond_our_limits_fails_its_own_request_and_counts_against_no_backend() {
     let large = |value: usize| fields(&[(":status", "200"), ("x", &"{".repeat(value))]);
-    // A long name that goes into the table, and two bytes that have it copied, again and again.
+    // A long name that enters the table, and two bytes that copy it, again and again.
     let long = [&b"\x88\x40\x7f\xa1\x1e"[..], &[b'x'; 4000], &[0]].concat();
     let bomb = [long, b"\x7e\x00".repeat(6000)].concat();
-    // What can be read leaves the connection.
+    // A decodable block leaves the connection usable.
     for (block, connections) in [(large(70_000), 1), (large(300_000), 2), (bomb, 2)] {
         let seen = Arc::new(AtomicUsize::new(0));
         let counted = seen.clone();
@@ -140,7 +140,7 @@ fn a_head_beyond_our_limits_fails_its_own_request_and_counts_against_no_backend(
         });
         let good = good();
         let balancer = before(Mode::Sp, &[&backend, &good], &["--health-fails", "1"]);
-        // Each backend gets one of two requests in a row.
+        // Each backend gets one of two consecutive requests.
         let mut siblings = [balancer.connect(), balancer.connect()];
         siblings.iter().for_each(|client| client.send("GET / HTTP/1.1\r\nHost: x\r\n\r\n"));
         wait_until("one is on the connection", || seen.load(SeqCst) == 1);
@@ -175,7 +175,7 @@ fn content_has_to_be_as_long_as_was_said() {
             client.send("GET / HTTP/1.1\r\nHost: x\r\n\r\n");
             match client.try_response("GET") {
                 Err((Fault::Fin | Fault::Reset, _)) => {}
-                // The head was whole, and nothing was to come.
+                // The head was complete, and no content was expected.
                 Ok(answer) if length == "0" => assert_eq!(answer.text(), ""),
                 other => panic!("{length} {content:?}: {other:?}"),
             }
@@ -215,7 +215,7 @@ fn content_beyond_the_window_ends_the_connection() {
         });
         let balancer = before(mode, &[&backend], &[]);
         let mut client = balancer.connect();
-        // It takes nothing, so that there is an end to what may be sent.
+        // The client reads nothing, so that the data to be sent is limited.
         client.send("GET / HTTP/1.1\r\nHost: x\r\n\r\n");
         balancer.wait_for_log("broke HTTP/2: more content than was allowed");
         let cut = client.try_response("GET");

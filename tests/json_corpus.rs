@@ -1,15 +1,14 @@
-//! The JSON reader against JSONTestSuite, which is looked for beside the repository: each `y_`
-//! text is accepted and each `n_` text refused. The RFC leaves the `i_` texts open; those that are
-//! accepted are listed here, and every other one is refused.
+//! The JSON parser with JSONTestSuite, which is expected beside the repository: each `y_` text is accepted and
+//! each `n_` text refused. The RFC leaves the `i_` texts open. The accepted ones are listed here; all others
+//! are refused.
 
 use std::path::Path;
 
 use crate::support::corpus;
 use zzz_lb::json;
 
-/// What of the open cases is accepted: numbers that a double holds only roughly. Refused are
-/// numbers past it (`1e9999`), half surrogate pairs, all that is not UTF-8, a byte order mark, and
-/// 500 arrays within each other.
+/// The accepted open cases: numbers that a double represents only roughly. Refused are numbers beyond its range
+/// (`1e9999`), half surrogate pairs, invalid UTF-8, a byte order mark, and 500 nested arrays.
 const ACCEPTED: [&str; 5] = [
     "i_number_double_huge_neg_exp.json",
     "i_number_real_underflow.json",
@@ -18,7 +17,7 @@ const ACCEPTED: [&str; 5] = [
     "i_number_very_big_negative_int.json",
 ];
 
-/// The suite's texts as (name, bytes), from wherever below `directory` they stand.
+/// The texts of the suite below `directory`, as (name, bytes).
 fn texts(directory: &Path, found: &mut Vec<(String, Vec<u8>)>) {
     let Ok(entries) = std::fs::read_dir(directory) else { return };
     for path in entries.flatten().map(|entry| entry.path()) {

@@ -1,4 +1,4 @@
-//! Too many clients, too slow clients, too few descriptors: others are served, nothing spins.
+//! Too many clients, too slow clients, too few descriptors: other clients are served, and no process spins.
 
 use crate::smuggling::assert_own_answer;
 use crate::support::{
@@ -7,7 +7,7 @@ use crate::support::{
 };
 use std::time::{Duration, Instant};
 
-/// Which of these connections have an answer waiting.
+/// Collects the connections with a response. Returns their number.
 fn answered(clients: &mut [Option<Wire>], seen: &mut [bool]) -> usize {
     for (client, seen) in clients.iter_mut().zip(seen.iter_mut()) {
         if let Some(client) = client.as_mut().filter(|_| !*seen) {
@@ -31,7 +31,7 @@ fn past_max_connections_accepting_pauses_and_resumes() {
         wait_until("every client is served in its time", || {
             let open = answered(&mut clients, &mut seen);
             assert!(open <= 4, "{mode:?}: {open} held at once");
-            // Those that are served go, and make room for others.
+            // Served clients leave and make room for others.
             for n in 0..clients.len() {
                 if std::mem::take(&mut seen[n]) {
                     let mut client = clients[n].take().expect("it was answered");
@@ -86,11 +86,11 @@ fn running_out_of_descriptors_pauses_accepting_and_is_told_once() {
     let backend = Backend::named("backend");
     let balancer = Balancer::before(Mode::Sp, &[&backend], &[]);
     assert_eq!(balancer.get("/"), "backend");
-    // The limit that it has asked for at its start is another: the system may have fewer at any time.
+    // The limit differs from the one at the start: the system may have fewer at any time.
     limit_descriptors(balancer.pid(), open_descriptors(balancer.pid()) as u64 + 10);
     let clients: Vec<Wire> = (0..60).map(|_| balancer.connect()).collect();
     balancer.wait_for_log("accepting pauses: Too many open files");
-    // What is tested is this lapse, in which it tries again five times.
+    // The test is this pause, in which the balancer tries again five times.
     let before = processor_ticks(balancer.pid());
     std::thread::sleep(Duration::from_millis(500));
     let used = processor_ticks(balancer.pid()) - before;
@@ -119,7 +119,7 @@ fn slow_clients_do_not_stop_others_and_are_answered_408() {
                 let _ = client.try_send("y");
             }
         }
-        // Who waited for a slow one would wait as long as that may take.
+        // A client that waited for a slow one would wait as long as that may take.
         assert!(start.elapsed() < timeout, "{mode:?}: {asked} requests in {:?}", start.elapsed());
         for client in &mut slow {
             assert_own_answer("a slow head", &client.response("GET"), &[408]);
@@ -143,7 +143,7 @@ fn idle_connections_cost_little_memory() {
         assert_eq!(client.get("/").text(), "backend");
     }
     let grown = resident_kib(balancer.pid()).saturating_sub(before);
-    // A 64 KiB buffer for each would be 25 MiB; this is a debug build, so the bound is a rough one.
+    // A 64 KiB buffer each would be 25 MiB. This is a debug build, so the limit is rough.
     assert!(grown < 2048, "400 idle connections cost {grown} KiB");
 }
 
@@ -157,7 +157,7 @@ fn max_connections_holds_over_all_workers_together() {
         command
     });
     let (mut clients, mut seen) = (Vec::new(), Vec::new());
-    // Whom a client comes to is decided by a hash, so they come until each worker that holds any has one.
+    // A hash selects the worker of a client, so clients come until each worker with clients has one.
     wait_until("every worker holds its share", || {
         let client = balancer.connect();
         client.send("GET / HTTP/1.1\r\nHost: x\r\n\r\n");
@@ -165,7 +165,7 @@ fn max_connections_holds_over_all_workers_together() {
         seen.push(false);
         answered(&mut clients, &mut seen) >= 3
     });
-    // And twice as many again, that find no room.
+    // Twice as many again, which find no room.
     for _ in 0..clients.len().max(12) * 2 {
         let client = balancer.connect();
         client.send("GET / HTTP/1.1\r\nHost: x\r\n\r\n");
@@ -189,7 +189,7 @@ fn many_addresses() -> (Backend, Vec<String>) {
     (backend, specs)
 }
 
-/// A hundred backends, and descriptors for far fewer connections: idle ones do not take them all.
+/// A hundred backends, and descriptors for far fewer connections: idle ones do not use them all.
 #[test]
 fn idle_connections_to_backends_are_bounded_by_the_descriptors() {
     let (backend, specs) = many_addresses();
@@ -205,7 +205,8 @@ fn idle_connections_to_backends_are_bounded_by_the_descriptors() {
     assert_eq!(balancer.metric("zzz_lb_connects_exhausted_total", ""), 0);
 }
 
-/// Where descriptors are used up, idle connections give way: to clients, and to connections to other backends.
+/// If descriptors are used up, idle connections are closed in favour of clients and of connections to other
+/// backends.
 #[test]
 fn an_idle_connection_gives_its_descriptor_to_one_that_is_wanted() {
     for (protocol, shape) in [Protocol::H1, Protocol::H2c, Protocol::H1Tls]
@@ -235,7 +236,7 @@ fn an_idle_connection_gives_its_descriptor_to_one_that_is_wanted() {
     }
 }
 
-/// Where nobody can be let in, the listeners rest, the admin's too, until somebody can.
+/// If no connection can be accepted, all listeners pause, including the admin's, until one can.
 #[test]
 fn without_descriptors_no_listener_spins() {
     for mode in modes() {
@@ -245,7 +246,8 @@ fn without_descriptors_no_listener_spins() {
         let admin = log.split("admin on ").nth(1).and_then(|rest| rest.split(": /metrics").next()).expect("an address");
         let admin = admin.parse().expect("an address");
         let serving = balancer.serving();
-        // They listen before they have all descriptors that they need. Whom a client comes to is decided by a hash.
+        // Processes listen before they have all the descriptors that they need. A hash selects the worker of a
+        // client.
         let has_clients = |&pid: &i32| !clients_of(pid, balancer.address().port()).is_empty();
         let mut first = Vec::new();
         wait_until("every worker accepts", || {
@@ -268,13 +270,13 @@ fn without_descriptors_no_listener_spins() {
         serving.iter().for_each(|&pid| limit_descriptors(pid, u64::MAX));
         for (n, client) in clients.iter_mut().enumerate() {
             let status = client.response("GET").status();
-            // One may have been let in by the last descriptor, so that none was left to ask a backend.
+            // One may have been accepted with the last descriptor, so that none was left for a backend.
             assert!(status == 200 || status == 503 && n % 2 == 0, "{mode:?}, {n}: {status}");
         }
     }
 }
 
-/// Runs it where the system's limit of shared memory is set so; `None` where no such place can be made.
+/// Runs the program under this system limit of shared memory; `None` if that is impossible here.
 fn run_under(limit: &str, value: &str) -> Option<std::process::Output> {
     let inner = crate::support::command(&["-p", "0", "-b", "127.0.0.1:1"]);
     let mut shell = std::process::Command::new("unshare");

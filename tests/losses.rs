@@ -1,7 +1,8 @@
-//! Nothing is lost: clients of every kind go on while the program is upgraded, reconfigured, drained,
-//! and its workers are killed, and each request that got no whole and right answer is counted.
+//! Nothing is lost: clients of every kind continue while the program is upgraded, reconfigured and drained, and
+//! while its workers are killed. Every request without a complete and correct response is counted.
 //!
-//! The pauses between disturbances are what clients go on in. Each test runs for a few seconds, or for the minutes that `SOAK` says (`make soak`).
+//! The pauses between disturbances let clients make progress. Each test runs for a few seconds, or for the
+//! minutes in `SOAK` (`make soak`).
 
 use std::collections::BTreeSet;
 use std::thread;
@@ -13,17 +14,17 @@ use crate::support::{
     send_signal, stop, wait_until,
 };
 
-/// By how much the last of many programs may be larger than the first, in descriptors and in KiB.
+/// The allowed growth from the first to the last of many programs, in descriptors and in KiB.
 const DESCRIPTORS_MORE: usize = 2;
 const KIB_MORE: u64 = 256;
 
-/// How long a test disturbs.
+/// The duration of the disturbances.
 fn span() -> Duration {
     let minutes = std::env::var("SOAK").ok().and_then(|minutes| minutes.parse::<f64>().ok());
     minutes.map_or(Duration::from_millis(2500), |minutes| Duration::from_secs_f64(minutes * 60.0))
 }
 
-/// The number of clients there are of each kind.
+/// The number of clients of each kind.
 fn each() -> usize {
     if std::env::var_os("SOAK").is_some() { 6 } else { 2 }
 }
@@ -32,7 +33,7 @@ fn seed() -> u64 {
     std::env::var("SOAK_SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or(1)
 }
 
-/// A balancer that follows a file, and what is in the file by turns.
+/// A balancer with a configuration file, and the alternating contents of the file.
 struct Scene {
     backends: Vec<Backend>,
     directory: Directory,
@@ -41,7 +42,7 @@ struct Scene {
     reloads: usize,
     hang_ups: usize,
     kills: usize,
-    /// The ports of the clients that were connected to a worker when it was killed.
+    /// The ports of clients that were connected to a worker when it was killed.
     killed: BTreeSet<u16>,
 }
 
@@ -55,7 +56,7 @@ impl Scene {
         Scene { backends, directory, balancer, upgrades: 0, reloads: 0, hang_ups: 0, kills: 0, killed }
     }
 
-    /// Upgrades, and waits until that is done.
+    /// Upgrades, and waits for the end of the upgrade.
     fn upgrade(&mut self) {
         self.upgrades += 1;
         self.balancer.signal(libc::SIGUSR2);
@@ -63,31 +64,31 @@ impl Scene {
         self.balancer.wait_for_log(&done);
     }
 
-    /// Has the other two backends serve.
+    /// Switches to the other two backends.
     fn reload(&mut self) {
         self.reloads += 1;
         let at = self.reloads % 2 * 2;
         self.directory.put("lb.json", &file(&self.backends[at..at + 2]));
     }
 
-    /// Has it read the file again.
+    /// Makes the program read the file again.
     fn hang_up(&mut self) {
         self.hang_ups += 1;
         self.balancer.signal(libc::SIGHUP);
     }
 
-    /// Kills a worker, and notes who is connected to it.
+    /// Kills a worker, and records its clients.
     fn kill(&mut self, random: &mut Random) {
         let workers = self.balancer.workers();
         let worker = workers[random.below(workers.len())];
-        // Stopped first, so that nobody comes between the note and the end.
+        // Stopped first, so that no client connects between the record and the end.
         stop(worker);
         self.killed.extend(clients_of(worker, self.balancer.address().port()));
         self.kills += usize::from(send_signal(worker, libc::SIGKILL));
     }
 
-    /// Runs a disturbance again and again while clients go on, as long as a test lasts and until there
-    /// was enough of it; what they saw.
+    /// Repeats a disturbance while clients continue, for the duration of a test and until there was enough of
+    /// it. Returns the clients' results.
     fn disturb(&mut self, enough: impl Fn(&Scene) -> bool, mut disturbance: impl FnMut(&mut Scene)) -> Tally {
         let traffic = Traffic::start(self.balancer.address(), &KINDS, each(), seed());
         traffic.wait_for_each_kind();
@@ -108,7 +109,7 @@ impl Scene {
         tally
     }
 
-    /// Fails the test where a request was lost that was not under way in a worker that was killed.
+    /// Fails the test if a request was lost that was not in progress in a killed worker.
     #[track_caller]
     fn assert_only_killed_workers_lost(&self, tally: &Tally) {
         let others = tally.lost.iter().filter(|loss| loss.port.is_none_or(|port| !self.killed.contains(&port)));
@@ -119,12 +120,12 @@ impl Scene {
         assert!(tally.lost.len() <= connected, "{kills} kills with {connected} connections: {:?}", tally.lost);
     }
 
-    /// Upgrades while there are no clients; what the process has open and resident then, in KiB.
+    /// Upgrades without clients. Returns the open descriptors and the resident memory in KiB.
     fn at_rest(&mut self, mode: Mode) -> (usize, u64) {
         self.upgrade();
         let (pid, workers) = (self.balancer.pid(), if mode == Mode::Mp { 2 } else { 0 });
         wait_until("the workers of before have gone", || children(pid).len() == workers);
-        // In sp probes come and go.
+        // In sp, probes come and go.
         let seen = (0..100).map(|_| {
             thread::sleep(Duration::from_millis(3));
             open_descriptors(pid)
@@ -151,7 +152,7 @@ fn upgrades_lose_nothing_and_leave_nothing_behind() {
             },
         );
         tally.assert_nothing_lost(&format!("{mode:?}, {} upgrades", scene.upgrades));
-        // Those of before have gone, and the last has no more than the first had.
+        // The old programs have gone, and the last one has no more than the first had.
         let last = scene.at_rest(mode);
         let story = format!("{mode:?}, {} upgrades: {first:?} descriptors and KiB, then {last:?}", scene.upgrades);
         println!("{story}");
@@ -187,11 +188,11 @@ fn a_killed_worker_takes_its_own_requests_along_and_no_others() {
         |scene| scene.kills >= 2,
         |scene| {
             scene.kill(&mut random);
-            // Who comes next waits for the replacement at worst: its listener was not closed.
+            // The next client waits for the replacement at worst, because the listener was not closed.
             let begun = Instant::now();
             (0..8).for_each(|_| drop(scene.balancer.connect().get("/a/1")));
             slowest = slowest.max(begun.elapsed());
-            // It is to live long enough not to be taken for one that dies as it starts.
+            // The worker must live long enough not to count as a crash at the start.
             thread::sleep(Duration::from_millis(1100));
         },
     );
@@ -199,7 +200,7 @@ fn a_killed_worker_takes_its_own_requests_along_and_no_others() {
     scene.assert_only_killed_workers_lost(&tally);
 }
 
-/// What `everything_at_random` does.
+/// The disturbances of `everything_at_random`.
 #[derive(Clone, Copy)]
 enum Disturbance {
     Reload,
@@ -240,7 +241,7 @@ fn what_has_begun_is_finished_when_told_to_stop() {
         scene.balancer.signal(libc::SIGTERM);
         assert_eq!(scene.balancer.wait(), Exit::Status(0), "{mode:?}");
         let tally = traffic.stop();
-        // The port is closed to those who come later; who was there is served.
+        // The port is closed to later clients. Earlier ones are served.
         let cut: Vec<String> = tally
             .lost
             .iter()

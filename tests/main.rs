@@ -1,12 +1,12 @@
-//! Behaviour tests: the built binary, between clients and backends that the tests themselves are.
+//! Behaviour tests: the built binary between clients and backends that the tests themselves implement.
 //!
-//! One module for each behaviour, run over mp and sp. What a test waits for is a condition with
-//! a deadline. Where a lapse of time is itself what is tested, the test says so.
+//! There is one module for each behaviour, run over mp and sp. A test waits for conditions with a deadline. If
+//! a lapse of time is itself the subject of a test, the test says so.
 //!
-//! Over HTTP/1.1 backends and clients speak raw bytes through a parser of their own
-//! (`support/message.rs`), so that a mistake of the program's parser cannot hide itself. Over HTTP/2
-//! the gateways (`support/gateway.rs`) speak with the program's own `http2`: that others understand
-//! it and are understood is for the interop checks `http2-nginx`, `http2-goaway`, `http2-peers` and `hpack`.
+//! Over HTTP/1.1, backends and clients send raw bytes and use a parser of their own (`support/message.rs`), so
+//! that an error in the program's parser cannot hide itself. Over HTTP/2, the gateways (`support/gateway.rs`)
+//! use the program's own `http2`. The interop checks `http2-nginx`, `http2-goaway`, `http2-peers` and `hpack`
+//! test it against other implementations.
 
 #![deny(unsafe_code)]
 

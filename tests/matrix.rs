@@ -1,4 +1,4 @@
-//! What passes, whatever the backend speaks: HTTP/1.1 or HTTP/2, with TLS and without.
+//! Behaviour that is the same for every backend protocol: HTTP/1.1 or HTTP/2, with TLS and without.
 
 use std::cell::RefCell;
 
@@ -6,7 +6,7 @@ use crate::support::{
     Backend, Balancer, Fault, Gate, Mode, PROTOCOLS, Protocol, Random, Way, Wire, chunked, modes, response, wait_until,
 };
 
-/// Runs `test` before a backend as reached by each protocol, in each mode.
+/// Runs `test` with a backend over each protocol, in each mode.
 fn over_all(backend: impl Fn() -> Backend, args: &[&str], test: impl Fn(Protocol, Mode, &Backend, &Balancer)) {
     for protocol in PROTOCOLS {
         for mode in modes() {
@@ -22,7 +22,7 @@ fn is_http2(protocol: Protocol) -> bool {
     matches!(protocol, Protocol::H2c | Protocol::H2Tls)
 }
 
-/// The fields of a message that the proxy does not add, their names in small letters.
+/// The fields of a message that the proxy does not add, with their names in lower case.
 fn fields(message: &[(String, String)]) -> Vec<(String, String)> {
     let ours = |name: &str| {
         let of_hop = ["content-length", "transfer-encoding", "connection", "te", "date", "x-request-id"];
@@ -105,8 +105,7 @@ fn fields_arrive_as_they_were_sent() {
     );
 }
 
-/// Fields that say where a request came from, and names that a reader of `_` as `-` takes for those or for
-/// framing.
+/// Fields about the origin of a request, and names that become such or framing fields if `_` is read as `-`.
 const CLAIMS: [(&str, &str); 5] = [
     ("forwarded", "for=6.6.6.6"),
     ("x-real-ip", "6.6.6.6"),
@@ -271,7 +270,7 @@ fn an_answer_before_the_upload_is_whole_arrives() {
         Backend::serve(move |mut peer| {
             if peer.request_head().is_some() {
                 let _ = peer.try_send("HTTP/1.1 413 Too Large\r\nContent-Length: 2\r\nConnection: close\r\n\r\nno");
-                // It reads nothing more, and goes once that is known.
+                // It reads nothing more, and closes once the client knows the response.
                 answered.pass();
             }
         })
@@ -346,7 +345,7 @@ fn a_client_that_takes_nothing_stops_nobody_else() {
         for _ in 0..50 {
             assert_eq!(client.get("/small").text().len(), 10, "{protocol:?} {mode:?}");
         }
-        // They go, and are nobody's fault.
+        // They leave, and no backend is blamed.
         drop(stalled);
         wait_until("the requests are over", || balancer.metric("zzz_lb_in_flight", "") == 0);
         assert_eq!(client.get("/small").status(), 200);
@@ -363,7 +362,7 @@ fn another_backend_serves_where_one_breaks_off() {
             });
             let good = Backend::named("good");
             let (first, second) = (Way::to(&broken, protocol), Way::to(&good, protocol));
-            // Each has an authority of its own.
+            // Each has its own CA.
             let balancer = Balancer::start(mode, &["-k", "-b", first.spec(), "-b", second.spec()]);
             let mut client = balancer.connect();
             for _ in 0..20 {

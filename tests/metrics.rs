@@ -1,4 +1,4 @@
-//! What is told of how things stand: true, whoever asks and whoever has died.
+//! Metrics and status pages: correct for every reader and after every death.
 
 use std::collections::BTreeSet;
 
@@ -53,7 +53,7 @@ fn it_is_served_to_head_and_to_http_1_0() {
         let mut client = balancer.connect();
         client.send("HEAD /metrics HTTP/1.1\r\nHost: x\r\n\r\n");
         assert_eq!(client.response("HEAD").status(), 200);
-        // A query is no other page, and the connection goes on.
+        // A query does not select another page, and the connection continues.
         assert!(client.get("/metrics?x=1").text().contains("zzz_lb_build_info"));
         assert_eq!(client.get("/metricsx").text(), "a");
         let mut old = balancer.connect();
@@ -77,7 +77,7 @@ fn the_admin_port_has_it_alone() {
         assert_eq!((ask("/livez").status(), ask("/readyz").status(), ask("/x").status()), (200, 200, 404));
         let refused = crate::support::Wire::tcp(admin).post("/metrics", b"");
         assert_eq!((refused.status(), refused.value("Allow")), (405, Some("GET, HEAD")));
-        // A client that has not ended keeps the workers draining.
+        // An unfinished request keeps the workers draining.
         let mut client = balancer.connect();
         client.send("GET /up HTTP/1.1\r\nHost: x\r\nContent-Len");
         balancer.signal(libc::SIGTERM);
@@ -99,7 +99,7 @@ fn who_has_come_to_the_admin_port_before_the_end_is_answered() {
         balancer.signal(libc::SIGTERM);
         balancer.wait_for_log("draining");
         early.send("st: x\r\n\r\n");
-        // A worker may hear of it only after that.
+        // A worker may learn of the drain only after that.
         assert!(matches!(early.response("GET").status(), 200 | 503), "{mode:?}");
         assert_eq!(balancer.wait(), Exit::Status(0));
     }

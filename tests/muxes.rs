@@ -1,5 +1,5 @@
-//! Connections to backends that carry many requests: what becomes of these when one stalls, ends or is
-//! lost, and what is sent on it besides.
+//! Backend connections that carry many requests: their fate if one stalls, ends or is lost, and other frames on
+//! the connection.
 
 use crate::support::frames::{Frames, before, good, scripted};
 use crate::support::{Backend, Balancer, Message, Mode, Protocol, Way, Wire, modes, wait_until};
@@ -9,7 +9,7 @@ use std::time::Duration;
 use zzz_lb::http2::ErrorCode;
 use zzz_lb::http2::frame::{ACK, END_HEADERS, END_STREAM, Kind};
 
-/// Sends a request in each of several clients, and takes the answers.
+/// Sends a request on each of several clients, and collects the responses.
 fn at_once(balancer: &Balancer, count: usize, request: &str) -> Vec<Message> {
     let mut clients: Vec<Wire> = (0..count).map(|_| balancer.connect()).collect();
     clients.iter().for_each(|client| client.send(request));
@@ -19,14 +19,14 @@ fn at_once(balancer: &Balancer, count: usize, request: &str) -> Vec<Message> {
 #[test]
 fn what_a_goaway_leaves_out_is_asked_for_again_and_the_rest_is_served() {
     for mode in modes() {
-        // Each connection serves one request, and says so when it has three.
+        // Each connection serves one request, and sends GOAWAY when it has three.
         let backend = scripted(&[], |frames, _| {
             let Some(first) = frames.request() else { return };
             frames.answer(first, "good");
             let Some(second) = frames.request() else { return };
             let last = [&second.to_be_bytes()[..], &[0; 4]].concat();
             frames.send(Kind::Goaway, 0, 0, &last);
-            // Once that has been read nothing more comes, though more may have been on its way.
+            // Once the PING has been acknowledged nothing more comes, though more may have been on its way.
             frames.send(Kind::Ping, 0, 0, b"is it so");
             while frames.read().is_some_and(|(header, _)| header.kind != Kind::Ping || !header.has(ACK)) {}
             frames.answer(second, "good");
@@ -101,7 +101,7 @@ fn what_one_backend_would_not_look_at_goes_to_another() {
                 declines(frames, stream);
             }
         });
-        // It always has more to do than the other, which has the next turn for that.
+        // It always has more requests than the other backend, which therefore gets the next ones.
         let busy = scripted(&[], |frames, _| {
             let mut open = Vec::new();
             while let Some(stream) = frames.request() {
@@ -150,7 +150,7 @@ fn a_stream_that_is_reset_is_tried_again_only_where_that_is_safe() {
 fn no_more_streams_are_opened_than_the_backend_allows() {
     let (more, full) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
     let (noted, counted) = (more.clone(), full.clone());
-    // Three at once; none is answered before all have come.
+    // Three at once. None is answered before all have arrived.
     let backend = scripted(&[0, 3, 0, 0, 0, 3], move |frames, _| {
         let mut open = Vec::new();
         while open.len() < 3 {
@@ -175,7 +175,7 @@ fn no_more_streams_are_opened_than_the_backend_allows() {
 fn a_backend_that_allows_no_streams_is_down() {
     for mode in modes() {
         let none = scripted(&[0, 3, 0, 0, 0, 0], |frames, _| {
-            // The one that came before the settings did.
+            // A request that came before the settings took effect.
             while let Some(stream) = frames.request() {
                 frames.send(Kind::RstStream, 0, stream, &ErrorCode::REFUSED_STREAM.0.to_be_bytes());
             }
@@ -239,11 +239,11 @@ fn a_client_that_goes_has_its_stream_reset_and_no_other() {
 
 #[test]
 fn a_connection_lost_with_many_streams_is_one_failure() {
-    // One worker, as its clients share connections.
+    // One worker, because only its clients share connections.
     let seen = Arc::new(AtomicUsize::new(0));
     let counted = seen.clone();
     let bad = scripted(&[], move |frames, _| {
-        // The first five get no answer, and the connection goes.
+        // The first five get no response, and the connection closes.
         while let Some(stream) = frames.request() {
             match counted.fetch_add(1, SeqCst) {
                 0..4 => {}
@@ -261,7 +261,7 @@ fn a_connection_lost_with_many_streams_is_one_failure() {
     assert_eq!(balancer.metric("zzz_lb_failures_total", ""), 1);
 }
 
-/// A field line whose name and value are long together.
+/// A field line with a name and value of this total length.
 fn long_field(bytes: usize) -> String {
     format!("X-Big: {}\r\n", "y".repeat(bytes))
 }
@@ -275,7 +275,7 @@ fn what_a_backend_takes_offence_at_meets_other_requests_once_and_ejects_nobody()
             let mut open = Vec::new();
             loop {
                 if frames.0.silent_for(Duration::from_millis(5)) {
-                    // Nobody is answered before the offence has been shown to all who get it.
+                    // No request is answered before all who get the fault have seen it.
                     if offences.load(SeqCst) == 3 {
                         open.drain(..).for_each(|stream| assert!(frames.answer(stream, "good")));
                     }
@@ -405,7 +405,7 @@ fn an_upload_is_whole_however_often_its_receiver_says_that_it_takes_it() {
 #[test]
 fn a_backend_without_a_table_for_fields_is_told_that_none_is_used() {
     for mode in modes() {
-        // SETTINGS_HEADER_TABLE_SIZE of 0. The block behind its acknowledgement has to heed it.
+        // SETTINGS_HEADER_TABLE_SIZE of 0. The block after its acknowledgement must respect it.
         let backend = scripted(&[0, 1, 0, 0, 0, 0], |frames, _| {
             let mut due = false;
             while let Some((header, payload)) = frames.read() {

@@ -1,4 +1,4 @@
-//! Names of backends, as a server of DNS answers for them.
+//! Names of backends, answered by a DNS server.
 
 use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
 use std::process::Command;
@@ -7,24 +7,24 @@ use std::sync::{Arc, Mutex};
 
 use crate::support::{Backend, Balancer, DEADLINE, Directory, command, modes, skipped, wait_until};
 
-/// How long answers hold, in seconds; the balancer follows a name at least once a minute whatever this says.
+/// The TTL of answers in seconds. The balancer resolves a name at least once a minute regardless.
 const TTL_S: u32 = 600;
 const _: () = assert!(DEADLINE.as_secs() < 60, "a change that a test sees in time was not found by age alone");
 
 const A: [u8; 4] = [0, 1, 0, 1];
-/// A record of the name in the question: a pointer to it.
+/// The owner of a record: a pointer to the name in the question.
 const SAME_NAME: [u8; 2] = [0xc0, 12];
 const HEADER_BYTES: usize = 12;
 
-/// A server that knows one address for every name, and denies IPv6.
+/// A server that gives one IPv4 address for every name, and no IPv6.
 struct Names {
     address: Mutex<Ipv4Addr>,
-    /// Queries for IPv4 addresses.
+    /// The number of queries for IPv4 addresses.
     asked: AtomicUsize,
 }
 
 impl Names {
-    /// Serves on port 53 of an address of loopback; none if that is not allowed here.
+    /// Serves on port 53 of a loopback address; `None` if that is not allowed here.
     fn serve(at: Ipv4Addr, address: Ipv4Addr) -> Option<Arc<Names>> {
         let socket = UdpSocket::bind((at, 53)).ok()?;
         let names = Arc::new(Names { address: Mutex::new(address), asked: AtomicUsize::new(0) });
@@ -43,7 +43,7 @@ impl Names {
         let question = &query[HEADER_BYTES..HEADER_BYTES + name + 4];
         let is_a = question[name..] == A;
         let mut answer = query[..2].to_vec();
-        // A response, with recursion available; one question, and one record in its section.
+        // A response with recursion available, one question, and one record in its section.
         answer.extend([0x81, 0x80, 0, 1, 0, u8::from(is_a), 0, u8::from(!is_a), 0, 0]);
         answer.extend(question);
         answer.extend(SAME_NAME);
@@ -64,7 +64,7 @@ impl Names {
     }
 }
 
-/// A command that runs where /etc/resolv.conf names one server; none if that cannot be done here.
+/// A command that runs with this server in /etc/resolv.conf; `None` if that is impossible here.
 fn beside(server: Ipv4Addr, directory: &Directory, inner: &Command) -> Option<Command> {
     let conf = directory.put("resolv.conf", &format!("nameserver {server}\noptions timeout:1\n"));
     let script = "mount --bind \"$0\" /etc/resolv.conf || exit 99; exec \"$@\"";
@@ -82,8 +82,8 @@ fn beside(server: Ipv4Addr, directory: &Directory, inner: &Command) -> Option<Co
     Some(outer)
 }
 
-/// A container that moves keeps its name. The worker that cannot connect notes that in the shared memory, the master
-/// looks the name up again, and all workers follow the plan that comes of it.
+/// A container that moves keeps its name. The worker that cannot connect notes it in shared memory, the master
+/// looks the name up again, and all workers follow the new plan.
 #[test]
 fn a_name_whose_address_fails_is_looked_up_again_whatever_its_ttl() {
     let loopback = |last| Ipv4Addr::new(127, 54, (std::process::id() % 250) as u8, last);
@@ -107,7 +107,7 @@ fn a_name_whose_address_fails_is_looked_up_again_whatever_its_ttl() {
         old.stop();
         wait_until("the second address serves", || get() == "new");
         assert!(names.asked.load(SeqCst) > asked, "{mode:?}");
-        // Every worker has the plan: none asks the first address any more.
+        // Every worker has the plan: none uses the first address any more.
         wait_until("all follow", || (0..8).all(|_| get() == "new"));
     }
 }

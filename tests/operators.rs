@@ -1,5 +1,5 @@
-//! Log and deployment as an operator meets them: the journal, lost lines, the check of a host that runs, a reload by
-//! systemd, and the variables that Kubernetes sets.
+//! Log and deployment from an operator's view: the journal, lost lines, the check of a running host, a reload
+//! by systemd, and the variables that Kubernetes sets.
 
 use std::fs::File;
 use std::io::Read;
@@ -9,7 +9,7 @@ use std::process::Command;
 
 use crate::support::{Backend, Balancer, Directory, Exit, Mode, command, modes, run, wait_until};
 
-/// Runs a balancer with its log in a file; returns the whole log.
+/// Runs a balancer that logs to a file. Returns the whole log.
 fn log_in_file(mode: Mode, backend: &Backend, stream: impl Fn(&File) -> String) -> String {
     let directory = Directory::new();
     let path = directory.file("log");
@@ -38,7 +38,7 @@ fn lines_for_the_journal_have_a_priority_and_no_time() {
     }
 }
 
-/// Nothing told when lines were lost, and only the next line of the same process told that they were.
+/// The report of lost lines had no time, and came only with the next line of the same process.
 #[test]
 fn lost_lines_are_reported_with_their_time_by_the_process_that_lost_them() {
     for mode in modes() {
@@ -52,13 +52,13 @@ fn lost_lines_are_reported_with_their_time_by_the_process_that_lost_them() {
         }
         drop(client);
         let serving = balancer.serving();
-        // It reports as soon as there is room, though it has nothing else to say.
+        // The report comes as soon as there is space, even without another line.
         let (mut text, mut bytes) = (String::new(), [0; 4096]);
         while !text.contains(": stderr was full\n") {
             let count = log.read(&mut bytes).expect("a log");
             assert!(count > 0, "{mode:?}: it never reports");
             text.push_str(&String::from_utf8_lossy(&bytes[..count]));
-            // What was read before is of no interest.
+            // Earlier text is not needed.
             text.drain(..text.len().saturating_sub(2 * bytes.len()));
         }
         let line = text.lines().find(|line| line.ends_with(": stderr was full")).expect("just seen");
@@ -90,7 +90,7 @@ fn the_check_of_a_balancer_that_runs_warns_and_exits_0() {
     }
 }
 
-/// Does what systemd does for `systemctl reload`: runs the lines one after another, until one fails.
+/// Does the same as systemd for `systemctl reload`: runs the lines one after another, until one fails.
 fn reload(unit: &str, program: &str, file: &Path, pid: i32) -> bool {
     let lines: Vec<&str> = unit.lines().filter_map(|line| line.strip_prefix("ExecReload=")).collect();
     assert!(!lines.is_empty());
@@ -107,7 +107,7 @@ fn reload(unit: &str, program: &str, file: &Path, pid: i32) -> bool {
     })
 }
 
-/// `systemctl reload` said that all was well, whatever the file was.
+/// `systemctl reload` reported success even for an invalid file.
 #[test]
 fn a_reload_by_systemd_fails_for_a_file_that_is_refused() {
     let unit = include_str!("../deploy/load_balancer.service");
@@ -125,7 +125,7 @@ fn a_reload_by_systemd_fails_for_a_file_that_is_refused() {
     }
 }
 
-/// A Service named lb ended every start in its namespace.
+/// A Service named lb made every start in its namespace fail.
 #[test]
 fn what_kubernetes_sets_for_a_service_is_ignored_and_told() {
     for mode in modes() {

@@ -1,4 +1,4 @@
-//! Connections to backends: used again where they can be, and never shared by two exchanges.
+//! Connections to backends are reused if possible, and never shared by two exchanges.
 
 use crate::support::{Backend, Balancer, Fault, Framing, Gate, Mode, modes, response, send_signal, wait_until};
 
@@ -26,7 +26,7 @@ fn one_client_uses_one_backend_connection() {
 #[test]
 fn a_response_that_says_close_is_the_connections_last() {
     for mode in modes() {
-        // It says close and yet does not: what counts is what was said.
+        // The backend says close but does not close. Its word counts.
         let backend = Backend::replying(response("Connection: close\r\n", b"ok"));
         let balancer = Balancer::before(mode, &[&backend], &[]);
         let mut client = balancer.connect();
@@ -109,7 +109,7 @@ fn a_client_that_has_ended_its_side_still_gets_its_response() {
         client.send("POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\n\r\nhello");
         client.shutdown_write();
         backend.wait_for_requests(1);
-        // Time in which a hasty balancer would give up; the response is right without it too.
+        // A hasty balancer would give up in this time. The response is right without it too.
         assert!(client.silent_for(std::time::Duration::from_millis(100)), "{mode:?}");
         gate.open();
         assert_eq!(client.response("POST").text(), "hello", "{mode:?}");
@@ -200,7 +200,7 @@ fn an_upload_and_a_download_run_at_once() {
     let backend = Backend::serve(|mut peer| {
         let Some(_) = peer.request_head() else { return };
         peer.send("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n");
-        // Each byte up is answered before the next is sent.
+        // Each byte is answered before the next is sent.
         for _ in 0..50 {
             let byte = peer.exactly(1).expect("the next byte");
             peer.send([b"1\r\n", byte.as_slice(), b"\r\n"].concat());

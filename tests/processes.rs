@@ -1,4 +1,4 @@
-//! Workers that die, are absent, or end while clients come: nobody waits for them in vain, and nothing stays counted.
+//! Workers that die, are missing, or end while clients connect: no client waits forever, and no count stays.
 
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::fd::AsFd;
@@ -30,22 +30,22 @@ fn the_requests_of_a_dead_worker_of_before_an_upgrade_are_in_flight_no_more() {
         if mode == Mode::Sp {
             workers = children(balancer.pid()).into_iter().map(|(pid, _)| pid).collect();
         }
-        // Those without a request have drained already.
+        // Workers without a request have drained already.
         workers.retain(|&pid| send_signal(pid, libc::SIGKILL));
         assert!(!workers.is_empty(), "{mode:?}");
         wait_until("they are reaped", || children(balancer.pid()).iter().all(|(pid, _)| !workers.contains(pid)));
         wait_until("nothing is in flight", || balancer.metric("zzz_lb_in_flight", "") == 0);
-        // The backend has room again.
+        // The backend is below its limit again.
         assert_eq!(balancer.get("/"), "done", "{mode:?}");
         gate.open();
     }
 }
 
-/// Connects and asks until nobody listens. Counts the answers, and connections that got none.
+/// Connects and sends requests until the port is closed. Counts the responses, and the connections without one.
 fn storm(address: SocketAddr, seed: u64, answered: &AtomicUsize, lost: &AtomicUsize) {
     let mut random = Random::new(seed);
     while let Ok(socket) = TcpStream::connect_timeout(&address, DEADLINE) {
-        // Some wait, and the system holds them back from the listener meanwhile.
+        // Some clients wait before they send, and the kernel holds them back from the listener meanwhile.
         thread::sleep(Duration::from_millis(random.below(4) as u64 * 10));
         let mut wire = Wire::new(Socket::Tcp(socket));
         let sent = wire.try_send("GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
@@ -55,7 +55,7 @@ fn storm(address: SocketAddr, seed: u64, answered: &AtomicUsize, lost: &AtomicUs
     }
 }
 
-/// Has many clients come while a balancer is told to end; returns how many were answered since, and how many lost.
+/// Lets many clients connect while a balancer ends. Returns the number of later responses, and of losses.
 fn end_in_a_storm(balancer: &Balancer) -> (usize, usize) {
     let (address, answered, lost) = (balancer.address(), AtomicUsize::new(0), AtomicUsize::new(0));
     let before = thread::scope(|scope| {
@@ -68,7 +68,7 @@ fn end_in_a_storm(balancer: &Balancer) -> (usize, usize) {
     (answered.load(SeqCst) - before, lost.load(SeqCst))
 }
 
-/// Some kernels let only root set a filter on a listener; other users lost connections there.
+/// Some kernels allow only root to set a filter on a listener. Other users lost connections there.
 #[test]
 fn term_with_a_drain_delay_loses_no_connection_of_a_handshake_storm() {
     let accounts: &[&[&str]] = match user_ids(std::process::id() as i32)[1] {
@@ -99,8 +99,9 @@ impl Drop for Sleepers {
     }
 }
 
-/// A balancer of two workers of which one is absent, because its user has as many processes as it may have; those
-/// that have to end before it can be replaced; and the other worker. `None`, and said, if this user may always fork.
+/// A balancer of two workers of which one is missing, because its user has reached the process limit; the
+/// processes that must end before it can be replaced; and the other worker. `None`, with a message, if this
+/// user may always fork.
 fn with_an_absent_worker(backend: &Backend, user: u32) -> Option<(Balancer, Sleepers, Pid)> {
     if user_ids(std::process::id() as i32)[1] != 0 {
         skipped("only root can run it as a user whose processes are limited");
@@ -123,7 +124,7 @@ fn with_an_absent_worker(backend: &Backend, user: u32) -> Option<(Balancer, Slee
     Some((balancer, sleepers, workers[1]))
 }
 
-/// The system gave the absent worker's listener its part of the connections, which waited there.
+/// The kernel assigned connections to the missing worker's listener, and they waited there.
 #[test]
 fn a_living_worker_takes_over_the_listener_of_one_that_cannot_be_forked() {
     let backend = Backend::named("a");
@@ -163,7 +164,7 @@ fn term_delivers_what_a_session_has_not_sent_yet() {
         let spec = format!("https://localhost:{}", server_on(listener, &issued, &gate));
         let mut balancer = Balancer::start(mode, &["-b", &spec, "--ca-file", roots.to_str().expect("text")]);
         let most = fill_tunnel(&balancer, "/ended");
-        // The socket takes a part, and the session the rest.
+        // The socket accepts a part, and the session the rest.
         let lengths: Vec<usize> = (0..8).map(|n| most - 32 * 1024 + n * 2048).collect();
         let clients: Vec<(Wire, Option<u16>)> = lengths.iter().map(|_| tunnel(&balancer, "/ended")).collect();
         thread::scope(|scope| {
@@ -174,7 +175,7 @@ fn term_delivers_what_a_session_has_not_sent_yet() {
                 });
             }
         });
-        // The client that asks is the only one.
+        // The only client is the one that asks.
         wait_until("all is taken", || balancer.metric("zzz_lb_client_connections", "") == 1);
         balancer.signal(libc::SIGTERM);
         wait_until("it stops listening", || TcpStream::connect(balancer.address()).is_err());

@@ -1,8 +1,8 @@
-//! One test for each thing that the program this one replaces got wrong.
+//! One test for each fault of the program that this one replaces.
 
 use crate::support::{Backend, Balancer, Fault, Framing, Random, chunked, modes, response, wait_until};
 
-/// Bodies over 8 KiB, a buffer's size there, came out corrupted.
+/// Bodies over 8 KiB, the size of a buffer there, were corrupted.
 #[test]
 fn bodies_over_8_kib_are_not_corrupted() {
     for mode in modes() {
@@ -22,7 +22,7 @@ fn bodies_over_8_kib_are_not_corrupted() {
     }
 }
 
-/// USR2, which is to upgrade the program in place, killed the master.
+/// USR2, which should upgrade the program in place, killed the master.
 #[test]
 fn usr2_does_not_kill() {
     for mode in modes() {
@@ -54,19 +54,19 @@ fn weights_are_shares() {
             order.push_str(&client.get("/").text());
         }
         assert_eq!(order.matches('a').count(), 10, "{mode:?}: {order}");
-        // Interleaved: the heavier one never gets more than its share in a row.
+        // The heavier backend never gets more than its share in a row.
         assert!(!order.contains("bbb") && !order.contains("aa"), "{mode:?}: {order}");
     }
 }
 
-/// A POST whose pooled connection died was sent once more, and so served twice.
+/// A POST whose pooled connection died was sent again, and so served twice.
 #[test]
 fn a_post_is_not_replayed() {
     for mode in modes() {
         let backend = Backend::serve(|mut peer| {
             while let Some(request) = peer.request() {
                 if request.method() == "POST" {
-                    // Taken and acted on; the connection dies before the answer.
+                    // The request was received and executed. The connection dies before the response.
                     return;
                 }
                 peer.send(response("", b"ok"));
@@ -82,8 +82,8 @@ fn a_post_is_not_replayed() {
     }
 }
 
-/// A line break behind the content of a request that wanted its connection closed turned the close into
-/// a reset, and the end of the response was lost.
+/// A line break after the content of a request with `Connection: close` turned the close into a reset, and the
+/// end of the response was lost.
 #[test]
 fn a_line_break_behind_content_costs_no_response() {
     for mode in modes() {

@@ -1,4 +1,4 @@
-//! The configuration file, followed while the program runs.
+//! The configuration file, followed at run time.
 
 use std::fs;
 use std::os::unix::fs::symlink;
@@ -21,7 +21,7 @@ fn backends_come_and_go_with_the_file() {
         let balancer = Balancer::with_file(mode, &path, &[]);
         let mut client = balancer.connect();
         assert_eq!(client.get("/").text(), "a");
-        // Written in place, renamed over, and once more.
+        // Written in place, replaced by rename, and written again.
         fs::write(&path, file(&[&b], "")).unwrap();
         let log = balancer.wait_for_log("+1 -1 ~0 backends: added ");
         assert!(log.contains("; removed ") && log.is_ascii(), "{log}");
@@ -74,7 +74,7 @@ fn a_broken_file_changes_nothing_and_is_told_by_line_and_column() {
         balancer.wait_for_log("No such file");
         assert_eq!(balancer.get("/"), "a");
         assert_eq!(balancer.metric("zzz_lb_reloads_total", "refused"), 2);
-        // And it is followed on.
+        // Later changes are still followed.
         let b = Backend::named("b");
         directory.put("lb.json", &file(&[&b], ""));
         wait_until("the file that is back holds", || balancer.get("/") == "b");
@@ -182,7 +182,7 @@ fn no_request_fails_while_backends_change() {
         let balancer = Balancer::with_file(mode, &path, &[]);
         let done = AtomicBool::new(false);
         std::thread::scope(|scope| {
-            // However this ends, the clients do too.
+            // The clients end in any case.
             let _ended = SetOnDrop(&done);
             for _ in 0..4 {
                 scope.spawn(|| {
@@ -200,7 +200,7 @@ fn no_request_fails_while_backends_change() {
     }
 }
 
-/// A file of `count` backends where nobody listens, others for each letter.
+/// A file of `count` backends without listeners; each letter gives different ones.
 fn crowd(letter: char, count: usize) -> String {
     let one = |n: usize| format!("\"127.{}.{}.{}:1\"", letter as u32, n / 256, n % 256);
     let specs: Vec<String> = (0..count).map(one).collect();
@@ -221,13 +221,13 @@ fn as_many_backends_as_there_may_be_are_swapped_for_as_many_others() {
             directory.put("lb.json", &crowd(letter, BACKENDS));
             swapped(count);
         }
-        // So many more within seconds are too many: they wait until those that went are done with.
+        // So many more within seconds are too many: they wait until the released slots are free.
         directory.put("lb.json", &crowd('z', BACKENDS));
         balancer.wait_for_log("warn config: too many addresses have changed within seconds");
         if mode == Mode::Sp {
             swapped(SLOTS / BACKENDS);
         }
-        // One that came meanwhile takes their place.
+        // Another file replaces the one that waits.
         let a = Backend::named("a");
         directory.put("lb.json", &file(&[&a], ""));
         balancer.wait_for_log("+1 -1024 ~0 backends");
@@ -269,7 +269,7 @@ fn settings_that_change_take_effect() {
             balancer.wait_for_log("lb.json: +");
             wait_until("it is taken up", || balancer.metric("zzz_lb_plan_edition", "") == edition);
         };
-        // Each is seen in what the backend gets, of whichever worker.
+        // Each is visible in the backend's requests, from either worker.
         let sent = |part: &dyn Fn(&crate::support::Message) -> bool| {
             wait_until("it is followed", || {
                 let mut client = balancer.connect();
@@ -296,7 +296,7 @@ fn settings_that_change_take_effect() {
             let told: Vec<String> = (0..40).map(|_| balancer.get("/")).collect();
             told.iter().filter(|name| *name == "a").count() == 30
         });
-        // Nothing but errors is told from then on.
+        // From then on only errors are logged.
         directory.put("lb.json", &file(&[&a], ", \"loglevel\": \"err\""));
         wait_until("it is taken up", || balancer.metric("zzz_lb_plan_edition", "") == edition + 1);
         let told = || balancer.log().matches("info config: ").count() as u64;
@@ -307,7 +307,7 @@ fn settings_that_change_take_effect() {
     }
 }
 
-/// Nor does the master, or a worker that cuts a request, tell what the file wants to hear no more.
+/// The master and a worker that cuts a request also follow the new level.
 #[test]
 fn every_process_follows_the_level_of_the_log() {
     for mode in modes() {

@@ -1,10 +1,10 @@
-//! Responses of backends that are no HTTP/1.1 (RFC 9112): the client gets 502, nothing else of them.
+//! Malformed responses of backends (RFC 9112): the client gets 502 and nothing of them.
 
 use crate::smuggling::assert_own_answer;
 use crate::support::{Backend, Balancer, Fault, Gate, Mode, Peer, chunked, modes, shown};
 use std::sync::{Arc, Mutex};
 
-/// A backend that answers every request with the bytes now in the cell, then maybe closes.
+/// A backend that answers every request with the bytes in the cell, and then closes if the cell says so.
 fn scripted(reply: &Arc<Mutex<(Vec<u8>, bool)>>) -> Backend {
     let reply = reply.clone();
     Backend::serve(move |mut peer: Peer| {
@@ -85,7 +85,7 @@ fn malformed_responses_become_502() {
             assert!(!answer.text().contains("hello") && !answer.has("X"), "{what}: {answer:?}");
             assert!(!answer.connection_has("close"), "{what}: the client's connection goes on: {answer:?}");
         }
-        // What answers so is not used again; and a good answer is not held back by the bad ones.
+        // Such a connection is not reused, and the bad responses do not affect a good one.
         backend.wait_until_idle();
         *reply.lock().unwrap() = (crate::support::response("", b"good"), false);
         assert_eq!(balancer.get("/good"), "good");
@@ -146,7 +146,7 @@ fn bytes_on_an_idle_connection_throw_it_away() {
             while let Some(request) = peer.request() {
                 peer.send(crate::support::response("", b"ok"));
                 if request.target() == "/poison" {
-                    // Once the client has its answer, so that these come on an idle connection.
+                    // The client has its response first, so that these bytes come on an idle connection.
                     assert!(gate.pass());
                     let _ = peer.try_send("HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\npoison");
                     assert!(matches!(peer.end(), Fault::Fin | Fault::Reset), "the balancer closes it");

@@ -1,4 +1,5 @@
-//! What is sent again and what never is: a request must not be served twice behind a client's back.
+//! Retries: requests that are repeated, and requests that never are. No request must be served twice without
+//! the client's knowledge.
 
 use crate::smuggling::assert_own_answer;
 use crate::support::{
@@ -8,11 +9,11 @@ use std::os::fd::AsFd;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::time::{Duration, Instant};
 
-/// Another address that refuses connections, as `VACANT` does.
+/// Another address that refuses connections, like `VACANT`.
 const VACANT_TOO: &str = "127.0.0.2:1";
 
-/// Answers the first request of each connection; later GETs there, and every POST, it takes
-/// whole and then closes without an answer.
+/// Answers the first request of each connection. It reads later GETs, and every POST, completely and then
+/// closes without a response.
 fn forgetful(reset: bool) -> Backend {
     Backend::serve(move |mut peer| {
         let mut served = 0;
@@ -74,7 +75,7 @@ fn a_post_goes_out_on_a_fresh_connection_once_the_pooled_one_is_seen_to_have_end
         if let Some(request) = peer.request() {
             peer.send(response("", request.target().as_bytes()));
             peer.shutdown_write();
-            // The balancer closes its side when it has seen this one's end.
+            // The balancer closes its side when it has seen this end.
             assert_eq!(peer.end(), Fault::Fin);
         }
     });
@@ -95,7 +96,7 @@ fn a_connection_whose_end_comes_with_its_response_is_not_used_again() {
         Some(request) if request.target() == "/warm" => peer.send(response("Connection: close\r\n", b"warm")),
         Some(request) if request.target() == "/first" => {
             held.pass();
-            // It closes, and does not say so.
+            // The backend closes without announcing it.
             peer.send(response("", b"first"));
         }
         Some(_) => peer.send(response("Connection: close\r\n", b"second")),
@@ -106,8 +107,8 @@ fn a_connection_whose_end_comes_with_its_response_is_not_used_again() {
     assert_eq!(second.get("/warm").text(), "warm");
     first.send("GET /first HTTP/1.1\r\nHost: x\r\n\r\n");
     backend.wait_for_requests(2);
-    // While it stands still, a response comes with its end, and behind them a request that must not be
-    // sent twice.
+    // While the balancer is stopped, a response arrives together with its end, and after them a request that
+    // must not be repeated.
     balancer.signal(libc::SIGSTOP);
     gate.open();
     backend.wait_until_idle();
@@ -120,7 +121,7 @@ fn a_connection_whose_end_comes_with_its_response_is_not_used_again() {
 #[test]
 fn a_backend_that_closes_idle_connections_never_costs_a_get() {
     for mode in modes() {
-        // It closes as soon as it has answered, so that the next request races with the close.
+        // The backend closes as soon as it has answered, so that the next request races with the close.
         let backend = Backend::serve(|mut peer| {
             for _ in 0..1 + peer.nth % 3 {
                 if peer.request().is_none() {
@@ -158,7 +159,7 @@ fn with_every_backend_refusing_the_answer_says_why() {
     for mode in modes() {
         let balancer = Balancer::start(mode, &["-b", VACANT, "-b", VACANT_TOO]);
         let mut client = balancer.connect();
-        // Past the third they are known to be down, and tried for want of others.
+        // After the third, they are known to be down, and used only because there is no other.
         for n in 0..5 {
             let answer = client.get("/");
             assert_own_answer(&format!("{mode:?}, {n}"), &answer, &[502]);
@@ -179,7 +180,7 @@ fn a_missing_socket_file_is_a_connect_failure_like_another() {
 #[test]
 fn a_backend_that_comes_back_is_used_again() {
     for mode in modes() {
-        // At an address where no other test is given the port while nothing listens on it.
+        // At an address whose ports no other test uses while this backend is stopped.
         let mut backend = Backend::named_on("127.0.0.4:0", "first");
         let spec = backend.spec();
         let balancer = Balancer::start(mode, &["-b", &spec]);
@@ -235,7 +236,7 @@ fn once_a_byte_of_a_response_has_come_nothing_is_sent_again() {
     }
 }
 
-/// It may be the request that they die of.
+/// The request itself may be the cause of the crash.
 #[test]
 fn a_request_that_breaks_backends_is_shown_to_few_of_them() {
     for (method, most) in [("GET", 3), ("POST", 1)] {
@@ -250,7 +251,7 @@ fn a_request_that_breaks_backends_is_shown_to_few_of_them() {
     }
 }
 
-/// A socket in the file system with the shortest queue, and what `-b` takes for it.
+/// A Unix socket with the shortest queue, and its `-b` argument.
 fn narrow(directory: &Directory) -> (UnixListener, String) {
     let path = directory.path().join("narrow");
     let listener = UnixListener::bind(&path).expect("the path is free");
@@ -258,7 +259,7 @@ fn narrow(directory: &Directory) -> (UnixListener, String) {
     (listener, format!("unix:{}", path.display()))
 }
 
-/// Of a Unix socket the system says at once that its queue is full, where over TCP it tries again itself.
+/// The kernel reports the full queue of a Unix socket at once. For TCP it retries itself.
 #[test]
 fn a_full_queue_is_waited_for_and_counts_against_nobody() {
     for mode in modes() {

@@ -1,5 +1,5 @@
-//! Beside service managers and in containers: what a manager is told, listeners that it passes on, and
-//! the check that an image without another client runs.
+//! Service managers and containers: notifications, passed listeners, and the health check for an image without
+//! another client.
 
 use std::net::{TcpListener, TcpStream};
 use std::os::fd::OwnedFd;
@@ -13,7 +13,7 @@ use crate::support::{Backend, Balancer, DEADLINE, Directory, Exit, VACANT, Wire,
 struct Manager(UnixDatagram);
 
 impl Manager {
-    /// What it has been told and did not hear yet, but for beats.
+    /// The next waiting notification, except heartbeats.
     fn heard(&self) -> Option<String> {
         self.0.set_nonblocking(true).expect("a socket can be");
         let mut bytes = [0; 500];
@@ -24,7 +24,7 @@ impl Manager {
         texts.into_iter().find(|text| text != "WATCHDOG=1\n")
     }
 
-    /// What it hears next, but for beats.
+    /// Waits for the next notification, except heartbeats.
     #[track_caller]
     fn hears(&self) -> String {
         self.0.set_read_timeout(Some(DEADLINE)).expect("not zero");
@@ -61,7 +61,7 @@ fn a_service_manager_hears_how_things_stand() {
         let client = balancer.connect();
         balancer.signal(libc::SIGTERM);
         assert!(manager.hears().starts_with("STOPPING=1\n"), "{mode:?}");
-        // What it takes up while it drains does not make it ready again.
+        // A reload during the drain does not make it ready again.
         directory.put("lb.json", &format!("{{\"backends\": [\"{},weight=2\"]}}", backend.spec()));
         balancer.wait_for_log("~1 backends");
         drop(client);
@@ -99,7 +99,7 @@ fn listeners_that_are_passed_on_are_taken_and_survive_upgrades() {
         let script = "LISTEN_PID=$$ LISTEN_FDS=1 exec \"$0\" \"$@\" 3<&0 0</dev/null";
         shell.args(["-c", script, env!("CARGO_BIN_EXE_load_balancer"), "-b", &backend.spec()]).args(mode.args());
         shell.env_clear().env("LB_HEALTH_INTERVAL", "off").stdin(Stdio::from(OwnedFd::from(listener)));
-        // Who came before there was anybody to serve is served.
+        // A client that connected before any worker ran is served.
         let mut early = Wire::tcp(address);
         let balancer = Balancer::spawn(shell);
         assert_eq!(balancer.address(), address, "{mode:?}");
@@ -113,7 +113,7 @@ fn listeners_that_are_passed_on_are_taken_and_survive_upgrades() {
             }
         }
         assert_eq!(balancer.stop(), Exit::Status(0));
-        // It is the manager's still, and who connects waits for the next.
+        // The manager still has the listener open, so a client waits for the next program.
         TcpStream::connect(address).expect("the manager keeps it open");
         drop(kept);
     }
@@ -164,7 +164,7 @@ fn a_health_check_tells_by_its_exit_status() {
     let refused = asked(VACANT);
     assert_eq!(refused.status.code(), Some(1));
     assert!(String::from_utf8_lossy(&refused.stderr).contains("refused"), "{refused:?}");
-    // One that takes the connection and says nothing.
+    // A listener that accepts the connection and sends nothing.
     let silent = TcpListener::bind("127.0.0.1:0").expect("a port");
     let begun = std::time::Instant::now();
     assert_eq!(asked(&silent.local_addr().expect("it has one").to_string()).status.code(), Some(1));
@@ -174,7 +174,7 @@ fn a_health_check_tells_by_its_exit_status() {
     assert!(String::from_utf8_lossy(&usage.stderr).contains("healthcheck 'nowhere': malformed"), "{usage:?}");
 }
 
-/// The number of sockets listen on a port of this machine.
+/// The number of sockets that listen on a port of this machine.
 fn listening(port: u16) -> usize {
     let table = std::fs::read_to_string("/proc/net/tcp").expect("the system tells of its sockets");
     let wanted = format!(":{port:04X}");
@@ -183,7 +183,7 @@ fn listening(port: u16) -> usize {
     rows.by_ref().filter(|row| row.len() > 3 && row[1].ends_with(&wanted) && row[3] == "0A").count()
 }
 
-/// More workers had listeners of their own, which the manager did not know of: what waited there was lost
+/// Additional workers had listeners of their own, unknown to the manager. Connections queued there were lost
 /// with them.
 #[test]
 fn more_workers_have_the_manager_s_listeners_and_no_others() {
@@ -209,7 +209,7 @@ fn more_workers_have_the_manager_s_listeners_and_no_others() {
     assert_eq!(balancer.stop(), Exit::Status(0));
 }
 
-/// Who was told that another program comes hears that it serves, whichever that is.
+/// A manager that was notified of an upgrade is also notified when a program serves, whichever it is.
 #[test]
 fn a_service_manager_hears_that_an_upgrade_has_failed() {
     for mode in modes() {
@@ -223,7 +223,7 @@ fn a_service_manager_hears_that_an_upgrade_has_failed() {
         command.env_clear().env("LB_HEALTH_INTERVAL", "off").env("NOTIFY_SOCKET", directory.file("notify"));
         let mut balancer = Balancer::spawn(command);
         assert!(manager.hears().starts_with("READY=1\n"), "{mode:?}");
-        // It has too few descriptors to serve with.
+        // The new program has too few descriptors to serve.
         let takes_over = format!("ulimit -n 9; exec {program} \"$@\"");
         let asked = format!("[ \"$ZZZ_LB_PREFLIGHT\" ] && exec {program} \"$@\"");
         let script = directory.put("script", &format!("#!/bin/sh\n{asked}\n{takes_over}\n"));

@@ -1,5 +1,5 @@
-//! Shutdown and idle clients: they are closed soon, and none of their requests is lost. The log tells how many
-//! there are.
+//! Shutdown and idle clients: they are closed soon, and none of their requests is lost. The log shows their
+//! number.
 
 use std::io::ErrorKind;
 use std::net::{SocketAddr, TcpStream};
@@ -11,10 +11,10 @@ use crate::support::{
     Backend, Balancer, Exit, Fault, Gate, Mode, Random, Socket, Wire, children, command, is_asleep, modes, wait_until,
 };
 
-/// Far below the 10 s after which `docker stop` kills, and far above what a busy machine adds to 2.5 s.
+/// Far below the 10 s after which `docker stop` kills, and far above 2.5 s plus the delay of a busy machine.
 const SOON: Duration = Duration::from_secs(8);
 
-/// One idle client made the end take the whole drain time.
+/// One idle client made the shutdown take the whole drain time.
 #[test]
 fn an_idle_client_does_not_hold_up_the_end() {
     let backend = Backend::named("a");
@@ -23,7 +23,7 @@ fn an_idle_client_does_not_hold_up_the_end() {
         let mut used = balancer.connect();
         let since = Instant::now();
         assert_eq!(used.get("/").text(), "a");
-        // It has not sent anything yet.
+        // This client has not sent anything yet.
         let mut fresh = balancer.connect();
         let told = Instant::now();
         balancer.signal(signal);
@@ -69,7 +69,7 @@ fn an_idle_client_that_sends_in_time_is_served_and_a_busy_one_is_waited_for() {
     }
 }
 
-/// A part of a head is no idleness: the rest has as long as in any other request.
+/// A client with a partial head is not idle: the rest has the usual time.
 #[test]
 fn a_client_that_is_sending_a_head_is_not_idle() {
     for mode in modes() {
@@ -101,7 +101,7 @@ fn the_log_tells_how_many_are_idle_and_busy_and_how_to_stop_at_once() {
             backend.wait_for_requests(1);
             let mut idle: Vec<Wire> = (0..2).map(|_| balancer.connect()).collect();
             idle.iter_mut().for_each(|client| assert_eq!(client.get("/").text(), "done"));
-            // It tells its master at the end of a turn.
+            // The worker reports to its master at the end of a turn.
             wait_until("it waits for events", || balancer.serving().iter().all(|&pid| is_asleep(pid)));
             balancer.signal(libc::SIGTERM);
             let counts = "3 client connections, 2 idle (closed after 2s without a request) and 1 busy; \
@@ -121,7 +121,8 @@ fn the_log_tells_how_many_are_idle_and_busy_and_how_to_stop_at_once() {
     }
 }
 
-/// Upgrades close no idle client. The end does, also if an upgrade has begun to drain its worker.
+/// Upgrades do not close idle clients. The shutdown does, even if an upgrade has already begun to drain their
+/// worker.
 #[test]
 fn an_idle_client_outlives_an_upgrade_and_not_the_end() {
     for mode in modes() {
@@ -150,15 +151,15 @@ fn an_idle_client_outlives_an_upgrade_and_not_the_end() {
     }
 }
 
-/// What the clients saw of their requests.
+/// The clients' results.
 #[derive(Default)]
 struct Seen {
     answered: AtomicUsize,
     /// Connections that ended between two requests.
     closed: AtomicUsize,
-    /// Requests that met the end on their way.
+    /// Requests that crossed with the end.
     raced: AtomicUsize,
-    /// Requests that were sent before the end could be seen, and not answered.
+    /// Requests that were sent before the end was visible, and not answered.
     lost: AtomicUsize,
     reset: AtomicUsize,
 }
@@ -174,7 +175,7 @@ fn is_ended(socket: &TcpStream) -> bool {
     }
 }
 
-/// Requests on one connection, with pauses around the idle limit, until it ends.
+/// Sends requests on one connection, with pauses around the idle limit, until it ends.
 fn ask_until_the_end(address: SocketAddr, seed: u64, seen: &Seen) {
     let mut random = Random::new(seed);
     let socket = TcpStream::connect(address).expect("it listens");
@@ -201,7 +202,7 @@ fn ask_until_the_end(address: SocketAddr, seed: u64, seen: &Seen) {
     counted.fetch_add(1, SeqCst);
 }
 
-/// A hundred clients, of which many reach the idle limit while they are about to send.
+/// A hundred clients, many of which reach the idle limit just before they send.
 #[test]
 fn no_request_that_was_sent_before_the_end_was_seen_is_lost() {
     for mode in modes() {

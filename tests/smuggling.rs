@@ -1,14 +1,14 @@
-//! Requests that must be refused, and odd ones that must be served (RFC 9112).
+//! Requests that must be refused, and unusual ones that must be served (RFC 9112).
 //!
-//! Behind every bad request stands another, `/smuggled`, in the same write: it must never be
-//! answered and never reach a backend.
+//! Every bad request is followed by another, `/smuggled`, in the same write. It must never be answered and
+//! never reach a backend.
 
 use crate::support::{Backend, Balancer, DEADLINE, Fault, Message, Mode, VACANT, Wire, modes, shown};
 
-/// What follows each bad request.
+/// The request that follows each bad one.
 const SMUGGLED: &str = "GET /smuggled HTTP/1.1\r\nHost: x\r\n\r\n";
 
-/// An answer of the balancer's own: a line of plain text.
+/// Asserts a local reply: a line of plain text.
 #[track_caller]
 pub fn assert_own_answer(what: &str, answer: &Message, statuses: &[u16]) {
     assert!(statuses.contains(&answer.status()), "{what}: {statuses:?} wanted, came {answer:?}");
@@ -19,7 +19,7 @@ pub fn assert_own_answer(what: &str, answer: &Message, statuses: &[u16]) {
     assert!(line.len() > 3 && !line.contains('\n'), "{what}: a line that names the reason, in {answer:?}");
 }
 
-/// Sends `bytes` on a connection of its own: one answer of these statuses, then the end.
+/// Sends `bytes` on a new connection. Expects one response with such a status, then the end.
 #[track_caller]
 fn assert_refused(balancer: &Balancer, what: &str, bytes: &[u8], statuses: &[u16]) {
     let mut client = balancer.connect();
@@ -33,18 +33,18 @@ fn assert_refused(balancer: &Balancer, what: &str, bytes: &[u8], statuses: &[u16
     assert_eq!(client.end(), Fault::Fin, "{what}: closed after the answer");
 }
 
-/// A request with one more field line, or several, as they are.
+/// A request with one or more additional field lines.
 fn with(lines: &str) -> Vec<u8> {
     let latin1: Vec<u8> = lines.chars().map(|c| c as u8).collect();
     [b"GET /bad HTTP/1.1\r\nHost: x\r\n", latin1.as_slice(), b"\r\n\r\n"].concat()
 }
 
-/// A POST with these field lines and five bytes behind it.
+/// A POST with these field lines, followed by an empty chunked body.
 fn post(lines: &str) -> Vec<u8> {
     format!("POST /bad HTTP/1.1\r\nHost: x\r\n{lines}\r\n\r\n0\r\n\r\n").into_bytes()
 }
 
-/// Runs a table of requests none of which may reach the backend.
+/// Sends a table of requests. None of them may reach the backend.
 fn refuse_all(cases: &[(&str, Vec<u8>, &[u16])]) {
     for mode in modes() {
         let backend = Backend::named("backend");
@@ -409,7 +409,7 @@ fn pipelined_requests_are_answered_in_order() {
     for mode in modes() {
         let backend = Backend::serve(|mut peer| {
             while let Some(request) = peer.request() {
-                // The first takes longest, a lapse in which a hasty balancer would answer others first.
+                // The first takes longest. A hasty balancer would answer the others first.
                 if request.target() == "/0" {
                     std::thread::sleep(DEADLINE / 400);
                 }

@@ -1,16 +1,16 @@
-//! What must not grow or turn over time: descriptors, processor time, a log that nobody reads.
+//! Resources that must not grow or spin over time: descriptors, processor time, an unread log.
 
 use crate::support::{
     Backend, Balancer, Exit, Fault, Gate, Mode, command, modes, open_descriptors, processor_ticks, response, wait_until,
 };
 use std::time::Duration;
 
-/// Processor time that all serving processes used, in ticks.
+/// The processor time of all serving processes, in ticks.
 fn ticks(balancer: &Balancer) -> u64 {
     balancer.serving().into_iter().map(processor_ticks).sum()
 }
 
-/// Watches for 40 ticks, a lapse that is itself what is tested: a process that spins uses about as many.
+/// Watches for 40 ticks; the lapse is the subject of the test. A process that spins uses about as many.
 #[track_caller]
 fn assert_at_rest(balancer: &Balancer, what: &str) {
     let before = ticks(balancer);
@@ -31,7 +31,7 @@ fn connections_that_wait_cost_no_processor_time() {
                     peer.send("HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: x\r\n\r\n");
                     peer.shutdown_write();
                 }
-                // The backend's FIN lies behind its response, which the client does not read.
+                // The backend's FIN follows its response, which the client does not read.
                 "/unread" => {
                     let body = vec![b'd'; 1 << 20];
                     let _ = peer.try_send(response("Connection: close\r\n", &body));
@@ -67,7 +67,7 @@ fn connections_that_wait_cost_no_processor_time() {
     }
 }
 
-/// Makes one of everything that ends a connection in its own way.
+/// Causes one of each event that ends a connection in its own way.
 fn mishaps(balancer: &Balancer) {
     let send = |bytes: &str| {
         let client = balancer.connect();
@@ -121,7 +121,7 @@ fn no_descriptor_is_left_behind() {
                 scope.spawn(|| (0..3).for_each(|_| mishaps(&balancer)));
             }
         });
-        // What stays is what the pools hold, and that is what the backend still has open.
+        // The remaining descriptors are those of the pools, and the backend has the same number open.
         wait_until("all descriptors but the pools' are closed", || {
             let now: usize = balancer.serving().into_iter().map(open_descriptors).sum();
             now <= before + backend.open()
@@ -157,7 +157,7 @@ fn a_refused_request_is_answered_though_much_stands_behind_it() {
     for _ in 0..10 {
         let mut client = balancer.connect();
         client.send(head);
-        // All of it is sent before anything is read: a reset would take the answer away.
+        // Everything is sent before anything is read: a reset would destroy the response.
         for _ in 0..16 {
             let _ = client.try_send([b'u'; 1 << 16]);
         }
@@ -166,7 +166,7 @@ fn a_refused_request_is_answered_though_much_stands_behind_it() {
     assert_eq!(backend.connections(), 0);
 }
 
-/// A write to a full pipe blocked the whole loop, and the master before it could pass a signal on.
+/// A write to a full pipe blocked the whole loop, and the master could no longer pass a signal on.
 #[test]
 fn a_log_reader_that_stalls_stops_nothing() {
     for mode in modes() {
@@ -175,7 +175,7 @@ fn a_log_reader_that_stalls_stops_nothing() {
         command.args(mode.args());
         let (balancer, _log) = Balancer::read_by_hand(command);
         let mut client = balancer.connect();
-        // A trace of this much is more than the pipe holds, many times.
+        // This trace is many times larger than the pipe.
         for _ in 0..20 {
             assert_eq!(client.post("/", &[b'x'; 20_000]).status(), 200, "{mode:?}");
         }

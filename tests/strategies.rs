@@ -1,4 +1,4 @@
-//! Who gets a request: turns and weights over all workers, backups, and limits of backends.
+//! The choice of a backend: rotation and weights over all workers, backups, and limits of backends.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -53,7 +53,7 @@ fn a_backup_serves_when_no_other_is_up() {
     }
 }
 
-/// A backend that holds requests until the gate opens, and knows how many it held at once.
+/// A backend that holds requests until the gate opens, and counts the requests held at once.
 fn holding(gate: &Gate) -> (Backend, Arc<AtomicUsize>) {
     let (now, most) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
     let (gate, told) = (gate.clone(), most.clone());
@@ -127,7 +127,7 @@ fn who_goes_while_it_waits_takes_nothing_with_it() {
         let gone = ask();
         wait_until("it waits", || balancer.metric("zzz_lb_waits_total", "") == 1);
         gone.reset();
-        // What is left is the first and who asks for this number.
+        // The remaining clients are the first one and the one that reads this metric.
         wait_until("it is seen to have gone", || balancer.metric("zzz_lb_client_connections", "") == 2);
         let mut behind = ask();
         wait_until("another waits behind it", || balancer.metric("zzz_lb_waits_total", "") == 2);

@@ -26,7 +26,7 @@ fn a_killed_worker_is_replaced_and_its_listener_kept() {
         wait_until("there are two workers", || balancer.workers().len() == 2);
         let before = balancer.workers();
         assert!(send_signal(before[0], libc::SIGKILL));
-        // Whichever listener the kernel picks, and whether or not its worker is back: served.
+        // Served, regardless of the listener that the kernel picks and of its worker's state.
         for n in 0..20 {
             assert_eq!(balancer.get(&format!("/{n}")), "backend");
         }
@@ -135,11 +135,11 @@ fn a_second_term_stops_at_once() {
     }
 }
 
-/// As Ctrl-C does at a terminal, and systemd to a whole service: every process gets the signal.
+/// Like Ctrl-C at a terminal, and systemd for a whole service: every process gets the signal.
 #[test]
 fn a_signal_to_the_whole_group_counts_once() {
     for mode in modes() {
-        // More than once each: which process gets to its signal first is up to the scheduler.
+        // Repeated, because the scheduler decides which process handles its signal first.
         for signal in [libc::SIGINT, libc::SIGTERM].repeat(4) {
             let gate = Gate::shut();
             let backend = gated(&gate);
@@ -193,7 +193,7 @@ fn workers_die_with_the_master() {
 fn a_crash_loop_ends_in_exit_1_and_says_so() {
     let backend = Backend::named("backend");
     let mut balancer = Balancer::before(Mode::Mp, &[&backend], &[]);
-    // A worker finds no descriptor left for its poller.
+    // A worker finds no descriptor for its poller.
     limit_descriptors(balancer.pid(), 4);
     assert!(send_signal(balancer.workers()[0], libc::SIGKILL));
     let start = Instant::now();
@@ -218,7 +218,7 @@ fn a_refused_bind_says_address_and_reason_and_exits_1() {
         assert!(text.to_lowercase().contains("in use"), "{mode}: {text}");
         assert!(!text.contains("listening on"), "{mode}: {text}");
     }
-    // TEST-NET-1 is nobody's address.
+    // TEST-NET-1 belongs to no host.
     let output = run(&["--host", "192.0.2.1", "-p", "0", "-b", "127.0.0.1:1"]);
     let text = String::from_utf8_lossy(&output.stderr).to_string();
     assert_eq!(output.status.code(), Some(1), "{text}");
@@ -255,7 +255,7 @@ fn hup_and_usr1_and_winch_do_no_harm() {
             assert_eq!(balancer.get("/"), "backend", "{mode:?}, signal {signal}");
         }
         assert!(balancer.runs());
-        // An idle client may send until the drain deadline, and would be waited for.
+        // An idle client may send until the drain deadline, so the balancer would wait for it.
         drop(client);
         assert_eq!(balancer.stop(), Exit::Status(0));
     }
@@ -279,8 +279,8 @@ fn a_port_is_free_again_at_once() {
     }
 }
 
-/// The worker closed its listener's descriptor, which the master holds open: clients that the
-/// system put there waited for ever.
+/// The worker closed its descriptor of the listener, which the master keeps open: clients that the kernel
+/// assigned to it waited forever.
 #[test]
 fn a_signal_to_one_worker_does_nothing() {
     let backend = Backend::named("backend");
@@ -306,7 +306,7 @@ fn a_client_that_has_its_answer_and_stays_holds_a_drain_up_only_briefly() {
         client.send("GET / HTTP/1.1\r\nHost: x\r\n\r\n");
         backend.wait_for_requests(1);
         balancer.signal(libc::SIGTERM);
-        // The line of log comes before the order to the workers.
+        // The log line comes before the signal to the workers.
         wait_until("nobody is accepted", || std::net::TcpStream::connect(balancer.address()).is_err());
         gate.open();
         assert!(client.response("GET").connection_has("close"));
@@ -317,7 +317,7 @@ fn a_client_that_has_its_answer_and_stays_holds_a_drain_up_only_briefly() {
     }
 }
 
-/// The tail of a response that the client had not taken was not counted as cut.
+/// The rest of a response that the client had not read was not counted as cut.
 #[test]
 fn a_response_that_a_drain_cuts_is_counted() {
     for mode in modes() {
@@ -334,8 +334,8 @@ fn a_response_that_a_drain_cuts_is_counted() {
     }
 }
 
-/// A worker that died within a second was taken for one that dies as it starts, though it had served: ten
-/// of them ended everything.
+/// A worker that died within a second counted as a crash at the start, even if it had served. Ten of them ended
+/// the program.
 #[test]
 fn workers_that_served_are_replaced_at_once_however_often_they_are_killed() {
     let backend = Backend::named("backend");
@@ -344,12 +344,12 @@ fn workers_that_served_are_replaced_at_once_however_often_they_are_killed() {
         wait_until("there are two workers", || balancer.workers().len() == 2);
         let killed = balancer.workers()[0];
         let replaced = balancer.log().matches(", respawned as pid ").count();
-        // The first SEGV that is no fault takes only the runtime's handler away.
+        // The first SEGV that is not a fault only removes the runtime's handler.
         wait_until("it is replaced", || {
             send_signal(killed, signal);
             balancer.log().matches(", respawned as pid ").count() > replaced
         });
-        // So many come to the replacement's listener too, and show that it accepts.
+        // This many also reach the replacement's listener, and show that it accepts.
         (0..16).for_each(|n| assert_eq!(balancer.get(&format!("/{n}")), "backend"));
     }
     let log = balancer.log();

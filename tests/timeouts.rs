@@ -1,15 +1,15 @@
-//! Every time limit: who is answered what when the other side is too slow.
+//! Every time limit: the response if one side is too slow.
 
 use crate::smuggling::assert_own_answer;
 use crate::support::{Backend, Balancer, Fault, Framing, Gate, Mode, ignore_when_full, modes, response};
 use std::net::TcpListener;
 use std::time::{Duration, Instant};
 
-/// What the limits are set to here, and the least that must have passed before one strikes.
+/// The limits in these tests, and the minimum time before one may expire.
 const LIMIT: &str = "400ms";
 const LEAST: Duration = Duration::from_millis(350);
 
-/// A backend that takes requests and answers none until the gate opens.
+/// A backend that reads requests and answers none until the gate opens.
 fn silent(gate: &Gate) -> Backend {
     let gate = gate.clone();
     Backend::serve(move |mut peer| {
@@ -103,7 +103,7 @@ fn a_backend_that_does_not_answer_is_504() {
         assert_eq!(backend.count(), 1, "and it is not sent again");
         gate.open();
         backend.wait_until_idle();
-        // The late answer reaches nobody.
+        // The late response reaches no client.
         assert_eq!(balancer.get("/next"), "late");
         assert_eq!(backend.connections(), 2);
     }
@@ -133,7 +133,7 @@ fn a_response_that_trickles_is_not_cut() {
     let backend = Backend::serve(|mut peer| {
         while peer.request().is_some() {
             peer.send("HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\n");
-            // What is tested is a lapse of more than the limit in steps that are each far below it.
+            // The test is a total above the limit in steps that are each far below it.
             for _ in 0..10 {
                 std::thread::sleep(Duration::from_millis(300));
                 peer.send("t");
@@ -150,7 +150,7 @@ fn an_upload_that_stalls_is_408() {
         let backend = Backend::echo();
         let balancer = Balancer::before(mode, &[&backend], &["--response-timeout", LIMIT]);
         for framing in ["Content-Length: 10", "Transfer-Encoding: chunked"] {
-            // An echo answers at once, and so shows nothing: this one waits for the whole body.
+            // An echo answers at once and would prove nothing. This backend waits for the whole body.
             let waiting = Backend::named("whole");
             let balancer_before_waiting = Balancer::before(mode, &[&waiting], &["--response-timeout", LIMIT]);
             let mut client = balancer_before_waiting.connect();
@@ -200,7 +200,7 @@ fn a_slow_answer_within_the_limit_is_served() {
         let balancer = Balancer::before(mode, &[&backend], &["--request-timeout", "300ms", "--idle-timeout", "300ms"]);
         let mut client = balancer.connect();
         client.send("GET / HTTP/1.1\r\nHost: x\r\n\r\n");
-        // Neither limit is about a response: it may take longer than both.
+        // Neither limit concerns a response: it may take longer than both.
         assert!(client.silent_for(Duration::from_millis(700)), "{mode:?}");
         gate.open();
         assert_eq!(client.response("GET").text(), "late", "{mode:?}");

@@ -1,4 +1,4 @@
-//! Backends that speak TLS: verified by name, whole, cut, or not what they should be.
+//! Backends with TLS: verified by name, complete, cut, or faulty.
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
@@ -24,18 +24,18 @@ use crate::support::{
     shrink_room, unread, wait_until,
 };
 
-/// A server whose every connection runs in a thread of its own; its port.
+/// A server with a thread for each connection. Returns its port.
 fn server(issued: &Issued) -> u16 {
     server_on(TcpListener::bind("127.0.0.1:0").expect("loopback has a free port"), issued, &Gate::shut())
 }
 
-/// The same on a listener; in a tunnel, nothing is read before the gate is open.
+/// Like `server`, on a listener. In a tunnel it reads nothing before the gate is open.
 pub(crate) fn server_on(listener: TcpListener, issued: &Issued, gate: &Gate) -> u16 {
     let verifier = rustls::server::NoClientAuth;
     server_with(listener, issued, gate, Arc::new(verifier))
 }
 
-/// The same, with a say in which certificates of clients are wanted.
+/// Like `server_on`, with a verifier of client certificates.
 fn server_with(listener: TcpListener, issued: &Issued, gate: &Gate, clients: Arc<dyn ClientCertVerifier>) -> u16 {
     let gate = gate.clone();
     let key = PrivatePkcs8KeyDer::from(issued.key.clone()).into();
@@ -63,7 +63,7 @@ fn serve(mut stream: StreamOwned<ServerConnection, TcpStream>, gate: &Gate) {
         while !head.ends_with(b"\r\n\r\n") {
             match stream.read(&mut byte) {
                 Ok(1) => head.push(byte[0]),
-                // Read to its end, so that what was said is not lost to a reset.
+                // Reads to the end, so that a reset does not destroy the response.
                 _ => {
                     return drop(
                         stream.sock.shutdown(Shutdown::Write).and_then(|()| stream.sock.read_to_end(&mut head)),
@@ -95,7 +95,7 @@ fn serve(mut stream: StreamOwned<ServerConnection, TcpStream>, gate: &Gate) {
             let _ = stream.flush();
         }
         if text.starts_with("GET /hold") {
-            // Its own direction has ended, and it waits for the other.
+            // The server's direction has ended, and it waits for the other.
             let _ = stream.sock.read(&mut [0; 100]);
             return;
         }
@@ -105,7 +105,7 @@ fn serve(mut stream: StreamOwned<ServerConnection, TcpStream>, gate: &Gate) {
     }
 }
 
-/// Answers, and sends behind it what is no record.
+/// Answers, and then sends bytes that are not a TLS record.
 fn garble(mut stream: StreamOwned<ServerConnection, TcpStream>) {
     let answer = [b"HTTP/1.1 200 OK\r\nContent-Length: 30000\r\n\r\n".to_vec(), vec![b'g'; 30_000]].concat();
     let mut bytes = Vec::new();
@@ -119,8 +119,8 @@ fn garble(mut stream: StreamOwned<ServerConnection, TcpStream>) {
     let _ = stream.sock.read_to_end(&mut bytes);
 }
 
-/// Reads all that comes, once the gate is open, and says how much it was: in the tunnel, or where its own
-/// direction is to end before, to whoever connects to the port that it said there.
+/// Reads everything once the gate is open, and reports its length: in the tunnel, or, if its own direction must
+/// end before, to a client of the port that it sent there.
 fn count(mut stream: StreamOwned<ServerConnection, TcpStream>, gate: &Gate, ended: bool) {
     let elsewhere = ended.then(|| TcpListener::bind("127.0.0.1:0").expect("loopback has a free port"));
     if let Some(elsewhere) = &elsewhere {
@@ -167,7 +167,7 @@ fn requests_and_bodies_pass_over_tls() {
         let spec = format!("https://localhost:{port}");
         let balancer = Balancer::start(mode, &["-b", &spec, "--ca-file", roots.to_str().expect("text")]);
         let mut client = balancer.connect();
-        // A backend that is given by name, and has TLS, gets its own Host.
+        // A TLS backend that is configured by name gets its own Host.
         assert_eq!(client.get("/").text(), format!("localhost:{port}"), "{mode:?}\n{}", balancer.log());
         for _ in 0..3 {
             assert_eq!(client.get("/large").text().len(), 3_000_000);
@@ -245,7 +245,7 @@ fn a_check_makes_handshakes_and_looks_at_the_authorities() {
         let told = plan.lines().find(|line| line.contains(&format!("  127.0.0.1:{port} ")));
         assert!(told.is_some_and(|line| line.contains(words)), "{words}: {plan}");
     }
-    // What a start would be refused for is a problem, and the backends are dialled all the same.
+    // An error that would prevent a start is a problem, and the backends are dialled nevertheless.
     let absent = directory.file("absent.pem");
     let (plan, problems, status) = check(&["--ca-file", absent.to_str().expect("text")]);
     assert_eq!(status, Some(2), "{problems}");
@@ -262,14 +262,14 @@ fn hup_reads_the_authorities_again() {
         let path = directory.put("lb.json", &format!("{{\"backends\": [{}]}}", specs[1]));
         let mut balancer = Balancer::with_file(mode, &path, &["--ca-file", roots.to_str().expect("text")]);
         assert_eq!(balancer.connect().get("/").status(), 502, "{mode:?}");
-        // What is no certificate changes nothing.
+        // A file without a certificate changes nothing.
         directory.put("ca.pem", "none");
         balancer.signal(libc::SIGHUP);
         balancer.wait_for_log("the authorities before stay");
         directory.put("ca.pem", &fresh.pem());
         balancer.signal(libc::SIGHUP);
         wait_until("the fresh authority is believed", || balancer.connect().get("/").status() == 200);
-        // And the old one is not, by those either who came after.
+        // The old certificate is no longer trusted, not even by workers that started later.
         if mode == Mode::Mp {
             balancer.workers().into_iter().for_each(|pid| assert!(send_signal(pid, libc::SIGKILL)));
             balancer.wait_for_log("respawned");
@@ -285,7 +285,7 @@ fn hup_reads_the_authorities_again() {
 #[test]
 fn what_is_no_tls_is_called_so_and_another_backend_serves() {
     for mode in modes() {
-        // It speaks first, as one does that has read no request and closes.
+        // The server sends first, like one that closes without reading a request.
         let plain = Backend::serve(|mut peer| {
             let _ = peer.try_send("HTTP/1.1 400 Bad Request\r\nConnection: close\r\n\r\n");
             peer.request();
@@ -336,7 +336,7 @@ fn sessions_are_told_of_where_that_is_wanted_and_secrets_only_then() {
         assert!(!quiet.log().contains("trace tls"), "{}", quiet.log());
         assert!(!secrets.exists(), "secrets are written only beside a trace");
         let told = start(&["--tls-trace"]);
-        // The server ends the first connection, so that the second session is a resumed one.
+        // The server ends the first connection, so that the second session is resumed.
         assert_eq!(told.connect().get("/end").status(), 200);
         assert_eq!(told.connect().get("/").status(), 200);
         let log = told.wait_for_log("resumed");
@@ -398,8 +398,8 @@ fn a_trace_shows_what_is_inside_tls() {
     assert!(log.contains("to backend localhost") && log.contains("GET /path HTTP/1"), "{log}");
 }
 
-/// Waits until a balancer takes no more of what it is sent: it sleeps though there is something to read, and has
-/// sent nothing more to its backends meanwhile. Returns how much it has sent.
+/// Waits until a balancer reads no more: it sleeps although it has unread data, and sends nothing more to its
+/// backends. Returns the number of bytes sent.
 fn wait_until_full(balancer: &Balancer, sent: impl Fn() -> u64, has_unread: impl Fn() -> bool) -> u64 {
     let (mut value, mut samples) = (sent(), 0);
     wait_until("it takes no more", || {
@@ -413,7 +413,8 @@ fn wait_until_full(balancer: &Balancer, sent: impl Fn() -> u64, has_unread: impl
     value
 }
 
-/// A client in a tunnel; at `/ended` the backend's direction has ended, and it says at that port how much came.
+/// A client in a tunnel. At `/ended` the backend's direction has ended, and it reports the received length on
+/// that port.
 pub(crate) fn tunnel(balancer: &Balancer, target: &str) -> (Wire, Option<u16>) {
     let mut client = balancer.connect();
     client.send(format!("GET {target} HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: count\r\n\r\n"));
@@ -423,7 +424,7 @@ pub(crate) fn tunnel(balancer: &Balancer, target: &str) -> (Wire, Option<u16>) {
     (client, port)
 }
 
-/// The number of bytes socket and session of a tunnel take while nobody reads.
+/// The number of bytes that socket and session of a tunnel hold while the backend reads nothing.
 pub(crate) fn fill_tunnel(balancer: &Balancer, target: &str) -> usize {
     let (full, _) = tunnel(balancer, target);
     let sender = Wire::shared(full.socket().clone());
@@ -437,8 +438,8 @@ pub(crate) fn fill_tunnel(balancer: &Balancer, target: &str) -> usize {
     most
 }
 
-/// What the session has taken of the end of an upload is not lost, however full the socket is when the
-/// direction ends, nor where that is the end of the connection.
+/// The session's data at the end of an upload is not lost, even if the socket is full when the direction or the
+/// connection ends.
 #[test]
 fn the_end_of_a_tunnel_waits_for_what_was_sent_before_it() {
     let (authority, _directory, roots) = authority();
@@ -452,7 +453,7 @@ fn the_end_of_a_tunnel_waits_for_what_was_sent_before_it() {
         let sent = || balancer.metric("zzz_lb_sent_bytes_total", "");
         let open = || tunnel(&balancer, target);
         let most = fill_tunnel(&balancer, target);
-        // Somewhat less and somewhat more than that: some fill the socket, and part of the session.
+        // Somewhat below and above that capacity: some fill the socket and part of the session.
         let lengths: Vec<usize> = (0..20).map(|n| most - 48 * 1024 + n * 3072).collect();
         let clients: Vec<(Wire, Option<u16>)> = lengths.iter().map(|_| open()).collect();
         std::thread::scope(|scope| {
@@ -476,8 +477,8 @@ fn the_end_of_a_tunnel_waits_for_what_was_sent_before_it() {
     }
 }
 
-/// In TLS 1.3 a server tells that it wants a certificate only behind what its client takes for the
-/// handshake's end.
+/// In TLS 1.3, a server that requires a certificate reports it only after its client considers the handshake
+/// complete.
 #[test]
 fn a_backend_that_wants_a_certificate_is_called_so_and_another_serves() {
     let (authority, _directory, roots) = authority();
@@ -519,7 +520,7 @@ fn a_whole_response_counts_whatever_comes_behind_it() {
     }
 }
 
-/// Serves one request, asks then for another handshake (RFC 5246, 7.4.1.1), and says which record comes.
+/// Serves one request, then asks for a renegotiation (RFC 5246, 7.4.1.1). Returns the type of the next record.
 fn ask_to_renegotiate(socket: TcpStream, config: Arc<ServerConfig>) -> Option<u8> {
     let session = ServerConnection::new(config).expect("a session");
     let mut stream = StreamOwned::new(session, socket);
@@ -567,7 +568,7 @@ fn a_backend_that_asks_for_another_handshake_is_told_at_once_that_there_is_none(
         });
         let mut client = balancer.connect();
         assert_eq!(client.get("/").text(), "good", "{mode:?}\n{}", balancer.log());
-        // The record of an alert; the connection is idle, and nothing else is sent on it.
+        // An alert record. The connection is idle, so no other record is sent on it.
         assert_eq!(receiver.recv_timeout(DEADLINE).expect("an answer"), Some(21), "{mode:?}");
     }
 }

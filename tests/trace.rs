@@ -1,16 +1,16 @@
-//! `--trace`: what went over the wire, in the log, with the secrets masked.
+//! `--trace`: the transferred messages in the log, with secrets masked.
 
 use crate::support::{Backend, Balancer, Mode, chunked, modes, response};
 
 const SECRETS: [&str; 4] = ["s3cret-bearer", "s3cret-cookie", "s3cret-proxy", "s3cret-set"];
 
-/// One dump: its label, and its bytes by the hex columns.
+/// One dump: its label, and its bytes from the hex columns.
 struct Dump {
     label: String,
     bytes: Vec<u8>,
 }
 
-/// The dumps in a log. Each of their lines must have the form that the issue gives.
+/// The dumps in a log. Each of their lines must have the documented format.
 fn dumps(log: &str) -> Vec<Dump> {
     let mut dumps: Vec<Dump> = Vec::new();
     for line in log.lines() {
@@ -41,7 +41,8 @@ fn dumps(log: &str) -> Vec<Dump> {
     dumps
 }
 
-/// Sends one request with secrets and bodies both ways; gives the whole log, the program ended.
+/// Sends one request with secrets and bodies in both directions. Returns the whole log after the program has
+/// ended.
 fn traced(mode: Mode, args: &[&str]) -> String {
     let backend = Backend::replying(response(
         "Set-Cookie: id=s3cret-set; HttpOnly\r\nX-Plain: plain-response-field\r\n",
@@ -132,7 +133,7 @@ fn what_is_refused_is_shown_too_with_its_secrets_masked() {
         balancer.signal(libc::SIGTERM);
         balancer.wait();
         let dumps = dumps(&balancer.whole_log());
-        // Each worker writes its own, so that they need not stand in the order of the answers.
+        // Each worker writes its own lines, so they may not be in the order of the responses.
         let refused = dumps.iter().filter(|dump| dump.label.contains(": refused"));
         let (responses, requests): (Vec<_>, Vec<_>) = refused.partition(|dump| dump.label.contains(" for #"));
         assert_eq!((requests.len(), responses.len()), (3, 1), "{mode:?}");

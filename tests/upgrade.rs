@@ -1,11 +1,11 @@
-//! What upgrades to what, what is refused, and what an upgrade keeps.
+//! Upgrades: accepted and refused programs, and the state that an upgrade keeps.
 
 use std::fs;
 use std::time::Duration;
 
 use crate::support::{Backend, Balancer, Directory, Exit, Gate, Mode, Wire, children, command, modes, wait_until};
 
-/// A balancer that was started from a copy of the program.
+/// A balancer that runs from a copy of the program.
 fn from_copy(mode: Mode, directory: &Directory, args: &[&str]) -> Balancer {
     let copy = directory.put_program("lb", &fs::read(env!("CARGO_BIN_EXE_load_balancer")).expect("it is there"), 0o755);
     let inner = command(&[]);
@@ -19,7 +19,7 @@ fn from_copy(mode: Mode, directory: &Directory, args: &[&str]) -> Balancer {
     Balancer::spawn(command)
 }
 
-/// Upgrades, and waits until the new program says so.
+/// Upgrades, and waits for the new program's log line.
 #[track_caller]
 fn upgrade(balancer: &Balancer, generation: usize) -> String {
     balancer.signal(libc::SIGUSR2);
@@ -46,7 +46,7 @@ fn the_process_stays_and_counts_and_connections_survive() {
         for _ in 0..3 {
             generation += 1;
             upgrade(&balancer, generation);
-            // One that was connected before is served, and told to come again.
+            // A client of the old program is served, and told to reconnect.
             wait_until("it is told that its connection ends", || {
                 let answer = client.get("/");
                 assert_eq!(answer.text(), "a", "{mode:?}");
@@ -114,13 +114,13 @@ fn what_is_no_such_program_is_refused() {
         check(Some(&whole[..100_000]), 0o755, "");
         check(Some(&whole), 0o644, "cannot be run: Permission denied");
         let mut foreign = whole.clone();
-        // The machine that an ELF file is for stands in its nineteenth byte: here 68000.
+        // The nineteenth byte of an ELF file is the machine, here 68000.
         foreign[18..20].copy_from_slice(&4_u16.to_le_bytes());
         check(Some(&foreign), 0o755, "cannot be run: Exec format error");
         check(Some(b"#!/bin/sh\nexit 0\n"), 0o755, "is no load_balancer that can take over");
         check(Some(b"#!/bin/sh\necho 'out of order' >&2\nexit 7\n"), 0o755, "says: out of order (exit status 7)");
         check(Some(b"#!/bin/sh\nkill -SEGV $$\n"), 0o755, "ended: signal 11");
-        // And then all is well again.
+        // With the right program, the upgrade succeeds.
         directory.put_program("lb", &whole, 0o755);
         upgrade(&balancer, 1);
         assert_eq!(balancer.get("/"), "a");
@@ -165,7 +165,7 @@ fn what_is_fixed_while_it_runs_changes_with_an_upgrade() {
     let (backend, directory) = (Backend::named("a"), Directory::new());
     let file = |more: &str| format!("{{\"backends\": [\"{}\"], {more}}}", backend.spec());
     let path = directory.put("lb.json", &file("\"port\": 0, \"workers\": 1"));
-    // A host of its own, so that no other test is given the port that is free below.
+    // On a host of its own, so that no other test gets the port that is free below.
     let host = "127.0.0.6";
     let balancer = Balancer::spawn({
         let mut command = command(&["--host", host, "-c", path.to_str().expect("a path of ours")]);
@@ -174,7 +174,7 @@ fn what_is_fixed_while_it_runs_changes_with_an_upgrade() {
     });
     let old = balancer.address();
     let mut generation = 0;
-    // More workers, fewer, and as many as before: every listener is somebody's.
+    // More workers, fewer, and the original number: every listener has a worker.
     for workers in [3, 1, 2] {
         directory.put("lb.json", &file(&format!("\"port\": 0, \"workers\": {workers}")));
         balancer.wait_for_log("workers cannot change while it runs");
@@ -196,16 +196,16 @@ fn what_is_fixed_while_it_runs_changes_with_an_upgrade() {
     assert_eq!(balancer.stop(), Exit::Status(0));
 }
 
-/// The port was held while it was to be listened on again, and refused.
+/// The port was still bound when the new program tried to listen on it, and was refused.
 #[test]
 fn the_host_may_change_on_the_same_port() {
     for mode in modes() {
-        // A port may be somebody else's on another host: then it is tried with the next.
+        // Another process may use the port on the other host. Then the next port is tried.
         assert!((0..5).any(|_| host_changes(mode)), "{mode:?}");
     }
 }
 
-/// From one address to all of them, and back; `false` where the port cannot be had there.
+/// Changes from one address to all, and back; `false` if the port is not available there.
 fn host_changes(mode: Mode) -> bool {
     let (backend, directory) = (Backend::named("a"), Directory::new());
     let file = |host: &str, port: u16, admin_port: u16| {
@@ -214,7 +214,7 @@ fn host_changes(mode: Mode) -> bool {
     };
     let path = file("127.0.0.9", 0, 0);
     let workers = if mode == Mode::Mp { "mp" } else { "sp" };
-    // One worker listens alone, and lets nobody join until then.
+    // One worker listens alone, so no other socket can join until then.
     let balancer = Balancer::spawn(command(&["-c", path.to_str().expect("ours"), "-m", workers, "-w", "1"]));
     let (old, admin) = (balancer.address(), balancer.admin());
     let at = |host: [u8; 4], port| std::net::SocketAddr::from((host, port));
@@ -236,7 +236,7 @@ fn host_changes(mode: Mode) -> bool {
     assert!(!log.contains("cannot listen on"), "{mode:?}: {log}");
     wait_until("it listens there alone", || std::net::TcpStream::connect(at([127, 0, 0, 10], old.port())).is_err());
     assert_eq!(balancer.get("/"), "a", "{mode:?}");
-    // Of others than this machine's it is known beforehand.
+    // Foreign addresses are detected beforehand.
     file("192.0.2.1", old.port(), admin.port());
     refused(&balancer, "cannot listen on 192.0.2.1:", 1);
     assert_eq!(balancer.stop(), Exit::Status(0), "{mode:?}");
@@ -289,7 +289,7 @@ fn an_upgrade_asked_for_while_one_is_under_way_follows_it() {
             balancer.signal(libc::SIGUSR2);
             assert_eq!(balancer.get("/"), "a");
         }
-        // They are one or more, as they met.
+        // One upgrade or more, depending on the timing.
         wait_until("it comes to rest", || {
             let log = balancer.log();
             log.contains("(generation 2)") && log.matches("asking").count() == log.matches("done: version").count()
@@ -317,8 +317,8 @@ fn a_generation_too_many_is_ended() {
         let before = backend.count();
         client.send("GET /held HTTP/1.1\r\nHost: x\r\n\r\n");
         backend.wait_for_requests(before + 1);
-        // It is held by the first generation, while the later ones have one each; or two, and the one
-        // after none: who is told to drain may still take a connection that came before it heard.
+        // The first generation holds it, and the later ones hold one each. Sometimes one has two and the next
+        // none, because a draining worker may still accept a connection that came before the signal.
         let mut others = Vec::new();
         for generation in 1..=30 {
             upgrade(&balancer, generation);
@@ -340,7 +340,7 @@ fn a_generation_too_many_is_ended() {
     }
 }
 
-/// The number of requests the log says were cut off.
+/// The number of cut requests in the log.
 fn cut(log: &str) -> usize {
     let counts = log.lines().filter_map(|line| line.split_once(" cut ")?.1.split(' ').next()?.parse::<usize>().ok());
     counts.sum()
@@ -365,10 +365,10 @@ fn a_term_meanwhile_ends_all_generations() {
 #[test]
 fn a_worker_that_stands_still_is_replaced() {
     let backend = Backend::named("a");
-    // Seconds, so that one that a busy machine gives no turn for a while is not taken for one that stands still.
+    // In seconds, so that a worker that gets no processor time on a busy machine does not count as stuck.
     let balancer = Balancer::before(Mode::Mp, &[&backend], &["--watchdog", "2s"]);
     let before = balancer.workers();
-    // What is tested is this lapse: as long as one that stands still would be left.
+    // The test is this lapse: as long as a stuck worker would be left alone.
     std::thread::sleep(Duration::from_millis(2600));
     assert_eq!(balancer.workers(), before, "who has nothing to do is left alone");
     assert!(crate::support::send_signal(before[0], libc::SIGSTOP));
@@ -385,7 +385,7 @@ fn a_worker_that_stands_still_is_replaced() {
 fn draining_waits_where_it_is_told_to() {
     for mode in modes() {
         let backend = Backend::named("a");
-        // For much longer than the test takes: it is a second signal that ends it.
+        // Much longer than the test takes. A second signal ends it.
         let mut balancer = Balancer::before(mode, &[&backend], &["--admin", "0", "--drain-delay", "10m"]);
         let ready = || Wire::tcp(balancer.admin()).get("/readyz").status();
         assert_eq!(ready(), 200);

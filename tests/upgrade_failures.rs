@@ -1,5 +1,5 @@
-//! Upgrades that fail when there is no way back: after the process has become the new program. What
-//! served before serves on.
+//! Upgrades that fail too late to be undone: after the process has become the new program. The old workers keep
+//! serving.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -18,15 +18,15 @@ use crate::support::{
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_load_balancer");
 
-/// Has a shell leave three descriptors to what it becomes, however many this process has inherited: one for
-/// its signals is among them, one for all that it needs to serve is not. The shell's own, 10, goes with it.
+/// Makes a shell leave three descriptors to the next program, regardless of the number that this process has
+/// inherited: enough for its signals, but not for serving. The shell's own descriptor 10 is closed with it.
 const THREE_DESCRIPTORS: &str = "n=3; free=0; while [ $free -lt 3 ]; do \
      [ $n != 10 ] && [ -e /proc/$$/fd/$n ] || free=$((free + 1)); n=$((n + 1)); done; ulimit -n $n";
 
-/// Puts a file in the first listener's place, which cannot be waited for: its worker fails.
+/// Replaces the first listener by a file, which cannot be polled, so its worker fails.
 const SPOIL: &str = "fd=${ZZZ_LB_HANDOVER#*listeners=}; fd=${fd%% *}; eval \"exec $fd<\\\"$0\\\"\"";
 
-/// A balancer that follows a file, and whose program's file can be another.
+/// A balancer with a configuration file, and a program file that can be replaced.
 struct Scene {
     directory: Directory,
     backends: Vec<Backend>,
@@ -52,8 +52,8 @@ impl Scene {
         self.directory.file("lb.json")
     }
 
-    /// Has a script be the program: what it does before it is the real one in a pre-flight, after it has
-    /// answered one, and before it takes over.
+    /// Installs a script as the program: with commands to run before the preflight, after its answer, and
+    /// before the takeover.
     fn script(&self, before: &str, after: &str, takes_over: &str) {
         let text = format!(
             "#!/bin/sh\nif [ \"$ZZZ_LB_PREFLIGHT\" ]; then {before}\n{PROGRAM} \"$@\"; code=$?; {after}\nexit $code; fi\n\
@@ -64,13 +64,13 @@ impl Scene {
         fs::rename(path, self.directory.file("lb")).expect("it can be renamed");
     }
 
-    /// Upgrades, and waits until that has failed; clients see nothing of it.
+    /// Upgrades, and waits for its failure. Clients do not notice.
     fn fail(&self, why: &str) {
         let before = self.balancer.workers();
         let traffic = Traffic::start(self.balancer.address(), &KINDS, 1, 1);
         wait_until("every kind of client has begun", || traffic.completed().iter().all(|&kind| kind > 0));
         self.balancer.signal(libc::SIGUSR2);
-        // A worker that fails as it starts is tried for 16 s.
+        // A worker that fails at its start is tried for 16 s.
         wait_until("it has begun", || self.balancer.log().contains("asking "));
         wait_until("new workers come or it has failed", || {
             self.balancer.workers().iter().any(|worker| !before.contains(worker)) || self.balancer.log().contains(why)
@@ -143,12 +143,12 @@ fn a_rollback_supervisor_drains_what_it_was_left() {
     }
 }
 
-/// Those of the new workers that do come to live serve clients, and drain like any.
+/// The new workers that do start serve clients, and drain like all others.
 #[test]
 fn workers_that_do_not_come_to_live_give_way_without_loss() {
     for mode in modes() {
         let scene = Scene::new(mode, &[]);
-        // It comes to have another plan, which does not outlive it.
+        // The new program has another plan, which does not outlive it.
         let other = scene.directory.put("other.json", &config(&scene.backends[1..]));
         scene.script("", "", &format!("mv {} {}; {SPOIL}", other.display(), scene.config().display()));
         scene.fail(match mode {
@@ -162,8 +162,8 @@ fn workers_that_do_not_come_to_live_give_way_without_loss() {
     }
 }
 
-/// A worker of before that died while the new ones tried to come to live was forgotten, and who connected to
-/// its listener waited for ever.
+/// An old worker that died while the new ones tried to start was forgotten, and clients of its listener waited
+/// forever.
 #[test]
 fn a_worker_of_before_that_dies_meanwhile_has_the_upgrade_tried_again() {
     let scene = Scene::new(Mode::Mp, &[]);
@@ -176,7 +176,7 @@ fn a_worker_of_before_that_dies_meanwhile_has_the_upgrade_tried_again() {
     wait_until("it is tried again", || scene.balancer.log().matches("upgrade: asking ").count() == 2);
 }
 
-/// Nobody looked whether those who were left to serve still did.
+/// The watchdog did not check the old workers after a failed upgrade.
 #[test]
 fn a_rollback_supervisor_replaces_a_worker_that_stands_still() {
     let scene = Scene::new(Mode::Mp, &["--watchdog", "2s"]);
@@ -193,8 +193,8 @@ fn a_rollback_supervisor_replaces_a_worker_that_stands_still() {
     assert_eq!(scene.balancer.stop(), Exit::Status(0));
 }
 
-/// Addresses that were given up take room for a while: until then the plan of before holds, and an upgrade
-/// takes over with it.
+/// Released addresses occupy their slots for a while. Until then the old plan applies, and an upgrade takes
+/// over with it.
 #[test]
 fn an_upgrade_waits_for_room_with_the_plan_of_before() {
     for mode in modes() {
@@ -213,7 +213,7 @@ fn an_upgrade_waits_for_room_with_the_plan_of_before() {
     }
 }
 
-/// One that cannot read the header of the shared memory starts with memory of its own, and leaves none behind.
+/// A program that cannot read the header of the shared memory creates its own, and leaves none behind.
 #[test]
 fn memory_that_cannot_be_read_is_not_taken_over() {
     for mode in modes() {
@@ -241,13 +241,13 @@ fn memory_that_cannot_be_read_is_not_taken_over() {
     }
 }
 
-/// The number of segments of shared memory a process has.
+/// The number of shared memory segments of a process.
 fn segments(pid: i32) -> usize {
     let maps = fs::read_to_string(format!("/proc/{pid}/maps")).expect("the process runs");
     maps.lines().filter(|line| line.contains("/SYSV")).count()
 }
 
-/// One that is asked and hangs goes with the process, whatever ends that, and holds no stop up.
+/// A hanging preflight ends with the process in every case, and delays no shutdown.
 #[test]
 fn a_preflight_that_hangs_ends_with_the_process() {
     for mode in modes() {
@@ -268,7 +268,7 @@ fn a_preflight_that_hangs_ends_with_the_process() {
     }
 }
 
-/// A signal that came just before the process became the new program was lost.
+/// A signal that arrived just before the process became the new program was lost.
 #[test]
 fn a_term_is_heeded_whenever_it_comes_in_an_upgrade() {
     for mode in modes() {
@@ -282,7 +282,7 @@ fn a_term_is_heeded_whenever_it_comes_in_an_upgrade() {
                 balancer.wait_for_log("upgrade: done: ");
                 whole = begun.elapsed();
             } else {
-                // There is nothing to wait for: it is to come at any moment.
+                // There is no condition to wait for: the signal must come at a random moment.
                 std::thread::sleep(whole * round / 20);
             }
             balancer.signal(libc::SIGTERM);

@@ -1,5 +1,5 @@
-//! Upgrades to a program that lays the shared memory out otherwise, because it has another metric: counts and health
-//! go over by name.
+//! Upgrades to a program with another layout of the shared memory, because it has an additional metric: counts
+//! and health are copied by name.
 
 use std::cell::Cell;
 use std::path::{Path, PathBuf};
@@ -8,11 +8,11 @@ use std::sync::OnceLock;
 
 use crate::support::{Backend, Balancer, Directory, Mode, VACANT, Wire, command, modes, wait_until};
 
-/// The program with one metric more, built once.
+/// The program with an additional metric, built once.
 fn with_another_metric() -> &'static Path {
     static BUILT: OnceLock<PathBuf> = OnceLock::new();
     BUILT.get_or_init(|| {
-        // A directory of its own, so that it does not take the place of the program that other tests run.
+        // A separate directory, so that it does not replace the program of the other tests.
         let target = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("extra-metric");
         let mut build = Command::new(env!("CARGO"));
         build.args(["build", "--locked", "--offline", "--bin", "load_balancer", "--features", "extra-metric"]);
@@ -25,7 +25,7 @@ fn with_another_metric() -> &'static Path {
     })
 }
 
-/// A balancer that runs from a file which can be replaced.
+/// A balancer that runs from a replaceable file.
 struct Scene {
     directory: Directory,
     balancer: Balancer,
@@ -42,7 +42,7 @@ impl Scene {
         Scene { directory, balancer: Balancer::spawn(started) }
     }
 
-    /// Puts another program in the file's place, and upgrades to it.
+    /// Replaces the program file, and upgrades.
     fn upgrade_to(&self, program: &Path, generation: usize) {
         self.directory.put_program("lb", &std::fs::read(program).expect("it is there"), 0o755);
         self.balancer.signal(libc::SIGUSR2);
@@ -57,7 +57,8 @@ fn counts_and_health_survive_an_upgrade_that_adds_a_metric() {
     with_another_metric();
     for mode in modes() {
         let backend = Backend::named("a");
-        // One failure takes the dead backend down. It stays so: the probes that could bring it back fail, too.
+        // One failure takes the dead backend down. It stays down, because the probes that could restore it fail
+        // too.
         let args = ["-b", &backend.spec(), "-b", VACANT, "--health-fails", "1", "--health-interval", "1m"];
         let scene = Scene::new(mode, &args);
         let balancer = &scene.balancer;
@@ -77,22 +78,22 @@ fn counts_and_health_survive_an_upgrade_that_adds_a_metric() {
         (0..41).for_each(|_| ask(&mut balancer.connect()));
         wait_until("it is down", || healthy() == (1, 0));
         let failures = counted("at first");
-        // A client of the old program goes on, and is counted in the old memory.
+        // A client of the old program continues, and is counted in the old memory.
         let mut old = balancer.connect();
         ask(&mut old);
         scene.upgrade_to(with_another_metric(), 1);
         assert!(balancer.log().contains("has another layout: counts and health are copied"), "{}", balancer.log());
-        // A worker of before may accept until it is told.
+        // An old worker may accept connections until it gets the signal.
         let is_other = || balancer.get("/metrics").contains("\nzzz_lb_extra_total 0\n");
         wait_until("the other program answers", is_other);
         assert_eq!((healthy(), counted("after an upgrade")), ((1, 0), failures), "{mode:?}");
         (0..10).for_each(|_| ask(&mut balancer.connect()));
-        // The old worker counts this request, tells the client to go, and ends.
+        // The old worker counts this request, closes the connection, and ends.
         ask(&mut old);
         drop(old);
         wait_until("the old worker's last counts have come", || requests() == served.get());
         counted("when the old worker has ended");
-        // And back, while a client of the program between goes on; and once more.
+        // Back again while a client of the second program continues, and once more.
         let mut between = balancer.connect();
         ask(&mut between);
         scene.upgrade_to(own, 2);

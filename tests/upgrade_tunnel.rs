@@ -1,4 +1,4 @@
-//! Upgrades (RFC 9110, 7.8): a tunnel after the backend's 101, and only then.
+//! Upgrades (RFC 9110, 7.8): a tunnel begins after the backend's 101, and not before.
 
 use crate::support::{Backend, Balancer, Fault, Gate, Mode, Peer, Random, Wire, modes, response, wait_until};
 use std::time::Duration;
@@ -8,7 +8,7 @@ const UPGRADE: &str = "GET /socket HTTP/1.1\r\nHost: x\r\nConnection: keep-alive
 const SWITCHING: &str = "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
                          Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\r\n";
 
-/// A backend that switches protocols when asked, runs `tunnel`, and serves plain requests too.
+/// A backend that switches protocols on request, runs `tunnel`, and also serves plain requests.
 fn switching(tunnel: impl Fn(&mut Peer) + Send + Sync + 'static) -> Backend {
     Backend::serve(move |mut peer| {
         while let Some(request) = peer.request() {
@@ -209,7 +209,7 @@ fn a_tunnel_ends_when_either_side_is_gone() {
 #[test]
 fn a_tunnel_that_is_stuck_ends_with_its_backend() {
     for mode in modes() {
-        // With its own direction ended before, a reset is told as no error of the connection.
+        // If our direction has ended before, a reset is not reported as an error of the connection.
         for ended in [false, true] {
             let stuck = Gate::shut();
             let gate = stuck.clone();

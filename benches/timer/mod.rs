@@ -1,30 +1,29 @@
-//! The timer that the benches share: nanoseconds per operation, and their ratio to a reference.
+//! The timer of the benches: nanoseconds per operation, and their ratio to a reference.
 //!
-//! Time alone says little from one machine, or one minute, to another. So every row is measured
-//! in turns with a reference loop, and what is kept and compared is the ratio of the two: a slow
-//! or busy machine slows both. The loop is shifts, xors and loads that hit the first-level cache,
-//! in five chains that keep the arithmetic and load ports busy together and leave memory
-//! alone, as scanning does: it follows the clock's frequency and, which a loop of one chain would
-//! not, a busy sibling thread. A row bound by latency feels a sibling less than the reference
-//! does, and so its ratio falls in noise instead of rising. No loop makes up for a different
-//! processor: so there is a baseline for each model, `benches/baseline/MODEL.txt`. On a model that has
-//! none, rows are shown and compared with nothing, and the bench says so.
+//! Times alone cannot be compared between machines or minutes. Every row is therefore measured in turns with a
+//! reference loop, and the ratio of the two is stored and compared: a slow or busy machine slows both. The loop
+//! consists of shifts, xors and loads that hit the first-level cache, in five chains that keep the arithmetic and
+//! load ports busy and do not use memory, like scanning. It follows the clock's frequency and, unlike a loop of
+//! one chain, a busy sibling thread. A row bound by latency is slowed less by a sibling than the reference, so
+//! noise lowers its ratio instead of raising it. No loop compensates for a different processor, so each model has
+//! a baseline, `benches/baseline/MODEL.txt`. Without a baseline, rows are shown and not compared, and the bench
+//! says so.
 //!
-//! A measurement is `ROUNDS` turns of a batch of the reference and a batch of the row; of each
-//! the fastest counts, since noise only ever adds time. On a shared machine there are spells of
-//! seconds in which all that is bound by throughput, the reference with it, takes a quarter longer,
-//! and what reads at random takes longer still. So where there are several measurements the
-//! fastest row of all is held against the fastest reference of all; the lowest ratio would be that
-//! of the spell that slowed the reference most. What runs, by arguments and environment:
+//! A measurement is `ROUNDS` turns of a batch of the reference and a batch of the row. The fastest of each
+//! counts, because noise only adds time. On a shared machine there are periods of seconds in which everything
+//! bound by throughput, including the reference, takes a quarter longer, and random reads take longer still. If
+//! there are several measurements, the fastest row of all is therefore compared with the fastest reference of
+//! all. The lowest ratio would come from the period that slowed the reference most.
 //!
-//! - `cargo bench` (which passes `--bench`): every row is compared with the model's baseline.
-//!   One that is over `TOLERANCE` slower is measured again after a pause, up to `RETRIES` times,
-//!   then in up to `PROCESSES` fresh processes, which outlast a spell and have memory of their
-//!   own. If it stays slower the exit status is not 0. A row that the baseline lacks is only shown.
-//! - `BENCH_SAVE=1`: each row is measured as often as one that stays slower, and replaces or joins
-//!   that in the baseline.
+//! Arguments and environment:
+//!
+//! - `cargo bench` (which passes `--bench`): every row is compared with the model's baseline. A row that is more
+//!   than `TOLERANCE` slower is measured again after a pause, up to `RETRIES` times, then in up to `PROCESSES`
+//!   fresh processes, which outlast a slow period and have memory of their own. If it stays slower, the exit
+//!   status is not 0. A row without a baseline is only shown.
+//! - `BENCH_SAVE=1`: each row is measured as often as one that stays slower, and is stored in the baseline.
 //! - A plain argument: only rows whose name contains it.
-//! - Without `--bench` (as `cargo test --benches` does): each row runs once, and nothing is timed.
+//! - Without `--bench` (as with `cargo test --benches`): each row runs once, without timing.
 
 use std::collections::BTreeMap;
 use std::hint::black_box;
@@ -32,21 +31,21 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 use std::time::{Duration, Instant};
 
-/// How much slower than the baseline a ratio may be.
+/// The allowed slowdown of a ratio against the baseline.
 pub const TOLERANCE: f64 = 0.15;
-/// How often a row that seems slower is measured again before that is believed.
+/// The number of repeated measurements of a row that seems slower.
 const RETRIES: usize = 2;
-/// Rotation of reference and row in one measurement.
+/// Rounds of reference and row in one measurement.
 const ROUNDS: usize = 60;
-/// Fresh processes that a row is measured in again, once those retries have not helped.
+/// Fresh processes that measure a row again if the retries have not helped.
 const PROCESSES: usize = 3;
-/// The number of of them are left, told from one to the next.
+/// The variable that passes the number of remaining processes on.
 const LEFT: &str = "BENCH_PROCESSES_LEFT";
-/// The rows that such a process is to measure, a line each, with what was found before.
+/// The variable that passes the rows to measure on, one per line, with their previous results.
 const ROWS: &str = "BENCH_ROWS";
-/// The time given to noise to pass before a row is measured again.
+/// The pause before a row is measured again, so that noise can pass.
 const PAUSE: Duration = Duration::from_millis(500);
-/// The time that one batch is made to take: long beside a clock read, short beside a time slice.
+/// The duration of a batch: long compared with a clock read, short compared with a time slice.
 const BATCH: Duration = Duration::from_micros(500);
 /// Steps of the reference loop in one call.
 const REFERENCE_STEPS: u64 = 512;
@@ -62,14 +61,14 @@ fn baseline_path() -> PathBuf {
     Path::new(BASELINES).join(words.join("_")).with_extension("txt")
 }
 
-/// What one measurement found.
+/// The result of one measurement.
 #[derive(Clone, Copy)]
 struct Measured {
-    /// For one operation.
+    /// Per operation.
     fastest_ns: f64,
-    /// For one operation.
+    /// Per operation.
     median_ns: f64,
-    /// For one step of the reference, the fastest.
+    /// Per step of the reference, the fastest.
     reference_ns: f64,
 }
 
@@ -78,7 +77,7 @@ impl Measured {
         self.fastest_ns / self.reference_ns
     }
 
-    /// The fastest of both, each from whichever measurement met less noise.
+    /// The fastest of both, each from the measurement with less noise.
     fn fastest(self, again: Measured) -> Measured {
         let reference_ns = self.reference_ns.min(again.reference_ns);
         let faster = if again.fastest_ns < self.fastest_ns { again } else { self };
@@ -86,25 +85,25 @@ impl Measured {
     }
 }
 
-/// What a row is held against: a loop of so many steps a call, and how much slower than the
-/// baseline their ratio may be.
+/// The reference of a row: a loop with this number of steps per call, and the allowed slowdown of the ratio
+/// against the baseline.
 pub struct Against<R> {
     pub steps: u64,
     pub tolerance: f64,
-    /// What their ratio may be, whatever the baseline says.
+    /// The highest allowed ratio, regardless of the baseline.
     pub most: Option<f64>,
-    /// The time that a batch of either is made to take.
+    /// The duration of a batch of either.
     pub batch: Duration,
     pub run: R,
 }
 
-/// The rows of one bench binary. Make one, call [`Timer::row`] for each row, then
-/// return what [`Timer::finish`] does.
+/// The rows of one bench binary. Create one, call [`Timer::row`] for each row, then return the result of
+/// [`Timer::finish`].
 pub struct Timer {
     filter: Option<String>,
-    /// The rows to measure and what earlier processes found; all rows, where there is nothing.
+    /// The rows to measure, with the results of earlier processes. `None` for all rows.
     rows: Option<BTreeMap<String, Measured>>,
-    /// Fresh processes that may follow this one.
+    /// The number of fresh processes that may follow.
     left: usize,
     smoke: bool,
     save: bool,
@@ -114,7 +113,7 @@ pub struct Timer {
 }
 
 impl Timer {
-    /// A timer set up from the arguments, the environment and the baseline.
+    /// Creates a timer from the arguments, the environment and the baseline.
     pub fn new() -> Timer {
         let arguments: Vec<String> = std::env::args().skip(1).collect();
         if std::env::var_os(ROWS).is_none() {
@@ -138,14 +137,14 @@ impl Timer {
         }
     }
 
-    /// Measures `run`, one call of which does `operations` operations over `bytes` bytes in all
-    /// (0 where bytes mean nothing). `name` has no white space, and is the same on every machine.
-    /// What `run` returns is only kept from being optimised away.
+    /// Measures `run`, one call of which does `operations` operations over `bytes` bytes in total (0 if bytes
+    /// do not apply). `name` has no white space, and is the same on every machine. The return value of `run`
+    /// only keeps the work from being optimised away.
     pub fn row<T>(&mut self, name: &str, operations: usize, bytes: usize, run: impl FnMut() -> T) {
         self.row_within(name, operations, bytes, TOLERANCE, run);
     }
 
-    /// The same as `row`, with a tolerance of the row's own.
+    /// Like `row`, with its own tolerance.
     pub fn row_within<T>(
         &mut self,
         name: &str,
@@ -168,7 +167,7 @@ impl Timer {
         self.row_against(name, operations, bytes, run, reference);
     }
 
-    /// The same as `row`, against a reference of the row's own and with a tolerance of its own.
+    /// Like `row`, with its own reference and tolerance.
     pub fn row_against<T, R>(
         &mut self,
         name: &str,
@@ -206,8 +205,8 @@ impl Timer {
         }
     }
 
-    /// Compares a count, of which less is better, with the baseline's. A count has no noise: it is taken
-    /// once. It is a ratio to a reference of one, in steps of a nanosecond.
+    /// Compares a count, of which less is better, with the baseline. A count has no noise, so it is taken once.
+    /// It is stored as a ratio to a reference of one nanosecond.
     #[allow(dead_code, reason = "not every bench counts")]
     pub fn count(&mut self, name: &str, count: f64) {
         let before = self.baseline.get(name).copied();
@@ -219,16 +218,15 @@ impl Timer {
         }
     }
 
-    /// True if rows are measured and compared, and this one among them.
+    /// True if rows are measured and compared, including this one.
     pub fn measures(&self, name: &str) -> bool {
         !self.smoke
             && self.filter.as_ref().is_none_or(|filter| name.contains(filter.as_str()))
             && self.rows.as_ref().is_none_or(|rows| rows.contains_key(name))
     }
 
-    /// Saves the baseline where that was asked for; else fails if a row was slower, in this and
-    /// in all fresh processes. For `main` to return, so that whatever a bench has started is
-    /// ended first.
+    /// Saves the baseline on request. Otherwise fails if a row was slower, in this and in all fresh processes.
+    /// `main` returns the result, so that everything a bench has started ends first.
     #[must_use]
     pub fn finish(self) -> ExitCode {
         let Timer { mut slower, mut measured, left, save, smoke, .. } = self;
@@ -236,7 +234,7 @@ impl Timer {
             return ExitCode::SUCCESS;
         }
         if save {
-            // Read again: another bench binary may have saved its rows in the meantime.
+            // Read again, because another bench binary may have saved its rows meanwhile.
             let mut baseline = read_baseline();
             baseline.extend(measured.iter().map(|(name, found)| (name.clone(), found.ratio())));
             if let Err(error) = write_baseline(&baseline) {
@@ -258,7 +256,7 @@ impl Timer {
     }
 }
 
-/// Runs this program again for some rows, which take along what was found so far.
+/// Runs this program again for some rows, with the results so far.
 fn measure_again(rows: &BTreeMap<String, Measured>, left: usize) -> ExitCode {
     let line = |(name, found): (&String, &Measured)| {
         format!("{name} {} {} {}\n", found.fastest_ns, found.median_ns, found.reference_ns)
@@ -278,7 +276,7 @@ fn measure_again(rows: &BTreeMap<String, Measured>, left: usize) -> ExitCode {
     }
 }
 
-/// Reads what `measure_again` has written of one row.
+/// Parses a line that `measure_again` has written for one row.
 fn read_measured(line: &str) -> Option<(String, Measured)> {
     let mut words = line.split(' ');
     let name = words.next()?.to_owned();
@@ -300,7 +298,7 @@ fn change(ratio: f64, before: Option<f64>) -> String {
     }
 }
 
-/// Measures in turns the reference and `run`, after finding batch sizes that take `BATCH`.
+/// Measures the reference and `run` in turns, after finding batch sizes that take `BATCH`.
 fn measure<T, R>(
     operations: usize,
     run: &mut impl FnMut() -> T,
@@ -319,8 +317,8 @@ fn measure<T, R>(
     Measured { fastest_ns: run_ns[0], median_ns: run_ns[ROUNDS / 2], reference_ns: reference_ns[0] }
 }
 
-/// The reference loop; one step is the unit of every ratio. Never inlined, so that it is the same
-/// code in each bench.
+/// The reference loop. One step is the unit of every ratio. Never inlined, so that it is the same code in each
+/// bench.
 #[inline(never)]
 fn reference(table: &[u64; 256]) -> u64 {
     let (mut state, mut sums) = (1_u64, [0_u64; 4]);
@@ -354,8 +352,8 @@ fn batch_ns<T>(calls: u64, run: &mut impl FnMut() -> T) -> f64 {
     start.elapsed().as_nanos() as f64
 }
 
-/// Lines of a name and a ratio; those that begin with `#`, and those that do not read so, are
-/// left out. No file is an empty baseline.
+/// Parses lines of a name and a ratio. Comments (`#`) and malformed lines are skipped. A missing file is an
+/// empty baseline.
 fn read_baseline() -> BTreeMap<String, f64> {
     let text = std::fs::read_to_string(baseline_path()).unwrap_or_default();
     text.lines()

@@ -1,7 +1,7 @@
-//! The command line and the environment: any words are read, the same way twice, or refused with errors
-//! that each fit on a line.
+//! The command line and the environment. Any words are parsed, twice with the same result, or refused with
+//! errors of one line each.
 //!
-//! The input is words, one a line; behind an empty line they are variables, as NAME=VALUE.
+//! The input is a list of words, one per line. After an empty line they are variables in the form NAME=VALUE.
 
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt;
@@ -10,12 +10,12 @@ use zzz_lb::args::{self, Command};
 use zzz_lb::config;
 use zzz_lb::limits::LINE_PROBLEMS;
 
-/// Panics if two readings differ, or an error cannot be shown.
+/// Panics if two results differ, or an error does not fit on a line.
 pub fn run(data: &[u8]) {
     run_with(data, |_| {});
 }
 
-/// The same, with something done to the words before the second reading.
+/// Like [`run`], with a fault planted in the words before the second parse.
 pub fn run_with(data: &[u8], plant: fn(&mut Vec<OsString>)) {
     let text = |bytes: &[u8]| OsString::from_vec(bytes.iter().copied().filter(|&byte| byte != 0).collect());
     let mut lines = data.split(|&byte| byte == b'\n');
@@ -45,7 +45,7 @@ pub fn run_with(data: &[u8], plant: fn(&mut Vec<OsString>)) {
     }
 }
 
-/// Errors are some, not too many, and without control characters.
+/// Checks that the errors are not empty, not too many, and without control characters.
 fn are_shown(errors: &[impl ToString]) {
     assert!(!errors.is_empty() && errors.len() <= 2 * LINE_PROBLEMS + 1, "{} errors", errors.len());
     for error in errors {

@@ -1,15 +1,15 @@
-//! Certificates: any bytes as one, and as a subject and alternative names within one. What is
-//! read stays within its bounds, and what a peer chose is plain when it is shown.
+//! Certificates: any bytes as a certificate, and as the subject and alternative names of one. The results stay
+//! within their limits, and text chosen by a peer is harmless when it is shown.
 
 use zzz_lb::limits::{SHOWN_CERTIFICATE_NAMES, SHOWN_SUBJECT_CHARS};
 use zzz_lb::tls::certificate::Certificate;
 
-/// The first second that can be written, of the year 0, in seconds since 1970.
+/// The earliest representable second, in the year 0, in seconds since 1970.
 const EARLIEST_S: i64 = -62_167_219_200;
-/// One past the last, of the year 9999, with room for days past the end of December.
+/// One past the latest, in the year 9999, with a margin for days past the end of December.
 const LATEST_S: i64 = 253_402_300_800 + 31 * 86_400;
 
-/// Panics where a bound is passed.
+/// Panics if a limit is exceeded.
 pub fn run(data: &[u8]) {
     check(data);
     let around = around(data);
@@ -37,8 +37,7 @@ fn check(der: &[u8]) {
     assert!(count <= SHOWN_CERTIFICATE_NAMES || shown.ends_with(&more));
 }
 
-/// A certificate about the data: its first byte says how many of the others are the subject, and
-/// the rest are its names.
+/// A certificate made from the data: the first byte is the length of the subject, and the rest are the names.
 fn around(data: &[u8]) -> Vec<u8> {
     let (length, rest) = data.split_first().unwrap_or((&0, &[]));
     let (subject, names) = rest.split_at(rest.len().min(usize::from(*length)));

@@ -1,16 +1,16 @@
-//! The configuration file: any bytes are read, or refused with errors that each fit on a line; what is
-//! accepted resolves, or is refused, and its plan survives the way to the workers.
+//! The configuration file. Any bytes are parsed, or refused with errors of one line each. An accepted file
+//! resolves or is refused, and its plan survives the way to the workers.
 
 use zzz_lb::args::Options;
 use zzz_lb::config::{self, Config, Member, Plan, file};
 use zzz_lb::limits::{BACKENDS, FILE_PROBLEMS};
 
-/// Panics if an error cannot be shown, or a plan changes on its way.
+/// Panics if an error does not fit on a line, or if a plan changes on its way.
 pub fn run(data: &[u8]) {
     run_with(data, |_| {});
 }
 
-/// The same, with something done to the plan's bytes on their way.
+/// Like [`run`], with a fault planted in the plan's bytes.
 pub fn run_with(data: &[u8], plant: fn(&mut Vec<u8>)) {
     match file::read(data, "lb.json", Options::default()) {
         Ok(options) => match config::resolve(options) {
@@ -21,7 +21,7 @@ pub fn run_with(data: &[u8], plant: fn(&mut Vec<u8>)) {
     }
 }
 
-/// Errors are some, not too many, and one line of ASCII control characters' absence each.
+/// Checks that the errors are not empty, not too many, and without control characters.
 fn are_shown(errors: &[impl ToString]) {
     assert!(!errors.is_empty() && errors.len() <= FILE_PROBLEMS + 1, "{} errors", errors.len());
     for error in errors {

@@ -1,10 +1,10 @@
-//! Names: any bytes as answers and as the system's files, and the resolver under any order of
-//! inputs. What is read stays within its bounds; sockets are opened once, closed once and never
-//! too many; the resolver always either rests or has something to wait for, and never wants to be
-//! called for what it was just called for; when no name is wanted, nothing is left.
+//! Name resolution: any bytes as responses and as the system's files, and the resolver with inputs in any
+//! order. Results stay within their limits. Each socket is opened once and closed once, and there are never too
+//! many. The resolver always rests or waits for something, and never requests a call for work that it has just
+//! done. Without names nothing is left.
 //!
-//! The input is read twice: as an answer, and as a list of operations: a byte that says which, a
-//! byte that says on what, and for bytes to receive a length and the bytes.
+//! The input is used twice: as a response, and as a list of operations. An operation is a byte for its kind, a
+//! byte for its object, and for received bytes a length and the bytes.
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -21,9 +21,9 @@ use zzz_lb::limits::{
 
 /// Operations of one input.
 const OPERATIONS: usize = 300;
-/// Names that may be wanted; some cannot be asked for, some need not be.
+/// Names to be resolved; some are invalid, some need no server.
 const NAMES: [&str; 8] = ["a", "a.", "b.test", "c.d.test", "localhost", "x..y", "in.hosts", ""];
-/// Files to read in the run of operations.
+/// Files that the operations load.
 const CONFS: [&[u8]; 4] = [
     b"nameserver 10.0.0.1\nnameserver 10.0.0.2\nsearch x.test y\noptions timeout:1",
     b"nameserver ::1\noptions rotate attempts:1",
@@ -32,7 +32,7 @@ const CONFS: [&[u8]; 4] = [
 ];
 const HOSTS: [&[u8]; 3] = [b"10.1.0.1 in.hosts a", b"", b"0.0.0.0 in.hosts b.test\n::1 b.test"];
 
-/// Panics where something is out of bounds, or the resolver does or leaves what it must not.
+/// Panics if a limit is exceeded, or if the resolver violates its contract.
 pub fn run(data: &[u8]) {
     answers(data);
     files(data);
@@ -44,7 +44,7 @@ fn answers(data: &[u8]) {
         let name = Name::parse("a.b").expect("it is a name");
         let question = Question { id: 0x6162, name, family };
         check(Reply::parse(data, &question), family);
-        // Behind a header and a question that are right, so that mutations need not find these.
+        // A correct header and question come first, so that mutations need not find them.
         let reply = Reply::parse(&response(&question.query(), data), &question);
         assert!(reply != Reply::Stray, "it answers the question");
         check(reply, family);
@@ -58,8 +58,8 @@ fn check(reply: Reply, family: Family) {
     }
 }
 
-/// A response to a query: of the data, the first byte is its flags, the second says how many of
-/// its records are answers and how many authorities, and the rest is the records.
+/// A response to a query. The first byte of the data is the flags, the second gives the number of answer and
+/// authority records, and the rest is the records.
 fn response(query: &[u8], data: &[u8]) -> Vec<u8> {
     let (flags, counts) = (data.first().copied().unwrap_or(0), data.get(1).copied().unwrap_or(0));
     let mut reply = query.to_vec();
@@ -82,7 +82,7 @@ struct Socket {
     key: Key,
     server: SocketAddr,
     tcp: bool,
-    /// The query that was sent on it.
+    /// The query that was sent on the socket.
     sent: Vec<u8>,
 }
 
@@ -111,7 +111,7 @@ fn operations(data: &[u8]) {
 }
 
 impl Machine {
-    /// Does one thing; what is left of the input.
+    /// Does one operation and returns the rest of the input.
     fn operate<'a>(&mut self, operation: u8, argument: u8, data: &'a [u8]) -> &'a [u8] {
         let (now_us, high) = (self.now_us, operation >> 4);
         let socket = self.open.get(usize::from(argument) % self.open.len().max(1));
@@ -127,7 +127,7 @@ impl Machine {
                 self.resolver.expire(self.now_us);
             }
             (3, _) => {
-                // To the very next thing that is due.
+                // Advances to the next deadline.
                 let due_us = self.resolver.next_deadline_us();
                 assert!(due_us > self.now_us, "what was due was done");
                 if due_us != NEVER {
@@ -151,7 +151,7 @@ impl Machine {
                 1 => self.resolver.ended(key, now_us),
                 _ => self.resolver.connected(key, now_us),
             },
-            // Any bytes, or records behind a header and question that are right.
+            // Any bytes, or records after a correct header and question.
             (6..=11, Some((key, server, tcp, sent))) => {
                 let (bytes, rest) = data.split_at(data.len().min(usize::from(high) * 4));
                 let answered = operation % 16 >= 8 && !sent.is_empty();
@@ -159,7 +159,7 @@ impl Machine {
                 self.receive(key, server, tcp, &message, answered);
                 return rest;
             }
-            // A good answer, without an input that spells it.
+            // A good answer that the input need not spell out.
             (12..=15, Some((key, server, tcp, sent))) if !sent.is_empty() => {
                 let v4 = sent[sent.len() - 3] == 1;
                 let mut record =
@@ -201,7 +201,7 @@ impl Machine {
                 Output::Changed(name, change) => {
                     assert!(self.wanted.contains(&&*name), "news is of names that are wanted");
                     let state = self.resolver.state(&name).expect("it is wanted");
-                    // Both may have come of one input.
+                    // One input may cause both.
                     assert!(change != Change::Addresses || !matches!(state, State::Unresolved(_)));
                 }
             }
@@ -211,7 +211,7 @@ impl Machine {
     fn opened(&mut self, key: Key, server: SocketAddr, tcp: bool) {
         assert!(self.open.iter().all(|socket| socket.key != key), "a key names one socket");
         self.open.push(Socket { key, server, tcp, sent: Vec::new() });
-        // For a moment the one that it replaces may be open too.
+        // For a moment the socket that it replaces may be open too.
         assert!(self.open.len() <= 2 * DNS_LOOKUPS + 1);
     }
 

@@ -1,5 +1,5 @@
-//! Forwarding: a message that is parsed, written for the next hop and parsed once more is framed as before,
-//! and its head ends where the writer ended it. What the two hops see cannot differ, so that no byte of one
+//! Forwarding: a message that is parsed, written for the next hop and parsed again has the same framing, and
+//! its head ends at the byte where the writer ended it. The two hops therefore agree, so that no byte of one
 //! request is taken for another (request smuggling).
 //!
 //! The input is a byte of choices and the head of a message.
@@ -18,7 +18,7 @@ use zzz_lb::http1::write::Writer;
 use zzz_lb::http2::head::{self, Section, Unread};
 use zzz_lb::limits::H2_TABLE_BYTES;
 
-/// A request id of ours.
+/// A request id of the proxy's own.
 const ID: &[u8] = b"018f3c1e-0000-7000-8000-000000000001";
 
 /// Panics if the next hop sees another message.
@@ -26,7 +26,7 @@ pub fn run(data: &[u8]) {
     run_with(data, |_| {});
 }
 
-/// The same, with something done to what is written before it is parsed again.
+/// Like [`run`], with a fault planted in the written text before it is parsed again.
 pub fn run_with(data: &[u8], plant: fn(&mut Vec<u8>)) {
     let Some((&choices, bytes)) = data.split_first() else { return };
     request(choices, bytes, plant);
@@ -37,7 +37,7 @@ fn bit(choices: u8, at: u8) -> bool {
     choices >> at & 1 == 1
 }
 
-/// The value of a field that stands at most once.
+/// The value of a field that occurs at most once.
 fn single<'a>(view: HeadRef<'a>, name: Name) -> Option<&'a [u8]> {
     let mut values = view.values(name);
     let value = values.next();
@@ -45,7 +45,7 @@ fn single<'a>(view: HeadRef<'a>, name: Name) -> Option<&'a [u8]> {
     value
 }
 
-/// Nothing is left of the fields that concern one connection, except those that speak for ours.
+/// Checks that no field about one connection is left, except those about our own.
 fn check_hop(view: HeadRef<'_>) {
     assert!(view.values(Name::KeepAlive).next().is_none() && view.values(Name::ProxyConnection).next().is_none());
     let ours = [&b"Upgrade, TE"[..], b"Upgrade", b"upgrade", b"TE", b"close", b"keep-alive"];
@@ -53,7 +53,7 @@ fn check_hop(view: HeadRef<'_>) {
     assert!(single(view, Name::Te).is_none_or(|value| value == b"trailers"), "TE of another hop");
 }
 
-/// True if the fields that we add have made a head longer than we take ourselves.
+/// True if the added fields have made a head longer than the parser's own limit.
 fn is_past_our_limits(read: Result<Option<usize>, MessageError>) -> bool {
     matches!(read, Err(MessageError::TooManyFields | MessageError::HeadTooLarge))
 }
@@ -62,7 +62,7 @@ fn request(choices: u8, bytes: &[u8], plant: fn(&mut Vec<u8>)) {
     let mut parsed = Head::default();
     let Ok(Some(_)) = parse::request(bytes, &mut parsed) else { return };
     let view = HeadRef { bytes, head: &parsed };
-    // These are answered, and never forwarded.
+    // These are answered locally and never forwarded.
     if matches!(view.method(), b"CONNECT" | b"TRACE") {
         return;
     }
@@ -99,7 +99,7 @@ fn request(choices: u8, bytes: &[u8], plant: fn(&mut Vec<u8>)) {
     request_over_http2(view, &facts, &way);
 }
 
-/// The same request as a block of fields, which the reader of the other role takes.
+/// Writes the same request as a field block, and parses it in the other role.
 fn request_over_http2(view: HeadRef<'_>, facts: &RequestFacts, way: &RequestWay<'_>) {
     let mut block = Vec::new();
     let facts = RequestFacts { upgrades: false, ..*facts };
@@ -109,7 +109,7 @@ fn request_over_http2(view: HeadRef<'_>, facts: &RequestFacts, way: &RequestWay<
     let mut decoder = Decoder::new(H2_TABLE_BYTES);
     match head::read(&mut decoder, &block, Role::Server, Section::Head, &mut read, &mut arena) {
         Ok(()) => {}
-        // It may be longer than we take ourselves.
+        // It may exceed the parser's own limits.
         Err(Unread::Message(
             MessageError::HeadTooLarge | MessageError::TooManyFields | MessageError::TargetTooLong,
         )) => return,
@@ -149,7 +149,7 @@ fn response(choices: u8, bytes: &[u8], plant: fn(&mut Vec<u8>)) {
     let request = RequestFacts { is_head: bit(choices, 0), ..RequestFacts::NOTHING };
     let Ok(facts) = framing::response(view, &request) else { return };
     let after = [After::GoesOn, After::GoesOnSaid, After::Ends][usize::from(choices >> 1) % 3];
-    // Content that ends with the connection is framed as chunked for a client that takes that.
+    // Content that ends with the connection is sent as chunked to a client that supports it.
     let body = if facts.body == Body::UntilClose && bit(choices, 3) { Body::Chunked } else { facts.body };
     let via = bit(choices, 4).then_some("zzz");
     let way = ResponseWay {

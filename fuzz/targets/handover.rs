@@ -1,22 +1,22 @@
-//! What one program leaves to the next one in its environment: any text is read or refused, and what is
-//! accepted says the same when it is written and read again. And the variables by which a service manager
-//! passes listeners on: no number beyond the limit is accepted, nor one for another process.
+//! The handover from one program to the next, in the environment. Any text is parsed or refused, and an
+//! accepted one means the same after it is written and parsed again. Also the variables with which a service
+//! manager passes listeners on: a number above the limit, or for another process, is refused.
 //!
-//! The input is read as a line of the one, and as two lines of the other.
+//! The input is parsed as one line of the handover, and as two lines of the variables.
 
 use zzz_lb::limits::ACTIVATED_LISTENERS;
 use zzz_lb::process::service::activation;
 use zzz_lb::process::upgrade::handover::Handover;
 
-/// Our number, to be meant by LISTEN_PID.
+/// Our process id, for LISTEN_PID.
 const OWN: i32 = 7;
 
-/// Panics if a line changes its meaning, or listeners are taken that cannot be.
+/// Panics if a line changes its meaning, or invalid listeners are accepted.
 pub fn run(data: &[u8]) {
     run_with(data, |_| {});
 }
 
-/// The same, with something done to the line before it is read again.
+/// Like [`run`], with a fault planted in the line before it is parsed again.
 pub fn run_with(data: &[u8], plant: fn(&mut String)) {
     let text = String::from_utf8_lossy(data);
     if let Some(left) = Handover::parse(&text) {

@@ -1,9 +1,9 @@
-//! Blocks of fields: any bytes are decoded or refused within their bounds, twice the same; and what was
-//! decoded is, when encoded, decoded to the same again.
+//! Field blocks. Any bytes are decoded or refused within the limits, twice with the same result, and decoded
+//! fields survive encoding and decoding.
 
 use zzz_lb::hpack::{self, Decoder, Error};
 
-/// How large a list may be.
+/// The limit of the field list.
 const LIST_BYTES: usize = 4096;
 
 type Fields = Vec<(Vec<u8>, Vec<u8>)>;
@@ -16,10 +16,10 @@ fn decode(decoder: &mut Decoder, block: &[u8]) -> (Fields, Result<(), Error>) {
     (fields, result)
 }
 
-/// Panics where a block is decoded past its bounds, or differently the second time.
+/// Panics if a limit is exceeded, or if the second decoding differs.
 pub fn run(data: &[u8]) {
     let (mut one, mut other) = (Decoder::new(4096), Decoder::new(4096));
-    // Two blocks, so that the second may refer to the first's fields.
+    // Two blocks, so that the second can refer to fields of the first.
     let (first, second) = data.split_at(data.len() / 2);
     for block in [first, second, data] {
         let (fields, result) = decode(&mut one, block);

@@ -1,5 +1,5 @@
-//! Heads, trailers and whole connections from any bytes: parsed at once and in two pieces they
-//! are the same, and every length and range lies within the bytes.
+//! Heads, trailers and whole connections from any bytes. Parsing at once and in two pieces gives the same
+//! result, and every length and range is within the bytes.
 
 use zzz_lb::http::fields::Span;
 use zzz_lb::http::framing::{self, Body, RequestFacts};
@@ -11,19 +11,19 @@ use zzz_lb::http1::connection::Connection;
 use zzz_lb::http1::parse;
 use zzz_lb::limits::{HEAD_BYTES, HEAD_FIELDS, RESPONSE_FIELDS, TRAILER_BYTES};
 
-/// Messages of one input: past these there is nothing new.
+/// Messages per input. More add nothing new.
 const PARTS: usize = 2_000;
 
 type Parser = fn(&[u8], &mut Head) -> Result<Option<usize>, MessageError>;
 
-/// Panics where two readings differ, or one is out of bounds.
+/// Panics if two results differ, or if one is out of bounds.
 pub fn run(data: &[u8]) {
     let (first, bytes) = data.split_first().unwrap_or((&0, &[]));
     heads(bytes);
     trailers(bytes);
     for (role, is_head) in [(Role::Server, false), (Role::Client, false), (Role::Client, true)] {
         for start in [None, Some(Body::Chunked), Some(Body::Length(u64::from(*first)))] {
-            // An unfinished line is looked at once, and again when it ends: so it ends.
+            // An incomplete line is parsed once, and again when it ends. The line feed ends it.
             let bytes = [bytes, b"\n"].concat();
             let whole = read(role, is_head, start, &[&bytes]);
             let cut = usize::from(*first) * bytes.len() / 256;
@@ -54,7 +54,7 @@ fn heads(bytes: &[u8]) {
         let mut again = Head::default();
         assert_eq!(parser(&bytes[..length], &mut again), Ok(Some(length)), "what follows does not matter");
         assert_eq!(again.fields, head.fields);
-        // However much is missing, what is there is right so far.
+        // Every prefix is valid but incomplete.
         assert_eq!(parser(&bytes[..length / 2], &mut again), Ok(None));
         assert_eq!(parser(&bytes[..length - 1], &mut again), Ok(None));
     }
@@ -71,15 +71,15 @@ fn trailers(bytes: &[u8]) {
     }
 }
 
-/// What a connection reads: its parts, with content joined, and how it ended.
+/// The result of reading a connection: its parts, with content joined, and the way it ended.
 #[derive(Debug, Default, PartialEq)]
 struct Story {
     parts: Vec<(&'static str, Vec<u8>)>,
     refusal: Option<MessageError>,
 }
 
-/// Reads pieces, after a head that said how content is framed, or from a head on; `is_head`: what comes answers
-/// requests with that method.
+/// Reads pieces, either from a head on or after a head with the given framing. `is_head`: the messages are
+/// responses to HEAD.
 fn read(role: Role, is_head: bool, start: Option<Body>, pieces: &[&[u8]]) -> Story {
     let mut connection = Connection::new(role);
     start.into_iter().for_each(|body| connection.read_body(body));

@@ -1,8 +1,8 @@
-//! An HTTP/2 connection in either role under any bytes and any use: what it keeps stays within its
-//! bounds, events concern streams that are open, and it says no more than it was asked.
+//! An HTTP/2 connection in either role with any bytes and any use. Its memory stays within the limits, events
+//! concern open streams, and it sends nothing unasked.
 //!
-//! The input is a byte that says which role, then operations: a byte below 128 is a length, and the
-//! bytes of it are received; another says what is done.
+//! The input is a byte for the role, then operations: a byte below 128 is the length of bytes to receive; any
+//! other byte selects a call.
 
 use std::collections::BTreeMap;
 
@@ -14,7 +14,7 @@ use zzz_lb::http2::connection::{Connection, Event};
 use zzz_lb::http2::frame::{self, HEADER_BYTES, Header, Kind, PREFACE};
 use zzz_lb::limits::{H2_STREAMS, RESPONSE_FIELDS};
 
-/// Panics where something is out of its bounds.
+/// Panics if a limit is exceeded.
 pub fn run(data: &[u8]) {
     let Some((&role, mut data)) = data.split_first() else { return };
     let role = if role % 2 == 1 { Role::Server } else { Role::Client };
@@ -49,18 +49,18 @@ struct Machine {
     h2: Connection,
     held: Vec<u8>,
     out: Vec<u8>,
-    /// Streams that were opened, and are perhaps closed since.
+    /// Streams that were opened, and may be closed by now.
     owned: Vec<(u32, Key)>,
     next: u64,
-    /// Bytes that are to come of a frame that is taken in parts: of DATA or of a kind that is not known.
+    /// The remaining bytes of a frame that is received in parts: DATA or an unknown type.
     left: usize,
     windows: Windows,
 }
 
-/// What the peer lets us send, as it counts it itself (RFC 9113, 6.9).
+/// The peer's flow-control windows, as the peer itself counts them (RFC 9113, 6.9).
 struct Windows {
     connection: i64,
-    /// The window that streams begin with, and what each has more or less than that.
+    /// The initial window of streams, and each stream's difference from it.
     initial: i64,
     streams: BTreeMap<u32, i64>,
 }
@@ -70,7 +70,7 @@ impl Windows {
         Windows { connection: 65_535, initial: 65_535, streams: BTreeMap::new() }
     }
 
-    /// A frame of the peer's was taken in.
+    /// Updates the windows for a frame from the peer.
     fn frame(&mut self, frame: &[u8]) {
         let (Some(header), Some(payload)) = (Header::read(frame), frame.get(HEADER_BYTES..)) else { return };
         match header.kind {
@@ -91,7 +91,7 @@ impl Windows {
         }
     }
 
-    /// Content was sent.
+    /// Updates the windows for sent content.
     fn sent(&mut self, id: u32, n: usize) {
         let stream = self.streams.entry(id).or_default();
         *stream -= n as i64;
@@ -111,7 +111,7 @@ impl Machine {
         assert!(self.owned.iter().any(|&(_, owner)| owner == key), "an event of a stream that nobody has opened");
     }
 
-    /// False once the connection is of no more use.
+    /// Receives bytes. Returns false if the connection cannot be used any more.
     fn receive(&mut self, bytes: &[u8]) -> bool {
         self.held.extend_from_slice(bytes);
         let (mut head, mut arena) = (Head::default(), Vec::new());
@@ -158,7 +158,7 @@ impl Machine {
         }
     }
 
-    /// Tells the windows of a frame that was taken in, if these bytes are one.
+    /// Updates the windows if the skipped bytes are a frame.
     fn passed_over(&mut self, skip: usize) {
         if self.left > 0 || skip == 0 {
             self.left -= skip;

@@ -1,10 +1,10 @@
-//! JSON from any bytes: what is accepted has places within the text, in order, and written again
-//! it reads the same; what is refused says where within the text, on one line.
+//! JSON from any bytes. Accepted text has positions within the text, in order, and survives writing and
+//! parsing. An error has a position within the text and fits on one line.
 
 use zzz_lb::json::{self, Kind, Number, Position, Value};
 use zzz_lb::limits::JSON_DEPTH;
 
-/// Panics where a place is out of the text, or a second reading differs.
+/// Panics if a position is outside the text, or if a second parse differs.
 pub fn run(data: &[u8]) {
     let lines = data.iter().filter(|&&byte| byte == b'\n').count() + 1;
     let longest = data.split(|&byte| byte == b'\n').map(<[u8]>::len).max().unwrap_or_default();
@@ -29,7 +29,7 @@ pub fn run(data: &[u8]) {
     }
 }
 
-/// Every place: of the value, then of what it holds.
+/// Visits every position: of the value, then of its parts.
 fn places(value: &Value, depth: usize, see: &mut dyn FnMut(Position)) {
     assert!(depth <= JSON_DEPTH);
     see(value.at);
@@ -70,21 +70,21 @@ fn write(value: &Value, out: &mut String) {
     }
 }
 
-/// Each UTF-16 unit as an escape, so that those are read too.
+/// Writes each UTF-16 unit as an escape, so that escapes are parsed too.
 fn quote(text: &str, out: &mut String) {
     out.push('"');
     text.encode_utf16().for_each(|unit| out.push_str(&format!("\\u{unit:04x}")));
     out.push('"');
 }
 
-/// True if the values are the same but for where they stand.
+/// True if the values are equal except for their positions.
 fn same(a: &Value, b: &Value) -> bool {
     match (&a.kind, &b.kind) {
         (Kind::Array(a), Kind::Array(b)) => a.len() == b.len() && a.iter().zip(b).all(|(a, b)| same(a, b)),
         (Kind::Object(a), Kind::Object(b)) => {
             a.len() == b.len() && a.iter().zip(b).all(|(a, b)| a.key == b.key && same(&a.value, &b.value))
         }
-        // Bit for bit: a zero keeps its sign.
+        // Compares bits, so that zeros keep their sign.
         (Kind::Number(Number::Float(a)), Kind::Number(Number::Float(b))) => a.to_bits() == b.to_bits(),
         (a, b) => a == b,
     }

@@ -1,8 +1,8 @@
-//! A plan's bytes, which come from shared memory that an older program may have written: any are read
-//! within bounds, and what is accepted is the same when it is written and read again.
+//! The bytes of a plan, from shared memory that an older program may have written. Any bytes are read within
+//! bounds, and an accepted plan is the same after it is written and read again.
 //!
-//! The input is patches to the bytes of a proper plan, each a place of two bytes and a value; if the first
-//! byte is odd, it is bytes as they are.
+//! The input is a list of patches to the bytes of a valid plan, each a position of two bytes and a value. If
+//! the first byte is odd, the input is the bytes themselves.
 
 use std::net::SocketAddr;
 
@@ -13,7 +13,7 @@ pub fn run(data: &[u8]) {
     run_with(data, |_| {});
 }
 
-/// The same, with something done to the bytes before they are read again.
+/// Like [`run`], with a fault planted in the bytes before they are read again.
 pub fn run_with(data: &[u8], plant: fn(&mut Vec<u8>)) {
     let Some((&first, rest)) = data.split_first() else { return };
     if first % 2 == 1 {

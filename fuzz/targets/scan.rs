@@ -1,12 +1,12 @@
-//! Every byte scanner against the predicate that defines it, on the input and on each of its
-//! suffixes, so that every length and alignment of a tail is met.
+//! Compares every byte scanner with the predicate that defines it, on the input and its suffixes, so that every
+//! length and alignment of a tail occurs.
 
 use zzz_lb::http1::scan::{self, Scanner};
 
-/// Suffixes tried: past these, the lengths modulo the widest chunk repeat.
+/// The number of suffixes. Beyond them, the lengths modulo the widest chunk repeat.
 const SUFFIXES: usize = 64;
 
-/// Panics where an implementation and the predicates differ.
+/// Panics if an implementation and a predicate differ.
 pub fn run(data: &[u8]) {
     for start in 0..data.len().min(SUFFIXES) + 1 {
         let bytes = &data[start..];

@@ -1,4 +1,4 @@
-//! Backends that the tests script: each connection is a thread that runs the script.
+//! Scripted backends: each connection is a thread that runs the script.
 
 use super::message::{BodyReader, Framing, Message, response};
 use super::wire::{Fault, Socket, Wire};
@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
 use std::sync::{Arc, Condvar, Mutex, Weak};
 use std::thread::JoinHandle;
 
-/// What a backend has seen, shared with its connections.
+/// The observations of a backend, shared with its connections.
 #[derive(Default)]
 struct Seen {
     connections: AtomicUsize,
@@ -28,9 +28,9 @@ enum Listener {
     Unix(UnixListener, PathBuf),
 }
 
-/// A backend on a free port of loopback, or on a socket in the file system.
+/// A backend on a free loopback port, or on a Unix socket.
 ///
-/// Dropping it closes its connections, and fails the test if it was sent something malformed.
+/// Dropping it closes its connections, and fails the test if it received something malformed.
 pub struct Backend {
     seen: Arc<Seen>,
     spec: String,
@@ -39,10 +39,10 @@ pub struct Backend {
     accepting: Option<JoinHandle<()>>,
 }
 
-/// One connection of a backend, as its script sees it.
+/// One connection of a backend, for its script.
 pub struct Peer {
     wire: Wire,
-    /// Which connection of the backend this is, from 0.
+    /// The number of this connection, from 0.
     pub nth: usize,
     seen: Arc<Seen>,
 }
@@ -61,14 +61,14 @@ impl DerefMut for Peer {
 }
 
 impl Peer {
-    /// The next request's head, noted as a request; `None` when no more come.
+    /// The next request's head, recorded as a request; `None` at the end.
     pub fn request_head(&mut self) -> Option<Message> {
         let head = self.read_head()?;
         self.seen.requests.lock().unwrap().push(head.clone());
         Some(head)
     }
 
-    /// The next whole request, noted; `None` when no more come or one was cut short.
+    /// The next complete request, recorded; `None` at the end or if one was cut short.
     pub fn request(&mut self) -> Option<Message> {
         let mut message = self.read_head()?;
         let framing = self.framing(&message)?;
@@ -89,7 +89,7 @@ impl Peer {
         }
     }
 
-    /// How the request's body is framed.
+    /// The framing of the request's body.
     pub fn framing(&mut self, head: &Message) -> Option<Framing> {
         head.request_framing().map_or_else(|fault| self.cut(fault), Some)
     }
@@ -107,7 +107,7 @@ impl Peer {
         self.wire.reset();
     }
 
-    /// Sends back a request's body as it comes, framed as it was, trailers too. False at the end.
+    /// Sends a request's body back as it arrives, with the same framing and trailers. Returns false at the end.
     fn echo(&mut self) -> bool {
         let Some(head) = self.request_head() else { return false };
         let Some(framing) = self.framing(&head) else { return false };
@@ -138,19 +138,19 @@ impl Peer {
 }
 
 impl Backend {
-    /// A backend whose every connection runs `script`, and closes when it returns.
+    /// A backend that runs `script` for every connection and closes it afterwards.
     pub fn serve(script: impl Fn(Peer) + Send + Sync + 'static) -> Backend {
         Backend::serve_on("127.0.0.1:0", script).expect("loopback has a free port")
     }
 
-    /// The same on an address of its own; `None` where this machine has no such address.
+    /// Like `serve`, on the given address; `None` if this machine does not have it.
     pub fn serve_on(address: &str, script: impl Fn(Peer) + Send + Sync + 'static) -> Option<Backend> {
         let listener = TcpListener::bind(address).ok()?;
         let address = listener.local_addr().expect("a bound listener has an address");
         Some(Backend::start(Listener::Tcp(listener), address.to_string(), Some(address), None, script))
     }
 
-    /// The same on a socket in the file system.
+    /// Like `serve`, on a Unix socket.
     pub fn serve_unix(path: &Path, script: impl Fn(Peer) + Send + Sync + 'static) -> Backend {
         let listener = UnixListener::bind(path).expect("the path is free");
         let spec = format!("unix:{}", path.display());
@@ -172,22 +172,22 @@ impl Backend {
         })
     }
 
-    /// Answers every whole request with these bytes.
+    /// Answers every complete request with these bytes.
     pub fn replying(bytes: impl Into<Vec<u8>>) -> Backend {
         Backend::serve(reply(bytes.into()))
     }
 
-    /// Answers every request with its own name.
+    /// Answers every request with its name.
     pub fn named(name: &str) -> Backend {
         Backend::replying(response("", name.as_bytes()))
     }
 
-    /// The same on an address of loopback.
+    /// Like `named`, on the given loopback address.
     pub fn named_on(address: &str, name: &str) -> Backend {
         Backend::serve_on(address, reply(response("", name.as_bytes()))).expect("all of 127.0.0.0/8 is loopback")
     }
 
-    /// Sends every body back as it comes, framed as it came.
+    /// Sends every body back as it arrives, with the same framing.
     pub fn echo() -> Backend {
         Backend::serve(|mut peer| while peer.echo() {})
     }
@@ -205,7 +205,7 @@ impl Backend {
         Backend { seen, spec, address, path, accepting: Some(accepting) }
     }
 
-    /// What `-b` takes.
+    /// The `-b` argument.
     pub fn spec(&self) -> String {
         self.spec.clone()
     }
@@ -220,28 +220,28 @@ impl Backend {
         self.seen.open.load(SeqCst)
     }
 
-    /// Requests that ended before they were whole.
+    /// Requests that ended before they were complete.
     pub fn cut(&self) -> usize {
         self.seen.cut.load(SeqCst)
     }
 
-    /// The requests noted so far.
+    /// The requests recorded so far.
     pub fn requests(&self) -> Vec<Message> {
         self.seen.requests.lock().unwrap().clone()
     }
 
-    /// The number of requests were noted.
+    /// The number of recorded requests.
     pub fn count(&self) -> usize {
         self.seen.requests.lock().unwrap().len()
     }
 
-    /// The request noted last.
+    /// The last recorded request.
     #[track_caller]
     pub fn last(&self) -> Message {
         self.requests().pop().expect("the backend has had a request")
     }
 
-    /// Waits until `count` requests have been noted.
+    /// Waits until `count` requests are recorded.
     #[track_caller]
     pub fn wait_for_requests(&self, count: usize) {
         wait_until("requests reach the backend", || self.count() >= count);
@@ -253,7 +253,7 @@ impl Backend {
         wait_until("the backend's connections end", || self.open() == 0);
     }
 
-    /// Stops listening and closes every connection; what listens no more refuses.
+    /// Stops listening and closes every connection. New connections are then refused.
     pub fn stop(&mut self) {
         let Some(accepting) = self.accepting.take() else { return };
         self.seen.stopping.store(true, SeqCst);
@@ -281,7 +281,7 @@ impl Drop for Backend {
     }
 }
 
-/// A script that answers every whole request with these bytes.
+/// A script that answers every complete request with these bytes.
 fn reply(bytes: Vec<u8>) -> impl Fn(Peer) + Send + Sync + 'static {
     move |mut peer| {
         while peer.request().is_some() {
@@ -320,7 +320,7 @@ fn accept(listener: &Listener, seen: &Arc<Seen>, script: Arc<impl Fn(Peer) + Sen
     }
 }
 
-/// Counts a connection as open until its script returns, or panics.
+/// Counts a connection as open until its script returns or panics.
 struct Open(Arc<Seen>);
 
 impl Drop for Open {
@@ -332,7 +332,7 @@ impl Drop for Open {
     }
 }
 
-/// Something that others wait for: shut until opened, then open for ever.
+/// A condition for other threads: shut until opened, then open forever.
 #[derive(Clone, Default)]
 pub struct Gate(Arc<(Mutex<bool>, Condvar)>);
 
@@ -342,13 +342,13 @@ impl Gate {
         Gate::default()
     }
 
-    /// Lets everyone through.
+    /// Opens the gate.
     pub fn open(&self) {
         *self.0.0.lock().unwrap() = true;
         self.0.1.notify_all();
     }
 
-    /// Waits until it is open; false if it did not open in time.
+    /// Waits for the gate. Returns false if it did not open in time.
     pub fn pass(&self) -> bool {
         let guard = self.0.0.lock().unwrap();
         *self.0.1.wait_timeout_while(guard, DEADLINE, |open| !*open).unwrap().0

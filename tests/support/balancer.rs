@@ -1,4 +1,4 @@
-//! The program under test as a child process: started on a free port, watched, ended with the test.
+//! The program under test as a child process: started on a free port, watched, and ended with the test.
 
 use super::system::{Pid, alive, children, send_signal};
 use super::{Backend, DEADLINE, Wire, wait_until};
@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::{Duration, Instant};
 
-/// How the program is split into processes.
+/// The process model of the program.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mode {
     /// A master with two workers.
@@ -21,7 +21,7 @@ pub enum Mode {
 }
 
 impl Mode {
-    /// The arguments that it stands for.
+    /// The arguments for the mode.
     pub fn args(self) -> &'static [&'static str] {
         match self {
             Mode::Mp => &["--mode", "mp", "-w", "2"],
@@ -35,24 +35,24 @@ pub fn modes() -> [Mode; 2] {
     [Mode::Mp, Mode::Sp]
 }
 
-/// How the program ended.
+/// The way in which the program ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Exit {
-    /// With this status.
+    /// An exit status.
     Status(i32),
-    /// By this signal.
+    /// A signal.
     Signal(i32),
 }
 
-/// The binary under test, with nothing of this process's environment.
+/// The binary under test, without this process's environment.
 pub fn command(args: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_load_balancer"));
-    // Backends count what they are sent; a test of probes turns them on.
+    // Backends count their requests, so probes are off unless a test turns them on.
     command.args(args).env_clear().env("LB_HEALTH_INTERVAL", "off").stdin(Stdio::null());
     command
 }
 
-/// Runs the binary to its end, which has to come by itself.
+/// Runs the binary until it ends by itself.
 pub fn run(args: &[&str]) -> Output {
     run_command(command(args))
 }
@@ -78,7 +78,7 @@ fn run_command(mut command: Command) -> Output {
     Output { status, stdout, stderr: errors.join().expect("the reader ends").expect("stderr can be read") }
 }
 
-/// Lines written so far, with a signal for each further one.
+/// The lines written so far, with a notification for each further one.
 #[derive(Default)]
 struct Written {
     text: Mutex<String>,
@@ -102,7 +102,7 @@ impl Written {
         });
     }
 
-    /// Waits until `find` finds something in the text.
+    /// Waits until `find` returns something for the text.
     fn wait<T>(&self, find: impl Fn(&str) -> Option<T>) -> Option<T> {
         let start = Instant::now();
         let mut text = self.text.lock().unwrap();
@@ -116,7 +116,7 @@ impl Written {
     }
 }
 
-/// A running balancer. Dropping it kills every process it has.
+/// A running balancer. Dropping it kills all its processes.
 pub struct Balancer {
     child: Child,
     address: SocketAddr,
@@ -125,12 +125,12 @@ pub struct Balancer {
 }
 
 impl Balancer {
-    /// Starts the program in `mode` on a free loopback port; returns once it says it listens.
+    /// Starts the program in `mode` on a free loopback port. Returns once it listens.
     pub fn start(mode: Mode, args: &[&str]) -> Balancer {
         Balancer::spawn(mode_command(mode, args))
     }
 
-    /// Starts it before `backends`.
+    /// Starts it with `backends`.
     pub fn before(mode: Mode, backends: &[&Backend], args: &[&str]) -> Balancer {
         let specs: Vec<String> = backends.iter().map(|backend| backend.spec()).collect();
         let mut all: Vec<&str> = specs.iter().flat_map(|spec| ["-b", spec]).collect();
@@ -138,7 +138,7 @@ impl Balancer {
         Balancer::start(mode, &all)
     }
 
-    /// Starts it under a limit of open files, in sp.
+    /// Starts it in sp with a limit of open files.
     pub fn with_open_files(limit: u32, args: &[&str]) -> Balancer {
         let inner = mode_command(Mode::Sp, args);
         let mut shell = Command::new("/bin/sh");
@@ -148,7 +148,7 @@ impl Balancer {
         Balancer::spawn(shell)
     }
 
-    /// Starts a prepared command; it must say `listening on ADDRESS`.
+    /// Starts a prepared command, which must print `listening on ADDRESS`.
     pub fn spawn(mut command: Command) -> Balancer {
         let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0).spawn();
         let mut child = child.expect("the binary starts");
@@ -170,11 +170,11 @@ impl Balancer {
         balancer
     }
 
-    /// Starts a prepared command whose log the test reads, or does not, in its own way.
+    /// Starts a prepared command whose log the test itself reads, or leaves unread.
     pub fn read_by_hand(mut command: Command) -> (Balancer, BufReader<PipeReader>) {
         let (reader, writer) = std::io::pipe().expect("a pipe");
         let child = command.stderr(writer).process_group(0).spawn().expect("the binary starts");
-        // With it goes our copy of the end that is written to.
+        // This also closes our copy of the write end.
         drop(command);
         let address = "0.0.0.0:0".parse().expect("an address");
         let mut balancer = Balancer { child, address, written: Arc::default(), ended: None };
@@ -186,12 +186,12 @@ impl Balancer {
         (balancer, reader)
     }
 
-    /// Where it listens.
+    /// The address of the listener.
     pub fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// Where its pages are, with `--admin`.
+    /// The address of the admin port, with `--admin`.
     #[track_caller]
     pub fn admin(&self) -> SocketAddr {
         let log = self.wait_for_log("admin on ");
@@ -199,12 +199,12 @@ impl Balancer {
         rest.split(": ").next().and_then(|text| text.parse().ok()).expect("an address")
     }
 
-    /// A connection of a client to it.
+    /// Opens a client connection.
     pub fn connect(&self) -> Wire {
         Wire::tcp(self.address)
     }
 
-    /// One GET on a connection of its own: the body of the 200 that must come.
+    /// Sends one GET on a new connection. Returns the body of the 200 response.
     #[track_caller]
     pub fn get(&self, path: &str) -> String {
         let response = self.connect().get(path);
@@ -212,7 +212,7 @@ impl Balancer {
         response.text()
     }
 
-    /// What /metrics says of a family, all its samples added up whose labels hold `having`.
+    /// The sum of a family's samples in /metrics whose labels contain `having`.
     #[track_caller]
     pub fn metric(&self, family: &str, having: &str) -> u64 {
         let text = self.get("/metrics");
@@ -221,8 +221,8 @@ impl Balancer {
         named.map(|(name, value)| value.parse::<u64>().unwrap_or_else(|_| panic!("{name} {value}"))).sum()
     }
 
-    /// Has the only client send content until the backend takes no more. What it does not take is little, so that
-    /// the balancer has read it all. A slow machine can only make this stop before.
+    /// Lets the only client send content until the backend accepts no more. The rest is small, so the balancer
+    /// has read everything. On a slow machine this can only stop earlier.
     pub fn fill(&self, client: &Wire) {
         let sent = || self.metric("zzz_lb_sent_bytes_total", "");
         let (before, mut given, mut taken) = (sent(), 0, true);
@@ -237,24 +237,24 @@ impl Balancer {
         }
     }
 
-    /// Starts it with a configuration file, and no backend besides.
+    /// Starts it with a configuration file and no other backend.
     pub fn with_file(mode: Mode, file: &Path, args: &[&str]) -> Balancer {
         let mut all = vec!["-c", file.to_str().expect("a path of ours")];
         all.extend_from_slice(args);
         Balancer::start(mode, &all)
     }
 
-    /// The process started: the master, or the only one.
+    /// The process that was started: the master, or the only one.
     pub fn pid(&self) -> Pid {
         self.child.id() as Pid
     }
 
-    /// The live workers; in sp there is none.
+    /// The live workers; none in sp.
     pub fn workers(&self) -> Vec<Pid> {
         children(self.pid()).into_iter().filter(|&(_, lives)| lives).map(|(pid, _)| pid).collect()
     }
 
-    /// The processes that serve: the workers, or the only process.
+    /// The serving processes: the workers, or the only process.
     pub fn serving(&self) -> Vec<Pid> {
         let workers = self.workers();
         if workers.is_empty() { vec![self.pid()] } else { workers }
@@ -265,14 +265,14 @@ impl Balancer {
         self.written.text.lock().unwrap().clone()
     }
 
-    /// Everything that it wrote, once it and all that held its output have ended.
+    /// The whole output, once the program and all processes with its output have ended.
     #[track_caller]
     pub fn whole_log(&self) -> String {
         wait_until("its output ends", || self.written.following.load(SeqCst) == 0);
         self.log()
     }
 
-    /// Waits until the log holds `part`; returns the log.
+    /// Waits until the log contains `part`. Returns the log.
     #[track_caller]
     pub fn wait_for_log(&self, part: &str) -> String {
         match self.written.wait(|text| text.contains(part).then(|| text.to_string())) {
@@ -286,12 +286,12 @@ impl Balancer {
         assert!(send_signal(self.pid(), signal), "the balancer is gone:\n{}", self.log());
     }
 
-    /// True if the process started still runs.
+    /// True if the started process still runs.
     pub fn runs(&mut self) -> bool {
         self.try_exit().is_none()
     }
 
-    /// How it ended, if it has.
+    /// The way in which it ended, if it has.
     pub fn try_exit(&mut self) -> Option<Exit> {
         if self.ended.is_none() {
             let status = self.child.try_wait().expect("a child can be waited for")?;
@@ -303,7 +303,7 @@ impl Balancer {
         self.ended
     }
 
-    /// Waits for its end.
+    /// Waits until it ends.
     #[track_caller]
     pub fn wait(&mut self) -> Exit {
         let start = Instant::now();
@@ -316,7 +316,7 @@ impl Balancer {
         }
     }
 
-    /// Ends it with TERM, checks that nothing of it is left, and returns how it ended.
+    /// Ends it with TERM, checks that no process is left, and returns the way in which it ended.
     #[track_caller]
     pub fn stop(mut self) -> Exit {
         let workers = self.workers();
@@ -329,7 +329,7 @@ impl Balancer {
 
 impl Drop for Balancer {
     fn drop(&mut self) {
-        // Its process group, so that workers go too whatever state the master is in.
+        // Kills its process group, so that workers end too in any state of the master.
         send_signal(-self.pid(), libc::SIGKILL);
         if self.ended.is_none() {
             let _ = self.child.wait();
@@ -347,7 +347,7 @@ fn mode_command(mode: Mode, args: &[&str]) -> Command {
     command(&all)
 }
 
-/// The address after the first `listening on` of a whole line.
+/// The address after the first `listening on` of a complete line.
 fn listening_on(text: &str) -> Option<SocketAddr> {
     let whole = &text[..text.rfind('\n')?];
     let (_, rest) = whole.split_once("listening on ")?;

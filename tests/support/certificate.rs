@@ -1,7 +1,7 @@
-//! Certificates made when a test runs, so that none is kept that expires: a small DER writer and
-//! Ed25519 keys, signed by the same library that verifies.
+//! Certificates that are created when a test runs, so that none expires in the repository: a small DER writer
+//! and Ed25519 keys, signed by the same library that verifies.
 //!
-//! Stands in the tests of `src/tls` too, by path.
+//! The tests of `src/tls` include this file by its path.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -12,7 +12,7 @@ use rustls::pki_types::PrivatePkcs8KeyDer;
 const SEQUENCE: u8 = 0x30;
 const ED25519: &[u8] = b"\x30\x05\x06\x03\x2b\x65\x70";
 
-/// What a certificate is to say. Times are `YYYYMMDDHHMMSS`, in UTC.
+/// The contents of a certificate. Times are `YYYYMMDDHHMMSS`, in UTC.
 pub struct Spec<'a> {
     pub subject: &'a str,
     /// Host names and addresses.
@@ -24,13 +24,13 @@ pub struct Spec<'a> {
 }
 
 impl<'a> Spec<'a> {
-    /// Valid for a long time, for no name.
+    /// A certificate with a long validity and without names.
     pub fn new(subject: &'a str) -> Spec<'a> {
         Spec { subject, names: &[], not_before: "20200101000000", not_after: "21200101000000", is_authority: false }
     }
 }
 
-/// A certificate with its key, both in DER.
+/// A certificate and its key, both in DER.
 #[derive(Clone)]
 pub struct Issued {
     pub der: Vec<u8>,
@@ -44,39 +44,39 @@ impl Issued {
         pem("CERTIFICATE", &self.der)
     }
 
-    /// Its key as PEM.
+    /// The key as PEM.
     pub fn key_pem(&self) -> String {
         pem("PRIVATE KEY", &self.key)
     }
 }
 
-/// One that signs certificates.
+/// A CA.
 pub struct Authority {
     name: String,
     key: Vec<u8>,
-    /// Its own certificate.
+    /// The CA's own certificate.
     pub der: Vec<u8>,
 }
 
 impl Authority {
-    /// A new authority, which has signed itself.
+    /// Creates a self-signed CA.
     pub fn new(name: &str) -> Authority {
         let Issued { der, key } = self_signed(&Spec { is_authority: true, ..Spec::new(name) });
         Authority { name: name.to_string(), key, der }
     }
 
-    /// An authority that this one has signed.
+    /// A CA signed by this one.
     pub fn intermediate(&self, name: &str) -> Authority {
         let Issued { der, key } = self.issue(&Spec { is_authority: true, ..Spec::new(name) });
         Authority { name: name.to_string(), key, der }
     }
 
-    /// Its own certificate as PEM.
+    /// The CA's own certificate as PEM.
     pub fn pem(&self) -> String {
         pem("CERTIFICATE", &self.der)
     }
 
-    /// A certificate signed by this authority.
+    /// A certificate signed by this CA.
     pub fn issue(&self, spec: &Spec<'_>) -> Issued {
         let key = new_key();
         Issued { der: certificate(spec, &self.name, &key, &self.key), key }
@@ -89,7 +89,7 @@ pub fn self_signed(spec: &Spec<'_>) -> Issued {
     Issued { der: certificate(spec, spec.subject, &key, &key), key }
 }
 
-/// A PKCS#8 Ed25519 key. Each is another; that they can be guessed does not matter here.
+/// A PKCS#8 Ed25519 key. Each call gives another. It is predictable, which does not matter here.
 fn new_key() -> Vec<u8> {
     static COUNT: AtomicU64 = AtomicU64::new(1);
     let count = COUNT.fetch_add(1, Ordering::Relaxed);
@@ -105,7 +105,7 @@ fn certificate(spec: &Spec<'_>, issuer: &str, key: &[u8], issuer_key: &[u8]) -> 
     let body = der(
         SEQUENCE,
         &[
-            // Version 3, and a serial number that differs as the key does.
+            // Version 3, and a serial number taken from the key.
             b"\xa0\x03\x02\x01\x02",
             &der(0x02, &[b"\x01", &key[key.len() - 32..][..8]]),
             ED25519,
@@ -127,7 +127,7 @@ fn extensions(spec: &Spec<'_>) -> Vec<u8> {
         // basicConstraints, critical: CA.
         extensions.extend(b"\x30\x0f\x06\x03\x55\x1d\x13\x01\x01\xff\x04\x05\x30\x03\x01\x01\xff");
     } else {
-        // basicConstraints, critical: not CA. The list of extensions must not be empty.
+        // basicConstraints, critical: not a CA. The list of extensions must not be empty.
         extensions.extend(b"\x30\x0c\x06\x03\x55\x1d\x13\x01\x01\xff\x04\x02\x30\x00");
     }
     if !spec.names.is_empty() {
@@ -155,7 +155,7 @@ fn name(common: &str) -> Vec<u8> {
     der(SEQUENCE, &[&attribute(10, "Tests"), &attribute(3, common)])
 }
 
-/// In the form that the year asks for (RFC 5280, section 4.1.2.5).
+/// The format depends on the year (RFC 5280, 4.1.2.5).
 fn time(text: &str) -> Vec<u8> {
     let year: u32 = text[..4].parse().expect("a time begins with a year");
     match year {

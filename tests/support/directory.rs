@@ -1,4 +1,4 @@
-//! A directory of a test's own, gone with it.
+//! A temporary directory, removed with its owner.
 
 use std::fs;
 use std::io::Write;
@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 pub struct Directory(PathBuf);
 
 impl Directory {
-    /// A fresh one.
+    /// Creates a directory.
     pub fn new() -> Directory {
         static MADE: AtomicU32 = AtomicU32::new(0);
         let number = MADE.fetch_add(1, Ordering::Relaxed);
@@ -25,7 +25,7 @@ impl Directory {
         self.0.join(name)
     }
 
-    /// Makes `text` a file's contents, all at once.
+    /// Writes `text` to a file atomically.
     pub fn put(&self, name: &str, text: &(impl AsRef<[u8]> + ?Sized)) -> PathBuf {
         let path = self.file(name);
         let fresh = self.file("fresh");
@@ -34,9 +34,9 @@ impl Directory {
         path
     }
 
-    /// Puts a program there, all at once, as an installer does. Another process writes it: a descriptor of
-    /// ours would be inherited by what other tests start just then, and one that is open for writing
-    /// keeps the program from being run (ETXTBSY).
+    /// Writes a program atomically, as an installer does. A child process writes it: tests that start processes
+    /// at the same time would inherit a descriptor of ours, and a program that is open for writing cannot be
+    /// executed (ETXTBSY).
     pub fn put_program(&self, name: &str, contents: &[u8], permissions: u32) -> PathBuf {
         let (path, fresh) = (self.file(name), self.file("fresh"));
         let mut install = Command::new("install");
@@ -48,7 +48,7 @@ impl Directory {
         path
     }
 
-    /// Itself.
+    /// The path of the directory.
     pub fn path(&self) -> &Path {
         &self.0
     }

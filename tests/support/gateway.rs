@@ -1,8 +1,9 @@
-//! Ways to a scripted backend that speak another protocol on the outside: HTTP/2, TLS, or both. Each
-//! HTTP/2 stream becomes an HTTP/1.1 connection to the backend; TLS is taken off byte by byte.
+//! Gateways before a scripted backend that speak another protocol: HTTP/2, TLS, or both. Each HTTP/2 stream
+//! becomes an HTTP/1.1 connection to the backend. TLS is removed byte by byte.
 //!
-//! The HTTP/2 is the program's own (`zzz_lb::http2`), so a mistake that both ends make does not show here:
-//! the interop checks `http2-nginx`, `http2-goaway`, `http2-peers` and `hpack` have other programs at the other end.
+//! The HTTP/2 code is the program's own (`zzz_lb::http2`), so an error on both ends is not visible here. The
+//! interop checks `http2-nginx`, `http2-goaway`, `http2-peers` and `hpack` have other implementations at the
+//! other end.
 
 use super::certificate::{Authority, Spec};
 use super::message::{BodyReader, Framing, Message, read_head};
@@ -22,7 +23,7 @@ use zzz_lb::http::part::Role;
 use zzz_lb::http2::ErrorCode;
 use zzz_lb::http2::connection::{Connection, Event};
 
-/// What a backend speaks.
+/// The protocol of a backend.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Protocol {
     /// HTTP/1.1.
@@ -35,10 +36,10 @@ pub enum Protocol {
     H2Tls,
 }
 
-/// All of them.
+/// All protocols.
 pub const PROTOCOLS: [Protocol; 4] = [Protocol::H1, Protocol::H2c, Protocol::H1Tls, Protocol::H2Tls];
 
-/// A backend as reached by a protocol. It must outlive the balancer's run.
+/// The address of a backend over a protocol. It must outlive the balancer.
 pub struct Way {
     spec: String,
     roots: Option<PathBuf>,
@@ -46,7 +47,7 @@ pub struct Way {
 }
 
 impl Way {
-    /// The way to a backend.
+    /// Creates the gateway to a backend.
     pub fn to(backend: &Backend, protocol: Protocol) -> Way {
         let target = backend.spec().parse().expect("a TCP backend");
         let plain = |spec| Way { spec, roots: None, _directory: None };
@@ -75,19 +76,19 @@ impl Way {
         Way { spec, roots: Some(roots), _directory: Some(directory) }
     }
 
-    /// What `-b` takes.
+    /// The `-b` argument.
     pub fn spec(&self) -> &str {
         &self.spec
     }
 
-    /// The arguments that make a balancer use it.
+    /// The arguments for a balancer that uses it.
     pub fn args(&self) -> Vec<&str> {
         let roots = self.roots.iter().flat_map(|path| ["--ca-file", path.to_str().expect("text")]);
         ["-b", &self.spec].into_iter().chain(roots).collect()
     }
 }
 
-/// Runs `serve` for each connection to a free port of loopback.
+/// Runs `serve` for each connection to a free loopback port.
 pub fn listen(serve: impl Fn(TcpStream) + Send + Sync + 'static) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").expect("loopback has a free port");
     let address = listener.local_addr().expect("bound");
@@ -102,8 +103,7 @@ pub fn listen(serve: impl Fn(TcpStream) + Send + Sync + 'static) -> SocketAddr {
     address
 }
 
-/// A session and the socket that its ciphertext goes to: written under the lock, so that it stays in
-/// order.
+/// A session and the socket of its ciphertext. Writes happen under the lock, so that they stay in order.
 struct Secured {
     session: ServerConnection,
     outside: TcpStream,
@@ -144,7 +144,7 @@ fn serve_tls(socket: TcpStream, config: &Arc<ServerConfig>, target: SocketAddr) 
                     let _ = secured.outside.shutdown(Shutdown::Both);
                     return;
                 }
-                // As it broke inside, it breaks outside.
+                // A break on the inside becomes a break on the outside.
                 Err(_) => return drop(secured.outside.shutdown(Shutdown::Both)),
             }
         }
@@ -173,14 +173,14 @@ fn serve_tls(socket: TcpStream, config: &Arc<ServerConfig>, target: SocketAddr) 
     let _ = inside.shutdown(Shutdown::Both);
 }
 
-/// Part of a request, for the thread that passes it on.
+/// A part of a request, for the thread that forwards it.
 enum Part {
     Data(Vec<u8>),
     Trailers(String),
     End,
 }
 
-/// What is to be sent on a stream.
+/// Data to be sent on a stream.
 #[derive(Default)]
 struct Waiting {
     bytes: Vec<u8>,
@@ -197,11 +197,11 @@ struct Http2 {
 
 impl Http2 {
     fn write(&mut self, bytes: &[u8]) {
-        // Where the other side is gone, the reader sees it.
+        // If the other side is gone, the reader notices.
         let _ = self.socket.write_all(bytes);
     }
 
-    /// Sends what the windows allow.
+    /// Sends as much as the windows allow.
     fn flush(&mut self) {
         let ids: Vec<u32> = self.waiting.keys().copied().collect();
         ids.into_iter().for_each(|id| self.h2.line_up(id));
@@ -233,7 +233,7 @@ impl Http2 {
 
 type Shared = Arc<(Mutex<Http2>, Condvar)>;
 
-/// Serves HTTP/2, each stream from a connection of its own to the target.
+/// Serves HTTP/2. Each stream gets a connection of its own to the target.
 pub fn serve_http2(mut socket: TcpStream, target: SocketAddr) {
     let h2 = Connection::new(Role::Server);
     let mut greeting = Vec::new();
@@ -249,14 +249,14 @@ pub fn serve_http2(mut socket: TcpStream, target: SocketAddr) {
             break;
         }
     }
-    // Whoever is still asked is not waited for any more.
+    // Pending backend requests are cancelled.
     let mut http2 = shared.0.lock().unwrap();
     std::mem::take(&mut http2.requests).values().for_each(|(_, backend)| backend.shutdown(Shutdown::Both));
     let _ = http2.socket.shutdown(Shutdown::Both);
     shared.1.notify_all();
 }
 
-/// Takes in what came; false where that is the end.
+/// Handles received bytes. Returns false at the end.
 fn take_in(shared: &Shared, held: &mut Vec<u8>, target: SocketAddr) -> bool {
     let (mut head, mut arena, mut out) = (Head::default(), Vec::new(), Vec::new());
     let mut http2 = shared.0.lock().unwrap();
@@ -308,7 +308,7 @@ fn take_in(shared: &Shared, held: &mut Vec<u8>, target: SocketAddr) -> bool {
     true
 }
 
-/// A stream's number, from the key that is made of it.
+/// The stream's number in its key.
 fn id_of(key: Key) -> u32 {
     key.index() as u32
 }
@@ -317,7 +317,7 @@ fn text(bytes: &[u8]) -> String {
     bytes.iter().map(|&byte| byte as char).collect()
 }
 
-/// A request as HTTP/1.1 has it, whether it is chunked there, and its method.
+/// A request in HTTP/1.1 form, true if it is chunked there, and its method.
 fn request_of(head: HeadRef<'_>) -> (Vec<u8>, bool, String) {
     let Start::Request { method, path, .. } = head.head.start else { panic!("a request") };
     let method = text(head.get(method));
@@ -335,7 +335,7 @@ fn request_of(head: HeadRef<'_>) -> (Vec<u8>, bool, String) {
     (bytes, !framed, method)
 }
 
-/// Passes one request to the backend, and the response back.
+/// Forwards one request to the backend, and the response back.
 fn pass_on(shared: &Shared, id: u32, wire: Wire, request: &(Vec<u8>, bool, String), parts: &Receiver<Part>) {
     let (head, chunked, method) = request;
     let back = Wire::shared(wire.socket().clone());
@@ -377,7 +377,7 @@ fn pass_back(shared: &Shared, id: u32, mut wire: Wire, method: &str) {
         http2.waiting.remove(&id);
         http2.h2.forget(id, ErrorCode::INTERNAL_ERROR, &mut out);
         http2.write(&out);
-        // The request's thread waits for nothing more.
+        // The request's thread must not wait any longer.
         http2.requests.remove(&id);
     }
 }
@@ -421,7 +421,7 @@ fn response(shared: &Shared, id: u32, wire: &mut Wire, method: &str) -> Result<(
         waiting.trailers = Some(block);
     }
     http2.flush();
-    // It is sent as windows allow, which the connection's reader sees to.
+    // The connection's reader sends it as the windows allow.
     while http2.waiting.contains_key(&id) && http2.requests.contains_key(&id) {
         http2 = shared.1.wait_timeout(http2, super::DEADLINE).unwrap().0;
     }

@@ -1,28 +1,28 @@
 //! A small strict parser of HTTP/1.1 messages (RFC 9112), independent of the program's own.
 //!
-//! It takes nothing that a careful sender would not write: no bare CR or LF, no chunk
-//! extensions, no two framings. Bytes of heads are kept as Latin-1, so that every byte survives.
+//! It refuses everything that a careful sender would not write: bare CR or LF, chunk extensions, two framings.
+//! Heads are decoded as Latin-1, so that every byte is kept.
 
 use super::shown;
 use super::wire::{Fault, Wire};
 
-/// How the length of a body is told.
+/// The framing of a body.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Framing {
-    /// There is none.
+    /// No body.
     None,
-    /// By Content-Length.
+    /// Content-Length.
     Length(u64),
-    /// By chunks.
+    /// Chunks.
     Chunked,
-    /// By the end of the connection.
+    /// The end of the connection.
     Close,
 }
 
-/// A body as it came.
+/// A received body.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Body {
-    /// How its length was told.
+    /// Its framing.
     pub framing: Framing,
     /// Its bytes.
     pub bytes: Vec<u8>,
@@ -30,7 +30,7 @@ pub struct Body {
     pub trailers: Vec<(String, String)>,
 }
 
-/// A message as it came.
+/// A received message.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Message {
     /// The first line.
@@ -70,7 +70,7 @@ impl Message {
         same.map(|(_, value)| value.as_str()).collect()
     }
 
-    /// The value of a field that stands at most once.
+    /// The value of a field that occurs at most once.
     #[track_caller]
     pub fn value(&self, name: &str) -> Option<&str> {
         let values = self.values(name);
@@ -83,12 +83,12 @@ impl Message {
         !self.values(name).is_empty()
     }
 
-    /// The elements of a field that is a list.
+    /// The elements of a list field.
     pub fn list(&self, name: &str) -> Vec<String> {
         self.values(name).iter().flat_map(|value| value.split(',')).map(|word| word.trim().to_string()).collect()
     }
 
-    /// True if Connection has the option.
+    /// True if Connection contains the option.
     pub fn connection_has(&self, option: &str) -> bool {
         self.list("Connection").iter().any(|word| word.eq_ignore_ascii_case(option))
     }
@@ -98,12 +98,12 @@ impl Message {
         latin1(&self.body.bytes)
     }
 
-    /// How a request's body is framed.
+    /// The framing of a request's body.
     pub fn request_framing(&self) -> Result<Framing, Fault> {
         Ok(self.framing()?.unwrap_or(Framing::None))
     }
 
-    /// How the body of a response to `method` is framed (RFC 9112, 6.3).
+    /// The framing of a response to `method` (RFC 9112, 6.3).
     pub fn response_framing(&self, method: &str) -> Result<Framing, Fault> {
         let told = self.framing()?;
         let bodiless = method == "HEAD" || matches!(self.status(), 100..=199 | 204 | 304);
@@ -137,7 +137,7 @@ fn is_token(bytes: &[u8]) -> bool {
     !bytes.is_empty() && bytes.iter().all(|b| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(b))
 }
 
-/// The fields of lines that each end with CRLF.
+/// Parses field lines that each end with CRLF.
 pub fn field_lines(lines: &[u8]) -> Result<Vec<(String, String)>, Fault> {
     let mut fields = Vec::new();
     let mut rest = lines;
@@ -155,7 +155,7 @@ pub fn field_lines(lines: &[u8]) -> Result<Vec<(String, String)>, Fault> {
     Ok(fields)
 }
 
-/// A message's first line and fields; its body is left on the wire.
+/// Reads a message's first line and fields. The body stays on the wire.
 pub fn read_head(wire: &mut Wire) -> Result<Message, Fault> {
     let head = wire.until(b"\r\n\r\n")?;
     let lines = &head[..head.len() - 2];
@@ -168,10 +168,10 @@ pub fn read_head(wire: &mut Wire) -> Result<Message, Fault> {
     Ok(Message { start: latin1(start), fields: field_lines(&lines[end + 2..])?, body })
 }
 
-/// Takes a body off the wire, piece by piece.
+/// Reads a body piece by piece.
 pub struct BodyReader {
     framing: Framing,
-    /// Bytes left of the body, or of the chunk.
+    /// Remaining bytes of the body, or of the chunk.
     left: u64,
     ended: bool,
     /// The trailers, once the body has ended.
@@ -179,13 +179,13 @@ pub struct BodyReader {
 }
 
 impl BodyReader {
-    /// A reader for a body framed so.
+    /// Creates a reader for a framing.
     pub fn new(framing: Framing) -> BodyReader {
         let left = if let Framing::Length(length) = framing { length } else { 0 };
         BodyReader { framing, left, ended: false, trailers: Vec::new() }
     }
 
-    /// The bytes that come next; `None` at the body's end.
+    /// The next bytes; `None` at the body's end.
     pub fn piece(&mut self, wire: &mut Wire) -> Result<Option<Vec<u8>>, Fault> {
         if self.ended {
             return Ok(None);
@@ -217,7 +217,7 @@ impl BodyReader {
         Ok(Some(piece))
     }
 
-    /// Reads a chunk's size; false at the last one, its trailers read too.
+    /// Reads a chunk's size. Returns false after the last one and its trailers.
     fn chunk(&mut self, wire: &mut Wire) -> Result<bool, Fault> {
         let line = wire.until(b"\r\n")?;
         let digits = &line[..line.len() - 2];
@@ -240,7 +240,7 @@ impl BodyReader {
     }
 }
 
-/// A body in the chunked coding, one chunk a piece, with trailers.
+/// A chunked body with one chunk per piece, and trailers.
 pub fn chunked(pieces: &[&[u8]], trailers: &[(&str, &str)]) -> Vec<u8> {
     let mut out = Vec::new();
     for piece in pieces.iter().filter(|piece| !piece.is_empty()) {
@@ -256,7 +256,7 @@ pub fn chunked(pieces: &[&[u8]], trailers: &[(&str, &str)]) -> Vec<u8> {
     out
 }
 
-/// A 200 of fixed length: `fields` are whole lines, each with its CRLF.
+/// A 200 response of fixed length. `fields` are whole lines, each with its CRLF.
 pub fn response(fields: &str, body: &[u8]) -> Vec<u8> {
     let mut out = format!("HTTP/1.1 200 OK\r\n{fields}Content-Length: {}\r\n\r\n", body.len()).into_bytes();
     out.extend_from_slice(body);

@@ -1,8 +1,8 @@
-//! What the behaviour tests stand on: the program under test, backends, clients, conditions.
+//! Foundations of the behaviour tests: the program under test, backends, clients, conditions.
 
 mod backend;
 mod balancer;
-// The tests of `src/tls` use more of it, by its path.
+// The tests of `src/tls`, which include the file by its path, use more of it.
 #[allow(dead_code)]
 pub mod certificate;
 mod directory;
@@ -31,18 +31,18 @@ use std::io::Write;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-/// How long a test waits for anything before it fails: far past what a busy machine needs.
+/// The time after which any wait fails its test: far longer than a busy machine needs.
 pub const DEADLINE: Duration = Duration::from_secs(20);
 
-/// An address that nothing listens on: tests take ports that the system gives them, and this is none of those.
+/// An address without a listener. Tests use ports that the system assigns, and this is not one of those.
 pub const VACANT: &str = "127.0.0.1:1";
 
-/// Says that a test has checked nothing, and why; past the harness, which would keep it to itself.
+/// Reports that a test has checked nothing, and the reason. It bypasses the harness, which would hide it.
 pub fn skipped(why: impl std::fmt::Display) {
     let _ = writeln!(std::io::stderr(), "skipped: {why}");
 }
 
-/// A corpus that is looked for beside the repository, and never kept in it; `None`, and said, where it is not.
+/// A corpus beside the repository, which is not part of it; `None`, with a message, if it is absent.
 pub fn corpus(name: &str) -> Option<PathBuf> {
     let repository = std::env::var_os("CARGO_MANIFEST_DIR").map_or(env!("CARGO_MANIFEST_DIR").into(), PathBuf::from);
     let directory = repository.join("../shared/corpora").join(name);
@@ -53,7 +53,7 @@ pub fn corpus(name: &str) -> Option<PathBuf> {
     Some(directory)
 }
 
-/// Waits until `condition` holds; fails the test, naming `what`, past the deadline.
+/// Waits until `condition` holds. Fails the test with `what` after the deadline.
 #[track_caller]
 pub fn wait_until(what: &str, mut condition: impl FnMut() -> bool) {
     let start = Instant::now();
@@ -63,8 +63,8 @@ pub fn wait_until(what: &str, mut condition: impl FnMut() -> bool) {
     }
 }
 
-/// Waits until `value` has stayed the same for a while: for "nothing more comes", which has no
-/// event to wait for. A slow machine can only make the test see less than it might.
+/// Waits until `value` has been constant for a while, because "nothing more comes" is not an event. On a slow
+/// machine the test can only see less.
 pub fn wait_until_still(mut value: impl FnMut() -> u64) -> u64 {
     let start = Instant::now();
     let mut last = (value(), Instant::now());
@@ -79,7 +79,7 @@ pub fn wait_until_still(mut value: impl FnMut() -> u64) -> u64 {
     last.0
 }
 
-/// A short stretch of bytes for a failure message.
+/// A short excerpt of bytes for a failure message.
 pub fn shown(bytes: &[u8]) -> String {
     let text: String = bytes.iter().take(400).flat_map(|b| b.escape_ascii()).map(char::from).collect();
     if bytes.len() > 400 { format!("{text}… ({} bytes)", bytes.len()) } else { text }

@@ -1,10 +1,10 @@
-//! Seeded random numbers: the same seed gives the same bodies on every machine.
+//! Seeded random numbers: equal seeds give equal bodies on every machine.
 
 /// A xorshift64* generator.
 pub struct Random(u64);
 
 impl Random {
-    /// A generator for a seed, which may be 0.
+    /// Creates a generator. The seed may be 0.
     pub fn new(seed: u64) -> Random {
         Random(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ 0x2545_f491_4f6c_dd1d)
     }
@@ -32,7 +32,7 @@ impl Random {
         body
     }
 
-    /// `body` cut into pieces of up to `largest` bytes.
+    /// Splits `body` into pieces of up to `largest` bytes.
     pub fn pieces<'a>(&mut self, mut body: &'a [u8], largest: usize) -> Vec<&'a [u8]> {
         let mut pieces = Vec::new();
         while !body.is_empty() {

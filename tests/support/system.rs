@@ -1,4 +1,4 @@
-//! The few system calls that std does not offer, and what /proc tells about a process.
+//! System calls that std does not offer, and the data of /proc about a process.
 
 #![allow(unsafe_code)]
 
@@ -17,11 +17,11 @@ pub type Pid = i32;
 /// Sends `signal` to a process, or with a negative id to a process group. False if there is none.
 pub fn send_signal(pid: Pid, signal: i32) -> bool {
     assert!(pid.unsigned_abs() > 1, "never to everyone");
-    // SAFETY: kill takes two integers and touches no memory of ours.
+    // SAFETY: kill takes two integers and accesses no memory of ours.
     unsafe { libc::kill(pid, signal) == 0 }
 }
 
-/// Makes the next close of a socket send RST and drop what is queued.
+/// Makes the next close of a socket send RST and discard queued data.
 pub fn reset_on_close(socket: BorrowedFd<'_>) {
     let linger = libc::linger { l_onoff: 1, l_linger: 0 };
     // SAFETY: the pointer and the length are those of a live local of the type that SO_LINGER takes.
@@ -37,7 +37,7 @@ pub fn reset_on_close(socket: BorrowedFd<'_>) {
     assert_eq!(result, 0, "SO_LINGER: {}", std::io::Error::last_os_error());
 }
 
-/// Has the connections of a listener take little before it is read.
+/// Limits the data that a listener's connections accept before it is read.
 pub fn shrink_room(listener: BorrowedFd<'_>, bytes: libc::c_int) {
     // SAFETY: the pointer and the length are those of a live local of the type that SO_RCVBUF takes.
     let result = unsafe {
@@ -52,15 +52,15 @@ pub fn shrink_room(listener: BorrowedFd<'_>, bytes: libc::c_int) {
     assert_eq!(result, 0, "SO_RCVBUF: {}", std::io::Error::last_os_error());
 }
 
-/// Shrinks a listener's queue.
+/// Shortens a listener's queue.
 pub fn shrink_queue(listener: BorrowedFd<'_>, backlog: i32) {
-    // SAFETY: listen on a descriptor that is borrowed, and so open.
+    // SAFETY: the descriptor is borrowed, and therefore open.
     let result = unsafe { libc::listen(listener.as_raw_fd(), backlog) };
     assert_eq!(result, 0, "listen: {}", std::io::Error::last_os_error());
 }
 
-/// Shrinks a listener's queue to nothing and fills it, so that the kernel drops every further
-/// SYN: a host that does not answer. Returns the connections that fill it, to be kept.
+/// Shortens a listener's queue to the minimum and fills it, so that the kernel drops every further SYN, like a
+/// host that does not answer. Returns the connections that fill it, to be kept.
 pub fn ignore_when_full(listener: &TcpListener) -> (SocketAddr, Vec<TcpStream>) {
     shrink_queue(listener.as_fd(), 0);
     let address = listener.local_addr().expect("a bound listener has an address");
@@ -72,19 +72,19 @@ pub fn ignore_when_full(listener: &TcpListener) -> (SocketAddr, Vec<TcpStream>) 
     (address, held)
 }
 
-/// The fields of /proc/PID/stat from the state on; `None` where there is no such process.
+/// The fields of /proc/PID/stat from the state on; `None` if there is no such process.
 fn stat(pid: Pid) -> Option<Vec<String>> {
     let text = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     let (_, fields) = text.rsplit_once(") ")?;
     Some(fields.split_whitespace().map(str::to_string).collect())
 }
 
-/// True if a process exists and has not ended; a zombie has.
+/// True if a process exists and has not ended. A zombie has ended.
 pub fn alive(pid: Pid) -> bool {
     stat(pid).is_some_and(|fields| !matches!(fields[0].as_str(), "Z" | "X"))
 }
 
-/// The children of a process, zombies with them, oldest first: each with whether it still lives.
+/// The children of a process including zombies, oldest first: each with true if it is alive.
 pub fn children(parent: Pid) -> Vec<(Pid, bool)> {
     let entries = std::fs::read_dir("/proc").expect("/proc is mounted");
     let pids = entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok());
@@ -111,23 +111,23 @@ pub fn resident_kib(pid: Pid) -> u64 {
     line.trim().trim_end_matches(" kB").parse().expect("a number of kB")
 }
 
-/// The number of descriptors a process has open; 0 once it has ended.
+/// The number of open descriptors of a process; 0 once it has ended.
 pub fn open_descriptors(pid: Pid) -> usize {
     std::fs::read_dir(format!("/proc/{pid}/fd")).map_or(0, |entries| entries.count())
 }
 
-/// Leaves a process no descriptor besides those that it has open.
+/// Leaves a process no descriptor in addition to its open ones.
 pub fn use_up_descriptors(pid: Pid) {
     let entries = std::fs::read_dir(format!("/proc/{pid}/fd")).expect("the process runs").flatten();
     let open: Vec<u64> = entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect();
-    // The limit is one on their numbers.
+    // The limit applies to their numbers.
     limit_descriptors(pid, (0..).find(|number| !open.contains(number)).expect("there are more numbers"));
 }
 
-/// Leaves a process descriptors below this number, or as many as it may have.
+/// Limits a process to descriptors below this number, or to its hard limit.
 pub fn limit_descriptors(pid: Pid, count: u64) {
     let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
-    // SAFETY: one rlimit is written to a live local of that type, and then read from it.
+    // SAFETY: the call writes one rlimit to a live local of that type, which is then read.
     let result = unsafe {
         libc::prlimit(pid, libc::RLIMIT_NOFILE, std::ptr::null(), &raw mut limit);
         limit.rlim_cur = count.min(limit.rlim_max);
@@ -136,7 +136,7 @@ pub fn limit_descriptors(pid: Pid, count: u64) {
     assert_eq!(result, 0, "prlimit: {}", std::io::Error::last_os_error());
 }
 
-/// Has the program that this command runs fork only while its user has fewer processes than this; root always may.
+/// Makes fork fail in this command's program if its user has this many processes. Root may always fork.
 pub fn limit_processes(command: &mut Command, count: u64) {
     let limit = libc::rlimit { rlim_cur: count, rlim_max: count };
     // SAFETY: between fork and exec the child makes one system call, which reads a value of its own.
@@ -148,32 +148,32 @@ pub fn limit_processes(command: &mut Command, count: u64) {
     }
 }
 
-/// Stops a process where it stands; returns when it does nothing more.
+/// Stops a process. Returns once it is stopped.
 #[track_caller]
 pub fn stop(pid: Pid) {
     assert!(send_signal(pid, libc::SIGSTOP), "there is no process {pid}");
     wait_until("it is stopped", || stat(pid).is_none_or(|fields| matches!(fields[0].as_str(), "T" | "Z" | "X")));
 }
 
-/// The ports of those who are connected to `port` of this machine by sockets that a process has open.
+/// The ports of clients that are connected to `port` of this machine by sockets of a process.
 pub fn clients_of(pid: Pid, port: u16) -> Vec<u16> {
     let Ok(entries) = std::fs::read_dir(format!("/proc/{pid}/fd")) else { return Vec::new() };
     let links = entries.flatten().filter_map(|entry| std::fs::read_link(entry.path()).ok());
     let sockets: BTreeSet<String> = links.map(|link| link.to_string_lossy().into_owned()).collect();
     let table = std::fs::read_to_string(format!("/proc/{pid}/net/tcp")).unwrap_or_default();
     let clients = table.lines().skip(1).filter_map(|line| {
-        // Its number, the local and the remote address, and the inode as the tenth.
+        // The row has its number, the local and the remote address, and the inode as the tenth field.
         let fields: Vec<&str> = line.split_whitespace().collect();
         let port_of = |address: &str| u16::from_str_radix(address.rsplit(':').next()?, 16).ok();
         let ours = port_of(fields.get(1)?)? == port && sockets.contains(&format!("socket:[{}]", fields.get(9)?));
-        // A listener's own line has port 0 for it.
+        // A listener's own row has port 0.
         ours.then(|| port_of(fields[2]))?.filter(|&port| port != 0)
     });
     clients.collect()
 }
 
-/// True if a worker watches so many listeners for clients: its poller has them under small numbers from 4 on.
-/// Over the kqueue of `tests/kqueue` the system does not tell.
+/// True if a worker watches this number of listeners: its poller has them under small numbers from 4 on. With
+/// the kqueue of `tests/kqueue` the system does not report it.
 pub fn watches_listeners(pid: Pid, count: usize) -> bool {
     let files = std::fs::read_dir(format!("/proc/{pid}/fdinfo")).expect("the process runs");
     let texts = files.filter_map(|file| std::fs::read_to_string(file.ok()?.path()).ok());
@@ -185,20 +185,20 @@ pub fn watches_listeners(pid: Pid, count: usize) -> bool {
     cfg!(feature = "kqueue") || watched == count
 }
 
-/// A process's user ids: real, effective, saved and that of the file system.
+/// The user ids of a process: real, effective, saved, and that of the file system.
 pub fn user_ids(pid: Pid) -> Vec<u32> {
     let text = std::fs::read_to_string(format!("/proc/{pid}/status")).expect("the process runs");
     let line = text.lines().find_map(|line| line.strip_prefix("Uid:")).expect("a process has ids");
     line.split_whitespace().filter_map(|id| id.parse().ok()).collect()
 }
 
-/// True if a process waits for something, and is not about to run.
+/// True if a process waits and is not runnable.
 pub fn is_asleep(pid: Pid) -> bool {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).expect("it runs");
     stat.rsplit_once(") ").is_some_and(|(_, rest)| rest.starts_with('S'))
 }
 
-/// The number of bytes the program that listens on a port has not read of the connection from another port.
+/// The bytes of the connection from `client` that the program listening on a port has not read.
 pub fn unread(port: u16, client: u16) -> u64 {
     let table = std::fs::read_to_string("/proc/net/tcp").expect("Linux tells of its connections");
     let (own, other) = (format!(":{port:04X}"), format!(":{client:04X}"));

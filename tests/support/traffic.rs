@@ -1,9 +1,9 @@
-//! Clients of every kind that go on and on, each request after the answer to the one before, and count
-//! every request that got no complete and right answer. And a backend whose answers can be checked.
+//! Clients of every kind that run continuously, each request after the previous response, and count every
+//! request without a complete and correct response. Also a backend with predictable responses.
 //!
-//! What counts as lost is what a correct client could not help: a connection refused, reset or ended
-//! before a whole answer, or a wrong answer. That a connection ends after an answer that said so, or
-//! before anything was written to it, is no loss.
+//! A loss is a failure that a correct client could not avoid: a connection that was refused, or that was reset
+//! or ended before a complete response, or a wrong response. A connection may end after a response that
+//! announced it, or before anything was written to it.
 
 use std::fmt;
 use std::net::{SocketAddr, TcpStream};
@@ -16,50 +16,50 @@ use super::message::chunked;
 use super::wire::{Fault, Socket, Wire};
 use super::{Backend, Peer, Random, wait_until};
 
-/// How a client goes about it.
+/// The behaviour of a client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
-    /// Many requests on a connection, with time to think between them.
+    /// Many requests on a connection, with pauses between them.
     KeepAlive,
-    /// A connection for each request.
+    /// One connection per request.
     PerRequest,
-    /// Content that has to come back byte for byte.
+    /// Content that must come back byte for byte.
     Upload,
-    /// Responses and content that come in pieces, with pauses.
+    /// Responses and content in pieces, with pauses.
     Slow,
     /// Several requests at once.
     Pipelined,
-    /// A tunnel by Upgrade, used for a while.
+    /// A tunnel by Upgrade.
     WebSocket,
-    /// A request whose client has ended its side when the answer comes.
+    /// A request whose client has ended its direction before the response.
     HalfClosed,
 }
 
-/// All of them.
+/// All kinds.
 pub const KINDS: [Kind; 7] =
     [Kind::KeepAlive, Kind::PerRequest, Kind::Upload, Kind::Slow, Kind::Pipelined, Kind::WebSocket, Kind::HalfClosed];
 
-/// Why a request was lost.
+/// The reason for a lost request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Why {
-    /// The connection could not be made.
+    /// The connection could not be established.
     Connect(String),
-    /// It ended before a whole answer had come.
+    /// The connection ended before a complete response.
     Unanswered(String),
-    /// The answer was another than it had to be.
+    /// The response was wrong.
     Wrong(String),
 }
 
-/// A request that was lost.
+/// A lost request.
 #[derive(Clone, Debug)]
 pub struct Loss {
-    /// By whom.
+    /// The kind of its client.
     pub kind: Kind,
-    /// The client's port of the connection that it was lost on; `None` where there was none yet.
+    /// The client's port of the connection; `None` if there was none yet.
     pub port: Option<u16>,
-    /// Since the clients began.
+    /// The time since the clients started.
     pub at: Duration,
-    /// Why.
+    /// The reason.
     pub why: Why,
 }
 
@@ -69,22 +69,22 @@ impl fmt::Display for Loss {
     }
 }
 
-/// The number of requests had their whole and right answers, in the order of `KINDS`.
+/// The number of complete and correct responses, in the order of `KINDS`.
 pub type Completed = [u64; KINDS.len()];
 
-/// What the clients saw.
+/// The clients' results.
 #[derive(Debug)]
 pub struct Tally {
-    /// Requests with their whole and right answers, by kind.
+    /// Requests with complete and correct responses, by kind.
     pub completed: Completed,
-    /// Those without.
+    /// Requests without.
     pub lost: Vec<Loss>,
-    /// The longest wait for an answer.
+    /// The longest wait for a response.
     pub longest: Duration,
 }
 
 impl Tally {
-    /// Fails the test where anything was lost.
+    /// Fails the test if a request was lost.
     #[track_caller]
     pub fn assert_nothing_lost(&self, story: &str) {
         let shown: Vec<String> = self.lost.iter().take(20).map(Loss::to_string).collect();
@@ -92,23 +92,23 @@ impl Tally {
         assert!(self.lost.is_empty(), "{story}: {lost} lost beside {completed}:\n{}", shown.join("\n"));
     }
 
-    /// Requests with their whole and right answers.
+    /// The number of requests with complete and correct responses.
     pub fn total(&self) -> u64 {
         self.completed.iter().sum()
     }
 
-    /// The number of could not connect.
+    /// The number of clients that could not connect.
     pub fn unconnected(&self) -> usize {
         self.lost.iter().filter(|loss| matches!(loss.why, Why::Connect(_))).count()
     }
 }
 
-/// A backend whose answers follow from what is asked.
+/// A backend whose responses follow from the requests.
 pub fn backend() -> Backend {
     Backend::serve(|mut peer| while serve(&mut peer).is_some() {})
 }
 
-/// Serves a request; `None` where there is none any more.
+/// Serves a request; `None` at the end.
 fn serve(peer: &mut Peer) -> Option<()> {
     let head = peer.head().ok()?;
     let framing = head.request_framing().ok()?;
@@ -136,7 +136,7 @@ fn serve(peer: &mut Peer) -> Option<()> {
     Some(())
 }
 
-/// The content that belongs to a path.
+/// The content of a path.
 fn expected(path: &str) -> Vec<u8> {
     let seed = path.bytes().fold(7, |seed: u64, byte| seed.wrapping_mul(31).wrapping_add(byte.into()));
     let mut random = Random::new(seed);
@@ -144,7 +144,7 @@ fn expected(path: &str) -> Vec<u8> {
     random.body(length)
 }
 
-/// What all clients share.
+/// The state that all clients share.
 struct Common {
     address: SocketAddr,
     begun: Instant,
@@ -187,18 +187,18 @@ impl Traffic {
         Traffic { common, clients }
     }
 
-    /// Requests answered so far.
+    /// The number of requests answered so far.
     pub fn completed(&self) -> Completed {
         self.common.completed()
     }
 
-    /// Waits until clients of each kind have had an answer.
+    /// Waits until a client of each kind has had a response.
     #[track_caller]
     pub fn wait_for_each_kind(&self) {
         wait_until("every kind of client has begun", || self.completed().iter().all(|&answers| answers > 0));
     }
 
-    /// Has every client end what it has begun.
+    /// Lets every client finish its current request.
     pub fn stop(self) -> Tally {
         self.common.stop.store(true, SeqCst);
         for client in self.clients {
@@ -215,7 +215,7 @@ struct Client {
     kind: Kind,
     random: Random,
     wire: Option<Wire>,
-    /// Of the connection made last.
+    /// The port of the last connection.
     port: Option<u16>,
 }
 
@@ -241,7 +241,7 @@ impl Client {
                     self.wire = None;
                     let loss = Loss { kind: self.kind, port: self.port, at: self.common.begun.elapsed(), why };
                     self.common.lost.lock().unwrap().push(loss);
-                    // A port that is gone is not asked thousands of times a second.
+                    // A closed port is not tried thousands of times per second.
                     thread::sleep(Duration::from_millis(10));
                 }
             }
@@ -264,13 +264,13 @@ impl Client {
         Ok(Wire::new(Socket::Tcp(socket)))
     }
 
-    /// The connection that is kept, or another where it has ended meanwhile.
+    /// The persistent connection, or a new one if it has ended.
     fn kept(&mut self) -> Result<Wire, Why> {
         let Some(mut wire) = self.wire.take() else { return self.connect() };
         if wire.silent_for(Duration::from_millis(1)) { Ok(wire) } else { self.connect() }
     }
 
-    /// Takes a whole and right answer. Whether the connection goes on.
+    /// Reads a complete and correct response. Returns true if the connection persists.
     fn answer(&self, wire: &mut Wire, method: &str, body: &[u8]) -> Result<bool, Why> {
         match wire.try_response(method) {
             Ok(answer) if answer.status() == 200 && answer.body.bytes == body => Ok(!answer.connection_has("close")),
@@ -357,7 +357,7 @@ impl Client {
             let goes_on = self.answer(&mut wire, "GET", &expected(path))?;
             answered += 1;
             if !goes_on {
-                // What stands behind an answer that ends the connection is not looked at.
+                // Requests after a response that ends the connection are ignored.
                 return Ok(answered);
             }
         }

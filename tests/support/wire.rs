@@ -1,4 +1,4 @@
-//! One end of a connection: raw bytes out, bytes or messages in, every wait with a deadline.
+//! One end of a connection: raw bytes out, bytes or messages in. Every wait has a deadline.
 
 use super::message::{Body, BodyReader, Framing, Message, read_head};
 use super::{DEADLINE, shown, system};
@@ -11,9 +11,9 @@ use std::time::Duration;
 
 /// A stream socket of either family.
 pub enum Socket {
-    /// Over IP.
+    /// An IP connection.
     Tcp(TcpStream),
-    /// In the file system.
+    /// A Unix socket.
     Unix(UnixStream),
 }
 
@@ -40,7 +40,7 @@ impl Socket {
         }
     }
 
-    /// Ends a direction, or both.
+    /// Ends one direction or both.
     pub fn shutdown(&self, how: Shutdown) {
         let _ = match self {
             Socket::Tcp(socket) => socket.shutdown(how),
@@ -49,20 +49,20 @@ impl Socket {
     }
 }
 
-/// Why nothing more can be read.
+/// The reason why nothing more can be read.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Fault {
-    /// The other side ended cleanly.
+    /// The other side ended its direction.
     Fin,
     /// The other side reset the connection.
     Reset,
-    /// Nothing came in time.
+    /// Nothing arrived in time.
     Late,
-    /// What came is no message.
+    /// The received bytes are not a message.
     Malformed(String),
 }
 
-/// A connection, with the bytes that were read from it and not yet taken.
+/// A connection, and the bytes that were received and not yet used.
 pub struct Wire {
     socket: Arc<Socket>,
     buffer: Vec<u8>,
@@ -80,7 +80,7 @@ impl Wire {
         }
     }
 
-    /// Takes over a connected socket.
+    /// Wraps a connected socket.
     pub fn new(socket: Socket) -> Wire {
         if let Socket::Tcp(socket) = &socket {
             socket.set_nodelay(true).expect("a TCP socket");
@@ -90,17 +90,17 @@ impl Wire {
         Wire { socket: Arc::new(socket), buffer: Vec::new(), taken: 0, scratch: None }
     }
 
-    /// A second end of the same connection, to send on one thread and read on another.
+    /// A second handle of the same connection, for sending on one thread and reading on another.
     pub fn shared(socket: Arc<Socket>) -> Wire {
         Wire { socket, buffer: Vec::new(), taken: 0, scratch: None }
     }
 
-    /// The socket, to be watched or written to from elsewhere.
+    /// The socket, for other threads.
     pub fn socket(&self) -> &Arc<Socket> {
         &self.socket
     }
 
-    /// Sends bytes, all of which must go.
+    /// Sends bytes. Fails the test on an error.
     #[track_caller]
     pub fn send(&self, bytes: impl AsRef<[u8]>) {
         if let Err(error) = self.try_send(&bytes) {
@@ -108,17 +108,17 @@ impl Wire {
         }
     }
 
-    /// Sends bytes, to a side that may have gone.
+    /// Sends bytes to a peer that may be gone.
     pub fn try_send(&self, bytes: impl AsRef<[u8]>) -> io::Result<()> {
         self.socket.write_all(bytes.as_ref())
     }
 
-    /// Ends the direction away from here (a FIN); the other goes on.
+    /// Ends our direction (FIN). The other direction continues.
     pub fn shutdown_write(&self) {
         self.socket.shutdown(Shutdown::Write);
     }
 
-    /// Closes with RST, dropping what is queued.
+    /// Closes with RST and discards queued data.
     pub fn reset(self) {
         if let Socket::Tcp(socket) = &*self.socket {
             system::reset_on_close(socket.as_fd());
@@ -139,7 +139,7 @@ impl Wire {
         bytes
     }
 
-    /// Reads once more.
+    /// Reads once.
     fn fill(&mut self) -> Result<(), Fault> {
         let scratch = self.scratch.get_or_insert_with(|| vec![0; 64 * 1024]);
         let result = loop {
@@ -157,7 +157,7 @@ impl Wire {
         }
     }
 
-    /// The bytes up to and with `mark`.
+    /// The bytes up to and including `mark`.
     pub fn until(&mut self, mark: &[u8]) -> Result<Vec<u8>, Fault> {
         let mut from = 0;
         loop {
@@ -177,7 +177,7 @@ impl Wire {
         Ok(self.take(count))
     }
 
-    /// At least one byte and at most `most`, as they come.
+    /// Between one and `most` bytes, as they arrive.
     pub fn some(&mut self, most: usize) -> Result<Vec<u8>, Fault> {
         if self.waiting().is_empty() {
             self.fill()?;
@@ -185,7 +185,7 @@ impl Wire {
         Ok(self.take(most.min(self.waiting().len())))
     }
 
-    /// Everything up to the end, and how that came.
+    /// Everything up to the end, and the way in which the connection ended.
     pub fn rest(&mut self) -> (Vec<u8>, Fault) {
         loop {
             if let Err(fault) = self.fill() {
@@ -194,13 +194,13 @@ impl Wire {
         }
     }
 
-    /// How the connection ends, if nothing comes before; what comes is a fault of its own.
+    /// The way in which the connection ends. Any data before it is a fault.
     pub fn end(&mut self) -> Fault {
         let (bytes, fault) = self.rest();
         if bytes.is_empty() { fault } else { Fault::Malformed(format!("{} before the end", shown(&bytes))) }
     }
 
-    /// True if nothing has come and nothing has ended after a while of watching.
+    /// True if nothing arrives and the connection does not end during this time.
     pub fn silent_for(&mut self, while_watching: Duration) -> bool {
         self.socket.set_timeout(while_watching);
         let silent = self.waiting().is_empty() && self.fill() == Err(Fault::Late);
@@ -208,12 +208,12 @@ impl Wire {
         silent
     }
 
-    /// A message's first line and fields.
+    /// Reads a message's first line and fields.
     pub fn head(&mut self) -> Result<Message, Fault> {
         read_head(self)
     }
 
-    /// A body framed so; what came of it where it does not come whole.
+    /// Reads a body with this framing. The error contains the partial body.
     pub fn body(&mut self, framing: Framing) -> Result<Body, (Fault, Body)> {
         let mut reader = BodyReader::new(framing);
         let mut body = Body { framing, bytes: Vec::new(), trailers: Vec::new() };
@@ -229,7 +229,7 @@ impl Wire {
         }
     }
 
-    /// The next response to `method`, an interim one too; with a fault, what came of it.
+    /// The next response to `method`, even an interim one. The error contains the partial message.
     #[allow(clippy::result_large_err, reason = "tests match on what came; nothing here is hot")]
     pub fn try_response(&mut self, method: &str) -> Result<Message, (Fault, Option<Message>)> {
         let mut message = self.head().map_err(|fault| (fault, None))?;
@@ -250,7 +250,7 @@ impl Wire {
         }
     }
 
-    /// The next response to `method`, which must come whole.
+    /// The next complete response to `method`.
     #[track_caller]
     pub fn response(&mut self, method: &str) -> Message {
         match self.try_response(method) {
@@ -259,14 +259,14 @@ impl Wire {
         }
     }
 
-    /// Sends a GET and takes its response.
+    /// Sends a GET and reads its response.
     #[track_caller]
     pub fn get(&mut self, path: &str) -> Message {
         self.send(format!("GET {path} HTTP/1.1\r\nHost: test.example\r\n\r\n"));
         self.response("GET")
     }
 
-    /// Sends a POST of fixed length and takes its response.
+    /// Sends a POST of fixed length and reads its response.
     #[track_caller]
     pub fn post(&mut self, path: &str, body: &[u8]) -> Message {
         let head = format!("POST {path} HTTP/1.1\r\nHost: test.example\r\nContent-Length: {}\r\n\r\n", body.len());
