@@ -277,6 +277,23 @@ fn pure_modules_touch_nothing() {
     assert_none("purity", &broken);
 }
 
+/// The rest of the proxy does not know which version a connection speaks.
+#[test]
+fn only_the_codec_and_mux_name_a_version_of_http() {
+    let mut broken = Vec::new();
+    let knows = |path: &str| path == "src/proxy/codec.rs" || path.starts_with("src/proxy/mux/");
+    for source in sources(&["src/proxy"]).iter().filter(|source| !knows(&source.path)) {
+        let used = used_of(source, &["crate::"]).into_iter().filter(|name| name == "http1" || name == "http2");
+        broken.extend(used.map(|used| format!("{}: {used}", source.path)));
+        for (n, line) in code_lines(&source.code) {
+            if line.contains("http1::") || line.contains("http2::") {
+                broken.push(format!("{}:{n}: {}", source.path, line.trim()));
+            }
+        }
+    }
+    assert_none("versions", &broken);
+}
+
 #[test]
 fn unsafe_stands_only_where_it_may_and_is_argued_for() {
     let mut broken = Vec::new();

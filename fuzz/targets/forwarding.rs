@@ -71,6 +71,7 @@ fn request(choices: u8, bytes: &[u8], plant: fn(&mut Vec<u8>)) {
         client: IpAddr::V4(Ipv4Addr::new(192, 0, 2, 255)),
         trusted: bit(choices, 0),
         scheme: if bit(choices, 1) { "https" } else { "http" },
+        next_scheme: "http",
         port: if bit(choices, 5) { "8080" } else { "" },
         host: bit(choices, 2).then_some("backend.example:80"),
         default_host: "default.example",
@@ -102,9 +103,8 @@ fn request(choices: u8, bytes: &[u8], plant: fn(&mut Vec<u8>)) {
 /// Writes the same request as a field block, and parses it in the other role.
 fn request_over_http2(view: HeadRef<'_>, facts: &RequestFacts, way: &RequestWay<'_>) {
     let mut block = Vec::new();
-    let facts = RequestFacts { upgrades: false, ..*facts };
-    let mut writer = head::Writer::new(&mut block, way.scheme.as_bytes(), forward::authority(view, way));
-    forward::request(&mut writer, view, &facts, way);
+    let mut writer = head::Writer::new(&mut block);
+    forward::request(&mut writer, view, facts, way);
     let (mut read, mut arena) = (Head::default(), Vec::new());
     let mut decoder = Decoder::new(H2_TABLE_BYTES);
     match head::read(&mut decoder, &block, Role::Server, Section::Head, &mut read, &mut arena) {

@@ -11,8 +11,8 @@ use super::status::phrase;
 
 /// Receives a rewritten head.
 pub trait Sink {
-    /// Writes the start of a request. `path` is never empty.
-    fn request(&mut self, method: &[u8], path: &[u8]);
+    /// Writes the start of a request.
+    fn request(&mut self, method: &[u8], target: Target<'_>);
     /// Writes the start of a response.
     fn response(&mut self, status: u16, reason: &[u8]);
     /// Writes a field line.
@@ -27,8 +27,23 @@ pub trait Sink {
     }
     /// Writes a field line whose value is a list of pieces joined by `", "`.
     fn joined(&mut self, name: &[u8], pieces: &mut dyn Iterator<Item = &[u8]>);
+    /// Writes the Upgrade field. HTTP/2 has no switching of protocols (RFC 9113, 8.6) and leaves it out.
+    fn upgrade(&mut self, protocols: &mut dyn Iterator<Item = &[u8]>) {
+        self.joined(b"Upgrade", protocols);
+    }
     /// Writes the framing of the content, as the protocol version requires.
     fn framing(&mut self, body: Body);
+}
+
+/// The parts of a target URI (RFC 9110, 7.1). HTTP/1.1 writes the path alone, because Host is a field there.
+#[derive(Clone, Copy, Debug)]
+pub struct Target<'a> {
+    /// `http` or `https`.
+    pub scheme: &'a [u8],
+    /// Host and port; empty if they are not known.
+    pub authority: &'a [u8],
+    /// Path and query; never empty.
+    pub path: &'a [u8],
 }
 
 /// Settings and facts that the proxy adds to a request.
@@ -40,6 +55,8 @@ pub struct RequestWay<'a> {
     pub trusted: bool,
     /// The scheme of the client's connection: `http` or `https`.
     pub scheme: &'a str,
+    /// The scheme of the next hop: `http` or `https`.
+    pub next_scheme: &'a str,
     /// The port that the client connected to, in digits; empty if it is not known.
     pub port: &'a str,
     /// A Host that replaces the client's.
@@ -52,11 +69,6 @@ pub struct RequestWay<'a> {
     pub request_id: Option<&'a [u8]>,
 }
 
-/// The authority of the forwarded request (RFC 9110, 7.2); empty if none is known.
-pub fn authority<'a>(head: HeadRef<'a>, way: &RequestWay<'a>) -> &'a [u8] {
-    way.host.map(str::as_bytes).or(head.authority()).unwrap_or(way.default_host.as_bytes())
-}
-
 /// Writes a request for the next hop.
 pub fn request(sink: &mut impl Sink, head: HeadRef<'_>, facts: &RequestFacts, way: &RequestWay<'_>) {
     let Start::Request { method, path, authority } = head.head.start else { return };
@@ -66,9 +78,12 @@ pub fn request(sink: &mut impl Sink, head: HeadRef<'_>, facts: &RequestFacts, wa
         [] => b"/",
         path => path,
     };
+    let asked = head.authority();
+    let next = way.host.map(str::as_bytes).or(asked).unwrap_or(way.default_host.as_bytes());
+    let target = |path| Target { scheme: way.next_scheme.as_bytes(), authority: next, path };
     match path {
-        [b'?', ..] => sink.request(method, &[b"/", path].concat()),
-        path => sink.request(method, path),
+        [b'?', ..] => sink.request(method, Target { path: &[b"/", path].concat(), ..target(path) }),
+        path => sink.request(method, target(path)),
     }
     let host = way.host.map(str::as_bytes).or(authority.map(|span| head.get(span)));
     let mut host_written = false;
@@ -112,7 +127,7 @@ pub fn request(sink: &mut impl Sink, head: HeadRef<'_>, facts: &RequestFacts, wa
         sink.framing(facts.body);
     }
     connection_fields(sink, head, facts);
-    forwarded_fields(sink, head, way);
+    forwarded_fields(sink, head, asked, way);
     request_id_field(sink, way.request_id);
     via_field(sink, head, way.via);
 }
@@ -129,11 +144,11 @@ fn connection_fields(sink: &mut impl Sink, head: HeadRef<'_>, facts: &RequestFac
         sink.field(b"TE", b"trailers");
     }
     if facts.upgrades {
-        sink.joined(b"Upgrade", &mut head.values(Name::Upgrade).flat_map(offered_protocols));
+        sink.upgrade(&mut head.values(Name::Upgrade).flat_map(offered_protocols));
     }
 }
 
-fn forwarded_fields(sink: &mut impl Sink, head: HeadRef<'_>, way: &RequestWay<'_>) {
+fn forwarded_fields(sink: &mut impl Sink, head: HeadRef<'_>, asked: Option<&[u8]>, way: &RequestWay<'_>) {
     let mut text = AddressText { bytes: [0; 48], len: 0 };
     let client = text.write(way.client);
     let said = |name| head.values(name).filter(|_| way.trusted);
@@ -148,7 +163,7 @@ fn forwarded_fields(sink: &mut impl Sink, head: HeadRef<'_>, way: &RequestWay<'_
     if let Some(port) = said(Name::XForwardedPort).next().or(own_port) {
         sink.field(b"X-Forwarded-Port", port);
     }
-    if let Some(host) = said(Name::XForwardedHost).next().or(head.authority()) {
+    if let Some(host) = said(Name::XForwardedHost).next().or(asked) {
         sink.field(b"X-Forwarded-Host", host);
     }
 }
@@ -297,7 +312,7 @@ pub fn interim(sink: &mut impl Sink, head: HeadRef<'_>, request_id: Option<&[u8]
 pub fn switching(sink: &mut impl Sink, head: HeadRef<'_>, request_id: Option<&[u8]>) {
     interim(sink, head, request_id);
     sink.hop(b"Connection", b"Upgrade");
-    sink.joined(b"Upgrade", &mut head.values(Name::Upgrade).flat_map(list));
+    sink.upgrade(&mut head.values(Name::Upgrade).flat_map(list));
 }
 
 /// The fields of a trailer section that are forwarded.

@@ -1,6 +1,6 @@
 //! Writes HTTP/1.1 heads: a request or status line, field lines and framing fields.
 
-use crate::http::forward::Sink;
+use crate::http::forward::{Sink, Target};
 use crate::http::framing::Body;
 
 /// Appends one head to a text. `finish` adds the empty line.
@@ -36,7 +36,7 @@ impl<'a> Writer<'a> {
 }
 
 impl Sink for Writer<'_> {
-    fn request(&mut self, method: &[u8], path: &[u8]) {
+    fn request(&mut self, method: &[u8], Target { path, .. }: Target<'_>) {
         self.text.reserve(method.len() + path.len() + 12);
         self.text.extend_from_slice(method);
         self.text.push(b' ');

@@ -4,7 +4,7 @@
 
 use crate::hpack::{self, Decoder};
 use crate::http::fields::{Field, Name, Span};
-use crate::http::forward::Sink;
+use crate::http::forward::{Sink, Target};
 use crate::http::framing::{Body, is_authority};
 use crate::http::head::{Head, Start, Version};
 use crate::http::message_error::MessageError;
@@ -216,15 +216,13 @@ fn request_start(pseudo: &Pseudo, head: &Head, arena: &[u8]) -> Result<Start, Me
 #[derive(Debug)]
 pub struct Writer<'a> {
     block: &'a mut Vec<u8>,
-    scheme: &'a [u8],
-    authority: &'a [u8],
     size: usize,
 }
 
 impl<'a> Writer<'a> {
-    /// A writer to the end of `block`; a request is for this scheme and authority.
-    pub fn new(block: &'a mut Vec<u8>, scheme: &'a [u8], authority: &'a [u8]) -> Writer<'a> {
-        Writer { block, scheme, authority, size: 0 }
+    /// A writer to the end of `block`.
+    pub fn new(block: &'a mut Vec<u8>) -> Writer<'a> {
+        Writer { block, size: 0 }
     }
 
     /// The size of the list written: each field with 32 bytes more (RFC 9113, 6.5.2).
@@ -245,13 +243,13 @@ impl<'a> Writer<'a> {
 }
 
 impl Sink for Writer<'_> {
-    fn request(&mut self, method: &[u8], path: &[u8]) {
+    fn request(&mut self, method: &[u8], target: Target<'_>) {
         self.pseudo((hpack::METHOD, ":method"), method);
-        self.pseudo((hpack::SCHEME, ":scheme"), self.scheme);
-        if !self.authority.is_empty() {
-            self.pseudo((hpack::AUTHORITY, ":authority"), self.authority);
+        self.pseudo((hpack::SCHEME, ":scheme"), target.scheme);
+        if !target.authority.is_empty() {
+            self.pseudo((hpack::AUTHORITY, ":authority"), target.authority);
         }
-        self.pseudo((hpack::PATH, ":path"), path);
+        self.pseudo((hpack::PATH, ":path"), target.path);
     }
 
     fn response(&mut self, status: u16, _reason: &[u8]) {
@@ -266,6 +264,8 @@ impl Sink for Writer<'_> {
     fn host(&mut self, _name: &[u8], _value: &[u8]) {}
 
     fn hop(&mut self, _name: &[u8], _value: &[u8]) {}
+
+    fn upgrade(&mut self, _protocols: &mut dyn Iterator<Item = &[u8]>) {}
 
     fn joined(&mut self, name: &[u8], pieces: &mut dyn Iterator<Item = &[u8]>) {
         let Some(first) = pieces.next() else { return };
@@ -408,11 +408,12 @@ mod tests {
     #[test]
     fn what_the_writer_writes_reads_back() {
         let mut block = Vec::new();
-        let mut writer = Writer::new(&mut block, b"http", b"h:1");
-        writer.request(b"POST", b"/p");
+        let mut writer = Writer::new(&mut block);
+        writer.request(b"POST", Target { scheme: b"http", authority: b"h:1", path: b"/p" });
         writer.host(b"Host", b"other");
         writer.field(b"X-A", b"b");
         writer.hop(b"Connection", b"close");
+        writer.upgrade(&mut [&b"x"[..]].into_iter());
         writer.joined(b"L", &mut [&b"x"[..], b"y"].into_iter());
         writer.framing(Body::Length(7));
         writer.framing(Body::Chunked);

@@ -11,9 +11,7 @@ use crate::balance::Pick;
 use crate::collections::slab::Key;
 use crate::config::HostHeader;
 use crate::http::forward::{self, RequestWay};
-use crate::http::framing::{Body, RequestFacts};
-use crate::http1::write::Writer;
-use crate::http2;
+use crate::http::framing::Body;
 use crate::limits::{H2_REFUSALS, POOL_FRESH_US, POOL_IDLE_US, TRIES};
 use crate::metrics::Count;
 
@@ -217,15 +215,18 @@ impl Proxy {
         else {
             return;
         };
+        let shows = self.shows();
         let Some(connection) = self.connections.get_mut(key) else { return };
         let Side::Backend { slot, .. } = connection.side else { return };
         connection.exchange = Some(id);
+        let Some(exchange) = self.exchanges.get(id) else { return };
         let backend = self.backends[usize::from(slot)].as_ref();
         let own_host = backend.map_or("", |backend| &backend.host);
         let way = RequestWay {
             client: address,
             trusted,
             scheme: "http",
+            next_scheme: backend.map_or("http", |backend| backend.scheme()),
             port: self.ports.get(usize::from(listener)).map_or("", String::as_str),
             host: match &self.host_header {
                 HostHeader::Preserve if backend.is_some_and(|backend| backend.own_host) => Some(own_host),
@@ -238,40 +239,18 @@ impl Proxy {
             request_id: exchange.id(),
         };
         self.text.clear();
-        if connection.codec.stream().is_some() {
-            let scheme = backend.map_or("http", |backend| backend.scheme());
-            let (head, facts) = (exchange.saved.view(), RequestFacts { upgrades: false, ..exchange.facts });
-            let mut shown = Vec::new();
-            if self.trace {
-                forward::request(&mut Writer::new(&mut shown), head, &facts, &way);
-            }
-            let authority = forward::authority(head, &way);
-            let mut writer = http2::head::Writer::new(&mut self.text, scheme.as_bytes(), authority);
-            forward::request(&mut writer, head, &facts, &way);
-            let size = writer.size();
-            let end = exchange.request == Progress::Ended || matches!(facts.body, Body::None | Body::Length(0));
-            if size > self.list_limit(key) {
-                self.close(key, Output::Close(key));
-                return self.answer_exchange(id, LocalReply::HeadTooLarge);
-            }
-            self.write_block(key, end);
-            if self.trace {
-                self.trace_text(key, "request head", &shown);
-            }
-            self.rearm(key, Moved::Nothing);
-            return self.resumed.push(client);
-        }
-        let mut writer = Writer::new(&mut self.text);
+        let mut writer = connection.codec.head_writer(&mut self.text, shows);
         forward::request(&mut writer, exchange.saved.view(), &exchange.facts, &way);
-        writer.finish();
-        connection.codec.write_body(exchange.facts.body);
-        connection.output.write(&mut self.buffers, &self.text);
-        if exchange.request == Progress::Ended {
+        let written = writer.finish();
+        let (body, ended) = (exchange.facts.body, exchange.request == Progress::Ended);
+        if written.list_bytes > 0 && written.list_bytes > self.list_limit(key) {
+            self.close(key, Output::Close(key));
+            return self.answer_exchange(id, LocalReply::HeadTooLarge);
+        }
+        self.send_head(key, "request head", Some(body), written);
+        if ended && let Some(connection) = self.connections.get_mut(key) {
             // A retry, of a request without content that had been read to its end.
             connection.codec.write_end(&mut connection.output, &mut self.buffers, None);
-        }
-        if self.trace {
-            self.trace_sent(key, "request head");
         }
         self.schedule_send(key);
         auth.then(|| self.bind(client, key));

@@ -1,17 +1,23 @@
-//! The protocol of a connection, as the exchanges on it see it: parts in, parts out. HTTP/1 is
-//! a codec whose capacity is one stream. An HTTP/2 connection carries messages on streams, each of
-//! which is a connection to the rest of the proxy, with a codec of its own; what it has to send is
-//! content alone, which `mux` puts into frames.
+//! The protocol of a connection, as its exchange sees it: parts come in, parts go out. This file and `mux` are
+//! the only ones of the proxy that name `http1` and `http2`.
+//!
+//! A codec is HTTP/1, which carries one message after another; a mux, which carries streams and no exchange; or a
+//! stream of a mux. A stream is a connection to the rest of the proxy. Its output holds content alone, which
+//! `mux::frames` puts into frames.
 
+use super::Proxy;
 use crate::collections::buffer::{Buffer, Pool};
 use crate::collections::queue::Queue;
 use crate::collections::slab::Key;
+use crate::http::fields::Name;
+use crate::http::forward::{Sink, Target};
 use crate::http::framing::Body;
 use crate::http::head::{Head, HeadRef};
 use crate::http::message_error::MessageError;
 use crate::http::part::{Part, Role};
 use crate::http1;
-use crate::http2::{self, ErrorCode};
+use crate::http2;
+pub(super) use crate::http2::ErrorCode;
 
 use super::mux::Mux;
 
@@ -81,7 +87,193 @@ impl Stream {
     }
 }
 
+/// How much of the heads that are written `--trace` shows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Shows {
+    /// Nothing: it is off.
+    Nothing,
+    /// All but the values of secret fields.
+    Masked,
+    /// All.
+    Everything,
+}
+
+/// Writes one head in the version of its connection. It is the only sink of the proxy.
+#[derive(Debug)]
+pub(super) enum HeadWriter<'a> {
+    Http1(http1::write::Writer<'a>),
+    Http2(http2::head::Writer<'a>),
+    /// Either of these, and a copy for `--trace`.
+    Traced(Box<Traced<'a>>),
+}
+
+/// A head that is written and shown.
+#[derive(Debug)]
+pub(super) struct Traced<'a> {
+    writer: HeadWriter<'a>,
+    /// The head as HTTP/1.1 has it.
+    shown: Vec<u8>,
+    shows: Shows,
+}
+
+/// A head that was written, and is to be given to `Proxy::send_head`.
+#[derive(Debug)]
+#[must_use]
+pub(super) struct Written {
+    /// The size of its list of fields (RFC 9113, 6.5.2); 0 in HTTP/1, where no peer limits that.
+    pub(super) list_bytes: usize,
+    /// The head as `--trace` shows it; empty if that is off.
+    shown: Vec<u8>,
+}
+
+impl Written {
+    /// Shows content behind the head.
+    pub(super) fn show(&mut self, content: &[u8]) {
+        if !self.shown.is_empty() {
+            self.shown.extend_from_slice(content);
+        }
+    }
+}
+
+impl HeadWriter<'_> {
+    /// Ends the head.
+    pub(super) fn finish(self) -> Written {
+        match self {
+            HeadWriter::Http1(writer) => {
+                writer.finish();
+                Written { list_bytes: 0, shown: Vec::new() }
+            }
+            HeadWriter::Http2(writer) => Written { list_bytes: writer.size(), shown: Vec::new() },
+            HeadWriter::Traced(traced) => {
+                let Traced { writer, mut shown, .. } = *traced;
+                http1::write::Writer::new(&mut shown).finish();
+                Written { shown, ..writer.finish() }
+            }
+        }
+    }
+}
+
+impl Traced<'_> {
+    fn shown(&mut self) -> http1::write::Writer<'_> {
+        http1::write::Writer::new(&mut self.shown)
+    }
+
+    /// A value, or an asterisk for each byte of a secret one.
+    fn masked(&self, name: &[u8], value: &[u8]) -> Vec<u8> {
+        match self.shows {
+            Shows::Masked if Name::find(name).is_secret() => vec![b'*'; value.len()],
+            _ => value.to_vec(),
+        }
+    }
+}
+
+impl Sink for HeadWriter<'_> {
+    fn request(&mut self, method: &[u8], target: Target<'_>) {
+        match self {
+            HeadWriter::Http1(writer) => writer.request(method, target),
+            HeadWriter::Http2(writer) => writer.request(method, target),
+            HeadWriter::Traced(traced) => {
+                traced.writer.request(method, target);
+                traced.shown().request(method, target);
+            }
+        }
+    }
+
+    fn response(&mut self, status: u16, reason: &[u8]) {
+        match self {
+            HeadWriter::Http1(writer) => writer.response(status, reason),
+            HeadWriter::Http2(writer) => writer.response(status, reason),
+            HeadWriter::Traced(traced) => {
+                traced.writer.response(status, reason);
+                traced.shown().response(status, reason);
+            }
+        }
+    }
+
+    #[inline]
+    fn field(&mut self, name: &[u8], value: &[u8]) {
+        match self {
+            HeadWriter::Http1(writer) => writer.field(name, value),
+            HeadWriter::Http2(writer) => writer.field(name, value),
+            HeadWriter::Traced(traced) => {
+                traced.writer.field(name, value);
+                let value = traced.masked(name, value);
+                traced.shown().field(name, &value);
+            }
+        }
+    }
+
+    fn host(&mut self, name: &[u8], value: &[u8]) {
+        match self {
+            HeadWriter::Http1(writer) => writer.host(name, value),
+            HeadWriter::Http2(writer) => writer.host(name, value),
+            HeadWriter::Traced(traced) => {
+                traced.writer.host(name, value);
+                traced.shown().host(name, value);
+            }
+        }
+    }
+
+    fn hop(&mut self, name: &[u8], value: &[u8]) {
+        match self {
+            HeadWriter::Http1(writer) => writer.hop(name, value),
+            HeadWriter::Http2(writer) => writer.hop(name, value),
+            HeadWriter::Traced(traced) => {
+                traced.writer.hop(name, value);
+                traced.shown().hop(name, value);
+            }
+        }
+    }
+
+    fn joined(&mut self, name: &[u8], pieces: &mut dyn Iterator<Item = &[u8]>) {
+        match self {
+            HeadWriter::Http1(writer) => writer.joined(name, pieces),
+            HeadWriter::Http2(writer) => writer.joined(name, pieces),
+            HeadWriter::Traced(traced) => {
+                let pieces: Vec<&[u8]> = pieces.collect();
+                traced.writer.joined(name, &mut pieces.iter().copied());
+                traced.shown().joined(name, &mut pieces.iter().copied());
+            }
+        }
+    }
+
+    fn upgrade(&mut self, protocols: &mut dyn Iterator<Item = &[u8]>) {
+        match self {
+            HeadWriter::Http1(writer) => writer.upgrade(protocols),
+            HeadWriter::Http2(writer) => writer.upgrade(protocols),
+            HeadWriter::Traced(traced) => {
+                let protocols: Vec<&[u8]> = protocols.collect();
+                traced.writer.upgrade(&mut protocols.iter().copied());
+                traced.shown().upgrade(&mut protocols.iter().copied());
+            }
+        }
+    }
+
+    fn framing(&mut self, body: Body) {
+        match self {
+            HeadWriter::Http1(writer) => writer.framing(body),
+            HeadWriter::Http2(writer) => writer.framing(body),
+            HeadWriter::Traced(traced) => {
+                traced.writer.framing(body);
+                traced.shown().framing(body);
+            }
+        }
+    }
+}
+
 impl Codec {
+    /// A writer of a head to the end of `text`, in this version.
+    pub(super) fn head_writer<'a>(&self, text: &'a mut Vec<u8>, shows: Shows) -> HeadWriter<'a> {
+        let writer = match self {
+            Codec::H1(_) => HeadWriter::Http1(http1::write::Writer::new(text)),
+            Codec::H2(_) | Codec::Stream(_) => HeadWriter::Http2(http2::head::Writer::new(text)),
+        };
+        match shows {
+            Shows::Nothing => writer,
+            _ => HeadWriter::Traced(Box::new(Traced { writer, shown: Vec::new(), shows })),
+        }
+    }
+
     /// A codec for a fresh HTTP/1 connection.
     pub(super) fn http1(role: Role) -> Codec {
         Codec::H1(http1::connection::Connection::new(role))
@@ -205,5 +397,63 @@ impl Codec {
     /// Whether the other side's closing is the proper end of what is being read.
     pub(super) fn ends_by_close(&self) -> bool {
         matches!(self, Codec::H1(h) if h.ends_by_close())
+    }
+}
+
+impl Proxy {
+    /// Queues the head that was written to `text`, and traces it. `body` is the framing of the content behind it; an
+    /// interim response has `None`, because another head follows.
+    pub(super) fn send_head(&mut self, key: Key, what: &str, body: Option<Body>, written: Written) {
+        if !written.shown.is_empty() {
+            self.trace_sent(key, what, &written.shown);
+        }
+        let Some(connection) = self.connections.get_mut(key) else { return };
+        if let Some(body) = body {
+            connection.codec.write_body(body);
+        }
+        if connection.codec.stream().is_some() {
+            return self.write_block(key, matches!(body, Some(Body::None | Body::Length(0))));
+        }
+        connection.output.write(&mut self.buffers, &self.text);
+        self.schedule_send(key);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A head as it goes out and as it is shown.
+    fn written(codec: &Codec, shows: Shows) -> (Vec<u8>, String) {
+        let mut text = Vec::new();
+        let mut writer = codec.head_writer(&mut text, shows);
+        writer.request(b"GET", Target { scheme: b"https", authority: b"a:1", path: b"/p" });
+        writer.host(b"Host", b"a:1");
+        writer.field(b"cookie", b"id=1");
+        writer.hop(b"Connection", b"Upgrade");
+        writer.upgrade(&mut [&b"x"[..], b"y"].into_iter());
+        writer.joined(b"L", &mut [&b"1"[..], b"2"].into_iter());
+        writer.framing(Body::Length(7));
+        let mut written = writer.finish();
+        assert_eq!(written.list_bytes > 0, codec.stream().is_some());
+        written.show(b"content");
+        (text, String::from_utf8(written.shown).unwrap())
+    }
+
+    #[test]
+    fn a_head_is_shown_as_http_1_has_it_whatever_its_version_and_with_secrets_masked() {
+        let key = crate::collections::slab::Slab::new().insert(());
+        let (http1, stream) = (Codec::http1(Role::Client), Codec::Stream(Stream::new(key)));
+        let head = "GET /p HTTP/1.1\r\nHost: a:1\r\ncookie: id=1\r\nConnection: Upgrade\r\nUpgrade: x, y\r\nL: 1, 2\r\n\
+                    Content-Length: 7\r\n\r\n";
+        let (text, _) = written(&http1, Shows::Nothing);
+        assert_eq!(String::from_utf8(text.clone()).unwrap(), head);
+        let (block, _) = written(&stream, Shows::Nothing);
+        for (codec, wire) in [(&http1, &text), (&stream, &block)] {
+            assert_eq!(written(codec, Shows::Nothing), (wire.clone(), String::new()));
+            assert_eq!(written(codec, Shows::Everything), (wire.clone(), format!("{head}content")));
+            let masked = head.replace("id=1", "****");
+            assert_eq!(written(codec, Shows::Masked), (wire.clone(), format!("{masked}content")));
+        }
     }
 }

@@ -4,10 +4,10 @@
 use std::fmt;
 use std::io::ErrorKind;
 
+use super::codec::ErrorCode;
 use super::exchange::{Exchange, Progress};
 use crate::http::message_error::MessageError;
 use crate::http::proxy_error::ProxyError;
-use crate::http2::ErrorCode;
 use crate::limits::{FAILURE_BYTES, REPEATS, TRIES};
 use crate::metrics::{Count, SlotCount};
 

@@ -14,7 +14,6 @@ use crate::http::forward::Sink;
 use crate::http::framing::Body;
 use crate::http::head::{HeadRef, Start, Version};
 use crate::http::status::phrase;
-use crate::http1::write::Writer;
 use crate::limits::{METRICS_PORTION_BYTES, QUEUE_HIGH_BYTES};
 use crate::metrics::{CONTENT_TYPE, Exposition, Listing, Place, SlotState, Sources};
 
@@ -64,15 +63,16 @@ impl Proxy {
     }
 
     fn begin_metrics(&mut self, id: Key) {
-        let listing = Arc::clone(&self.listing);
+        let (listing, shows) = (Arc::clone(&self.listing), self.shows());
         let Some(exchange) = self.exchanges.get_mut(id) else { return };
         let (facts, client) = (exchange.facts, exchange.client);
         exchange.response = Progress::Flowing;
         let whole = exchange.request == Progress::Ended || facts.body == Body::None;
         let goes_on = whole && facts.persistent && !self.draining && facts.version != Version::Http10;
         let body = if facts.version == Version::Http10 { Body::UntilClose } else { Body::Chunked };
+        let Some(entry) = self.connections.get(client) else { return };
         self.text.clear();
-        let mut writer = Writer::new(&mut self.text);
+        let mut writer = entry.codec.head_writer(&mut self.text, shows);
         writer.response(200, phrase(200).as_bytes());
         writer.field(b"Date", &self.date.1);
         writer.field(b"Content-Type", CONTENT_TYPE.as_bytes());
@@ -80,14 +80,12 @@ impl Proxy {
         if !goes_on {
             writer.hop(b"Connection", b"close");
         }
-        writer.finish();
+        let written = writer.finish();
         exchange.persistent = goes_on;
         exchange.local =
             Some(Box::new(Exposition::new(if facts.is_head { Arc::new(Listing::default()) } else { listing })));
-        if let Some(connection) = self.connections.get_mut(client) {
-            connection.codec.write_body(if facts.is_head { Body::None } else { body });
-        }
-        self.write_to_client(client, "answer");
+        let body = if facts.is_head { Body::None } else { body };
+        self.write_to_client(client, "answer", Some(body), written);
         if facts.is_head {
             self.end_metrics(id);
         } else {

@@ -12,10 +12,9 @@ use super::connection::{Connection, Moved, Phase, Side};
 use super::{Failure, Output, Proxy};
 use crate::collections::slab::Key;
 use crate::config::{Health, HealthCheck, HostHeader};
-use crate::http::forward::Sink;
+use crate::http::forward::{Sink, Target};
+use crate::http::framing::Body;
 use crate::http::head::HeadRef;
-use crate::http1::write::Writer;
-use crate::http2;
 
 /// How probes name themselves.
 const USER_AGENT: &str = concat!("load_balancer/", env!("CARGO_PKG_VERSION"));
@@ -56,6 +55,7 @@ impl Proxy {
 
     /// Asks the backend that a probe is connected to.
     pub(super) fn send_probe(&mut self, key: Key) {
+        let shows = self.shows();
         let Some(connection) = self.connections.get_mut(key) else { return };
         let Side::Backend { slot, .. } = connection.side else { return };
         let host = match (&self.health.host, &self.host_header, &self.backends[usize::from(slot)]) {
@@ -63,26 +63,12 @@ impl Proxy {
             (.., Some(backend)) => &backend.host,
             (.., None) => return self.close(key, Output::Close(key)),
         };
+        let scheme = self.backends[usize::from(slot)].as_ref().map_or("http", |backend| backend.scheme());
         self.text.clear();
-        if connection.codec.stream().is_some() {
-            let mut shown = Vec::new();
-            if self.trace {
-                write_fields(&mut shown, &self.health.path, host);
-            }
-            let scheme = self.backends[usize::from(slot)].as_ref().map_or("http", |backend| backend.scheme());
-            write_block(&mut self.text, &self.health.path, scheme, host);
-            self.write_block(key, true);
-            if self.trace {
-                self.trace_text(key, "probe", &shown);
-            }
-            return;
-        }
-        write_head(&mut self.text, &self.health.path, host);
-        connection.output.write(&mut self.buffers, &self.text);
-        if self.trace {
-            self.trace_sent(key, "probe");
-        }
-        self.schedule_send(key);
+        let mut writer = connection.codec.head_writer(&mut self.text, shows);
+        write_request(&mut writer, &self.health.path, scheme, host);
+        let written = writer.finish();
+        self.send_head(key, "probe", Some(Body::None), written);
     }
 
     /// The head of the response to a probe has come.
@@ -140,27 +126,13 @@ impl Proxy {
     }
 }
 
-/// Writes the request line of a probe and the fields that every version of HTTP has.
-fn write_fields<'a>(text: &'a mut Vec<u8>, path: &str, host: &str) -> Writer<'a> {
-    let mut writer = Writer::new(text);
-    writer.request(b"GET", path.as_bytes());
-    writer.field(b"Host", host.as_bytes());
-    writer.field(b"User-Agent", USER_AGENT.as_bytes());
-    writer
-}
-
-/// Writes the request of a probe over HTTP/1.1.
-pub fn write_head(text: &mut Vec<u8>, path: &str, host: &str) {
-    let mut writer = write_fields(text, path, host);
-    writer.hop(b"Connection", b"close");
-    writer.finish();
-}
-
-/// Writes the request of a probe over HTTP/2, as a block of fields.
-pub fn write_block(text: &mut Vec<u8>, path: &str, scheme: &str, host: &str) {
-    let mut writer = http2::head::Writer::new(text, scheme.as_bytes(), host.as_bytes());
-    writer.request(b"GET", path.as_bytes());
-    writer.field(b"User-Agent", USER_AGENT.as_bytes());
+/// Writes the request of a probe.
+pub fn write_request(sink: &mut impl Sink, path: &str, scheme: &str, host: &str) {
+    let target = Target { scheme: scheme.as_bytes(), authority: host.as_bytes(), path: path.as_bytes() };
+    sink.request(b"GET", target);
+    sink.host(b"Host", host.as_bytes());
+    sink.field(b"User-Agent", USER_AGENT.as_bytes());
+    sink.hop(b"Connection", b"close");
 }
 
 /// Why a probe has failed.

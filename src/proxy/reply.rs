@@ -14,7 +14,6 @@ use crate::http::message_error::MessageError;
 use crate::http::proxy_error::ProxyError;
 use crate::http::request_id::Uuid;
 use crate::http::status::phrase;
-use crate::http1::write::Writer;
 use crate::limits::RETRY_AFTER_S;
 use crate::log::http_date;
 
@@ -147,8 +146,10 @@ impl Proxy {
             text.push(')');
         }
         text.push('\n');
+        let shows = self.shows();
+        let Some(client) = self.connections.get(key) else { return };
         self.text.clear();
-        let mut writer = Writer::new(&mut self.text);
+        let mut writer = client.codec.head_writer(&mut self.text, shows);
         writer.response(status, phrase(status).as_bytes());
         writer.field(b"Date", &http_date(self.log.clock() / 1_000_000));
         writer.field(b"Content-Type", b"text/plain; charset=utf-8");
@@ -170,16 +171,15 @@ impl Proxy {
             (true, Version::Http10) => writer.hop(b"Connection", b"keep-alive"),
             (true, Version::Http11 | Version::Http2) => {}
         }
-        writer.finish();
-        if !facts.is_head {
-            self.text.extend_from_slice(text.as_bytes());
+        let mut written = writer.finish();
+        if facts.is_head {
+            return self.send_head(key, "answer", Some(Body::None), written);
         }
-        let Some(connection) = self.connections.get_mut(key) else { return };
-        connection.codec.write_body(Body::None);
-        connection.output.write(&mut self.buffers, &self.text);
-        if self.trace {
-            self.trace_sent(key, "answer");
-        }
+        written.show(text.as_bytes());
+        self.send_head(key, "answer", Some(Body::Length(text.len() as u64)), written);
+        let Some(client) = self.connections.get_mut(key) else { return };
+        client.output.write(&mut self.buffers, text.as_bytes());
+        client.codec.write_end(&mut client.output, &mut self.buffers, None);
         self.schedule_send(key);
     }
 }

@@ -1,6 +1,7 @@
 //! The response of an exchange on its way to the client: interim responses and the final head.
 
 use super::Proxy;
+use super::codec::Written;
 use super::connection::{Moved, Side};
 use super::exchange::{Exchange, Progress};
 use super::failure::Failure;
@@ -10,7 +11,6 @@ use crate::http::forward::{self, After, ResponseWay};
 use crate::http::framing::{self, Body, ResponseFacts};
 use crate::http::head::{HeadRef, Version};
 use crate::http::message_error::MessageError;
-use crate::http1::write::Writer;
 use crate::limits::{INTERIM_RESPONSES, QUEUE_HIGH_BYTES};
 use crate::metrics::SlotTime;
 
@@ -31,12 +31,13 @@ impl Proxy {
             return self.connections.get_mut(key).into_iter().for_each(|backend| backend.no_progress = true);
         }
         exchange.continued |= head.status() == 100;
-        let client = exchange.client;
+        let (key, shows) = (exchange.client, self.shows());
+        let Some(client) = self.connections.get(key) else { return };
         self.text.clear();
-        let mut writer = Writer::new(&mut self.text);
+        let mut writer = client.codec.head_writer(&mut self.text, shows);
         forward::interim(&mut writer, head, None);
-        writer.finish();
-        self.write_to_client(client, "interim response head");
+        let written = writer.finish();
+        self.write_to_client(key, "interim response head", None, written);
     }
 
     /// A backend has sent the head of its final response, or of a 101.
@@ -65,16 +66,15 @@ impl Proxy {
         exchange.persistent = after != After::Ends;
         let client = exchange.client;
         let binds = facts.connection_auth && backend.codec.stream().is_none();
+        let shows = self.shows();
+        let (Some(entry), Some(exchange)) = (self.connections.get(client), self.exchanges.get(id)) else { return };
         self.text.clear();
-        let mut writer = Writer::new(&mut self.text);
+        let mut writer = entry.codec.head_writer(&mut self.text, shows);
         let (date, request_id) = (&self.date.1, exchange.id());
         let way = ResponseWay { body, after, date, via: self.via.as_deref(), request_id };
         forward::response(&mut writer, head, &facts, &way);
-        writer.finish();
-        if let Some(client) = self.connections.get_mut(client) {
-            client.codec.write_body(body);
-        }
-        self.write_to_client(client, "response head");
+        let written = writer.finish();
+        self.write_to_client(client, "response head", Some(body), written);
         self.count_response(slot, facts.status, sent_us);
         if binds {
             self.bind(client, key);
@@ -93,14 +93,9 @@ impl Proxy {
         self.shared.block.observe_slot(SlotTime::Response, slot.into(), self.now_us.saturating_sub(sent_us));
     }
 
-    /// Queues the text written for a client.
-    pub(super) fn write_to_client(&mut self, client: Key, what: &str) {
-        let Some(connection) = self.connections.get_mut(client) else { return };
-        connection.output.write(&mut self.buffers, &self.text);
-        if self.trace {
-            self.trace_sent(client, what);
-        }
-        self.schedule_send(client);
+    /// Sends a client the head that was written, as `send_head` does.
+    pub(super) fn write_to_client(&mut self, client: Key, what: &str, body: Option<Body>, written: Written) {
+        self.send_head(client, what, body, written);
         self.rearm(client, Moved::Nothing);
     }
 }

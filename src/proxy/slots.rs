@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::Relaxed;
 
+use super::codec::ErrorCode;
 use super::connection::Side;
 use super::{Failure, Output, Proxy};
 use crate::balance::Change;
@@ -12,7 +13,6 @@ use crate::balance::cells::{self, Cells};
 use crate::collections::slab::Key;
 use crate::config::{Address, Plan};
 use crate::http::head::Version;
-use crate::http2::ErrorCode;
 use crate::limits::{SEEN_US, SHOWN_NAMES};
 use crate::log::Level;
 use crate::metrics::{self, Block, Count, Listing, Place, SlotCount};

@@ -5,12 +5,12 @@ use std::fmt;
 use std::net::SocketAddr;
 
 use super::Proxy;
+use super::codec::Shows;
 use super::connection::Side;
 use crate::collections::slab::Key;
 use crate::http::fields::{Field, Name, Span, trim};
 use crate::http::head::{Head, HeadRef, Start};
 use crate::http::part::Part;
-use crate::http1::parse;
 use crate::limits::TRACE_REFUSED_BYTES;
 use crate::log::Level;
 
@@ -41,6 +41,15 @@ impl fmt::Display for Named<'_> {
 }
 
 impl Proxy {
+    /// How much of the heads that are written is shown.
+    pub(super) fn shows(&self) -> Shows {
+        match self.trace {
+            false => Shows::Nothing,
+            true if self.log.enabled(Level::Debug) => Shows::Everything,
+            true => Shows::Masked,
+        }
+    }
+
     fn named(&self, key: Key) -> Option<Named<'_>> {
         let connection = self.connections.get(key)?;
         let side = connection.side;
@@ -100,14 +109,6 @@ impl Proxy {
         self.trace_received(key, part, &text, HeadRef { bytes: &text, head: &shown });
     }
 
-    /// Dumps a request's head that is written for a stream, as HTTP/1.1 would have it.
-    pub(super) fn trace_text(&mut self, key: Key, what: &str, text: &[u8]) {
-        let before = std::mem::replace(&mut self.text, text.to_vec());
-        self.text.extend_from_slice(b"\r\n");
-        self.trace_sent(key, what);
-        self.text = before;
-    }
-
     /// Dumps content that came from a connection.
     pub(super) fn trace_content(&mut self, key: Key, bytes: &[u8]) {
         let Some(named) = self.named(key) else { return };
@@ -115,18 +116,11 @@ impl Proxy {
         self.log.dump(format_args!("{label}"), bytes);
     }
 
-    /// Dumps the text that was just written for a connection.
-    pub(super) fn trace_sent(&mut self, key: Key, what: &str) {
+    /// Dumps a head that is sent, as its writer shows it.
+    pub(super) fn trace_sent(&mut self, key: Key, what: &str, shown: &[u8]) {
         let Some(named) = self.named(key) else { return };
         let label = format!("to {named}: {what}");
-        let mut head = Head::default();
-        let parsed = match named.side {
-            Side::Client { .. } => parse::response(&self.text, &mut head),
-            Side::Backend { .. } => parse::request(&self.text, &mut head),
-        };
-        // Only what we wrote stands here, which parses; else nothing of it may be shown.
-        let bytes = if parsed.is_ok() { self.masked(&self.text, &head) } else { Vec::new() };
-        self.log.dump(format_args!("{label}"), &bytes);
+        self.log.dump(format_args!("{label}"), shown);
     }
 
     /// A head's bytes with an asterisk for each byte of a secret value.

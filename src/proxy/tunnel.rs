@@ -9,7 +9,6 @@ use crate::http::forward;
 use crate::http::framing::Body;
 use crate::http::head::HeadRef;
 use crate::http::message_error::MessageError;
-use crate::http1::write::Writer;
 
 impl Proxy {
     /// A backend has agreed to switch protocols: a tunnel from here on.
@@ -30,17 +29,18 @@ impl Proxy {
         self.count_response(slot, head.status(), sent_us);
         // It has done what it was asked for; what comes then is its users' affair.
         self.note_success(slot);
+        let shows = self.shows();
+        let (Some(entry), Some(exchange)) = (self.connections.get(client), self.exchanges.get(id)) else { return };
         self.text.clear();
-        let Some(exchange) = self.exchanges.get(id) else { return };
-        let mut writer = Writer::new(&mut self.text);
+        let mut writer = entry.codec.head_writer(&mut self.text, shows);
         forward::switching(&mut writer, head, exchange.id());
-        writer.finish();
+        let written = writer.finish();
         for end in [client, key] {
             if let Some(connection) = self.connections.get_mut(end) {
                 connection.codec.tunnel();
             }
         }
-        self.write_to_client(client, "response head");
+        self.write_to_client(client, "response head", Some(Body::UntilClose), written);
         // What the client sent behind its request goes first.
         self.resumed.push(client);
     }

@@ -10,7 +10,7 @@ use crate::http1;
 use crate::http2::connection::Event;
 use crate::http2::{self, ErrorCode};
 use crate::proxy::Failure;
-use crate::proxy::probe::{write_block, write_head};
+use crate::proxy::probe::write_request;
 
 /// What a probe asks for.
 #[derive(Clone, Debug)]
@@ -45,13 +45,16 @@ impl Ask {
             let mut connection = Box::new(http2::connection::Connection::new(Role::Client));
             connection.greet(&mut output);
             let mut block = Vec::new();
-            write_block(&mut block, request.path, request.scheme, &request.host);
+            let mut writer = http2::head::Writer::new(&mut block);
+            write_request(&mut writer, request.path, request.scheme, &request.host);
             if let Some(stream) = connection.open(Key::from_token(0)) {
                 connection.write_fields(stream, &block, true, &mut output);
             }
             Codec::H2(connection)
         } else {
-            write_head(&mut output, request.path, &request.host);
+            let mut writer = http1::write::Writer::new(&mut output);
+            write_request(&mut writer, request.path, request.scheme, &request.host);
+            writer.finish();
             Codec::H1(http1::connection::Connection::new(Role::Client))
         };
         Ask { codec, input: Vec::new(), output }
