@@ -1,103 +1,85 @@
-//! Reading and copying shared memory whose layout another program chose: the header says where each part is,
-//! and the directory which metric each cell counts.
+//! Reads and copies shared memory whose layout another program chose. The header says where each part is, and the
+//! directory says which metric each cell counts.
 //!
-//! A program that finds another layout than its own creates its own segment, and copies what it knows by name:
-//! the state of the backends once (`copy_state`), and the counts as often as the old workers add to them
-//! (`mirror`). The counts of all old workers go into one block, `before`, which only this copy writes. So a count
-//! is never lost or doubled: each copy replaces the one before.
+//! A program that finds another layout creates its own segment, and copies the data that it knows by name. It copies
+//! the state of the backends once (`copy_state`), and the counts as often as the old workers add to them (`mirror`).
+//! The counts of all old workers go into one block, `before`. Only this copy writes to that block, and each copy
+//! replaces the one before. So a count is never lost and never counted twice.
 
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 
 use super::table::Table;
-use super::{GEOMETRY_AT, MAGIC, MAGIC_AT, OWNERS_AT, SEATS_AT, SLOTS_AT, USED_AT};
+use super::{GEOMETRY_AT, MAGIC, MAGIC_AT, OWNERS_AT, RECORDS_AT, SLOTS_AT, USED_AT};
 use crate::metrics::ids;
 
-/// How many numbers of the header say where the parts are.
-pub(super) const NUMBERS: usize = 18;
+/// Makes the geometry from a list of its numbers. The order of the list is the order of the cells in the header, so
+/// a program that needs another number appends it.
+macro_rules! geometry {
+    ($($(#[doc = $doc:literal])* $name:ident,)*) => {
+        /// The places of the parts, in cells.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        pub(super) struct Geometry {
+            $($(#[doc = $doc])* pub(super) $name: usize,)*
+        }
 
-/// Where the parts are, in cells.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Geometry {
-    /// The plan's table, and how long it is.
-    pub(super) table: usize,
-    pub(super) table_cells: usize,
-    /// The first slot of the backends' cells, and the distance to the next.
-    pub(super) balance: usize,
-    pub(super) balance_slot: usize,
-    pub(super) slots: usize,
-    pub(super) globals: usize,
-    pub(super) before: usize,
-    /// The first worker's record, the distance to the next, and the block in it.
-    pub(super) records: usize,
-    pub(super) record: usize,
-    pub(super) block: usize,
-    /// In a block: how many cells come before the slots, and the distance between slots.
-    pub(super) own: usize,
-    pub(super) slot: usize,
-    /// The identities: those of a slot of the backends' cells, of the master's cells, of a worker's, of a slot's.
-    pub(super) ids: usize,
-    pub(super) balance_ids: usize,
-    pub(super) global_ids: usize,
-    pub(super) own_ids: usize,
-    pub(super) slot_ids: usize,
-    /// All cells before the workers' records.
-    pub(super) fixed: usize,
+        /// The count of the header's cells that say where the parts are.
+        pub(super) const NUMBERS: usize = [$(stringify!($name)),*].len();
+
+        impl Geometry {
+            /// Returns the numbers as the header has them.
+            pub(super) const fn numbers(&self) -> [usize; NUMBERS] {
+                [$(self.$name),*]
+            }
+
+            fn of(numbers: [usize; NUMBERS]) -> Geometry {
+                let [$($name),*] = numbers;
+                Geometry { $($name),* }
+            }
+        }
+    };
+}
+
+geometry! {
+    /// The plan's table. Programs that know the list of tables (`tables`) do not need it.
+    table,
+    /// The length of the plan's table.
+    table_cells,
+    /// The first slot of the backends' cells.
+    balance,
+    /// The distance from one slot of these cells to the next.
+    balance_slot,
+    /// The count of slots.
+    slots,
+    /// The master's cells.
+    globals,
+    /// The block `before`.
+    before,
+    /// The first worker record.
+    records,
+    /// The distance from one worker record to the next.
+    record,
+    /// The place of the block in a worker record.
+    block,
+    /// The count of cells before the slots in a block.
+    own,
+    /// The distance from one slot of a block to the next.
+    slot,
+    /// The directory: identities of the cells of a slot, of the master, of a worker, and of a worker's slot.
+    ids,
+    /// The count of identities of a slot of the backends' cells.
+    balance_ids,
+    /// The count of identities of the master's cells.
+    global_ids,
+    /// The count of identities of a worker's own cells.
+    own_ids,
+    /// The count of identities of the cells of a worker's slot.
+    slot_ids,
 }
 
 impl Geometry {
-    pub(super) const fn numbers(&self) -> [usize; NUMBERS] {
-        let Geometry { table, table_cells, balance, balance_slot, slots, globals, before, records, record, .. } = *self;
-        let Geometry { block, own, slot, ids, balance_ids, global_ids, own_ids, slot_ids, fixed, .. } = *self;
-        [
-            table,
-            table_cells,
-            balance,
-            balance_slot,
-            slots,
-            globals,
-            before,
-            records,
-            record,
-            block,
-            own,
-            slot,
-            ids,
-            balance_ids,
-            global_ids,
-            own_ids,
-            slot_ids,
-            fixed,
-        ]
-    }
-
-    fn of(numbers: [usize; NUMBERS]) -> Geometry {
-        let [table, table_cells, balance, balance_slot, slots, globals, before, records, record, rest @ ..] = numbers;
-        let [block, own, slot, ids, balance_ids, global_ids, own_ids, slot_ids, fixed] = rest;
-        Geometry {
-            table,
-            table_cells,
-            balance,
-            balance_slot,
-            slots,
-            globals,
-            before,
-            records,
-            record,
-            block,
-            own,
-            slot,
-            ids,
-            balance_ids,
-            global_ids,
-            own_ids,
-            slot_ids,
-            fixed,
-        }
-    }
-
-    /// Whether every part lies within `cells` cells, with this many workers' records, and holds what it has
-    /// identities for.
+    /// True if every part is within `cells` cells, with this many worker records, and has a cell for each of its
+    /// identities.
     fn fits(&self, cells: usize, records: usize) -> bool {
         let end = |from: usize, count: usize, each: usize| count.checked_mul(each)?.checked_add(from);
         let within = |end: Option<usize>, most: usize| end.is_some_and(|end| end <= most);
@@ -119,7 +101,7 @@ impl Geometry {
     }
 }
 
-/// Shared memory in any layout that the header describes.
+/// A view of shared memory in any layout that the header describes.
 #[derive(Clone, Copy, Debug)]
 pub struct View<'a> {
     cells: &'a [AtomicU64],
@@ -127,7 +109,7 @@ pub struct View<'a> {
     records: usize,
 }
 
-/// A block of counts.
+/// The counts of one worker.
 #[derive(Clone, Copy)]
 struct Block<'a> {
     cells: &'a [AtomicU64],
@@ -136,30 +118,30 @@ struct Block<'a> {
 }
 
 impl<'a> Block<'a> {
-    /// The cells of a slot: its generation, then its counts.
+    /// Returns the cells of a slot: its generation, then its counts.
     fn slot(self, slot: usize) -> &'a [AtomicU64] {
         &self.cells[self.own + slot * self.slot..][..self.slot]
     }
 }
 
 impl<'a> View<'a> {
-    /// The shared memory in these cells; `None` if they are none, or a part would lie outside of them.
+    /// Returns the shared memory in these cells. `None`: they hold none, or a part would be outside of them.
     pub fn read(cells: &'a [AtomicU64]) -> Option<View<'a>> {
         if cells.len() < GEOMETRY_AT + NUMBERS || cells[MAGIC_AT].load(Acquire) != MAGIC {
             return None;
         }
         let number = |at: usize| usize::try_from(cells[at].load(Relaxed)).unwrap_or(usize::MAX);
         let geometry = Geometry::of(std::array::from_fn(|at| number(GEOMETRY_AT + at)));
-        let records = number(SEATS_AT);
+        let records = number(RECORDS_AT);
         (geometry.fits(cells.len(), records) && records > 0).then_some(View { cells, geometry, records })
     }
 
-    /// The plan's bytes; `None` if there is none.
-    pub fn plan(self) -> Option<Vec<u8>> {
-        Table::new(&self.cells[self.geometry.table..][..self.geometry.table_cells]).read().1
+    /// Returns the plan's table as the geometry describes it.
+    pub(super) fn plan(self) -> Table<'a> {
+        Table::new(&self.cells[self.geometry.table..][..self.geometry.table_cells])
     }
 
-    /// How many workers' records there are.
+    /// Returns the count of worker records.
     pub fn records(self) -> usize {
         self.records
     }
@@ -168,12 +150,12 @@ impl<'a> View<'a> {
         usize::try_from(self.cells[at].load(Relaxed)).unwrap_or(usize::MAX)
     }
 
-    /// How many slots, from the first, have ever had an owner.
+    /// Returns the count of slots that have ever had an owner. They are the first ones.
     fn slots(self) -> usize {
         self.number(SLOTS_AT).min(self.geometry.slots)
     }
 
-    /// Identities: the backends' cells, the master's, a worker's, a slot's.
+    /// Returns the identities of the backends' cells, the master's, a worker's, and those of a worker's slot.
     fn ids(self) -> [&'a [AtomicU64]; 4] {
         let Geometry { ids, balance_ids, global_ids, own_ids, slot_ids, .. } = self.geometry;
         let mut at = ids;
@@ -196,12 +178,12 @@ impl<'a> View<'a> {
         Block { cells: &self.cells[from..from + own + slots * slot], own, slot }
     }
 
-    /// What workers of programs before counted, as far as it was copied.
+    /// Returns the counts that were copied from the workers of earlier programs.
     fn before(self) -> Block<'a> {
         self.block_at(self.geometry.before)
     }
 
-    /// The blocks of all workers that there have ever been, with their records' numbers.
+    /// Returns the blocks of all workers that there have ever been, with the numbers of their records.
     fn workers(self) -> impl Iterator<Item = (usize, Block<'a>)> + Clone {
         let Geometry { records, record, block, .. } = self.geometry;
         let used = self.number(USED_AT).min(self.records);
@@ -209,7 +191,7 @@ impl<'a> View<'a> {
     }
 }
 
-/// For each of `to`'s cells the place in `from` of the one with the same identity.
+/// Returns, for each identity of `to`, the place of the same identity in `from`.
 fn places(from: &[AtomicU64], to: &[AtomicU64]) -> Vec<(Option<usize>, u64)> {
     let find = |id: u64| from.iter().position(|one| one.load(Relaxed) == id);
     to.iter().map(|one| one.load(Relaxed)).map(|id| (find(id), id)).collect()
@@ -223,7 +205,7 @@ fn copy(places: &[(Option<usize>, u64)], from: &[AtomicU64], to: &[AtomicU64]) {
     }
 }
 
-/// Copies what is known of the backends, and what the master counted. To be called once, before `to` is used.
+/// Copies the state of the backends and the master's counts. It is called once, before `to` is used.
 pub fn copy_state(from: View<'_>, to: View<'_>) {
     let ([balance, globals, ..], [to_balance, to_globals, ..]) = (from.ids(), to.ids());
     let (balance, globals) = (places(balance, to_balance), places(globals, to_globals));
@@ -234,8 +216,8 @@ pub fn copy_state(from: View<'_>, to: View<'_>) {
     to.cells[SLOTS_AT].store(slots as u64, Relaxed);
 }
 
-/// Copies the sums of all counts of `from` into the block `before` of `to`, over those copied earlier. `is_living`:
-/// whether the worker of a record lives, so that its gauges count.
+/// Copies the sums of all counts of `from` into the block `before` of `to`. They replace the sums that were copied
+/// earlier. `is_living` is true if the worker of a record lives: the gauges of a dead worker do not count.
 pub fn mirror(from: View<'_>, to: View<'_>, is_living: impl Fn(usize) -> bool) {
     let ([_, _, own, slot], [_, _, to_own, to_slot]) = (from.ids(), to.ids());
     let (own, counts) = (places(own, to_own), places(slot, to_slot));
@@ -262,7 +244,7 @@ fn mirror_slot(blocks: &[Block<'_>], slot: usize, counts: &[(Option<usize>, u64)
     }
     let own = || cells().filter(|cells| cells[0].load(Relaxed) == generation);
     if target[0].load(Relaxed) != generation {
-        // Nobody may take the counts of the owner before for those of this one.
+        // While the counts of two owners are mixed, a reader must find the generation of neither.
         target[0].store(0, Relaxed);
     }
     for (cell, &(place, _)) in target[1..].iter().zip(counts) {
@@ -282,14 +264,14 @@ mod tests {
     use crate::limits::SLOTS;
     use crate::metrics::{Count, Global, SlotCount, SlotTime};
 
-    /// A region of three workers, in which the metrics of a worker and of a slot are in another order.
-    fn another_layout() -> (&'static [AtomicU64], Region) {
+    /// A region of three workers.
+    fn three_workers() -> (&'static [AtomicU64], Region) {
         let cells = cells(3);
         let region = Region::new(cells);
         (cells, region)
     }
 
-    /// Turns the cells of a kind around, with their identities: the same counts in another order.
+    /// Reverses the cells of each kind together with their identities: the same counts in another order.
     fn turn(cells: &[AtomicU64]) {
         let view = View::read(cells).unwrap();
         let [balance, globals, own, slot] = view.ids();
@@ -314,7 +296,7 @@ mod tests {
 
     #[test]
     fn counts_are_found_by_name_and_each_copy_replaces_the_one_before() {
-        let (cells, old) = another_layout();
+        let (cells, old) = three_workers();
         old.used().store(2, Relaxed);
         old.slots().store(2, Relaxed);
         old.owners().store(9, Relaxed);
@@ -327,12 +309,12 @@ mod tests {
             old.block(record).add_slot(SlotCount::Connects, 1, 10);
             old.block(record).observe_slot(SlotTime::Response, 1, 700);
         }
-        // A count of an owner that the slot had before.
+        // The slot had another owner before, whose count must not be copied.
         old.block(1).adopt(0, 1);
         old.block(0).adopt(0, 2);
         old.block(1).add_slot(SlotCount::Connects, 0, 100);
         turn(cells);
-        let (mine, region) = another_layout();
+        let (mine, region) = three_workers();
         let (from, to) = (View::read(cells).unwrap(), View::read(mine).unwrap());
         copy_state(from, to);
         mirror(from, to, |record| record == 0);
@@ -352,7 +334,7 @@ mod tests {
         mirror(from, to, |_| false);
         assert_eq!((clients(), connects(1, 3)), (11, 21));
         assert_eq!(total(region, |block| block.get(Count::ClientsNow)), 0);
-        // And what an old worker adds meanwhile comes with the next copy.
+        // The next copy contains the counts that an old worker has added since.
         turn(cells);
         old.block(0).add(Count::Clients, 1);
         turn(cells);
@@ -361,8 +343,8 @@ mod tests {
     }
 
     #[test]
-    fn what_another_program_does_not_know_is_left_alone() {
-        let ((cells, old), (mine, region)) = (another_layout(), another_layout());
+    fn a_count_that_the_other_program_does_not_know_is_not_copied() {
+        let ((cells, old), (mine, region)) = (three_workers(), three_workers());
         old.used().store(1, Relaxed);
         old.block(0).add(Count::Clients, 5);
         old.block(0).add(Count::Cut, 7);
@@ -375,11 +357,11 @@ mod tests {
     }
 
     #[test]
-    fn a_header_that_leads_outside_is_none() {
-        let (cells, _) = another_layout();
+    fn a_header_with_a_part_outside_of_the_memory_is_refused() {
+        let (cells, _) = three_workers();
         assert!(View::read(cells).is_some());
         assert!(View::read(&cells[..cells.len() - 8]).is_none() && View::read(&[]).is_none());
-        for at in [MAGIC_AT, SEATS_AT].into_iter().chain(GEOMETRY_AT..GEOMETRY_AT + NUMBERS - 1) {
+        for at in [MAGIC_AT, RECORDS_AT].into_iter().chain(GEOMETRY_AT..GEOMETRY_AT + NUMBERS) {
             let before = cells[at].load(Relaxed);
             for wrong in [u64::MAX, u64::MAX / 2, 1 << 40] {
                 cells[at].store(wrong, Relaxed);

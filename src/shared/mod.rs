@@ -1,27 +1,28 @@
-//! Memory that all processes of one balancer share: what is where in it.
+//! The memory that all processes of one balancer share, and the place of each part in it.
 //!
 //! ```text
-//! header      what it is, which layout, how many worker records there are, and where the parts are
-//! directory   the identity of each metric's cell
-//! table       the plan: two buffers, and which one holds
-//! balance     the backends' cells
-//! globals     what the master counts
-//! before      what workers of programs with another layout counted
-//! worker records       for each worker: that it lives, what it has in flight by slot, and what it counts
+//! header          magic, layout, count of worker records, places of the parts
+//! tables          the plan: two buffers, and the edition that holds
+//! directory       the identity of each metric's cell
+//! balance         the backends' cells
+//! globals         the master's counts
+//! before          the counts of workers of programs with another layout
+//! worker records  for each worker: its state, its requests in flight by slot, its counts
 //! ```
 //!
-//! There are no pointers in it, only cells of 64 bits, each written whole. Parts that different
-//! processes write never share a line of 64 bytes.
+//! Invariants:
 //!
-//! A worker has its worker record to itself for as long as it lives; who comes after it there counts on from
-//! what it counted. There are more worker records than workers, because those of before an upgrade live on
-//! beside those of after it. The region itself outlives upgrades if both programs lay it out alike. If they do not,
-//! the new program makes another region, and copies what it knows by name (`directory`).
+//! - The memory has no pointers, only cells of 64 bits. A cell is written whole. Parts with different writers never
+//!   share a line of 64 bytes.
+//! - Any program that knows `MAGIC` can read the tables (`tables`), whatever the layout of the rest is.
+//! - A worker is the only writer of its worker record as long as it lives. The next worker there continues its
+//!   counts. There are more worker records than workers, because old workers live on after an upgrade.
+//! - The memory outlives an upgrade if both programs have the same layout. Otherwise the new program makes another
+//!   region, and copies the data that it knows by name (`directory`).
 
 pub mod directory;
-
 pub mod table;
-
+mod tables;
 pub mod worker;
 
 use std::sync::atomic::AtomicU64;
@@ -33,44 +34,47 @@ use crate::limits::SLOTS;
 use crate::metrics::{self, Block, ids};
 use directory::{Geometry, NUMBERS, View};
 use table::Table;
+pub use tables::plan_in;
 use worker::WorkerRecord;
 
-/// "zzz_lb" and a number that grows when the meaning changes of the header, the directory, or what a plan says of
-/// its members.
+/// "zzz_lb" and a number. The number grows when the header, the tables, the directory, or the members of a plan get
+/// another meaning.
 pub const MAGIC: u64 = 0x7a7a_7a5f_6c62_0005;
 /// Cells in a line.
 const LINE: usize = 8;
-/// Where in the header is what.
+/// The header's cells.
 const MAGIC_AT: usize = 0;
 const LAYOUT_AT: usize = 1;
-const SEATS_AT: usize = 2;
+const RECORDS_AT: usize = 2;
 const USED_AT: usize = 3;
 const OWNERS_AT: usize = 4;
 const SLOTS_AT: usize = 5;
 const BEFORE_AT: usize = 6;
+/// The place of the list of tables. It is 0 in the memory of a program that has no list.
+const TABLES_AT: usize = 7;
 const GEOMETRY_AT: usize = LINE;
 const HEADER: usize = (GEOMETRY_AT + NUMBERS).next_multiple_of(LINE);
 
-/// A view of the whole.
+/// A view of the shared memory.
 #[derive(Clone, Copy, Debug)]
 pub struct Region {
     cells: &'static [AtomicU64],
 }
 
-/// Where in a worker record is what: its line, what it has in flight, its block.
+/// The parts of a worker record: its line, its requests in flight, its block.
 const IN_FLIGHT: usize = LINE;
 const BLOCK: usize = IN_FLIGHT + SLOTS.next_multiple_of(LINE);
 
-/// Where the parts are in this program's layout.
+/// The places of the parts in this program's layout.
 const LAYOUT: Geometry = {
     let counts = [cells::NAMES.len(), ids::GLOBAL.len(), ids::OWN.len(), ids::SLOT.len()];
-    let table = (HEADER + counts[0] + counts[1] + counts[2] + counts[3]).next_multiple_of(LINE);
-    let balance = table + Table::CELLS.next_multiple_of(LINE);
+    let directory = HEADER + tables::CELLS;
+    let balance = (directory + counts[0] + counts[1] + counts[2] + counts[3]).next_multiple_of(LINE);
     let globals = balance + Cells::needed(SLOTS).next_multiple_of(LINE);
     let before = globals + Block::needed(0).next_multiple_of(LINE);
     let records = before + Block::needed(SLOTS).next_multiple_of(LINE);
     Geometry {
-        table,
+        table: HEADER + LINE,
         table_cells: Table::CELLS,
         balance: balance + cells::COMMON,
         balance_slot: cells::SLOT,
@@ -82,19 +86,19 @@ const LAYOUT: Geometry = {
         block: BLOCK,
         own: metrics::OWN,
         slot: metrics::SLOT,
-        ids: HEADER,
+        ids: directory,
         balance_ids: counts[0],
         global_ids: counts[1],
         own_ids: counts[2],
         slot_ids: counts[3],
-        fixed: records,
     }
 };
 
 const BALANCE: usize = LAYOUT.balance - cells::COMMON;
-const SEAT: usize = LAYOUT.record;
+/// The cells of a worker record.
+const RECORD: usize = LAYOUT.record;
 
-/// Tells layouts apart: what is where, and what is counted in which cell.
+/// A hash of the layout: the places of the parts, and the identity of each cell.
 const FINGERPRINT: u64 = {
     let numbers = LAYOUT.numbers();
     let mut hash = ids::of("layout");
@@ -122,49 +126,50 @@ const FINGERPRINT: u64 = {
 };
 
 impl Region {
-    /// How many bytes the region of that many worker records takes.
+    /// Returns the size in bytes of a region with this many worker records.
     pub fn bytes(records: usize) -> usize {
-        (LAYOUT.records + records * SEAT) * size_of::<AtomicU64>()
+        (LAYOUT.records + records * RECORD) * size_of::<AtomicU64>()
     }
 
-    /// Makes a region of cells that are zeros, with as many worker records as fit, one at least.
+    /// Makes a region of cells that are zeros. It has as many worker records as fit, and at least one.
     pub fn new(cells: &'static [AtomicU64]) -> Region {
         assert!(size_of_val(cells) >= Region::bytes(1), "a region is made as large as it has to be");
-        let records = (cells.len() - LAYOUT.records) / SEAT;
+        let records = (cells.len() - LAYOUT.records) / RECORD;
         for (cell, number) in cells[GEOMETRY_AT..].iter().zip(LAYOUT.numbers()) {
             cell.store(number as u64, Relaxed);
         }
         let names = cells::NAMES.iter().map(|name| ids::of(name));
         let ids = names.chain(ids::GLOBAL).chain(ids::OWN).chain(ids::SLOT);
         cells[LAYOUT.ids..].iter().zip(ids).for_each(|(cell, id)| cell.store(id, Relaxed));
+        tables::write(cells, HEADER);
         cells[LAYOUT_AT].store(FINGERPRINT, Relaxed);
-        cells[SEATS_AT].store(records as u64, Relaxed);
+        cells[RECORDS_AT].store(records as u64, Relaxed);
         cells[MAGIC_AT].store(MAGIC, Release);
         Region { cells }
     }
 
-    /// A region of one worker record that no other process has.
+    /// Makes a region of one worker record that this process does not share.
     pub fn private() -> Region {
         Region::new(Vec::leak((0..Region::bytes(1) / size_of::<AtomicU64>()).map(|_| AtomicU64::new(0)).collect()))
     }
 
-    /// How many worker records there are in the region that another program made of these cells; `None` where it is
-    /// laid out otherwise.
+    /// Returns the count of worker records in the region that another program made of these cells. `None`: it has
+    /// another layout.
     pub fn records_in(cells: &[AtomicU64]) -> Option<usize> {
         let read = |at: usize| cells.get(at).map_or(0, |cell| cell.load(Acquire));
-        let records = usize::try_from(read(SEATS_AT)).ok()?;
+        let records = usize::try_from(read(RECORDS_AT)).ok()?;
         let alike = read(MAGIC_AT) == MAGIC && read(LAYOUT_AT) == FINGERPRINT;
         let whole =
-            records.checked_mul(SEAT).is_some_and(|needed| needed <= cells.len().saturating_sub(LAYOUT.records));
+            records.checked_mul(RECORD).is_some_and(|needed| needed <= cells.len().saturating_sub(LAYOUT.records));
         (alike && whole && records > 0).then_some(records)
     }
 
-    /// The region that another program made of these cells; `None` where it is laid out otherwise.
+    /// Returns the region that another program made of these cells. `None`: it has another layout.
     pub fn adopt(cells: &'static [AtomicU64]) -> Option<Region> {
         Region::records_in(cells).map(|_| Region { cells })
     }
 
-    /// Takes over another's plan, and which slots have had owners.
+    /// Copies another region's plan, and the counts of the owners of slots.
     pub fn copy_plan(self, from: Region) {
         if let Some(plan) = from.table().read().1 {
             self.table().publish(&plan);
@@ -173,75 +178,75 @@ impl Region {
         self.slots().store(from.slots().load(Relaxed), Relaxed);
     }
 
-    /// The same memory by its header, as another program sees it.
+    /// Returns a view of the same memory by its header, as another program reads it.
     pub fn view(self) -> View<'static> {
         View::read(self.cells).expect("the header of a region is right")
     }
 
-    /// How many worker records there are.
+    /// Returns the count of worker records.
     pub fn records(self) -> usize {
-        self.cells[SEATS_AT].load(Relaxed) as usize
+        self.cells[RECORDS_AT].load(Relaxed) as usize
     }
 
-    /// How many worker records, from the first, have ever had a worker: those after them count nothing.
+    /// Returns the count of worker records that have ever had a worker. They are the first ones: the rest have no
+    /// counts.
     pub fn used(self) -> &'static AtomicU64 {
         &self.cells[USED_AT]
     }
 
-    /// How often a slot has had a new owner.
+    /// Returns the count of owners that slots have ever had, which numbers the generations.
     pub fn owners(self) -> &'static AtomicU64 {
         &self.cells[OWNERS_AT]
     }
 
-    /// How many slots, from the first, have ever had an owner.
+    /// Returns the count of slots that have ever had an owner. They are the first ones.
     pub fn slots(self) -> &'static AtomicU64 {
         &self.cells[SLOTS_AT]
     }
 
-    /// That a worker record's worker lives, and what it does.
+    /// Returns the line of a worker record, which tells whether its worker lives.
     pub fn record(self, record: usize) -> WorkerRecord {
-        WorkerRecord::new(&self.cells[LAYOUT.records + record * SEAT..][..LINE])
+        WorkerRecord::new(&self.cells[LAYOUT.records + record * RECORD..][..LINE])
     }
 
-    /// The plan.
+    /// Returns the plan's table.
     pub fn table(self) -> Table<'static> {
         Table::new(&self.cells[LAYOUT.table..][..LAYOUT.table_cells])
     }
 
-    /// What all know about the backends.
+    /// Returns the state of the backends, which all workers share.
     pub fn balance(self) -> Cells {
         Cells::new(&self.cells[BALANCE..][..Cells::needed(SLOTS)])
     }
 
-    /// What the master counts.
+    /// Returns the master's counts.
     pub fn globals(self) -> Block {
         Block::new(&self.cells[LAYOUT.globals..][..Block::needed(0)])
     }
 
-    /// From now on the block `before` counts, too.
+    /// Notes that counts were copied into the block `before`: sums include it from now on.
     pub fn note_before(self) {
         self.cells[BEFORE_AT].store(1, Release);
     }
 
-    /// All blocks: `before`, if anything was copied there, and the workers'.
+    /// Returns all blocks: `before`, if counts were copied there, and those of the workers.
     pub fn blocks(self) -> Vec<Block> {
         let before = (self.cells[BEFORE_AT].load(Acquire) != 0)
             .then(|| Block::new(&self.cells[LAYOUT.before..][..Block::needed(SLOTS)]));
         before.into_iter().chain((0..self.records()).map(|record| self.block(record))).collect()
     }
 
-    /// What the worker in a worker record counts.
+    /// Returns the counts of a worker record.
     pub fn block(self, record: usize) -> Block {
-        Block::new(&self.cells[LAYOUT.records + record * SEAT + BLOCK..][..Block::needed(SLOTS)])
+        Block::new(&self.cells[LAYOUT.records + record * RECORD + BLOCK..][..Block::needed(SLOTS)])
     }
 
-    /// Takes back what the worker in a worker record had in flight and open, as it has ended, whatever it was
-    /// doing.
+    /// Takes back the requests in flight and the gauges of a worker that has ended. It may have ended at any point.
     pub fn reclaim(self, record: usize) {
         self.record(record).clear();
         self.block(record).reclaim();
         let used = (self.used().load(Relaxed) as usize).min(self.records());
-        // Memory of slots that never had an owner is not even looked at, which would take it up.
+        // A read of a slot that never had an owner would make the system provide a page for it.
         let slots = self.slots().load(Relaxed) as usize;
         for (slot, cell) in self.in_flight(record).iter().enumerate().take(slots) {
             let others = (0..used).filter(|&other| other != record).map(|other| &self.in_flight(other)[slot]);
@@ -249,13 +254,13 @@ impl Region {
         }
     }
 
-    /// What the worker in a worker record has in flight, by slot.
+    /// Returns the requests in flight of a worker record, by slot.
     pub fn in_flight(self, record: usize) -> &'static [AtomicU64] {
-        &self.cells[LAYOUT.records + record * SEAT + IN_FLIGHT..][..SLOTS]
+        &self.cells[LAYOUT.records + record * RECORD + IN_FLIGHT..][..SLOTS]
     }
 }
 
-/// Cells for a region of so many worker records, for tests.
+/// Returns cells for a region of this many worker records.
 #[cfg(test)]
 fn cells(records: usize) -> &'static [AtomicU64] {
     Vec::leak((0..Region::bytes(records) / size_of::<AtomicU64>()).map(|_| AtomicU64::new(0)).collect())
@@ -268,7 +273,7 @@ mod tests {
     use crate::metrics::{Count, SlotCount};
 
     #[test]
-    fn the_parts_lie_apart() {
+    fn the_parts_do_not_overlap() {
         let region = Region::new(cells(3));
         assert_eq!(region.records(), 3);
         for worker in 0..3 {
@@ -289,13 +294,13 @@ mod tests {
     }
 
     #[test]
-    fn another_program_finds_it_where_it_is_laid_out_alike() {
+    fn a_program_adopts_only_its_own_layout() {
         let cells = cells(2);
-        assert!(Region::adopt(cells).is_none(), "nobody has made it one");
+        assert!(Region::adopt(cells).is_none(), "it is no region yet");
         Region::new(cells).block(1).add(Count::Clients, 3);
         assert_eq!(Region::adopt(cells).unwrap().block(1).get(Count::Clients), 3);
         assert!(Region::adopt(&cells[..cells.len() - 8]).is_none(), "a part is cut off");
-        for at in [MAGIC_AT, LAYOUT_AT, SEATS_AT] {
+        for at in [MAGIC_AT, LAYOUT_AT, RECORDS_AT] {
             let before = cells[at].fetch_add(1, Relaxed);
             assert!(Region::adopt(cells).is_none(), "cell {at}");
             cells[at].store(before, Relaxed);
@@ -304,15 +309,13 @@ mod tests {
     }
 
     #[test]
-    fn a_plan_is_found_if_the_rest_has_another_layout() {
+    fn the_tables_come_before_everything_that_a_program_may_lay_out_otherwise() {
+        let parts = [LAYOUT.ids, LAYOUT.balance, LAYOUT.globals, LAYOUT.before, LAYOUT.records];
+        assert!(parts.into_iter().all(|part| part >= HEADER + tables::CELLS));
         let cells = cells(1);
         let region = Region::new(cells);
-        assert_eq!(View::read(cells).unwrap().plan(), None, "there is none");
         assert!(region.table().publish(b"plan"));
-        cells[LAYOUT_AT].fetch_add(1, Relaxed);
-        assert!(Region::adopt(cells).is_none());
-        assert_eq!(View::read(cells).unwrap().plan(), Some(b"plan".to_vec()));
-        cells[MAGIC_AT].fetch_add(1, Relaxed);
-        assert!(View::read(cells).is_none(), "its bytes mean something else");
+        assert_eq!(plan_in(cells), Some(b"plan".to_vec()), "the list and the geometry mean the same table");
+        assert_eq!(View::read(cells).unwrap().plan().read().1, Some(b"plan".to_vec()));
     }
 }

@@ -1,29 +1,29 @@
-//! What one process tells all others: some bytes, and which edition they are.
+//! Bytes that one process publishes to all others, with the number of their edition.
 //!
-//! Two buffers take turns. The writer fills the one that does not hold, and then says that it does;
-//! a reader copies the one that holds, and does so again where another edition has come meanwhile,
-//! as the one after that would be written over what it copied.
+//! There are two buffers. The writer fills the buffer that does not hold the current edition, and then raises the
+//! edition. A reader copies the buffer of the current edition. It copies again if the edition has changed meanwhile,
+//! because the writer may then have written to that buffer.
 
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 use std::sync::atomic::{AtomicU64, fence};
 
 use crate::limits::PLAN_BYTES;
 
-/// The cells before the buffers: a line, so that looking for an edition touches no buffer.
+/// The cells before the buffers: a line, so that a look at the edition reads no buffer.
 const EDITION: usize = 8;
 /// A buffer: the length, then the bytes.
 const BUFFER: usize = 1 + PLAN_BYTES / 8;
 
-/// A view of the cells. Another program's may have buffers of another size.
+/// A view of the cells. The table of another program may have buffers of another size.
 #[derive(Clone, Copy, Debug)]
 pub struct Table<'a> {
     cells: &'a [AtomicU64],
-    /// Cells of a buffer.
+    /// The cells of a buffer.
     buffer: usize,
 }
 
 impl<'a> Table<'a> {
-    /// How many cells it takes.
+    /// The cells that the plan's table takes.
     pub const CELLS: usize = EDITION + 2 * BUFFER;
 
     pub(super) fn new(cells: &'a [AtomicU64]) -> Table<'a> {
@@ -31,17 +31,17 @@ impl<'a> Table<'a> {
         Table { cells, buffer: (cells.len() - EDITION) / 2 }
     }
 
-    /// Whether so many cells can be a table.
+    /// True if this many cells can be a table.
     pub(super) fn has_room(cells: usize) -> bool {
         cells >= EDITION + 2
     }
 
-    /// Bytes that an edition may have.
+    /// Returns the greatest size of an edition in bytes.
     fn room(self) -> usize {
         (self.buffer - 1) * 8
     }
 
-    /// Which edition holds: 0 before the first, each one more than the last.
+    /// Returns the number of the current edition. It is 0 before the first, and grows by one with each.
     pub fn edition(self) -> u64 {
         self.cells[0].load(Acquire)
     }
@@ -50,15 +50,15 @@ impl<'a> Table<'a> {
         &self.cells[EDITION + (edition % 2) as usize * self.buffer..][..self.buffer]
     }
 
-    /// Makes these bytes the next edition; false, and nothing done, where they are too many. There
-    /// is one writer.
+    /// Publishes these bytes as the next edition. Only one process does so. Returns false, and changes nothing, if
+    /// they are too many.
     pub fn publish(self, bytes: &[u8]) -> bool {
         if bytes.len() > self.room() {
             return false;
         }
         let edition = self.edition() + 1;
         let buffer = self.buffer(edition);
-        // A reader that finds any of what follows finds the edition before, too, to have changed.
+        // A reader that finds one of the stores below also finds that the edition before has changed.
         fence(Release);
         buffer[0].store(bytes.len() as u64, Relaxed);
         for (cell, part) in buffer[1..].iter().zip(bytes.chunks(8)) {
@@ -70,7 +70,7 @@ impl<'a> Table<'a> {
         true
     }
 
-    /// The edition that holds, and its bytes; `None` before the first.
+    /// Returns the current edition and its bytes. `None`: nothing was published.
     pub fn read(self) -> (u64, Option<Vec<u8>>) {
         loop {
             let edition = self.edition();
@@ -100,7 +100,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_published_is_read() {
+    fn an_edition_that_was_published_is_read() {
         let table = table();
         assert_eq!(table.read(), (0, None));
         for (edition, text) in ["", "a", "12345678", "a plan of some length"].into_iter().enumerate() {

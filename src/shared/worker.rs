@@ -1,7 +1,7 @@
-//! The line of memory by which a worker's master knows that it lives, and what it does.
+//! The line of memory that tells the master whether a worker lives, and its present activity.
 //!
-//! The worker writes it, with plain stores; the master reads it, and clears it once the worker has
-//! ended. One cell is the master's: while a worker is absent, the other workers accept from its listener.
+//! The worker writes it with plain stores. The master reads it, and clears it when the worker has ended. The master
+//! writes one cell: while a worker is absent, the other workers accept from its listener.
 
 use std::fmt;
 use std::sync::atomic::AtomicU64;
@@ -13,22 +13,22 @@ const READY: usize = 2;
 const BUSY: usize = 3;
 const ABSENT: usize = 4;
 
-/// What a worker does.
+/// The activity of a worker.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Doing {
-    /// Waits for something to do.
+    /// Waits for events.
     Waiting,
     /// Accepts connections.
     Accepting,
-    /// Sees to a connection on which something happened.
+    /// Handles an event of a connection.
     Serving,
-    /// Reads on where it had stopped to let others go first.
+    /// Continues to read a connection after it let others go first.
     Reading,
-    /// Sees to what took too long.
+    /// Handles deadlines that have passed.
     Expiring,
-    /// Sends what was gathered.
+    /// Sends the bytes that were gathered during a turn.
     Sending,
-    /// Takes up a new plan.
+    /// Adopts a new plan.
     Following,
     /// Writes its log.
     Logging,
@@ -72,58 +72,58 @@ impl WorkerRecord {
         WorkerRecord { cells }
     }
 
-    /// The worker's loop has turned, at this time in microseconds.
+    /// Notes that the worker's loop turned at this time, in microseconds.
     pub fn beat(self, now_us: u64) {
         self.cells[BEAT].store(now_us, Relaxed);
     }
 
-    /// When its loop last turned, in microseconds; 0 where it has not yet.
+    /// Returns the time in microseconds at which the loop last turned. It is 0 before the first turn.
     pub fn beaten_us(self) -> u64 {
         self.cells[BEAT].load(Relaxed)
     }
 
-    /// The worker begins to do that.
+    /// Notes the worker's activity.
     pub fn begin(self, doing: Doing) {
         self.cells[DOING].store(doing as u64, Relaxed);
     }
 
-    /// What it does.
+    /// Returns the worker's activity.
     pub fn doing(self) -> Doing {
         let number = self.cells[DOING].load(Relaxed);
         ALL.into_iter().find(|&doing| doing as u64 == number).unwrap_or(Doing::Waiting)
     }
 
-    /// The worker accepts connections.
+    /// Notes that the worker accepts connections.
     pub fn set_ready(self) {
         self.cells[READY].store(1, Release);
     }
 
-    /// Whether it does.
+    /// True if the worker accepts connections.
     pub fn is_ready(self) -> bool {
         self.cells[READY].load(Acquire) != 0
     }
 
-    /// The worker has that many requests under way.
+    /// Notes the count of the worker's requests.
     pub fn set_busy(self, requests: usize) {
         self.cells[BUSY].store(requests as u64, Relaxed);
     }
 
-    /// How many requests it has under way.
+    /// Returns the count of the worker's requests.
     pub fn busy(self) -> u64 {
         self.cells[BUSY].load(Relaxed)
     }
 
-    /// There is no worker for a while, or there is one again.
+    /// Notes that there is no worker for a while, or that there is one again.
     pub fn set_absent(self, absent: bool) {
         self.cells[ABSENT].store(absent.into(), Release);
     }
 
-    /// Whether the other workers are to accept from this worker's listener.
+    /// True if the other workers accept from this worker's listener.
     pub fn is_absent(self) -> bool {
         self.cells[ABSENT].load(Acquire) != 0
     }
 
-    /// As it was before there was a worker.
+    /// Clears the line: there is no worker.
     pub fn clear(self) {
         self.cells.iter().for_each(|cell| cell.store(0, Release));
     }
@@ -134,7 +134,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_a_worker_says_its_master_reads() {
+    fn the_master_reads_the_line_of_a_worker() {
         let record = WorkerRecord::new(Vec::leak((0..8).map(|_| AtomicU64::new(0)).collect()));
         assert_eq!((record.beaten_us(), record.doing(), record.is_ready()), (0, Doing::Waiting, false));
         for doing in ALL {

@@ -17,8 +17,7 @@ use crate::process::upgrade::handover::{Handover, OldWorker, VARIABLE};
 use crate::process::upgrade::is_same_place;
 use crate::process::upgrade::old_memory::OldMemory;
 use crate::process::{FAILED, Failure, Journal, share_memory};
-use crate::shared::Region;
-use crate::shared::directory::View;
+use crate::shared::{Region, plan_in};
 use crate::sys::exec;
 use crate::sys::fork;
 use crate::sys::listen::defer_accept;
@@ -234,13 +233,13 @@ pub(in crate::process) fn left_memory(left: &Handover, count: u32) -> Option<Mem
 
 /// Whether the plan there, if there is one, is of the form that this program writes: workers of both follow it.
 fn has_own_form(cells: &[AtomicU64]) -> bool {
-    View::read(cells).and_then(View::plan).is_none_or(|plan| Plan::is_of_own_form(&plan))
+    plan_in(cells).is_none_or(|plan| Plan::is_of_own_form(&plan))
 }
 
 /// Whose the slots were that were left, if this program can read it.
 pub(in crate::process) fn left_owners(left: &Handover) -> Option<PreviousAddresses> {
     let memory = Attached::new(left.segment).ok()?;
-    Plan::owners_in(&View::read(memory.cells())?.plan()?)
+    Plan::owners_in(&plan_in(memory.cells())?)
 }
 
 /// Descriptors of the same listeners.

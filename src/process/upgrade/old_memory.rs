@@ -4,8 +4,8 @@
 
 use crate::limits::{OLD_COUNTS_US, PLAN_BYTES};
 use crate::process::upgrade::handover::OldWorker;
-use crate::shared::Region;
 use crate::shared::directory::{View, copy_state, mirror};
+use crate::shared::{Region, plan_in};
 use crate::sys::shm::Attached;
 
 /// All of it, the oldest first. Each one's counts go into the next, and the last one's into the region.
@@ -37,7 +37,7 @@ impl OldMemory {
 
     /// The plan's bytes in the newest segment.
     pub(in crate::process) fn plan(&self) -> Option<Vec<u8>> {
-        let plan = View::read(self.segments.last()?.cells())?.plan()?;
+        let plan = plan_in(self.segments.last()?.cells())?;
         (plan.len() <= 4 * PLAN_BYTES).then_some(plan)
     }
 
