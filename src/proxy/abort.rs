@@ -65,7 +65,7 @@ impl Proxy {
     /// that is still sent something is still there, or its reset will come. In the queue for a full backend, the
     /// shorter limit holds.
     pub(super) fn is_half_closed(&self, client: &Connection, exchange: &Exchange) -> bool {
-        client.closing
+        client.is_closing()
             && client.output.is_empty()
             && exchange.response == Progress::Waiting
             && !(exchange.waiting && self.timeouts.half_close_us > self.timeouts.connect_us)

@@ -1,7 +1,7 @@
 //! From an exchange to a connection that carries it: a backend is picked, a pooled connection lent
 //! or a fresh one asked for, and the request written.
 
-use super::connection::{Connection, Moved, Side};
+use super::connection::{BackendEnd, ClientEnd, Connection, Moved, Peer, Use};
 use super::exchange::Progress;
 use super::record::{Cause, Outcome};
 use super::reply::LocalReply;
@@ -180,7 +180,7 @@ impl Proxy {
 
     /// Asks for a connection for an exchange alone.
     pub(super) fn dial(&mut self, id: Key, slot: usize) {
-        let mut connection = Connection::new(self.side(slot));
+        let mut connection = Connection::new(self.backend_end(slot, Use::FRESH));
         connection.exchange = Some(id);
         let key = self.connections.insert(connection);
         if let Some(exchange) = self.exchanges.get_mut(id) {
@@ -210,14 +210,14 @@ impl Proxy {
         let Some(exchange) = self.exchanges.get_mut(id) else { return self.close(key, Output::Close(key)) };
         (exchange.backend, exchange.sent_us) = (Some(key), self.now_us);
         let (client, auth) = (exchange.client, exchange.facts.connection_auth);
-        let Some(Side::Client { address, listener, trusted, .. }) =
-            self.connections.get(client).map(|client| client.side)
+        let Some(Peer::Client(ClientEnd { address, listener, trusted, .. })) =
+            self.connections.get(client).map(|client| client.peer)
         else {
             return;
         };
         let shows = self.shows();
         let Some(connection) = self.connections.get_mut(key) else { return };
-        let Side::Backend { slot, .. } = connection.side else { return };
+        let Peer::Backend(BackendEnd { slot, .. }) = connection.peer else { return };
         connection.exchange = Some(id);
         let Some(exchange) = self.exchanges.get(id) else { return };
         let backend = self.backends[usize::from(slot)].as_ref();

@@ -4,7 +4,7 @@
 
 use super::Proxy;
 use super::codec::Codec;
-use super::connection::{Connection, Ending, Phase, Side};
+use super::connection::{ClientEnd, Connection, Ending, Peer, Phase};
 use super::mux::Purpose;
 use crate::balance::in_flight;
 use crate::collections::slab::Key;
@@ -38,15 +38,17 @@ impl Proxy {
 
     fn audit_counts(&self) -> Result<(), String> {
         let clients = |wanted: bool| {
-            let is = |side: Side| matches!(side, Side::Client { admin, .. } if admin == wanted);
-            self.all().filter(|(_, connection)| is(connection.side)).count()
+            let is = |peer: Peer| matches!(peer, Peer::Client(ClientEnd { admin, .. }) if admin == wanted);
+            self.all().filter(|(_, connection)| is(connection.peer)).count()
         };
         holds(clients(false) == self.clients, || {
             format!("{} clients are counted as {}", clients(false), self.clients)
         })?;
         holds(clients(true) == self.admins, || format!("{} admins are counted as {}", clients(true), self.admins))?;
-        let growth =
-            |connection: &Connection| connection.grown + connection.codec.stream().map_or(0, |stream| stream.growth);
+        let growth = |connection: &Connection| {
+            connection.client().map_or(0, |client| client.held)
+                + connection.codec.stream().map_or(0, |stream| stream.growth)
+        };
         let grown: u32 = self.all().map(|(_, connection)| growth(connection)).sum();
         holds(grown == self.grown, || format!("windows are grown by {grown} bytes, counted as {}", self.grown))?;
         for (slot, in_flight) in self.shared.in_flight.iter().enumerate() {
@@ -84,11 +86,15 @@ impl Proxy {
             pooled += 1;
             let Some(one) = self.connections.get(key) else { return Err(format!("{key:?} is pooled and gone")) };
             holds(is_idle(one), || format!("{key:?} is pooled and not idle: {one:?}"))?;
-            holds(one.side == self.side(slot), || format!("{key:?} is pooled in slot {slot}: {:?}", one.side))?;
+            let at = one.backend().map(|backend| usize::from(backend.slot));
+            holds(at == Some(slot) && self.is_current(one.peer), || {
+                format!("{key:?} is pooled in slot {slot}: {:?}", one.peer)
+            })?;
             holds(one.input.is_none() && one.output.is_empty(), || format!("{key:?} is pooled with bytes"))?;
-            holds(!one.ended && !one.unsendable, || format!("{key:?} is pooled at its end"))?;
+            holds(!one.has_ended() && one.is_sendable(), || format!("{key:?} is pooled at its end"))?;
         }
-        let idle = self.all().filter(|(_, connection)| is_idle(connection)).count();
+        let is_pooled = |(key, one): &(Key, &Connection)| is_idle(one) && !self.bonds.contains_key(key);
+        let idle = self.all().filter(is_pooled).count();
         holds(idle == pooled, || format!("{idle} connections are idle, {pooled} are pooled"))?;
         holds(pooled == self.idle.len(), || format!("{pooled} pooled connections count as {}", self.idle.len()))
     }
@@ -96,9 +102,10 @@ impl Proxy {
     /// Each bound connection has its other one.
     fn audit_bonds(&self) -> Result<(), String> {
         for (key, connection) in self.all() {
-            let back = self.bonds.get(&key).and_then(|other| self.bonds.get(other));
-            let is_paired = if connection.bound { back == Some(&key) } else { back.is_none() };
-            holds(is_paired, || format!("{key:?} is bound to another than is bound to it"))?;
+            let Some(other) = self.bonds.get(&key) else { continue };
+            let is_other = |one: &Connection| one.is_client() != connection.is_client();
+            let is_paired = self.bonds.get(other) == Some(&key) && self.connections.get(*other).is_some_and(is_other);
+            holds(is_paired, || format!("{key:?} is bound to {other:?}, which is not bound to it"))?;
         }
         Ok(())
     }
@@ -136,9 +143,9 @@ impl Proxy {
 
 /// Whether a connection is to a backend and serves nobody, so that it belongs into the pool.
 fn is_idle(connection: &Connection) -> bool {
-    let open = connection.phase == Phase::Open && connection.ending == Ending::GoesOn;
+    let open = connection.phase == Phase::Open && connection.after_flush == Ending::GoesOn;
     let http1 = matches!(connection.codec, Codec::H1(_));
-    let free = !connection.is_client() && !connection.probe && !connection.bound;
+    let free = !connection.is_client() && !connection.is_probe();
     open && http1 && free && connection.exchange.is_none()
 }
 

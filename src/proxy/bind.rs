@@ -9,7 +9,7 @@
 
 use std::collections::HashMap;
 
-use super::connection::{Connection, Side};
+use super::connection::{BackendEnd, Connection, Peer};
 use super::{Output, Proxy};
 use crate::balance::Pick;
 use crate::collections::slab::Key;
@@ -26,10 +26,7 @@ impl Proxy {
         }
         before.into_iter().for_each(|before| self.close(before, Output::Close(before)));
         for (one, other) in [(client, backend), (backend, client)] {
-            if let Some(connection) = self.connections.get_mut(one) {
-                connection.bound = true;
-                self.bonds.insert(one, other);
-            }
+            self.bonds.insert(one, other);
         }
     }
 
@@ -37,9 +34,7 @@ impl Proxy {
     pub(super) fn unbind(&mut self, key: Key) {
         let Some(other) = self.bonds.remove(&key) else { return };
         self.bonds.remove(&other);
-        let Some(connection) = self.connections.get_mut(other) else { return };
-        connection.bound = false;
-        if !connection.is_client() {
+        if self.connections.get(other).is_some_and(|connection| !connection.is_client()) {
             self.close(other, Output::Close(other));
         }
     }
@@ -49,7 +44,7 @@ impl Proxy {
         let (key, slot) = self.bound_backend(id)?;
         let connection = self.connections.get(key)?;
         let up = self.shared.cells.state(slot).is_up();
-        if connection.closing || !up || !self.is_current(connection.side) {
+        if connection.is_closing() || !up || !self.is_current(connection.peer) {
             self.close(key, Output::Close(key));
             return None;
         }
@@ -62,26 +57,22 @@ impl Proxy {
             return None;
         }
         let exchange = self.exchanges.get(id).filter(|exchange| exchange.tries <= 1)?;
-        self.connections.get(exchange.client).filter(|client| client.bound)?;
         let key = *self.bonds.get(&exchange.client)?;
         let connection = self.connections.get(key).filter(|connection| connection.exchange.is_none())?;
-        let Side::Backend { slot, .. } = connection.side else { return None };
+        let Peer::Backend(BackendEnd { slot, .. }) = connection.peer else { return None };
         Some((key, slot.into()))
     }
 
     /// Whether the client of an exchange has a connection to a backend for itself.
     pub(super) fn is_bound(&self, id: Key) -> bool {
-        if self.bonds.is_empty() {
-            return false;
-        }
-        let client = self.exchanges.get(id).and_then(|exchange| self.connections.get(exchange.client));
-        client.is_some_and(|client| client.bound)
+        !self.bonds.is_empty()
+            && self.exchanges.get(id).is_some_and(|exchange| self.bonds.contains_key(&exchange.client))
     }
 
     /// Closes bound connections to backends that have left the plan, unless a request is under way there.
     pub(super) fn close_bound_to_gone(&mut self) {
         let is_gone = |connection: &Connection| {
-            !connection.is_client() && connection.exchange.is_none() && !self.is_current(connection.side)
+            !connection.is_client() && connection.exchange.is_none() && !self.is_current(connection.peer)
         };
         let bound = self.bonds.keys().copied();
         let gone: Vec<Key> = bound.filter(|&key| self.connections.get(key).is_some_and(is_gone)).collect();

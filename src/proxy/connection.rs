@@ -1,5 +1,9 @@
-//! One connection, to a client or to a backend: what the proxy keeps about it, and what it is
-//! waiting for. An idle connection is this record and nothing else.
+//! The state of one connection to a client or to a backend, and the deadline that applies to it. An idle
+//! connection consists of this record and holds no buffer.
+//!
+//! Each direction has its own state: `Receive` for bytes from the peer, `Send` for bytes to it. `Phase` says whether
+//! messages can be exchanged at all. `Ending` is the action that follows when the queue is empty, and `Wait` is the
+//! event that the connection's one deadline is for.
 
 use std::net::IpAddr;
 
@@ -12,99 +16,152 @@ use crate::collections::timers::NEVER;
 use crate::http::part::Role;
 use crate::limits::{IDLE_LINGER_US, LINGER_IDLE_US, POOL_IDLE_US, TUNNEL_IDLE_US};
 
-/// Who is at the other end.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Side {
-    /// A client.
-    Client {
-        /// Its address.
-        address: IpAddr,
-        /// Its port.
-        port: u16,
-        /// The number of the listener that it connected to.
-        listener: u16,
-        /// Whether its X-Forwarded-* fields are believed.
-        trusted: bool,
-        /// Whether it came to see how things stand, and is served nothing else.
-        admin: bool,
-    },
-    /// The backend in a slot.
-    Backend {
-        /// The slot.
-        slot: u16,
-        /// Whose it was then.
-        generation: u64,
-    },
+/// The other end of a connection.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Peer {
+    Client(ClientEnd),
+    Backend(BackendEnd),
 }
 
-/// Where a connection is in its life.
+/// A client, as its connection knows it.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct ClientEnd {
+    pub(super) address: IpAddr,
+    pub(super) port: u16,
+    /// The number of the listener that accepted the connection.
+    pub(super) listener: u16,
+    /// The proxy believes the client's X-Forwarded-* fields.
+    pub(super) trusted: bool,
+    /// The client uses the admin port, which serves nothing but pages.
+    pub(super) admin: bool,
+    /// A request has arrived.
+    pub(super) seen_request: bool,
+    /// Bytes in the queue that came through grown windows of streams that are closed now.
+    pub(super) held: u32,
+}
+
+/// The backend in a slot, as a connection to it knows it.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct BackendEnd {
+    pub(super) slot: u16,
+    /// The generation of the slot when the connection was begun.
+    pub(super) generation: u64,
+    pub(super) used_for: Use,
+    /// Another exchange may follow the current one.
+    pub(super) persistent: bool,
+    /// The last bytes were an interim response that was dropped, so they renew no deadline.
+    pub(super) no_progress: bool,
+}
+
+/// The use of a connection to a backend.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Use {
+    /// Exchanges. The connection is `reused` if it has carried an earlier one.
+    Exchanges { reused: bool },
+    /// One probe and nothing else.
+    Probe,
+}
+
+impl Use {
+    /// Exchanges, of which there was none yet.
+    pub(super) const FRESH: Use = Use::Exchanges { reused: false };
+}
+
+impl BackendEnd {
+    pub(super) fn new(slot: u16, generation: u64, used_for: Use) -> BackendEnd {
+        BackendEnd { slot, generation, used_for, persistent: true, no_progress: false }
+    }
+}
+
+/// The stage of a connection's life.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Phase {
-    /// To a backend, not yet established.
+    /// The connection to a backend is being established.
     Connecting,
-    /// Carrying messages, or ready to.
+    /// The connection can carry messages.
     Open,
-    /// What comes is dropped: an answer is on its way to a peer that may still be sending, and
-    /// a close with its bytes unread would destroy the answer.
+    /// Input is dropped. The peer may still be sending when the last response leaves, and a close with unread
+    /// bytes would destroy that response.
     Lingering,
 }
 
-/// What happens once everything queued has been sent.
+/// The state of the direction from the peer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Receive {
+    Open,
+    /// The peer has ended its direction, and unread bytes may precede that end. A backend's connection carries no
+    /// further exchange. A client's request continues only for `--half-close`.
+    Closing,
+    /// The peer has ended its direction, and all bytes before that end were received.
+    Ended,
+}
+
+/// The state of the direction to the peer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Send {
+    Open,
+    /// The proxy has ended its direction.
+    Finished,
+    /// The socket takes nothing any more. Output is dropped, but there may be input.
+    Broken,
+}
+
+/// The action that follows when everything queued has been sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Ending {
-    /// Nothing: it goes on.
+    /// None: the connection goes on.
     GoesOn,
-    /// It is closed.
+    /// Close the connection.
     Close,
-    /// Our direction ends, and the other is read until it ends too.
+    /// End our direction, and read until the peer ends its direction.
     Linger,
-    /// It is reset, so that a message without a length cannot seem complete.
+    /// Reset the connection, so that a message without a length does not seem complete.
     Reset,
-    /// Our direction of a tunnel ends.
+    /// End our direction of a tunnel.
     Finish,
 }
 
-/// What a connection waits for, which decides how long it may take.
+/// The event that a connection waits for. It decides the deadline.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Wait {
-    /// Nothing that has a limit.
+    /// No event with a limit.
     Nothing,
-    /// A client's first request, of which no byte has arrived.
+    /// The first byte of a client's first request.
     FirstByte,
-    /// A request's head, all of it.
+    /// The rest of a request's head.
     RequestHead,
-    /// Another request.
+    /// A further request.
     Idle,
     /// The last read of an idle connection, which follows at once.
     LastRead,
     /// More of a request's content.
     Upload,
-    /// The client to take what is queued for it.
+    /// The client takes some of the queue.
     ClientSend,
-    /// Any byte of the response, for a client that has ended its direction.
+    /// The first byte of the response for a client that has ended its direction.
     HalfClosed,
-    /// A peer to end its direction after ours has ended.
+    /// The peer ends its direction after ours has ended.
     Linger,
-    /// The connection to be established.
+    /// The connection is established.
     Connect,
-    /// The backend to take, or to send, anything.
+    /// The backend takes or sends a byte.
     Backend,
-    /// Another exchange, in the pool.
+    /// A further exchange for a pooled connection.
     Pool,
-    /// A backend to be below its limit.
+    /// A backend falls below its limit.
     Room,
-    /// All that a probe waits for.
+    /// The result of a probe.
     Probe,
-    /// A backend to say that it is there.
+    /// The answer to a PING.
     Ping,
-    /// The rest of a block of fields on an HTTP/2 connection.
+    /// The rest of a header block on an HTTP/2 connection.
     Block,
-    /// Either end of a tunnel.
+    /// A byte from either end of a tunnel.
     Tunnel,
 }
 
 impl Wait {
-    /// How long it may take, in microseconds.
+    /// Returns the limit in microseconds.
     pub(super) fn limit_us(self, timeouts: &Timeouts, probe_us: u64) -> u64 {
         match self {
             Wait::Nothing => NEVER,
@@ -121,7 +178,7 @@ impl Wait {
         }
     }
 
-    /// Whether bytes that move this way begin the wait anew: a client that is to take something does not by
+    /// True if bytes in this direction restart the limit. A client that has to take output does not restart it by
     /// sending more.
     pub(super) fn is_renewed(self, moved: Moved) -> bool {
         match moved {
@@ -133,83 +190,55 @@ impl Wait {
     }
 }
 
-/// What has just moved on a connection.
+/// The direction in which bytes have just moved on a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Moved {
-    /// Not a byte.
     Nothing,
-    /// Bytes that its peer has sent.
+    /// From the peer.
     In,
-    /// Bytes that were sent to its peer.
+    /// To the peer.
     Out,
 }
 
 /// One connection.
 #[derive(Debug)]
 pub(super) struct Connection {
-    pub(super) side: Side,
+    pub(super) peer: Peer,
     pub(super) phase: Phase,
-    pub(super) ending: Ending,
+    pub(super) receive: Receive,
+    pub(super) send: Send,
+    pub(super) after_flush: Ending,
     pub(super) wait: Wait,
-    /// A `Send` output has been given for what is queued.
+    /// A `Send` output has been issued for the queue.
     pub(super) send_scheduled: bool,
-    /// The peer's direction has ended.
-    pub(super) ended: bool,
-    /// The peer is known to have ended its direction behind what is still to be read. On a connection to a
-    /// backend no other exchange follows; the request of a client goes on only for `--half-close`.
-    pub(super) closing: bool,
-    /// It was not read when it could have been, and is to be woken.
+    /// The socket was readable, but the proxy did not read it. `wake` reads it later.
     pub(super) read_paused: bool,
-    /// What has just come is of no use to anyone, so that no wait begins anew by it.
-    pub(super) no_progress: bool,
-    /// Nothing can be sent any more: what is written is dropped.
-    pub(super) unsendable: bool,
-    /// Our direction has ended.
-    pub(super) finished: bool,
-    /// To a backend: an exchange has been carried before. To a client: a request has come.
-    pub(super) used: bool,
-    /// When lingering ends at the latest, in microseconds.
+    /// The end of lingering at the latest, in microseconds.
     pub(super) linger_until_us: u64,
-    /// To a backend: it carries a probe, and nothing else.
-    pub(super) probe: bool,
-    /// It is one of a pair of connections that belong together (`bind`).
-    pub(super) bound: bool,
-    /// To a client: what it has not taken, for windows that had grown, of streams that are over.
-    pub(super) grown: u32,
-    /// To a backend: another exchange may follow this one.
-    pub(super) persistent: bool,
     pub(super) codec: Codec,
     pub(super) exchange: Option<Key>,
-    /// Bytes received and not decoded yet.
+    /// Received bytes that are not decoded yet.
     pub(super) input: Option<Buffer>,
     /// Bytes to send.
     pub(super) output: Queue,
 }
 
 impl Connection {
-    pub(super) fn new(side: Side) -> Connection {
-        let (role, phase) = match side {
-            Side::Client { .. } => (Role::Server, Phase::Open),
-            Side::Backend { .. } => (Role::Client, Phase::Connecting),
+    pub(super) fn new(peer: Peer) -> Connection {
+        let (role, phase) = match peer {
+            Peer::Client(_) => (Role::Server, Phase::Open),
+            Peer::Backend(_) => (Role::Client, Phase::Connecting),
         };
         Connection {
-            side,
+            peer,
             phase,
-            ending: Ending::GoesOn,
+            receive: Receive::Open,
+            send: Send::Open,
+            after_flush: Ending::GoesOn,
             wait: Wait::Nothing,
             send_scheduled: false,
-            ended: false,
-            closing: false,
             read_paused: false,
-            no_progress: false,
-            unsendable: false,
-            finished: false,
-            used: false,
             linger_until_us: NEVER,
-            probe: false,
-            bound: false,
-            grown: 0,
-            persistent: true,
             codec: Codec::http1(role),
             exchange: None,
             input: None,
@@ -217,48 +246,99 @@ impl Connection {
         }
     }
 
+    pub(super) fn client(&self) -> Option<&ClientEnd> {
+        if let Peer::Client(client) = &self.peer { Some(client) } else { None }
+    }
+
+    pub(super) fn client_mut(&mut self) -> Option<&mut ClientEnd> {
+        if let Peer::Client(client) = &mut self.peer { Some(client) } else { None }
+    }
+
+    pub(super) fn backend(&self) -> Option<&BackendEnd> {
+        if let Peer::Backend(backend) = &self.peer { Some(backend) } else { None }
+    }
+
+    pub(super) fn backend_mut(&mut self) -> Option<&mut BackendEnd> {
+        if let Peer::Backend(backend) = &mut self.peer { Some(backend) } else { None }
+    }
+
     pub(super) fn is_client(&self) -> bool {
-        matches!(self.side, Side::Client { .. })
+        matches!(self.peer, Peer::Client(_))
     }
 
-    /// Whether all that was to be sent was taken, and nothing of it dropped.
+    pub(super) fn is_admin(&self) -> bool {
+        self.client().is_some_and(|client| client.admin)
+    }
+
+    pub(super) fn is_probe(&self) -> bool {
+        self.backend().is_some_and(|backend| backend.used_for == Use::Probe)
+    }
+
+    /// True if a connection to a backend has carried an exchange before the current one.
+    pub(super) fn is_reused(&self) -> bool {
+        self.backend().is_some_and(|backend| backend.used_for == Use::Exchanges { reused: true })
+    }
+
+    /// Notes whether the next exchange on a connection to a backend is not its first. A probe's connection has none.
+    pub(super) fn set_reused(&mut self, reused: bool) {
+        if let Some(backend) = self.backend_mut()
+            && backend.used_for != Use::Probe
+        {
+            backend.used_for = Use::Exchanges { reused };
+        }
+    }
+
+    /// True if the peer has ended its direction, and all bytes before that end were received.
+    pub(super) fn has_ended(&self) -> bool {
+        self.receive == Receive::Ended
+    }
+
+    /// True if the peer is known to have ended its direction, even if unread bytes precede that end.
+    pub(super) fn is_closing(&self) -> bool {
+        self.receive != Receive::Open
+    }
+
+    /// True if the socket still takes output, or would take it if our direction had not ended.
+    pub(super) fn is_sendable(&self) -> bool {
+        self.send != Send::Broken
+    }
+
+    /// True if everything queued was sent and nothing was dropped.
     pub(super) fn is_drained(&self) -> bool {
-        self.output.is_empty() && !self.unsendable
+        self.output.is_empty() && self.is_sendable()
     }
 
-    /// Whether there is input, read or unread, or its end, that was not looked at.
-    pub(super) fn has_waited(&self) -> bool {
-        self.input.is_some() || self.read_paused || self.ended
+    /// True if the proxy has not looked at some input yet, or at its end.
+    pub(super) fn has_unseen_input(&self) -> bool {
+        self.input.is_some() || self.read_paused || self.has_ended()
     }
 
-    /// Whether it is yet to be established, or to say that it is still there.
+    /// True if the connection is being established, or has not answered a PING yet.
     pub(super) fn is_awaited(&self) -> bool {
         self.phase == Phase::Connecting || self.codec.mux().is_some_and(|mux| mux.h2.is_pinged())
     }
 
-    /// Whether its end is decided, so that nothing more of its input is decoded.
+    /// True if the connection's end is decided, so that no further input is decoded.
     pub(super) fn drops_input(&self) -> bool {
-        self.phase == Phase::Lingering || matches!(self.ending, Ending::Close | Ending::Linger | Ending::Reset)
+        self.phase == Phase::Lingering || matches!(self.after_flush, Ending::Close | Ending::Linger | Ending::Reset)
     }
 
-    /// What the connection itself, its exchange apart, waits for.
+    /// Returns the event that a connection without an exchange waits for.
     pub(super) fn idle_wait(&self) -> Wait {
-        match (self.side, self.phase) {
-            _ if self.probe => Wait::Probe,
+        match (&self.peer, self.phase) {
+            (Peer::Backend(backend), _) if backend.used_for == Use::Probe => Wait::Probe,
             (_, Phase::Connecting) => Wait::Connect,
             (_, Phase::Lingering) if self.output.is_empty() => Wait::Linger,
-            (Side::Client { .. }, _) if !self.output.is_empty() => Wait::ClientSend,
-            (Side::Client { .. }, _) if !self.codec.awaits_head() => Wait::Upload,
-            (Side::Client { .. }, _) if self.input.is_some() => Wait::RequestHead,
-            (Side::Client { .. }, _) if !self.used => Wait::FirstByte,
-            (Side::Client { .. }, _) => Wait::Idle,
-            // The client that it is bound to has limits of its own.
-            (Side::Backend { .. }, _) if self.bound => Wait::Nothing,
-            (Side::Backend { .. }, _) => match self.codec.mux() {
-                // The answer to a PING comes behind it.
+            (Peer::Client(_), _) if !self.output.is_empty() => Wait::ClientSend,
+            (Peer::Client(_), _) if !self.codec.awaits_head() => Wait::Upload,
+            (Peer::Client(_), _) if self.input.is_some() => Wait::RequestHead,
+            (Peer::Client(client), _) if !client.seen_request => Wait::FirstByte,
+            (Peer::Client(_), _) => Wait::Idle,
+            (Peer::Backend(_), _) => match self.codec.mux() {
+                // The answer to a PING follows the block.
                 Some(mux) if mux.is_in_block() => Wait::Block,
                 Some(mux) if mux.h2.is_pinged() => Wait::Ping,
-                // Each stream has its own limits.
+                // Each stream has its own deadline.
                 Some(mux) if !mux.is_idle() => Wait::Nothing,
                 _ => Wait::Pool,
             },
@@ -266,5 +346,5 @@ impl Connection {
     }
 }
 
-// An idle client costs this, its `worker::socket::Socket`, and their slots.
+// An idle client costs this record, its `worker::socket::Socket`, and their slots.
 const _: () = assert!(size_of::<Connection>() <= 192);

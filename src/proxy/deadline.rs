@@ -2,7 +2,7 @@
 //! it took longer. One deadline a connection, kept lazily; moving it later is a store.
 
 use super::abort::Abort;
-use super::connection::{Connection, Moved, Phase, Wait};
+use super::connection::{BackendEnd, Connection, Moved, Phase, Wait};
 use super::exchange::{Exchange, Progress};
 use super::probe;
 use super::record::Cause;
@@ -79,10 +79,13 @@ impl Proxy {
         let Some(connection) = self.connections.get(key) else { return };
         let wait = match connection.exchange.and_then(|id| self.exchanges.get(id)) {
             Some(exchange) => self.exchange_wait(connection, exchange),
+            // The deadlines of the client that it is bound to apply.
+            None if !connection.is_client() && self.bonds.contains_key(&key) => Wait::Nothing,
             None => connection.idle_wait(),
         };
         let Some(connection) = self.connections.get_mut(key) else { return };
-        let renewed = wait.is_renewed(moved) && !std::mem::take(&mut connection.no_progress);
+        let useless = |backend: &mut BackendEnd| std::mem::take(&mut backend.no_progress);
+        let renewed = wait.is_renewed(moved) && !connection.backend_mut().is_some_and(useless);
         if wait == connection.wait && !renewed {
             return;
         }

@@ -47,7 +47,8 @@ impl Proxy {
                 }
                 break;
             }
-            if connection.codec.needs_bytes() && !connection.ended && input.as_ref().is_none_or(Buffer::is_empty) {
+            if connection.codec.needs_bytes() && !connection.has_ended() && input.as_ref().is_none_or(Buffer::is_empty)
+            {
                 break;
             }
             held = self.holds(connection);
@@ -65,7 +66,7 @@ impl Proxy {
                 } else {
                     connection.input = kept;
                 }
-                if connection.ended && !held {
+                if connection.has_ended() && !held {
                     self.input_ended(key);
                 }
             }
@@ -76,9 +77,9 @@ impl Proxy {
     /// Decodes one part and acts on it; false where more bytes are needed first.
     fn step(&mut self, key: Key, input: &mut Option<Buffer>, head: &mut Head) -> bool {
         let Some(connection) = self.connections.get_mut(key) else { return false };
-        let (is_client, probe) = (connection.is_client(), connection.probe);
+        let (is_client, probe) = (connection.is_client(), connection.is_probe());
         let bytes = input.as_ref().map_or(&[][..], Buffer::filled);
-        if connection.exchange.is_none() && !is_client && !connection.probe {
+        if connection.exchange.is_none() && !is_client && !connection.is_probe() {
             if !bytes.is_empty() {
                 // Bytes that answer nothing: such a connection is thrown away.
                 self.close(key, Output::Close(key));
@@ -157,7 +158,7 @@ impl Proxy {
         let exchange = connection.exchange.and_then(|id| self.exchanges.get(id));
         match (exchange, connection.is_client()) {
             (Some(exchange), _) if exchange.tunnel => self.tunnel_ended(key),
-            (None, false) if connection.probe => self.lost(key, Failure::Closed, false),
+            (None, false) if connection.is_probe() => self.lost(key, Failure::Closed, false),
             (None, false) => self.close(key, Output::Close(key)),
             (Some(_), false) if connection.codec.ends_by_close() => self.on_end(key, true),
             (Some(_), false) => self.backend_failed(key, Failure::Closed),
@@ -169,12 +170,12 @@ impl Proxy {
                 self.refuse(key, MessageError::BodyCutShort, &[]);
             }
             // How it ends is decided already.
-            (None, true) if connection.ending != Ending::GoesOn => {}
+            (None, true) if connection.after_flush != Ending::GoesOn => {}
             (None, true) if connection.input.is_some() => {
                 self.end_unfinished(key, LocalReply::Refused(MessageError::HeadCutShort))
             }
             (None, true) if connection.output.is_empty() => self.close(key, Output::Close(key)),
-            (None, true) => connection.ending = Ending::Close,
+            (None, true) => connection.after_flush = Ending::Close,
         }
     }
 

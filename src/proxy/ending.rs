@@ -1,7 +1,7 @@
 //! How a connection ends: once everything queued is sent, or at once.
 
 use super::codec::Codec;
-use super::connection::{Ending, Moved, Phase, Side};
+use super::connection::{BackendEnd, ClientEnd, Ending, Moved, Peer, Phase, Send};
 use super::{Output, Proxy};
 use crate::collections::slab::Key;
 use crate::limits::LINGER_US;
@@ -14,7 +14,7 @@ impl Proxy {
         if !connection.output.is_empty() {
             return;
         }
-        let ending = match connection.ending {
+        let ending = match connection.after_flush {
             // What came meanwhile is unread, and would turn a close into a reset.
             Ending::Close if connection.read_paused => Ending::Linger,
             ending => ending,
@@ -23,17 +23,17 @@ impl Proxy {
             Ending::GoesOn => {}
             Ending::Close => self.close(key, Output::Close(key)),
             Ending::Reset => self.close(key, Output::Reset(key)),
-            Ending::Linger if connection.ended => self.close(key, Output::Close(key)),
+            Ending::Linger if connection.has_ended() => self.close(key, Output::Close(key)),
             Ending::Linger => {
-                connection.phase = Phase::Lingering;
+                (connection.phase, connection.send) = (Phase::Lingering, Send::Finished);
                 connection.linger_until_us = self.now_us.saturating_add(LINGER_US);
-                connection.ending = Ending::GoesOn;
+                connection.after_flush = Ending::GoesOn;
                 self.outputs.push_back(Output::Finish(key));
                 self.wake(key);
             }
             Ending::Finish => {
-                connection.ending = Ending::GoesOn;
-                connection.finished = true;
+                connection.after_flush = Ending::GoesOn;
+                connection.send = Send::Finished;
                 self.outputs.push_back(Output::Finish(key));
                 self.tunnel_flushed(key);
             }
@@ -43,7 +43,7 @@ impl Proxy {
     /// Sets how a connection ends once everything queued is sent, which may be now.
     pub(super) fn end(&mut self, key: Key, ending: Ending) {
         let Some(connection) = self.connections.get_mut(key) else { return };
-        connection.ending = ending;
+        connection.after_flush = ending;
         connection.exchange = None;
         // What came behind is never decoded, and would take up the room that lingering reads into.
         if let Some(buffer) = connection.input.take() {
@@ -58,7 +58,7 @@ impl Proxy {
     pub(super) fn close(&mut self, key: Key, how: Output) {
         let Some(mut connection) = self.connections.remove(key) else { return };
         self.timers.clear(key.index());
-        self.grown -= connection.grown;
+        self.grown -= connection.client().map_or(0, |client| client.held);
         if let Some(buffer) = connection.input.take() {
             self.buffers.give(buffer);
         }
@@ -67,22 +67,22 @@ impl Proxy {
             // There is nothing of it in the shell.
             return self.close_stream(key, stream);
         }
-        if connection.bound {
+        if !self.bonds.is_empty() {
             self.unbind(key);
         }
-        match connection.side {
-            Side::Client { admin: true, .. } => self.admins -= 1,
-            Side::Client { .. } => {
+        match connection.peer {
+            Peer::Client(ClientEnd { admin: true, .. }) => self.admins -= 1,
+            Peer::Client(_) => {
                 self.clients -= 1;
                 self.shared.block.set(Count::ClientsNow, self.clients as u64);
             }
-            Side::Backend { slot, .. } if connection.exchange.is_none() && !connection.probe => {
+            Peer::Backend(BackendEnd { slot, .. }) if connection.exchange.is_none() && !connection.is_probe() => {
                 match connection.codec {
                     Codec::H2(_) => self.forget_mux(slot.into(), key),
                     _ => self.idle.remove(slot.into(), key),
                 }
             }
-            Side::Backend { .. } => {}
+            Peer::Backend(_) => {}
         }
         self.outputs.push_back(how);
     }

@@ -7,7 +7,7 @@
 //! released, each to what it is fit for. After a 101 it is a tunnel, until both directions end.
 
 use super::Proxy;
-use super::connection::{Connection, Moved, Side};
+use super::connection::{ClientEnd, Connection, Moved, Peer};
 use crate::balance::Pick;
 use crate::collections::buffer::Buffer;
 use crate::collections::slab::Key;
@@ -176,7 +176,7 @@ impl Proxy {
         let id = self.exchanges.insert(Exchange::new(key, facts, saved, request_id, self.now_us));
         let Some(client) = self.connections.get_mut(key) else { return };
         client.exchange = Some(id);
-        client.used = true;
+        client.client_mut().into_iter().for_each(|client| client.seen_request = true);
         client.codec.read_body(facts.body);
         if let Some(page) = self.page(key, head) {
             return self.answer_page(id, page);
@@ -191,8 +191,8 @@ impl Proxy {
         if !self.request_ids {
             return RequestId::None;
         }
-        let side = self.connections.get(key).map(|client| client.side);
-        let trusted = matches!(side, Some(Side::Client { trusted: true, .. }));
+        let peer = self.connections.get(key).map(|client| client.peer);
+        let trusted = matches!(peer, Some(Peer::Client(ClientEnd { trusted: true, .. })));
         match Some(head).filter(|_| trusted).and_then(request_id::given) {
             Some(span) => RequestId::Given(span),
             None => RequestId::Made(Uuid::new(self.log.clock(), &mut self.random)),
@@ -219,29 +219,32 @@ impl Proxy {
             false if exchange.options => None,
             _ => Some(trailers),
         };
-        let Some(peer) = self.peer(id, key).and_then(|peer| self.connections.get_mut(peer)) else { return };
-        peer.codec.write_end(&mut peer.output, &mut self.buffers, trailers);
+        let Some(opposite) = self.opposite(id, key).and_then(|opposite| self.connections.get_mut(opposite)) else {
+            return;
+        };
+        opposite.codec.write_end(&mut opposite.output, &mut self.buffers, trailers);
         // The end is written, so that the part `End` writes nothing more.
-        peer.codec.write_body(Body::None);
+        opposite.codec.write_body(Body::None);
     }
 
     /// Content has come, from either side; what is left of the input.
     pub(super) fn on_data(&mut self, key: Key, input: Option<Buffer>, length: usize) -> Option<Buffer> {
         let mut input = input?;
         let id = self.connections.get(key).and_then(|connection| connection.exchange);
-        let target = id.and_then(|id| self.peer(id, key));
+        let target = id.and_then(|id| self.opposite(id, key));
         // Dropped or sent, content that has left the input cannot be sent again.
         if self.connections.get(key).is_some_and(Connection::is_client)
             && let Some(exchange) = id.and_then(|id| self.exchanges.get_mut(id))
         {
             exchange.content_sent = true;
         }
-        let Some(peer) = target.and_then(|target| self.connections.get_mut(target)).filter(|peer| !peer.unsendable)
+        let Some(opposite) =
+            target.and_then(|target| self.connections.get_mut(target)).filter(|opposite| opposite.is_sendable())
         else {
             input.consume(length);
             return Some(input);
         };
-        let rest = peer.codec.write_data(&mut peer.output, &mut self.buffers, input, length);
+        let rest = opposite.codec.write_data(&mut opposite.output, &mut self.buffers, input, length);
         if let Some(target) = target {
             self.schedule_send(target);
             self.rearm(target, Moved::Nothing);
@@ -255,9 +258,9 @@ impl Proxy {
         let Some(connection) = self.connections.get(key) else { return };
         let is_client = connection.is_client();
         let Some(id) = connection.exchange else { return };
-        let target = self.peer(id, key);
-        if let Some(peer) = target.and_then(|target| self.connections.get_mut(target)) {
-            peer.codec.write_end(&mut peer.output, &mut self.buffers, None);
+        let target = self.opposite(id, key);
+        if let Some(opposite) = target.and_then(|target| self.connections.get_mut(target)) {
+            opposite.codec.write_end(&mut opposite.output, &mut self.buffers, None);
         }
         if is_client {
             if let Some(exchange) = self.exchanges.get_mut(id) {

@@ -1,7 +1,7 @@
 //! How an exchange ends: its response is complete, its backend failed, its client is gone, or the
 //! balancer responds itself. Both connections are released, each for the use that it is fit for.
 
-use super::connection::{Ending, Moved, Phase, Side};
+use super::connection::{BackendEnd, Connection, Ending, Moved, Peer, Phase};
 use super::exchange::Progress;
 use super::failure::Failure;
 use super::probe;
@@ -23,7 +23,7 @@ impl Proxy {
         if !exchange.takes_rest {
             return self.finish(id, left_over);
         }
-        let reads = backend.and_then(|key| self.connections.get(key)).is_some_and(|backend| !backend.closing);
+        let reads = backend.and_then(|key| self.connections.get(key)).is_some_and(|backend| !backend.is_closing());
         let until_close = self.connections.get(client).is_some_and(|client| client.codec.writes_until_close());
         if reads && !left_over && !until_close && self.is_uploading(id) {
             return backend.into_iter().for_each(|key| self.rearm(key, Moved::Nothing));
@@ -43,7 +43,7 @@ impl Proxy {
     fn is_uploading(&self, id: Key) -> bool {
         let Some(exchange) = self.exchanges.get(id) else { return false };
         let backend = exchange.backend.and_then(|key| self.connections.get(key));
-        let Some(backend) = backend.filter(|backend| !backend.unsendable) else { return false };
+        let Some(backend) = backend.filter(|backend| backend.is_sendable()) else { return false };
         let sent = backend.codec.stream().map_or(backend.output.is_empty(), |stream| stream.ended);
         exchange.request != Progress::Ended || !sent
     }
@@ -65,7 +65,8 @@ impl Proxy {
         }
         self.remove_exchange(id);
         if let Some(connection) = backend.and_then(|key| self.connections.get_mut(key)) {
-            connection.persistent &= whole && !left_over && connection.input.is_none();
+            let clean = whole && !left_over && connection.input.is_none();
+            connection.backend_mut().into_iter().for_each(|backend| backend.persistent &= clean);
         }
         backend.into_iter().for_each(|key| self.release(key));
         self.release_client(client, whole, persistent, last);
@@ -90,20 +91,23 @@ impl Proxy {
     /// Puts a backend's connection into the pool where it is fit for another exchange, and
     /// closes it else.
     pub(super) fn release(&mut self, key: Key) {
-        let Some(Side::Backend { slot, generation }) = self.connections.get(key).map(|one| one.side) else { return };
+        let Some(&BackendEnd { slot, generation, persistent, .. }) =
+            self.connections.get(key).and_then(Connection::backend)
+        else {
+            return;
+        };
         if self.connections.get(key).is_some_and(|one| one.codec.stream().is_some()) {
             return self.close(key, Output::Close(key));
         }
         let current = self.generation(slot.into()) == Some(generation);
         let Some(connection) = self.connections.get_mut(key) else { return };
         connection.exchange = None;
-        let fit =
-            connection.persistent && current && !connection.ended && !connection.closing && connection.is_drained();
+        let fit = persistent && current && !connection.is_closing() && connection.is_drained();
         // A bound connection waits for its client.
-        if !fit || self.draining || !connection.bound && !self.idle.give(slot.into(), key) {
+        if !fit || self.draining || !self.bonds.contains_key(&key) && !self.idle.give(slot.into(), key) {
             return self.close(key, Output::Close(key));
         }
-        connection.used = true;
+        connection.set_reused(true);
         connection.codec.next_message();
         self.rearm(key, Moved::Nothing);
         if self.idle.is_over() {
@@ -141,23 +145,23 @@ impl Proxy {
         }
         match failure {
             // What we lack says nothing about the backend.
-            Failure::Exhausted(_) if connection.probe => return self.close(key, Output::Close(key)),
-            _ if connection.probe && failure.is_limit() => return self.probe_refused(key, failure),
-            _ if connection.probe => return self.probe_failed(key, probe::Cause::Failed(failure)),
+            Failure::Exhausted(_) if connection.is_probe() => return self.close(key, Output::Close(key)),
+            _ if connection.is_probe() && failure.is_limit() => return self.probe_refused(key, failure),
+            _ if connection.is_probe() => return self.probe_failed(key, probe::Cause::Failed(failure)),
             _ => {}
         }
-        let (Side::Backend { slot, .. }, exchange) = (connection.side, connection.exchange) else { return };
+        let (Peer::Backend(BackendEnd { slot, .. }), exchange) = (connection.peer, connection.exchange) else { return };
         if exchange.is_some_and(|id| self.upload_cut_off(id, key)) {
             return;
         }
         let Some(connection) = self.connections.get(key) else { return };
-        let (used, drained, silent) = (connection.used, connection.is_drained(), connection.input.is_none());
+        let (used, drained, silent) = (connection.is_reused(), connection.is_drained(), connection.input.is_none());
         self.close(key, Output::Close(key));
         let Some(id) = exchange else { return };
         let Some(exchange) = self.exchanges.get_mut(id) else { return };
         exchange.backend = None;
         let silent = silent && exchange.is_unanswered();
-        let closed = self.connections.get(exchange.client).is_none_or(|client| client.closing);
+        let closed = self.connections.get(exchange.client).is_none_or(|client| client.is_closing());
         // A client that has ended its direction has probably gone: no other backend gets what one may have seen.
         let unseen = failure.is_before_request() || failure == Failure::Unprocessed;
         let retry = failure.may_retry(exchange, silent) && (unseen || !closed);

@@ -5,7 +5,7 @@
 //! trip. A request that was on its way is dropped there without an answer, but not with a reset: the client
 //! sees the end of the connection before any response, and may send the request again (RFC 9112, 9.3.1).
 
-use super::connection::{Connection, Moved, Phase, Side, Wait};
+use super::connection::{Connection, Moved, Phase, Send, Wait};
 use super::{Output, Proxy};
 use crate::collections::slab::Key;
 use crate::collections::timers::NEVER;
@@ -54,7 +54,7 @@ impl Proxy {
     /// The last read found nothing.
     pub(super) fn end_idle(&mut self, key: Key) {
         let Some(connection) = self.connections.get_mut(key) else { return };
-        connection.phase = Phase::Lingering;
+        (connection.phase, connection.send) = (Phase::Lingering, Send::Finished);
         connection.linger_until_us = self.now_us.saturating_add(IDLE_LINGER_US);
         // Ahead of all else, because a request that arrives before this is lost.
         self.outputs.push_front(Output::Finish(key));
@@ -66,9 +66,5 @@ impl Connection {
     /// Whether it is a client's, and waits for the first byte of a request. Those of the admin port do not count.
     fn is_idle_client(&self) -> bool {
         !self.is_admin() && matches!(self.wait, Wait::FirstByte | Wait::Idle)
-    }
-
-    pub(super) fn is_admin(&self) -> bool {
-        matches!(self.side, Side::Client { admin: true, .. })
     }
 }

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 
 use super::abort::Abort;
 use super::codec::Codec;
-use super::connection::{Connection, Moved, Phase, Side, Wait};
+use super::connection::{BackendEnd, ClientEnd, Connection, Moved, Peer, Phase, Receive, Send, Wait};
 use super::failure::Failure;
 use super::{Output, Proxy};
 use crate::collections::slab::Key;
@@ -30,7 +30,15 @@ impl Proxy {
     fn accept_as(&mut self, peer: SocketAddr, listener: u16, admin: bool) -> Key {
         let (address, port) = (peer.ip(), peer.port());
         let trusted = self.trust.iter().any(|range| range.contains(address));
-        let key = self.connections.insert(Connection::new(Side::Client { address, port, listener, trusted, admin }));
+        let key = self.connections.insert(Connection::new(Peer::Client(ClientEnd {
+            address,
+            port,
+            listener,
+            trusted,
+            admin,
+            seen_request: false,
+            held: 0,
+        })));
         if admin {
             self.admins += 1;
         } else {
@@ -81,9 +89,11 @@ impl Proxy {
         if let Some(buffer) = &mut connection.input {
             buffer.fill(n);
         }
-        match connection.side {
-            Side::Client { .. } => self.shared.block.add(Count::FromClients, n as u64),
-            Side::Backend { slot, .. } => self.shared.block.add_slot(SlotCount::FromBackend, slot.into(), n as u64),
+        match connection.peer {
+            Peer::Client(_) => self.shared.block.add(Count::FromClients, n as u64),
+            Peer::Backend(BackendEnd { slot, .. }) => {
+                self.shared.block.add_slot(SlotCount::FromBackend, slot.into(), n as u64)
+            }
         }
         self.pump(key);
         self.rearm(key, Moved::In);
@@ -93,7 +103,9 @@ impl Proxy {
     /// The peer has ended its direction, though there may be something to read before that.
     pub fn closing(&mut self, key: Key) {
         let Some(connection) = self.connections.get_mut(key) else { return };
-        connection.closing = true;
+        if connection.receive == Receive::Open {
+            connection.receive = Receive::Closing;
+        }
         if connection.is_client() {
             self.rearm(key, Moved::Nothing);
         }
@@ -103,7 +115,7 @@ impl Proxy {
     pub fn ended(&mut self, key: Key) {
         self.keep_input(key);
         let Some(connection) = self.connections.get_mut(key) else { return };
-        (connection.closing, connection.ended) = (true, true);
+        connection.receive = Receive::Ended;
         self.pump(key);
         self.rearm(key, Moved::Nothing);
         self.resume();
@@ -112,8 +124,8 @@ impl Proxy {
     /// The connection could not be made, or is broken.
     pub fn failed(&mut self, key: Key, failure: Failure) {
         self.keep_input(key);
-        if let (Failure::Tls(..), Some(Side::Backend { slot, .. })) =
-            (failure, self.connections.get(key).map(|connection| connection.side))
+        if let (Failure::Tls(..), Some(Peer::Backend(BackendEnd { slot, .. }))) =
+            (failure, self.connections.get(key).map(|connection| connection.peer))
         {
             self.shared.block.add_slot(SlotCount::HandshakesFailed, slot.into(), 1);
         }
@@ -143,14 +155,14 @@ impl Proxy {
     pub fn connected(&mut self, key: Key, http2: bool) {
         let Some(connection) = self.connections.get_mut(key) else { return };
         connection.phase = Phase::Open;
-        if let Side::Backend { slot, .. } = connection.side
-            && !connection.probe
+        if let Peer::Backend(BackendEnd { slot, .. }) = connection.peer
+            && !connection.is_probe()
         {
             self.shared.block.add_slot(SlotCount::Connects, slot.into(), 1);
         }
-        match (connection.exchange, &connection.codec, connection.side) {
-            _ if connection.probe => self.probe_connected(key, http2),
-            (_, Codec::H2(_), Side::Backend { slot, .. }) => {
+        match (connection.exchange, &connection.codec, connection.peer) {
+            _ if connection.is_probe() => self.probe_connected(key, http2),
+            (_, Codec::H2(_), Peer::Backend(BackendEnd { slot, .. })) => {
                 let http2 = http2 || self.is_h2c(slot.into());
                 self.mux_connected(key, http2);
             }
@@ -164,12 +176,16 @@ impl Proxy {
     pub fn sent(&mut self, key: Key, n: usize) {
         let Some(connection) = self.connections.get_mut(key) else { return };
         connection.output.consume(&mut self.buffers, n);
-        if connection.grown > 0 && connection.output.len() < QUEUE_HIGH_BYTES {
-            self.grown -= std::mem::take(&mut connection.grown);
+        if connection.output.len() < QUEUE_HIGH_BYTES
+            && let Some(client) = connection.client_mut()
+        {
+            self.grown -= std::mem::take(&mut client.held);
         }
-        match connection.side {
-            Side::Client { .. } => self.shared.block.add(Count::ToClients, n as u64),
-            Side::Backend { slot, .. } => self.shared.block.add_slot(SlotCount::ToBackend, slot.into(), n as u64),
+        match connection.peer {
+            Peer::Client(_) => self.shared.block.add(Count::ToClients, n as u64),
+            Peer::Backend(BackendEnd { slot, .. }) => {
+                self.shared.block.add_slot(SlotCount::ToBackend, slot.into(), n as u64)
+            }
         }
         let exchange = connection.exchange;
         if connection.output.is_empty() {
@@ -182,10 +198,10 @@ impl Proxy {
         if self.connections.get(key).is_some_and(|connection| connection.codec.mux().is_some()) {
             self.mux_sent(key, n);
         }
-        if let Some(peer) = exchange.and_then(|id| self.peer(id, key)) {
-            self.wake(peer);
-            self.rearm(peer, Moved::Nothing);
-        } else if self.connections.get(key).is_some_and(Connection::has_waited) {
+        if let Some(opposite) = exchange.and_then(|id| self.opposite(id, key)) {
+            self.wake(opposite);
+            self.rearm(opposite, Moved::Nothing);
+        } else if self.connections.get(key).is_some_and(Connection::has_unseen_input) {
             // For the client to take its responses: its next request, or its end.
             self.resumed.push(key);
         }
@@ -198,16 +214,18 @@ impl Proxy {
         if connection.is_client() {
             self.client_left(key, Output::Close(key), Abort::Reset);
         } else {
-            connection.unsendable = true;
+            if connection.send == Send::Open {
+                connection.send = Send::Broken;
+            }
             connection.send_scheduled = false;
             connection.output.clear(&mut self.buffers);
             let exchange = connection.exchange;
             self.on_flushed(key);
             self.rearm(key, Moved::Nothing);
             exchange.into_iter().for_each(|id| self.finish_if_over(id));
-            if let Some(peer) = exchange.and_then(|id| self.peer(id, key)) {
-                self.wake(peer);
-                self.rearm(peer, Moved::Nothing);
+            if let Some(opposite) = exchange.and_then(|id| self.opposite(id, key)) {
+                self.wake(opposite);
+                self.rearm(opposite, Moved::Nothing);
             }
         }
         self.resume();

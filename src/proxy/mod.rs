@@ -40,7 +40,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use self::bind::Bonds;
-use self::connection::{Connection, Ending, Moved, Phase, Side};
+use self::connection::{ClientEnd, Connection, Ending, Moved, Peer, Phase};
 use self::exchange::{Exchange, Progress};
 pub use self::failure::{Failure, FailureText};
 use self::pool::IdlePool;
@@ -276,7 +276,7 @@ impl Proxy {
         let mut cut = 0;
         for key in self.connections.keys().collect::<Vec<_>>() {
             match self.connections.get(key) {
-                Some(client) if matches!(client.side, Side::Client { admin: true, .. }) => {
+                Some(client) if matches!(client.peer, Peer::Client(ClientEnd { admin: true, .. })) => {
                     self.client_gone(key, Output::Close(key), Cause::Stopped);
                 }
                 Some(client) if client.is_client() && (client.exchange.is_some() || !client.output.is_empty()) => {
@@ -308,11 +308,13 @@ impl Proxy {
 
     /// Whether our direction of a connection ends right behind what is queued.
     pub fn is_ending(&self, key: Key) -> bool {
-        self.connections.get(key).is_some_and(|connection| matches!(connection.ending, Ending::Close | Ending::Linger))
+        self.connections
+            .get(key)
+            .is_some_and(|connection| matches!(connection.after_flush, Ending::Close | Ending::Linger))
     }
 
     /// The other end of an exchange.
-    fn peer(&self, exchange: Key, key: Key) -> Option<Key> {
+    fn opposite(&self, exchange: Key, key: Key) -> Option<Key> {
         let exchange = self.exchanges.get(exchange)?;
         if exchange.client == key { exchange.backend } else { Some(exchange.client) }
     }
@@ -325,7 +327,9 @@ impl Proxy {
             Phase::Lingering => return true,
             Phase::Open => {}
         }
-        if connection.ended || connection.ending != Ending::GoesOn && connection.ending != Ending::Finish {
+        if connection.has_ended()
+            || connection.after_flush != Ending::GoesOn && connection.after_flush != Ending::Finish
+        {
             return false;
         }
         if connection.codec.mux().is_some() {
@@ -345,9 +349,9 @@ impl Proxy {
             // It may still read the upload. Read once, to see its end.
             return connection.input.is_none();
         }
-        let peer = if connection.is_client() { exchange.backend } else { Some(exchange.client) };
-        match peer.and_then(|peer| self.connections.get(peer)) {
-            Some(peer) => peer.phase != Phase::Connecting && peer.output.len() < QUEUE_HIGH_BYTES,
+        let opposite = if connection.is_client() { exchange.backend } else { Some(exchange.client) };
+        match opposite.and_then(|opposite| self.connections.get(opposite)) {
+            Some(opposite) => opposite.phase != Phase::Connecting && opposite.output.len() < QUEUE_HIGH_BYTES,
             None => false,
         }
     }
@@ -371,7 +375,7 @@ impl Proxy {
         let Some(connection) = self.connections.get_mut(key) else { return };
         if connection.codec.stream().is_some() {
             self.line_up(key);
-        } else if connection.unsendable {
+        } else if !connection.is_sendable() {
             connection.output.clear(&mut self.buffers);
         } else if !connection.send_scheduled && !connection.output.is_empty() {
             connection.send_scheduled = true;

@@ -6,7 +6,7 @@
 use std::sync::Arc;
 
 use super::Proxy;
-use super::connection::{Ending, Moved, Phase, Side};
+use super::connection::{ClientEnd, Ending, Moved, Peer, Phase};
 use super::exchange::Progress;
 use super::reply::LocalReply;
 use crate::collections::slab::Key;
@@ -34,7 +34,9 @@ pub(super) enum Page {
 impl Proxy {
     /// The page that a request is for; `None` where it is for a backend.
     pub(super) fn page(&self, key: Key, head: HeadRef<'_>) -> Option<Page> {
-        let Some(Side::Client { admin, .. }) = self.connections.get(key).map(|client| client.side) else { return None };
+        let Some(Peer::Client(ClientEnd { admin, .. })) = self.connections.get(key).map(|client| client.peer) else {
+            return None;
+        };
         if !admin && !self.public_metrics {
             return None;
         }

@@ -5,7 +5,7 @@
 
 use std::collections::VecDeque;
 
-use super::connection::{Phase, Side};
+use super::connection::{BackendEnd, Peer, Phase};
 use super::{Output, Proxy};
 use crate::collections::slab::Key;
 use crate::limits::POOL_CONNECTIONS;
@@ -104,7 +104,8 @@ impl Proxy {
     /// Asks once more for a connection that could not be begun for a lack of ours, where an idle one can make
     /// room for it; whether it can.
     pub(super) fn connect_instead(&mut self, key: Key) -> bool {
-        let Some(Side::Backend { slot, .. }) = self.connections.get(key).map(|connection| connection.side) else {
+        let Some(Peer::Backend(BackendEnd { slot, .. })) = self.connections.get(key).map(|connection| connection.peer)
+        else {
             return false;
         };
         let evicted = self.evict_idle();

@@ -8,7 +8,7 @@
 
 use std::fmt;
 
-use super::connection::{Connection, Moved, Phase, Side};
+use super::connection::{BackendEnd, Connection, Moved, Peer, Phase, Use};
 use super::{Failure, Output, Proxy};
 use crate::collections::slab::Key;
 use crate::config::{Health, HealthCheck, HostHeader};
@@ -30,8 +30,7 @@ impl Proxy {
                 self.begin_multiplexed_probe(slot);
                 continue;
             }
-            let mut connection = Connection::new(self.side(slot));
-            connection.probe = true;
+            let connection = Connection::new(self.backend_end(slot, Use::Probe));
             let key = self.connections.insert(connection);
             self.rearm(key, Moved::Nothing);
             self.outputs.push_back(Output::Connect(key, slot));
@@ -42,7 +41,7 @@ impl Proxy {
     /// The connection of a probe is established; `http2`: its session has settled on that.
     pub(super) fn probe_connected(&mut self, key: Key, http2: bool) {
         let Some(connection) = self.connections.get(key) else { return };
-        let Side::Backend { slot, .. } = connection.side else { return };
+        let Peer::Backend(BackendEnd { slot, .. }) = connection.peer else { return };
         if self.health.check != HealthCheck::Http {
             self.probe_passed(key);
         } else if connection.codec.mux().is_some() {
@@ -57,7 +56,7 @@ impl Proxy {
     pub(super) fn send_probe(&mut self, key: Key) {
         let shows = self.shows();
         let Some(connection) = self.connections.get_mut(key) else { return };
-        let Side::Backend { slot, .. } = connection.side else { return };
+        let Peer::Backend(BackendEnd { slot, .. }) = connection.peer else { return };
         let host = match (&self.health.host, &self.host_header, &self.backends[usize::from(slot)]) {
             (Some(name), ..) | (None, HostHeader::Name(name), _) => name,
             (.., Some(backend)) => &backend.host,
@@ -114,7 +113,7 @@ impl Proxy {
 
     /// Closes all that a probe has; its slot, where that is still the same backend's.
     fn end_probe(&mut self, key: Key) -> Option<u16> {
-        let Side::Backend { slot, generation } = self.connections.get(key)?.side else { return None };
+        let Peer::Backend(BackendEnd { slot, generation, .. }) = self.connections.get(key)?.peer else { return None };
         let connection = self.connections.get(key)?;
         // Over HTTP/2 it has a connection and a stream, either of which may be what has failed.
         let mux_key = connection.codec.stream().map_or(key, |stream| stream.mux);

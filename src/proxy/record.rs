@@ -15,7 +15,7 @@
 use std::fmt::{self, Write as _};
 use std::net::SocketAddr;
 
-use super::connection::Side;
+use super::connection::{ClientEnd, Peer};
 use super::exchange::{Exchange, Progress};
 use super::reply::LocalReply;
 use super::{Failure, Proxy};
@@ -189,9 +189,9 @@ impl Proxy {
     }
 
     fn client_address(&self, key: Key) -> Option<SocketAddr> {
-        match self.connections.get(key)?.side {
-            Side::Client { address, port, .. } => Some(SocketAddr::new(address.to_canonical(), port)),
-            Side::Backend { .. } => None,
+        match self.connections.get(key)?.peer {
+            Peer::Client(ClientEnd { address, port, .. }) => Some(SocketAddr::new(address.to_canonical(), port)),
+            Peer::Backend(_) => None,
         }
     }
 

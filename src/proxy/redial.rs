@@ -3,7 +3,8 @@
 //! else the connection is asked for again and again, for as long as a connect may take, as the system
 //! itself does over TCP.
 
-use super::{Output, Proxy, Side};
+use super::connection::{BackendEnd, Peer};
+use super::{Output, Proxy};
 use crate::collections::slab::Key;
 use crate::limits::{REDIAL_US, REDIALS, TRIES};
 
@@ -38,7 +39,9 @@ impl Proxy {
         self.redial_us = self.now_us + REDIAL_US;
         for _ in 0..REDIALS.min(self.redials.len()) {
             let Some(key) = self.redials.pop_front() else { return };
-            if let Some(Side::Backend { slot, .. }) = self.connections.get(key).map(|connection| connection.side) {
+            if let Some(Peer::Backend(BackendEnd { slot, .. })) =
+                self.connections.get(key).map(|connection| connection.peer)
+            {
                 self.outputs.push_back(Output::Connect(key, slot.into()));
             }
         }

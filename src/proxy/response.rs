@@ -2,7 +2,7 @@
 
 use super::Proxy;
 use super::codec::Written;
-use super::connection::{Moved, Side};
+use super::connection::{BackendEnd, Connection, Moved, Peer};
 use super::exchange::{Exchange, Progress};
 use super::failure::Failure;
 use super::record::{Cause, Outcome};
@@ -28,7 +28,8 @@ impl Proxy {
         let full = self.connections.get(exchange.client).is_some_and(|client| client.output.len() >= QUEUE_HIGH_BYTES);
         let unwanted = full && !(head.status() == 100 && exchange.awaits_continue());
         if exchange.facts.version == Version::Http10 || unexpected || unwanted {
-            return self.connections.get_mut(key).into_iter().for_each(|backend| backend.no_progress = true);
+            let backend = self.connections.get_mut(key).and_then(Connection::backend_mut);
+            return backend.into_iter().for_each(|backend| backend.no_progress = true);
         }
         exchange.continued |= head.status() == 100;
         let (key, shows) = (exchange.client, self.shows());
@@ -43,7 +44,7 @@ impl Proxy {
     /// A backend has sent the head of its final response, or of a 101.
     pub(super) fn on_response(&mut self, key: Key, head: HeadRef<'_>) {
         let Some(backend) = self.connections.get_mut(key) else { return };
-        let Side::Backend { slot, .. } = backend.side else { return };
+        let Peer::Backend(BackendEnd { slot, .. }) = backend.peer else { return };
         let Some(id) = backend.exchange else { return };
         let Some(exchange) = self.exchanges.get_mut(id) else { return };
         if head.status() == 101 {
@@ -54,7 +55,9 @@ impl Proxy {
             Err(refusal) => return self.backend_failed(key, Failure::Malformed(refusal)),
         };
         backend.codec.read_body(facts.body);
-        (backend.persistent, backend.no_progress) = (facts.persistent, false);
+        if let Some(backend) = backend.backend_mut() {
+            (backend.persistent, backend.no_progress) = (facts.persistent, false);
+        }
         exchange.response = Progress::Flowing;
         exchange.options = facts.options;
         exchange.status = facts.status;

@@ -6,7 +6,7 @@ use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::Relaxed;
 
 use super::codec::ErrorCode;
-use super::connection::Side;
+use super::connection::{BackendEnd, Peer, Use};
 use super::{Failure, Output, Proxy};
 use crate::balance::Change;
 use crate::balance::cells::{self, Cells};
@@ -228,23 +228,23 @@ impl Proxy {
     }
 
     /// What was seen of the backend at the other end of a connection, if the slot is its still.
-    pub(super) fn seen(&mut self, side: Side) -> Option<&mut Seen> {
-        let Side::Backend { slot, generation } = side else { return None };
+    pub(super) fn seen(&mut self, peer: Peer) -> Option<&mut Seen> {
+        let Peer::Backend(BackendEnd { slot, generation, .. }) = peer else { return None };
         let backend = self.backends.get_mut(usize::from(slot))?.as_mut()?;
         (backend.generation == generation).then_some(&mut backend.seen)
     }
 
     /// A backend has shown over TLS that it speaks no other version of HTTP, at least there and then.
-    pub(super) fn speaks_only(&mut self, side: Side, version: Version) {
+    pub(super) fn speaks_only(&mut self, peer: Peer, version: Version) {
         let until_us = self.now_us.saturating_add(SEEN_US);
-        if let Some(seen) = self.seen(side) {
+        if let Some(seen) = self.seen(peer) {
             seen.only = Some((version, until_us));
         }
     }
 
     /// A backend has shown that it speaks HTTP/2.
-    pub(super) fn speaks_http2(&mut self, side: Side) {
-        if let Some(seen) = self.seen(side) {
+    pub(super) fn speaks_http2(&mut self, peer: Peer) {
+        if let Some(seen) = self.seen(peer) {
             seen.only = seen.only.filter(|&(version, _)| version == Version::Http2);
         }
     }
@@ -252,20 +252,20 @@ impl Proxy {
     /// A backend that was offered HTTP/1.1 alone has no use for that: what was to go there goes by
     /// HTTP/2, or to another. It has not failed.
     pub fn refuses_http1(&mut self, key: Key) {
-        let Some(side) = self.connections.get(key).map(|connection| connection.side) else { return };
-        self.speaks_only(side, Version::Http2);
+        let Some(peer) = self.connections.get(key).map(|connection| connection.peer) else { return };
+        self.speaks_only(peer, Version::Http2);
         self.lost(key, Failure::Unprocessed, false);
         self.resume();
     }
 
-    /// The side that a connection to a slot's backend has.
-    pub(super) fn side(&self, slot: usize) -> Side {
-        Side::Backend { slot: slot as u16, generation: self.generation(slot).unwrap_or(0) }
+    /// Returns the peer of a fresh connection to a slot's backend.
+    pub(super) fn backend_end(&self, slot: usize, used_for: Use) -> Peer {
+        Peer::Backend(BackendEnd::new(slot as u16, self.generation(slot).unwrap_or(0), used_for))
     }
 
     /// Whether a connection is to a backend of the plan.
-    pub(super) fn is_current(&self, side: Side) -> bool {
-        matches!(side, Side::Backend { slot, generation } if self.generation(slot.into()) == Some(generation))
+    pub(super) fn is_current(&self, peer: Peer) -> bool {
+        matches!(peer, Peer::Backend(BackendEnd { slot, generation, .. }) if self.generation(slot.into()) == Some(generation))
     }
 
     /// Whose a slot is by the plan, if it is anyone's.
@@ -276,7 +276,10 @@ impl Proxy {
     /// The session on a connection to a backend was agreed on; `expiry_s`: when the backend's certificate
     /// expires, in seconds since 1970, where one was shown.
     pub fn secured(&mut self, key: Key, resumed: bool, expiry_s: Option<u64>) {
-        let Some(Side::Backend { slot, generation }) = self.connections.get(key).map(|one| one.side) else { return };
+        let Some(Peer::Backend(BackendEnd { slot, generation, .. })) = self.connections.get(key).map(|one| one.peer)
+        else {
+            return;
+        };
         let slot = usize::from(slot);
         let count = if resumed { SlotCount::HandshakesResumed } else { SlotCount::HandshakesFull };
         self.shared.block.add_slot(count, slot, 1);

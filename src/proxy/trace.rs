@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 
 use super::Proxy;
 use super::codec::Shows;
-use super::connection::Side;
+use super::connection::{BackendEnd, ClientEnd, Peer};
 use crate::collections::slab::Key;
 use crate::http::fields::{Field, Name, Span, trim};
 use crate::http::head::{Head, HeadRef, Start};
@@ -17,7 +17,7 @@ use crate::log::Level;
 /// A connection's name in a trace: `client 127.0.0.1:50000 #0.12.1`, or `backend 127.0.0.1:9001
 /// #0.13.1 for #0.12.1`. The numbers are the worker's, the slot's, and how often that was used.
 struct Named<'a> {
-    side: Side,
+    peer: Peer,
     worker: u32,
     key: Key,
     backend: &'a str,
@@ -27,11 +27,11 @@ struct Named<'a> {
 impl fmt::Display for Named<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Named { worker, key, backend, .. } = self;
-        match self.side {
-            Side::Client { address, port, .. } => {
+        match self.peer {
+            Peer::Client(ClientEnd { address, port, .. }) => {
                 write!(f, "client {} #{worker}.{key}", SocketAddr::new(address, port))
             }
-            Side::Backend { .. } => write!(f, "backend {backend} #{worker}.{key}"),
+            Peer::Backend(_) => write!(f, "backend {backend} #{worker}.{key}"),
         }?;
         match self.client {
             Some(client) => write!(f, " for #{worker}.{client}"),
@@ -52,17 +52,17 @@ impl Proxy {
 
     fn named(&self, key: Key) -> Option<Named<'_>> {
         let connection = self.connections.get(key)?;
-        let side = connection.side;
-        let (backend, client) = match side {
-            Side::Backend { slot, .. } => {
+        let peer = connection.peer;
+        let (backend, client) = match peer {
+            Peer::Backend(BackendEnd { slot, .. }) => {
                 let exchange = connection.exchange.and_then(|id| self.exchanges.get(id));
                 let backend = self.backends[usize::from(slot)].as_ref();
                 let name = backend.map_or("", |backend| &backend.label);
                 (name, exchange.map(|exchange| exchange.client))
             }
-            Side::Client { .. } => ("", None),
+            Peer::Client(_) => ("", None),
         };
-        Some(Named { side, worker: self.worker, key, backend, client })
+        Some(Named { peer, worker: self.worker, key, backend, client })
     }
 
     /// Dumps what could not be understood, as far as it is shown, with each line of a secret
@@ -80,11 +80,11 @@ impl Proxy {
     /// Dumps a head or trailers that came from a connection.
     pub(super) fn trace_received(&mut self, key: Key, part: Part, bytes: &[u8], head: HeadRef<'_>) {
         let Some(named) = self.named(key) else { return };
-        let what = match (part, named.side) {
+        let what = match (part, named.peer) {
             (Part::Trailers(_), _) => "trailers",
             (Part::Interim(_), _) => "interim response head",
-            (_, Side::Client { .. }) => "request head",
-            (_, Side::Backend { .. }) => "response head",
+            (_, Peer::Client(_)) => "request head",
+            (_, Peer::Backend(_)) => "response head",
         };
         let label = format!("from {named}: {what}");
         let masked = self.masked(bytes, head.head);

@@ -1,6 +1,6 @@
 //! Tunnels: after a 101 both connections carry bytes without messages, until both directions end.
 
-use super::connection::Ending;
+use super::connection::{Connection, Ending, Send};
 use super::exchange::Progress;
 use super::{Failure, Output, Proxy};
 use crate::collections::slab::Key;
@@ -48,12 +48,12 @@ impl Proxy {
     /// One direction of a tunnel has ended: the other connection is told so.
     pub(super) fn tunnel_ended(&mut self, key: Key) {
         let id = self.connections.get(key).and_then(|connection| connection.exchange);
-        let Some(peer) = id.and_then(|id| self.peer(id, key)) else { return };
-        if let Some(connection) = self.connections.get_mut(peer)
-            && !connection.finished
+        let Some(opposite) = id.and_then(|id| self.opposite(id, key)) else { return };
+        if let Some(connection) = self.connections.get_mut(opposite)
+            && connection.send != Send::Finished
         {
-            connection.ending = Ending::Finish;
-            self.on_flushed(peer);
+            connection.after_flush = Ending::Finish;
+            self.on_flushed(opposite);
         }
         self.tunnel_flushed(key);
     }
@@ -61,12 +61,13 @@ impl Proxy {
     /// Closes a tunnel both of whose directions have ended.
     pub(super) fn tunnel_flushed(&mut self, key: Key) {
         let Some(id) = self.connections.get(key).and_then(|connection| connection.exchange) else { return };
-        let Some(peer) = self.peer(id, key) else { return };
-        let over = |end| self.connections.get(end).is_none_or(|connection| connection.ended && connection.finished);
-        if over(key) && over(peer) {
+        let Some(opposite) = self.opposite(id, key) else { return };
+        let is_over = |one: &Connection| one.has_ended() && one.send == Send::Finished;
+        let over = |end| self.connections.get(end).is_none_or(is_over);
+        if over(key) && over(opposite) {
             self.remove_exchange(id);
             self.close(key, Output::Close(key));
-            self.close(peer, Output::Close(peer));
+            self.close(opposite, Output::Close(opposite));
         }
     }
 }

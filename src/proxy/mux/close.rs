@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-use super::super::connection::{Ending, Phase, Side};
+use super::super::connection::{BackendEnd, Ending, Peer, Phase};
 use super::super::{Failure, Output, Proxy};
 use crate::collections::slab::Key;
 use crate::http2::{self, ErrorCode};
@@ -32,7 +32,7 @@ impl Proxy {
     /// No more streams go to a connection; those that wait there go elsewhere.
     fn retire(&mut self, key: Key) {
         let Some(connection) = self.connections.get_mut(key) else { return };
-        let Side::Backend { slot, .. } = connection.side else { return };
+        let Peer::Backend(BackendEnd { slot, .. }) = connection.peer else { return };
         let Some(mux) = connection.codec.mux_mut() else { return };
         mux.draining = true;
         let waiting = std::mem::take(&mut mux.waiting);
@@ -45,7 +45,7 @@ impl Proxy {
     /// before it takes anything is not followed for ever, nor one blamed that has left the plan.
     fn move_on(&mut self, key: Key) {
         let Some(stream) = self.connections.get(key) else { return };
-        let current = self.is_current(stream.side);
+        let current = self.is_current(stream.peer);
         self.lost(key, Failure::Unprocessed, current);
     }
 
@@ -73,8 +73,8 @@ impl Proxy {
     /// Takes the streams of a connection that is to have none any more.
     fn take_streams(&mut self, key: Key) -> Option<Taken> {
         let connection = self.connections.get_mut(key)?;
-        let Side::Backend { slot, .. } = connection.side else { return None };
-        let (connecting, probe) = (connection.phase == Phase::Connecting, connection.probe);
+        let Peer::Backend(BackendEnd { slot, .. }) = connection.peer else { return None };
+        let (connecting, probe) = (connection.phase == Phase::Connecting, connection.is_probe());
         let mux = connection.codec.mux_mut()?;
         mux.draining = true;
         let (waiting, open) = (std::mem::take(&mut mux.waiting), mux.h2.abandon());
@@ -117,7 +117,7 @@ impl Proxy {
     fn went_stale(&self, stream: Key, failure: Failure) -> bool {
         let Some(stream) = self.connections.get(stream) else { return true };
         let exchange = stream.exchange.and_then(|id| self.exchanges.get(id));
-        let stale = stream.used && failure.is_loss();
+        let stale = stream.is_reused() && failure.is_loss();
         exchange.is_none_or(|exchange| stale && exchange.is_unanswered())
     }
 
@@ -125,7 +125,7 @@ impl Proxy {
     /// elsewhere, and the streams that are open have limits of their own.
     pub(in crate::proxy) fn mux_silent(&mut self, key: Key) {
         let Some(connection) = self.connections.get(key) else { return };
-        if let Side::Backend { slot, .. } = connection.side {
+        if let Peer::Backend(BackendEnd { slot, .. }) = connection.peer {
             self.shared.block.add_slot(SlotCount::Stale, slot.into(), 1);
         }
         match connection.codec.mux() {
@@ -143,7 +143,9 @@ impl Proxy {
     /// takes no more, and for all that wait it is as one that was not established, which is one failure.
     pub(in crate::proxy) fn mux_late(&mut self, stream: Key) {
         let Some(entry) = self.connections.get(stream) else { return };
-        let (Side::Backend { slot, .. }, Some(mux_key)) = (entry.side, entry.codec.stream()) else { return };
+        let (Peer::Backend(BackendEnd { slot, .. }), Some(mux_key)) = (entry.peer, entry.codec.stream()) else {
+            return;
+        };
         let mux_key = mux_key.mux;
         let mux = self.connections.get_mut(mux_key).and_then(|mux_key| mux_key.codec.mux_mut());
         let none = mux.as_ref().is_some_and(|one| one.h2.is_ready() && one.h2.capacity() == 0);
@@ -198,12 +200,12 @@ impl Proxy {
     /// however many streams go with it.
     fn note_fault(&mut self, key: Key, code: ErrorCode) {
         let Some(connection) = self.connections.get(key) else { return };
-        let Side::Backend { slot, .. } = connection.side else { return };
+        let Peer::Backend(BackendEnd { slot, .. }) = connection.peer else { return };
         let Some(mux) = connection.codec.mux() else { return };
         let exchange = |stream| self.connections.get(stream).and_then(|stream| stream.exchange);
         let asked = mux.h2.owners().any(|stream| exchange(stream).is_some());
-        let side = connection.side;
-        let Some(seen) = self.seen(side) else { return };
+        let peer = connection.peer;
+        let Some(seen) = self.seen(peer) else { return };
         let news = seen.fault.replace(code) != Some(code);
         seen.faults = if news { 0 } else { seen.faults }.saturating_add(u8::from(asked));
         if asked && (!code.may_be_provoked() || seen.faults >= H2_FAULTS) {

@@ -2,7 +2,7 @@
 //! frames to what they mean for the stream that they are of.
 
 use super::super::codec::Codec;
-use super::super::connection::{Moved, Side, Wait};
+use super::super::connection::{BackendEnd, Moved, Peer, Wait};
 use super::super::{Failure, Proxy};
 use crate::collections::buffer::Buffer;
 use crate::collections::queue::Queue;
@@ -20,7 +20,7 @@ impl Proxy {
         let mut in_vain = 0;
         loop {
             let Some(connection) = self.connections.get_mut(key) else { return };
-            let unsendable = connection.unsendable;
+            let unsendable = !connection.is_sendable();
             let full = connection.output.len() >= QUEUE_HIGH_BYTES;
             let Some(mux) = connection.codec.mux_mut() else { return };
             if full || in_vain >= mux.h2.lined_up() {
@@ -49,9 +49,10 @@ impl Proxy {
                 in_vain += usize::from(!moved);
             }
             self.rearm(owner, if moved { Moved::Out } else { Moved::Nothing });
-            if let Some(peer) = exchange.and_then(|id| self.peer(id, owner)).filter(|_| rest < QUEUE_HIGH_BYTES) {
-                self.wake(peer);
-                self.rearm(peer, Moved::Nothing);
+            let opposite = exchange.and_then(|id| self.opposite(id, owner));
+            if let Some(opposite) = opposite.filter(|_| rest < QUEUE_HIGH_BYTES) {
+                self.wake(opposite);
+                self.rearm(opposite, Moved::Nothing);
             }
             exchange.filter(|_| rest == 0).into_iter().for_each(|id| self.finish_if_over(id));
         }
@@ -109,7 +110,7 @@ impl Proxy {
                     connection.wait = Wait::Nothing;
                 }
                 connection.input = kept;
-                if connection.ended {
+                if connection.has_ended() {
                     self.mux_failed(key, Failure::Closed);
                 }
             }
@@ -176,11 +177,11 @@ impl Proxy {
 
     fn on_stream_end(&mut self, key: Key) {
         let Some(entry) = self.connections.get_mut(key) else { return };
-        let side = entry.side;
+        let peer = entry.peer;
         match entry.codec.stream_mut() {
             Some(stream) if !stream.is_complete() => self.refuse(key, MessageError::LengthWrong, &[]),
             Some(_) => {
-                if let Some(seen) = self.seen(side) {
+                if let Some(seen) = self.seen(peer) {
                     seen.faults = 0;
                 }
                 self.on_end(key, false);
@@ -191,7 +192,7 @@ impl Proxy {
 
     fn on_fields(&mut self, stream: Key, event: Event, head: HeadRef<'_>) {
         let Some(entry) = self.connections.get(stream) else { return };
-        let probe = entry.probe;
+        let probe = entry.is_probe();
         let part = match event {
             Event::Interim(_) => Part::Interim(head.bytes.len()),
             Event::Trailers(_) => Part::Trailers(head.bytes.len()),
@@ -254,16 +255,16 @@ impl Proxy {
 
     /// The backend has given a stream up.
     fn on_reset(&mut self, stream: Key, code: ErrorCode) {
-        let side = self.connections.get(stream).map(|entry| entry.side);
+        let peer = self.connections.get(stream).map(|entry| entry.peer);
         match code {
             ErrorCode::REFUSED_STREAM => self.lost(stream, Failure::Refused, false),
-            ErrorCode::HTTP_1_1_REQUIRED => match side {
+            ErrorCode::HTTP_1_1_REQUIRED => match peer {
                 // It would say so again.
-                Some(Side::Backend { slot, .. }) if self.is_h2c(slot.into()) => {
+                Some(Peer::Backend(BackendEnd { slot, .. })) if self.is_h2c(slot.into()) => {
                     self.lost(stream, Failure::Http11Required, false);
                 }
-                Some(side) => {
-                    self.speaks_only(side, Version::Http11);
+                Some(peer) => {
+                    self.speaks_only(peer, Version::Http11);
                     self.lost(stream, Failure::Unprocessed, false);
                 }
                 None => {}

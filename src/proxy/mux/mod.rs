@@ -17,7 +17,7 @@ mod frames;
 use std::collections::VecDeque;
 
 use super::codec::{Codec, Stream};
-use super::connection::{Connection, Ending, Moved, Phase, Side};
+use super::connection::{BackendEnd, Connection, Ending, Moved, Peer, Phase, Use};
 use super::{Output, Proxy};
 use crate::collections::slab::Key;
 use crate::http::head::Version;
@@ -126,9 +126,9 @@ impl Proxy {
     /// Gives an exchange a stream on a connection to the backend in a slot.
     pub(in crate::proxy) fn join(&mut self, id: Key, slot: usize) {
         let mux_key = self.mux_for(id, slot);
-        let used = self.connections.get(mux_key).is_some_and(|mux_key| mux_key.used);
+        let used = self.connections.get(mux_key).is_some_and(|mux_key| mux_key.is_reused());
         self.shared.block.add(Count::Reused, used.into());
-        let mut stream = Connection::new(self.side(slot));
+        let mut stream = Connection::new(self.backend_end(slot, Use::FRESH));
         stream.exchange = Some(id);
         stream.codec = Codec::Stream(Stream::new(mux_key));
         let key = self.connections.insert(stream);
@@ -169,9 +169,8 @@ impl Proxy {
     /// A connection to the backend in a slot that has room for another stream.
     fn find_mux(&self, slot: usize) -> Option<Key> {
         let guess = self.backends.get(slot)?.as_ref()?.seen.streams.unwrap_or(H2_STREAMS as usize);
-        let side = self.side(slot);
         let has_room = |key: &Key| {
-            let connection = self.connections.get(*key).filter(|connection| connection.side == side);
+            let connection = self.connections.get(*key).filter(|connection| self.is_current(connection.peer));
             let mux = connection.and_then(|connection| connection.codec.mux());
             mux.is_some_and(|mux| {
                 let most = if mux.h2.is_ready() { mux.most() } else { guess.max(1) };
@@ -184,9 +183,9 @@ impl Proxy {
 
     /// Asks for a connection that may speak HTTP/2.
     fn dial_mux(&mut self, slot: usize, purpose: Purpose) -> Key {
-        let mut connection = Connection::new(self.side(slot));
+        let used_for = if purpose == Purpose::Probe { Use::Probe } else { Use::FRESH };
+        let mut connection = Connection::new(self.backend_end(slot, used_for));
         connection.codec = Codec::H2(Box::new(Mux::new(purpose, self.now_us)));
-        connection.probe = purpose == Purpose::Probe;
         let key = self.connections.insert(connection);
         if let Some(muxes) = self.muxes.get_mut(slot)
             && purpose == Purpose::Shared
@@ -201,8 +200,7 @@ impl Proxy {
     /// Begins a probe of a backend that may speak HTTP/2.
     pub(in crate::proxy) fn begin_multiplexed_probe(&mut self, slot: usize) {
         let mux_key = self.dial_mux(slot, Purpose::Probe);
-        let mut stream = Connection::new(self.side(slot));
-        stream.probe = true;
+        let mut stream = Connection::new(self.backend_end(slot, Use::Probe));
         stream.codec = Codec::Stream(Stream::new(mux_key));
         let key = self.connections.insert(stream);
         self.await_turn(mux_key, key);
@@ -216,13 +214,13 @@ impl Proxy {
     /// A connection is established that carries streams, if its backend agrees; `http2`: it does.
     pub(in crate::proxy) fn mux_connected(&mut self, key: Key, http2: bool) {
         let Some(connection) = self.connections.get_mut(key) else { return };
-        let side = connection.side;
-        let Side::Backend { slot, .. } = side else { return };
+        let peer = connection.peer;
+        let Peer::Backend(BackendEnd { slot, .. }) = peer else { return };
         if !http2 {
-            self.speaks_only(side, Version::Http11);
+            self.speaks_only(peer, Version::Http11);
             return self.become_http1(key, slot.into());
         }
-        self.speaks_http2(side);
+        self.speaks_http2(peer);
         let Some(connection) = self.connections.get_mut(key) else { return };
         let Some(mux) = connection.codec.mux_mut() else { return };
         mux.heard_us = self.now_us;
@@ -237,7 +235,7 @@ impl Proxy {
     fn become_http1(&mut self, key: Key, slot: usize) {
         let Some(connection) = self.connections.get_mut(key) else { return };
         let codec = std::mem::replace(&mut connection.codec, Codec::http1(Role::Client));
-        let probe = connection.probe;
+        let probe = connection.is_probe();
         self.forget_mux(slot, key);
         let Codec::H2(mux) = codec else { return };
         let mut free = Some(key);
@@ -268,8 +266,10 @@ impl Proxy {
         // The client's queue still holds the content that it has not taken.
         if let Some(client) = stream.consumer.and_then(|client| self.connections.get_mut(client)) {
             let held = client.output.len().saturating_sub(QUEUE_HIGH_BYTES).min(stream.growth as usize) as u32;
-            client.grown += held;
-            self.grown += held;
+            if let Some(client) = client.client_mut() {
+                client.held += held;
+                self.grown += held;
+            }
         }
         let Some(connection) = self.connections.get_mut(stream.mux) else { return };
         let Some(mux) = connection.codec.mux_mut() else { return };
@@ -377,10 +377,10 @@ impl Proxy {
             || mux.purpose == Purpose::Isolated
             || mux.h2.is_spent()
             || self.draining
-            || connection.unsendable
-            || !self.is_current(connection.side);
-        if mux.is_idle() && over && !connection.probe {
-            if let Side::Backend { slot, .. } = connection.side {
+            || !connection.is_sendable()
+            || !self.is_current(connection.peer);
+        if mux.is_idle() && over && !connection.is_probe() {
+            if let Peer::Backend(BackendEnd { slot, .. }) = connection.peer {
                 self.forget_mux(slot.into(), key);
             }
             return self.end(key, Ending::Close);
@@ -399,7 +399,8 @@ impl Proxy {
     fn open_waiting(&mut self, key: Key) {
         loop {
             let Some(connection) = self.connections.get_mut(key) else { return };
-            let (used, probe, full) = (connection.used, connection.probe, connection.output.len() >= QUEUE_HIGH_BYTES);
+            let (used, probe, full) =
+                (connection.is_reused(), connection.is_probe(), connection.output.len() >= QUEUE_HIGH_BYTES);
             let Some(mux) = connection.codec.mux_mut() else { return };
             if full || !mux.h2.can_open() || mux.is_stuck(self.now_us) {
                 break;
@@ -410,11 +411,11 @@ impl Proxy {
             let exchange = entry.exchange;
             // Reborrowed, as both are in one slab.
             let Some(connection) = self.connections.get_mut(key) else { return };
-            connection.used = true;
+            connection.set_reused(true);
             let id = connection.codec.mux_mut().and_then(|mux| mux.h2.open(stream));
             let Some(entry) = self.connections.get_mut(stream) else { return };
             entry.phase = Phase::Open;
-            entry.used = used && idle;
+            entry.set_reused(used && idle);
             if let Some(stream) = entry.codec.stream_mut() {
                 stream.id = id.unwrap_or(0);
             }
@@ -431,8 +432,8 @@ impl Proxy {
     pub(in crate::proxy) fn note_capacity(&mut self, key: Key) {
         let Some(connection) = self.connections.get(key) else { return };
         let Some(mux) = connection.codec.mux() else { return };
-        let (side, streams, list) = (connection.side, mux.h2.capacity(), mux.h2.list_limit());
-        if let Some(seen) = self.seen(side) {
+        let (peer, streams, list) = (connection.peer, mux.h2.capacity(), mux.h2.list_limit());
+        if let Some(seen) = self.seen(peer) {
             (seen.streams, seen.list) = (Some(streams), Some(list));
         }
     }
@@ -441,9 +442,9 @@ impl Proxy {
     pub(in crate::proxy) fn list_limit(&self, key: Key) -> usize {
         let Some(stream) = self.connections.get(key) else { return usize::MAX };
         let mux_key = stream.codec.stream().and_then(|stream| self.connections.get(stream.mux));
-        match (mux_key.and_then(|mux_key| mux_key.codec.mux()), stream.side) {
+        match (mux_key.and_then(|mux_key| mux_key.codec.mux()), stream.peer) {
             (Some(mux), _) if mux.h2.is_ready() => mux.h2.list_limit(),
-            (_, Side::Backend { slot, .. }) => {
+            (_, Peer::Backend(BackendEnd { slot, .. })) => {
                 let backend = self.backends.get(usize::from(slot)).and_then(Option::as_ref);
                 backend.and_then(|backend| backend.seen.list).unwrap_or(usize::MAX)
             }

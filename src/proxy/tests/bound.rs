@@ -94,8 +94,8 @@ fn a_bound_client_waits_for_its_backend_and_holds_nobody_up() {
     let mut world = World::new(2, |plan| plan.members.iter_mut().for_each(|member| member.max = 1));
     let (client, backend) = bound(&mut world);
     // Another client takes the one place that its backend has.
-    let slot = match world.proxy.connections.get(backend).map(|one| one.side) {
-        Some(Side::Backend { slot, .. }) => usize::from(slot),
+    let slot = match world.proxy.connections.get(backend).and_then(Connection::backend) {
+        Some(backend) => usize::from(backend.slot),
         _ => unreachable!(),
     };
     let mut busy = Vec::new();
