@@ -482,7 +482,7 @@ impl Machine {
     /// Tells the proxy what no connection brings.
     fn command(&mut self, key: Key, choice: u8, argument: u8) {
         match choice {
-            0 => _ = self.proxy.cut(),
+            0 => _ = self.proxy.stop(),
             1 => self.proxy.limit_idle(argument.into()),
             2 => self.proxy.set_unready(),
             3 => self.proxy.hide_metrics(),

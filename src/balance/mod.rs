@@ -213,6 +213,11 @@ impl Balancer {
         }
     }
 
+    /// Takes a pick back that no request uses.
+    pub fn give_back(&mut self, slot: usize) {
+        self.finished(slot);
+    }
+
     /// A request has come that may pay for retries.
     pub fn requested(&mut self, now_us: u64) {
         self.budget.request(now_us);

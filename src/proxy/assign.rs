@@ -2,7 +2,7 @@
 //! or a fresh one asked for, and the request written.
 
 use super::connection::{BackendEnd, ClientEnd, Connection, Moved, Peer, Use};
-use super::exchange::Progress;
+use super::exchange::{Progress, Upstream};
 use super::record::{Cause, Outcome};
 use super::reply::LocalReply;
 use super::slots::Backend;
@@ -41,7 +41,7 @@ impl Proxy {
         }
         if seen && !self.balancer.may_repeat(self.now_us) {
             if let Pick::Slot(slot) = pick {
-                self.balancer.finished(slot);
+                self.balancer.give_back(slot);
             }
             self.shared.block.add(Count::RetryRefused, 1);
             return false;
@@ -50,7 +50,7 @@ impl Proxy {
             self.log_exchange(id, Outcome::Retried, Cause::Failed(failure));
         }
         if let Some(exchange) = self.exchanges.get_mut(id) {
-            exchange.again = Some(reason);
+            exchange.tries.reason = Some(reason);
         }
         self.assign(id, pick);
         true
@@ -61,10 +61,10 @@ impl Proxy {
     /// of their own, because the limit may be one of the connection.
     pub(super) fn is_refused_again(&mut self, id: Key) -> bool {
         let Some(exchange) = self.exchanges.get_mut(id) else { return false };
-        exchange.refusals = exchange.refusals.saturating_add(1);
-        let tried = &exchange.tried[..usize::from(exchange.tries).min(TRIES)];
-        let rationed = exchange.refusals >= H2_REFUSALS && !self.balancer.has_other(tried);
-        exchange.isolated |= rationed;
+        let tries = &mut exchange.tries;
+        tries.refusals = tries.refusals.saturating_add(1);
+        let rationed = tries.refusals >= H2_REFUSALS && !self.balancer.has_other(tries.slots());
+        tries.isolated |= rationed;
         rationed
     }
 
@@ -72,10 +72,10 @@ impl Proxy {
     /// before was `stale`, else, as it would not look at the request, where no other is fit to be asked.
     pub(super) fn was_not_asked(&mut self, id: Key, stale: bool) {
         let Some(exchange) = self.exchanges.get_mut(id) else { return };
-        let tried = &mut exchange.tried[..usize::from(exchange.tries).min(TRIES)];
-        if !stale && self.balancer.has_other(tried) {
-            exchange.declined |= 1 << (tried.len().max(1) - 1);
-        } else if let Some(last) = tried.last_mut() {
+        let tries = &mut exchange.tries;
+        if !stale && self.balancer.has_other(tries.slots()) {
+            tries.declined |= 1 << (tries.slots().len().max(1) - 1);
+        } else if let Some(last) = tries.slots_mut().last_mut() {
             *last = u16::MAX;
         }
     }
@@ -83,8 +83,8 @@ impl Proxy {
     /// Has the backends that would not look at an exchange's request count as untried; whether there were any.
     fn forgets_declined(&mut self, id: Key) -> bool {
         let Some(exchange) = self.exchanges.get_mut(id) else { return false };
-        let declined = std::mem::take(&mut exchange.declined);
-        for (at, slot) in exchange.tried.iter_mut().enumerate() {
+        let declined = std::mem::take(&mut exchange.tries.declined);
+        for (at, slot) in exchange.tries.slots_mut().iter_mut().enumerate() {
             if declined >> at & 1 == 1 {
                 *slot = u16::MAX;
             }
@@ -96,7 +96,7 @@ impl Proxy {
     /// on one of the addresses of its name, as many do of localhost's, is reached with the second try.
     fn pick_sibling(&mut self, id: Key) -> Pick {
         let Some(exchange) = self.exchanges.get(id) else { return Pick::Nobody };
-        let tried = &exchange.tried[..usize::from(exchange.tries).min(TRIES)];
+        let tried = exchange.tries.slots();
         let Some(last) = tried.last().and_then(|&slot| self.backends.get(usize::from(slot))?.as_ref()) else {
             return Pick::Nobody;
         };
@@ -119,7 +119,7 @@ impl Proxy {
     /// speaks HTTP/1.1, as HTTP/2 has no switching of protocols (RFC 9113, 8.6) and shares connections.
     fn pick_untried(&mut self, id: Key) -> Pick {
         let Some(exchange) = self.exchanges.get(id) else { return Pick::Nobody };
-        let mut tried = exchange.tried[..usize::from(exchange.tries).min(TRIES)].to_vec();
+        let mut tried = exchange.tries.slots().to_vec();
         let alone = exchange.facts.is_alone();
         let first = self.balancer.pick(&tried, self.now_us);
         let mut next = first;
@@ -135,30 +135,23 @@ impl Proxy {
         }
         let found = passed.is_empty() || matches!(next, Pick::Slot(slot) if !self.is_http2_only(slot));
         if !found && let Pick::Slot(slot) = next {
-            self.balancer.finished(slot);
+            self.balancer.give_back(slot);
         }
         // Each pick counts as in flight; the first stands where there is no better one.
-        passed.into_iter().skip(usize::from(!found)).for_each(|slot| self.balancer.finished(slot));
+        passed.into_iter().skip(usize::from(!found)).for_each(|slot| self.balancer.give_back(slot));
         if found { next } else { first }
     }
 
     /// Gives an exchange a connection to the backend picked for it: on the first try a pooled one
     /// where there is one fit for it, else a fresh one.
     fn assign_to(&mut self, id: Key, slot: usize) {
-        if self.exchanges.get(id).is_some_and(|exchange| exchange.waiting) {
-            self.leave_room(id);
-        }
-        let Some(exchange) = self.exchanges.get_mut(id) else { return self.balancer.finished(slot) };
-        let tries = usize::from(exchange.tries);
-        if let Some(tried) = exchange.tried.get_mut(tries) {
-            *tried = slot as u16;
-        }
-        exchange.tries += 1;
-        if let Some(reason) = exchange.again.take() {
+        let Some(exchange) = self.exchanges.get_mut(id) else { return self.balancer.give_back(slot) };
+        exchange.tries.add(slot as u16);
+        exchange.record.slot = Some(slot as u16);
+        if let Some(reason) = exchange.tries.reason.take() {
             self.shared.block.add(reason, 1);
         }
         let alone = exchange.facts.is_alone();
-        (exchange.slot, exchange.assigned) = (Some(slot as u16), Some(slot as u16));
         if self.balancer.is_open() {
             self.shared.block.add(Count::FailOpen, 1);
         }
@@ -183,9 +176,7 @@ impl Proxy {
         let mut connection = Connection::new(self.backend_end(slot, Use::FRESH));
         connection.exchange = Some(id);
         let key = self.connections.insert(connection);
-        if let Some(exchange) = self.exchanges.get_mut(id) {
-            exchange.backend = Some(key);
-        }
+        self.set_upstream(id, Upstream::Assigned { slot: slot as u16, key });
         self.rearm(key, Moved::Nothing);
         self.outputs.push_back(Output::Connect(key, slot));
     }
@@ -199,7 +190,7 @@ impl Proxy {
         let idle_since_us = self.timers.get(last.index()).saturating_sub(POOL_IDLE_US);
         let fresh = self.now_us.saturating_sub(idle_since_us) < POOL_FRESH_US;
         let replayable = exchange.facts.idempotent && matches!(exchange.facts.body, Body::None | Body::Length(0));
-        if exchange.tries > 1 || !fresh && !replayable {
+        if exchange.tries.count() > 1 || !fresh && !replayable {
             return None;
         }
         self.idle.take(slot)
@@ -207,8 +198,10 @@ impl Proxy {
 
     /// Writes an exchange's request to an established connection.
     pub(super) fn attach(&mut self, id: Key, key: Key) {
+        let Some(&BackendEnd { slot, .. }) = self.connections.get(key).and_then(Connection::backend) else { return };
+        self.set_upstream(id, Upstream::Open { slot, key });
         let Some(exchange) = self.exchanges.get_mut(id) else { return self.close(key, Output::Close(key)) };
-        (exchange.backend, exchange.sent_us) = (Some(key), self.now_us);
+        exchange.record.sent_us = self.now_us;
         let (client, auth) = (exchange.client, exchange.facts.connection_auth);
         let Some(Peer::Client(ClientEnd { address, listener, trusted, .. })) =
             self.connections.get(client).map(|client| client.peer)
@@ -217,7 +210,6 @@ impl Proxy {
         };
         let shows = self.shows();
         let Some(connection) = self.connections.get_mut(key) else { return };
-        let Peer::Backend(BackendEnd { slot, .. }) = connection.peer else { return };
         connection.exchange = Some(id);
         let Some(exchange) = self.exchanges.get(id) else { return };
         let backend = self.backends[usize::from(slot)].as_ref();

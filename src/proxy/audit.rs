@@ -52,7 +52,8 @@ impl Proxy {
         let grown: u32 = self.all().map(|(_, connection)| growth(connection)).sum();
         holds(grown == self.grown, || format!("windows are grown by {grown} bytes, counted as {}", self.grown))?;
         for (slot, in_flight) in self.shared.in_flight.iter().enumerate() {
-            let here = |key| self.exchanges.get(key).is_some_and(|exchange| exchange.slot == Some(slot as u16));
+            let here =
+                |key| self.exchanges.get(key).is_some_and(|exchange| exchange.upstream.slot() == Some(slot as u16));
             let (count, counted) =
                 (self.exchanges.keys().filter(|&key| here(key)).count(), in_flight::count(in_flight));
             holds(count as u64 == counted, || format!("{count} requests in slot {slot} are counted as {counted}"))?;
@@ -63,17 +64,21 @@ impl Proxy {
     fn audit_exchanges(&self) -> Result<(), String> {
         for id in self.exchanges.keys() {
             let Some(exchange) = self.exchanges.get(id) else { continue };
-            for end in [Some(exchange.client), exchange.backend].into_iter().flatten() {
+            for end in [Some(exchange.client), exchange.backend()].into_iter().flatten() {
                 let back = self.connections.get(end).map(|connection| connection.exchange);
                 holds(back == Some(Some(id)), || format!("exchange {id:?} has the end {end:?}, which has {back:?}"))?;
             }
             let queued = self.waiting.contains(&id);
-            holds(!exchange.waiting || queued, || format!("exchange {id:?} waits in no queue"))?;
+            holds(exchange.is_queued() == queued, || {
+                format!("exchange {id:?} is queued: {queued}, {:?}", exchange.upstream)
+            })?;
         }
         for (key, connection) in self.all() {
             let Some(id) = connection.exchange else { continue };
-            let is_end =
-                self.exchanges.get(id).is_some_and(|exchange| exchange.client == key || exchange.backend == Some(key));
+            let is_end = self
+                .exchanges
+                .get(id)
+                .is_some_and(|exchange| exchange.client == key || exchange.backend() == Some(key));
             holds(is_end, || format!("connection {key:?} is no end of its exchange {id:?}"))?;
         }
         Ok(())

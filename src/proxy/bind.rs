@@ -56,7 +56,7 @@ impl Proxy {
         if self.bonds.is_empty() {
             return None;
         }
-        let exchange = self.exchanges.get(id).filter(|exchange| exchange.tries <= 1)?;
+        let exchange = self.exchanges.get(id).filter(|exchange| exchange.tries.count() <= 1)?;
         let key = *self.bonds.get(&exchange.client)?;
         let connection = self.connections.get(key).filter(|connection| connection.exchange.is_none())?;
         let Peer::Backend(BackendEnd { slot, .. }) = connection.peer else { return None };

@@ -5,7 +5,7 @@ use super::abort::Abort;
 use super::connection::{BackendEnd, Connection, Moved, Phase, Wait};
 use super::exchange::{Exchange, Progress};
 use super::probe;
-use super::record::Cause;
+use super::record::Reason;
 use super::reply::LocalReply;
 use super::{Failure, Output, Proxy};
 use crate::collections::slab::Key;
@@ -50,10 +50,10 @@ impl Proxy {
             // There is no request to answer.
             Wait::FirstByte | Wait::Idle => self.check_idle(key),
             Wait::RequestHead => self.end_unfinished(key, LocalReply::HeadLate),
-            Wait::Upload => self.upload_failed(key, LocalReply::ContentLate),
+            Wait::Upload => self.upload_failed(key, Reason::Replied(LocalReply::ContentLate)),
             Wait::LastRead | Wait::Linger | Wait::Pool => self.close(key, Output::Close(key)),
-            Wait::ClientSend => self.client_left(key, Output::Reset(key), Abort::Stalled),
-            Wait::HalfClosed => self.client_left(key, Output::Close(key), Abort::Closed),
+            Wait::ClientSend => self.client_gone(key, Reason::ClientLeft(Abort::Stalled)),
+            Wait::HalfClosed => self.client_gone(key, Reason::ClientLeft(Abort::Closed)),
             Wait::Room => self.no_room(key),
             Wait::Probe => self.probe_failed(key, probe::Cause::Late),
             Wait::Connect if connection.codec.stream().is_some() => self.mux_late(key),
@@ -68,7 +68,7 @@ impl Proxy {
                 self.doubt_mux(key);
                 self.backend_failed(key, Failure::Timeout);
             }
-            Wait::Tunnel if connection.is_client() => self.client_gone(key, Output::Close(key), Cause::ClientGone),
+            Wait::Tunnel if connection.is_client() => self.client_gone(key, Reason::Tunnel),
             Wait::Tunnel => self.backend_failed(key, Failure::Timeout),
         }
     }
@@ -107,12 +107,12 @@ impl Proxy {
             // Its mux's limit holds.
             (Phase::Connecting, _) if mux_key.is_some_and(Connection::is_awaited) => Wait::Nothing,
             (Phase::Connecting, _) => Wait::Connect,
-            _ if exchange.tunnel => Wait::Tunnel,
+            _ if exchange.is_tunnel() => Wait::Tunnel,
             (_, true) if self.is_half_closed(connection, exchange) => Wait::HalfClosed,
-            (_, true) if exchange.waiting => Wait::Room,
+            (_, true) if exchange.is_queued() => Wait::Room,
             (_, true) if !connection.output.is_empty() => Wait::ClientSend,
             (_, true) if exchange.request != Progress::Flowing || exchange.awaits_continue() => Wait::Nothing,
-            (_, true) => match exchange.backend.and_then(|key| self.connections.get(key)) {
+            (_, true) => match exchange.backend().and_then(|key| self.connections.get(key)) {
                 Some(backend) if backend.phase == Phase::Open && backend.output.len() < QUEUE_HIGH_BYTES => {
                     Wait::Upload
                 }

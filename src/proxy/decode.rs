@@ -4,7 +4,7 @@
 use super::abort::Abort;
 use super::connection::{Connection, Ending, Phase};
 use super::exchange::Progress;
-use super::record::first_line;
+use super::record::{Reason, first_line};
 use super::reply::LocalReply;
 use super::{Failure, Output, Proxy};
 use crate::collections::buffer::Buffer;
@@ -23,7 +23,7 @@ impl Proxy {
         }
         match connection.exchange.and_then(|id| self.exchanges.get(id)) {
             Some(exchange) => {
-                let backend = exchange.backend.and_then(|key| self.connections.get(key));
+                let backend = exchange.backend().and_then(|key| self.connections.get(key));
                 exchange.request == Progress::Flowing && backend.is_none_or(|backend| backend.phase != Phase::Open)
             }
             None => connection.output.len() >= QUEUE_HIGH_BYTES,
@@ -142,7 +142,7 @@ impl Proxy {
         if !connection.is_client() {
             self.backend_failed(key, Failure::Malformed(refusal));
         } else if !connection.codec.awaits_head() {
-            self.upload_failed(key, LocalReply::Refused(refusal));
+            self.upload_failed(key, Reason::Replied(LocalReply::Refused(refusal)));
         } else {
             self.answer_client(key, LocalReply::Refused(refusal), bytes);
         }
@@ -157,7 +157,7 @@ impl Proxy {
         }
         let exchange = connection.exchange.and_then(|id| self.exchanges.get(id));
         match (exchange, connection.is_client()) {
-            (Some(exchange), _) if exchange.tunnel => self.tunnel_ended(key),
+            (Some(exchange), _) if exchange.is_tunnel() => self.tunnel_ended(key),
             (None, false) if connection.is_probe() => self.lost(key, Failure::Closed, false),
             (None, false) => self.close(key, Output::Close(key)),
             (Some(_), false) if connection.codec.ends_by_close() => self.on_end(key, true),
@@ -166,8 +166,7 @@ impl Proxy {
             // its response.
             (Some(exchange), true) if exchange.request == Progress::Ended => {}
             (Some(_), true) => {
-                connection.exchange.into_iter().for_each(|id| self.record_abort(id, Abort::Incomplete));
-                self.refuse(key, MessageError::BodyCutShort, &[]);
+                self.upload_failed(key, Reason::ClientLeft(Abort::Incomplete));
             }
             // How it ends is decided already.
             (None, true) if connection.after_flush != Ending::GoesOn => {}

@@ -1,13 +1,16 @@
-//! One request and its response: an exchange joins two ends. The request's side is here; `assign` finds a
+//! One request and its response: an exchange joins two ends. This file has the request's side. `assign` finds a
 //! backend, `response` and `tunnel` have the backend's side, and `finish` ends an exchange.
 //!
-//! The request flows from the client's head to its end, the response from the backend's final
-//! head to its end; each is `Waiting`, `Flowing` or `Ended`. An exchange is over when the response
-//! has ended, or when it can go no further: then it is removed, and both connections are
-//! released, each to what it is fit for. After a 101 it is a tunnel, until both directions end.
+//! The request flows from the client's head to its end, and the response from the backend's final head to its end.
+//! `Progress` is the state of each direction. `Upstream` is the state of the backend's side, and `set_upstream` is
+//! the only transition between its states. An exchange is over when the response has ended, or when neither side
+//! can continue. Then `remove_exchange` removes it, and both connections are released for their next use.
+//!
+//! Invariant: an exchange is counted as in flight for a slot while its `Upstream` has that slot.
 
 use super::Proxy;
-use super::connection::{ClientEnd, Connection, Moved, Peer};
+use super::connection::{ClientEnd, Moved, Peer};
+use super::record::Record;
 use crate::balance::Pick;
 use crate::collections::buffer::Buffer;
 use crate::collections::slab::Key;
@@ -19,122 +22,179 @@ use crate::http::request_id::{self, Uuid};
 use crate::limits::TRIES;
 use crate::metrics::{Count, Exposition};
 
-// `Exchange::declined` has a bit for each try.
+// `Tries::declined` has a bit for each try.
 const _: () = assert!(TRIES <= u8::BITS as usize);
 
 /// The id of a request.
 #[derive(Clone, Copy, Debug)]
 enum RequestId {
-    /// Requests get none.
+    /// Requests get no ids.
     None,
-    /// A trusted peer gave it, here in the saved head.
+    /// A trusted peer sent the id, which is at this place in the saved head.
     Given(Span),
-    /// It was made here.
+    /// The proxy made the id.
     Made(Uuid),
 }
 
-/// How far one direction has come.
+/// The progress of a message in one direction.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Progress {
-    /// Its head has not come.
+    /// The head has not arrived.
     Waiting,
-    /// Its head has come, its end has not.
+    /// The head has arrived, and the end has not.
     Flowing,
-    /// It is complete.
+    /// The message is complete.
     Ended,
+}
+
+/// The state of the upstream side of an exchange.
+#[derive(Debug)]
+pub(super) enum Upstream {
+    /// The exchange has no backend: before the first pick and between two tries.
+    None,
+    /// Every backend is full, so the exchange is in the queue `waiting`.
+    Queued,
+    /// The connection is being established, or is a stream that waits to be opened.
+    Assigned { slot: u16, key: Key },
+    /// The request is written to the connection.
+    Open { slot: u16, key: Key },
+    /// Both connections carry bytes without messages.
+    Tunnel { slot: u16, key: Key },
+    /// The proxy generates the response.
+    Page(Box<Exposition>),
+}
+
+impl Upstream {
+    /// Returns the backend's connection.
+    pub(super) fn key(&self) -> Option<Key> {
+        match *self {
+            Upstream::Assigned { key, .. } | Upstream::Open { key, .. } | Upstream::Tunnel { key, .. } => Some(key),
+            Upstream::None | Upstream::Queued | Upstream::Page(_) => None,
+        }
+    }
+
+    /// Returns the slot for which the exchange is counted as in flight.
+    pub(super) fn slot(&self) -> Option<u16> {
+        match *self {
+            Upstream::Assigned { slot, .. } | Upstream::Open { slot, .. } | Upstream::Tunnel { slot, .. } => Some(slot),
+            Upstream::None | Upstream::Queued | Upstream::Page(_) => None,
+        }
+    }
+}
+
+/// The state of a request's content.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Content {
+    /// Nothing has left the client's input, so the request can be sent again.
+    Unsent,
+    /// The same, and a 100 has told the client to send the content.
+    Invited,
+    /// Some content or trailers were written to a backend or dropped, so the request cannot be sent again.
+    Sent,
+}
+
+/// The consequence of the response's status for the rest of the exchange.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Verdict {
+    /// None.
+    Plain,
+    /// The status is below 300, so the backend probably reads the whole upload: it continues after the response.
+    UploadGoesOn,
+    /// The status counts as a failure of the backend, so nothing else in this exchange does.
+    BackendFailed,
+}
+
+/// The tries of an exchange: the backends that got it, and the rules for a further try.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Tries {
+    count: u8,
+    slots: [u16; TRIES],
+    /// A bit for each try whose backend did not process the request. These backends are tried again if no other is
+    /// left.
+    pub(super) declined: u8,
+    /// The number of tries that a backend broke off after it may have seen the request. Stale connections are not
+    /// counted.
+    pub(super) repeats: u8,
+    /// The number of refused HTTP/2 streams.
+    pub(super) refusals: u8,
+    /// The next HTTP/2 connection carries this request alone, because an earlier one broke with it or refused it.
+    pub(super) isolated: bool,
+    /// The count of retries that the next try adds to.
+    pub(super) reason: Option<Count>,
+}
+
+impl Tries {
+    fn new() -> Tries {
+        Tries { count: 0, slots: [0; TRIES], declined: 0, repeats: 0, refusals: 0, isolated: false, reason: None }
+    }
+
+    pub(super) fn count(&self) -> usize {
+        usize::from(self.count)
+    }
+
+    /// Returns the slots that were tried, in order. The slot of a try that does not count is `u16::MAX`.
+    pub(super) fn slots(&self) -> &[u16] {
+        &self.slots[..self.count().min(TRIES)]
+    }
+
+    pub(super) fn slots_mut(&mut self) -> &mut [u16] {
+        let count = self.count().min(TRIES);
+        &mut self.slots[..count]
+    }
+
+    /// Adds a try with the backend in a slot.
+    pub(super) fn add(&mut self, slot: u16) {
+        let count = self.count();
+        if let Some(place) = self.slots.get_mut(count) {
+            *place = slot;
+        }
+        self.count += 1;
+    }
 }
 
 /// One request and its response.
 #[derive(Debug)]
 pub(super) struct Exchange {
     pub(super) client: Key,
-    /// The connection lent or being made; `None` before `assign` and between tries.
-    pub(super) backend: Option<Key>,
+    pub(super) upstream: Upstream,
     pub(super) saved: SavedHead,
     pub(super) facts: RequestFacts,
     request_id: RequestId,
     pub(super) request: Progress,
     pub(super) response: Progress,
-    /// Content has been handed to a backend or dropped for it, and cannot be sent again.
-    pub(super) content_sent: bool,
-    /// Its backend was blamed for the response's status.
-    pub(super) blamed: bool,
-    /// The upload goes on after a response that was complete before it.
-    pub(super) takes_rest: bool,
-    /// The response's Connection names further fields, which end here.
+    pub(super) content: Content,
+    pub(super) verdict: Verdict,
+    /// The response's Connection field names further fields, which the proxy removes.
     pub(super) options: bool,
-    /// How many 1xx responses have come.
-    pub(super) interims: u16,
-    /// A 100 has been passed on.
-    pub(super) continued: bool,
-    /// Both connections carry bytes without messages.
-    pub(super) tunnel: bool,
     /// The client's connection goes on after the response.
     pub(super) persistent: bool,
-    pub(super) tries: u8,
-    pub(super) tried: [u16; TRIES],
-    /// Which of `tried` would not look at it, a bit each: they are asked again if no other is left.
-    pub(super) declined: u8,
-    /// How often it was sent again after a backend had broken it off, stale connections apart.
-    pub(super) repeats: u8,
-    /// How many HTTP/2 streams backends have refused it.
-    pub(super) refusals: u8,
-    /// It gets an HTTP/2 connection of its own: it was on one that broke, which may be its doing, or was refused there.
-    pub(super) isolated: bool,
-    /// It waits for a backend to be below its limit, and is in the queue of those.
-    pub(super) waiting: bool,
-    /// It is to be tried once more, which is counted so.
-    pub(super) again: Option<Count>,
-    /// The slot of the last try.
-    pub(super) assigned: Option<u16>,
-    /// The status of its response; 0 before that has come.
-    pub(super) status: u16,
-    /// The slot that counts it as in flight.
-    pub(super) slot: Option<u16>,
-    /// When its head came, in microseconds.
-    pub(super) began_us: u64,
-    /// When it was written to the backend, in microseconds.
-    pub(super) sent_us: u64,
-    /// Its response, where that is made here.
-    pub(super) local: Option<Box<Exposition>>,
+    /// The number of interim responses.
+    pub(super) interims: u16,
+    pub(super) tries: Tries,
+    pub(super) record: Record,
 }
 
 impl Exchange {
     fn new(client: Key, facts: RequestFacts, saved: SavedHead, request_id: RequestId, began_us: u64) -> Exchange {
         Exchange {
             client,
-            backend: None,
+            upstream: Upstream::None,
             saved,
             facts,
             request_id,
             request: Progress::Flowing,
             response: Progress::Waiting,
-            content_sent: false,
-            blamed: false,
-            takes_rest: false,
+            content: Content::Unsent,
+            verdict: Verdict::Plain,
             options: false,
-            interims: 0,
-            continued: false,
-            tunnel: false,
             persistent: facts.persistent,
-            tries: 0,
-            tried: [0; TRIES],
-            declined: 0,
-            repeats: 0,
-            refusals: 0,
-            isolated: false,
-            waiting: false,
-            again: None,
-            assigned: None,
-            status: 0,
-            slot: None,
-            began_us,
-            sent_us: 0,
-            local: None,
+            interims: 0,
+            tries: Tries::new(),
+            record: Record::new(began_us),
         }
     }
 
-    /// The id of its request, as the backend and the client get it; `None` if they get none.
+    /// Returns the id of the request as the backend and the client get it.
     pub(super) fn id(&self) -> Option<&[u8]> {
         match &self.request_id {
             RequestId::None => None,
@@ -143,25 +203,47 @@ impl Exchange {
         }
     }
 
-    /// Whether nothing of the response has come, interim ones included.
+    /// Returns the connection to the backend.
+    pub(super) fn backend(&self) -> Option<Key> {
+        self.upstream.key()
+    }
+
+    /// Returns the connection at the other end of the exchange.
+    pub(super) fn opposite(&self, key: Key) -> Option<Key> {
+        if self.client == key { self.upstream.key() } else { Some(self.client) }
+    }
+
+    /// True if the exchange waits in the queue for a backend below its limit.
+    pub(super) fn is_queued(&self) -> bool {
+        matches!(self.upstream, Upstream::Queued)
+    }
+
+    pub(super) fn is_tunnel(&self) -> bool {
+        matches!(self.upstream, Upstream::Tunnel { .. })
+    }
+
+    pub(super) fn is_page(&self) -> bool {
+        matches!(self.upstream, Upstream::Page(_))
+    }
+
+    /// True if nothing of the response has arrived, not even an interim response.
     pub(super) fn is_unanswered(&self) -> bool {
         self.response == Progress::Waiting && self.interims == 0
     }
 
-    /// Whether the client asked to be told before it sends the content, and none has come.
+    /// True if the client sends its content only after a 100, and no content has arrived.
     pub(super) fn awaits_content(&self) -> bool {
-        self.facts.expects_continue && !self.content_sent
+        self.facts.expects_continue && self.content != Content::Sent
     }
 
-    /// Whether the client waits for the backend to say that it may send the content.
+    /// True if the client waits for a 100 from the backend.
     pub(super) fn awaits_continue(&self) -> bool {
-        let undecided = !self.content_sent && !self.continued && self.response == Progress::Waiting;
-        self.facts.expects_continue && undecided
+        self.facts.expects_continue && self.content == Content::Unsent && self.response == Progress::Waiting
     }
 }
 
 impl Proxy {
-    /// A client has sent the head of a request.
+    /// Begins an exchange because a client has sent the head of a request.
     pub(super) fn on_request(&mut self, key: Key, head: HeadRef<'_>) {
         let facts = match framing::request(head) {
             Ok(_) if matches!(head.method(), b"CONNECT" | b"TRACE") => {
@@ -186,7 +268,7 @@ impl Proxy {
         self.assign(id, pick);
     }
 
-    /// The id of a client's request: its own if the client is trusted, else one that is made here.
+    /// Returns the id of a client's request: the one that a trusted client sent, or a fresh one.
     fn request_id(&mut self, key: Key, head: HeadRef<'_>) -> RequestId {
         if !self.request_ids {
             return RequestId::None;
@@ -199,23 +281,25 @@ impl Proxy {
         }
     }
 
-    /// Trailers have come, from either side.
+    /// Passes trailers on that have arrived from either side.
     pub(super) fn on_trailers(&mut self, key: Key, trailers: HeadRef<'_>) {
         let Some(id) = self.connections.get(key).and_then(|connection| connection.exchange) else { return };
         let Some(exchange) = self.exchanges.get_mut(id) else { return };
-        // They cannot be sent again any more than content can.
+        // Trailers cannot be sent again, like content.
         let from_client = exchange.client == key;
-        exchange.content_sent |= from_client;
+        if from_client {
+            exchange.content = Content::Sent;
+        }
         let mut kept = Head::default();
         let trailers = match from_client {
-            // What Connection names ends here in a trailer section too.
+            // The fields that Connection names are removed from the trailer section too.
             true if exchange.facts.options => {
                 let head = exchange.saved.view();
                 let named = |field: &&Field| is_named_by_connection(head, trailers.get(field.name_span));
                 kept.fields.extend(trailers.head.fields.iter().filter(|field| !named(field)));
                 Some(HeadRef { bytes: trailers.bytes, head: &kept })
             }
-            // What it named in a response is not kept; trailers may always be dropped (RFC 9110, 6.5.1).
+            // The names in a response's Connection field are not kept. Trailers may always be dropped (RFC 9110, 6.5.1).
             false if exchange.options => None,
             _ => Some(trailers),
         };
@@ -223,20 +307,24 @@ impl Proxy {
             return;
         };
         opposite.codec.write_end(&mut opposite.output, &mut self.buffers, trailers);
-        // The end is written, so that the part `End` writes nothing more.
+        // The end is written, so the part `End` must not write another.
         opposite.codec.write_body(Body::None);
     }
 
-    /// Content has come, from either side; what is left of the input.
+    /// Passes content on that has arrived from either side. Returns the rest of the input.
     pub(super) fn on_data(&mut self, key: Key, input: Option<Buffer>, length: usize) -> Option<Buffer> {
         let mut input = input?;
         let id = self.connections.get(key).and_then(|connection| connection.exchange);
-        let target = id.and_then(|id| self.opposite(id, key));
-        // Dropped or sent, content that has left the input cannot be sent again.
-        if self.connections.get(key).is_some_and(Connection::is_client)
-            && let Some(exchange) = id.and_then(|id| self.exchanges.get_mut(id))
-        {
-            exchange.content_sent = true;
+        let mut target = None;
+        if let Some(exchange) = id.and_then(|id| self.exchanges.get_mut(id)) {
+            target = exchange.opposite(key);
+            if exchange.client == key {
+                // Content that has left the input cannot be sent again, even if it is dropped.
+                exchange.content = Content::Sent;
+                exchange.record.received += length as u64;
+            } else {
+                exchange.record.sent += length as u64;
+            }
         }
         let Some(opposite) =
             target.and_then(|target| self.connections.get_mut(target)).filter(|opposite| opposite.is_sendable())
@@ -252,8 +340,7 @@ impl Proxy {
         rest
     }
 
-    /// A message is complete, from either side. `left_over`: more bytes came behind it, or no
-    /// more can come.
+    /// Ends a message from either side. `left_over`: bytes follow the message, or the direction has ended.
     pub(super) fn on_end(&mut self, key: Key, left_over: bool) {
         let Some(connection) = self.connections.get(key) else { return };
         let is_client = connection.is_client();
@@ -273,6 +360,32 @@ impl Proxy {
             self.finish_if_over(id);
         } else {
             self.response_ended(id, left_over);
+        }
+    }
+
+    /// Moves the upstream side of an exchange into another state. This is the only such transition, so it also leaves
+    /// the queue, and tells the balancer when the exchange is no longer in flight.
+    pub(super) fn set_upstream(&mut self, id: Key, upstream: Upstream) {
+        let Some(exchange) = self.exchanges.get_mut(id) else { return };
+        let left = std::mem::replace(&mut exchange.upstream, upstream);
+        let (client, slot) = (exchange.client, exchange.upstream.slot());
+        let was_queued = matches!(left, Upstream::Queued);
+        self.leave(id, &left, slot);
+        if was_queued {
+            self.rearm(client, Moved::Nothing);
+        }
+    }
+
+    /// Gives up what a former state held, except a count for `slot`, which the present state holds.
+    pub(super) fn leave(&mut self, id: Key, left: &Upstream, slot: Option<u16>) {
+        if matches!(left, Upstream::Queued)
+            && let Some(at) = self.waiting.iter().position(|&other| other == id)
+        {
+            self.waiting.remove(at);
+        }
+        if let Some(left) = left.slot().filter(|&left| Some(left) != slot) {
+            self.balancer.finished(left.into());
+            self.room_made = true;
         }
     }
 }

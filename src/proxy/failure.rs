@@ -5,7 +5,7 @@ use std::fmt;
 use std::io::ErrorKind;
 
 use super::codec::ErrorCode;
-use super::exchange::{Exchange, Progress};
+use super::exchange::{Content, Exchange, Progress};
 use crate::http::message_error::MessageError;
 use crate::http::proxy_error::ProxyError;
 use crate::limits::{FAILURE_BYTES, REPEATS, TRIES};
@@ -151,14 +151,17 @@ impl Failure {
     /// twice is the same (RFC 9110, 9.2.2), none of its content has gone, and the backend was
     /// `silent`: not a byte of a response has come.
     pub(super) fn may_retry(self, exchange: &Exchange, silent: bool) -> bool {
-        if exchange.tries as usize >= TRIES || exchange.response != Progress::Waiting || exchange.content_sent {
+        if exchange.tries.count() >= TRIES
+            || exchange.response != Progress::Waiting
+            || exchange.content == Content::Sent
+        {
             return false;
         }
         match self {
             Failure::Unprocessed | Failure::Refused | Failure::Http11Required => true,
             failure if failure.is_before_request() => true,
             failure if failure.is_after_request() => {
-                exchange.facts.idempotent && silent && usize::from(exchange.repeats) < REPEATS
+                exchange.facts.idempotent && silent && usize::from(exchange.tries.repeats) < REPEATS
             }
             _ => false,
         }

@@ -2,11 +2,12 @@
 
 use std::net::SocketAddr;
 
+use super::Proxy;
 use super::abort::Abort;
 use super::codec::Codec;
 use super::connection::{BackendEnd, ClientEnd, Connection, Moved, Peer, Phase, Receive, Send, Wait};
 use super::failure::Failure;
-use super::{Output, Proxy};
+use super::record::Reason;
 use crate::collections::slab::Key;
 use crate::limits::QUEUE_HIGH_BYTES;
 use crate::metrics::{Count, SlotCount};
@@ -135,7 +136,7 @@ impl Proxy {
             _ => false,
         };
         match self.connections.get(key).filter(|_| !again) {
-            Some(connection) if connection.is_client() => self.client_left(key, Output::Close(key), Abort::Reset),
+            Some(connection) if connection.is_client() => self.client_gone(key, Reason::ClientLeft(Abort::Reset)),
             Some(_) => self.backend_failed(key, failure),
             None => {}
         }
@@ -146,7 +147,7 @@ impl Proxy {
     /// client is gone then; what a backend has sent is still worth reading, and ends by itself.
     pub fn broken(&mut self, key: Key) {
         if self.connections.get(key).is_some_and(Connection::is_client) {
-            self.client_left(key, Output::Close(key), Abort::Reset);
+            self.client_gone(key, Reason::ClientLeft(Abort::Reset));
         }
         self.resume();
     }
@@ -212,7 +213,7 @@ impl Proxy {
     pub fn unsendable(&mut self, key: Key) {
         let Some(connection) = self.connections.get_mut(key) else { return };
         if connection.is_client() {
-            self.client_left(key, Output::Close(key), Abort::Reset);
+            self.client_gone(key, Reason::ClientLeft(Abort::Reset));
         } else {
             if connection.send == Send::Open {
                 connection.send = Send::Broken;

@@ -40,11 +40,12 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use self::bind::Bonds;
-use self::connection::{ClientEnd, Connection, Ending, Moved, Peer, Phase};
+use self::connection::{Connection, Ending, Moved, Phase};
 use self::exchange::{Exchange, Progress};
 pub use self::failure::{Failure, FailureText};
 use self::pool::IdlePool;
-use self::record::{Cause, Kind};
+pub use self::record::Record;
+use self::record::{Kind, Reason};
 use self::slots::Backend;
 pub use self::slots::Shared;
 use crate::balance::Balancer;
@@ -126,6 +127,8 @@ pub struct Proxy {
     redials: VecDeque<Key>,
     redial_us: u64,
     spare: Vec<Exchange>,
+    /// The records of exchanges that have ended, if they are kept.
+    records: Option<Vec<Record>>,
     timers: Timers,
     outputs: VecDeque<Output>,
     /// Connections with input that may go on being decoded.
@@ -191,6 +194,7 @@ impl Proxy {
             redials: VecDeque::new(),
             redial_us: 0,
             spare: Vec::new(),
+            records: None,
             timers: Timers::new(now_us),
             outputs: VecDeque::new(),
             resumed: Vec::new(),
@@ -270,18 +274,17 @@ impl Proxy {
         self.shared.block.set(Count::Draining, 1);
     }
 
-    /// Closes every client's connection; how many had a request under way or its response still
-    /// queued. Those are reset, so that a cut response does not seem complete.
-    pub fn cut(&mut self) -> usize {
+    /// Closes the connections of all clients. Returns how many had a request under way, or a response in the queue.
+    /// These are reset, so that a cut response does not seem complete.
+    pub fn stop(&mut self) -> usize {
         let mut cut = 0;
         for key in self.connections.keys().collect::<Vec<_>>() {
             match self.connections.get(key) {
-                Some(client) if matches!(client.peer, Peer::Client(ClientEnd { admin: true, .. })) => {
-                    self.client_gone(key, Output::Close(key), Cause::Stopped);
-                }
+                // The admin port serves nothing but pages.
+                Some(client) if client.is_admin() => self.client_gone(key, Reason::Page),
                 Some(client) if client.is_client() && (client.exchange.is_some() || !client.output.is_empty()) => {
                     cut += 1;
-                    self.client_gone(key, Output::Reset(key), Cause::Stopped);
+                    self.client_gone(key, Reason::Stopped);
                 }
                 Some(client) if client.is_client() => self.close(key, Output::Close(key)),
                 _ => {}
@@ -315,8 +318,7 @@ impl Proxy {
 
     /// The other end of an exchange.
     fn opposite(&self, exchange: Key, key: Key) -> Option<Key> {
-        let exchange = self.exchanges.get(exchange)?;
-        if exchange.client == key { exchange.backend } else { Some(exchange.client) }
+        self.exchanges.get(exchange)?.opposite(key)
     }
 
     /// Whether a connection is to be read now.
@@ -341,7 +343,7 @@ impl Proxy {
             // not while responses pile up that it does not take.
             return connection.output.len() < QUEUE_HIGH_BYTES;
         };
-        if connection.is_client() && exchange.request == Progress::Ended && !exchange.tunnel {
+        if connection.is_client() && exchange.request == Progress::Ended && !exchange.is_tunnel() {
             // Read ahead once, to see the client go or its next request come.
             return connection.input.is_none();
         }
@@ -349,8 +351,7 @@ impl Proxy {
             // It may still read the upload. Read once, to see its end.
             return connection.input.is_none();
         }
-        let opposite = if connection.is_client() { exchange.backend } else { Some(exchange.client) };
-        match opposite.and_then(|opposite| self.connections.get(opposite)) {
+        match exchange.opposite(key).and_then(|opposite| self.connections.get(opposite)) {
             Some(opposite) => opposite.phase != Phase::Connecting && opposite.output.len() < QUEUE_HIGH_BYTES,
             None => false,
         }

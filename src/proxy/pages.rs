@@ -7,7 +7,8 @@ use std::sync::Arc;
 
 use super::Proxy;
 use super::connection::{ClientEnd, Ending, Moved, Peer, Phase};
-use super::exchange::Progress;
+use super::exchange::{Progress, Upstream};
+use super::record::Reason;
 use super::reply::LocalReply;
 use crate::collections::slab::Key;
 use crate::http::forward::Sink;
@@ -84,8 +85,9 @@ impl Proxy {
         }
         let written = writer.finish();
         exchange.persistent = goes_on;
-        exchange.local =
-            Some(Box::new(Exposition::new(if facts.is_head { Arc::new(Listing::default()) } else { listing })));
+        exchange.record.status = 200;
+        let exposition = Exposition::new(if facts.is_head { Arc::new(Listing::default()) } else { listing });
+        self.set_upstream(id, Upstream::Page(Box::new(exposition)));
         let body = if facts.is_head { Body::None } else { body };
         self.write_to_client(client, "answer", Some(body), written);
         if facts.is_head {
@@ -123,7 +125,7 @@ impl Proxy {
     fn feed_one(&mut self, id: Key) -> bool {
         let Some(exchange) = self.exchanges.get_mut(id) else { return false };
         let client = exchange.client;
-        let Some(mut exposition) = exchange.local.take() else { return false };
+        let Upstream::Page(exposition) = &mut exchange.upstream else { return false };
         let cells = self.shared.cells;
         let backends = &self.backends;
         let state = |state: SlotState, one: Place| {
@@ -142,6 +144,7 @@ impl Proxy {
         let sources = Sources { workers, globals: self.shared.globals, state: &state };
         let mut text = String::with_capacity(METRICS_PORTION_BYTES * 2);
         let more = exposition.write(&sources, &mut text, METRICS_PORTION_BYTES);
+        exchange.record.sent += text.len() as u64;
         if let Some(connection) = self.connections.get_mut(client) {
             for piece in text.as_bytes().chunks(METRICS_PORTION_BYTES) {
                 let mut buffer = self.buffers.take();
@@ -153,11 +156,7 @@ impl Proxy {
         }
         self.schedule_send(client);
         self.rearm(client, Moved::Nothing);
-        if more {
-            if let Some(exchange) = self.exchanges.get_mut(id) {
-                exchange.local = Some(exposition);
-            }
-        } else {
+        if !more {
             self.end_metrics(id);
         }
         more
@@ -167,7 +166,7 @@ impl Proxy {
         let Some(exchange) = self.exchanges.get(id) else { return };
         let (client, persistent, last) = (exchange.client, exchange.persistent, exchange.facts.is_last());
         let whole = exchange.request == Progress::Ended || exchange.facts.body == Body::None;
-        self.remove_exchange(id);
+        self.remove_exchange(id, Reason::Page);
         let Some(connection) = self.connections.get_mut(client) else { return };
         connection.codec.write_end(&mut connection.output, &mut self.buffers, None);
         if whole && connection.phase == Phase::Open {

@@ -3,6 +3,7 @@
 
 use super::Proxy;
 use super::connection::Moved;
+use super::exchange::Upstream;
 use super::reply::LocalReply;
 use crate::balance::Pick;
 use crate::collections::slab::Key;
@@ -17,9 +18,8 @@ impl Proxy {
             return self.answer_exchange(id, LocalReply::NoRoomToWait);
         }
         self.shared.block.add(Count::Waited, 1);
-        let Some(exchange) = self.exchanges.get_mut(id) else { return };
-        exchange.waiting = true;
-        let client = exchange.client;
+        self.set_upstream(id, Upstream::Queued);
+        let Some(client) = self.exchanges.get(id).map(|exchange| exchange.client) else { return };
         if self.waiting.is_empty() {
             self.look_us = self.now_us + WAITING_LOOK_US;
         }
@@ -41,22 +41,10 @@ impl Proxy {
                 // What would do for one that has tried nothing yet would do for those behind it.
                 // A client with a connection of its own waits for that one backend.
                 Pick::Full if self.is_bound(id) => at += 1,
-                Pick::Full if self.exchanges.get(id).is_none_or(|exchange| exchange.tries == 0) => break,
+                Pick::Full if self.exchanges.get(id).is_none_or(|exchange| exchange.tries.count() == 0) => break,
                 Pick::Full => at += 1,
                 pick => self.assign(id, pick),
             }
-        }
-    }
-
-    /// An exchange that waits does so no more, as it is served or gone.
-    pub(super) fn leave_room(&mut self, id: Key) {
-        if let Some(at) = self.waiting.iter().position(|&other| other == id) {
-            self.waiting.remove(at);
-        }
-        if let Some(exchange) = self.exchanges.get_mut(id) {
-            exchange.waiting = false;
-            let client = exchange.client;
-            self.rearm(client, Moved::Nothing);
         }
     }
 

@@ -15,15 +15,99 @@
 use std::fmt::{self, Write as _};
 use std::net::SocketAddr;
 
+use super::abort::{Abort, CLIENT_CLOSED_REQUEST};
 use super::connection::{ClientEnd, Peer};
-use super::exchange::{Exchange, Progress};
+use super::exchange::Progress;
 use super::reply::LocalReply;
 use super::{Failure, Proxy};
 use crate::collections::slab::Key;
 use crate::http::head::Start;
+use crate::http::message_error::MessageError;
 use crate::limits::{LOG_PATH_BYTES, METHOD_BYTES, SECOND_US};
 use crate::log::Level;
 use crate::log::repeats::Suppressed;
+use crate::metrics::OwnTime;
+
+/// The data recorded about one request until its exchange ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Record {
+    /// When the request's head arrived, in microseconds.
+    pub began_us: u64,
+    /// When the request was last written to a backend, in microseconds; 0 if it was not.
+    pub sent_us: u64,
+    /// When the exchange ended, in microseconds; 0 before that.
+    pub ended_us: u64,
+    /// The status of the response; 499 if the client left before it. 0 until it is known.
+    pub status: u16,
+    /// The slot of the last try.
+    pub slot: Option<u16>,
+    /// Content bytes that arrived from the client.
+    pub received: u64,
+    /// Content bytes that arrived from the backend or were generated as a page. A local reply has none.
+    pub sent: u64,
+    /// The reason for the end of the exchange.
+    pub reason: Option<Reason>,
+}
+
+/// The reason for which an exchange ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reason {
+    /// The backend's response was complete.
+    Complete,
+    /// The proxy generated the response as a page.
+    Page,
+    /// A tunnel ended.
+    Tunnel,
+    /// The proxy replied itself, or cut the response for the reason that this reply has.
+    Replied(LocalReply),
+    /// The client left.
+    ClientLeft(Abort),
+    /// The program stopped.
+    Stopped,
+}
+
+impl Record {
+    pub(super) fn new(began_us: u64) -> Record {
+        let (sent_us, ended_us, status, slot) = (0, 0, 0, None);
+        Record { began_us, sent_us, ended_us, status, slot, received: 0, sent: 0, reason: None }
+    }
+}
+
+impl Reason {
+    /// Returns the local reply for a client whose response has not begun.
+    pub(super) fn reply(self) -> Option<LocalReply> {
+        match self {
+            Reason::Replied(reply) => Some(reply),
+            Reason::ClientLeft(Abort::Incomplete) => Some(LocalReply::Refused(MessageError::BodyCutShort)),
+            _ => None,
+        }
+    }
+
+    /// Returns the status that stands for the response if it has not begun.
+    fn status(self) -> Option<u16> {
+        match (self.reply(), self) {
+            (Some(reply), _) => Some(reply.status()),
+            (None, Reason::ClientLeft(_) | Reason::Stopped) => Some(CLIENT_CLOSED_REQUEST),
+            (None, _) => None,
+        }
+    }
+
+    /// Returns the cause that is logged. A reply that is a page has none.
+    fn cause(self) -> Option<Cause> {
+        match (self.reply(), self) {
+            (Some(reply), _) => Some(Cause::of(reply)).filter(|_| !reply.is_page()),
+            (None, Reason::ClientLeft(Abort::Stalled)) => Some(Cause::ClientStalled),
+            (None, Reason::ClientLeft(_)) => Some(Cause::ClientGone),
+            (None, Reason::Stopped) => Some(Cause::Stopped),
+            (None, _) => None,
+        }
+    }
+
+    /// True if the client's connection is reset at once, whatever is queued.
+    pub(super) fn cuts_at_once(self) -> bool {
+        matches!(self, Reason::ClientLeft(Abort::Stalled) | Reason::Stopped)
+    }
+}
 
 /// Why a request failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -82,7 +166,7 @@ impl Proxy {
     /// Logs that the request of an exchange has failed, or a try of it.
     pub(super) fn log_exchange(&mut self, id: Key, outcome: Outcome, cause: Cause) {
         let Some(exchange) = self.exchanges.get(id) else { return };
-        let (slot, level) = (exchange.assigned, cause.level());
+        let (slot, level) = (exchange.record.slot, cause.level());
         if !self.log.enabled(level) || !self.repeats.admits((slot, cause, outcome == Outcome::Retried), self.now_us) {
             return;
         }
@@ -95,8 +179,8 @@ impl Proxy {
             outcome,
             id: exchange.id().unwrap_or_default(),
             cause: Text(&self.cause_text(cause)).to_string(),
-            tries: exchange.tries,
-            took_us: Some(self.now_us.saturating_sub(exchange.began_us)),
+            tries: exchange.tries.count(),
+            took_us: Some(self.now_us.saturating_sub(exchange.record.began_us)),
         };
         let backend = slot.map_or_else(|| " backend=-".into(), |slot| self.backend_text(slot));
         self.log.line(level, "request", format_args!("{}", line.with(&backend)));
@@ -124,15 +208,49 @@ impl Proxy {
         self.log.line(cause.level(), "request", format_args!("{}", line.with(" backend=-")));
     }
 
-    /// Logs that the client of an exchange is not waited for any more.
-    pub(super) fn log_abandoned(&mut self, id: Key, cause: Cause) {
-        let Some(exchange) =
-            self.exchanges.get(id).filter(|one| !one.tunnel && one.local.is_none() && one.response != Progress::Ended)
-        else {
-            return;
+    /// Completes the record of an exchange that is about to be removed: counts it, logs a failure, and keeps the record
+    /// if records are kept. The end of a tunnel or a page, and the rest of an upload after the response, are no failures.
+    pub(super) fn complete_record(&mut self, id: Key, reason: Reason) {
+        let Some(exchange) = self.exchanges.get_mut(id) else { return };
+        let waiting = exchange.response == Progress::Waiting;
+        let failed = !exchange.is_tunnel() && !exchange.is_page() && exchange.response != Progress::Ended;
+        let cause = reason.cause().filter(|_| failed);
+        let (slot, status) = (exchange.upstream.slot(), exchange.record.status);
+        let outcome = match reason.status() {
+            Some(status) if waiting => Outcome::Status(status),
+            _ => Outcome::Cut(status),
         };
-        let outcome = exchange.cut_or(499);
-        self.log_exchange(id, outcome, cause);
+        if let Outcome::Status(status) = outcome {
+            exchange.record.status = status;
+        }
+        exchange.record.ended_us = self.now_us;
+        exchange.record.reason = Some(reason);
+        let record = exchange.record;
+        if reason == Reason::Complete {
+            self.shared.block.observe(OwnTime::Request, record.ended_us.saturating_sub(record.began_us));
+        }
+        if let (Reason::ClientLeft(abort), true) = (reason, failed) {
+            self.shared.block.add(abort.count(), 1);
+            if let Some(slot) = slot.filter(|_| waiting) {
+                self.shared.block.add_response(slot.into(), CLIENT_CLOSED_REQUEST);
+            }
+        }
+        if let Some(cause) = cause {
+            self.log_exchange(id, outcome, cause);
+        }
+        if let Some(records) = &mut self.records {
+            records.push(record);
+        }
+    }
+
+    /// Keeps the record of each exchange that ends from now on, until `take_records` takes it.
+    pub fn keep_records(&mut self) {
+        self.records.get_or_insert_default();
+    }
+
+    /// Takes the records of the exchanges that have ended since the last call.
+    pub fn take_records(&mut self) -> Vec<Record> {
+        self.records.as_mut().map(std::mem::take).unwrap_or_default()
     }
 
     /// Logs that a backend has failed, without a request that failed with it.
@@ -205,13 +323,6 @@ impl Proxy {
     }
 }
 
-impl Exchange {
-    /// How the exchange ends if it ends now: `status` if its response has not begun.
-    pub(super) fn cut_or(&self, status: u16) -> Outcome {
-        if self.response == Progress::Waiting { Outcome::Status(status) } else { Outcome::Cut(self.status) }
-    }
-}
-
 /// The part that is logged of the first line of a request.
 pub(super) fn first_line(bytes: &[u8]) -> &[u8] {
     let begin = bytes.iter().position(|byte| !matches!(byte, b'\r' | b'\n')).unwrap_or(bytes.len());
@@ -228,7 +339,7 @@ struct Line<'a> {
     outcome: Outcome,
     id: &'a [u8],
     cause: String,
-    tries: u8,
+    tries: usize,
     took_us: Option<u64>,
 }
 

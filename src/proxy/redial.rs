@@ -14,7 +14,7 @@ impl Proxy {
     pub(super) fn redial_later(&mut self, key: Key) -> bool {
         let exchange = self.connections.get(key).and_then(|connection| self.exchanges.get(connection.exchange?));
         if let Some(exchange) = exchange
-            && let Some(tried) = exchange.tried.get(..usize::from(exchange.tries)).filter(|tried| tried.len() < TRIES)
+            && let Some(tried) = Some(exchange.tries.slots()).filter(|tried| tried.len() < TRIES)
             && self.balancer.has_other(tried)
         {
             return false;

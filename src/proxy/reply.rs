@@ -3,7 +3,6 @@
 //! here, except refused requests (`http::message_error`) and failed backends (`http::proxy_error`).
 
 use super::connection::Ending;
-use super::record::{Cause, Outcome};
 use super::{Failure, Proxy};
 use crate::collections::slab::Key;
 use crate::http::fields::Name;
@@ -25,7 +24,7 @@ const PROXY: &str = "load_balancer";
 
 /// What a client is answered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum LocalReply {
+pub enum LocalReply {
     /// What it sent is refused.
     Refused(MessageError),
     /// The backend failed, and there is no other.
@@ -82,7 +81,7 @@ impl LocalReply {
     }
 
     /// Whether it is a page, which answers a request as it is meant to be.
-    fn is_page(self) -> bool {
+    pub(super) fn is_page(self) -> bool {
         matches!(
             self,
             LocalReply::Alive | LocalReply::Ready | LocalReply::Draining | LocalReply::NoPage | LocalReply::ReadOnly
@@ -116,15 +115,6 @@ impl Proxy {
         let is_head = self.connections.get(key).is_some_and(|client| client.codec.asks_head());
         self.write_answer(key, &RequestFacts { is_head, ..RequestFacts::NOTHING }, false, answer, id);
         self.end(key, Ending::Linger);
-    }
-
-    /// Logs that an exchange gets an answer of our own, unless that is a page; the id of its request.
-    pub(super) fn log_answer(&mut self, exchange: Key, answer: LocalReply) -> Option<Vec<u8>> {
-        if answer.is_page() {
-            return None;
-        }
-        self.log_exchange(exchange, Outcome::Status(answer.status()), Cause::of(answer));
-        self.exchanges.get(exchange).and_then(|exchange| exchange.id()).map(<[u8]>::to_vec)
     }
 
     /// Queues an answer, and says in it whether the connection goes on. `id`: of the request.

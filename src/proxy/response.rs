@@ -3,7 +3,7 @@
 use super::Proxy;
 use super::codec::Written;
 use super::connection::{BackendEnd, Connection, Moved, Peer};
-use super::exchange::{Exchange, Progress};
+use super::exchange::{Content, Exchange, Progress, Verdict};
 use super::failure::Failure;
 use super::record::{Cause, Outcome};
 use crate::collections::slab::Key;
@@ -31,7 +31,9 @@ impl Proxy {
             let backend = self.connections.get_mut(key).and_then(Connection::backend_mut);
             return backend.into_iter().for_each(|backend| backend.no_progress = true);
         }
-        exchange.continued |= head.status() == 100;
+        if head.status() == 100 && exchange.content == Content::Unsent {
+            exchange.content = Content::Invited;
+        }
         let (key, shows) = (exchange.client, self.shows());
         let Some(client) = self.connections.get(key) else { return };
         self.text.clear();
@@ -60,11 +62,14 @@ impl Proxy {
         }
         exchange.response = Progress::Flowing;
         exchange.options = facts.options;
-        exchange.status = facts.status;
+        exchange.record.status = facts.status;
         let content = !matches!(exchange.facts.body, Body::None | Body::Length(0));
-        exchange.takes_rest = content && facts.status < 300 && !exchange.awaits_content();
-        exchange.blamed = self.health.count_5xx && facts.status >= 500;
-        let (blamed, sent_us) = (exchange.blamed, exchange.sent_us);
+        exchange.verdict = match facts.status {
+            500.. if self.health.count_5xx => Verdict::BackendFailed,
+            ..300 if content && !exchange.awaits_content() => Verdict::UploadGoesOn,
+            _ => Verdict::Plain,
+        };
+        let (verdict, sent_us) = (exchange.verdict, exchange.record.sent_us);
         let (body, after) = to_client(exchange, &facts, self.draining);
         exchange.persistent = after != After::Ends;
         let client = exchange.client;
@@ -85,7 +90,7 @@ impl Proxy {
         if matches!(facts.status, 502..=504) {
             self.log_exchange(id, Outcome::Status(facts.status), Cause::Responded(facts.status));
         }
-        if blamed {
+        if verdict == Verdict::BackendFailed {
             self.note_failure(slot, Failure::Status(facts.status));
         }
     }
@@ -114,7 +119,8 @@ fn to_client(exchange: &Exchange, facts: &ResponseFacts, draining: bool) -> (Bod
     };
     // A response before the request is complete ends the connection if the rest may never come, or if the backend
     // probably reads no more of it.
-    let early = exchange.request == Progress::Flowing && !(exchange.takes_rest && facts.persistent);
+    let early =
+        exchange.request == Progress::Flowing && !(exchange.verdict == Verdict::UploadGoesOn && facts.persistent);
     let after = match exchange.facts.persistent && !draining && !early && body != Body::UntilClose {
         false => After::Ends,
         true if old => After::GoesOnSaid,

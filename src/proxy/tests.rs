@@ -10,6 +10,7 @@ use crate::log::Level;
 mod aborts;
 mod bound;
 mod deadlines;
+mod exits;
 mod idle;
 mod probes;
 mod record;
@@ -96,7 +97,7 @@ impl World {
 
     /// The connection that carries the one request that is under way.
     fn busy_backend(&self) -> Key {
-        let busy = self.proxy.exchanges.keys().next().and_then(|id| self.proxy.exchanges.get(id)?.backend);
+        let busy = self.proxy.exchanges.keys().next().and_then(|id| self.proxy.exchanges.get(id)?.backend());
         busy.expect("a request is under way")
     }
 

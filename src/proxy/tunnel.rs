@@ -1,7 +1,8 @@
 //! Tunnels: after a 101 both connections carry bytes without messages, until both directions end.
 
 use super::connection::{Connection, Ending, Send};
-use super::exchange::Progress;
+use super::exchange::{Progress, Upstream};
+use super::record::Reason;
 use super::{Failure, Output, Proxy};
 use crate::collections::slab::Key;
 use crate::http::fields::{Name, list};
@@ -22,10 +23,10 @@ impl Proxy {
         if head.values(Name::Upgrade).flat_map(list).next().is_none() {
             return self.backend_failed(key, Failure::Malformed(MessageError::SwitchUnnamed));
         }
-        exchange.tunnel = true;
         exchange.response = Progress::Flowing;
-        exchange.status = head.status();
-        let (client, sent_us) = (exchange.client, exchange.sent_us);
+        exchange.record.status = head.status();
+        let (client, sent_us) = (exchange.client, exchange.record.sent_us);
+        self.set_upstream(id, Upstream::Tunnel { slot, key });
         self.count_response(slot, head.status(), sent_us);
         // It has done what it was asked for; what comes then is its users' affair.
         self.note_success(slot);
@@ -65,7 +66,7 @@ impl Proxy {
         let is_over = |one: &Connection| one.has_ended() && one.send == Send::Finished;
         let over = |end| self.connections.get(end).is_none_or(is_over);
         if over(key) && over(opposite) {
-            self.remove_exchange(id);
+            self.remove_exchange(id, Reason::Tunnel);
             self.close(key, Output::Close(key));
             self.close(opposite, Output::Close(opposite));
         }

@@ -187,7 +187,7 @@ impl Worker<'_> {
         if !over || self.companion.as_ref().is_some_and(|companion| !companion.is_done()) {
             return None;
         }
-        let cut = self.proxy.cut();
+        let cut = self.proxy.stop();
         self.block.add(Count::Cut, cut as u64);
         self.carry_out();
         Some(if cut == 0 { Outcome::Drained } else { Outcome::Cut(cut) })

@@ -139,7 +139,7 @@ impl World {
             say!(self.net, "cut");
             self.plan.cut_us = None;
             self.net.cut = true;
-            self.proxy.cut();
+            self.proxy.stop();
             self.carry_out();
             if self.proxy.clients() + self.proxy.requests() > 0 {
                 self.net.fail("clients or requests outlive the cut".into());

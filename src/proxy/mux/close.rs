@@ -95,7 +95,7 @@ impl Proxy {
         for stream in open {
             let exchange = self.connections.get(stream).and_then(|stream| stream.exchange);
             if let Some(exchange) = exchange.and_then(|id| self.exchanges.get_mut(id)) {
-                exchange.isolated = true;
+                exchange.tries.isolated = true;
             }
             self.lost(stream, failure, false);
         }

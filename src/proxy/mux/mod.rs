@@ -18,6 +18,7 @@ use std::collections::VecDeque;
 
 use super::codec::{Codec, Stream};
 use super::connection::{BackendEnd, Connection, Ending, Moved, Peer, Phase, Use};
+use super::exchange::Upstream;
 use super::{Output, Proxy};
 use crate::collections::slab::Key;
 use crate::http::head::Version;
@@ -133,9 +134,7 @@ impl Proxy {
         stream.codec = Codec::Stream(Stream::new(mux_key));
         let key = self.connections.insert(stream);
         self.await_turn(mux_key, key);
-        if let Some(exchange) = self.exchanges.get_mut(id) {
-            exchange.backend = Some(key);
-        }
+        self.set_upstream(id, Upstream::Assigned { slot: slot as u16, key });
         self.rearm(key, Moved::Nothing);
     }
 
@@ -143,7 +142,7 @@ impl Proxy {
     /// room, else a new one; one of its own where it has been on one that broke, so that it cannot
     /// break another for others.
     pub(in crate::proxy) fn mux_for(&mut self, id: Key, slot: usize) -> Key {
-        if self.exchanges.get(id).is_some_and(|exchange| exchange.isolated) {
+        if self.exchanges.get(id).is_some_and(|exchange| exchange.tries.isolated) {
             return self.dial_mux(slot, Purpose::Isolated);
         }
         self.find_mux(slot).unwrap_or_else(|| self.dial_mux(slot, Purpose::Shared))

@@ -259,7 +259,7 @@ fn a_client_that_goes_is_told_of_where_faults_are_looked_for() {
 fn requests_that_are_cut_at_the_end_are_told() {
     let mut world = World::new(1, |_| {});
     world.exchange("GET /long HTTP/1.1\r\nHost: a\r\n\r\n", "HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n");
-    assert_eq!(world.proxy.cut(), 1);
+    assert_eq!(world.proxy.stop(), 1);
     let log = world.log();
     assert!(log.contains(" warn request: ") && log.contains(" GET /long -> 200 cut id="), "{log}");
     assert!(log.contains("cause=\"the program stopped\""), "{log}");
