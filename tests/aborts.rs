@@ -50,7 +50,7 @@ fn requests_of_clients_that_have_gone_are_given_up() {
 }
 
 #[test]
-fn who_has_gone_leaves_its_place_to_others() {
+fn a_client_that_leaves_frees_its_place() {
     for mode in modes() {
         let gate = Gate::shut();
         let for_script = gate.clone();

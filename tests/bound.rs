@@ -36,7 +36,7 @@ fn ask(client: &mut Wire, fields: &str) -> (u16, String) {
 }
 
 #[test]
-fn who_authenticates_a_connection_has_it_alone() {
+fn a_client_that_authenticates_a_connection_has_it_alone() {
     for protocol in [Protocol::H1, Protocol::H1Tls] {
         for mode in modes() {
             let (one, two) = (ntlm(), ntlm());
@@ -64,7 +64,7 @@ fn who_authenticates_a_connection_has_it_alone() {
 }
 
 #[test]
-fn other_credentials_bind_nothing_whatever_the_protocol() {
+fn other_credentials_bind_no_connection_over_any_protocol() {
     for protocol in PROTOCOLS {
         let backend = Backend::named("plain");
         let way = Way::to(&backend, protocol);

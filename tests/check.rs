@@ -34,7 +34,7 @@ fn timeless(line: &str) -> &str {
 }
 
 #[test]
-fn the_plan_says_what_would_run_and_where_it_came_from() {
+fn the_plan_lists_the_settings_and_their_sources() {
     let (one, two) = (Backend::named("one"), Backend::named("two"));
     let (one_at, two_at) = (one.spec(), two.spec());
     let directory = Directory::new();
@@ -139,7 +139,7 @@ fn an_account_that_is_not_there_is_a_problem_and_an_address_in_use_is_not() {
 }
 
 #[test]
-fn problems_of_every_kind_are_told_at_once() {
+fn problems_of_every_kind_are_reported_together() {
     let (_listener, port) = taken();
     let directory = Directory::new();
     let file = directory.put("lb.json", "{\"workers\": 0, \"prot\": 80}").display().to_string();
@@ -163,7 +163,7 @@ fn problems_of_every_kind_are_told_at_once() {
 }
 
 #[test]
-fn nothing_is_said_of_a_default_where_something_else_was_meant() {
+fn no_default_is_reported_if_a_given_value_is_invalid() {
     for args in [["-p", "http", "--admin", "8080"], ["--prot", "8081", "--admin", "8080"]] {
         let (_, problems, status) = check(&args);
         assert_eq!(status, Some(2));
@@ -181,7 +181,7 @@ fn more_addresses_than_there_is_room_for_are_a_problem() {
 }
 
 #[test]
-fn the_demo_and_the_default_backends_are_told() {
+fn the_demo_and_the_default_backends_are_listed() {
     let (lines, warnings, status) = check(&["--demo", "-p", "0"]);
     assert_eq!((warnings, status), (vec![], Some(0)));
     assert_eq!(lines.iter().filter(|line| line.starts_with("backend   the demo's own")).count(), 2, "{lines:?}");
@@ -205,7 +205,7 @@ fn the_environment_can_ask_for_a_check() {
 
 /// Shared memory was tried for fewer workers than configured.
 #[test]
-fn memory_is_tried_for_as_many_workers_as_there_are_to_be() {
+fn shared_memory_is_tried_for_all_workers() {
     let most = (Region::bytes(64) + Region::bytes(160)) / 2;
     let script = format!("echo {most} > /proc/sys/kernel/shmmax && exec \"$0\" \"$@\"");
     let asked = |args: &[&str]| {

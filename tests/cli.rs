@@ -100,7 +100,7 @@ fn an_unknown_option_is_named_with_the_nearest_known() {
 }
 
 #[test]
-fn a_bad_value_is_named_with_what_is_accepted() {
+fn a_bad_value_is_named_with_the_accepted_values() {
     assert_usage_error(&["-p", "http"], &["-p", "http"]);
     assert_usage_error(&["--port", "65536"], &["--port", "65536", "65535"]);
     assert_usage_error(&["--port=-1"], &["--port", "-1"]);
@@ -136,7 +136,7 @@ fn a_bad_value_is_named_with_what_is_accepted() {
 }
 
 #[test]
-fn everything_wrong_with_a_command_line_is_told_a_line_each() {
+fn all_errors_of_a_command_line_are_reported_one_per_line() {
     let output = run(&["--prot", "80", "-w", "0", "-b", "host", "-s", "robin"]);
     let text = err(&output);
     assert_eq!((output.status.code(), out(&output)), (Some(2), String::new()));
@@ -148,7 +148,7 @@ fn everything_wrong_with_a_command_line_is_told_a_line_each() {
 }
 
 #[test]
-fn a_bad_backend_is_named_with_what_is_accepted() {
+fn a_bad_backend_is_named_with_the_accepted_form() {
     for spec in [
         "",
         "host",

@@ -15,7 +15,7 @@ fn refused(output: &Output) -> Vec<String> {
 }
 
 #[test]
-fn what_the_file_says_holds_where_nothing_else_is_said() {
+fn the_file_applies_unless_another_source_has_the_option() {
     let (one, two) = (Backend::named("one"), Backend::named("two"));
     let port = one.spec().rsplit(':').next().expect("a port").to_owned();
     let directory = Directory::new();
@@ -35,7 +35,7 @@ fn what_the_file_says_holds_where_nothing_else_is_said() {
 }
 
 #[test]
-fn every_problem_of_a_file_is_told_with_its_place() {
+fn every_problem_of_a_file_is_reported_with_its_position() {
     let text =
         "{\n  \"prot\": 80,\n  \"backends\": [{\"host\": \"127.0.0.1\", \"port\": \"9001\"}],\n  \"port\": 65536\n}\n";
     let directory = Directory::new();
@@ -83,7 +83,7 @@ fn a_path_that_cannot_be_read_is_named_with_the_reason() {
 }
 
 #[test]
-fn what_the_file_and_the_command_line_contradict_each_other_in_is_told() {
+fn contradictions_of_file_and_command_line_are_reported() {
     let directory = Directory::new();
     let file = directory.put("lb.json", "{\"backends\": [\"127.0.0.1:9001\"], \"workers\": 2}").display().to_string();
     let lines = refused(&run(&["-c", &file, "-b", "127.0.0.1:9001", "-m", "sp"]));

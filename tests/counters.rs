@@ -289,7 +289,7 @@ fn handshakes_are_counted_by_result() {
 }
 
 #[test]
-fn what_is_lacking_and_what_is_lost_is_counted() {
+fn shortages_and_losses_are_counted() {
     let backend = Backend::named("a");
     // Without probes, because their descriptors come and go.
     let balancer = start(Mode::Sp, &["-b", &backend.spec(), "--health-interval", "off"]);
@@ -312,7 +312,7 @@ fn what_is_lacking_and_what_is_lost_is_counted() {
 }
 
 #[test]
-fn what_becomes_of_processes_and_configurations_is_counted() {
+fn events_of_processes_and_configurations_are_counted() {
     let gate = Gate::shut();
     let held = gate.clone();
     let backend = Backend::serve(move |mut peer| while peer.request().is_some() && held.pass() {});

@@ -42,7 +42,7 @@ fn both_backends_answer_with_a_json_account_and_their_names() {
 }
 
 #[test]
-fn it_says_what_to_try_and_ends_with_everything_it_started() {
+fn suggests_a_command_and_ends_all_its_processes() {
     for mode in modes() {
         let balancer = demo(mode);
         let address = balancer.address().to_string();

@@ -76,7 +76,7 @@ fn a_client_that_has_connected_and_sent_nothing_at_term_is_served() {
 }
 
 #[test]
-fn what_an_upgrade_cut_long_ago_does_not_fail_the_end() {
+fn requests_cut_by_an_earlier_upgrade_do_not_fail_the_shutdown() {
     for mode in modes() {
         let gate = Gate::shut();
         let backend = Backend::gated(&gate);
@@ -91,7 +91,7 @@ fn what_an_upgrade_cut_long_ago_does_not_fail_the_end() {
 }
 
 #[test]
-fn what_a_second_term_cuts_in_a_worker_of_before_fails_the_end() {
+fn requests_of_an_old_worker_cut_by_a_second_term_fail_the_shutdown() {
     for mode in modes() {
         let gate = Gate::shut();
         let backend = Backend::gated(&gate);
@@ -110,7 +110,7 @@ fn what_a_second_term_cuts_in_a_worker_of_before_fails_the_end() {
 /// The modes differed: in mp the workers were killed, which made the exit status 1 even without requests, and
 /// cut requests were not counted.
 #[test]
-fn a_second_term_stops_at_once_and_fails_the_end_where_it_cuts() {
+fn a_second_term_stops_at_once_and_fails_if_it_cuts_requests() {
     for mode in modes() {
         for delay in ["off", "10m"] {
             let gate = Gate::shut();

@@ -134,7 +134,7 @@ fn a_storm_of_failures_is_a_few_lines_that_count_all_of_it() {
 }
 
 #[test]
-fn counts_that_are_not_told_yet_are_told_at_the_end() {
+fn suppressed_counts_are_reported_at_the_end() {
     for mode in modes() {
         let args = ["-b", &nobody(), "--health-interval", "off"];
         let mut balancer = Balancer::start(mode, &args);
@@ -151,7 +151,7 @@ fn counts_that_are_not_told_yet_are_told_at_the_end() {
 }
 
 #[test]
-fn what_is_refused_is_in_the_log() {
+fn refused_requests_are_logged() {
     let backend = Backend::named("backend");
     let balancer = Balancer::before(Mode::Sp, &[&backend], &[]);
     for (request, status, shown) in [

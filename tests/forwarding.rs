@@ -64,7 +64,7 @@ fn hop_by_hop_fields_of_a_response_are_removed() {
 }
 
 #[test]
-fn a_connection_field_cannot_remove_what_the_balancer_sets_or_needs() {
+fn a_connection_field_cannot_remove_fields_of_the_balancer() {
     let backend = Backend::echo();
     let balancer = Balancer::before(Mode::Sp, &[&backend], &[]);
     let mut client = balancer.connect();
@@ -199,7 +199,7 @@ fn forwarded_fields_of_a_trusted_peer_are_appended_to() {
 }
 
 #[test]
-fn host_is_kept_or_rewritten_as_told() {
+fn host_is_kept_or_rewritten_as_configured() {
     let backend = Backend::named("backend");
     let own = backend.spec();
     for (choice, wanted) in
@@ -213,7 +213,7 @@ fn host_is_kept_or_rewritten_as_told() {
 }
 
 #[test]
-fn via_is_added_only_where_asked_for() {
+fn via_is_added_only_on_request() {
     let backend = Backend::named("backend");
     let text = "GET / HTTP/1.1\r\nHost: x\r\nVia: 1.0 fred\r\n\r\n";
     let balancer = Balancer::before(Mode::Sp, &[&backend], &[]);
@@ -241,7 +241,7 @@ fn server_date_and_every_set_cookie_pass() {
 }
 
 #[test]
-fn requests_go_out_as_http_1_1_whatever_came_in() {
+fn every_request_is_forwarded_as_http_1_1() {
     let backend = Backend::named("backend");
     let balancer = Balancer::before(Mode::Sp, &[&backend], &[]);
     let request = forwarded(&balancer, &backend, "GET /old HTTP/1.0\r\nHost: x\r\nConnection: close\r\n\r\n");
@@ -301,7 +301,7 @@ fn unix_s() -> u64 {
 }
 
 #[test]
-fn an_upgrade_field_passes_with_426_and_with_nothing_else() {
+fn an_upgrade_field_passes_only_with_426() {
     let backend = Backend::serve(|mut peer| {
         while let Some(request) = peer.request() {
             let status = request.target()[1..].to_owned();

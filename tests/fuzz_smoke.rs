@@ -347,17 +347,17 @@ fn scan_agrees_with_its_predicates() {
 }
 
 #[test]
-fn http1_reads_the_same_however_it_is_cut() {
+fn http1_reads_the_same_for_every_split() {
     check("http1");
 }
 
 #[test]
-fn json_knows_its_places_and_reads_the_same_when_written_anew() {
+fn json_has_positions_and_survives_a_round_trip() {
     check("json");
 }
 
 #[test]
-fn the_proxy_bounds_what_it_queues_and_forgets_nothing() {
+fn the_proxy_bounds_its_queues_and_loses_nothing() {
     check("proxy");
 }
 
@@ -367,7 +367,7 @@ fn names_are_read_within_bounds_and_no_lookup_is_lost() {
 }
 
 #[test]
-fn hpack_decodes_the_same_twice_and_what_it_encodes() {
+fn hpack_decodes_deterministically_and_decodes_its_own_output() {
     check("hpack");
 }
 
@@ -382,7 +382,7 @@ fn certificates_are_read_within_bounds() {
 }
 
 #[test]
-fn what_is_forwarded_is_framed_as_it_came() {
+fn forwarding_keeps_the_framing() {
     check("forwarding");
 }
 
@@ -402,7 +402,7 @@ fn plans_survive_their_way_to_the_workers() {
 }
 
 #[test]
-fn what_is_handed_over_is_read_as_it_was_written() {
+fn handovers_survive_a_round_trip() {
     check("handover");
 }
 
@@ -413,7 +413,7 @@ fn notices(name: &str, run: impl Fn(&[u8])) -> bool {
 }
 
 #[test]
-fn each_oracle_notices_what_is_planted() {
+fn each_oracle_notices_a_planted_fault() {
     // A response with the tag, and one with the content, of another request.
     let plants: [fn(&mut Vec<u8>); 2] =
         [|text| replace(text, b"X-Tag: 1", b"X-Tag: 2"), |text| _ = text.last_mut().map(|last| *last ^= 1)];

@@ -83,7 +83,7 @@ fn a_failing_probe_takes_a_backend_out_that_answers_requests() {
 }
 
 #[test]
-fn one_that_is_added_serves_once_a_probe_has_passed_or_where_nobody_else_does() {
+fn an_added_backend_serves_after_a_passed_probe_or_if_it_is_alone() {
     for mode in modes() {
         let (up, late) = (yes(), yes());
         late.store(false, SeqCst);
@@ -167,7 +167,7 @@ fn with_none_healthy_all_are_tried() {
 }
 
 #[test]
-fn what_a_client_does_counts_against_no_backend() {
+fn faults_of_clients_count_against_no_backend() {
     for mode in modes() {
         let gate = Gate::shut();
         let held = gate.clone();
@@ -203,7 +203,7 @@ fn what_a_client_does_counts_against_no_backend() {
 }
 
 #[test]
-fn a_5xx_counts_only_where_that_is_asked_for() {
+fn a_5xx_counts_only_with_the_option() {
     let backend = Backend::replying(&b"HTTP/1.1 503 No\r\nContent-Length: 0\r\n\r\n"[..]);
     let balancer = Balancer::before(Mode::Mp, &[&backend], &["--health-5xx"]);
     (0..4).for_each(|_| assert_eq!(balancer.connect().get("/").status(), 503));
@@ -211,7 +211,7 @@ fn a_5xx_counts_only_where_that_is_asked_for() {
 }
 
 #[test]
-fn who_dies_with_a_probe_under_way_costs_that_probe_alone() {
+fn a_worker_that_dies_loses_only_its_own_probe() {
     let gate = Gate::shut();
     let held = gate.clone();
     let backend = Backend::serve(move |mut peer| {
@@ -232,7 +232,7 @@ fn who_dies_with_a_probe_under_way_costs_that_probe_alone() {
 }
 
 #[test]
-fn there_is_one_probe_in_an_interval_whoever_lives() {
+fn one_probe_per_interval_even_if_workers_die() {
     let backend = Backend::named("a");
     let interval = Duration::from_millis(200);
     let balancer = Balancer::before(Mode::Mp, &[&backend], &["--health-interval", "200ms", "--watchdog", "off"]);
@@ -358,7 +358,7 @@ fn an_offer_to_switch_protocols_with_content_of_unknown_length_counts_against_no
 
 /// A port forwarder before a dead port accepts and then closes. It is not a working backend.
 #[test]
-fn a_backend_that_closes_without_a_response_is_taken_out_whatever_it_speaks() {
+fn a_backend_that_closes_without_a_response_is_ejected_over_every_protocol() {
     for protocol in PROTOCOLS {
         for begun in ["", "HTTP/1.1 2"] {
             let backend = Backend::serve(move |mut peer| {

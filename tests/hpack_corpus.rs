@@ -60,7 +60,7 @@ fn decode(decoder: &mut Decoder, block: &[u8]) -> Fields {
 }
 
 #[test]
-fn every_story_decodes_to_what_it_stands_for_and_so_does_what_we_encode() {
+fn every_story_and_its_re_encoding_decode_to_its_fields() {
     let Some(directory) = corpus("hpack-test-case") else { return };
     let (mut decoded, mut encoded) = (0, 0);
     for encoder in ["nghttp2", "nghttp2-change-table-size", "raw-data"] {

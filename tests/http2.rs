@@ -37,7 +37,7 @@ fn broken() -> Vec<(&'static str, Vec<u8>, &'static str)> {
 }
 
 #[test]
-fn a_connection_that_breaks_the_rules_is_given_up_and_another_backend_serves() {
+fn a_connection_with_a_protocol_violation_is_closed_and_another_backend_serves() {
     for (what, bytes, said) in broken() {
         for mode in modes() {
             let bad = {
@@ -185,7 +185,7 @@ fn content_has_to_be_as_long_as_was_said() {
 }
 
 #[test]
-fn a_backend_that_breaks_the_rules_is_told_so() {
+fn a_backend_that_violates_the_protocol_gets_the_error_code() {
     for mode in modes() {
         let said = Arc::new(Mutex::new(Vec::new()));
         let noted = said.clone();

@@ -82,7 +82,7 @@ fn no_more_clients_are_held_than_there_are_descriptors_for() {
 }
 
 #[test]
-fn running_out_of_descriptors_pauses_accepting_and_is_told_once() {
+fn running_out_of_descriptors_pauses_accepting_and_is_logged_once() {
     let backend = Backend::named("backend");
     let balancer = Balancer::before(Mode::Sp, &[&backend], &[]);
     assert_eq!(balancer.get("/"), "backend");
@@ -287,7 +287,7 @@ fn run_under(limit: &str, value: &str) -> Option<std::process::Output> {
 }
 
 #[test]
-fn a_system_that_gives_no_shared_memory_is_told_of_with_its_limit() {
+fn a_lack_of_shared_memory_is_reported_with_the_system_limit() {
     for (limit, value) in [("shmmax", "4096"), ("shmmni", "0"), ("shmall", "1")] {
         let Some(output) = run_under(limit, value) else {
             eprintln!("no limits of its own can be had here: not tested");

@@ -210,7 +210,7 @@ enum Disturbance {
 }
 
 #[test]
-fn everything_at_random_loses_only_what_a_killed_worker_had() {
+fn random_disturbances_lose_only_requests_of_killed_workers() {
     let mut scene = Scene::new(Mode::Mp);
     let (mut random, mut deck) = (Random::new(seed() + 1), Vec::new());
     let tally = scene.disturb(
@@ -233,7 +233,7 @@ fn everything_at_random_loses_only_what_a_killed_worker_had() {
 }
 
 #[test]
-fn what_has_begun_is_finished_when_told_to_stop() {
+fn requests_in_progress_are_finished_at_a_stop() {
     for mode in modes() {
         let mut scene = Scene::new(mode);
         let traffic = Traffic::start(scene.balancer.address(), &KINDS, 2, seed());

@@ -220,7 +220,7 @@ fn every_status_arrives() {
 }
 
 #[test]
-fn heads_alone_and_what_has_no_content() {
+fn messages_without_content_pass() {
     let script = || Backend::replying("HTTP/1.1 200 OK\r\nContent-Length: 1234\r\nX: y\r\n\r\n");
     over_all(script, &[], |protocol, mode, _, balancer| {
         let mut client = balancer.connect();
@@ -322,7 +322,7 @@ fn a_response_that_is_cut_is_cut_for_the_client() {
 }
 
 #[test]
-fn a_client_that_takes_nothing_stops_nobody_else() {
+fn a_client_that_reads_nothing_stops_no_other() {
     let script = || {
         Backend::serve(|mut peer| {
             while let Some(request) = peer.request() {
@@ -354,7 +354,7 @@ fn a_client_that_takes_nothing_stops_nobody_else() {
 }
 
 #[test]
-fn another_backend_serves_where_one_breaks_off() {
+fn another_backend_serves_if_one_breaks_off() {
     for protocol in PROTOCOLS {
         for mode in modes() {
             let broken = Backend::serve(|mut peer| {

@@ -89,7 +89,7 @@ fn the_admin_port_has_it_alone() {
 }
 
 #[test]
-fn who_has_come_to_the_admin_port_before_the_end_is_answered() {
+fn clients_of_the_admin_port_before_the_end_are_answered() {
     for mode in modes() {
         let backend = Backend::named("a");
         let mut balancer = Balancer::before(mode, &[&backend], &["--admin", "0"]);

@@ -17,7 +17,7 @@ fn at_once(balancer: &Balancer, count: usize, request: &str) -> Vec<Message> {
 }
 
 #[test]
-fn what_a_goaway_leaves_out_is_asked_for_again_and_the_rest_is_served() {
+fn streams_beyond_a_goaway_are_retried_and_the_others_served() {
     for mode in modes() {
         // Each connection serves one request, and sends GOAWAY when it has three.
         let backend = scripted(&[], |frames, _| {
@@ -65,7 +65,7 @@ fn a_backend_that_ends_every_connection_at_once_is_not_followed_for_ever() {
 }
 
 #[test]
-fn a_refused_stream_is_asked_for_again_whatever_its_method() {
+fn a_refused_stream_is_retried_for_every_method() {
     for mode in modes() {
         let refused = Arc::new(AtomicUsize::new(0));
         let counted = refused.clone();
@@ -90,7 +90,7 @@ fn a_refused_stream_is_asked_for_again_whatever_its_method() {
 }
 
 #[test]
-fn what_one_backend_would_not_look_at_goes_to_another() {
+fn requests_that_one_backend_refuses_go_to_another() {
     let refuses = |frames: &mut Frames, stream: u32| {
         frames.send(Kind::RstStream, 0, stream, &ErrorCode::REFUSED_STREAM.0.to_be_bytes())
     };
@@ -122,7 +122,7 @@ fn what_one_backend_would_not_look_at_goes_to_another() {
 }
 
 #[test]
-fn a_stream_that_is_reset_is_tried_again_only_where_that_is_safe() {
+fn a_reset_stream_is_retried_only_if_that_is_safe() {
     for mode in modes() {
         let backend = scripted(&[], |frames, _| {
             while let Some(stream) = frames.request() {
@@ -267,7 +267,7 @@ fn long_field(bytes: usize) -> String {
 }
 
 #[test]
-fn what_a_backend_takes_offence_at_meets_other_requests_once_and_ejects_nobody() {
+fn a_request_that_ends_connections_affects_others_once_and_ejects_no_backend() {
     let (offences, siblings) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
     let serve = || {
         let (offences, siblings) = (offences.clone(), siblings.clone());
@@ -368,7 +368,7 @@ fn a_head_larger_than_the_backend_takes_is_refused_and_not_sent() {
 }
 
 #[test]
-fn an_upload_is_whole_however_often_its_receiver_says_that_it_takes_it() {
+fn an_upload_is_complete_with_any_number_of_window_updates() {
     const PIECE: usize = 4096;
     for mode in modes() {
         let backend = scripted(&[], |frames, _| {
@@ -403,7 +403,7 @@ fn an_upload_is_whole_however_often_its_receiver_says_that_it_takes_it() {
 }
 
 #[test]
-fn a_backend_without_a_table_for_fields_is_told_that_none_is_used() {
+fn a_backend_without_a_dynamic_table_gets_a_size_update() {
     for mode in modes() {
         // SETTINGS_HEADER_TABLE_SIZE of 0. The block after its acknowledgement must respect it.
         let backend = scripted(&[0, 1, 0, 0, 0, 0], |frames, _| {
@@ -429,7 +429,7 @@ fn a_backend_without_a_table_for_fields_is_told_that_none_is_used() {
 }
 
 #[test]
-fn an_upgrade_is_no_failure_of_a_backend_that_speaks_nothing_but_http2_over_tls() {
+fn an_upgrade_is_no_failure_of_a_tls_backend_with_http2_only() {
     const UPGRADE: &str = "GET / HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: echo\r\n\r\n";
     for mode in modes() {
         let one = Backend::named("one");

@@ -85,7 +85,7 @@ fn beside(server: Ipv4Addr, directory: &Directory, inner: &Command) -> Option<Co
 /// A container that moves keeps its name. The worker that cannot connect notes it in shared memory, the master
 /// looks the name up again, and all workers follow the new plan.
 #[test]
-fn a_name_whose_address_fails_is_looked_up_again_whatever_its_ttl() {
+fn a_name_with_a_failing_address_is_looked_up_before_its_ttl_expires() {
     let loopback = |last| Ipv4Addr::new(127, 54, (std::process::id() % 250) as u8, last);
     let Some(names) = Names::serve(loopback(53), loopback(1)) else { return skipped("port 53 cannot be bound here") };
     for mode in modes() {

@@ -127,7 +127,7 @@ fn a_reload_by_systemd_fails_for_a_file_that_is_refused() {
 
 /// A Service named lb made every start in its namespace fail.
 #[test]
-fn what_kubernetes_sets_for_a_service_is_ignored_and_told() {
+fn service_variables_of_kubernetes_are_ignored_with_a_warning() {
     for mode in modes() {
         let backend = Backend::named("a");
         let mut command = command(&["--host", "127.0.0.1", "-p", "0", "-b", &backend.spec()]);

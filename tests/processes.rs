@@ -154,7 +154,7 @@ fn the_end_loses_no_connection_of_a_listener_that_another_worker_took_over() {
 
 /// Their clients have gone, and nothing else keeps the process from ending.
 #[test]
-fn term_delivers_what_a_session_has_not_sent_yet() {
+fn term_delivers_the_unsent_data_of_a_tls_session() {
     let (authority, _directory, roots) = authority();
     let issued = authority.issue(&named(&["localhost"]));
     for mode in modes() {

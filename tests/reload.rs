@@ -60,7 +60,7 @@ fn a_config_map_is_followed_through_its_links() {
 }
 
 #[test]
-fn a_broken_file_changes_nothing_and_is_told_by_line_and_column() {
+fn a_broken_file_changes_nothing_and_is_reported_with_line_and_column() {
     for mode in modes() {
         let a = Backend::named("a");
         let directory = Directory::new();
@@ -82,7 +82,7 @@ fn a_broken_file_changes_nothing_and_is_told_by_line_and_column() {
 }
 
 #[test]
-fn a_removed_backend_finishes_what_it_has() {
+fn a_removed_backend_finishes_its_requests() {
     for mode in modes() {
         let gate = Gate::shut();
         let held = gate.clone();
@@ -126,7 +126,7 @@ fn a_backend_that_stays_keeps_its_connection_and_its_counts() {
 }
 
 #[test]
-fn settings_change_with_the_file_and_what_is_fixed_is_told() {
+fn settings_change_with_the_file_and_fixed_ones_are_reported() {
     for mode in modes() {
         let gate = Gate::shut();
         let held = gate.clone();
@@ -208,7 +208,7 @@ fn crowd(letter: char, count: usize) -> String {
 }
 
 #[test]
-fn as_many_backends_as_there_may_be_are_swapped_for_as_many_others() {
+fn the_maximum_of_backends_can_be_replaced_by_others() {
     for mode in modes() {
         let directory = Directory::new();
         let path = directory.put("lb.json", &crowd('a', 1024));
@@ -338,7 +338,7 @@ fn every_process_follows_the_level_of_the_log() {
 }
 
 #[test]
-fn what_probes_ask_for_changes_with_the_file() {
+fn the_target_of_probes_changes_with_the_file() {
     for mode in modes() {
         let a = Backend::named("a");
         let directory = Directory::new();
@@ -351,7 +351,7 @@ fn what_probes_ask_for_changes_with_the_file() {
 }
 
 #[test]
-fn a_backend_of_weight_0_finishes_what_it_has_and_gets_nothing_new() {
+fn a_backend_of_weight_0_finishes_its_requests_and_gets_no_new_ones() {
     for mode in modes() {
         let gate = Gate::shut();
         let held = gate.clone();

@@ -106,7 +106,7 @@ fn unknown_status_codes_pass_as_numbers() {
 }
 
 #[test]
-fn bytes_behind_a_response_reach_nobody() {
+fn bytes_after_a_response_reach_no_client() {
     for mode in modes() {
         let poison = "HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\npoison";
         let backend = Backend::replying(format!("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok{poison}"));
@@ -119,7 +119,7 @@ fn bytes_behind_a_response_reach_nobody() {
 }
 
 #[test]
-fn bytes_behind_a_response_without_a_body_reach_nobody() {
+fn bytes_after_a_response_without_a_body_reach_no_client() {
     for (method, head) in [
         ("HEAD", "HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\npoison"),
         ("GET", "HTTP/1.1 304 Not Modified\r\nContent-Length: 6\r\n\r\npoison"),
@@ -138,7 +138,7 @@ fn bytes_behind_a_response_without_a_body_reach_nobody() {
 }
 
 #[test]
-fn bytes_on_an_idle_connection_throw_it_away() {
+fn bytes_on_an_idle_connection_close_it() {
     for mode in modes() {
         let answered = Gate::shut();
         let gate = answered.clone();

@@ -89,7 +89,7 @@ fn a_post_goes_out_on_a_fresh_connection_once_the_pooled_one_is_seen_to_have_end
 }
 
 #[test]
-fn a_connection_whose_end_comes_with_its_response_is_not_used_again() {
+fn a_connection_that_ends_with_its_response_is_not_reused() {
     let gate = Gate::shut();
     let held = gate.clone();
     let backend = Backend::serve(move |mut peer| match peer.request() {
@@ -261,7 +261,7 @@ fn narrow(directory: &Directory) -> (UnixListener, String) {
 
 /// The kernel reports the full queue of a Unix socket at once. For TCP it retries itself.
 #[test]
-fn a_full_queue_is_waited_for_and_counts_against_nobody() {
+fn a_full_queue_is_retried_and_counts_against_no_backend() {
     for mode in modes() {
         let directory = Directory::new();
         let (listener, spec) = narrow(&directory);
@@ -302,7 +302,7 @@ fn a_request_that_meets_a_full_queue_goes_to_another_backend() {
 }
 
 #[test]
-fn a_queue_that_stays_full_is_told_within_the_time_for_connecting() {
+fn a_queue_that_stays_full_fails_within_the_connect_timeout() {
     for mode in modes() {
         let directory = Directory::new();
         let (_listener, spec) = narrow(&directory);

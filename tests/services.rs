@@ -40,7 +40,7 @@ impl Manager {
 }
 
 #[test]
-fn a_service_manager_hears_how_things_stand() {
+fn a_service_manager_gets_status_notifications() {
     for mode in modes() {
         let (backend, directory) = (Backend::named("a"), Directory::new());
         let manager = Manager(UnixDatagram::bind(directory.file("notify")).expect("a socket"));
@@ -71,7 +71,7 @@ fn a_service_manager_hears_how_things_stand() {
 }
 
 #[test]
-fn a_service_manager_that_watches_hears_that_it_lives() {
+fn a_service_manager_with_a_watchdog_gets_heartbeats() {
     for mode in modes() {
         let directory = Directory::new();
         let manager = UnixDatagram::bind(directory.file("notify")).expect("a socket");
@@ -120,7 +120,7 @@ fn listeners_that_are_passed_on_are_taken_and_survive_upgrades() {
 }
 
 #[test]
-fn what_is_no_listener_is_refused() {
+fn unsuitable_descriptors_are_refused() {
     let directory = Directory::new();
     let datagrams = std::net::UdpSocket::bind("127.0.0.1:0").expect("a port");
     let unix = UnixDatagram::bind(directory.file("unix")).expect("a socket");
@@ -144,7 +144,7 @@ fn what_is_no_listener_is_refused() {
 }
 
 #[test]
-fn a_health_check_tells_by_its_exit_status() {
+fn a_health_check_reports_by_its_exit_status() {
     let asked = |argument: &str| run(&["healthcheck", argument]);
     for mode in modes() {
         let backend = Backend::named("a");

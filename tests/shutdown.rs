@@ -87,7 +87,7 @@ fn a_client_that_is_sending_a_head_is_not_idle() {
 }
 
 #[test]
-fn the_log_tells_how_many_are_idle_and_busy_and_how_to_stop_at_once() {
+fn the_log_counts_idle_and_busy_clients_and_explains_the_second_signal() {
     for mode in modes() {
         for delay in ["off", "300ms"] {
             let gate = Gate::shut();

@@ -325,7 +325,7 @@ fn an_answer_to_head_has_no_body() {
 }
 
 #[test]
-fn odd_but_valid_requests_are_served() {
+fn unusual_but_valid_requests_are_served() {
     let cases: [(&str, &str, &str, &str); 12] = [
         ("absolute", "GET http://Other.example:81/p?q HTTP/1.1\r\nHost: x\r\n\r\n", "GET /p?q", "Other.example:81"),
         ("absolute in capitals", "GET HTTP://o.example/ HTTP/1.1\r\nHost: x\r\n\r\n", "GET /", "o.example"),

@@ -132,7 +132,7 @@ fn no_descriptor_is_left_behind() {
 }
 
 #[test]
-fn a_log_that_nobody_reads_any_more_stops_nothing() {
+fn a_log_without_a_reader_stops_nothing() {
     for mode in modes() {
         let backend = Backend::named("backend");
         let mut command = command(&["-p", "0", "--host", "127.0.0.1", "-b", &backend.spec(), "--trace", "-l", "debug"]);
@@ -150,7 +150,7 @@ fn a_log_that_nobody_reads_any_more_stops_nothing() {
 }
 
 #[test]
-fn a_refused_request_is_answered_though_much_stands_behind_it() {
+fn a_refused_request_is_answered_in_spite_of_much_data_after_it() {
     let backend = Backend::named("backend");
     let balancer = Balancer::before(Mode::Sp, &[&backend], &[]);
     let head = "POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 1048576\r\nTransfer-Encoding: chunked\r\n\r\n";

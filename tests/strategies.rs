@@ -91,7 +91,7 @@ fn a_backend_s_limit_holds_over_all_workers_and_others_wait() {
 }
 
 #[test]
-fn who_waits_too_long_is_told_to_come_back() {
+fn a_request_that_waits_too_long_gets_503_with_retry_after() {
     for mode in modes() {
         let gate = Gate::shut();
         let (backend, _) = holding(&gate);
@@ -111,7 +111,7 @@ fn who_waits_too_long_is_told_to_come_back() {
 }
 
 #[test]
-fn who_goes_while_it_waits_takes_nothing_with_it() {
+fn a_client_that_leaves_while_queued_takes_no_slot() {
     for mode in modes() {
         let gate = Gate::shut();
         let (backend, _) = holding(&gate);

@@ -77,7 +77,7 @@ fn term_and_quit_drain_and_exit_0() {
 }
 
 #[test]
-fn idle_clients_may_send_until_the_drain_ends_if_told_so_and_then_it_exits_0() {
+fn idle_clients_may_send_until_the_drain_ends_if_configured_so() {
     for mode in modes() {
         let backend = Backend::named("backend");
         let mut balancer = Balancer::before(mode, &[&backend], &["--drain-timeout", "5s", "--drain-idle", "1m"]);

@@ -261,7 +261,7 @@ fn functions_stay_short() {
 }
 
 #[test]
-fn pure_modules_touch_nothing() {
+fn pure_modules_use_no_system() {
     let mut broken = Vec::new();
     for source in sources(&["src"]).iter().filter(|source| PURE.contains(&source.module())) {
         let of_ours = used_modules(source).contains("sys").then(|| "crate::sys".to_owned());
@@ -295,7 +295,7 @@ fn only_the_codec_and_mux_name_a_version_of_http() {
 }
 
 #[test]
-fn unsafe_stands_only_where_it_may_and_is_argued_for() {
+fn unsafe_is_only_in_allowed_places_and_justified() {
     let mut broken = Vec::new();
     for source in sources(&["src", "benches"]) {
         let lines: Vec<&str> = source.code.lines().collect();
@@ -318,7 +318,7 @@ fn unsafe_stands_only_where_it_may_and_is_argued_for() {
 }
 
 #[test]
-fn nothing_unwraps_and_what_is_expected_is_said() {
+fn nothing_unwraps_and_every_expect_states_an_invariant() {
     let mut broken = Vec::new();
     for source in sources(&["src"]) {
         for (n, line) in source.code.lines().enumerate() {
@@ -338,7 +338,7 @@ fn nothing_unwraps_and_what_is_expected_is_said() {
 }
 
 #[test]
-fn the_top_of_the_repository_holds_what_it_should() {
+fn the_top_of_the_repository_has_only_listed_entries() {
     let entries = std::fs::read_dir(root()).expect("the root can be read");
     let names = entries.flatten().map(|entry| entry.file_name().to_string_lossy().into_owned());
     let broken: Vec<String> = names.filter(|name| !TOP.contains(&name.as_str())).collect();

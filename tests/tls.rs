@@ -184,7 +184,7 @@ fn requests_and_bodies_pass_over_tls() {
 }
 
 #[test]
-fn a_certificate_that_is_not_right_is_refused_by_name() {
+fn an_invalid_certificate_is_refused_with_its_reason() {
     for mode in modes() {
         let (authority, _directory, roots) = authority();
         let roots = roots.to_str().expect("text");
@@ -283,7 +283,7 @@ fn hup_reads_the_authorities_again() {
 }
 
 #[test]
-fn what_is_no_tls_is_called_so_and_another_backend_serves() {
+fn a_backend_without_tls_is_reported_and_another_serves() {
     for mode in modes() {
         // The server sends first, like one that closes without reading a request.
         let plain = Backend::serve(|mut peer| {
@@ -317,7 +317,7 @@ fn an_end_that_was_not_announced_is_a_cut() {
 }
 
 #[test]
-fn sessions_are_told_of_where_that_is_wanted_and_secrets_only_then() {
+fn sessions_and_secrets_are_logged_only_on_request() {
     for mode in modes() {
         let (authority, directory, roots) = authority();
         let roots = roots.to_str().expect("text");
@@ -361,7 +361,7 @@ fn sessions_are_told_of_where_that_is_wanted_and_secrets_only_then() {
 }
 
 #[test]
-fn a_handshake_that_fails_is_told_of() {
+fn a_failed_handshake_is_logged() {
     let (authority, _directory, roots) = authority();
     let expired = Spec { not_after: "20210101000000", ..named(&["localhost"]) };
     let spec = format!("https://localhost:{}", server(&authority.issue(&expired)));
@@ -387,7 +387,7 @@ fn a_secrets_file_that_cannot_be_written_is_an_error_at_the_start() {
 }
 
 #[test]
-fn a_trace_shows_what_is_inside_tls() {
+fn a_trace_shows_decrypted_content() {
     let (authority, _directory, roots) = authority();
     let port = server(&authority.issue(&named(&["localhost"])));
     let spec = format!("https://localhost:{port}");
@@ -441,7 +441,7 @@ pub(crate) fn fill_tunnel(balancer: &Balancer, target: &str) -> usize {
 /// The session's data at the end of an upload is not lost, even if the socket is full when the direction or the
 /// connection ends.
 #[test]
-fn the_end_of_a_tunnel_waits_for_what_was_sent_before_it() {
+fn the_end_of_a_tunnel_waits_for_earlier_data() {
     let (authority, _directory, roots) = authority();
     let issued = authority.issue(&named(&["localhost"]));
     for (mode, target) in modes().into_iter().flat_map(|mode| [(mode, "/tunnel"), (mode, "/ended")]) {
@@ -480,7 +480,7 @@ fn the_end_of_a_tunnel_waits_for_what_was_sent_before_it() {
 /// In TLS 1.3, a server that requires a certificate reports it only after its client considers the handshake
 /// complete.
 #[test]
-fn a_backend_that_wants_a_certificate_is_called_so_and_another_serves() {
+fn a_backend_that_requires_a_certificate_is_reported_and_another_serves() {
     let (authority, _directory, roots) = authority();
     let roots = roots.to_str().expect("text");
     let issued = authority.issue(&named(&["localhost"]));
@@ -506,7 +506,7 @@ fn a_backend_that_wants_a_certificate_is_called_so_and_another_serves() {
 }
 
 #[test]
-fn a_whole_response_counts_whatever_comes_behind_it() {
+fn a_complete_response_counts_in_spite_of_later_faults() {
     let (authority, _directory, roots) = authority();
     let port = server(&authority.issue(&named(&["localhost"])));
     let spec = format!("https://localhost:{port}");
@@ -547,7 +547,7 @@ fn ask_to_renegotiate(socket: TcpStream, config: Arc<ServerConfig>) -> Option<u8
 }
 
 #[test]
-fn a_backend_that_asks_for_another_handshake_is_told_at_once_that_there_is_none() {
+fn a_backend_that_asks_for_renegotiation_is_refused_at_once() {
     for mode in modes() {
         let (authority, _directory, roots) = authority();
         let issued = authority.issue(&named(&["localhost"]));

@@ -115,7 +115,7 @@ fn nothing_is_dumped_unasked() {
 }
 
 #[test]
-fn what_is_refused_is_shown_too_with_its_secrets_masked() {
+fn refused_messages_are_dumped_with_masked_secrets() {
     for mode in modes() {
         let backend = Backend::replying("HTTP/1.1 nonsense\r\n\r\n");
         let mut balancer = Balancer::before(mode, &[&backend], &["-t"]);

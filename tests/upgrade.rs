@@ -66,7 +66,7 @@ fn the_process_stays_and_counts_and_connections_survive() {
 }
 
 #[test]
-fn what_is_under_way_is_finished_by_whom_it_was_begun() {
+fn requests_are_finished_by_the_worker_that_began_them() {
     for mode in modes() {
         let gate = Gate::shut();
         let passed = gate.clone();
@@ -92,7 +92,7 @@ fn what_is_under_way_is_finished_by_whom_it_was_begun() {
 }
 
 #[test]
-fn what_is_no_such_program_is_refused() {
+fn a_file_that_is_not_a_balancer_is_refused() {
     for mode in modes() {
         let (backend, directory) = (Backend::named("a"), Directory::new());
         let balancer = from_copy(mode, &directory, &["-p", "0", "-b", &backend.spec()]);
@@ -141,7 +141,7 @@ fn one_that_does_not_answer_is_given_up() {
 }
 
 #[test]
-fn what_it_could_not_run_with_is_refused() {
+fn an_unusable_configuration_is_refused() {
     for mode in modes() {
         let (backend, directory) = (Backend::named("a"), Directory::new());
         let file = |more: &str| format!("{{\"backends\": [\"{}\"]{more}}}", backend.spec());
@@ -161,7 +161,7 @@ fn what_it_could_not_run_with_is_refused() {
 }
 
 #[test]
-fn what_is_fixed_while_it_runs_changes_with_an_upgrade() {
+fn settings_fixed_at_run_time_change_with_an_upgrade() {
     let (backend, directory) = (Backend::named("a"), Directory::new());
     let file = |more: &str| format!("{{\"backends\": [\"{}\"], {more}}}", backend.spec());
     let path = directory.put("lb.json", &file("\"port\": 0, \"workers\": 1"));
@@ -300,7 +300,7 @@ fn an_upgrade_asked_for_while_one_is_under_way_follows_it() {
 }
 
 #[test]
-fn a_generation_too_many_is_ended() {
+fn the_oldest_of_too_many_generations_is_ended() {
     for mode in modes() {
         let gate = Gate::shut();
         let held = gate.clone();
@@ -382,7 +382,7 @@ fn a_worker_that_stands_still_is_replaced() {
 }
 
 #[test]
-fn draining_waits_where_it_is_told_to() {
+fn draining_waits_for_the_drain_delay() {
     for mode in modes() {
         let backend = Backend::named("a");
         // Much longer than the test takes. A second signal ends it.

@@ -121,7 +121,7 @@ fn a_configuration_that_is_gone_after_the_preflight_loses_nothing() {
 }
 
 #[test]
-fn a_rollback_supervisor_drains_what_it_was_left() {
+fn a_rollback_supervisor_drains_its_workers() {
     for mode in modes() {
         let mut scene = Scene::new(mode, &["--admin", "0", "--drain-delay", "400ms", "--drain-idle", "1m"]);
         scene.script("", "", THREE_DESCRIPTORS);
@@ -145,7 +145,7 @@ fn a_rollback_supervisor_drains_what_it_was_left() {
 
 /// The new workers that do start serve clients, and drain like all others.
 #[test]
-fn workers_that_do_not_come_to_live_give_way_without_loss() {
+fn workers_that_fail_to_start_are_replaced_without_loss() {
     for mode in modes() {
         let scene = Scene::new(mode, &[]);
         // The new program has another plan, which does not outlive it.
@@ -270,7 +270,7 @@ fn a_preflight_that_hangs_ends_with_the_process() {
 
 /// A signal that arrived just before the process became the new program was lost.
 #[test]
-fn a_term_is_heeded_whenever_it_comes_in_an_upgrade() {
+fn a_term_at_any_moment_of_an_upgrade_takes_effect() {
     for mode in modes() {
         let backend = Backend::named("a");
         let mut whole = Duration::ZERO;

@@ -113,7 +113,7 @@ fn one_direction_may_end_before_the_other() {
 }
 
 #[test]
-fn what_a_client_sends_early_waits_for_the_101() {
+fn early_data_of_a_client_waits_for_the_101() {
     for mode in modes() {
         let backend = Backend::serve(|mut peer| {
             if peer.request().is_some() {

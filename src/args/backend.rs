@@ -342,7 +342,7 @@ mod tests {
     }
 
     #[test]
-    fn tls_is_meant_by_the_scheme_or_else_by_the_port() {
+    fn tls_follows_from_the_scheme_or_else_from_the_port() {
         let read = |text: &str| backend(text).map(|spec| (spec.name.clone(), spec.tls, spec.to_string()));
         let tls = |name: &str, shown: &str| Ok((name.to_owned(), true, shown.to_owned()));
         assert_eq!(read("a:443"), tls("a:443", "a:443"));
@@ -355,7 +355,7 @@ mod tests {
     }
 
     #[test]
-    fn refuses_what_is_no_backend() {
+    fn refuses_malformed_backends() {
         for (text, fault) in [
             ("", Fault::NoPort),
             ("localhost", Fault::NoPort),

@@ -210,7 +210,7 @@ mod tests {
     }
 
     #[test]
-    fn every_option_that_configures_has_its_variable_and_says_what_it_takes() {
+    fn every_configuring_option_has_a_variable_and_lists_its_values() {
         for flag in FLAGS {
             if matches!(flag.set, Set::Help | Set::Version) {
                 assert_eq!((flag.env, flag.accepts), ("", ""));
@@ -257,7 +257,7 @@ mod tests {
     }
 
     #[test]
-    fn what_means_the_default_is_told_from_what_does_not() {
+    fn a_value_equal_to_the_default_is_recognised() {
         for (long, value) in
             [("port", "08080"), ("idle-timeout", "75000ms"), ("admin", "OFF"), ("slow-start", "off"), ("trace", "off")]
         {

@@ -104,7 +104,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_address_is_told() {
+    fn an_invalid_address_is_an_error() {
         for text in ["", "x", "lb-2:80", "0", "80/a b", "off", "127.0.0.1", "::1:80"] {
             assert_eq!(found(&[text], &[]), Err(Error::Healthcheck(text.into())), "{text}");
         }

@@ -57,7 +57,7 @@ mod tests {
     }
 
     #[test]
-    fn suggests_what_is_near_and_nothing_else() {
+    fn suggests_only_near_names() {
         let of = |given| nearest(given, ["err", "warn", "info", "debug"].into_iter());
         assert_eq!(of("warning"), Some("warn"));
         assert_eq!(of("INFO"), Some("info"));

@@ -366,7 +366,7 @@ mod tests {
     }
 
     #[test]
-    fn what_can_be_off_is_off_or_what_it_is_else() {
+    fn off_is_accepted_beside_other_values() {
         assert_eq!(duration_or_off("off"), Ok(0));
         assert_eq!(duration_or_off("2s"), Ok(2_000_000));
         assert_eq!(duration_or_off("0s"), Err(Fault::OutOfRange));

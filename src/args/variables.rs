@@ -70,7 +70,7 @@ mod tests {
     }
 
     #[test]
-    fn an_unknown_variable_is_told_with_the_nearest_name() {
+    fn an_unknown_variable_is_reported_with_the_nearest_name() {
         assert_eq!(said(&[("PATH", "/bin"), ("LB_PORT", "80"), ("LB_BACKEND", "a:1")]), [""; 0]);
         assert_eq!(
             said(&[("LB_WORKER", "2"), ("LB_BACKENDS", "a:1"), ("LB_ZQX", "")]),
@@ -83,7 +83,7 @@ mod tests {
     }
 
     #[test]
-    fn service_links_are_told_from_options() {
+    fn service_links_are_distinguished_from_options() {
         let links = [
             ("LB_PORT", "tcp://10.0.0.1:80"),
             ("LB_PORT_80_TCP", "tcp://10.0.0.1:80"),

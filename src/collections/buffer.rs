@@ -184,7 +184,7 @@ mod tests {
     }
 
     #[test]
-    fn framing_is_written_around_data_where_it_lies() {
+    fn framing_is_written_around_data_in_place() {
         let mut pool = Pool::new();
         let mut block = pool.take();
         block.append(b"xhello");

@@ -175,7 +175,7 @@ mod tests {
     }
 
     #[test]
-    fn blocks_hold_no_more_than_twice_what_waits() {
+    fn blocks_hold_at_most_twice_the_queued_bytes() {
         for piece in [COPY_BYTES + 1, 9_000, BLOCK_BYTES / 2 - 1, BLOCK_BYTES / 2 + 100] {
             let (mut pool, mut queue) = (Pool::new(), Queue::new());
             for _ in 0..100 {
@@ -189,7 +189,7 @@ mod tests {
     }
 
     #[test]
-    fn bytes_are_passed_on_whatever_buffers_they_lie_in() {
+    fn bytes_pass_to_another_queue_across_buffers() {
         let (mut pool, mut from, mut to) = (Pool::new(), Queue::new(), Queue::new());
         for value in 0..3 {
             let mut block = pool.take();

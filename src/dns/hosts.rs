@@ -80,7 +80,7 @@ mod tests {
     }
 
     #[test]
-    fn finds_names_and_aliases_whatever_their_case() {
+    fn finds_names_and_aliases_in_any_case() {
         let text = "127.0.0.1\tlocalhost\n10.0.0.7   API.internal api # the API\r\n::1 localhost ip6-localhost\n";
         assert_eq!(found(text, "localhost"), ["127.0.0.1", "::1"]);
         let without = Hosts::parse(text.as_bytes()).without_ipv6_loopback();

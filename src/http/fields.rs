@@ -272,7 +272,7 @@ mod tests {
     }
 
     #[test]
-    fn families_are_known_by_how_they_begin() {
+    fn families_are_recognised_by_their_prefix() {
         for name in ["X-Forwarded-Ssl", "x-forwarded-prefix", "X-FORWARDED-SERVER", "X-Forwarded-", "X-Forwarded-Fox"] {
             assert_eq!(Name::find(name.as_bytes()), Name::XForwardedOther, "{name}");
         }
@@ -307,7 +307,7 @@ mod tests {
     }
 
     #[test]
-    fn trailers_have_only_what_can_wait() {
+    fn bars_fields_from_trailers_that_are_needed_before_the_content() {
         let barred = |text: &str| is_barred_from_trailers(Name::find(text.as_bytes()), text.as_bytes());
         let all = ["Host", "content-type", "SET-COOKIE", "Www-Authenticate", "X-Forwarded-For", "Forwarded", "Proxy"];
         assert!(all.into_iter().all(barred));

@@ -387,7 +387,7 @@ mod tests {
     }
 
     #[test]
-    fn refuses_what_could_be_framed_twice() {
+    fn refuses_ambiguous_framing() {
         let refused = |fields: &[(&str, &str)]| of_request(fields).unwrap_err();
         let (cl, te) = ("Content-Length", "Transfer-Encoding");
         assert_eq!(refused(&[(cl, "5"), (te, "chunked")]), MessageError::LengthAndCoding);
@@ -409,7 +409,7 @@ mod tests {
     }
 
     #[test]
-    fn wants_exactly_one_valid_host() {
+    fn requires_exactly_one_valid_host() {
         assert_eq!(with(Version::Http11, "GET", &[], request).unwrap_err(), MessageError::HostMissing);
         assert!(with(Version::Http10, "GET", &[], request).is_ok());
         assert_eq!(of_request(&[("host", "a")]).unwrap_err(), MessageError::HostRepeated);
@@ -428,7 +428,7 @@ mod tests {
     }
 
     #[test]
-    fn knows_whether_the_connection_goes_on() {
+    fn derives_persistence_from_version_and_options() {
         assert!(of_request(&[]).unwrap().persistent);
         assert!(!of_request(&[("Connection", "foo, CLOSE")]).unwrap().persistent);
         assert!(!with(Version::Http10, "GET", &[], request).unwrap().persistent);
@@ -447,7 +447,7 @@ mod tests {
     }
 
     #[test]
-    fn expects_only_what_it_can_meet() {
+    fn accepts_only_the_expectation_100_continue() {
         let length = ("Content-Length", "5");
         assert!(of_request(&[("Expect", "100-Continue"), length]).unwrap().expects_continue);
         assert!(!of_request(&[("Expect", "100-continue")]).unwrap().expects_continue);

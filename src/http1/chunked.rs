@@ -199,7 +199,7 @@ mod tests {
     }
 
     #[test]
-    fn decodes_the_same_however_it_is_cut() {
+    fn decodes_the_same_for_every_split() {
         let text = b"5\r\nhello\r\n00a;x=\"y\"\r\n0123456789\r\n1 ; a\r\n!\r\n0;end\r\n\r\nNEXT";
         for step in 1..=text.len() {
             let (content, left) = decode(text, step).unwrap();
@@ -209,7 +209,7 @@ mod tests {
     }
 
     #[test]
-    fn refuses_what_is_not_a_chunk() {
+    fn refuses_malformed_chunks() {
         for (text, refusal) in [
             (&b"x\r\n"[..], MessageError::ChunkSize),
             (b"-1\r\n", MessageError::ChunkSize),

@@ -272,7 +272,7 @@ mod tests {
     }
 
     #[test]
-    fn reads_messages_in_a_row_however_they_are_cut() {
+    fn reads_consecutive_messages_for_every_split() {
         let text = b"\r\nPOST / HTTP/1.1\r\nA: b\r\n\r\nhelloPOST / HTTP/1.1\r\n\r\nworld";
         for step in 1..text.len() {
             let seen = parts(Role::Server, Body::Length(5), text, step).unwrap();
@@ -281,7 +281,7 @@ mod tests {
     }
 
     #[test]
-    fn passes_over_one_empty_line_and_not_two() {
+    fn skips_one_empty_line_and_not_two() {
         let refused = parts(Role::Server, Body::None, b"\r\n\r\nGET / HTTP/1.1\r\n\r\n", 99);
         assert_eq!(refused, Err(MessageError::RequestLine));
     }
@@ -296,7 +296,7 @@ mod tests {
     }
 
     #[test]
-    fn what_it_writes_chunked_reads_back_the_same() {
+    fn chunked_output_decodes_to_the_same_content() {
         for size in [1, 100, COPY_BYTES, COPY_BYTES + 1, 60_000] {
             let (mut pool, mut queue) = (Pool::new(), Queue::new());
             let mut writer = Connection::new(Role::Client);

@@ -358,7 +358,7 @@ mod tests {
     }
 
     #[test]
-    fn an_error_says_where_what_was_found_and_what_is_expected() {
+    fn an_error_has_position_found_and_expected_text() {
         refused("", "1:1: found the end of the text, expected a value");
         refused("{\"a\" 1}", "1:6: found '1', expected ':'");
         refused("{\"a\": 1,}", "1:9: found '}', expected a key in double quotation marks");

@@ -165,7 +165,7 @@ mod tests {
     }
 
     #[test]
-    fn every_line_is_written_or_counted_however_many_kinds_there_are() {
+    fn every_line_is_written_or_counted_for_any_number_of_kinds() {
         let kinds = LOG_KINDS as u32 * 4;
         let lines: Vec<_> = (0..u64::from(kinds) * 3).map(|n| (n, n as u32 % kinds)).collect();
         let (written, reported) = played(&lines, u64::MAX - 1);
@@ -179,7 +179,7 @@ mod tests {
     }
 
     #[test]
-    fn a_report_that_is_late_counts_what_came_until_then() {
+    fn a_late_report_counts_all_lines_before_it() {
         let mut repeats = Repeats::new();
         assert!(repeats.admits(1, 0) && !repeats.admits(1, 1) && !repeats.admits(1, 3 * LOG_WINDOW_US));
         let due = repeats.take_due(3 * LOG_WINDOW_US);

@@ -137,7 +137,7 @@ mod tests {
     use std::os::fd::AsFd;
 
     #[test]
-    fn what_cannot_be_run_changes_nothing() {
+    fn a_failed_exec_changes_nothing() {
         let program = Program { path: "/nowhere/at/all".into(), arguments: vec!["x".into()] };
         let (kept, _other) = std::os::unix::net::UnixStream::pair().unwrap();
         let error = program.become_it(("NAME", "value"), &[kept.as_fd()]);
@@ -148,7 +148,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_left_open_changes_nothing_either() {
+    fn a_descriptor_that_is_not_open_changes_nothing() {
         let program = Program { path: "/nowhere/at/all".into(), arguments: vec!["x".into()] };
         let (kept, _other) = std::os::unix::net::UnixStream::pair().unwrap();
         // SAFETY: the only call that uses it fails, because the number is not open.
@@ -169,7 +169,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_open_cannot_be_taken() {
+    fn only_open_descriptors_can_be_taken() {
         assert!(take_left_open(-1).is_err());
         assert!(take_left_open(1_000_000).is_err());
         assert!(take_left_open(2).is_err());

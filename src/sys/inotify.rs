@@ -126,7 +126,7 @@ mod tests {
     }
 
     #[test]
-    fn tells_what_happened_to_which_name() {
+    fn reports_the_kind_and_the_name_of_a_change() {
         let place = place("names");
         let mut inotify = Inotify::new().unwrap();
         let files = inotify.watch(&place, Aspect::Files).unwrap();

@@ -97,7 +97,7 @@ mod tests {
     }
 
     #[test]
-    fn a_socket_is_asked_for_in_both_directions_and_by_changes() {
+    fn a_socket_is_registered_edge_triggered_in_both_directions() {
         let notes = edge(5, 1 << 40 | 9);
         assert_eq!(notes.map(|note| note.filter), [Filter::Read, Filter::Write]);
         for note in notes {
@@ -106,7 +106,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_asked_for_while_it_lasts_is_taken_back() {
+    fn a_level_triggered_request_can_be_removed() {
         let [asked] = level(5, 2);
         assert_eq!((asked.filter, asked.flags), (Filter::Read, EV_ADD));
         let [taken] = forget(5);
@@ -114,7 +114,7 @@ mod tests {
     }
 
     #[test]
-    fn each_direction_is_told_of_by_itself() {
+    fn each_direction_is_reported_separately() {
         let quiet = Event { token: 7, readable: false, writable: false, ended: false, broken: false };
         assert_eq!(told(Filter::Read, 0, 0), Event { readable: true, ..quiet });
         assert_eq!(told(Filter::Write, 0, 0), Event { writable: true, ..quiet });

@@ -154,7 +154,7 @@ mod tests {
     }
 
     #[test]
-    fn what_listens_over_ip_is_taken_and_nothing_else() {
+    fn only_listening_tcp_sockets_are_adopted() {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
         let (taken, at) = adopt(listener.into()).unwrap();

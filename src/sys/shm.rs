@@ -197,7 +197,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_forked_child_stores_its_parent_sees() {
+    fn a_parent_sees_the_stores_of_its_child() {
         let segment = Segment::create(64).unwrap();
         let cells = segment.cells();
         match fork::fork().unwrap() {
@@ -218,7 +218,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_system_refuses_is_an_error() {
+    fn a_refusal_of_the_system_is_an_error() {
         for bytes in [usize::MAX, usize::MAX / 2, 1 << 60] {
             let error = Segment::create(bytes).unwrap_err();
             assert!(

@@ -380,7 +380,7 @@ mod tests {
     }
 
     #[test]
-    fn a_worker_heeds_its_master_and_nobody_else() {
+    fn a_worker_reacts_only_to_signals_of_its_master() {
         let cells = Segment::create(64).unwrap().cells();
         let (looks, others, ready) = (&cells[0], &cells[1], &cells[2]);
         let Fork::Parent(pid) = fork::fork().unwrap() else { fork::exit_now(be_a_worker(looks, others, ready)) };

@@ -222,7 +222,7 @@ mod tests {
 
     #[cfg(target_os = "linux")]
     #[test]
-    fn a_listener_that_takes_no_more_has_those_who_came_and_nobody_else() {
+    fn a_closed_off_listener_accepts_only_earlier_connections() {
         use std::net::{TcpListener, TcpStream};
         use std::os::fd::AsFd;
         use std::time::Duration;
@@ -239,7 +239,7 @@ mod tests {
 
     #[cfg(target_os = "linux")]
     #[test]
-    fn a_listener_on_no_interface_has_those_who_came_and_refuses_all_others() {
+    fn a_listener_on_no_interface_accepts_only_earlier_connections() {
         use std::net::{TcpListener, TcpStream};
         use std::os::fd::AsFd;
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
@@ -255,7 +255,7 @@ mod tests {
     }
 
     #[test]
-    fn a_lack_of_ours_is_told_from_an_address_that_cannot_be_reached() {
+    fn a_local_shortage_differs_from_an_unreachable_address() {
         let is_ours = |code| is_exhausted(&io::Error::from_raw_os_error(code));
         // epoll_ctl(2) returns ENOSPC if a user watches too many descriptors.
         for code in [libc::EMFILE, libc::ENFILE, libc::ENOBUFS, libc::ENOMEM, libc::ENOSPC] {

@@ -128,7 +128,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn pieces_end_with_lines_where_they_can() {
+    fn pieces_end_at_line_ends_if_possible() {
         assert_eq!(piece(b"a\nb"), 3);
         let long = [vec![b'x'; LOG_PIECE_BYTES - 10], b"\n".to_vec(), vec![b'y'; 100]].concat();
         assert_eq!(piece(&long), LOG_PIECE_BYTES - 9);

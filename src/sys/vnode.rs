@@ -61,13 +61,13 @@ mod tests {
     }
 
     #[test]
-    fn a_directory_that_is_written_to_has_other_names() {
+    fn a_write_to_a_directory_means_changed_names() {
         assert_eq!(kind(NOTE_WRITE, true), Kind::Begun);
         assert_eq!(kind(NOTE_WRITE | NOTE_RENAME, true), Kind::Done);
     }
 
     #[test]
-    fn every_aspect_asks_whether_it_stays_where_it_is() {
+    fn every_aspect_watches_for_removal_and_renaming() {
         for aspect in [Aspect::Names, Aspect::Files, Aspect::File] {
             assert_eq!(asked(aspect) & (NOTE_DELETE | NOTE_RENAME | NOTE_WRITE), 0x23, "{aspect:?}");
         }

@@ -40,7 +40,7 @@ fn value<T>(given: Option<Given<T>>) -> T {
 }
 
 #[test]
-fn nothing_given_is_nothing_held() {
+fn no_arguments_give_empty_options() {
     assert_eq!(options(""), Options::default());
     assert_eq!(options("--"), Options::default());
 }
@@ -71,7 +71,7 @@ fn switches_may_have_a_value_and_stand_together() {
 }
 
 #[test]
-fn what_a_message_about_a_backend_says() {
+fn messages_about_backends_name_the_fault() {
     let said = |spec: &str| {
         let text = error(&format!("-b {spec}"));
         text.split_once("; accepted: ").map(|(start, rest)| (start.to_owned(), rest.to_owned())).unwrap()
@@ -116,7 +116,7 @@ fn takes_every_option() {
 }
 
 #[test]
-fn help_and_version_end_the_reading() {
+fn help_and_version_end_the_parsing() {
     for line in ["-h", "--help", "-p 1 --help --nonsense"] {
         assert_eq!(with_env(line, &[("LB_PORT", "x")]), Ok(Command::Help), "{line}");
     }
@@ -152,7 +152,7 @@ fn an_empty_variable_is_none_and_a_wrong_one_is_named() {
 }
 
 #[test]
-fn an_error_names_the_option_the_value_and_what_is_accepted() {
+fn an_error_names_the_option_the_value_and_the_accepted_values() {
     assert_eq!(error("-p 65536"), "--port '65536': out of range; accepted: a number from 0 to 65535");
     assert_eq!(error("-w 0"), "--workers '0': out of range; accepted: a number from 1 to 1024");
     assert_eq!(
@@ -170,7 +170,7 @@ fn an_error_names_the_option_the_value_and_what_is_accepted() {
 }
 
 #[test]
-fn everything_wrong_is_told_and_what_is_right_is_kept() {
+fn all_errors_are_reported_and_valid_options_are_kept() {
     let line = "-p http --prot 80 -b a -b a:1 --trace=maybe stray --check -w 2 -w 3 -s";
     let Err(refused) = with_env(line, &[("LB_PORT", "x"), ("LB_VIA", "a b"), ("LB_TRUST", "x ::1 y")]) else {
         panic!("it is wrong")
@@ -198,7 +198,7 @@ fn everything_wrong_is_told_and_what_is_right_is_kept() {
 }
 
 #[test]
-fn what_is_told_is_bounded() {
+fn the_number_of_errors_is_bounded() {
     for piece in ["-z ", "x ", "-p ", "-- "] {
         let count = told(with_env(&piece.repeat(100_000), &[])).len();
         assert!((1..=2 * LINE_PROBLEMS).contains(&count), "{piece}: {count}");

@@ -149,7 +149,7 @@ fn nothing_holds_for_as_long_as_the_soa_record_says() {
 }
 
 #[test]
-fn servers_that_do_not_know_are_told_apart() {
+fn server_failures_are_distinguished() {
     assert_eq!(parse(&message(2, &[], &[])), Reply::Failed(2));
     assert_eq!(parse(&message(5, &[], &[])), Reply::Failed(5));
     let mut unrepeated = message(1, &[], &[])[..HEADER_BYTES].to_vec();

@@ -57,7 +57,7 @@ fn ttls_are_held_between_floor_and_ceiling() {
 }
 
 #[test]
-fn a_denial_is_believed_for_a_second_and_a_little_longer_of_a_name_that_has_addresses() {
+fn a_negative_answer_holds_for_a_second_or_up_to_5_for_a_name_with_addresses() {
     let denied = |world: &mut World, ttl_s| {
         world.serve("a.test", Script::Nothing(false, Some(ttl_s)));
         world.scripts.insert(("", "a.test", AAAA), Script::Nothing(false, Some(ttl_s)));
@@ -78,7 +78,7 @@ fn a_denial_is_believed_for_a_second_and_a_little_longer_of_a_name_that_has_addr
 }
 
 #[test]
-fn a_suspect_address_has_its_name_looked_up_again_whatever_the_ttl_but_not_all_the_time() {
+fn a_failing_address_triggers_a_rate_limited_lookup_before_the_ttl_expires() {
     let mut world = World::new(ONE, "");
     world.serve("a.test", addresses(&["10.1.0.1"], 600));
     world.want(&["a.test", "b.test"]);
@@ -134,7 +134,7 @@ fn names_that_time_out_delay_no_name_that_answers() {
 }
 
 #[test]
-fn servers_are_asked_over_tcp_alone_where_that_is_asked_for() {
+fn servers_are_asked_only_over_tcp_on_request() {
     let mut world = World::new("nameserver 10.0.0.1\nnameserver 10.0.0.2\noptions use-vc", "");
     world.serve("a.test", addresses(&["10.1.0.1"], 60));
     world.scripts.insert(("10.0.0.1", "a.test", A), Script::Code(2));
@@ -209,7 +209,7 @@ fn servers_are_asked_in_turn_and_again() {
 }
 
 #[test]
-fn another_server_helps_where_one_fails() {
+fn another_server_is_asked_if_one_fails() {
     for script in [Script::Code(2), Script::Code(5), Script::Garbage, Script::Error, Script::Silence] {
         let mut world = World::new(TWO, "");
         world.serve("a.test", addresses(&["10.1.0.1"], 60));
@@ -222,7 +222,7 @@ fn another_server_helps_where_one_fails() {
 }
 
 #[test]
-fn reasons_tell_what_the_last_server_did() {
+fn the_reason_describes_the_last_server() {
     let scripts = [
         (Script::Code(2), Reason::Server(2)),
         (Script::Garbage, Reason::Malformed),
@@ -406,7 +406,7 @@ fn the_last_good_addresses_are_kept_until_there_are_better_ones() {
 }
 
 #[test]
-fn a_name_without_addresses_is_told_from_one_that_is_not() {
+fn a_name_without_addresses_differs_from_a_missing_name() {
     let mut world = World::new("nameserver 10.0.0.1\nsearch x", "");
     world.serve("a.x", Script::Nothing(true, Some(60)));
     world.want(&["a", "b"]);
@@ -470,7 +470,7 @@ fn the_hosts_table_comes_before_the_servers_and_is_followed() {
 }
 
 #[test]
-fn localhost_is_loopback_whatever_the_table_and_the_servers_say() {
+fn localhost_is_always_loopback() {
     let mut world = World::new(ONE, "");
     let names = ["localhost", "LocalHost.", "a.b.localhost", "localhost.test"];
     world.want(&names);
@@ -485,7 +485,7 @@ fn localhost_is_loopback_whatever_the_table_and_the_servers_say() {
 }
 
 #[test]
-fn what_dns_cannot_hold_is_not_asked_for() {
+fn names_invalid_in_dns_are_not_queried() {
     let mut world = World::new(ONE, "10.1.0.1 a..b");
     world.want(&["", ".", "a..c", "a..b", &"x".repeat(64)]);
     assert_eq!(world.take_asked(), [""; 0]);
@@ -515,7 +515,7 @@ fn names_that_stay_keep_their_answers_and_gone_ones_are_forgotten() {
 }
 
 #[test]
-fn a_changed_resolv_conf_has_everything_looked_up_anew() {
+fn a_changed_resolv_conf_repeats_every_lookup() {
     let mut world = World::new(ONE, "");
     world.serve("a", addresses(&["10.1.0.1"], 60));
     world.scripts.insert(("10.0.0.2", "a", A), addresses(&["10.1.0.2"], 60));
@@ -553,7 +553,7 @@ fn a_bounded_number_is_under_way_at_once() {
 }
 
 #[test]
-fn what_concerns_a_closed_socket_is_not_heeded() {
+fn inputs_for_a_closed_socket_are_ignored() {
     let mut world = World::new(ONE, "");
     world.serve("a", Script::Silence);
     world.want(&["a"]);

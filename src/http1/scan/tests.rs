@@ -43,7 +43,7 @@ impl Xorshift {
 }
 
 #[test]
-fn tokens_are_what_rfc_9110_lists() {
+fn tokens_match_the_list_of_rfc_9110() {
     let listed = b"!#$%&'*+-.^_`|~0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ";
     (0..=255).for_each(|byte| assert_eq!(is_token(byte), listed.contains(&byte), "{byte:#x}"));
 }

@@ -212,7 +212,7 @@ mod tests {
     }
 
     #[test]
-    fn each_change_of_a_socket_is_told_once_until_it_is_closed() {
+    fn each_change_of_a_socket_is_reported_once_until_it_is_closed() {
         let mut poller = Poller::new().unwrap();
         let (ours, mut theirs) = UnixStream::pair().unwrap();
         let token = 1 << 40 | 7;
@@ -231,7 +231,7 @@ mod tests {
     }
 
     #[test]
-    fn a_watched_descriptor_is_told_of_for_as_long_as_it_can_be_read() {
+    fn a_watched_descriptor_is_reported_while_it_is_readable() {
         let mut poller = Poller::new().unwrap();
         let (mut ours, mut theirs) = UnixStream::pair().unwrap();
         poller.add_level(ours.as_fd(), 3).unwrap();

@@ -133,7 +133,7 @@ mod tests {
     }
 
     #[test]
-    fn a_directory_tells_that_its_names_have_changed() {
+    fn a_directory_reports_changed_names() {
         let place = place("names");
         let mut vnodes = Vnodes::new().unwrap();
         let names = vnodes.watch(&place, Aspect::Names).unwrap();
@@ -174,7 +174,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_what_it_should_be_is_not_watched() {
+    fn unsuitable_paths_are_not_watched() {
         let place = place("not");
         fs::write(place.join("a"), "1").unwrap();
         let mut vnodes = Vnodes::new().unwrap();
