@@ -91,10 +91,10 @@ fn request(choices: u8, bytes: &[u8], plant: fn(&mut Vec<u8>)) {
     assert_eq!(read, Ok(Some(text.len())), "it ends elsewhere: {}", text.escape_ascii());
     let next = HeadRef { bytes: &text, head: &again };
     let seen = framing::request(next).unwrap_or_else(|refusal| panic!("{refusal:?}: {}", text.escape_ascii()));
-    let framed = |facts: &RequestFacts| (facts.body, facts.is_head, facts.idempotent, facts.takes_trailers);
+    let framed = |facts: &RequestFacts| (facts.body, facts.method, facts.takes_trailers);
     assert_eq!(framed(&seen), framed(&facts), "{}", text.escape_ascii());
     assert_eq!((next.method(), seen.version), (view.method(), Version::Http11));
-    assert!(seen.expects_continue == facts.expects_continue && seen.persistent);
+    assert!(seen.expects_continue == facts.expects_continue && seen.connection.persistent);
     assert!(single(next, Name::Host).is_some() && single(next, Name::XForwardedFor).is_some());
     check_hop(next);
     request_over_http2(view, &facts, &way);
@@ -146,9 +146,9 @@ fn response(choices: u8, bytes: &[u8], plant: fn(&mut Vec<u8>)) {
         assert!(!framed, "a 1xx response has no content");
         return check_hop(next);
     }
-    let request = RequestFacts { is_head: bit(choices, 0), ..RequestFacts::NOTHING };
+    let request = RequestFacts::unread(bit(choices, 0));
     let Ok(facts) = framing::response(view, &request) else { return };
-    let after = [After::GoesOn, After::GoesOnSaid, After::Ends][usize::from(choices >> 1) % 3];
+    let after = [After::Default, After::KeepAlive, After::Close][usize::from(choices >> 1) % 3];
     // Content that ends with the connection is sent as chunked to a client that supports it.
     let body = if facts.body == Body::UntilClose && bit(choices, 3) { Body::Chunked } else { facts.body };
     let via = bit(choices, 4).then_some("zzz");

@@ -132,8 +132,6 @@ fn read(role: Role, is_head: bool, start: Option<Body>, pieces: &[&[u8]]) -> Sto
 fn body(role: Role, is_head: bool, head: HeadRef<'_>) -> Result<Body, MessageError> {
     match role {
         Role::Server => framing::request(head).map(|facts| facts.body),
-        Role::Client => {
-            framing::response(head, &RequestFacts { is_head, ..RequestFacts::NOTHING }).map(|facts| facts.body)
-        }
+        Role::Client => framing::response(head, &RequestFacts::unread(is_head)).map(|facts| facts.body),
     }
 }

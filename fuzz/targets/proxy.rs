@@ -163,7 +163,7 @@ impl Client {
                 let is_head = view.method() == b"HEAD";
                 let facts = framing::request(view);
                 self.garbled = facts.is_err();
-                let facts = facts.unwrap_or(RequestFacts { is_head, ..RequestFacts::NOTHING });
+                let facts = facts.unwrap_or(RequestFacts::unread(is_head));
                 self.asked.push_back((facts, tag_of(view)));
                 self.requests.read_body(facts.body);
             }
@@ -282,9 +282,10 @@ impl Backend {
                 self.http1.read_body(facts.body);
                 self.over = facts.upgrades;
                 if let Some(tag) = tag_of(view) {
-                    let (times, _) = delivered.entry(tag).and_modify(|one| one.0 += 1).or_insert((1, facts.idempotent));
-                    assert!(*times == 1 || facts.idempotent, "request {tag} was delivered {times} times");
-                    self.asked.push_back((0, tag, facts.is_head));
+                    let (times, _) =
+                        delivered.entry(tag).and_modify(|one| one.0 += 1).or_insert((1, facts.is_idempotent()));
+                    assert!(*times == 1 || facts.is_idempotent(), "request {tag} was delivered {times} times");
+                    self.asked.push_back((0, tag, facts.is_head()));
                 }
             }
             self.sent.drain(..length);

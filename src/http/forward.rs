@@ -116,7 +116,7 @@ pub fn request(sink: &mut impl Sink, head: HeadRef<'_>, facts: &RequestFacts, wa
             Name::Forwarded | Name::XForwardedOther | Name::XRealIp | Name::ClientCert if !way.trusted => {}
             Name::Expect => sink.field(text, value),
             Name::XRequestId if way.request_id.is_some() => {}
-            _ if facts.options && is_named_by_connection(head, text) => {}
+            _ if facts.connection.options && is_named_by_connection(head, text) => {}
             _ => sink.field(text, value),
         }
     }
@@ -191,11 +191,11 @@ fn via_field(sink: &mut impl Sink, head: HeadRef<'_>, via: Option<&str>) {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum After {
     /// The connection stays open, which is the version's default.
-    GoesOn,
+    Default,
     /// The connection stays open, and an HTTP/1.0 client needs a field that says so.
-    GoesOnSaid,
+    KeepAlive,
     /// The connection closes.
-    Ends,
+    Close,
 }
 
 /// Settings and facts that the proxy adds to a response.
@@ -216,7 +216,7 @@ pub struct ResponseWay<'a> {
 /// Writes a response for the client.
 pub fn response(sink: &mut impl Sink, head: HeadRef<'_>, facts: &ResponseFacts, way: &ResponseWay<'_>) {
     let Start::Response { status, reason } = head.head.start else { return };
-    sink.response(status, worded(head, status, reason));
+    sink.response(status, reason_phrase(head, status, reason));
     let mut framed = false;
     let mut dated = false;
     for (name, text, value) in head.fields() {
@@ -237,7 +237,7 @@ pub fn response(sink: &mut impl Sink, head: HeadRef<'_>, facts: &ResponseFacts, 
             | Name::Proxy
             | Name::Disguised => {}
             Name::XRequestId if way.request_id.is_some() => {}
-            _ if facts.options && is_named_by_connection(head, text) => {}
+            _ if facts.connection.options && is_named_by_connection(head, text) => {}
             _ => {
                 dated |= name == Name::Date;
                 sink.field(text, value);
@@ -251,9 +251,9 @@ pub fn response(sink: &mut impl Sink, head: HeadRef<'_>, facts: &ResponseFacts, 
         sink.field(b"Date", way.date);
     }
     match way.after {
-        After::GoesOn => {}
-        After::GoesOnSaid => sink.hop(b"Connection", b"keep-alive"),
-        After::Ends => sink.hop(b"Connection", b"close"),
+        After::Default => {}
+        After::KeepAlive => sink.hop(b"Connection", b"keep-alive"),
+        After::Close => sink.hop(b"Connection", b"close"),
     }
     if status == UPGRADE_REQUIRED {
         upgrade_required(sink, head);
@@ -276,7 +276,7 @@ fn upgrade_required(sink: &mut impl Sink, head: HeadRef<'_>) {
 
 /// The response's own reason phrase. HTTP/2 has none, so such a response gets the registered phrase, because
 /// some HTTP/1.1 parsers require one.
-fn worded(head: HeadRef<'_>, status: u16, reason: Span) -> &[u8] {
+fn reason_phrase(head: HeadRef<'_>, status: u16, reason: Span) -> &[u8] {
     match head.head.version {
         Version::Http2 => phrase(status).as_bytes(),
         _ => head.get(reason),
@@ -286,7 +286,7 @@ fn worded(head: HeadRef<'_>, status: u16, reason: Span) -> &[u8] {
 /// Writes a 1xx response. `request_id` replaces an id that the backend sent.
 pub fn interim(sink: &mut impl Sink, head: HeadRef<'_>, request_id: Option<&[u8]>) {
     let Start::Response { status, reason } = head.head.start else { return };
-    sink.response(status, worded(head, status, reason));
+    sink.response(status, reason_phrase(head, status, reason));
     for (name, text, value) in head.fields() {
         let ends_here = matches!(
             name,

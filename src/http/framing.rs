@@ -23,18 +23,103 @@ pub enum Body {
 /// The fields of a head that concern framing or the connection.
 #[derive(Clone, Copy, Debug, Default)]
 struct Found {
+    framing: FramingFields,
+    connection: ConnectionFields,
+    /// True if Upgrade offers a protocol that the proxy forwards.
+    upgrade: bool,
+    takes_trailers: bool,
+    expects_continue: bool,
+    hosts: u32,
+}
+
+/// The fields that frame the content.
+#[derive(Clone, Copy, Debug, Default)]
+struct FramingFields {
     length: Option<u64>,
     /// True if there is a Transfer-Encoding.
     coded: bool,
-    close: bool,
-    keep_alive: bool,
-    upgrade_option: bool,
-    upgrade_field: bool,
-    other_options: bool,
-    trailers_taken: bool,
-    expects: bool,
-    connection_auth: bool,
-    hosts: u32,
+}
+
+/// The options of Connection, and the fields that bind credentials to the connection.
+#[derive(Clone, Copy, Debug, Default)]
+struct ConnectionFields {
+    persistence: Persistence,
+    /// True if an option is `upgrade`.
+    upgrade: bool,
+    /// True if an option names another field.
+    others: bool,
+    /// True if credentials or a challenge authenticate the connection.
+    authentication: bool,
+}
+
+/// The sender's wish for its connection. The order is that of precedence (RFC 9112, 9.3).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+enum Persistence {
+    /// The version decides.
+    #[default]
+    Unspecified,
+    KeepAlive,
+    Close,
+}
+
+impl ConnectionFields {
+    /// True if the connection may carry another message after one in this version.
+    fn persists(&self, version: Version) -> bool {
+        match self.persistence {
+            Persistence::Unspecified => version != Version::Http10,
+            Persistence::KeepAlive => true,
+            Persistence::Close => false,
+        }
+    }
+
+    /// Adds an option of a Connection field.
+    fn add(&mut self, option: &[u8]) {
+        if option.eq_ignore_ascii_case(b"close") {
+            self.persistence = Persistence::Close;
+        } else if option.eq_ignore_ascii_case(b"keep-alive") {
+            self.persistence = self.persistence.max(Persistence::KeepAlive);
+        } else if option.eq_ignore_ascii_case(b"upgrade") {
+            self.upgrade = true;
+        } else {
+            self.others = true;
+        }
+    }
+
+    fn facts(&self, persistent: bool) -> ConnectionFacts {
+        ConnectionFacts { persistent, options: self.others, authentication: self.authentication }
+    }
+}
+
+/// The facts of a head about its connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ConnectionFacts {
+    /// True if the sender's connection may carry another message.
+    pub persistent: bool,
+    /// True if Connection names further fields, which are removed.
+    pub options: bool,
+    /// True if the message authenticates its connection, or asks for that, as NTLM and Negotiate do.
+    pub authentication: bool,
+}
+
+/// The properties of a method that the proxy acts on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MethodKind {
+    /// HEAD: idempotent, and its response has no content.
+    Head,
+    /// Another method whose request may be sent twice (RFC 9110, 9.2.2).
+    Idempotent,
+    /// Any other method.
+    Other,
+}
+
+impl MethodKind {
+    fn of(method: &[u8]) -> MethodKind {
+        match method {
+            b"HEAD" => MethodKind::Head,
+            b"GET" | b"OPTIONS" | b"PUT" | b"DELETE" => MethodKind::Idempotent,
+            _ => MethodKind::Other,
+        }
+    }
 }
 
 /// The facts about a request that the proxy acts on.
@@ -42,51 +127,58 @@ struct Found {
 pub struct RequestFacts {
     /// The framing of the content; never `UntilClose`.
     pub body: Body,
-    /// True if the client's connection may carry another request.
-    pub persistent: bool,
     /// The version of the request.
     pub version: Version,
+    /// The method.
+    pub method: MethodKind,
+    /// The facts about the client's connection.
+    pub connection: ConnectionFacts,
     /// True if the client waits for 100 (Continue) before it sends content (RFC 9110, 10.1.1).
     pub expects_continue: bool,
     /// True if Upgrade offers a protocol that the proxy forwards (RFC 9110, 7.8). False with chunked content,
     /// because a backend could switch before the content has ended.
     pub upgrades: bool,
-    /// True if the request authenticates its connection, as NTLM and Negotiate do.
-    pub connection_auth: bool,
     /// True if the client sent `TE: trailers`.
     pub takes_trailers: bool,
-    /// True if Connection names further fields, which are removed.
-    pub options: bool,
-    /// True if the method is HEAD. Its response has no content.
-    pub is_head: bool,
-    /// True if the request may be sent twice (RFC 9110, 9.2.2).
-    pub idempotent: bool,
 }
 
 impl RequestFacts {
     /// Neutral facts: a placeholder before a request has been read.
     pub const NOTHING: RequestFacts = RequestFacts {
         body: Body::None,
-        persistent: false,
         version: Version::Http11,
+        method: MethodKind::Other,
+        connection: ConnectionFacts { persistent: false, options: false, authentication: false },
         expects_continue: false,
         upgrades: false,
-        connection_auth: false,
         takes_trailers: false,
-        options: false,
-        is_head: false,
-        idempotent: false,
     };
+
+    /// Neutral facts of a request that was not read, except for its method.
+    pub fn unread(is_head: bool) -> RequestFacts {
+        let method = if is_head { MethodKind::Head } else { MethodKind::Other };
+        RequestFacts { method, ..RequestFacts::NOTHING }
+    }
+
+    /// True if the method is HEAD. Its response has no content.
+    pub fn is_head(&self) -> bool {
+        self.method == MethodKind::Head
+    }
+
+    /// True if the request may be sent twice (RFC 9110, 9.2.2).
+    pub fn is_idempotent(&self) -> bool {
+        self.method != MethodKind::Other
+    }
 
     /// True if the request needs a backend connection of its own.
     pub fn is_alone(&self) -> bool {
-        self.upgrades || self.connection_auth
+        self.upgrades || self.connection.authentication
     }
 
     /// True if the client sends nothing after this request: it asked to close and sent no content. (Some
     /// clients send one more line break after content; RFC 9112, 2.2.)
     pub fn is_last(&self) -> bool {
-        !self.persistent && self.body == Body::None
+        !self.connection.persistent && self.body == Body::None
     }
 }
 
@@ -99,12 +191,8 @@ pub struct ResponseFacts {
     pub body: Body,
     /// The Content-Length of a response to HEAD or of a 304. It describes content that is not sent.
     pub described: Option<u64>,
-    /// True if the backend's connection may carry another request.
-    pub persistent: bool,
-    /// True if Connection names further fields, which are removed.
-    pub options: bool,
-    /// True if the response asks for authentication of its connection, as NTLM and Negotiate do.
-    pub connection_auth: bool,
+    /// The facts about the backend's connection.
+    pub connection: ConnectionFacts,
 }
 
 /// Reads a request's head. Errors are the client's fault.
@@ -122,38 +210,33 @@ pub fn request(head: HeadRef<'_>) -> Result<RequestFacts, MessageError> {
     if !head.values(Name::Host).all(is_authority) {
         return Err(MessageError::HostInvalid);
     }
-    if found.coded && version == Version::Http10 {
+    if found.framing.coded && version == Version::Http10 {
         return Err(MessageError::CodingInHttp10);
     }
-    let body = match (found.length, found.coded) {
+    let body = match (found.framing.length, found.framing.coded) {
         (_, true) => Body::Chunked,
         (None, false) if version == Version::Http2 && !head.head.ended => Body::Chunked,
         (None | Some(0), false) => Body::None,
         (Some(length), false) => Body::Length(length),
     };
-    let current = version != Version::Http10;
-    let method = head.method();
     Ok(RequestFacts {
-        body: if found.length == Some(0) && !found.coded { Body::Length(0) } else { body },
-        persistent: !found.close && (current || found.keep_alive),
+        body: if found.framing.length == Some(0) && !found.framing.coded { Body::Length(0) } else { body },
         version,
+        method: MethodKind::of(head.method()),
+        connection: found.connection.facts(found.connection.persists(version)),
         // An expectation of an HTTP/1.0 client is ignored (RFC 9110, 10.1.1).
-        expects_continue: found.expects && current && body != Body::None,
-        upgrades: version == Version::Http11 && found.upgrade_option && found.upgrade_field && body != Body::Chunked,
-        connection_auth: found.connection_auth,
-        takes_trailers: found.trailers_taken,
-        options: found.other_options,
-        is_head: method == b"HEAD",
-        idempotent: matches!(method, b"GET" | b"HEAD" | b"OPTIONS" | b"PUT" | b"DELETE"),
+        expects_continue: found.expects_continue && version != Version::Http10 && body != Body::None,
+        upgrades: version == Version::Http11 && found.connection.upgrade && found.upgrade && body != Body::Chunked,
+        takes_trailers: found.takes_trailers,
     })
 }
 
 /// Reads the head of a final response to `request`. Errors are the backend's fault.
 pub fn response(head: HeadRef<'_>, request: &RequestFacts) -> Result<ResponseFacts, MessageError> {
     let status = head.status();
-    let bare = request.is_head || status == 204 || status == 304;
+    let bare = request.is_head() || status == 204 || status == 304;
     let found = scan(head, bare)?;
-    let body = match (found.length, found.coded) {
+    let body = match (found.framing.length, found.framing.coded) {
         _ if bare => Body::None,
         (_, true) => Body::Chunked,
         // No content can follow this head, so the announced length is already wrong. It is refused before the
@@ -167,19 +250,18 @@ pub fn response(head: HeadRef<'_>, request: &RequestFacts) -> Result<ResponseFac
         status,
         body,
         // Transfer-Encoding overrides Content-Length (RFC 9112, 6.3).
-        described: found.length.filter(|_| bare && status != 204 && !found.coded),
-        persistent: !found.close
-            && body != Body::UntilClose
-            && (head.head.version != Version::Http10 || found.keep_alive)
-            && !is_faulty(&found, head.head.version),
-        options: found.other_options,
-        connection_auth: found.connection_auth,
+        described: found.framing.length.filter(|_| bare && status != 204 && !found.framing.coded),
+        connection: found.connection.facts(
+            found.connection.persists(head.head.version)
+                && body != Body::UntilClose
+                && !is_faulty(&found.framing, head.head.version),
+        ),
     })
 }
 
 /// True if a backend with correct framing would not have sent these fields. Its connection must not carry
 /// another message (RFC 9112, 6.1).
-fn is_faulty(found: &Found, version: Version) -> bool {
+fn is_faulty(found: &FramingFields, version: Version) -> bool {
     found.coded && (found.length.is_some() || version == Version::Http10)
 }
 
@@ -194,38 +276,38 @@ fn scan(head: HeadRef<'_>, bare: bool) -> Result<Found, MessageError> {
             Name::Host => found.hosts += 1,
             Name::ContentLength => {
                 let length = content_length(value())?;
-                if found.length.is_some_and(|before| before != length) {
+                if found.framing.length.is_some_and(|before| before != length) {
                     return Err(MessageError::LengthsDiffer);
                 }
-                found.length = Some(length);
+                found.framing.length = Some(length);
             }
             Name::TransferEncoding => {
                 if !bare {
-                    transfer_encoding(value(), found.coded)?;
+                    transfer_encoding(value(), found.framing.coded)?;
                 }
-                found.coded = true;
+                found.framing.coded = true;
             }
             Name::Connection => {
                 for option in list(value()) {
                     options += 1;
-                    connection_option(option, &mut found);
+                    found.connection.add(option);
                 }
             }
             Name::Authorization | Name::ProxyAuthorization | Name::WwwAuthenticate | Name::ProxyAuthenticate => {
-                found.connection_auth |= list(value()).any(authenticates_connection);
+                found.connection.authentication |= list(value()).any(authenticates_connection);
             }
-            Name::Upgrade => found.upgrade_field |= offered_protocols(value()).next().is_some(),
-            Name::Te => found.trailers_taken |= list(value()).any(|member| member.eq_ignore_ascii_case(b"trailers")),
+            Name::Upgrade => found.upgrade |= offered_protocols(value()).next().is_some(),
+            Name::Te => found.takes_trailers |= list(value()).any(|member| member.eq_ignore_ascii_case(b"trailers")),
             Name::Expect if matches!(head.head.start, Start::Request { .. }) => {
                 if !value().eq_ignore_ascii_case(b"100-continue") {
                     return Err(MessageError::ExpectationUnknown);
                 }
-                found.expects = true;
+                found.expects_continue = true;
             }
             _ => {}
         }
     }
-    if found.coded && found.length.is_some() && !bare {
+    if found.framing.coded && found.framing.length.is_some() && !bare {
         return Err(MessageError::LengthAndCoding);
     }
     if options > CONNECTION_OPTIONS {
@@ -239,18 +321,6 @@ fn authenticates_connection(member: &[u8]) -> bool {
     let scheme = member.split(|byte| matches!(byte, b' ' | b'\t')).next().unwrap_or_default();
     let schemes: [&[u8]; 4] = [b"NTLM", b"Negotiate", b"Nego2", b"Kerberos"];
     schemes.into_iter().any(|one| one.eq_ignore_ascii_case(scheme))
-}
-
-fn connection_option(option: &[u8], found: &mut Found) {
-    if option.eq_ignore_ascii_case(b"close") {
-        found.close = true;
-    } else if option.eq_ignore_ascii_case(b"keep-alive") {
-        found.keep_alive = true;
-    } else if option.eq_ignore_ascii_case(b"upgrade") {
-        found.upgrade_option = true;
-    } else {
-        found.other_options = true;
-    }
 }
 
 /// Parses a Content-Length value: digits, or a list of identical numbers (RFC 9112, 6.3).
@@ -429,11 +499,11 @@ mod tests {
 
     #[test]
     fn derives_persistence_from_version_and_options() {
-        assert!(of_request(&[]).unwrap().persistent);
-        assert!(!of_request(&[("Connection", "foo, CLOSE")]).unwrap().persistent);
-        assert!(!with(Version::Http10, "GET", &[], request).unwrap().persistent);
-        assert!(with(Version::Http10, "GET", &[("Connection", "keep-alive")], request).unwrap().persistent);
-        assert!(of_request(&[("Connection", "x-secret")]).unwrap().options);
+        assert!(of_request(&[]).unwrap().connection.persistent);
+        assert!(!of_request(&[("Connection", "foo, CLOSE")]).unwrap().connection.persistent);
+        assert!(!with(Version::Http10, "GET", &[], request).unwrap().connection.persistent);
+        assert!(with(Version::Http10, "GET", &[("Connection", "keep-alive")], request).unwrap().connection.persistent);
+        assert!(of_request(&[("Connection", "x-secret")]).unwrap().connection.options);
     }
 
     #[test]
@@ -457,29 +527,33 @@ mod tests {
     #[test]
     fn frames_responses() {
         assert_eq!(of_response("200", &[]).unwrap().body, Body::UntilClose);
-        assert!(!of_response("200", &[]).unwrap().persistent);
+        assert!(!of_response("200", &[]).unwrap().connection.persistent);
         assert_eq!(of_response("200", &[("Content-Length", "7")]).unwrap().body, Body::Length(7));
         assert_eq!(of_response("200", &[("Transfer-Encoding", "chunked")]).unwrap().body, Body::Chunked);
         let described = of_response("304", &[("Content-Length", "7")]).unwrap();
         assert_eq!((described.body, described.described), (Body::None, Some(7)));
         let empty = of_response("204", &[("Content-Length", "7")]).unwrap();
         assert_eq!((empty.body, empty.described), (Body::None, None));
-        let to_head = RequestFacts { is_head: true, ..RequestFacts::NOTHING };
+        let to_head = RequestFacts::unread(true);
         let facts = with(Version::Http11, "200", &[("Content-Length", "9")], |head| response(head, &to_head)).unwrap();
-        assert_eq!((facts.body, facts.described, facts.persistent), (Body::None, Some(9), true));
+        assert_eq!((facts.body, facts.described, facts.connection.persistent), (Body::None, Some(9), true));
         assert!(of_response("200", &[("Content-Length", "7"), ("Transfer-Encoding", "chunked")]).is_err());
     }
 
     #[test]
     fn a_response_without_content_may_have_both_framings() {
         let both = [("Content-Length", "7"), ("Transfer-Encoding", "chunked")];
-        let to_head = RequestFacts { is_head: true, ..RequestFacts::NOTHING };
+        let to_head = RequestFacts::unread(true);
         for (status, request) in [("200", to_head), ("304", RequestFacts::NOTHING), ("204", RequestFacts::NOTHING)] {
             let facts = with(Version::Http11, status, &both, |head| response(head, &request)).unwrap();
-            assert_eq!((facts.body, facts.described, facts.persistent), (Body::None, None, false), "{status}");
+            assert_eq!(
+                (facts.body, facts.described, facts.connection.persistent),
+                (Body::None, None, false),
+                "{status}"
+            );
         }
         let coded = with(Version::Http11, "200", &both[1..], |head| response(head, &to_head)).unwrap();
-        assert!(coded.persistent);
+        assert!(coded.connection.persistent);
     }
 
     #[test]
@@ -487,14 +561,14 @@ mod tests {
         let fields = [("Transfer-Encoding", "chunked"), ("Connection", "keep-alive")];
         let of = |fields: &[_]| with(Version::Http10, "200", fields, |head| response(head, &RequestFacts::NOTHING));
         let facts = of(&fields).unwrap();
-        assert_eq!((facts.body, facts.persistent), (Body::Chunked, false));
+        assert_eq!((facts.body, facts.connection.persistent), (Body::Chunked, false));
         assert_eq!(of(&[fields[0], ("Content-Length", "7")]), Err(MessageError::LengthAndCoding));
     }
 
     #[test]
     fn a_response_that_ends_with_its_head_announces_no_content() {
         let of = |status: &str, length: &str, is_head| {
-            let request = RequestFacts { is_head, ..RequestFacts::NOTHING };
+            let request = RequestFacts::unread(is_head);
             with(Version::Http2, status, &[("content-length", length)], |head| {
                 let mut ended = head.head.clone();
                 ended.ended = true;

@@ -76,7 +76,7 @@ pub const PREFLIGHT_TEXT_BYTES: usize = 4096;
 /// Generations of old workers that may drain at once. A further upgrade ends the oldest.
 pub const GENERATIONS: usize = 8;
 /// Worker records in shared memory, at least, so that an upgrade can add workers.
-pub const SEATS_LEAST: usize = 64;
+pub const WORKER_RECORDS_MIN: usize = 64;
 /// The interval at which the counts of workers with another memory layout are copied, so that the next scrape
 /// includes them.
 pub const OLD_COUNTS_US: u64 = SECOND_US;

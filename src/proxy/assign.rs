@@ -189,7 +189,7 @@ impl Proxy {
         let last = self.idle.last(slot)?;
         let idle_since_us = self.timers.get(last.index()).saturating_sub(POOL_IDLE_US);
         let fresh = self.now_us.saturating_sub(idle_since_us) < POOL_FRESH_US;
-        let replayable = exchange.facts.idempotent && matches!(exchange.facts.body, Body::None | Body::Length(0));
+        let replayable = exchange.facts.is_idempotent() && matches!(exchange.facts.body, Body::None | Body::Length(0));
         if exchange.tries.count() > 1 || !fresh && !replayable {
             return None;
         }
@@ -202,7 +202,7 @@ impl Proxy {
         self.set_upstream(id, Upstream::Open { slot, key });
         let Some(exchange) = self.exchanges.get_mut(id) else { return self.close(key, Output::Close(key)) };
         exchange.record.sent_us = self.now_us;
-        let (client, auth) = (exchange.client, exchange.facts.connection_auth);
+        let (client, auth) = (exchange.client, exchange.facts.connection.authentication);
         let Some(Peer::Client(ClientEnd { address, listener, trusted, .. })) =
             self.connections.get(client).map(|client| client.peer)
         else {

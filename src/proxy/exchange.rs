@@ -187,7 +187,7 @@ impl Exchange {
             content: Content::Unsent,
             verdict: Verdict::Plain,
             options: false,
-            persistent: facts.persistent,
+            persistent: facts.connection.persistent,
             interims: 0,
             tries: Tries::new(),
             record: Record::new(began_us),
@@ -293,7 +293,7 @@ impl Proxy {
         let mut kept = Head::default();
         let trailers = match from_client {
             // The fields that Connection names are removed from the trailer section too.
-            true if exchange.facts.options => {
+            true if exchange.facts.connection.options => {
                 let head = exchange.saved.view();
                 let named = |field: &&Field| is_named_by_connection(head, trailers.get(field.name_span));
                 kept.fields.extend(trailers.head.fields.iter().filter(|field| !named(field)));

@@ -161,7 +161,7 @@ impl Failure {
             Failure::Unprocessed | Failure::Refused | Failure::Http11Required => true,
             failure if failure.is_before_request() => true,
             failure if failure.is_after_request() => {
-                exchange.facts.idempotent && silent && usize::from(exchange.tries.repeats) < REPEATS
+                exchange.facts.is_idempotent() && silent && usize::from(exchange.tries.repeats) < REPEATS
             }
             _ => false,
         }

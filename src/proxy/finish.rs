@@ -271,11 +271,11 @@ impl Proxy {
         let whole = exchange.request == Progress::Ended || facts.body == Body::None;
         let request_id = if reply.is_page() { None } else { exchange.id().map(<[u8]>::to_vec) };
         self.remove_exchange(id, Reason::Replied(reply));
-        let goes_on = whole && facts.persistent && !self.draining;
+        let goes_on = whole && facts.connection.persistent && !self.draining;
         self.write_answer(client, &facts, goes_on, reply, request_id.as_deref());
         let Some(connection) = self.connections.get_mut(client) else { return };
         if whole && connection.phase == Phase::Open {
-            let persistent = facts.persistent && !self.draining;
+            let persistent = facts.connection.persistent && !self.draining;
             self.release_client(client, true, persistent, facts.is_last());
         } else {
             self.end(client, Ending::Linger);

@@ -71,7 +71,7 @@ impl Proxy {
         let (facts, client) = (exchange.facts, exchange.client);
         exchange.response = Progress::Flowing;
         let whole = exchange.request == Progress::Ended || facts.body == Body::None;
-        let goes_on = whole && facts.persistent && !self.draining && facts.version != Version::Http10;
+        let goes_on = whole && facts.connection.persistent && !self.draining && facts.version != Version::Http10;
         let body = if facts.version == Version::Http10 { Body::UntilClose } else { Body::Chunked };
         let Some(entry) = self.connections.get(client) else { return };
         self.text.clear();
@@ -86,11 +86,11 @@ impl Proxy {
         let written = writer.finish();
         exchange.persistent = goes_on;
         exchange.record.status = 200;
-        let exposition = Exposition::new(if facts.is_head { Arc::new(Listing::default()) } else { listing });
+        let exposition = Exposition::new(if facts.is_head() { Arc::new(Listing::default()) } else { listing });
         self.set_upstream(id, Upstream::Page(Box::new(exposition)));
-        let body = if facts.is_head { Body::None } else { body };
+        let body = if facts.is_head() { Body::None } else { body };
         self.write_to_client(client, "answer", Some(body), written);
-        if facts.is_head {
+        if facts.is_head() {
             self.end_metrics(id);
         } else {
             self.feeding.push_back(id);

@@ -113,7 +113,7 @@ impl Proxy {
     /// Answers a client, and ends its connection. `id`: of its request.
     pub(super) fn end_with_answer(&mut self, key: Key, answer: LocalReply, id: Option<&[u8]>) {
         let is_head = self.connections.get(key).is_some_and(|client| client.codec.asks_head());
-        self.write_answer(key, &RequestFacts { is_head, ..RequestFacts::NOTHING }, false, answer, id);
+        self.write_answer(key, &RequestFacts::unread(is_head), false, answer, id);
         self.end(key, Ending::Linger);
     }
 
@@ -162,7 +162,7 @@ impl Proxy {
             (true, Version::Http11 | Version::Http2) => {}
         }
         let mut written = writer.finish();
-        if facts.is_head {
+        if facts.is_head() {
             return self.send_head(key, "answer", Some(Body::None), written);
         }
         written.show(text.as_bytes());

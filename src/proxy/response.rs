@@ -58,10 +58,10 @@ impl Proxy {
         };
         backend.codec.read_body(facts.body);
         if let Some(backend) = backend.backend_mut() {
-            (backend.persistent, backend.no_progress) = (facts.persistent, false);
+            (backend.persistent, backend.no_progress) = (facts.connection.persistent, false);
         }
         exchange.response = Progress::Flowing;
-        exchange.options = facts.options;
+        exchange.options = facts.connection.options;
         exchange.record.status = facts.status;
         let content = !matches!(exchange.facts.body, Body::None | Body::Length(0));
         exchange.verdict = match facts.status {
@@ -71,9 +71,9 @@ impl Proxy {
         };
         let (verdict, sent_us) = (exchange.verdict, exchange.record.sent_us);
         let (body, after) = to_client(exchange, &facts, self.draining);
-        exchange.persistent = after != After::Ends;
+        exchange.persistent = after != After::Close;
         let client = exchange.client;
-        let binds = facts.connection_auth && backend.codec.stream().is_none();
+        let binds = facts.connection.authentication && backend.codec.stream().is_none();
         let shows = self.shows();
         let (Some(entry), Some(exchange)) = (self.connections.get(client), self.exchanges.get(id)) else { return };
         self.text.clear();
@@ -119,12 +119,12 @@ fn to_client(exchange: &Exchange, facts: &ResponseFacts, draining: bool) -> (Bod
     };
     // A response before the request is complete ends the connection if the rest may never come, or if the backend
     // probably reads no more of it.
-    let early =
-        exchange.request == Progress::Flowing && !(exchange.verdict == Verdict::UploadGoesOn && facts.persistent);
-    let after = match exchange.facts.persistent && !draining && !early && body != Body::UntilClose {
-        false => After::Ends,
-        true if old => After::GoesOnSaid,
-        true => After::GoesOn,
+    let early = exchange.request == Progress::Flowing
+        && !(exchange.verdict == Verdict::UploadGoesOn && facts.connection.persistent);
+    let after = match exchange.facts.connection.persistent && !draining && !early && body != Body::UntilClose {
+        false => After::Close,
+        true if old => After::KeepAlive,
+        true => After::Default,
     };
     (body, after)
 }

@@ -5,7 +5,7 @@
 use std::io;
 
 /// A number from the system's random source. It may block until that source is ready, once after boot.
-pub fn unforeseen() -> io::Result<u64> {
+pub fn random_u64() -> io::Result<u64> {
     let mut bytes = [0_u8; 8];
     loop {
         // SAFETY: the kernel writes at most the given number of bytes, which is the array's size.
@@ -24,6 +24,6 @@ pub fn unforeseen() -> io::Result<u64> {
 mod tests {
     #[test]
     fn no_number_comes_twice() {
-        assert_ne!(super::unforeseen().unwrap(), super::unforeseen().unwrap());
+        assert_ne!(super::random_u64().unwrap(), super::random_u64().unwrap());
     }
 }

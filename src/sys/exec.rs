@@ -48,7 +48,7 @@ impl Program {
     /// these descriptors. It starts with all signals blocked, so that none is lost or kills it before its
     /// handlers are installed. Signals that arrived earlier and were not taken are pending in it. Returns only
     /// on failure, and then nothing has changed.
-    pub fn become_it(&self, variable: (&str, &str), kept: &[BorrowedFd<'_>]) -> io::Error {
+    pub fn exec(&self, variable: (&str, &str), kept: &[BorrowedFd<'_>]) -> io::Error {
         match Image::new(self, variable, variable.0).and_then(|image| Ok((image, signal::block_all()?))) {
             Ok((image, before)) => {
                 let opened = kept.iter().try_for_each(|fd| set_flags(fd.as_raw_fd(), 0));
@@ -111,7 +111,7 @@ impl Image {
 
 /// Takes ownership of a descriptor that the previous program left open. It is closed if this process executes
 /// another program. EBADF if the number is not open. A number must be taken only once.
-pub fn take_left_open(fd: RawFd) -> io::Result<OwnedFd> {
+pub fn take_inherited(fd: RawFd) -> io::Result<OwnedFd> {
     if fd <= libc::STDERR_FILENO {
         return Err(io::Error::from_raw_os_error(libc::EBADF));
     }
@@ -140,7 +140,7 @@ mod tests {
     fn a_failed_exec_changes_nothing() {
         let program = Program { path: "/nowhere/at/all".into(), arguments: vec!["x".into()] };
         let (kept, _other) = std::os::unix::net::UnixStream::pair().unwrap();
-        let error = program.become_it(("NAME", "value"), &[kept.as_fd()]);
+        let error = program.exec(("NAME", "value"), &[kept.as_fd()]);
         assert_eq!(error.raw_os_error(), Some(libc::ENOENT));
         // SAFETY: takes integers.
         assert_eq!(unsafe { libc::fcntl(kept.as_raw_fd(), libc::F_GETFD) }, libc::FD_CLOEXEC);
@@ -153,7 +153,7 @@ mod tests {
         let (kept, _other) = std::os::unix::net::UnixStream::pair().unwrap();
         // SAFETY: the only call that uses it fails, because the number is not open.
         let none = unsafe { BorrowedFd::borrow_raw(1_000_000) };
-        let error = program.become_it(("NAME", "value"), &[kept.as_fd(), none]);
+        let error = program.exec(("NAME", "value"), &[kept.as_fd(), none]);
         assert_eq!(error.raw_os_error(), Some(libc::EBADF));
         // SAFETY: takes integers.
         assert_eq!(unsafe { libc::fcntl(kept.as_raw_fd(), libc::F_GETFD) }, libc::FD_CLOEXEC);
@@ -170,8 +170,8 @@ mod tests {
 
     #[test]
     fn only_open_descriptors_can_be_taken() {
-        assert!(take_left_open(-1).is_err());
-        assert!(take_left_open(1_000_000).is_err());
-        assert!(take_left_open(2).is_err());
+        assert!(take_inherited(-1).is_err());
+        assert!(take_inherited(1_000_000).is_err());
+        assert!(take_inherited(2).is_err());
     }
 }

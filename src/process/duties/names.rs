@@ -44,7 +44,7 @@ impl Names {
     /// Looks no name up yet. Errors are those of the system's randomness, and of the poller.
     pub(in crate::process) fn new(reactor: &Reactor, now_us: u64) -> io::Result<Names> {
         let (hosts, resolv_conf) = (contents(HOSTS, HOSTS_BYTES), contents(RESOLV_CONF, RESOLV_CONF_BYTES));
-        let seed = sys::entropy::unforeseen()?;
+        let seed = sys::entropy::random_u64()?;
         let names = Names {
             resolver: Resolver::new(ResolvConf::parse(&resolv_conf), hosts_of(&hosts), seed, now_us),
             sockets: BTreeMap::new(),

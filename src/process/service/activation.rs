@@ -26,7 +26,7 @@ pub(in crate::process) fn take(count: u32) -> Result<Option<Passed>, Failure> {
     let mut all: Vec<Vec<OwnedFd>> = (0..count).map(|_| Vec::new()).collect();
     for fd in FIRST..FIRST + passed {
         let refused = |error| Failure::new(USAGE, format!("LISTEN_FDS: descriptor {fd}: {error}"));
-        let (listener, at) = exec::take_left_open(fd).and_then(listen::adopt).map_err(refused)?;
+        let (listener, at) = exec::take_inherited(fd).and_then(listen::adopt).map_err(refused)?;
         address = address.or(Some(at));
         for share in all.iter_mut().skip(1) {
             share.push(listener.try_clone().map_err(refused)?);

@@ -235,7 +235,7 @@ impl Companion for Single {
                 let kept: Vec<BorrowedFd<'_>> = listeners.iter().chain(admin).map(AsFd::as_fd).collect();
                 // Its end of the pair is closed by becoming another program, and by nothing else.
                 self.duties.upgrading();
-                self.upgrade.become_it(&left, &kept, &mut self.journal);
+                self.upgrade.exec(&left, &kept, &mut self.journal);
                 self.duties.serving();
                 self.old_workers.take_back();
                 fork::kill(copy);

@@ -8,7 +8,7 @@ use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::Relaxed;
 
 use crate::config::Plan;
-use crate::limits::{GENERATIONS, SEATS_LEAST};
+use crate::limits::{GENERATIONS, WORKER_RECORDS_MIN};
 use crate::log::Level;
 use crate::process::duties::PreviousAddresses;
 use crate::process::service::activation;
@@ -217,7 +217,7 @@ impl Inherited {
 
 /// How many worker records there are for `count` workers, those of before upgrades, and more.
 pub(in crate::process) fn records(count: u32) -> usize {
-    (count as usize * (GENERATIONS + 2)).max(SEATS_LEAST)
+    (count as usize * (GENERATIONS + 2)).max(WORKER_RECORDS_MIN)
 }
 
 /// The shared memory that was left, where this program lays it out alike and it has worker records for `count`
@@ -273,7 +273,7 @@ fn open_one(address: SocketAddr, held: Option<&(OwnedFd, SocketAddr)>) -> Result
 }
 
 fn take(journal: &mut Journal, fd: RawFd) -> Option<OwnedFd> {
-    let taken = exec::take_left_open(fd);
+    let taken = exec::take_inherited(fd);
     if let Err(error) = &taken {
         journal.line(Level::Err, "upgrade", format_args!("listener {fd} was not left open: {error}"));
     }

@@ -144,9 +144,9 @@ impl Upgrade {
     }
 
     /// Becomes the file's program. Returns only where that fails: nothing has changed then.
-    pub(super) fn become_it(&self, left: &Handover, kept: &[std::os::fd::BorrowedFd<'_>], journal: &mut Journal) {
+    pub(super) fn exec(&self, left: &Handover, kept: &[std::os::fd::BorrowedFd<'_>], journal: &mut Journal) {
         if let Some(program) = &self.program {
-            let error = program.become_it((VARIABLE, &left.to_string()), kept);
+            let error = program.exec((VARIABLE, &left.to_string()), kept);
             self.refuse(journal, &format!("{} cannot be run: {error}", program.path().display()));
         }
     }

@@ -195,7 +195,7 @@ impl RollbackSupervisor {
             let admin = self.admin.iter().map(|(listener, _)| listener);
             let kept: Vec<BorrowedFd<'_>> = self.listeners.iter().flatten().chain(admin).map(AsFd::as_fd).collect();
             self.notify.reloading();
-            self.upgrade.become_it(&left, &kept, &mut self.journal);
+            self.upgrade.exec(&left, &kept, &mut self.journal);
             self.notify.ready(format_args!("an upgrade failed: served by workers of before"));
         }
     }

@@ -185,7 +185,7 @@ impl Master {
             let admin = self.admin.iter().map(|(listener, _)| listener);
             let kept: Vec<BorrowedFd<'_>> = listeners.chain(admin).map(AsFd::as_fd).collect();
             self.duties.upgrading();
-            self.upgrade.become_it(&left, &kept, &mut self.journal);
+            self.upgrade.exec(&left, &kept, &mut self.journal);
             self.duties.serving();
         }
     }
