@@ -10,7 +10,7 @@ use std::time::Duration;
 use timer::{Against, TOLERANCE, Timer};
 use zzz_lb::balance::cells::private;
 use zzz_lb::balance::strategy::Strategy;
-use zzz_lb::balance::{Balancer, Member, Pick, Rules};
+use zzz_lb::balance::{Balancer, Member, Pick, Rules, Want};
 
 const PICKS: usize = 1000;
 /// The highest allowed ratio of a pick from a thousand backends to one from ten.
@@ -28,7 +28,7 @@ fn balancer(strategy: Strategy, backends: u16) -> Balancer {
 
 fn pick(balancer: &mut Balancer) {
     for _ in 0..PICKS {
-        if let Pick::Slot(slot) = balancer.pick(&[], 1) {
+        if let Pick::Slot(slot) = balancer.pick(Want::other_than(&[]), 1) {
             balancer.finished(slot);
         }
     }

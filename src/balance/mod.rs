@@ -54,6 +54,22 @@ pub struct Rules {
     pub retry_percent: u32,
 }
 
+/// The inputs of a pick.
+#[derive(Clone, Copy, Debug)]
+pub struct Want<'a> {
+    /// Slots that are not picked.
+    pub tried: &'a [u16],
+    /// The slot that is picked if its backend is up and below its limit.
+    pub prefer: Option<u16>,
+}
+
+impl<'a> Want<'a> {
+    /// Any backend, except those in `tried`.
+    pub fn other_than(tried: &'a [u16]) -> Want<'a> {
+        Want { tried, prefer: None }
+    }
+}
+
 /// What came of looking for a backend.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Pick {
@@ -138,9 +154,15 @@ impl Balancer {
         self.news.take()
     }
 
-    /// A backend for a request, other than those in `tried`.
-    pub fn pick(&mut self, tried: &[u16], now_us: u64) -> Pick {
+    /// Picks a backend for a request.
+    pub fn pick(&mut self, want: Want<'_>, now_us: u64) -> Pick {
         self.look_at_health(now_us);
+        let tried = want.tried;
+        if let Some(slot) = want.prefer.filter(|slot| !tried.contains(slot))
+            && self.take(slot.into())
+        {
+            return Pick::Slot(slot.into());
+        }
         if self.rotation.is_empty() {
             return Pick::Nobody;
         }
@@ -193,12 +215,21 @@ impl Balancer {
         slot < self.limits.len() && self.cells.state(slot).is_up() && self.enter(slot as u16)
     }
 
-    /// Whether one that takes turns, and was not tried, has room.
+    /// True if a backend of the rotation that is not in `tried` is below its limit.
     pub fn has_other(&self, tried: &[u16]) -> bool {
-        (0..self.rotation.len()).map(|turn| self.rotation.at(turn)).any(|slot| {
-            let most = self.limits[usize::from(slot)];
-            !tried.contains(&slot) && (most == 0 || self.cells.in_flight(slot.into()) < u64::from(most))
-        })
+        let mut slots = (0..self.rotation.len()).map(|turn| self.rotation.at(turn));
+        slots.any(|slot| !tried.contains(&slot) && self.is_below_limit(slot.into()))
+    }
+
+    /// True if the backend in a slot is up and below its limit.
+    pub fn has_room(&self, slot: u16) -> bool {
+        let slot = usize::from(slot);
+        slot < self.limits.len() && self.cells.state(slot).is_up() && self.is_below_limit(slot)
+    }
+
+    fn is_below_limit(&self, slot: usize) -> bool {
+        let most = self.limits[slot];
+        most == 0 || self.cells.in_flight(slot) < u64::from(most)
     }
 
     fn enter(&self, slot: u16) -> bool {

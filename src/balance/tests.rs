@@ -37,7 +37,7 @@ fn weighing(rules: Rules, weights: &[u16]) -> Balancer {
 }
 
 fn picked(balancer: &mut Balancer) -> usize {
-    match balancer.pick(&[], 1) {
+    match balancer.pick(Want::other_than(&[]), 1) {
         Pick::Slot(slot) => slot,
         none => panic!("{none:?}"),
     }
@@ -57,7 +57,7 @@ fn counts(balancer: &mut Balancer, picks: usize) -> Vec<usize> {
 fn another_is_one_that_was_not_tried_and_is_fit_and_has_room() {
     let members = [member(0, 1), Member { max: 1, ..member(1, 1) }, member(2, 1)];
     let mut balancer = over(private(3), RULES, &members, 1);
-    assert!(matches!(balancer.pick(&[0, 2], 1), Pick::Slot(1)));
+    assert!(matches!(balancer.pick(Want::other_than(&[0, 2]), 1), Pick::Slot(1)));
     assert!(balancer.has_other(&[0]) && !balancer.has_other(&[0, 2]));
     balancer.finished(1);
     assert!(balancer.has_other(&[0, 2]) && !balancer.has_other(&[0, 1, 2]));
@@ -139,10 +139,10 @@ fn what_was_tried_is_not_picked_again() {
     for rules in Strategy::ALL.map(|strategy| Rules { strategy, ..RULES }) {
         let mut balancer = weighing(rules, &[1, 1, 1]);
         for _ in 0..50 {
-            assert_eq!(balancer.pick(&[0, 2], 1), Pick::Slot(1));
-            assert_eq!(balancer.pick(&[0, 1, 2], 1), Pick::Nobody);
+            assert_eq!(balancer.pick(Want::other_than(&[0, 2]), 1), Pick::Slot(1));
+            assert_eq!(balancer.pick(Want::other_than(&[0, 1, 2]), 1), Pick::Nobody);
         }
-        assert_eq!(weighing(rules, &[]).pick(&[], 1), Pick::Nobody);
+        assert_eq!(weighing(rules, &[]).pick(Want::other_than(&[]), 1), Pick::Nobody);
     }
 }
 
@@ -166,7 +166,7 @@ fn backups_serve_only_when_no_other_is_healthy() {
     (0..3).for_each(|_| _ = balancer.failed(0, 9));
     assert_eq!(counts(&mut balancer, 10), [0, 10, 0]);
     // For one request whose backend has just failed it, a backup is better than nothing.
-    assert_eq!(balancer.pick(&[1], 9), Pick::Slot(2));
+    assert_eq!(balancer.pick(Want::other_than(&[1]), 9), Pick::Slot(2));
     balancer.finished(2);
     (0..3).for_each(|_| _ = balancer.failed(1, 9));
     assert_eq!(counts(&mut balancer, 10), [0, 0, 10]);
@@ -205,7 +205,7 @@ fn one_that_is_added_serves_when_a_probe_has_passed_or_nobody_else_is_up() {
     assert_eq!((balancer.probed(2, false, 3), balancer.probed(2, false, 4)), (None, Some(Change::Down(3))));
     // A request that has failed elsewhere comes to one that was added before it comes to one that is down.
     cells.clear(1, State::Added, 0);
-    assert_eq!(balancer.pick(&[0], 5), Pick::Slot(1));
+    assert_eq!(balancer.pick(Want::other_than(&[0]), 5), Pick::Slot(1));
     balancer.finished(1);
     // When the last that was up is down, the one that was added serves.
     (0..3).for_each(|_| _ = balancer.failed(0, 6));
@@ -226,12 +226,12 @@ fn a_backend_at_its_limit_is_passed_over_by_all_workers() {
     let cells = private(2);
     let members = [Member { max: 2, ..member(0, 1) }, Member { max: 3, ..member(1, 1) }];
     let mut workers = [over(cells, RULES, &members, 1), over(cells, RULES, &members, 2)];
-    let picks: Vec<Pick> = (0..6).map(|n| workers[n % 2].pick(&[], 1)).collect();
+    let picks: Vec<Pick> = (0..6).map(|n| workers[n % 2].pick(Want::other_than(&[]), 1)).collect();
     assert_eq!(picks[5], Pick::Full);
     assert_eq!((cells.in_flight(0), cells.in_flight(1)), (2, 3));
     let Pick::Slot(slot) = picks[0] else { panic!("{picks:?}") };
     workers[0].finished(slot);
-    assert_eq!(workers[1].pick(&[], 1), Pick::Slot(slot));
+    assert_eq!(workers[1].pick(Want::other_than(&[]), 1), Pick::Slot(slot));
 }
 
 #[test]
@@ -241,7 +241,7 @@ fn a_backend_that_came_back_starts_slowly() {
     (0..3).for_each(|_| _ = balancer.failed(0, 9));
     (0..2).for_each(|_| _ = balancer.probed(0, true, 5_000_000));
     let mut share = |now_us| {
-        let picks = (0..10_000).filter(|_| balancer.pick(&[], now_us) == Pick::Slot(0));
+        let picks = (0..10_000).filter(|_| balancer.pick(Want::other_than(&[]), now_us) == Pick::Slot(0));
         picks.count()
     };
     let shares = [5_000_000, 5_500_000, 6_000_001].map(&mut share);
@@ -261,7 +261,7 @@ fn share_of_slow(name: &str, slow: usize, count: usize, now_us: u64) -> f64 {
     }
     let (mut in_flight, mut got) = (std::collections::VecDeque::new(), 0);
     for _ in 0..10_000 {
-        let Pick::Slot(slot) = balancer.pick(&[], now_us) else { panic!("{name}: nobody") };
+        let Pick::Slot(slot) = balancer.pick(Want::other_than(&[]), now_us) else { panic!("{name}: nobody") };
         got += usize::from(slot < slow);
         in_flight.push_back(slot);
         if in_flight.len() == 8 {
@@ -317,12 +317,12 @@ fn one_of_weight_0_gets_nothing_new_whatever_becomes_of_the_others() {
         let members = [member(0, 1), member(1, 0), Member { backup: true, ..member(2, 0) }];
         let mut balancer = over(private(3), rules, &members, 1);
         assert_eq!(counts(&mut balancer, 100), [100, 0, 0], "{name}");
-        assert!(matches!(balancer.pick(&[0], 1), Pick::Nobody), "{name}: a retry has nobody else");
+        assert!(matches!(balancer.pick(Want::other_than(&[0]), 1), Pick::Nobody), "{name}: a retry has nobody else");
         // All are down, so all are tried that may be.
         (0..3).for_each(|slot| _ = (0..3).map(|_| balancer.failed(slot, 1)).count());
         assert_eq!(counts(&mut balancer, 100), [100, 0, 0], "{name}");
         balancer.set(rules, [member(0, 0), member(1, 0)].into_iter());
-        assert!(matches!(balancer.pick(&[], 1), Pick::Nobody), "{name}");
+        assert!(matches!(balancer.pick(Want::other_than(&[]), 1), Pick::Nobody), "{name}");
         assert!(!balancer.is_open(), "{name}: that is no outage");
         // It is probed on, so that its health is known when its weight returns.
         let mut probes = Vec::new();
@@ -352,7 +352,8 @@ fn one_that_gets_another_chance_starts_slowly() {
     (0..3).for_each(|_| _ = balancer.failed(0, 1));
     let back_us = 1 + UNPROBED_US;
     balancer.take_probes(back_us, &mut Vec::new());
-    let mut share = |now_us| (0..10_000).filter(|_| balancer.pick(&[], now_us) == Pick::Slot(0)).count();
+    let mut share =
+        |now_us| (0..10_000).filter(|_| balancer.pick(Want::other_than(&[]), now_us) == Pick::Slot(0)).count();
     let shares = [back_us, back_us + 1_000_001].map(&mut share);
     assert!(shares[0] > 300 && shares[0] < 1200, "{shares:?}");
     assert_eq!(shares[1], 5000);

@@ -45,6 +45,6 @@ impl Proxy {
         client.is_closing()
             && client.output.is_empty()
             && exchange.response == Progress::Waiting
-            && !(exchange.is_queued() && self.timeouts.half_close_us > self.timeouts.connect_us)
+            && !(exchange.is_queued() && self.settings.timeouts.half_close_us > self.settings.timeouts.connect_us)
     }
 }

@@ -28,8 +28,8 @@ impl Proxy {
     /// The first invariant that is broken, in words.
     pub fn audit_rest(&self) -> Result<(), String> {
         self.audit()?;
-        holds(self.grown == 0, || format!("windows are grown by {} bytes for nobody", self.grown))?;
-        holds(self.waiting.is_empty(), || format!("{} requests wait that are gone", self.waiting.len()))
+        holds(self.totals.grown == 0, || format!("windows are grown by {} bytes for nobody", self.totals.grown))?;
+        holds(self.ledger.waiting.is_empty(), || format!("{} requests wait that are gone", self.ledger.waiting.len()))
     }
 
     fn all(&self) -> impl Iterator<Item = (Key, &Connection)> {
@@ -41,16 +41,20 @@ impl Proxy {
             let is = |peer: Peer| matches!(peer, Peer::Client(ClientEnd { admin, .. }) if admin == wanted);
             self.all().filter(|(_, connection)| is(connection.peer)).count()
         };
-        holds(clients(false) == self.clients, || {
-            format!("{} clients are counted as {}", clients(false), self.clients)
+        holds(clients(false) == self.totals.clients, || {
+            format!("{} clients are counted as {}", clients(false), self.totals.clients)
         })?;
-        holds(clients(true) == self.admins, || format!("{} admins are counted as {}", clients(true), self.admins))?;
+        holds(clients(true) == self.totals.admins, || {
+            format!("{} admins are counted as {}", clients(true), self.totals.admins)
+        })?;
         let growth = |connection: &Connection| {
             connection.client().map_or(0, |client| client.held)
                 + connection.codec.stream().map_or(0, |stream| stream.growth)
         };
         let grown: u32 = self.all().map(|(_, connection)| growth(connection)).sum();
-        holds(grown == self.grown, || format!("windows are grown by {grown} bytes, counted as {}", self.grown))?;
+        holds(grown == self.totals.grown, || {
+            format!("windows are grown by {grown} bytes, counted as {}", self.totals.grown)
+        })?;
         for (slot, in_flight) in self.shared.in_flight.iter().enumerate() {
             let here =
                 |key| self.exchanges.get(key).is_some_and(|exchange| exchange.upstream.slot() == Some(slot as u16));
@@ -68,7 +72,7 @@ impl Proxy {
                 let back = self.connections.get(end).map(|connection| connection.exchange);
                 holds(back == Some(Some(id)), || format!("exchange {id:?} has the end {end:?}, which has {back:?}"))?;
             }
-            let queued = self.waiting.contains(&id);
+            let queued = self.ledger.waiting.contains(&id);
             holds(exchange.is_queued() == queued, || {
                 format!("exchange {id:?} is queued: {queued}, {:?}", exchange.upstream)
             })?;
@@ -87,36 +91,39 @@ impl Proxy {
     /// The idle pool has each idle HTTP/1 connection to a backend of the plan, and no other.
     fn audit_pool(&self) -> Result<(), String> {
         let mut pooled = 0;
-        for (slot, key) in self.idle.all() {
+        for (slot, key) in self.upstreams.idle.all() {
             pooled += 1;
             let Some(one) = self.connections.get(key) else { return Err(format!("{key:?} is pooled and gone")) };
             holds(is_idle(one), || format!("{key:?} is pooled and not idle: {one:?}"))?;
             let at = one.backend().map(|backend| usize::from(backend.slot));
-            holds(at == Some(slot) && self.is_current(one.peer), || {
+            holds(at == Some(slot) && self.upstreams.is_current(one.peer), || {
                 format!("{key:?} is pooled in slot {slot}: {:?}", one.peer)
             })?;
             holds(one.input.is_none() && one.output.is_empty(), || format!("{key:?} is pooled with bytes"))?;
             holds(!one.has_ended() && one.is_sendable(), || format!("{key:?} is pooled at its end"))?;
         }
-        let is_pooled = |(key, one): &(Key, &Connection)| is_idle(one) && !self.bonds.contains_key(key);
+        let is_pooled = |(key, one): &(Key, &Connection)| is_idle(one) && !self.upstreams.bonds.contains_key(key);
         let idle = self.all().filter(is_pooled).count();
         holds(idle == pooled, || format!("{idle} connections are idle, {pooled} are pooled"))?;
-        holds(pooled == self.idle.len(), || format!("{pooled} pooled connections count as {}", self.idle.len()))
+        holds(pooled == self.upstreams.idle.len(), || {
+            format!("{pooled} pooled connections count as {}", self.upstreams.idle.len())
+        })
     }
 
     /// Each bound connection has its other one.
     fn audit_bonds(&self) -> Result<(), String> {
         for (key, connection) in self.all() {
-            let Some(other) = self.bonds.get(&key) else { continue };
+            let Some(other) = self.upstreams.bonds.get(&key) else { continue };
             let is_other = |one: &Connection| one.is_client() != connection.is_client();
-            let is_paired = self.bonds.get(other) == Some(&key) && self.connections.get(*other).is_some_and(is_other);
+            let is_paired =
+                self.upstreams.bonds.get(other) == Some(&key) && self.connections.get(*other).is_some_and(is_other);
             holds(is_paired, || format!("{key:?} is bound to {other:?}, which is not bound to it"))?;
         }
         Ok(())
     }
 
     fn audit_muxes(&self) -> Result<(), String> {
-        for (slot, muxes) in self.muxes.iter().enumerate() {
+        for (slot, muxes) in self.upstreams.muxes.iter().enumerate() {
             for &key in muxes {
                 let mux = self.connections.get(key).and_then(|one| one.codec.mux());
                 let is_shared = mux.is_some_and(|one| !one.draining && one.purpose == Purpose::Shared);

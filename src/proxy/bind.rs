@@ -20,20 +20,20 @@ pub(super) type Bonds = HashMap<Key, Key>;
 impl Proxy {
     /// Binds a connection to a backend to a client.
     pub(super) fn bind(&mut self, client: Key, backend: Key) {
-        let before = self.bonds.get(&client).copied();
+        let before = self.upstreams.bonds.get(&client).copied();
         if before == Some(backend) || self.connections.get(client).is_none() {
             return;
         }
         before.into_iter().for_each(|before| self.close(before, Output::Close(before)));
         for (one, other) in [(client, backend), (backend, client)] {
-            self.bonds.insert(one, other);
+            self.upstreams.bonds.insert(one, other);
         }
     }
 
     /// Undoes a bond because the connection `key` is gone. A backend's connection goes with its client.
     pub(super) fn unbind(&mut self, key: Key) {
-        let Some(other) = self.bonds.remove(&key) else { return };
-        self.bonds.remove(&other);
+        let Some(other) = self.upstreams.bonds.remove(&key) else { return };
+        self.upstreams.bonds.remove(&other);
         if self.connections.get(other).is_some_and(|connection| !connection.is_client()) {
             self.close(other, Output::Close(other));
         }
@@ -44,20 +44,20 @@ impl Proxy {
         let (key, slot) = self.bound_backend(id)?;
         let connection = self.connections.get(key)?;
         let up = self.shared.cells.state(slot).is_up();
-        if connection.is_closing() || !up || !self.is_current(connection.peer) {
+        if connection.is_closing() || !up || !self.upstreams.is_current(connection.peer) {
             self.close(key, Output::Close(key));
             return None;
         }
-        Some(if self.balancer.take(slot) { Pick::Slot(slot) } else { Pick::Full })
+        Some(if self.upstreams.balancer.take(slot) { Pick::Slot(slot) } else { Pick::Full })
     }
 
     /// The free connection that an exchange is bound to, and its slot; only on the first try.
     pub(super) fn bound_backend(&self, id: Key) -> Option<(Key, usize)> {
-        if self.bonds.is_empty() {
+        if self.upstreams.bonds.is_empty() {
             return None;
         }
         let exchange = self.exchanges.get(id).filter(|exchange| exchange.tries.count() <= 1)?;
-        let key = *self.bonds.get(&exchange.client)?;
+        let key = *self.upstreams.bonds.get(&exchange.client)?;
         let connection = self.connections.get(key).filter(|connection| connection.exchange.is_none())?;
         let Peer::Backend(BackendEnd { slot, .. }) = connection.peer else { return None };
         Some((key, slot.into()))
@@ -65,16 +65,16 @@ impl Proxy {
 
     /// Whether the client of an exchange has a connection to a backend for itself.
     pub(super) fn is_bound(&self, id: Key) -> bool {
-        !self.bonds.is_empty()
-            && self.exchanges.get(id).is_some_and(|exchange| self.bonds.contains_key(&exchange.client))
+        !self.upstreams.bonds.is_empty()
+            && self.exchanges.get(id).is_some_and(|exchange| self.upstreams.bonds.contains_key(&exchange.client))
     }
 
     /// Closes bound connections to backends that have left the plan, unless a request is under way there.
     pub(super) fn close_bound_to_gone(&mut self) {
         let is_gone = |connection: &Connection| {
-            !connection.is_client() && connection.exchange.is_none() && !self.is_current(connection.peer)
+            !connection.is_client() && connection.exchange.is_none() && !self.upstreams.is_current(connection.peer)
         };
-        let bound = self.bonds.keys().copied();
+        let bound = self.upstreams.bonds.keys().copied();
         let gone: Vec<Key> = bound.filter(|&key| self.connections.get(key).is_some_and(is_gone)).collect();
         gone.into_iter().for_each(|key| self.close(key, Output::Close(key)));
     }

@@ -414,7 +414,7 @@ impl Proxy {
         if connection.codec.stream().is_some() {
             return self.write_block(key, matches!(body, Some(Body::None | Body::Length(0))));
         }
-        connection.output.write(&mut self.buffers, &self.text);
+        connection.output.write(&mut self.scratch.buffers, &self.scratch.text);
         self.schedule_send(key);
     }
 }

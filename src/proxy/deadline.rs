@@ -15,26 +15,26 @@ use crate::limits::{EXPIRIES_PER_TURN, QUEUE_HIGH_BYTES};
 impl Proxy {
     /// When `expire` is to be called next, in microseconds; `u64::MAX` for never.
     pub fn next_deadline_us(&self) -> u64 {
-        if !self.due.is_empty() || self.can_feed() {
+        if !self.ledger.due.is_empty() || self.can_feed() {
             return self.now_us;
         }
-        let probe_us = if self.draining { u64::MAX } else { self.balancer.next_probe_us() };
-        let look_us = if self.waiting.is_empty() { u64::MAX } else { self.look_us };
-        self.timers.next_us().min(probe_us).min(look_us).min(self.next_redial_us()).min(self.next_report_us())
+        let probe_us = if self.shutdown.draining { u64::MAX } else { self.upstreams.balancer.next_probe_us() };
+        let look_us = if self.ledger.waiting.is_empty() { u64::MAX } else { self.ledger.look_us };
+        self.ledger.timers.next_us().min(probe_us).min(look_us).min(self.next_redial_us()).min(self.next_report_us())
     }
 
     /// Acts on deadlines that have passed: on some, so that others need not wait for all. Until
     /// `next_deadline_us` is in the future, there are more.
     pub fn expire(&mut self) {
-        self.timers.expire(self.now_us, &mut self.due);
+        self.ledger.timers.expire(self.now_us, &mut self.ledger.due);
         for _ in 0..EXPIRIES_PER_TURN {
-            let Some(index) = self.due.pop() else { break };
+            let Some(index) = self.ledger.due.pop() else { break };
             // One that has a deadline again, as another's slot or its own, has been seen to since.
-            if let Some(key) = self.connections.key_at(index).filter(|_| self.timers.get(index) == NEVER) {
+            if let Some(key) = self.connections.key_at(index).filter(|_| self.ledger.timers.get(index) == NEVER) {
                 self.expired(key);
             }
         }
-        if !self.draining && self.balancer.next_probe_us() <= self.now_us {
+        if !self.shutdown.draining && self.upstreams.balancer.next_probe_us() <= self.now_us {
             self.begin_probes();
         }
         self.redial();
@@ -80,7 +80,7 @@ impl Proxy {
         let wait = match connection.exchange.and_then(|id| self.exchanges.get(id)) {
             Some(exchange) => self.exchange_wait(connection, exchange),
             // The deadlines of the client that it is bound to apply.
-            None if !connection.is_client() && self.bonds.contains_key(&key) => Wait::Nothing,
+            None if !connection.is_client() && self.upstreams.bonds.contains_key(&key) => Wait::Nothing,
             None => connection.idle_wait(),
         };
         let Some(connection) = self.connections.get_mut(key) else { return };
@@ -91,12 +91,13 @@ impl Proxy {
         }
         // The time for a first head begins with the connection, and goes on with its first byte. That of a
         // connection that was to be closed soon begins with the byte.
-        let goes_on = (connection.wait, wait) == (Wait::FirstByte, Wait::RequestHead) && self.drain_idle_us == NEVER;
+        let goes_on =
+            (connection.wait, wait) == (Wait::FirstByte, Wait::RequestHead) && self.shutdown.drain_idle_us == NEVER;
         connection.wait = wait;
         if !goes_on {
             let (linger_until_us, is_admin) = (connection.linger_until_us, connection.is_admin());
             let deadline_us = self.now_us.saturating_add(self.limit_us(wait, is_admin));
-            self.timers.set(key.index(), deadline_us.min(linger_until_us));
+            self.ledger.timers.set(key.index(), deadline_us.min(linger_until_us));
         }
     }
 

@@ -37,13 +37,13 @@ impl Proxy {
             return self.pump_mux(key);
         }
         let mut input = connection.input.take();
-        let mut head = std::mem::take(&mut self.head);
+        let mut head = std::mem::take(&mut self.scratch.head);
         let mut held = false;
         while let Some(connection) = self.connections.get(key) {
             if connection.drops_input() {
                 // What comes after the last message is dropped.
                 if let Some(buffer) = input.take() {
-                    self.buffers.give(buffer);
+                    self.scratch.buffers.give(buffer);
                 }
                 break;
             }
@@ -56,13 +56,13 @@ impl Proxy {
                 break;
             }
         }
-        self.head = head;
-        let kept = input.and_then(|buffer| self.buffers.keep(buffer));
+        self.scratch.head = head;
+        let kept = input.and_then(|buffer| self.scratch.buffers.keep(buffer));
         match self.connections.get_mut(key) {
             Some(connection) => {
                 if connection.drops_input() {
                     // The last part decoded has ended it, and lingering needs the room.
-                    kept.into_iter().for_each(|buffer| self.buffers.give(buffer));
+                    kept.into_iter().for_each(|buffer| self.scratch.buffers.give(buffer));
                 } else {
                     connection.input = kept;
                 }
@@ -70,7 +70,7 @@ impl Proxy {
                     self.input_ended(key);
                 }
             }
-            None => kept.into_iter().for_each(|buffer| self.buffers.give(buffer)),
+            None => kept.into_iter().for_each(|buffer| self.scratch.buffers.give(buffer)),
         }
     }
 
@@ -89,7 +89,7 @@ impl Proxy {
         let (skip, part) = match connection.codec.decode(bytes, head) {
             Ok(decoded) => decoded,
             Err(refusal) => {
-                if self.trace {
+                if self.settings.trace {
                     self.trace_refused(key, bytes);
                 }
                 self.refuse(key, refusal, bytes);
@@ -104,7 +104,7 @@ impl Proxy {
             Part::NeedMore => return false,
             Part::Head(n) | Part::Interim(n) | Part::Trailers(n) => {
                 let head = HeadRef { bytes: &bytes[..n], head };
-                if self.trace {
+                if self.settings.trace {
                     self.trace_received(key, part, head.bytes, head);
                 }
                 match (part, is_client) {
@@ -118,7 +118,7 @@ impl Proxy {
                 n
             }
             Part::Data(n) => {
-                if self.trace {
+                if self.settings.trace {
                     self.trace_content(key, &bytes[..n]);
                 }
                 *input = self.on_data(key, input.take(), n);

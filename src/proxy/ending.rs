@@ -28,13 +28,13 @@ impl Proxy {
                 (connection.phase, connection.send) = (Phase::Lingering, Send::Finished);
                 connection.linger_until_us = self.now_us.saturating_add(LINGER_US);
                 connection.after_flush = Ending::GoesOn;
-                self.outputs.push_back(Output::Finish(key));
+                self.ledger.outputs.push_back(Output::Finish(key));
                 self.wake(key);
             }
             Ending::Finish => {
                 connection.after_flush = Ending::GoesOn;
                 connection.send = Send::Finished;
-                self.outputs.push_back(Output::Finish(key));
+                self.ledger.outputs.push_back(Output::Finish(key));
                 self.tunnel_flushed(key);
             }
         }
@@ -47,7 +47,7 @@ impl Proxy {
         connection.exchange = None;
         // What came behind is never decoded, and would take up the room that lingering reads into.
         if let Some(buffer) = connection.input.take() {
-            self.buffers.give(buffer);
+            self.scratch.buffers.give(buffer);
         }
         self.schedule_send(key);
         self.on_flushed(key);
@@ -57,33 +57,33 @@ impl Proxy {
     /// Forgets a connection and has it closed, whatever is queued.
     pub(super) fn close(&mut self, key: Key, how: Output) {
         let Some(mut connection) = self.connections.remove(key) else { return };
-        self.timers.clear(key.index());
-        self.grown -= connection.client().map_or(0, |client| client.held);
+        self.ledger.timers.clear(key.index());
+        self.totals.grown -= connection.client().map_or(0, |client| client.held);
         if let Some(buffer) = connection.input.take() {
-            self.buffers.give(buffer);
+            self.scratch.buffers.give(buffer);
         }
-        connection.output.clear(&mut self.buffers);
+        connection.output.clear(&mut self.scratch.buffers);
         if let Codec::Stream(stream) = &connection.codec {
             // There is nothing of it in the shell.
             return self.close_stream(key, stream);
         }
-        if !self.bonds.is_empty() {
+        if !self.upstreams.bonds.is_empty() {
             self.unbind(key);
         }
         match connection.peer {
-            Peer::Client(ClientEnd { admin: true, .. }) => self.admins -= 1,
+            Peer::Client(ClientEnd { admin: true, .. }) => self.totals.admins -= 1,
             Peer::Client(_) => {
-                self.clients -= 1;
-                self.shared.block.set(Count::ClientsNow, self.clients as u64);
+                self.totals.clients -= 1;
+                self.shared.block.set(Count::ClientsNow, self.totals.clients as u64);
             }
             Peer::Backend(BackendEnd { slot, .. }) if connection.exchange.is_none() && !connection.is_probe() => {
                 match connection.codec {
                     Codec::H2(_) => self.forget_mux(slot.into(), key),
-                    _ => self.idle.remove(slot.into(), key),
+                    _ => self.upstreams.idle.remove(slot.into(), key),
                 }
             }
             Peer::Backend(_) => {}
         }
-        self.outputs.push_back(how);
+        self.ledger.outputs.push_back(how);
     }
 }

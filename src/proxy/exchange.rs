@@ -253,7 +253,7 @@ impl Proxy {
             Err(refusal) => return self.refuse(key, refusal, head.bytes),
         };
         let request_id = self.request_id(key, head);
-        let mut saved = self.spare.pop().map(|exchange| exchange.saved).unwrap_or_default();
+        let mut saved = self.scratch.spare.pop().map(|exchange| exchange.saved).unwrap_or_default();
         saved.save(head);
         let id = self.exchanges.insert(Exchange::new(key, facts, saved, request_id, self.now_us));
         let Some(client) = self.connections.get_mut(key) else { return };
@@ -263,14 +263,14 @@ impl Proxy {
         if let Some(page) = self.page(key, head) {
             return self.answer_page(id, page);
         }
-        self.balancer.requested(self.now_us);
-        let pick = if self.waiting.is_empty() || self.is_bound(id) { self.pick(id) } else { Pick::Full };
+        self.upstreams.balancer.requested(self.now_us);
+        let pick = if self.ledger.waiting.is_empty() || self.is_bound(id) { self.pick(id, None) } else { Pick::Full };
         self.assign(id, pick);
     }
 
     /// Returns the id of a client's request: the one that a trusted client sent, or a fresh one.
     fn request_id(&mut self, key: Key, head: HeadRef<'_>) -> RequestId {
-        if !self.request_ids {
+        if !self.settings.request_ids {
             return RequestId::None;
         }
         let peer = self.connections.get(key).map(|client| client.peer);
@@ -306,7 +306,7 @@ impl Proxy {
         let Some(opposite) = self.opposite(id, key).and_then(|opposite| self.connections.get_mut(opposite)) else {
             return;
         };
-        opposite.codec.write_end(&mut opposite.output, &mut self.buffers, trailers);
+        opposite.codec.write_end(&mut opposite.output, &mut self.scratch.buffers, trailers);
         // The end is written, so the part `End` must not write another.
         opposite.codec.write_body(Body::None);
     }
@@ -332,7 +332,7 @@ impl Proxy {
             input.consume(length);
             return Some(input);
         };
-        let rest = opposite.codec.write_data(&mut opposite.output, &mut self.buffers, input, length);
+        let rest = opposite.codec.write_data(&mut opposite.output, &mut self.scratch.buffers, input, length);
         if let Some(target) = target {
             self.schedule_send(target);
             self.rearm(target, Moved::Nothing);
@@ -347,7 +347,7 @@ impl Proxy {
         let Some(id) = connection.exchange else { return };
         let target = self.opposite(id, key);
         if let Some(opposite) = target.and_then(|target| self.connections.get_mut(target)) {
-            opposite.codec.write_end(&mut opposite.output, &mut self.buffers, None);
+            opposite.codec.write_end(&mut opposite.output, &mut self.scratch.buffers, None);
         }
         if is_client {
             if let Some(exchange) = self.exchanges.get_mut(id) {
@@ -379,13 +379,13 @@ impl Proxy {
     /// Gives up what a former state held, except a count for `slot`, which the present state holds.
     pub(super) fn leave(&mut self, id: Key, left: &Upstream, slot: Option<u16>) {
         if matches!(left, Upstream::Queued)
-            && let Some(at) = self.waiting.iter().position(|&other| other == id)
+            && let Some(at) = self.ledger.waiting.iter().position(|&other| other == id)
         {
-            self.waiting.remove(at);
+            self.ledger.waiting.remove(at);
         }
         if let Some(left) = left.slot().filter(|&left| Some(left) != slot) {
-            self.balancer.finished(left.into());
-            self.room_made = true;
+            self.upstreams.balancer.finished(left.into());
+            self.ledger.room_made = true;
         }
     }
 }

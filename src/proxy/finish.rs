@@ -68,7 +68,7 @@ impl Proxy {
         let persistent = exchange.persistent && whole;
         let last = exchange.facts.is_last();
         let succeeded = exchange.upstream.slot().filter(|_| exchange.verdict != Verdict::BackendFailed);
-        succeeded.into_iter().for_each(|slot| self.note_success(slot));
+        succeeded.into_iter().for_each(|slot| self.upstreams.note_success(slot));
         self.remove_exchange(id, Reason::Complete);
         if let Some(connection) = backend.and_then(|key| self.connections.get_mut(key)) {
             let clean = whole && !left_over && connection.input.is_none();
@@ -91,7 +91,7 @@ impl Proxy {
         client.codec.next_message();
         self.schedule_send(key);
         self.rearm(key, Moved::Nothing);
-        self.resumed.push(key);
+        self.ledger.resumed.push(key);
     }
 
     /// Puts a backend's connection into the pool if it can carry another exchange, and closes it otherwise.
@@ -104,18 +104,21 @@ impl Proxy {
         if self.connections.get(key).is_some_and(|one| one.codec.stream().is_some()) {
             return self.close(key, Output::Close(key));
         }
-        let current = self.generation(slot.into()) == Some(generation);
+        let current = self.upstreams.generation(slot.into()) == Some(generation);
         let Some(connection) = self.connections.get_mut(key) else { return };
         connection.exchange = None;
         let fit = persistent && current && !connection.is_closing() && connection.is_drained();
         // A bound connection waits for its client.
-        if !fit || self.draining || !self.bonds.contains_key(&key) && !self.idle.give(slot.into(), key) {
+        if !fit
+            || self.shutdown.draining
+            || !self.upstreams.bonds.contains_key(&key) && !self.upstreams.idle.give(slot.into(), key)
+        {
             return self.close(key, Output::Close(key));
         }
         connection.set_reused(true);
         connection.codec.next_message();
         self.rearm(key, Moved::Nothing);
-        if self.idle.is_over() {
+        if self.upstreams.idle.is_over() {
             self.evict_idle();
         }
     }
@@ -127,9 +130,9 @@ impl Proxy {
         let Some(mut exchange) = self.exchanges.remove(id) else { return };
         let left = std::mem::replace(&mut exchange.upstream, Upstream::None);
         self.leave(id, &left, None);
-        if self.spare.len() < SPARE_EXCHANGES {
+        if self.scratch.spare.len() < SPARE_EXCHANGES {
             exchange.saved.shrink(SAVED_HEAD_BYTES);
-            self.spare.push(exchange);
+            self.scratch.spare.push(exchange);
         }
     }
 
@@ -271,11 +274,11 @@ impl Proxy {
         let whole = exchange.request == Progress::Ended || facts.body == Body::None;
         let request_id = if reply.is_page() { None } else { exchange.id().map(<[u8]>::to_vec) };
         self.remove_exchange(id, Reason::Replied(reply));
-        let goes_on = whole && facts.connection.persistent && !self.draining;
+        let goes_on = whole && facts.connection.persistent && !self.shutdown.draining;
         self.write_answer(client, &facts, goes_on, reply, request_id.as_deref());
         let Some(connection) = self.connections.get_mut(client) else { return };
         if whole && connection.phase == Phase::Open {
-            let persistent = facts.connection.persistent && !self.draining;
+            let persistent = facts.connection.persistent && !self.shutdown.draining;
             self.release_client(client, true, persistent, facts.is_last());
         } else {
             self.end(client, Ending::Linger);

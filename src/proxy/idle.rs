@@ -15,20 +15,20 @@ impl Proxy {
     /// The process ends: from now on a client connection that has been idle for `limit_us` is closed. The
     /// connections of `accept_admin` stay. A second call does nothing.
     pub fn close_idle(&mut self, limit_us: u64) {
-        if self.drain_idle_us != NEVER {
+        if self.shutdown.drain_idle_us != NEVER {
             return;
         }
-        self.drain_idle_us = limit_us;
+        self.shutdown.drain_idle_us = limit_us;
         for key in self.connections.keys().collect::<Vec<_>>() {
             let Some(connection) = self.connections.get(key).filter(|one| one.is_idle_client()) else { continue };
-            let (deadline_us, usual_us) = (self.timers.get(key.index()), self.usual_limit_us(connection.wait));
+            let (deadline_us, usual_us) = (self.ledger.timers.get(key.index()), self.usual_limit_us(connection.wait));
             if deadline_us == NEVER {
                 // It has passed already.
                 continue;
             }
             // A reload may have changed the usual limit since.
             let since_us = deadline_us.saturating_sub(usual_us).min(self.now_us);
-            self.timers.set(key.index(), deadline_us.min(since_us.saturating_add(limit_us)));
+            self.ledger.timers.set(key.index(), deadline_us.min(since_us.saturating_add(limit_us)));
         }
     }
 
@@ -36,19 +36,19 @@ impl Proxy {
     pub(super) fn limit_us(&self, wait: Wait, is_admin: bool) -> u64 {
         let limit_us = self.usual_limit_us(wait);
         let early = matches!(wait, Wait::FirstByte | Wait::Idle) && !is_admin;
-        if early { limit_us.min(self.drain_idle_us) } else { limit_us }
+        if early { limit_us.min(self.shutdown.drain_idle_us) } else { limit_us }
     }
 
     fn usual_limit_us(&self, wait: Wait) -> u64 {
-        wait.limit_us(&self.timeouts, self.health.timeout_us)
+        wait.limit_us(&self.settings.timeouts, self.settings.health.timeout_us)
     }
 
     /// An idle connection has reached its limit: it is closed unless a last read finds something.
     pub(super) fn check_idle(&mut self, key: Key) {
         let Some(connection) = self.connections.get_mut(key) else { return };
         connection.wait = Wait::LastRead;
-        self.timers.set(key.index(), self.now_us.saturating_add(IDLE_LINGER_US));
-        self.outputs.push_back(Output::Check(key));
+        self.ledger.timers.set(key.index(), self.now_us.saturating_add(IDLE_LINGER_US));
+        self.ledger.outputs.push_back(Output::Check(key));
     }
 
     /// The last read found nothing.
@@ -57,7 +57,7 @@ impl Proxy {
         (connection.phase, connection.send) = (Phase::Lingering, Send::Finished);
         connection.linger_until_us = self.now_us.saturating_add(IDLE_LINGER_US);
         // Ahead of all else, because a request that arrives before this is lost.
-        self.outputs.push_front(Output::Finish(key));
+        self.ledger.outputs.push_front(Output::Finish(key));
         self.rearm(key, Moved::Nothing);
     }
 }

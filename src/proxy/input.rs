@@ -30,7 +30,7 @@ impl Proxy {
 
     fn accept_as(&mut self, peer: SocketAddr, listener: u16, admin: bool) -> Key {
         let (address, port) = (peer.ip(), peer.port());
-        let trusted = self.trust.iter().any(|range| range.contains(address));
+        let trusted = self.settings.trust.iter().any(|range| range.contains(address));
         let key = self.connections.insert(Connection::new(Peer::Client(ClientEnd {
             address,
             port,
@@ -41,11 +41,11 @@ impl Proxy {
             held: 0,
         })));
         if admin {
-            self.admins += 1;
+            self.totals.admins += 1;
         } else {
-            self.clients += 1;
+            self.totals.clients += 1;
             self.shared.block.add(Count::Clients, 1);
-            self.shared.block.set(Count::ClientsNow, self.clients as u64);
+            self.shared.block.set(Count::ClientsNow, self.totals.clients as u64);
         }
         self.rearm(key, Moved::Nothing);
         key
@@ -62,8 +62,8 @@ impl Proxy {
         }
         let connection = self.connections.get_mut(key)?;
         let buffer = match connection.input.take() {
-            Some(buffer) => self.buffers.widen(buffer),
-            None => self.buffers.take(),
+            Some(buffer) => self.scratch.buffers.widen(buffer),
+            None => self.scratch.buffers.take(),
         };
         Some(connection.input.insert(buffer).room())
     }
@@ -80,7 +80,7 @@ impl Proxy {
         if let Some(connection) = self.connections.get_mut(key)
             && let Some(buffer) = connection.input.take()
         {
-            connection.input = self.buffers.keep(buffer);
+            connection.input = self.scratch.buffers.keep(buffer);
         }
     }
 
@@ -164,7 +164,7 @@ impl Proxy {
         match (connection.exchange, &connection.codec, connection.peer) {
             _ if connection.is_probe() => self.probe_connected(key, http2),
             (_, Codec::H2(_), Peer::Backend(BackendEnd { slot, .. })) => {
-                let http2 = http2 || self.is_h2c(slot.into());
+                let http2 = http2 || self.upstreams.is_h2c(slot.into());
                 self.mux_connected(key, http2);
             }
             (Some(exchange), ..) => self.attach(exchange, key),
@@ -176,11 +176,11 @@ impl Proxy {
     /// The socket took `n` of the queued bytes, at least one.
     pub fn sent(&mut self, key: Key, n: usize) {
         let Some(connection) = self.connections.get_mut(key) else { return };
-        connection.output.consume(&mut self.buffers, n);
+        connection.output.consume(&mut self.scratch.buffers, n);
         if connection.output.len() < QUEUE_HIGH_BYTES
             && let Some(client) = connection.client_mut()
         {
-            self.grown -= std::mem::take(&mut client.held);
+            self.totals.grown -= std::mem::take(&mut client.held);
         }
         match connection.peer {
             Peer::Client(_) => self.shared.block.add(Count::ToClients, n as u64),
@@ -204,7 +204,7 @@ impl Proxy {
             self.rearm(opposite, Moved::Nothing);
         } else if self.connections.get(key).is_some_and(Connection::has_unseen_input) {
             // For the client to take its responses: its next request, or its end.
-            self.resumed.push(key);
+            self.ledger.resumed.push(key);
         }
         self.resume();
     }
@@ -219,7 +219,7 @@ impl Proxy {
                 connection.send = Send::Broken;
             }
             connection.send_scheduled = false;
-            connection.output.clear(&mut self.buffers);
+            connection.output.clear(&mut self.scratch.buffers);
             let exchange = connection.exchange;
             self.on_flushed(key);
             self.rearm(key, Moved::Nothing);

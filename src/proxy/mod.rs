@@ -32,35 +32,28 @@ mod record;
 mod redial;
 mod reply;
 mod response;
-mod slots;
+mod state;
 mod trace;
 mod tunnel;
+mod upstreams;
 
-use std::collections::VecDeque;
-use std::sync::Arc;
-
-use self::bind::Bonds;
 use self::connection::{Connection, Ending, Moved, Phase};
 use self::exchange::{Exchange, Progress};
 pub use self::failure::{Failure, FailureText};
-use self::pool::IdlePool;
 pub use self::record::Record;
 use self::record::{Kind, Reason};
-use self::slots::Backend;
-pub use self::slots::Shared;
-use crate::balance::Balancer;
-use crate::collections::buffer::Pool;
+use self::state::{Ledger, Scratch, Settings, Shutdown, Totals};
+pub use self::upstreams::Shared;
+use self::upstreams::Upstreams;
 use crate::collections::queue::Queue;
 use crate::collections::random::Random;
 use crate::collections::slab::{Key, Slab};
-use crate::collections::timers::{NEVER, Timers};
+use crate::config::Plan;
 pub use crate::config::Timeouts;
-use crate::config::{Health, HostHeader, Plan};
-use crate::http::head::Head;
 use crate::limits::{QUEUE_HIGH_BYTES, SECOND_US};
 use crate::log::repeats::Repeats;
 use crate::log::{Log, http_date};
-use crate::metrics::{Count, Listing};
+use crate::metrics::Count;
 
 /// What the shell has to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -86,137 +79,44 @@ pub enum Output {
 /// The machine. See the module's description.
 #[derive(Debug)]
 pub struct Proxy {
-    timeouts: Timeouts,
-    host_header: HostHeader,
-    trust: Vec<crate::config::Cidr>,
-    via: Option<String>,
-    /// The listeners' ports, in digits, in the order of the listeners.
-    ports: Vec<String>,
-    trace: bool,
-    /// Which worker's; part of a connection's name in a trace.
-    worker: u32,
-    health: Health,
-    /// The backends' addresses by slot.
-    backends: Vec<Option<Backend>>,
-    /// Backends that have no address, in words.
-    unresolved: String,
-    shared: Shared,
-    balancer: Balancer,
-    idle: IdlePool,
-    /// Connections of clients and backends that belong together.
-    bonds: Bonds,
-    /// Connections that carry streams, by slot.
-    muxes: Vec<Vec<Key>>,
-    buffers: Pool,
+    settings: Settings,
+    upstreams: Upstreams,
+    ledger: Ledger,
+    scratch: Scratch,
     connections: Slab<Connection>,
     exchanges: Slab<Exchange>,
-    /// Whether `/metrics` is served to clients; else it is to those of `accept_admin` alone.
-    public_metrics: bool,
-    /// The path of the metrics for clients; empty for none.
-    metrics_path: String,
-    /// The backends as metrics show them.
-    listing: Arc<Listing>,
-    /// Exchanges whose responses are made here, portion by portion, each in its turn.
-    feeding: VecDeque<Key>,
-    /// Exchanges that wait for a backend to be below its limit, and when to look next.
-    waiting: VecDeque<Key>,
-    look_us: u64,
-    /// A backend may have room since they were looked at.
-    room_made: bool,
-    /// Connections that wait for room in their backend's queue, and when to ask for them again.
-    redials: VecDeque<Key>,
-    redial_us: u64,
-    spare: Vec<Exchange>,
-    /// The records of exchanges that have ended, if they are kept.
-    records: Option<Vec<Record>>,
-    timers: Timers,
-    outputs: VecDeque<Output>,
-    /// Connections with input that may go on being decoded.
-    resumed: Vec<Key>,
-    /// Connections that carry streams, with something to do.
-    tending: Vec<Key>,
-    /// By how much streams' windows have grown together, until their clients have taken what came.
-    grown: u32,
-    /// Reused by every decoder and writer.
-    head: Head,
-    arena: Vec<u8>,
-    text: Vec<u8>,
-    due: Vec<usize>,
-    probes: Vec<usize>,
-    clients: usize,
-    admins: usize,
-    draining: bool,
-    /// How long a client connection may be idle, in microseconds, if the process ends; else `NEVER`.
-    drain_idle_us: u64,
-    /// More requests are not wanted, though they are served.
-    unready: bool,
-    /// Requests get ids.
-    request_ids: bool,
-    random: Random,
-    /// What was logged about requests and backends lately.
+    shared: Shared,
+    totals: Totals,
+    shutdown: Shutdown,
+    log: Log,
+    /// The kinds of log lines that were written lately.
     repeats: Repeats<Kind>,
+    random: Random,
     now_us: u64,
     /// The second since 1970, and its date for responses without one.
     date: (u64, [u8; 29]),
-    log: Log,
 }
 
 impl Proxy {
-    /// A proxy that follows a plan, in the worker of a number, at a time in microseconds. Workers
-    /// get different seeds.
+    /// Returns a proxy that follows a plan, in the worker with this number. The time is in microseconds. Workers get
+    /// different seeds.
     pub fn new(plan: &Plan, shared: Shared, worker: u32, seed: u64, now_us: u64, log: Log) -> Proxy {
         let mut proxy = Proxy {
-            timeouts: plan.timeouts,
-            host_header: HostHeader::Preserve,
-            trust: Vec::new(),
-            via: None,
-            ports: Vec::new(),
-            trace: false,
-            worker,
-            health: plan.health.clone(),
-            backends: Vec::new(),
-            unresolved: String::new(),
-            shared,
-            balancer: Balancer::new(plan.rules(), shared.cells, shared.in_flight, seed),
-            idle: IdlePool::new(),
-            bonds: Bonds::new(),
-            muxes: Vec::new(),
-            buffers: Pool::new(),
+            settings: Settings::new(plan, worker),
+            upstreams: Upstreams::new(plan, shared, seed),
+            ledger: Ledger::new(now_us),
+            scratch: Scratch::new(),
             connections: Slab::new(),
             exchanges: Slab::new(),
-            public_metrics: true,
-            metrics_path: String::new(),
-            listing: Arc::default(),
-            feeding: VecDeque::new(),
-            waiting: VecDeque::new(),
-            look_us: u64::MAX,
-            room_made: false,
-            redials: VecDeque::new(),
-            redial_us: 0,
-            spare: Vec::new(),
-            records: None,
-            timers: Timers::new(now_us),
-            outputs: VecDeque::new(),
-            resumed: Vec::new(),
-            tending: Vec::new(),
-            grown: 0,
-            arena: Vec::new(),
-            head: Head::default(),
-            text: Vec::new(),
-            due: Vec::new(),
-            probes: Vec::new(),
-            clients: 0,
-            admins: 0,
-            draining: false,
-            drain_idle_us: NEVER,
-            unready: false,
-            request_ids: plan.request_ids,
-            // Other numbers than those that backends are picked by.
-            random: Random::new(seed.rotate_left(32)),
+            shared,
+            totals: Totals::default(),
+            shutdown: Shutdown::new(),
+            log,
             repeats: Repeats::new(),
+            // These random numbers differ from those of the pick.
+            random: Random::new(seed.rotate_left(32)),
             now_us,
             date: (0, http_date(0)),
-            log,
         };
         proxy.follow(plan);
         proxy
@@ -235,7 +135,7 @@ impl Proxy {
 
     /// The listeners that clients connect to have these ports.
     pub fn set_ports(&mut self, ports: impl Iterator<Item = u16>) {
-        self.ports = ports.map(|port| port.to_string()).collect();
+        self.settings.ports = ports.map(|port| port.to_string()).collect();
     }
 
     /// The log, to write into and to write out.
@@ -245,12 +145,12 @@ impl Proxy {
 
     /// How many clients are connected, those of `accept_admin` apart.
     pub fn clients(&self) -> usize {
-        self.clients
+        self.totals.clients
     }
 
     /// How many of `accept_admin` are connected.
     pub fn admins(&self) -> usize {
-        self.admins
+        self.totals.admins
     }
 
     /// How many connections there are, to clients and to backends, and streams on these.
@@ -265,12 +165,12 @@ impl Proxy {
 
     /// From now on who asks is told that more requests are not wanted.
     pub fn set_unready(&mut self) {
-        self.unready = true;
+        self.shutdown.unready = true;
     }
 
     /// From now on each client is told with its next response that its connection ends.
     pub fn drain(&mut self) {
-        self.draining = true;
+        self.shutdown.draining = true;
         self.shared.block.set(Count::Draining, 1);
     }
 
@@ -296,12 +196,12 @@ impl Proxy {
 
     /// Takes the next thing to do.
     pub fn next_output(&mut self) -> Option<Output> {
-        self.outputs.pop_front()
+        self.ledger.outputs.pop_front()
     }
 
     /// Serves metrics to those of `accept_admin` alone.
     pub fn hide_metrics(&mut self) {
-        self.public_metrics = false;
+        self.settings.public_metrics = false;
     }
 
     /// What is to be sent on a connection.
@@ -367,7 +267,7 @@ impl Proxy {
             && let Some(connection) = self.connections.get_mut(key)
         {
             connection.read_paused = false;
-            self.outputs.push_back(Output::Receive(key));
+            self.ledger.outputs.push_back(Output::Receive(key));
         }
     }
 
@@ -377,11 +277,11 @@ impl Proxy {
         if connection.codec.stream().is_some() {
             self.line_up(key);
         } else if !connection.is_sendable() {
-            connection.output.clear(&mut self.buffers);
+            connection.output.clear(&mut self.scratch.buffers);
         } else if !connection.send_scheduled && !connection.output.is_empty() {
             connection.send_scheduled = true;
             let many = connection.codec.mux().is_some();
-            self.outputs.push_back(if many { Output::SendLater(key) } else { Output::Send(key) });
+            self.ledger.outputs.push_back(if many { Output::SendLater(key) } else { Output::Send(key) });
         }
     }
 
@@ -389,11 +289,11 @@ impl Proxy {
     fn resume(&mut self) {
         self.serve_waiting();
         loop {
-            if let Some(key) = self.resumed.pop() {
+            if let Some(key) = self.ledger.resumed.pop() {
                 self.pump(key);
                 self.wake(key);
                 self.rearm(key, Moved::Nothing);
-            } else if let Some(key) = self.tending.pop() {
+            } else if let Some(key) = self.ledger.tending.pop() {
                 self.tend(key);
             } else {
                 return;

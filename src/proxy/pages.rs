@@ -38,13 +38,13 @@ impl Proxy {
         let Some(Peer::Client(ClientEnd { admin, .. })) = self.connections.get(key).map(|client| client.peer) else {
             return None;
         };
-        if !admin && !self.public_metrics {
+        if !admin && !self.settings.public_metrics {
             return None;
         }
         let Start::Request { path, .. } = head.head.start else { return None };
         let reads = matches!(head.method(), b"GET" | b"HEAD");
         if !admin {
-            let asks = is_path(head.get(path), self.metrics_path.as_bytes());
+            let asks = is_path(head.get(path), self.settings.metrics_path.as_bytes());
             return (asks && reads).then_some(Page::Metrics);
         }
         let pages: [(&[u8], Page); 3] =
@@ -57,7 +57,7 @@ impl Proxy {
         match page {
             Page::Metrics => self.begin_metrics(id),
             Page::Live => self.answer_exchange(id, LocalReply::Alive),
-            Page::Ready if self.unready => self.answer_exchange(id, LocalReply::Draining),
+            Page::Ready if self.shutdown.unready => self.answer_exchange(id, LocalReply::Draining),
             Page::Ready if !self.has_backends() => self.answer_exchange(id, LocalReply::NobodyToServe),
             Page::Ready => self.answer_exchange(id, LocalReply::Ready),
             Page::Unknown => self.answer_exchange(id, LocalReply::NoPage),
@@ -66,16 +66,17 @@ impl Proxy {
     }
 
     fn begin_metrics(&mut self, id: Key) {
-        let (listing, shows) = (Arc::clone(&self.listing), self.shows());
+        let (listing, shows) = (Arc::clone(&self.settings.listing), self.shows());
         let Some(exchange) = self.exchanges.get_mut(id) else { return };
         let (facts, client) = (exchange.facts, exchange.client);
         exchange.response = Progress::Flowing;
         let whole = exchange.request == Progress::Ended || facts.body == Body::None;
-        let goes_on = whole && facts.connection.persistent && !self.draining && facts.version != Version::Http10;
+        let goes_on =
+            whole && facts.connection.persistent && !self.shutdown.draining && facts.version != Version::Http10;
         let body = if facts.version == Version::Http10 { Body::UntilClose } else { Body::Chunked };
         let Some(entry) = self.connections.get(client) else { return };
-        self.text.clear();
-        let mut writer = entry.codec.head_writer(&mut self.text, shows);
+        self.scratch.text.clear();
+        let mut writer = entry.codec.head_writer(&mut self.scratch.text, shows);
         writer.response(200, phrase(200).as_bytes());
         writer.field(b"Date", &self.date.1);
         writer.field(b"Content-Type", CONTENT_TYPE.as_bytes());
@@ -93,13 +94,13 @@ impl Proxy {
         if facts.is_head() {
             self.end_metrics(id);
         } else {
-            self.feeding.push_back(id);
+            self.ledger.feeding.push_back(id);
         }
     }
 
     /// Whether some client can take more of a response that is made here.
     pub(super) fn can_feed(&self) -> bool {
-        self.feeding.iter().any(|&id| {
+        self.ledger.feeding.iter().any(|&id| {
             let client = self.exchanges.get(id).and_then(|exchange| self.connections.get(exchange.client));
             client.is_none_or(|client| client.output.len() < QUEUE_HIGH_BYTES)
         })
@@ -108,12 +109,12 @@ impl Proxy {
     /// Makes another portion for the next client that can take one: one in all, so that the others of the
     /// worker wait for no more than that, however many ask.
     pub(super) fn feed(&mut self) {
-        for _ in 0..self.feeding.len() {
-            let Some(id) = self.feeding.pop_front() else { return };
+        for _ in 0..self.ledger.feeding.len() {
+            let Some(id) = self.ledger.feeding.pop_front() else { return };
             let Some(client) = self.exchanges.get(id).map(|exchange| exchange.client) else { continue };
             let full = self.connections.get(client).is_none_or(|client| client.output.len() >= QUEUE_HIGH_BYTES);
             if full || self.feed_one(id) {
-                self.feeding.push_back(id);
+                self.ledger.feeding.push_back(id);
             }
             if !full {
                 return;
@@ -127,7 +128,7 @@ impl Proxy {
         let client = exchange.client;
         let Upstream::Page(exposition) = &mut exchange.upstream else { return false };
         let cells = self.shared.cells;
-        let backends = &self.backends;
+        let backends = &self.upstreams.backends;
         let state = |state: SlotState, one: Place| {
             let Some(Some(backend)) = backends.get(one.slot) else { return 0 };
             match state {
@@ -147,11 +148,12 @@ impl Proxy {
         exchange.record.sent += text.len() as u64;
         if let Some(connection) = self.connections.get_mut(client) {
             for piece in text.as_bytes().chunks(METRICS_PORTION_BYTES) {
-                let mut buffer = self.buffers.take();
+                let mut buffer = self.scratch.buffers.take();
                 buffer.room()[..piece.len()].copy_from_slice(piece);
                 buffer.fill(piece.len());
-                let rest = connection.codec.write_data(&mut connection.output, &mut self.buffers, buffer, piece.len());
-                rest.into_iter().for_each(|buffer| self.buffers.give(buffer));
+                let rest =
+                    connection.codec.write_data(&mut connection.output, &mut self.scratch.buffers, buffer, piece.len());
+                rest.into_iter().for_each(|buffer| self.scratch.buffers.give(buffer));
             }
         }
         self.schedule_send(client);
@@ -168,7 +170,7 @@ impl Proxy {
         let whole = exchange.request == Progress::Ended || exchange.facts.body == Body::None;
         self.remove_exchange(id, Reason::Page);
         let Some(connection) = self.connections.get_mut(client) else { return };
-        connection.codec.write_end(&mut connection.output, &mut self.buffers, None);
+        connection.codec.write_end(&mut connection.output, &mut self.scratch.buffers, None);
         if whole && connection.phase == Phase::Open {
             self.release_client(client, true, persistent, last);
         } else {

@@ -91,13 +91,13 @@ impl IdlePool {
 impl Proxy {
     /// From now on no more idle connections to backends are kept than `most`.
     pub fn limit_idle(&mut self, most: usize) {
-        self.idle.most = most;
+        self.upstreams.idle.most = most;
     }
 
     /// Closes the connection to a backend that has been idle the longest, so that its descriptor is free;
     /// false where none is idle.
     pub fn evict_idle(&mut self) -> bool {
-        let oldest = self.idle.oldest().or_else(|| self.idle_mux());
+        let oldest = self.upstreams.idle.oldest().or_else(|| self.idle_mux());
         oldest.inspect(|&key| self.close(key, Output::Close(key))).is_some()
     }
 
@@ -110,14 +110,14 @@ impl Proxy {
         };
         let evicted = self.evict_idle();
         if evicted {
-            self.outputs.push_back(Output::Connect(key, slot.into()));
+            self.ledger.outputs.push_back(Output::Connect(key, slot.into()));
         }
         evicted
     }
 
     /// Of the connections that carry streams, and have none now, the one on which nothing has come for longest.
     fn idle_mux(&self) -> Option<Key> {
-        let idle = self.muxes.iter().flatten().filter_map(|&key| {
+        let idle = self.upstreams.muxes.iter().flatten().filter_map(|&key| {
             let mux_key = self.connections.get(key).filter(|mux_key| mux_key.phase == Phase::Open)?;
             let mux = mux_key.codec.mux().filter(|mux| mux.is_idle())?;
             Some((mux.heard_us, key))

@@ -22,30 +22,30 @@ const USER_AGENT: &str = concat!("load_balancer/", env!("CARGO_PKG_VERSION"));
 impl Proxy {
     /// Begins the probes that are due, and that no other worker has taken.
     pub(super) fn begin_probes(&mut self) {
-        let mut slots = std::mem::take(&mut self.probes);
-        self.balancer.take_probes(self.now_us, &mut slots);
+        let mut slots = std::mem::take(&mut self.scratch.probes);
+        self.upstreams.balancer.take_probes(self.now_us, &mut slots);
         for slot in slots.drain(..) {
-            let asks = self.health.check == HealthCheck::Http;
-            if self.may_multiplex(slot) && (asks || !self.is_h2c(slot)) {
+            let asks = self.settings.health.check == HealthCheck::Http;
+            if self.upstreams.may_multiplex(slot, self.now_us) && (asks || !self.upstreams.is_h2c(slot)) {
                 self.begin_multiplexed_probe(slot);
                 continue;
             }
-            let connection = Connection::new(self.backend_end(slot, Use::Probe));
+            let connection = Connection::new(self.upstreams.backend_end(slot, Use::Probe));
             let key = self.connections.insert(connection);
             self.rearm(key, Moved::Nothing);
-            self.outputs.push_back(Output::Connect(key, slot));
+            self.ledger.outputs.push_back(Output::Connect(key, slot));
         }
-        self.probes = slots;
+        self.scratch.probes = slots;
     }
 
     /// The connection of a probe is established; `http2`: its session has settled on that.
     pub(super) fn probe_connected(&mut self, key: Key, http2: bool) {
         let Some(connection) = self.connections.get(key) else { return };
         let Peer::Backend(BackendEnd { slot, .. }) = connection.peer else { return };
-        if self.health.check != HealthCheck::Http {
+        if self.settings.health.check != HealthCheck::Http {
             self.probe_passed(key);
         } else if connection.codec.mux().is_some() {
-            let http2 = http2 || self.is_h2c(slot.into());
+            let http2 = http2 || self.upstreams.is_h2c(slot.into());
             self.mux_connected(key, http2);
         } else {
             self.send_probe(key);
@@ -57,15 +57,17 @@ impl Proxy {
         let shows = self.shows();
         let Some(connection) = self.connections.get_mut(key) else { return };
         let Peer::Backend(BackendEnd { slot, .. }) = connection.peer else { return };
-        let host = match (&self.health.host, &self.host_header, &self.backends[usize::from(slot)]) {
-            (Some(name), ..) | (None, HostHeader::Name(name), _) => name,
-            (.., Some(backend)) => &backend.host,
-            (.., None) => return self.close(key, Output::Close(key)),
-        };
-        let scheme = self.backends[usize::from(slot)].as_ref().map_or("http", |backend| backend.scheme());
-        self.text.clear();
-        let mut writer = connection.codec.head_writer(&mut self.text, shows);
-        write_request(&mut writer, &self.health.path, scheme, host);
+        let host =
+            match (&self.settings.health.host, &self.settings.host_header, &self.upstreams.backends[usize::from(slot)])
+            {
+                (Some(name), ..) | (None, HostHeader::Name(name), _) => name,
+                (.., Some(backend)) => &backend.host,
+                (.., None) => return self.close(key, Output::Close(key)),
+            };
+        let scheme = self.upstreams.backends[usize::from(slot)].as_ref().map_or("http", |backend| backend.scheme());
+        self.scratch.text.clear();
+        let mut writer = connection.codec.head_writer(&mut self.scratch.text, shows);
+        write_request(&mut writer, &self.settings.health.path, scheme, host);
         let written = writer.finish();
         self.send_head(key, "probe", Some(Body::None), written);
     }
@@ -73,7 +75,7 @@ impl Proxy {
     /// The head of the response to a probe has come.
     pub(super) fn on_probe_response(&mut self, key: Key, head: HeadRef<'_>) {
         match head.status() {
-            status if self.health.status.contains(status) => self.probe_passed(key),
+            status if self.settings.health.status.contains(status) => self.probe_passed(key),
             status => self.probe_failed(key, Cause::Status(status)),
         }
     }
@@ -91,7 +93,7 @@ impl Proxy {
             if !has_asked {
                 self.shared.cells.suspect(slot.into());
             }
-            let text = Explained { health: &self.health, has_asked, cause }.to_string();
+            let text = Explained { health: &self.settings.health, has_asked, cause }.to_string();
             self.note_probe(slot, Some(&text));
         }
     }
@@ -101,7 +103,7 @@ impl Proxy {
         let Some(connection) = self.connections.get(key) else { return false };
         let mux = connection.codec.mux();
         let opened = mux.is_none_or(|mux| mux.h2.open_streams() > 0);
-        self.health.check == HealthCheck::Http && connection.phase == Phase::Open && opened
+        self.settings.health.check == HealthCheck::Http && connection.phase == Phase::Open && opened
     }
 
     /// A probe has come to a limit of ours, which says nothing about its backend.
@@ -121,7 +123,7 @@ impl Proxy {
         let streams = mux.map(|mux| mux.streams().collect::<Vec<_>>()).unwrap_or_default();
         streams.into_iter().chain([key, mux_key]).for_each(|key| self.close(key, Output::Close(key)));
         // What became of one that had the slot before is not its successor's doing.
-        (self.generation(slot.into()) == Some(generation)).then_some(slot)
+        (self.upstreams.generation(slot.into()) == Some(generation)).then_some(slot)
     }
 }
 

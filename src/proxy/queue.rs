@@ -13,31 +13,31 @@ use crate::metrics::Count;
 impl Proxy {
     /// Has an exchange wait until a backend has room for it.
     pub(super) fn wait_for_room(&mut self, id: Key) {
-        if self.waiting.len() >= WAITING_REQUESTS {
+        if self.ledger.waiting.len() >= WAITING_REQUESTS {
             self.shared.block.add(Count::WaitedInVain, 1);
             return self.answer_exchange(id, LocalReply::NoRoomToWait);
         }
         self.shared.block.add(Count::Waited, 1);
         self.set_upstream(id, Upstream::Queued);
         let Some(client) = self.exchanges.get(id).map(|exchange| exchange.client) else { return };
-        if self.waiting.is_empty() {
-            self.look_us = self.now_us + WAITING_LOOK_US;
+        if self.ledger.waiting.is_empty() {
+            self.ledger.look_us = self.now_us + WAITING_LOOK_US;
         }
-        self.waiting.push_back(id);
+        self.ledger.waiting.push_back(id);
         self.rearm(client, Moved::Nothing);
     }
 
     /// Serves those that wait, as far as there is room. What another worker has finished does not
     /// show here, so it is looked for now and then.
     pub(super) fn serve_waiting(&mut self) {
-        if self.waiting.is_empty() || !self.room_made && self.now_us < self.look_us {
+        if self.ledger.waiting.is_empty() || !self.ledger.room_made && self.now_us < self.ledger.look_us {
             return;
         }
-        self.room_made = false;
-        self.look_us = self.now_us + WAITING_LOOK_US;
+        self.ledger.room_made = false;
+        self.ledger.look_us = self.now_us + WAITING_LOOK_US;
         let mut at = 0;
-        while let Some(&id) = self.waiting.get(at) {
-            match self.pick(id) {
+        while let Some(&id) = self.ledger.waiting.get(at) {
+            match self.pick(id, None) {
                 // What would do for one that has tried nothing yet would do for those behind it.
                 // A client with a connection of its own waits for that one backend.
                 Pick::Full if self.is_bound(id) => at += 1,

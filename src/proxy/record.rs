@@ -238,26 +238,26 @@ impl Proxy {
         if let Some(cause) = cause {
             self.log_exchange(id, outcome, cause);
         }
-        if let Some(records) = &mut self.records {
+        if let Some(records) = &mut self.ledger.records {
             records.push(record);
         }
     }
 
     /// Keeps the record of each exchange that ends from now on, until `take_records` takes it.
     pub fn keep_records(&mut self) {
-        self.records.get_or_insert_default();
+        self.ledger.records.get_or_insert_default();
     }
 
     /// Takes the records of the exchanges that have ended since the last call.
     pub fn take_records(&mut self) -> Vec<Record> {
-        self.records.as_mut().map(std::mem::take).unwrap_or_default()
+        self.ledger.records.as_mut().map(std::mem::take).unwrap_or_default()
     }
 
     /// Logs that a backend has failed, without a request that failed with it.
     pub(super) fn log_backend(&mut self, slot: u16, failure: Failure) {
         if self.log.enabled(Level::Warn) && self.repeats.admits((Some(slot), Cause::Failed(failure), true), self.now_us)
         {
-            let text = format!("{}: {failure}", self.label(slot.into()));
+            let text = format!("{}: {failure}", self.upstreams.label(slot.into()));
             self.log.line(Level::Warn, "backend", format_args!("{text}"));
         }
     }
@@ -296,7 +296,9 @@ impl Proxy {
 
     fn cause_text(&self, cause: Cause) -> String {
         match cause {
-            Cause::Answered(LocalReply::NoBackend) => format!("{}{}", LocalReply::NoBackend.words(), self.unresolved),
+            Cause::Answered(LocalReply::NoBackend) => {
+                format!("{}{}", LocalReply::NoBackend.words(), self.settings.unresolved)
+            }
             Cause::Answered(answer) => answer.words(),
             Cause::Failed(failure) => failure.to_string(),
             Cause::Responded(status) => format!("the backend answered {status}"),
@@ -315,7 +317,7 @@ impl Proxy {
 
     /// A backend's name, and its address if that says more.
     fn backend_text(&self, slot: u16) -> String {
-        let label = self.label(slot.into());
+        let label = self.upstreams.label(slot.into());
         match label.strip_suffix(')').and_then(|label| label.rsplit_once(" (")) {
             Some((name, address)) => format!(" backend={} address={address}", Word(name.as_bytes(), usize::MAX)),
             None => format!(" backend={}", Word(label.as_bytes(), usize::MAX)),

@@ -15,20 +15,20 @@ impl Proxy {
         let exchange = self.connections.get(key).and_then(|connection| self.exchanges.get(connection.exchange?));
         if let Some(exchange) = exchange
             && let Some(tried) = Some(exchange.tries.slots()).filter(|tried| tried.len() < TRIES)
-            && self.balancer.has_other(tried)
+            && self.upstreams.balancer.has_other(tried)
         {
             return false;
         }
-        if self.redials.is_empty() {
-            self.redial_us = self.now_us + REDIAL_US;
+        if self.ledger.redials.is_empty() {
+            self.ledger.redial_us = self.now_us + REDIAL_US;
         }
-        self.redials.push_back(key);
+        self.ledger.redials.push_back(key);
         true
     }
 
     /// When `redial` is to be called, in microseconds; `u64::MAX` for never.
     pub(super) fn next_redial_us(&self) -> u64 {
-        if self.redials.is_empty() { u64::MAX } else { self.redial_us }
+        if self.ledger.redials.is_empty() { u64::MAX } else { self.ledger.redial_us }
     }
 
     /// Asks again for connections that wait for room in a backend's queue.
@@ -36,20 +36,20 @@ impl Proxy {
         if self.next_redial_us() > self.now_us {
             return;
         }
-        self.redial_us = self.now_us + REDIAL_US;
-        for _ in 0..REDIALS.min(self.redials.len()) {
-            let Some(key) = self.redials.pop_front() else { return };
+        self.ledger.redial_us = self.now_us + REDIAL_US;
+        for _ in 0..REDIALS.min(self.ledger.redials.len()) {
+            let Some(key) = self.ledger.redials.pop_front() else { return };
             if let Some(Peer::Backend(BackendEnd { slot, .. })) =
                 self.connections.get(key).map(|connection| connection.peer)
             {
-                self.outputs.push_back(Output::Connect(key, slot.into()));
+                self.ledger.outputs.push_back(Output::Connect(key, slot.into()));
             }
         }
     }
 
     /// Whether a connection waits for room in its backend's queue; it does so no more.
     pub(super) fn take_redial(&mut self, key: Key) -> bool {
-        let at = self.redials.iter().position(|&other| other == key);
-        at.and_then(|at| self.redials.remove(at)).is_some()
+        let at = self.ledger.redials.iter().position(|&other| other == key);
+        at.and_then(|at| self.ledger.redials.remove(at)).is_some()
     }
 }

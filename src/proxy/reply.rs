@@ -104,7 +104,7 @@ impl Proxy {
     /// Answers a client that has no exchange, and ends its connection: its request could not be understood, so
     /// that nothing after it can be either. `bytes`: the beginning of that request.
     pub(super) fn answer_client(&mut self, key: Key, answer: LocalReply, bytes: &[u8]) {
-        let id = self.request_ids.then(|| Uuid::new(self.log.clock(), &mut self.random));
+        let id = self.settings.request_ids.then(|| Uuid::new(self.log.clock(), &mut self.random));
         let id = id.as_ref().map(Uuid::text);
         self.log_refused(key, bytes, id, answer);
         self.end_with_answer(key, answer, id);
@@ -138,8 +138,8 @@ impl Proxy {
         text.push('\n');
         let shows = self.shows();
         let Some(client) = self.connections.get(key) else { return };
-        self.text.clear();
-        let mut writer = client.codec.head_writer(&mut self.text, shows);
+        self.scratch.text.clear();
+        let mut writer = client.codec.head_writer(&mut self.scratch.text, shows);
         writer.response(status, phrase(status).as_bytes());
         writer.field(b"Date", &http_date(self.log.clock() / 1_000_000));
         writer.field(b"Content-Type", b"text/plain; charset=utf-8");
@@ -168,8 +168,8 @@ impl Proxy {
         written.show(text.as_bytes());
         self.send_head(key, "answer", Some(Body::Length(text.len() as u64)), written);
         let Some(client) = self.connections.get_mut(key) else { return };
-        client.output.write(&mut self.buffers, text.as_bytes());
-        client.codec.write_end(&mut client.output, &mut self.buffers, None);
+        client.output.write(&mut self.scratch.buffers, text.as_bytes());
+        client.codec.write_end(&mut client.output, &mut self.scratch.buffers, None);
         self.schedule_send(key);
     }
 }

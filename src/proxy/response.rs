@@ -36,8 +36,8 @@ impl Proxy {
         }
         let (key, shows) = (exchange.client, self.shows());
         let Some(client) = self.connections.get(key) else { return };
-        self.text.clear();
-        let mut writer = client.codec.head_writer(&mut self.text, shows);
+        self.scratch.text.clear();
+        let mut writer = client.codec.head_writer(&mut self.scratch.text, shows);
         forward::interim(&mut writer, head, None);
         let written = writer.finish();
         self.write_to_client(key, "interim response head", None, written);
@@ -65,21 +65,21 @@ impl Proxy {
         exchange.record.status = facts.status;
         let content = !matches!(exchange.facts.body, Body::None | Body::Length(0));
         exchange.verdict = match facts.status {
-            500.. if self.health.count_5xx => Verdict::BackendFailed,
+            500.. if self.settings.health.count_5xx => Verdict::BackendFailed,
             ..300 if content && !exchange.awaits_content() => Verdict::UploadGoesOn,
             _ => Verdict::Plain,
         };
         let (verdict, sent_us) = (exchange.verdict, exchange.record.sent_us);
-        let (body, after) = to_client(exchange, &facts, self.draining);
+        let (body, after) = to_client(exchange, &facts, self.shutdown.draining);
         exchange.persistent = after != After::Close;
         let client = exchange.client;
         let binds = facts.connection.authentication && backend.codec.stream().is_none();
         let shows = self.shows();
         let (Some(entry), Some(exchange)) = (self.connections.get(client), self.exchanges.get(id)) else { return };
-        self.text.clear();
-        let mut writer = entry.codec.head_writer(&mut self.text, shows);
+        self.scratch.text.clear();
+        let mut writer = entry.codec.head_writer(&mut self.scratch.text, shows);
         let (date, request_id) = (&self.date.1, exchange.id());
-        let way = ResponseWay { body, after, date, via: self.via.as_deref(), request_id };
+        let way = ResponseWay { body, after, date, via: self.settings.via.as_deref(), request_id };
         forward::response(&mut writer, head, &facts, &way);
         let written = writer.finish();
         self.write_to_client(client, "response head", Some(body), written);

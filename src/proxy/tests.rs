@@ -1,6 +1,6 @@
 //! The machine alone: bytes and failures in, bytes and outputs out, on a clock of the test's.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::net::SocketAddr;
 
 use super::*;
@@ -300,7 +300,7 @@ fn who_waits_for_room_waits_no_more_when_there_is_some() {
     let backend = world.connect();
     let client = world.asking(GET);
     assert!(world.dials.is_empty());
-    let connect_us = world.proxy.timeouts.connect_us;
+    let connect_us = world.proxy.settings.timeouts.connect_us;
     world.pass(connect_us - 1000);
     assert!(world.give(backend, OK.replace("Content", "Connection: close\r\nContent").as_str()));
     let (backend, _) = world.dial();
@@ -348,7 +348,7 @@ fn who_is_gone_takes_no_place_among_those_that_wait() {
     }
     let client = world.asking(GET);
     assert_eq!(world.sent(client), "");
-    assert_eq!(world.proxy.waiting.len(), 1);
+    assert_eq!(world.proxy.ledger.waiting.len(), 1);
 }
 
 #[test]

@@ -43,7 +43,7 @@ impl fmt::Display for Named<'_> {
 impl Proxy {
     /// How much of the heads that are written is shown.
     pub(super) fn shows(&self) -> Shows {
-        match self.trace {
+        match self.settings.trace {
             false => Shows::Nothing,
             true if self.log.enabled(Level::Debug) => Shows::Everything,
             true => Shows::Masked,
@@ -56,13 +56,13 @@ impl Proxy {
         let (backend, client) = match peer {
             Peer::Backend(BackendEnd { slot, .. }) => {
                 let exchange = connection.exchange.and_then(|id| self.exchanges.get(id));
-                let backend = self.backends[usize::from(slot)].as_ref();
+                let backend = self.upstreams.backends[usize::from(slot)].as_ref();
                 let name = backend.map_or("", |backend| &backend.label);
                 (name, exchange.map(|exchange| exchange.client))
             }
             Peer::Client(_) => ("", None),
         };
-        Some(Named { peer, worker: self.worker, key, backend, client })
+        Some(Named { peer, worker: self.settings.worker, key, backend, client })
     }
 
     /// Dumps what could not be understood, as far as it is shown, with each line of a secret

@@ -29,11 +29,11 @@ impl Proxy {
         self.set_upstream(id, Upstream::Tunnel { slot, key });
         self.count_response(slot, head.status(), sent_us);
         // It has done what it was asked for; what comes then is its users' affair.
-        self.note_success(slot);
+        self.upstreams.note_success(slot);
         let shows = self.shows();
         let (Some(entry), Some(exchange)) = (self.connections.get(client), self.exchanges.get(id)) else { return };
-        self.text.clear();
-        let mut writer = entry.codec.head_writer(&mut self.text, shows);
+        self.scratch.text.clear();
+        let mut writer = entry.codec.head_writer(&mut self.scratch.text, shows);
         forward::switching(&mut writer, head, exchange.id());
         let written = writer.finish();
         for end in [client, key] {
@@ -43,7 +43,7 @@ impl Proxy {
         }
         self.write_to_client(client, "response head", Some(Body::UntilClose), written);
         // What the client sent behind its request goes first.
-        self.resumed.push(client);
+        self.ledger.resumed.push(client);
     }
 
     /// One direction of a tunnel has ended: the other connection is told so.

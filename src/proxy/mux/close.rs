@@ -23,7 +23,7 @@ struct Taken {
 impl Proxy {
     /// No more streams go to the connections to a slot's backend.
     pub(in crate::proxy) fn retire_muxes(&mut self, slot: usize) {
-        let Some(muxes) = self.muxes.get_mut(slot) else { return };
+        let Some(muxes) = self.upstreams.muxes.get_mut(slot) else { return };
         for key in std::mem::take(muxes) {
             self.retire(key);
         }
@@ -37,7 +37,7 @@ impl Proxy {
         mux.draining = true;
         let waiting = std::mem::take(&mut mux.waiting);
         self.forget_mux(slot.into(), key);
-        self.tending.push(key);
+        self.ledger.tending.push(key);
         waiting.into_iter().for_each(|stream| self.move_on(stream));
     }
 
@@ -45,7 +45,7 @@ impl Proxy {
     /// before it takes anything is not followed for ever, nor one blamed that has left the plan.
     fn move_on(&mut self, key: Key) {
         let Some(stream) = self.connections.get(key) else { return };
-        let current = self.is_current(stream.peer);
+        let current = self.upstreams.is_current(stream.peer);
         self.lost(key, Failure::Unprocessed, current);
     }
 
@@ -64,9 +64,9 @@ impl Proxy {
         self.streams_lost(streams, failure);
         let Some(connection) = self.connections.get_mut(key) else { return };
         let Some(mux) = connection.codec.mux_mut() else { return };
-        self.text.clear();
-        mux.h2.farewell(error.code, &mut self.text);
-        connection.output.write(&mut self.buffers, &self.text);
+        self.scratch.text.clear();
+        mux.h2.farewell(error.code, &mut self.scratch.text);
+        connection.output.write(&mut self.scratch.buffers, &self.scratch.text);
         self.end(key, Ending::Linger);
     }
 
@@ -162,7 +162,7 @@ impl Proxy {
         let mux_key = self.connections.get(stream).and_then(|one| one.codec.stream()).map(|stream| stream.mux);
         let Some(mux_key) = mux_key else { return };
         let mux = self.connections.get(mux_key).and_then(|mux_key| mux_key.codec.mux());
-        let limit_us = self.timeouts.response_us;
+        let limit_us = self.settings.timeouts.response_us;
         if mux.is_some_and(|mux| self.now_us.saturating_sub(mux.heard_us) >= limit_us / 2) {
             self.retire(mux_key);
         }
@@ -205,14 +205,14 @@ impl Proxy {
         let exchange = |stream| self.connections.get(stream).and_then(|stream| stream.exchange);
         let asked = mux.h2.owners().any(|stream| exchange(stream).is_some());
         let peer = connection.peer;
-        let Some(seen) = self.seen(peer) else { return };
+        let Some(seen) = self.upstreams.seen(peer) else { return };
         let news = seen.fault.replace(code) != Some(code);
         seen.faults = if news { 0 } else { seen.faults }.saturating_add(u8::from(asked));
         if asked && (!code.may_be_provoked() || seen.faults >= H2_FAULTS) {
             return self.note_failure(slot, Failure::GoAway(code));
         }
         let level = if news { Level::Warn } else { Level::Debug };
-        let Some(Some(backend)) = self.backends.get(usize::from(slot)) else { return };
+        let Some(Some(backend)) = self.upstreams.backends.get(usize::from(slot)) else { return };
         self.log.line(level, "backend", format_args!("{}: {}", backend.label, Failure::GoAway(code)));
     }
 }

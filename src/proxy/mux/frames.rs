@@ -29,7 +29,7 @@ impl Proxy {
             let Some((id, owner, room)) = mux.h2.next_in_line() else { return };
             let Some(stream) = self.connections.get_mut(owner) else { continue };
             if unsendable {
-                stream.output.clear(&mut self.buffers);
+                stream.output.clear(&mut self.scratch.buffers);
             }
             let mut queue = std::mem::take(&mut stream.output);
             let moved = self.send_stream(key, id, owner, room, &mut queue);
@@ -74,13 +74,13 @@ impl Proxy {
         let before = connection.output.len();
         if length > 0 || trailers.is_empty() {
             let Some(header) = mux.h2.data(id, length, last && trailers.is_empty()) else { return false };
-            connection.output.write(&mut self.buffers, &header);
-            queue.pass(&mut self.buffers, &mut connection.output, length);
+            connection.output.write(&mut self.scratch.buffers, &header);
+            queue.pass(&mut self.scratch.buffers, &mut connection.output, length);
         }
         if !trailers.is_empty() {
-            self.text.clear();
-            mux.h2.write_fields(id, &trailers, true, &mut self.text);
-            connection.output.write(&mut self.buffers, &self.text);
+            self.scratch.text.clear();
+            mux.h2.write_fields(id, &trailers, true, &mut self.scratch.text);
+            connection.output.write(&mut self.scratch.buffers, &self.scratch.text);
         }
         let frames = connection.output.len() - before;
         self.note_queued(key, owner, frames);
@@ -95,11 +95,11 @@ impl Proxy {
             mux.heard_us = self.now_us;
             mux.h2.set_clock(self.now_us);
         }
-        let mut head = std::mem::take(&mut self.head);
-        let mut arena = std::mem::take(&mut self.arena);
+        let mut head = std::mem::take(&mut self.scratch.head);
+        let mut arena = std::mem::take(&mut self.scratch.arena);
         while self.step_mux(key, &mut input, &mut head, &mut arena) {}
-        (self.head, self.arena) = (head, arena);
-        let kept = input.and_then(|buffer| self.buffers.keep(buffer));
+        (self.scratch.head, self.scratch.arena) = (head, arena);
+        let kept = input.and_then(|buffer| self.scratch.buffers.keep(buffer));
         match self.connections.get_mut(key) {
             Some(connection) if !connection.drops_input() => {
                 let rest = kept.as_ref().map_or(&[][..], Buffer::filled);
@@ -114,9 +114,9 @@ impl Proxy {
                     self.mux_failed(key, Failure::Closed);
                 }
             }
-            _ => kept.into_iter().for_each(|buffer| self.buffers.give(buffer)),
+            _ => kept.into_iter().for_each(|buffer| self.scratch.buffers.give(buffer)),
         }
-        self.tending.push(key);
+        self.ledger.tending.push(key);
     }
 
     /// Decodes one frame, or a part of one; false where more bytes are needed first.
@@ -127,10 +127,10 @@ impl Proxy {
         }
         let Codec::H2(mux) = &mut connection.codec else { return false };
         let bytes = input.as_ref().map_or(&[][..], Buffer::filled);
-        self.text.clear();
-        let decoded = mux.h2.decode(bytes, head, arena, &mut self.text);
+        self.scratch.text.clear();
+        let decoded = mux.h2.decode(bytes, head, arena, &mut self.scratch.text);
         let decoded = match decoded {
-            Ok(_) if mux.replies(connection.output.len() + self.text.len()) > H2_REPLY_BYTES => {
+            Ok(_) if mux.replies(connection.output.len() + self.scratch.text.len()) > H2_REPLY_BYTES => {
                 // It has us answer, and takes none of the answers.
                 Err(http2::Error::new(ErrorCode::ENHANCE_YOUR_CALM, "answers that are not taken"))
             }
@@ -143,7 +143,7 @@ impl Proxy {
                 return false;
             }
         };
-        connection.output.write(&mut self.buffers, &self.text);
+        connection.output.write(&mut self.scratch.buffers, &self.scratch.text);
         if let Some(buffer) = input {
             buffer.consume(skip);
         }
@@ -181,7 +181,7 @@ impl Proxy {
         match entry.codec.stream_mut() {
             Some(stream) if !stream.is_complete() => self.refuse(key, MessageError::LengthWrong, &[]),
             Some(_) => {
-                if let Some(seen) = self.seen(peer) {
+                if let Some(seen) = self.upstreams.seen(peer) {
                     seen.faults = 0;
                 }
                 self.on_end(key, false);
@@ -198,7 +198,7 @@ impl Proxy {
             Event::Trailers(_) => Part::Trailers(head.bytes.len()),
             _ => Part::Head(head.bytes.len()),
         };
-        if self.trace {
+        if self.settings.trace {
             self.trace_fields(stream, part, head);
         }
         match part {
@@ -223,19 +223,19 @@ impl Proxy {
             input.iter_mut().for_each(|buffer| buffer.consume(length));
             return self.refuse(owner, MessageError::LengthWrong, &[]);
         }
-        if self.trace
+        if self.settings.trace
             && let Some(buffer) = input
         {
             self.trace_content(owner, &buffer.filled()[..length]);
         }
         *input = self.on_data(owner, input.take(), length);
-        let spare = self.wants(owner).then_some(H2_GROWTH_BYTES - self.grown);
+        let spare = self.wants(owner).then_some(H2_GROWTH_BYTES - self.totals.grown);
         self.rearm(owner, Moved::In);
         let Some(connection) = self.connections.get_mut(key) else { return };
         let Some(mux) = connection.codec.mux_mut() else { return };
-        self.text.clear();
-        let growth = mux.h2.delivered(id, length, spare, &mut self.text);
-        connection.output.write(&mut self.buffers, &self.text);
+        self.scratch.text.clear();
+        let growth = mux.h2.delivered(id, length, spare, &mut self.scratch.text);
+        connection.output.write(&mut self.scratch.buffers, &self.scratch.text);
         if growth > 0 {
             self.note_growth(owner, growth);
         }
@@ -249,7 +249,7 @@ impl Proxy {
         if let (Some(stream), Some(client)) = (entry, client) {
             stream.consumer = Some(client);
             stream.growth += growth;
-            self.grown += growth;
+            self.totals.grown += growth;
         }
     }
 
@@ -260,11 +260,11 @@ impl Proxy {
             ErrorCode::REFUSED_STREAM => self.lost(stream, Failure::Refused, false),
             ErrorCode::HTTP_1_1_REQUIRED => match peer {
                 // It would say so again.
-                Some(Peer::Backend(BackendEnd { slot, .. })) if self.is_h2c(slot.into()) => {
+                Some(Peer::Backend(BackendEnd { slot, .. })) if self.upstreams.is_h2c(slot.into()) => {
                     self.lost(stream, Failure::Http11Required, false);
                 }
                 Some(peer) => {
-                    self.speaks_only(peer, Version::Http11);
+                    self.upstreams.speaks_only(peer, Version::Http11, self.now_us);
                     self.lost(stream, Failure::Unprocessed, false);
                 }
                 None => {}

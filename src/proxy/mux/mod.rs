@@ -129,7 +129,7 @@ impl Proxy {
         let mux_key = self.mux_for(id, slot);
         let used = self.connections.get(mux_key).is_some_and(|mux_key| mux_key.is_reused());
         self.shared.block.add(Count::Reused, used.into());
-        let mut stream = Connection::new(self.backend_end(slot, Use::FRESH));
+        let mut stream = Connection::new(self.upstreams.backend_end(slot, Use::FRESH));
         stream.exchange = Some(id);
         stream.codec = Codec::Stream(Stream::new(mux_key));
         let key = self.connections.insert(stream);
@@ -151,15 +151,15 @@ impl Proxy {
     /// Has a stream wait on a connection. One on which nothing has come for a while is asked first whether
     /// it is there, whatever streams it has: they may be ones on which nothing has to come.
     pub(in crate::proxy) fn await_turn(&mut self, mux_key: Key, key: Key) {
-        self.tending.push(mux_key);
+        self.ledger.tending.push(mux_key);
         let Some(connection) = self.connections.get_mut(mux_key) else { return };
         let Some(mux) = connection.codec.mux_mut() else { return };
         mux.waiting.push_back(key);
         let silent = self.now_us.saturating_sub(mux.heard_us) > POOL_FRESH_US;
         if silent && connection.phase == Phase::Open && !mux.h2.is_pinged() {
-            self.text.clear();
-            mux.h2.ping(&mut self.text);
-            connection.output.write(&mut self.buffers, &self.text);
+            self.scratch.text.clear();
+            mux.h2.ping(&mut self.scratch.text);
+            connection.output.write(&mut self.scratch.buffers, &self.scratch.text);
         }
         // It is idle no more, even if its time in the pool ends in this same turn.
         self.rearm(mux_key, Moved::Nothing);
@@ -167,9 +167,9 @@ impl Proxy {
 
     /// A connection to the backend in a slot that has room for another stream.
     fn find_mux(&self, slot: usize) -> Option<Key> {
-        let guess = self.backends.get(slot)?.as_ref()?.seen.streams.unwrap_or(H2_STREAMS as usize);
+        let guess = self.upstreams.backends.get(slot)?.as_ref()?.seen.streams.unwrap_or(H2_STREAMS as usize);
         let has_room = |key: &Key| {
-            let connection = self.connections.get(*key).filter(|connection| self.is_current(connection.peer));
+            let connection = self.connections.get(*key).filter(|connection| self.upstreams.is_current(connection.peer));
             let mux = connection.and_then(|connection| connection.codec.mux());
             mux.is_some_and(|mux| {
                 let most = if mux.h2.is_ready() { mux.most() } else { guess.max(1) };
@@ -177,29 +177,29 @@ impl Proxy {
                 !mux.draining && !mux.h2.is_spent() && !mux.is_stuck(self.now_us) && taken < most
             })
         };
-        self.muxes.get(slot)?.iter().copied().find(has_room)
+        self.upstreams.muxes.get(slot)?.iter().copied().find(has_room)
     }
 
     /// Asks for a connection that may speak HTTP/2.
     fn dial_mux(&mut self, slot: usize, purpose: Purpose) -> Key {
         let used_for = if purpose == Purpose::Probe { Use::Probe } else { Use::FRESH };
-        let mut connection = Connection::new(self.backend_end(slot, used_for));
+        let mut connection = Connection::new(self.upstreams.backend_end(slot, used_for));
         connection.codec = Codec::H2(Box::new(Mux::new(purpose, self.now_us)));
         let key = self.connections.insert(connection);
-        if let Some(muxes) = self.muxes.get_mut(slot)
+        if let Some(muxes) = self.upstreams.muxes.get_mut(slot)
             && purpose == Purpose::Shared
         {
             muxes.push(key);
         }
         self.rearm(key, Moved::Nothing);
-        self.outputs.push_back(Output::Connect(key, slot));
+        self.ledger.outputs.push_back(Output::Connect(key, slot));
         key
     }
 
     /// Begins a probe of a backend that may speak HTTP/2.
     pub(in crate::proxy) fn begin_multiplexed_probe(&mut self, slot: usize) {
         let mux_key = self.dial_mux(slot, Purpose::Probe);
-        let mut stream = Connection::new(self.backend_end(slot, Use::Probe));
+        let mut stream = Connection::new(self.upstreams.backend_end(slot, Use::Probe));
         stream.codec = Codec::Stream(Stream::new(mux_key));
         let key = self.connections.insert(stream);
         self.await_turn(mux_key, key);
@@ -216,17 +216,17 @@ impl Proxy {
         let peer = connection.peer;
         let Peer::Backend(BackendEnd { slot, .. }) = peer else { return };
         if !http2 {
-            self.speaks_only(peer, Version::Http11);
+            self.upstreams.speaks_only(peer, Version::Http11, self.now_us);
             return self.become_http1(key, slot.into());
         }
-        self.speaks_http2(peer);
+        self.upstreams.speaks_http2(peer);
         let Some(connection) = self.connections.get_mut(key) else { return };
         let Some(mux) = connection.codec.mux_mut() else { return };
         mux.heard_us = self.now_us;
-        self.text.clear();
-        mux.h2.greet(&mut self.text);
-        connection.output.write(&mut self.buffers, &self.text);
-        self.tending.push(key);
+        self.scratch.text.clear();
+        mux.h2.greet(&mut self.scratch.text);
+        connection.output.write(&mut self.scratch.buffers, &self.scratch.text);
+        self.ledger.tending.push(key);
     }
 
     /// The backend speaks HTTP/1.1: the connection is for the first that waits, and the others get
@@ -239,7 +239,7 @@ impl Proxy {
         let Codec::H2(mux) = codec else { return };
         let mut free = Some(key);
         for stream in mux.waiting {
-            self.timers.clear(stream.index());
+            self.ledger.timers.clear(stream.index());
             let Some(id) = self.connections.remove(stream).and_then(|stream| stream.exchange) else { continue };
             match free.take() {
                 Some(key) => self.attach(id, key),
@@ -254,32 +254,32 @@ impl Proxy {
     }
 
     pub(in crate::proxy) fn forget_mux(&mut self, slot: usize, key: Key) {
-        if let Some(muxes) = self.muxes.get_mut(slot) {
+        if let Some(muxes) = self.upstreams.muxes.get_mut(slot) {
             muxes.retain(|&other| other != key);
         }
     }
 
     /// A stream is closed: its mux gives it up, and may have room for another.
     pub(in crate::proxy) fn close_stream(&mut self, key: Key, stream: &Stream) {
-        self.grown -= stream.growth;
+        self.totals.grown -= stream.growth;
         // The client's queue still holds the content that it has not taken.
         if let Some(client) = stream.consumer.and_then(|client| self.connections.get_mut(client)) {
             let held = client.output.len().saturating_sub(QUEUE_HIGH_BYTES).min(stream.growth as usize) as u32;
             if let Some(client) = client.client_mut() {
                 client.held += held;
-                self.grown += held;
+                self.totals.grown += held;
             }
         }
         let Some(connection) = self.connections.get_mut(stream.mux) else { return };
         let Some(mux) = connection.codec.mux_mut() else { return };
-        self.text.clear();
+        self.scratch.text.clear();
         if stream.id == 0 {
             // It holds no place among those that wait.
             mux.waiting.retain(|&other| other != key);
-        } else if mux.h2.forget(stream.id, stream.code, &mut self.text) {
-            connection.output.write(&mut self.buffers, &self.text);
+        } else if mux.h2.forget(stream.id, stream.code, &mut self.scratch.text) {
+            connection.output.write(&mut self.scratch.buffers, &self.scratch.text);
         }
-        self.tending.push(stream.mux);
+        self.ledger.tending.push(stream.mux);
     }
 
     /// A stream has something to send, or its end.
@@ -289,7 +289,7 @@ impl Proxy {
         let mux = self.connections.get_mut(mux_key).and_then(|mux_key| mux_key.codec.mux_mut());
         if let Some(mux) = mux.filter(|_| id != 0) {
             mux.h2.line_up(id);
-            self.tending.push(mux_key);
+            self.ledger.tending.push(mux_key);
         }
     }
 
@@ -302,10 +302,10 @@ impl Proxy {
         let (mux_key, id) = (stream.mux, stream.id);
         let Some(connection) = self.connections.get_mut(mux_key) else { return };
         let Some(mux) = connection.codec.mux_mut() else { return };
-        self.text.clear();
-        mux.h2.taken(id, &mut self.text);
-        if !self.text.is_empty() {
-            connection.output.write(&mut self.buffers, &self.text);
+        self.scratch.text.clear();
+        mux.h2.taken(id, &mut self.scratch.text);
+        if !self.scratch.text.is_empty() {
+            connection.output.write(&mut self.scratch.buffers, &self.scratch.text);
             self.schedule_send(mux_key);
         }
     }
@@ -317,11 +317,11 @@ impl Proxy {
         (stream.ending, stream.ended) = (end, end);
         let Some(connection) = self.connections.get_mut(mux_key) else { return };
         let Some(mux) = connection.codec.mux_mut() else { return };
-        let mut frames = Vec::with_capacity(self.text.len() + http2::frame::HEADER_BYTES);
-        mux.h2.write_fields(id, &self.text, end, &mut frames);
-        connection.output.write(&mut self.buffers, &frames);
+        let mut frames = Vec::with_capacity(self.scratch.text.len() + http2::frame::HEADER_BYTES);
+        mux.h2.write_fields(id, &self.scratch.text, end, &mut frames);
+        connection.output.write(&mut self.scratch.buffers, &frames);
         self.note_queued(mux_key, key, frames.len());
-        self.tending.push(mux_key);
+        self.ledger.tending.push(mux_key);
     }
 
     /// A frame of a stream has been queued.
@@ -336,7 +336,7 @@ impl Proxy {
 
     /// Bytes of a connection were sent, which is progress for the streams whose frames they were.
     pub(in crate::proxy) fn mux_sent(&mut self, key: Key, n: usize) {
-        self.tending.push(key);
+        self.ledger.tending.push(key);
         let Some(mux) = self.connections.get_mut(key).and_then(|one| one.codec.mux_mut()) else { return };
         mux.sent += n as u64;
         mux.moved_us = self.now_us;
@@ -356,7 +356,7 @@ impl Proxy {
         let mux_key = self.connections.get(key).and_then(|one| one.codec.stream()).map(|stream| stream.mux);
         let mux = mux_key.and_then(|mux_key| self.connections.get(mux_key)?.codec.mux());
         mux.is_some_and(|mux| {
-            let moves = self.now_us.saturating_sub(mux.moved_us) < self.timeouts.response_us;
+            let moves = self.now_us.saturating_sub(mux.moved_us) < self.settings.timeouts.response_us;
             moves && mux.unsent.iter().any(|&(stream, ..)| stream == key)
         })
     }
@@ -375,9 +375,9 @@ impl Proxy {
         let over = mux.draining
             || mux.purpose == Purpose::Isolated
             || mux.h2.is_spent()
-            || self.draining
+            || self.shutdown.draining
             || !connection.is_sendable()
-            || !self.is_current(connection.peer);
+            || !self.upstreams.is_current(connection.peer);
         if mux.is_idle() && over && !connection.is_probe() {
             if let Peer::Backend(BackendEnd { slot, .. }) = connection.peer {
                 self.forget_mux(slot.into(), key);
@@ -432,7 +432,7 @@ impl Proxy {
         let Some(connection) = self.connections.get(key) else { return };
         let Some(mux) = connection.codec.mux() else { return };
         let (peer, streams, list) = (connection.peer, mux.h2.capacity(), mux.h2.list_limit());
-        if let Some(seen) = self.seen(peer) {
+        if let Some(seen) = self.upstreams.seen(peer) {
             (seen.streams, seen.list) = (Some(streams), Some(list));
         }
     }
@@ -444,7 +444,7 @@ impl Proxy {
         match (mux_key.and_then(|mux_key| mux_key.codec.mux()), stream.peer) {
             (Some(mux), _) if mux.h2.is_ready() => mux.h2.list_limit(),
             (_, Peer::Backend(BackendEnd { slot, .. })) => {
-                let backend = self.backends.get(usize::from(slot)).and_then(Option::as_ref);
+                let backend = self.upstreams.backends.get(usize::from(slot)).and_then(Option::as_ref);
                 backend.and_then(|backend| backend.seen.list).unwrap_or(usize::MAX)
             }
             _ => usize::MAX,

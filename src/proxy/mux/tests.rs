@@ -205,7 +205,7 @@ fn what_slow_clients_hold_is_bounded_when_their_streams_are_over_too() {
     let held = |world: &World| clients.iter().map(|&key| world.proxy.queued(key).map_or(0, |q| q.len())).sum::<usize>();
     let most = H2_GROWTH_BYTES as usize + clients.len() * (QUEUE_HIGH_BYTES + H2_WINDOW_BYTES as usize);
     assert!(held(&world) <= most, "{} KiB are held", held(&world) >> 10);
-    assert!(world.proxy.grown > H2_GROWTH_BYTES / 2, "the windows have grown: {}", world.proxy.grown);
+    assert!(world.proxy.totals.grown > H2_GROWTH_BYTES / 2, "the windows have grown: {}", world.proxy.totals.grown);
     // One half goes, and the other takes it all.
     for (n, &client) in clients.iter().enumerate() {
         world.stalled.clear();
@@ -216,7 +216,7 @@ fn what_slow_clients_hold_is_bounded_when_their_streams_are_over_too() {
         }
         world.carry_out();
     }
-    assert_eq!((world.proxy.grown, held(&world)), (0, 0));
+    assert_eq!((world.proxy.totals.grown, held(&world)), (0, 0));
 }
 
 #[test]

@@ -92,7 +92,7 @@ fn who_has_gone_leaves_the_queue_and_the_dial() {
     for key in [dialling, waiting, backend] {
         assert!(world.did(Output::Close(key)));
     }
-    assert_eq!((world.proxy.waiting.len(), world.dials.len(), world.proxy.requests()), (0, 0, 0));
+    assert_eq!((world.proxy.ledger.waiting.len(), world.dials.len(), world.proxy.requests()), (0, 0, 0));
     assert_eq!((closed(&mut world), given_up(&mut world)), (2, 1));
     assert_eq!((world.metric("zzz_lb_in_flight{"), world.metric("zzz_lb_waits_failed_total")), (0, 0));
 }
@@ -106,7 +106,7 @@ fn a_longer_limit_keeps_nobody_in_the_queue() {
     let (_, _) = (world.asking(GET), world.connect());
     let client = world.asking(GET);
     world.proxy.closing(client);
-    let limit_us = world.proxy.timeouts.connect_us;
+    let limit_us = world.proxy.settings.timeouts.connect_us;
     world.pass(limit_us + SLACK_US);
     assert!(world.sent(client).contains(" 503 "));
 }
@@ -146,7 +146,7 @@ fn each_way_to_leave_is_counted_once() {
     let broken: Leave = |world, client| world.proxy.broken(client);
     let unsendable: Leave = |world, client| world.proxy.unsendable(client);
     let end: Leave = |world, client| world.end(client);
-    let stall: Leave = |world, _| world.pass(world.proxy.timeouts.response_us + SLACK_US);
+    let stall: Leave = |world, _| world.pass(world.proxy.settings.timeouts.response_us + SLACK_US);
     for (request, response, leave, reason, waiting) in [
         (GET, "", reset, "reset", 1),
         (GET, "", broken, "reset", 1),

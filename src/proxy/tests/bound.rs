@@ -50,7 +50,7 @@ fn an_authenticated_connection_serves_its_client_alone() {
         assert!(world.dials.is_empty());
         world.end(client);
         assert!(world.did(Output::Close(backend)) && !world.did(Output::Close(another)));
-        assert!(world.proxy.bonds.is_empty());
+        assert!(world.proxy.upstreams.bonds.is_empty());
     }
 }
 
@@ -81,7 +81,7 @@ fn a_bound_connection_outlives_the_pool_and_may_end_before_its_client() {
     let again = world.connect();
     assert!(world.give(again, OK));
     assert_eq!(world.sent(client).matches(" 200 OK").count(), 3);
-    assert_eq!(world.proxy.bonds.len(), 2);
+    assert_eq!(world.proxy.upstreams.bonds.len(), 2);
     // One that is known to end carries nothing more.
     world.proxy.closing(again);
     assert!(world.give(client, GET));
@@ -108,7 +108,7 @@ fn a_bound_client_waits_for_its_backend_and_holds_nobody_up() {
     }
     assert!(world.give(client, GET));
     let other = world.asking(GET);
-    assert_eq!((world.proxy.waiting.len(), world.sent(backend).as_str()), (2, ""));
+    assert_eq!((world.proxy.ledger.waiting.len(), world.sent(backend).as_str()), (2, ""));
     let of = |at: usize| busy.iter().find(|one| one.0 == at).map(|one| one.1).expect("both are busy");
     // The other backend has room: for the one behind it.
     assert!(world.give(of(1 - slot), OK));

@@ -16,7 +16,7 @@ fn who_waits_for_a_100_waits_for_the_backend() {
         let client = world.asking(request);
         let backend = world.connect();
         assert!(world.give(backend, heard) && world.give(client, content));
-        let limit_us = world.proxy.timeouts.response_us;
+        let limit_us = world.proxy.settings.timeouts.response_us;
         world.pass(limit_us - 1);
         assert!(!world.sent(client).contains(status));
         world.pass(TIMER_TICK_US * 2);
@@ -38,7 +38,7 @@ fn interim_responses_that_nobody_gets_put_no_deadline_off() {
         let mut world = World::new(1, |_| {});
         let client = world.asking(request);
         let backend = world.connect();
-        let limit_us = world.proxy.timeouts.response_us;
+        let limit_us = world.proxy.settings.timeouts.response_us;
         world.pass(limit_us / 2);
         assert!(world.give(backend, first));
         world.pass(limit_us * 3 / 4);
@@ -59,7 +59,7 @@ fn a_client_that_takes_nothing_is_reset_whatever_it_sends() {
         let backend = world.connect();
         world.full = true;
         assert!(world.give(backend, response));
-        let limit_us = world.proxy.timeouts.response_us;
+        let limit_us = world.proxy.settings.timeouts.response_us;
         for byte in ["G", "E", "T", " "] {
             world.pass(limit_us / 5);
             world.give(client, byte);
@@ -78,7 +78,7 @@ fn a_backend_whose_response_is_not_taken_need_not_take_the_request() {
     let backend = world.connect();
     world.full = true;
     assert!(world.give(client, "hello"));
-    let limit_us = world.proxy.timeouts.response_us;
+    let limit_us = world.proxy.settings.timeouts.response_us;
     world.pass(limit_us / 2);
     assert!(world.give(backend, "HTTP/1.1 200 OK\r\nContent-Length: 1000000\r\n\r\n"));
     while world.give(backend, &"x".repeat(1000)) {}

@@ -24,7 +24,7 @@ fn answer(world: &mut World) {
 fn an_idle_client_is_read_once_more_before_its_end() {
     let mut world = World::new(1, |_| {});
     let client = idle(&mut world);
-    let idle_us = world.proxy.timeouts.idle_us;
+    let idle_us = world.proxy.settings.timeouts.idle_us;
     world.pass(idle_us - 1);
     assert!(!world.did(Output::Check(client)));
     world.pass(TIMER_TICK_US * 2);
@@ -104,7 +104,7 @@ fn a_client_that_becomes_idle_after_the_end_has_begun_is_closed_too() {
 fn the_time_for_a_first_head_begins_with_the_connection() {
     let mut world = World::new(1, |_| {});
     let client = world.client();
-    let limit_us = world.proxy.timeouts.request_us;
+    let limit_us = world.proxy.settings.timeouts.request_us;
     world.pass(limit_us - SECOND_US);
     assert!(world.give(client, "GET / HT"));
     world.pass(SECOND_US + TIMER_TICK_US * 2);

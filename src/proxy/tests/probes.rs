@@ -1,6 +1,7 @@
 //! Probes: which responses pass, which ends of a connection fail, and whose they are.
 
 use super::*;
+use crate::config::HostHeader;
 use crate::config::{HealthCheck, Statuses};
 
 /// A backend that is probed once a second, in a proxy that nobody asks for anything.

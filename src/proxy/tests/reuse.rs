@@ -57,7 +57,7 @@ fn a_retry_never_loses_trailers() {
 fn expiries_at_once_never_touch_a_new_connection_in_a_reused_slot() {
     let mut world = World::new(1, |_| {});
     let old = [(); 10].map(|()| world.asking("G"));
-    world.now_us += world.proxy.timeouts.request_us + 2 * TIMER_TICK_US;
+    world.now_us += world.proxy.settings.timeouts.request_us + 2 * TIMER_TICK_US;
     world.proxy.set_clock(world.now_us, world.now_us);
     world.proxy.expire();
     world.carry_out();

@@ -109,7 +109,7 @@ fn an_upload_that_stops_after_its_response_ends_in_time() {
             world.full = true;
             assert!(world.give(client, "23456789"));
         }
-        world.pass(world.proxy.timeouts.response_us + 2 * TIMER_TICK_US);
+        world.pass(world.proxy.settings.timeouts.response_us + 2 * TIMER_TICK_US);
         world.drain();
         assert!(world.did(Output::Close(backend)) && world.did(Output::Finish(client)), "{taken}");
         assert_eq!((world.metric("zzz_lb_in_flight{"), world.metric("zzz_lb_failures_total{")), (0, 0));

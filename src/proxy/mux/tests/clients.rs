@@ -5,7 +5,7 @@ use super::*;
 #[test]
 fn the_stream_of_a_client_that_has_gone_is_cancelled_and_takes_no_place() {
     let mut world = World::new(1, false);
-    world.proxy.timeouts.half_close_us = DEFAULT_CONNECT_US / 4;
+    world.proxy.settings.timeouts.half_close_us = DEFAULT_CONNECT_US / 4;
     // The stream of one waits for the connection, that of the other is open.
     let (waiting, open) = (world.request(), world.request());
     world.proxy.closing(waiting);
@@ -41,8 +41,8 @@ fn who_authenticates_a_connection_gets_one_of_http_1_1_alone() {
     assert!(!world.proxy.offers_http2(alone));
     world.connected(false);
     // A challenge that came over HTTP/2 binds nothing.
-    assert_eq!(world.proxy.bonds.len(), 2);
-    assert!(!world.proxy.bonds.contains_key(&shared));
+    assert_eq!(world.proxy.upstreams.bonds.len(), 2);
+    assert!(!world.proxy.upstreams.bonds.contains_key(&shared));
 }
 
 #[test]

@@ -25,7 +25,7 @@ fn a_backend_that_refuses_streams_is_asked_twice_at_once_and_then_within_the_bud
     let mut rationed = 0;
     for round in 0..2 * RETRY_FLOOR {
         let client = world.request();
-        let mux_key = if round == 0 { world.connected(true) } else { world.proxy.muxes[0][0] };
+        let mux_key = if round == 0 { world.connected(true) } else { world.proxy.upstreams.muxes[0][0] };
         for _ in 0..2 {
             let streams = requests(&mut world, mux_key);
             assert_eq!((streams.len(), world.dials.len()), (1, 0), "at once, on the connection that there is");
@@ -165,7 +165,7 @@ fn an_idle_connection_whose_time_ends_takes_no_request_with_it_that_comes_in_the
     let (silent, _) = *world.dials.last().expect("the other backend's turn");
     world.now_us += POOL_IDLE_US;
     world.proxy.set_clock(world.now_us, world.now_us);
-    world.proxy.timers.expire(world.now_us, &mut world.proxy.due);
+    world.proxy.ledger.timers.expire(world.now_us, &mut world.proxy.ledger.due);
     let stream = world.proxy.connections.get(silent).and_then(|one| one.codec.mux()).map(|one| one.waiting[0]);
     world.proxy.lost(stream.expect("the request waits"), Failure::Unprocessed, false);
     world.proxy.expire();

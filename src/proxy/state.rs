@@ -1,0 +1,211 @@
+//! The parts of the proxy's state besides connections, exchanges and backends: the settings that a plan decides, the
+//! work that is to be done, the memory that is reused, and a few totals.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use super::Output;
+use super::exchange::Exchange;
+use super::record::Record;
+use crate::collections::buffer::Pool;
+use crate::collections::slab::Key;
+use crate::collections::timers::{NEVER, Timers};
+use crate::config::{Address, Cidr, Health, HostHeader, Plan, Timeouts};
+use crate::http::head::Head;
+use crate::limits::SHOWN_NAMES;
+use crate::metrics::{Listing, Place};
+
+/// The settings. A plan decides most of them.
+#[derive(Debug)]
+pub(super) struct Settings {
+    pub(super) timeouts: Timeouts,
+    pub(super) host_header: HostHeader,
+    /// The addresses of clients whose X-Forwarded-* fields are believed.
+    pub(super) trust: Vec<Cidr>,
+    pub(super) via: Option<String>,
+    pub(super) health: Health,
+    pub(super) trace: bool,
+    /// Requests get ids.
+    pub(super) request_ids: bool,
+    /// Clients of ordinary listeners get `/metrics` too, not only those of the admin port.
+    pub(super) public_metrics: bool,
+    /// The path of the metrics for clients; empty for none.
+    pub(super) metrics_path: String,
+    /// The backends as metrics show them.
+    pub(super) listing: Arc<Listing>,
+    /// The end of a sentence that names the backends without an address.
+    pub(super) unresolved: String,
+    /// The ports of the listeners, in digits, in the order of the listeners.
+    pub(super) ports: Vec<String>,
+    /// The number of the worker, which is a part of a connection's name in a trace.
+    pub(super) worker: u32,
+}
+
+impl Settings {
+    pub(super) fn new(plan: &Plan, worker: u32) -> Settings {
+        let mut settings = Settings {
+            timeouts: plan.timeouts,
+            host_header: HostHeader::Preserve,
+            trust: Vec::new(),
+            via: None,
+            health: plan.health.clone(),
+            trace: false,
+            request_ids: false,
+            public_metrics: true,
+            metrics_path: String::new(),
+            listing: Arc::default(),
+            unresolved: String::new(),
+            ports: Vec::new(),
+            worker,
+        };
+        settings.set(plan);
+        settings
+    }
+
+    /// Takes over the settings of a plan.
+    pub(super) fn set(&mut self, plan: &Plan) {
+        self.timeouts = plan.timeouts;
+        self.host_header = plan.host_header.clone();
+        self.trust = plan.trust.clone();
+        self.via = plan.via.clone();
+        self.health = plan.health.clone();
+        self.trace = plan.trace;
+        self.request_ids = plan.request_ids;
+        self.metrics_path.clone_from(&plan.metrics_path);
+        self.listing = Arc::new(listing(plan));
+        self.unresolved = unresolved(&plan.unresolved);
+    }
+}
+
+/// The work that is to be done. ARCHITECTURE.md describes the order of its queues.
+#[derive(Debug)]
+pub(super) struct Ledger {
+    /// Tasks for the shell.
+    pub(super) outputs: VecDeque<Output>,
+    pub(super) timers: Timers,
+    /// Slots of connections whose deadline has passed.
+    pub(super) due: Vec<usize>,
+    /// Connections whose input may be decoded further.
+    pub(super) resumed: Vec<Key>,
+    /// Muxes with something to do.
+    pub(super) tending: Vec<Key>,
+    /// Exchanges whose responses are generated here, one portion at a time.
+    pub(super) feeding: VecDeque<Key>,
+    /// Exchanges that wait for a backend below its limit.
+    pub(super) waiting: VecDeque<Key>,
+    /// When the waiting exchanges are looked at next, in microseconds.
+    pub(super) look_us: u64,
+    /// A backend may have fallen below its limit since the waiting exchanges were looked at.
+    pub(super) room_made: bool,
+    /// Connections that wait for room in their backend's queue of connections.
+    pub(super) redials: VecDeque<Key>,
+    /// When these connections are begun again, in microseconds.
+    pub(super) redial_us: u64,
+    /// The records of exchanges that have ended, if they are kept.
+    pub(super) records: Option<Vec<Record>>,
+}
+
+impl Ledger {
+    pub(super) fn new(now_us: u64) -> Ledger {
+        Ledger {
+            outputs: VecDeque::new(),
+            timers: Timers::new(now_us),
+            due: Vec::new(),
+            resumed: Vec::new(),
+            tending: Vec::new(),
+            feeding: VecDeque::new(),
+            waiting: VecDeque::new(),
+            look_us: u64::MAX,
+            room_made: false,
+            redials: VecDeque::new(),
+            redial_us: 0,
+            records: None,
+        }
+    }
+}
+
+/// Memory that is used again, so that the steady state allocates nothing.
+#[derive(Debug)]
+pub(super) struct Scratch {
+    /// Buffers for input and output.
+    pub(super) buffers: Pool,
+    /// Exchanges that have ended, for the memory of their heads.
+    pub(super) spare: Vec<Exchange>,
+    /// The head that is being decoded.
+    pub(super) head: Head,
+    /// The decoded fields of an HTTP/2 header block.
+    pub(super) arena: Vec<u8>,
+    /// The head or the frames that are being written.
+    pub(super) text: Vec<u8>,
+    /// The slots whose probes are due.
+    pub(super) probes: Vec<usize>,
+}
+
+impl Scratch {
+    pub(super) fn new() -> Scratch {
+        Scratch {
+            buffers: Pool::new(),
+            spare: Vec::new(),
+            head: Head::default(),
+            arena: Vec::new(),
+            text: Vec::new(),
+            probes: Vec::new(),
+        }
+    }
+}
+
+/// Totals over all connections.
+#[derive(Debug, Default)]
+pub(super) struct Totals {
+    /// Clients, except those of the admin port.
+    pub(super) clients: usize,
+    /// Clients of the admin port.
+    pub(super) admins: usize,
+    /// Bytes by which the windows of streams have grown, until their clients have taken the content.
+    pub(super) grown: u32,
+}
+
+/// The state of the end of the process.
+#[derive(Debug)]
+pub(super) struct Shutdown {
+    /// Each client's connection ends with its next response.
+    pub(super) draining: bool,
+    /// `/readyz` says that no further requests are wanted, though they are served.
+    pub(super) unready: bool,
+    /// The limit for an idle client connection in microseconds if the process ends; otherwise `NEVER`.
+    pub(super) drain_idle_us: u64,
+}
+
+impl Shutdown {
+    pub(super) fn new() -> Shutdown {
+        Shutdown { draining: false, unready: false, drain_idle_us: NEVER }
+    }
+}
+
+/// Returns the backends of a plan as metrics show them.
+fn listing(plan: &Plan) -> Listing {
+    let mut listing = Listing::new(plan.metrics_detail);
+    for member in &plan.members {
+        let address = match &member.address {
+            Address::Tcp(address) => address.to_string(),
+            Address::Unix(path) => path.display().to_string(),
+        };
+        let place = Place { slot: member.slot.into(), generation: member.generation };
+        listing.add(&member.name, &address, place, member.weight, member.max);
+    }
+    plan.unresolved.iter().for_each(|name| listing.add_unresolved(name));
+    for gone in &plan.gone {
+        listing.add_gone(&gone.name, Place { slot: gone.slot.into(), generation: gone.generation });
+    }
+    listing
+}
+
+/// Returns the end of a sentence that names the backends without an address, or the first of them.
+fn unresolved(names: &[String]) -> String {
+    if names.is_empty() {
+        return String::new();
+    }
+    let shown = names[..names.len().min(SHOWN_NAMES)].join(", ");
+    let more = if names.len() > SHOWN_NAMES { ", ..." } else { "" };
+    format!(": no address is known for {shown}{more}")
+}
