@@ -8,7 +8,7 @@ use zzz_lb::args::FLAGS;
 use zzz_lb::metrics::{Count, Global, Metric, OwnTime, SlotCount, SlotState, SlotTime};
 
 /// The options of other programs that the pages show.
-const FOREIGN_OPTIONS: [&str; 12] = [
+const FOREIGN_OPTIONS: [&str; 13] = [
     "all-targets",
     "args",
     "bind",
@@ -18,6 +18,7 @@ const FOREIGN_OPTIONS: [&str; 12] = [
     "nocapture",
     "now",
     "release",
+    "sanitizer",
     "stop-timeout",
     "test",
     "tests",

@@ -177,10 +177,8 @@ fn values_out_of_bounds_say_what_is_accepted() {
     refused("{\"port\": 1e5}", &format!("lb.json:1:10: port '100000': out of range; accepted: {port}"));
     let huge = &problems("", "{\"port\": 1e300}")[0];
     assert!(huge.ends_with(&format!("...': out of range; accepted: {port}")), "{huge}");
-    refused(
-        "{\"strategy\": \"robin\"}",
-        "lb.json:1:14: strategy 'robin': unknown; accepted: round_robin, weighted, random, least_requests",
-    );
+    let strategies = FLAGS.iter().find(|flag| flag.long == "strategy").unwrap().accepts;
+    refused("{\"strategy\": \"robin\"}", &format!("lb.json:1:14: strategy 'robin': unknown; accepted: {strategies}"));
     assert!(problems("", "{\"trust\": [\"::1\", \"all\"]}")[0].starts_with("lb.json:1:19: trust 'all': malformed;"));
     assert!(
         problems("", "{\"backends\": [\"a\"]}")[0].starts_with("lb.json:1:15: backends 'a': no port; accepted: host")
