@@ -47,7 +47,7 @@ fn main() -> ExitCode {
     let configured = if problems.is_empty() { configure(&options, &mut problems) } else { None };
     match (process::question(), configured) {
         (Some(question), Some((config, _))) => match process::could_take_over(&question, &config) {
-            Ok(()) => print(&format!("{}\n", process::ANSWER)),
+            Ok(answer) => print(&format!("{answer}\n")),
             Err(problem) => refuse(&[problem]),
         },
         (Some(_), None) => refuse(&problems),
@@ -77,7 +77,7 @@ fn configure(options: &Options, problems: &mut Vec<String>) -> Option<(Config, O
         Err(mut errors) => {
             // A default may stand where the port is that could not be read.
             let whole = problems.is_empty();
-            errors.retain(|error| whole || !matches!(error, config::Error::AdminOnListener { .. }));
+            errors.retain(|error| whole || !matches!(error, config::Error::ListenersClash { .. }));
             problems.extend(lines(&errors));
             None
         }

@@ -198,6 +198,8 @@ const TARGETS: &[Target] = &[
         seeds: &[
             b"2 pid=7 generation=3 segment=12 address=[::1]:8080 listeners=5,6 listeners=7 activated=1 \
               admin=9@127.0.0.1:9090 elder=11:1:2:99 elder=12:-:0:- demo=127.0.0.1:1 again=1",
+            b"3 pid=7 generation=3 segment=12 listener=[::1]:8080/traffic:5,6/7 listener=[::1]:81/traffic+activated:8 \
+              listener=127.0.0.1:9090/admin:9 elder=11:1@8:2:99 older=8 demo=127.0.0.1:1 again=1",
             b"2\n7",
         ],
         expected: Expected::Passes,

@@ -24,7 +24,7 @@ const THREE_DESCRIPTORS: &str = "n=3; free=0; while [ $free -lt 3 ]; do \
      [ $n != 10 ] && [ -e /proc/$$/fd/$n ] || free=$((free + 1)); n=$((n + 1)); done; ulimit -n $n";
 
 /// Replaces the first listener by a file, which cannot be polled, so its worker fails.
-const SPOIL: &str = "fd=${ZZZ_LB_HANDOVER#*listeners=}; fd=${fd%% *}; eval \"exec $fd<\\\"$0\\\"\"";
+const SPOIL: &str = "fd=${ZZZ_LB_HANDOVER#*/traffic:}; fd=${fd%%[/, ]*}; eval \"exec $fd<\\\"$0\\\"\"";
 
 /// A balancer with a configuration file, and a program file that can be replaced.
 struct Scene {

@@ -1,4 +1,4 @@
-//! The handover from one program to the next, in the environment. Any text is parsed or refused, and an
+//! The handover from one program to the next, in the environment, in both forms. Any text is parsed or refused, and an
 //! accepted one means the same after it is written and parsed again. Also the variables with which a service
 //! manager passes listeners on: a number above the limit, or for another process, is refused.
 //!
@@ -22,7 +22,11 @@ pub fn run_with(data: &[u8], plant: fn(&mut String)) {
     if let Some(left) = Handover::parse(&text) {
         let mut line = left.to_string();
         plant(&mut line);
-        assert_eq!(Handover::parse(&line), Some(left), "{line}");
+        assert_eq!(Handover::parse(&line).as_ref(), Some(&left), "{line}");
+        if text.starts_with("2 ") {
+            let old = left.in_form_2().expect("form 2 expresses a handover that was parsed from it");
+            assert_eq!(Handover::parse(&old), Some(left), "{old}");
+        }
     }
     let (fds, pid) = text.split_once('\n').unwrap_or((&text, "7"));
     match activation::passed(fds, pid, OWN) {

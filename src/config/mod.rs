@@ -24,8 +24,8 @@ pub use resolve::{Error, resolve};
 /// A resolved and valid configuration.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Config {
-    /// Where clients connect.
-    pub listen: SocketAddr,
+    /// The listening addresses. The first one is for traffic. No client could reach two of them.
+    pub listen: Vec<Listen>,
     /// The backends, in the order given; none only if the file has an empty list. With `demo` they are two at port 0 of
     /// loopback, whose ports are set once the echo backends are bound.
     pub backends: Vec<Backend>,
@@ -79,8 +79,6 @@ pub struct Config {
     pub metrics_path: Option<String>,
     /// How much metrics tell of a backend.
     pub metrics_detail: Detail,
-    /// Where the admin port is, where one is wanted; never where `listen` is.
-    pub admin: Option<SocketAddr>,
     /// Whether to tell what would run instead of running it.
     pub check: bool,
     /// The configuration file, as it was named.
@@ -88,6 +86,24 @@ pub struct Config {
     /// The settings that differ from their defaults, and where they came from. A repeatable
     /// option has one for each of its values, so there is one for each backend given. `check` has none.
     pub changed: Vec<Setting>,
+}
+
+/// A listening address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Listen {
+    /// The address. Port 0 means any free port.
+    pub address: SocketAddr,
+    /// The use of its connections.
+    pub purpose: Purpose,
+}
+
+/// The use of connections to a listening address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Purpose {
+    /// Requests for backends.
+    Traffic,
+    /// Requests for the metrics and for the state of the process.
+    Admin,
 }
 
 /// How backends' health is found out. Times are microseconds.
@@ -114,6 +130,11 @@ pub struct Health {
 }
 
 impl Config {
+    /// The first listening address of a purpose.
+    pub fn address(&self, purpose: Purpose) -> Option<SocketAddr> {
+        self.listen.iter().find(|listen| listen.purpose == purpose).map(|listen| listen.address)
+    }
+
     /// Where the demo's backends are; none where there is no demo.
     pub fn demo_addresses(&self) -> Vec<SocketAddr> {
         let addresses = self.backends.iter().filter(|_| self.demo).filter_map(Backend::address);
@@ -205,12 +226,16 @@ pub struct Timeouts {
 /// of the options that would be others.
 pub fn keep_fixed(config: &mut Config, before: &Config) -> Vec<&'static str> {
     let mut names = Vec::new();
-    let (mut port, mut host) = (config.listen.port(), config.listen.ip());
-    keep(&mut names, "port", &mut port, &before.listen.port());
-    keep(&mut names, "host", &mut host, &before.listen.ip());
-    config.listen = before.listen;
+    let part = |config: &Config| {
+        let traffic = config.address(Purpose::Traffic);
+        (traffic.map(|at| at.port()), traffic.map(|at| at.ip()), config.address(Purpose::Admin))
+    };
+    let ((mut port, mut host, mut admin), was) = (part(config), part(before));
+    keep(&mut names, "port", &mut port, &was.0);
+    keep(&mut names, "host", &mut host, &was.1);
+    keep(&mut names, "admin", &mut admin, &was.2);
+    config.listen.clone_from(&before.listen);
     keep(&mut names, "max-connections", &mut config.max_connections, &before.max_connections);
-    keep(&mut names, "admin", &mut config.admin, &before.admin);
     keep(&mut names, "demo", &mut config.demo, &before.demo);
     keep(&mut names, "workers", &mut config.workers, &before.workers);
     keep(&mut names, "mode", &mut config.mode, &before.mode);

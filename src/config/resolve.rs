@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
-use super::{Backend, Config, Health, HealthCheck, HostHeader, Mode, Statuses, Strategy, Timeouts};
+use super::{Backend, Config, Health, HealthCheck, HostHeader, Listen, Mode, Purpose, Statuses, Strategy, Timeouts};
 use crate::args::{FLAGS, Given, Host, Options, Setting, Source, Target};
 use crate::limits::{
     DEFAULT_BACKEND_PORTS, DEFAULT_CONNECT_US, DEFAULT_DRAIN_IDLE_US, DEFAULT_DRAIN_US, DEFAULT_HALF_CLOSE_US,
@@ -28,14 +28,14 @@ pub enum Error {
         /// The second, as written.
         name: String,
     },
-    /// The admin port is where clients connect.
-    AdminOnListener {
-        /// Where the admin port was given.
+    /// Two listening addresses would take the same clients.
+    ListenersClash {
+        /// The option that asks for the second address.
         source: Source,
-        /// The admin port.
-        admin: SocketAddr,
-        /// Where clients connect.
-        listen: SocketAddr,
+        /// The second address.
+        address: SocketAddr,
+        /// The first address.
+        held: SocketAddr,
     },
     /// The demo brings its own backends.
     DemoWithBackends {
@@ -72,9 +72,9 @@ impl fmt::Display for Error {
             Error::BackendTwice { first, second, name } => {
                 write!(f, "{second} '{name}': the same backend as at {}; accepted: each once", first.place())
             }
-            Error::AdminOnListener { source, admin, listen } => write!(
+            Error::ListenersClash { source, address, held } => write!(
                 f,
-                "{source} '{admin}': clients connect there, at {listen}; accepted: another port, or another address"
+                "{source} '{address}': clients connect there, at {held}; accepted: another port, or another address"
             ),
             Error::DemoWithBackends { demo, backend } => write!(
                 f,
@@ -106,7 +106,7 @@ pub fn resolve(options: Options) -> Result<Config, Vec<Error>> {
     if !errors.is_empty() {
         return Err(errors);
     }
-    let timeouts = timeouts(&options);
+    let (timeouts, listening) = (timeouts(&options), listening(&options));
     let demo = or(options.demo, false);
     let check = or(options.health_check, HealthCheck::Http);
     let default_backends = options.backends.is_empty() && !demo && !options.no_default_backends;
@@ -116,7 +116,7 @@ pub fn resolve(options: Options) -> Result<Config, Vec<Error>> {
         backends.extend(ports.map(|port| Backend::at(SocketAddr::from((Ipv4Addr::LOCALHOST, port)))));
     }
     Ok(Config {
-        listen: listen(&options.host, &options.port),
+        listen: listening.into_iter().map(|(listen, _)| listen).collect(),
         backends,
         default_backends,
         workers: options.workers.map(|given| given.value),
@@ -156,7 +156,6 @@ pub fn resolve(options: Options) -> Result<Config, Vec<Error>> {
         retry_percent: or(options.retry_percent, DEFAULT_RETRY_PERCENT),
         metrics_path: or(options.metrics_path, Some(DEFAULT_METRICS_PATH.into())),
         metrics_detail: or(options.metrics_detail, Detail::default()),
-        admin: or(options.admin, None),
         check: or(options.check, false),
         file: options.config.map(|given| given.value),
         changed: options.settings.into_iter().filter(is_changed).collect(),
@@ -187,9 +186,15 @@ fn or<T>(given: Option<Given<T>>, default: T) -> T {
     given.map_or(default, |given| given.value)
 }
 
-fn listen(host: &Option<Given<IpAddr>>, port: &Option<Given<u16>>) -> SocketAddr {
-    let host = host.as_ref().map_or(Ipv4Addr::UNSPECIFIED.into(), |given| given.value);
-    SocketAddr::new(host, port.as_ref().map_or(DEFAULT_PORT, |given| given.value))
+/// The listening addresses, each with the option that asks for it. The first one is there without any option.
+fn listening(options: &Options) -> Vec<(Listen, Option<Source>)> {
+    let host = options.host.as_ref().map_or(Ipv4Addr::UNSPECIFIED.into(), |given| given.value);
+    let address = SocketAddr::new(host, options.port.as_ref().map_or(DEFAULT_PORT, |given| given.value));
+    let mut all = vec![(Listen { address, purpose: Purpose::Traffic }, None)];
+    if let Some(Given { value: Some(address), source }) = &options.admin {
+        all.push((Listen { address: *address, purpose: Purpose::Admin }, Some(source.clone())));
+    }
+    all
 }
 
 /// Whether to tell of a setting. Who is told has asked to be, so `--check` is not news.
@@ -219,11 +224,12 @@ fn contradictions(options: &Options) -> Vec<Error> {
     if let (Mode::Sp, Some(Given { value: 1.., source })) = (mode, &options.watchdog_us) {
         errors.push(Error::WatchdogInOneProcess { source: source.clone() });
     }
-    let listen = listen(&options.host, &options.port);
-    if let Some(Given { value: Some(admin), source }) = &options.admin
-        && clash(*admin, listen)
-    {
-        errors.push(Error::AdminOnListener { source: source.clone(), admin: *admin, listen });
+    let mut before: Vec<SocketAddr> = Vec::new();
+    for (Listen { address, .. }, source) in listening(options) {
+        if let (Some(source), Some(&held)) = (source, before.iter().find(|&&held| clash(address, held))) {
+            errors.push(Error::ListenersClash { source, address, held });
+        }
+        before.push(address);
     }
     let mut places = BTreeMap::new();
     for Given { value: spec, source } in &options.backends {
@@ -284,11 +290,12 @@ mod tests {
     #[test]
     fn nothing_given_makes_a_whole_configuration() {
         let config = config("");
-        assert_eq!(config.listen.to_string(), "0.0.0.0:8080");
+        let traffic = Listen { address: "0.0.0.0:8080".parse().unwrap(), purpose: Purpose::Traffic };
+        assert_eq!(config.listen, [traffic]);
         assert!(config.default_backends && !config.demo && !config.trace && !config.check);
         assert_eq!(names(""), ["127.0.0.1:9001", "127.0.0.1:9002"]);
         assert_eq!((config.workers, config.max_connections, config.via, config.user), (None, None, None, None));
-        assert_eq!((config.admin, config.file, config.changed), (None, None, vec![]));
+        assert_eq!((config.file, config.changed), (None, vec![]));
     }
 
     #[test]
@@ -313,7 +320,7 @@ mod tests {
              --health-interval off --health-timeout 1s --health-fails 7 --health-passes 8 --health-5xx \
              --slow-start 1m --retry-budget 0 --admin 9100 --check -c lb.json",
         );
-        assert_eq!(config.listen.to_string(), "[::]:0");
+        assert_eq!(config.address(Purpose::Traffic), Some("[::]:0".parse().unwrap()));
         let backend = &config.backends[0];
         assert_eq!((backend.name.as_str(), backend.weight, backend.backup, backend.max), ("10.0.0.1:80", 3, true, 9));
         assert!(!config.default_backends && config.trace && config.check);
@@ -330,7 +337,7 @@ mod tests {
             Health { check, path, status, host, interval_us, timeout_us, fails: 7, passes: 8, count_5xx: true };
         assert_eq!(config.health, health);
         assert_eq!((config.slow_start_us, config.retry_percent), (60_000_000, 0));
-        assert_eq!(config.admin, Some("127.0.0.1:9100".parse().unwrap()));
+        assert_eq!(config.address(Purpose::Admin), Some("127.0.0.1:9100".parse().unwrap()));
         assert_eq!(config.file, Some("lb.json".into()));
     }
 
@@ -428,7 +435,7 @@ mod tests {
         let other =
             "-p 1 --host ::1 --max-connections 1 --admin 2 -w 1 -m sp --user nobody --ca-file /a -k --tls-trace";
         let (names, config) = kept(other);
-        let expected = ["port", "host", "max-connections", "admin", "workers", "mode", "user", "ca-file", "insecure"];
+        let expected = ["port", "host", "admin", "max-connections", "workers", "mode", "user", "ca-file", "insecure"];
         assert_eq!(names, [&expected[..], &["tls-trace"]].concat());
         assert_eq!(Config { changed: Vec::new(), ..config }, Config { changed: Vec::new(), ..self::config("") });
         assert_eq!(kept("--demo").0, ["demo"]);

@@ -26,7 +26,7 @@ use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use crate::args::Options;
-use crate::config::{self, Config, Mode, Plan};
+use crate::config::{self, Config, Mode, Plan, Purpose};
 use crate::dns::hosts::Hosts;
 use crate::limits::{self, SECOND_US};
 use crate::log::{Level, Log};
@@ -44,10 +44,11 @@ use self::duties::{Duties, names};
 pub use self::service::healthcheck::healthcheck;
 use self::start::account::{self, Account};
 use self::start::cpus;
+use self::start::listen::Listener;
 use self::supervision::master::Master;
 use self::supervision::single;
 use self::upgrade::handover;
-use self::upgrade::inherited::{self, Inherited, Listeners, Memory, Taken};
+use self::upgrade::inherited::{self, Inherited, Memory, Taken};
 use self::upgrade::old_workers::OldWorkers;
 use self::upgrade::rollback::{self, RollbackSupervisor};
 
@@ -128,7 +129,7 @@ fn start(
     let open_files = sys::limit::raise_open_files().map_err(Failure::of("learn the limit of open files"))?;
 
     let count = worker_count(&config);
-    let listeners = inherited.listeners(&mut journal, config.listen, config.admin, count)?;
+    let listeners = inherited.listeners(&mut journal, &config.listen, count)?;
     let demo = if config.demo && inherited.demo().is_empty() { Some(demo::Backends::open()?) } else { None };
     // After an upgrade it is whom it was.
     if let (Some(account), Some(name), false) = (account, &config.user, inherited.is_upgrade()) {
@@ -148,13 +149,18 @@ fn start(
         }
     }
     let Taken { memory, old_workers, old, previous } = inherited.memory(&mut journal, count)?;
-    let mut greeting = greeting(&config, listeners.address, count);
-    if let Some((_, address)) = &listeners.admin {
+    let addresses = |purpose| {
+        let listens = listeners.iter().map(|listener| listener.listen);
+        listens.filter(move |listen| listen.purpose == purpose).map(|listen| listen.address)
+    };
+    let address = addresses(Purpose::Traffic).next().unwrap_or(config.listen[0].address);
+    let mut greeting = greeting(&config, address, count);
+    for address in addresses(Purpose::Admin) {
         greeting.push(("process", format!("admin on {address}: /metrics, /livez, /readyz")));
     }
     let tls = begin_tls(&mut journal, &config)?;
     let insecure = config.insecure;
-    let duties = Duties::begin(config, options, contents, listeners.address, memory.region, previous)?;
+    let duties = Duties::begin(config, options, contents, address, memory.region, previous)?;
     let globals = memory.region.globals();
     globals.set_global(Global::Insecure, insecure.into());
     globals.set_global(Global::Workers, count.into());
@@ -180,7 +186,7 @@ struct Parts {
     duties: Duties,
     /// Workers that live on.
     old_workers: OldWorkers,
-    listeners: Listeners,
+    listeners: Vec<Listener>,
     tls: Option<tls::config::Config>,
     shares: Shares,
     signals: Signals,
@@ -197,12 +203,9 @@ pub fn hosts() -> Hosts {
     names::system_hosts()
 }
 
-/// What a program answers that could take over.
-pub const ANSWER: &str = handover::ANSWER;
-
-/// Whether this program could take over from the one that asks. Errors are why it could not. Nothing
-/// goes on running.
-pub fn could_take_over(question: &str, config: &Config) -> Result<(), String> {
+/// Tries whether this program could take over from the one that asks, and returns the answer. Errors are the reasons
+/// why it could not. Nothing goes on running.
+pub fn could_take_over(question: &str, config: &Config) -> Result<&'static str, String> {
     upgrade::could_take_over(question, config)
 }
 

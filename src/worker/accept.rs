@@ -1,19 +1,20 @@
-//! Taking connections in: as many as there may be, as fast as others can wait for.
+//! Accepts connections, up to the limits of clients and descriptors.
 
 use std::fmt;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::os::fd::{AsFd, OwnedFd};
 
-use super::{ADMIN, Accepting, Pauses, Worker};
+use super::listener::{Accepting, Listener};
+use super::{Pauses, Worker};
 use crate::collections::slab::Key;
+use crate::config::Purpose;
 use crate::limits::{ACCEPT_PAUSE_US, ACCEPT_STEADY_US, ACCEPT_STREAK, ACCEPTS_PER_TURN, ADMIN_CONNECTIONS, SECOND_US};
 use crate::log::Level;
-use crate::metrics::Count;
 use crate::proxy::Failure;
 use crate::sys;
 
-/// Stands in for a client's address that the system did not tell.
+/// The address of a client if the system does not know it.
 const UNKNOWN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0);
 
 impl Worker<'_> {
@@ -22,23 +23,21 @@ impl Worker<'_> {
     pub(super) fn accept(&mut self, at: usize) -> io::Result<()> {
         self.accept_streak += 1;
         for _ in 0..(1 + self.accept_streak / ACCEPT_STREAK).min(ACCEPTS_PER_TURN) {
-            if self.accepting != Accepting::Open {
-                return Ok(());
-            }
-            if self.proxy.clients() >= self.max_connections {
+            let Some(listener) = self.open_listener(at) else { return Ok(()) };
+            let purpose = listener.listen.purpose;
+            if purpose == Purpose::Traffic && self.proxy.clients() >= self.max_connections {
                 let most = self.max_connections;
                 self.note_pause(format_args!(
-                    "{most} clients are connected, as many as this worker may have \
-                                              (--max-connections)"
+                    "{most} clients are connected, as many as this worker may have (--max-connections)"
                 ));
-                return self.pause_accepting(0);
+                return self.pause_accepting(purpose, 0);
             }
-            let Some(listener) = self.listener(at) else { return Ok(()) };
-            match sys::socket::accept(listener.as_fd()) {
+            match sys::socket::accept(listener.socket.as_fd()) {
                 Ok((fd, address)) => {
                     self.note_accepting();
-                    self.admit(fd, address, at);
+                    self.admit(fd, address, purpose, at);
                 }
+                // All workers share the admin port: another one may have been faster.
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                     self.accept_streak = 0;
                     return Ok(());
@@ -48,31 +47,30 @@ impl Worker<'_> {
                         continue;
                     }
                     self.note_pause(format_args!("{error}"));
-                    return self.pause_accepting(self.now_us + ACCEPT_PAUSE_US);
+                    return self.pause_accepting(purpose, self.now_us + ACCEPT_PAUSE_US);
                 }
-                // That connection is gone already; the next may be well.
+                // This connection is gone already. The next one may not be.
                 Err(_) => {}
             }
         }
         Ok(())
     }
 
-    /// Takes in a client that came to the listener of this number, and reads at once: a deferred connection
-    /// has its request with it.
-    pub(super) fn admit(&mut self, fd: OwnedFd, address: Option<SocketAddr>, listener: usize) {
-        let key = self.proxy.accept_on(address.unwrap_or(UNKNOWN), listener as u16);
+    /// Takes in a connection to the listener of this number, and reads at once: a deferred connection has its request
+    /// with it. Closes a connection too many to the admin port.
+    pub(super) fn admit(&mut self, fd: OwnedFd, address: Option<SocketAddr>, purpose: Purpose, listener: usize) {
+        let address = address.unwrap_or(UNKNOWN);
+        let key = match purpose {
+            Purpose::Traffic => self.proxy.accept_on(address, listener as u16),
+            Purpose::Admin if self.proxy.admins() >= ADMIN_CONNECTIONS => return,
+            Purpose::Admin => self.proxy.accept_admin(address),
+        };
         self.hold(key, fd);
         if let Some(socket) = self.sockets.get_mut(key) {
             socket.readable = true;
             self.read(key);
             self.carry_out();
         }
-    }
-
-    /// Whether the program that follows has no use for a listener: it ends the deferral, and nothing else
-    /// does while a worker accepts.
-    pub(super) fn is_listener_given_up(&self) -> bool {
-        self.listeners.iter().any(|listener| !sys::listen::is_deferred(listener.as_fd()))
     }
 
     fn hold(&mut self, key: Key, fd: OwnedFd) {
@@ -85,7 +83,7 @@ impl Worker<'_> {
         }
     }
 
-    /// Gives up an idle connection to a backend for one that is wanted now; whether there was any.
+    /// Closes an idle connection to a backend, so that its descriptor is free. Returns false if there is none.
     pub(super) fn make_room(&mut self) -> bool {
         let evicted = self.proxy.evict_idle();
         self.carry_out();
@@ -104,10 +102,11 @@ impl Worker<'_> {
         }
     }
 
-    /// Logs that connections are accepted again, once they have been for a while.
+    /// Logs that connections are accepted again, once no listener has paused for a while.
     fn note_accepting(&mut self) {
         if let Some(Pauses { began_us, last_us, count }) = self.pauses
             && self.now_us > last_us + ACCEPT_STEADY_US
+            && self.own_listeners().all(|own| own.accepting == Accepting::Open)
         {
             self.pauses = None;
             let (plural, seconds) = (if count == 1 { "" } else { "s" }, (last_us - began_us).div_ceil(SECOND_US));
@@ -115,77 +114,11 @@ impl Worker<'_> {
             self.proxy.log().line(Level::Info, "worker", text);
         }
     }
-
-    fn pause_accepting(&mut self, until_us: u64) -> io::Result<()> {
-        self.listeners.iter().try_for_each(|listener| self.reactor.unwatch(listener.as_fd()))?;
-        self.set_accepting(Accepting::Paused(until_us));
-        self.watch_spares();
-        Ok(())
-    }
-
-    pub(super) fn set_accepting(&mut self, accepting: Accepting) {
-        self.accepting = accepting;
-        self.block.set(Count::Accepting, (accepting == Accepting::Open).into());
-    }
-
-    pub(super) fn resume_accepting(&mut self) -> io::Result<()> {
-        if let Accepting::Paused(until_us) = self.accepting
-            && self.now_us >= until_us
-            && self.proxy.clients() < self.max_connections
-        {
-            self.watch_listeners()?;
-            self.set_accepting(Accepting::Open);
-            self.watch_spares();
-            let now_us = self.now_us;
-            self.pauses.iter_mut().for_each(|pauses| pauses.last_us = now_us);
-        }
-        if self.admin_from_us.is_some_and(|from_us| self.now_us >= from_us) {
-            self.watch_admin()?;
-        }
-        Ok(())
-    }
-
-    /// Accepts from the admin's listener, which all workers share: another may have been faster.
-    /// Whether there may be more.
-    pub(super) fn accept_admin(&mut self) -> io::Result<bool> {
-        let Some(listener) = &self.admin else { return Ok(false) };
-        match sys::socket::accept(listener.as_fd()) {
-            Ok((fd, address)) => {
-                if self.proxy.admins() < ADMIN_CONNECTIONS {
-                    let key = self.proxy.accept_admin(address.unwrap_or(UNKNOWN));
-                    self.hold(key, fd);
-                }
-                Ok(true)
-            }
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(false),
-            Err(error) if sys::socket::is_exhausted(&error) && !self.make_room() => {
-                self.note_pause(format_args!("{error}"));
-                self.pause_admin(self.now_us + ACCEPT_PAUSE_US).map(|()| false)
-            }
-            // That connection is gone already, or there is room for it now.
-            Err(_) => Ok(true),
-        }
-    }
-
-    fn pause_admin(&mut self, until_us: u64) -> io::Result<()> {
-        if self.admin_from_us.replace(until_us).is_none()
-            && let Some(admin) = &self.admin
-        {
-            self.reactor.unwatch(admin.as_fd())?;
-        }
-        Ok(())
-    }
-
-    pub(super) fn watch_admin(&mut self) -> io::Result<()> {
-        self.admin_from_us = None;
-        self.admin.as_ref().map_or(Ok(()), |admin| self.reactor.watch(admin.as_fd(), ADMIN))
-    }
 }
 
-/// Has the system hold connections back until their clients send, or no longer. A refusal costs speed and nothing
-/// else.
-pub(super) fn set_deferral<'a>(listeners: impl Iterator<Item = &'a OwnedFd>, deferred: bool) {
+/// Makes the system hold connections back until their clients send, or no longer. A refusal costs only speed.
+pub(super) fn set_deferral<'a>(listeners: impl Iterator<Item = &'a Listener>, deferred: bool) {
     for listener in listeners {
-        let _ = sys::listen::defer_accept(listener.as_fd(), deferred);
+        let _ = sys::listen::defer_accept(listener.socket.as_fd(), deferred);
     }
 }

@@ -1,13 +1,19 @@
-//! How a worker ends: by draining, after it was told to stop or others took its place. And how what it
-//! serves goes on where its process becomes another program.
+//! The end of a worker: it drains when it is told to stop, or when others have taken its place. And the handover of its
+//! connections to a copy, when its process becomes another program.
+//!
+//! ```text
+//! Serving ──▶ Delayed ──▶ Closing ──▶ Draining ──▶ Drained ──▶ the outcome
+//!    └───────────┴──────────────────────▲     the deadline, or an order to stop at once, leads there from each
+//! ```
 
 use std::fmt;
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::AsFd;
 use std::time::Duration;
 
 use super::accept::set_deferral;
-use super::{Accepting, LISTENERS, Outcome, SIGNALS, Worker};
+use super::{Listener, Outcome, SIGNALS, Worker};
+use crate::config::Purpose;
 use crate::limits::{ADMIN_DRAIN_US, DRAIN_DELAY_SLACK_US, LISTEN_BACKLOG, LISTENERS_LEAVE_US};
 use crate::log::Level;
 use crate::metrics::Count;
@@ -48,52 +54,119 @@ impl fmt::Display for Draining {
     }
 }
 
+/// An order to a worker. A later one is stricter.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd)]
+pub(super) enum Order {
+    /// No order to end.
+    Serve,
+    /// Other workers have taken its place.
+    GivePlace,
+    /// The whole program ends.
+    Stop,
+    /// The whole program ends at once.
+    StopAtOnce,
+}
+
+/// The progress of a drain. Times are microseconds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Drain {
+    /// It has not begun.
+    Serving,
+    /// The worker goes on as before, and begins to drain at a time.
+    Delayed { at_us: u64 },
+    /// No handshake begins on the listeners any more. They are left when those under way have had their time.
+    Closing { leave_us: u64, deadline_us: u64 },
+    /// The listeners for traffic are left. Clients have until the deadline.
+    Draining { deadline_us: u64 },
+    /// The last client has gone, and the admin port is left. Its connections are answered for a while.
+    Drained { admin_until_us: u64, deadline_us: u64 },
+}
+
+impl Drain {
+    /// The time at which the worker ends, once it drains.
+    fn deadline_us(self) -> Option<u64> {
+        match self {
+            Drain::Serving | Drain::Delayed { .. } => None,
+            Drain::Closing { deadline_us, .. }
+            | Drain::Draining { deadline_us }
+            | Drain::Drained { deadline_us, .. } => Some(deadline_us),
+        }
+    }
+
+    /// The next time at which it goes on by itself; `u64::MAX` if there is none. A time that has passed is not one:
+    /// past its deadline a worker waits for its companion.
+    pub(super) fn next_us(self, now_us: u64) -> u64 {
+        let step_us = match self {
+            Drain::Serving | Drain::Draining { .. } => u64::MAX,
+            Drain::Delayed { at_us } => at_us,
+            Drain::Closing { leave_us, .. } => leave_us,
+            Drain::Drained { admin_until_us, .. } => admin_until_us,
+        };
+        let times_us = [step_us, self.deadline_us().unwrap_or(u64::MAX)];
+        times_us.into_iter().filter(|&us| us > now_us).min().unwrap_or(u64::MAX)
+    }
+}
+
 impl Worker<'_> {
     /// Begins to end; the second time, stops at once.
     pub(super) fn terminate(&mut self) {
         self.proxy.set_unready();
-        let again = self.stopping || self.drain_deadline_us.is_some();
-        self.stopping = true;
+        let again = self.order == Order::Stop || self.drain.deadline_us().is_some();
+        self.order = if again { Order::StopAtOnce } else { Order::Stop };
         if let Some(companion) = &mut self.companion {
             if again { companion.stop_at_once() } else { companion.stopping() }
         }
-        if again {
-            self.begin_drain();
-            self.stopped = true;
-        } else if self.drain_delay_us > 0 {
-            // A master says when that is.
+        if !again && self.drain_delay_us > 0 {
+            // In mp the master gives the order to drain. The slack is for a master that does not.
             let slack_us = if self.companion.is_some() { 0 } else { DRAIN_DELAY_SLACK_US };
-            self.drain_at_us = Some(self.now_us.saturating_add(self.drain_delay_us).saturating_add(slack_us));
+            let at_us = self.now_us.saturating_add(self.drain_delay_us).saturating_add(slack_us);
+            self.drain = Drain::Delayed { at_us };
             self.say_draining(self.drain_delay_us);
         } else {
             self.begin_drain();
         }
     }
 
-    /// Accepts no more, once nobody can come any more, and has each client told with its next answer that its
-    /// connection ends.
-    pub(super) fn begin_drain(&mut self) {
-        self.drain_at_us = None;
-        if self.drain_deadline_us.is_some() {
+    /// Takes the next step of a drain if its time has come.
+    pub(super) fn advance_drain(&mut self) {
+        match self.drain {
+            Drain::Delayed { at_us } if at_us <= self.now_us => self.begin_drain(),
+            Drain::Closing { leave_us, .. } if leave_us <= self.now_us => self.leave_listeners(),
+            _ => {}
+        }
+    }
+
+    /// Stops accepting, once no client can connect any more, and announces to each client with its next response that
+    /// its connection ends. Does nothing if the worker drains already.
+    fn begin_drain(&mut self) {
+        if self.drain.deadline_us().is_some() {
             return;
         }
         self.say_draining(0);
-        self.drain_deadline_us = Some(self.now_us.saturating_add(self.drain_us));
+        let deadline_us = self.now_us.saturating_add(self.drain_us);
         // A client that connects before its port closes is served: its request may be on its way.
-        let closes = !self.activated && (self.stopping || self.is_listener_given_up());
-        if closes {
-            // Clients that have connected and not sent yet come to the listener before it closes.
-            set_deferral(self.all_listeners(), false);
-        }
-        if closes && self.all_listeners().all(|listener| sys::socket::take_no_more(listener.as_fd()).is_ok()) {
-            self.leave_us = Some(self.now_us + LISTENERS_LEAVE_US);
+        let closing = || self.traffic_listeners().filter(|listener| self.is_closing(listener));
+        // Clients that have connected and not sent yet come to the listener before it closes.
+        let closing: Vec<&Listener> = closing().collect();
+        set_deferral(closing.iter().copied(), false);
+        let is_closed = |listener: &&Listener| sys::socket::take_no_more(listener.socket.as_fd()).is_ok();
+        if !closing.is_empty() && closing.iter().all(is_closed) {
+            self.drain = Drain::Closing { leave_us: self.now_us + LISTENERS_LEAVE_US, deadline_us };
         } else {
+            self.drain = Drain::Draining { deadline_us };
             self.leave_listeners();
         }
         self.proxy.drain();
-        if self.stopping {
+        if self.order >= Order::Stop {
             self.proxy.close_idle(self.drain_idle_us);
         }
+    }
+
+    /// True if this port is closed with the drain: the program ends, or its successor has no use for the listener. The
+    /// successor then ends the deferral, which nothing else does while a worker accepts.
+    fn is_closing(&self, listener: &Listener) -> bool {
+        let is_given_up = || !sys::listen::is_deferred(listener.socket.as_fd());
+        !listener.is_activated && (self.order >= Order::Stop || is_given_up())
     }
 
     /// Says that draining begins, now or after a delay. In mp the master says so, for all workers.
@@ -106,45 +179,49 @@ impl Worker<'_> {
         }
     }
 
-    /// Takes in who has come to the listeners until now, and nobody after them.
-    pub(super) fn leave_listeners(&mut self) {
-        self.leave_us = None;
-        let own = self.listeners.len();
-        for (at, listener) in std::mem::take(&mut self.listeners).into_iter().enumerate() {
-            // Others may have it, so that closing it here does not end its being watched.
-            if self.accepting == Accepting::Open {
-                let _ = self.reactor.unwatch(listener.as_fd());
-            }
-            self.accept_queued(&listener, at);
+    /// Takes in the clients that have come to the listeners until now, and none after them.
+    fn leave_listeners(&mut self) {
+        if let Drain::Closing { deadline_us, .. } = self.drain {
+            self.drain = Drain::Draining { deadline_us };
         }
-        // This process may be the last that has them.
+        self.leave(Purpose::Traffic);
+        // This process may be the last one that has them.
         for (at, spare) in std::mem::take(&mut self.spares).into_iter().enumerate() {
             spare.unwatch(&self.reactor);
-            self.accept_queued(spare.listener(), own + at);
+            self.accept_queued(spare.listener(), self.listeners.len() + at);
         }
-        self.set_accepting(Accepting::Closed);
+        self.accepting_changed();
     }
 
-    /// Accepts those that have come to a listener until now: no more than its queue holds, for others may
-    /// go on coming.
-    fn accept_queued(&mut self, listener: &OwnedFd, at: usize) {
+    /// Takes in the connections that have come to the listeners of a purpose until now, and none after them.
+    fn leave(&mut self, purpose: Purpose) {
+        for (at, listener) in self.take_listeners(purpose) {
+            self.accept_queued(&listener, at);
+        }
+    }
+
+    /// Accepts the connections that have come to a listener until now. There are no more than its queue holds, because
+    /// clients may go on coming.
+    fn accept_queued(&mut self, listener: &Listener, at: usize) {
         for _ in 0..=LISTEN_BACKLOG {
-            match sys::socket::accept(listener.as_fd()) {
-                Ok((fd, address)) => self.admit(fd, address, at),
+            match sys::socket::accept(listener.socket.as_fd()) {
+                Ok((fd, address)) => self.admit(fd, address, listener.listen.purpose, at),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
                 Err(error) if sys::socket::is_exhausted(&error) && !self.make_room() => return,
-                // That connection is gone already, or there is room for it now.
+                // This connection is gone already, or there is room for it now.
                 Err(_) => {}
             }
         }
     }
 
-    /// Others have taken its place; or it was told to stop, and the delay has passed. The second time, the whole
-    /// program ends: idle clients are closed, which could stay until then.
+    /// Drains, because others have taken its place, or because the delay of a stop has passed. The second time, the
+    /// whole program ends: idle clients, which could stay until then, are closed.
     pub(super) fn retire(&mut self) {
-        let again = self.drain_deadline_us.is_some();
-        if !self.stopping {
-            self.drop_admin();
+        let again = self.drain.deadline_us().is_some();
+        if self.order < Order::Stop {
+            self.order = Order::GivePlace;
+            // The workers in its place accept from the admin port.
+            drop(self.take_listeners(Purpose::Admin));
         }
         self.begin_drain();
         if again {
@@ -153,38 +230,24 @@ impl Worker<'_> {
         }
     }
 
-    /// Takes in who has come to the admin's listener until now, and nobody after them.
-    fn leave_admin(&mut self) {
-        for _ in 0..=LISTEN_BACKLOG {
-            if !self.accept_admin().is_ok_and(|more| more) {
-                break;
-            }
-        }
-        self.drop_admin();
-    }
-
-    fn drop_admin(&mut self) {
-        self.admin_from_us = None;
-        if let Some(admin) = self.admin.take() {
-            let _ = self.reactor.unwatch(admin.as_fd());
-        }
-    }
-
-    /// How the worker ends, once it does.
+    /// Returns how the worker ends, once it does.
     pub(super) fn outcome(&mut self) -> Option<Outcome> {
-        let deadline_us = self.drain_deadline_us?;
-        if self.leave_us.is_some() && self.now_us < deadline_us && !self.stopped {
+        let deadline_us = self.drain.deadline_us()?;
+        let is_late = self.now_us >= deadline_us || self.order == Order::StopAtOnce;
+        if matches!(self.drain, Drain::Closing { .. }) && !is_late {
             return None;
         }
-        if self.proxy.clients() == 0 && self.admin_until_us.is_none() {
-            self.leave_admin();
-            self.admin_until_us = Some(self.now_us + ADMIN_DRAIN_US);
+        if self.proxy.clients() == 0 && matches!(self.drain, Drain::Draining { .. }) {
+            self.leave(Purpose::Admin);
+            self.drain = Drain::Drained { admin_until_us: self.now_us + ADMIN_DRAIN_US, deadline_us };
         }
-        let admins = self.proxy.admins() > 0 && self.admin_until_us.is_some_and(|until_us| self.now_us < until_us);
-        let served = self.proxy.clients() == 0 && !admins && self.tls.leaving().len() == 0;
-        let over = served || self.now_us >= deadline_us || self.stopped;
-        // What it waits for has the same time, and a grace.
-        if !over || self.companion.as_ref().is_some_and(|companion| !companion.is_done()) {
+        let is_served = match self.drain {
+            Drain::Drained { admin_until_us, .. } => self.proxy.admins() == 0 || self.now_us >= admin_until_us,
+            _ => false,
+        };
+        let is_over = is_late || is_served && self.proxy.clients() == 0 && self.tls.leaving().len() == 0;
+        // The companion's processes have the same time, and a grace.
+        if !is_over || self.companion.as_ref().is_some_and(|companion| !companion.is_done()) {
             return None;
         }
         let cut = self.proxy.stop();
@@ -193,30 +256,20 @@ impl Worker<'_> {
         Some(if cut == 0 { Outcome::Drained } else { Outcome::Cut(cut) })
     }
 
-    /// Has this process become another program, and a copy of it go on here with all that is served.
+    /// Makes this process another program, while a copy of it goes on here with all that is served.
     pub(super) fn hand_over(&mut self) -> io::Result<()> {
         let Some(companion) = &mut self.companion else { return Ok(()) };
-        let Some(signals) = companion.hand_over(&self.listeners, self.admin.as_ref()) else { return Ok(()) };
+        let sockets = self.listeners.iter().flatten().map(|own| own.listener.socket.as_fd()).collect::<Vec<_>>();
+        let Some(signals) = companion.hand_over(&sockets) else { return Ok(()) };
         // A poller would be shared with the process that was left, and is not inherited everywhere.
         self.reactor = Reactor::new()?;
         self.signals = signals;
         self.companion = None;
         self.reactor.watch(self.signals.fd(), SIGNALS)?;
-        self.watch_admin()?;
-        if self.accepting == Accepting::Open {
-            self.watch_listeners()?;
-        }
+        self.watch_again()?;
         for (key, fd) in self.sockets.iter().chain(self.tls.leaving()) {
             self.reactor.register(fd, key.to_token())?;
         }
         Ok(())
-    }
-
-    pub(super) fn watch_listeners(&self) -> io::Result<()> {
-        let mut tokens = LISTENERS..;
-        self.listeners
-            .iter()
-            .zip(&mut tokens)
-            .try_for_each(|(listener, token)| self.reactor.watch(listener.as_fd(), token))
     }
 }

@@ -7,6 +7,7 @@
 mod accept;
 mod drain;
 mod io;
+mod listener;
 mod secure;
 mod setup;
 mod signals;
@@ -15,9 +16,11 @@ mod spares;
 
 use std::collections::VecDeque;
 use std::io::Result;
-use std::os::fd::OwnedFd;
 
 pub use self::drain::Draining;
+use self::drain::{Drain, Order};
+pub use self::listener::Listener;
+use self::listener::Own;
 use self::secure::Tls;
 pub use self::setup::{Companion, Setup, Spare};
 use self::socket::Sockets;
@@ -36,9 +39,8 @@ use crate::sys::{self, clock};
 /// Tokens that no key makes: a key's generation is never 0.
 const SIGNALS: u64 = 1;
 const COMPANION: u64 = 2;
-const ADMIN: u64 = 3;
-/// The first listener's; those of its others, and of other workers, follow.
-const LISTENERS: u64 = 4;
+/// The token of the first listener. Those of its other listeners follow, then those of other workers.
+const LISTENERS: u64 = 3;
 
 /// How a worker ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -58,17 +60,6 @@ struct Pauses {
     count: u64,
 }
 
-/// Whether and when connections are accepted.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Accepting {
-    /// As they come.
-    Open,
-    /// Not before this time, in microseconds, nor while there are too many.
-    Paused(u64),
-    /// No more.
-    Closed,
-}
-
 struct Worker<'a> {
     reactor: Reactor,
     proxy: Proxy,
@@ -77,13 +68,10 @@ struct Worker<'a> {
     /// The plan that is followed.
     edition: u64,
     record: WorkerRecord,
-    listeners: Vec<OwnedFd>,
+    /// By number; `None` once the worker has left one.
+    listeners: Vec<Option<Own>>,
     spares: Vec<spares::Held>,
-    admin: Option<OwnedFd>,
     companion: Option<&'a mut dyn Companion>,
-    accepting: Accepting,
-    /// When the admin's listener is watched again, in microseconds, where that pauses.
-    admin_from_us: Option<u64>,
     /// Turns in a row in which connections waited on the listener.
     accept_streak: usize,
     max_connections: usize,
@@ -95,21 +83,10 @@ struct Worker<'a> {
     drain_idle_us: u64,
     /// How long it goes on as before when it is told to stop.
     drain_delay_us: u64,
-    /// When draining begins, in microseconds, where it is told to stop and goes on as before.
-    drain_at_us: Option<u64>,
     /// How long nothing may happen for, in microseconds, without a turn of the loop.
     beat_us: u64,
-    /// The listeners outlive this process.
-    activated: bool,
-    /// When they are left, in microseconds, where nobody can come to them any more.
-    leave_us: Option<u64>,
-    /// When draining ends, in microseconds, once it has begun.
-    drain_deadline_us: Option<u64>,
-    /// When those on the admin's port are left, in microseconds, once there is no other client.
-    admin_until_us: Option<u64>,
-    /// It was told to end, and not only that others have taken its place.
-    stopping: bool,
-    stopped: bool,
+    order: Order,
+    drain: Drain,
     /// The pauses of accepting that were not followed by a while without one.
     pauses: Option<Pauses>,
     tls: Tls,
@@ -177,12 +154,7 @@ impl Worker<'_> {
         {
             duties.turn()?;
         }
-        if self.drain_at_us.is_some_and(|at_us| at_us <= self.now_us) {
-            self.begin_drain();
-        }
-        if self.leave_us.is_some_and(|at_us| at_us <= self.now_us) {
-            self.leave_listeners();
-        }
+        self.advance_drain();
         if self.now_us >= self.usage_us.0 + USAGE_US {
             self.note_usage();
         }
@@ -204,7 +176,6 @@ impl Worker<'_> {
             at += 1;
             match event.token {
                 SIGNALS => self.take_signals()?,
-                ADMIN => drop(self.accept_admin()?),
                 // It has its turn below.
                 COMPANION => companion = true,
                 // Tokens of keys are larger than any number of listeners.
@@ -226,23 +197,13 @@ impl Worker<'_> {
 
     /// When something is to be done though nothing has happened.
     fn next_us(&self) -> u64 {
-        let mut next = self.proxy.next_deadline_us();
-        if let Accepting::Paused(until) = self.accepting
-            && self.proxy.clients() < self.max_connections
-        {
-            next = next.min(until);
-        }
-        next = next.min(self.admin_from_us.unwrap_or(u64::MAX)).min(self.tls.next_us());
+        let mut next = self.proxy.next_deadline_us().min(self.resume_us()).min(self.tls.next_us());
         if sys::has_lost() {
             // It reports that though nothing else happens.
             next = next.min(self.now_us + LOST_LOOK_US);
         }
         let companion = self.companion.as_ref().map_or(u64::MAX, |companion| companion.next_us());
-        // Past its own deadline it may wait for its companion's.
-        let ends =
-            [self.drain_deadline_us.or(self.drain_at_us), self.leave_us, self.admin_until_us].into_iter().flatten();
-        let ends_us = ends.filter(|&us| us > self.now_us).min().unwrap_or(u64::MAX);
-        next.min(ends_us).min(companion)
+        next.min(self.drain.next_us(self.now_us)).min(companion)
     }
 
     /// Notes what the process uses, for the metrics.

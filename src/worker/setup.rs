@@ -2,19 +2,21 @@
 
 use std::collections::VecDeque;
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::BorrowedFd;
 
 use super::accept::set_deferral;
+use super::drain::{Drain, Order};
+use super::listener::Own;
 use super::secure::Tls;
 use super::socket::Sockets;
-use super::{Accepting, COMPANION, SIGNALS, Worker, beat_us, spares};
-use crate::config::{Config, Plan};
+use super::{COMPANION, Listener, SIGNALS, Worker, beat_us, spares};
+use crate::config::{Config, Plan, Purpose};
 use crate::log::Log;
 use crate::proxy::{Proxy, Shared};
 use crate::reactor::Reactor;
 use crate::shared::Region;
+use crate::sys::clock;
 use crate::sys::signal::Signals;
-use crate::sys::{clock, socket};
 use crate::tls;
 
 /// What else a process of sp does: duties that in mp are the master's.
@@ -43,13 +45,13 @@ pub trait Companion {
     fn wants_handover(&self) -> bool;
     /// Becomes another program, and leaves what is served to a copy of this process: `Some` in that
     /// copy, with its signals. `None` where it could not be done, and nothing has changed.
-    fn hand_over(&mut self, listeners: &[OwnedFd], admin: Option<&OwnedFd>) -> Option<Signals>;
+    fn hand_over(&mut self, sockets: &[BorrowedFd<'_>]) -> Option<Signals>;
 }
 
 /// A listener of another worker.
 pub struct Spare {
-    /// A listening, non-blocking socket.
-    pub listener: OwnedFd,
+    /// The listener.
+    pub listener: Listener,
     /// The worker record of its worker in the region.
     pub record: usize,
 }
@@ -60,14 +62,10 @@ pub struct Setup<'a> {
     pub config: &'a Config,
     /// What the workers share; the plan is in it.
     pub region: Region,
-    /// Listening, non-blocking sockets; one at least.
-    pub listeners: Vec<OwnedFd>,
+    /// Its own listeners.
+    pub listeners: Vec<Listener>,
     /// Those of the other workers, to accept from while a worker is absent.
     pub spares: Vec<Spare>,
-    /// Another such socket, for those who see how things stand, where one is wanted.
-    pub admin: Option<OwnedFd>,
-    /// The listeners are a service manager's, who goes on to hold them.
-    pub activated: bool,
     /// What else this process does.
     pub companion: Option<&'a mut dyn Companion>,
     /// The process ends, and draining is delayed.
@@ -115,12 +113,9 @@ impl<'a> Worker<'a> {
             region,
             edition,
             record: region.record(record),
-            listeners: setup.listeners,
+            listeners: setup.listeners.into_iter().map(|listener| Some(Own::new(listener))).collect(),
             spares: spares::held(setup.spares, region),
-            admin: setup.admin,
             companion: setup.companion,
-            accepting: Accepting::Paused(0),
-            admin_from_us: None,
             accept_streak: 0,
             max_connections: setup.max_connections,
             signals: setup.signals,
@@ -128,14 +123,9 @@ impl<'a> Worker<'a> {
             drain_us: plan.timeouts.drain_us,
             drain_idle_us: plan.timeouts.drain_idle_us,
             drain_delay_us: plan.drain_delay_us,
-            drain_at_us: None,
             beat_us: beat_us(&plan),
-            activated: setup.activated,
-            leave_us: None,
-            drain_deadline_us: None,
-            admin_until_us: None,
-            stopping: false,
-            stopped: false,
+            order: Order::Serve,
+            drain: Drain::Serving,
             pauses: None,
             tls: Tls::new(setup.tls, setup.config),
             late: Vec::new(),
@@ -144,8 +134,9 @@ impl<'a> Worker<'a> {
             usage_us: (0, 0),
             now_us,
         };
-        let port = |listener: &OwnedFd| socket::local_address(listener.as_fd()).map_or(0, |local| local.port());
-        let ports: Vec<u16> = worker.all_listeners().map(port).collect();
+        let own = worker.own_listeners().map(|own| &own.listener);
+        let all = own.chain(worker.spares.iter().map(spares::Held::listener));
+        let ports: Vec<u16> = all.map(|listener| listener.listen.address.port()).collect();
         worker.proxy.set_ports(ports.into_iter());
         worker.proxy.limit_idle(setup.max_idle);
         worker.prepare_tls(plan.authorities);
@@ -158,13 +149,12 @@ impl<'a> Worker<'a> {
         if let Some(companion) = &self.companion {
             self.reactor.watch(companion.fd(), COMPANION)?;
         }
-        if self.admin.is_some() {
-            self.watch_admin()?;
+        if self.own_listeners().any(|own| own.purpose() == Purpose::Admin) {
             self.proxy.hide_metrics();
         }
-        if !self.activated {
-            set_deferral(self.listeners.iter(), true);
-        }
+        // The deferral of a service manager's listener is its own matter.
+        let own = self.own_listeners().filter(|own| own.purpose() == Purpose::Traffic).map(|own| &own.listener);
+        set_deferral(own.filter(|listener| !listener.is_activated), true);
         self.update_clock();
         self.resume_accepting()?;
         self.tls.expire(self.now_us);

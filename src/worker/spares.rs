@@ -9,9 +9,9 @@
 //!
 //! The master says in a worker's worker record that it is absent, and has the others look.
 
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::AsFd;
 
-use super::{Accepting, LISTENERS, Spare, Worker};
+use super::{LISTENERS, Listener, Spare, Worker};
 use crate::reactor::Reactor;
 use crate::shared::Region;
 use crate::shared::worker::WorkerRecord;
@@ -24,7 +24,7 @@ enum State {
 
 /// A listener of another worker.
 pub(super) struct Held {
-    listener: OwnedFd,
+    listener: Listener,
     /// That worker's.
     record: WorkerRecord,
     state: State,
@@ -37,40 +37,29 @@ pub(super) fn held(spares: Vec<Spare>, region: Region) -> Vec<Held> {
 }
 
 impl Held {
-    pub(super) fn listener(&self) -> &OwnedFd {
+    pub(super) fn listener(&self) -> &Listener {
         &self.listener
     }
 
     /// Ends its being watched. Others have it, so that closing it here does not.
     pub(super) fn unwatch(&self, reactor: &Reactor) {
         if self.state == State::Watched {
-            let _ = reactor.unwatch(self.listener.as_fd());
+            let _ = reactor.unwatch(self.listener.socket.as_fd());
         }
     }
 }
 
 impl Worker<'_> {
-    /// Its own listeners and then those of others, as their tokens number them.
-    pub(super) fn all_listeners(&self) -> impl Iterator<Item = &OwnedFd> {
-        self.listeners.iter().chain(self.spares.iter().map(Held::listener))
-    }
-
-    /// The listener of this number.
-    pub(super) fn listener(&self, at: usize) -> Option<&OwnedFd> {
-        let spare = || self.spares.get(at - self.listeners.len()).map(Held::listener);
-        self.listeners.get(at).or_else(spare)
-    }
-
     /// Watches the listeners of absent workers, if it accepts, and no other spare ones. One that cannot be
     /// watched stays as it is: this worker has clients of its own, and does not end for another's listener.
     pub(super) fn watch_spares(&mut self) {
-        let (first, accepts) = (self.listeners.len(), self.accepting == Accepting::Open);
+        let (first, accepts) = (self.listeners.len(), self.is_accepting());
         for (at, spare) in self.spares.iter_mut().enumerate() {
             let state = if accepts && spare.record.is_absent() { State::Watched } else { State::Resting };
             let changed = match state {
                 _ if state == spare.state => continue,
-                State::Watched => self.reactor.watch(spare.listener.as_fd(), LISTENERS + (first + at) as u64),
-                State::Resting => self.reactor.unwatch(spare.listener.as_fd()),
+                State::Watched => self.reactor.watch(spare.listener.socket.as_fd(), LISTENERS + (first + at) as u64),
+                State::Resting => self.reactor.unwatch(spare.listener.socket.as_fd()),
             };
             if changed.is_ok() {
                 spare.state = state;

@@ -179,7 +179,7 @@ pub fn watches_listeners(pid: Pid, count: usize) -> bool {
     let texts = files.filter_map(|file| std::fs::read_to_string(file.ok()?.path()).ok());
     let is_listener = |line: &str| {
         let token = line.strip_prefix("tfd:").and_then(|rest| rest.split("data:").nth(1)?.split_whitespace().next());
-        token.and_then(|token| u64::from_str_radix(token, 16).ok()).is_some_and(|token| (4..256).contains(&token))
+        token.and_then(|token| u64::from_str_radix(token, 16).ok()).is_some_and(|token| (3..256).contains(&token))
     };
     let watched: usize = texts.map(|text| text.lines().filter(|line| is_listener(line)).count()).sum();
     cfg!(feature = "kqueue") || watched == count

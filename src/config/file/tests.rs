@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::args::{Command, parse};
-use crate::config::{self, Config};
+use crate::config::{self, Config, Purpose};
 use std::ffi::OsString;
 
 fn options(line: &str) -> Options {
@@ -77,7 +77,7 @@ fn every_option_that_may_stand_in_a_file_is_taken_as_its_type() {
             "drain_idle": "3s", "drain_delay": "1s", "watchdog": "off", "workers": 3, "mode": "mp", "user": "nobody", "loglevel": "debug", "trace": true, "ca_file": "/ca.pem",
             "insecure": true, "tls_trace": true, "request_id": "off"}"#,
     );
-    assert_eq!((config.listen.to_string(), config.max_connections), ("[::1]:81".into(), Some(5)));
+    assert_eq!((config.address(Purpose::Traffic), config.max_connections), ("[::1]:81".parse().ok(), Some(5)));
     assert_eq!((config.workers, config.retry_percent, config.trust.len()), (Some(3), 30, 2));
     assert!(config.trace && config.health.count_5xx && config.default_backends);
     // All of them, and LB_VIA; each says where it came from.
@@ -91,7 +91,7 @@ fn every_option_that_may_stand_in_a_file_is_taken_as_its_type() {
 fn the_command_line_and_the_environment_come_before_the_file() {
     let text = r#"{"port": 81, "via": "file", "trust": ["::1"], "trace": true, "idle_timeout": "1s"}"#;
     let config = over("-p 80 --trust 10.0.0.0/8 --trust 10.1.0.0/16", text);
-    assert_eq!((config.listen.port(), config.via.as_deref(), config.trust.len()), (80, Some("env"), 2));
+    assert_eq!((config.listen[0].address.port(), config.via.as_deref(), config.trust.len()), (80, Some("env"), 2));
     assert_eq!((config.trace, config.timeouts.idle_us), (true, 1_000_000));
     // What is hidden is wrong all the same.
     assert_eq!(problems("-p 80", r#"{"port": 99999}"#).len(), 1);
@@ -340,7 +340,7 @@ fn the_worst_text_is_read_in_no_time() {
 #[test]
 fn a_whole_number_is_one_however_it_is_written() {
     for (text, port) in [("20.0", 20), ("1e3", 1000), ("1.5E+3", 1500), ("80", 80), ("0.0", 0), ("-0", 0)] {
-        assert_eq!(over("", &format!("{{\"port\": {text}}}")).listen.port(), port, "{text}");
+        assert_eq!(over("", &format!("{{\"port\": {text}}}")).listen[0].address.port(), port, "{text}");
     }
     let parts = "{\"backends\": [{\"host\": \"a\", \"port\": 8.0e1, \"weight\": 2.0, \"max\": 1e2}]}";
     let backend = &over("", parts).backends[0];

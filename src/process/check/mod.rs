@@ -16,7 +16,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use self::ask::Request;
 use self::dial::{Dialled, Peer, Rules, dial};
 use crate::args::Options;
-use crate::config::{Address, Backend, Config, HealthCheck, Host, HostHeader, Mode, Target};
+use crate::config::{Address, Backend, Config, HealthCheck, Host, HostHeader, Listen, Mode, Purpose, Target};
 use crate::limits::{ADDRESSES, NAMES_WAIT_US};
 use crate::log::Level;
 use crate::metrics::Block;
@@ -84,23 +84,10 @@ fn try_system(problems: &mut Vec<String>, journal: &mut Journal, config: Option<
         user.and_then(|name| account::look_up(name).map_err(&mut refused).ok().map(|account| (name, account)));
     let open_files = sys::limit::raise_open_files().map_err(Failure::of("learn the limit of open files"));
     let open_files = open_files.map_err(&mut refused).unwrap_or(u64::MAX);
-    let listen = match (config, &options.port, &options.host) {
-        (Some(config), ..) => Some((config.listen, worker_count(config))),
-        (None, Some(port), host) => {
-            let host = host.as_ref().map_or(Ipv4Addr::UNSPECIFIED.into(), |given| given.value);
-            Some((SocketAddr::new(host, port.value), 1))
-        }
-        // The port that was meant may be another than the default.
-        (None, None, _) => None,
-    };
-    let admin = match config {
-        Some(config) => config.admin,
-        None => options.admin.as_ref().and_then(|given| given.value),
-    };
-    // That both are at one place has been told.
-    let admin = admin.filter(|admin| listen.is_none_or(|(address, _)| address != *admin));
-    for (address, count) in listen.into_iter().chain(admin.map(|address| (address, 1))) {
-        match listen::can_open(address, count) {
+    let count = config.map_or(1, worker_count);
+    for listen in listening(config, options) {
+        let address = listen.address;
+        match listen::can_open(listen, count) {
             Ok(()) => {}
             // By the program that the check is made for, most likely, if that runs.
             Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
@@ -119,6 +106,23 @@ fn try_system(problems: &mut Vec<String>, journal: &mut Journal, config: Option<
     if let Some(config) = config {
         shares(journal, config, worker_count(config), open_files);
     }
+}
+
+/// The listening addresses of a start. Without a configuration, those that options name and no file changes.
+fn listening(config: Option<&Config>, options: &Options) -> Vec<Listen> {
+    if let Some(config) = config {
+        return config.listen.clone();
+    }
+    // Without --port, the file may have named another port than the default.
+    let traffic = options.port.as_ref().map(|port| {
+        let host = options.host.as_ref().map_or(Ipv4Addr::UNSPECIFIED.into(), |given| given.value);
+        Listen { address: SocketAddr::new(host, port.value), purpose: Purpose::Traffic }
+    });
+    let admin = options.admin.as_ref().and_then(|given| given.value);
+    let admin = admin.map(|address| Listen { address, purpose: Purpose::Admin });
+    // Two options for one address are a problem that is reported elsewhere.
+    let admin = admin.filter(|admin| traffic.is_none_or(|traffic| traffic.address != admin.address));
+    traffic.into_iter().chain(admin).collect()
 }
 
 /// What became of a name: its addresses, never none, or why there are none.
@@ -220,9 +224,12 @@ impl Route<'_> {
 /// journal too. `outcomes`: of the routes' addresses, one after another.
 fn plan(journal: &mut Journal, config: &Config, routes: &[Route<'_>], outcomes: Vec<Dialled>) -> String {
     let mut out = String::new();
-    line(&mut out, "listener", &listener(config.listen));
-    if let Some(admin) = config.admin {
-        line(&mut out, "admin", &listener(admin));
+    for Listen { address, purpose } in &config.listen {
+        let kind = match purpose {
+            Purpose::Traffic => "listener",
+            Purpose::Admin => "admin",
+        };
+        line(&mut out, kind, &listener(*address));
     }
     match (config.mode, worker_count(config)) {
         (Mode::Sp, _) => line(&mut out, "mode", "sp, one process"),

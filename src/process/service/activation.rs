@@ -1,45 +1,44 @@
-//! Listeners that a service manager has made, and passes on (sd_listen_fds(3)): LISTEN_FDS says how
-//! many, from descriptor 3 on, and LISTEN_PID for whom.
+//! Listeners that a service manager has made and passes on (sd_listen_fds(3)). LISTEN_FDS is their number: they are the
+//! descriptors from 3 on. LISTEN_PID is the process that they are for.
 
-use std::net::SocketAddr;
+use std::io;
 use std::os::fd::{OwnedFd, RawFd};
 
+use crate::config::{Listen, Purpose};
 use crate::limits::ACTIVATED_LISTENERS;
+use crate::process::start::listen::{Listener, Sockets};
 use crate::process::{Failure, USAGE};
 use crate::sys::{exec, fork, listen};
 
 /// The first descriptor that is passed on.
 const FIRST: RawFd = 3;
 
-/// Each worker's listeners, and where the first of them is.
-type Passed = (Vec<Vec<OwnedFd>>, SocketAddr);
-
-/// Those that were passed on to this process, for each of `count` workers all of them, and where the
-/// first of them is. `None` where there are none.
-pub(in crate::process) fn take(count: u32) -> Result<Option<Passed>, Failure> {
+/// The listeners that were passed on to this process, each with a socket for each of `count` workers. None without a
+/// service manager.
+pub(in crate::process) fn take(count: u32) -> Result<Vec<Listener>, Failure> {
     let variable = |name| std::env::var(name).unwrap_or_default();
-    let passed = match passed(&variable("LISTEN_FDS"), &variable("LISTEN_PID"), fork::current().number()) {
-        Ok(passed) => passed,
-        Err(problem) => return Err(Failure::new(USAGE, problem)),
-    };
-    let mut address = None;
-    let mut all: Vec<Vec<OwnedFd>> = (0..count).map(|_| Vec::new()).collect();
-    for fd in FIRST..FIRST + passed {
+    let passed = passed(&variable("LISTEN_FDS"), &variable("LISTEN_PID"), fork::current().number());
+    let passed = passed.map_err(|problem| Failure::new(USAGE, problem))?;
+    let take = |fd| {
         let refused = |error| Failure::new(USAGE, format!("LISTEN_FDS: descriptor {fd}: {error}"));
-        let (listener, at) = exec::take_inherited(fd).and_then(listen::adopt).map_err(refused)?;
-        address = address.or(Some(at));
-        for share in all.iter_mut().skip(1) {
-            share.push(listener.try_clone().map_err(refused)?);
-        }
-        all[0].push(listener);
-    }
-    Ok(address.map(|address| (all, address)))
+        exec::take_inherited(fd).and_then(|socket| adopt(socket, count)).map_err(refused)
+    };
+    (FIRST..FIRST + passed).map(take).collect()
 }
 
-/// How many were passed on to the process of this number.
+/// A listener of a service manager. Its one socket is copied for each of `count` workers.
+pub(in crate::process) fn adopt(socket: OwnedFd, count: u32) -> io::Result<Listener> {
+    let (socket, address) = listen::adopt(socket)?;
+    let copies: io::Result<Vec<OwnedFd>> = (1..count).map(|_| socket.try_clone()).collect();
+    let shares = copies?.into_iter().chain([socket]).map(|socket| vec![socket]).collect();
+    let listen = Listen { address, purpose: Purpose::Traffic };
+    Ok(Listener { listen, is_activated: true, sockets: Sockets::Each(shares) })
+}
+
+/// Returns how many descriptors were passed on to the process `own`.
 ///
 /// # Errors
-/// A number that makes no sense, in words.
+/// The number of descriptors is malformed or too large.
 pub fn passed(fds: &str, pid: &str, own: i32) -> Result<RawFd, String> {
     if fds.is_empty() || pid.parse() != Ok(own) {
         return Ok(0);
@@ -57,7 +56,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_was_meant_for_another_is_not_taken() {
+    fn descriptors_for_another_process_are_not_taken() {
         assert_eq!(passed("2", "7", 7), Ok(2));
         assert_eq!(passed("2", "8", 7), Ok(0));
         assert_eq!(passed("2", "", 7), Ok(0));

@@ -5,13 +5,14 @@
 //! knows that this has happened: should it fail, it ends as if it had never been.
 
 use std::io::{self, Read};
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{BorrowedFd, RawFd};
 use std::os::unix::net::UnixStream;
 
 use crate::log::{Level, Log};
 use crate::process::duties::Duties;
+use crate::process::start::listen::Listener;
 use crate::process::upgrade::Upgrade;
-use crate::process::upgrade::handover::{Handover, OldWorker, raw};
+use crate::process::upgrade::handover::{Handover, OldWorker};
 use crate::process::upgrade::inherited::{Inherited, Memory};
 use crate::process::upgrade::old_workers::OldWorkers;
 use crate::process::upgrade::rollback::{self, RollbackSupervisor};
@@ -32,9 +33,8 @@ struct Single {
     generation: u64,
     /// What was left by the program before, until this one serves.
     inherited: Inherited,
-    address: std::net::SocketAddr,
-    activated: bool,
-    admin: Option<std::net::SocketAddr>,
+    /// The listeners, whose sockets the worker has.
+    listeners: Vec<Listener<RawFd>>,
     stopping: bool,
     /// This is the copy that goes on with what was served.
     is_copy: bool,
@@ -43,11 +43,8 @@ struct Single {
 /// Runs until a signal ends it; returns the exit status.
 pub(in crate::process) fn run(parts: Parts, inherited: Inherited, greeting: &[Line]) -> u8 {
     let Parts { memory, records, duties, old_workers, listeners, tls, shares, signals, mut journal } = parts;
-    let (Some(listeners_of_one), Some(&record)) = (listeners.of_workers.into_iter().next(), records.first()) else {
-        return FAILED;
-    };
+    let Some(&record) = records.first() else { return FAILED };
     journal.greet(greeting);
-    let (admin, admin_address) = listeners.admin.unzip();
     let config = duties.config().clone();
     let mut single = Single {
         duties,
@@ -58,19 +55,15 @@ pub(in crate::process) fn run(parts: Parts, inherited: Inherited, greeting: &[Li
         record,
         generation: inherited.generation(),
         inherited,
-        address: listeners.address,
-        activated: listeners.activated,
-        admin: admin_address,
+        listeners: listeners.iter().map(Listener::raw).collect(),
         stopping: false,
         is_copy: false,
     };
     let setup = Setup {
         config: &config,
         region: memory.region,
-        listeners: listeners_of_one,
+        listeners: listeners.into_iter().flat_map(|listener| listener.of_worker(0).0).collect(),
         spares: Vec::new(),
-        admin,
-        activated: listeners.activated,
         companion: Some(&mut single),
         stopping: false,
         index: 0,
@@ -101,16 +94,13 @@ pub(in crate::process) fn run(parts: Parts, inherited: Inherited, greeting: &[Li
 
 impl Single {
     /// What is left to the program that this process becomes.
-    fn left(&self, listeners: Vec<Vec<i32>>, admin: Option<i32>) -> Handover {
+    fn left(&self) -> Handover {
         Handover {
             pid: std::process::id(),
             generation: self.generation + 1,
             segment: self.memory.segment,
             older: self.old_workers.memory(),
-            address: self.address,
-            listeners,
-            activated: self.activated,
-            admin: admin.zip(self.admin),
+            listeners: self.listeners.clone(),
             old_workers: self.old_workers.iter().copied().collect(),
             demo: self.duties.config().demo_addresses(),
             again: self.upgrade.is_wanted_again(),
@@ -132,7 +122,7 @@ impl Single {
     fn begin_upgrade(&mut self, now_us: u64) {
         let over = !self.old_workers.iter().any(OldWorker::is_accepting);
         if self.upgrade.is_wanted() && over && !self.stopping {
-            let left = self.left(Vec::new(), self.admin.map(|_| -1));
+            let left = self.left();
             self.upgrade.begin(&left, &mut self.journal, now_us);
         }
     }
@@ -208,8 +198,8 @@ impl Companion for Single {
         self.upgrade.is_approved() && !self.stopping
     }
 
-    fn hand_over(&mut self, listeners: &[OwnedFd], admin: Option<&OwnedFd>) -> Option<Signals> {
-        self.upgrade.take_approved();
+    fn hand_over(&mut self, sockets: &[BorrowedFd<'_>]) -> Option<Signals> {
+        let form = self.upgrade.take_approved()?;
         let parent = fork::current();
         let (waits, tells) = match UnixStream::pair() {
             Ok(pair) => pair,
@@ -231,11 +221,10 @@ impl Companion for Single {
                 let record = Some(self.record);
                 let old_worker = OldWorker { pid: copy.number(), record, memory: None, generation, until_us: None };
                 self.old_workers.add(old_worker);
-                let left = self.left(vec![raw(listeners)], admin.map(AsRawFd::as_raw_fd));
-                let kept: Vec<BorrowedFd<'_>> = listeners.iter().chain(admin).map(AsFd::as_fd).collect();
+                let left = self.left();
                 // Its end of the pair is closed by becoming another program, and by nothing else.
                 self.duties.upgrading();
-                self.upgrade.exec(&left, &kept, &mut self.journal);
+                self.upgrade.exec(form, &left, sockets, &mut self.journal);
                 self.duties.serving();
                 self.old_workers.take_back();
                 fork::kill(copy);

@@ -1,98 +1,143 @@
-//! What one program leaves to the one that it becomes when it is upgraded: a line of text in a
-//! variable of the environment. Pure.
+//! The handover: the text in an environment variable by which a program that is upgraded describes itself to its
+//! successor. Pure.
 //!
-//! The line begins with the number of its form, which every version keeps: a program that does not
-//! know it refuses the upgrade before anything has changed.
+//! The first word is the number of the form, and every version keeps that: a program that does not know the form
+//! refuses the upgrade before anything has changed. A running program asks in form 3 first. If the file does not know
+//! that, it asks again in form 2. The file answers in the form of the question, and gets the handover in that form.
+//!
+//! ```text
+//! 3 pid=7 generation=1 segment=12 listener=0.0.0.0:80/traffic:5/6,7 listener=127.0.0.1:9100/admin:8 elder=40:0:0:-
+//! ```
+//!
+//! A listener has its address, its purpose and the descriptors of its sockets: a slash separates workers, a comma the
+//! sockets of a worker.
 
 use std::fmt;
 use std::net::SocketAddr;
-use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::os::fd::RawFd;
 
-/// The variable.
+use super::form2::{self, numbers, parse_numbers};
+use crate::config::{Listen, Purpose};
+use crate::process::start::listen::{Listener, Sockets};
+
+/// The variable of the handover.
 pub(in crate::process) const VARIABLE: &str = "ZZZ_LB_HANDOVER";
-/// The variable by which a program is asked whether it could take over.
+/// The variable of the question whether a program could take over. It has the form of a handover.
 pub(in crate::process) const QUESTION: &str = "ZZZ_LB_PREFLIGHT";
-/// What a program says that could.
-pub(in crate::process) const ANSWER: &str = "zzz_lb can take over: form 2";
+/// The error of a program that does not know the form of the question.
+pub(in crate::process) const UNKNOWN_FORM: &str =
+    "the program that runs hands over in a form that this one does not know";
 
-const FORM: &str = "2";
+/// The purposes, and the words for them.
+const PURPOSES: [(Purpose, &str); 2] = [(Purpose::Traffic, "traffic"), (Purpose::Admin, "admin")];
+/// The purpose of a listener that a service manager has made ends with this.
+const ACTIVATED: &str = "+activated";
 
-/// The numbers of descriptors.
-pub(in crate::process) fn raw(fds: &[OwnedFd]) -> Vec<RawFd> {
-    fds.iter().map(AsRawFd::as_raw_fd).collect()
+/// A form of the handover.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::process) enum Form {
+    /// One listener for traffic and one for the admin port.
+    Two,
+    /// A list of listeners.
+    Three,
 }
 
-/// What is left.
+impl Form {
+    /// Returns the form of a line, if it is a known one.
+    pub(in crate::process) fn of(line: &str) -> Option<Form> {
+        let number = line.split(' ').next()?;
+        [Form::Two, Form::Three].into_iter().find(|form| form.number() == number)
+    }
+
+    fn number(self) -> &'static str {
+        match self {
+            Form::Two => "2",
+            Form::Three => "3",
+        }
+    }
+
+    /// The answer of a program that could take over, and knows this form.
+    pub(in crate::process) fn answer(self) -> &'static str {
+        match self {
+            Form::Two => "zzz_lb can take over: form 2",
+            Form::Three => "zzz_lb can take over: form 3",
+        }
+    }
+}
+
+/// The description of a program that is upgraded.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Handover {
-    /// The process, which stays the same: told so that no other takes it for its own.
+    /// The process, which stays the same. It is named so that no other process takes the handover for its own.
     pub(in crate::process) pid: u32,
-    /// How many upgrades there have been, this one among them.
+    /// The number of upgrades, with this one.
     pub(in crate::process) generation: u64,
-    /// The shared memory's number.
+    /// The number of the shared memory.
     pub(in crate::process) segment: i32,
-    /// The shared memory of programs before that had another layout, the oldest first, as workers still count there.
+    /// The numbers of shared memory with another layout that workers still count in, the oldest first.
     pub(in crate::process) older: Vec<i32>,
-    /// Where clients connect.
-    pub(in crate::process) address: SocketAddr,
-    /// The listeners there, by worker.
-    pub(in crate::process) listeners: Vec<Vec<RawFd>>,
-    /// A service manager made them, so that no option says where they are.
-    pub(in crate::process) activated: bool,
-    /// The admin's listener, and where it is.
-    pub(in crate::process) admin: Option<(RawFd, SocketAddr)>,
-    /// Workers that live on.
+    /// The listeners.
+    pub(in crate::process) listeners: Vec<Listener<RawFd>>,
+    /// Workers that go on.
     pub(in crate::process) old_workers: Vec<OldWorker>,
-    /// Where the demo's backends are; none where there is no demo.
+    /// The addresses of the demo's backends; none without `--demo`.
     pub(in crate::process) demo: Vec<SocketAddr>,
-    /// Another upgrade was asked for meanwhile.
+    /// True if another upgrade was asked for meanwhile.
     pub(in crate::process) again: bool,
 }
 
-/// A worker of a program before.
+/// A worker of a program before an upgrade.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct OldWorker {
     /// The process.
     pub(in crate::process) pid: i32,
-    /// Its worker record in the shared memory that it has; `None` if that is not known.
+    /// Its worker record in its shared memory; `None` if that is not known.
     pub(in crate::process) record: Option<usize>,
     /// The number of that memory, if it is one of `Handover::older`.
     pub(in crate::process) memory: Option<i32>,
-    /// How many upgrades there had been when it began.
+    /// The number of upgrades before it was forked.
     pub(in crate::process) generation: u64,
-    /// When it is killed, should it still run, in microseconds; `None` while it accepts.
+    /// The time in microseconds at which it is killed if it still runs; `None` while it accepts.
     pub(in crate::process) until_us: Option<u64>,
 }
 
+/// Writes form 3.
 impl fmt::Display for Handover {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Handover { pid, generation, segment, address, .. } = self;
-        write!(f, "{FORM} pid={pid} generation={generation} segment={segment} address={address}")?;
-        for share in &self.listeners {
-            let fds: Vec<String> = share.iter().map(RawFd::to_string).collect();
-            write!(f, " listeners={}", fds.join(","))?;
-        }
-        if self.activated {
-            f.write_str(" activated=1")?;
-        }
-        if let Some((fd, address)) = self.admin {
-            write!(f, " admin={fd}@{address}")?;
-        }
-        // A program that does not know these words refuses the upgrade, rather than lose counts.
-        for memory in &self.older {
-            write!(f, " older={memory}")?;
-        }
-        for OldWorker { pid, record, memory, generation, until_us } in &self.old_workers {
-            write!(f, " elder={pid}:{}", Maybe(*record))?;
-            if let Some(memory) = memory {
-                write!(f, "@{memory}")?;
+        let listeners: String = self.listeners.iter().map(|listener| format!(" listener={}", Word(listener))).collect();
+        f.write_str(&self.line(Form::Three, &listeners))
+    }
+}
+
+/// A listener in form 3.
+struct Word<'a>(&'a Listener<RawFd>);
+
+impl fmt::Display for Word<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Listener { listen: Listen { address, purpose }, is_activated, sockets } = self.0;
+        let purpose = PURPOSES.into_iter().find(|(known, _)| known == purpose).map_or("", |(_, word)| word);
+        write!(f, "{address}/{purpose}{}:", if *is_activated { ACTIVATED } else { "" })?;
+        match sockets {
+            Sockets::One(socket) => socket.fmt(f),
+            Sockets::Each(shares) => {
+                f.write_str(&shares.iter().map(|share| numbers(share)).collect::<Vec<_>>().join("/"))
             }
-            write!(f, ":{generation}:{}", Maybe(*until_us))?;
         }
-        for address in &self.demo {
-            write!(f, " demo={address}")?;
-        }
-        if self.again { f.write_str(" again=1") } else { Ok(()) }
+    }
+}
+
+impl Word<'_> {
+    fn parse(word: &str) -> Option<Listener<RawFd>> {
+        let (address, rest) = word.split_once('/')?;
+        let (kind, sockets) = rest.split_once(':')?;
+        let (kind, is_activated) = kind.strip_suffix(ACTIVATED).map_or((kind, false), |kind| (kind, true));
+        let purpose = PURPOSES.into_iter().find(|(_, word)| *word == kind)?.0;
+        let sockets = match purpose {
+            Purpose::Admin => Sockets::One(sockets.parse().ok()?),
+            Purpose::Traffic if sockets.is_empty() => Sockets::Each(Vec::new()),
+            Purpose::Traffic => Sockets::Each(sockets.split('/').map(parse_numbers).collect::<Option<_>>()?),
+        };
+        Some(Listener { listen: Listen { address: address.parse().ok()?, purpose }, is_activated, sockets })
     }
 }
 
@@ -109,66 +154,75 @@ impl<T: fmt::Display> fmt::Display for Maybe<T> {
 }
 
 impl Handover {
-    /// What a line says; `None` where it is of another form, or of none.
+    /// Writes the handover in form 2; `None` if that cannot express it.
+    pub fn in_form_2(&self) -> Option<String> {
+        Some(self.line(Form::Two, &form2::words(&self.listeners)?))
+    }
+
+    /// Writes the handover with these words for the listeners.
+    fn line(&self, form: Form, listeners: &str) -> String {
+        let Handover { pid, generation, segment, .. } = self;
+        let mut words =
+            vec![format!("{} pid={pid} generation={generation} segment={segment}{listeners}", form.number())];
+        // A program that does not know these words refuses the upgrade, so that it loses no counts.
+        words.extend(self.older.iter().map(|memory| format!("older={memory}")));
+        words.extend(self.old_workers.iter().map(|old_worker| format!("elder={old_worker}")));
+        words.extend(self.demo.iter().map(|address| format!("demo={address}")));
+        words.extend(self.again.then(|| "again=1".to_owned()));
+        words.join(" ")
+    }
+
+    /// Reads a line of either form. `None` if it has another form, or is malformed.
     pub fn parse(line: &str) -> Option<Handover> {
-        let mut words = line.split(' ');
-        if words.next() != Some(FORM) {
-            return None;
-        }
-        let (mut pid, mut generation, mut segment, mut address) = (None, None, None, None);
-        let (mut listeners, mut admin, mut old_workers, mut demo, mut older) = (vec![], None, vec![], vec![], vec![]);
-        let (mut activated, mut again) = (false, false);
-        for word in words {
+        let form = Form::of(line)?;
+        let (mut pid, mut generation, mut segment, mut again) = (None, None, None, false);
+        let (mut listeners, mut old_workers, mut demo, mut older) = (vec![], vec![], vec![], vec![]);
+        let mut of_form_2 = form2::Listeners::default();
+        for word in line.split(' ').skip(1) {
             let (name, value) = word.split_once('=')?;
-            match name {
-                "pid" => pid = Some(value.parse().ok()?),
-                "generation" => generation = Some(value.parse().ok()?),
-                "segment" => segment = Some(value.parse().ok()?),
-                "address" => address = Some(value.parse().ok()?),
-                "listeners" => {
-                    let fds: Option<Vec<RawFd>> = value.split(',').map(|fd| fd.parse().ok()).collect();
-                    listeners.push(fds?);
-                }
-                "activated" => activated = value == "1",
-                "admin" => {
-                    let (fd, address) = value.split_once('@')?;
-                    admin = Some((fd.parse().ok()?, address.parse().ok()?));
-                }
-                "older" => older.push(value.parse().ok()?),
-                "elder" => old_workers.push(OldWorker::parse(value)?),
-                "demo" => demo.push(value.parse().ok()?),
-                "again" => again = value == "1",
-                _ => return None,
+            match (name, form) {
+                ("pid", _) => pid = Some(value.parse().ok()?),
+                ("generation", _) => generation = Some(value.parse().ok()?),
+                ("segment", _) => segment = Some(value.parse().ok()?),
+                ("older", _) => older.push(value.parse().ok()?),
+                ("elder", _) => old_workers.push(OldWorker::parse(value)?),
+                ("demo", _) => demo.push(value.parse().ok()?),
+                ("again", _) => again = value == "1",
+                ("listener", Form::Three) => listeners.push(Word::parse(value)?),
+                (_, Form::Three) => return None,
+                (_, Form::Two) => of_form_2.read(name, value)?,
             }
         }
-        let (pid, generation, segment, address) = (pid?, generation?, segment?, address?);
-        Some(Handover {
-            pid,
-            generation,
-            segment,
-            older,
-            address,
-            listeners,
-            activated,
-            admin,
-            old_workers,
-            demo,
-            again,
-        })
+        if form == Form::Two {
+            listeners = of_form_2.list()?;
+        }
+        let (pid, generation, segment) = (pid?, generation?, segment?);
+        Some(Handover { pid, generation, segment, older, listeners, old_workers, demo, again })
     }
 }
 
 #[cfg(test)]
 impl Handover {
-    /// What is left of a program with this memory and no workers.
+    /// The handover of a program with this memory, without listeners and workers.
     pub(in crate::process) fn of(segment: i32) -> Handover {
-        let line = format!("{FORM} pid=1 generation=1 segment={segment} address=127.0.0.1:80");
+        let line = format!("3 pid=1 generation=1 segment={segment}");
         Handover::parse(&line).expect("it is a line")
     }
 }
 
+impl fmt::Display for OldWorker {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let OldWorker { pid, record, memory, generation, until_us } = self;
+        write!(f, "{pid}:{}", Maybe(*record))?;
+        if let Some(memory) = memory {
+            write!(f, "@{memory}")?;
+        }
+        write!(f, ":{generation}:{}", Maybe(*until_us))
+    }
+}
+
 impl OldWorker {
-    /// Whether it was not told to drain.
+    /// True if it was not told to drain.
     pub(in crate::process) fn is_accepting(&self) -> bool {
         self.until_us.is_none()
     }
@@ -189,17 +243,24 @@ impl OldWorker {
 mod tests {
     use super::*;
 
+    fn listener(address: &str, purpose: Purpose, sockets: Sockets<RawFd>) -> Listener<RawFd> {
+        Listener { listen: Listen { address: address.parse().unwrap(), purpose }, is_activated: false, sockets }
+    }
+
+    fn handover(listeners: Vec<Listener<RawFd>>) -> Handover {
+        Handover { listeners, ..Handover::of(12) }
+    }
+
     #[test]
-    fn what_is_left_is_found() {
+    fn a_handover_is_read_as_it_was_written() {
+        let traffic = listener("[::1]:8080", Purpose::Traffic, Sockets::Each(vec![vec![5, 6], vec![7]]));
+        let admin = listener("127.0.0.1:9090", Purpose::Admin, Sockets::One(9));
         let mut left = Handover {
             pid: 7,
             generation: 3,
             segment: 12,
             older: vec![8, 11],
-            address: "[::1]:8080".parse().unwrap(),
-            listeners: vec![vec![5, 6], vec![7]],
-            activated: true,
-            admin: Some((9, "127.0.0.1:9090".parse().unwrap())),
+            listeners: vec![Listener { is_activated: true, ..traffic.clone() }, traffic, admin],
             old_workers: vec![
                 OldWorker { pid: 40, record: Some(2), memory: None, generation: 2, until_us: None },
                 OldWorker { pid: 42, record: Some(3), memory: Some(8), generation: 1, until_us: Some(7) },
@@ -209,28 +270,66 @@ mod tests {
             again: true,
         };
         assert_eq!(Handover::parse(&left.to_string()), Some(left.clone()));
-        (left.admin, left.again, left.activated) = (None, false, false);
+        (left.pid, left.again) = (1, false);
         left.old_workers.clear();
         left.older.clear();
         left.demo.clear();
-        left.listeners.clear();
+        left.listeners.truncate(2);
+        left.listeners[1].sockets = Sockets::Each(Vec::new());
+        let listeners = "listener=[::1]:8080/traffic+activated:5,6/7 listener=[::1]:8080/traffic:";
+        assert_eq!(left.to_string(), format!("3 pid=1 generation=3 segment=12 {listeners}"));
         assert_eq!(Handover::parse(&left.to_string()), Some(left));
     }
 
     #[test]
-    fn what_is_of_another_form_is_nothing() {
-        let whole = "2 pid=7 generation=3 segment=12 address=127.0.0.1:80";
-        assert!(Handover::parse(whole).is_some());
-        for line in [
-            "",
-            "1 pid=7 generation=3 segment=12 address=127.0.0.1:80",
-            "2 pid=7 generation=3 segment=12",
-            "2 pid=7 generation=3 segment=12 address=127.0.0.1:80 news=1",
-            "2 pid=7 generation=3 segment=12 address=127.0.0.1:80 elder=1:2:3",
-            "2 pid=7 generation=3 segment=12 address=127.0.0.1:80 elder=-1:2:3:-",
-            "2 pid=x generation=3 segment=12 address=127.0.0.1:80",
-        ] {
+    fn form_2_says_the_same_of_one_listener_and_an_admin_port() {
+        let traffic = listener("[::1]:8080", Purpose::Traffic, Sockets::Each(vec![vec![5, 6], vec![7]]));
+        let admin = listener("127.0.0.1:9090", Purpose::Admin, Sockets::One(9));
+        let activated = Listener { is_activated: true, ..traffic.clone() };
+        let both = handover(vec![traffic.clone(), admin.clone()]);
+        let words = "address=[::1]:8080 listeners=5,6 listeners=7 admin=9@127.0.0.1:9090";
+        assert_eq!(both.in_form_2().unwrap(), format!("2 pid=1 generation=1 segment=12 {words}"));
+        for left in [both, handover(vec![traffic.clone()]), handover(vec![activated.clone(), admin.clone()])] {
+            assert_eq!(Handover::parse(&left.in_form_2().unwrap()), Some(left));
+        }
+        // The sockets of a service manager may have several addresses. Form 2 names the first one.
+        let other = Listener { sockets: Sockets::Each(vec![vec![8], vec![9]]), ..activated.clone() };
+        let several = handover(vec![activated, other]).in_form_2().unwrap();
+        assert!(several.ends_with("address=[::1]:8080 listeners=5,6,8 listeners=7,9 activated=1"), "{several}");
+        for listeners in
+            [vec![traffic.clone(), traffic.clone()], vec![traffic, admin.clone(), admin.clone()], vec![admin]]
+        {
+            assert_eq!(handover(listeners).in_form_2(), None);
+        }
+    }
+
+    #[test]
+    fn a_line_of_another_form_is_not_read() {
+        let form_3 = "3 pid=7 generation=3 segment=12";
+        let form_2 = "2 pid=7 generation=3 segment=12 address=127.0.0.1:80";
+        assert!(Handover::parse(form_3).is_some() && Handover::parse(form_2).is_some());
+        assert_eq!([form_2, form_3, "4 pid=7"].map(Form::of), [Some(Form::Two), Some(Form::Three), None]);
+        for line in ["", "1 pid=7 generation=3 segment=12 address=127.0.0.1:80", "2 pid=7 generation=3 segment=12"] {
             assert_eq!(Handover::parse(line), None, "{line}");
+        }
+        for (form, words) in [
+            (form_2, "news=1"),
+            (form_2, "elder=1:2:3"),
+            (form_2, "elder=-1:2:3:-"),
+            (form_2, "pid=x"),
+            (form_2, "listener=127.0.0.1:80/traffic:1"),
+            (form_3, "news=1"),
+            (form_3, "address=127.0.0.1:80"),
+            (form_3, "listener=127.0.0.1:80"),
+            (form_3, "listener=127.0.0.1:80/traffic"),
+            (form_3, "listener=127.0.0.1:80/redirect:1"),
+            (form_3, "listener=127.0.0.1:80/traffic:1,/2"),
+            (form_3, "listener=127.0.0.1:80/traffic:1/"),
+            (form_3, "listener=127.0.0.1:80/admin:"),
+            (form_3, "listener=127.0.0.1:80/admin:1/2"),
+        ] {
+            let line = format!("{form} {words}");
+            assert_eq!(Handover::parse(&line), None, "{line}");
         }
     }
 }

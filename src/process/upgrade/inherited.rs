@@ -1,39 +1,27 @@
 //! What a start begins with: what the program before has left, where this is an upgrade, and nothing
 //! otherwise.
 
-use std::iter;
+use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, OwnedFd, RawFd};
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::Relaxed;
 
-use crate::config::Plan;
+use crate::config::{Listen, Plan, Purpose};
 use crate::limits::{GENERATIONS, WORKER_RECORDS_MIN};
 use crate::log::Level;
 use crate::process::duties::PreviousAddresses;
 use crate::process::service::activation;
-use crate::process::start::listen;
+use crate::process::start::listen::{self, Listener, Sockets};
 use crate::process::upgrade::handover::{Handover, OldWorker, VARIABLE};
 use crate::process::upgrade::is_same_place;
 use crate::process::upgrade::old_memory::OldMemory;
-use crate::process::{FAILED, Failure, Journal, share_memory};
+use crate::process::{Failure, Journal, share_memory};
 use crate::shared::{Region, plan_in};
 use crate::sys::exec;
 use crate::sys::fork;
 use crate::sys::listen::defer_accept;
 use crate::sys::shm::{Attached, Segment};
-
-/// What is listened on.
-pub(in crate::process) struct Listeners {
-    /// For each worker: one, or more where there were more workers before. All at one address.
-    pub(in crate::process) of_workers: Vec<Vec<OwnedFd>>,
-    /// Where they are.
-    pub(in crate::process) address: SocketAddr,
-    /// One for all of them, where an admin port is wanted, and where that is.
-    pub(in crate::process) admin: Option<(OwnedFd, SocketAddr)>,
-    /// A service manager made them.
-    pub(in crate::process) activated: bool,
-}
 
 /// The shared memory, and its number.
 #[derive(Clone, Copy, Debug)]
@@ -53,32 +41,28 @@ pub(in crate::process) struct Taken {
     pub(in crate::process) previous: PreviousAddresses,
 }
 
-/// What was left; nothing where this is no upgrade. Whoever holds it holds the listeners that were left
-/// open as they were, so that the upgrade can be given up until the new workers accept.
+/// The inheritance of an upgrade; empty in a fresh start. It keeps all listeners of the program before open, so that the
+/// upgrade can be given up until the new workers accept.
 #[derive(Default)]
 pub(in crate::process) struct Inherited {
     left: Option<Left>,
 }
 
-/// What was left, with its descriptors.
+/// A handover with its descriptors.
 pub(in crate::process) struct Left {
     pub(in crate::process) handover: Handover,
-    pub(in crate::process) listeners: Vec<Vec<OwnedFd>>,
-    pub(in crate::process) admin: Option<(OwnedFd, SocketAddr)>,
+    pub(in crate::process) listeners: Vec<Listener>,
 }
 
 impl Inherited {
-    /// What the environment tells of. A line that was meant for another process is ignored. To be called
-    /// once.
+    /// Finds the handover in the environment. A handover to another process is ignored. To be called once.
     pub(in crate::process) fn find(journal: &mut Journal) -> Inherited {
         let line = std::env::var(VARIABLE).unwrap_or_default();
         let pid = fork::current().number();
         let handover = Handover::parse(&line).filter(|left| i32::try_from(left.pid) == Ok(pid));
         let left = handover.map(|handover| {
-            let all = |fds: &Vec<RawFd>| fds.iter().filter_map(|&fd| take(journal, fd)).collect();
-            let listeners = handover.listeners.iter().map(all).collect();
-            let admin = handover.admin.and_then(|(fd, address)| Some((take(journal, fd)?, address)));
-            Left { handover, listeners, admin }
+            let listeners = handover.listeners.iter().filter_map(|listener| take(journal, listener)).collect();
+            Left { handover, listeners }
         });
         Inherited { left }
     }
@@ -112,63 +96,31 @@ impl Inherited {
         self.handover().map_or(&[], |left| &left.demo)
     }
 
-    /// The listeners for `count` workers, those that were left first of all.
+    /// Returns the listeners at the wanted addresses for `count` workers. Listeners of the program before are kept.
+    /// Those of a service manager are all that there are for traffic.
     pub(in crate::process) fn listeners(
         &self,
         journal: &mut Journal,
-        wanted: SocketAddr,
-        admin: Option<SocketAddr>,
+        wanted: &[Listen],
         count: u32,
-    ) -> Result<Listeners, Failure> {
-        let Some(left) = &self.left else {
-            if let Some((of_workers, address)) = activation::take(count)? {
-                let admin = admin.map(|address| open_one(address, None)).transpose()?;
-                return Ok(Listeners { of_workers, address, admin, activated: true });
-            }
-            let (listeners, address) = listen::open(wanted, count)?;
-            let of_workers = listeners.into_iter().map(|one| vec![one]).collect();
-            let admin = admin.map(|address| open_one(address, None)).transpose()?;
-            return Ok(Listeners { of_workers, address, admin, activated: false });
+    ) -> Result<Vec<Listener>, Failure> {
+        let mut listeners = match &self.left {
+            Some(left) => left.activated(count)?,
+            None => activation::take(count)?,
         };
-        let Handover { address: held_at, activated, .. } = left.handover;
-        let (listeners, address) = match activated || is_same_place(held_at, wanted) {
-            true => (copies(&left.listeners)?, held_at),
-            false => match listen::open_beside(left.listeners.iter().flatten(), held_at, wanted, count) {
-                Ok((opened, address)) => {
-                    // The workers that have the old ones see it, and close them once nobody waits there.
-                    for listener in left.listeners.iter().flatten() {
-                        let _ = defer_accept(listener.as_fd(), false);
-                    }
-                    (opened.into_iter().map(|one| vec![one]).collect(), address)
-                }
-                Err(failure) => {
-                    let text = format_args!("{}: {held_at} is listened on as before", failure.message);
-                    journal.line(Level::Err, "upgrade", text);
-                    (copies(&left.listeners)?, held_at)
-                }
-            },
-        };
-        let held_admin = || {
-            let copied = left.admin.as_ref().map(|(fd, address)| fd.try_clone().map(|fd| (fd, *address)));
-            copied.transpose().map_err(Failure::of("keep the admin's listener"))
-        };
-        let admin = match admin {
-            None => None,
-            Some(wanted) if left.admin.as_ref().is_some_and(|(_, held)| is_same_place(*held, wanted)) => held_admin()?,
-            Some(wanted) => match open_one(wanted, left.admin.as_ref()) {
-                Ok(opened) => Some(opened),
-                Err(failure) => {
-                    journal.line(Level::Err, "upgrade", format_args!("{}", failure.message));
-                    held_admin()?
-                }
-            },
-        };
-        // A manager's are all there are, and every worker has all of them.
-        let of_workers = match (activated, listeners.first()) {
-            (true, Some(all)) if !all.is_empty() => copies(&vec![all; count as usize])?,
-            _ => share_out(journal, listeners, address, count as usize)?,
-        };
-        Ok(Listeners { of_workers, address, admin, activated })
+        let is_activated = !listeners.is_empty();
+        let is_wanted = |listen: &&Listen| !is_activated || listen.purpose != Purpose::Traffic;
+        for listen in wanted.iter().filter(is_wanted) {
+            let found = match &self.left {
+                Some(left) => left.keep_or_open(journal, *listen, wanted, count)?,
+                None => Some(listen::open(*listen, count)?),
+            };
+            listeners.extend(found);
+        }
+        if let Some(left) = &self.left {
+            left.give_up_others(&listeners);
+        }
+        Ok(listeners)
     }
 
     /// The shared memory: what was left, where this program lays it out alike and it has worker records for
@@ -215,6 +167,63 @@ impl Inherited {
     }
 }
 
+impl Left {
+    /// The listeners of a service manager. Every worker has all of them.
+    fn activated(&self, count: u32) -> Result<Vec<Listener>, Failure> {
+        let mut listeners = Vec::new();
+        for held in self.listeners.iter().filter(|held| held.is_activated) {
+            let Sockets::Each(shares) = &held.sockets else { continue };
+            for socket in shares.first().into_iter().flatten() {
+                let copy = socket.try_clone().and_then(|socket| activation::adopt(socket, count));
+                listeners.push(copy.map_err(Failure::of("keep the listeners"))?);
+            }
+        }
+        Ok(listeners)
+    }
+
+    /// Keeps the listener at a place, or opens one there. If that fails, another listener of this purpose is kept that
+    /// it would have replaced.
+    fn keep_or_open(
+        &self,
+        journal: &mut Journal,
+        listen: Listen,
+        wanted: &[Listen],
+        count: u32,
+    ) -> Result<Option<Listener>, Failure> {
+        let held: Vec<&Listener> =
+            self.listeners.iter().filter(|held| !held.is_activated && held.listen.purpose == listen.purpose).collect();
+        if let Some(held) = held.iter().find(|held| is_same_place(held.listen, listen)) {
+            return keep(journal, held, count).map(Some);
+        }
+        let failure = match listen::open_beside(&self.listeners, listen, count) {
+            Ok(opened) => return Ok(Some(opened)),
+            Err(failure) => failure,
+        };
+        match held.into_iter().find(|held| !wanted.iter().any(|&wanted| is_same_place(held.listen, wanted))) {
+            Some(held) => {
+                let text = format_args!("{}: {} is listened on as before", failure.message, held.listen.address);
+                journal.line(Level::Err, "upgrade", text);
+                keep(journal, held, count).map(Some)
+            }
+            // The process can serve without an admin port.
+            None if listen.purpose == Purpose::Admin => {
+                journal.line(Level::Err, "upgrade", format_args!("{}", failure.message));
+                Ok(None)
+            }
+            None => Err(failure),
+        }
+    }
+
+    /// Marks the listeners that are not among `kept`. The workers that have them see it when they drain, and close them
+    /// once no client waits there.
+    fn give_up_others(&self, kept: &[Listener]) {
+        let is_kept = |held: &&Listener| held.is_activated || kept.iter().any(|kept| kept.listen == held.listen);
+        for socket in self.listeners.iter().filter(|held| !is_kept(held)).flat_map(Listener::sockets) {
+            let _ = defer_accept(socket.as_fd(), false);
+        }
+    }
+}
+
 /// How many worker records there are for `count` workers, those of before upgrades, and more.
 pub(in crate::process) fn records(count: u32) -> usize {
     (count as usize * (GENERATIONS + 2)).max(WORKER_RECORDS_MIN)
@@ -242,14 +251,24 @@ pub(in crate::process) fn left_owners(left: &Handover) -> Option<PreviousAddress
     Plan::owners_in(&plan_in(memory.cells())?)
 }
 
-/// Descriptors of the same listeners.
-fn copies(listeners: &[impl AsRef<[OwnedFd]>]) -> Result<Vec<Vec<OwnedFd>>, Failure> {
-    let copy = |share: &_| AsRef::<[OwnedFd]>::as_ref(share).iter().map(OwnedFd::try_clone).collect();
-    let copied: std::io::Result<_> = listeners.iter().map(copy).collect();
-    copied.map_err(Failure::of("keep the listeners"))
+/// A listener of the program before, for `count` workers.
+fn keep(journal: &mut Journal, held: &Listener, count: u32) -> Result<Listener, Failure> {
+    let address = held.listen.address;
+    let copied: io::Result<Sockets> = match &held.sockets {
+        Sockets::One(socket) => socket.try_clone().map(Sockets::One),
+        Sockets::Each(shares) => {
+            let copy = |share: &Vec<OwnedFd>| share.iter().map(OwnedFd::try_clone).collect();
+            shares.iter().map(copy).collect::<io::Result<_>>().map(Sockets::Each)
+        }
+    };
+    let sockets = match copied.map_err(Failure::of(format_args!("keep the listener at {address}")))? {
+        Sockets::Each(shares) => Sockets::Each(share_out(journal, shares, held.listen, count as usize)?),
+        one => one,
+    };
+    Ok(Listener { sockets, ..*held })
 }
 
-/// WorkerRecords for `count` workers that no old worker has, the lowest.
+/// Returns worker records for `count` workers that no old worker has, the lowest.
 pub(in crate::process) fn free_records(region: Region, old_workers: &[OldWorker], count: usize) -> Vec<usize> {
     let taken = |record: usize| {
         old_workers.iter().any(|old_worker| old_worker.record == Some(record) && old_worker.memory.is_none())
@@ -262,53 +281,53 @@ pub(in crate::process) fn free_records(region: Region, old_workers: &[OldWorker]
     records
 }
 
-/// One listener, beside one that is held.
-fn open_one(address: SocketAddr, held: Option<&(OwnedFd, SocketAddr)>) -> Result<(OwnedFd, SocketAddr), Failure> {
-    let (sockets, address) = match held {
-        Some((held, held_at)) => listen::open_beside(iter::once(held), *held_at, address, 1)?,
-        None => listen::open(address, 1)?,
+/// Takes the sockets of a listener over. `None` if it has none, which is logged.
+fn take(journal: &mut Journal, listener: &Listener<RawFd>) -> Option<Listener> {
+    let mut take = |fd: &RawFd| {
+        let taken = exec::take_inherited(*fd);
+        if let Err(error) = &taken {
+            journal.line(Level::Err, "upgrade", format_args!("listener {fd} was not left open: {error}"));
+        }
+        taken.ok()
     };
-    let socket = sockets.into_iter().next();
-    socket.map(|socket| (socket, address)).ok_or_else(|| Failure::new(FAILED, "no listener".to_owned()))
+    let sockets = match &listener.sockets {
+        Sockets::One(socket) => Sockets::One(take(socket)?),
+        Sockets::Each(shares) => {
+            Sockets::Each(shares.iter().map(|share| share.iter().filter_map(&mut take).collect()).collect())
+        }
+    };
+    Some(Listener { listen: listener.listen, is_activated: listener.is_activated, sockets })
 }
 
-fn take(journal: &mut Journal, fd: RawFd) -> Option<OwnedFd> {
-    let taken = exec::take_inherited(fd);
-    if let Err(error) = &taken {
-        journal.line(Level::Err, "upgrade", format_args!("listener {fd} was not left open: {error}"));
-    }
-    taken.ok()
-}
-
-/// Each worker's listeners: one, a new one where there are too few, and more where there are more. None
-/// is closed, as somebody may wait there.
+/// Gives each of `count` workers a socket: another one if there are too few, and several if there are too many. None is
+/// closed, because a client may wait there.
 fn share_out(
     journal: &mut Journal,
-    listeners: Vec<Vec<OwnedFd>>,
-    address: SocketAddr,
+    shares: Vec<Vec<OwnedFd>>,
+    listen: Listen,
     count: usize,
 ) -> Result<Vec<Vec<OwnedFd>>, Failure> {
-    if listeners.len() == count && listeners.iter().all(|share| !share.is_empty()) {
-        return Ok(listeners);
+    if shares.len() == count && shares.iter().all(|share| !share.is_empty()) {
+        return Ok(shares);
     }
-    let listeners: Vec<OwnedFd> = listeners.into_iter().flatten().collect();
+    let sockets: Vec<OwnedFd> = shares.into_iter().flatten().collect();
     let mut shares: Vec<Vec<OwnedFd>> = (0..count).map(|_| Vec::new()).collect();
-    let held = listeners.len();
-    for (at, listener) in listeners.into_iter().enumerate() {
-        shares[at % count].push(listener);
+    let held = sockets.len();
+    for (at, socket) in sockets.into_iter().enumerate() {
+        shares[at % count].push(socket);
     }
     for at in held..count {
         let joined = match shares[0].first() {
-            Some(first) => listen::join(first, address).map(Some),
-            None => listen::open(address, 1).map(|(sockets, _)| sockets.into_iter().next()),
+            Some(first) => listen::join(first, listen.address).map(|socket| vec![socket]),
+            None => listen::open(listen, 1).map(|Listener { sockets, .. }| sockets.into_all()),
         };
         match joined {
             Ok(joined) => shares[at].extend(joined),
             Err(failure) if held > 0 => {
-                // It takes turns with the first.
+                // This worker and the first one accept from the same socket.
                 journal.line(Level::Warn, "upgrade", format_args!("{}", failure.message));
                 let first = shares[0].first().map(OwnedFd::try_clone);
-                let first = first.transpose().map_err(Failure::of(format_args!("listen on {address}")))?;
+                let first = first.transpose().map_err(Failure::of(format_args!("listen on {}", listen.address)))?;
                 shares[at].extend(first);
             }
             Err(failure) => return Err(failure),
@@ -337,7 +356,7 @@ mod tests {
             old_workers: vec![OldWorker { pid: 1, record: Some(0), memory: None, generation: 0, until_us: None }],
             ..Handover::of(memory.segment)
         };
-        let inherited = Inherited { left: Some(Left { handover, listeners: Vec::new(), admin: None }) };
+        let inherited = Inherited { left: Some(Left { handover, listeners: Vec::new() }) };
         let mut journal = Journal::new(Level::Err);
         let mut taken = |count: usize| {
             let taken = inherited.memory(&mut journal, count as u32);

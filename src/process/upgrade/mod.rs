@@ -11,6 +11,7 @@
 //! addresses that are new, the shared memory and the plan. It says by a line on its stdout that it could, for any program would do as
 //! exit status 0 goes.
 
+mod form2;
 pub mod handover;
 pub(super) mod inherited;
 pub(super) mod old_memory;
@@ -18,12 +19,12 @@ pub(super) mod old_workers;
 pub(super) mod rollback;
 
 use std::io::{self, Read};
-use std::os::fd::OwnedFd;
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 
-use self::handover::{ANSWER, Handover, QUESTION, VARIABLE};
+use self::handover::{Form, Handover, QUESTION, UNKNOWN_FORM, VARIABLE};
 use crate::args::Options;
-use crate::config::{Backend, Config, Plan};
+use crate::config::{Backend, Config, Listen, Plan, Purpose};
 use crate::limits::{PREFLIGHT_TEXT_BYTES, PREFLIGHT_US, SECOND_US};
 use crate::log::Level;
 use crate::metrics::{Block, Global};
@@ -40,14 +41,17 @@ pub(super) struct Upgrade {
     program: Option<Program>,
     globals: Option<Block>,
     asked: Option<Asked>,
-    /// It said that it could take over.
-    approved: bool,
+    /// The form of the handover, once the file said that it could take over.
+    approved: Option<Form>,
     /// USR2 came while another upgrade was under way.
     again: bool,
 }
 
 /// A child that is asked.
 struct Asked {
+    form: Form,
+    /// The question in form 2, for a program that does not know form 3.
+    in_form_2: Option<String>,
     pid: Pid,
     said: UnixStream,
     complained: UnixStream,
@@ -60,7 +64,7 @@ struct Asked {
 impl Upgrade {
     /// None is under way; `again`: one is to begin. `globals`: where those are counted that are refused.
     pub(super) fn new(globals: Option<Block>, again: bool) -> Upgrade {
-        Upgrade { program: Program::started(), globals, asked: None, approved: false, again }
+        Upgrade { program: Program::started(), globals, asked: None, approved: None, again }
     }
 
     /// USR2 has come. Where an upgrade is under way, another follows it.
@@ -70,7 +74,7 @@ impl Upgrade {
 
     /// Whether one is to begin as soon as it can.
     pub(super) fn is_wanted(&self) -> bool {
-        self.again && self.asked.is_none() && !self.approved
+        self.again && self.asked.is_none() && self.approved.is_none()
     }
 
     /// Whether one was asked for after the one under way.
@@ -78,20 +82,25 @@ impl Upgrade {
         self.again
     }
 
-    /// Asks the file whether it could take over what `left` says.
+    /// Asks the file whether it could take over what `left` describes.
     pub(super) fn begin(&mut self, left: &Handover, journal: &mut Journal, now_us: u64) {
         self.again = false;
         let Some(program) = &self.program else {
-            return self.refuse(journal, "it is not known which file this program was started from");
+            return self.refuse(journal, "the file that this program was started from is not known");
         };
         let path = program.path().display();
-        match ask(program, left) {
+        journal.line(Level::Info, "upgrade", format_args!("asking {path} whether it can take over"));
+        self.ask(Form::Three, &left.to_string(), left.in_form_2(), now_us + PREFLIGHT_US, journal);
+    }
+
+    /// Asks the file in a form. `in_form_2`: the question for a program that does not know form 3.
+    fn ask(&mut self, form: Form, question: &str, in_form_2: Option<String>, until_us: u64, journal: &mut Journal) {
+        let Some(program) = &self.program else { return };
+        match ask(program, question) {
             Ok((pid, said, complained)) => {
-                journal.line(Level::Info, "upgrade", format_args!("asking {path} whether it can take over"));
-                let until_us = now_us + PREFLIGHT_US;
-                self.asked = Some(Asked { pid, said, complained, until_us, late: false });
+                self.asked = Some(Asked { form, in_form_2, pid, said, complained, until_us, late: false });
             }
-            Err(error) => self.refuse(journal, &format!("{path} cannot be run: {error}")),
+            Err(error) => self.refuse(journal, &format!("{} cannot be run: {error}", program.path().display())),
         }
     }
 
@@ -121,8 +130,10 @@ impl Upgrade {
         if asked.late {
             let seconds = PREFLIGHT_US / SECOND_US;
             self.refuse(journal, &format!("{path} did not say within {seconds} s whether it can take over"));
-        } else if ended == Ended::Status(0) && said.lines().next() == Some(ANSWER) {
-            self.approved = true;
+        } else if ended == Ended::Status(0) && said.lines().next() == Some(asked.form.answer()) {
+            self.approved = Some(asked.form);
+        } else if let (UNKNOWN_FORM, Some(question)) = (first, asked.in_form_2) {
+            self.ask(Form::Two, &question, None, asked.until_us, journal);
         } else if ended == Ended::Status(0) {
             self.refuse(journal, &format!("{path} is no load_balancer that can take over from this one"));
         } else if first.is_empty() {
@@ -133,20 +144,25 @@ impl Upgrade {
         true
     }
 
-    /// Whether the file may take over now; it is told once.
-    pub(super) fn take_approved(&mut self) -> bool {
-        std::mem::take(&mut self.approved)
+    /// Returns the form of the handover if the file may take over now. Returns it once.
+    pub(super) fn take_approved(&mut self) -> Option<Form> {
+        self.approved.take()
     }
 
-    /// Whether the file may take over now.
+    /// True if the file may take over now.
     pub(super) fn is_approved(&self) -> bool {
-        self.approved
+        self.approved.is_some()
     }
 
-    /// Becomes the file's program. Returns only where that fails: nothing has changed then.
-    pub(super) fn exec(&self, left: &Handover, kept: &[std::os::fd::BorrowedFd<'_>], journal: &mut Journal) {
-        if let Some(program) = &self.program {
-            let error = program.exec((VARIABLE, &left.to_string()), kept);
+    /// Becomes the program in the file, with a handover of this form. Returns only if that fails, and then nothing has
+    /// changed.
+    pub(super) fn exec(&self, form: Form, left: &Handover, kept: &[BorrowedFd<'_>], journal: &mut Journal) {
+        let line = match form {
+            Form::Two => left.in_form_2(),
+            Form::Three => Some(left.to_string()),
+        };
+        if let (Some(program), Some(line)) = (&self.program, line) {
+            let error = program.exec((VARIABLE, &line), kept);
             self.refuse(journal, &format!("{} cannot be run: {error}", program.path().display()));
         }
     }
@@ -170,14 +186,14 @@ impl Upgrade {
 }
 
 /// Runs the file with the question. Errors are those of running it.
-fn ask(program: &Program, left: &Handover) -> io::Result<(Pid, UnixStream, UnixStream)> {
+fn ask(program: &Program, question: &str) -> io::Result<(Pid, UnixStream, UnixStream)> {
     let (said, out) = UnixStream::pair()?;
     let (complained, err) = UnixStream::pair()?;
     // There is nothing to read for it; and there may be no /dev/null, in a container of one file.
     let (input, _) = UnixStream::pair()?;
     said.set_nonblocking(true)?;
     complained.set_nonblocking(true)?;
-    let mut command = program.command((QUESTION, &left.to_string()), VARIABLE)?;
+    let mut command = program.command((QUESTION, question), VARIABLE)?;
     command.stdin(OwnedFd::from(input)).stdout(OwnedFd::from(out)).stderr(OwnedFd::from(err));
     let child = command.spawn()?;
     let pid = i32::try_from(child.id()).map_err(|_| io::ErrorKind::InvalidData)?;
@@ -199,11 +215,11 @@ fn text_of(mut from: UnixStream) -> String {
 }
 
 /// What is asked of a program that is to take over: whether it could. Errors are why it could not.
-pub(super) fn could_take_over(question: &str, config: &Config) -> Result<(), String> {
-    let Some(left) = Handover::parse(question) else {
-        return Err("the program that runs hands over in a form that this one does not know".to_owned());
+pub(super) fn could_take_over(question: &str, config: &Config) -> Result<&'static str, String> {
+    let (Some(form), Some(left)) = (Form::of(question), Handover::parse(question)) else {
+        return Err(UNKNOWN_FORM.to_owned());
     };
-    try_all(&left, config).map_err(|failure| failure.message)
+    try_all(&left, config).map(|()| form.answer()).map_err(|failure| failure.message)
 }
 
 fn try_all(left: &Handover, config: &Config) -> Result<(), Failure> {
@@ -212,13 +228,11 @@ fn try_all(left: &Handover, config: &Config) -> Result<(), Failure> {
         tls::client(config.ca_file.as_deref(), config.insecure, config.tls_trace)
             .map_err(|error| Failure::new(USAGE, error))?;
     }
-    if !left.activated && !is_same_place(left.address, config.listen) {
-        listen::try_beside(Some(left.address), config.listen, worker_count(config))?;
-    }
-    if let Some(address) = config.admin
-        && !left.admin.is_some_and(|(_, held)| is_same_place(held, address))
-    {
-        listen::try_beside(left.admin.map(|(_, held)| held), address, 1)?;
+    let is_activated = left.listeners.iter().any(|held| held.is_activated);
+    for &wanted in config.listen.iter().filter(|wanted| !is_activated || wanted.purpose != Purpose::Traffic) {
+        if !left.listeners.iter().any(|held| is_same_place(held.listen, wanted)) {
+            listen::try_beside(&left.listeners, wanted, worker_count(config))?;
+        }
     }
     try_plan(left, config)
 }
@@ -239,18 +253,21 @@ fn try_plan(left: &Handover, config: &Config) -> Result<(), Failure> {
     }
     let is_known = owners.is_some();
     let previous = owners.unwrap_or_default();
-    drop(Duties::begin(config, Options::default(), None, left.address, own, previous)?);
+    let address = config.listen[0].address;
+    drop(Duties::begin(config, Options::default(), None, address, own, previous)?);
     let plan = own.table().read().1.and_then(|bytes| Plan::decode(&bytes));
     if !is_known && plan.is_some_and(|plan| plan.members.is_empty()) {
-        let text = "no backend's name can be looked up, and where they previous before cannot be taken over";
+        let text = "no backend's name can be looked up, and the addresses of before cannot be taken over";
         return Err(Failure::new(FAILED, text.to_owned()));
     }
     Ok(())
 }
 
-/// Whether what listens at one address does what another asks for: port 0 is any.
-pub(super) fn is_same_place(held: std::net::SocketAddr, wanted: std::net::SocketAddr) -> bool {
-    held.ip() == wanted.ip() && (wanted.port() == 0 || wanted.port() == held.port())
+/// True if a listener serves as the wanted one. Port 0 is any port.
+pub(super) fn is_same_place(held: Listen, wanted: Listen) -> bool {
+    let (held_at, wanted_at) = (held.address, wanted.address);
+    let has_port = wanted_at.port() == 0 || wanted_at.port() == held_at.port();
+    held.purpose == wanted.purpose && held_at.ip() == wanted_at.ip() && has_port
 }
 
 #[cfg(test)]
@@ -270,7 +287,7 @@ mod tests {
         let mut config = config::resolve(Options::default()).unwrap();
         config.backends = vec![backend.clone()];
         let could = || try_plan(&Handover::of(segment.id()), &config).map_err(|failure| failure.message);
-        assert!(could().unwrap_err().contains("where they previous before cannot be taken over"));
+        assert!(could().unwrap_err().contains("the addresses of before cannot be taken over"));
         let region = Region::new(segment.cells());
         let plan = |members: Vec<Member>| Plan::new(&config, 0, members, Vec::new()).encode();
         let address = Address::Tcp(([127, 0, 0, 1], 80).into());
@@ -283,7 +300,9 @@ mod tests {
 
     #[test]
     fn any_port_is_the_one_that_is_held() {
-        let at = |text: &str| text.parse().unwrap();
+        let at = |text: &str| Listen { address: text.parse().unwrap(), purpose: Purpose::Traffic };
+        let admin = Listen { purpose: Purpose::Admin, ..at("127.0.0.1:80") };
+        assert!(!is_same_place(admin, at("127.0.0.1:80")));
         assert!(is_same_place(at("127.0.0.1:80"), at("127.0.0.1:80")));
         assert!(is_same_place(at("127.0.0.1:4711"), at("127.0.0.1:0")));
         assert!(!is_same_place(at("127.0.0.1:80"), at("127.0.0.1:81")));

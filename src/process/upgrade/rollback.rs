@@ -6,8 +6,7 @@
 //! is tried at once: the reason why this one failed may have passed. Without a worker nothing is left to be
 //! kept, and the process ends.
 
-use std::net::SocketAddr;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::thread;
 use std::time::Duration;
 
@@ -16,6 +15,7 @@ use crate::limits::SIGNALS_RETRY_US;
 use crate::log::Level;
 use crate::metrics::Global;
 use crate::process::service::notify::Notify;
+use crate::process::start::listen::Listener;
 use crate::process::supervision::watchdog::Watchdog;
 use crate::process::upgrade::Upgrade;
 use crate::process::upgrade::handover::{Handover, OldWorker};
@@ -32,8 +32,7 @@ use crate::sys::signal::{Signal, Signals};
 pub(in crate::process) struct RollbackSupervisor {
     /// What was left, and is left again.
     left: Handover,
-    listeners: Vec<Vec<OwnedFd>>,
-    admin: Option<(OwnedFd, SocketAddr)>,
+    listeners: Vec<Listener>,
     old_workers: OldWorkers,
     /// `None` where this program lays the memory out otherwise.
     region: Option<Region>,
@@ -56,7 +55,7 @@ impl RollbackSupervisor {
         mut journal: Journal,
         why: &str,
     ) -> RollbackSupervisor {
-        let Left { handover: left, listeners, admin } = left;
+        let Left { handover: left, listeners } = left;
         let region = left_memory(&left, 0).map(|memory| memory.region);
         // The plan of before holds.
         if let Some(region) = region {
@@ -88,7 +87,6 @@ impl RollbackSupervisor {
         RollbackSupervisor {
             left,
             listeners,
-            admin,
             old_workers,
             region,
             upgrade,
@@ -156,7 +154,6 @@ impl RollbackSupervisor {
                 self.upgrade.abandon();
                 // The workers have their own descriptors of them.
                 self.listeners.clear();
-                self.admin = None;
                 self.old_workers.stop(self.times.drain_delay_us, now_us);
             }
             Signal::Hangup => self.say(Level::Warn, format_args!("HUP: nothing is read again before another upgrade")),
@@ -190,12 +187,12 @@ impl RollbackSupervisor {
         if self.upgrade.is_wanted() {
             self.upgrade.begin(&left, &mut self.journal, now_us);
         }
-        if self.upgrade.take_approved() {
+        if let Some(form) = self.upgrade.take_approved() {
             left.again = self.upgrade.is_wanted_again();
-            let admin = self.admin.iter().map(|(listener, _)| listener);
-            let kept: Vec<BorrowedFd<'_>> = self.listeners.iter().flatten().chain(admin).map(AsFd::as_fd).collect();
+            let kept: Vec<BorrowedFd<'_>> =
+                self.listeners.iter().flat_map(Listener::sockets).map(AsFd::as_fd).collect();
             self.notify.reloading();
-            self.upgrade.exec(&left, &kept, &mut self.journal);
+            self.upgrade.exec(form, &left, &kept, &mut self.journal);
             self.notify.ready(format_args!("an upgrade failed: served by workers of before"));
         }
     }

@@ -19,8 +19,7 @@ mod stopping;
 mod workers;
 
 use std::fmt;
-use std::net::SocketAddr;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::time::{Duration, Instant};
 
 use self::stopping::Stopping;
@@ -28,10 +27,11 @@ use self::workers::{Place, State};
 use crate::limits::{LOST_LOOK_US, READY_LOOK_US};
 use crate::log::Level;
 use crate::process::duties::Duties;
+use crate::process::start::listen::Listener;
 use crate::process::supervision::respawn::Respawn;
 use crate::process::supervision::watchdog::Watchdog;
 use crate::process::upgrade::Upgrade;
-use crate::process::upgrade::handover::{Handover, OldWorker, raw};
+use crate::process::upgrade::handover::{Handover, OldWorker};
 use crate::process::upgrade::inherited::{Inherited, Memory};
 use crate::process::upgrade::old_workers::OldWorkers;
 use crate::process::{Journal, Line, Parts, Shares};
@@ -44,9 +44,8 @@ use crate::tls;
 pub(in crate::process) struct Master {
     memory: Memory,
     duties: Duties,
-    address: SocketAddr,
-    activated: bool,
-    admin: Option<(OwnedFd, SocketAddr)>,
+    /// Without those for traffic once it stops.
+    listeners: Vec<Listener>,
     tls: Option<tls::config::Config>,
     pid: Pid,
     shares: Shares,
@@ -82,25 +81,18 @@ impl Master {
     pub(in crate::process) fn new(parts: Parts, inherited: Inherited) -> Master {
         let Parts { memory, records, duties, old_workers, listeners, tls, shares, signals, journal } = parts;
         let now = Instant::now();
-        let places = listeners.of_workers.into_iter().zip(records).map(|(listeners, record)| Place {
-            listeners,
-            record,
-            state: State::Due(now, None),
-            respawn: Respawn::default(),
-        });
+        let place = |record| Place { record, state: State::Due(now, None), respawn: Respawn::default() };
         let upgrade = Upgrade::new(Some(memory.region.globals()), inherited.is_wanted_again());
         Master {
             memory,
             duties,
-            address: listeners.address,
-            activated: listeners.activated,
-            admin: listeners.admin,
+            listeners,
             tls,
             pid: fork::current(),
             shares,
             signals,
             journal,
-            places: places.collect(),
+            places: records.into_iter().map(place).collect(),
             generation: inherited.generation(),
             old_workers,
             beginning: true,
@@ -179,13 +171,12 @@ impl Master {
             let left = self.left();
             self.upgrade.begin(&left, &mut self.journal, now_us);
         }
-        if self.upgrade.take_approved() {
+        if let Some(form) = self.upgrade.take_approved() {
             let left = self.left();
-            let listeners = self.places.iter().flat_map(|place| &place.listeners);
-            let admin = self.admin.iter().map(|(listener, _)| listener);
-            let kept: Vec<BorrowedFd<'_>> = listeners.chain(admin).map(AsFd::as_fd).collect();
+            let kept: Vec<BorrowedFd<'_>> =
+                self.listeners.iter().flat_map(Listener::sockets).map(AsFd::as_fd).collect();
             self.duties.upgrading();
-            self.upgrade.exec(&left, &kept, &mut self.journal);
+            self.upgrade.exec(form, &left, &kept, &mut self.journal);
             self.duties.serving();
         }
     }
@@ -204,10 +195,7 @@ impl Master {
             generation: self.generation + 1,
             segment: self.memory.segment,
             older: self.old_workers.memory(),
-            address: self.address,
-            listeners: self.places.iter().map(|place| raw(&place.listeners)).collect(),
-            activated: self.activated,
-            admin: self.admin.as_ref().map(|(listener, address)| (listener.as_raw_fd(), *address)),
+            listeners: self.listeners.iter().map(Listener::raw).collect(),
             old_workers: self.old_workers.iter().copied().chain(workers).collect(),
             demo: self.duties.config().demo_addresses(),
             again: self.upgrade.is_wanted_again(),

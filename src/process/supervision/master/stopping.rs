@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use super::Master;
 use super::workers::State;
+use crate::config::Purpose;
 use crate::limits::DRAIN_GRACE_US;
 use crate::log::Level;
 use crate::process::upgrade::inherited::Inherited;
@@ -35,7 +36,7 @@ impl Master {
         if delay.is_zero() {
             // Before anybody is told: who came to a listener that its worker has left, and this process
             // still held, would be reset.
-            self.places.iter_mut().for_each(|place| place.listeners.clear());
+            self.close_traffic();
         }
         self.old_workers.stop(delay.as_micros() as u64, clock::monotonic_us());
         self.running().for_each(fork::drain);
@@ -65,12 +66,17 @@ impl Master {
     /// more.
     pub(super) fn close(&mut self) {
         self.stopping.iter_mut().for_each(|stopping| stopping.drain_at = None);
+        self.close_traffic();
         for place in &mut self.places {
-            place.listeners.clear();
             if let State::Due(..) = place.state {
                 place.state = State::Gone;
             }
         }
+    }
+
+    /// Closes the master's sockets for traffic. Those of the admin port stay open until it ends.
+    fn close_traffic(&mut self) {
+        self.listeners.retain(|listener| listener.listen.purpose == Purpose::Admin);
     }
 
     /// Begins to drain once the delay has passed.

@@ -1,6 +1,5 @@
 //! The workers of the master: when each is forked, watched and replaced.
 
-use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
 
 use super::Master;
@@ -19,8 +18,6 @@ use crate::worker::{Setup, Spare};
 
 /// Where a worker is, was or will be.
 pub(super) struct Place {
-    /// None once stopping.
-    pub(super) listeners: Vec<OwnedFd>,
     pub(super) record: usize,
     pub(super) state: State,
     pub(super) respawn: Respawn,
@@ -52,8 +49,7 @@ impl Master {
         let Master {
             memory,
             duties,
-            activated,
-            admin,
+            listeners,
             tls,
             pid,
             shares,
@@ -65,28 +61,26 @@ impl Master {
             stopping,
             ..
         } = self;
-        let (mut own, mut spares) = (None, Vec::new());
-        for (at, place) in places.into_iter().enumerate() {
-            let Place { listeners, record, .. } = place;
-            match at == index {
-                true => own = Some((listeners, record)),
-                false if activated => {}
-                false => spares.extend(listeners.into_iter().map(|listener| Spare { listener, record })),
-            }
+        let records: Vec<usize> = places.iter().map(|place| place.record).collect();
+        let (mut own, mut spares) = (Vec::new(), Vec::new());
+        for listener in listeners {
+            let is_activated = listener.is_activated;
+            let (of_this, of_others) = listener.of_worker(index);
+            own.extend(of_this);
+            let spare = |(at, listener)| Some(Spare { listener, record: *records.get::<usize>(at)? });
+            spares.extend(of_others.into_iter().filter(|_| !is_activated).filter_map(spare));
         }
         let config = duties.config().clone();
         // With them goes the file's watch, which the master alone is to hear from.
         drop((signals, duties, upgrade, inherited));
         let begun = begin_child(pid, &format!("lb worker {index}")).and_then(|()| Signals::install_in_worker());
-        match (begun, own) {
-            (Ok(signals), Some((listeners, record))) => {
+        match (begun, records.get(index)) {
+            (Ok(signals), Some(&record)) => {
                 let setup = Setup {
                     config: &config,
                     region: memory.region,
-                    listeners,
+                    listeners: own,
                     spares,
-                    admin: admin.map(|(listener, _)| listener),
-                    activated,
                     companion: None,
                     stopping: stopping.is_some(),
                     index: index as u32,
@@ -244,7 +238,7 @@ impl Master {
         let drain_us = Times::of(Some(self.memory.region)).drain_us;
         news.iter_mut().for_each(|worker| old_workers::retire(worker, drain_us, clock::monotonic_us()));
         // Listeners that are this program's alone are closed by the last that has them.
-        drop((self.places, self.admin, self.duties));
+        drop((self.listeners, self.duties));
         RollbackSupervisor::new(left, news, self.signals, self.journal, "the new workers do not come to live").run()
     }
 }
