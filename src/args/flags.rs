@@ -1,8 +1,7 @@
-//! The options: one entry each, which the parser, `--help` and the README's table all read.
+//! The options: one entry for each, read by the parser, `--help` and the README's table.
 //!
-//! Invariants, held by the tests: names are unique; an entry's variable is `LB_` and its long
-//! name; a default that stands here is the one that `config::resolve` fills in (tested there);
-//! entries of a group stand together.
+//! Invariants, checked by tests: names are unique. An entry's variable is `LB_` and its long name in capitals. A
+//! default given here is the one that `config::resolve` fills in (tested there). The entries of a group are together.
 
 mod table;
 
@@ -16,25 +15,25 @@ pub use table::FLAGS;
 pub struct Flag {
     /// The long name, without dashes.
     pub long: &'static str,
-    /// The short name, where it has one.
+    /// The short name, if there is one.
     pub short: Option<char>,
-    /// The heading it stands under in `--help`.
+    /// The heading in `--help`.
     pub group: Group,
-    /// What stands for its value in the help; empty for a switch.
+    /// The placeholder for its value in the help; empty for a switch.
     pub placeholder: &'static str,
-    /// What holds where it is not given.
+    /// The value if the option is not given.
     pub default: Preset,
-    /// Its variable in the environment; empty where it has none.
+    /// The variable of the environment; empty if there is none.
     pub env: &'static str,
-    /// What it means. Literal text stands in backquotes.
+    /// The meaning. Literal text is in backquotes.
     pub help: &'static str,
-    /// What values it takes, for error lines.
+    /// The accepted values, for error lines.
     pub accepts: &'static str,
-    /// What it does with its value.
+    /// The action with the value.
     pub set: Set,
 }
 
-/// Names are unique, so an option is told by its name.
+/// Names are unique, so the name identifies an option.
 impl PartialEq for Flag {
     fn eq(&self, other: &Flag) -> bool {
         self.long == other.long
@@ -46,28 +45,28 @@ impl Eq for Flag {}
 /// A heading in `--help`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Group {
-    /// Where clients come in.
+    /// Listeners, and the pages on them.
     Listening,
-    /// Where requests go.
+    /// Backends.
     Backends,
-    /// How it is found out which backends are well.
+    /// Health checks.
     Health,
-    /// What is changed in messages.
+    /// Changes of messages.
     Forwarding,
     /// Time limits.
     Time,
     /// Processes and their account.
     Processes,
-    /// What is written to stderr.
+    /// The lines on stderr.
     Log,
-    /// Where settings come from.
+    /// The sources of settings.
     Configuration,
-    /// What ends at once.
+    /// Options that print and exit.
     Other,
 }
 
 impl Group {
-    /// The heading.
+    /// Returns the heading.
     pub fn title(self) -> &'static str {
         match self {
             Group::Listening => "Listening",
@@ -83,19 +82,19 @@ impl Group {
     }
 }
 
-/// What holds where an option is not given.
+/// The value of an option that is not given.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Preset {
     /// Nothing.
     Nothing,
-    /// This value, as it would be written on the command line.
+    /// This value, as it is written on the command line.
     Value(&'static str),
-    /// What these words say.
+    /// A value that these words describe.
     Told(&'static str),
 }
 
 impl Preset {
-    /// The words for it; empty for nothing.
+    /// Returns its words; empty for nothing.
     pub fn text(self) -> &'static str {
         match self {
             Preset::Nothing => "",
@@ -104,19 +103,19 @@ impl Preset {
     }
 }
 
-/// Puts a value in its place, or says what is wrong with it.
+/// Stores a value, or returns its fault.
 type Setter = fn(&mut Options, &str, Source) -> Result<(), Fault>;
 
-/// What an option does.
+/// The action of an option.
 #[derive(Clone, Copy, Debug)]
 pub enum Set {
-    /// Takes no value: it is there or not. The environment says 1 or 0.
+    /// Takes no value: it is given or not. In the environment, its value is 1 or 0.
     Switch(fn(&mut Options, bool, Source)),
     /// Takes a value, once.
     Value(Setter),
-    /// The same, and the value is a number, in a configuration file too.
+    /// Takes a number, once. It is also a number in a configuration file.
     Number(Setter),
-    /// Takes a value each time it is given. The environment separates them by white space.
+    /// Takes a value each time it is given. In the environment, white space separates the values.
     Repeatable(Setter),
     /// Asks for the help text.
     Help,
@@ -125,12 +124,12 @@ pub enum Set {
 }
 
 impl Flag {
-    /// Whether a value means the same as not giving the option.
+    /// True if a value means the same as not giving the option.
     pub fn is_default(&self, value: &str) -> bool {
         let Preset::Value(preset) = self.default else {
             return matches!(self.set, Set::Switch(_)) && value::switch(value) == Ok(false);
         };
-        // Set both, and the same options come of it.
+        // Two values mean the same if they set the same options.
         let set = |text: &str| match self.set {
             Set::Value(set) | Set::Number(set) | Set::Repeatable(set) => {
                 let mut options = Options::default();
@@ -142,7 +141,7 @@ impl Flag {
     }
 }
 
-/// Gives an option a value, or says what is wrong with that. A switch takes what its variable takes.
+/// Gives an option a value, or returns the error. A switch takes the values of its variable.
 pub(crate) fn give(flag: &'static Flag, text: &str, source: Source, options: &mut Options) -> Result<(), Error> {
     let mut shown = text;
     let given = match flag.set {
@@ -162,7 +161,7 @@ pub(crate) fn give(flag: &'static Flag, text: &str, source: Source, options: &mu
     }
 }
 
-/// Adds a backend that is no text.
+/// Adds a backend that is not given as text.
 pub(crate) fn add_backend(spec: Backend, source: Source, options: &mut Options) -> Result<(), Fault> {
     let value = spec.to_string();
     more(&mut options.backends, spec, source.clone(), BACKENDS)?;
@@ -223,7 +222,7 @@ mod tests {
     }
 
     #[test]
-    fn entries_of_a_group_stand_together() {
+    fn entries_of_a_group_are_together() {
         let mut groups: Vec<Group> = FLAGS.iter().map(|flag| flag.group).collect();
         groups.dedup();
         for (i, group) in groups.iter().enumerate() {

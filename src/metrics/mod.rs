@@ -75,7 +75,7 @@ table! {
     #[cfg(feature = "extra-metric")]
     Extra Counter "extra_total" "" "A metric that other builds do not have, to test upgrades.";
     Clients Counter "client_connections_total" "" "Connections accepted from clients.";
-    ClientsNow Gauge "client_connections" "" "Connections from clients that are open.";
+    ClientsNow Gauge "client_connections" "" "Open connections from clients.";
     FromClients Counter "client_received_bytes_total" "" "Bytes received from clients.";
     ToClients Counter "client_sent_bytes_total" "" "Bytes sent to clients.";
     Own400 Counter "own_responses_total" "code=\"400\"" "Responses made by the balancer itself, by status. Pages such as `/metrics` are not counted.";
@@ -90,47 +90,47 @@ table! {
     Own504 Counter "own_responses_total" "code=\"504\"" "Responses made by the balancer itself, by status. Pages such as `/metrics` are not counted.";
     Own505 Counter "own_responses_total" "code=\"505\"" "Responses made by the balancer itself, by status. Pages such as `/metrics` are not counted.";
     OwnOther Counter "own_responses_total" "code=\"other\"" "Responses made by the balancer itself, by status. Pages such as `/metrics` are not counted.";
-    RetryConnect Counter "retries_total" "reason=\"connect\"" "Requests given to another backend or connection, by what went wrong.";
-    RetryStale Rare "retries_total" "reason=\"stale\"" "Requests given to another backend or connection, by what went wrong.";
-    RetryBroken Counter "retries_total" "reason=\"broken\"" "Requests given to another backend or connection, by what went wrong.";
-    RetryRefused Counter "retries_refused_total" "" "Requests that the retry budget did not allow to be sent again.";
-    Reused Counter "pool_reuses_total" "" "Requests sent to a backend on a connection that had served another.";
-    AbortsClosed Counter "client_aborts_total" "reason=\"closed\"" "Requests whose client left before the response was complete, by how.";
-    AbortsIncomplete Counter "client_aborts_total" "reason=\"incomplete\"" "Requests whose client left before the response was complete, by how.";
-    AbortsReset Counter "client_aborts_total" "reason=\"reset\"" "Requests whose client left before the response was complete, by how.";
-    AbortsStalled Counter "client_aborts_total" "reason=\"stalled\"" "Requests whose client left before the response was complete, by how.";
-    Waited Counter "waits_total" "" "Requests that waited for a backend to be below its limit.";
+    RetryConnect Counter "retries_total" "reason=\"connect\"" "Requests sent again on another connection or to another backend, by reason.";
+    RetryStale Rare "retries_total" "reason=\"stale\"" "Requests sent again on another connection or to another backend, by reason.";
+    RetryBroken Counter "retries_total" "reason=\"broken\"" "Requests sent again on another connection or to another backend, by reason.";
+    RetryRefused Counter "retries_refused_total" "" "Retries that the retry budget did not allow.";
+    Reused Counter "pool_reuses_total" "" "Requests sent on a backend connection that had carried another request.";
+    AbortsClosed Counter "client_aborts_total" "reason=\"closed\"" "Requests whose client left before the response was complete, by reason.";
+    AbortsIncomplete Counter "client_aborts_total" "reason=\"incomplete\"" "Requests whose client left before the response was complete, by reason.";
+    AbortsReset Counter "client_aborts_total" "reason=\"reset\"" "Requests whose client left before the response was complete, by reason.";
+    AbortsStalled Counter "client_aborts_total" "reason=\"stalled\"" "Requests whose client left before the response was complete, by reason.";
+    Waited Counter "waits_total" "" "Requests that waited for a backend below its limit.";
     WaitedInVain Counter "waits_failed_total" "" "Requests that were refused because every backend stayed at its limit.";
-    FailOpen Counter "fail_open_total" "" "Requests given to a backend that is down because all are.";
-    Exhausted Counter "connects_exhausted_total" "" "Connections to backends that were not begun for want of a descriptor or memory.";
-    Cut Counter "requests_cut_total" "" "Requests that were cut off because draining came to its end.";
+    FailOpen Counter "fail_open_total" "" "Requests sent to a backend that is down, because all backends are down.";
+    Exhausted Counter "connects_exhausted_total" "" "Connections to backends that were not begun because no descriptor or memory was left.";
+    Cut Counter "requests_cut_total" "" "Requests that were cut when the drain time ended.";
     Accepting Gauge "accepting" "" "Workers that accept connections. Fewer than `zzz_lb_workers` if some have reached their limit or drain.";
     Draining Gauge "draining" "" "Workers that drain.";
     LogLost Counter "log_lost_bytes_total" "" "Bytes of log lines that could not be written because stderr was full.";
-    CpuTime Seconds "process_cpu_seconds_total" "" "Processor time that all worker processes have used together; the master's own is not in it.";
-    Resident Gauge "process_resident_memory_bytes" "" "Memory that all worker processes hold together, what they share counted for each; the master's own is not in it.";
-    Virtual Gauge "process_virtual_memory_bytes" "" "Bytes of addresses that all worker processes have in use together; the master's own are not in it.";
-    Descriptors Gauge "process_open_fds" "" "Descriptors that all worker processes have open together; the master's own are not in it.";
+    CpuTime Seconds "process_cpu_seconds_total" "" "Processor time of all worker processes together, without the master.";
+    Resident Gauge "process_resident_memory_bytes" "" "Resident memory of all worker processes together, without the master. Shared memory counts once for each.";
+    Virtual Gauge "process_virtual_memory_bytes" "" "Virtual memory of all worker processes together, without the master.";
+    Descriptors Gauge "process_open_fds" "" "Open descriptors of all worker processes together, without the master.";
 }
 
 table! {
     /// What the master counts.
     Global
-    ReloadsDone Counter "reloads_total" "result=\"done\"" "Changes of the configuration file that were looked at, by what came of it.";
-    ReloadsRefused Counter "reloads_total" "result=\"refused\"" "Changes of the configuration file that were looked at, by what came of it.";
-    LastReload Gauge "config_last_reload_successful" "" "1 if the configuration file was taken up when it was last read, else 0.";
-    LastReloadAt Gauge "config_last_reload_success_timestamp_seconds" "" "When a configuration was last taken up, in seconds since 1970.";
-    PlanEdition Gauge "plan_edition" "" "The edition of the plan that the workers follow; each change of backends or settings makes one.";
+    ReloadsDone Counter "reloads_total" "result=\"done\"" "Changes of the configuration file that were read, by result.";
+    ReloadsRefused Counter "reloads_total" "result=\"refused\"" "Changes of the configuration file that were read, by result.";
+    LastReload Gauge "config_last_reload_successful" "" "1 if the configuration file was accepted when it was last read, else 0.";
+    LastReloadAt Gauge "config_last_reload_success_timestamp_seconds" "" "When a configuration was last accepted, in seconds since 1970.";
+    PlanEdition Gauge "plan_edition" "" "The edition of the plan that the workers follow. Each change of backends or settings makes a new one.";
     Upgrades Gauge "upgrade_generation" "" "Upgrades in place since the first start.";
     UpgradesRefused Counter "upgrades_refused_total" "" "Upgrades in place that were refused.";
     Respawns Counter "worker_restarts_total" "" "Workers that died and were replaced.";
     Moves Counter "dns_changes_total" "" "Changes of the addresses of names.";
     Unused Gauge "dns_addresses_unused" "" "Addresses of names that are not used, because there is no room for more.";
-    LookupsFailed Counter "dns_failures_total" "" "Names whose lookup has begun to fail.";
+    LookupsFailed Counter "dns_failures_total" "" "Times that the lookup of a name began to fail.";
     LogLost Counter "log_lost_bytes_total" "" "Bytes of log lines that could not be written because stderr was full.";
-    Insecure Gauge "insecure" "" "1 where backends' certificates are not verified, 0 where they are.";
-    Workers Gauge "workers" "" "Worker processes that there are to be.";
-    ClientsLimit Gauge "client_connections_limit" "" "Connections from clients that all workers accept together.";
+    Insecure Gauge "insecure" "" "1 if the certificates of backends are not verified, else 0.";
+    Workers Gauge "workers" "" "The intended number of worker processes.";
+    ClientsLimit Gauge "client_connections_limit" "" "The limit of client connections of all workers together.";
     Started Gauge "process_start_time_seconds" "" "When the program started, in seconds since 1970.";
     MaxDescriptors Gauge "process_max_fds" "" "Descriptors that a process may have open.";
 }
@@ -140,31 +140,31 @@ table! {
     SlotCount
     #[cfg(feature = "extra-metric")]
     Extra Counter "extra_backend_total" "" "A metric that other builds do not have, to test upgrades.";
-    Requests1xx Rare "requests_total" "code=\"1xx\"" "Requests given to the backend, by class of the response's status; 499: the client left before that.";
-    Requests2xx Counter "requests_total" "code=\"2xx\"" "Requests given to the backend, by class of the response's status; 499: the client left before that.";
-    Requests3xx Rare "requests_total" "code=\"3xx\"" "Requests given to the backend, by class of the response's status; 499: the client left before that.";
-    Requests4xx Counter "requests_total" "code=\"4xx\"" "Requests given to the backend, by class of the response's status; 499: the client left before that.";
-    Requests5xx Counter "requests_total" "code=\"5xx\"" "Requests given to the backend, by class of the response's status; 499: the client left before that.";
-    Requests499 Rare "requests_total" "code=\"499\"" "Requests given to the backend, by class of the response's status; 499: the client left before that.";
-    RequestsOther Rare "requests_total" "code=\"other\"" "Requests given to the backend, by class of the response's status; 499: the client left before that.";
-    FailedConnect Rare "failures_total" "reason=\"connect\"" "Exchanges that failed by the fault of the backend, by reason.";
-    FailedConnectTimeout Rare "failures_total" "reason=\"connect_timeout\"" "Exchanges that failed by the fault of the backend, by reason.";
-    FailedTls Rare "failures_total" "reason=\"tls\"" "Exchanges that failed by the fault of the backend, by reason.";
-    FailedClosed Rare "failures_total" "reason=\"closed\"" "Exchanges that failed by the fault of the backend, by reason.";
-    FailedTimeout Rare "failures_total" "reason=\"timeout\"" "Exchanges that failed by the fault of the backend, by reason.";
-    FailedMalformed Rare "failures_total" "reason=\"malformed\"" "Exchanges that failed by the fault of the backend, by reason.";
-    FailedReset Rare "failures_total" "reason=\"reset\"" "Exchanges that failed by the fault of the backend, by reason.";
-    FailedHttp2 Rare "failures_total" "reason=\"http2\"" "Exchanges that failed by the fault of the backend, by reason.";
-    FailedStatus Rare "failures_total" "reason=\"status\"" "Exchanges that failed by the fault of the backend, by reason.";
-    Connects Counter "connects_total" "" "Connections made to the backend.";
-    ConnectsFailed Counter "connect_failures_total" "" "Connections to the backend that could not be made.";
-    HandshakesFull Rare "handshakes_total" "result=\"full\"" "TLS handshakes with the backend, by what came of them.";
-    HandshakesResumed Rare "handshakes_total" "result=\"resumed\"" "TLS handshakes with the backend, by what came of them.";
-    HandshakesFailed Rare "handshakes_total" "result=\"failed\"" "TLS handshakes with the backend, by what came of them.";
-    Stale Rare "pool_stale_total" "" "Pooled connections that turned out closed when a request was sent on them.";
+    Requests1xx Rare "requests_total" "code=\"1xx\"" "Requests sent to the backend, by class of the response status. 499: the client left before the response.";
+    Requests2xx Counter "requests_total" "code=\"2xx\"" "Requests sent to the backend, by class of the response status. 499: the client left before the response.";
+    Requests3xx Rare "requests_total" "code=\"3xx\"" "Requests sent to the backend, by class of the response status. 499: the client left before the response.";
+    Requests4xx Counter "requests_total" "code=\"4xx\"" "Requests sent to the backend, by class of the response status. 499: the client left before the response.";
+    Requests5xx Counter "requests_total" "code=\"5xx\"" "Requests sent to the backend, by class of the response status. 499: the client left before the response.";
+    Requests499 Rare "requests_total" "code=\"499\"" "Requests sent to the backend, by class of the response status. 499: the client left before the response.";
+    RequestsOther Rare "requests_total" "code=\"other\"" "Requests sent to the backend, by class of the response status. 499: the client left before the response.";
+    FailedConnect Rare "failures_total" "reason=\"connect\"" "Requests that failed because of the backend, by reason.";
+    FailedConnectTimeout Rare "failures_total" "reason=\"connect_timeout\"" "Requests that failed because of the backend, by reason.";
+    FailedTls Rare "failures_total" "reason=\"tls\"" "Requests that failed because of the backend, by reason.";
+    FailedClosed Rare "failures_total" "reason=\"closed\"" "Requests that failed because of the backend, by reason.";
+    FailedTimeout Rare "failures_total" "reason=\"timeout\"" "Requests that failed because of the backend, by reason.";
+    FailedMalformed Rare "failures_total" "reason=\"malformed\"" "Requests that failed because of the backend, by reason.";
+    FailedReset Rare "failures_total" "reason=\"reset\"" "Requests that failed because of the backend, by reason.";
+    FailedHttp2 Rare "failures_total" "reason=\"http2\"" "Requests that failed because of the backend, by reason.";
+    FailedStatus Rare "failures_total" "reason=\"status\"" "Requests that failed because of the backend, by reason.";
+    Connects Counter "connects_total" "" "Connections established to the backend.";
+    ConnectsFailed Counter "connect_failures_total" "" "Connections to the backend that could not be established.";
+    HandshakesFull Rare "handshakes_total" "result=\"full\"" "TLS handshakes with the backend, by result.";
+    HandshakesResumed Rare "handshakes_total" "result=\"resumed\"" "TLS handshakes with the backend, by result.";
+    HandshakesFailed Rare "handshakes_total" "result=\"failed\"" "TLS handshakes with the backend, by result.";
+    Stale Rare "pool_stale_total" "" "Pooled connections that turned out to be closed when a request was sent on them.";
     Ejections Counter "ejections_total" "" "Times that the backend was taken down.";
-    ProbesPassed Counter "probes_total" "result=\"passed\"" "Probes of the backend, by how they went.";
-    ProbesFailed Rare "probes_total" "result=\"failed\"" "Probes of the backend, by how they went.";
+    ProbesPassed Counter "probes_total" "result=\"passed\"" "Probes of the backend, by result.";
+    ProbesFailed Rare "probes_total" "result=\"failed\"" "Probes of the backend, by result.";
     FromBackend Counter "received_bytes_total" "" "Bytes received from the backend.";
     ToBackend Counter "sent_bytes_total" "" "Bytes sent to the backend.";
 }
@@ -178,18 +178,18 @@ table! {
 table! {
     /// What a worker takes the time of, for each backend.
     SlotTime
-    Response Seconds "response_duration_seconds" "" "From a request's being sent to the head of its response.";
+    Response Seconds "response_duration_seconds" "" "Time from sending a request to the head of its response.";
 }
 
 table! {
     /// What is known of each backend without being counted.
     SlotState
-    Healthy Gauge "healthy" "" "1 if the address gets requests as one that is up; 0 if it is down, or was added and has passed no probe, or if the backend has no address.";
-    InFlight Gauge "in_flight" "" "Requests given to the backend and not completed.";
-    Addresses Gauge "addresses" "" "Addresses that the name has now; left out for a backend that is configured by its address.";
+    Healthy Gauge "healthy" "" "1 if the address is up. 0 if it is down, if it was added and has not passed a probe yet, or if the backend has no address.";
+    InFlight Gauge "in_flight" "" "Requests in flight: sent to the backend and not completed.";
+    Addresses Gauge "addresses" "" "Addresses that the name has now. Absent for a backend that is configured by its address.";
     Weight Gauge "weight" "" "The configured weight.";
-    Max Gauge "max" "" "Requests that each address of the backend may have at once; left out if there is no limit.";
-    Expiry Gauge "certificate_expiry_timestamp_seconds" "" "When the backend's certificate expires, in seconds since 1970, the earliest of all addresses; left out if none was seen.";
+    Max Gauge "max" "" "Requests that each address of the backend may have at once. Absent if there is no limit.";
+    Expiry Gauge "certificate_expiry_timestamp_seconds" "" "When the backend's certificate expires, in seconds since 1970: the earliest of all addresses. Absent if none was seen.";
 }
 
 impl Global {

@@ -79,7 +79,7 @@ impl Exposition {
                 Part::Build => {
                     let version = env!("CARGO_PKG_VERSION");
                     let name = Name("build_info");
-                    let _ = writeln!(out, "# HELP {name} What this is.\n# TYPE {name} gauge");
+                    let _ = writeln!(out, "# HELP {name} The version of the program.\n# TYPE {name} gauge");
                     let _ = writeln!(out, "{name}{{version=\"{version}\"}} 1");
                     self.part = Part::Own;
                 }

@@ -15,7 +15,7 @@ fn readme_table() -> String {
         (OwnTime::METRICS, ""),
         (Global::METRICS, ""),
     ];
-    let mut table = "| metric | labels | what it tells |\n|---|---|---|\n".to_string();
+    let mut table = "| metric | labels | meaning |\n|---|---|---|\n".to_string();
     for (metrics, shared) in tables {
         for family in metrics.chunk_by(|one, next| one.family == next.family) {
             if table.contains(&format!("| `{}` |", Name(family[0].family))) {

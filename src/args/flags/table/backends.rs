@@ -1,4 +1,4 @@
-//! Options: where requests go.
+//! The options for backends.
 
 use super::DURATIONS_OR_OFF;
 use crate::args::Given;

@@ -1,4 +1,4 @@
-//! Options: where settings come from, and those that end at once.
+//! The options for the configuration, and those that print and exit.
 
 use crate::args::Given;
 use crate::args::flags::{Flag, Group, Preset, Set, once};

@@ -1,4 +1,4 @@
-//! Options: what changes in messages.
+//! The options for changes of messages.
 
 use crate::args::flags::{Flag, Group, Preset, Set, more, once};
 use crate::args::value;
@@ -39,7 +39,7 @@ pub(super) const FLAGS: &[Flag] = &[
         default: Preset::Told("off"),
         env: "LB_VIA",
         help: "add a Via field with this name (some backends do not compress if they see one)",
-        accepts: "a name of letters, digits and -._~!#$%&'*+^`|, then :port where wanted",
+        accepts: "a name of letters, digits and -._~!#$%&'*+^`|, optionally followed by :port",
         set: Set::Value(|options, text, source| once(&mut options.via, value::via(text)?, source)),
     },
     Flag {

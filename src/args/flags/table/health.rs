@@ -1,4 +1,4 @@
-//! Options: how health is found out.
+//! The options for health checks.
 
 use super::{DURATIONS, DURATIONS_OR_OFF};
 use crate::args::Given;

@@ -1,4 +1,4 @@
-//! Options: where clients connect.
+//! The options for listeners and the pages on them.
 
 use crate::args::flags::{Flag, Group, Preset, Set, once};
 use crate::args::value;

@@ -1,4 +1,4 @@
-//! Options: the log.
+//! The options for the log.
 
 use crate::args::Given;
 use crate::args::flags::{Flag, Group, Preset, Set, once};

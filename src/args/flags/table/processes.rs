@@ -1,4 +1,4 @@
-//! Options: the processes.
+//! The options for processes.
 
 use super::DURATIONS_OR_OFF;
 use crate::args::flags::{Flag, Group, Preset, Set, once};

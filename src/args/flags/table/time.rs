@@ -1,4 +1,4 @@
-//! Options: time limits.
+//! The options for time limits.
 
 use super::{DURATIONS, DURATIONS_OR_OFF};
 use crate::args::flags::{Flag, Group, Preset, Set, once};
