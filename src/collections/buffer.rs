@@ -142,6 +142,18 @@ impl Pool {
         Some(buffer)
     }
 
+    /// Appends all of `bytes` to data that waits, in a larger buffer if they do not fit.
+    pub fn extend(&mut self, buffer: Option<Buffer>, bytes: &[u8]) -> Buffer {
+        let Some(mut buffer) = buffer else { return Buffer::small(bytes) };
+        if buffer.room().len() >= bytes.len() {
+            buffer.append(bytes);
+            return buffer;
+        }
+        let larger = Buffer::small(&[buffer.filled(), bytes].concat());
+        self.give(buffer);
+        larger
+    }
+
     /// Makes room in `buffer` by moving the filled bytes to the front or to a larger buffer. Afterwards there
     /// is room, unless `BLOCK_BYTES` are filled.
     pub fn widen(&mut self, mut buffer: Buffer) -> Buffer {

@@ -81,6 +81,8 @@ pub struct Connection {
     pub(super) received: u32,
     /// The peer has said that it takes no more, after this stream.
     pub(super) goaway: Option<u32>,
+    /// The last stream of the peer that is served, once a GOAWAY of ours has said so.
+    pub(super) last_served: Option<u32>,
     /// A PING of ours is not answered yet.
     pub(super) pinged: bool,
     pub(super) budget: Budget,
@@ -106,6 +108,7 @@ impl Connection {
             receive_window: H2_CONNECTION_WINDOW_BYTES,
             received: 0,
             goaway: None,
+            last_served: None,
             pinged: false,
             budget: Budget::new(),
         }
@@ -315,9 +318,17 @@ impl Connection {
         }
     }
 
-    /// Tells the peer why the connection ends, or that it will.
+    /// Announces the end of the connection with a GOAWAY that excludes no stream, and a PING. When the peer has
+    /// acknowledged the PING, it knows of the end, and `farewell` may exclude streams (RFC 9113, 6.8).
+    pub fn announce_goaway(&mut self, out: &mut Vec<u8>) {
+        frame::goaway(out, MAX_31, ErrorCode::NO_ERROR);
+        self.ping(out);
+    }
+
+    /// Sends a GOAWAY with the last stream that is served, and the reason. Further streams are refused.
     pub fn farewell(&mut self, code: ErrorCode, out: &mut Vec<u8>) {
-        frame::goaway(out, self.last, code);
+        let last = *self.last_served.get_or_insert(self.last);
+        frame::goaway(out, last, code);
     }
 
     pub(super) fn stream(&mut self, id: u32) -> Option<&mut Stream> {

@@ -269,7 +269,7 @@ impl Connection {
             self.reading = Reading::End(id);
         }
         if self.role == Role::Server && id > self.last {
-            return self.opened(id, read, out);
+            return self.opened(id, end, read, out);
         }
         let interim = !has_head && matches!(head.start, Start::Response { status: 100..200, .. });
         let found = self.stream(id).and_then(|stream| Some((stream.owner?, stream.receiving)));
@@ -318,9 +318,15 @@ impl Connection {
 
     /// A client has opened a stream. One beyond the limit costs as a frame that moves nothing on, and not as a reset:
     /// the client may not have seen the limit yet.
-    fn opened(&mut self, id: u32, read: Result<(), MessageError>, out: &mut Vec<u8>) -> Result<Event, Error> {
+    fn opened(
+        &mut self,
+        id: u32,
+        end: bool,
+        read: Result<(), MessageError>,
+        out: &mut Vec<u8>,
+    ) -> Result<Event, Error> {
         self.last = id;
-        if self.streams.len() >= H2_STREAMS as usize {
+        if self.streams.len() >= H2_STREAMS as usize || self.last_served.is_some() {
             self.budget.spend()?;
             self.budget.stream_reset(H2_WINDOW_BYTES);
             self.reading = Reading::Frame;
@@ -328,7 +334,7 @@ impl Connection {
             return Ok(Event::Nothing);
         }
         let mut stream = Stream::new(id, self.peer.window);
-        (stream.begun, stream.has_head) = (true, true);
+        (stream.begun, stream.has_head, stream.receiving) = (true, true, !end);
         self.streams.push(stream);
         Ok(match read {
             Ok(()) => Event::Opened(id),

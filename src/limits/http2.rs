@@ -62,6 +62,8 @@ pub const H2_REFUSALS: u8 = 2;
 /// The time for which a field block may be incomplete before its connection gets no new streams. The rest has
 /// usually been sent.
 pub const H2_BLOCK_GRACE_US: u64 = SECOND_US / 100;
+/// The time in which a client acknowledges the shutdown of its connection. Afterwards no further stream is served.
+pub const H2_SHUTDOWN_US: u64 = SECOND_US;
 /// Replies to a peer's frames that may be queued, apart from the data of streams.
 pub const H2_REPLY_BYTES: usize = 64 * 1024;
 

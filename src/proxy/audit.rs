@@ -5,7 +5,7 @@
 use super::Proxy;
 use super::codec::Codec;
 use super::connection::{ClientEnd, Connection, Ending, Peer, Phase};
-use super::mux::Purpose;
+use super::mux::{Mux, Purpose};
 use crate::balance::in_flight;
 use crate::collections::slab::Key;
 
@@ -39,7 +39,7 @@ impl Proxy {
     fn audit_counts(&self) -> Result<(), String> {
         let clients = |wanted: bool| {
             let is = |peer: Peer| matches!(peer, Peer::Client(ClientEnd { admin, .. }) if admin == wanted);
-            self.all().filter(|(_, connection)| is(connection.peer)).count()
+            self.all().filter(|(_, one)| is(one.peer) && one.codec.stream().is_none()).count()
         };
         holds(clients(false) == self.totals.clients, || {
             format!("{} clients are counted as {}", clients(false), self.totals.clients)
@@ -126,14 +126,15 @@ impl Proxy {
         for (slot, muxes) in self.upstreams.muxes.iter().enumerate() {
             for &key in muxes {
                 let mux = self.connections.get(key).and_then(|one| one.codec.mux());
-                let is_shared = mux.is_some_and(|one| !one.draining && one.purpose == Purpose::Shared);
+                let is_shared =
+                    mux.and_then(Mux::upstream).is_some_and(|one| !one.draining && one.purpose == Purpose::Shared);
                 holds(is_shared, || format!("{key:?} of slot {slot} is offered, and takes no streams"))?;
             }
         }
         for (key, connection) in self.all() {
             match &connection.codec {
-                Codec::H1(_) => {}
-                Codec::H2(mux) => {
+                Codec::Http1(_) => {}
+                Codec::Mux(mux) => {
                     holds(mux.h2.holds_its_window(), || format!("{key:?} has lost a part of its window"))?;
                     for stream in mux.streams() {
                         let mux_key =
@@ -143,7 +144,7 @@ impl Proxy {
                 }
                 Codec::Stream(stream) if stream.id == 0 => {
                     let mux_key = self.connections.get(stream.mux).and_then(|one| one.codec.mux());
-                    let waits = mux_key.is_some_and(|mux_key| mux_key.waiting.contains(&key));
+                    let waits = mux_key.and_then(Mux::upstream).is_some_and(|mux| mux.waiting.contains(&key));
                     holds(waits, || format!("stream {key:?} waits on no connection"))?;
                 }
                 Codec::Stream(_) => {}
@@ -156,7 +157,7 @@ impl Proxy {
 /// Whether a connection is to a backend and serves nobody, so that it belongs into the pool.
 fn is_idle(connection: &Connection) -> bool {
     let open = connection.phase == Phase::Open && connection.after_flush == Ending::GoesOn;
-    let http1 = matches!(connection.codec, Codec::H1(_));
+    let http1 = matches!(connection.codec, Codec::Http1(_));
     let free = !connection.is_client() && !connection.is_probe();
     open && http1 && free && connection.exchange.is_none()
 }

@@ -21,7 +21,8 @@ impl Proxy {
     /// Binds a connection to a backend to a client.
     pub(super) fn bind(&mut self, client: Key, backend: Key) {
         let before = self.upstreams.bonds.get(&client).copied();
-        if before == Some(backend) || self.connections.get(client).is_none() {
+        // A stream ends with its request, so that it has no connection to authenticate.
+        if before == Some(backend) || self.connections.get(client).is_none_or(|one| one.codec.stream().is_some()) {
             return;
         }
         before.into_iter().for_each(|before| self.close(before, Output::Close(before)));

@@ -9,7 +9,7 @@ use super::Proxy;
 use crate::collections::buffer::{Buffer, Pool};
 use crate::collections::queue::Queue;
 use crate::collections::slab::Key;
-use crate::http::fields::Name;
+use crate::http::fields::{Field, Name};
 use crate::http::forward::{Sink, Target};
 use crate::http::framing::Body;
 use crate::http::head::{Head, HeadRef};
@@ -25,47 +25,85 @@ use super::mux::Mux;
 #[derive(Debug)]
 pub(super) enum Codec {
     /// HTTP/1.0 or HTTP/1.1.
-    H1(http1::connection::Connection),
-    /// HTTP/2, or what may turn out to be: it carries streams, and no exchange itself.
-    H2(Box<Mux>),
-    /// A stream of such a connection.
+    Http1(http1::connection::Connection),
+    /// HTTP/2, or a connection to a backend that may turn out to speak it.
+    Mux(Box<Mux>),
+    /// A stream of a mux.
     Stream(Stream),
 }
 
-/// A stream of an HTTP/2 connection, as its exchange sees it.
+/// A stream of a mux, as its exchange sees it.
 #[derive(Debug)]
 pub(super) struct Stream {
-    /// The connection that carries it.
     pub(super) mux: Key,
     /// Its number; 0 before it is open.
     pub(super) id: u32,
-    /// Bytes of content that the message's head has send_scheduled and that are still to come; or `UNKNOWN`.
-    expected: u64,
-    /// The message is complete; END_STREAM follows the queued data.
-    pub(super) ending: bool,
-    /// END_STREAM has been sent.
-    pub(super) ended: bool,
-    /// The trailer section that ends it, encoded.
+    incoming: Incoming,
+    pub(super) sending: Sending,
+    /// The request is a HEAD, so that its response has no content.
+    pub(super) asks_head: bool,
+    /// The encoded trailer section that ends the message being sent.
     pub(super) trailers: Box<[u8]>,
-    /// By how much its window has grown, in bytes.
+    /// The growth of its window, in bytes.
     pub(super) growth: u32,
     /// The client that takes the content, once the window has grown.
     pub(super) consumer: Option<Key>,
-    /// Why it is given up, where it is.
+    /// The error code of the RST_STREAM if it is given up.
     pub(super) code: ErrorCode,
 }
 
-/// Content of a length that the head does not tell. No message of ours is as long as this number.
-const UNKNOWN: u64 = u64::MAX;
+/// The state of the message that arrives on a stream. Its content goes to its consumer at once, or waits in the
+/// stream's input while no backend takes it.
+#[derive(Debug)]
+enum Incoming {
+    /// The head has not been accepted.
+    Head,
+    /// So many bytes of content are to come, according to the head.
+    Bytes(u64),
+    /// The head does not say how many.
+    Any,
+    /// All has arrived, and a trailer section waits behind the content.
+    Trailers(Box<HeldTrailers>),
+    /// All has arrived, and the end waits behind the content.
+    End,
+    /// The end was decoded.
+    Over,
+}
+
+/// A trailer section at the end of a stream's input.
+#[derive(Debug)]
+struct HeldTrailers {
+    /// The number of its bytes, which are the last ones of the input.
+    length: usize,
+    /// The fields. Their spans refer to these bytes.
+    fields: Vec<Field>,
+}
+
+/// The state of the message that is sent on a stream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Sending {
+    /// More of the message may be queued.
+    Open,
+    /// The message is complete; END_STREAM follows the queued data.
+    Ending,
+    /// END_STREAM was sent.
+    Ended,
+}
 
 impl Stream {
+    /// A stream that waits to be opened.
     pub(super) fn new(mux: Key) -> Stream {
+        Stream::opened(mux, 0)
+    }
+
+    /// A stream that is open.
+    pub(super) fn opened(mux: Key, id: u32) -> Stream {
         Stream {
             mux,
-            id: 0,
-            expected: UNKNOWN,
-            ending: false,
-            ended: false,
+            id,
+            incoming: Incoming::Head,
+            sending: Sending::Open,
+            asks_head: false,
             trailers: Box::default(),
             growth: 0,
             consumer: None,
@@ -73,17 +111,50 @@ impl Stream {
         }
     }
 
-    /// Counts content that came; false if it is more than was send_scheduled (RFC 9113, 8.1.1).
+    /// Counts content that arrived. Returns false if it exceeds Content-Length (RFC 9113, 8.1.1).
     pub(super) fn count(&mut self, length: usize) -> bool {
-        if self.expected == UNKNOWN {
-            return true;
-        }
-        self.expected.checked_sub(length as u64).map(|rest| self.expected = rest).is_some()
+        let Incoming::Bytes(bytes) = self.incoming else { return true };
+        bytes.checked_sub(length as u64).map(|rest| self.incoming = Incoming::Bytes(rest)).is_some()
     }
 
-    /// Whether all send_scheduled content has come.
+    /// True if the content is as long as the head said.
     pub(super) fn is_complete(&self) -> bool {
-        matches!(self.expected, 0 | UNKNOWN)
+        !matches!(self.incoming, Incoming::Bytes(1..))
+    }
+
+    /// Notes that the message in the input has this trailer section, whose bytes were appended to the input.
+    pub(super) fn hold_trailers(&mut self, trailers: HeadRef<'_>) {
+        let (length, fields) = (trailers.bytes.len(), trailers.head.fields.clone());
+        self.incoming = Incoming::Trailers(Box::new(HeldTrailers { length, fields }));
+    }
+
+    /// Notes that the message in the input is complete.
+    pub(super) fn hold_end(&mut self) {
+        if !matches!(self.incoming, Incoming::Trailers(_)) {
+            self.incoming = Incoming::End;
+        }
+    }
+
+    /// Decodes the next part of the message in the input.
+    fn decode(&mut self, bytes: &[u8], head: &mut Head) -> Part {
+        let trailers = if let Incoming::Trailers(trailers) = &self.incoming { trailers.length } else { 0 };
+        match bytes.len().saturating_sub(trailers) {
+            0 => {}
+            content => return Part::Data(content),
+        }
+        match std::mem::replace(&mut self.incoming, Incoming::Over) {
+            Incoming::Trailers(trailers) => {
+                head.fields.clear();
+                head.fields.extend_from_slice(&trailers.fields);
+                self.incoming = Incoming::End;
+                Part::Trailers(trailers.length)
+            }
+            Incoming::End => Part::End,
+            more => {
+                self.incoming = more;
+                Part::NeedMore
+            }
+        }
     }
 }
 
@@ -265,8 +336,8 @@ impl Codec {
     /// A writer of a head to the end of `text`, in this version.
     pub(super) fn head_writer<'a>(&self, text: &'a mut Vec<u8>, shows: Shows) -> HeadWriter<'a> {
         let writer = match self {
-            Codec::H1(_) => HeadWriter::Http1(http1::write::Writer::new(text)),
-            Codec::H2(_) | Codec::Stream(_) => HeadWriter::Http2(http2::head::Writer::new(text)),
+            Codec::Http1(_) => HeadWriter::Http1(http1::write::Writer::new(text)),
+            Codec::Mux(_) | Codec::Stream(_) => HeadWriter::Http2(http2::head::Writer::new(text)),
         };
         match shows {
             Shows::Nothing => writer,
@@ -276,7 +347,7 @@ impl Codec {
 
     /// A codec for a fresh HTTP/1 connection.
     pub(super) fn http1(role: Role) -> Codec {
-        Codec::H1(http1::connection::Connection::new(role))
+        Codec::Http1(http1::connection::Connection::new(role))
     }
 
     /// The stream that this is.
@@ -291,33 +362,33 @@ impl Codec {
 
     /// What carries streams.
     pub(super) fn mux(&self) -> Option<&Mux> {
-        if let Codec::H2(mux) = self { Some(mux) } else { None }
+        if let Codec::Mux(mux) = self { Some(mux) } else { None }
     }
 
     /// What carries streams.
     pub(super) fn mux_mut(&mut self) -> Option<&mut Mux> {
-        if let Codec::H2(mux) = self { Some(mux) } else { None }
+        if let Codec::Mux(mux) = self { Some(mux) } else { None }
     }
 
-    /// Decodes the next part: bytes to pass over, and the part behind them. What comes on a stream is
-    /// decoded where it arrives.
+    /// Decodes the next part: the number of bytes to skip, and the part behind them. A mux decodes its input itself.
     pub(super) fn decode(&mut self, bytes: &[u8], head: &mut Head) -> Result<(usize, Part), MessageError> {
         match self {
-            Codec::H1(h) => h.decode(bytes, head),
-            Codec::H2(_) | Codec::Stream(_) => Ok((0, Part::NeedMore)),
+            Codec::Http1(h) => h.decode(bytes, head),
+            Codec::Mux(_) => Ok((0, Part::NeedMore)),
+            Codec::Stream(stream) => Ok((0, stream.decode(bytes, head))),
         }
     }
 
     /// Says how the content of the message being read is framed.
     pub(super) fn read_body(&mut self, body: Body) {
         match self {
-            Codec::H1(h) => h.read_body(body),
-            Codec::H2(_) => {}
+            Codec::Http1(h) => h.read_body(body),
+            Codec::Mux(_) => {}
             Codec::Stream(stream) => {
-                stream.expected = match body {
-                    Body::None => 0,
-                    Body::Length(length) => length,
-                    Body::Chunked | Body::UntilClose => UNKNOWN,
+                stream.incoming = match body {
+                    Body::None => Incoming::Bytes(0),
+                    Body::Length(length) => Incoming::Bytes(length),
+                    Body::Chunked | Body::UntilClose => Incoming::Any,
                 }
             }
         }
@@ -325,7 +396,7 @@ impl Codec {
 
     /// Says how the content of the message being written is framed.
     pub(super) fn write_body(&mut self, body: Body) {
-        if let Codec::H1(h) = self {
+        if let Codec::Http1(h) = self {
             h.write_body(body);
         }
     }
@@ -339,18 +410,20 @@ impl Codec {
         length: usize,
     ) -> Option<Buffer> {
         match self {
-            Codec::H1(h) => h.write_data(queue, pool, input, length),
-            Codec::H2(_) | Codec::Stream(_) => queue.take(pool, input, length),
+            Codec::Http1(h) => h.write_data(queue, pool, input, length),
+            Codec::Mux(_) | Codec::Stream(_) => queue.take(pool, input, length),
         }
     }
 
     /// Writes the end of the content, with trailers where there are any.
     pub(super) fn write_end(&mut self, queue: &mut Queue, pool: &mut Pool, trailers: Option<HeadRef<'_>>) {
         match self {
-            Codec::H1(h) => h.write_end(queue, pool, trailers),
-            Codec::H2(_) => {}
+            Codec::Http1(h) => h.write_end(queue, pool, trailers),
+            Codec::Mux(_) => {}
             Codec::Stream(stream) => {
-                stream.ending = true;
+                if stream.sending == Sending::Open {
+                    stream.sending = Sending::Ending;
+                }
                 if let Some(trailers) = trailers {
                     let mut block = Vec::new();
                     http2::head::write_trailers(&mut block, trailers);
@@ -362,41 +435,53 @@ impl Codec {
 
     /// Whether the end of what is being written can be told only by closing.
     pub(super) fn writes_until_close(&self) -> bool {
-        matches!(self, Codec::H1(h) if h.writes_until_close())
+        matches!(self, Codec::Http1(h) if h.writes_until_close())
     }
 
     /// Readies for another message.
     pub(super) fn next_message(&mut self) {
-        if let Codec::H1(h) = self {
+        if let Codec::Http1(h) = self {
             h.next_message();
         }
     }
 
     /// Leaves HTTP behind, in both directions.
     pub(super) fn tunnel(&mut self) {
-        if let Codec::H1(h) = self {
+        if let Codec::Http1(h) = self {
             h.tunnel();
         }
     }
 
     /// Whether the next bytes read begin a message.
     pub(super) fn awaits_head(&self) -> bool {
-        matches!(self, Codec::H1(h) if h.awaits_head())
+        match self {
+            Codec::Http1(h) => h.awaits_head(),
+            Codec::Mux(_) => false,
+            Codec::Stream(stream) => matches!(stream.incoming, Incoming::Head),
+        }
     }
 
     /// Whether nothing can be decoded without another byte: the codec is between two messages.
     pub(super) fn needs_bytes(&self) -> bool {
-        matches!(self, Codec::H1(h) if h.needs_bytes())
+        match self {
+            Codec::Http1(h) => h.needs_bytes(),
+            Codec::Mux(_) => false,
+            Codec::Stream(stream) => !matches!(stream.incoming, Incoming::Trailers(_) | Incoming::End),
+        }
     }
 
     /// Whether the request being read has a response without content, even where it is refused.
     pub(super) fn asks_head(&self) -> bool {
-        matches!(self, Codec::H1(h) if h.asks_head())
+        match self {
+            Codec::Http1(h) => h.asks_head(),
+            Codec::Mux(_) => false,
+            Codec::Stream(stream) => stream.asks_head,
+        }
     }
 
     /// Whether the other side's closing is the proper end of what is being read.
     pub(super) fn ends_by_close(&self) -> bool {
-        matches!(self, Codec::H1(h) if h.ends_by_close())
+        matches!(self, Codec::Http1(h) if h.ends_by_close())
     }
 }
 

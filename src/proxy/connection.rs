@@ -14,7 +14,7 @@ use crate::collections::queue::Queue;
 use crate::collections::slab::Key;
 use crate::collections::timers::NEVER;
 use crate::http::part::Role;
-use crate::limits::{IDLE_LINGER_US, LINGER_IDLE_US, POOL_IDLE_US, TUNNEL_IDLE_US};
+use crate::limits::{H2_SHUTDOWN_US, IDLE_LINGER_US, LINGER_IDLE_US, POOL_IDLE_US, TUNNEL_IDLE_US};
 
 /// The other end of a connection.
 #[derive(Clone, Copy, Debug)]
@@ -156,6 +156,8 @@ pub(super) enum Wait {
     Ping,
     /// The rest of a header block on an HTTP/2 connection.
     Block,
+    /// The acknowledgement that a client knows of the shutdown of its HTTP/2 connection.
+    Shutdown,
     /// A byte from either end of a tunnel.
     Tunnel,
 }
@@ -174,6 +176,7 @@ impl Wait {
             Wait::Connect | Wait::Room | Wait::Ping => timeouts.connect_us,
             Wait::Probe => probe_us,
             Wait::Pool => POOL_IDLE_US,
+            Wait::Shutdown => H2_SHUTDOWN_US,
             Wait::Tunnel => TUNNEL_IDLE_US,
         }
     }
@@ -329,7 +332,10 @@ impl Connection {
             (Peer::Backend(backend), _) if backend.used_for == Use::Probe => Wait::Probe,
             (_, Phase::Connecting) => Wait::Connect,
             (_, Phase::Lingering) if self.output.is_empty() => Wait::Linger,
-            (Peer::Client(_), _) if !self.output.is_empty() => Wait::ClientSend,
+            (Peer::Client(_), Phase::Open) if self.codec.mux().is_some() => {
+                self.codec.mux().map_or(Wait::Nothing, |mux| mux.downstream_wait(self.output.is_empty()))
+            }
+            (Peer::Client(_), _) if !self.output.is_empty() || self.codec.stream().is_some() => Wait::ClientSend,
             (Peer::Client(_), _) if !self.codec.awaits_head() => Wait::Upload,
             (Peer::Client(_), _) if self.input.is_some() => Wait::RequestHead,
             (Peer::Client(client), _) if !client.seen_request => Wait::FirstByte,

@@ -48,6 +48,7 @@ impl Proxy {
         match connection.wait {
             Wait::Nothing => {}
             // There is no request to answer.
+            Wait::Idle if connection.codec.mux().is_some() => self.end_idle_downstream(key),
             Wait::FirstByte | Wait::Idle => self.check_idle(key),
             Wait::RequestHead => self.end_unfinished(key, LocalReply::HeadLate),
             Wait::Upload => self.upload_failed(key, Reason::Replied(LocalReply::ContentLate)),
@@ -63,6 +64,7 @@ impl Proxy {
             }
             Wait::Ping => self.mux_silent(key),
             Wait::Block => self.block_late(key),
+            Wait::Shutdown => self.complete_shutdown(key),
             Wait::Backend if self.is_on_its_way(key) => self.rearm(key, Moved::Out),
             Wait::Backend => {
                 self.doubt_mux(key);

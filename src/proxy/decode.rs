@@ -9,7 +9,7 @@ use super::reply::LocalReply;
 use super::{Failure, Output, Proxy};
 use crate::collections::buffer::Buffer;
 use crate::collections::slab::Key;
-use crate::http::head::{Head, HeadRef};
+use crate::http::head::{Head, HeadRef, Start, Version};
 use crate::http::message_error::MessageError;
 use crate::http::part::Part;
 use crate::limits::QUEUE_HIGH_BYTES;
@@ -17,7 +17,7 @@ use crate::limits::QUEUE_HIGH_BYTES;
 impl Proxy {
     /// Whether a connection's input has to wait: for a backend to be connected, or for the
     /// client to take the responses before.
-    fn holds(&self, connection: &Connection) -> bool {
+    pub(super) fn holds(&self, connection: &Connection) -> bool {
         if !connection.is_client() {
             return false;
         }
@@ -78,6 +78,8 @@ impl Proxy {
     fn step(&mut self, key: Key, input: &mut Option<Buffer>, head: &mut Head) -> bool {
         let Some(connection) = self.connections.get_mut(key) else { return false };
         let (is_client, probe) = (connection.is_client(), connection.is_probe());
+        // The content of a stream was traced when it arrived.
+        let trace = self.settings.trace && connection.codec.stream().is_none();
         let bytes = input.as_ref().map_or(&[][..], Buffer::filled);
         if connection.exchange.is_none() && !is_client && !connection.is_probe() {
             if !bytes.is_empty() {
@@ -104,7 +106,7 @@ impl Proxy {
             Part::NeedMore => return false,
             Part::Head(n) | Part::Interim(n) | Part::Trailers(n) => {
                 let head = HeadRef { bytes: &bytes[..n], head };
-                if self.settings.trace {
+                if trace {
                     self.trace_received(key, part, head.bytes, head);
                 }
                 match (part, is_client) {
@@ -118,10 +120,11 @@ impl Proxy {
                 n
             }
             Part::Data(n) => {
-                if self.settings.trace {
+                if trace {
                     self.trace_content(key, &bytes[..n]);
                 }
                 *input = self.on_data(key, input.take(), n);
+                self.delivered(key, n);
                 0
             }
             Part::End => {
@@ -134,6 +137,17 @@ impl Proxy {
             buffer.consume(consumed);
         }
         true
+    }
+
+    /// Refuses a request whose head was decoded.
+    pub(super) fn refuse_request(&mut self, key: Key, error: MessageError, head: HeadRef<'_>) {
+        match head.head.start {
+            // The bytes of its fields are no lines, which the log would show.
+            Start::Request { path, .. } if head.head.version == Version::Http2 => {
+                self.refuse(key, error, &[head.method(), b" ", head.get(path)].concat());
+            }
+            _ => self.refuse(key, error, head.bytes),
+        }
     }
 
     /// A message could not be understood. `bytes`: its beginning, if that is the head of a request.

@@ -19,6 +19,9 @@ impl Proxy {
             Ending::Close if connection.read_paused => Ending::Linger,
             ending => ending,
         };
+        if connection.codec.stream().is_some() && connection.is_client() {
+            return self.stream_flushed(key, ending);
+        }
         match ending {
             Ending::GoesOn => {}
             Ending::Close => self.close(key, Output::Close(key)),
@@ -78,7 +81,7 @@ impl Proxy {
             }
             Peer::Backend(BackendEnd { slot, .. }) if connection.exchange.is_none() && !connection.is_probe() => {
                 match connection.codec {
-                    Codec::H2(_) => self.forget_mux(slot.into(), key),
+                    Codec::Mux(_) => self.forget_mux(slot.into(), key),
                     _ => self.upstreams.idle.remove(slot.into(), key),
                 }
             }

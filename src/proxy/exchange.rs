@@ -247,10 +247,10 @@ impl Proxy {
     pub(super) fn on_request(&mut self, key: Key, head: HeadRef<'_>) {
         let facts = match framing::request(head) {
             Ok(_) if matches!(head.method(), b"CONNECT" | b"TRACE") => {
-                return self.refuse(key, MessageError::MethodNotServed, head.bytes);
+                return self.refuse_request(key, MessageError::MethodNotServed, head);
             }
             Ok(facts) => facts,
-            Err(refusal) => return self.refuse(key, refusal, head.bytes),
+            Err(refusal) => return self.refuse_request(key, refusal, head),
         };
         let request_id = self.request_id(key, head);
         let mut saved = self.scratch.spare.pop().map(|exchange| exchange.saved).unwrap_or_default();
@@ -349,13 +349,13 @@ impl Proxy {
         if let Some(opposite) = target.and_then(|target| self.connections.get_mut(target)) {
             opposite.codec.write_end(&mut opposite.output, &mut self.scratch.buffers, None);
         }
+        if let Some(target) = target {
+            self.schedule_send(target);
+            self.rearm(target, Moved::Nothing);
+        }
         if is_client {
             if let Some(exchange) = self.exchanges.get_mut(id) {
                 exchange.request = Progress::Ended;
-            }
-            if let Some(target) = target {
-                self.schedule_send(target);
-                self.rearm(target, Moved::Nothing);
             }
             self.finish_if_over(id);
         } else {

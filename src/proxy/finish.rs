@@ -3,6 +3,7 @@
 //!
 //! `cut` is the only place that decides how a client's connection ends if its response is incomplete.
 
+use super::codec::{Codec, Sending};
 use super::connection::{BackendEnd, Connection, Ending, Moved, Phase};
 use super::exchange::{Progress, Upstream, Verdict};
 use super::failure::Failure;
@@ -55,7 +56,7 @@ impl Proxy {
         let Some(exchange) = self.exchanges.get(id) else { return false };
         let backend = exchange.backend().and_then(|key| self.connections.get(key));
         let Some(backend) = backend.filter(|backend| backend.is_sendable()) else { return false };
-        let sent = backend.codec.stream().map_or(backend.output.is_empty(), |stream| stream.ended);
+        let sent = backend.codec.stream().map_or(backend.output.is_empty(), |stream| stream.sending == Sending::Ended);
         exchange.request != Progress::Ended || !sent
     }
 
@@ -82,6 +83,9 @@ impl Proxy {
     /// was complete, which is always true if the connection goes on. `last`: the client will send nothing more.
     pub(super) fn release_client(&mut self, key: Key, whole: bool, persistent: bool, last: bool) {
         let Some(client) = self.connections.get_mut(key) else { return };
+        if client.codec.stream().is_some() {
+            return self.end(key, Ending::Close);
+        }
         if !persistent {
             // Bytes that are unread or on their way would turn a close into a reset.
             let ending = if !whole || !last || client.input.is_some() { Ending::Linger } else { Ending::Close };
@@ -220,17 +224,19 @@ impl Proxy {
     }
 
     /// Ends a client's connection whose response is incomplete. The client must not take the response for complete,
-    /// so the connection is reset if only its end would mark the end of the content.
+    /// so the connection is reset if only its end would mark the end of the content, and a stream is reset always.
     pub(super) fn cut(&mut self, client: Key, when: Cut) {
         if when == Cut::AtOnce {
             return self.close(client, Output::Reset(client));
         }
-        let until_close = self.connections.get(client).is_some_and(|client| client.codec.writes_until_close());
-        self.end(client, if until_close { Ending::Reset } else { Ending::Linger });
+        let resets = |codec: &Codec| codec.stream().is_some() || codec.writes_until_close();
+        let reset = self.connections.get(client).is_some_and(|client| resets(&client.codec));
+        self.end(client, if reset { Ending::Reset } else { Ending::Linger });
     }
 
     /// Removes a client's connection, and its exchange with it. No backend is blamed.
     pub(super) fn client_gone(&mut self, key: Key, reason: Reason) {
+        self.streams_gone(key, reason);
         let exchange = self.connections.get(key).and_then(|connection| connection.exchange);
         if let Some(id) = exchange {
             self.abandon(id, reason);

@@ -172,16 +172,24 @@ impl Proxy {
     pub fn drain(&mut self) {
         self.shutdown.draining = true;
         self.shared.block.set(Count::Draining, 1);
+        self.shut_down_muxes();
+        self.resume();
     }
 
     /// Closes the connections of all clients. Returns how many had a request under way, or a response in the queue.
     /// These are reset, so that a cut response does not seem complete.
     pub fn stop(&mut self) -> usize {
         let mut cut = 0;
-        for key in self.connections.keys().collect::<Vec<_>>() {
+        let is_stream = |key: &Key| self.connections.get(*key).is_some_and(|one| one.codec.stream().is_some());
+        let (streams, others): (Vec<Key>, Vec<Key>) = self.connections.keys().partition(is_stream);
+        // The streams of a mux are counted before it closes.
+        for key in streams.into_iter().chain(others) {
             match self.connections.get(key) {
                 // The admin port serves nothing but pages.
                 Some(client) if client.is_admin() => self.client_gone(key, Reason::Page),
+                Some(client) if client.is_client() && client.codec.mux().is_some() => {
+                    self.close(key, Output::Close(key));
+                }
                 Some(client) if client.is_client() && (client.exchange.is_some() || !client.output.is_empty()) => {
                     cut += 1;
                     self.client_gone(key, Reason::Stopped);

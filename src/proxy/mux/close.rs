@@ -2,8 +2,9 @@
 
 use std::collections::VecDeque;
 
-use super::super::connection::{BackendEnd, Ending, Peer, Phase};
+use super::super::connection::{BackendEnd, Connection, Ending, Peer, Phase};
 use super::super::{Failure, Output, Proxy};
+use super::Mux;
 use crate::collections::slab::Key;
 use crate::http2::{self, ErrorCode};
 use crate::limits::H2_FAULTS;
@@ -34,8 +35,9 @@ impl Proxy {
         let Some(connection) = self.connections.get_mut(key) else { return };
         let Peer::Backend(BackendEnd { slot, .. }) = connection.peer else { return };
         let Some(mux) = connection.codec.mux_mut() else { return };
-        mux.draining = true;
-        let waiting = std::mem::take(&mut mux.waiting);
+        let Some(upstream) = mux.upstream_mut() else { return };
+        upstream.draining = true;
+        let waiting = std::mem::take(&mut upstream.waiting);
         self.forget_mux(slot.into(), key);
         self.ledger.tending.push(key);
         waiting.into_iter().for_each(|stream| self.move_on(stream));
@@ -59,6 +61,9 @@ impl Proxy {
     /// The backend has broken the protocol, or sent more than is taken: its streams have failed, and it is
     /// told why.
     pub(in crate::proxy) fn break_off(&mut self, key: Key, error: http2::Error) {
+        if self.connections.get(key).is_some_and(Connection::is_client) {
+            return self.break_off_client(key, error);
+        }
         let Some(streams) = self.take_streams(key) else { return };
         let failure = if error.is_limit { Failure::Excess(error.reason) } else { Failure::Http2(error.reason) };
         self.streams_lost(streams, failure);
@@ -76,9 +81,10 @@ impl Proxy {
         let Peer::Backend(BackendEnd { slot, .. }) = connection.peer else { return None };
         let (connecting, probe) = (connection.phase == Phase::Connecting, connection.is_probe());
         let mux = connection.codec.mux_mut()?;
-        mux.draining = true;
-        let (waiting, open) = (std::mem::take(&mut mux.waiting), mux.h2.abandon());
-        let fault = mux.fault;
+        let open = mux.h2.abandon();
+        let upstream = mux.upstream_mut()?;
+        upstream.draining = true;
+        let (waiting, fault) = (std::mem::take(&mut upstream.waiting), upstream.fault);
         self.forget_mux(slot.into(), key);
         Some(Taken { slot, connecting, probe, fault, waiting, open })
     }
@@ -150,7 +156,8 @@ impl Proxy {
         let mux = self.connections.get_mut(mux_key).and_then(|mux_key| mux_key.codec.mux_mut());
         let none = mux.as_ref().is_some_and(|one| one.h2.is_ready() && one.h2.capacity() == 0);
         let failure = if none { Failure::NoStreams } else { Failure::ConnectTimeout };
-        let waiting = mux.map(|mux| std::mem::take(&mut mux.waiting)).unwrap_or_default();
+        let upstream = mux.and_then(Mux::upstream_mut);
+        let waiting = upstream.map(|upstream| std::mem::take(&mut upstream.waiting)).unwrap_or_default();
         self.count_failure(slot, failure);
         self.retire(mux_key);
         waiting.into_iter().for_each(|stream| self.lost(stream, failure, false));
@@ -172,13 +179,14 @@ impl Proxy {
     pub(in crate::proxy) fn send_excess_away(&mut self, key: Key) {
         let Some(connection) = self.connections.get_mut(key) else { return };
         let Some(mux) = connection.codec.mux_mut().filter(|one| one.h2.is_ready()) else { return };
-        if mux.draining || mux.h2.is_spent() {
-            let waiting = std::mem::take(&mut mux.waiting);
+        let (spent, room) = (mux.h2.is_spent(), mux.most().saturating_sub(mux.h2.open_streams()));
+        let Some(upstream) = mux.upstream_mut() else { return };
+        if upstream.draining || spent {
+            let waiting = std::mem::take(&mut upstream.waiting);
             return waiting.into_iter().for_each(|stream| self.move_on(stream));
         }
-        let room = mux.most().saturating_sub(mux.h2.open_streams());
-        if mux.waiting.len() > room {
-            let excess = mux.waiting.split_off(room);
+        if upstream.waiting.len() > room {
+            let excess = upstream.waiting.split_off(room);
             excess.into_iter().for_each(|stream| self.move_on(stream));
         }
     }
@@ -188,7 +196,10 @@ impl Proxy {
         let Some(connection) = self.connections.get_mut(key) else { return };
         let Some(mux) = connection.codec.mux_mut() else { return };
         let unprocessed: Vec<Key> = mux.h2.unprocessed().collect();
-        if code != ErrorCode::NO_ERROR && mux.fault.replace(code).is_none() {
+        if code != ErrorCode::NO_ERROR
+            && let Some(upstream) = mux.upstream_mut()
+            && upstream.fault.replace(code).is_none()
+        {
             self.note_fault(key, code);
         }
         self.retire(key);

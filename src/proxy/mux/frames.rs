@@ -1,8 +1,10 @@
 //! What goes and comes on an HTTP/2 connection: streams' content into frames, each in its turn, and
 //! frames to what they mean for the stream that they are of.
 
-use super::super::codec::Codec;
-use super::super::connection::{BackendEnd, Moved, Peer, Wait};
+use super::super::abort::Abort;
+use super::super::codec::{Codec, Sending};
+use super::super::connection::{BackendEnd, Connection, Moved, Peer, Wait};
+use super::super::record::Reason;
 use super::super::{Failure, Proxy};
 use crate::collections::buffer::Buffer;
 use crate::collections::queue::Queue;
@@ -17,13 +19,13 @@ use crate::limits::{H2_GROWTH_BYTES, H2_REPLY_BYTES, QUEUE_HIGH_BYTES};
 impl Proxy {
     /// Puts what streams have to send into frames, each in its turn, as far as there is room.
     pub(in crate::proxy) fn send_streams(&mut self, key: Key) {
-        let mut in_vain = 0;
+        let mut fruitless = 0;
         loop {
             let Some(connection) = self.connections.get_mut(key) else { return };
             let unsendable = !connection.is_sendable();
             let full = connection.output.len() >= QUEUE_HIGH_BYTES;
             let Some(mux) = connection.codec.mux_mut() else { return };
-            if full || in_vain >= mux.h2.lined_up() {
+            if full || fruitless >= mux.h2.lined_up() {
                 return;
             }
             let Some((id, owner, room)) = mux.h2.next_in_line() else { return };
@@ -37,16 +39,17 @@ impl Proxy {
             let Some(stream) = self.connections.get_mut(owner) else { continue };
             let exchange = stream.exchange;
             stream.output = queue;
-            let ended = stream.codec.stream().is_none_or(|stream| stream.ended || !stream.ending);
+            let is_client = stream.is_client();
+            let ends = stream.codec.stream().is_some_and(|stream| stream.sending == Sending::Ending);
             if moved {
-                in_vain = 0;
+                fruitless = 0;
             }
             if let Some(mux) = self.connections.get_mut(key).and_then(|one| one.codec.mux_mut())
-                && (rest > 0 && !mux.h2.is_blocked(id) || rest == 0 && !ended)
+                && (rest > 0 && !mux.h2.is_blocked(id) || rest == 0 && ends)
             {
                 mux.h2.line_up(id);
                 // Only what is in line again may have to wait for the connection's window.
-                in_vain += usize::from(!moved);
+                fruitless += usize::from(!moved);
             }
             self.rearm(owner, if moved { Moved::Out } else { Moved::Nothing });
             let opposite = exchange.and_then(|id| self.opposite(id, owner));
@@ -54,7 +57,11 @@ impl Proxy {
                 self.wake(opposite);
                 self.rearm(opposite, Moved::Nothing);
             }
-            exchange.filter(|_| rest == 0).into_iter().for_each(|id| self.finish_if_over(id));
+            match exchange {
+                _ if rest > 0 => {}
+                _ if is_client => self.on_flushed(owner),
+                exchange => exchange.into_iter().for_each(|id| self.finish_if_over(id)),
+            }
         }
     }
 
@@ -63,14 +70,16 @@ impl Proxy {
         let Some(entry) = self.connections.get_mut(owner) else { return false };
         let Some(stream) = entry.codec.stream_mut() else { return false };
         let length = queue.len().min(room);
-        let last = stream.ending && !stream.ended && length == queue.len();
+        let last = stream.sending == Sending::Ending && length == queue.len();
         if length == 0 && !last {
             return false;
         }
-        stream.ended = last;
+        if last {
+            stream.sending = Sending::Ended;
+        }
         let trailers = if last { std::mem::take(&mut stream.trailers) } else { Box::default() };
         let Some(connection) = self.connections.get_mut(key) else { return false };
-        let Codec::H2(mux) = &mut connection.codec else { return false };
+        let Codec::Mux(mux) = &mut connection.codec else { return false };
         let before = connection.output.len();
         if length > 0 || trailers.is_empty() {
             let Some(header) = mux.h2.data(id, length, last && trailers.is_empty()) else { return false };
@@ -103,15 +112,17 @@ impl Proxy {
         match self.connections.get_mut(key) {
             Some(connection) if !connection.drops_input() => {
                 let rest = kept.as_ref().map_or(&[][..], Buffer::filled);
-                if let Codec::H2(mux) = &mut connection.codec
+                if let Codec::Mux(mux) = &mut connection.codec
                     && mux.note_block(rest, self.now_us)
                 {
                     // The limit is for each block.
                     connection.wait = Wait::Nothing;
                 }
                 connection.input = kept;
-                if connection.has_ended() {
-                    self.mux_failed(key, Failure::Closed);
+                match connection.has_ended() {
+                    false => {}
+                    true if connection.is_client() => self.client_gone(key, Reason::ClientLeft(Abort::Closed)),
+                    true => self.mux_failed(key, Failure::Closed),
                 }
             }
             _ => kept.into_iter().for_each(|buffer| self.scratch.buffers.give(buffer)),
@@ -125,7 +136,7 @@ impl Proxy {
         if connection.drops_input() {
             return false;
         }
-        let Codec::H2(mux) = &mut connection.codec else { return false };
+        let Codec::Mux(mux) = &mut connection.codec else { return false };
         let bytes = input.as_ref().map_or(&[][..], Buffer::filled);
         self.scratch.text.clear();
         let decoded = mux.h2.decode(bytes, head, arena, &mut self.scratch.text);
@@ -156,10 +167,12 @@ impl Proxy {
 
     fn on_event(&mut self, key: Key, event: Event, input: &mut Option<Buffer>, head: HeadRef<'_>) {
         match event {
+            Event::Opened(id) => self.accept_stream(key, id, None, head),
+            Event::Unheard(id, error) => self.accept_stream(key, id, Some(error), head),
             Event::Head(stream) | Event::Interim(stream) | Event::Trailers(stream) => {
                 self.on_fields(stream, event, head);
             }
-            Event::Data(owner, length) => self.on_stream_data(key, owner, input, length),
+            Event::Data(owner, length) => self.on_stream_data(owner, input, length),
             Event::End(stream) => self.on_stream_end(stream),
             Event::Reset(stream, code) => self.on_reset(stream, code),
             Event::Malformed(stream, refusal) => {
@@ -169,17 +182,19 @@ impl Proxy {
                 self.refuse(stream, refusal, &[]);
             }
             Event::GoAway(code) => self.on_goaway(key, code),
-            Event::Room | Event::Pong => self.note_capacity(key),
-            // A client opens no stream that it did not ask for.
-            Event::Opened(_) | Event::Unheard(..) | Event::Nothing | Event::NeedMore => {}
+            Event::Room => self.note_capacity(key),
+            Event::Pong => self.complete_shutdown(key),
+            Event::Nothing | Event::NeedMore => {}
         }
     }
 
     fn on_stream_end(&mut self, key: Key) {
+        let is_held = self.is_held(key);
         let Some(entry) = self.connections.get_mut(key) else { return };
         let peer = entry.peer;
         match entry.codec.stream_mut() {
             Some(stream) if !stream.is_complete() => self.refuse(key, MessageError::LengthWrong, &[]),
+            Some(stream) if is_held => stream.hold_end(),
             Some(_) => {
                 if let Some(seen) = self.upstreams.seen(peer) {
                     seen.faults = 0;
@@ -202,6 +217,7 @@ impl Proxy {
             self.trace_fields(stream, part, head);
         }
         match part {
+            Part::Trailers(_) if self.is_held(stream) => self.hold_trailers(stream, head),
             Part::Interim(_) if probe => {}
             _ if probe => self.on_probe_response(stream, head),
             Part::Interim(_) => self.on_interim(stream, head),
@@ -212,12 +228,12 @@ impl Proxy {
     }
 
     /// Content came: it goes to whom it is for, or nowhere where they are gone.
-    fn on_stream_data(&mut self, key: Key, owner: Option<Key>, input: &mut Option<Buffer>, length: usize) {
+    fn on_stream_data(&mut self, owner: Option<Key>, input: &mut Option<Buffer>, length: usize) {
         let entry = owner.and_then(|owner| self.connections.get_mut(owner));
         let Some(stream) = entry.and_then(|entry| entry.codec.stream_mut()) else {
             return input.iter_mut().for_each(|buffer| buffer.consume(length));
         };
-        let (id, fits) = (stream.id, stream.count(length));
+        let fits = stream.count(length);
         let Some(owner) = owner else { return };
         if !fits {
             input.iter_mut().for_each(|buffer| buffer.consume(length));
@@ -228,9 +244,26 @@ impl Proxy {
         {
             self.trace_content(owner, &buffer.filled()[..length]);
         }
+        if self.is_held(owner) {
+            if let Some(buffer) = input {
+                self.hold(owner, &buffer.filled()[..length]);
+                buffer.consume(length);
+            }
+            return self.rearm(owner, Moved::In);
+        }
         *input = self.on_data(owner, input.take(), length);
-        let spare = self.wants(owner).then_some(H2_GROWTH_BYTES - self.totals.grown);
         self.rearm(owner, Moved::In);
+        self.delivered(owner, length);
+    }
+
+    /// Content of a stream has gone to its consumer, so that the peer may send as much again.
+    pub(in crate::proxy) fn delivered(&mut self, owner: Key, length: usize) {
+        let Some(entry) = self.connections.get(owner) else { return };
+        let Some(stream) = entry.codec.stream() else { return };
+        let (key, id, is_client) = (stream.mux, stream.id, entry.is_client());
+        // The window of a client's stream does not grow.
+        let most = if is_client { 0 } else { H2_GROWTH_BYTES - self.totals.grown };
+        let spare = self.wants(owner).then_some(most);
         let Some(connection) = self.connections.get_mut(key) else { return };
         let Some(mux) = connection.codec.mux_mut() else { return };
         self.scratch.text.clear();
@@ -253,8 +286,36 @@ impl Proxy {
         }
     }
 
-    /// The backend has given a stream up.
+    /// True if the message on a stream waits in the stream's input, because no backend takes it yet.
+    fn is_held(&self, key: Key) -> bool {
+        self.connections.get(key).is_some_and(|entry| self.holds(entry) || entry.input.is_some())
+    }
+
+    /// Keeps content that came on a stream.
+    fn hold(&mut self, key: Key, content: &[u8]) {
+        let Some(entry) = self.connections.get_mut(key) else { return };
+        match entry.drops_input() {
+            true => {}
+            false => entry.input = Some(self.scratch.buffers.extend(entry.input.take(), content)),
+        }
+    }
+
+    /// Keeps trailers that came on a stream, behind its content.
+    fn hold_trailers(&mut self, key: Key, trailers: HeadRef<'_>) {
+        if self.connections.get(key).and_then(|entry| entry.codec.stream()).is_some_and(|one| !one.is_complete()) {
+            return self.refuse(key, MessageError::LengthWrong, &[]);
+        }
+        self.hold(key, trailers.bytes);
+        if let Some(stream) = self.connections.get_mut(key).and_then(|entry| entry.codec.stream_mut()) {
+            stream.hold_trailers(trailers);
+        }
+    }
+
+    /// The peer has given a stream up.
     fn on_reset(&mut self, stream: Key, code: ErrorCode) {
+        if self.connections.get(stream).is_some_and(Connection::is_client) {
+            return self.client_gone(stream, Reason::ClientLeft(Abort::Reset));
+        }
         let peer = self.connections.get(stream).map(|entry| entry.peer);
         match code {
             ErrorCode::REFUSED_STREAM => self.lost(stream, Failure::Refused, false),

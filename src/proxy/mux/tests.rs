@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use std::net::SocketAddr;
 
 use super::super::*;
+use super::Mux;
 use crate::config::Plan;
 use crate::http2::ErrorCode;
 use crate::http2::frame::{self, ACK, END_HEADERS, END_STREAM, HEADER_BYTES, Header, Kind, PREFACE};
@@ -14,9 +15,9 @@ use crate::limits::{
 };
 use crate::log::Level;
 
-mod declined;
-
 mod clients;
+mod declined;
+mod downstream;
 
 /// A proxy, and what its sockets would have.
 struct World {

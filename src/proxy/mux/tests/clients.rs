@@ -14,7 +14,7 @@ fn the_stream_of_a_client_that_has_gone_is_cancelled_and_takes_no_place() {
     let (mux_key, _) = world.dials[0];
     let in_line = |world: &World| {
         let mux = world.proxy.connections.get(mux_key).and_then(|mux_key| mux_key.codec.mux());
-        mux.map(|mux| mux.waiting.len())
+        mux.and_then(Mux::upstream).map(|mux| mux.waiting.len())
     };
     assert_eq!(in_line(&world), Some(1));
     world.connected(true);

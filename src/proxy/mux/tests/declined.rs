@@ -166,7 +166,13 @@ fn an_idle_connection_whose_time_ends_takes_no_request_with_it_that_comes_in_the
     world.now_us += POOL_IDLE_US;
     world.proxy.set_clock(world.now_us, world.now_us);
     world.proxy.ledger.timers.expire(world.now_us, &mut world.proxy.ledger.due);
-    let stream = world.proxy.connections.get(silent).and_then(|one| one.codec.mux()).map(|one| one.waiting[0]);
+    let stream = world
+        .proxy
+        .connections
+        .get(silent)
+        .and_then(|one| one.codec.mux())
+        .and_then(Mux::upstream)
+        .map(|one| one.waiting[0]);
     world.proxy.lost(stream.expect("the request waits"), Failure::Unprocessed, false);
     world.proxy.expire();
     world.carry_out();

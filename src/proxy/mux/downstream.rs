@@ -1,0 +1,186 @@
+//! Muxes to clients, and the streams that the client opens on them.
+//!
+//! Each stream carries one request and is a client's connection to the rest of the proxy: its `peer` is a copy of the
+//! mux's. It is in neither `clients` nor the shell, and ends with its response. The endings of a connection are frames
+//! here: `Close` and `Linger` mean END_STREAM behind the queue, then RST_STREAM NO_ERROR if the request is incomplete
+//! (RFC 9113, 8.1). `Reset` means RST_STREAM INTERNAL_ERROR.
+//!
+//! A mux is shut down in two steps (RFC 9113, 6.8), so that no request is lost that is on its way: a GOAWAY that still
+//! allows all streams, with a PING, then a GOAWAY with the last stream once the PING is acknowledged or is late.
+
+use std::net::SocketAddr;
+
+use super::super::abort::Abort;
+use super::super::codec::{Codec, Sending, Stream};
+use super::super::connection::{Connection, Ending, Moved};
+use super::super::record::Reason;
+use super::super::{Output, Proxy};
+use super::{Mux, MuxKind};
+use crate::collections::slab::Key;
+use crate::http::head::HeadRef;
+use crate::http::message_error::MessageError;
+use crate::http::part::{Part, Role};
+use crate::http2::{self, ErrorCode};
+
+/// The progress of the shutdown of a mux to a client.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::proxy) enum Shutdown {
+    /// There is none.
+    None,
+    /// The client knows that the mux ends, and may not know it yet when it opens a stream.
+    Announced,
+    /// The client knows the last stream that is served.
+    Final,
+}
+
+impl Mux {
+    /// The progress of the shutdown of a mux to a client.
+    fn shutdown_mut(&mut self) -> Option<&mut Shutdown> {
+        if let MuxKind::Downstream(shutdown) = &mut self.kind { Some(shutdown) } else { None }
+    }
+}
+
+impl Proxy {
+    /// A client that speaks HTTP/2 has connected to the listener of a number.
+    pub fn accept_http2(&mut self, peer: SocketAddr, listener: u16) -> Key {
+        let key = self.accept_on(peer, listener);
+        if let Some(connection) = self.connections.get_mut(key) {
+            let mux = Mux::new(Role::Server, MuxKind::Downstream(Shutdown::None), self.now_us);
+            self.scratch.text.clear();
+            mux.h2.greet(&mut self.scratch.text);
+            connection.output.write(&mut self.scratch.buffers, &self.scratch.text);
+            connection.codec = Codec::Mux(Box::new(mux));
+        }
+        self.ledger.tending.push(key);
+        self.resume();
+        key
+    }
+
+    /// Serves a request that a client has sent on a new stream. `error`: its head is malformed, or exceeds a limit.
+    pub(super) fn accept_stream(&mut self, mux_key: Key, id: u32, error: Option<MessageError>, head: HeadRef<'_>) {
+        let Some(connection) = self.connections.get_mut(mux_key) else { return };
+        let Some(client) = connection.client_mut() else { return };
+        client.seen_request = true;
+        let mut entry = Connection::new(connection.peer);
+        let mut stream = Stream::opened(mux_key, id);
+        stream.asks_head = error.is_none() && head.method() == b"HEAD";
+        entry.codec = Codec::Stream(stream);
+        entry.client_mut().into_iter().for_each(|client| client.held = 0);
+        let key = self.connections.insert(entry);
+        let Some(mux) = self.connections.get_mut(mux_key).and_then(|one| one.codec.mux_mut()) else { return };
+        mux.h2.own(id, key);
+        match error {
+            None => {
+                if self.settings.trace {
+                    self.trace_fields(key, Part::Head(0), head);
+                }
+                self.on_request(key, head);
+            }
+            // The client may learn that the proxy takes no message as large.
+            Some(error) if error.status() != 400 => self.refuse(key, error, &[]),
+            Some(_) => self.reset_stream(key, ErrorCode::PROTOCOL_ERROR),
+        }
+        self.rearm(key, Moved::Nothing);
+    }
+
+    fn reset_stream(&mut self, key: Key, code: ErrorCode) {
+        if let Some(stream) = self.connections.get_mut(key).and_then(|entry| entry.codec.stream_mut()) {
+            stream.code = code;
+        }
+        self.close(key, Output::Close(key));
+    }
+
+    /// Ends a client's stream whose queue is empty: with END_STREAM first, unless that was sent.
+    pub(in crate::proxy) fn stream_flushed(&mut self, key: Key, ending: Ending) {
+        let Some(stream) = self.connections.get_mut(key).and_then(|entry| entry.codec.stream_mut()) else { return };
+        match (ending, stream.sending) {
+            (Ending::GoesOn | Ending::Finish, _) => {}
+            (Ending::Reset, _) => self.reset_stream(key, ErrorCode::INTERNAL_ERROR),
+            (Ending::Close | Ending::Linger, Sending::Ended) => {
+                // A reset of a malformed request names its fault.
+                let malformed = stream.code == ErrorCode::PROTOCOL_ERROR;
+                self.reset_stream(key, if malformed { ErrorCode::PROTOCOL_ERROR } else { ErrorCode::NO_ERROR });
+            }
+            (Ending::Close | Ending::Linger, _) => {
+                stream.sending = Sending::Ending;
+                self.line_up(key);
+            }
+        }
+    }
+
+    /// Removes the streams of a mux to a client. The mux itself remains.
+    pub(in crate::proxy) fn streams_gone(&mut self, key: Key, reason: Reason) {
+        let Some(mux) = self.connections.get_mut(key).and_then(|one| one.codec.mux_mut()) else { return };
+        mux.h2.abandon().into_iter().for_each(|stream| self.client_gone(stream, reason));
+    }
+
+    /// The client has broken the protocol, or exceeds a limit of the proxy. The mux ends with a GOAWAY.
+    pub(super) fn break_off_client(&mut self, key: Key, error: http2::Error) {
+        self.streams_gone(key, Reason::ClientLeft(Abort::Reset));
+        self.say_goodbye(key, error.code);
+        self.end(key, Ending::Linger);
+    }
+
+    /// Ends a mux without streams: the client may send a request that was on its way again (RFC 9113, 8.7).
+    pub(in crate::proxy) fn end_idle_downstream(&mut self, key: Key) {
+        self.say_goodbye(key, ErrorCode::NO_ERROR);
+        self.end(key, Ending::Linger);
+    }
+
+    /// Tells the client the last stream that is served, and why.
+    fn say_goodbye(&mut self, key: Key, code: ErrorCode) {
+        let Some(connection) = self.connections.get_mut(key) else { return };
+        let Some(mux) = connection.codec.mux_mut() else { return };
+        mux.shutdown_mut().into_iter().for_each(|shutdown| *shutdown = Shutdown::Final);
+        self.scratch.text.clear();
+        mux.h2.farewell(code, &mut self.scratch.text);
+        connection.output.write(&mut self.scratch.buffers, &self.scratch.text);
+    }
+
+    /// Begins the shutdown of a mux to a client if the proxy drains.
+    pub(super) fn announce_shutdown(&mut self, key: Key) {
+        if !self.shutdown.draining {
+            return;
+        }
+        let Some(connection) = self.connections.get_mut(key) else { return };
+        let Some(mux) = connection.codec.mux_mut() else { return };
+        if let Some(shutdown) = mux.shutdown_mut().filter(|shutdown| **shutdown == Shutdown::None) {
+            *shutdown = Shutdown::Announced;
+            self.scratch.text.clear();
+            mux.h2.announce_goaway(&mut self.scratch.text);
+            connection.output.write(&mut self.scratch.buffers, &self.scratch.text);
+        }
+    }
+
+    /// Completes the shutdown: all streams that the client opened before it knew of the shutdown have arrived, or the
+    /// time for that has passed.
+    pub(in crate::proxy) fn complete_shutdown(&mut self, key: Key) {
+        let Some(mux) = self.connections.get_mut(key).and_then(|one| one.codec.mux_mut()) else { return };
+        if mux.shutdown_mut() == Some(&mut Shutdown::Announced) {
+            self.say_goodbye(key, ErrorCode::NO_ERROR);
+            self.ledger.tending.push(key);
+        }
+    }
+
+    /// Has the muxes to clients begin their shutdown, because the proxy drains.
+    pub(in crate::proxy) fn shut_down_muxes(&mut self) {
+        let is_mux = |key: &Key| {
+            let mux = self.connections.get(*key).and_then(|one| one.codec.mux());
+            mux.is_some_and(|mux| matches!(mux.kind, MuxKind::Downstream(_)))
+        };
+        let muxes: Vec<Key> = self.connections.keys().filter(is_mux).collect();
+        self.ledger.tending.extend(muxes);
+    }
+
+    /// Ends a mux to a client that has no streams and gets no more; true if it did.
+    pub(super) fn end_unused_downstream(&mut self, key: Key) -> bool {
+        let Some(connection) = self.connections.get(key) else { return true };
+        let Some(mux) = connection.codec.mux() else { return true };
+        let over = mux.h2.is_spent() || matches!(mux.kind, MuxKind::Downstream(Shutdown::Final));
+        let ends = over && mux.is_idle();
+        if ends {
+            self.end(key, Ending::Linger);
+        }
+        ends
+    }
+}
