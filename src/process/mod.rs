@@ -187,7 +187,7 @@ struct Parts {
     /// Workers that live on.
     old_workers: OldWorkers,
     listeners: Vec<Listener>,
-    tls: Option<tls::config::Config>,
+    tls: Option<tls::client::Config>,
     shares: Shares,
     signals: Signals,
     journal: Journal,
@@ -219,7 +219,7 @@ fn worker_count(config: &Config) -> u32 {
 }
 
 /// What sessions with backends share, made before any process is forked where a backend speaks TLS.
-fn begin_tls(journal: &mut Journal, config: &Config) -> Result<Option<tls::config::Config>, Failure> {
+fn begin_tls(journal: &mut Journal, config: &Config) -> Result<Option<tls::client::Config>, Failure> {
     if config.insecure {
         journal.line(Level::Warn, "tls", format_args!("--insecure: backends' certificates are not verified"));
     }
@@ -228,7 +228,7 @@ fn begin_tls(journal: &mut Journal, config: &Config) -> Result<Option<tls::confi
     if !wanted && config.ca_file.is_none() {
         return Ok(None);
     }
-    let client = tls::client(config.ca_file.as_deref(), config.insecure, config.tls_trace);
+    let client = tls::client::configure(config.ca_file.as_deref(), config.insecure, config.tls_trace);
     client.map(|client| wanted.then_some(client)).map_err(|error| Failure::new(USAGE, error))
 }
 

@@ -76,7 +76,7 @@ pub(super) fn short_rsa(identifier: &[u8], signature_bytes: usize) -> Option<Alg
 mod tests {
     use super::*;
     use crate::tls::certificate::Certificate;
-    use crate::tls::config::{Config, Settings};
+    use crate::tls::client::{Config, Settings};
     use crate::tls::failure::Failure;
     use crate::tls::roots::{Roots, Sources};
     use rustls::pki_types::{CertificateDer, ServerName};

@@ -72,14 +72,16 @@ pub enum During {
     Data,
 }
 
-/// What came instead of TLS.
+/// The protocol of a peer that does not speak TLS.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Plain {
-    /// An HTTP/1 response.
-    Http,
-    /// An HTTP/2 frame: SETTINGS, as a server sends first.
+    /// A backend sent an HTTP/1 response.
+    Response,
+    /// A client sent an HTTP/1 request.
+    Request,
+    /// The peer sent the first bytes of HTTP/2: a frame of SETTINGS, or the preface.
     Http2,
-    /// Anything else.
+    /// The first bytes are those of no known protocol.
     Unknown,
 }
 
@@ -167,7 +169,11 @@ impl Lacking {
     fn of(why: &PeerIncompatible) -> Lacking {
         use PeerIncompatible as P;
         match why {
-            P::ServerDoesNotSupportTls12Or13 | P::ServerTlsVersionIsDisabledByOurConfig => Lacking::Version,
+            P::ServerDoesNotSupportTls12Or13
+            | P::ServerTlsVersionIsDisabledByOurConfig
+            | P::SupportedVersionsExtensionRequired
+            | P::Tls12NotOffered
+            | P::Tls12NotOfferedOrEnabled => Lacking::Version,
             P::NoCipherSuitesInCommon => Lacking::CipherSuite,
             P::NoKxGroupsInCommon => Lacking::Group,
             _ => Lacking::Feature,
@@ -185,9 +191,10 @@ impl fmt::Display for Failure {
             ),
             Failure::Refused(alert, During::Handshake) => write!(f, "handshake failed: alert {alert}"),
             Failure::Refused(alert, During::Data) => write!(f, "TLS alert {alert}"),
-            Failure::NotTls(Plain::Http) => f.write_str("not TLS: plain HTTP was answered"),
-            Failure::NotTls(Plain::Http2) => f.write_str("not TLS: plain HTTP/2 was answered"),
-            Failure::NotTls(Plain::Unknown) => f.write_str("not TLS: what came first was no TLS record"),
+            Failure::NotTls(Plain::Response) => f.write_str("not TLS: the peer answered plain HTTP"),
+            Failure::NotTls(Plain::Request) => f.write_str("not TLS: the peer requested plain HTTP"),
+            Failure::NotTls(Plain::Http2) => f.write_str("not TLS: the peer speaks plain HTTP/2"),
+            Failure::NotTls(Plain::Unknown) => f.write_str("not TLS: the first bytes are no TLS record"),
             Failure::Incompatible(lacking) => write!(f, "handshake failed: {lacking}"),
             Failure::BadRecord(During::Handshake) => f.write_str("handshake failed: bad TLS record"),
             Failure::BadRecord(During::Data) => f.write_str("bad TLS record"),

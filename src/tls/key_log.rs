@@ -1,6 +1,5 @@
-//! Sessions' secrets in a file, for who reads captured packets: the format that `SSLKEYLOGFILE` stands
-//! for. Whoever has the file can read everything, so it is written only where `--tls-trace` was asked
-//! for too, and nobody else may read it.
+//! The secrets of sessions in a file, for tools that decrypt captured packets, in the format of `SSLKEYLOGFILE`. The file
+//! reveals everything that was sent. So it is written only with `--tls-trace`, and only its owner may read it.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
@@ -9,12 +8,12 @@ use std::path::Path;
 
 use rustls::KeyLog;
 
-/// Secrets appended to a file, each in one write, so that those of several workers do not mix.
+/// A file to which secrets are appended. Each is one write, so that those of several workers do not mix.
 #[derive(Debug)]
 pub(super) struct KeyFile(File);
 
 impl KeyFile {
-    /// Opens a file to append to, made with access for its owner alone.
+    /// Opens the file, or creates it with access for its owner only.
     pub(super) fn open(path: &Path) -> io::Result<KeyFile> {
         OpenOptions::new().append(true).create(true).mode(0o600).open(path).map(KeyFile)
     }
@@ -27,7 +26,7 @@ impl KeyLog for KeyFile {
             bytes.iter().for_each(|byte| line.push_str(&format!("{byte:02x}")));
             line.push(end);
         }
-        // A full disk costs the line, and no request.
+        // If the disk is full, the line is lost, and the request continues.
         let _ = (&self.0).write_all(line.as_bytes());
     }
 }
@@ -38,7 +37,7 @@ mod tests {
     use std::os::unix::fs::PermissionsExt;
 
     #[test]
-    fn lines_are_appended_to_a_file_of_its_owner_s() {
+    fn lines_are_appended_to_a_file_that_only_its_owner_reads() {
         let path = std::env::temp_dir().join(format!("zzz-lb-key-log-{}", std::process::id()));
         for _ in 0..2 {
             KeyFile::open(&path).unwrap().log("CLIENT_RANDOM", &[0, 0x1f], &[0xff]);

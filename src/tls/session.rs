@@ -1,42 +1,42 @@
-//! One connection to a backend as a machine: bytes in, bytes out.
+//! One TLS connection as a machine, for either role: bytes go in, bytes come out.
 //!
 //! ```text
 //! socket → received → (decrypted) → read → proxy
 //! proxy  → write  → (encrypted)  → send → socket
 //! ```
 //!
-//! States: handshaking, established, and for each direction closed (`close_notify`); failed from
-//! any of them, for good. Invariants:
+//! States: handshaking, then established. Each direction closes by its `close_notify`. Any state can become failed, and
+//! a failed session stays so. Invariants:
 //!
-//! - Before the handshake's end no plaintext is taken, so that a request whose backend cannot be
-//!   verified was not given to it and may go elsewhere.
-//! - What waits in either direction is bounded ([`TLS_SEND_BYTES`], [`TLS_RECEIVE_BYTES`]); who
-//!   does not take what waits finds that no more is accepted. Messages of the handshake are bounded
-//!   by the library, at 64 KiB.
-//! - After a failure there may be an alert to send, and there may be plaintext to read that came
-//!   before; nothing else happens.
+//! - Before the end of the handshake no plaintext is accepted. So no request was given to a backend that could not be
+//!   verified, and the request may go to another backend.
+//! - The bytes that wait in either direction are bounded ([`TLS_SEND_BYTES`], [`TLS_RECEIVE_BYTES`]): no more are
+//!   accepted until some were taken. The library bounds messages of the handshake at 64 KiB.
+//! - A failed session may have an alert to send, and plaintext to read that came before the failure. It accepts and
+//!   makes nothing else.
 
 use std::io::{self, IoSlice, Read as _, Write};
 use std::sync::Arc;
 
 use rustls::client::ClientConnection;
 use rustls::pki_types::{CertificateDer, ServerName};
-use rustls::{AlertDescription, Error, HandshakeKind, ProtocolVersion};
+use rustls::server::ServerConnection;
+use rustls::{AlertDescription, CommonState, Connection, Error, HandshakeKind, ProtocolVersion, ServerConfig};
 
-use super::config::{self, Config};
+use super::client::{self, Config};
 use super::failure::{Alert, During, Failure, Plain};
 use crate::limits::{TLS_ALERTS, TLS_RECEIVE_BYTES, TLS_SEND_BYTES};
 
-/// Bytes that tell what comes: the header of a TLS record, and of an HTTP/2 frame up to its flags.
+/// The bytes that tell TLS from other protocols: the header of a TLS record, or of an HTTP/2 frame up to its flags.
 const FIRST_BYTES: usize = 5;
 /// The record types of TLS, from change_cipher_spec to application_data.
 const RECORD_TYPES: std::ops::RangeInclusive<u8> = 20..=23;
 /// The record type of alerts.
 const ALERT_RECORD: u8 = 21;
-/// An alert that is not encrypted: the header of its record, its level and what it says.
+/// The size of an alert that is not encrypted: the header of its record, its level and its description.
 const PLAIN_ALERT_BYTES: usize = 7;
 
-/// Which way an alert went.
+/// The direction of an alert.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Direction {
     /// From the peer.
@@ -45,62 +45,81 @@ pub enum Direction {
     Sent,
 }
 
-/// One connection to a backend.
+/// The peer.
+#[derive(Debug)]
+enum Side {
+    /// A backend: it has to prove its name.
+    Backend {
+        config: Config,
+        name: ServerName<'static>,
+        /// The leaf of the chain that was refused.
+        refused: Option<CertificateDer<'static>>,
+    },
+    /// A client.
+    Client,
+}
+
+/// One TLS connection.
 #[derive(Debug)]
 pub struct Session {
-    connection: ClientConnection,
-    config: Config,
-    name: ServerName<'static>,
+    connection: Connection,
+    side: Side,
     failed: Option<Failure>,
-    /// Decrypted bytes that nobody has taken.
+    /// The count of decrypted bytes that wait to be read.
     readable: usize,
     received_close_notify: bool,
     sent_close_notify: bool,
     first: [u8; FIRST_BYTES],
     first_len: u8,
-    /// The leaf that was refused.
-    refused: Option<CertificateDer<'static>>,
     alerts: Vec<(Direction, Alert)>,
 }
 
 impl Session {
-    /// Begins a session with the backend of this name: a host's name, which is sent as SNI, or an
-    /// address, which is not (RFC 6066, section 3); an IPv6 address may stand in brackets. What
-    /// the handshake sends first waits to be sent.
+    /// Begins a session with the backend of this name. A host name is sent as SNI, an address is not (RFC 6066,
+    /// section 3). An IPv6 address may have brackets. The first message of the handshake waits to be sent.
     ///
     /// # Errors
-    /// [`Failure::Name`] where no certificate can be for the name, [`Failure::Internal`] where
-    /// there are no random numbers.
-    pub fn new(config: &Config, name: &str) -> Result<Session, Failure> {
+    /// [`Failure::Name`]: no certificate can be for the name. [`Failure::Internal`]: there are no random numbers.
+    pub fn connect(config: &Config, name: &str) -> Result<Session, Failure> {
         let bare = name.strip_prefix('[').and_then(|name| name.strip_suffix(']')).unwrap_or(name);
         let name = ServerName::try_from(bare.to_string()).map_err(|_| Failure::Name)?;
         let connection = ClientConnection::new(Arc::clone(&config.client), name.clone());
-        let mut connection = connection.map_err(|error| match Failure::of(&error, During::Handshake) {
+        let connection = connection.map_err(|error| match Failure::of(&error, During::Handshake) {
             Failure::Name => Failure::Name,
             _ => Failure::Internal,
         })?;
+        Ok(Session::new(connection.into(), Side::Backend { config: config.clone(), name, refused: None }))
+    }
+
+    /// Begins a session with a client, which sends the first message of the handshake.
+    ///
+    /// # Errors
+    /// [`Failure::Internal`]: the library refuses the configuration.
+    pub fn accept(config: &Arc<ServerConfig>) -> Result<Session, Failure> {
+        let connection = ServerConnection::new(Arc::clone(config)).map_err(|_| Failure::Internal)?;
+        Ok(Session::new(connection.into(), Side::Client))
+    }
+
+    fn new(mut connection: Connection, side: Side) -> Session {
         connection.set_buffer_limit(Some(TLS_SEND_BYTES));
-        Ok(Session {
+        Session {
             connection,
-            config: config.clone(),
-            name,
+            side,
             failed: None,
             readable: 0,
             received_close_notify: false,
             sent_close_notify: false,
             first: [0; FIRST_BYTES],
             first_len: 0,
-            refused: None,
             alerts: Vec::new(),
-        })
+        }
     }
 
-    /// Takes what came from the peer: all of it, or less where plaintext has to be read first.
-    /// What comes after the peer's `close_notify` is dropped. There may be something to send after.
+    /// Takes bytes from the peer, and returns their count. It takes fewer if plaintext has to be read first. Bytes after
+    /// the peer's `close_notify` are dropped. There may be bytes to send afterwards.
     ///
     /// # Errors
-    /// The session has failed, now or before. There may be an alert to send, and plaintext to read
-    /// that came before.
+    /// The session has failed, now or before. There may be an alert to send, and plaintext to read that came before.
     pub fn received(&mut self, ciphertext: &[u8]) -> Result<usize, Failure> {
         let taken = self.take_first(ciphertext)?;
         if usize::from(self.first_len) < FIRST_BYTES {
@@ -109,11 +128,11 @@ impl Session {
         self.take(&ciphertext[taken..]).map(|more| taken + more)
     }
 
-    /// The socket has ended.
+    /// Notes the end of the socket.
     ///
     /// # Errors
-    /// [`Failure::Closed`] within the handshake, [`Failure::Truncated`] where the peer has not said
-    /// before that it is done: HTTP that knows its length by itself need not care.
+    /// [`Failure::Closed`] during the handshake. [`Failure::Truncated`] if the peer sent no `close_notify`: an HTTP
+    /// message that states its own length is not affected.
     pub fn ended(&mut self) -> Result<(), Failure> {
         match self.failed {
             Some(failure) => Err(failure),
@@ -123,21 +142,20 @@ impl Session {
         }
     }
 
-    /// Moves decrypted bytes into `room`, and says how many: 0 where there are none.
+    /// Moves decrypted bytes into `room`, and returns their count.
     pub fn read(&mut self, room: &mut [u8]) -> usize {
         let count = self.connection.reader().read(room).unwrap_or(0);
         self.readable = self.readable.saturating_sub(count);
         count
     }
 
-    /// Decrypted bytes that wait to be read.
+    /// Returns the count of decrypted bytes that wait to be read.
     pub fn readable(&self) -> usize {
         self.readable
     }
 
-    /// Encrypts as many of these bytes as there is room for, the slices as if they were one, and
-    /// says how many: 0 while the handshake goes on, when what waits has to be sent first, and
-    /// after a failure or [`Session::close_notify`].
+    /// Encrypts as many bytes of these slices as there is room for, and returns their count. It is 0 during the
+    /// handshake, after a failure, after [`Session::close_notify`], and if bytes have to be sent first.
     pub fn write(&mut self, plaintext: &[IoSlice<'_>]) -> usize {
         if self.failed.is_some() || self.sent_close_notify || self.is_handshaking() {
             return 0;
@@ -145,22 +163,22 @@ impl Session {
         self.connection.writer().write_vectored(plaintext).unwrap_or(0)
     }
 
-    /// Whether there is something to send.
+    /// True if there are bytes to send.
     pub fn wants_send(&self) -> bool {
         self.connection.wants_write()
     }
 
-    /// Hands what waits to be sent to `send`, once, which says how much of it it took, and gives
-    /// that back. Where nothing waits, `send` is not called.
+    /// Calls `send` once with the bytes to send, and returns the count of those that `send` took. Without bytes to send
+    /// it does not call `send`.
     ///
     /// # Errors
-    /// Those of `send`; nothing counts as sent then.
+    /// The errors of `send`. Then no byte counts as sent.
     pub fn send(&mut self, send: impl FnMut(&[IoSlice<'_>]) -> io::Result<usize>) -> io::Result<usize> {
         self.connection.write_tls(&mut Sink(send))
     }
 
-    /// Says that nothing more will be written; that has to be sent. What was written before goes
-    /// first, and the peer may still send.
+    /// Ends our direction by a `close_notify`, which waits to be sent behind the bytes that were written before. The
+    /// peer may still send.
     pub fn close_notify(&mut self) {
         if !self.sent_close_notify && self.failed.is_none() {
             self.sent_close_notify = true;
@@ -169,37 +187,37 @@ impl Session {
         }
     }
 
-    /// Whether the peer has said that it will send nothing more.
+    /// True if the peer has ended its direction.
     pub fn received_close_notify(&self) -> bool {
         self.received_close_notify
     }
 
-    /// Whether the handshake goes on.
+    /// True until the end of the handshake.
     pub fn is_handshaking(&self) -> bool {
         self.connection.is_handshaking()
     }
 
-    /// Why it failed, if it did.
+    /// Returns the reason of the failure of a failed session.
     pub fn failure(&self) -> Option<Failure> {
         self.failed
     }
 
-    /// The application protocol that the peer chose, once it has; none where it speaks no ALPN.
+    /// Returns the application protocol that was agreed on. `None`: it is not agreed on yet, or the peer has no ALPN.
     pub fn alpn(&self) -> Option<&[u8]> {
         self.connection.alpn_protocol()
     }
 
-    /// The version that was agreed on, by its usual short name; none before the peer's choice.
+    /// Returns the usual short name of the version that was agreed on. `None`: it is not agreed on yet.
     pub fn version(&self) -> Option<&'static str> {
         match self.connection.protocol_version()? {
             ProtocolVersion::TLSv1_3 => Some("TLSv1.3"),
             ProtocolVersion::TLSv1_2 => Some("TLSv1.2"),
-            // No other is offered.
+            // There are no other versions in the configuration.
             _ => None,
         }
     }
 
-    /// Whether the handshake took up an earlier session; none before its end.
+    /// True if the handshake resumed an earlier session. `None`: the handshake has not ended.
     pub fn is_resumed(&self) -> Option<bool> {
         if self.is_handshaking() {
             return None;
@@ -207,52 +225,52 @@ impl Session {
         self.connection.handshake_kind().map(|kind| kind == HandshakeKind::Resumed)
     }
 
-    /// The certificates that the peer sent, its own first, or of a refused chain its own alone;
-    /// nothing before they came.
+    /// Returns the certificates of the peer, the leaf first. Of a refused chain it has the leaf only.
     pub fn certificates(&self) -> &[CertificateDer<'static>] {
-        match &self.refused {
-            Some(leaf) => std::slice::from_ref(leaf),
-            None => self.connection.peer_certificates().unwrap_or_default(),
+        match &self.side {
+            Side::Backend { refused: Some(leaf), .. } => std::slice::from_ref(leaf),
+            _ => self.connection.peer_certificates().unwrap_or_default(),
         }
     }
 
-    /// What verification says of the peer's certificates now, whether or not it decided: with
-    /// `--insecure` it does not.
+    /// Verifies the certificates of a backend now. With `--insecure` this result had no effect. A client's
+    /// certificates were verified during the handshake.
+    ///
+    /// # Errors
+    /// [`Failure::Certificate`]: they are not valid for the backend.
     pub fn verification(&self) -> Result<(), Failure> {
-        match self.failed {
-            Some(failure @ Failure::Certificate(_)) => Err(failure),
-            _ => self.config.judge(self.certificates(), &self.name),
+        match (self.failed, &self.side) {
+            (Some(failure @ Failure::Certificate(_)), _) => Err(failure),
+            (_, Side::Backend { config, name, .. }) => config.judge(self.certificates(), name),
+            (_, Side::Client) => Ok(()),
         }
     }
 
-    /// Whether any certificate is accepted.
+    /// True if every certificate of the backend is accepted.
     pub fn is_insecure(&self) -> bool {
-        self.config.is_insecure()
+        matches!(&self.side, Side::Backend { config, .. } if config.is_insecure())
     }
 
-    /// The library's connection, for what only the trace tells.
-    pub(super) fn connection(&self) -> &ClientConnection {
+    /// Returns the state of the library, for the trace.
+    pub(super) fn common(&self) -> &CommonState {
         &self.connection
     }
 
-    /// The protocols offered.
-    pub(super) fn offered(&self) -> &[Vec<u8>] {
-        &self.config.client.alpn_protocols
+    /// Returns the name that a backend has to prove, and the protocols that were offered to it.
+    pub(super) fn offer(&self) -> Option<(&ServerName<'static>, &[Vec<u8>])> {
+        match &self.side {
+            Side::Backend { config, name, .. } => Some((name, &config.client.alpn_protocols)),
+            Side::Client => None,
+        }
     }
 
-    /// Whom the certificate has to be for.
-    pub(super) fn name(&self) -> &ServerName<'static> {
-        &self.name
-    }
-
-    /// The alerts since this was last asked. Of those received, the ones that only warn are not
-    /// seen, save `close_notify`.
+    /// Takes the alerts since the last call. A received warning is not among them, except `close_notify`.
     pub fn take_alerts(&mut self) -> Vec<(Direction, Alert)> {
         std::mem::take(&mut self.alerts)
     }
 
-    /// Keeps the first few bytes back until they tell what comes, so that what is not TLS is called
-    /// by its name and gets no alert, and hands them on then. How many of these it took.
+    /// Holds the first bytes until they tell TLS from other protocols, then passes them on. So the failure names the
+    /// other protocol, and its peer gets no alert. Returns the count of the bytes that were taken.
     fn take_first(&mut self, ciphertext: &[u8]) -> Result<usize, Failure> {
         let at = usize::from(self.first_len);
         let count = ciphertext.len().min(FIRST_BYTES - at);
@@ -262,7 +280,11 @@ impl Session {
         self.first[at..at + count].copy_from_slice(&ciphertext[..count]);
         self.first_len += count as u8;
         if at + count == FIRST_BYTES {
-            if let Some(plain) = not_tls(self.first) {
+            let plain = match self.side {
+                Side::Backend { .. } => not_tls(self.first, response),
+                Side::Client => not_tls(self.first, request),
+            };
+            if let Some(plain) = plain {
                 return Err(self.fail(Failure::NotTls(plain)));
             }
             let first = self.first;
@@ -284,7 +306,7 @@ impl Session {
                 break;
             }
             match self.connection.read_tls(&mut &ciphertext[taken..]) {
-                // None taken, and none to be read before: that would go on for ever.
+                // The library takes no byte, and no read could change that: the record is too long.
                 Ok(0) | Err(_) if self.readable == 0 => return Err(self.fail(Failure::BadRecord(self.during()))),
                 Ok(0) | Err(_) => break,
                 Ok(count) => taken += count,
@@ -295,8 +317,8 @@ impl Session {
     }
 
     fn process(&mut self) -> Result<(), Failure> {
-        // Whatever another session left.
-        drop(config::take_refused());
+        // An earlier session on this thread may have left a certificate.
+        drop(client::take_refused());
         let during = self.during();
         match self.connection.process_new_packets() {
             Ok(state) => {
@@ -311,12 +333,15 @@ impl Session {
                 Ok(())
             }
             Err(error) => {
-                self.refused = config::take_refused();
+                let leaf = client::take_refused();
                 self.note_alert_of(&error);
                 let failure = match &error {
-                    Error::InvalidCertificate(error) => config::refusal(error, self.refused.as_ref()),
+                    Error::InvalidCertificate(error) => client::refusal(error, leaf.as_ref()),
                     error => Failure::of(error, during),
                 };
+                if let Side::Backend { refused, .. } = &mut self.side {
+                    *refused = leaf;
+                }
                 Err(self.fail(failure))
             }
         }
@@ -336,7 +361,7 @@ impl Session {
         }
     }
 
-    /// Notes the alert that an error was or has caused.
+    /// Notes the alert that was received as this error, or is sent because of it.
     fn note_alert_of(&mut self, error: &Error) {
         if let Error::AlertReceived(alert) = error {
             return self.note_alert(Direction::Received, *alert);
@@ -346,7 +371,7 @@ impl Session {
             plain = slices.last().and_then(|record| plain_alert(record));
             Err(io::ErrorKind::WouldBlock.into())
         };
-        // It only looks: what waits is still to be sent after.
+        // The closure only looks at the bytes: they still wait to be sent afterwards.
         let waits = self.wants_send();
         let _ = self.send(look);
         if let Some(alert) = plain.or_else(|| encrypted_alert(error)).filter(|_| waits) {
@@ -355,14 +380,33 @@ impl Session {
     }
 }
 
-/// What came instead of TLS, if it was not TLS. All its versions have a 3 in front.
-fn not_tls(first: [u8; FIRST_BYTES]) -> Option<Plain> {
+/// Names the protocol of the first bytes, unless it is TLS. Every version of TLS begins with a 3.
+fn not_tls(first: [u8; FIRST_BYTES], name: fn([u8; FIRST_BYTES]) -> Plain) -> Option<Plain> {
     match first {
         [kind, 3, ..] if RECORD_TYPES.contains(&kind) => None,
-        [b'H', b'T', b'T', b'P', b'/'] => Some(Plain::Http),
+        _ => Some(name(first)),
+    }
+}
+
+/// Names the protocol of a backend that does not speak TLS.
+fn response(first: [u8; FIRST_BYTES]) -> Plain {
+    match first {
+        [b'H', b'T', b'T', b'P', b'/'] => Plain::Response,
         // A short frame of the type SETTINGS without flags (RFC 9113, section 4.1).
-        [0, 0, _, 4, 0] => Some(Plain::Http2),
-        _ => Some(Plain::Unknown),
+        [0, 0, _, 4, 0] => Plain::Http2,
+        _ => Plain::Unknown,
+    }
+}
+
+/// Names the protocol of a client that does not speak TLS.
+fn request(first: [u8; FIRST_BYTES]) -> Plain {
+    // A method of fewer bytes has its space in them.
+    let method = first.split(|&byte| byte == b' ').next().unwrap_or_default();
+    match first {
+        // The preface of HTTP/2 (RFC 9113, section 3.4).
+        [b'P', b'R', b'I', b' ', b'*'] => Plain::Http2,
+        _ if !method.is_empty() && method.iter().all(u8::is_ascii_uppercase) => Plain::Request,
+        _ => Plain::Unknown,
     }
 }
 
@@ -371,7 +415,7 @@ fn plain_alert(record: &[u8]) -> Option<AlertDescription> {
     is_alert.then(|| AlertDescription::from(record[PLAIN_ALERT_BYTES - 1]))
 }
 
-/// What the library says by an alert that is encrypted, where that follows from the error.
+/// Returns the description of an encrypted alert, if it follows from the error.
 fn encrypted_alert(error: &Error) -> Option<AlertDescription> {
     match error {
         Error::InvalidCertificate(error) => Some(error.clone().into()),
@@ -385,7 +429,7 @@ fn encrypted_alert(error: &Error) -> Option<AlertDescription> {
     }
 }
 
-/// Gives the library's slices to a closure.
+/// Passes the slices of the library to a closure.
 struct Sink<F>(F);
 
 impl<F: FnMut(&[IoSlice<'_>]) -> io::Result<usize>> Write for Sink<F> {
@@ -394,7 +438,7 @@ impl<F: FnMut(&[IoSlice<'_>]) -> io::Result<usize>> Write for Sink<F> {
     }
 
     fn write_vectored(&mut self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
-        // The library counts on no more than all of it being taken.
+        // The library relies on a count that is no greater than the sum.
         let all = slices.iter().map(|slice| slice.len()).sum();
         (self.0)(slices).map(|count| count.min(all))
     }

@@ -70,12 +70,15 @@ impl Trace {
             self.line(format_args!("TCP connected in {}", Milliseconds(now_us.saturating_sub(since_us))));
         }
         self.state = State::Handshaking { since_us: now_us };
-        let sni = match session.name() {
+        let Some((name, protocols)) = session.offer() else {
+            return self.line(format_args!("handshake begins"));
+        };
+        let sni = match name {
             ServerName::DnsName(name) => name.as_ref(),
             _ => "none (an address)",
         };
         let mut offered = String::new();
-        for protocol in session.offered() {
+        for protocol in protocols {
             let comma = if offered.is_empty() { "" } else { ", " };
             // Writing to a String cannot fail.
             let _ = write!(offered, "{comma}{}", protocol.escape_ascii());
@@ -125,7 +128,7 @@ impl Trace {
     }
 
     fn established(&mut self, session: &Session, took_us: u64) {
-        let connection = session.connection();
+        let connection = session.common();
         let version = match connection.protocol_version() {
             Some(ProtocolVersion::TLSv1_3) => "TLS 1.3",
             Some(ProtocolVersion::TLSv1_2) => "TLS 1.2",

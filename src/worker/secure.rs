@@ -81,9 +81,9 @@ struct Leaving {
 /// What a worker has for all of its sessions.
 pub(super) struct Tls {
     /// What sessions with backends share, where some speak TLS.
-    shared: Option<tls::config::Config>,
+    shared: Option<tls::client::Config>,
     /// The same for sessions that are to be HTTP/1.1.
-    http1: Option<tls::config::Config>,
+    http1: Option<tls::client::Config>,
     /// Which reading of the authorities' certificates is in it, as the plan counts them.
     authorities: u64,
     ca_file: Option<PathBuf>,
@@ -99,7 +99,7 @@ pub(super) struct Tls {
 }
 
 impl Tls {
-    pub(super) fn new(shared: Option<tls::config::Config>, config: &Config) -> Tls {
+    pub(super) fn new(shared: Option<tls::client::Config>, config: &Config) -> Tls {
         let (insecure, trace) = (config.insecure, config.tls_trace);
         let (ca_file, leaving) = (config.ca_file.clone(), VecDeque::new());
         let (ciphertext, spare) = (Vec::new(), Vec::new());
@@ -193,7 +193,9 @@ impl Worker<'_> {
             self.tls.http1 = self.tls.shared.as_ref().map(|tls| tls.with_alpn(&[tls::HTTP_1]));
         }
         let begun = match if http2 { &self.tls.shared } else { &self.tls.http1 } {
-            Some(config) => Session::new(config, name).map_err(|failure| (failure.error(), FailureText::new(&failure))),
+            Some(config) => {
+                Session::connect(config, name).map_err(|failure| (failure.error(), FailureText::new(&failure)))
+            }
             None => {
                 let words = FailureText::new(&"there are no certificate authorities to verify it with");
                 Err((ProxyError::TlsCertificate, words))
@@ -228,7 +230,7 @@ impl Worker<'_> {
             return;
         }
         self.tls.authorities = authorities;
-        match tls::client(self.tls.ca_file.as_deref(), self.tls.insecure, self.tls.trace) {
+        match tls::client::configure(self.tls.ca_file.as_deref(), self.tls.insecure, self.tls.trace) {
             Ok(config) => (self.tls.shared, self.tls.http1) = (Some(config), None),
             Err(error) => self.proxy.log().line(Level::Err, "tls", format_args!("{error}")),
         }

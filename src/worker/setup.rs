@@ -79,7 +79,7 @@ pub struct Setup<'a> {
     /// Idle connections to backends kept at once; past it the oldest is closed.
     pub max_idle: usize,
     /// What sessions with backends share, where some speak TLS.
-    pub tls: Option<tls::config::Config>,
+    pub tls: Option<tls::client::Config>,
     /// The process's signals.
     pub signals: Signals,
     /// Where lines of log are gathered.

@@ -19,7 +19,7 @@ use crate::proxy::{Failure, FailureText};
 use crate::reactor::{Event, Reactor};
 use crate::sys::{clock, socket};
 use crate::tls::HTTP_2;
-use crate::tls::config::Config;
+use crate::tls::client::Config;
 use crate::tls::session::Session;
 
 /// A peer to dial.
@@ -132,7 +132,7 @@ impl Dial {
                 error => return Some(unreachable(reason(&io::Error::from_raw_os_error(error)))),
             }
             if let Some(tls) = rules.tls.filter(|_| !peer.server_name.is_empty()) {
-                match Session::new(tls, &peer.server_name) {
+                match Session::connect(tls, &peer.server_name) {
                     Ok(session) => self.session = Some(session),
                     Err(failure) => return self.is_unusable(failure.to_string()),
                 }

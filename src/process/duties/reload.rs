@@ -123,7 +123,7 @@ impl Duties {
     /// Whether workers can make what sessions with backends share, or why not.
     pub(super) fn try_tls(&self) -> Result<(), String> {
         let Config { ca_file, insecure, tls_trace, .. } = &self.config;
-        tls::client(ca_file.as_deref(), *insecure, *tls_trace).map(drop)
+        tls::client::configure(ca_file.as_deref(), *insecure, *tls_trace).map(drop)
     }
 
     /// Has the workers read the authorities' certificates again, with the next plan; whether they are to.

@@ -225,7 +225,7 @@ pub(super) fn could_take_over(question: &str, config: &Config) -> Result<&'stati
 fn try_all(left: &Handover, config: &Config) -> Result<(), Failure> {
     config.user.as_deref().map(account::look_up).transpose()?;
     if config.backends.iter().any(|backend| backend.tls) {
-        tls::client(config.ca_file.as_deref(), config.insecure, config.tls_trace)
+        tls::client::configure(config.ca_file.as_deref(), config.insecure, config.tls_trace)
             .map_err(|error| Failure::new(USAGE, error))?;
     }
     let is_activated = left.listeners.iter().any(|held| held.is_activated);

@@ -1,19 +1,21 @@
-//! Sessions against servers of the same library, without a socket between them.
+//! Sessions of both roles against each other, without a socket between them.
 
 use std::sync::Arc;
 
 use rustls::crypto::ring;
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
-use rustls::{ServerConfig, ServerConnection, SupportedProtocolVersion, version};
+use rustls::{SupportedProtocolVersion, version};
 
 use super::*;
 use crate::limits::TLS_RECORD_BYTES;
-use crate::tls::config::Settings;
+use crate::tls::client::Settings;
 use crate::tls::failure::{BadCertificate, Lacking};
 use crate::tls::issue::{Authority, Issued, Spec, self_signed};
 use crate::tls::roots::Roots;
 use crate::tls::trace::Trace;
+
+mod server;
 
 const TLS12: &[&SupportedProtocolVersion] = &[&version::TLS12];
 const TLS13: &[&SupportedProtocolVersion] = &[&version::TLS13];
@@ -43,31 +45,28 @@ fn serve(issued: &Issued) -> Arc<ServerConfig> {
     Arc::new(server_config(&[&issued.der], &issued.key, TLS13))
 }
 
-/// A session and a server, and what was not delivered yet.
+/// A session with a backend, and the backend's session with its client.
 struct Pair {
     session: Session,
-    server: ServerConnection,
-    /// How many bytes travel at once.
+    server: Session,
+    /// The count of bytes that are delivered at once.
     step: usize,
 }
 
 impl Pair {
     fn new(config: &Config, server: &Arc<ServerConfig>, name: &str) -> Pair {
-        let session = Session::new(config, name).unwrap();
-        Pair { session, server: ServerConnection::new(server.clone()).unwrap(), step: usize::MAX }
+        let session = Session::connect(config, name).unwrap();
+        Pair { session, server: Session::accept(server).unwrap(), step: usize::MAX }
     }
 
-    /// Carries bytes both ways until neither has any; what the session said last.
+    /// Carries bytes both ways until neither has any. Returns the first failure of the session with the backend.
     fn run(&mut self) -> Result<(), Failure> {
         loop {
             let up = drain(&mut self.session);
             for bytes in up.chunks(self.step) {
-                let mut bytes = bytes;
-                while !bytes.is_empty() && self.server.read_tls(&mut bytes).is_ok_and(|count| count > 0) {
-                    let _ = self.server.process_new_packets();
-                }
+                assert!(self.server.received(bytes).is_err() || self.server.readable() <= TLS_RECEIVE_BYTES);
             }
-            let down = drain_server(&mut self.server);
+            let down = drain(&mut self.server);
             for bytes in down.chunks(self.step) {
                 assert_eq!(self.session.received(bytes)?, bytes.len());
             }
@@ -77,11 +76,9 @@ impl Pair {
         }
     }
 
-    fn read_server(&mut self) -> Vec<u8> {
-        let mut room = vec![0; 1 << 20];
-        let count = self.server.reader().read(&mut room).unwrap_or(0);
-        room.truncate(count);
-        room
+    /// The backend sends these bytes.
+    fn answer(&mut self, plaintext: &[u8]) {
+        assert_eq!(self.server.write(&[IoSlice::new(plaintext)]), plaintext.len());
     }
 }
 
@@ -94,14 +91,6 @@ fn drain(session: &mut Session) -> Vec<u8> {
                 Ok(slices.iter().map(|slice| slice.len()).sum())
             })
             .unwrap();
-    }
-    sent
-}
-
-fn drain_server(server: &mut ServerConnection) -> Vec<u8> {
-    let mut sent = Vec::new();
-    while server.wants_write() {
-        server.write_tls(&mut sent).unwrap();
     }
     sent
 }
@@ -147,12 +136,14 @@ fn carries_bytes_both_ways_over_both_versions() {
         for (name, step) in [("a.test", usize::MAX), ("A.Test", 1), ("127.0.0.1", 7), ("[::1]", 4096)] {
             let mut pair = Pair::new(&config, &server, name);
             pair.step = step;
-            assert_eq!(pair.session.write(&[IoSlice::new(b"early")]), 0, "nothing is taken within the handshake");
+            for session in [&mut pair.session, &mut pair.server] {
+                assert_eq!(session.write(&[IoSlice::new(b"early")]), 0, "nothing is taken during the handshake");
+            }
             pair.run().unwrap();
             assert_eq!(pair.session.write(&[IoSlice::new(b"GET "), IoSlice::new(b""), IoSlice::new(b"/")]), 5);
             pair.run().unwrap();
-            assert_eq!(pair.read_server(), b"GET /");
-            pair.server.writer().write_all(&[b'x'; 10_000]).unwrap();
+            assert_eq!(read(&mut pair.server), b"GET /");
+            pair.answer(&[b'x'; 10_000]);
             pair.run().unwrap();
             assert_eq!(pair.session.readable(), 10_000);
             assert_eq!(read(&mut pair.session), [b'x'; 10_000]);
@@ -160,7 +151,10 @@ fn carries_bytes_both_ways_over_both_versions() {
             assert_eq!(pair.session.certificates().len(), 2);
             assert_eq!(pair.session.verification(), Ok(()));
             let sni = name.eq_ignore_ascii_case("a.test").then_some("a.test");
-            assert_eq!(pair.server.server_name(), sni, "addresses are not sent");
+            let Connection::Server(server) = &pair.server.connection else { panic!("it is the server") };
+            assert_eq!(server.server_name(), sni, "addresses are not sent");
+            assert_eq!(pair.server.version(), pair.session.version());
+            assert_eq!((pair.server.verification(), pair.server.is_insecure()), (Ok(()), false));
         }
     }
 }
@@ -250,6 +244,7 @@ fn resumes_sessions_of_the_same_name() {
             let mut pair = Pair::new(config, &server, name);
             assert_eq!(pair.session.is_resumed(), None);
             pair.run().unwrap();
+            assert_eq!(pair.server.is_resumed(), pair.session.is_resumed());
             pair.session.is_resumed().unwrap()
         };
         assert!(!resumed(&config, "a.test"));
@@ -268,7 +263,10 @@ fn follows_what_alpn_says() {
         let mut server = server_config(&[&issued.der], &issued.key, TLS13);
         server.alpn_protocols = protocols.iter().map(|protocol| protocol.to_vec()).collect();
         let mut pair = Pair::new(config, &Arc::new(server), "a.test");
-        pair.run().map(|()| pair.session.alpn().map(<[u8]>::to_vec))
+        pair.run().map(|()| {
+            assert_eq!(pair.server.alpn(), pair.session.alpn());
+            pair.session.alpn().map(<[u8]>::to_vec)
+        })
     };
     assert_eq!(chosen(&config, &[b"h2"]), Ok(Some(b"h2".to_vec())));
     assert_eq!(chosen(&config, &[b"http/1.1"]), Ok(Some(b"http/1.1".to_vec())));
@@ -282,14 +280,14 @@ fn follows_what_alpn_says() {
 fn tells_what_is_not_tls() {
     let config = config(Roots::none(), true);
     let cases: [(&[u8], Plain); 4] = [
-        (b"HTTP/1.1 400 Bad Request\r\n\r\n", Plain::Http),
+        (b"HTTP/1.1 400 Bad Request\r\n\r\n", Plain::Response),
         (b"\0\0\x06\x04\0\0\0\0\0\0\x03\0\0\0\x64", Plain::Http2),
         (b"SSH-2.0-OpenSSH_9.2\r\n", Plain::Unknown),
         (&[0xff; 100], Plain::Unknown),
     ];
     for (bytes, plain) in cases {
         for step in [1, 3, 100] {
-            let mut session = Session::new(&config, "a.test").unwrap();
+            let mut session = Session::connect(&config, "a.test").unwrap();
             let failure = bytes.chunks(step).find_map(|bytes| session.received(bytes).err());
             assert_eq!(failure, Some(Failure::NotTls(plain)), "{}", bytes.escape_ascii());
             assert_eq!(session.received(b"more"), Err(Failure::NotTls(plain)), "it stays failed");
@@ -303,10 +301,10 @@ fn tells_what_is_not_tls() {
 #[test]
 fn refuses_bad_records_before_and_after_the_handshake() {
     let config = config(Roots::none(), true);
-    let mut session = Session::new(&config, "a.test").unwrap();
+    let mut session = Session::connect(&config, "a.test").unwrap();
     // A record of a handshake, with garbage in it; one longer than records may be.
     assert!(session.received(b"\x16\x03\x03\x00\x08garbage!").is_err());
-    let mut session = Session::new(&config, "a.test").unwrap();
+    let mut session = Session::connect(&config, "a.test").unwrap();
     let failure = session.received(b"\x16\x03\x03\xff\xff").unwrap_err();
     assert_eq!(failure, Failure::BadRecord(During::Handshake));
     for (bytes, expected) in [
@@ -315,8 +313,8 @@ fn refuses_bad_records_before_and_after_the_handshake() {
         (b"\x17\x03\x03\xff\xff", "bad TLS record"),
     ] {
         let mut pair = pair();
-        pair.server.writer().write_all(b"good").unwrap();
-        let mut down = drain_server(&mut pair.server);
+        pair.answer(b"good");
+        let mut down = drain(&mut pair.server);
         down.extend_from_slice(bytes);
         let failure = pair.session.received(&down).unwrap_err();
         assert_eq!(failure.to_string(), expected);
@@ -331,8 +329,8 @@ fn refuses_bad_records_before_and_after_the_handshake() {
 #[test]
 fn a_changed_byte_is_never_read() {
     let mut pair = pair();
-    pair.server.writer().write_all(b"good").unwrap();
-    let mut down = drain_server(&mut pair.server);
+    pair.answer(b"good");
+    let mut down = drain(&mut pair.server);
     let last = down.len() - 1;
     down[last] ^= 1;
     assert_eq!(pair.session.received(&down), Err(Failure::BadRecord(During::Data)));
@@ -355,15 +353,12 @@ fn whatever_is_changed_on_the_way_is_refused_or_does_not_matter() {
         let mut written = false;
         while pair.session.failure().is_none() {
             let up = drain(&mut pair.session);
-            let mut rest = &up[..];
-            while !rest.is_empty() && pair.server.read_tls(&mut rest).is_ok_and(|count| count > 0) {
-                let _ = pair.server.process_new_packets();
-            }
+            let _ = pair.server.received(&up);
             if !pair.server.is_handshaking() && !written {
                 written = true;
-                let _ = pair.server.writer().write_all(b"answer");
+                let _ = pair.server.write(&[IoSlice::new(b"answer")]);
             }
-            let mut down = drain_server(&mut pair.server);
+            let mut down = drain(&mut pair.server);
             if up.is_empty() && down.is_empty() {
                 break;
             }
@@ -385,7 +380,7 @@ fn whatever_is_changed_on_the_way_is_refused_or_does_not_matter() {
 #[test]
 fn an_end_without_close_notify_is_truncation() {
     let mut pair = pair();
-    pair.server.writer().write_all(b"some").unwrap();
+    pair.answer(b"some");
     pair.run().unwrap();
     assert!(!pair.session.received_close_notify());
     assert_eq!(pair.session.ended(), Err(Failure::Truncated));
@@ -395,7 +390,7 @@ fn an_end_without_close_notify_is_truncation() {
 #[test]
 fn an_end_within_the_handshake_says_so() {
     let config = config(Roots::none(), true);
-    let mut session = Session::new(&config, "a.test").unwrap();
+    let mut session = Session::connect(&config, "a.test").unwrap();
     assert_eq!(session.ended(), Err(Failure::Closed));
     assert_eq!(session.failure().unwrap().to_string(), "handshake failed: connection closed");
 }
@@ -403,8 +398,8 @@ fn an_end_within_the_handshake_says_so() {
 #[test]
 fn close_notify_ends_each_direction_by_itself() {
     let mut pair = pair();
-    pair.server.writer().write_all(b"last").unwrap();
-    pair.server.send_close_notify();
+    pair.answer(b"last");
+    pair.server.close_notify();
     pair.run().unwrap();
     assert!(pair.session.received_close_notify());
     assert_eq!(pair.session.received(b"whatever comes after"), Ok(20));
@@ -415,8 +410,9 @@ fn close_notify_ends_each_direction_by_itself() {
     pair.session.close_notify();
     assert_eq!(pair.session.write(&[IoSlice::new(b"no more")]), 0);
     pair.run().unwrap();
-    assert_eq!(pair.read_server(), b"still");
-    assert_eq!(pair.server.reader().read(&mut [0; 9]).unwrap(), 0, "and it ends cleanly");
+    assert_eq!(read(&mut pair.server), b"still");
+    assert!(pair.server.received_close_notify());
+    assert_eq!(pair.server.ended(), Ok(()));
     let alerts: Vec<String> = pair.session.take_alerts().iter().map(|alert| format!("{:?}", alert.0)).collect();
     assert_eq!(alerts, ["Received", "Sent"]);
 }
@@ -449,43 +445,50 @@ fn a_peer_that_reads_nothing_stops_what_is_written() {
     let mut rest = &ciphertext[..];
     let mut read = 0;
     while !rest.is_empty() {
-        pair.server.read_tls(&mut rest).unwrap();
-        pair.server.process_new_packets().unwrap();
-        read += pair.read_server().len();
+        rest = &rest[pair.server.received(rest).unwrap()..];
+        read += self::read(&mut pair.server).len();
     }
     assert_eq!(read, taken);
 }
 
 #[test]
 fn plaintext_that_nobody_reads_stops_what_is_received() {
-    let mut pair = pair();
-    pair.server.set_buffer_limit(None);
-    pair.server.writer().write_all(&[b'y'; 1 << 20]).unwrap();
-    let down = drain_server(&mut pair.server);
-    let (mut rest, mut read_in_all) = (&down[..], 0);
-    while !rest.is_empty() {
-        let taken = pair.session.received(rest).unwrap();
-        rest = &rest[taken..];
-        assert!(pair.session.readable() <= TLS_RECEIVE_BYTES + 2 * TLS_RECORD_BYTES);
-        assert_eq!(pair.session.received(rest).unwrap(), 0, "until some is read");
-        let bytes = read(&mut pair.session);
-        assert!(!bytes.is_empty() || rest.is_empty());
-        read_in_all += bytes.len();
+    let Pair { session, server, .. } = pair();
+    // In both directions.
+    for (mut from, mut to) in [(session, server), {
+        let Pair { session, server, .. } = pair();
+        (server, session)
+    }] {
+        let mut ciphertext = Vec::new();
+        for _ in 0..64 {
+            assert_eq!(from.write(&[IoSlice::new(&[b'y'; 1 << 14])]), 1 << 14);
+            ciphertext.extend(drain(&mut from));
+        }
+        let (mut rest, mut read_in_all) = (&ciphertext[..], 0);
+        while !rest.is_empty() {
+            let taken = to.received(rest).unwrap();
+            rest = &rest[taken..];
+            assert!(to.readable() <= TLS_RECEIVE_BYTES + 2 * TLS_RECORD_BYTES);
+            assert_eq!(to.received(rest).unwrap(), 0, "until some is read");
+            let bytes = read(&mut to);
+            assert!(!bytes.is_empty() || rest.is_empty());
+            read_in_all += bytes.len();
+        }
+        assert_eq!(read_in_all, 1 << 20);
     }
-    assert_eq!(read_in_all, 1 << 20);
 }
 
 #[test]
 fn versions_and_names_that_cannot_be_are_said() {
     let config = config(Roots::none(), true);
     for name in ["", "a b", "-.test..", "a_b:c", "[::1", "caf\u{e9}.test"] {
-        assert_eq!(Session::new(&config, name).err(), Some(Failure::Name), "{name}");
+        assert_eq!(Session::connect(&config, name).err(), Some(Failure::Name), "{name}");
     }
     // A server that answers with TLS 1.1: its hello, without extensions.
     let mut hello = b"\x16\x03\x02\x00\x2a\x02\x00\x00\x26\x03\x02".to_vec();
     hello.extend([7; 32]);
     hello.extend(b"\x00\xc0\x13\x00");
-    let mut session = Session::new(&config, "a.test").unwrap();
+    let mut session = Session::connect(&config, "a.test").unwrap();
     assert_eq!(session.received(&hello), Err(Failure::Incompatible(Lacking::Version)));
     let alerts = session.take_alerts();
     assert_eq!(alerts, [(Direction::Sent, Alert(AlertDescription::ProtocolVersion))]);
@@ -494,7 +497,7 @@ fn versions_and_names_that_cannot_be_are_said() {
 #[test]
 fn an_alert_of_the_peer_is_named() {
     let config = config(Roots::none(), true);
-    let mut session = Session::new(&config, "a.test").unwrap();
+    let mut session = Session::connect(&config, "a.test").unwrap();
     let failure = session.received(b"\x15\x03\x03\x00\x02\x02\x28").unwrap_err();
     assert_eq!(
         failure.to_string(),
@@ -504,9 +507,9 @@ fn an_alert_of_the_peer_is_named() {
     assert_eq!(alerts, [(Direction::Received, Alert(AlertDescription::HandshakeFailure))]);
     let mut pair = pair();
     // The server refuses what it cannot decrypt.
-    let mut garbage = &b"\x17\x03\x03\x00\x20 not made with the session's keys"[..];
-    pair.server.read_tls(&mut garbage).unwrap();
-    assert!(pair.server.process_new_packets().is_err());
+    let garbage = b"\x17\x03\x03\x00\x20 not made with the session's keys";
+    assert_eq!(pair.server.received(garbage), Err(Failure::BadRecord(During::Data)));
+    assert_eq!(pair.server.take_alerts(), [(Direction::Sent, Alert(AlertDescription::BadRecordMac))]);
     let failure = pair.run().unwrap_err();
     assert_eq!(failure.to_string(), "TLS alert bad_record_mac");
 }

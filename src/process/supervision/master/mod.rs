@@ -46,7 +46,7 @@ pub(in crate::process) struct Master {
     duties: Duties,
     /// Without those for traffic once it stops.
     listeners: Vec<Listener>,
-    tls: Option<tls::config::Config>,
+    tls: Option<tls::client::Config>,
     pid: Pid,
     shares: Shares,
     signals: Signals,

@@ -1,10 +1,9 @@
-//! What all sessions with backends share: versions, suites, verification, resumption.
+//! The part that all sessions with backends share: versions, suites, verification, resumption.
 //!
-//! A [`Config`] is made when the program starts or reloads, and is cheap to clone. Verification
-//! knows three outcomes: the chain leads to a root, and the leaf is for the name; the leaf itself
-//! is in `--ca-file`, and is for the name (a self-signed certificate of a test or an appliance,
-//! which no chain can lead to); or it is refused. `insecure` accepts any chain, and still has the
-//! peer prove that it holds the leaf's key.
+//! A [`Config`] is made when the program starts or reloads, and is cheap to clone. A certificate is accepted in two
+//! cases. Either the chain leads to a root and the leaf is for the backend's name. Or the leaf itself is in `--ca-file`
+//! and is for the name: a self-signed certificate of a test or an appliance has no chain. Every other certificate is
+//! refused. With `insecure` every chain is accepted, but the peer still has to prove that it holds the leaf's key.
 
 use std::cell::RefCell;
 use std::collections::BTreeSet;
@@ -23,35 +22,36 @@ use super::algorithm;
 use super::certificate::Certificate;
 use super::failure::{BadCertificate, Failure};
 use super::key_log::KeyFile;
-use super::roots::Roots;
+use super::roots::{Roots, Sources};
+use super::{HTTP_1, HTTP_2};
 use crate::limits::{ALPN_PROTOCOLS, TLS_SESSIONS};
 
-/// What a configuration is made of.
+/// The input of a configuration.
 #[derive(Clone, Debug)]
 pub struct Settings<'a> {
-    /// The roots to verify with. Without any and not `insecure`, every certificate is refused.
+    /// The roots to verify with. If there are none, every certificate is refused, except with `insecure`.
     pub roots: Roots,
-    /// `--insecure`: any certificate is accepted.
+    /// True if every certificate is accepted (`--insecure`).
     pub insecure: bool,
-    /// The protocols offered by ALPN, the preferred first; the first few count.
+    /// The protocols to offer by ALPN, the preferred one first. At most [`ALPN_PROTOCOLS`] are offered.
     pub alpn: &'a [&'a [u8]],
-    /// The file that the secrets of sessions are appended to: for `--tls-trace` alone.
+    /// The file to which the secrets of sessions are appended, for `--tls-trace`.
     pub key_log: Option<&'a Path>,
 }
 
-/// What all sessions with backends share.
+/// The part that all sessions with backends share.
 #[derive(Clone, Debug)]
 pub struct Config {
     pub(super) client: Arc<ClientConfig>,
     verifier: Arc<Verifier>,
 }
 
-/// A configuration could not be made.
+/// The reason for which no configuration could be made.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Unusable {
-    /// The library refuses its own defaults.
+    /// The library refused its own defaults.
     Library,
-    /// The file for secrets cannot be written to, and why.
+    /// The file for secrets cannot be written, for the reason given.
     KeyLog(PathBuf, String),
 }
 
@@ -64,11 +64,27 @@ impl fmt::Display for Unusable {
     }
 }
 
+/// Makes a configuration that offers HTTP/2 and HTTP/1.1. Its roots are those of the file, or else those of the
+/// environment and the system. With `insecure` there are none. `log_secrets`: the secrets of sessions are appended to
+/// the file of the variable `SSLKEYLOGFILE`, if it is set.
+///
+/// # Errors
+/// There are no roots: the text names the places that were searched. Or the file for secrets cannot be written.
+pub fn configure(ca_file: Option<&Path>, insecure: bool, log_secrets: bool) -> Result<Config, String> {
+    let roots = match insecure {
+        true => Roots::none(),
+        false => Roots::read(&Sources::from_environment(ca_file)).map_err(|none| none.to_string())?,
+    };
+    let key_log = std::env::var_os("SSLKEYLOGFILE").filter(|path| log_secrets && !path.is_empty());
+    let settings = Settings { roots, insecure, alpn: &[HTTP_2, HTTP_1], key_log: key_log.as_deref().map(Path::new) };
+    Config::new(settings).map_err(|error| error.to_string())
+}
+
 impl Config {
     /// Makes a configuration.
     ///
     /// # Errors
-    /// When the file for secrets cannot be opened, or the library refuses it.
+    /// The file for secrets cannot be opened, or the library refuses its defaults.
     pub fn new(settings: Settings<'_>) -> Result<Config, Unusable> {
         let provider = Arc::new(provider());
         let verifier = Arc::new(Verifier::new(settings.roots, settings.insecure, &provider)?);
@@ -85,19 +101,19 @@ impl Config {
         Ok(Config { client: Arc::new(client), verifier })
     }
 
-    /// The same, offering other protocols; sessions made with one can be resumed with the other.
+    /// Returns the same configuration with other protocols to offer. Each can resume the sessions of the other.
     pub fn with_alpn(&self, protocols: &[&[u8]]) -> Config {
         let mut client = ClientConfig::clone(&self.client);
         client.alpn_protocols = alpn(protocols);
         Config { client: Arc::new(client), verifier: self.verifier.clone() }
     }
 
-    /// Whether any certificate is accepted.
+    /// True if every certificate is accepted.
     pub fn is_insecure(&self) -> bool {
         self.verifier.insecure
     }
 
-    /// What verification says of a chain now, leaf first, whether or not it decides.
+    /// Verifies a chain, the leaf first, even if every certificate is accepted.
     pub(super) fn judge(&self, chain: &[CertificateDer<'_>], name: &ServerName<'_>) -> Result<(), Failure> {
         let [leaf, issuers @ ..] = chain else { return Err(Failure::Certificate(BadCertificate::None)) };
         let verdict = self.verifier.judge(leaf, issuers, name, UnixTime::now());
@@ -105,8 +121,8 @@ impl Config {
     }
 }
 
-/// A refused certificate in our words: those whose chain leads nowhere because they have signed
-/// themselves are told apart, as there the remedy is another.
+/// Names the fault of a refused certificate. A self-signed certificate is named as such, because its remedy differs
+/// from that of an unknown issuer.
 pub(super) fn refusal(error: &CertificateError, leaf: Option<&CertificateDer<'_>>) -> Failure {
     use CertificateError as E;
     let parsed = leaf.and_then(|leaf| Certificate::read(leaf).ok());
@@ -137,13 +153,12 @@ pub(super) fn refusal(error: &CertificateError, leaf: Option<&CertificateDer<'_>
 }
 
 thread_local! {
-    /// The leaf refused last. The library does not keep it, and the log and the trace are to say
-    /// what it was. It verifies within the call that hands it the peer's bytes, so that whoever
-    /// made this call finds here what was refused in it.
+    /// The leaf that was refused last. The library does not keep it, but the log and the trace show it. The library
+    /// verifies during the call that passes it the peer's bytes, so the caller finds here the leaf of this call.
     static REFUSED: RefCell<Option<CertificateDer<'static>>> = const { RefCell::new(None) };
 }
 
-/// The leaf that was refused on this thread since this was last asked.
+/// Takes the leaf that was refused on this thread since the last call.
 pub(super) fn take_refused() -> Option<CertificateDer<'static>> {
     REFUSED.take()
 }
@@ -152,8 +167,8 @@ fn alpn(protocols: &[&[u8]]) -> Vec<Vec<u8>> {
     protocols.iter().take(ALPN_PROTOCOLS).map(|protocol| protocol.to_vec()).collect()
 }
 
-/// ring, with AES-128 before AES-256: as strong as the key exchange before it, and a quarter
-/// cheaper, and most servers take what the client prefers. Browsers do the same.
+/// Returns ring's provider with AES-128 before AES-256, as browsers have it. AES-128 is as strong as the key exchange,
+/// costs a quarter less, and most servers follow the client's preference.
 fn provider() -> CryptoProvider {
     use ring::cipher_suite::*;
     let cipher_suites = vec![
@@ -170,12 +185,12 @@ fn provider() -> CryptoProvider {
     CryptoProvider { cipher_suites, ..ring::default_provider() }
 }
 
-/// Verifies chains with the roots, or with the certificates that were given themselves.
+/// Verifies chains with the roots, or compares the leaf with the certificates that were given.
 #[derive(Debug)]
 struct Verifier {
-    /// None without roots: then no chain is good.
+    /// `None`: there are no roots, so no chain is accepted.
     chains: Option<Arc<WebPkiServerVerifier>>,
-    /// Certificates that are trusted as they are.
+    /// The certificates that are trusted without a chain.
     given: BTreeSet<Vec<u8>>,
     insecure: bool,
     provider: Arc<CryptoProvider>,
@@ -211,7 +226,7 @@ impl Verifier {
     }
 }
 
-/// A certificate that is trusted as it is still has to be for the name, and of this time.
+/// Verifies a certificate that is trusted without a chain: it still has to be for the name, and valid now.
 fn judge_given(leaf: &CertificateDer<'_>, name: &ServerName<'_>, now: UnixTime) -> Result<(), CertificateError> {
     let dates = Certificate::read(leaf).map_err(|_| CertificateError::BadEncoding)?;
     let now_s = i64::try_from(now.as_secs()).unwrap_or(i64::MAX);

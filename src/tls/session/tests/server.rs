@@ -1,0 +1,73 @@
+//! The role of the server: clients that speak something else, that refuse, and that end early.
+
+use rustls::ClientConfig;
+
+use super::*;
+
+#[test]
+fn names_the_protocol_of_a_client_that_does_not_speak_tls() {
+    let root = Authority::new("Root");
+    let config = serve(&root.issue(&Spec::new("a.test")));
+    let cases: [(&[u8], Plain, &str); 7] = [
+        (b"GET / HTTP/1.1\r\n\r\n", Plain::Request, "not TLS: the peer requested plain HTTP"),
+        (b"OPTIONS * HTTP/1.1\r\n\r\n", Plain::Request, "not TLS: the peer requested plain HTTP"),
+        (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", Plain::Http2, "not TLS: the peer speaks plain HTTP/2"),
+        (b"PROXY TCP4 10.0.0.1", Plain::Request, "not TLS: the peer requested plain HTTP"),
+        (b"HTTP/1.1 400 Bad Request\r\n\r\n", Plain::Unknown, "not TLS: the first bytes are no TLS record"),
+        (b" GET / HTTP/1.1\r\n\r\n", Plain::Unknown, "not TLS: the first bytes are no TLS record"),
+        (&[0x80, 0x2e, 1, 3, 1, 0], Plain::Unknown, "not TLS: the first bytes are no TLS record"),
+    ];
+    for (bytes, plain, text) in cases {
+        for step in [1, 3, 100] {
+            let mut session = Session::accept(&config).unwrap();
+            let failure = bytes.chunks(step).find_map(|bytes| session.received(bytes).err());
+            assert_eq!(failure, Some(Failure::NotTls(plain)), "{}", bytes.escape_ascii());
+            assert_eq!(failure.map(|failure| failure.to_string()).as_deref(), Some(text));
+            assert!(!session.wants_send() && session.take_alerts().is_empty(), "the client would not understand it");
+        }
+    }
+}
+
+#[test]
+fn a_client_that_refuses_the_certificate_tells_the_server() {
+    let root = Authority::new("Root");
+    let issued = root.issue(&Spec { names: &["b.test"], ..Spec::new("b.test") });
+    for versions in [TLS12, TLS13] {
+        let server = Arc::new(server_config(&[&issued.der], &issued.key, versions));
+        let mut pair = Pair::new(&config(roots(&[&root]), false), &server, "a.test");
+        assert_eq!(pair.run(), Err(Failure::Certificate(BadCertificate::OtherName)));
+        let alert = drain(&mut pair.session);
+        let refused = Failure::Refused(Alert(AlertDescription::BadCertificate), During::Handshake);
+        assert_eq!(pair.server.received(&alert), Err(refused));
+        let received = (Direction::Received, Alert(AlertDescription::BadCertificate));
+        assert_eq!(pair.server.take_alerts(), [received]);
+        assert_eq!(pair.server.certificates(), [], "a client sends none");
+    }
+}
+
+#[test]
+fn a_client_without_a_version_in_common_is_refused() {
+    let root = Authority::new("Root");
+    let config = serve(&root.issue(&Spec::new("a.test")));
+    let client = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()));
+    let client = client.with_protocol_versions(TLS12).unwrap();
+    let client = client.with_root_certificates(roots(&[&root]).store).with_no_client_auth();
+    let mut client = ClientConnection::new(Arc::new(client), ServerName::try_from("a.test").unwrap()).unwrap();
+    let mut hello = Vec::new();
+    client.write_tls(&mut hello).unwrap();
+    let mut session = Session::accept(&config).unwrap();
+    assert_eq!(session.received(&hello), Err(Failure::Incompatible(Lacking::Version)));
+    assert_eq!(session.take_alerts(), [(Direction::Sent, Alert(AlertDescription::ProtocolVersion))]);
+}
+
+#[test]
+fn the_server_tells_the_end_of_the_socket_from_the_end_of_the_session() {
+    let root = Authority::new("Root");
+    let mut session = Session::accept(&serve(&root.issue(&Spec::new("a.test")))).unwrap();
+    assert_eq!(session.ended(), Err(Failure::Closed));
+    let mut pair = pair();
+    assert_eq!(pair.server.ended(), Err(Failure::Truncated));
+    let mut trace = Trace::new("client");
+    trace.connected(&session, 0);
+    assert_eq!(trace.take_lines(), ["client: handshake begins"], "a server offers nothing");
+}
