@@ -245,7 +245,7 @@ impl Worker<'_> {
             Drain::Drained { admin_until_us, .. } => self.proxy.admins() == 0 || self.now_us >= admin_until_us,
             _ => false,
         };
-        let is_over = is_late || is_served && self.proxy.clients() == 0 && self.tls.leaving().len() == 0;
+        let is_over = is_late || is_served && self.proxy.clients() == 0 && self.tls.leaving.iter().len() == 0;
         // The companion's processes have the same time, and a grace.
         if !is_over || self.companion.as_ref().is_some_and(|companion| !companion.is_done()) {
             return None;
@@ -267,7 +267,7 @@ impl Worker<'_> {
         self.companion = None;
         self.reactor.watch(self.signals.fd(), SIGNALS)?;
         self.watch_again()?;
-        for (key, fd) in self.sockets.iter().chain(self.tls.leaving()) {
+        for (key, fd) in self.sockets.iter().chain(self.tls.leaving.iter()) {
             self.reactor.register(fd, key.to_token())?;
         }
         Ok(())

@@ -14,7 +14,7 @@ use crate::sys;
 
 impl Worker<'_> {
     pub(super) fn handle(&mut self, key: Key, event: Event) {
-        let Some(socket) = self.sockets.get_mut(key) else { return self.tls.flush(key) };
+        let Some(socket) = self.sockets.get_mut(key) else { return self.tls.leaving.flush(key) };
         socket.ended |= event.ended;
         socket.readable |= event.readable;
         if event.ended {

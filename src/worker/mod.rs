@@ -197,7 +197,7 @@ impl Worker<'_> {
 
     /// When something is to be done though nothing has happened.
     fn next_us(&self) -> u64 {
-        let mut next = self.proxy.next_deadline_us().min(self.resume_us()).min(self.tls.next_us());
+        let mut next = self.proxy.next_deadline_us().min(self.resume_us()).min(self.tls.leaving.next_us());
         if sys::has_lost() {
             // It reports that though nothing else happens.
             next = next.min(self.now_us + LOST_LOOK_US);
@@ -214,7 +214,7 @@ impl Worker<'_> {
         let (addresses, resident) = sys::limit::memory_bytes();
         self.block.set(Count::Virtual, addresses);
         self.block.set(Count::Resident, resident);
-        let connections = (self.sockets.len() + self.tls.leaving().len()) as u64;
+        let connections = (self.sockets.len() + self.tls.leaving.iter().len()) as u64;
         self.block.set(Count::Descriptors, connections + (self.spares.len() + WORKER_DESCRIPTORS) as u64);
     }
 

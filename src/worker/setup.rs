@@ -157,7 +157,7 @@ impl<'a> Worker<'a> {
         set_deferral(own.filter(|listener| !listener.is_activated), true);
         self.update_clock();
         self.resume_accepting()?;
-        self.tls.expire(self.now_us);
+        self.tls.leaving.expire(self.now_us);
         self.record.beat(self.now_us);
         self.record.set_ready();
         if let Some(companion) = &mut self.companion {

@@ -1,44 +1,62 @@
-//! Sockets whose bytes are encrypted: what the session has to say goes out, what comes is decrypted,
-//! and the proxy sees the bytes in between. What is left over waits in bounded buffers: ciphertext
-//! is read only when all plaintext has been taken; and our direction ends once the socket has taken all
-//! ciphertext, even where the proxy is done with the connection by then.
+//! Sockets whose bytes are encrypted: reading, writing and closing, for either side.
+//!
+//! The worker encrypts the bytes that the proxy queued, and decrypts the bytes of the socket. States of a session as the
+//! proxy knows it: [`Phase`]. Invariants:
+//!
+//! - Ciphertext is read only after all plaintext was taken, so the buffers are bounded.
+//! - Our direction ends after the socket has taken all ciphertext. The proxy may have removed the connection by then
+//!   (`leaving`).
 
-use std::collections::VecDeque;
+mod leaving;
+mod upstream;
+
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd};
-use std::path::PathBuf;
+use std::os::fd::AsFd;
 
+use self::leaving::Leaving;
+use self::upstream::Upstream;
 use super::Worker;
 use super::socket::Socket;
 use crate::collections::slab::Key;
 use crate::config::Config;
-use crate::http::proxy_error::ProxyError;
-use crate::limits::{SEND_SLICES, TLS_LEAVING, TLS_LEAVING_US, TLS_READ_BYTES};
-use crate::log::Level;
+use crate::limits::{SEND_SLICES, TLS_READ_BYTES};
 use crate::proxy::{Failure, FailureText};
 use crate::sys::{self, clock};
 use crate::tls;
-use crate::tls::certificate::Certificate;
 use crate::tls::session::Session;
 use crate::tls::trace::Trace;
 
-/// A session, and what it could not take yet of what came.
+/// The state of a session as the proxy knows it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Phase {
+    /// The handshake has not ended.
+    Handshaking,
+    /// The proxy may use the connection. The peer has sent no byte over it.
+    Established,
+    /// The peer has sent a byte over it.
+    Heard,
+    /// The proxy knows that the peer has ended its direction.
+    Ended,
+}
+
+/// A session, and the ciphertext that it has not taken yet.
 #[derive(Debug)]
 pub(super) struct Secure {
     session: Session,
     rest: Rest,
-    /// The proxy has been told that the connection stands.
-    told: bool,
-    /// The peer has said something over it.
-    heard: bool,
-    /// The proxy has been told that the peer has said all.
-    ended: bool,
-    /// Our direction ends once the socket has taken all that the session has to send.
+    phase: Phase,
+    /// True if our direction of the socket ends after it has taken all bytes of the session.
     finishing: bool,
 }
 
-/// Ciphertext that a session has not taken yet. It stays in the buffer that it was read into, which is lent by the worker,
-/// so that no byte is copied.
+impl Secure {
+    fn new(session: Session) -> Secure {
+        Secure { session, rest: Rest::default(), phase: Phase::Handshaking, finishing: false }
+    }
+}
+
+/// Ciphertext that a session has not taken yet. It stays in the worker's buffer into which it was read, so that no byte
+/// is copied.
 #[derive(Debug, Default)]
 struct Rest {
     buffer: Vec<u8>,
@@ -55,14 +73,14 @@ impl Rest {
         &self.buffer[self.from..self.to]
     }
 
-    /// Keeps a part of the worker's buffer, which is replaced by its spare one. There was no rest before.
+    /// Keeps a part of the worker's buffer, and replaces the buffer by the spare one. There was no rest before.
     fn keep(&mut self, from: usize, to: usize, buffer: &mut Vec<u8>, spare: &mut Vec<u8>) {
         if from < to {
             *self = Rest { buffer: std::mem::replace(buffer, std::mem::take(spare)), from, to };
         }
     }
 
-    /// The session has taken so many bytes. A session without a rest holds no memory for it.
+    /// Removes the bytes that the session has taken. An empty rest returns its buffer.
     fn pass(&mut self, taken: usize, spare: &mut Vec<u8>) {
         self.from += taken;
         if self.is_empty() {
@@ -71,84 +89,43 @@ impl Rest {
     }
 }
 
-/// A socket whose connection is gone, and that still has the last of our direction to send.
-struct Leaving {
-    key: Key,
-    socket: Socket,
-    until_us: u64,
-}
-
-/// What a worker has for all of its sessions.
+/// The part that all sessions of a worker share.
 pub(super) struct Tls {
-    /// What sessions with backends share, where some speak TLS.
-    shared: Option<tls::client::Config>,
-    /// The same for sessions that are to be HTTP/1.1.
-    http1: Option<tls::client::Config>,
-    /// Which reading of the authorities' certificates is in it, as the plan counts them.
-    authorities: u64,
-    ca_file: Option<PathBuf>,
-    insecure: bool,
-    /// Sessions are told of.
+    upstream: Upstream,
+    /// True if sessions are logged (`--tls-trace`).
     pub(super) trace: bool,
-    /// What has just come of a connection.
+    /// The bytes that were read last.
     ciphertext: Vec<u8>,
-    /// The buffer that takes its place when a session keeps it.
+    /// The buffer that replaces `ciphertext` when a session keeps it.
     spare: Vec<u8>,
-    /// The oldest first.
-    leaving: VecDeque<Leaving>,
+    pub(super) leaving: Leaving,
 }
 
 impl Tls {
-    pub(super) fn new(shared: Option<tls::client::Config>, config: &Config) -> Tls {
-        let (insecure, trace) = (config.insecure, config.tls_trace);
-        let (ca_file, leaving) = (config.ca_file.clone(), VecDeque::new());
-        let (ciphertext, spare) = (Vec::new(), Vec::new());
-        // It was made before the process had read them again.
-        Tls { shared, http1: None, authorities: 0, ca_file, insecure, trace, ciphertext, spare, leaving }
-    }
-
-    /// When `expire` is to be called, in microseconds; `u64::MAX` for never.
-    pub(super) fn next_us(&self) -> u64 {
-        self.leaving.front().map_or(u64::MAX, |leaving| leaving.until_us)
-    }
-
-    /// Closes what was left to send the last of it, and took too long.
-    pub(super) fn expire(&mut self, now_us: u64) {
-        while self.next_us() <= now_us {
-            self.leaving.pop_front();
-        }
-    }
-
-    /// Sockets whose connections are gone, and that still have something to send.
-    pub(super) fn leaving(&self) -> impl ExactSizeIterator<Item = (Key, BorrowedFd<'_>)> {
-        self.leaving.iter().map(|leaving| (leaving.key, leaving.socket.fd.as_fd()))
-    }
-
-    /// Such a socket may take more.
-    pub(super) fn flush(&mut self, key: Key) {
-        let at = self.leaving.iter().position(|leaving| leaving.key == key);
-        if let Some(leaving) = at.and_then(|at| self.leaving.get_mut(at)) {
-            leaving.socket.writable = true;
-            if leaving.socket.flush() != Flushed::Full {
-                self.leaving.retain(|leaving| leaving.key != key);
-            }
+    pub(super) fn new(backends: Option<tls::client::Config>, config: &Config) -> Tls {
+        Tls {
+            upstream: Upstream::new(backends, config),
+            trace: config.tls_trace,
+            ciphertext: Vec::new(),
+            spare: Vec::new(),
+            leaving: Leaving::default(),
         }
     }
 }
 
-/// What became of sending what a session has to say.
+/// The result of sending the bytes of a session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Flushed {
-    /// It was all sent.
+    /// All bytes were sent.
     All,
-    /// The socket takes no more for now.
+    /// The socket takes no more bytes for now.
     Full,
-    /// It takes nothing any more.
+    /// The socket takes no bytes any more.
     Broken,
 }
 
 impl Socket {
-    /// Sends what its session has to say, and ends our direction behind it where that is to end.
+    /// Sends the bytes of its session. If our direction is finishing, it ends behind the last byte.
     fn flush(&mut self) -> Flushed {
         let Some(secure) = self.encryption.as_mut().and_then(|own| own.secure.as_mut()) else { return Flushed::All };
         while secure.session.wants_send() {
@@ -186,57 +163,7 @@ enum Arrival {
 }
 
 impl Worker<'_> {
-    /// A connection has been made to a backend that speaks TLS: the handshake begins.
-    pub(super) fn begin_session(&mut self, key: Key, name: &str) {
-        let http2 = self.proxy.offers_http2(key);
-        if !http2 && self.tls.http1.is_none() {
-            self.tls.http1 = self.tls.shared.as_ref().map(|tls| tls.with_alpn(&[tls::HTTP_1]));
-        }
-        let begun = match if http2 { &self.tls.shared } else { &self.tls.http1 } {
-            Some(config) => {
-                Session::connect(config, name).map_err(|failure| (failure.error(), FailureText::new(&failure)))
-            }
-            None => {
-                let words = FailureText::new(&"there are no certificate authorities to verify it with");
-                Err((ProxyError::TlsCertificate, words))
-            }
-        };
-        match begun {
-            Ok(session) => {
-                if let Some(encryption) = self.sockets.get_mut(key).and_then(|socket| socket.encryption.as_mut()) {
-                    encryption.secure = Some(Secure {
-                        session,
-                        rest: Rest::default(),
-                        told: false,
-                        heard: false,
-                        ended: false,
-                        finishing: false,
-                    });
-                }
-                self.trace_session(key, |trace, session, now_us| {
-                    session.into_iter().for_each(|session| trace.connected(session, now_us));
-                });
-                self.send_secure(key);
-            }
-            Err((error, words)) => self.proxy.failed(key, Failure::Tls(error, words)),
-        }
-    }
-
-    /// Makes what sessions share, where there is a backend that speaks TLS and it is not made yet, or is
-    /// not of this reading of the authorities' certificates.
-    pub(super) fn prepare_tls(&mut self, authorities: u64) {
-        let is_current = self.tls.authorities == authorities && self.tls.shared.is_some();
-        if is_current || !self.proxy.speaks_tls() {
-            return;
-        }
-        self.tls.authorities = authorities;
-        match tls::client::configure(self.tls.ca_file.as_deref(), self.tls.insecure, self.tls.trace) {
-            Ok(config) => (self.tls.shared, self.tls.http1) = (Some(config), None),
-            Err(error) => self.proxy.log().line(Level::Err, "tls", format_args!("{error}")),
-        }
-    }
-
-    /// Reads and decrypts, where there may be something and the proxy has room.
+    /// Reads and decrypts, if there may be bytes and the proxy has room.
     pub(super) fn read_secure(&mut self, key: Key) {
         let Some(secure) = self.sockets.get_mut(key).and_then(Socket::secure_mut) else { return };
         let mut arrival = Arrival::Nothing;
@@ -255,13 +182,15 @@ impl Worker<'_> {
         let Some(secure) = socket.encryption.as_mut().and_then(|own| own.secure.as_mut()) else { return };
         if secure.session.readable() > 0 {
             let Some(room) = self.proxy.room(key) else { return };
-            // One part of what the session takes at once: the responses in it each take a block until they are sent,
-            // and those of more parts would not fit into the processor's cache.
+            // One block at a time, although the session may have more: each response in it takes a block until it is
+            // sent, and those of more blocks would not fit into the processor's cache.
             let n = secure.session.read(room);
-            secure.heard = true;
-            // It fails behind what came before.
+            if secure.phase == Phase::Established {
+                secure.phase = Phase::Heard;
+            }
+            // The failure comes after the bytes that came before it.
             let failed = secure.session.readable() == 0 && secure.session.failure().is_some();
-            // The end that was said behind it is told next, whether or not the socket's comes.
+            // The peer's close_notify came behind these bytes. The next turn reports it, without the end of the socket.
             let closed = secure.session.received_close_notify();
             if secure.session.readable() > 0 || !secure.rest.is_empty() || socket.readable || closed {
                 self.ready.push_back(key);
@@ -282,7 +211,7 @@ impl Worker<'_> {
         }
         match arrival {
             Arrival::Bytes(_) | Arrival::Nothing if closed => {
-                if !std::mem::replace(&mut secure.ended, true) {
+                if std::mem::replace(&mut secure.phase, Phase::Ended) != Phase::Ended {
                     self.proxy.ended(key);
                 }
             }
@@ -290,16 +219,16 @@ impl Worker<'_> {
             Arrival::Broken(code) => self.proxy.failed(key, Failure::Broken(code)),
             Arrival::End => match secure.session.ended() {
                 Ok(()) => self.proxy.ended(key),
-                Err(failure) if !secure.told => {
+                Err(failure) if secure.phase == Phase::Handshaking => {
                     self.proxy.failed(key, Failure::Tls(failure.error(), FailureText::new(&failure)))
                 }
-                // What came may be cut short, and nothing in it could tell.
+                // The last message may be truncated, unless it states its own length.
                 Err(_) => self.proxy.failed(key, Failure::Closed),
             },
         }
     }
 
-    /// Reads what has come into the worker's own buffer.
+    /// Reads the socket into the worker's buffer.
     fn arrive(&mut self, key: Key) -> Arrival {
         self.tls.ciphertext.resize(TLS_READ_BYTES, 0);
         let Some(socket) = self.sockets.get_mut(key) else { return Arrival::Nothing };
@@ -330,8 +259,8 @@ impl Worker<'_> {
         }
     }
 
-    /// Gives what was kept back, or else the first `n` bytes of the worker's buffer, to the session;
-    /// whether that goes on.
+    /// Passes the first `n` bytes of the worker's buffer to the session, or the rest that it kept if `n` is 0. Returns
+    /// true if the connection may be read.
     fn decrypt(&mut self, key: Key, n: usize) -> bool {
         let Some(secure) = self.sockets.get_mut(key).and_then(Socket::secure_mut) else { return false };
         let (buffer, spare) = (&mut self.tls.ciphertext, &mut self.tls.spare);
@@ -340,58 +269,34 @@ impl Worker<'_> {
         } else {
             secure.session.received(secure.rest.bytes()).inspect(|&taken| secure.rest.pass(taken, spare))
         };
-        let stands = taken.is_ok() && !secure.session.is_handshaking() && !std::mem::replace(&mut secure.told, true);
-        let (told, http2) = (secure.told, secure.session.alpn() == Some(tls::HTTP_2));
-        let (holds, answers) = (told && secure.session.readable() > 0, secure.session.wants_send());
+        let established = taken.is_ok() && secure.phase == Phase::Handshaking && !secure.session.is_handshaking();
+        if established {
+            secure.phase = Phase::Established;
+        }
+        let http2 = secure.session.alpn() == Some(tls::HTTP_2);
+        let is_readable = secure.phase != Phase::Handshaking && secure.session.readable() > 0;
+        let answers = secure.session.wants_send();
         self.observe_session(key);
         if taken.is_err() {
-            // An alert may tell the peer why.
+            // The peer may get an alert with the reason.
             self.send_secure(key);
-            if !holds {
+            if !is_readable {
                 self.tell_failure(key);
             }
-            return holds;
+            return is_readable;
         }
-        if stands {
+        if established {
             self.tell_secured(key);
             self.proxy.connected(key, http2);
         }
-        // The peer may wait for what its session has to say to it, whenever that is (RFC 5246, 7.2.2).
-        if stands || answers {
+        // The peer may wait for these bytes at any time, not only during the handshake (RFC 5246, section 7.2.2).
+        if established || answers {
             self.send_secure(key);
         }
         true
     }
 
-    /// Tells the proxy that a session has failed, and why.
-    fn tell_failure(&mut self, key: Key) {
-        let Some(secure) = self.sockets.get_mut(key).and_then(|socket| socket.secure()) else { return };
-        let Some(failure) = secure.session.failure() else { return };
-        if failure.is_of_protocol() && !secure.told && !self.proxy.offers_http2(key) {
-            return self.proxy.refuses_http1(key);
-        }
-        let refused = failure.as_refused_handshake().filter(|_| !secure.heard);
-        self.proxy.failed(
-            key,
-            match (refused, secure.told) {
-                (Some(refused), _) => Failure::Tls(refused.error(), FailureText::new(&refused)),
-                (None, true) => Failure::Session(FailureText::new(&failure)),
-                (None, false) => Failure::Tls(failure.error(), FailureText::new(&failure)),
-            },
-        );
-    }
-
-    /// Tells the proxy of a session that was just agreed on.
-    fn tell_secured(&mut self, key: Key) {
-        let Some(secure) = self.sockets.get_mut(key).and_then(|socket| socket.secure()) else { return };
-        let resumed = secure.session.is_resumed() == Some(true);
-        // One that is resumed shows none.
-        let leaf = secure.session.certificates().first().filter(|_| !resumed);
-        let expiry_s = leaf.and_then(|leaf| Certificate::read(leaf).ok()).map(|leaf| leaf.not_after_s());
-        self.proxy.secured(key, resumed, expiry_s.and_then(|seconds| u64::try_from(seconds).ok()));
-    }
-
-    /// Encrypts what is queued, and sends what the session has to say, until the socket takes no more.
+    /// Encrypts the bytes that are queued, and sends the bytes of the session, until the socket takes no more.
     pub(super) fn send_secure(&mut self, key: Key) {
         loop {
             let Some(socket) = self.sockets.get_mut(key) else { return };
@@ -399,7 +304,7 @@ impl Worker<'_> {
                 Flushed::All => {}
                 Flushed::Full => return,
                 Flushed::Broken => {
-                    // What the peer sent before it went can still be read.
+                    // Bytes that the peer sent before it left can still be read.
                     socket.readable = true;
                     self.ready.push_back(key);
                     return self.proxy.unsendable(key);
@@ -416,7 +321,7 @@ impl Worker<'_> {
         }
     }
 
-    /// Ends our direction of a connection, behind all that is still to be sent.
+    /// Ends our direction of a connection, behind all bytes that wait to be sent.
     pub(super) fn finish(&mut self, key: Key) {
         self.close_session(key);
         let Some(socket) = self.sockets.get_mut(key) else { return };
@@ -426,19 +331,17 @@ impl Worker<'_> {
         }
     }
 
-    /// Closes a connection. Where our direction was ended properly, what is still to be sent goes first.
+    /// Closes a connection. If our direction is finishing, the socket stays until its last bytes are sent.
     pub(super) fn close(&mut self, key: Key) {
         self.close_session(key);
         self.trace_session(key, |trace, _, now_us| trace.given_up(&"it is closed", now_us));
         let Some(socket) = self.sockets.remove(key) else { return };
-        let finishing = socket.secure().is_some_and(|secure| secure.finishing);
-        if finishing && self.tls.leaving.len() < TLS_LEAVING {
-            let until_us = self.now_us.saturating_add(TLS_LEAVING_US);
-            self.tls.leaving.push_back(Leaving { key, socket, until_us });
+        if socket.secure().is_some_and(|secure| secure.finishing) {
+            self.tls.leaving.add(key, socket, self.now_us);
         }
     }
 
-    /// Says to the peer that nothing more comes, as far as the socket takes it.
+    /// Sends the peer a close_notify, if the socket takes it.
     fn close_session(&mut self, key: Key) {
         if let Some(secure) = self.sockets.get_mut(key).and_then(Socket::secure_mut) {
             secure.session.close_notify();
@@ -447,22 +350,22 @@ impl Worker<'_> {
         }
     }
 
-    /// Begins to tell of a session with the backend in a slot.
+    /// Begins the trace of a session with the backend in a slot.
     pub(super) fn begin_trace(&self, key: Key, slot: usize) -> Trace {
         let mut trace = Trace::new(&format!("backend {} #{}.{key}", self.proxy.label(slot), self.index));
         trace.connect_begun(clock::monotonic_us());
         trace
     }
 
-    /// Has the trace of a connection look at its session, where there are both.
+    /// Lets the trace of a connection look at its session, if there are both.
     fn observe_session(&mut self, key: Key) {
         self.trace_session(key, |trace, session, now_us| {
             session.into_iter().for_each(|session| trace.observe(session, now_us));
         });
     }
 
-    /// Tells something of a session, where that is wanted: `tell` gets its trace, the session where there
-    /// is one yet, and the time.
+    /// Calls `tell` with the trace of a connection, its session if it has begun, and the time. Without a trace it does
+    /// nothing.
     pub(super) fn trace_session(&mut self, key: Key, tell: impl FnOnce(&mut Trace, Option<&mut Session>, u64)) {
         if !self.tls.trace {
             return;
@@ -475,7 +378,7 @@ impl Worker<'_> {
         self.write_trace(key);
     }
 
-    /// Writes down what a trace has to tell.
+    /// Logs the new lines of a trace.
     pub(super) fn write_trace(&mut self, key: Key) {
         let encryption = self.sockets.get_mut(key).and_then(|socket| socket.encryption.as_mut());
         let trace = encryption.and_then(|encryption| encryption.trace.as_mut());
@@ -504,7 +407,7 @@ mod tests {
         rest.pass(2, &mut spare);
         assert!(rest.is_empty() && rest.buffer.capacity() == 0);
         assert_eq!(spare.as_ptr(), memory);
-        // The next session that keeps a rest leaves it to the worker.
+        // The next session that keeps a rest gets this buffer from the worker.
         let mut other = Rest::default();
         let mut read = vec![2; TLS_READ_BYTES];
         other.keep(0, 1, &mut read, &mut spare);
