@@ -93,6 +93,8 @@ const TARGETS: &[Target] = &[
             b"\x00\x00\x45\x00\x03\x01\x0a\x01\x85\x01\xb5\x00\xb5\x01\x0a\x00\x0a\x01\x0b\x00\x0b\x01\xfd\x00",
             // A tagged request with its response, then another on the same connections.
             b"\x00\x00\x07\x00\x46\x01\x0a\x01\x07\x01\x0a\x00\x17\x00\x0a\x01\x07\x01\x0a\x00",
+            // A tagged POST, answered.
+            b"\x00\x00\x17\x00\x46\x01\x0a\x01\x07\x01\x0a\x00",
             b"\x00\x00\x15\x00\x03\x01\x4c\x01\xb5\x00\x0c\x01\x05\x00\x00\x01\x05\x00\x08\x00\x9d\x00",
             // A reload moves a request to an idle connection that is about to time out.
             b"\x00\x00\x45\x00\x0b\x01\x0a\x0d\x0a\x01\x4f\xff\x2c\xfe\x00\xff\xf5\x0b\x01\x0a\x0d\x0a\xfd\x00",
@@ -135,6 +137,15 @@ const TARGETS: &[Target] = &[
             // A client's preface, settings and request; a server's settings and response.
             b"\x01\x18PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\x09\0\0\0\x04\0\0\0\0\0\x0d\0\0\x04\x01\x05\0\0\0\x01\x82\x86\x84\x41",
             b"\0\x09\0\0\0\x04\0\0\0\0\0\x81\x0a\0\0\x01\x01\x04\0\0\0\x01\x88\x0e\0\0\x05\0\x01\0\0\0\x01hello",
+            // A window of nothing for each stream; a request with content on one.
+            b"\0\x0f\0\0\x06\x04\0\0\0\0\0\0\x04\0\0\0\0\x80\x86",
+            // A part of an unknown frame was taken for a frame.
+            b"\0\xf5\0\x08\0\0\0\x04\0\0\0\0\0\x81\n\0\0\x01\x01tttttttttt\x04\0\0\x90\0\x01\0\0\x04\0\0\
+              \0\0\xbe\xbe\0\xb2\x91\xa7\xa7\xa7tttttttt\x04\0\0\x90\0\x01\0\0\x04\0\0\0\0\xbe\xbe\0\xb2\
+              \x91\xa7\xa7\xa7\xa7\xa7\xa7\xa7\xa7\xb2\0\t\0\0\0\0\x04\0\0\0\0\x81\n\0\0\xf8\0\x04\0\0\0\
+              \x01\xf8\0\x04\0\0\0\xa7\xa7\xa7\xa7\xa7\xb2\0\t\0\0\0\x04\0\0\0\0\0\x81\n\0\0\xf8\0\x04\0\
+              \0\0\x01\xf8\0\x04\0\0\0\x01\x88\n\0\0\x03W\x03\xff\xffPRI * HTTP\xf5\xf5\0\x89\xf5\xf5\
+              \x88\x0e\x01\0\0P\x0b\0\xfb\xff\xffPRI * HT\xff\0\0\x04\0\0\0\0\xbe\xbe\xbe\xbe\xbe",
         ],
         expected: Expected::Passes,
     },
@@ -420,8 +431,16 @@ fn each_oracle_notices_a_planted_fault() {
     let plants: [fn(&mut Vec<u8>); 2] =
         [|text| replace(text, b"X-Tag: 1", b"X-Tag: 2"), |text| _ = text.last_mut().map(|last| *last ^= 1)];
     for plant in plants {
-        assert!(notices("proxy", |seed| proxy::run_with(seed, plant)));
+        assert!(notices("proxy", |seed| proxy::run_with(seed, proxy::Plants { answer: plant, ..proxy::Plants::NONE })));
     }
+    // A request that is not idempotent is delivered twice; a request gets two final heads.
+    let plants: [fn(&mut Vec<u8>); 2] =
+        [|text| repeat(text, b"POST /r/"), |text| repeat(text, b"HTTP/1.1 200 OK\r\nX-Tag")];
+    for sent in plants {
+        assert!(notices("proxy", |seed| proxy::run_with(seed, proxy::Plants { sent, ..proxy::Plants::NONE })));
+    }
+    assert!(notices("http1", |seed| http1::run_with(seed, false)));
+    assert!(notices("http2", |seed| http2::run_with(seed, false)));
     // A second length, an unfinished head, and a response that only the next hop sees as chunked.
     let plants: [fn(&mut Vec<u8>); 3] = [
         |text| drop(text.splice(text.len() - 2.., *b"Content-Length: 7\r\n\r\n")),
@@ -435,6 +454,13 @@ fn each_oracle_notices_a_planted_fault() {
     assert!(notices("args", |seed| args::run_with(seed, |words| drop(words.pop()))));
     assert!(notices("plan", |seed| plan::run_with(seed, |bytes| _ = bytes.pop())));
     assert!(notices("handover", |seed| handover::run_with(seed, |line| _ = line.pop())));
+}
+
+/// Appends a message to itself if it begins so.
+fn repeat(text: &mut Vec<u8>, start: &[u8]) {
+    if text.starts_with(start) {
+        text.extend_from_within(..);
+    }
 }
 
 fn replace(text: &mut Vec<u8>, from: &[u8], to: &[u8]) {

@@ -1,7 +1,7 @@
 //! Backends over HTTP/2 that violate its rules: the client's view, and the isolation of other requests.
 
 use crate::support::frames::{before, fields, good, scripted};
-use crate::support::{Fault, Mode, modes, wait_until};
+use crate::support::{Fault, Mode, modes, shown, wait_until};
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::sync::{Arc, Mutex};
 use zzz_lb::http2::ErrorCode;
@@ -221,5 +221,30 @@ fn content_beyond_the_window_ends_the_connection() {
         let cut = client.try_response("GET");
         assert!(matches!(cut, Err((Fault::Fin | Fault::Reset, _))), "{mode:?}: {cut:?}");
         assert_eq!(balancer.metric("zzz_lb_failures_total", ""), 1, "{mode:?}");
+    }
+}
+
+/// HTTP/1.1 has the same test in `responses`.
+#[test]
+fn control_bytes_in_field_values_pass() {
+    for mode in modes() {
+        let backend = scripted(&[], |frames, _| {
+            while let Some(stream) = frames.request() {
+                let head = fields(&[(":status", "200"), ("x", "a\x01\x1b[0m\x7f")]);
+                frames.send(Kind::Headers, END_HEADERS, stream, &head);
+                frames.send(Kind::Data, 0, stream, b"hello");
+                frames.send(Kind::Headers, END_HEADERS | END_STREAM, stream, &fields(&[("x-sum", "\x02b")]));
+            }
+        });
+        let balancer = before(mode, &[&backend], &[]);
+        let mut client = balancer.connect();
+        for _ in 0..3 {
+            client.send("GET / HTTP/1.1\r\nHost: x\r\n\r\n");
+            let head = client.until(b"\r\n\r\n").expect("a head");
+            assert!(head.starts_with(b"HTTP/1.1 200 OK\r\nx: a\x01\x1b[0m\x7f\r\n"), "{mode:?}: {}", shown(&head));
+            let rest = client.until(b"x-sum: \x02b\r\n\r\n").expect("content and trailers");
+            assert!(rest.starts_with(b"5\r\nhello\r\n0\r\n"), "{mode:?}: {}", shown(&rest));
+        }
+        assert_eq!(balancer.metric("zzz_lb_failures_total", ""), 0, "{mode:?}");
     }
 }

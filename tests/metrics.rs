@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use crate::support::{Backend, Balancer, Directory, Exit, Mode, modes, send_signal, wait_until};
+use crate::support::{Backend, Balancer, Directory, Exit, Mode, Wire, modes, send_signal, wait_until};
 
 #[test]
 fn requests_are_counted_exactly_and_a_worker_s_death_loses_none() {
@@ -71,11 +71,11 @@ fn the_admin_port_has_it_alone() {
         let backend = Backend::named("a");
         let balancer = Balancer::before(mode, &[&backend], &["--admin", "0"]);
         let admin = balancer.admin();
-        let ask = |path: &str| crate::support::Wire::tcp(admin).get(path);
+        let ask = |path: &str| Wire::tcp(admin).get(path);
         assert_eq!(balancer.get("/metrics"), "a");
         assert!(ask("/metrics").text().contains("zzz_lb_requests_total"));
         assert_eq!((ask("/livez").status(), ask("/readyz").status(), ask("/x").status()), (200, 200, 404));
-        let refused = crate::support::Wire::tcp(admin).post("/metrics", b"");
+        let refused = Wire::tcp(admin).post("/metrics", b"");
         assert_eq!((refused.status(), refused.value("Allow")), (405, Some("GET, HEAD")));
         // An unfinished request keeps the workers draining.
         let mut client = balancer.connect();
@@ -94,7 +94,7 @@ fn clients_of_the_admin_port_before_the_end_are_answered() {
         let backend = Backend::named("a");
         let mut balancer = Balancer::before(mode, &[&backend], &["--admin", "0"]);
         let admin = balancer.admin();
-        let mut early = crate::support::Wire::tcp(admin);
+        let mut early = Wire::tcp(admin);
         early.send("GET /readyz HTTP/1.1\r\nHo");
         balancer.signal(libc::SIGTERM);
         balancer.wait_for_log("draining");
@@ -125,4 +125,51 @@ fn a_slow_reader_of_much_holds_nobody_up() {
     };
     assert!(rest.len() > 800_000, "{} bytes", rest.len());
     assert!(rest.ends_with(b"0\r\n\r\n"), "it ends whole");
+}
+
+#[test]
+fn the_path_can_be_another_or_none() {
+    for mode in modes() {
+        let backend = Backend::named("a");
+        let balancer = Balancer::before(mode, &[&backend], &["--metrics-path", "/m/x"]);
+        let text = balancer.connect().get("/m/x").text();
+        assert!(text.contains("zzz_lb_build_info"), "{mode:?}: {text}");
+        assert_eq!((balancer.get("/metrics"), balancer.get("/m")), ("a".into(), "a".into()), "{mode:?}");
+        let balancer = Balancer::before(mode, &[&backend], &["--metrics-path", "off"]);
+        assert_eq!((balancer.get("/metrics"), balancer.get("/off")), ("a".into(), "a".into()), "{mode:?}");
+        assert_eq!(backend.count(), 4, "{mode:?}");
+    }
+}
+
+#[test]
+fn workers_that_accept_and_that_drain_are_counted() {
+    for (mode, workers) in [(Mode::Mp, 2), (Mode::Sp, 1)] {
+        let backend = Backend::named("a");
+        let mut balancer = Balancer::before(mode, &[&backend], &["--admin", "0", "--max-connections", "4"]);
+        let admin = balancer.admin();
+        let value = |family: &str| {
+            let text = Wire::tcp(admin).get("/metrics").text();
+            let line = text.lines().find_map(|line| line.strip_prefix(family)?.strip_prefix(' '));
+            line.unwrap_or_else(|| panic!("no {family} in {text}")).parse::<u64>().expect("a whole number")
+        };
+        let state = || (value("zzz_lb_accepting"), value("zzz_lb_draining"));
+        assert_eq!(value("zzz_lb_client_connections_limit"), 4, "{mode:?}");
+        wait_until("all accept", || state() == (workers, 0));
+        // More clients than may be connected: those beyond wait.
+        let mut clients: Vec<Wire> = (0..24).map(|_| balancer.connect()).collect();
+        clients.iter().for_each(|client| client.send("GET / HTTP/1.1\r\nHost: x\r\n\r\n"));
+        wait_until("none accepts", || state() == (0, 0));
+        assert_eq!(value("zzz_lb_client_connections"), 4, "{mode:?}");
+        clients.clear();
+        wait_until("all accept again", || state() == (workers, 0));
+        // The system spreads clients over the workers, so each gets some, and a client keeps its worker from ending.
+        let mut clients: Vec<Wire> = (0..24).map(|_| balancer.connect()).collect();
+        clients.iter().for_each(|client| client.send("GET / HTTP/1.1\r\nHo"));
+        wait_until("no more can be connected", || value("zzz_lb_client_connections") == 4);
+        balancer.signal(libc::SIGTERM);
+        wait_until("all drain", || state() == (0, workers));
+        clients.iter().for_each(|client| client.send("st: x\r\n\r\n"));
+        assert!(clients.iter_mut().all(|client| client.response("GET").text() == "a"), "{mode:?}");
+        assert_eq!(balancer.wait(), Exit::Status(0), "{mode:?}");
+    }
 }

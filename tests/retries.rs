@@ -3,7 +3,8 @@
 
 use crate::smuggling::assert_own_answer;
 use crate::support::{
-    Backend, Balancer, Directory, Fault, Gate, Mode, VACANT, Wire, modes, processor_ticks, response, shrink_queue,
+    Backend, Balancer, Directory, Fault, Gate, Mode, PROTOCOLS, VACANT, Way, Wire, modes, processor_ticks, response,
+    shrink_queue,
 };
 use std::os::fd::AsFd;
 use std::os::unix::net::{UnixListener, UnixStream};
@@ -248,6 +249,20 @@ fn a_request_that_breaks_backends_is_shown_to_few_of_them() {
         assert_own_answer(method, &client.response(method), &[502]);
         let asked: usize = backends.iter().map(Backend::count).sum();
         assert!((1..=most).contains(&asked), "{method}: {asked} backends were asked");
+    }
+}
+
+/// Over each protocol alike: what broke the connection may be the request, and no other backend is there.
+#[test]
+fn a_get_that_breaks_the_only_backend_s_fresh_connection_is_not_sent_again() {
+    for protocol in PROTOCOLS {
+        for mode in modes() {
+            let backend = Backend::serve(|mut peer| drop(peer.request()));
+            let way = Way::to(&backend, protocol);
+            let balancer = Balancer::start(mode, &way.args());
+            assert_own_answer("GET", &balancer.connect().get("/"), &[502]);
+            assert_eq!(backend.count(), 1, "{protocol:?} {mode:?}");
+        }
     }
 }
 

@@ -16,6 +16,11 @@ use zzz_lb::limits::{H2_STREAMS, RESPONSE_FIELDS};
 
 /// Panics if a limit is exceeded.
 pub fn run(data: &[u8]) {
+    run_with(data, true);
+}
+
+/// The same. If windows are not kept, content is sent whatever they allow, which must be noticed.
+pub fn run_with(data: &[u8], keeps_windows: bool) {
     let Some((&role, mut data)) = data.split_first() else { return };
     let role = if role % 2 == 1 { Role::Server } else { Role::Client };
     let mut machine = Machine {
@@ -26,6 +31,7 @@ pub fn run(data: &[u8]) {
         next: 0,
         left: 0,
         windows: Windows::new(),
+        keeps_windows,
     };
     machine.h2.greet(&mut machine.out);
     while let Some((&operation, rest)) = data.split_first() {
@@ -55,6 +61,7 @@ struct Machine {
     /// The remaining bytes of a frame that is received in parts: DATA or an unknown type.
     left: usize,
     windows: Windows,
+    keeps_windows: bool,
 }
 
 /// The peer's flow-control windows, as the peer itself counts them (RFC 9113, 6.9).
@@ -189,7 +196,7 @@ impl Machine {
                 self.h2.line_up(id);
                 while let Some((id, _, room)) = self.h2.next_in_line() {
                     assert!(room <= 16_384);
-                    let n = room.min(operation.into());
+                    let n = if self.keeps_windows { room.min(operation.into()) } else { operation.into() };
                     if self.h2.data(id, n, operation >= 240).is_some() {
                         self.windows.sent(id, n);
                     }

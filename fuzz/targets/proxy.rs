@@ -92,7 +92,21 @@ struct Machine {
     /// Tagged requests that clients have begun, and how often each was delivered over HTTP/1.1.
     tags: usize,
     delivered: HashMap<usize, (usize, bool)>,
-    plant: fn(&mut Vec<u8>),
+    plants: Plants,
+}
+
+/// Faults to plant, to see that the witnesses notice.
+#[derive(Clone, Copy)]
+pub struct Plants {
+    /// Changes the answer of a backend to a tagged request.
+    pub answer: fn(&mut Vec<u8>),
+    /// Changes the bytes that the proxy sends, as a client or a backend sees them.
+    pub sent: fn(&mut Vec<u8>),
+}
+
+impl Plants {
+    /// Nothing is planted.
+    pub const NONE: Plants = Plants { answer: |_| {}, sent: |_| {} };
 }
 
 /// The content of the response to a tagged request.
@@ -315,11 +329,11 @@ impl Backend {
 
 /// Panics if the proxy does or leaves what it must not.
 pub fn run(data: &[u8]) {
-    run_with(data, |_| {});
+    run_with(data, Plants::NONE);
 }
 
-/// The same, with something done to each answer of a backend to a tagged request.
-pub fn run_with(data: &[u8], plant: fn(&mut Vec<u8>)) {
+/// The same, with faults planted.
+pub fn run_with(data: &[u8], plants: Plants) {
     let shared = SHARED.with(|shared| *shared);
     shared.wipe();
     let proxy = Proxy::new(&plan(0), shared, 0, 1, 0, Log::new(Level::Err));
@@ -331,7 +345,7 @@ pub fn run_with(data: &[u8], plant: fn(&mut Vec<u8>)) {
         backends: HashMap::new(),
         tags: 0,
         delivered: HashMap::new(),
-        plant,
+        plants,
     };
     let mut data = data;
     for _ in 0..OPERATIONS {
@@ -475,7 +489,7 @@ impl Machine {
             self.receive(key, &[head.as_bytes(), content].concat());
         } else if let Some(backend) = self.backends.get_mut(&key) {
             let mut answer = backend.answer();
-            (self.plant)(&mut answer);
+            (self.plants.answer)(&mut answer);
             self.receive(key, &answer);
         }
     }
@@ -531,12 +545,14 @@ impl Machine {
         let Some(queue) = self.proxy.queued(key).filter(|queue| !queue.is_empty()) else { return };
         let mut bytes = queue.slices().flatten().copied().collect::<Vec<u8>>();
         bytes.truncate(most);
+        let length = bytes.len();
+        (self.plants.sent)(&mut bytes);
         if let Some(client) = self.clients.get_mut(&key) {
             client.gets(&bytes);
         } else if let Some(backend) = self.backends.get_mut(&key) {
             backend.gets(&bytes, &mut self.delivered);
         }
-        self.proxy.sent(key, bytes.len());
+        self.proxy.sent(key, length);
     }
 
     fn carry_out(&mut self) {

@@ -195,19 +195,22 @@ impl Balancer {
         if untried.clone().next().is_some() {
             return Pick::Full;
         }
+        let mut full = false;
         let start = self.random.below(self.members.len() as u64) as usize;
         let in_order: [fn(State) -> bool; 3] =
             [State::is_up, |state| state == State::Added, |state| state == State::Down];
         for is_wanted in in_order {
             for at in (start..self.members.len()).chain(0..start) {
                 let Member { slot, weight, .. } = self.members[at];
-                if weight > 0 && is_wanted(self.cells.state(slot.into())) && !tried.contains(&slot) && self.enter(slot)
-                {
-                    return Pick::Slot(slot.into());
+                if weight > 0 && is_wanted(self.cells.state(slot.into())) && !tried.contains(&slot) {
+                    if self.enter(slot) {
+                        return Pick::Slot(slot.into());
+                    }
+                    full = true;
                 }
             }
         }
-        Pick::Nobody
+        if full { Pick::Full } else { Pick::Nobody }
     }
 
     /// Takes a slot for a request if its backend is up and has room. `finished` must follow if so.

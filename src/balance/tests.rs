@@ -221,6 +221,21 @@ fn where_nothing_is_probed_one_that_is_added_serves_at_once() {
     assert_eq!(counts(&mut over(cells, rules, &[member(0, 1), member(1, 1)], 1), 10), [5, 5]);
 }
 
+/// Such a backend is not in the rotation, and may yet serve the request, so the request waits for room there.
+#[test]
+fn a_request_waits_for_the_last_backend_even_if_it_is_a_backup_or_ejected() {
+    for (backup, failures) in [(true, 0), (false, 3)] {
+        let members = [member(0, 1), Member { backup, max: 1, ..member(1, 1) }];
+        let mut balancer = over(private(2), RULES, &members, 1);
+        (0..failures).for_each(|_| _ = balancer.failed(1, 9));
+        assert_eq!(balancer.pick(Want::other_than(&[0]), 9), Pick::Slot(1), "{backup}");
+        assert_eq!(balancer.pick(Want::other_than(&[0]), 9), Pick::Full, "{backup}");
+        balancer.finished(1);
+        assert_eq!(balancer.pick(Want::other_than(&[0]), 9), Pick::Slot(1), "{backup}");
+        assert_eq!(balancer.pick(Want::other_than(&[0, 1]), 9), Pick::Nobody, "{backup}");
+    }
+}
+
 #[test]
 fn a_backend_at_its_limit_is_passed_over_by_all_workers() {
     let cells = private(2);

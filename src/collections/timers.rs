@@ -197,6 +197,20 @@ mod tests {
         assert_eq!(due(&mut timers, 60_000_000), [0]);
     }
 
+    /// A poller that is told to wake too early spins.
+    #[test]
+    fn a_deadline_beyond_the_wheel_is_looked_at_once_in_a_turn_of_it() {
+        let turn_us = TIMER_TICKS as u64 * TIMER_TICK_US;
+        let mut timers = Timers::new(0);
+        let (deadline_us, mut looks, mut now_us) = (10 * turn_us, 0, 0);
+        timers.set(0, deadline_us);
+        while due(&mut timers, now_us).is_empty() {
+            (now_us, looks) = (timers.next_us(), looks + 1);
+            assert!(looks <= 20, "{now_us} of {deadline_us} us after {looks} looks");
+        }
+        assert!((deadline_us..deadline_us + TIMER_TICK_US).contains(&now_us), "{now_us}");
+    }
+
     #[test]
     fn agrees_with_a_plain_list_over_random_operations() {
         let mut random = Random::new(7);

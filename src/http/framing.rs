@@ -557,6 +557,16 @@ mod tests {
     }
 
     #[test]
+    fn each_scheme_that_authenticates_its_connection_is_known() {
+        for scheme in ["NTLM", "negotiate", "Nego2", "Kerberos"] {
+            let value = format!("Basic x, {scheme}\tabc=");
+            assert!(of_request(&[("Authorization", &value)]).unwrap().connection.authentication, "{value}");
+            let response = of_response("401", &[("Proxy-Authenticate", &value)]);
+            assert!(response.unwrap().connection.authentication, "{value}");
+        }
+    }
+
+    #[test]
     fn a_chunked_response_of_http_1_0_is_decoded_once() {
         let fields = [("Transfer-Encoding", "chunked"), ("Connection", "keep-alive")];
         let of = |fields: &[_]| with(Version::Http10, "200", fields, |head| response(head, &RequestFacts::NOTHING));

@@ -179,6 +179,17 @@ mod tests {
     }
 
     #[test]
+    fn a_count_that_is_not_reported_yet_is_not_lost_when_room_is_made() {
+        let mut repeats = Repeats::new();
+        (0..LOG_KINDS).for_each(|key| assert!(repeats.admits(key, 0)));
+        assert!(!repeats.admits(0, 1));
+        let now_us = 2 * LOG_WINDOW_US;
+        assert!(repeats.admits(LOG_KINDS, now_us));
+        let due = repeats.take_due(now_us);
+        assert_eq!(due, Some(Suppressed { key: Some(0), count: 1, window_us: now_us }));
+    }
+
+    #[test]
     fn a_late_report_counts_all_lines_before_it() {
         let mut repeats = Repeats::new();
         assert!(repeats.admits(1, 0) && !repeats.admits(1, 1) && !repeats.admits(1, 3 * LOG_WINDOW_US));

@@ -367,7 +367,12 @@ impl Client {
         }
         if let Some(quiet_us) = self.quiet_us {
             let lasted_us = net.now_us - quiet_us;
-            let limit_us = if self.plan.ending == Ending::HalfClose { PROMPT_US } else { self.idle_us + PROMPT_US };
+            // The rest of an upload that is already answered is offered to its backend for a while.
+            let limit_us = match self.plan.ending {
+                Ending::HalfClose if self.may_close => HALF_CLOSE_US + PROMPT_US,
+                Ending::HalfClose => PROMPT_US,
+                _ => self.idle_us + PROMPT_US,
+            };
             if lasted_us > limit_us && self.plan.read_pace.is_none() {
                 net.fail(format!("client {}: closed {lasted_us} us after its last response", self.number));
             }
@@ -383,6 +388,12 @@ impl Client {
         let said_by_us = self.index > 0 && self.plan.requests[self.index - 1].last;
         if !orderly && (unsent > 0 || !self.waiting.is_empty()) && !said_by_us {
             net.fail(format!("client {}: the proxy ends a connection for no reason", self.number));
+        }
+        if net.limited {
+            // A request for which no backend has room is refused before its content has come, which ends the connection.
+            for one in &self.waiting {
+                net.ledger[self.plan.requests[one.index].id].begun = false;
+            }
         }
     }
 

@@ -54,6 +54,26 @@ pub(super) enum Sabotage {
     LostPlan,
     /// A WINDOW_UPDATE to the proxy is one that the backend does not know of.
     StrayCredit,
+    /// A POST is delivered to its backend a second time.
+    SecondDelivery,
+    /// A client gets its response a second time.
+    SecondResponse,
+}
+
+impl Sabotage {
+    /// True for a whole message that is to be sent twice.
+    fn is_repeated(self, bytes: &[u8]) -> bool {
+        let start: &[u8] = match self {
+            Sabotage::SecondDelivery => b"POST ",
+            Sabotage::SecondResponse => b"HTTP/1.1 200 ",
+            _ => return false,
+        };
+        let text = String::from_utf8_lossy(bytes);
+        let head = text.find("\r\n\r\n").map(|end| &text[..end]).filter(|_| bytes.starts_with(start));
+        let length = head.and_then(|head| head.split("\r\n").find_map(|line| line.strip_prefix("Content-Length: ")));
+        let length = length.and_then(|length| length.parse::<usize>().ok());
+        head.zip(length).is_some_and(|(head, length)| head.len() + 4 + length == bytes.len())
+    }
 }
 
 enum Flight {
@@ -314,6 +334,7 @@ impl Net {
             self.half_mut(link, from).blocked = true;
         }
         bytes = &bytes[..n];
+        let again = bytes;
         let segment = self.links[link].segment;
         while !bytes.is_empty() {
             // Small segments for a while, then the rest in one: many would only cost time.
@@ -322,6 +343,9 @@ impl Net {
             let size = if few && self.dice.percent(20) { self.dice.between(1, most) } else { most };
             self.fly(link, from.other(), Flight::Bytes(bytes[..size].to_vec()));
             bytes = &bytes[size..];
+        }
+        if from == End::Proxy && self.sabotage.is_repeated(again) {
+            self.fly(link, from.other(), Flight::Bytes(again.to_vec()));
         }
         Some(n)
     }

@@ -129,6 +129,36 @@ fn what_was_asked_and_what_came_back_is_logged_with_the_flag() {
 }
 
 #[test]
+fn the_name_of_a_backend_that_a_probe_cannot_reach_is_looked_up_again() {
+    for (failure, suspected) in [(Some(Failure::Connect(111)), true), (None, true), (Some(Failure::Closed), false)] {
+        let mut world = probing(|_| {});
+        match failure {
+            Some(Failure::Closed) => {
+                let key = probe(&mut world);
+                world.end(key);
+            }
+            Some(failure) => {
+                while world.dials.is_empty() {
+                    world.pass(100_000);
+                }
+                let (key, _) = world.dial();
+                world.fail(key, failure);
+            }
+            None => {
+                while world.dials.is_empty() {
+                    world.pass(100_000);
+                }
+                // It does not connect in time.
+                world.pass(600_000);
+            }
+        }
+        assert_eq!(counts(&mut world), (0, 1), "{failure:?}");
+        let cells = world.proxy.shared.cells;
+        assert_eq!((cells.take_suspects(), cells.take_suspect(0)), (suspected, suspected), "{failure:?}");
+    }
+}
+
+#[test]
 fn a_probe_that_only_connects_passes_when_it_is_connected() {
     for h2c in [false, true] {
         let mut world = probing(|plan| (plan.health.check, plan.members[0].h2c) = (HealthCheck::Tcp, h2c));
