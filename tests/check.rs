@@ -135,7 +135,7 @@ fn an_account_that_is_not_there_is_a_problem_and_an_address_in_use_is_not() {
     for (problem, part) in problems.iter().zip(&parts) {
         assert!(problem.contains(part), "{problem}");
     }
-    assert!(lines.iter().any(|line| line.contains(" reachable (")), "the plan is told all the same: {lines:?}");
+    assert!(lines.iter().any(|line| line.contains(" reachable (")), "the plan is printed nevertheless: {lines:?}");
 }
 
 #[test]

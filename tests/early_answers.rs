@@ -70,7 +70,7 @@ fn interim_responses_are_forwarded_with_their_fields() {
     for mode in modes() {
         let backend = Backend::replying(
             "HTTP/1.1 103 Early Hints\r\nLink: </a.css>; rel=preload\r\nLink: </b.js>\r\n\r\n\
-             HTTP/1.1 103 Early Hints\r\nLink: </c.css>\r\n\r\nHTTP/1.1 199 Whatever\r\n\r\n\
+             HTTP/1.1 103 Early Hints\r\nLink: </c.css>\r\n\r\nHTTP/1.1 199 Unknown\r\n\r\n\
              HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok",
         );
         let balancer = Balancer::before(mode, &[&backend], &[]);

@@ -124,7 +124,7 @@ fn a_storm_of_failures_is_a_few_lines_that_count_all_of_it() {
             assert_eq!(balancer.connect().get("/").status(), 502);
         }
         let mut counts = (0, 0);
-        wait_until("all are told of", || {
+        wait_until("all are reported", || {
             counts = told(&balancer.log());
             counts.0 + counts.1 == 500
         });

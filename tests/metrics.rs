@@ -81,7 +81,7 @@ fn the_admin_port_has_it_alone() {
         let mut client = balancer.connect();
         client.send("GET /up HTTP/1.1\r\nHost: x\r\nContent-Len");
         balancer.signal(libc::SIGTERM);
-        wait_until("it is told to be draining", || ask("/readyz").status() == 503);
+        wait_until("it reports that it drains", || ask("/readyz").status() == 503);
         assert_eq!(ask("/livez").status(), 200);
         client.send("gth: 0\r\n\r\n");
         assert_eq!(client.response("GET").text(), "a");

@@ -138,7 +138,7 @@ fn files_in_the_pages_exist() {
     }
 }
 
-/// Whether `path`, such as `proxy::mux::close` or `shared::MAGIC`, is a module, or an item that a module's text names.
+/// True if `path`, such as `proxy::mux::close` or `shared::MAGIC`, is a module, or an item that a module's text names.
 fn is_in_source(path: &str) -> bool {
     let mut at = root().join("src");
     for part in path.split("::") {

@@ -300,7 +300,7 @@ fn settings_that_change_take_effect() {
         directory.put("lb.json", &file(&[&a], ", \"loglevel\": \"err\""));
         wait_until("it is taken up", || balancer.metric("zzz_lb_plan_edition", "") == edition + 1);
         let told = || balancer.log().matches("info config: ").count() as u64;
-        wait_until("what was before is told", || told() == edition - 1);
+        wait_until("the earlier edition is reported", || told() == edition - 1);
         balancer.signal(libc::SIGHUP);
         wait_until("it is read again", || balancer.metric("zzz_lb_plan_edition", "") == edition + 2);
         assert_eq!(told(), edition - 1, "{}", balancer.log());

@@ -198,7 +198,7 @@ fn a_crash_loop_ends_in_exit_1_and_says_so() {
     assert!(send_signal(balancer.workers()[0], libc::SIGKILL));
     let start = Instant::now();
     while balancer.runs() {
-        assert!(start.elapsed() < Duration::from_secs(60), "it respawns for ever:\n{}", balancer.log());
+        assert!(start.elapsed() < Duration::from_secs(60), "it respawns forever:\n{}", balancer.log());
         std::thread::sleep(Duration::from_millis(1));
     }
     assert_eq!(balancer.wait(), Exit::Status(1));

@@ -47,7 +47,7 @@ fn the_process_stays_and_counts_and_connections_survive() {
             generation += 1;
             upgrade(&balancer, generation);
             // A client of the old program is served, and told to reconnect.
-            wait_until("it is told that its connection ends", || {
+            wait_until("it gets the end of its connection announced", || {
                 let answer = client.get("/");
                 assert_eq!(answer.text(), "a", "{mode:?}");
                 answer.connection_has("close")
@@ -336,7 +336,7 @@ fn the_oldest_of_too_many_generations_is_ended() {
         let served = others.iter_mut().filter_map(|other| other.try_response("GET").ok());
         let served = served.inspect(|answer| assert_eq!(answer.status(), 200, "{mode:?}")).count();
         assert!(served >= 8, "{mode:?}: {served} of {}", others.len());
-        wait_until("what was cut is told", || cut(&balancer.log()) == 1 + others.len() - served);
+        wait_until("the cut requests are logged", || cut(&balancer.log()) == 1 + others.len() - served);
     }
 }
 

@@ -7,8 +7,8 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::PathBuf;
 
 use super::nearest::nearest;
-use super::value::{Fault, number, number_u32};
-use crate::limits::{BACKEND_MAX, HOST_LABEL_BYTES, HOST_NAME_BYTES, UNIX_PATH_BYTES};
+use super::value::{Fault, is_name, number, number_u32};
+use crate::limits::{BACKEND_MAX, UNIX_PATH_BYTES};
 
 /// The attributes after a backend's address.
 const ATTRIBUTES: [&str; 3] = ["weight", "backup", "max"];
@@ -246,20 +246,6 @@ fn named(host: &str) -> Result<Host, Fault> {
     }
 }
 
-/// True if the text is a host name. A name that ends in a number is a malformed IPv4 address.
-pub(super) fn is_name(text: &str) -> bool {
-    let name = text.strip_suffix('.').unwrap_or(text);
-    let is_label = |label: &str| {
-        (1..=HOST_LABEL_BYTES).contains(&label.len())
-            && label.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_')
-            && !label.starts_with('-')
-            && !label.ends_with('-')
-    };
-    let ends_in_number =
-        name.rsplit('.').next().is_some_and(|label| !label.is_empty() && label.bytes().all(|b| b.is_ascii_digit()));
-    name.len() <= HOST_NAME_BYTES && name.split('.').all(is_label) && !ends_in_number
-}
-
 /// Parses a number from 1 to 65,535.
 fn positive(digits: &str) -> Option<u16> {
     number(digits, 1, u64::from(u16::MAX)).ok().and_then(|number| u16::try_from(number).ok())
@@ -268,6 +254,7 @@ fn positive(digits: &str) -> Option<u16> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::limits::{HOST_LABEL_BYTES, HOST_NAME_BYTES};
 
     fn tcp_to(text: &str) -> (String, String, u16, u16) {
         let spec = backend(text).unwrap_or_else(|fault| panic!("{text}: {fault:?}"));

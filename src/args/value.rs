@@ -3,11 +3,13 @@
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 
-use super::backend::is_name;
 use super::nearest::nearest;
 use crate::dns::hosts::Hosts;
 use crate::http::framing::is_authority;
-use crate::limits::{DURATION_MAX_US, DURATION_MIN_US, FILE_PATH_BYTES, HEALTH_PATH_BYTES, NAME_BYTES, SECOND_US};
+use crate::limits::{
+    DURATION_MAX_US, DURATION_MIN_US, FILE_PATH_BYTES, HEALTH_PATH_BYTES, HOST_LABEL_BYTES, HOST_NAME_BYTES,
+    NAME_BYTES, SECOND_US,
+};
 
 /// The fault in a value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -186,6 +188,20 @@ pub(super) fn host(text: &str, hosts: &Hosts) -> Result<IpAddr, Fault> {
         Err(_) if is_name(text) => hosts.first(text).ok_or(Fault::NoSuchName),
         address => address,
     }
+}
+
+/// True if the text is a host name. A name that ends in a number is a malformed IPv4 address.
+pub(super) fn is_name(text: &str) -> bool {
+    let name = text.strip_suffix('.').unwrap_or(text);
+    let is_label = |label: &str| {
+        (1..=HOST_LABEL_BYTES).contains(&label.len())
+            && label.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_')
+            && !label.starts_with('-')
+            && !label.ends_with('-')
+    };
+    let ends_in_number =
+        name.rsplit('.').next().is_some_and(|label| !label.is_empty() && label.bytes().all(|b| b.is_ascii_digit()));
+    name.len() <= HOST_NAME_BYTES && name.split('.').all(is_label) && !ends_in_number
 }
 
 /// Parses one of the given words.

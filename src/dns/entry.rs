@@ -5,26 +5,11 @@ use std::net::IpAddr;
 
 use super::lookup::{Lookup, Reason, Verdict};
 use super::message::{Family, Name};
-use super::resolver::Output;
+use super::output::{Change, Output};
 use crate::collections::timers::NEVER;
 use crate::limits::{
     DNS_DENIAL_MAX_US, DNS_RETRY_MAX_US, DNS_RETRY_US, DNS_TTL_MIN_US, DNS_UNRESOLVED_US, NAME_ADDRESSES,
 };
-
-/// A change of a name's state.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Change {
-    /// The set of addresses has changed.
-    Addresses,
-    /// The lookup failed after a success. The addresses are kept.
-    Failed(Reason),
-    /// The lookup succeeded after a failure.
-    Recovered,
-    /// A domain of the search list could not be queried for the first time, so the name is used without it.
-    Skipped(Reason),
-    /// The name has more addresses than are used; their number.
-    Many(usize),
-}
 
 /// The state of a name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -8,5 +8,6 @@ mod entry;
 pub mod hosts;
 mod lookup;
 pub mod message;
+mod output;
 pub mod resolv_conf;
 pub mod resolver;

@@ -17,12 +17,13 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::net::{IpAddr, SocketAddr};
 
-pub use super::entry::{Change, State};
+pub use super::entry::State;
 use super::entry::{Entry, Phase};
 use super::hosts::Hosts;
 pub use super::lookup::Reason;
 use super::lookup::{Lookup, Outcome, Step};
 use super::message::{Family, Name, Question, Reply};
+pub use super::output::{Change, Output};
 use super::resolv_conf::ResolvConf;
 use crate::collections::random::Random;
 use crate::collections::slab::{Key, Slab};
@@ -31,22 +32,6 @@ use crate::limits::{
     DNS_LOOKUPS, DNS_MESSAGE_BYTES, DNS_SLOW_LOOKUPS, DNS_SLOW_US, DNS_STRAYS, DNS_SUSPECT_US, DNS_TTL_MAX_US,
     DNS_TTL_MIN_US, NAMES, SECOND_US,
 };
-
-/// Instructions for the shell. It skips those for a socket that it could not open.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Output {
-    /// Open a new UDP socket on a port of the system's choice and connect it to the server. An error, now or
-    /// later (such as ECONNREFUSED), is reported by `failed`.
-    OpenUdp(Key, SocketAddr),
-    /// Connect to the server. `connected` or `failed` must follow.
-    ConnectTcp(Key, SocketAddr),
-    /// Send these bytes: a datagram, or a part of the stream.
-    Send(Key, Vec<u8>),
-    /// Close the socket. No further output refers to it.
-    Close(Key),
-    /// The state of a name has changed, for the backends' addresses or for the log.
-    Changed(Box<str>, Change),
-}
 
 #[derive(Debug)]
 enum Transport {

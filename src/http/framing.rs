@@ -7,7 +7,7 @@ use super::head::{HeadRef, Start, Version};
 use super::message_error::MessageError;
 use crate::limits::CONNECTION_OPTIONS;
 
-/// How the content of a message ends.
+/// The end of a message's content.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Body {
     /// The message has no content.

@@ -6,7 +6,7 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
 use crate::limits::POLL_EVENTS;
-use crate::sys::Event;
+use crate::sys::{Event, Hangup};
 
 /// An epoll instance and the buffer for its events.
 pub struct Poller {
@@ -71,8 +71,11 @@ impl Poller {
                 token: event.u64,
                 readable: is(libc::EPOLLIN | libc::EPOLLRDHUP | libc::EPOLLHUP | libc::EPOLLERR),
                 writable: is(libc::EPOLLOUT | libc::EPOLLHUP | libc::EPOLLERR),
-                ended: is(libc::EPOLLRDHUP | libc::EPOLLHUP | libc::EPOLLERR),
-                broken: is(libc::EPOLLERR),
+                hangup: match () {
+                    () if is(libc::EPOLLERR) => Hangup::Failed,
+                    () if is(libc::EPOLLRDHUP | libc::EPOLLHUP) => Hangup::Ended,
+                    () => Hangup::None,
+                },
             }
         }));
         Ok(())

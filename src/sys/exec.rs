@@ -159,7 +159,7 @@ mod tests {
         assert_eq!(unsafe { libc::fcntl(kept.as_raw_fd(), libc::F_GETFD) }, libc::FD_CLOEXEC);
         let status = std::fs::read_to_string("/proc/thread-self/status").unwrap();
         let blocked = status.lines().find_map(|line| line.strip_prefix("SigBlk:")).unwrap();
-        assert_eq!(blocked.trim().trim_matches('0'), "", "signals are heeded again");
+        assert_eq!(blocked.trim().trim_matches('0'), "", "no signal is blocked any more");
     }
 
     #[test]

@@ -16,7 +16,7 @@ use std::os::fd::RawFd;
 
 #[cfg(any(feature = "kqueue", not(any(target_os = "linux", target_os = "android"))))]
 pub use self::system::{Poller, Queue};
-use crate::sys::Event;
+use crate::sys::{Event, Hangup};
 
 // The flags of a kevent. They are the same on every system with kqueue.
 
@@ -72,19 +72,16 @@ pub fn forget(fd: RawFd) -> [Note; 1] {
 
 /// Translates an event of a queue.
 pub fn event(note: &Note) -> Event {
-    let broken = note.fflags != 0;
+    let failed = note.fflags != 0;
+    let event = |readable, writable, hangup| Event { token: note.token, readable, writable, hangup };
     match note.filter {
-        Filter::Read => Event {
-            token: note.token,
-            readable: true,
-            writable: broken,
-            ended: note.flags & EV_EOF != 0 || broken,
-            broken,
-        },
+        Filter::Vnode => event(true, false, Hangup::None),
+        _ if failed => event(true, true, Hangup::Failed),
+        Filter::Read if note.flags & EV_EOF != 0 => event(true, false, Hangup::Ended),
+        Filter::Read => event(true, false, Hangup::None),
         // EV_EOF on this filter means that our own direction has ended, for example by shutdown. It says
         // nothing about the peer's direction.
-        Filter::Write => Event { token: note.token, readable: broken, writable: true, ended: broken, broken },
-        Filter::Vnode => Event { token: note.token, readable: true, writable: false, ended: false, broken: false },
+        Filter::Write => event(false, true, Hangup::None),
     }
 }
 
@@ -92,7 +89,7 @@ pub fn event(note: &Note) -> Event {
 mod tests {
     use super::*;
 
-    fn told(filter: Filter, flags: u32, fflags: u32) -> Event {
+    fn reported(filter: Filter, flags: u32, fflags: u32) -> Event {
         event(&Note { fd: 3, filter, flags: flags | EV_CLEAR, fflags, token: 7 })
     }
 
@@ -115,24 +112,24 @@ mod tests {
 
     #[test]
     fn each_direction_is_reported_separately() {
-        let quiet = Event { token: 7, readable: false, writable: false, ended: false, broken: false };
-        assert_eq!(told(Filter::Read, 0, 0), Event { readable: true, ..quiet });
-        assert_eq!(told(Filter::Write, 0, 0), Event { writable: true, ..quiet });
+        let quiet = Event { token: 7, readable: false, writable: false, hangup: Hangup::None };
+        assert_eq!(reported(Filter::Read, 0, 0), Event { readable: true, ..quiet });
+        assert_eq!(reported(Filter::Write, 0, 0), Event { writable: true, ..quiet });
     }
 
     #[test]
     fn the_end_of_the_peers_direction_is_not_the_end_of_ours() {
-        let ended = told(Filter::Read, EV_EOF, 0);
-        assert!(ended.readable && ended.ended && !ended.broken && !ended.writable);
-        let finished = told(Filter::Write, EV_EOF, 0);
-        assert!(finished.writable && !finished.ended && !finished.broken && !finished.readable);
+        let ended = reported(Filter::Read, EV_EOF, 0);
+        assert!(ended.readable && ended.hangup == Hangup::Ended && !ended.writable);
+        let finished = reported(Filter::Write, EV_EOF, 0);
+        assert!(finished.writable && finished.hangup == Hangup::None && !finished.readable);
     }
 
     #[test]
     fn a_connection_that_failed_has_failed_in_both_directions() {
         for filter in [Filter::Read, Filter::Write] {
-            let failed = told(filter, EV_EOF, libc::ECONNREFUSED as u32);
-            assert!(failed.readable && failed.writable && failed.ended && failed.broken, "{filter:?}");
+            let failed = reported(filter, EV_EOF, libc::ECONNREFUSED as u32);
+            assert!(failed.readable && failed.writable && failed.hangup == Hangup::Failed, "{filter:?}");
         }
     }
 }

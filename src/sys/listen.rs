@@ -9,7 +9,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use libc::c_int;
 
 use super::address::RawAddress;
-use super::socket::{set_option, stream};
+use super::socket::{option, set_option, stream};
 
 /// The permission for other sockets to listen on the same port.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -86,18 +86,6 @@ fn unfit_kind(socket: BorrowedFd<'_>) -> Option<&'static str> {
         }
         _ => Some("a socket of another kind"),
     }
-}
-
-/// Reads an integer option of a socket.
-pub(super) fn option(socket: BorrowedFd<'_>, level: c_int, name: c_int) -> io::Result<c_int> {
-    let mut value: c_int = 0;
-    let mut length = size_of::<c_int>() as libc::socklen_t;
-    // SAFETY: the call writes at most `length` bytes, to a live int of that size, and the length.
-    check(unsafe {
-        let value = (&raw mut value).cast();
-        libc::getsockopt(socket.as_raw_fd(), level, name, value, &raw mut length)
-    })?;
-    Ok(value)
 }
 
 /// Turns TCP_DEFER_ACCEPT (tcp(7)) on or off. The kernel then holds a new connection until its client has sent

@@ -34,8 +34,17 @@ pub struct Event {
     pub readable: bool,
     /// A write would not block, or would fail.
     pub writable: bool,
-    /// The peer's direction has ended. Reads return the remaining data, then the end.
-    pub ended: bool,
+    /// The end of the peer's direction.
+    pub hangup: Hangup,
+}
+
+/// The end of the peer's direction, as far as an event reports it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Hangup {
+    /// The direction is open, or the event says nothing about it.
+    None,
+    /// The direction has ended. Reads return the remaining data, then the end.
+    Ended,
     /// The connection failed.
-    pub broken: bool,
+    Failed,
 }

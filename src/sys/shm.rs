@@ -1,7 +1,7 @@
 //! Memory that a process shares with its forks: a SysV segment without a key.
 //!
 //! The segment is marked for removal as soon as it is attached. The kernel therefore frees it when the last
-//! process that has it ends, in whatever way, and `ipcs -m` never shows a leftover. A process that executes
+//! process that has it ends, for any reason, and `ipcs -m` never shows a leftover. A process that executes
 //! another program detaches it. The new program can attach it again by its number as long as a child still has
 //! it.
 

@@ -361,7 +361,7 @@ mod tests {
     }
 
     /// The forked worker of the test below. It counts in shared memory the signals that it takes, and ends when
-    /// it is told to. It must not allocate, because it is a fork of a process with several threads.
+    /// the master sends the signal. It must not allocate, because it is a fork of a process with several threads.
     fn be_a_worker(looks: &AtomicU64, others: &AtomicU64, ready: &AtomicU64) -> u8 {
         let Ok(mut signals) = Signals::install_in_worker() else { return 2 };
         ready.store(1, Ordering::Release);

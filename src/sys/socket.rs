@@ -30,6 +30,18 @@ pub fn set_option(fd: BorrowedFd<'_>, level: c_int, name: c_int, value: c_int) -
     check(result as isize).map(drop)
 }
 
+/// Reads an integer option of a socket.
+pub(super) fn option(socket: BorrowedFd<'_>, level: c_int, name: c_int) -> io::Result<c_int> {
+    let mut value: c_int = 0;
+    let mut length = size_of::<c_int>() as socklen_t;
+    // SAFETY: the call writes at most `length` bytes, to a live int of that size, and the length.
+    let result = unsafe {
+        let value = (&raw mut value).cast();
+        libc::getsockopt(socket.as_raw_fd(), level, name, value, &raw mut length)
+    };
+    check(result as isize).map(|_| value)
+}
+
 /// A non-blocking, close-on-exec stream socket of a family.
 pub fn stream(family: c_int) -> io::Result<OwnedFd> {
     // SAFETY: takes three integers.
@@ -69,7 +81,7 @@ pub fn take_no_more(listener: BorrowedFd<'_>) -> io::Result<()> {
 fn refuse_requests(listener: BorrowedFd<'_>) -> io::Result<()> {
     const NO_INTERFACE: c_int = c_int::MAX;
     let bound = set_option(listener, libc::SOL_SOCKET, libc::SO_BINDTOIFINDEX, NO_INTERFACE);
-    match super::listen::option(listener, libc::SOL_SOCKET, libc::SO_BINDTOIFINDEX) {
+    match option(listener, libc::SOL_SOCKET, libc::SO_BINDTOIFINDEX) {
         Ok(NO_INTERFACE) => Ok(()),
         _ => bound,
     }

@@ -10,14 +10,14 @@ use crate::config::Address;
 use crate::limits::{READ_BYTES, READS_PER_TURN};
 use crate::proxy::{Failure, Output};
 use crate::reactor::Event;
-use crate::sys;
+use crate::sys::{self, Hangup};
 
 impl Worker<'_> {
     pub(super) fn handle(&mut self, key: Key, event: Event) {
         let Some(socket) = self.sockets.get_mut(key) else { return self.tls.leaving.flush(key) };
-        socket.ended |= event.ended;
+        socket.ended |= event.hangup != Hangup::None;
         socket.readable |= event.readable;
-        if event.ended {
+        if event.hangup != Hangup::None {
             self.proxy.closing(key);
         }
         // That it can be read may have been told before it was known to be connected.
@@ -50,7 +50,7 @@ impl Worker<'_> {
         if readable {
             self.read(key);
         }
-        if event.broken && self.sockets.get_mut(key).is_some_and(|socket| socket.readable) {
+        if event.hangup == Hangup::Failed && self.sockets.get_mut(key).is_some_and(|socket| socket.readable) {
             self.proxy.broken(key);
         }
         self.carry_out();

@@ -58,7 +58,7 @@ pub fn corpus(name: &str) -> Option<PathBuf> {
 pub fn wait_until(what: &str, mut condition: impl FnMut() -> bool) {
     let start = Instant::now();
     while !condition() {
-        assert!(start.elapsed() < DEADLINE, "waited {DEADLINE:?} in vain: {what}");
+        assert!(start.elapsed() < DEADLINE, "waited {DEADLINE:?} without success: {what}");
         std::thread::sleep(Duration::from_millis(3));
     }
 }

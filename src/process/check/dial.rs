@@ -17,7 +17,7 @@ use crate::process::check::milliseconds;
 use crate::proxy::probe::{Cause, Explained};
 use crate::proxy::{Failure, FailureText};
 use crate::reactor::{Event, Reactor};
-use crate::sys::{clock, socket};
+use crate::sys::{Hangup, clock, socket};
 use crate::tls::HTTP_2;
 use crate::tls::client::Config;
 use crate::tls::session::Session;
@@ -124,7 +124,7 @@ impl Dial {
     /// Continues after an event; the outcome, once it is known.
     fn on_event(&mut self, event: Event, peer: &Peer<'_>, rules: &Rules<'_>, now_us: u64) -> Option<Dialled> {
         if self.took_us.is_none() {
-            if !event.writable && !event.broken {
+            if !event.writable && event.hangup != Hangup::Failed {
                 return None;
             }
             match socket::take_error(self.fd.as_fd()) {

@@ -196,6 +196,7 @@ impl Poller {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::sys::Hangup;
     use std::io::{Read, Write};
     use std::os::fd::AsFd;
     use std::os::unix::net::UnixStream;
@@ -221,11 +222,11 @@ mod tests {
         assert!(events(&mut poller).is_empty());
         for _ in 0..2 {
             theirs.write_all(b"x").unwrap();
-            assert!(any(&mut poller, token, |event| event.readable && !event.ended));
+            assert!(any(&mut poller, token, |event| event.readable && event.hangup == Hangup::None));
             assert!(events(&mut poller).is_empty());
         }
         theirs.shutdown(std::net::Shutdown::Write).unwrap();
-        assert!(any(&mut poller, token, |event| event.readable && event.ended && !event.broken));
+        assert!(any(&mut poller, token, |event| event.readable && event.hangup == Hangup::Ended));
         drop(ours);
         assert!(events(&mut poller).is_empty());
     }
