@@ -17,7 +17,7 @@ use super::budget::Budget;
 use super::frame::{self, ErrorCode, HEADER_BYTES, Header, Kind, MAX_31, PREFACE};
 use super::receive::{Block, Reading};
 use super::settings::{self, FIRST_WINDOW, Settings};
-use super::stream::Stream;
+use super::stream::{State, Stream};
 use crate::collections::slab::Key;
 use crate::hpack::{self, Decoder};
 use crate::http::message_error::MessageError;
@@ -197,7 +197,7 @@ impl Connection {
         }
         let id = self.next;
         self.next = if id >= MAX_31 - 1 { 0 } else { id + 2 };
-        let mut stream = Stream::new(id, self.peer.window);
+        let mut stream = Stream::new(id, State::Idle, self.peer.window);
         stream.owner = Some(owner);
         self.streams.push(stream);
         Some(id)
@@ -213,8 +213,8 @@ impl Connection {
     /// Writes the block of fields of a message; `end`: nothing follows.
     pub fn write_fields(&mut self, id: u32, block: &[u8], end: bool, out: &mut Vec<u8>) {
         let max = (self.peer.frame as usize).min(H2_FRAME_BYTES);
-        let Some(stream) = self.stream(id).filter(|stream| stream.sending) else { return };
-        (stream.begun, stream.sending) = (true, !end);
+        let Some(stream) = self.stream(id).filter(|stream| stream.state.can_send()) else { return };
+        stream.state = stream.state.after_sent(end);
         if std::mem::take(&mut self.peer.table_shrunk) {
             // Nothing of ours is in a table, but its owner waits to be told so (RFC 9113, 4.3.1).
             let mut resized = Vec::with_capacity(block.len() + 1);
@@ -230,7 +230,7 @@ impl Connection {
     /// A stream has something to send, or its end.
     pub fn line_up(&mut self, id: u32) {
         if let Some(stream) = self.stream(id)
-            && stream.sending
+            && stream.state.can_send()
             && !std::mem::replace(&mut stream.in_line, true)
         {
             self.line.push_back(id);
@@ -263,9 +263,9 @@ impl Connection {
 
     /// The header for a DATA frame with so much content, which counts as sent.
     pub fn data(&mut self, id: u32, length: usize, end: bool) -> Option<[u8; HEADER_BYTES]> {
-        let stream = self.stream(id).filter(|stream| stream.sending)?;
+        let stream = self.stream(id).filter(|stream| stream.state.can_send())?;
         stream.send_window -= length as i64;
-        stream.sending = !end;
+        stream.state = stream.state.after_sent(end);
         self.send_window -= length as i64;
         self.budget.sent(length);
         self.sent_end(id, end);
@@ -295,7 +295,7 @@ impl Connection {
     /// Whether it was open. A client pays for a reset that it caused.
     pub fn forget(&mut self, id: u32, code: ErrorCode, out: &mut Vec<u8>) -> bool {
         let Ok(at) = self.streams.binary_search_by_key(&id, |stream| stream.id) else { return false };
-        if self.streams[at].begun {
+        if self.streams[at].state != State::Idle {
             frame::reset(out, id, code);
             self.budget.stream_reset(self.streams[at].receive_window);
             if self.role == Role::Server && code.may_be_provoked() {
@@ -354,8 +354,7 @@ impl Connection {
 
     pub(super) fn close_if_done(&mut self, id: u32) {
         if let Ok(at) = self.streams.binary_search_by_key(&id, |stream| stream.id)
-            && !self.streams[at].sending
-            && !self.streams[at].receiving
+            && self.streams[at].state == State::Closed
         {
             self.streams.remove(at);
             self.budget.stream_ended();

@@ -5,7 +5,7 @@ use super::Error;
 use super::connection::{Connection, Event};
 use super::frame::{self, ErrorCode, HEADER_BYTES, Header, Kind, MAX_31, PREFACE};
 use super::head::{self, Section, Unread};
-use super::stream::Stream;
+use super::stream::{State, Stream};
 use crate::hpack;
 use crate::http::head::{Head, Start};
 use crate::http::message_error::MessageError;
@@ -161,7 +161,7 @@ impl Connection {
         }
         let skip = HEADER_BYTES + usize::from(padded);
         self.reading = data_left(header.stream, left, padding, header.has(frame::END_STREAM));
-        let takes = self.stream(header.stream).map(|stream| stream.receiving && stream.has_head);
+        let takes = self.stream(header.stream).map(|stream| stream.state.can_receive() && stream.has_head);
         match (takes, left) {
             (Some(true), 1..) => self.budget.earn(),
             (Some(_), _) => self.budget.spend()?,
@@ -170,7 +170,7 @@ impl Connection {
             (None, _) => self.budget.late_content(left)?,
         }
         let Some(stream) = self.stream(header.stream) else { return Ok((skip, Event::Nothing)) };
-        if !stream.receiving || !stream.has_head {
+        if !stream.state.can_receive() || !stream.has_head {
             let owner = stream.owner;
             return Ok((skip, owner.map_or(Event::Nothing, |owner| Event::Malformed(owner, MessageError::Misplaced))));
         }
@@ -272,7 +272,7 @@ impl Connection {
             return self.opened(id, end, read, out);
         }
         let interim = !has_head && matches!(head.start, Start::Response { status: 100..200, .. });
-        let found = self.stream(id).and_then(|stream| Some((stream.owner?, stream.receiving)));
+        let found = self.stream(id).and_then(|stream| Some((stream.owner?, stream.state.can_receive())));
         let Some((owner, receiving)) = found else {
             // They are read for the decoder's sake alone.
             self.budget.late()?;
@@ -333,8 +333,9 @@ impl Connection {
             frame::reset(out, id, ErrorCode::REFUSED_STREAM);
             return Ok(Event::Nothing);
         }
-        let mut stream = Stream::new(id, self.peer.window);
-        (stream.begun, stream.has_head, stream.receiving) = (true, true, !end);
+        let state = if end { State::HalfClosedRemote } else { State::Open };
+        let mut stream = Stream::new(id, state, self.peer.window);
+        stream.has_head = true;
         self.streams.push(stream);
         Ok(match read {
             Ok(()) => Event::Opened(id),
@@ -345,7 +346,7 @@ impl Connection {
     /// The peer has sent its last on a stream.
     fn peer_ended(&mut self, id: u32) -> Event {
         let Some(stream) = self.stream(id) else { return Event::Nothing };
-        stream.receiving = false;
+        stream.state = stream.state.after_end();
         let owner = stream.owner;
         self.close_if_done(id);
         owner.map_or(Event::Nothing, Event::End)

@@ -1,44 +1,81 @@
-//! One stream: how far either direction has come, and what may still be sent on it (RFC 9113, 5.1
-//! and 5.2).
+//! One stream: its state (RFC 9113, 5.1) and its windows (5.2).
 
 use crate::collections::slab::Key;
 use crate::limits::{H2_WINDOW_BYTES, H2_WINDOW_MAX_BYTES};
 
-/// What a connection knows about a stream that is open. One that is not is gone.
+/// The state of a stream (RFC 9113, 5.1). A closed stream is removed at once. Nothing is pushed, so that none is
+/// reserved.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum State {
+    /// It has a number, and the peer does not know of it.
+    Idle,
+    Open,
+    /// We have sent END_STREAM.
+    HalfClosedLocal,
+    /// The peer has sent END_STREAM.
+    HalfClosedRemote,
+    Closed,
+}
+
+impl State {
+    /// True if we may send more of the message.
+    pub(super) fn can_send(self) -> bool {
+        matches!(self, State::Idle | State::Open | State::HalfClosedRemote)
+    }
+
+    /// True if the peer may send more of its message.
+    pub(super) fn can_receive(self) -> bool {
+        matches!(self, State::Open | State::HalfClosedLocal)
+    }
+
+    /// The state after a frame that we sent. `end`: it has END_STREAM.
+    pub(super) fn after_sent(self, end: bool) -> State {
+        match (self, end) {
+            (State::Idle, false) => State::Open,
+            (State::Idle | State::Open, true) => State::HalfClosedLocal,
+            (State::HalfClosedRemote, true) => State::Closed,
+            (state, _) => state,
+        }
+    }
+
+    /// The state after an END_STREAM from the peer.
+    pub(super) fn after_end(self) -> State {
+        match self {
+            State::Idle | State::Open => State::HalfClosedRemote,
+            State::HalfClosedLocal => State::Closed,
+            state => state,
+        }
+    }
+}
+
+/// A stream that is not closed.
 #[derive(Debug)]
 pub(super) struct Stream {
     pub(super) id: u32,
-    /// Whose it is; `None` until somebody has taken it.
+    /// The owner's key; `None` until the stream has an owner.
     pub(super) owner: Option<Key>,
-    /// The peer knows of it.
-    pub(super) begun: bool,
-    /// The head of the message that is received has come.
+    pub(super) state: State,
+    /// The head of the peer's message has arrived.
     pub(super) has_head: bool,
-    /// The peer may send more.
-    pub(super) receiving: bool,
-    /// We may send more.
-    pub(super) sending: bool,
-    /// It is in the line of those with something to send.
+    /// The stream is in the line of those with something to send.
     pub(super) in_line: bool,
-    /// What the peer lets us send; negative after it has changed its mind (RFC 9113, 6.9.2).
+    /// The bytes that we may send; negative if the peer has reduced the initial window (RFC 9113, 6.9.2).
     pub(super) send_window: i64,
-    /// What the peer may still send.
+    /// The bytes that the peer may send.
     pub(super) receive_window: u32,
-    /// What came and was delivered, and the peer was not told yet.
+    /// The bytes that were delivered and are not credited to the peer yet.
     pub(super) delivered: u32,
-    /// How large the window is, when all is delivered.
+    /// The size of the receive window when everything is delivered and credited.
     pub(super) window: u32,
 }
 
 impl Stream {
-    pub(super) fn new(id: u32, send_window: u32) -> Stream {
+    pub(super) fn new(id: u32, state: State, send_window: u32) -> Stream {
         Stream {
             id,
             owner: None,
-            begun: false,
+            state,
             has_head: false,
-            receiving: true,
-            sending: true,
             in_line: false,
             send_window: send_window.into(),
             receive_window: H2_WINDOW_BYTES,
@@ -47,10 +84,10 @@ impl Stream {
         }
     }
 
-    /// How much more the peer may be told that it may send, and how much of that is growth, `spare` bytes
-    /// at most: half a window or more at once.
+    /// Takes the credit that is due to the peer, once it is at least half the window. Returns the increment of the
+    /// window, and the part of it by which the window grows, at most `spare` bytes.
     pub(super) fn credit(&mut self, spare: u32) -> Option<(u32, u32)> {
-        if !self.receiving || self.delivered < self.window / 2 {
+        if !self.state.can_receive() || self.delivered < self.window / 2 {
             return None;
         }
         let growth = self.window.min(H2_WINDOW_MAX_BYTES - self.window).min(spare);
@@ -66,8 +103,28 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_window_is_given_back_by_halves_and_grows_where_nothing_waits() {
-        let mut stream = Stream::new(1, 0);
+    fn the_states_follow_the_diagram_of_the_rfc() {
+        let sent = |state: State| (state.after_sent(false), state.after_sent(true));
+        assert_eq!(sent(State::Idle), (State::Open, State::HalfClosedLocal));
+        assert_eq!(sent(State::Open), (State::Open, State::HalfClosedLocal));
+        assert_eq!(sent(State::HalfClosedRemote), (State::HalfClosedRemote, State::Closed));
+        assert_eq!(sent(State::HalfClosedLocal), (State::HalfClosedLocal, State::HalfClosedLocal));
+        assert_eq!(State::Open.after_end(), State::HalfClosedRemote);
+        assert_eq!(State::HalfClosedLocal.after_end(), State::Closed);
+        for (state, sends, receives) in [
+            (State::Idle, true, false),
+            (State::Open, true, true),
+            (State::HalfClosedLocal, false, true),
+            (State::HalfClosedRemote, true, false),
+            (State::Closed, false, false),
+        ] {
+            assert_eq!((state.can_send(), state.can_receive()), (sends, receives), "{state:?}");
+        }
+    }
+
+    #[test]
+    fn a_window_is_credited_by_halves_and_grows_if_nothing_waits() {
+        let mut stream = Stream::new(1, State::Open, 0);
         let take = |stream: &mut Stream, n: u32| {
             stream.receive_window -= n;
             stream.delivered += n;
@@ -87,7 +144,7 @@ mod tests {
         }
         assert_eq!((stream.window, stream.receive_window), (H2_WINDOW_MAX_BYTES, H2_WINDOW_MAX_BYTES));
         assert_eq!(all, H2_WINDOW_MAX_BYTES - H2_WINDOW_BYTES);
-        stream.receiving = false;
+        stream.state = stream.state.after_end();
         take(&mut stream, H2_WINDOW_MAX_BYTES);
         assert_eq!(stream.credit(u32::MAX), None);
     }

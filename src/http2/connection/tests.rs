@@ -87,7 +87,10 @@ impl End {
                 Event::End(key) => format!("end on {}", told(key)),
                 Event::Reset(key, code) => format!("reset of {}: {code}", told(key)),
                 Event::Malformed(key, refusal) => format!("malformed on {}: {refusal}", told(key)),
-                Event::Unheard(id, refusal) => format!("refused {id}: {refusal}"),
+                Event::Unheard(id, refusal) => {
+                    self.h2.forget(id, ErrorCode::PROTOCOL_ERROR, &mut self.out);
+                    format!("refused {id}: {refusal}")
+                }
                 Event::Room => continue,
                 Event::GoAway(code) => format!("goaway: {code}"),
                 Event::Pong => "pong".into(),

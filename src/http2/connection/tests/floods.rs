@@ -72,6 +72,13 @@ fn of_clients() -> Vec<Flood> {
         ("reset by WINDOW_UPDATE 0", vec![], made_by_zero, 2 * (RESETS + 1) - 1),
         ("reset by window overflow", vec![], made_by_overflow, 2 * (RESETS + 1) - 1),
         ("HEADERS beyond the stream limit", vec![], |n| open(n, END_STREAM), H2_STREAMS + IDLE),
+        // A field name with an upper-case letter.
+        (
+            "malformed heads",
+            vec![],
+            |n| frame_of(Kind::Headers, END_HEADERS | END_STREAM, id(n), b"\x82\x84\x86\x00\x01A\x01b"),
+            RESETS,
+        ),
         ("small CONTINUATION", vec![], blocks, IDLE + IDLE / (H2_BLOCK_FRAMES - 1) + 1),
         ("trailers that end nothing", open(0, 0), |_| open(0, 0), 1 + IDLE),
         ("content behind the end", open(0, END_STREAM), |_| frame_of(Kind::Data, 0, 1, b"x"), 1 + IDLE),
@@ -147,6 +154,12 @@ fn each_flood_ends_after_its_number_of_frames_in_either_role() {
         }
         end
     };
+    // It knows that the server takes no further streams.
+    let leaving = |flood: &Flood| {
+        let mut end = server(flood);
+        end.h2.farewell(ErrorCode::NO_ERROR, &mut end.out);
+        end
+    };
     let mut wrong = Vec::new();
     let mut play = |role: &str, flood: &Flood, mut end: End| {
         let frames = taken(&mut end, flood);
@@ -156,9 +169,35 @@ fn each_flood_ends_after_its_number_of_frames_in_either_role() {
     };
     of_both().iter().for_each(|flood| play("server", flood, served(flood)));
     of_clients().iter().for_each(|flood| play("server", flood, server(flood)));
+    let behind: Flood = ("HEADERS behind a final GOAWAY", vec![], |n| open(n, END_STREAM), IDLE);
+    play("server", &behind, leaving(&behind));
     of_both().iter().for_each(|flood| play("client", flood, answered(flood)));
     of_backends().iter().for_each(|flood| play("client", flood, client(flood)));
     assert!(wrong.is_empty(), "{wrong:#?}");
+}
+
+#[test]
+fn a_shutdown_serves_the_streams_that_were_opened_before_the_client_knew() {
+    let mut server = End::ready(Role::Server);
+    server.receive(&open(0, END_STREAM));
+    server.h2.announce_goaway(&mut server.out);
+    let announced = [MAX_31.to_be_bytes(), [0; 4]].concat();
+    let ping = frame_of(Kind::Ping, 0, 0, b"idle now");
+    assert_eq!(server.out, [frame_of(Kind::Goaway, 0, 0, &announced), ping].concat());
+    server.receive(&open(1, END_STREAM));
+    server.receive(&frame_of(Kind::Ping, ACK, 0, b"idle now"));
+    assert_eq!(server.seen, ["GET 1", "end on 0", "GET 3", "end on 1", "pong"]);
+    server.out.clear();
+    server.h2.farewell(ErrorCode::NO_ERROR, &mut server.out);
+    let last = [3_u32.to_be_bytes(), [0; 4]].concat();
+    assert_eq!(server.out, frame_of(Kind::Goaway, 0, 0, &last));
+    server.out.clear();
+    server.receive(&open(2, END_STREAM));
+    assert_eq!(server.out, reset(5, ErrorCode::REFUSED_STREAM));
+    // A later GOAWAY does not raise the last stream (RFC 9113, 6.8).
+    server.out.clear();
+    server.h2.farewell(ErrorCode::PROTOCOL_ERROR, &mut server.out);
+    assert_eq!(server.out[HEADER_BYTES..][..4], 3_u32.to_be_bytes());
 }
 
 #[test]
