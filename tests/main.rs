@@ -59,3 +59,4 @@ mod upgrade;
 mod upgrade_failures;
 mod upgrade_layout;
 mod upgrade_tunnel;
+mod upgrade_versions;
