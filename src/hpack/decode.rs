@@ -4,30 +4,31 @@ use super::table::{ENTRY_OVERHEAD, Table};
 use super::{Error, huffman, integer};
 use crate::limits::{H2_DECODED_BYTES, H2_STRING_BYTES};
 
-/// What the blocks of one connection are decoded with, in the order in which they come.
+/// The decoder of one connection. Blocks must be decoded in the order of their arrival.
 #[derive(Debug)]
 pub struct Decoder {
     table: Table,
-    /// How large the peer may make the table.
+    /// The maximum size of the table.
     limit: usize,
     pub(super) name: Vec<u8>,
     pub(super) value: Vec<u8>,
 }
 
 impl Decoder {
-    /// A decoder whose table may be this large, in the bytes of RFC 7541, 4.1: what we have told the
-    /// peer in SETTINGS_HEADER_TABLE_SIZE, or 4,096.
+    /// Creates a decoder with a maximum table size in the bytes of RFC 7541, 4.1: our
+    /// SETTINGS_HEADER_TABLE_SIZE, or 4,096.
     pub fn new(table_limit: usize) -> Decoder {
         Decoder { table: Table::new(table_limit), limit: table_limit, name: Vec::new(), value: Vec::new() }
     }
 
-    /// Decodes one whole block, and gives each field's name and value to `sink`.
+    /// Decodes one whole block, and passes each field's name and value to `sink`.
     ///
     /// # Errors
-    /// `ListTooLarge` where the fields, each counted with 32 bytes more, come to more than `list_limit`
-    /// bytes: the first are given and the rest are not, but the next block can be decoded. After any
-    /// other error none can (RFC 9113, 4.3: COMPRESSION_ERROR). One is that they come to far more, for two
-    /// bytes of a block can have thousands copied.
+    ///
+    /// `ListTooLarge` if the fields, each with 32 additional bytes, exceed `list_limit` bytes: the first ones
+    /// were passed on, and the next block can be decoded. After any other error no block can be decoded (RFC
+    /// 9113, 4.3: COMPRESSION_ERROR). One of these errors is a list far above the limit, because two bytes of a
+    /// block can cause copies of thousands.
     pub fn decode(&mut self, block: &[u8], list_limit: usize, sink: impl FnMut(&[u8], &[u8])) -> Result<(), Error> {
         let decoded = self.fields(block, list_limit, sink);
         for string in [&mut self.name, &mut self.value] {

@@ -18,13 +18,13 @@ pub const PATH: usize = 4;
 pub const SCHEME: usize = 6;
 /// The first index of `:status` there.
 pub const STATUS: usize = 8;
-// Fields whose values nobody may put into a table.
+// Fields whose values must never enter a dynamic table.
 const AUTHORIZATION: usize = 23;
 const COOKIE: usize = 32;
 const PROXY_AUTHORIZATION: usize = 49;
 const SET_COOKIE: usize = 55;
 
-/// Appends a field to a block. The name's letters are made small, as HTTP/2 has it.
+/// Appends a field to a block. The name is written in lower case, as HTTP/2 requires.
 pub fn encode(out: &mut Vec<u8>, name: &[u8], value: &[u8]) {
     if let Some(first) = static_name(name) {
         return encode_indexed(out, first, value);
@@ -57,7 +57,7 @@ pub fn table_size(out: &mut Vec<u8>, size: usize) {
     integer::write(out, 0x20, 5, size);
 }
 
-/// Writes a string as it is; where its bytes begin.
+/// Writes a string without Huffman coding. Returns the offset of its bytes.
 fn string(out: &mut Vec<u8>, text: &[u8]) -> usize {
     integer::write(out, 0, 7, text.len());
     out.extend_from_slice(text);

@@ -50,12 +50,12 @@ const END: usize = 256;
 /// Inner nodes of a tree with 257 leaves.
 const NODES: usize = 256;
 
-/// What four bits do in a state.
+/// The effect of four bits in a state.
 #[derive(Clone, Copy)]
 struct Step {
     /// The state after them.
     next: u8,
-    /// The byte that they complete, where `emits`.
+    /// The byte that they complete, if `emits`.
     byte: u8,
     emits: bool,
     /// They lead to the end symbol, which is an error.
@@ -64,7 +64,7 @@ struct Step {
 
 struct Tables {
     steps: [[Step; 16]; NODES],
-    /// Whether a string may end in a state: within at most seven bits of the end symbol's.
+    /// True for each state in which a string may end: after at most seven bits of the end symbol's code.
     ends: [bool; NODES],
 }
 

@@ -2,10 +2,10 @@
 
 use super::Error;
 
-/// Continuation bytes that an integer may have: 28 bits are more than any of ours needs.
+/// The maximum of continuation bytes of an integer: 28 bits are more than any value needs.
 const CONTINUATIONS: u32 = 4;
 
-/// Reads an integer from the front of `bytes`, whose first byte has it in its last `prefix` bits.
+/// Reads an integer from the front of `bytes`. Its first byte uses the last `prefix` bits.
 pub(super) fn read(bytes: &mut &[u8], prefix: u32) -> Result<usize, Error> {
     let (&first, mut rest) = bytes.split_first().ok_or(Error::Short)?;
     let most = (1 << prefix) - 1;

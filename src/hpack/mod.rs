@@ -1,9 +1,9 @@
-//! HPACK: fields as HTTP/2 sends them (RFC 7541).
+//! HPACK, the field compression of HTTP/2 (RFC 7541).
 //!
-//! Peers may use all of it, so the decoder has all of it: both tables, Huffman, changes of size. The
-//! encoder refers to the static table alone, codes no strings and keeps no state: what it writes is the same for every
-//! connection, no field of one request can be guessed from the length of another's, and secrets are
-//! marked as never to be put into a table by anyone (7.1.3).
+//! A peer may use all of it, so the decoder supports all of it: both tables, Huffman coding, changes of size.
+//! The encoder uses only the static table, does not code strings, and has no state. Its output is therefore the
+//! same for every connection, and the length of one request reveals nothing about the fields of another.
+//! Secrets are marked as never indexed (7.1.3).
 
 mod decode;
 mod encode;
@@ -17,12 +17,12 @@ pub use self::table::ENTRY_OVERHEAD;
 
 use std::fmt;
 
-/// Why a block cannot be decoded. All but `ListTooLarge` leave nothing to go on with.
+/// The reason why a block cannot be decoded. Only after `ListTooLarge` can the decoder continue.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Error {
     /// The fields are more than was allowed. The block was decoded to its end.
     ListTooLarge,
-    /// The fields are so many more that decoding them was given up.
+    /// The fields exceed the limit so far that decoding stopped.
     Excessive,
     /// The block ends within a field.
     Short,

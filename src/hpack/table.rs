@@ -3,7 +3,7 @@
 
 use std::collections::VecDeque;
 
-/// What an entry counts for beside its bytes (RFC 7541, 4.1).
+/// The additional size of an entry beyond its bytes (RFC 7541, 4.1).
 pub const ENTRY_OVERHEAD: usize = 32;
 
 /// The static table (RFC 7541, Appendix A); its first entry has the index 1.
@@ -95,7 +95,7 @@ pub(super) fn static_name(name: &[u8]) -> Option<usize> {
         27 => &[20],
         _ => return None,
     };
-    // The first byte tells most of them apart; none begins with a byte that this changes.
+    // The first byte distinguishes most names. No name starts with a byte that this changes to another.
     let first = name.first()? | 0x20;
     let named = |&&index: &&u8| {
         let text = STATIC[usize::from(index) - 1].0.as_bytes();
@@ -104,7 +104,8 @@ pub(super) fn static_name(name: &[u8]) -> Option<usize> {
     candidates.iter().find(named).map(|&index| usize::from(index))
 }
 
-/// One entry: where its name begins in the bytes since the first, and how long it and its value are.
+/// One entry: the position of its name, counted from the first byte ever added, and the lengths of name and
+/// value.
 #[derive(Clone, Copy, Debug)]
 struct Entry {
     start: usize,
@@ -115,7 +116,7 @@ struct Entry {
 /// The dynamic table. The newest entry has the lowest index. One that was never used owns no memory.
 #[derive(Debug)]
 pub(super) struct Table {
-    /// The entries' bytes one behind the other; what stands before the oldest's is waste.
+    /// The bytes of all entries in order. The bytes before the oldest entry are unused.
     bytes: Vec<u8>,
     /// The newest first.
     entries: VecDeque<Entry>,
@@ -145,7 +146,7 @@ impl Table {
         Some((self.bytes.get(entry.start..middle)?, self.bytes.get(middle..middle + entry.value)?))
     }
 
-    /// Adds a field, which has to leave again where it is larger than all there may be.
+    /// Adds a field. It leaves again if it exceeds the maximum size.
     pub(super) fn add(&mut self, name: &[u8], value: &[u8]) {
         let size = name.len() + value.len() + ENTRY_OVERHEAD;
         self.evict(self.limit.saturating_sub(size));

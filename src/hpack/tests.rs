@@ -1,5 +1,5 @@
-//! The decoder against the examples of RFC 7541, Appendix C, and what must be refused; the encoder
-//! against the decoder.
+//! Tests the decoder with the examples of RFC 7541, Appendix C, and with invalid blocks, and the encoder with
+//! the decoder.
 
 use super::*;
 use crate::limits::H2_STRING_BYTES;

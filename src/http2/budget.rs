@@ -64,7 +64,7 @@ impl Budget {
         self.refilled_us = now_us;
     }
 
-    /// A frame came that moves nothing on.
+    /// Charges a frame without progress.
     pub(super) fn spend(&mut self) -> Result<(), Error> {
         self.idle = self.idle.checked_sub(1).ok_or(CALM)?;
         Ok(())
@@ -86,7 +86,7 @@ impl Budget {
         self.resets = self.resets.saturating_sub(1);
     }
 
-    /// Whether the peer may go on.
+    /// Fails if the budget is used up.
     pub(super) fn check(&self) -> Result<(), Error> {
         if self.resets < 0 { Err(CALM) } else { Ok(()) }
     }
@@ -98,8 +98,8 @@ impl Budget {
         self.sent_on_streams += length as u64;
     }
 
-    /// A WINDOW_UPDATE came. It is free if so many bytes were sent; a larger one makes a window grow, and leaves the
-    /// account as it is, because the updates for these bytes may still come.
+    /// Charges a WINDOW_UPDATE. It is free for bytes that were sent. A larger one enlarges a window and leaves
+    /// the account unchanged, because the updates for these bytes may still arrive.
     pub(super) fn update(&mut self, of_stream: bool, increment: u32) -> Result<(), Error> {
         let sent = if of_stream { &mut self.sent_on_streams } else { &mut self.sent };
         match sent.checked_sub(increment.into()) {
@@ -109,7 +109,7 @@ impl Budget {
         Ok(())
     }
 
-    /// We have reset a stream on which the peer may still send so many bytes.
+    /// Accounts for our reset of a stream on which the peer may still send this many bytes.
     pub(super) fn stream_reset(&mut self, window: u32) {
         self.late = (self.late + H2_LATE_FRAMES_RESET).min(H2_LATE_FRAMES);
         self.late_bytes += u64::from(window);
@@ -120,7 +120,7 @@ impl Budget {
         self.crossing = (self.crossing + 1).min(H2_CROSSING_FRAMES);
     }
 
-    /// A reset came for a stream that is closed.
+    /// Charges a reset of a closed stream.
     pub(super) fn late_reset(&mut self) -> Result<(), Error> {
         match self.crossing.checked_sub(1) {
             Some(rest) => self.crossing = rest,
@@ -129,7 +129,7 @@ impl Budget {
         Ok(())
     }
 
-    /// Fields or an end came for a stream that is closed.
+    /// Charges fields or an end on a closed stream.
     pub(super) fn late(&mut self) -> Result<(), Error> {
         match self.late.checked_sub(1) {
             Some(rest) => self.late = rest,
@@ -138,7 +138,7 @@ impl Budget {
         Ok(())
     }
 
-    /// Content came for a stream that is closed.
+    /// Charges content on a closed stream.
     pub(super) fn late_content(&mut self, length: u32) -> Result<(), Error> {
         match self.late_bytes.checked_sub(length.into()) {
             Some(rest) => self.late_bytes = rest,

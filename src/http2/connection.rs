@@ -1,15 +1,14 @@
-//! One HTTP/2 connection, in either role: bytes go in, events come out, and frames that answer
-//! others are appended to `out`. Streams are known by number on the wire and by their owner's key
-//! to everybody else.
+//! One HTTP/2 connection, in either role: bytes go in, events come out, and reply frames are appended to `out`.
+//! On the wire a number identifies a stream; for all other code its owner's key does.
 //!
-//! Reading is between frames, or within the content of a DATA frame, which is told as it comes;
-//! every other frame is looked at when it is whole. A block of fields is put together before it is
-//! read. A stream is in `streams` from its first frame until it is closed or forgotten; frames for
-//! one that is not are answered as RFC 9113, 5.1, has it.
+//! The reader is between frames, or within the content of a DATA frame, which is reported as it arrives. Every
+//! other frame is handled when it is complete. A field block is collected before it is decoded. A stream is in
+//! `streams` from its first frame until it is closed or forgotten. Frames for other streams are handled as RFC
+//! 9113, 5.1 requires.
 //!
-//! Invariants: `streams` is in the order of the numbers; what the streams' windows may have us hold is
-//! bounded by `H2_STREAMS`, `H2_WINDOW_BYTES` and what the owner lets them grow by; content is credited
-//! to the connection when it comes and to its stream when it is delivered; padding with none at once.
+//! Invariants: `streams` is sorted by number. The data that the streams' windows admit is bounded by
+//! `H2_STREAMS`, `H2_WINDOW_BYTES` and the growth that the owner allows. Content is credited to the connection
+//! when it arrives, and to its stream when it is delivered. Padding is credited to both at once.
 
 use std::collections::VecDeque;
 
@@ -24,14 +23,14 @@ use crate::http::message_error::MessageError;
 use crate::http::part::Role;
 use crate::limits::{H2_CONNECTION_WINDOW_BYTES, H2_FRAME_BYTES, H2_TABLE_BYTES};
 
-/// What came.
+/// The meaning of received bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Event {
     /// Nothing yet: more bytes are needed.
     NeedMore,
-    /// A frame that nobody else has to know of.
+    /// A frame without an event.
     Nothing,
-    /// A request on a stream that nobody owns yet, which `own` is for; its head.
+    /// The head of a request on a stream without an owner. The owner must be set with `own`.
     Opened(u32),
     /// The head of a final response.
     Head(Key),
@@ -47,7 +46,7 @@ pub enum Event {
     Reset(Key, ErrorCode),
     /// A message is malformed. Its stream is there still.
     Malformed(Key, MessageError),
-    /// A request is, on a stream that nobody owns.
+    /// The request on a stream without an owner is malformed.
     Unheard(u32, MessageError),
     /// More may be sent, or more streams opened.
     Room,
@@ -69,7 +68,7 @@ pub struct Connection {
     pub(super) streams: Vec<Stream>,
     /// Streams with something to send, in turn.
     pub(super) line: VecDeque<u32>,
-    /// The number that our next stream gets; 0 where there can be no more.
+    /// The number of our next stream; 0 if there can be no more.
     pub(super) next: u32,
     /// The greatest number of the peer's streams.
     pub(super) last: u32,
@@ -79,11 +78,11 @@ pub struct Connection {
     pub(super) send_window: i64,
     pub(super) receive_window: u32,
     pub(super) received: u32,
-    /// The peer has said that it takes no more, after this stream.
+    /// The last stream that the peer's GOAWAY accepts.
     pub(super) goaway: Option<u32>,
-    /// The last stream of the peer that is served, once a GOAWAY of ours has said so.
+    /// The last stream of the peer that is served, after our GOAWAY.
     pub(super) last_served: Option<u32>,
-    /// A PING of ours is not answered yet.
+    /// True if our PING is not answered yet.
     pub(super) pinged: bool,
     pub(super) budget: Budget,
 }
@@ -114,7 +113,7 @@ impl Connection {
         }
     }
 
-    /// Writes what we begin with (RFC 9113, 3.4).
+    /// Writes our first frames (RFC 9113, 3.4).
     pub fn greet(&self, out: &mut Vec<u8>) {
         let client = self.role == Role::Client;
         if client {
@@ -124,17 +123,17 @@ impl Connection {
         frame::window_update(out, 0, H2_CONNECTION_WINDOW_BYTES - FIRST_WINDOW);
     }
 
-    /// Says what time it is, in microseconds, before what has come by then is decoded.
+    /// Sets the time in microseconds. Must be called before the bytes received by then are decoded.
     pub fn set_clock(&mut self, now_us: u64) {
         self.budget.refill(now_us);
     }
 
-    /// How many streams are open.
+    /// The number of open streams.
     pub fn open_streams(&self) -> usize {
         self.streams.len()
     }
 
-    /// How many streams the peer lets us have open at once.
+    /// The number of concurrent streams that the peer allows.
     pub fn capacity(&self) -> usize {
         self.peer.streams as usize
     }
@@ -144,36 +143,36 @@ impl Connection {
         self.peer.list as usize
     }
 
-    /// Whether the peer has said what it allows.
+    /// True if the peer's SETTINGS have arrived.
     pub fn is_ready(&self) -> bool {
         self.ready
     }
 
-    /// The number of the block of fields that is incomplete, where one is; `rest` is what was not decoded.
+    /// The number of the incomplete field block, if there is one; `rest` are the bytes not yet decoded.
     pub fn incomplete_block(&self, rest: &[u8]) -> Option<u64> {
         let begun =
             || self.reading == Reading::Frame && Header::read(rest).is_some_and(|one| one.kind == Kind::Headers);
         (self.block.is_some() || begun()).then_some(self.blocks)
     }
 
-    /// Whether a PING of ours is not answered yet.
+    /// True if our PING is not answered yet.
     pub fn is_pinged(&self) -> bool {
         self.pinged
     }
 
-    /// Whether what the peer may send, and what it was not told yet that it may, are the whole window of the
-    /// connection: content is credited to the connection when it comes.
+    /// True if the peer's remaining window and the credit not yet sent add up to the whole window of the
+    /// connection: content is credited to the connection when it arrives.
     pub fn holds_its_window(&self) -> bool {
         self.receive_window + self.received == H2_CONNECTION_WINDOW_BYTES
     }
 
-    /// Whether no stream can ever be opened again.
+    /// True if no further stream can ever be opened.
     pub fn is_spent(&self) -> bool {
         self.goaway.is_some() || self.next == 0
     }
 
-    /// Whether a stream can be opened now. Before the peer has spoken there is one at most, as
-    /// nobody knows yet how many it allows.
+    /// True if a stream can be opened now. Before the peer's SETTINGS there is at most one, because its limit
+    /// is unknown.
     pub fn can_open(&self) -> bool {
         let most = if self.ready { self.capacity() } else { 1 };
         !self.is_spent() && !self.pinged && self.streams.len() < most
@@ -190,7 +189,7 @@ impl Connection {
         self.streams.iter().filter(move |stream| stream.id > last).filter_map(|stream| stream.owner)
     }
 
-    /// Opens a stream; its number, which `None` is where `can_open` is false.
+    /// Opens a stream and returns its number; `None` if `can_open` is false.
     pub fn open(&mut self, owner: Key) -> Option<u32> {
         if !self.can_open() {
             return None;
@@ -216,7 +215,8 @@ impl Connection {
         let Some(stream) = self.stream(id).filter(|stream| stream.state.can_send()) else { return };
         stream.state = stream.state.after_sent(end);
         if std::mem::take(&mut self.peer.table_shrunk) {
-            // Nothing of ours is in a table, but its owner waits to be told so (RFC 9113, 4.3.1).
+            // We never use the dynamic table, but its owner expects an update after it reduced the size (RFC
+            // 9113, 4.3.1).
             let mut resized = Vec::with_capacity(block.len() + 1);
             hpack::table_size(&mut resized, 0);
             resized.extend_from_slice(block);
@@ -237,7 +237,7 @@ impl Connection {
         }
     }
 
-    /// How many streams are in line.
+    /// The number of streams in the send queue.
     pub fn lined_up(&self) -> usize {
         self.line.len()
     }
@@ -256,7 +256,7 @@ impl Connection {
         }
     }
 
-    /// Whether a stream's own window is what it waits for, so that it need not stand in line.
+    /// True if only the stream's own window prevents sending, so that it need not be in the send queue.
     pub fn is_blocked(&mut self, id: u32) -> bool {
         self.stream(id).is_none_or(|stream| stream.send_window <= 0)
     }
@@ -273,8 +273,8 @@ impl Connection {
         Some(Header { length: length as u32, kind: Kind::Data, flags, stream: id }.bytes())
     }
 
-    /// Content of a stream was delivered. `spare`: to somebody who takes it as it comes, so that the
-    /// stream's window may grow by so much; by how much it has.
+    /// Credits delivered content of a stream. `spare`: the consumer reads promptly, so the stream's window may
+    /// grow by this amount. Returns the growth.
     pub fn delivered(&mut self, id: u32, length: usize, spare: Option<u32>, out: &mut Vec<u8>) -> u32 {
         let Some(stream) = self.stream(id) else { return 0 };
         stream.delivered += length as u32;
@@ -283,7 +283,7 @@ impl Connection {
         growth
     }
 
-    /// Whoever takes a stream's content takes it again, after it had to wait.
+    /// The consumer resumed reading; sends the stream's WINDOW_UPDATE.
     pub fn taken(&mut self, id: u32, out: &mut Vec<u8>) {
         let Some(stream) = self.stream(id) else { return };
         if let Some((increment, _)) = stream.credit(0) {
@@ -291,8 +291,8 @@ impl Connection {
         }
     }
 
-    /// Gives a stream up: the peer is told, unless both have said all, or it knows nothing of it yet.
-    /// Whether it was open. A client pays for a reset that it caused.
+    /// Closes a stream. A RST_STREAM is sent, unless both sides have ended or the peer does not know the stream
+    /// yet. Returns true if it was open. A client pays for a reset that it caused.
     pub fn forget(&mut self, id: u32, code: ErrorCode, out: &mut Vec<u8>) -> bool {
         let Ok(at) = self.streams.binary_search_by_key(&id, |stream| stream.id) else { return false };
         if self.streams[at].state != State::Idle {

@@ -1,4 +1,4 @@
-//! Frames: nine bytes that say what follows, and then that (RFC 9113, section 4).
+//! Frames: a header of nine bytes and a payload (RFC 9113, 4).
 
 use std::fmt;
 
@@ -6,7 +6,7 @@ use std::fmt;
 pub const HEADER_BYTES: usize = 9;
 /// The greatest stream identifier, and the greatest window (RFC 9113, 5.1.1 and 6.9.1).
 pub const MAX_31: u32 = 0x7fff_ffff;
-/// What a client sends before its first frame (RFC 9113, 3.4).
+/// The first bytes of a client, before its first frame (RFC 9113, 3.4).
 pub const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
 /// The flag that a SETTINGS or PING answers one.
@@ -20,7 +20,7 @@ pub const PADDED: u8 = 0x8;
 /// The flag that HEADERS begin with a priority, which is passed over (RFC 9113, 5.3.2).
 pub const PRIORITY: u8 = 0x20;
 
-/// What a frame is for.
+/// The type of a frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[allow(missing_docs, reason = "the names are those of RFC 9113, section 6")]
 pub enum Kind {
@@ -56,9 +56,9 @@ impl Kind {
 /// A frame's header.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Header {
-    /// How many bytes follow it.
+    /// The length of the payload.
     pub length: u32,
-    /// What they are.
+    /// The type.
     pub kind: Kind,
     /// Flags; those that the kind does not have mean nothing.
     pub flags: u8,
@@ -79,7 +79,7 @@ impl Header {
         })
     }
 
-    /// Whether a flag is set.
+    /// True if the flag is set.
     pub fn has(self, flag: u8) -> bool {
         self.flags & flag != 0
     }
@@ -92,7 +92,7 @@ impl Header {
     }
 }
 
-/// Why a stream or a connection ends (RFC 9113, section 7).
+/// The reason for the end of a stream or a connection (RFC 9113, 7).
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct ErrorCode(pub u32);
 
@@ -110,8 +110,7 @@ impl ErrorCode {
     pub const ENHANCE_YOUR_CALM: ErrorCode = ErrorCode(0xb);
     pub const HTTP_1_1_REQUIRED: ErrorCode = ErrorCode(0xd);
 
-    /// Whether who says it may have been provoked by a message that was passed on: it finds fault with what came
-    /// to it.
+    /// True if a forwarded message may have provoked this error: it blames the received data.
     pub fn may_be_provoked(self) -> bool {
         matches!(
             self,
@@ -168,7 +167,7 @@ pub fn reset(out: &mut Vec<u8>, stream: u32, code: ErrorCode) {
     write(out, Kind::RstStream, 0, stream, &code.0.to_be_bytes());
 }
 
-/// Writes a WINDOW_UPDATE; nothing where the increment is 0, which none may have.
+/// Writes a WINDOW_UPDATE; nothing for the increment 0, which is not allowed.
 pub fn window_update(out: &mut Vec<u8>, stream: u32, increment: u32) {
     if increment > 0 {
         write(out, Kind::WindowUpdate, 0, stream, &(increment & MAX_31).to_be_bytes());

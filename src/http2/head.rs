@@ -1,6 +1,5 @@
-//! Blocks of fields and the heads that they stand for (RFC 9113, section 8): pseudo-header fields
-//! are what a start line is elsewhere. What could not be written as HTTP/1.1 without meaning
-//! something else is refused, so that no field can split a message.
+//! Converts between field blocks and heads (RFC 9113, 8). Pseudo-header fields replace the start line. A block
+//! that would have another meaning in HTTP/1.1 is refused, so that no field can split a message.
 
 use crate::hpack::{self, Decoder};
 use crate::http::fields::{Field, Name, Span};
@@ -13,7 +12,7 @@ use crate::http1::parse;
 use crate::http1::scan::{self, Scanner};
 use crate::limits::{H2_LIST_BYTES, HEAD_FIELDS, METHOD_BYTES, RESPONSE_FIELDS, TARGET_BYTES, TRAILER_BYTES};
 
-/// Which fields a block holds.
+/// The section that a block contains.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Section {
     /// Those of a head, pseudo-header fields first.
@@ -22,7 +21,7 @@ pub enum Section {
     Trailers,
 }
 
-/// Why a block could not be read.
+/// The reason why a block could not be read.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Unread {
     /// Nothing that comes after it can be either: the connection is of no more use.
@@ -43,10 +42,11 @@ struct Pseudo {
     cookie: Vec<u8>,
 }
 
-/// Reads a block that came to `role`. The head's spans are into `arena`, which is filled anew.
+/// Reads a block received by `role`. The head's spans refer to `arena`, which is refilled.
 ///
 /// # Errors
-/// The first thing that is wrong with it; after `Message` the decoder can go on.
+///
+/// The first fault. After `Message` the decoder can continue.
 pub fn read(
     decoder: &mut Decoder,
     block: &[u8],
@@ -153,7 +153,7 @@ fn field(
     Ok(())
 }
 
-/// What the pseudo-header fields say together.
+/// Builds the start line from the pseudo-header fields.
 fn start(pseudo: &Pseudo, role: Role, head: &mut Head, arena: &[u8]) -> Result<(), MessageError> {
     head.version = Version::Http2;
     head.start = match role {
@@ -212,7 +212,7 @@ fn request_start(pseudo: &Pseudo, head: &Head, arena: &[u8]) -> Result<Start, Me
     Ok(Start::Request { method: method_span, path: path_span, authority: pseudo.authority })
 }
 
-/// Writes a head as a block of fields; what HTTP/1.1 has and HTTP/2 does not falls away.
+/// Writes a head as a field block. Parts of HTTP/1.1 that HTTP/2 does not have are omitted.
 #[derive(Debug)]
 pub struct Writer<'a> {
     block: &'a mut Vec<u8>,
@@ -298,7 +298,7 @@ mod tests {
     use crate::http::head::HeadRef;
 
     fn block(fields: &[(&str, &str)]) -> Vec<u8> {
-        // Literal, so that what the encoder would change comes through.
+        // Literal, so that names the encoder would change pass unchanged.
         let mut block = Vec::new();
         for (name, value) in fields {
             block.push(0);

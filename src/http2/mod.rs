@@ -1,10 +1,9 @@
-//! HTTP/2 (RFC 9113), in either role: frames, settings, streams and flow control, as a machine that
-//! bytes go into and frames come out of. It knows nothing of what the messages are for.
+//! HTTP/2 (RFC 9113), in either role: frames, settings, streams and flow control, as a pure state machine that
+//! consumes and produces bytes. It is independent of the use of the messages.
 //!
-//! `frame` and `settings` are the wire; `head` turns blocks of fields into heads and back; `stream`
-//! is what is known about one stream; `connection` is the machine and what it sends, `receive` what comes to
-//! it; `budget` bounds what a peer may
-//! have done for nothing.
+//! `frame` and `settings` are the wire format; `head` converts between field blocks and heads; `stream` is the
+//! state of one stream; `connection` is the machine and its output, `receive` its input; `budget` bounds the
+//! work that a peer causes without progress.
 
 mod budget;
 pub mod connection;
@@ -16,14 +15,15 @@ mod stream;
 
 pub use self::frame::ErrorCode;
 
-/// What ends a connection: the peer has broken the protocol (RFC 9113, 5.4.1), or sent more than we take.
+/// The reason for the end of a connection: the peer has violated the protocol (RFC 9113, 5.4.1), or exceeded a
+/// limit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Error {
-    /// What the peer is told.
+    /// The code for the peer.
     pub code: ErrorCode,
-    /// What was wrong.
+    /// The fault.
     pub reason: &'static str,
-    /// What came may be right, and is more than we take.
+    /// True if the input may be valid but exceeds a limit.
     pub is_limit: bool,
 }
 

@@ -1,5 +1,4 @@
-//! What comes on a connection, frame by frame (RFC 9113, sections 4 to 6): checked, answered where a
-//! frame alone asks for it, and told as events.
+//! Receives frames (RFC 9113, 4 to 6): checks them, replies to those that need it, and reports events.
 
 use super::Error;
 use super::connection::{Connection, Event};
@@ -14,7 +13,7 @@ use crate::limits::{
     H2_BLOCK_BYTES, H2_BLOCK_FRAMES, H2_CONNECTION_WINDOW_BYTES, H2_FRAME_BYTES, H2_STREAMS, H2_WINDOW_BYTES,
 };
 
-/// Where in the bytes we are.
+/// The position in the input.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Reading {
     /// Before a client's first frame.
@@ -29,9 +28,9 @@ pub(super) enum Reading {
     },
     /// In a frame that is passed over.
     Skip(u32),
-    /// Between a frame and what its END_STREAM means.
+    /// Between a frame and the event of its END_STREAM.
     End(u32),
-    /// Behind what is more than we take, and cannot be passed over.
+    /// After input above a limit that cannot be skipped.
     Over(Error),
 }
 
@@ -45,11 +44,12 @@ pub(super) struct Block {
 }
 
 impl Connection {
-    /// Reads the next of `bytes`: how many to pass over, and what they meant. The fields of a head
-    /// are described in `head`, with spans into `arena`. Bytes of content follow their event.
+    /// Reads the next of `bytes`. Returns the number of bytes to skip and the event. A head is stored in
+    /// `head`, with spans into `arena`. The bytes of content follow their event.
     ///
     /// # Errors
-    /// The connection is of no more use; `farewell` tells the peer.
+    ///
+    /// The connection cannot be used any more; `farewell` reports the error to the peer.
     pub fn decode(
         &mut self,
         bytes: &[u8],
@@ -131,7 +131,7 @@ impl Connection {
         let event = match header.kind {
             Kind::Headers => self.headers_frame(header, payload, head, arena, out)?,
             Kind::Continuation => self.continuation(header, payload, head, arena, out)?,
-            // These cost by what they are for.
+            // The cost of these depends on their effect.
             Kind::WindowUpdate | Kind::RstStream => self.control(header, payload, out)?,
             _ => {
                 self.budget.spend()?;
@@ -178,7 +178,7 @@ impl Connection {
         if left > 0 || overhead == 0 || header.has(frame::END_STREAM) {
             stream.delivered += overhead;
         } else {
-            // There is no content with which it could be credited, and nobody who has to take it.
+            // Padding has no content whose delivery could credit it.
             stream.receive_window += overhead;
             frame::window_update(out, header.stream, overhead);
         }
@@ -228,7 +228,7 @@ impl Connection {
         };
         self.budget.spend()?;
         block.frames += 1;
-        // One that never ends would be put together for ever (CVE-2024-27316).
+        // A block without end would be collected forever (CVE-2024-27316).
         if block.frames > H2_BLOCK_FRAMES {
             return Err(Error::new(ErrorCode::ENHANCE_YOUR_CALM, "block of fields that does not end"));
         }
@@ -479,7 +479,7 @@ impl Connection {
     }
 }
 
-/// Where in the bytes we are with this left of a DATA frame.
+/// The position with this rest of a DATA frame.
 fn data_left(stream: u32, left: u32, padding: u32, end: bool) -> Reading {
     match (left, padding) {
         (0, 0) if end => Reading::End(stream),
@@ -488,7 +488,7 @@ fn data_left(stream: u32, left: u32, padding: u32, end: bool) -> Reading {
     }
 }
 
-/// The first four bytes as a number; 0 where there are fewer.
+/// The first four bytes as a number; 0 if there are fewer.
 fn number(bytes: &[u8]) -> u32 {
     bytes.first_chunk().map_or(0, |&bytes| u32::from_be_bytes(bytes))
 }

@@ -1,4 +1,4 @@
-//! What each side asks of the other (RFC 9113, 6.5).
+//! The settings of both sides (RFC 9113, 6.5).
 
 use super::Error;
 use super::frame::{self, ErrorCode, Kind, MAX_31};
@@ -6,11 +6,11 @@ use crate::limits::{H2_FRAME_BYTES, H2_LIST_BYTES, H2_STREAMS, H2_TABLE_BYTES, H
 
 /// The windows that streams and the connection begin with.
 pub(super) const FIRST_WINDOW: u32 = 65_535;
-/// The least that SETTINGS_MAX_FRAME_SIZE may be, which it is where it is not said.
+/// The minimum and default of SETTINGS_MAX_FRAME_SIZE.
 pub(super) const LEAST_FRAME_BYTES: u32 = 16_384;
 const GREATEST_FRAME_BYTES: u32 = (1 << 24) - 1;
 
-/// How large a table for fields is where it is not said (RFC 9113, 6.5.2).
+/// The default table size (RFC 9113, 6.5.2).
 const FIRST_TABLE_BYTES: u32 = 4096;
 
 const HEADER_TABLE_SIZE: u16 = 0x1;
@@ -20,7 +20,7 @@ const INITIAL_WINDOW_SIZE: u16 = 0x4;
 const MAX_FRAME_SIZE: u16 = 0x5;
 const MAX_HEADER_LIST_SIZE: u16 = 0x6;
 
-/// What the peer asks of us, as far as it concerns us.
+/// The peer's settings that concern us.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Settings {
     /// Streams that we may have open at once.
@@ -31,14 +31,14 @@ pub(super) struct Settings {
     pub(super) frame: u32,
     /// The largest list of fields, each counted with 32 bytes more.
     pub(super) list: u32,
-    /// How large a table of fields it keeps for us.
+    /// The table size that the peer offers to our encoder.
     pub(super) table: u32,
     /// That has become smaller, and our fields' next block has to answer that.
     pub(super) table_shrunk: bool,
 }
 
 impl Settings {
-    /// What holds until the peer has said something else.
+    /// The settings before the peer's first SETTINGS frame.
     pub(super) const FIRST: Settings = Settings {
         streams: H2_STREAMS,
         window: FIRST_WINDOW,
@@ -48,10 +48,11 @@ impl Settings {
         table_shrunk: false,
     };
 
-    /// Takes what a SETTINGS frame says.
+    /// Applies a SETTINGS frame.
     ///
     /// # Errors
-    /// Values that cannot be are errors of the connection (RFC 9113, 6.5.2).
+    ///
+    /// Invalid values are errors of the connection (RFC 9113, 6.5.2).
     pub(super) fn apply(&mut self, payload: &[u8], from_server: bool) -> Result<(), Error> {
         let (entries, rest) = payload.as_chunks::<6>();
         if !rest.is_empty() {
@@ -63,7 +64,7 @@ impl Settings {
                 ENABLE_PUSH if value > 1 || value == 1 && from_server => {
                     return Err(Error::new(ErrorCode::PROTOCOL_ERROR, "invalid SETTINGS_ENABLE_PUSH"));
                 }
-                // What the peer does not limit, we do.
+                // Our own limit applies if the peer's is higher.
                 MAX_CONCURRENT_STREAMS => self.streams = value.min(H2_STREAMS),
                 INITIAL_WINDOW_SIZE if value > MAX_31 => {
                     return Err(Error::new(ErrorCode::FLOW_CONTROL_ERROR, "invalid SETTINGS_INITIAL_WINDOW_SIZE"));
@@ -86,7 +87,7 @@ impl Settings {
     }
 }
 
-/// Writes what we ask of a peer: of a server also that it pushes nothing.
+/// Writes our settings. For a server they also disable push.
 pub(super) fn write_ours(out: &mut Vec<u8>, to_server: bool) {
     const { assert!(H2_FRAME_BYTES == LEAST_FRAME_BYTES as usize && H2_TABLE_BYTES == FIRST_TABLE_BYTES as usize) };
     let push = to_server.then_some((ENABLE_PUSH, 0));

@@ -1,4 +1,4 @@
-//! How long things took: counts below fixed bounds, and the sum.
+//! Histograms of durations: counts below fixed bounds, and the sum.
 
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::Relaxed;
@@ -9,18 +9,18 @@ pub const BOUNDS_US: [u64; 16] = [
     10_000_000, 30_000_000, 60_000_000,
 ];
 
-/// Those of them that are shown for each backend: enough to tell a slow backend from a fast one. A thousand backends
+/// The bounds shown for each backend: enough to distinguish a slow backend from a fast one. A thousand backends
 /// have a thousand histograms.
 pub(super) const COARSE_US: [u64; 4] = [10_000, 50_000, 250_000, 1_000_000];
 
-/// A view of a histogram's cells: a count for each bound, one for what is above all of them, and
-/// the sum in microseconds.
+/// A view of a histogram's cells: a count for each bound, one for values above all bounds, and the sum in
+/// microseconds.
 #[derive(Clone, Copy, Debug)]
 pub struct Histogram {
     cells: &'static [AtomicU64],
 }
 
-/// What histograms hold together; a count is what lies at or below its bound and above the one before.
+/// The totals of several histograms. A count covers the values up to its bound and above the previous bound.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Totals {
     pub(super) counts: [u64; BOUNDS_US.len() + 1],
@@ -28,7 +28,7 @@ pub(super) struct Totals {
 }
 
 impl Histogram {
-    /// How many cells it takes.
+    /// The number of cells of a histogram.
     pub const CELLS: usize = BOUNDS_US.len() + 2;
 
     pub(super) fn new(cells: &'static [AtomicU64]) -> Histogram {

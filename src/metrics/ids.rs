@@ -17,7 +17,7 @@ pub const GLOBAL: [u64; Global::METRICS.len()] = list(Global::METRICS, &[]);
 pub const SLOT: [u64; SlotCount::METRICS.len() + SlotTime::METRICS.len() * Histogram::CELLS] =
     list(SlotCount::METRICS, SlotTime::METRICS);
 
-/// Whether the cell of an identity is a gauge.
+/// True if the cell of an identity is a gauge.
 pub const fn is_gauge(id: u64) -> bool {
     id & 1 == 1
 }
@@ -43,8 +43,8 @@ const fn of_metric(metric: &Metric) -> u64 {
     hash(name, metric.label.as_bytes()) << 1 | is_gauge as u64
 }
 
-/// The identities of counts and, after them, of histograms: a cell for each bound, one for what is above all
-/// of them, and the sum.
+/// The identities of counts and, after them, of histograms: a cell for each bound, one for values above all
+/// bounds, and the sum.
 const fn list<const N: usize>(counts: &[Metric], times: &[Metric]) -> [u64; N] {
     let mut ids = [0; N];
     let mut at = 0;
@@ -58,7 +58,7 @@ const fn list<const N: usize>(counts: &[Metric], times: &[Metric]) -> [u64; N] {
         let mut cell = 0;
         while cell < Histogram::CELLS {
             let (kind, bound_us): (&[u8], u64) = if cell < BOUNDS_US.len() {
-                // A count lies between two bounds, so that both tell what it means.
+                // A count lies between two bounds, so both are part of its identity.
                 (b"{le=", BOUNDS_US[cell] ^ if cell > 0 { BOUNDS_US[cell - 1] << 32 } else { 0 })
             } else if cell == BOUNDS_US.len() {
                 (b"{above=", BOUNDS_US[cell - 1])

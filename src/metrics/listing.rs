@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt::{self, Write as _};
 
-/// How much is told of a backend.
+/// The level of detail about a backend.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Detail {
     /// The counts of all its addresses together.
@@ -23,18 +23,18 @@ impl Detail {
 pub struct Place {
     /// The slot.
     pub slot: usize,
-    /// Whose it is.
+    /// The generation of the slot's owner.
     pub generation: u64,
 }
 
-/// What has series of its own.
+/// A backend, or an address of one, with series of its own.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Series {
     /// The labels as they are written.
     pub(super) labels: String,
-    /// Where it counts: at its addresses first, then at those that it had before.
+    /// The slots that count for it: its current addresses first, then its former ones.
     pub(super) places: Vec<Place>,
-    /// How many of these are its addresses now.
+    /// The number of current addresses among these.
     pub(super) current: usize,
     /// It is a name, which may have any number of addresses.
     pub(super) is_name: bool,
@@ -58,7 +58,7 @@ pub struct Listing {
     pub(super) backends: Vec<Series>,
     /// One for each address, and one for each backend that has none.
     pub(super) addresses: Vec<Series>,
-    /// Where a backend is in the list, by name.
+    /// The index of each backend in the list, by name.
     known: BTreeMap<String, usize>,
 }
 

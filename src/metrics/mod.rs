@@ -1,11 +1,10 @@
-//! What is counted, and where. A metric is one line in one of the tables here.
+//! The metrics and their cells. A metric is one line in one of the tables in this file.
 //!
-//! Each process has a block of cells in the memory that all share, which it alone writes, with
-//! plain stores; whoever is asked adds the blocks up. A block has the process's own cells first and
-//! then an area for each slot, which begins with the generation whose counts they are: an area of
-//! another generation than the slot's owner counts for nothing.
+//! Each process has a block of cells in shared memory. It is the block's only writer and uses plain stores. A
+//! reader adds up the blocks. A block has the process's own cells first, and then an area for each slot, which
+//! begins with the generation of its counts. An area whose generation differs from the slot's owner is ignored.
 //!
-//! Times are kept in microseconds, and shown in seconds.
+//! Times are stored in microseconds, and shown in seconds.
 
 mod histogram;
 pub mod ids;
@@ -19,7 +18,7 @@ pub use histogram::{BOUNDS_US, Histogram};
 pub use listing::{Detail, Listing, Place};
 pub use text::{CONTENT_TYPE, Exposition, Sources};
 
-/// What kind a metric is.
+/// The type of a metric.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
     /// It only grows.
@@ -39,9 +38,9 @@ pub struct Metric {
     pub family: &'static str,
     /// A label of its own, such as `code="2xx"`; empty for none.
     pub label: &'static str,
-    /// What kind it is.
+    /// The type.
     pub kind: Kind,
-    /// What it tells.
+    /// The help text.
     pub help: &'static str,
 }
 
@@ -63,14 +62,14 @@ macro_rules! table {
                 $($(#[cfg($($cfg)*)])? Metric { family: $family, label: $label, kind: Kind::$kind, help: $help }),*
             ];
 
-            /// The lines of the table, by which its cells are found.
+            /// The lines of the table. Their order is that of the cells.
             pub const ALL: &[$name] = &[$($(#[cfg($($cfg)*)])? $name::$line),*];
         }
     };
 }
 
 table! {
-    /// What a worker counts, backends apart.
+    /// The counts of a worker, without those per backend.
     Count
     #[cfg(feature = "extra-metric")]
     Extra Counter "extra_total" "" "A metric that other builds do not have, to test upgrades.";
@@ -114,7 +113,7 @@ table! {
 }
 
 table! {
-    /// What the master counts.
+    /// The counts of the master.
     Global
     ReloadsDone Counter "reloads_total" "result=\"done\"" "Changes of the configuration file that were read, by result.";
     ReloadsRefused Counter "reloads_total" "result=\"refused\"" "Changes of the configuration file that were read, by result.";
@@ -136,7 +135,7 @@ table! {
 }
 
 table! {
-    /// What a worker counts of each backend.
+    /// The counts of a worker per backend.
     SlotCount
     #[cfg(feature = "extra-metric")]
     Extra Counter "extra_backend_total" "" "A metric that other builds do not have, to test upgrades.";
@@ -170,19 +169,19 @@ table! {
 }
 
 table! {
-    /// What a worker takes the time of, backends apart.
+    /// The times that a worker measures, without those per backend.
     OwnTime
     Request Seconds "request_duration_seconds" "" "Time from the head of a request to the end of the backend's response.";
 }
 
 table! {
-    /// What a worker takes the time of, for each backend.
+    /// The times that a worker measures per backend.
     SlotTime
     Response Seconds "response_duration_seconds" "" "Time from sending a request to the head of its response.";
 }
 
 table! {
-    /// What is known of each backend without being counted.
+    /// The state of each backend, which is not counted.
     SlotState
     Healthy Gauge "healthy" "" "1 if the address is up. 0 if it is down, if it was added and has not passed a probe yet, or if the backend has no address.";
     InFlight Gauge "in_flight" "" "Requests in flight: sent to the backend and not completed.";
@@ -198,7 +197,7 @@ impl Global {
         Global::METRICS.iter().position(|one| one.family == metric.family && one.label == metric.label)
     }
 
-    /// Whether a line counts the same as one of the workers', with which it is shown.
+    /// True if a line counts the same as one of the workers', and is shown with it.
     fn is_shown_with_workers(self) -> bool {
         Count::METRICS.iter().any(|one| one.family == Global::METRICS[self as usize].family)
     }
@@ -219,7 +218,7 @@ pub struct Block {
 }
 
 impl Block {
-    /// How many cells a block with `slots` slots takes.
+    /// The number of cells of a block with `slots` slots.
     pub const fn needed(slots: usize) -> usize {
         OWN + slots * SLOT
     }
@@ -244,12 +243,12 @@ impl Block {
         Block::raise(&self.cells[count as usize], by);
     }
 
-    /// Sets what goes up and down, or a time.
+    /// Sets a gauge or a time.
     pub fn set(self, count: Count, to: u64) {
         self.cells[count as usize].store(to, Relaxed);
     }
 
-    /// What a count says.
+    /// The value of a count.
     pub fn get(self, count: Count) -> u64 {
         self.cells[count as usize].load(Relaxed)
     }
@@ -283,7 +282,7 @@ impl Block {
         self.cells[count as usize].store(to, Relaxed);
     }
 
-    /// What a count of the master's is.
+    /// The value of a count of the master.
     pub fn get_global(self, count: Global) -> u64 {
         self.cells[count as usize].load(Relaxed)
     }
@@ -331,18 +330,18 @@ impl Block {
         Some(Histogram::new(&self.slot(slot)?[from..from + Histogram::CELLS]))
     }
 
-    /// Says whose counts a slot's are from now on. Where that is another, they begin at zero.
+    /// Sets the owner of a slot's counts. For a new owner they begin at zero.
     pub fn adopt(self, slot: usize, generation: u64) {
         if let Some(cells) = self.slot(slot)
             && cells[0].load(Relaxed) != generation
         {
             cells[1..].iter().for_each(|cell| cell.store(0, Relaxed));
-            // Whoever reads this generation also reads the zeros, or what came after them.
+            // A reader of this generation also reads the zeros, or later values.
             cells[0].store(generation, Release);
         }
     }
 
-    /// Sets to zero what goes up and down, as the process has ended.
+    /// Sets the gauges to zero, because the process has ended.
     pub fn reclaim(self) {
         for (cell, metric) in self.cells.iter().zip(Count::METRICS) {
             if metric.kind == Kind::Gauge {

@@ -1,5 +1,5 @@
-//! The Prometheus text format (version 0.0.4), in portions: a thousand backends make megabytes, and
-//! neither is a worker to stand still for them nor are they to be held in memory.
+//! The Prometheus text format (version 0.0.4), in portions: a thousand backends make megabytes. A worker must
+//! neither stop for that long, nor hold the text in memory.
 
 use std::fmt::Write as _;
 use std::sync::Arc;
@@ -11,10 +11,10 @@ use super::{
 };
 use crate::limits::METRICS_CELLS;
 
-/// What the text is (exposition formats, text-based format).
+/// The content type of the text (exposition formats, text-based format).
 pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 
-/// What every name begins with, but those that every program's has.
+/// The prefix of all names, except those that every program has.
 const PREFIX: &str = "zzz_lb_";
 
 /// A family's whole name.
@@ -27,17 +27,17 @@ impl std::fmt::Display for Name {
     }
 }
 
-/// Where the numbers come from.
+/// The sources of the numbers.
 pub struct Sources<'a> {
     /// The workers' blocks.
     pub workers: &'a [Block],
     /// The master's block.
     pub globals: Block,
-    /// What is known of the backend in a slot without being counted.
+    /// The state of the backend in a slot.
     pub state: &'a dyn Fn(SlotState, Place) -> u64,
 }
 
-/// How far a text has come.
+/// The progress of a text.
 #[derive(Debug)]
 pub struct Exposition {
     listing: Arc<Listing>,
@@ -68,9 +68,9 @@ impl Exposition {
         Exposition { listing, part: Part::Build, line: 0, at: 0, cells: 0 }
     }
 
-    /// Adds whole lines to `out` until it has `enough` bytes, or as many cells are read for it as is
-    /// bearable, or there are no more; whether there are more. What it adds beyond `enough` is one
-    /// backend's lines of one family.
+    /// Appends whole lines to `out` until it has `enough` bytes, or the limit of cells is reached, or the text
+    /// is complete. Returns true if there is more. The excess over `enough` is at most one backend's lines of
+    /// one family.
     pub fn write(&mut self, sources: &Sources<'_>, out: &mut String, enough: usize) -> bool {
         self.cells = 0;
         let workers = sources.workers.len();
@@ -119,12 +119,12 @@ impl Exposition {
         self.part != Part::Done
     }
 
-    /// Whether a portion is at its end.
+    /// True if the portion is full.
     fn is_full(&self, out: &str, enough: usize) -> bool {
         out.len() >= enough || self.cells >= METRICS_CELLS
     }
 
-    /// One line of a table that has one number for each, made of so many cells.
+    /// Writes one line of a table whose metrics have one number each, made of this many cells.
     fn line_of(
         &mut self,
         out: &mut String,
@@ -152,8 +152,8 @@ impl Exposition {
         value(out, metric.kind, number);
     }
 
-    /// A family of a table that has a number for each of these series, made of so many cells for each place: all
-    /// lines of one series after another. What has no number is left out.
+    /// Writes a family of a table with a number for each of these series, each made of this many cells per
+    /// place: all lines of one series after another. Series without a number are omitted.
     #[allow(clippy::too_many_arguments, reason = "what differs between the two tables")]
     fn series_of(
         &mut self,
@@ -243,7 +243,7 @@ impl Listing {
     /// The series of a state.
     fn of(&self, state: Option<SlotState>) -> &[Series] {
         match state {
-            // Which address is down must be seen, whatever else is.
+            // The address that is down must be visible at every level of detail.
             Some(SlotState::Healthy) => &self.addresses,
             Some(SlotState::Addresses | SlotState::Weight | SlotState::Max) => &self.backends,
             _ => self.counted(),
@@ -256,7 +256,7 @@ impl Listing {
     }
 }
 
-/// What is known of a series; `None` if there is nothing to tell.
+/// The state of a series; `None` if it has none.
 fn state_of(state: SlotState, one: &Series, sources: &Sources<'_>) -> Option<u64> {
     let current = one.places[..one.current].iter();
     match state {

@@ -20,7 +20,7 @@ struct End {
     out: Vec<u8>,
     held: Vec<u8>,
     owners: Slab<()>,
-    /// What came, in words.
+    /// The events as text.
     seen: Vec<String>,
     error: Option<Error>,
     /// Content is taken as it comes.
@@ -114,7 +114,7 @@ impl End {
         self.h2.write_fields(id, &block, end, &mut self.out);
     }
 
-    /// Sends as much of `left` bytes as the windows allow; what is left then.
+    /// Sends as much of `left` bytes as the windows allow. Returns the rest.
     fn send(&mut self, id: u32, mut left: usize, end: bool) -> usize {
         self.h2.line_up(id);
         while let Some((id, _, room)) = self.h2.next_in_line() {
@@ -315,7 +315,7 @@ fn padding_that_comes_alone_is_credited_and_content_that_nobody_takes_is_not() {
     assert_eq!(client.error.map(|error| error.code), Some(ErrorCode::FLOW_CONTROL_ERROR));
 }
 
-/// What a client that has one request under way makes of some bytes.
+/// The error of a client with one pending request for some bytes.
 fn told(bytes: &[u8]) -> Error {
     let mut client = End::ready(Role::Client);
     client.request(true);
@@ -373,7 +373,7 @@ fn what_no_peer_may_send_ends_the_connection() {
     ];
     for (what, bytes, code) in cases {
         if what == "content too much" {
-            // Only where it is not taken.
+            // This happens only without a consumer.
             let mut client = End::ready(Role::Client);
             client.takes = false;
             client.request(true);
@@ -431,7 +431,7 @@ fn a_head_beyond_the_limit_is_refused_alone_as_far_as_it_can_be_read() {
         assert_eq!(client.error, None, "{value}");
         assert_eq!(client.seen, [refused, "end on 0", "200 on 1", "end on 1"], "{value}");
     }
-    // By its frames' length, and by what it decodes to.
+    // By the length of its frames, and by its decoded size.
     let entry = [&[0x88, 0x40, 1, b'a', 0x7f, 0xa1, 0x1e][..], &[b'x'; 4000], &[0xbe; 100]].concat();
     for bytes in [large(1, H2_BLOCK_BYTES + 1), frame_of(Kind::Headers, END_HEADERS, 1, &entry)] {
         let mut client = End::ready(Role::Client);
@@ -457,7 +457,7 @@ fn what_comes_for_a_stream_that_was_given_up_is_passed_over() {
     assert!(client.h2.forget(id, ErrorCode::CANCEL, &mut client.out));
     assert!(client.out.ends_with(&frame_of(Kind::RstStream, 0, id, &[0, 0, 0, 8])));
     assert!(!client.h2.forget(id, ErrorCode::CANCEL, &mut client.out), "once");
-    // A field that the next block refers to: the table has to go on.
+    // The next block refers to this field, so the table must be kept.
     client.receive(&frame_of(Kind::Headers, END_HEADERS, id, &[0x88, 0x40, 1, b'a', 1, b'b']));
     client.receive(&frame_of(Kind::Data, END_STREAM, id, &[0; 100]));
     client.receive(&frame_of(Kind::WindowUpdate, 0, id, &[0, 0, 0, 1]));
@@ -495,7 +495,7 @@ fn a_peer_that_makes_its_table_smaller_is_told_that_ours_is_empty() {
         client.request(true);
         client.out[frame::HEADER_BYTES]
     };
-    // POST, which stands first where nothing else does, is 0x83.
+    // POST, the first field unless a table update precedes it, is 0x83.
     assert_eq!((first(None), first(Some(4096)), first(Some(9000))), (0x83, 0x83, 0x83));
     assert_eq!((first(Some(100)), first(None)), (0x20, 0x83), "smaller");
     assert_eq!((first(Some(200)), first(Some(100)), first(None)), (0x83, 0x20, 0x83), "larger, and smaller again");

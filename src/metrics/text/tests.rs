@@ -191,7 +191,7 @@ fn parsed(series: &str) -> (&str, Labels<'_>, Option<String>) {
     (name, labels, bound)
 }
 
-/// Finds fault with a text that is not as it is to be (exposition formats, text-based format).
+/// Panics if a text violates the exposition format.
 fn check(text: &str) {
     assert!(text.ends_with('\n'));
     let (mut families, mut series) = (BTreeSet::new(), BTreeSet::new());
@@ -244,7 +244,7 @@ fn nothing_is_malformed_and_no_series_comes_twice() {
     assert!(parsed(r#"x{backend="a\"b\\c\nd"}"#).1.contains(&("backend", "a\"b\\c\nd".to_string())));
 }
 
-/// A text's portions, with what happens before each.
+/// The portions of a text, with an action before each.
 fn portions_of(
     listing: Arc<Listing>,
     sources: &Sources<'_>,
@@ -263,7 +263,7 @@ fn portions_of(
     }
 }
 
-/// The same about so many backends.
+/// The portions of a text about this many backends.
 fn portions(workers: &[Block], slots: usize, enough: usize, before: impl FnMut(usize)) -> Vec<String> {
     let mut listing = Listing::new(Detail::Address);
     (0..slots).for_each(|slot| listing.add(&format!("b{slot}"), "/s", Place { slot, generation: 1 }, 1, 0));
@@ -283,7 +283,7 @@ fn a_portion_is_bounded_in_bytes() {
 fn a_portion_is_bounded_in_cells_that_are_read() {
     let workers = vec![private(8); 2000];
     let portions = portions(&workers, 8, usize::MAX, |_| {});
-    // One histogram of so many workers takes more cells than a portion may.
+    // One histogram of this many workers takes more cells than a portion may.
     const { assert!(2000 * Histogram::CELLS > METRICS_CELLS) };
     assert!(portions.iter().all(|portion| portion.matches("_sum{").count() <= 1));
     check(&portions.concat());
@@ -301,7 +301,7 @@ fn slots_may_change_hands_while_a_text_is_made() {
     let block = private(20);
     (0..20).for_each(|slot| block.adopt(slot, 1));
     (0..20).for_each(|slot| block.observe_slot(SlotTime::Response, slot, 5));
-    // More slots than the block has cells for, of which one after another goes to somebody else.
+    // More slots than the block has cells for. One after another gets another owner.
     let text = portions(&[block], 25, 1, |n| block.adopt(n % 20, 2)).concat();
     check(&text);
     assert!(text.contains("zzz_lb_response_duration_seconds_count{backend=\"b3\",address=\"/s\"} 0\n"));

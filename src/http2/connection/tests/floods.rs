@@ -1,9 +1,10 @@
-//! How many frames of each flood a connection takes in either role, and honest traffic that is none.
+//! The number of frames of each flood that a connection accepts in either role, and honest traffic that is no
+//! flood.
 
 use super::*;
 use crate::limits::{H2_BLOCK_FRAMES, H2_LATE_FRAMES_RESET, H2_RESETS};
 
-/// What one round of a flood sends, by its number.
+/// The frames of one round of a flood, by its number.
 type Round = fn(u32) -> Vec<u8>;
 
 const GET: &[u8] = &[0x82, 0x84, 0x86];
@@ -26,7 +27,7 @@ fn reset(stream: u32, code: ErrorCode) -> Vec<u8> {
     frame_of(Kind::RstStream, 0, stream, &code.0.to_be_bytes())
 }
 
-/// What is flooded, what comes before, a round, and the number of frames that are taken in all before the connection
+/// A flood: its name, the frames before it, a round, and the number of frames accepted before the connection
 /// ends with ENHANCE_YOUR_CALM.
 type Flood = (&'static str, Vec<u8>, Round, u32);
 
@@ -51,7 +52,8 @@ fn of_both() -> Vec<Flood> {
     ]
 }
 
-/// Floods of a client. What a client opens and ends without a response is charged, whoever resets it.
+/// Floods of a client. A request that a client opens and that ends without a response is charged, regardless of
+/// the side that resets it.
 fn of_clients() -> Vec<Flood> {
     let rapid: Round = |n| [open(n, END_STREAM), reset(id(n), ErrorCode::CANCEL)].concat();
     let rapid_with_content: Round = |n| {
@@ -91,7 +93,7 @@ fn of_clients() -> Vec<Flood> {
     ]
 }
 
-/// Floods of a backend, which can end requests of ours, but not more of them than there are.
+/// Floods of a backend. It can end our requests, but not more than there are.
 fn of_backends() -> Vec<Flood> {
     vec![
         ("interim responses", vec![], |_| frame_of(Kind::Headers, END_HEADERS, 1, b"\x08\x03103"), IDLE),
