@@ -1,19 +1,19 @@
-//! How many requests may be sent again: a share of those that came lately, and a few a second
-//! besides, so that a backend's outage is not multiplied by the attempts to get around it.
+//! The retry budget: a share of the recent requests, and a few per second in addition, so that retries do not
+//! multiply an outage.
 
 use std::sync::atomic::Ordering::{AcqRel, Relaxed};
 
 use super::cells::Cells;
 use crate::limits::{RETRY_FLOOR, RETRY_WINDOW_US, SECOND_US};
 
-/// What one retry costs, in hundredths: requests pay in as many as the percentage.
+/// The cost of one retry in hundredths: a request pays in the percentage.
 const RETRY: u64 = 100;
 
 /// The retries that one worker may make.
 #[derive(Debug)]
 pub(super) struct Budget {
     percent: u64,
-    /// Paid in within the window that runs, and what is left of the one before.
+    /// Payments within the current window, and the rest of the previous one.
     current: u64,
     before: u64,
     window: u64,
@@ -43,8 +43,8 @@ impl Budget {
         self.current += self.percent;
     }
 
-    /// Whether a request may be sent again; if so, that is paid for. The few a second are for all
-    /// workers together: `cells` holds the time from which on one more may be made.
+    /// True if a retry is allowed, which is then paid. The few per second are for all workers together: `cells`
+    /// contains the time from which one more is allowed.
     pub(super) fn allows(&mut self, cells: Cells, now_us: u64) -> bool {
         self.turn(now_us);
         for purse in [&mut self.before, &mut self.current] {

@@ -1,9 +1,9 @@
-//! What all workers know together about the backends: one area of atomic cells for each slot, and
-//! a few cells for all. They lie in memory that the processes share; whoever stores a cell may die
-//! at any moment, so that no cell ever depends on another for its meaning.
+//! The state of the backends that all workers share: an area of atomic cells for each slot, and a few common
+//! cells. They are in memory shared by the processes. A process may die at any moment, so no cell depends on
+//! another for its meaning.
 //!
-//! A line is 64 bytes, eight cells. What is written with every request has a line of its own, so
-//! that it does not take what is seldom written out of the other processors' caches.
+//! A line is 64 bytes, eight cells. Cells written with every request have a line of their own, so that they do
+//! not evict rarely written cells from the other processors' caches.
 
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release};
@@ -15,14 +15,14 @@ pub const SLOT: usize = 2 * LINE;
 /// Cells for all slots together, before the first slot.
 pub const COMMON: usize = 4 * LINE;
 
-/// The names of a slot's first cells, by which another program finds what is known of a backend. A cell whose
+/// The names of a slot's first cells, by which another program finds the state of a backend. A cell whose
 /// meaning changes gets another name.
 pub const NAMES: [&str; 7] =
     ["state", "failures", "probe_failures", "probe_passes", "changed_us", "probe_due_us", "expiry_s"];
 
 /// Of the common cells: counts changes that concern who takes turns.
 const EPOCH: usize = 0;
-/// Of the common cells: no backend is healthy, and that has been told.
+/// Common cell: no backend is healthy, and this was already reported.
 const OUTAGE: usize = 1;
 /// Of the common cells: when the next retry beyond the percentage may be made.
 const RETRY: usize = LINE;
@@ -41,7 +41,7 @@ const EXPIRY_S: usize = 6;
 const SUSPECT: usize = 7;
 const IN_FLIGHT: usize = LINE;
 
-/// How a backend is thought to be.
+/// The state of a backend.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum State {
     /// Nothing bad is known: it gets requests.
@@ -60,7 +60,7 @@ impl State {
         others.into_iter().find(|&state| state as u64 == cell).unwrap_or(State::Down)
     }
 
-    /// Whether it gets requests like any other.
+    /// True if the backend gets requests normally.
     pub fn is_up(self) -> bool {
         matches!(self, State::Unproven | State::Healthy)
     }
@@ -73,7 +73,7 @@ pub struct Cells {
 }
 
 impl Cells {
-    /// How many cells `slots` slots take.
+    /// The number of cells for `slots` slots.
     pub const fn needed(slots: usize) -> usize {
         COMMON + slots * SLOT
     }
@@ -89,7 +89,7 @@ impl Cells {
         self.cells.iter().for_each(|cell| cell.store(0, Relaxed));
     }
 
-    /// How many slots there are.
+    /// The number of slots.
     pub fn slots(self) -> usize {
         (self.cells.len() - COMMON) / SLOT
     }
@@ -113,7 +113,7 @@ impl Cells {
         self.cells[TURN].fetch_add(1, Relaxed)
     }
 
-    /// Notes whether there is an outage; true where that is news.
+    /// Stores the outage state. Returns true if it changed.
     pub(super) fn note_outage(self, outage: bool) -> bool {
         let cell = &self.cells[OUTAGE];
         cell.load(Relaxed) != u64::from(outage) && cell.swap(u64::from(outage), AcqRel) != u64::from(outage)
@@ -129,8 +129,8 @@ impl Cells {
         self.of(slot, IN_FLIGHT).store(0, Relaxed);
     }
 
-    /// Forgets what is known of a slot's backend, as it has another, which begins in this state, and
-    /// whose first probe is due then.
+    /// Resets a slot for a new backend, which begins in this state and whose first probe is due at the given
+    /// time.
     pub fn clear(self, slot: usize, state: State, probe_due_us: u64) {
         self.of(slot, STATE).store(state as u64, Relaxed);
         for cell in [FAILURES, PROBE_FAILURES, PROBE_PASSES, CHANGED_US, EXPIRY_S] {
@@ -140,7 +140,7 @@ impl Cells {
         self.next_epoch();
     }
 
-    /// How a slot's backend is thought to be.
+    /// The state of a slot's backend.
     pub fn state(self, slot: usize) -> State {
         State::of(self.of(slot, STATE).load(Acquire))
     }
@@ -150,7 +150,7 @@ impl Cells {
         self.of(slot, EXPIRY_S).store(seconds, Relaxed);
     }
 
-    /// When its certificate expires, in seconds since 1970; 0 where none was seen.
+    /// The expiry of its certificate, in seconds since 1970; 0 if unknown.
     pub fn expiry(self, slot: usize) -> u64 {
         self.of(slot, EXPIRY_S).load(Relaxed)
     }
@@ -161,12 +161,12 @@ impl Cells {
         self.cells[SUSPECTS].store(1, Release);
     }
 
-    /// Whether any backend has been noted so since this was last asked.
+    /// True if any backend was marked as suspect since the last call.
     pub fn take_suspects(self) -> bool {
         self.cells[SUSPECTS].load(Relaxed) != 0 && self.cells[SUSPECTS].swap(0, Acquire) != 0
     }
 
-    /// Whether a slot's backend has been noted so since this was last asked.
+    /// True if a slot's backend was marked as suspect since the last call.
     pub fn take_suspect(self, slot: usize) -> bool {
         self.of(slot, SUSPECT).load(Relaxed) != 0 && self.of(slot, SUSPECT).swap(0, Relaxed) != 0
     }
@@ -181,8 +181,8 @@ impl Cells {
         self.of(slot, IN_FLIGHT).load(Relaxed).cast_signed().max(0).cast_unsigned()
     }
 
-    /// The same as it is stored, which may be below none for a moment. Whoever sees what a worker has
-    /// stored sees what it stored elsewhere before.
+    /// The stored value of `in_flight`, which may be negative for a moment. A reader that sees a worker's store
+    /// also sees its earlier stores elsewhere.
     pub(super) fn entered(self, slot: usize) -> i64 {
         self.of(slot, IN_FLIGHT).load(Acquire).cast_signed()
     }
@@ -203,7 +203,7 @@ impl Cells {
         self.of(slot, IN_FLIGHT).fetch_sub(requests, Release);
     }
 
-    /// Counts a failed exchange; how many there were in a row.
+    /// Counts a failed exchange. Returns the number of consecutive failures.
     pub(super) fn fail(self, slot: usize) -> u64 {
         self.of(slot, FAILURES).fetch_add(1, AcqRel) + 1
     }
@@ -235,7 +235,7 @@ impl Cells {
         }
     }
 
-    /// Changes its state from one to another; false where it was not the one.
+    /// Changes the state from one to another. Returns false if it was not the former.
     fn become_from(self, slot: usize, from: State, to: State) -> bool {
         self.of(slot, STATE).compare_exchange(from as u64, to as u64, AcqRel, Relaxed).is_ok()
     }
@@ -251,19 +251,19 @@ impl Cells {
         }
     }
 
-    /// Notes how a probe went; how many went so in a row.
+    /// Counts the result of a probe. Returns the number of consecutive equal results.
     pub(super) fn probed(self, slot: usize, passed: bool) -> u64 {
         let (count, other) = if passed { (PROBE_PASSES, PROBE_FAILURES) } else { (PROBE_FAILURES, PROBE_PASSES) };
         self.of(slot, other).store(0, Relaxed);
         self.of(slot, count).fetch_add(1, AcqRel) + 1
     }
 
-    /// Takes a backend out; false where it is out already.
+    /// Ejects a backend. Returns false if it is already ejected.
     pub(super) fn take_down(self, slot: usize, now_us: u64) -> bool {
         self.change(slot, now_us, State::Down)
     }
 
-    /// Takes a backend in; false where it is in already.
+    /// Restores a backend. Returns false if it is not ejected.
     pub(super) fn bring_up(self, slot: usize, now_us: u64) -> bool {
         self.change(slot, now_us, State::Healthy)
     }
@@ -292,14 +292,13 @@ impl Cells {
         self.of(slot, PROBE_DUE_US).load(Acquire)
     }
 
-    /// Takes a probe that is due upon itself; false where another has.
+    /// Claims a due probe. Returns false if another worker has claimed it.
     pub(super) fn claim_probe(self, slot: usize, due_us: u64, again_us: u64) -> bool {
         self.of(slot, PROBE_DUE_US).compare_exchange(due_us, again_us, AcqRel, Relaxed).is_ok()
     }
 }
 
-/// Cells for one process alone, as tests and benches use them; they are never given back, but can
-/// be used anew once `wipe` has made zeros of them.
+/// Cells for one process, used by tests and benches. They are never freed, but `wipe` makes them reusable.
 pub fn private(slots: usize) -> Cells {
     let cells: Vec<AtomicU64> = (0..Cells::needed(slots)).map(|_| AtomicU64::new(0)).collect();
     Cells::new(Box::leak(cells.into_boxed_slice()))

@@ -1,33 +1,34 @@
-//! Whether backends are fit: what requests and probes tell of them, and whose probe is due.
+//! The health of backends: the results of requests and probes, and the probes that are due.
 //!
 //! ```text
-//! Unproven, Added ──an answer, or a probe passed──▶ Healthy
-//! Added ──where none is up, or there are no probes──▶ Unproven
-//! Unproven, Added, Healthy ──`fails` failures in a row, of requests or of probes──▶ Down
-//! Down ──`passes` probes passed in a row──▶ Healthy
-//! Down ──where there are no probes: after a while──▶ Unproven, one failure from Down
+//! Unproven, Added ──a response, or a passed probe──▶ Healthy
+//! Added ──no other backend is up, or there are no probes──▶ Unproven
+//! Unproven, Added, Healthy ──`fails` consecutive failures, of requests or of probes──▶ Down
+//! Down ──`passes` consecutive passed probes──▶ Healthy
+//! Down ──without probes: after a while──▶ Unproven, one failure from Down
 //! ```
 //!
-//! Backends begin Unproven with the program, and Added later on.
+//! Backends of the start begin Unproven, and later ones begin Added.
 //!
-//! Failures of requests and of probes are counted apart: a backend that answers requests and fails
-//! each probe is meant to be taken out, and the other way round.
+//! Failures of requests and of probes are counted separately, so that a backend that answers requests but fails
+//! each probe is ejected, and the other way round.
 
 use super::Balancer;
 use super::cells::State;
 use crate::limits::{PROBE_JITTER, PROBE_LOOK_US, UNPROBED_US};
 
-/// A change of a backend's state that a probe has brought, and after how many in a row.
+/// A change of a backend's state by a probe, with the number of consecutive results.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Change {
     /// It gets requests again.
     Up(u64),
-    /// It gets none any more.
+    /// It gets no more requests.
     Down(u64),
 }
 
 impl Balancer {
-    /// An exchange has failed by its backend's fault. If the backend is down now: after how many in a row.
+    /// Counts a failed exchange against its backend. Returns the number of consecutive failures if this ejected
+    /// the backend.
     pub fn failed(&mut self, slot: usize, now_us: u64) -> Option<u64> {
         let failures = self.cells.fail(slot);
         if failures >= u64::from(self.rules.fails) && self.cells.take_down(slot, now_us) {
@@ -65,12 +66,12 @@ impl Balancer {
         change
     }
 
-    /// When `take_probes` is to be asked next, in microseconds.
+    /// The time of the next `take_probes`, in microseconds.
     pub fn next_probe_us(&self) -> u64 {
         if self.members.is_empty() { u64::MAX } else { self.next_probe_us }
     }
 
-    /// Takes the probes upon itself that are due and that no other worker has taken: their slots.
+    /// Claims the due probes that no other worker has claimed. Returns their slots.
     pub fn take_probes(&mut self, now_us: u64, taken: &mut Vec<usize>) {
         if now_us < self.next_probe_us {
             return;
@@ -93,11 +94,12 @@ impl Balancer {
             }
             next_us = next_us.min(again_us);
         }
-        // Not all workers at once; and not at once again, whatever is due.
+        // The jitter spreads the workers, and the minimum prevents an immediate repetition if probes are still
+        // due.
         self.next_probe_us = next_us.max(now_us + PROBE_LOOK_US) + self.random.below(PROBE_LOOK_US);
     }
 
-    /// Where nothing is probed: tries those again that have been down for a while.
+    /// Without probes: tries backends again that have been down for a while.
     pub(super) fn give_chances(&mut self, now_us: u64) {
         self.next_probe_us = u64::MAX;
         for member in &self.members {

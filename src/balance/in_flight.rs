@@ -1,17 +1,17 @@
-//! What one worker has in flight at each backend, so that it can be taken back when the worker dies.
+//! The requests of one worker in flight at each backend, so that they can be reclaimed when the worker dies.
 //!
-//! A request is counted twice: here, where only its worker writes, and in the cell of its slot that
-//! all workers share. A worker may be killed between the two, and then nobody can tell from its own
-//! cell whether the other was stored to. So a cell says that its worker is between the two:
+//! A request is counted twice: in the worker's own cell, which only this worker writes, and in the slot's
+//! shared cell. A worker may be killed between the two stores. Its own cell alone would not reveal whether the
+//! shared cell was updated. Therefore a cell marks the time between the two stores:
 //!
 //! ```text
 //! begin    own: odd      shared: +1      own: one more, even
 //! finish   own: odd      shared: −1      own: one fewer, even
 //! ```
 //!
-//! The low half of a cell is the count, the high half grows with each of its stores and is odd
-//! between the two. Where a dead worker's cell is even, the shared one holds exactly its count. Where it
-//! is odd, the shared cell is set right by all the other workers' cells, while they go on (`stray`).
+//! The low half of a cell is the count. The high half grows with each store and is odd between the two. If a
+//! dead worker's cell is even, the shared cell contains exactly its count. If it is odd, the shared cell is
+//! corrected with the help of all other workers' cells, while those workers continue (`stray`).
 
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
@@ -28,7 +28,7 @@ fn is_between(cell: u64) -> bool {
     cell & STEP != 0
 }
 
-/// How many requests a worker whose cell this is has in flight, when it is not between two stores.
+/// The number of requests in flight of the worker with this cell, outside the time between two stores.
 pub fn count(own: &AtomicU64) -> u64 {
     own.load(Relaxed) & COUNT
 }
@@ -42,7 +42,7 @@ pub(super) fn begin(own: &AtomicU64, cells: Cells, slot: usize, max: u32) -> boo
     entered
 }
 
-/// Counts a request out again; nothing where there is none.
+/// Counts down one request; nothing if there is none.
 pub(super) fn finish(own: &AtomicU64, cells: Cells, slot: usize) {
     let before = own.load(Relaxed);
     if before & COUNT > 0 {
@@ -52,8 +52,8 @@ pub(super) fn finish(own: &AtomicU64, cells: Cells, slot: usize) {
     }
 }
 
-/// Takes back what a worker had in flight at a slot, as it has died. `others` are the cells that the
-/// slot has of all other workers, dead and alive; `pause` lets those go on that are between two stores.
+/// Reclaims the requests of a dead worker at a slot. `others` are the slot's cells of all other workers, dead
+/// and alive. `pause` lets workers continue that are between two stores.
 pub fn reclaim<'a>(
     own: &AtomicU64,
     cells: Cells,
@@ -63,11 +63,11 @@ pub fn reclaim<'a>(
 ) {
     let left = own.load(Relaxed);
     if left == 0 {
-        // Memory that nobody has used stays so.
+        // Unused memory stays untouched.
         return;
     }
     if is_between(left) {
-        // Where it cannot be found out, a store that it had begun is taken not to have been made.
+        // If the difference cannot be determined, a store that had begun counts as not made.
         let stray = (0..SETTLE_LOOKS).find_map(|_| {
             let found = stray(cells, slot, others.clone());
             if found.is_none() {
@@ -83,16 +83,16 @@ pub fn reclaim<'a>(
     own.store(0, Relaxed);
 }
 
-/// By how much a slot's shared cell is more than these cells say together. That is the same at any
-/// moment, whatever their workers do, apart from those who are between their two stores; so it is
-/// read at a moment at which none is. The cells are read, then the shared one, then they are read again:
+/// The difference between a slot's shared cell and the sum of these cells. The difference is constant while no
+/// worker is between its two stores, so it is read at such a moment. The cells are read, then the shared cell,
+/// then the cells again:
 ///
-/// - a store to the shared one that comes before the one that is seen there comes after its
-///   worker's cell became odd, so that the second reading finds that cell odd or changed;
-/// - a worker whose cell is seen even has made its stores to the shared one before, and they are seen.
+/// - A store to the shared cell before the value that is read comes after its worker's cell became odd. The
+///   second reading therefore finds that cell odd or changed.
+/// - A worker whose cell is even has completed its earlier stores to the shared cell, and these are visible.
 ///
-/// So where the second reading finds what the first did, all of it even, what was seen of the shared
-/// cell belongs to them. `None` where it does not.
+/// If the second reading equals the first and all cells are even, the value of the shared cell belongs to them.
+/// Otherwise `None`.
 fn stray<'a>(cells: Cells, slot: usize, others: impl Iterator<Item = &'a AtomicU64> + Clone) -> Option<i64> {
     let read = || others.clone().map(|cell| cell.load(Acquire));
     let (mut sum, mut stores, mut quiet) = (0, 0_u64, true);
@@ -100,7 +100,7 @@ fn stray<'a>(cells: Cells, slot: usize, others: impl Iterator<Item = &'a AtomicU
         (sum, stores, quiet) = (sum + (cell & COUNT), stores.wrapping_add(cell >> 32), quiet && !is_between(cell));
     }
     let shared = cells.entered(slot);
-    // Each cell's stores only grow, so that they have not where their sum has not.
+    // The stores of each cell only grow, so an equal sum means that no cell changed.
     let again = read().fold(0_u64, |stores, cell| stores.wrapping_add(cell >> 32));
     (quiet && stores == again).then(|| shared - sum.cast_signed())
 }
@@ -115,7 +115,7 @@ mod tests {
         (0..count).map(|_| AtomicU64::new(0)).collect()
     }
 
-    /// Kills a worker at each place where it may be between two stores, as it begins or finishes.
+    /// Kills a worker at each point between its two stores, both when it begins and when it finishes.
     #[test]
     fn wherever_a_worker_is_killed_what_it_had_is_taken_back() {
         let (cells, own) = (private(1), workers(3));

@@ -1,10 +1,10 @@
-//! Which backend gets a request. Pure: it knows slots by number, what they weigh and how busy they
-//! are, and is told how each request and each probe went. What all workers have to agree on lies in
-//! shared cells, so that turns, limits and health are those of the whole program.
+//! Selects the backend of a request. Pure: it knows slots by number, their weights and their load, and gets the
+//! result of each request and each probe. Data that all workers must agree on is in shared cells, so that
+//! rotation, limits and health apply to the whole program.
 //!
-//! Who takes rotation: the backends that are up and no backups; where there is none, the backups that are
-//! up; where there is none either, all of them, for a backend thought dead may yet answer, and nothing
-//! else can. One that was added is up when it has proved itself, or where none is that has.
+//! The rotation contains the healthy non-backup backends. If there are none, it contains the healthy backups.
+//! If there are none either, it contains all backends, because an ejected backend may respond again. An added
+//! backend is healthy once it has proved itself, or if no other backend is.
 
 mod budget;
 pub mod cells;
@@ -31,16 +31,16 @@ pub struct Member {
     pub slot: u16,
     /// The configured weight; 0 for one that gets no more requests.
     pub weight: u16,
-    /// Whether it serves only when no other is healthy.
+    /// True if the backend serves only while no other is healthy.
     pub backup: bool,
     /// Requests in flight at most, by all workers; 0 is no limit.
     pub max: u32,
 }
 
-/// What a user can set. Times are microseconds.
+/// The settings of the user. Times are in microseconds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Rules {
-    /// How backends are picked.
+    /// The strategy.
     pub strategy: Strategy,
     /// Failures in a row that take a backend out.
     pub fails: u32,
@@ -48,7 +48,7 @@ pub struct Rules {
     pub passes: u32,
     /// Between two probes of a backend; 0 for none.
     pub interval_us: u64,
-    /// How long a backend that came back gets less than its share; 0 for not at all.
+    /// The duration of slow start for a restored backend; 0 for none.
     pub slow_start_us: u64,
     /// Retries for each hundred requests.
     pub retry_percent: u32,
@@ -70,7 +70,7 @@ impl<'a> Want<'a> {
     }
 }
 
-/// What came of looking for a backend.
+/// The result of a pick.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Pick {
     /// The backend in this slot. `finished` must follow.
@@ -86,19 +86,20 @@ pub enum Pick {
 pub struct Balancer {
     rules: Rules,
     cells: Cells,
-    /// What this worker alone has in flight, by slot; told apart in case that it dies. See `own`.
+    /// The in-flight cells of this worker, by slot. They are separate so that they can be reclaimed after its
+    /// death; see `in_flight`.
     mine: &'static [AtomicU64],
     members: Vec<Member>,
     /// Limits by slot.
     limits: Vec<u32>,
     rotation: Rotation,
-    /// Who takes turns was decided at this epoch.
+    /// The epoch in which the rotation was built.
     epoch: u64,
     /// Until when some backend may be in its slow start, in microseconds.
     slow_until_us: u64,
     /// All members take turns, because all are down.
     open: bool,
-    /// An outage that began or ended, not told yet.
+    /// A begin or end of an outage that is not yet reported.
     news: Option<bool>,
     budget: Budget,
     random: Random,
@@ -144,12 +145,12 @@ impl Balancer {
         self.next_probe_us = 0;
     }
 
-    /// Whether all take turns because all are down.
+    /// True if the rotation contains all backends because all are down.
     pub fn is_open(&self) -> bool {
         self.open
     }
 
-    /// Whether an outage has begun (true) or ended (false) that nobody has told of yet.
+    /// True if an outage has begun, false if it has ended, since the last call; `None` if nothing changed.
     pub fn take_news(&mut self) -> Option<bool> {
         self.news.take()
     }
@@ -177,9 +178,9 @@ impl Balancer {
         self.any(tried, draw, now_us)
     }
 
-    /// Any backend that was not tried and has room: one that takes turns, those last whose slow start
-    /// keeps from this one; or else one that would if those did not, or else one that was added, or is down:
-    /// it may yet answer, and nothing else can.
+    /// Any untried backend with room: one in the rotation, with those last that slow start excludes from this
+    /// request; then one that would be in the rotation without those; then one that was added or is down,
+    /// because it may respond again.
     fn any(&mut self, tried: &[u16], draw: Option<u64>, now_us: u64) -> Pick {
         let count = self.rotation.len();
         let start = self.random.below(count as u64) as usize;
@@ -187,7 +188,7 @@ impl Balancer {
         let untried = in_turn.filter(|slot| !tried.contains(slot));
         let mut admitted = untried.clone().filter(|&slot| self.admits(slot, draw, now_us));
         let found = admitted.find(|&slot| self.enter(slot));
-        // Where all are admitted, all have been asked.
+        // If all are admitted, all have been tried.
         let found = found.or_else(|| untried.clone().find(|&slot| draw.is_some() && self.enter(slot)));
         if let Some(slot) = found {
             return Pick::Slot(slot.into());
@@ -257,12 +258,12 @@ impl Balancer {
         self.budget.request(now_us);
     }
 
-    /// Whether a request may be sent again that a backend may have seen.
+    /// True if a request may be repeated that a backend may have seen.
     pub fn may_repeat(&mut self, now_us: u64) -> bool {
         self.budget.allows(self.cells, now_us)
     }
 
-    /// Decides anew who takes turns, where that may have changed.
+    /// Rebuilds the rotation if the health may have changed.
     fn look_at_health(&mut self, now_us: u64) {
         let epoch = self.cells.epoch();
         if epoch != self.epoch {
@@ -305,13 +306,14 @@ impl Balancer {
         (from_us > 0).then(|| (from_us, from_us.saturating_add(self.rules.slow_start_us)))
     }
 
-    /// What decides, for one request, who of those in their slow start takes a turn; `None` where nobody is.
+    /// The draw that decides, for one request, which slow-starting backends may serve it; `None` if none
+    /// slow-starts.
     fn draw(&mut self, now_us: u64) -> Option<u64> {
         (now_us < self.slow_until_us && self.rotation.len() > 1).then(|| self.random.any())
     }
 
-    /// Whether a backend takes the turn that came to it: in its slow start, only those of a growing part of
-    /// the requests. One that is refused a request is so however often the strategy picks it.
+    /// True if a backend accepts its turn. In slow start it accepts a growing share of requests. The draw
+    /// belongs to the request, so a repeated pick gives the same result.
     fn admits(&self, slot: u16, draw: Option<u64>, now_us: u64) -> bool {
         let Some(draw) = draw else { return true };
         match self.slow_start(slot) {

@@ -1,12 +1,11 @@
-//! Who takes turns: the slots that a strategy picks from, with their weights, and the order of their turns.
+//! The rotation: the slots that a strategy picks from, their weights, and the order of turns.
 //!
-//! A cycle has as many turns as the sum of weights, and each slot has as many of them as its weight; so
-//! every cycle is exact. The order is smooth: a heavy slot's turns lie between the others'. It is
-//! precomputed while that costs little (smooth weighted round robin, as nginx has it: 5 and 1 give
-//! a a a b a a). Beyond that it is computed for each turn. The shares lie side by side on a ring as long as
-//! the cycle, and each turn goes on by a step near the golden section of the ring. The step and the length
-//! have no common divisor, so a cycle meets every point once, and such steps fall far from where the last
-//! ones fell.
+//! A cycle has as many turns as the sum of weights, and each slot has as many of them as its weight, so every
+//! cycle is exact. The order is smooth: the turns of a heavy slot are spread among the others. It is
+//! precomputed if that is cheap (smooth weighted round robin as in nginx: 5 and 1 give a a a b a a). Otherwise
+//! it is computed for each turn. The shares are adjacent on a ring as long as the cycle, and each turn advances
+//! by a step near the golden section of the ring. The step and the length have no common divisor, so a cycle
+//! visits every point once, and consecutive turns are far apart.
 
 use crate::limits::ORDERED_STEPS;
 
@@ -14,11 +13,11 @@ use crate::limits::ORDERED_STEPS;
 #[derive(Debug, Default)]
 pub(super) struct Rotation {
     slots: Vec<u16>,
-    /// Where each one's share ends; the last is the sum of weights.
+    /// The end of each share; the last is the sum of weights.
     ends: Vec<u64>,
-    /// For every so many points, the turn in whose share the first of them lies: where to look from.
+    /// For every 2^`shift` points, the slot whose share contains the first of them: the start of the search.
     guide: Vec<u16>,
-    /// How many points have one entry there, as a power of two.
+    /// The binary logarithm of the points per entry of `guide`.
     shift: u32,
     step: u64,
     /// The turns of a cycle in their order; empty if that is not precomputed.
@@ -104,7 +103,7 @@ impl Rotation {
         self.ends.last().copied().unwrap_or(0)
     }
 
-    /// Whose turn it is by a number that counts turns.
+    /// The slot whose turn it is, by a number that counts turns.
     pub(super) fn rotated(&self, ticket: u64) -> usize {
         if self.order.is_empty() {
             let total = self.total();
@@ -172,7 +171,7 @@ mod tests {
         ] {
             assert_eq!(cycle(weights), order, "{weights:?}");
         }
-        // Too long to be precomputed, and no burst all the same.
+        // Too long to be precomputed, and still without bursts.
         let long = cycle(&[40_001, 20_000, 10_000]);
         assert!(!long.contains("aaaa") && !long.contains("bb") && !long.contains("cc"));
         assert_eq!(long.matches('a').count(), 40_001);

@@ -128,7 +128,7 @@ fn least_requests_gives_the_equally_busy_their_turns_by_weight() {
     for weights in [&[9, 1][..], &[9, 1, 1], &[1, 1, 1, 1]] {
         let mut balancer = weighing(strategy("least_requests"), weights);
         let total: u16 = weights.iter().sum();
-        // One request after another: nobody is busy when the next comes.
+        // Sequential requests: no backend is busy when the next one comes.
         let wanted: Vec<usize> = weights.iter().map(|&weight| usize::from(weight) * 6).collect();
         assert_eq!(counts(&mut balancer, usize::from(total) * 6), wanted);
     }
@@ -198,7 +198,7 @@ fn one_that_is_added_serves_when_a_probe_has_passed_or_nobody_else_is_up() {
         cells.clear(slot, State::Added, 0);
     }
     assert_eq!(counts(&mut balancer, 30), [30, 0, 0]);
-    // One that has failed its first probe waits for another; and where it fails on it is down.
+    // A backend that failed its first probe waits for another. If that fails too, it is down.
     assert_eq!((balancer.probed(1, true, 2), balancer.probed(2, false, 2)), (None, None));
     assert_eq!((cells.state(1), cells.state(2)), (State::Healthy, State::Added));
     assert_eq!(counts(&mut balancer, 30), [15, 15, 0]);
@@ -265,8 +265,8 @@ fn a_backend_that_came_back_starts_slowly() {
     assert_eq!(shares[2], 5000);
 }
 
-/// The part of 10,000 requests, 8 of which are in flight at once, that those below `slow` get at that time,
-/// where they came back at 5 s and start slowly for a second.
+/// The number of 10,000 requests, 8 of them in flight at once, that the backends below `slow` get at that time.
+/// These backends were restored at 5 s and slow-start for a second.
 fn share_of_slow(name: &str, slow: usize, count: usize, now_us: u64) -> f64 {
     let rules = Rules { slow_start_us: 1_000_000, ..strategy(name) };
     let mut balancer = weighing(rules, &vec![1; count]);
@@ -296,7 +296,7 @@ fn whatever_the_strategy_slow_starts_are_slow() {
         // A tenth of its share each: they would have 0.9 of 1.9 together.
         let most = share_of_slow(name, 9, 10, 5_000_000);
         assert!(most > 0.2 && most < 0.55, "{name}: {most}");
-        // Where all begin there is nobody else.
+        // If all start slowly, there is no other backend.
         assert!(share_of_slow(name, 10, 10, 5_000_000) == 1.0, "{name}");
     }
 }

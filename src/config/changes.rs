@@ -37,7 +37,7 @@ impl Changes {
     }
 }
 
-/// A changed backend with what has changed of it.
+/// A changed backend with its changes.
 fn change(before: &Backend, after: &Backend) -> String {
     let mut parts = Vec::new();
     let mut note = |name: &str, old: &dyn fmt::Display, new: &dyn fmt::Display, differs: bool| {

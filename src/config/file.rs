@@ -30,19 +30,19 @@ const BACKENDS_ACCEPTED: &str =
     "an array of backends, each {\"host\": ..., \"port\": ...} or {\"unix\": ...} or a string as -b takes it";
 const BACKEND_ACCEPTED: &str = "{\"host\": ..., \"port\": ...} or {\"unix\": ...}";
 
-/// A problem of a file; always its writer's fault. Displayed, it is one line that begins with
-/// `FILE:LINE:COLUMN: `, whatever stands in the file.
+/// A problem of a file; always its author's fault. Displayed, it is one line that begins with
+/// `FILE:LINE:COLUMN: `, for any content of the file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FileError {
     /// The file's path, as messages show it.
     pub path: Arc<str>,
-    /// Where it stands.
+    /// Its position.
     pub at: Position,
-    /// What it is.
+    /// The problem.
     pub problem: Problem,
 }
 
-/// What is wrong.
+/// The kinds of problems.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Problem {
     /// It is no JSON.
@@ -51,7 +51,7 @@ pub enum Problem {
     UnknownKey(String, Option<String>),
     /// No backend has such a key: the key, and the one probably meant.
     UnknownInBackend(String, Option<String>),
-    /// A key that stands in its object already, and where.
+    /// A duplicate key, and the position of the first.
     Twice(String, Position),
     /// An option that has no place in a file.
     NotHere(&'static Flag),
@@ -59,24 +59,24 @@ pub enum Problem {
     Absent(&'static str),
     /// A value of the wrong type.
     Type {
-        /// Whose value it is; empty for the whole file.
+        /// The key of the value; empty for the whole file.
         key: String,
-        /// What it is.
+        /// The type found.
         found: &'static str,
-        /// What it has to be.
+        /// The accepted values.
         accepts: String,
     },
     /// A value that the option does not take; knows its place itself.
     Value(args::Error),
-    /// A backend in parts that do not fit together: how, in words.
+    /// A backend whose parts contradict each other; the description.
     Backend(&'static str),
-    /// More problems than are told.
+    /// More problems than are reported.
     More,
 }
 
 impl fmt::Display for FileError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // Its source says where it stands.
+        // Its source contains the position.
         if let Problem::Value(error) = &self.problem {
             return write!(f, "{error}");
         }
@@ -115,8 +115,8 @@ impl fmt::Display for FileError {
 
 impl std::error::Error for FileError {}
 
-/// Adds to `options` what the file of this text says, `path` being what messages call it. Errors
-/// are in the order of the text, one at least.
+/// Adds the options of this text to `options`. `path` is the file's name in messages. Errors are in the order
+/// of the text; there is at least one.
 pub fn read(text: &[u8], path: &str, options: Options) -> Result<Options, Vec<FileError>> {
     let path: Arc<str> = path.into();
     let mut reader = Reader {
@@ -140,7 +140,7 @@ struct Reader {
     options: Options,
     /// Options that were given before the file was read.
     given: Vec<&'static str>,
-    /// Takes what they hide.
+    /// Receives the values that other sources hide.
     hidden: Options,
     problems: Vec<FileError>,
 }
@@ -155,7 +155,7 @@ impl Reader {
         self.problems.push(FileError { path: self.path.clone(), at, problem });
     }
 
-    /// Whether no more is told, so that no more need be looked at.
+    /// True if no more problems are reported, so that parsing can stop.
     fn full(&self) -> bool {
         self.problems.len() > FILE_PROBLEMS
     }
@@ -200,7 +200,7 @@ impl Reader {
     ) {
         let problem = match absent.iter().find(|absent| **absent == member.key) {
             Some(absent) => Problem::Absent(absent),
-            // Who writes dashes means underscores.
+            // Dashes are a likely typo for underscores.
             None => {
                 let near = nearest(&member.key.replace('-', "_"), known).map(str::to_owned);
                 problem(member.key.clone(), near)
@@ -209,7 +209,7 @@ impl Reader {
         self.problem(member.at, problem);
     }
 
-    /// The members whose keys stand once, and the first of each that does not; the others are told.
+    /// The members without duplicate keys, and the first of each duplicate. The others are reported.
     fn distinct<'a>(&mut self, members: &'a [Member]) -> Vec<&'a Member> {
         let mut first = BTreeMap::new();
         let mut distinct = Vec::new();
@@ -290,7 +290,7 @@ impl Reader {
         self.problem(at, Problem::Value(args::Error::Value { source, value: value.to_owned(), fault, accepts }));
     }
 
-    /// A backend given in parts; nothing where a part is wrong, which is told then.
+    /// Reads a backend given in parts; `None` if a part is wrong, which is reported.
     fn backend(&mut self, at: Position, members: &[Member]) -> Option<Backend> {
         let before = self.problems.len();
         let mut parts = Parts::default();
@@ -370,7 +370,7 @@ const PORT: &str = "a number from 1 to 65535";
 const WEIGHT: &str = "a number from 0 to 65535";
 const MAX: &str = "a number from 1 to 1000000";
 
-/// What a backend's object has.
+/// The parts of a backend's object.
 #[derive(Default)]
 struct Parts {
     host: Option<(String, crate::args::Host)>,
@@ -415,12 +415,12 @@ fn digits(number: Number) -> String {
     }
 }
 
-/// What a file calls an option.
+/// The key of an option in the file.
 fn key_of(flag: &Flag) -> String {
     flag.long.replace('-', "_")
 }
 
-/// Whether an option has a key of its own.
+/// True if an option has a key.
 fn may_stand(flag: &Flag) -> bool {
     let has_other = flag.long == "backend" || NOT_HERE.contains(&flag.long);
     !has_other && !matches!(flag.set, Set::Help | Set::Version)

@@ -1,9 +1,9 @@
-//! What is to run: every option resolved and checked, whatever it came from.
+//! The configuration: every option resolved and checked, regardless of its source.
 //!
-//! [`file::read`] adds what a configuration file says to the options of the command line, and
-//! [`resolve`] makes a [`Config`] of them. Invariants: it has no backend twice,
-//! its options do not contradict each other, and every number is within the bounds of its option.
-//! Names of backends are names still: to look them up takes time and may fail, here nothing does.
+//! [`file::read`] adds the content of a configuration file to the options of the command line, and [`resolve`]
+//! makes a [`Config`] of them. Invariants: no backend occurs twice, no options contradict each other, and every
+//! number is within the limits of its option. Names of backends are not resolved here, because that takes time
+//! and may fail.
 
 mod changes;
 pub mod file;
@@ -29,62 +29,62 @@ pub struct Config {
     /// The backends, in the order given; none only if the file has an empty list. With `demo` they are two at port 0 of
     /// loopback, whose ports are set once the echo backends are bound.
     pub backends: Vec<Backend>,
-    /// True where no backend was given and the two default ones stand in.
+    /// True if no backend was given and the two default ones are used.
     pub default_backends: bool,
     /// Worker processes asked for; `None` means one for each usable CPU.
     pub workers: Option<u32>,
-    /// How a backend is picked.
+    /// The strategy.
     pub strategy: Strategy,
-    /// Which log lines are kept.
+    /// The lowest level of log lines that is kept.
     pub loglevel: Level,
-    /// Whether messages are dumped to the log.
+    /// True if messages are dumped to the log.
     pub trace: bool,
     /// One process, or a master with workers.
     pub mode: Mode,
-    /// Whether to start and serve the two built-in echo backends.
+    /// True if the two built-in echo backends are started and used.
     pub demo: bool,
     /// Every time limit a user can set.
     pub timeouts: Timeouts,
     /// Clients held at once by all workers together; `None` means as the descriptor limit allows.
     pub max_connections: Option<u32>,
-    /// What backends get as Host.
+    /// The Host field for backends.
     pub host_header: HostHeader,
-    /// Whether that was asked for; else a backend with TLS that is given by name gets its own.
+    /// True if that was configured. Otherwise a TLS backend with a name gets its own.
     pub host_header_given: bool,
     /// Peers whose X-Forwarded-* fields are believed.
     pub trust: Vec<Cidr>,
-    /// The pseudonym for a Via field (RFC 9110, 7.6.3), where one is wanted.
+    /// The pseudonym for a Via field (RFC 9110, 7.6.3); `None` for no Via.
     pub via: Option<String>,
-    /// Whether requests get ids.
+    /// True if requests get ids.
     pub request_ids: bool,
     /// The account to run as once the listeners are bound.
     pub user: Option<String>,
-    /// The file of roots to verify backends with, where one was named.
+    /// The file of CA certificates for backends, if given.
     pub ca_file: Option<PathBuf>,
-    /// Whether any certificate of a backend is accepted.
+    /// True if any certificate of a backend is accepted.
     pub insecure: bool,
-    /// Whether sessions with backends are told of in detail.
+    /// True if sessions with backends are logged in detail.
     pub tls_trace: bool,
-    /// How backends' health is found out.
+    /// The health checks of backends.
     pub health: Health,
-    /// How long a backend that came back gets less than its share, in microseconds; 0 for not at all.
+    /// The duration of slow start for a restored backend, in microseconds; 0 for none.
     pub slow_start_us: u64,
-    /// How long it goes on as before when told to stop, in microseconds; 0 for not at all.
+    /// The delay between a termination signal and the drain, in microseconds; 0 for none.
     pub drain_delay_us: u64,
-    /// How long a worker's loop may stand still, in microseconds; 0 for as long as it likes.
+    /// The maximum time that a worker's loop may be stuck, in microseconds; 0 for no limit.
     pub watchdog_us: u64,
     /// Retries for each hundred requests; 0 to 100.
     pub retry_percent: u32,
     /// The path of the metrics on the main port, if they are served there.
     pub metrics_path: Option<String>,
-    /// How much metrics tell of a backend.
+    /// The level of detail of metrics about a backend.
     pub metrics_detail: Detail,
-    /// Whether to tell what would run instead of running it.
+    /// True if the plan is printed instead of run.
     pub check: bool,
     /// The configuration file, as it was named.
     pub file: Option<PathBuf>,
-    /// The settings that differ from their defaults, and where they came from. A repeatable
-    /// option has one for each of its values, so there is one for each backend given. `check` has none.
+    /// The settings that differ from their defaults, with their sources. A repeatable option has one entry for
+    /// each value, so each given backend has one. `check` has none.
     pub changed: Vec<Setting>,
 }
 
@@ -106,12 +106,12 @@ pub enum Purpose {
     Admin,
 }
 
-/// How backends' health is found out. Times are microseconds.
+/// The health checks of backends. Times are in microseconds.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Health {
     /// The type of a probe.
     pub check: HealthCheck,
-    /// What a probe asks for.
+    /// The path of a probe.
     pub path: String,
     /// The statuses that pass a probe.
     pub status: Statuses,
@@ -119,13 +119,13 @@ pub struct Health {
     pub host: Option<String>,
     /// Between two probes of a backend; 0 for none.
     pub interval_us: u64,
-    /// How long a probe may take.
+    /// The timeout of a probe.
     pub timeout_us: u64,
     /// Failures in a row that take a backend out.
     pub fails: u32,
     /// Probes passed in a row that bring it back.
     pub passes: u32,
-    /// Whether a 5xx response is a failure.
+    /// True if a 5xx response is a failure.
     pub count_5xx: bool,
 }
 
@@ -135,7 +135,7 @@ impl Config {
         self.listen.iter().find(|listen| listen.purpose == purpose).map(|listen| listen.address)
     }
 
-    /// Where the demo's backends are; none where there is no demo.
+    /// The addresses of the demo's backends; empty without a demo.
     pub fn demo_addresses(&self) -> Vec<SocketAddr> {
         let addresses = self.backends.iter().filter(|_| self.demo).filter_map(Backend::address);
         addresses.filter_map(|address| if let Address::Tcp(address) = address { Some(address) } else { None }).collect()
@@ -149,8 +149,7 @@ impl Backend {
         Backend { name: address.to_string(), target, weight: 1, backup: false, max: 0, tls: false, h2c: false }
     }
 
-    /// What the backend gets as Host where it is to have its own: its host and port as the user
-    /// wrote them, and `localhost` for a socket in the file system, which has neither.
+    /// The backend's own Host: its host and port as the user wrote them, and `localhost` for a Unix socket.
     pub fn authority(&self) -> &str {
         match self.target {
             // The port that the scheme has is left out (RFC 9110, 4.2.2).
@@ -160,12 +159,12 @@ impl Backend {
         }
     }
 
-    /// Whether it gets its own Host where nothing is asked for: most servers behind TLS serve by name.
+    /// True if the backend gets its own Host by default: most servers with TLS select a site by name.
     pub fn has_own_host(&self) -> bool {
         self.tls && matches!(self.target, Target::Tcp(Host::Name(_), _))
     }
 
-    /// Whom its certificate has to be for, where it speaks TLS: the host as configured.
+    /// The name in the backend's certificate if it uses TLS: the host as configured.
     pub fn server_name(&self) -> String {
         match &self.target {
             _ if !self.tls => String::new(),
@@ -175,7 +174,7 @@ impl Backend {
         }
     }
 
-    /// The name that has to be looked up to reach it, where there is one.
+    /// The name to be resolved, if there is one.
     pub fn host_name(&self) -> Option<&str> {
         match &self.target {
             Target::Tcp(Host::Name(name), _) if self.address().is_none() => Some(name),
@@ -193,7 +192,7 @@ impl Backend {
     }
 }
 
-/// Where a backend is.
+/// The address of a backend.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Address {
     /// An IP address and port.
@@ -213,17 +212,17 @@ pub struct Timeouts {
     pub response_us: u64,
     /// Between requests on a connection.
     pub idle_us: u64,
-    /// For a request to go on without a byte of its response once its client has ended its direction.
+    /// The time that a request without any byte of its response gets after its client has ended its direction.
     pub half_close_us: u64,
-    /// To finish what is running when draining.
+    /// The time for a drain to finish running requests.
     pub drain_us: u64,
     /// Without a request on a connection, after which it is closed when the process ends.
     pub drain_idle_us: u64,
 }
 
-/// Takes over from the configuration before what cannot change in a process that runs, as listeners,
-/// workers, their account and what sessions with backends share are made when it starts: the long names
-/// of the options that would be others.
+/// Takes over settings from the previous configuration that cannot change in a running process, because
+/// listeners, workers, their account and the shared data of backend sessions are created at the start. Returns
+/// the long names of the options that would change.
 pub fn keep_fixed(config: &mut Config, before: &Config) -> Vec<&'static str> {
     let mut names = Vec::new();
     let part = |config: &Config| {

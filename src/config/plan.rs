@@ -1,10 +1,10 @@
-//! What workers follow, and may follow anew while they run: the settings that can change, and
-//! where requests go. The master publishes it as bytes; a worker that finds others reads them.
+//! The plan: the settings that can change at run time, and the backends. Workers follow it. The master
+//! publishes it as bytes, and a worker that finds another edition reads them.
 //!
-//! Bytes: numbers as eight, little-endian; text and lists with their length before them. First comes the form, which
-//! is another number whenever the bytes mean something else; then whose each slot is, in records that have their
-//! length before them. Any program that knows the shared memory's magic number can read these (`Plan::owners_in`),
-//! so that the backends keep their slots over an upgrade that changes the rest.
+//! Format: numbers are eight bytes, little-endian; text and lists are preceded by their length. First comes the
+//! form, a number that changes whenever the meaning of the bytes changes; then the owner of each slot, in
+//! records preceded by their length. Any program that knows the shared memory's magic number can read these
+//! (`Plan::owners_in`), so that backends keep their slots over an upgrade that changes the rest.
 
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
@@ -18,40 +18,40 @@ use crate::limits::{
 use crate::log::Level;
 use crate::metrics::Detail;
 
-/// Settings, and where requests go.
+/// The settings and the backends.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Plan {
-    /// How a backend is picked.
+    /// The strategy.
     pub strategy: Strategy,
-    /// Which log lines are kept.
+    /// The lowest level of log lines that is kept.
     pub loglevel: Level,
-    /// Whether messages are dumped to the log.
+    /// True if messages are dumped to the log.
     pub trace: bool,
     /// Every time limit a user can set.
     pub timeouts: Timeouts,
-    /// What backends get as Host.
+    /// The Host field for backends.
     pub host_header: HostHeader,
     /// Peers whose X-Forwarded-* fields are believed.
     pub trust: Vec<Cidr>,
-    /// The pseudonym for a Via field, where one is wanted.
+    /// The pseudonym for a Via field; `None` for no Via.
     pub via: Option<String>,
-    /// Whether requests get ids.
+    /// True if requests get ids.
     pub request_ids: bool,
-    /// How backends' health is found out.
+    /// The health checks of backends.
     pub health: Health,
-    /// How long a backend that came back gets less than its share, in microseconds; 0 for not at all.
+    /// The duration of slow start for a restored backend, in microseconds; 0 for none.
     pub slow_start_us: u64,
-    /// How long a worker goes on as before when told to stop, in microseconds; 0 for not at all.
+    /// The delay between a termination signal and the drain, in microseconds; 0 for none.
     pub drain_delay_us: u64,
-    /// How long a worker's loop may stand still, in microseconds; 0 for as long as it likes.
+    /// The maximum time that a worker's loop may be stuck, in microseconds; 0 for no limit.
     pub watchdog_us: u64,
     /// Retries for each hundred requests.
     pub retry_percent: u32,
     /// The path of the metrics on the main port; empty for none.
     pub metrics_path: String,
-    /// How much metrics tell of a backend.
+    /// The level of detail of metrics about a backend.
     pub metrics_detail: Detail,
-    /// Another whenever the authorities' certificates are to be read again.
+    /// A number that changes whenever the CA certificates must be read again.
     pub authorities: u64,
     /// Every address of every backend that has one.
     pub members: Vec<Member>,
@@ -61,12 +61,12 @@ pub struct Plan {
     pub gone: Vec<Gone>,
 }
 
-/// An address that has left a backend: what it counted stays the backend's.
+/// An address that has left a backend. Its counts still belong to the backend.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Gone {
     /// Its slot.
     pub slot: u16,
-    /// Tells it from other owners of the slot.
+    /// Distinguishes it from other owners of the slot.
     pub generation: u64,
     /// The backend as configured.
     pub name: String,
@@ -77,31 +77,30 @@ pub struct Gone {
 pub struct Member {
     /// Its slot, which is its own for as long as the address is configured.
     pub slot: u16,
-    /// Tells it from who had the slot before.
+    /// Distinguishes it from earlier owners of the slot.
     pub generation: u64,
     /// The backend as configured.
     pub name: String,
-    /// What it gets as Host where it is to have its own.
+    /// The backend's own Host.
     pub host: String,
-    /// Where it is.
+    /// The address.
     pub address: Address,
     /// Its share.
     pub weight: u16,
-    /// Whether it serves only when no other is healthy.
+    /// True if the backend serves only while no other is healthy.
     pub backup: bool,
     /// Requests in flight at most; 0 is no limit.
     pub max: u32,
-    /// Whom its certificate has to be for; empty where it does not speak TLS.
+    /// The name in its certificate; empty without TLS.
     pub server_name: String,
-    /// Whether it gets its own Host, whatever is said of others.
+    /// True if it gets its own Host, regardless of the setting for others.
     pub own_host: bool,
-    /// Whether it speaks HTTP/2 without TLS.
+    /// True if it uses HTTP/2 without TLS.
     pub h2c: bool,
 }
 
 impl Member {
-    /// A backend at one of its addresses, without a slot yet. `own_host`: where one is not asked for,
-    /// it may get its own.
+    /// A backend at one of its addresses, without a slot yet. `own_host`: it may get its own Host by default.
     pub fn new(backend: &Backend, address: Address, own_host: bool) -> Member {
         Member {
             slot: 0,
@@ -120,8 +119,8 @@ impl Member {
 }
 
 impl Plan {
-    /// A configuration's settings, with where its requests go, and how often the authorities' certificates
-    /// have been read again.
+    /// The plan for a configuration: its settings, its backends, and the number of times that the CA
+    /// certificates have been read again.
     pub fn new(config: &Config, authorities: u64, members: Vec<Member>, unresolved: Vec<String>) -> Plan {
         Plan {
             strategy: config.strategy,
@@ -195,7 +194,7 @@ impl Plan {
         }
     }
 
-    /// What the balancer is told.
+    /// The settings of the balancer.
     pub fn rules(&self) -> Rules {
         Rules {
             strategy: self.strategy,
@@ -207,7 +206,7 @@ impl Plan {
         }
     }
 
-    /// Who the balancer picks from.
+    /// The members of the balancer.
     pub fn picked_from(&self) -> impl Iterator<Item = balance::Member> {
         self.members.iter().map(|member| balance::Member {
             slot: member.slot,
@@ -217,7 +216,7 @@ impl Plan {
         })
     }
 
-    /// A number that is another whenever the bytes of a plan mean something else: a hash of those of one plan.
+    /// A number that changes whenever the meaning of a plan's bytes changes: a hash of the bytes of one plan.
     fn form() -> u64 {
         let plan = Plan::over([SocketAddr::from(([127, 0, 0, 1], 1))]);
         let mut out = Encoder(Vec::new());
@@ -226,7 +225,7 @@ impl Plan {
         out.0.iter().fold(0xcbf2_9ce4_8422_2325, |hash, &byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3))
     }
 
-    /// Whether these bytes are of a form that this program reads and writes.
+    /// True if this program reads and writes this form.
     pub fn is_of_own_form(bytes: &[u8]) -> bool {
         Decoder(bytes).number() == Some(Plan::form())
     }
@@ -240,7 +239,7 @@ impl Plan {
         out.0
     }
 
-    /// Whose each slot is.
+    /// Encodes the owner of each slot.
     fn encode_owners(&self, out: &mut Encoder) {
         out.number(self.members.len() as u64);
         self.members.iter().for_each(|member| out.record(|out| out.owner(member)));
@@ -299,8 +298,8 @@ impl Plan {
         self.unresolved.iter().for_each(|name| out.text(name));
     }
 
-    /// Whose each slot is by the bytes of any program's plan: its addresses, which are known by no more than name,
-    /// address and name by TLS, and those that have gone. `None` if they are no plan.
+    /// The owners of slots in the bytes of any program's plan: its addresses, with only name, address and TLS
+    /// name, and those that are gone. `None` if the bytes are not a plan.
     pub fn owners_in(bytes: &[u8]) -> Option<(Vec<Member>, Vec<Gone>)> {
         let mut from = Decoder(bytes);
         from.number()?;
@@ -312,7 +311,7 @@ impl Plan {
         Some((members, gone))
     }
 
-    /// The plan that bytes are; `None` where they are none.
+    /// Decodes a plan; `None` if the bytes are not one.
     pub fn decode(bytes: &[u8]) -> Option<Plan> {
         let mut from = Decoder(bytes);
         if from.number()? != Plan::form() {
@@ -408,7 +407,7 @@ impl Encoder {
         self.0.extend_from_slice(&part.0);
     }
 
-    /// What says whose a slot is.
+    /// Encodes the owner of a slot.
     fn owner(&mut self, member: &Member) {
         self.number(member.slot.into());
         self.number(member.generation);
@@ -420,7 +419,7 @@ impl Encoder {
             }
             Address::Unix(path) => {
                 self.number(1);
-                // What was given as text is text.
+                // The path was given as text, so it is valid text.
                 self.text(&path.to_string_lossy());
             }
         }
@@ -467,7 +466,7 @@ impl<'a> Decoder<'a> {
         (0..count).map(|_| read(self)).collect()
     }
 
-    /// A part with its length before it. What it has more than is read is for later programs.
+    /// Reads a record preceded by its length. Additional data is from a later program and is skipped.
     fn record<T>(&mut self, read: impl FnOnce(&mut Decoder<'a>) -> Option<T>) -> Option<T> {
         let length = self.small()?;
         let (part, rest) = self.0.split_at_checked(length)?;

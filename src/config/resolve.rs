@@ -15,15 +15,15 @@ use crate::limits::{
 use crate::log::Level;
 use crate::metrics::Detail;
 
-/// Why options that are right one by one make no configuration; always the user's fault.
-/// Displayed, it is one line.
+/// The reason why individually valid options do not make a configuration; always the user's fault. Displayed,
+/// it is one line.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Error {
     /// Two backends are at one place.
     BackendTwice {
-        /// Where the first was given.
+        /// The source of the first.
         first: Source,
-        /// Where the second was given.
+        /// The source of the second.
         second: Source,
         /// The second, as written.
         name: String,
@@ -39,28 +39,28 @@ pub enum Error {
     },
     /// The demo brings its own backends.
     DemoWithBackends {
-        /// Where the demo was asked for.
+        /// The source of the demo option.
         demo: Source,
-        /// Where the first backend was given.
+        /// The source of the first backend.
         backend: Source,
     },
     /// A probe that only connects asks for nothing.
     ProbeWithoutRequest {
-        /// Where the option was given that concerns the request or its response.
+        /// The source of the option about requests or responses.
         source: Source,
-        /// Where the type of the probe was given.
+        /// The source of the probe type.
         check: Source,
     },
     /// One process has no master that could watch it.
     WatchdogInOneProcess {
-        /// Where the watchdog was asked for.
+        /// The source of the watchdog option.
         source: Source,
     },
     /// One process has no workers.
     WorkersInOneProcess {
-        /// Where the workers were asked for.
+        /// The source of the number of workers.
         source: Source,
-        /// How many.
+        /// The number of workers.
         workers: u32,
     },
 }
@@ -100,7 +100,7 @@ impl fmt::Display for Error {
 
 impl std::error::Error for Error {}
 
-/// Makes a configuration of the options given, or tells all that is wrong with them.
+/// Makes a configuration from the options, or returns all errors.
 pub fn resolve(options: Options) -> Result<Config, Vec<Error>> {
     let errors = contradictions(&options);
     if !errors.is_empty() {
@@ -197,12 +197,12 @@ fn listening(options: &Options) -> Vec<(Listen, Option<Source>)> {
     all
 }
 
-/// Whether to tell of a setting. Who is told has asked to be, so `--check` is not news.
+/// True if a setting must be reported. A user who gives `--check` knows of it.
 fn is_changed(setting: &Setting) -> bool {
     setting.name != "check" && !FLAGS.iter().any(|flag| flag.long == setting.name && flag.is_default(&setting.value))
 }
 
-/// What is right by itself and wrong together.
+/// Finds contradictions between individually valid options.
 fn contradictions(options: &Options) -> Vec<Error> {
     let mut errors = Vec::new();
     let demo = options.demo.as_ref().filter(|given| given.value);
@@ -245,13 +245,13 @@ fn contradictions(options: &Options) -> Vec<Error> {
     errors
 }
 
-/// Whether two listeners would take the same clients. One of `[::]` takes those of IPv4 too.
+/// True if two listeners would accept the same clients. `[::]` also accepts IPv4.
 fn clash(a: SocketAddr, b: SocketAddr) -> bool {
     let takes = |a: IpAddr, b: IpAddr| a.is_unspecified() && (a.is_ipv6() || b.is_ipv4());
     a.port() == b.port() && a.port() != 0 && (a.ip() == b.ip() || takes(a.ip(), b.ip()) || takes(b.ip(), a.ip()))
 }
 
-/// What is the same for two ways of writing one place. Case does not count in names.
+/// A key that is equal for all notations of one address. Case is ignored in names.
 fn place(target: &Target) -> String {
     match target {
         Target::Tcp(Host::Ip(ip), port) => SocketAddr::new(*ip, *port).to_string(),
@@ -441,7 +441,7 @@ mod tests {
         assert_eq!(kept("--demo").0, ["demo"]);
     }
 
-    /// What an option may be besides its default.
+    /// Valid values of options that differ from their defaults.
     const OTHERS: &[&str] = &[
         "--port 1",
         "--host ::1",
@@ -502,7 +502,7 @@ mod tests {
             let named = |line: &&&str| line.split(' ').next() == Some(&format!("--{}", flag.long));
             let line = OTHERS.iter().find(named).unwrap_or_else(|| panic!("--{} is not in the table", flag.long));
             let (fixed, plan) = plan(config(line));
-            // Which file is followed is said on the command line alone.
+            // The path of the followed file is on the command line only.
             let is_fixed = fixed == [flag.long] || flag.long == "config";
             assert_eq!(is_fixed, plan == before, "{line}");
             assert_eq!(Plan::decode(&plan.encode()), Some(plan), "{line}");

@@ -26,7 +26,7 @@ impl fmt::Display for Algorithm {
     }
 }
 
-/// What a DER object identifier stands for, if signatures or keys of it cannot be verified.
+/// The algorithms of DER object identifiers whose signatures or keys cannot be verified.
 const NAMES: [(&[u8], &str); 12] = [
     (&[0x2a, 0x86, 0x48, 0xce, 0x3d, 0x04, 0x01], "ECDSA with SHA-1"),
     (&[0x2a, 0x86, 0x48, 0xce, 0x3d, 0x04, 0x03, 0x01], "ECDSA with SHA-224"),
@@ -42,8 +42,8 @@ const NAMES: [(&[u8], &str); 12] = [
     (&[0x2a, 0x86, 0x48, 0xce, 0x38, 0x04, 0x03], "DSA"),
 ];
 
-/// The name of a key's algorithm, or of a signature's, by the contents of its AlgorithmIdentifier: of the curve, if it
-/// is one of those, else of the algorithm. `None` for one that can be verified, or is not known.
+/// The name of an algorithm by the contents of a key's or signature's AlgorithmIdentifier: the curve, if it is
+/// one of those, otherwise the algorithm. `None` if it can be verified or is unknown.
 pub(super) fn named(identifier: &[u8]) -> Option<Algorithm> {
     // With its header or without.
     let contents = match identifier {
@@ -56,7 +56,7 @@ pub(super) fn named(identifier: &[u8]) -> Option<Algorithm> {
     object(rest).and_then(|(curve, _)| of(curve)).or_else(|| of(first))
 }
 
-/// An object identifier that stands here, and what follows it.
+/// An object identifier at this position, and the bytes after it.
 fn object(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
     match bytes {
         [0x06, length, rest @ ..] => rest.split_at_checked(usize::from(*length)),
@@ -64,7 +64,7 @@ fn object(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
     }
 }
 
-/// RSA, if a signature of so many bytes was made with a key that is too short.
+/// RSA, if a signature of this length was made with a key that is too short.
 pub(super) fn short_rsa(identifier: &[u8], signature_bytes: usize) -> Option<Algorithm> {
     const RSA: [u8; 8] = [0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 0x01, 0x01];
     let (oid, _) = object(identifier)?;
@@ -84,7 +84,7 @@ mod tests {
     /// A leaf as openssl made it, and the authority that signed it.
     type Chain = (&'static [u8], &'static [u8]);
 
-    /// What verification says of a leaf below the authority that signed it.
+    /// The result of verifying a leaf below the CA that signed it.
     fn judged((leaf, authority): Chain, name: &str) -> Failure {
         let path = std::env::temp_dir().join(format!("zzz-{}-{name}.pem", std::process::id()));
         std::fs::write(&path, crate::tls::issue::pem("CERTIFICATE", authority)).unwrap();

@@ -1,8 +1,8 @@
-//! What a certificate says of itself (X.509, RFC 5280): subject, issuer, validity, names.
+//! The contents of a certificate (X.509, RFC 5280): subject, issuer, validity, names.
 //!
-//! For the log and the trace alone: nothing is verified here, and no decision to trust rests on
-//! it. Pure, without allocation until text is made, and each byte is looked at a bounded number
-//! of times. Only DER is read: definite lengths, in the shortest form, at most 2^32 - 1.
+//! For the log and the trace only: nothing is verified here, and no decision to trust depends on it. Pure,
+//! without allocation until text is made, and each byte is read a bounded number of times. Only DER is
+//! accepted: definite lengths, in the shortest form, at most 2^32 - 1.
 
 use std::fmt::{self, Write as _};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -53,7 +53,7 @@ impl fmt::Display for Malformed {
 pub struct Certificate<'a> {
     issuer: &'a [u8],
     subject: &'a [u8],
-    /// The contents of the subject's alternative names; empty where it has none.
+    /// The contents of the subject's alternative names; empty if there are none.
     names: &'a [u8],
     not_before_s: i64,
     not_after_s: i64,
@@ -82,7 +82,7 @@ impl<'a> Certificate<'a> {
         let not_after_s = validity.time()?;
         let subject = body.take(SEQUENCE)?;
         let key = Reader(body.take(SEQUENCE)?).take(SEQUENCE)?;
-        // Two identifiers that nobody uses may stand before the extensions.
+        // Two optional identifiers, which are practically unused, precede the extensions.
         body.take_if(0x81)?;
         body.take_if(0x82)?;
         let names = match body.take_if(EXTENSIONS)? {
@@ -92,19 +92,19 @@ impl<'a> Certificate<'a> {
         Ok(Certificate { issuer, subject, names, not_before_s, not_after_s, key, signature, signature_bytes })
     }
 
-    /// Whether it names itself as its issuer: nearly always self-signed.
+    /// True if the certificate names itself as its issuer: nearly always self-signed.
     pub fn is_self_issued(&self) -> bool {
         self.issuer == self.subject
     }
 
-    /// The algorithm of its key, or else of the signature on it, if it is one that cannot be verified.
+    /// The algorithm of its key, or else of its signature, if it cannot be verified.
     pub fn unverifiable(&self) -> Option<Algorithm> {
         let signed = || algorithm::named(self.signature).filter(|_| !self.signed_by_supported_pss());
         let short = || algorithm::short_rsa(self.signature, self.signature_bytes);
         algorithm::named(self.key).or_else(signed).or_else(short)
     }
 
-    /// Whether the signature is by RSASSA-PSS with an ordinary RSA key, which can be verified.
+    /// True if the signature is RSASSA-PSS with an ordinary RSA key, which can be verified.
     fn signed_by_supported_pss(&self) -> bool {
         algorithm::named(self.signature) == Some(Algorithm::Named("RSASSA-PSS")) && algorithm::named(self.key).is_none()
     }
@@ -119,7 +119,7 @@ impl<'a> Certificate<'a> {
         self.not_after_s
     }
 
-    /// Its subject as text, `CN=a, O=b` in the order in which it is written; cut where it is long.
+    /// Its subject as text, `CN=a, O=b` in the encoded order, truncated if it is long.
     pub fn subject(&self) -> String {
         distinguished(self.subject)
     }
@@ -170,7 +170,7 @@ impl fmt::Display for Name<'_> {
     }
 }
 
-/// The names of a certificate; ends early at what is malformed.
+/// The names of a certificate; ends early at malformed data.
 #[derive(Clone, Copy, Debug)]
 pub struct Names<'a>(Reader<'a>);
 
@@ -210,7 +210,7 @@ fn alternative_names(extensions: &[u8]) -> Result<&[u8], Malformed> {
     Ok(&[])
 }
 
-/// A distinguished name as text. What it holds was chosen by the peer: what is not plain is escaped.
+/// A distinguished name as text. The peer chose its contents, so special characters are escaped.
 fn distinguished(name: &[u8]) -> String {
     let mut text = String::new();
     let mut sets = Reader(name);
@@ -278,8 +278,7 @@ fn push_value(text: &mut String, tag: u8, value: &[u8]) {
 struct Reader<'a>(&'a [u8]);
 
 impl<'a> Reader<'a> {
-    /// The tag and contents of whatever comes. Tags of more than one byte stand nowhere in a
-    /// certificate.
+    /// The tag and contents of the next element. Tags longer than one byte do not occur in certificates.
     fn element(&mut self) -> Result<(u8, &'a [u8]), Malformed> {
         let [tag, length, rest @ ..] = self.0 else { return Err(Malformed) };
         if tag & 0x1f == 0x1f {
@@ -290,7 +289,7 @@ impl<'a> Reader<'a> {
             long @ 0x81..=0x84 => {
                 let (bytes, rest) = rest.split_at_checked(usize::from(long & 0x7f)).ok_or(Malformed)?;
                 let length = bytes.iter().fold(0u64, |length, byte| length << 8 | u64::from(*byte));
-                // In the shortest form: no zero in front, and long only where short cannot be.
+                // DER requires the shortest form: no leading zero, and the long form only if necessary.
                 if bytes[0] == 0 || length < 0x80 {
                     return Err(Malformed);
                 }
@@ -303,13 +302,13 @@ impl<'a> Reader<'a> {
         Ok((*tag, contents))
     }
 
-    /// The contents of what must have this tag.
+    /// The contents of the next element, which must have this tag.
     fn take(&mut self, tag: u8) -> Result<&'a [u8], Malformed> {
         let (found, contents) = self.element()?;
         if found == tag { Ok(contents) } else { Err(Malformed) }
     }
 
-    /// The contents of what may stand here, if it does.
+    /// The contents of the next element, if it has this tag.
     fn take_if(&mut self, tag: u8) -> Result<Option<&'a [u8]>, Malformed> {
         if self.0.first() == Some(&tag) { self.take(tag).map(Some) } else { Ok(None) }
     }

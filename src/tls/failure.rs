@@ -1,7 +1,7 @@
-//! Why a session failed, in the words of the log.
+//! The reason why a session failed, in the wording of the log.
 //!
-//! All of it is the backend's fault, or its configuration's. What the peer sent is not repeated:
-//! a [`Failure`] is a few bytes, and its text is made where it is shown.
+//! All of them are faults of the backend or its configuration. Data of the peer is not repeated: a [`Failure`]
+//! is a few bytes, and its text is made where it is shown.
 
 use std::fmt;
 
@@ -9,7 +9,7 @@ use super::algorithm::Algorithm;
 use crate::http::proxy_error::ProxyError;
 use rustls::{AlertDescription, CertificateError, Error, PeerIncompatible};
 
-/// Why a session failed.
+/// The reason why a session failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Failure {
     /// No certificate can be for the name that was asked for: it is no host name and no address.
@@ -18,7 +18,7 @@ pub enum Failure {
     Certificate(BadCertificate),
     /// The peer ended the session with this alert, before the handshake's end or after it.
     Refused(Alert, During),
-    /// What came first was not TLS.
+    /// The first bytes were not TLS.
     NotTls(Plain),
     /// Peer and we have nothing in common of this.
     Incompatible(Lacking),
@@ -28,14 +28,13 @@ pub enum Failure {
     Protocol(During),
     /// The peer ended the connection within the handshake.
     Closed,
-    /// The peer ended the connection without saying that it was done: what came may be cut short
-    /// (RFC 8446, section 6.1).
+    /// The peer ended the connection without close_notify: the data may be truncated (RFC 8446, 6.1).
     Truncated,
     /// Nothing that the peer did: no random numbers, no clock.
     Internal,
 }
 
-/// What is wrong with a certificate.
+/// The fault in a certificate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum BadCertificate {
     /// Its time is over.
@@ -44,7 +43,7 @@ pub enum BadCertificate {
     NotYetValid,
     /// It is valid, but not for the name asked for.
     OtherName,
-    /// Nobody that we trust has signed it or its issuers.
+    /// No trusted CA has signed it or its issuers.
     UnknownIssuer,
     /// It has signed itself, and is not among those that we trust.
     SelfSigned,
@@ -85,7 +84,7 @@ pub enum Plain {
     Unknown,
 }
 
-/// What a peer and we do not have in common.
+/// A capability that the peer and we do not share.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Lacking {
     /// A version of TLS from 1.2.
@@ -94,7 +93,7 @@ pub enum Lacking {
     CipherSuite,
     /// A group for the key exchange.
     Group,
-    /// Something else that we require.
+    /// Another required capability.
     Feature,
 }
 
@@ -103,16 +102,16 @@ pub enum Lacking {
 pub struct Alert(pub AlertDescription);
 
 impl Failure {
-    /// The same, where it says that the peer refused the handshake, as one of the handshake. In TLS 1.3 that
-    /// may come behind what we take for the handshake's end (RFC 8446, section 4.4.2.4): a peer that wants a
-    /// certificate of ours, and gets none, has looked at nothing that we sent behind it.
+    /// The same failure as one of the handshake, if it says that the peer refused the handshake. In TLS 1.3 it
+    /// may arrive after our end of the handshake (RFC 8446, 4.4.2.4): a peer that requires a client certificate
+    /// and gets none has ignored everything that we sent after it.
     pub fn as_refused_handshake(self) -> Option<Failure> {
         let wants_certificate = Alert(AlertDescription::CertificateRequired);
         (self == Failure::Refused(wants_certificate, During::Data))
             .then_some(Failure::Refused(wants_certificate, During::Handshake))
     }
 
-    /// What a client of the balancer may know of it.
+    /// The part that a client of the balancer may know.
     pub fn error(self) -> ProxyError {
         match self {
             Failure::Name | Failure::Certificate(_) => ProxyError::TlsCertificate,
@@ -127,7 +126,7 @@ impl Failure {
         }
     }
 
-    /// What went wrong in the library's words, as one of ours.
+    /// Converts an error of the library.
     pub(super) fn of(error: &Error, during: During) -> Failure {
         match error {
             Error::AlertReceived(alert) => Failure::Refused(Alert(*alert), during),
@@ -143,7 +142,7 @@ impl Failure {
         }
     }
 
-    /// Whether the peer speaks none of the application protocols that were offered (RFC 7301, 3.2).
+    /// True if the peer supports none of the offered application protocols (RFC 7301, 3.2).
     pub fn is_of_protocol(self) -> bool {
         matches!(self, Failure::Refused(Alert(AlertDescription::NoApplicationProtocol), _))
     }
@@ -241,7 +240,7 @@ impl fmt::Display for Lacking {
 impl fmt::Display for Alert {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Some(name) = self.0.as_str() else { return write!(f, "{}", u8::from(self.0)) };
-        // The library writes `UnknownCA` for what the RFC calls `unknown_ca`.
+        // The library writes `UnknownCA` for `unknown_ca` of the RFC.
         let mut before = 'A';
         for (n, c) in name.chars().enumerate() {
             if c.is_ascii_uppercase() && before.is_ascii_lowercase() && n > 0 {

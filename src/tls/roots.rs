@@ -1,9 +1,9 @@
-//! Where trust comes from: the certificates of authorities, read from files.
+//! The CA certificates to trust, read from files.
 //!
-//! `--ca-file` alone where it is given; else `SSL_CERT_FILE` and `SSL_CERT_DIR`, both if both are
-//! set; else the first file at the paths that systems are known to use, and where there is none
-//! the first such directory. What was asked for by name is never replaced by the system's roots.
-//! Every place looked at is kept, with what was found there, for a message that says so.
+//! Only `--ca-file` if it is given; otherwise `SSL_CERT_FILE` and `SSL_CERT_DIR`, both if both are set;
+//! otherwise the first file at the paths of known systems, or else the first such directory. The system's roots
+//! never replace a source that was given by name. Every searched place is recorded with its result, for the
+//! error message.
 
 use std::collections::BTreeSet;
 use std::ffi::{OsStr, OsString};
@@ -40,7 +40,7 @@ const SYSTEM_DIRECTORIES: [&str; 3] = ["/etc/ssl/certs", "/etc/pki/tls/certs", "
 /// The option that names a file of roots.
 const CA_FILE: &str = "--ca-file";
 
-/// Where to look.
+/// The places to search.
 #[derive(Clone, Debug, Default)]
 pub struct Sources {
     /// `--ca-file`.
@@ -68,20 +68,20 @@ impl Sources {
 pub struct Place {
     /// The file or directory.
     pub path: PathBuf,
-    /// What named it: an option, a variable, or nothing for the system's own.
+    /// The option or variable that named it; `None` for the system's own.
     pub named_by: Option<&'static str>,
-    /// What was there.
+    /// The result.
     pub found: Found,
 }
 
-/// What was found at a place.
+/// The result of a search at one place.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Found {
     /// This many roots that no place before had, and this many that cannot be used as one.
     Roots(usize, usize),
     /// It could not be read.
     Unreadable(io::ErrorKind),
-    /// What is there is not PEM to its end.
+    /// The file is not PEM up to its end.
     NotPem,
 }
 
@@ -102,12 +102,12 @@ impl fmt::Display for Place {
     }
 }
 
-/// The roots, and where they were looked for.
+/// The roots, and the searched places.
 #[derive(Clone, Debug)]
 pub struct Roots {
-    /// What chains are verified with.
+    /// The roots for verification.
     pub(super) store: RootCertStore,
-    /// The certificates themselves as `--ca-file` has them, for a server that uses one as its own.
+    /// The certificates as in `--ca-file`, for a server that uses one as its own.
     pub(super) certificates: BTreeSet<Vec<u8>>,
     /// Every place looked at, in that order.
     pub places: Vec<Place>,
@@ -214,7 +214,7 @@ impl Roots {
         let (mut roots, mut unusable) = (0, 0);
         for certificate in CertificateDer::pem_slice_iter(bytes) {
             let Ok(certificate) = certificate else {
-                // In a system's bundle what can be read is worth having.
+                // In a system's bundle, the readable part is used.
                 if strict {
                     return Found::NotPem;
                 }

@@ -1,11 +1,11 @@
-//! What `--tls-trace` tells of one connection to a backend.
+//! The `--tls-trace` of one connection to a backend.
 //!
-//! The caller feeds it times and lets it look at the session after each turn; it makes lines, which
-//! wait until they are taken. Times are microseconds of any clock that does not go back. It is
-//! not part of the session, so that who does not trace pays nothing.
+//! The caller passes times, and lets it inspect the session after each turn. It makes lines, which are queued
+//! until they are taken. Times are microseconds of any monotonic clock. It is not part of the session, so that
+//! it costs nothing if it is off.
 //!
-//! States: new, connecting, handshaking, established, done. Only the first line of each kind is made, alerts
-//! excepted, so there are never more than [`TLS_TRACE_LINES`].
+//! States: new, connecting, handshaking, established, done. Only the first line of each kind is made, except
+//! for alerts, so there are never more than [`TLS_TRACE_LINES`].
 
 use std::fmt::{self, Write as _};
 
@@ -18,10 +18,10 @@ use super::session::{Direction, Session};
 use crate::limits::TLS_TRACE_LINES;
 use crate::log::timestamp;
 
-/// What is told of one connection.
+/// The trace of one connection.
 #[derive(Debug, Default)]
 pub struct Trace {
-    /// What stands in front of each line: the backend.
+    /// The prefix of each line: the backend.
     label: String,
     state: State,
     lines: Vec<String>,
@@ -87,7 +87,7 @@ impl Trace {
         self.line(format_args!("handshake begins: SNI {sni}, ALPN offered {offered}"));
     }
 
-    /// To be called after the session was given bytes, and when it is closed: tells the end of the
+    /// Must be called after the session received bytes, and when it is closed. Adds lines for the end of the
     /// handshake, a failure, and alerts.
     pub fn observe(&mut self, session: &mut Session, now_us: u64) {
         if let State::Handshaking { since_us } = self.state
@@ -121,8 +121,7 @@ impl Trace {
         }
     }
 
-    /// The lines since this was last asked, without ends of line. What the peer chose in them has
-    /// to be escaped, as a log does.
+    /// The lines since the last call, without line ends. The log must escape the text that the peer chose.
     pub fn take_lines(&mut self) -> Vec<String> {
         std::mem::take(&mut self.lines)
     }

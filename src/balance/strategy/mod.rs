@@ -8,18 +8,18 @@ use super::cells::Cells;
 use super::rotation::Rotation;
 use crate::collections::random::Random;
 
-/// What a strategy may look at.
+/// The input of a strategy.
 pub(super) struct View<'a> {
-    /// Who takes turns; never nobody.
+    /// The slots to pick from; never empty.
     pub(super) rotation: &'a Rotation,
     pub(super) cells: Cells,
     pub(super) random: &'a mut Random,
 }
 
-/// How a backend is picked.
+/// A strategy for picking a backend.
 #[derive(Clone, Copy)]
 pub struct Strategy {
-    /// What the command line calls it.
+    /// The name on the command line.
     pub name: &'static str,
     /// The slot of a backend that takes turns.
     pub(super) pick: fn(&mut View<'_>) -> u16,
@@ -58,7 +58,7 @@ impl Default for Strategy {
     }
 }
 
-/// Names are unique, so a strategy is told by its name.
+/// Names are unique, so the name identifies a strategy.
 impl PartialEq for Strategy {
     fn eq(&self, other: &Strategy) -> bool {
         self.name == other.name

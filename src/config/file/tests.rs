@@ -80,7 +80,7 @@ fn every_option_that_may_stand_in_a_file_is_taken_as_its_type() {
     assert_eq!((config.address(Purpose::Traffic), config.max_connections), ("[::1]:81".parse().ok(), Some(5)));
     assert_eq!((config.workers, config.retry_percent, config.trust.len()), (Some(3), 30, 2));
     assert!(config.trace && config.health.count_5xx && config.default_backends);
-    // All of them, and LB_VIA; each says where it came from.
+    // All of them, and LB_VIA; each with its source.
     let known = FLAGS.iter().filter(|flag| may_stand(flag)).count();
     assert_eq!(config.changed.len(), known + 1);
     assert_eq!(config.changed[1].source.to_string(), "lb.json:1:10: port");
@@ -93,7 +93,7 @@ fn the_command_line_and_the_environment_come_before_the_file() {
     let config = over("-p 80 --trust 10.0.0.0/8 --trust 10.1.0.0/16", text);
     assert_eq!((config.listen[0].address.port(), config.via.as_deref(), config.trust.len()), (80, Some("env"), 2));
     assert_eq!((config.trace, config.timeouts.idle_us), (true, 1_000_000));
-    // What is hidden is wrong all the same.
+    // A hidden value is still checked.
     assert_eq!(problems("-p 80", r#"{"port": 99999}"#).len(), 1);
 }
 
@@ -322,7 +322,7 @@ fn the_worst_text_is_read_in_no_time() {
         }
         text
     };
-    // A minute, where each is to take milliseconds: what is quadratic takes longer.
+    // A limit of a minute for milliseconds of work: quadratic work would exceed it.
     let start = std::time::Instant::now();
     for text in [
         format!("{{{}\"x\": 1}}", many(&|n| format!("\"{n:x}\":1,"))),

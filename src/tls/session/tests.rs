@@ -116,7 +116,7 @@ fn pair() -> Pair {
     pair
 }
 
-/// What becomes of a handshake with this certificate for `a.test`.
+/// The result of a handshake with this certificate for `a.test`.
 fn verdict(root: &Authority, issued: &Issued, insecure: bool) -> Result<(), Failure> {
     let mut pair = Pair::new(&config(roots(&[root]), insecure), &serve(issued), "a.test");
     let result = pair.run();
@@ -506,7 +506,7 @@ fn an_alert_of_the_peer_is_named() {
     let alerts = session.take_alerts();
     assert_eq!(alerts, [(Direction::Received, Alert(AlertDescription::HandshakeFailure))]);
     let mut pair = pair();
-    // The server refuses what it cannot decrypt.
+    // The server refuses data that it cannot decrypt.
     let garbage = b"\x17\x03\x03\x00\x20 not made with the session's keys";
     assert_eq!(pair.server.received(garbage), Err(Failure::BadRecord(During::Data)));
     assert_eq!(pair.server.take_alerts(), [(Direction::Sent, Alert(AlertDescription::BadRecordMac))]);
