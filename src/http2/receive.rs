@@ -466,14 +466,14 @@ impl Connection {
         Ok(Event::Room)
     }
 
-    /// That a frame is for a stream that is or was open (RFC 9113, 5.1: idle streams have none).
+    /// Returns an error if a stream is idle (RFC 9113, 5.1).
     fn check_known(&self, id: u32) -> Result<(), Error> {
         let ours = id % 2 == u32::from(self.role == Role::Client);
         let known = id != 0 && if ours { self.next == 0 || id < self.next } else { id <= self.last };
         if known { Ok(()) } else { Err(Error::protocol("frame on a stream that is not open")) }
     }
 
-    /// That HEADERS are for such a stream, or open one that a client may open.
+    /// Returns an error if HEADERS may not arrive on a stream, not even to open it.
     fn check_opened(&self, id: u32) -> Result<(), Error> {
         if self.role == Role::Server && id % 2 == 1 && id > self.last { Ok(()) } else { self.check_known(id) }
     }

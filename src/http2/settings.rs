@@ -33,7 +33,7 @@ pub(super) struct Settings {
     pub(super) list: u32,
     /// The table size that the peer offers to our encoder.
     pub(super) table: u32,
-    /// That has become smaller, and our fields' next block has to answer that.
+    /// The table has become smaller, and our next block has to acknowledge that.
     pub(super) table_shrunk: bool,
 }
 

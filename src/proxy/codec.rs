@@ -158,10 +158,10 @@ impl Stream {
     }
 }
 
-/// How much of the heads that are written `--trace` shows.
+/// The part of written heads that `--trace` shows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Shows {
-    /// Nothing: it is off.
+    /// Nothing, because it is off.
     Nothing,
     /// All but the values of secret fields.
     Masked,
@@ -333,7 +333,7 @@ impl Sink for HeadWriter<'_> {
 }
 
 impl Codec {
-    /// A writer of a head to the end of `text`, in this version.
+    /// Returns a writer that appends a head to `text` in the version of this connection.
     pub(super) fn head_writer<'a>(&self, text: &'a mut Vec<u8>, shows: Shows) -> HeadWriter<'a> {
         let writer = match self {
             Codec::Http1(_) => HeadWriter::Http1(http1::write::Writer::new(text)),
@@ -345,32 +345,33 @@ impl Codec {
         }
     }
 
-    /// A codec for a fresh HTTP/1 connection.
+    /// Creates a codec for a new HTTP/1 connection.
     pub(super) fn http1(role: Role) -> Codec {
         Codec::Http1(http1::connection::Connection::new(role))
     }
 
-    /// The stream that this is.
+    /// Returns the stream, if this is one.
     pub(super) fn stream(&self) -> Option<&Stream> {
         if let Codec::Stream(stream) = self { Some(stream) } else { None }
     }
 
-    /// The stream that this is.
+    /// Returns the stream, if this is one.
     pub(super) fn stream_mut(&mut self) -> Option<&mut Stream> {
         if let Codec::Stream(stream) = self { Some(stream) } else { None }
     }
 
-    /// What carries streams.
+    /// Returns the mux, if this is one.
     pub(super) fn mux(&self) -> Option<&Mux> {
         if let Codec::Mux(mux) = self { Some(mux) } else { None }
     }
 
-    /// What carries streams.
+    /// Returns the mux, if this is one.
     pub(super) fn mux_mut(&mut self) -> Option<&mut Mux> {
         if let Codec::Mux(mux) = self { Some(mux) } else { None }
     }
 
-    /// Decodes the next part: the number of bytes to skip, and the part behind them. A mux decodes its input itself.
+    /// Decodes the next part. Returns the number of bytes to skip, and the part behind them. A mux decodes its input
+    /// itself.
     pub(super) fn decode(&mut self, bytes: &[u8], head: &mut Head) -> Result<(usize, Part), MessageError> {
         match self {
             Codec::Http1(h) => h.decode(bytes, head),
@@ -379,7 +380,7 @@ impl Codec {
         }
     }
 
-    /// Says how the content of the message being read is framed.
+    /// Sets the framing of the content of the message that is read.
     pub(super) fn read_body(&mut self, body: Body) {
         match self {
             Codec::Http1(h) => h.read_body(body),
@@ -394,14 +395,14 @@ impl Codec {
         }
     }
 
-    /// Says how the content of the message being written is framed.
+    /// Sets the framing of the content of the message that is written.
     pub(super) fn write_body(&mut self, body: Body) {
         if let Codec::Http1(h) = self {
             h.write_body(body);
         }
     }
 
-    /// Writes content from the front of `input`; what is left of it.
+    /// Writes content from the front of `input`. Returns the rest of it.
     pub(super) fn write_data(
         &mut self,
         queue: &mut Queue,
@@ -415,7 +416,7 @@ impl Codec {
         }
     }
 
-    /// Writes the end of the content, with trailers where there are any.
+    /// Writes the end of the content, with the trailers if there are any.
     pub(super) fn write_end(&mut self, queue: &mut Queue, pool: &mut Pool, trailers: Option<HeadRef<'_>>) {
         match self {
             Codec::Http1(h) => h.write_end(queue, pool, trailers),
@@ -433,26 +434,26 @@ impl Codec {
         }
     }
 
-    /// Whether the end of what is being written can be told only by closing.
+    /// True if only the end of the connection marks the end of the content that is written.
     pub(super) fn writes_until_close(&self) -> bool {
         matches!(self, Codec::Http1(h) if h.writes_until_close())
     }
 
-    /// Readies for another message.
+    /// Prepares for the next message.
     pub(super) fn next_message(&mut self) {
         if let Codec::Http1(h) = self {
             h.next_message();
         }
     }
 
-    /// Leaves HTTP behind, in both directions.
+    /// Makes both directions of the connection a tunnel.
     pub(super) fn tunnel(&mut self) {
         if let Codec::Http1(h) = self {
             h.tunnel();
         }
     }
 
-    /// Whether the next bytes read begin a message.
+    /// True if the next bytes begin a message.
     pub(super) fn awaits_head(&self) -> bool {
         match self {
             Codec::Http1(h) => h.awaits_head(),
@@ -461,7 +462,7 @@ impl Codec {
         }
     }
 
-    /// Whether nothing can be decoded without another byte: the codec is between two messages.
+    /// True if nothing can be decoded without another byte, because the codec is between two messages.
     pub(super) fn needs_bytes(&self) -> bool {
         match self {
             Codec::Http1(h) => h.needs_bytes(),
@@ -470,7 +471,7 @@ impl Codec {
         }
     }
 
-    /// Whether the request being read has a response without content, even where it is refused.
+    /// True if the response to the request that is read has no content, even if the request is refused.
     pub(super) fn asks_head(&self) -> bool {
         match self {
             Codec::Http1(h) => h.asks_head(),
@@ -479,7 +480,7 @@ impl Codec {
         }
     }
 
-    /// Whether the other side's closing is the proper end of what is being read.
+    /// True if the end of the connection is the proper end of the content that is read.
     pub(super) fn ends_by_close(&self) -> bool {
         matches!(self, Codec::Http1(h) if h.ends_by_close())
     }

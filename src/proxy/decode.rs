@@ -1,5 +1,5 @@
-//! From a connection's input to what it means: each part is decoded once, and handed to the
-//! transition that it is for. Input waits here where it cannot be acted on yet.
+//! Decodes the input of a connection. Each part is decoded once, and goes to the function for it. Input waits here
+//! while nothing can be done with it.
 
 use super::abort::Abort;
 use super::connection::{Connection, Ending, Phase};
@@ -15,8 +15,8 @@ use crate::http::part::Part;
 use crate::limits::QUEUE_HIGH_BYTES;
 
 impl Proxy {
-    /// Whether a connection's input has to wait: for a backend to be connected, or for the
-    /// client to take the responses before.
+    /// True if a connection's input has to wait until a backend is connected, or until the client has read earlier
+    /// responses.
     pub(super) fn holds(&self, connection: &Connection) -> bool {
         if !connection.is_client() {
             return false;
@@ -30,7 +30,7 @@ impl Proxy {
         }
     }
 
-    /// Decodes a connection's input as far as it goes.
+    /// Decodes a connection's input as far as possible.
     pub(super) fn pump(&mut self, key: Key) {
         let Some(connection) = self.connections.get_mut(key) else { return };
         if connection.codec.mux().is_some() && connection.phase == Phase::Open {
@@ -41,7 +41,7 @@ impl Proxy {
         let mut held = false;
         while let Some(connection) = self.connections.get(key) {
             if connection.drops_input() {
-                // What comes after the last message is dropped.
+                // Input behind the last message is dropped.
                 if let Some(buffer) = input.take() {
                     self.scratch.buffers.give(buffer);
                 }
@@ -61,7 +61,7 @@ impl Proxy {
         match self.connections.get_mut(key) {
             Some(connection) => {
                 if connection.drops_input() {
-                    // The last part decoded has ended it, and lingering needs the room.
+                    // The last part has ended the connection, and lingering needs the room.
                     kept.into_iter().for_each(|buffer| self.scratch.buffers.give(buffer));
                 } else {
                     connection.input = kept;
@@ -74,7 +74,7 @@ impl Proxy {
         }
     }
 
-    /// Decodes one part and acts on it; false where more bytes are needed first.
+    /// Decodes one part and acts on it. Returns false if more bytes are needed first.
     fn step(&mut self, key: Key, input: &mut Option<Buffer>, head: &mut Head) -> bool {
         let Some(connection) = self.connections.get_mut(key) else { return false };
         let (is_client, probe) = (connection.is_client(), connection.is_probe());
@@ -83,7 +83,7 @@ impl Proxy {
         let bytes = input.as_ref().map_or(&[][..], Buffer::filled);
         if connection.exchange.is_none() && !is_client && !connection.is_probe() {
             if !bytes.is_empty() {
-                // Bytes that answer nothing: such a connection is thrown away.
+                // These bytes belong to no response, so the connection cannot be used.
                 self.close(key, Output::Close(key));
             }
             return false;
@@ -142,7 +142,7 @@ impl Proxy {
     /// Refuses a request whose head was decoded.
     pub(super) fn refuse_request(&mut self, key: Key, error: MessageError, head: HeadRef<'_>) {
         match head.head.start {
-            // The bytes of its fields are no lines, which the log would show.
+            // The bytes of its head are not a line that the log can show.
             Start::Request { path, .. } if head.head.version == Version::Http2 => {
                 self.refuse(key, error, &[head.method(), b" ", head.get(path)].concat());
             }
@@ -150,7 +150,7 @@ impl Proxy {
         }
     }
 
-    /// A message could not be understood. `bytes`: its beginning, if that is the head of a request.
+    /// Refuses a message that is malformed or exceeds a limit. `bytes` is its beginning if it is the head of a request.
     pub(super) fn refuse(&mut self, key: Key, refusal: MessageError, bytes: &[u8]) {
         let Some(connection) = self.connections.get(key) else { return };
         if !connection.is_client() {
@@ -162,7 +162,7 @@ impl Proxy {
         }
     }
 
-    /// The peer has ended its direction, and what came before is decoded.
+    /// Handles the end of the peer's direction, once all input before it is decoded.
     fn input_ended(&mut self, key: Key) {
         let Some(connection) = self.connections.get_mut(key) else { return };
         if connection.phase == Phase::Lingering {
@@ -176,13 +176,12 @@ impl Proxy {
             (None, false) => self.close(key, Output::Close(key)),
             (Some(_), false) if connection.codec.ends_by_close() => self.on_end(key, true),
             (Some(_), false) => self.backend_failed(key, Failure::Closed),
-            // A client that has sent its request whole may end its direction and still have
-            // its response.
+            // A client may end its direction behind a complete request, and gets its response.
             (Some(exchange), true) if exchange.request == Progress::Ended => {}
             (Some(_), true) => {
                 self.upload_failed(key, Reason::ClientLeft(Abort::Incomplete));
             }
-            // How it ends is decided already.
+            // The ending is already decided.
             (None, true) if connection.after_flush != Ending::GoesOn => {}
             (None, true) if connection.input.is_some() => {
                 self.end_unfinished(key, LocalReply::Refused(MessageError::HeadCutShort))
@@ -192,7 +191,7 @@ impl Proxy {
         }
     }
 
-    /// Answers a client whose request head is not complete and is not waited for.
+    /// Replies to a client whose request head is incomplete and too late.
     pub(super) fn end_unfinished(&mut self, key: Key, answer: LocalReply) {
         let input = self.connections.get(key).and_then(|client| client.input.as_ref());
         let begun = input.map(|input| first_line(input.filled()).to_vec()).unwrap_or_default();

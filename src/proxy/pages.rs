@@ -1,7 +1,7 @@
-//! Pages of our own: how things stand, for those who watch over them.
+//! Pages of the proxy itself: metrics, and answers to liveness and readiness checks.
 //!
-//! The metrics of a thousand backends are megabytes. They are made in portions, one in a turn of
-//! the worker, whoever's it is, and no more than the client takes, as a response whose backend is this very proxy.
+//! The metrics of a thousand backends are megabytes. They are generated in portions, one per turn of the worker in all,
+//! and no more than the client takes. To the client's connection the proxy is the backend of such a response.
 
 use std::sync::Arc;
 
@@ -18,22 +18,22 @@ use crate::http::status::phrase;
 use crate::limits::{METRICS_PORTION_BYTES, QUEUE_HIGH_BYTES};
 use crate::metrics::{CONTENT_TYPE, Exposition, Listing, Place, SlotState, Sources};
 
-/// What is asked for.
+/// The page that a request asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Page {
     Metrics,
-    /// Whether the process lives; it does.
+    /// Liveness: the process answers.
     Live,
-    /// Whether it wants requests.
+    /// Readiness: the process accepts requests.
     Ready,
-    /// Something that there is not.
+    /// No such page exists.
     Unknown,
-    /// By a method that is no use here.
+    /// The method is neither GET nor HEAD.
     Method,
 }
 
 impl Proxy {
-    /// The page that a request is for; `None` where it is for a backend.
+    /// Returns the page that a request asks for; `None` if it is for a backend.
     pub(super) fn page(&self, key: Key, head: HeadRef<'_>) -> Option<Page> {
         let Some(Peer::Client(ClientEnd { admin, .. })) = self.connections.get(key).map(|client| client.peer) else {
             return None;
@@ -98,7 +98,7 @@ impl Proxy {
         }
     }
 
-    /// Whether some client can take more of a response that is made here.
+    /// True if a client can take more of a page.
     pub(super) fn can_feed(&self) -> bool {
         self.ledger.feeding.iter().any(|&id| {
             let client = self.exchanges.get(id).and_then(|exchange| self.connections.get(exchange.client));
@@ -106,8 +106,8 @@ impl Proxy {
         })
     }
 
-    /// Makes another portion for the next client that can take one: one in all, so that the others of the
-    /// worker wait for no more than that, however many ask.
+    /// Generates one portion for the next client that can take one. It is one in all, so that other clients of the
+    /// worker wait for one portion at most.
     pub(super) fn feed(&mut self) {
         for _ in 0..self.ledger.feeding.len() {
             let Some(id) = self.ledger.feeding.pop_front() else { return };
@@ -122,7 +122,7 @@ impl Proxy {
         }
     }
 
-    /// Makes a portion; whether there is more to come.
+    /// Generates a portion. Returns true if more follows.
     fn feed_one(&mut self, id: Key) -> bool {
         let Some(exchange) = self.exchanges.get_mut(id) else { return false };
         let client = exchange.client;
@@ -132,12 +132,12 @@ impl Proxy {
         let state = |state: SlotState, one: Place| {
             let Some(Some(backend)) = backends.get(one.slot) else { return 0 };
             match state {
-                // Another has the slot by now, of which nothing is told.
+                // Another backend has the slot by now.
                 _ if backend.generation != one.generation => 0,
                 SlotState::Healthy => cells.state(one.slot).is_up().into(),
                 SlotState::InFlight => cells.in_flight(one.slot),
                 SlotState::Expiry => cells.expiry(one.slot),
-                // The listing has these.
+                // The listing contains these.
                 SlotState::Addresses | SlotState::Weight | SlotState::Max => 0,
             }
         };
@@ -179,7 +179,7 @@ impl Proxy {
     }
 }
 
-/// Whether a request's path is this one, with a query or without.
+/// True if a request's path is this one, with or without a query.
 fn is_path(path: &[u8], wanted: &[u8]) -> bool {
     !wanted.is_empty() && path.strip_prefix(wanted).is_some_and(|rest| matches!(rest.first(), None | Some(b'?')))
 }

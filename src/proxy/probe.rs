@@ -1,10 +1,10 @@
-//! Probes: a connection of its own to a backend, with a request of our own, to see whether the backend is well.
+//! Probes: each one opens a connection to a backend and sends a request, to see whether the backend is healthy.
 //!
 //! A probe of type `tcp` passes when its connection is established. One of type `http` passes with a status that
 //! `Health::status` contains. Any other status, no response in time, and a connection that ends before the response
-//! is complete are failures. A response beyond a limit of ours neither passes nor fails. The head decides, so the
-//! content is not awaited. A probe has no exchange; its connection has `probe` set, is never pooled, and has one
-//! deadline for all of it.
+//! head are failures. A response that exceeds a limit of the proxy neither passes nor fails. The head decides, so the
+//! probe does not wait for the content. A probe has no exchange. Its connection is marked `Use::Probe`, is never
+//! pooled, and has one deadline for everything.
 
 use std::fmt;
 
@@ -16,11 +16,11 @@ use crate::http::forward::{Sink, Target};
 use crate::http::framing::Body;
 use crate::http::head::HeadRef;
 
-/// How probes name themselves.
+/// The User-Agent of probes.
 const USER_AGENT: &str = concat!("load_balancer/", env!("CARGO_PKG_VERSION"));
 
 impl Proxy {
-    /// Begins the probes that are due, and that no other worker has taken.
+    /// Begins the probes that are due and that no other worker has taken.
     pub(super) fn begin_probes(&mut self) {
         let mut slots = std::mem::take(&mut self.scratch.probes);
         self.upstreams.balancer.take_probes(self.now_us, &mut slots);
@@ -38,7 +38,7 @@ impl Proxy {
         self.scratch.probes = slots;
     }
 
-    /// The connection of a probe is established; `http2`: its session has settled on that.
+    /// Handles the connection of a probe that is established. `http2`: its TLS session has agreed on HTTP/2.
     pub(super) fn probe_connected(&mut self, key: Key, http2: bool) {
         let Some(connection) = self.connections.get(key) else { return };
         let Peer::Backend(BackendEnd { slot, .. }) = connection.peer else { return };
@@ -52,7 +52,7 @@ impl Proxy {
         }
     }
 
-    /// Asks the backend that a probe is connected to.
+    /// Sends the request of a probe.
     pub(super) fn send_probe(&mut self, key: Key) {
         let shows = self.shows();
         let Some(connection) = self.connections.get_mut(key) else { return };
@@ -72,7 +72,7 @@ impl Proxy {
         self.send_head(key, "probe", Some(Body::None), written);
     }
 
-    /// The head of the response to a probe has come.
+    /// Handles the head of the response to a probe.
     pub(super) fn on_probe_response(&mut self, key: Key, head: HeadRef<'_>) {
         match head.status() {
             status if self.settings.health.status.contains(status) => self.probe_passed(key),
@@ -86,7 +86,7 @@ impl Proxy {
         }
     }
 
-    /// A probe has failed.
+    /// Handles a probe that has failed.
     pub(super) fn probe_failed(&mut self, key: Key, cause: Cause) {
         let has_asked = self.has_asked(key);
         if let Some(slot) = self.end_probe(key) {
@@ -98,7 +98,7 @@ impl Proxy {
         }
     }
 
-    /// Whether a probe has sent its request.
+    /// True if a probe has sent its request.
     fn has_asked(&self, key: Key) -> bool {
         let Some(connection) = self.connections.get(key) else { return false };
         let mux = connection.codec.mux();
@@ -106,23 +106,23 @@ impl Proxy {
         self.settings.health.check == HealthCheck::Http && connection.phase == Phase::Open && opened
     }
 
-    /// A probe has come to a limit of ours, which says nothing about its backend.
+    /// Handles a probe that has met a limit of the proxy, which says nothing about its backend.
     pub(super) fn probe_refused(&mut self, key: Key, failure: Failure) {
         if let Some(slot) = self.end_probe(key) {
             self.note_failure(slot, failure);
         }
     }
 
-    /// Closes all that a probe has; its slot, where that is still the same backend's.
+    /// Closes the connections of a probe. Returns its slot if the backend is still the same.
     fn end_probe(&mut self, key: Key) -> Option<u16> {
         let Peer::Backend(BackendEnd { slot, generation, .. }) = self.connections.get(key)?.peer else { return None };
         let connection = self.connections.get(key)?;
-        // Over HTTP/2 it has a connection and a stream, either of which may be what has failed.
+        // Over HTTP/2 a probe has a connection and a stream, and either may have failed.
         let mux_key = connection.codec.stream().map_or(key, |stream| stream.mux);
         let mux = self.connections.get(mux_key).and_then(|mux_key| mux_key.codec.mux());
         let streams = mux.map(|mux| mux.streams().collect::<Vec<_>>()).unwrap_or_default();
         streams.into_iter().chain([key, mux_key]).for_each(|key| self.close(key, Output::Close(key)));
-        // What became of one that had the slot before is not its successor's doing.
+        // A failure of the previous backend says nothing about its successor.
         (self.upstreams.generation(slot.into()) == Some(generation)).then_some(slot)
     }
 }
@@ -136,10 +136,10 @@ pub fn write_request(sink: &mut impl Sink, path: &str, scheme: &str, host: &str)
     sink.hop(b"Connection", b"close");
 }
 
-/// Why a probe has failed.
+/// The reason why a probe has failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Cause {
-    /// The status of the response is not one that passes.
+    /// The status of the response does not pass.
     Status(u16),
     /// The probe took longer than `--health-timeout`.
     Late,
@@ -147,14 +147,14 @@ pub enum Cause {
     Failed(Failure),
 }
 
-/// What a failed probe asked for and what came back, with the flag that decides it.
+/// The facts about a failed probe, with the flag that decides them.
 #[derive(Clone, Copy, Debug)]
 pub struct Explained<'a> {
     /// The settings of the probe.
     pub health: &'a Health,
-    /// Whether the request was sent.
+    /// True if the request was sent.
     pub has_asked: bool,
-    /// Why the probe has failed.
+    /// The reason of the failure.
     pub cause: Cause,
 }
 

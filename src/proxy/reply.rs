@@ -1,5 +1,5 @@
-//! Answers of our own: a line of plain text that says why there is no other, and the id of the request. They
-//! name no backend, no address and no error of the system: the log has these. Each answer is a line of a table
+//! Local replies: responses of the proxy itself. Each is a line of plain text with the reason and the id of the
+//! request. It names no backend, no address and no system error; the log has these. Each reply is a line of a table
 //! here, except refused requests (`http::message_error`) and failed backends (`http::proxy_error`).
 
 use super::connection::Ending;
@@ -16,20 +16,20 @@ use crate::http::status::phrase;
 use crate::limits::RETRY_AFTER_S;
 use crate::log::http_date;
 
-/// Methods that are served, as is any other but CONNECT and TRACE.
+/// The methods in the Allow field. Every method except CONNECT and TRACE is served.
 const METHODS: &[u8] = b"GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS";
 
-/// How this program is called in a Proxy-Status field (RFC 9209, 2).
+/// The name of this program in a Proxy-Status field (RFC 9209, 2).
 const PROXY: &str = "load_balancer";
 
-/// What a client is answered.
+/// The reason for a local reply.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LocalReply {
-    /// What it sent is refused.
+    /// The request was refused.
     Refused(MessageError),
-    /// The backend failed, and there is no other.
+    /// The backend failed, and no other is left.
     Failed(Failure),
-    /// The backend takes no list of fields as large as its head.
+    /// The backend accepts no head as large as this one.
     HeadTooLarge,
     HeadLate,
     ContentLate,
@@ -39,14 +39,14 @@ pub enum LocalReply {
     Alive,
     Ready,
     Draining,
-    /// Nobody is configured to serve.
+    /// The plan has no backend that may get requests.
     NobodyToServe,
     NoPage,
     ReadOnly,
 }
 
 impl LocalReply {
-    /// The table: status, and line of text.
+    /// The table: the status, and the line of text.
     fn line(self) -> (u16, &'static str) {
         match self {
             LocalReply::Refused(refusal) => (refusal.status(), ""),
@@ -66,12 +66,12 @@ impl LocalReply {
         }
     }
 
-    /// The status code.
+    /// Returns the status code.
     pub(super) fn status(self) -> u16 {
         self.line().0
     }
 
-    /// The line of text.
+    /// Returns the line of text.
     pub(super) fn words(self) -> String {
         match self {
             LocalReply::Refused(refusal) => refusal.to_string(),
@@ -80,7 +80,7 @@ impl LocalReply {
         }
     }
 
-    /// Whether it is a page, which answers a request as it is meant to be.
+    /// True for a page, which is a normal response to its request.
     pub(super) fn is_page(self) -> bool {
         matches!(
             self,
@@ -88,7 +88,7 @@ impl LocalReply {
         )
     }
 
-    /// What a Proxy-Status field says of it; `None` for pages, and for statuses below 500.
+    /// Returns the error of the Proxy-Status field. Pages and statuses below 500 have none.
     fn error(self) -> Option<ProxyError> {
         match self {
             answer if answer.is_page() || answer.status() < 500 => None,
@@ -101,8 +101,8 @@ impl LocalReply {
 }
 
 impl Proxy {
-    /// Answers a client that has no exchange, and ends its connection: its request could not be understood, so
-    /// that nothing after it can be either. `bytes`: the beginning of that request.
+    /// Replies to a client that has no exchange, and ends its connection. The proxy cannot find the next request behind
+    /// one that is malformed. `bytes` is the beginning of the request.
     pub(super) fn answer_client(&mut self, key: Key, answer: LocalReply, bytes: &[u8]) {
         let id = self.settings.request_ids.then(|| Uuid::new(self.log.clock(), &mut self.random));
         let id = id.as_ref().map(Uuid::text);
@@ -110,14 +110,14 @@ impl Proxy {
         self.end_with_answer(key, answer, id);
     }
 
-    /// Answers a client, and ends its connection. `id`: of its request.
+    /// Replies to a client, and ends its connection. `id` is the id of the request.
     pub(super) fn end_with_answer(&mut self, key: Key, answer: LocalReply, id: Option<&[u8]>) {
         let is_head = self.connections.get(key).is_some_and(|client| client.codec.asks_head());
         self.write_answer(key, &RequestFacts::unread(is_head), false, answer, id);
         self.end(key, Ending::Linger);
     }
 
-    /// Queues an answer, and says in it whether the connection goes on. `id`: of the request.
+    /// Queues a local reply, which says whether the connection goes on. `id` is the id of the request.
     pub(super) fn write_answer(
         &mut self,
         key: Key,

@@ -1,5 +1,5 @@
-//! The dumps of `--trace`: every head and every piece of content, as it came and as it went,
-//! with the connection's name. Secret field values are masked unless debugging.
+//! The dumps of `--trace`: every head and all content, as received and as sent, with the name of the connection. The
+//! values of secret fields are masked, unless the log level is debug.
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -14,8 +14,8 @@ use crate::http::part::Part;
 use crate::limits::TRACE_REFUSED_BYTES;
 use crate::log::Level;
 
-/// A connection's name in a trace: `client 127.0.0.1:50000 #0.12.1`, or `backend 127.0.0.1:9001
-/// #0.13.1 for #0.12.1`. The numbers are the worker's, the slot's, and how often that was used.
+/// The name of a connection in a trace: `client 127.0.0.1:50000 #0.12.1`, or `backend 127.0.0.1:9001 #0.13.1 for
+/// #0.12.1`. The numbers are those of the worker, of the slab's slot, and of the slot's uses.
 struct Named<'a> {
     peer: Peer,
     worker: u32,
@@ -41,7 +41,7 @@ impl fmt::Display for Named<'_> {
 }
 
 impl Proxy {
-    /// How much of the heads that are written is shown.
+    /// Returns the part of written heads that is shown.
     pub(super) fn shows(&self) -> Shows {
         match self.settings.trace {
             false => Shows::Nothing,
@@ -65,8 +65,7 @@ impl Proxy {
         Some(Named { peer, worker: self.settings.worker, key, backend, client })
     }
 
-    /// Dumps what could not be understood, as far as it is shown, with each line of a secret
-    /// field masked.
+    /// Dumps the beginning of a message that was refused, with each line of a secret field masked.
     pub(super) fn trace_refused(&mut self, key: Key, bytes: &[u8]) {
         let Some(named) = self.named(key) else { return };
         let label = format!("from {named}: refused");
@@ -77,7 +76,7 @@ impl Proxy {
         self.log.dump(format_args!("{label}"), &shown);
     }
 
-    /// Dumps a head or trailers that came from a connection.
+    /// Dumps a head or a trailer section that was received.
     pub(super) fn trace_received(&mut self, key: Key, part: Part, bytes: &[u8], head: HeadRef<'_>) {
         let Some(named) = self.named(key) else { return };
         let what = match (part, named.peer) {
@@ -91,7 +90,7 @@ impl Proxy {
         self.log.dump(format_args!("{label}"), &masked);
     }
 
-    /// Dumps the fields that came on a stream, as HTTP/1.1 would have them.
+    /// Dumps fields that were received on a stream, in the form of HTTP/1.1.
     pub(super) fn trace_fields(&mut self, key: Key, part: Part, head: HeadRef<'_>) {
         let (mut text, mut shown) = (Vec::new(), Head::default());
         if let Start::Response { status, .. } = head.head.start
@@ -109,7 +108,7 @@ impl Proxy {
         self.trace_received(key, part, &text, HeadRef { bytes: &text, head: &shown });
     }
 
-    /// Dumps content that came from a connection.
+    /// Dumps content that was received.
     pub(super) fn trace_content(&mut self, key: Key, bytes: &[u8]) {
         let Some(named) = self.named(key) else { return };
         let label = format!("from {named}: content");
@@ -123,7 +122,7 @@ impl Proxy {
         self.log.dump(format_args!("{label}"), shown);
     }
 
-    /// A head's bytes with an asterisk for each byte of a secret value.
+    /// Returns the bytes of a head, with an asterisk for each byte of a secret value.
     fn masked(&self, bytes: &[u8], head: &Head) -> Vec<u8> {
         let mut masked = bytes.to_vec();
         if !self.log.enabled(Level::Debug) {
@@ -138,8 +137,8 @@ impl Proxy {
     }
 }
 
-/// Masks what follows the name in lines that begin with a secret field's, and the lines that go on with
-/// its value, as they begin with white space. Either of CR and LF may have been meant to end a line.
+/// Masks the value in each line of a secret field, and in the lines that continue it because they begin with white
+/// space. CR and LF each count as the end of a line.
 fn mask_lines(text: &mut [u8]) {
     let mut secret = false;
     for line in text.split_mut(|b| matches!(b, b'\r' | b'\n')).filter(|line| !line.is_empty()) {

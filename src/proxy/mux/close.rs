@@ -1,4 +1,4 @@
-//! How connections that carry streams end, or take no more of them, and where their streams go then.
+//! The end of a mux to a backend: it fails, drains, or is unused, and its streams go elsewhere.
 
 use std::collections::VecDeque;
 
@@ -11,7 +11,7 @@ use crate::limits::H2_FAULTS;
 use crate::log::Level;
 use crate::metrics::SlotCount;
 
-/// The streams of a connection that has failed, and what decides what becomes of them.
+/// The streams of a mux that has failed, with the facts that decide about them.
 struct Taken {
     slot: u16,
     connecting: bool,
@@ -22,7 +22,7 @@ struct Taken {
 }
 
 impl Proxy {
-    /// No more streams go to the connections to a slot's backend.
+    /// Drains the muxes to a slot's backend.
     pub(in crate::proxy) fn retire_muxes(&mut self, slot: usize) {
         let Some(muxes) = self.upstreams.muxes.get_mut(slot) else { return };
         for key in std::mem::take(muxes) {
@@ -30,7 +30,7 @@ impl Proxy {
         }
     }
 
-    /// No more streams go to a connection; those that wait there go elsewhere.
+    /// Drains a mux: it gets no more streams, and those that wait go elsewhere.
     fn retire(&mut self, key: Key) {
         let Some(connection) = self.connections.get_mut(key) else { return };
         let Peer::Backend(BackendEnd { slot, .. }) = connection.peer else { return };
@@ -43,23 +43,22 @@ impl Proxy {
         waiting.into_iter().for_each(|stream| self.move_on(stream));
     }
 
-    /// Has what waits for a stream that is not open yet go elsewhere. A backend that ends every connection
-    /// before it takes anything is not followed for ever, nor one blamed that has left the plan.
+    /// Has the request of a waiting stream go elsewhere. The failure counts if the backend is in the plan, so that the
+    /// request does not follow for ever a backend that ends every connection.
     fn move_on(&mut self, key: Key) {
         let Some(stream) = self.connections.get(key) else { return };
         let current = self.upstreams.is_current(stream.peer);
         self.lost(key, Failure::Unprocessed, current);
     }
 
-    /// A connection that carries streams is of no more use.
+    /// Handles the failure of a mux.
     pub(in crate::proxy) fn mux_failed(&mut self, key: Key, failure: Failure) {
         let Some(streams) = self.take_streams(key) else { return };
         self.close(key, Output::Close(key));
         self.streams_lost(streams, failure);
     }
 
-    /// The backend has broken the protocol, or sent more than is taken: its streams have failed, and it is
-    /// told why.
+    /// Ends a mux whose peer has broken the protocol or exceeds a limit. The streams fail, and a GOAWAY says why.
     pub(in crate::proxy) fn break_off(&mut self, key: Key, error: http2::Error) {
         if self.connections.get(key).is_some_and(Connection::is_client) {
             return self.break_off_client(key, error);
@@ -75,7 +74,7 @@ impl Proxy {
         self.end(key, Ending::Linger);
     }
 
-    /// Takes the streams of a connection that is to have none any more.
+    /// Takes all streams of a mux that gets none any more.
     fn take_streams(&mut self, key: Key) -> Option<Taken> {
         let connection = self.connections.get_mut(key)?;
         let Peer::Backend(BackendEnd { slot, .. }) = connection.peer else { return None };
@@ -89,12 +88,12 @@ impl Proxy {
         Some(Taken { slot, connecting, probe, fault, waiting, open })
     }
 
-    /// What streams are for has failed with their connection.
+    /// Handles streams whose mux has failed.
     fn streams_lost(&mut self, taken: Taken, failure: Failure) {
         let Taken { slot, connecting, probe, fault, waiting, open } = taken;
-        // What it found fault with was noted when it said so.
+        // The fault was noted when the backend reported it.
         let failure = fault.map_or(failure, Failure::GoAway);
-        // It is one failure, however many streams go with it.
+        // It is one failure, even if several streams fail with it.
         if fault.is_none() && open.iter().any(|&stream| !self.went_stale(stream, failure)) {
             self.count_failure(slot, failure);
         }
@@ -106,10 +105,10 @@ impl Proxy {
             self.lost(stream, failure, false);
         }
         if !connecting && !probe {
-            // Nothing of theirs was sent.
+            // Nothing of these requests was sent.
             return waiting.into_iter().for_each(|stream| self.move_on(stream));
         }
-        // It is one failure, however many waited for it.
+        // It is one failure, even if several streams waited.
         match waiting.is_empty() {
             _ if probe => {}
             true => self.note_failure(slot, failure),
@@ -118,8 +117,8 @@ impl Proxy {
         waiting.into_iter().for_each(|stream| self.lost(stream, failure, false));
     }
 
-    /// Whether a stream was the first on a connection that had been idle, and nothing had come for it: that
-    /// such a connection is gone says nothing about its backend.
+    /// True if a stream was the first on a mux that had been idle, and nothing has come for it. The loss of such a
+    /// connection says nothing about its backend.
     fn went_stale(&self, stream: Key, failure: Failure) -> bool {
         let Some(stream) = self.connections.get(stream) else { return true };
         let exchange = stream.exchange.and_then(|id| self.exchanges.get(id));
@@ -127,8 +126,8 @@ impl Proxy {
         exchange.is_none_or(|exchange| stale && exchange.is_unanswered())
     }
 
-    /// The answer to a PING did not come: nobody is there, or nobody who is not busy. Those who wait go
-    /// elsewhere, and the streams that are open have limits of their own.
+    /// Handles a PING that was not acknowledged in time. Waiting streams go elsewhere. Open streams keep their own
+    /// deadlines, because the backend may just be busy.
     pub(in crate::proxy) fn mux_silent(&mut self, key: Key) {
         let Some(connection) = self.connections.get(key) else { return };
         if let Peer::Backend(BackendEnd { slot, .. }) = connection.peer {
@@ -140,13 +139,13 @@ impl Proxy {
         }
     }
 
-    /// A block of fields was not complete in time. No stream can go on behind it.
+    /// Handles a block of fields that was not complete in time. No stream can continue behind it.
     pub(in crate::proxy) fn block_late(&mut self, key: Key) {
         self.break_off(key, http2::Error::protocol("fields that were not complete in time"));
     }
 
-    /// A stream was not opened in time on a connection that is established. Nor would others be: the connection
-    /// takes no more, and for all that wait it is as one that was not established, which is one failure.
+    /// Handles a stream that was not opened in time on an established connection. The mux drains, and for all waiting
+    /// streams it is like a connection that was not established: one failure.
     pub(in crate::proxy) fn mux_late(&mut self, stream: Key) {
         let Some(entry) = self.connections.get(stream) else { return };
         let (Peer::Backend(BackendEnd { slot, .. }), Some(mux_key)) = (entry.peer, entry.codec.stream()) else {
@@ -163,8 +162,7 @@ impl Proxy {
         waiting.into_iter().for_each(|stream| self.lost(stream, failure, false));
     }
 
-    /// A stream's response did not come in time: where nothing else did either, its connection gets no
-    /// more streams.
+    /// Handles a stream whose response is late. If nothing else has arrived either, the mux drains.
     pub(in crate::proxy) fn doubt_mux(&mut self, stream: Key) {
         let mux_key = self.connections.get(stream).and_then(|one| one.codec.stream()).map(|stream| stream.mux);
         let Some(mux_key) = mux_key else { return };
@@ -175,7 +173,7 @@ impl Proxy {
         }
     }
 
-    /// What more waits than the backend turned out to take goes elsewhere.
+    /// Has waiting streams go elsewhere if the backend allows fewer streams than expected.
     pub(in crate::proxy) fn send_excess_away(&mut self, key: Key) {
         let Some(connection) = self.connections.get_mut(key) else { return };
         let Some(mux) = connection.codec.mux_mut().filter(|one| one.h2.is_ready()) else { return };
@@ -191,7 +189,7 @@ impl Proxy {
         }
     }
 
-    /// The backend takes no more streams on a connection.
+    /// Handles a GOAWAY from a backend.
     pub(in crate::proxy) fn on_goaway(&mut self, key: Key, code: ErrorCode) {
         let Some(connection) = self.connections.get_mut(key) else { return };
         let Some(mux) = connection.codec.mux_mut() else { return };
@@ -206,9 +204,9 @@ impl Proxy {
         unprocessed.into_iter().for_each(|stream| self.lost(stream, Failure::Unprocessed, false));
     }
 
-    /// A backend has found a fault on a connection. Where it may have found it in a request that is no failure
-    /// of the backend's, unless it finds it on each connection, whatever the requests. It is one failure then,
-    /// however many streams go with it.
+    /// Handles a fault that a backend reports for a connection. A request may have caused it, which is no failure of
+    /// the backend, unless it reports the fault on each connection for any request. It is one failure then, even if
+    /// several streams fail with it.
     fn note_fault(&mut self, key: Key, code: ErrorCode) {
         let Some(connection) = self.connections.get(key) else { return };
         let Peer::Backend(BackendEnd { slot, .. }) = connection.peer else { return };

@@ -1,5 +1,5 @@
-//! What goes and comes on an HTTP/2 connection: streams' content into frames, each in its turn, and
-//! frames to what they mean for the stream that they are of.
+//! The frames of a mux: content of streams becomes frames, one stream after the other, and frames become calls for
+//! their streams.
 
 use super::super::abort::Abort;
 use super::super::codec::{Codec, Sending};
@@ -17,7 +17,7 @@ use crate::http2::{self, ErrorCode};
 use crate::limits::{H2_GROWTH_BYTES, H2_REPLY_BYTES, QUEUE_HIGH_BYTES};
 
 impl Proxy {
-    /// Puts what streams have to send into frames, each in its turn, as far as there is room.
+    /// Writes queued content of streams into frames, one frame per stream in rotation, while the mux has room.
     pub(in crate::proxy) fn send_streams(&mut self, key: Key) {
         let mut fruitless = 0;
         loop {
@@ -48,7 +48,7 @@ impl Proxy {
                 && (rest > 0 && !mux.h2.is_blocked(id) || rest == 0 && ends)
             {
                 mux.h2.line_up(id);
-                // Only what is in line again may have to wait for the connection's window.
+                // Only a stream that is in line again may wait for the window of the connection.
                 fruitless += usize::from(!moved);
             }
             self.rearm(owner, if moved { Moved::Out } else { Moved::Nothing });
@@ -65,7 +65,7 @@ impl Proxy {
         }
     }
 
-    /// Sends one frame of a stream, whose content is in `queue`; whether there was one to send.
+    /// Sends one frame of a stream whose content is `queue`. Returns false if there is none to send.
     fn send_stream(&mut self, key: Key, id: u32, owner: Key, room: usize, queue: &mut Queue) -> bool {
         let Some(entry) = self.connections.get_mut(owner) else { return false };
         let Some(stream) = entry.codec.stream_mut() else { return false };
@@ -96,7 +96,7 @@ impl Proxy {
         true
     }
 
-    /// Decodes what came on a connection that carries streams.
+    /// Decodes the input of a mux.
     pub(in crate::proxy) fn pump_mux(&mut self, key: Key) {
         let Some(connection) = self.connections.get_mut(key) else { return };
         let mut input = connection.input.take();
@@ -115,7 +115,7 @@ impl Proxy {
                 if let Codec::Mux(mux) = &mut connection.codec
                     && mux.note_block(rest, self.now_us)
                 {
-                    // The limit is for each block.
+                    // The limit applies to each block.
                     connection.wait = Wait::Nothing;
                 }
                 connection.input = kept;
@@ -130,7 +130,7 @@ impl Proxy {
         self.ledger.tending.push(key);
     }
 
-    /// Decodes one frame, or a part of one; false where more bytes are needed first.
+    /// Decodes one frame or a part of one. Returns false if more bytes are needed first.
     fn step_mux(&mut self, key: Key, input: &mut Option<Buffer>, head: &mut Head, arena: &mut Vec<u8>) -> bool {
         let Some(connection) = self.connections.get_mut(key) else { return false };
         if connection.drops_input() {
@@ -142,7 +142,7 @@ impl Proxy {
         let decoded = mux.h2.decode(bytes, head, arena, &mut self.scratch.text);
         let decoded = match decoded {
             Ok(_) if mux.replies(connection.output.len() + self.scratch.text.len()) > H2_REPLY_BYTES => {
-                // It has us answer, and takes none of the answers.
+                // The peer causes replies, and reads none of them.
                 Err(http2::Error::new(ErrorCode::ENHANCE_YOUR_CALM, "answers that are not taken"))
             }
             other => other,
@@ -227,7 +227,7 @@ impl Proxy {
         self.rearm(stream, Moved::In);
     }
 
-    /// Content came: it goes to whom it is for, or nowhere where they are gone.
+    /// Handles content of a stream. It is dropped if the stream has no owner.
     fn on_stream_data(&mut self, owner: Option<Key>, input: &mut Option<Buffer>, length: usize) {
         let entry = owner.and_then(|owner| self.connections.get_mut(owner));
         let Some(stream) = entry.and_then(|entry| entry.codec.stream_mut()) else {
@@ -256,7 +256,7 @@ impl Proxy {
         self.delivered(owner, length);
     }
 
-    /// Content of a stream has gone to its consumer, so that the peer may send as much again.
+    /// Credits the peer with content that has gone to its consumer.
     pub(in crate::proxy) fn delivered(&mut self, owner: Key, length: usize) {
         let Some(entry) = self.connections.get(owner) else { return };
         let Some(stream) = entry.codec.stream() else { return };
@@ -274,7 +274,7 @@ impl Proxy {
         }
     }
 
-    /// A stream's window has grown, for its client to take more at once.
+    /// Notes that the window of a stream has grown for its client.
     fn note_growth(&mut self, owner: Key, growth: u32) {
         let exchange = self.connections.get(owner).and_then(|stream| self.exchanges.get(stream.exchange?));
         let client = exchange.map(|exchange| exchange.client);
@@ -286,12 +286,12 @@ impl Proxy {
         }
     }
 
-    /// True if the message on a stream waits in the stream's input, because no backend takes it yet.
+    /// True if the message on a stream waits in the stream's input, because no backend accepts it yet.
     fn is_held(&self, key: Key) -> bool {
         self.connections.get(key).is_some_and(|entry| self.holds(entry) || entry.input.is_some())
     }
 
-    /// Keeps content that came on a stream.
+    /// Keeps content of a stream in its input.
     fn hold(&mut self, key: Key, content: &[u8]) {
         let Some(entry) = self.connections.get_mut(key) else { return };
         match entry.drops_input() {
@@ -300,7 +300,7 @@ impl Proxy {
         }
     }
 
-    /// Keeps trailers that came on a stream, behind its content.
+    /// Keeps the trailers of a stream behind its content.
     fn hold_trailers(&mut self, key: Key, trailers: HeadRef<'_>) {
         if self.connections.get(key).and_then(|entry| entry.codec.stream()).is_some_and(|one| !one.is_complete()) {
             return self.refuse(key, MessageError::LengthWrong, &[]);
@@ -311,7 +311,7 @@ impl Proxy {
         }
     }
 
-    /// The peer has given a stream up.
+    /// Handles an RST_STREAM from the peer.
     fn on_reset(&mut self, stream: Key, code: ErrorCode) {
         if self.connections.get(stream).is_some_and(Connection::is_client) {
             return self.client_gone(stream, Reason::ClientLeft(Abort::Reset));
@@ -320,7 +320,7 @@ impl Proxy {
         match code {
             ErrorCode::REFUSED_STREAM => self.lost(stream, Failure::Refused, false),
             ErrorCode::HTTP_1_1_REQUIRED => match peer {
-                // It would say so again.
+                // The backend would answer the same again.
                 Some(Peer::Backend(BackendEnd { slot, .. })) if self.upstreams.is_h2c(slot.into()) => {
                     self.lost(stream, Failure::Http11Required, false);
                 }
