@@ -19,7 +19,7 @@ pub fn run(data: &[u8]) {
     run_with(data, true);
 }
 
-/// The same. If windows are not kept, content is sent whatever they allow, which must be noticed.
+/// The same. If windows are not kept, content is sent beyond them, which must be noticed.
 pub fn run_with(data: &[u8], keeps_windows: bool) {
     let Some((&role, mut data)) = data.split_first() else { return };
     let role = if role % 2 == 1 { Role::Server } else { Role::Client };

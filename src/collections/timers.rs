@@ -197,7 +197,7 @@ mod tests {
         assert_eq!(due(&mut timers, 60_000_000), [0]);
     }
 
-    /// A poller that is told to wake too early spins.
+    /// A deadline that is reported too early makes the poller spin.
     #[test]
     fn a_deadline_beyond_the_wheel_is_looked_at_once_in_a_turn_of_it() {
         let turn_us = TIMER_TICKS as u64 * TIMER_TICK_US;
