@@ -20,7 +20,7 @@ impl Worker<'_> {
         if event.hangup != Hangup::None {
             self.proxy.closing(key);
         }
-        // That it can be read may have been told before it was known to be connected.
+        // Readability may have been reported before the connection was established.
         let readable = event.readable || socket.connecting;
         if socket.connecting {
             if !event.writable {
@@ -56,7 +56,7 @@ impl Worker<'_> {
         self.carry_out();
     }
 
-    /// Reads once, where there may be something and the proxy has room.
+    /// Reads once, if there may be data and the proxy has room.
     pub(super) fn read(&mut self, key: Key) {
         let Some(socket) = self.sockets.get_mut(key) else { return };
         if socket.secure().is_some() {
@@ -101,7 +101,7 @@ impl Worker<'_> {
         }
     }
 
-    /// Sends what is queued, until the socket takes no more.
+    /// Sends queued data until the socket accepts no more.
     pub(super) fn send(&mut self, key: Key) {
         loop {
             let Some(socket) = self.sockets.get_mut(key) else { return };
@@ -119,8 +119,8 @@ impl Worker<'_> {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => socket.writable = false,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) => {
-                    // What the peer sent before it went can still be read. EPIPE follows an end of its direction;
-                    // any other error is told once, and a read would take what it left for such an end.
+                    // The peer's earlier data can still be read. EPIPE follows an end of its direction. Any
+                    // other error is reported only once, and a read would mistake the result for a normal end.
                     let code = error.raw_os_error().unwrap_or(0);
                     if code != libc::EPIPE {
                         socket.error = code;

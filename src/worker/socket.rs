@@ -6,7 +6,7 @@ use super::secure::Secure;
 use crate::collections::slab::Key;
 use crate::tls::trace::Trace;
 
-/// A socket, and what is known of its readiness.
+/// A socket and its readiness.
 #[derive(Debug)]
 pub(super) struct Socket {
     pub(super) fd: OwnedFd,
@@ -19,7 +19,7 @@ pub(super) struct Socket {
     pub(super) writable: bool,
     /// The peer's direction has ended, so that only a read that says so drains it.
     pub(super) ended: bool,
-    /// The error that sending met, which a read is not told of any more; 0 for none.
+    /// The error of a send, which a read no longer reports; 0 for none.
     pub(super) error: i32,
     /// Set if the other end speaks TLS. Boxed, so that a plain socket stays small.
     pub(super) encryption: Option<Box<Encryption>>,
@@ -56,7 +56,7 @@ pub(super) struct Sockets {
 }
 
 impl Sockets {
-    /// How many there are.
+    /// The number of sockets.
     pub(super) fn len(&self) -> usize {
         self.count
     }

@@ -12,7 +12,7 @@ use crate::http2::{self, ErrorCode};
 use crate::proxy::Failure;
 use crate::proxy::probe::write_request;
 
-/// What a probe asks for.
+/// The request of a probe.
 #[derive(Clone, Debug)]
 pub(super) struct Request<'a> {
     pub(super) path: &'a str,
@@ -75,7 +75,7 @@ impl Ask {
     }
 }
 
-/// How many bytes were decoded, and what they decide.
+/// The number of decoded bytes, and the result, if known.
 type Decoded = (usize, Option<Result<u16, Failure>>);
 
 fn decode_http1(connection: &mut http1::connection::Connection, input: &[u8]) -> Decoded {
@@ -133,7 +133,7 @@ mod tests {
         Ask::begin(&Request { path: "/up", scheme: "http", host: "a.test:1".into() }, http2)
     }
 
-    /// What comes of a response that arrives byte by byte.
+    /// The result of a response that arrives byte by byte.
     fn outcome(http2: bool, response: &[u8]) -> Option<Result<u16, Failure>> {
         let mut ask = ask(http2);
         response.iter().find_map(|byte| ask.received(&[*byte], 0))

@@ -45,7 +45,7 @@ fn quote(out: &mut String, text: &str) {
             '\n' => out.push_str("\\n"),
             '\r' => out.push_str("\\r"),
             '\t' => out.push_str("\\t"),
-            // Beyond what JSON asks for: DEL and C1 controls, which a terminal might obey.
+            // Beyond the requirements of JSON: DEL and C1 controls, which a terminal might execute.
             c if c.is_control() => _ = write!(out, "\\u{:04x}", c as u32),
             c => out.push(c),
         }

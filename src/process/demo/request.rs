@@ -1,6 +1,5 @@
-//! A request as a demo backend reads it: whole, from a blocking stream, every part bounded. It
-//! stands behind the balancer, which has judged the request already, so it is short rather than
-//! strict; what it does not understand it refuses.
+//! A request in a demo backend: read whole, from a blocking stream, with every part bounded. The balancer has
+//! already checked the request, so this parser is short rather than strict. It refuses unknown syntax.
 
 use std::io::{self, BufRead, ErrorKind, Read, Write};
 
@@ -12,11 +11,11 @@ pub(super) struct Request {
     pub(super) method: String,
     pub(super) target: String,
     pub(super) version: String,
-    /// Names and values in the order they came.
+    /// Names and values in the order of arrival.
     pub(super) fields: Vec<(String, String)>,
     /// Bytes of the body.
     pub(super) length: u64,
-    /// The body's beginning, at most one byte more than what is shown of one.
+    /// The beginning of the body, at most one byte more than a response shows.
     pub(super) beginning: Vec<u8>,
 }
 
@@ -25,8 +24,8 @@ fn refused(reason: &str) -> io::Error {
 }
 
 impl Request {
-    /// Reads a request; `None` at the end of the stream. A client that expects it is told on
-    /// `output` to go on. InvalidData says what is wrong with a request.
+    /// Reads a request; `None` at the end of the stream. A client that expects 100 (Continue) gets it on
+    /// `output`. InvalidData describes a fault in the request.
     pub(super) fn read(input: &mut impl BufRead, output: &mut impl Write) -> io::Result<Option<Request>> {
         let mut room = HEAD_BYTES;
         let Some(start) = read_line(input, &mut room)? else { return Ok(None) };
@@ -49,7 +48,7 @@ impl Request {
         Ok(Some(request))
     }
 
-    /// Whether the client wants to go on after this request.
+    /// True if the client keeps the connection after this request.
     pub(super) fn keep_alive(&self) -> bool {
         match self.version.as_str() {
             "HTTP/1.0" => self.has("connection", "keep-alive"),
@@ -61,7 +60,7 @@ impl Request {
         self.fields.iter().filter(move |(field, _)| field.eq_ignore_ascii_case(name)).map(|(_, value)| value.as_str())
     }
 
-    /// Whether a list-valued field has this member.
+    /// True if a list field has this member.
     fn has(&self, name: &str, member: &str) -> bool {
         self.values(name).flat_map(|value| value.split(',')).any(|part| part.trim().eq_ignore_ascii_case(member))
     }

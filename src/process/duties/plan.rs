@@ -13,18 +13,18 @@ use crate::metrics::Global;
 use crate::process::duties::slots::Refused;
 use crate::sys::clock;
 
-/// What keeps a plan from being published for a while.
+/// The reason why a plan is delayed.
 pub(super) const NO_ROOM: &str = "too many addresses have changed within seconds";
 
-/// What a plan waits for.
+/// The condition for a delayed plan.
 pub(super) struct Later {
-    /// Names that are looked up first; none where addresses that have gone still have what it takes.
+    /// The names that must be resolved first; empty if the plan waits for slots instead.
     pub(super) names: Vec<String>,
     /// When it is made again at the latest, in microseconds.
     pub(super) at_us: u64,
 }
 
-/// Whether a plan is to have every address, or may leave some out for which there is no room yet.
+/// The completeness of a plan: every address, or only those with a slot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Whole {
     Yes,
@@ -38,7 +38,7 @@ struct Cut {
     used: usize,
 }
 
-/// Why a plan was not published.
+/// The reason why a plan was not published.
 pub(super) enum Unpublished {
     /// It cannot be.
     Never(String),
@@ -47,8 +47,7 @@ pub(super) enum Unpublished {
 }
 
 impl Duties {
-    /// The names that are to be waited for, as their backends have no address before; None where there are
-    /// none.
+    /// The names to wait for, because their backends have no address yet; None if there are none.
     pub(super) fn awaited(&self, now_us: u64) -> Option<Later> {
         let mut later = Later { names: Vec::new(), at_us: 0 };
         for backend in self.config.backends.iter().filter(|backend| self.addresses(backend).is_empty()) {
@@ -61,13 +60,12 @@ impl Duties {
         (!later.names.is_empty()).then_some(later)
     }
 
-    /// Publishes the plan that the configuration and the addresses make. Where that cannot be, the plan
-    /// before holds.
+    /// Publishes the plan for the configuration and the addresses. On failure the previous plan stays in force.
     pub(super) fn publish(&mut self) -> Result<(), Unpublished> {
         self.publish_as(Whole::Yes)
     }
 
-    /// The same; `whole`: whether an address may be left out that has no slot yet.
+    /// Like `publish`. `whole`: true if no address may be left out for lack of a slot.
     fn publish_as(&mut self, whole: Whole) -> Result<(), Unpublished> {
         let now_us = clock::monotonic_us();
         let own_host = !self.config.host_header_given;
@@ -156,7 +154,7 @@ impl Duties {
         slots.map(|(slot, name)| (slot, (*name).to_owned())).collect()
     }
 
-    /// Publishes the plan anew, with the addresses that names have now.
+    /// Publishes the plan again, with the current addresses of names.
     pub(super) fn publish_again(&mut self) {
         match self.publish() {
             Ok(()) => {}
@@ -191,7 +189,7 @@ impl Duties {
         }
     }
 
-    /// Where a backend's name led before an upgrade.
+    /// The addresses of a backend's name before an upgrade.
     pub(super) fn led_before(&self, backend: &Backend) -> Vec<Address> {
         let own = self.before.iter().filter(|member| member.name == backend.name);
         own.map(|member| member.address.clone()).collect()

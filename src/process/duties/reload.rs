@@ -46,8 +46,8 @@ impl Duties {
         self.config.file.as_ref().map(|path| path.display().to_string()).unwrap_or_default()
     }
 
-    /// Follows the file's new contents, or refuses all of them; or does so later. That there is no room is
-    /// told unless it was `told` already.
+    /// Uses the file's new contents, or refuses them as a whole, or delays them. A lack of room is logged
+    /// unless it was already (`told`).
     pub(super) fn reload(&mut self, contents: Vec<u8>, told: bool) {
         self.notify.reloading();
         if let Some(later) = self.try_reload(&contents) {
@@ -65,7 +65,7 @@ impl Duties {
         }
     }
 
-    /// Takes the file's contents up, or refuses them: `None`. Else what they wait for.
+    /// Uses the file's contents, or refuses them (`None`). Otherwise returns the condition for which they wait.
     pub(super) fn try_reload(&mut self, contents: &[u8]) -> Option<Later> {
         let mut config = match self.read(contents) {
             Ok(config) => config,
@@ -78,7 +78,7 @@ impl Duties {
         let before = std::mem::replace(&mut self.config, config);
         // Until it is known which configuration holds, the names of both are followed.
         let wanted = self.want_names(&before.backends);
-        // What the hosts table has is known at once.
+        // Names in the hosts table are resolved at once.
         let now_us = clock::monotonic_us();
         let moved = self.attend_names(now_us);
         let wanted = wanted.map_err(|error| Unpublished::Never(format!("cannot look names up: {error}")));
@@ -104,13 +104,13 @@ impl Duties {
             }
         };
         if later.is_none() {
-            // It could look them up with others besides.
+            // A failure to look up the additional names does not prevent the others.
             let _ = self.want_names(&[]);
         }
         later
     }
 
-    /// The configuration that the file's contents make, or what is wrong with them.
+    /// The configuration with the file's contents, or the errors.
     pub(super) fn read(&self, contents: &[u8]) -> Result<Config, Vec<String>> {
         let options = config::file::read(contents, &self.path(), self.options.clone()).map_err(lines)?;
         let config = config::resolve(options).map_err(lines)?;
@@ -120,13 +120,13 @@ impl Duties {
         Ok(config)
     }
 
-    /// Whether workers can make what sessions with backends share, or why not.
+    /// Tries whether workers can create the shared data of backend sessions; the error is the reason.
     pub(super) fn try_tls(&self) -> Result<(), String> {
         let Config { ca_file, insecure, tls_trace, .. } = &self.config;
         tls::client::configure(ca_file.as_deref(), *insecure, *tls_trace).map(drop)
     }
 
-    /// Has the workers read the authorities' certificates again, with the next plan; whether they are to.
+    /// Makes the workers read the CA certificates again with the next plan. Returns true if they will.
     pub(super) fn renew_authorities(&mut self) -> bool {
         if !has_tls(&self.config) || self.config.insecure {
             return false;
@@ -151,7 +151,7 @@ impl Duties {
         self.globals().set_global(Global::LastReloadAt, clock::unix_us() / SECOND_US);
         let text = format!("{}: {}", self.path(), Changes::between(before, &self.config, fixed));
         self.journal.line(Level::Info, "config", format_args!("{text}"));
-        // After an upgrade it is whom it was.
+        // After an upgrade the account stays the same.
         let (user, others): (Vec<&str>, Vec<&str>) = fixed.iter().partition(|name| **name == "user");
         for (names, needed) in [(others, "an upgrade"), (user, "another start")] {
             if !names.is_empty() {

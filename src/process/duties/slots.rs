@@ -1,8 +1,7 @@
-//! Who has which slot. An address of a backend keeps its slot for as long as it is configured, so
-//! that health, counts and pooled connections survive a change of anything else. One that is given
-//! up is left alone for a while, for workers may still have requests and probes under way there.
-//! Its owner gets it back if it returns; else it goes to another, under another generation, those
-//! that were given up longest ago first.
+//! Assigns slots to addresses. An address of a backend keeps its slot as long as it is configured, so that
+//! health, counts and pooled connections survive a change of anything else. A released slot rests for a while,
+//! because workers may still have requests and probes on it. If its owner returns, it gets the slot back.
+//! Otherwise another address gets it, with another generation; the slots released longest ago come first.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::AtomicU64;
@@ -14,7 +13,7 @@ use crate::limits::{ADDRESSES, SLOT_LOOK_US, SLOT_REST_US, SLOTS};
 
 #[derive(Clone, Debug)]
 struct Slot {
-    /// Whose it is, or was last: the backend's name, which of its addresses, and its name by TLS.
+    /// The current or last owner: the backend's name, its address, and its TLS name.
     owner: Option<(String, Address, String)>,
     /// The backend whose counts it has, if no more is known of the owner.
     name: String,
@@ -31,18 +30,18 @@ const TAKEN: u64 = u64::MAX;
 pub(super) struct Slots {
     /// Those that have ever had an owner, and some more.
     slots: Vec<Slot>,
-    /// How many there may be.
+    /// The maximum of slots.
     most: usize,
     /// The generation of those that never had an owner.
     first_generation: u64,
     cells: Cells,
-    /// How often a slot has had a new owner: no generation is past it.
+    /// The number of new owners so far. It is the highest generation.
     owners: &'static AtomicU64,
-    /// How many slots, from the first, have ever had one.
+    /// The number of slots, from the first, that ever had an owner.
     used: &'static AtomicU64,
 }
 
-/// Why addresses get no slots.
+/// The reason why addresses get no slots.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Refused {
     /// There are this many, which is more than there may be.
@@ -58,8 +57,8 @@ impl Slots {
         Slots { slots: Vec::new(), most: cells.slots().min(SLOTS), first_generation: 0, cells, owners, used }
     }
 
-    /// The slots as a program before left them, with these owners. Who had the others is not known, but
-    /// they are left alone for a while like those that were just given up, where they had any.
+    /// Restores the slots of the previous program with these owners. The owners of the other used slots are
+    /// unknown, so these rest as if they had just been released.
     pub(super) fn resume(&mut self, members: &[Member], gone: Vec<Gone>, now_us: u64) {
         let (owners, used) = (self.owners.load(Relaxed), self.used.load(Relaxed));
         let past = members.iter().map(|member| usize::from(member.slot) + 1).max().unwrap_or(0);
@@ -83,9 +82,8 @@ impl Slots {
         }
     }
 
-    /// Gives each address a slot, its own where it has one, and takes those from all others.
-    /// Where that cannot be, nothing is changed. `begin` says how a new owner is thought to be, and when
-    /// its first probe is due.
+    /// Assigns a slot to each address, its own if it has one, and releases the slots of all others. If that is
+    /// impossible, nothing changes. `begin` gives the state of a new owner, and the time of its first probe.
     pub(super) fn assign(
         &mut self,
         mut wanted: Vec<Member>,
@@ -131,8 +129,8 @@ impl Slots {
         Ok(wanted)
     }
 
-    /// The slots of addresses that have left these backends, as long as nobody else has them: what was counted there
-    /// is the backends'.
+    /// The slots of addresses that have left these backends, until another address gets them: their counts
+    /// still belong to the backends.
     pub(super) fn gone(&self, names: &BTreeSet<&str>) -> Vec<Gone> {
         let slots = self.slots.iter().enumerate();
         slots
@@ -177,13 +175,13 @@ impl Slots {
         wanted.iter().map(place).collect()
     }
 
-    /// Has so many slots, as far as there may be: what no slot uses takes no memory.
+    /// Extends the list to this many slots, up to the maximum. An unused slot takes no memory.
     fn grow(&mut self, count: usize) {
         let slot = Slot { owner: None, name: String::new(), generation: self.first_generation, freed_us: 0 };
         self.slots.resize(count.min(self.most).max(self.slots.len()), slot);
     }
 
-    /// Whether a slot can have a new owner.
+    /// True if a slot can get a new owner.
     fn is_rested(&self, slot: usize, now_us: u64) -> bool {
         // Of those that never had one not even the cells are looked at, which would take memory.
         match self.slots[slot].freed_us {
@@ -193,7 +191,7 @@ impl Slots {
         }
     }
 
-    /// When so many more slots can have new owners, as far as can be said.
+    /// The time at which this many more slots can get new owners, as far as it is known.
     fn rested_us(&self, short: usize, kept: &[bool], now_us: u64) -> u64 {
         let resting = self.slots.iter().zip(kept).filter(|(slot, kept)| !matches!(slot.freed_us, 0 | TAKEN) && !**kept);
         let mut ends: Vec<u64> = resting.map(|(slot, _)| slot.freed_us.saturating_add(SLOT_REST_US)).collect();
@@ -204,7 +202,7 @@ impl Slots {
     }
 }
 
-/// What tells the owner of a slot from others.
+/// The identity of a slot's owner.
 fn owner(member: &Member) -> (String, Address, String) {
     (member.name.clone(), member.address.clone(), member.server_name.clone())
 }
@@ -304,7 +302,7 @@ mod tests {
         let mut after = Slots::new(cells, owners, used);
         after.resume(&left, Vec::new(), 10);
         assert_eq!(places(&mut after, &[3, 2], 11), Some(vec![(2, 1), (1, 1)]));
-        // The one that was given up rests; one that nobody ever had does not.
+        // The released slot rests; a slot that never had an owner does not.
         assert_eq!(places(&mut after, &[3, 2, 4], 12), Some(vec![(2, 1), (1, 1), (3, 4)]));
         assert_eq!(places(&mut after, &[3, 2, 4, 5], 13), None);
         assert_eq!(places(&mut after, &[3, 2, 4, 5], 10 + SLOT_REST_US), Some(vec![(2, 1), (1, 1), (3, 4), (0, 4)]));
@@ -328,7 +326,7 @@ mod tests {
         let others = slots.assign(wanted(count + 1..=2 * count), 3, unproven).unwrap();
         let distinct: std::collections::BTreeSet<u16> = others.iter().map(|member| member.slot).collect();
         assert_eq!((distinct.len(), distinct.first()), (ADDRESSES, Some(&count)));
-        // And once more when the first have rested.
+        // And again once the first have rested.
         let again = || wanted(2 * count + 1..=3 * count);
         assert_eq!(slots.assign(again(), 4, unproven), Err(Refused::Resting(3 + SLOT_REST_US)));
         assert_eq!(slots.assign(again(), 3 + SLOT_REST_US, unproven).map(|members| members.len()), Ok(ADDRESSES));
@@ -363,7 +361,7 @@ mod tests {
         let rested_us = |from_us: u64| Err(Refused::Resting(from_us + SLOT_REST_US));
         assert_eq!(ask(&mut slots, &[1, 5, 6], 4 * SECOND_US), rested_us(2 * SECOND_US));
         assert_eq!(ask(&mut slots, &[1, 5, 6, 7], 4 * SECOND_US), rested_us(3 * SECOND_US));
-        // What has rested, and still has a request, is looked at again.
+        // A rested slot that still has a request is checked again later.
         cells.leave(2, u64::MAX);
         let now_us = 4 * SECOND_US + SLOT_REST_US;
         assert_eq!(ask(&mut slots, &[1, 5, 6, 7], now_us), Err(Refused::Resting(now_us + SLOT_LOOK_US)));

@@ -1,4 +1,5 @@
-//! The duties over a name server of the test's own: where names lead, and when a changed file is taken up.
+//! The duties with a name server of the test's own: the addresses of names, and the time at which a changed
+//! file is used.
 
 use super::*;
 use crate::config::{self, Address};
@@ -10,7 +11,8 @@ use std::net::UdpSocket;
 const APP: &str = r#"{"backends": [{"host": "app.test", "port": 80}]}"#;
 const AT: [u8; 4] = [10, 0, 0, 1];
 
-/// Duties over the default backends, which wait for the name for as long as a test takes; and what they ask.
+/// Duties with the default backends, which wait for the name as long as a test takes, and the socket of the
+/// name server.
 fn duties() -> (Duties, UdpSocket) {
     let dns = UdpSocket::bind("127.0.0.1:0").unwrap();
     dns.set_read_timeout(Some(std::time::Duration::from_secs(10))).unwrap();
@@ -56,7 +58,7 @@ fn follow(duties: &mut Duties) {
     }
 }
 
-/// Where requests may go.
+/// The addresses for requests.
 fn addresses(duties: &Duties) -> Vec<Address> {
     let plan = Plan::decode(&duties.region.table().read().1.unwrap()).unwrap();
     plan.members.into_iter().map(|member| member.address).collect()
@@ -72,7 +74,7 @@ fn those_that_serve_stay_until_it_is_known_where_a_name_leads() {
     let before = tcp([127, 0, 0, 1], &[9001, 9002]);
     duties.reload(APP.into(), false);
     assert_eq!(addresses(&duties), before);
-    // Once more, by HUP.
+    // Again, by HUP.
     duties.on_change(Change::Contents(APP.into()));
     duties.turn().unwrap();
     assert_eq!(addresses(&duties), before);
@@ -106,7 +108,7 @@ fn a_name_of_which_nothing_is_heard_is_waited_for_once() {
     names.want(&["app.test"], since_us);
     duties.reload(APP.into(), false);
     assert_eq!(addresses(&duties), tcp(AT, &[]));
-    // That something else has changed is no reason to wait for it again.
+    // Another change in the file is no reason to wait for the name again.
     duties.reload(APP.replace("80", "81").into(), false);
     assert_eq!(duties.globals().get_global(Global::ReloadsDone), 2);
 }

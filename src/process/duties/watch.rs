@@ -1,13 +1,13 @@
-//! The configuration file: tells when its contents have changed, however that was done.
+//! Watches the configuration file: reports when its contents have changed, in any way.
 //!
-//! What a path means is decided by directories: each that holds a directory, a symbolic link or
-//! the file on the way. Those are watched for these names, since editors replace the file and
-//! Kubernetes swaps a link to its directory; up to the last that exists. The file itself is watched
-//! too, for it may be written to through another name, as one that is mounted alone into a container
-//! is. Which ones they are is found out anew after every change.
+//! Directories decide the meaning of a path: each directory that contains a directory, a symbolic link or the
+//! file on the way. They are watched for these names, because editors replace the file and Kubernetes swaps a
+//! link to its directory. The chain ends at the last existing directory. The file itself is watched too,
+//! because it may be written through another name, for example if it is mounted alone into a container. The set
+//! is determined again after every change.
 //!
-//! A change is looked at a little while after it began, for it may consist of several; and it is
-//! told only if the contents differ from those last told.
+//! A change is read a little while after it began, because it may consist of several steps. It is reported only
+//! if the contents differ from those last reported.
 
 use std::collections::BTreeSet;
 use std::ffi::{OsStr, OsString};
@@ -21,7 +21,7 @@ use crate::limits::{CONFIG_LINKS, CONFIG_PAUSE_US, CONFIG_POLL_US, CONFIG_SETTLE
 use crate::sys::changes::{Aspect, Changes, Kind, Watched};
 use crate::sys::file;
 
-/// What became of the file.
+/// The change of the file.
 #[derive(Debug)]
 pub(super) enum Change {
     /// It has other contents.
@@ -34,15 +34,15 @@ pub(super) enum Change {
 pub(super) struct Watch {
     path: PathBuf,
     most: usize,
-    /// `None` where the system has none to give: then it is looked at now and then.
+    /// `None` if the system has no watches left. Then the file is polled.
     changes: Option<Changes>,
     /// Directories, and the name in each that matters; and the file, without a name.
     names: BTreeSet<(Watched, OsString)>,
     /// The change that has begun.
     settling: Settling,
-    /// What was last told: the contents, or that there are none.
+    /// The last reported state: the contents, or `None` for no file.
     told: Option<Vec<u8>>,
-    /// When to look without having been told to, in microseconds.
+    /// The time of the next read without an event, in microseconds.
     look_us: u64,
     /// When it was first found missing, in microseconds, if it has been since it was last there.
     missing_us: Option<u64>,
@@ -65,17 +65,17 @@ impl Watch {
             missing_us: None,
         };
         watch.follow(now_us);
-        // What happened between reading and watching is found by looking once more.
+        // Changes between reading and watching are found by reading once more.
         watch.look_us = now_us;
         watch
     }
 
-    /// What to poll for readability, where there is something.
+    /// The descriptor to poll for readability, if there is one.
     pub(super) fn fd(&self) -> Option<BorrowedFd<'_>> {
         self.changes.as_ref().map(Changes::fd)
     }
 
-    /// Whether the file is only looked at now and then, for want of anything that tells of changes.
+    /// True if the file is polled because the system does not report changes.
     pub(super) fn is_polling(&self) -> bool {
         self.changes.is_none()
     }
@@ -96,23 +96,24 @@ impl Watch {
             }
         });
         if begun {
-            // It may be another file that is being written: how that goes on, the file alone tells.
+            // The name may lead to a new file that is still being written. Only the file itself reports further
+            // writes.
             self.follow(now_us);
         }
     }
 
-    /// When `expire` is to be called, in microseconds.
+    /// The time of the next `expire`, in microseconds.
     pub(super) fn next_deadline_us(&self) -> u64 {
         self.settling.at_us().min(self.look_us)
     }
 
-    /// Looks at the file, if it is time to; what is new.
+    /// Reads the file if it is time. Returns the change.
     pub(super) fn expire(&mut self, now_us: u64) -> Option<Change> {
         if self.next_deadline_us() > now_us {
             return None;
         }
         self.settling = Settling::default();
-        // First watched, then read: what changes in between is told again.
+        // Watched first and read afterwards, so that changes in between are reported again.
         self.follow(now_us);
         let contents = file::read(&self.path, self.most);
         if contents.is_ok() {
@@ -124,7 +125,7 @@ impl Watch {
                 self.told = Some(contents.clone());
                 Some(Change::Contents(contents))
             }
-            // Who removes it may be about to make it again.
+            // A program that removes the file may be about to create it again.
             Err(error) if error.kind() == io::ErrorKind::NotFound && self.told.is_some() && !self.is_gone(now_us) => {
                 None
             }
@@ -132,7 +133,7 @@ impl Watch {
         }
     }
 
-    /// Whether it has been missing for as long as other changes take; it is looked at again then.
+    /// True if the file has been missing as long as other changes take. It is checked again then.
     fn is_gone(&mut self, now_us: u64) -> bool {
         let gone_us = self.missing_us.get_or_insert(now_us).saturating_add(CONFIG_SETTLE_US);
         let is_gone = gone_us <= now_us;
@@ -142,7 +143,7 @@ impl Watch {
         is_gone
     }
 
-    /// The contents now, which count as told.
+    /// The current contents, which then count as reported.
     pub(super) fn read_now(&mut self, now_us: u64) -> io::Result<Vec<u8>> {
         self.follow(now_us);
         let contents = file::read(&self.path, self.most);
@@ -150,7 +151,7 @@ impl Watch {
         contents
     }
 
-    /// Finds out what decides what the path means, and watches that.
+    /// Determines the directories and links of the path, and watches them.
     fn follow(&mut self, now_us: u64) {
         let Some(changes) = &mut self.changes else {
             self.look_us = now_us.saturating_add(CONFIG_POLL_US);
@@ -177,18 +178,18 @@ impl Watch {
             changes.unwatch(*gone);
         }
         self.names = names;
-        // What could not be watched has just gone, is not ours to read, or is too much for the system.
+        // A path that could not be watched has just gone, is not readable, or exceeds a limit of the system.
         self.look_us = if missed { now_us.saturating_add(CONFIG_POLL_US) } else { u64::MAX };
     }
 }
 
-/// When a change that has begun is looked at: once nothing has happened for `CONFIG_PAUSE_US`, and no
-/// later than `CONFIG_SETTLE_US` after it began, however closely others follow it; but what is still being written to is given until
+/// The time at which a change is read: once nothing has happened for `CONFIG_PAUSE_US`, and at most
+/// `CONFIG_SETTLE_US` after it began, even if more changes follow. A file that is still being written has until
 /// `CONFIG_WRITING_US` to be closed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct Settling {
     begun_us: Option<u64>,
-    /// When the last part of it came.
+    /// The time of its last step.
     last_us: u64,
     /// It was written to, and not closed since.
     writing: bool,
@@ -205,7 +206,7 @@ impl Settling {
         }
     }
 
-    /// `u64::MAX` where nothing has begun.
+    /// `u64::MAX` if no change has begun.
     fn at_us(&self) -> u64 {
         let Some(begun_us) = self.begun_us else { return u64::MAX };
         if self.writing {
@@ -215,7 +216,7 @@ impl Settling {
     }
 }
 
-/// The directories that decide what a path means, each with the name in it that does.
+/// The directories that decide the meaning of a path, each with the deciding name in it.
 fn deciding(path: &Path) -> Vec<(PathBuf, OsString)> {
     let mut found = Vec::new();
     let mut at = PathBuf::from(if path.is_absolute() { "/" } else { "." });
@@ -242,7 +243,7 @@ fn deciding(path: &Path) -> Vec<(PathBuf, OsString)> {
                 found.push((at, name));
                 at = whole;
             }
-            // The file itself, or what is missing on the way to it.
+            // The file itself, or the missing part of the path.
             _ => {
                 found.push((at.clone(), name));
                 break;

@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 use crate::args::Healthcheck;
 use crate::limits::{HEALTHCHECK_BYTES, HEALTHCHECK_US};
 
-/// Whether it is well: it takes a connection, and answers with 2xx or 3xx where something is asked for.
-/// Errors say what is wrong. It takes two seconds at most.
+/// Checks the health of a balancer: it accepts a connection, and answers a path, if given, with 2xx or 3xx.
+/// Errors name the fault. It takes at most two seconds.
 pub fn healthcheck(wanted: &Healthcheck) -> Result<(), String> {
     let Healthcheck { address, path } = wanted;
     let until = Instant::now() + Duration::from_micros(HEALTHCHECK_US);

@@ -1,6 +1,6 @@
-//! What a service manager is told, and how: datagrams to the socket that it names in NOTIFY_SOCKET
-//! (sd_notify(3)). It is a courtesy: where nobody listens, nothing is said and nothing is wrong. Where the
-//! manager does not keep up, what it was not told waits, in order, but for beats.
+//! Notifies a service manager by datagrams to the socket in NOTIFY_SOCKET (sd_notify(3)). It is optional:
+//! without a listener, nothing is sent and nothing is wrong. If the manager does not keep up, notifications are
+//! queued in order, except heartbeats.
 
 use std::collections::VecDeque;
 use std::ffi::OsStr;
@@ -14,23 +14,23 @@ use std::os::unix::net::{SocketAddr, UnixDatagram};
 use crate::limits::{NOTIFY_RETRY_US, NOTIFY_WAITING};
 use crate::sys::clock;
 
-/// Tells the service manager, where there is one.
+/// Notifies the service manager, if there is one.
 pub(in crate::process) struct Notify {
     to: Option<(UnixDatagram, SocketAddr)>,
-    /// How often it wants to hear that this process is well, in microseconds.
+    /// The interval of the heartbeats that it expects, in microseconds.
     beat_us: Option<u64>,
-    /// When it is told that next.
+    /// The time of the next heartbeat.
     next_us: u64,
-    /// What it could not be told yet.
+    /// Notifications that could not be sent yet.
     waiting: VecDeque<String>,
-    /// When it is told that again, in microseconds.
+    /// The time of the next attempt, in microseconds.
     retry_us: u64,
-    /// It was told that this process ends, and is told nothing else of its state.
+    /// True if it was notified of the shutdown. No other state follows.
     stopping: bool,
 }
 
 impl Notify {
-    /// Whom the environment names.
+    /// The manager in the environment.
     pub(in crate::process) fn from_env() -> Notify {
         let socket = std::env::var_os("NOTIFY_SOCKET");
         let number = |name| std::env::var(name).ok().and_then(|text| text.parse().ok());
@@ -48,7 +48,7 @@ impl Notify {
         Notify { to, beat_us, next_us, waiting: VecDeque::new(), retry_us: u64::MAX, stopping: false }
     }
 
-    /// Tells it that, behind what waits.
+    /// Queues a notification and sends the queue.
     fn tell(&mut self, text: String) {
         // Of states that follow each other the last ones count.
         if self.waiting.len() == NOTIFY_WAITING {
@@ -65,7 +65,7 @@ impl Notify {
         self.retry_us = if self.waiting.is_empty() { u64::MAX } else { now_us + NOTIFY_RETRY_US };
     }
 
-    /// Whether it is to be said again no more.
+    /// True if the notification need not be repeated.
     fn send(&self, text: &str) -> bool {
         let Some((own, address)) = &self.to else { return true };
         !own.send_to_addr(text.as_bytes(), address).is_err_and(|error| error.kind() == ErrorKind::WouldBlock)
@@ -85,18 +85,18 @@ impl Notify {
         }
     }
 
-    /// It ends; what it takes up meanwhile does not make it ready again.
+    /// Notifies of the shutdown. A later reload does not make the program ready again.
     pub(in crate::process) fn stopping(&mut self) {
         self.stopping = true;
         self.tell("STOPPING=1\nSTATUS=draining\n".to_owned());
     }
 
-    /// When `beat` is to be called, in microseconds.
+    /// The time of the next `beat`, in microseconds.
     pub(in crate::process) fn next_us(&self) -> u64 {
         self.next_us.min(self.retry_us)
     }
 
-    /// Says that this process is well, where that is due, and what waited.
+    /// Sends a heartbeat if it is due, and queued notifications.
     pub(in crate::process) fn beat(&mut self, now_us: u64) {
         if now_us >= self.retry_us {
             self.tell_waiting(now_us);
@@ -118,7 +118,7 @@ fn address(socket: &OsStr) -> Option<SocketAddr> {
     }
 }
 
-/// Half the time in which a manager wants to hear from a process, where it wants to hear from this one.
+/// Half the interval in which a manager expects heartbeats, if it expects them from this process.
 fn beat_us(within_us: Option<u64>, pid: Option<u64>, own: u64) -> Option<u64> {
     within_us.filter(|&us| us > 0 && pid.is_none_or(|pid| pid == own)).map(|us| (us / 2).max(1))
 }
@@ -179,7 +179,7 @@ mod tests {
         let _ = std::fs::remove_file(&path);
         let manager = UnixDatagram::bind(&path).unwrap();
         let mut notify = Notify::new(Some(path.as_os_str()), None);
-        // A queue of datagrams is full at some number of them, and a sender has room for so many bytes.
+        // A queue of datagrams has a limit of datagrams, and a sender a limit of bytes.
         let mut said = 0;
         while notify.waiting.is_empty() {
             notify.ready(said);

@@ -1,5 +1,5 @@
-//! The processors that this process may really use: those that the scheduler lets it run on, or
-//! fewer where a control group (of a container, or a systemd unit) has a quota of time.
+//! The processors that this process may really use: those of its CPU affinity, or fewer if a control group (of
+//! a container, or a systemd unit) has a time quota.
 
 use std::fs;
 
@@ -23,7 +23,7 @@ fn quota(read: &dyn Fn(&str) -> Option<String>) -> Option<u32> {
 /// A control group that this process is in and that may limit its processor time.
 #[derive(Debug, PartialEq, Eq)]
 struct Group<'a> {
-    /// Its path below where its hierarchy is mounted.
+    /// Its path below the mount point of its hierarchy.
     path: &'a str,
     /// The controllers of a version 1 hierarchy; empty for version 2.
     controllers: &'a str,
@@ -71,8 +71,8 @@ impl<'a> Group<'a> {
     }
 }
 
-/// Processors for `quota` microseconds of time in every `period`, rounded up. `None` where there
-/// is no limit, which is written `max` or -1.
+/// Processors for `quota` microseconds of time in every `period`, rounded up. `None` for no limit, written as
+/// `max` or -1.
 fn processors(quota: &str, period: &str) -> Option<u32> {
     let quota: u64 = quota.parse().ok()?;
     let period: u64 = period.parse().ok()?;

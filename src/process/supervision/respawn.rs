@@ -1,17 +1,18 @@
-//! When a dead worker is replaced. Pure.
+//! Decides when a dead worker is replaced. Pure.
 //!
-//! A worker that never accepted died of how it starts. Such deaths in a row are delayed more and more, the
-//! first not at all, and at the last of them the master gives up. One that did accept is replaced at once;
-//! where it soon died again, as of a request that every worker dies of, after a pause so short that clients
-//! hardly notice, and so long that the machine does. A service whose workers accept never ends by this.
+//! A worker that never accepted died because of its start. Consecutive deaths of this kind are delayed more and
+//! more, except the first, and after the last of them the master gives up. A worker that did accept is replaced
+//! at once. If it died again soon, for example because of a request that kills every worker, the replacement
+//! waits for a pause that clients hardly notice and that protects the machine. A service whose workers accept
+//! never ends for this reason.
 //!
-//! A fork that fails is no death: it is tried again after the same pauses, without end.
+//! A failed fork is not a death: it is repeated after the same pauses, without limit.
 
 use std::time::Duration;
 
 use crate::limits::{RESPAWN_DEATHS, RESPAWN_DELAY_MOST_US, RESPAWN_DELAY_US, RESPAWN_PAUSE_US, STEADY_LIFE_US};
 
-/// How a worker's life ended.
+/// The way in which a worker's life ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::process) enum Death {
     /// It never accepted.
@@ -20,7 +21,7 @@ pub(in crate::process) enum Death {
     Serving(Duration),
 }
 
-/// What is to be done about a death.
+/// The reaction to a death.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::process) enum Verdict {
     /// Replace the worker after this long.
@@ -39,7 +40,7 @@ pub(in crate::process) struct Respawn {
 }
 
 impl Respawn {
-    /// Tells of a death.
+    /// Records a death.
     pub(in crate::process) fn died(&mut self, death: Death) -> Verdict {
         self.failed_forks = 0;
         match death {
@@ -59,14 +60,14 @@ impl Respawn {
         }
     }
 
-    /// Tells of a fork that failed: when to try again.
+    /// Records a failed fork. Returns the pause before the next attempt.
     pub(in crate::process) fn not_forked(&mut self) -> Duration {
         self.failed_forks = self.failed_forks.saturating_add(1);
         pause(self.failed_forks)
     }
 }
 
-/// The pause after so many times before: none, and then twice as long each time.
+/// The pause after this many repetitions: none at first, and then doubled each time.
 fn pause(times: u32) -> Duration {
     let doubled = times.checked_sub(1).map_or(0, |doublings| 1 << doublings.min(u64::BITS / 2));
     Duration::from_micros(RESPAWN_DELAY_US.saturating_mul(doubled).min(RESPAWN_DELAY_MOST_US))

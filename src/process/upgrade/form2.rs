@@ -18,7 +18,7 @@ pub(super) fn words(listeners: &[Listener<RawFd>]) -> Option<String> {
         return None;
     }
     let mut words = format!(" address={}", first.listen.address);
-    // All sockets of a worker are one share, whatever their addresses are.
+    // All sockets of a worker are one share, regardless of their addresses.
     let mut shares: Vec<Vec<RawFd>> = Vec::new();
     for listener in traffic {
         let Sockets::Each(of_workers) = &listener.sockets else { return None };

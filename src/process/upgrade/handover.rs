@@ -78,7 +78,7 @@ pub struct Handover {
     pub(in crate::process) older: Vec<i32>,
     /// The listeners.
     pub(in crate::process) listeners: Vec<Listener<RawFd>>,
-    /// Workers that go on.
+    /// Workers that continue.
     pub(in crate::process) old_workers: Vec<OldWorker>,
     /// The addresses of the demo's backends; none without `--demo`.
     pub(in crate::process) demo: Vec<SocketAddr>,
@@ -222,7 +222,7 @@ impl fmt::Display for OldWorker {
 }
 
 impl OldWorker {
-    /// True if it was not told to drain.
+    /// True if it has not received the signal to drain.
     pub(in crate::process) fn is_accepting(&self) -> bool {
         self.until_us.is_none()
     }

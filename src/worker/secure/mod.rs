@@ -154,7 +154,7 @@ impl Socket {
     }
 }
 
-/// What became of reading from the socket.
+/// The result of reading from the socket.
 enum Arrival {
     Bytes(usize),
     Nothing,
@@ -188,9 +188,10 @@ impl Worker<'_> {
             if secure.phase == Phase::Established {
                 secure.phase = Phase::Heard;
             }
-            // The failure comes after the bytes that came before it.
+            // The failure is reported after the earlier bytes.
             let failed = secure.session.readable() == 0 && secure.session.failure().is_some();
-            // The peer's close_notify came behind these bytes. The next turn reports it, without the end of the socket.
+            // The peer's close_notify follows these bytes. The next turn reports it, without the end of the
+            // socket.
             let closed = secure.session.received_close_notify();
             if secure.session.readable() > 0 || !secure.rest.is_empty() || socket.readable || closed {
                 self.ready.push_back(key);
@@ -364,8 +365,8 @@ impl Worker<'_> {
         });
     }
 
-    /// Calls `tell` with the trace of a connection, its session if it has begun, and the time. Without a trace it does
-    /// nothing.
+    /// Calls `tell` with the trace of a connection, its session if it has begun, and the time. Does nothing
+    /// without a trace.
     pub(super) fn trace_session(&mut self, key: Key, tell: impl FnOnce(&mut Trace, Option<&mut Session>, u64)) {
         if !self.tls.trace {
             return;

@@ -92,7 +92,7 @@ impl Worker<'_> {
         }
     }
 
-    /// Tells the proxy the failure of a session.
+    /// Reports the failure of a session to the proxy.
     pub(super) fn tell_failure(&mut self, key: Key) {
         let Some(secure) = self.sockets.get_mut(key).and_then(|socket| socket.secure()) else { return };
         let Some(failure) = secure.session.failure() else { return };
@@ -112,7 +112,7 @@ impl Worker<'_> {
         );
     }
 
-    /// Tells the proxy about a session whose handshake has just ended.
+    /// Reports to the proxy that the handshake of a session has ended.
     pub(super) fn tell_secured(&mut self, key: Key) {
         let Some(secure) = self.sockets.get_mut(key).and_then(|socket| socket.secure()) else { return };
         let resumed = secure.session.is_resumed() == Some(true);

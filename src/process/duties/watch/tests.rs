@@ -9,9 +9,9 @@ use std::io::Write;
 use std::os::unix::fs::symlink;
 use std::process::Command;
 
-/// Longer than any change takes, whatever else the machine does.
+/// Longer than any change takes on a busy machine.
 const PATIENCE_US: u64 = 20 * SECOND_US;
-/// Longer than one takes that is told, on a machine that has time.
+/// Longer than a reported change takes on an idle machine.
 const QUIET_US: u64 = 4 * CONFIG_SETTLE_US;
 
 /// A directory of its own, gone with it.
@@ -65,7 +65,7 @@ fn next(watch: &mut Watch, patience_us: u64) -> Option<Change> {
     }
 }
 
-/// The next change is to these contents.
+/// Expects these contents as the next change.
 fn expect(watch: &mut Watch, wanted: &str) {
     match next(watch, PATIENCE_US) {
         Some(Change::Contents(contents)) => assert_eq!(String::from_utf8_lossy(&contents), wanted),
@@ -73,7 +73,7 @@ fn expect(watch: &mut Watch, wanted: &str) {
     }
 }
 
-/// The changes end with these contents: of what is done in steps, a slow machine may see some.
+/// Expects that the changes end with these contents. A slow machine may see some of the steps in between.
 fn expect_in_the_end(watch: &mut Watch, wanted: &str) {
     loop {
         match next(watch, PATIENCE_US) {
@@ -308,7 +308,7 @@ fn what_is_no_file_is_refused_without_waiting_for_it() {
     fs::write(&file, "1").unwrap();
     expect_in_the_end(&mut watch, "1");
 
-    // One that was read at the start has no more to say, and what takes its place has.
+    // A pipe that was read at the start is never readable again, but its replacement is.
     fs::remove_file(&file).unwrap();
     pipe();
     let mut watch = Watch::new(file.clone(), b"read".to_vec(), JSON_BYTES, monotonic_us());
@@ -334,7 +334,7 @@ fn without_being_told_it_is_looked_at_now_and_then() {
     assert_eq!(watch.next_deadline_us(), due_us + CONFIG_POLL_US);
 }
 
-/// As `rm` and a slow program that writes it anew do.
+/// Like `rm` and a slow program that writes the file again.
 #[test]
 fn a_file_that_is_made_anew_is_read_once_it_is_whole() {
     let place = Place::new("anew");
@@ -344,7 +344,7 @@ fn a_file_that_is_made_anew_is_read_once_it_is_whole() {
     assert!(next(&mut watch, QUIET_US).is_none());
     fs::remove_file(&path).unwrap();
     let mut file = fs::File::create(&path).unwrap();
-    // What has been made is seen, and only then written to.
+    // The new file is seen first, and written afterwards.
     watch.ready(monotonic_us());
     file.write_all(b"2").unwrap();
     watch.ready(monotonic_us());
