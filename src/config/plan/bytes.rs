@@ -1,0 +1,549 @@
+//! The bytes of a plan.
+//!
+//! Numbers are eight bytes, little-endian. Text has its length before it, and a list has its count before it. The bytes
+//! begin with the number of the form. Then come the owners of the slots, in records with a length before them. The
+//! settings follow, in sections: each has a name and a length before it.
+//!
+//! Any program that knows the magic number of the shared memory can read the owners (`Plan::owners_in`), so that the
+//! backends keep their slots over every upgrade. A program passes over sections that it does not know, and the settings
+//! of absent sections have their defaults. So a new setting is a new section, and programs without it still read the
+//! plan. If the bytes of a section get another meaning, the section gets another name.
+
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+
+use super::{Gone, Member, Plan};
+use crate::config::{Address, Cidr, Health, HealthCheck, HostHeader, Statuses, Strategy, Timeouts};
+use crate::limits::{BACKENDS, SLOTS, STATUS_RANGES, TRUSTED_RANGES};
+use crate::log::Level;
+use crate::metrics::Detail;
+
+/// The form: "sections" in ASCII. Programs before it have a hash here, and settings without names.
+const FORM: u64 = u64::from_be_bytes(*b"sections");
+
+/// A part of the settings.
+struct Section {
+    name: &'static str,
+    write: fn(&Plan, &mut Encoder),
+    /// Returns `None` if the bytes are malformed.
+    read: fn(&mut Plan, &mut Decoder<'_>) -> Option<()>,
+}
+
+/// All settings. The order has no meaning.
+const SECTIONS: [Section; 16] = [
+    Section {
+        name: "strategy",
+        write: |plan, out| out.text(plan.strategy.name),
+        read: |plan, from| from.text().and_then(|name| Strategy::named(&name)).map(|one| plan.strategy = one),
+    },
+    Section {
+        name: "log",
+        write: |plan, out| {
+            out.number(plan.loglevel as u64);
+            out.flag(plan.trace);
+        },
+        read: |plan, from| {
+            let level = from.number()?;
+            plan.loglevel = Level::NAMES.into_iter().map(|(_, one)| one).find(|&one| one as u64 == level)?;
+            from.flag().map(|trace| plan.trace = trace)
+        },
+    },
+    Section { name: "timeouts", write: write_timeouts, read: read_timeouts },
+    Section {
+        name: "host_header",
+        write: |plan, out| match &plan.host_header {
+            HostHeader::Preserve => out.number(0),
+            HostHeader::Backend => out.number(1),
+            HostHeader::Name(name) => {
+                out.number(2);
+                out.text(name);
+            }
+        },
+        read: |plan, from| {
+            plan.host_header = match from.number()? {
+                0 => HostHeader::Preserve,
+                1 => HostHeader::Backend,
+                2 => HostHeader::Name(from.text()?),
+                _ => return None,
+            };
+            Some(())
+        },
+    },
+    Section {
+        name: "trust",
+        write: |plan, out| {
+            out.list(&plan.trust, |out, range| {
+                out.text(&range.address.to_string());
+                out.number(range.prefix.into());
+            });
+        },
+        read: |plan, from| {
+            let range = |from: &mut Decoder<'_>| {
+                let address: IpAddr = from.text()?.parse().ok()?;
+                Some(Cidr { address, prefix: from.small()? })
+            };
+            from.list(TRUSTED_RANGES, range).map(|trust| plan.trust = trust)
+        },
+    },
+    Section {
+        name: "via",
+        write: |plan, out| out.option(plan.via.as_deref()),
+        read: |plan, from| from.option().map(|via| plan.via = via),
+    },
+    Section {
+        name: "request_ids",
+        write: |plan, out| out.flag(plan.request_ids),
+        read: |plan, from| from.flag().map(|ids| plan.request_ids = ids),
+    },
+    Section { name: "health", write: write_health, read: read_health },
+    Section {
+        name: "slow_start",
+        write: |plan, out| out.number(plan.slow_start_us),
+        read: |plan, from| from.number().map(|us| plan.slow_start_us = us),
+    },
+    Section {
+        name: "drain_delay",
+        write: |plan, out| out.number(plan.drain_delay_us),
+        read: |plan, from| from.number().map(|us| plan.drain_delay_us = us),
+    },
+    Section {
+        name: "watchdog",
+        write: |plan, out| out.number(plan.watchdog_us),
+        read: |plan, from| from.number().map(|us| plan.watchdog_us = us),
+    },
+    Section {
+        name: "retry_percent",
+        write: |plan, out| out.number(plan.retry_percent.into()),
+        read: |plan, from| from.small().map(|percent| plan.retry_percent = percent),
+    },
+    Section {
+        name: "metrics",
+        write: |plan, out| {
+            out.text(&plan.metrics_path);
+            out.number(plan.metrics_detail as u64);
+        },
+        read: |plan, from| {
+            plan.metrics_path = from.text()?;
+            let detail = from.number()?;
+            plan.metrics_detail = Detail::NAMES.into_iter().map(|(_, one)| one).find(|&one| one as u64 == detail)?;
+            Some(())
+        },
+    },
+    Section {
+        name: "authorities",
+        write: |plan, out| out.number(plan.authorities),
+        read: |plan, from| from.number().map(|count| plan.authorities = count),
+    },
+    Section {
+        // In the order of the owners.
+        name: "members",
+        write: |plan, out| plan.members.iter().for_each(|member| out.record(|out| out.member(member))),
+        read: |plan, from| plan.members.iter_mut().try_for_each(|member| from.record(|from| from.member(member))),
+    },
+    Section {
+        name: "unresolved",
+        write: |plan, out| out.list(&plan.unresolved, |out, name| out.text(name)),
+        read: |plan, from| from.list(BACKENDS, Decoder::text).map(|names| plan.unresolved = names),
+    },
+];
+
+fn write_timeouts(plan: &Plan, out: &mut Encoder) {
+    let Timeouts { connect_us, request_us, response_us, idle_us, half_close_us, drain_us, drain_idle_us } =
+        plan.timeouts;
+    let all = [connect_us, request_us, response_us, idle_us, half_close_us, drain_us, drain_idle_us];
+    all.into_iter().for_each(|us| out.number(us));
+}
+
+fn read_timeouts(plan: &mut Plan, from: &mut Decoder<'_>) -> Option<()> {
+    plan.timeouts = Timeouts {
+        connect_us: from.number()?,
+        request_us: from.number()?,
+        response_us: from.number()?,
+        idle_us: from.number()?,
+        half_close_us: from.number()?,
+        drain_us: from.number()?,
+        drain_idle_us: from.number()?,
+    };
+    Some(())
+}
+
+fn write_health(plan: &Plan, out: &mut Encoder) {
+    let Health { check, path, status, host, interval_us, timeout_us, fails, passes, count_5xx } = &plan.health;
+    out.number(*check as u64);
+    out.text(path);
+    out.list(status.ranges(), |out, &(first, last)| {
+        out.number(first.into());
+        out.number(last.into());
+    });
+    out.option(host.as_deref());
+    [*interval_us, *timeout_us, u64::from(*fails), u64::from(*passes)].into_iter().for_each(|n| out.number(n));
+    out.flag(*count_5xx);
+}
+
+fn read_health(plan: &mut Plan, from: &mut Decoder<'_>) -> Option<()> {
+    let check = from.number()?;
+    plan.health = Health {
+        check: HealthCheck::NAMES.into_iter().map(|(_, one)| one).find(|&one| one as u64 == check)?,
+        path: from.text()?,
+        status: Statuses::of(from.list(STATUS_RANGES, |from| Some((from.small()?, from.small()?)))?),
+        host: from.option()?,
+        interval_us: from.number()?,
+        timeout_us: from.number()?,
+        fails: from.small()?,
+        passes: from.small()?,
+        count_5xx: from.flag()?,
+    };
+    Some(())
+}
+
+impl Plan {
+    /// True if this program can read these bytes, and programs that wrote them can read its own.
+    pub fn is_of_own_form(bytes: &[u8]) -> bool {
+        Plan::decode(bytes).is_some()
+    }
+
+    /// Returns the bytes of the plan.
+    pub fn encode(&self) -> Vec<u8> {
+        let mut out = Encoder(Vec::new());
+        out.number(FORM);
+        out.list(&self.members, |out, member| out.record(|out| out.owner(member)));
+        out.list(&self.gone, |out, Gone { slot, generation, name }| {
+            out.record(|out| {
+                out.number((*slot).into());
+                out.number(*generation);
+                out.text(name);
+            });
+        });
+        out.list(&SECTIONS, |out, section| {
+            out.text(section.name);
+            out.record(|out| (section.write)(self, out));
+        });
+        out.0
+    }
+
+    /// Returns the owners of the slots, from the bytes of any program's plan: the present addresses and those that have
+    /// gone. An address has its name and its name for TLS, and defaults for the rest. `None`: the bytes are no plan.
+    pub fn owners_in(bytes: &[u8]) -> Option<(Vec<Member>, Vec<Gone>)> {
+        let mut from = Decoder(bytes);
+        from.number()?;
+        let (mut members, mut gone) = from.owners()?;
+        // A program with more slots may use some that this program does not have.
+        members.retain(|member| usize::from(member.slot) < SLOTS);
+        gone.retain(|gone| usize::from(gone.slot) < SLOTS);
+        Some((members, gone))
+    }
+
+    /// Returns the plan of these bytes. `None`: they are malformed, or have another form.
+    pub fn decode(bytes: &[u8]) -> Option<Plan> {
+        let mut from = Decoder(bytes);
+        if from.number()? != FORM {
+            return None;
+        }
+        let (members, gone) = from.owners()?;
+        if members.iter().any(|member| usize::from(member.slot) >= SLOTS) {
+            return None;
+        }
+        let mut plan = Plan { members, gone, ..Plan::over([]) };
+        for _ in 0..from.number()? {
+            let name = from.text()?;
+            let section = SECTIONS.iter().find(|section| section.name == name);
+            from.record(|from| section.map_or(Some(()), |section| (section.read)(&mut plan, from)))?;
+        }
+        from.0.is_empty().then_some(plan)
+    }
+}
+
+struct Encoder(Vec<u8>);
+
+impl Encoder {
+    fn number(&mut self, number: u64) {
+        self.0.extend_from_slice(&number.to_le_bytes());
+    }
+
+    fn flag(&mut self, flag: bool) {
+        self.number(flag.into());
+    }
+
+    fn text(&mut self, text: &str) {
+        self.number(text.len() as u64);
+        self.0.extend_from_slice(text.as_bytes());
+    }
+
+    /// Writes a text that may be absent.
+    fn option(&mut self, text: Option<&str>) {
+        self.flag(text.is_some());
+        self.text(text.unwrap_or_default());
+    }
+
+    fn list<T>(&mut self, items: &[T], mut write: impl FnMut(&mut Encoder, &T)) {
+        self.number(items.len() as u64);
+        items.iter().for_each(|item| write(self, item));
+    }
+
+    /// Writes a part with its length before it.
+    fn record(&mut self, write: impl FnOnce(&mut Encoder)) {
+        let mut part = Encoder(Vec::new());
+        write(&mut part);
+        self.number(part.0.len() as u64);
+        self.0.extend_from_slice(&part.0);
+    }
+
+    /// Writes the owner of a slot.
+    fn owner(&mut self, member: &Member) {
+        self.number(member.slot.into());
+        self.number(member.generation);
+        self.text(&member.name);
+        match &member.address {
+            Address::Tcp(address) => {
+                self.number(0);
+                self.text(&address.to_string());
+            }
+            Address::Unix(path) => {
+                self.number(1);
+                // The path was given as text, so nothing is lost.
+                self.text(&path.to_string_lossy());
+            }
+        }
+        self.text(&member.server_name);
+    }
+
+    /// Writes the settings of a member that has an owner's record.
+    fn member(&mut self, member: &Member) {
+        self.text(&member.host);
+        self.number(member.weight.into());
+        self.flag(member.backup);
+        self.number(member.max.into());
+        self.flag(member.own_host);
+        self.flag(member.h2c);
+    }
+}
+
+struct Decoder<'a>(&'a [u8]);
+
+impl<'a> Decoder<'a> {
+    fn number(&mut self) -> Option<u64> {
+        let (number, rest) = self.0.split_first_chunk()?;
+        self.0 = rest;
+        Some(u64::from_le_bytes(*number))
+    }
+
+    fn small<T: TryFrom<u64>>(&mut self) -> Option<T> {
+        self.number()?.try_into().ok()
+    }
+
+    fn flag(&mut self) -> Option<bool> {
+        Some(self.number()? != 0)
+    }
+
+    fn text(&mut self) -> Option<String> {
+        let length = self.small()?;
+        let (text, rest) = self.0.split_at_checked(length)?;
+        self.0 = rest;
+        String::from_utf8(text.to_vec()).ok()
+    }
+
+    fn option(&mut self) -> Option<Option<String>> {
+        let is_given = self.flag()?;
+        Some(Some(self.text()?).filter(|_| is_given))
+    }
+
+    fn list<T>(&mut self, most: usize, mut read: impl FnMut(&mut Self) -> Option<T>) -> Option<Vec<T>> {
+        let count: usize = self.small().filter(|&count| count <= most)?;
+        (0..count).map(|_| read(self)).collect()
+    }
+
+    /// Reads a part with its length before it. Later programs may have appended bytes that this program does not read.
+    fn record<T>(&mut self, read: impl FnOnce(&mut Decoder<'a>) -> Option<T>) -> Option<T> {
+        let length = self.small()?;
+        let (part, rest) = self.0.split_at_checked(length)?;
+        self.0 = rest;
+        read(&mut Decoder(part))
+    }
+
+    fn owners(&mut self) -> Option<(Vec<Member>, Vec<Gone>)> {
+        let most = usize::from(u16::MAX);
+        let members = self.list(most, |from| from.record(|from| from.owner()))?;
+        let gone = self.list(most, |from| {
+            from.record(|from| Some(Gone { slot: from.small()?, generation: from.number()?, name: from.text()? }))
+        })?;
+        Some((members, gone))
+    }
+
+    fn owner(&mut self) -> Option<Member> {
+        Some(Member {
+            slot: self.small()?,
+            generation: self.number()?,
+            name: self.text()?,
+            address: match self.number()? {
+                0 => Address::Tcp(self.text()?.parse::<SocketAddr>().ok()?),
+                _ => Address::Unix(PathBuf::from(self.text()?)),
+            },
+            server_name: self.text()?,
+            host: String::new(),
+            weight: 1,
+            backup: false,
+            max: 0,
+            own_host: false,
+            h2c: false,
+        })
+    }
+
+    fn member(&mut self, member: &mut Member) -> Option<()> {
+        member.host = self.text()?;
+        member.weight = self.small()?;
+        member.backup = self.flag()?;
+        member.max = self.small()?;
+        member.own_host = self.flag()?;
+        member.h2c = self.flag()?;
+        Some(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn plan() -> Plan {
+        let mut plan = Plan::over([SocketAddr::from(([127, 0, 0, 1], 1)), "[::1]:2".parse().unwrap()]);
+        plan.strategy = Strategy::named("random").unwrap();
+        plan.loglevel = Level::Warn;
+        plan.trace = true;
+        plan.host_header = HostHeader::Name("api".into());
+        plan.trust = vec![Cidr { address: "10.0.0.0".parse().unwrap(), prefix: 8 }];
+        plan.via = Some("edge".into());
+        plan.request_ids = false;
+        plan.health.path = "/up".into();
+        plan.health.check = HealthCheck::Tcp;
+        plan.health.status = Statuses::of(vec![(200, 299), (401, 401)]);
+        plan.health.host = Some("probe.example".into());
+        plan.authorities = 3;
+        plan.timeouts.drain_us = 7;
+        plan.slow_start_us = 8;
+        plan.drain_delay_us = 9;
+        plan.watchdog_us = 10;
+        plan.retry_percent = 11;
+        plan.health.interval_us = 12;
+        plan.health.count_5xx = true;
+        plan.metrics_path = "/m".into();
+        plan.metrics_detail = Detail::Address;
+        plan.members[1].address = Address::Unix("/run/socket".into());
+        plan.members[1].backup = true;
+        plan.members[1].max = 9;
+        plan.members[0].server_name = "api.example".into();
+        plan.members[0].own_host = true;
+        plan.members[1].h2c = true;
+        plan.unresolved = vec!["api.example:80".into()];
+        plan.gone = vec![Gone { slot: 7, generation: 2, name: "api.example:80".into() }];
+        plan
+    }
+
+    #[test]
+    fn a_plan_has_the_same_meaning_after_its_bytes_were_read() {
+        let plan = plan();
+        assert_eq!(Plan::decode(&plan.encode()), Some(plan));
+        let plain = Plan::over([]);
+        assert_eq!(Plan::decode(&plain.encode()), Some(plain));
+    }
+
+    #[test]
+    fn malformed_bytes_are_no_plan() {
+        let bytes = plan().encode();
+        for length in 0..bytes.len() {
+            assert_eq!(Plan::decode(&bytes[..length]), None, "{length}");
+        }
+        assert_eq!(Plan::decode(&[&bytes[..], b"x"].concat()), None);
+        assert_eq!(Plan::decode(&[0xff; 4096]), None);
+    }
+
+    #[test]
+    fn the_owners_of_slots_can_be_read_in_another_form() {
+        let plan = plan();
+        let mut bytes = plan.encode();
+        bytes[0] ^= 1;
+        // The bytes behind the owners have no meaning then.
+        bytes.truncate(bytes.len() - 40);
+        assert_eq!(Plan::decode(&bytes), None);
+        assert!(!Plan::is_of_own_form(&bytes) && Plan::is_of_own_form(&plan.encode()));
+        let (members, gone) = Plan::owners_in(&bytes).unwrap();
+        let owner = |member: &Member| (member.slot, member.generation, member.name.clone(), member.address.clone());
+        assert_eq!(members.iter().map(owner).collect::<Vec<_>>(), plan.members.iter().map(owner).collect::<Vec<_>>());
+        assert_eq!((members[0].server_name.as_str(), gone), ("api.example", plan.gone));
+        assert_eq!(Plan::owners_in(&bytes[..60]), None);
+    }
+
+    /// The bytes of a plan with these sections: each has a name and a body.
+    fn with_sections(plan: &Plan, sections: &[(&str, Vec<u8>)]) -> Vec<u8> {
+        let whole = plan.encode();
+        let mut rest = Decoder(&whole[8..]);
+        rest.owners().unwrap();
+        let mut out = Encoder(whole[..whole.len() - rest.0.len()].to_vec());
+        out.list(sections, |out, (name, body)| {
+            out.text(name);
+            out.record(|out| out.0.extend_from_slice(body));
+        });
+        out.0
+    }
+
+    fn body(plan: &Plan, section: &Section) -> Vec<u8> {
+        let mut out = Encoder(Vec::new());
+        (section.write)(plan, &mut out);
+        out.0
+    }
+
+    #[test]
+    fn sections_of_later_programs_are_passed_over_and_absent_ones_have_defaults() {
+        let plan = plan();
+        let known: Vec<(&str, Vec<u8>)> =
+            SECTIONS.iter().rev().map(|section| (section.name, body(&plan, section))).collect();
+        let mut more = known.clone();
+        more.insert(3, ("cache", b"any bytes".to_vec()));
+        // And a later program may append bytes to a section.
+        more[0].1.extend_from_slice(b"more");
+        assert_eq!(Plan::decode(&with_sections(&plan, &more)), Some(plan.clone()));
+        let fewer = with_sections(&plan, &known[..3]);
+        assert_eq!(
+            known[..3].iter().map(|(name, _)| *name).collect::<Vec<_>>(),
+            ["unresolved", "members", "authorities"]
+        );
+        let (members, gone) = (plan.members.clone(), plan.gone.clone());
+        let expected = Plan { members, gone, unresolved: plan.unresolved.clone(), authorities: 3, ..Plan::over([]) };
+        assert_eq!(Plan::decode(&fewer), Some(expected));
+        let mut malformed = known;
+        malformed[0].1.pop();
+        assert_eq!(Plan::decode(&with_sections(&plan, &malformed)), None, "a known section has to be whole");
+    }
+
+    #[test]
+    fn the_bytes_of_each_section_are_those_that_its_name_has_always_meant() {
+        let plan = plan();
+        let hash = |bytes: &[u8]| {
+            bytes
+                .iter()
+                .fold(0xcbf2_9ce4_8422_2325_u64, |hash, &byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3))
+        };
+        let found: Vec<String> =
+            SECTIONS.iter().map(|section| format!("{} {:016x}", section.name, hash(&body(&plan, section)))).collect();
+        // If this fails, another program would misread the section: give it another name. A new section is appended.
+        assert_eq!(
+            found,
+            [
+                "strategy 7e0bc80db7e38044",
+                "log 581cd0fa58d99645",
+                "timeouts b0c382cf18005089",
+                "host_header d334842afc44f19c",
+                "trust a0a8d0d00586e6bb",
+                "via 498ce4cea1690395",
+                "request_ids a8c7f832281a39c5",
+                "health 6904175166c2aebb",
+                "slow_start a09e307a7f948acd",
+                "drain_delay 81a3697174a540ac",
+                "watchdog de93be8c95731f0f",
+                "retry_percent bf98f7838a83d4ee",
+                "metrics 2415d12e18f7a5ee",
+                "authorities c7c2bf3b330983e6",
+                "members 01e60733a16bec4e",
+                "unresolved 055dea1c5d566aa4"
+            ]
+        );
+    }
+}
