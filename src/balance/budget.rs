@@ -93,7 +93,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_paid_in_long_ago_is_gone() {
+    fn old_payments_expire() {
         let (cells, mut budget) = (private(0), Budget::new(20));
         (0..1000).for_each(|_| budget.request(NOW_US));
         let next_us = NOW_US + RETRY_WINDOW_US;

@@ -117,7 +117,7 @@ mod tests {
 
     /// Kills a worker at each point between its two stores, both when it begins and when it finishes.
     #[test]
-    fn wherever_a_worker_is_killed_what_it_had_is_taken_back() {
+    fn requests_of_a_worker_killed_at_any_point_are_reclaimed() {
         let (cells, own) = (private(1), workers(3));
         assert!(begin(&own[1], cells, 0, 0) && begin(&own[2], cells, 0, 0));
         let rest = || own[1..].iter();
@@ -147,7 +147,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_taken_back_is_exact_while_others_go_on() {
+    fn reclaiming_is_exact_while_other_workers_continue() {
         let (cells, own, done) = (private(1), workers(3), AtomicBool::new(false));
         std::thread::scope(|scope| {
             for worker in &own[1..] {

@@ -135,7 +135,7 @@ fn least_requests_gives_the_equally_busy_their_turns_by_weight() {
 }
 
 #[test]
-fn what_was_tried_is_not_picked_again() {
+fn a_tried_backend_is_not_picked_again() {
     for rules in Strategy::ALL.map(|strategy| Rules { strategy, ..RULES }) {
         let mut balancer = weighing(rules, &[1, 1, 1]);
         for _ in 0..50 {
@@ -214,7 +214,7 @@ fn one_that_is_added_serves_when_a_probe_has_passed_or_nobody_else_is_up() {
 }
 
 #[test]
-fn where_nothing_is_probed_one_that_is_added_serves_at_once() {
+fn an_added_backend_serves_at_once_without_probes() {
     let cells = private(2);
     cells.clear(1, State::Added, 0);
     let rules = Rules { interval_us: 0, ..RULES };
@@ -287,7 +287,7 @@ fn share_of_slow(name: &str, slow: usize, count: usize, now_us: u64) -> f64 {
 }
 
 #[test]
-fn whatever_the_strategy_slow_starts_are_slow() {
+fn slow_start_is_slow_with_every_strategy() {
     for (name, _) in Strategy::NAMES {
         let shares = [5_000_000, 5_300_000, 6_000_001].map(|now_us| share_of_slow(name, 1, 2, now_us));
         assert!(shares[0] > 0.03 && shares[0] < 0.12, "{name}: {shares:?}");

@@ -1,4 +1,4 @@
-//! How one configuration differs from another, in a line of log: the backends that were added, removed and
+//! The differences of two configurations as a log line: the backends that were added, removed and
 //! changed, and the options with their old and new values. The line is ASCII and bounded.
 
 use std::collections::BTreeMap;

@@ -1,10 +1,9 @@
-//! The configuration file: JSON whose keys are options' long names with underscores, and
-//! `backends`.
+//! The configuration file: JSON whose keys are `backends` and the long names of options, with underscores.
 //!
-//! [`read`] adds what it says to the options of the command line and the environment, which come
-//! before it; backends add up. What a value means is for the option's own setter to say, so an
-//! option that stands in `FLAGS` can stand in the file. Every problem is told, up to a bound, and
-//! with a problem nothing of the file holds. A value that the command line hides is looked at too.
+//! [`read`] adds the file's options to those of the command line and the environment, which have precedence. Backends
+//! add up. The option's own setter parses a value, so every option in `FLAGS` can be in the file. Every problem is
+//! reported, up to a limit, and a file with a problem has no effect. Values that the command line hides are checked
+//! too.
 
 use std::collections::BTreeMap;
 use std::fmt;

@@ -313,7 +313,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_given_stands() {
+    fn given_options_are_in_the_configuration() {
         let config = config(
             "-p 0 --host [::] -b 10.0.0.1:80,weight=3,backup,max=9 -w 2 -s random -l warn -t --idle-timeout 1s \
              --user nobody --max-connections 9 --host-header backend --trust 10.0.0.0/8 --via edge --health-path /up \
@@ -342,7 +342,7 @@ mod tests {
     }
 
     #[test]
-    fn what_differs_from_its_default_is_kept_with_its_place() {
+    fn settings_that_differ_from_their_defaults_are_kept_with_their_sources() {
         let changed = config("--check -p 8080 --idle-timeout 75000ms -s random -t -b a:1,weight=2 -b b:1").changed;
         let told: Vec<String> =
             changed.iter().map(|setting| format!("{}={} {}", setting.name, setting.value, setting.source)).collect();
@@ -424,7 +424,7 @@ mod tests {
     }
 
     #[test]
-    fn what_needs_new_listeners_or_processes_is_told_from_what_does_not() {
+    fn settings_that_need_new_listeners_or_processes_are_fixed() {
         let same = "-b b:2 -s random -l debug -t --idle-timeout 1s --via x --trust ::1 --health-fails 9 --slow-start 1s \
                     --drain-idle 1s --drain-delay 1s --watchdog off --retry-budget 1 --host-header backend";
         let kept = |line: &str| {

@@ -75,7 +75,7 @@ fn a_full_table_drops_its_oldest() {
 }
 
 #[test]
-fn what_no_encoder_writes_is_refused() {
+fn malformed_blocks_are_refused() {
     for (block, error) in [
         ("80", Error::Index),
         ("be", Error::Index),
@@ -136,7 +136,7 @@ fn a_long_string_holds_no_memory_once_its_block_is_read() {
 }
 
 #[test]
-fn what_is_encoded_decodes_and_refers_to_the_static_table() {
+fn encoded_fields_decode_and_use_the_static_table() {
     let long = "x".repeat(300);
     for (name, value, length) in [
         (":method", "GET", 1),

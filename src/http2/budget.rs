@@ -1,9 +1,9 @@
 //! Limits on the work that a peer causes without progress (CVE-2019-9512 to 9518, CVE-2023-44487, CVE-2024-27316,
 //! CVE-2025-8671).
 //!
-//! Two purses. A frame that moves no message on costs one of `idle`; messages, content and time earn them
-//! back. In the server role a request that ends without its response costs one of `resets`, whoever resets
-//! it; a response that ends and time earn them back. Content does not, because it would pay for a flood.
+//! There are two budgets. A frame without progress costs one of `idle`; messages, content and time earn them
+//! back. In the server role a request that ends without its response costs one of `resets`, regardless of the
+//! side that resets it; a complete response and time earn them back. Content does not, because it would pay for a flood.
 //!
 //! These frames cost nothing, because our own actions bound them: a WINDOW_UPDATE for bytes that were
 //! sent, a backend's reset of a stream that we opened, and the frames that were on their way when a stream
@@ -205,7 +205,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_on_its_way_when_a_stream_was_reset_is_free_and_nothing_beyond_that() {
+    fn only_frames_sent_before_a_reset_are_free() {
         let mut budget = Budget::new();
         budget.stream_reset(100);
         (0..H2_LATE_FRAMES_RESET).for_each(|_| budget.late().unwrap());

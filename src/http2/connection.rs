@@ -14,7 +14,7 @@ use std::collections::VecDeque;
 
 use super::budget::Budget;
 use super::frame::{self, ErrorCode, HEADER_BYTES, Header, Kind, MAX_31, PREFACE};
-use super::receive::{Block, Reading};
+use super::reading::{Block, Reading};
 use super::settings::{self, FIRST_WINDOW, Settings};
 use super::stream::{State, Stream};
 use crate::collections::slab::Key;

@@ -352,7 +352,7 @@ mod tests {
     }
 
     #[test]
-    fn what_could_mean_something_else_in_http_1_is_refused() {
+    fn fields_with_another_meaning_in_http_1_are_refused() {
         let with = |more: &[(&str, &str)]| of(Role::Server, Section::Head, &[&GET[..], more].concat());
         for (more, refusal) in [
             (("X", "1"), MessageError::FieldName),
@@ -406,7 +406,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_writer_writes_reads_back() {
+    fn a_written_head_can_be_read() {
         let mut block = Vec::new();
         let mut writer = Writer::new(&mut block);
         writer.request(b"POST", Target { scheme: b"http", authority: b"h:1", path: b"/p" });

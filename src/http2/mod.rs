@@ -2,13 +2,14 @@
 //! consumes and produces bytes. It is independent of the use of the messages.
 //!
 //! `frame` and `settings` are the wire format; `head` converts between field blocks and heads; `stream` is the
-//! state of one stream; `connection` is the machine and its output, `receive` its input; `budget` bounds the
+//! state of one stream; `connection` is the machine and its output, `receive` its input, `reading` the position in it; `budget` bounds the
 //! work that a peer causes without progress.
 
 mod budget;
 pub mod connection;
 pub mod frame;
 pub mod head;
+mod reading;
 mod receive;
 mod settings;
 mod stream;

@@ -4,6 +4,7 @@ use super::Error;
 use super::connection::{Connection, Event};
 use super::frame::{self, ErrorCode, HEADER_BYTES, Header, Kind, MAX_31, PREFACE};
 use super::head::{self, Section, Unread};
+use super::reading::{Block, Reading};
 use super::stream::{State, Stream};
 use crate::hpack;
 use crate::http::head::{Head, Start};
@@ -12,36 +13,6 @@ use crate::http::part::Role;
 use crate::limits::{
     H2_BLOCK_BYTES, H2_BLOCK_FRAMES, H2_CONNECTION_WINDOW_BYTES, H2_FRAME_BYTES, H2_STREAMS, H2_WINDOW_BYTES,
 };
-
-/// The position in the input.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Reading {
-    /// Before a client's first frame.
-    Preface,
-    Frame,
-    /// In a DATA frame: content left, padding left, and whether it is the last.
-    Data {
-        stream: u32,
-        left: u32,
-        padding: u32,
-        end: bool,
-    },
-    /// In a frame that is passed over.
-    Skip(u32),
-    /// Between a frame and the event of its END_STREAM.
-    End(u32),
-    /// After input above a limit that cannot be skipped.
-    Over(Error),
-}
-
-/// A block of fields that is not whole yet.
-#[derive(Debug)]
-pub(super) struct Block {
-    stream: u32,
-    end: bool,
-    frames: u32,
-    bytes: Vec<u8>,
-}
 
 impl Connection {
     /// Reads the next of `bytes`. Returns the number of bytes to skip and the event. A head is stored in

@@ -110,7 +110,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_peer_says_is_taken_and_what_it_cannot_say_is_refused() {
+    fn valid_settings_are_applied_and_invalid_ones_refused() {
         let mut settings = Settings::FIRST;
         let said = [of(3, 7), of(4, 100), of(5, 20_000), of(0x99, 5), of(1, 0), of(4, 90), of(6, 900)].concat();
         settings.apply(&said, true).unwrap();
@@ -119,7 +119,7 @@ mod tests {
             Settings { streams: 7, window: 90, frame: 20_000, list: 900, table: 0, table_shrunk: true }
         );
         settings.apply(&of(3, u32::MAX), true).unwrap();
-        assert_eq!(settings.streams, H2_STREAMS, "our own bound holds all the same");
+        assert_eq!(settings.streams, H2_STREAMS, "our own limit applies nevertheless");
         for (payload, code) in [
             (of(2, 1), ErrorCode::PROTOCOL_ERROR),
             (of(2, 2), ErrorCode::PROTOCOL_ERROR),

@@ -386,7 +386,7 @@ mod tests {
     }
 
     #[test]
-    fn what_goes_up_and_down_ends_with_its_process() {
+    fn gauges_end_with_their_process() {
         let block = private(0);
         block.add(Count::Clients, 4);
         block.set(Count::ClientsNow, 2);

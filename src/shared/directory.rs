@@ -9,8 +9,8 @@
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 
+use super::header::{GEOMETRY_AT, MAGIC, MAGIC_AT, OWNERS_AT, RECORDS_AT, SLOTS_AT, USED_AT};
 use super::table::Table;
-use super::{GEOMETRY_AT, MAGIC, MAGIC_AT, OWNERS_AT, RECORDS_AT, SLOTS_AT, USED_AT};
 use crate::metrics::ids;
 
 /// Makes the geometry from a list of its numbers. The order of the list is the order of the cells in the header, so

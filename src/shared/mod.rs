@@ -14,13 +14,14 @@
 //!
 //! - The memory has no pointers, only cells of 64 bits. A cell is written whole. Parts with different writers never
 //!   share a line of 64 bytes.
-//! - Any program that knows `MAGIC` can read the tables (`tables`), whatever the layout of the rest is.
+//! - Any program that knows `MAGIC` can read the tables (`tables`), regardless of the layout of the rest.
 //! - A worker is the only writer of its worker record as long as it lives. The next worker there continues its
 //!   counts. There are more worker records than workers, because old workers live on after an upgrade.
 //! - The memory outlives an upgrade if both programs have the same layout. Otherwise the new program makes another
 //!   region, and copies the data that it knows by name (`directory`).
 
 pub mod directory;
+mod header;
 pub mod table;
 mod tables;
 pub mod worker;
@@ -33,26 +34,12 @@ use crate::balance::in_flight;
 use crate::limits::SLOTS;
 use crate::metrics::{self, Block, ids};
 use directory::{Geometry, NUMBERS, View};
+pub use header::MAGIC;
+use header::{BEFORE_AT, GEOMETRY_AT, LAYOUT_AT, LINE, MAGIC_AT, OWNERS_AT, RECORDS_AT, SLOTS_AT, USED_AT};
 use table::Table;
 pub use tables::plan_in;
 use worker::WorkerRecord;
 
-/// "zzz_lb" and a number. The number grows when the header, the tables, the directory, or the members of a plan get
-/// another meaning.
-pub const MAGIC: u64 = 0x7a7a_7a5f_6c62_0005;
-/// Cells in a line.
-const LINE: usize = 8;
-/// The header's cells.
-const MAGIC_AT: usize = 0;
-const LAYOUT_AT: usize = 1;
-const RECORDS_AT: usize = 2;
-const USED_AT: usize = 3;
-const OWNERS_AT: usize = 4;
-const SLOTS_AT: usize = 5;
-const BEFORE_AT: usize = 6;
-/// The place of the list of tables. It is 0 in the memory of a program that has no list.
-const TABLES_AT: usize = 7;
-const GEOMETRY_AT: usize = LINE;
 const HEADER: usize = (GEOMETRY_AT + NUMBERS).next_multiple_of(LINE);
 
 /// A view of the shared memory.

@@ -8,8 +8,8 @@ use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::{Acquire, Relaxed};
 
 use super::directory::View;
+use super::header::{LINE, MAGIC, MAGIC_AT, TABLES_AT};
 use super::table::Table;
-use super::{LINE, MAGIC, MAGIC_AT, TABLES_AT};
 use crate::metrics::ids;
 
 /// The name of the plan's table.

@@ -97,7 +97,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_verified_is_named() {
+    fn unverifiable_algorithms_are_named() {
         let chains: [(&str, Chain, &str); 5] = [
             (
                 "p521",
@@ -135,7 +135,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_identifier_is_not_named() {
+    fn malformed_identifiers_are_not_named() {
         for bytes in [&b""[..], b"\x06", b"\x06\x09\x2b", b"\x30\x00", b"\x05\x00"] {
             assert_eq!((named(bytes), short_rsa(bytes, 1)), (None, None), "{bytes:x?}");
         }

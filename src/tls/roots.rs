@@ -334,7 +334,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_asked_for_is_not_replaced_by_the_system() {
+    fn the_system_does_not_replace_a_given_source() {
         let directory = Directory::new("asked");
         let system = directory.file("system", &Authority::new("one").pem());
         let missing = Some(directory.0.join("missing"));

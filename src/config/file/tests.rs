@@ -98,7 +98,7 @@ fn the_command_line_and_the_environment_come_before_the_file() {
 }
 
 #[test]
-fn what_is_no_json_is_told_with_its_place() {
+fn a_syntax_error_is_reported_with_its_position() {
     refused("{\n  \"port\": 80,\n}", "lb.json:3:1: found '}', expected a key in double quotation marks");
     refused("", "lb.json:1:1: found the end of the text, expected a value");
     refused("[]", "lb.json:1:1: found an array; accepted: an object of settings, as in {\"backends\": [...]}");
@@ -235,7 +235,7 @@ fn every_problem_is_told_in_the_order_of_the_text() {
 }
 
 #[test]
-fn what_contradicts_itself_names_its_places() {
+fn a_contradiction_names_its_positions() {
     let contradictions = |line: &str, text: &str| -> Vec<String> {
         let options = read(text.as_bytes(), "lb.json", options(line)).expect(text);
         config::resolve(options).expect_err(text).iter().map(ToString::to_string).collect()

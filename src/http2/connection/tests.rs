@@ -285,7 +285,7 @@ fn padding_and_priorities_are_passed_over_and_padding_is_credited() {
     block.extend([0; 3]);
     client.receive(&frame_of(Kind::Headers, END_HEADERS | PADDED | PRIORITY, 1, &block));
     client.receive(&frame_of(Kind::Priority, 0, 7, &[0; 5]));
-    client.receive(&frame_of(Kind::Unknown, 0xff, 1, b"whatever"));
+    client.receive(&frame_of(Kind::Unknown, 0xff, 1, b"anything"));
     let data = [&[4][..], b"content", &[0; 4]].concat();
     for _ in 0..20_000 {
         client.receive(&frame_of(Kind::Data, PADDED, 1, &data));
@@ -324,7 +324,7 @@ fn told(bytes: &[u8]) -> Error {
 }
 
 #[test]
-fn what_no_peer_may_send_ends_the_connection() {
+fn forbidden_frames_end_the_connection() {
     let (protocol, size) = (ErrorCode::PROTOCOL_ERROR, ErrorCode::FRAME_SIZE_ERROR);
     let (flow, calm) = (ErrorCode::FLOW_CONTROL_ERROR, ErrorCode::ENHANCE_YOUR_CALM);
     let head = frame_of(Kind::Headers, END_HEADERS, 1, &[0x88]);
@@ -392,7 +392,7 @@ fn what_no_peer_may_send_ends_the_connection() {
 }
 
 #[test]
-fn what_is_wrong_with_a_message_leaves_the_connection() {
+fn a_malformed_message_leaves_the_connection_usable() {
     let of = |bytes: Vec<u8>| {
         let mut client = End::ready(Role::Client);
         client.request(true);
@@ -451,7 +451,7 @@ fn a_head_beyond_the_limit_is_refused_alone_as_far_as_it_can_be_read() {
 }
 
 #[test]
-fn what_comes_for_a_stream_that_was_given_up_is_passed_over() {
+fn frames_of_a_forgotten_stream_are_skipped() {
     let mut client = End::ready(Role::Client);
     let (id, _) = client.request(true);
     assert!(client.h2.forget(id, ErrorCode::CANCEL, &mut client.out));

@@ -320,7 +320,7 @@ fn refuses_bad_records_before_and_after_the_handshake() {
         assert_eq!(failure.to_string(), expected);
         assert_eq!(read(&mut pair.session), b"good", "what came before is whole");
         assert_eq!(pair.session.write(&[IoSlice::new(b"x")]), 0);
-        assert!(pair.session.wants_send(), "the peer is told");
+        assert!(pair.session.wants_send(), "there is an alert for the peer");
         let alerts = pair.session.take_alerts();
         assert!(matches!(alerts[..], [(Direction::Sent, _)]), "{alerts:?}");
     }
@@ -338,7 +338,7 @@ fn a_changed_byte_is_never_read() {
 }
 
 #[test]
-fn whatever_is_changed_on_the_way_is_refused_or_does_not_matter() {
+fn every_changed_byte_is_refused_or_harmless() {
     let root = Authority::new("Root");
     let issued = root.issue(&Spec { names: &["a.test"], ..Spec::new("a.test") });
     let config = config(roots(&[&root]), false);
@@ -402,7 +402,7 @@ fn close_notify_ends_each_direction_by_itself() {
     pair.server.close_notify();
     pair.run().unwrap();
     assert!(pair.session.received_close_notify());
-    assert_eq!(pair.session.received(b"whatever comes after"), Ok(20));
+    assert_eq!(pair.session.received(b"bytes behind the end"), Ok(20));
     assert_eq!(read(&mut pair.session), b"last");
     assert_eq!(pair.session.ended(), Ok(()));
     assert_eq!(pair.session.write(&[IoSlice::new(b"still")]), 5);
