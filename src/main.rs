@@ -1,4 +1,4 @@
-//! From the command line to an exit code.
+//! The command line in, an exit status out.
 
 use std::fmt::Display;
 use std::io::{self, Write};
@@ -11,7 +11,7 @@ use zzz_lb::log;
 use zzz_lb::process;
 use zzz_lb::sys;
 
-/// Exit status: what was asked for makes no sense.
+/// Exit status: the command line or the configuration is wrong.
 const USAGE: u8 = 2;
 
 fn main() -> ExitCode {
@@ -56,8 +56,8 @@ fn main() -> ExitCode {
     }
 }
 
-/// The configuration of the options and the file that they name, with its contents. `None` where
-/// there is a problem, of these or one known before; all are in `problems` then.
+/// Returns the configuration of the options and of the file that they name, with the file's contents. `None`: there are
+/// problems, all of which are in `problems`.
 fn configure(options: &Options, problems: &mut Vec<String>) -> Option<(Config, Option<Vec<u8>>)> {
     let (mut all, mut contents) = (options.clone(), None);
     if let Some(given) = &options.config {
@@ -75,7 +75,7 @@ fn configure(options: &Options, problems: &mut Vec<String>) -> Option<(Config, O
     match config::resolve(all) {
         Ok(config) => problems.is_empty().then_some((config, contents)),
         Err(mut errors) => {
-            // A default may stand where the port is that could not be read.
+            // A port that could not be read has its default here, so a clash with the admin port may not exist.
             let whole = problems.is_empty();
             errors.retain(|error| whole || !matches!(error, config::Error::ListenersClash { .. }));
             problems.extend(lines(&errors));
@@ -88,7 +88,7 @@ fn lines<T: Display>(errors: &[T]) -> Vec<String> {
     errors.iter().map(T::to_string).collect()
 }
 
-/// Prints to stdout. A reader that has gone, as `head` does, is no failure.
+/// Prints to stdout. It is no failure if the reader has gone, as `head` does.
 fn print(text: &str) -> ExitCode {
     let mut stdout = io::stdout().lock();
     let _ = stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush());

@@ -308,7 +308,7 @@ impl Block {
         self.add_slot(class, slot, 1);
     }
 
-    /// Notes how long something took, in microseconds.
+    /// Adds a duration in microseconds to a histogram.
     pub fn observe(self, time: OwnTime, us: u64) {
         self.own_histogram(time).observe(us);
     }
@@ -318,7 +318,7 @@ impl Block {
         Histogram::new(&self.cells[from..from + Histogram::CELLS])
     }
 
-    /// Notes how long something took with a slot's backend, in microseconds.
+    /// Adds a duration in microseconds to a histogram of a slot's backend.
     pub fn observe_slot(self, time: SlotTime, slot: usize, us: u64) {
         if let Some(histogram) = self.histogram(time, slot) {
             histogram.observe(us);

@@ -57,7 +57,7 @@ pub struct Certificate<'a> {
     names: &'a [u8],
     not_before_s: i64,
     not_after_s: i64,
-    /// The contents of the AlgorithmIdentifiers of its key and of the signature on it, and how many bytes that has.
+    /// The contents of the AlgorithmIdentifiers of its key and of its signature, and the signature's size in bytes.
     key: &'a [u8],
     signature: &'a [u8],
     signature_bytes: usize,
@@ -71,7 +71,7 @@ impl<'a> Certificate<'a> {
         outside.end()?;
         let mut body = Reader(whole.take(SEQUENCE)?);
         let signature = whole.take(SEQUENCE)?;
-        // The first byte says how many bits of the last do not count: none.
+        // The first byte is the count of unused bits in the last one: 0.
         let signature_bytes = whole.take(BIT_STRING)?.len().saturating_sub(1);
         body.take_if(VERSION)?;
         body.take(INTEGER)?;
@@ -134,7 +134,7 @@ impl<'a> Certificate<'a> {
         Names(Reader(self.names))
     }
 
-    /// Those names as text, the first few and how many more there are.
+    /// Returns the first names as text, and the count of the others.
     pub fn shown_names(&self) -> String {
         let mut text = String::new();
         for name in self.names().take(SHOWN_CERTIFICATE_NAMES) {

@@ -131,7 +131,7 @@ impl fmt::Display for NoRoots {
 }
 
 impl Roots {
-    /// No roots: for who accepts any certificate.
+    /// Returns no roots, for a configuration that accepts every certificate.
     pub fn none() -> Roots {
         Roots { store: RootCertStore::empty(), certificates: BTreeSet::new(), places: Vec::new() }
     }
