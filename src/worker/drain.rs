@@ -11,8 +11,10 @@ use std::io;
 use std::os::fd::AsFd;
 use std::time::Duration;
 
+use super::Worker;
 use super::accept::set_deferral;
-use super::{Listener, Outcome, SIGNALS, Worker};
+use super::listener::Listener;
+use super::token::SIGNALS;
 use crate::config::Purpose;
 use crate::limits::{ADMIN_DRAIN_US, DRAIN_DELAY_SLACK_US, LISTEN_BACKLOG, LISTENERS_LEAVE_US};
 use crate::log::Level;
@@ -52,6 +54,15 @@ impl fmt::Display for Draining {
             self.clients - busy
         )
     }
+}
+
+/// How a worker ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// Every request was answered.
+    Drained,
+    /// This many requests were cut, by the drain deadline or a second signal.
+    Cut(usize),
 }
 
 /// An order to a worker. A later one is stricter.

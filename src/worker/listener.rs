@@ -12,8 +12,8 @@
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 
-use super::spares::Held;
-use super::{LISTENERS, Worker};
+use super::Worker;
+use super::token::LISTENERS;
 use crate::config::{Listen, Purpose};
 use crate::metrics::Count;
 
@@ -61,7 +61,7 @@ impl Worker<'_> {
     /// Its own listeners for traffic, and those of the other workers.
     pub(super) fn traffic_listeners(&self) -> impl Iterator<Item = &Listener> {
         let own = self.own_listeners().filter(|own| own.purpose() == Purpose::Traffic);
-        own.map(|own| &own.listener).chain(self.spares.iter().map(Held::listener))
+        own.map(|own| &own.listener).chain(self.spares.iter().map(|spare| spare.listener()))
     }
 
     /// True if the worker accepts clients.
@@ -74,7 +74,7 @@ impl Worker<'_> {
     pub(super) fn open_listener(&self, at: usize) -> Option<&Listener> {
         match self.listeners.get(at) {
             Some(own) => own.as_ref().filter(|own| own.accepting == Accepting::Open).map(|own| &own.listener),
-            None if self.is_accepting() => self.spares.get(at - self.listeners.len()).map(Held::listener),
+            None if self.is_accepting() => self.spares.get(at - self.listeners.len()).map(|spare| spare.listener()),
             None => None,
         }
     }

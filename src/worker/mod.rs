@@ -13,17 +13,20 @@ mod setup;
 mod signals;
 mod socket;
 mod spares;
+mod token;
 
 use std::collections::VecDeque;
 use std::io::Result;
 
-pub use self::drain::Draining;
 use self::drain::{Drain, Order};
+pub use self::drain::{Draining, Outcome};
 pub use self::listener::Listener;
 use self::listener::Own;
 use self::secure::Tls;
-pub use self::setup::{Companion, Setup, Spare};
+pub use self::setup::{Companion, Setup};
 use self::socket::Sockets;
+pub use self::spares::Spare;
+use self::token::{COMPANION, LISTENERS, SIGNALS};
 use crate::collections::slab::Key;
 use crate::config::Plan;
 use crate::limits::{LOST_LOOK_US, USAGE_US, WATCHDOG_PARTS, WORKER_DESCRIPTORS};
@@ -35,21 +38,6 @@ use crate::shared::Region;
 use crate::shared::worker::{Doing, WorkerRecord};
 use crate::sys::signal::Signals;
 use crate::sys::{self, clock};
-
-/// Tokens that no key makes: a key's generation is never 0.
-const SIGNALS: u64 = 1;
-const COMPANION: u64 = 2;
-/// The token of the first listener. Those of its other listeners follow, then those of other workers.
-const LISTENERS: u64 = 3;
-
-/// How a worker ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Outcome {
-    /// Every request was answered.
-    Drained,
-    /// This many requests were cut, by the drain deadline or a second signal.
-    Cut(usize),
-}
 
 /// Pauses of accepting, one soon after another. Times are microseconds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -6,10 +6,13 @@ use std::os::fd::BorrowedFd;
 
 use super::accept::set_deferral;
 use super::drain::{Drain, Order};
+use super::listener::Listener;
 use super::listener::Own;
 use super::secure::Tls;
 use super::socket::Sockets;
-use super::{COMPANION, Listener, SIGNALS, Worker, beat_us, spares};
+use super::spares::{self, Spare};
+use super::token::{COMPANION, SIGNALS};
+use super::{Worker, beat_us};
 use crate::config::{Config, Plan, Purpose};
 use crate::log::Log;
 use crate::proxy::{Proxy, Shared};
@@ -46,14 +49,6 @@ pub trait Companion {
     /// Becomes another program, and leaves what is served to a copy of this process: `Some` in that
     /// copy, with its signals. `None` where it could not be done, and nothing has changed.
     fn hand_over(&mut self, sockets: &[BorrowedFd<'_>]) -> Option<Signals>;
-}
-
-/// A listener of another worker.
-pub struct Spare {
-    /// The listener.
-    pub listener: Listener,
-    /// The worker record of its worker in the region.
-    pub record: usize,
 }
 
 /// What a worker starts with.

@@ -11,10 +11,20 @@
 
 use std::os::fd::AsFd;
 
-use super::{LISTENERS, Listener, Spare, Worker};
+use super::Worker;
+use super::listener::Listener;
+use super::token::LISTENERS;
 use crate::reactor::Reactor;
 use crate::shared::Region;
 use crate::shared::worker::WorkerRecord;
+
+/// A listener of another worker.
+pub struct Spare {
+    /// The listener.
+    pub listener: Listener,
+    /// The worker record of its worker in the region.
+    pub record: usize,
+}
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum State {

@@ -76,7 +76,9 @@ fn paths(code: &str) -> Vec<String> {
     for start in ["crate::", "super::", "self::"] {
         for (at, _) in rest.match_indices(start) {
             let before = rest[..at].chars().next_back();
-            if before.is_some_and(|c| c.is_alphanumeric() || c == '_' || c == ':') {
+            // A visibility, as in `pub(in crate::proxy)`, uses nothing.
+            let is_visibility = rest[..at].ends_with("(in ");
+            if is_visibility || before.is_some_and(|c| c.is_alphanumeric() || c == '_' || c == ':') {
                 continue;
             }
             let end = rest[at..].find(|c: char| !(c.is_alphanumeric() || c == '_' || c == ':'));
@@ -139,7 +141,7 @@ fn is_implemented(code: &str, item: &str) -> bool {
     code.match_indices("impl").any(|(at, _)| {
         let head = code[at + 4..].split('{').next().unwrap_or("");
         let target = head.rsplit(" for ").next().unwrap_or(head);
-        let target = target.rsplit("> ").next().unwrap_or(target).trim();
+        let target = target.trim().rsplit("> ").next().unwrap_or(target);
         target.strip_prefix(name).is_some_and(|rest| !rest.starts_with(|c: char| c.is_alphanumeric() || c == '_'))
     })
 }

@@ -13,7 +13,6 @@ use std::os::fd::{AsFd, OwnedFd};
 use crate::config::{Address, Health};
 use crate::limits::{CHECK_DIALS, CHECK_READ_BYTES};
 use crate::process::check::ask::{Ask, Request};
-use crate::process::check::milliseconds;
 use crate::proxy::probe::{Cause, Explained};
 use crate::proxy::{Failure, FailureText};
 use crate::reactor::{Event, Reactor};
@@ -319,6 +318,10 @@ fn unreachable(reason: String) -> Dialled {
 fn reason(error: &io::Error) -> String {
     let text = error.to_string();
     text.split_once(" (os error").map_or(text.as_str(), |(reason, _)| reason).to_owned()
+}
+
+pub(super) fn milliseconds(us: u64) -> String {
+    if us.is_multiple_of(1000) { format!("{} ms", us / 1000) } else { format!("{:.1} ms", us as f64 / 1000.0) }
 }
 
 #[cfg(test)]

@@ -14,16 +14,20 @@ use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use self::ask::Request;
-use self::dial::{Dialled, Peer, Rules, dial};
+use self::dial::{Dialled, Peer, Rules, dial, milliseconds};
 use crate::args::Options;
 use crate::config::{Address, Backend, Config, HealthCheck, Host, HostHeader, Listen, Mode, Purpose, Target};
 use crate::limits::{ADDRESSES, NAMES_WAIT_US};
 use crate::log::Level;
 use crate::metrics::Block;
+use crate::process::demo;
 use crate::process::duties::names::Names;
+use crate::process::exit::Failure;
+use crate::process::journal::Journal;
+use crate::process::start::memory::share_memory;
 use crate::process::start::{account, listen};
+use crate::process::start::{begin_tls, give_up_root, shares, worker_count};
 use crate::process::upgrade::inherited;
-use crate::process::{Failure, Journal, begin_tls, demo, give_up_root, share_memory, shares, worker_count};
 use crate::reactor::Reactor;
 use crate::sys::{self, clock};
 
@@ -296,10 +300,6 @@ fn told(config: &Config, backend: &Backend) -> String {
         text.push_str(", by default");
     }
     text
-}
-
-pub(super) fn milliseconds(us: u64) -> String {
-    if us.is_multiple_of(1000) { format!("{} ms", us / 1000) } else { format!("{:.1} ms", us as f64 / 1000.0) }
 }
 
 /// Adds a line; control characters of what the user wrote do not make it several.

@@ -18,7 +18,9 @@ use std::time::Duration;
 use crate::config;
 use crate::limits::{DEMO_CONNECTIONS, DEMO_IDLE_US};
 use crate::log::Level;
-use crate::process::{Failure, Journal, begin_child};
+use crate::process::child::begin_child;
+use crate::process::exit::{FAILED, Failure};
+use crate::process::journal::Journal;
 use crate::sys::fork::{self, Fork, Pid};
 use crate::sys::signal;
 use request::Request;
@@ -77,7 +79,7 @@ impl Backend {
     pub(super) fn serve(self) -> u8 {
         let begun = begin_child(self.parent, &format!("lb demo {}", self.name));
         if begun.and_then(|()| signal::end_on_terminate()).is_err() {
-            return super::FAILED;
+            return FAILED;
         }
         let seats = Arc::new(Seats::default());
         loop {

@@ -13,8 +13,8 @@ use crate::dns::resolver::{Change, Output, Resolver, State};
 use crate::limits::{DNS_MESSAGE_BYTES, DNS_STRAYS, HOSTS_BYTES, NAME_ADDRESSES, NAMES_WAIT_US, RESOLV_CONF_BYTES};
 use crate::log::Level;
 use crate::metrics::{Block, Global};
-use crate::process::Journal;
 use crate::process::duties::watch::{Change as FileChange, Watch};
+use crate::process::journal::Journal;
 use crate::reactor::{Event, Reactor};
 use crate::sys;
 

@@ -6,8 +6,8 @@ use std::os::fd::{OwnedFd, RawFd};
 
 use crate::config::{Listen, Purpose};
 use crate::limits::ACTIVATED_LISTENERS;
+use crate::process::exit::{Failure, USAGE};
 use crate::process::start::listen::{Listener, Sockets};
-use crate::process::{Failure, USAGE};
 use crate::sys::{exec, fork, listen};
 
 /// The first descriptor that is passed on.

@@ -3,7 +3,7 @@
 
 use std::fs;
 
-use crate::process::{Failure, USAGE};
+use crate::process::exit::{Failure, USAGE};
 
 /// Whom to run as.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

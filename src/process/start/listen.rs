@@ -12,7 +12,7 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 
 use crate::config::{Listen, Purpose};
 use crate::limits::LISTEN_BACKLOG;
-use crate::process::Failure;
+use crate::process::exit::Failure;
 use crate::sys::listen::{Sharing, listen, share};
 use crate::worker;
 
@@ -84,6 +84,13 @@ impl Listener {
             others.into_iter().map(|(at, socket)| (at, listener(socket))).collect(),
         )
     }
+}
+
+/// True if a listener serves as the wanted one. Port 0 is any port.
+pub(in crate::process) fn is_same_place(held: Listen, wanted: Listen) -> bool {
+    let (held_at, wanted_at) = (held.address, wanted.address);
+    let has_port = wanted_at.port() == 0 || wanted_at.port() == held_at.port();
+    held.purpose == wanted.purpose && held_at.ip() == wanted_at.ip() && has_port
 }
 
 /// Whether `open` would succeed.
@@ -232,5 +239,16 @@ mod tests {
         assert_ne!(listener.listen.address.port(), 0);
         let numbers: Vec<RawFd> = listener.sockets().map(AsRawFd::as_raw_fd).collect();
         assert_eq!(listener.raw().sockets, Sockets::Each(numbers.iter().map(|&number| vec![number]).collect()));
+    }
+
+    #[test]
+    fn any_port_is_the_one_that_is_held() {
+        let at = |text: &str| Listen { address: text.parse().unwrap(), purpose: Purpose::Traffic };
+        let admin = Listen { purpose: Purpose::Admin, ..at("127.0.0.1:80") };
+        assert!(!is_same_place(admin, at("127.0.0.1:80")));
+        assert!(is_same_place(at("127.0.0.1:80"), at("127.0.0.1:80")));
+        assert!(is_same_place(at("127.0.0.1:4711"), at("127.0.0.1:0")));
+        assert!(!is_same_place(at("127.0.0.1:80"), at("127.0.0.1:81")));
+        assert!(!is_same_place(at("127.0.0.1:80"), at("0.0.0.0:80")));
     }
 }

@@ -1,5 +1,243 @@
-//! Parts of a start: the account to run as, the number of CPUs, the listeners.
+//! A start: everything that can fail before a connection is served.
 
 pub(super) mod account;
 pub(super) mod cpus;
 pub(super) mod listen;
+pub(super) mod memory;
+
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+
+use self::account::Account;
+use self::listen::Listener;
+use self::memory::Memory;
+use crate::args::Options;
+use crate::config::{self, Config, Mode, Purpose};
+use crate::limits::{self, SECOND_US};
+use crate::log::Level;
+use crate::metrics::Global;
+use crate::process::demo;
+use crate::process::duties::Duties;
+use crate::process::exit::{FAILED, Failure, USAGE};
+use crate::process::journal::{Journal, Line};
+use crate::process::upgrade::inherited::{self, Inherited, Taken};
+use crate::process::upgrade::old_workers::OldWorkers;
+use crate::sys::fork;
+use crate::sys::signal::Signals;
+use crate::sys::{self, clock};
+use crate::tls;
+
+/// Does all that can fail before anything is served.
+pub(super) fn start(
+    inherited: &Inherited,
+    mut config: Config,
+    options: Options,
+    contents: Option<Vec<u8>>,
+) -> Result<(Parts, Vec<Line>), Failure> {
+    let mut journal = Journal::new(config.loglevel);
+    let signals = Signals::install().map_err(Failure::of("handle signals"))?;
+    let account = config.user.as_deref().map(account::look_up).transpose()?;
+    let open_files = sys::limit::raise_open_files().map_err(Failure::of("learn the limit of open files"))?;
+
+    let count = worker_count(&config);
+    let listeners = inherited.listeners(&mut journal, &config.listen, count)?;
+    let demo = if config.demo && inherited.demo().is_empty() { Some(demo::Backends::open()?) } else { None };
+    // After an upgrade it is whom it was.
+    if let (Some(account), Some(name), false) = (account, &config.user, inherited.is_upgrade()) {
+        give_up_root(&mut journal, name, account)?;
+    }
+    let shares = shares(&mut journal, &config, count, open_files);
+
+    if config.demo && !inherited.demo().is_empty() {
+        config.backends = inherited.demo().iter().map(|&address| config::Backend::at(address)).collect();
+    }
+    if let Some(demo) = demo {
+        config.backends = demo.configured();
+        if let Some(backend) = demo.start(&mut journal).map_err(Failure::of("start the demo's backends"))? {
+            // This is the child.
+            drop((listeners, signals));
+            fork::exit_now(backend.serve());
+        }
+    }
+    let Taken { memory, old_workers, old, previous } = inherited.memory(&mut journal, count)?;
+    let addresses = |purpose| {
+        let listens = listeners.iter().map(|listener| listener.listen);
+        listens.filter(move |listen| listen.purpose == purpose).map(|listen| listen.address)
+    };
+    let address = addresses(Purpose::Traffic).next().unwrap_or(config.listen[0].address);
+    let mut greeting = greeting(&config, address, count);
+    for address in addresses(Purpose::Admin) {
+        greeting.push(("process", format!("admin on {address}: /metrics, /livez, /readyz")));
+    }
+    let tls = begin_tls(&mut journal, &config)?;
+    let insecure = config.insecure;
+    let duties = Duties::begin(config, options, contents, address, memory.region, previous)?;
+    let globals = memory.region.globals();
+    globals.set_global(Global::Insecure, insecure.into());
+    globals.set_global(Global::Workers, count.into());
+    globals.set_global(Global::ClientsLimit, (0..count).map(|index| shares.of(index) as u64).sum());
+    globals.set_global(Global::LastReload, 1);
+    globals.set_global(Global::LastReloadAt, clock::unix_us() / SECOND_US);
+    // An upgrade goes on with what was counted, where it can.
+    if globals.get_global(Global::Started) == 0 {
+        globals.set_global(Global::Started, clock::unix_us() / SECOND_US);
+    }
+    globals.set_global(Global::Upgrades, inherited.generation());
+    globals.set_global(Global::MaxDescriptors, open_files);
+    let records = inherited::free_records(memory.region, &old_workers, count as usize);
+    let old_workers = OldWorkers::new(old_workers, old);
+    Ok((Parts { memory, records, duties, old_workers, listeners, tls, shares, signals, journal }, greeting))
+}
+
+/// What a start has gathered.
+pub(in crate::process) struct Parts {
+    pub(in crate::process) memory: Memory,
+    /// Those of the workers to be.
+    pub(in crate::process) records: Vec<usize>,
+    pub(in crate::process) duties: Duties,
+    /// Workers that live on.
+    pub(in crate::process) old_workers: OldWorkers,
+    pub(in crate::process) listeners: Vec<Listener>,
+    pub(in crate::process) tls: Option<tls::client::Config>,
+    pub(in crate::process) shares: Shares,
+    pub(in crate::process) signals: Signals,
+    pub(in crate::process) journal: Journal,
+}
+
+/// How many workers there are to be.
+pub(in crate::process) fn worker_count(config: &Config) -> u32 {
+    match config.mode {
+        Mode::Sp => 1,
+        // A worker that may hold no client would leave unserved those that come to its listener.
+        Mode::Mp => config.workers.unwrap_or_else(cpus::usable).min(config.max_connections.unwrap_or(u32::MAX)).max(1),
+    }
+}
+
+/// What sessions with backends share, made before any process is forked where a backend speaks TLS.
+pub(in crate::process) fn begin_tls(
+    journal: &mut Journal,
+    config: &Config,
+) -> Result<Option<tls::client::Config>, Failure> {
+    if config.insecure {
+        journal.line(Level::Warn, "tls", format_args!("--insecure: backends' certificates are not verified"));
+    }
+    let wanted = config.backends.iter().any(|backend| backend.tls);
+    // A file that is given is read in any case: a reload may bring the first backend that needs it.
+    if !wanted && config.ca_file.is_none() {
+        return Ok(None);
+    }
+    let client = tls::client::configure(config.ca_file.as_deref(), config.insecure, config.tls_trace);
+    client.map(|client| wanted.then_some(client)).map_err(|error| Failure::new(USAGE, error))
+}
+
+/// What is said once everything runs.
+fn greeting(config: &Config, address: SocketAddr, count: u32) -> Vec<Line> {
+    let pid = fork::current();
+    let shape = match (config.mode, count) {
+        (Mode::Sp, _) => format!("in one process (mode sp, pid {pid})"),
+        (Mode::Mp, 1) => format!("with 1 worker (mode mp, pid {pid})"),
+        (Mode::Mp, _) => format!("with {count} workers (mode mp, pid {pid})"),
+    };
+    let mut lines = vec![("process", format!("listening on {address} {shape}"))];
+    if config.default_backends {
+        let names: Vec<&str> = config.backends.iter().map(|backend| backend.name.as_str()).collect();
+        lines.push(("process", format!("no backend was given: using {}", names.join(" and "))));
+    }
+    if config.demo {
+        let example = SocketAddr::new(reachable(address.ip()), address.port());
+        lines.push(("demo", format!("try: curl http://{example}/hello")));
+    }
+    lines
+}
+
+pub(in crate::process) fn give_up_root(journal: &mut Journal, name: &str, account: Account) -> Result<(), Failure> {
+    let Account { uid, gid } = account;
+    sys::user::become_account(uid, gid).map_err(|error| {
+        let hint = if error.kind() == io::ErrorKind::PermissionDenied { " (only root may)" } else { "" };
+        Failure::new(FAILED, format!("cannot run as user '{name}': {error}{hint}"))
+    })?;
+    journal.line(Level::Info, "process", format_args!("running as user {uid}, group {gid}"));
+    Ok(())
+}
+
+/// How many clients each worker holds at once.
+#[derive(Clone, Copy, Debug)]
+pub(in crate::process) struct Shares {
+    /// What all workers hold together, where that was asked for.
+    wanted: Option<u32>,
+    count: u32,
+    /// What the descriptors of one worker allow.
+    possible: u64,
+}
+
+impl Shares {
+    /// The share of a worker: an even part of what is wanted, as far as its descriptors go.
+    pub(in crate::process) fn of(self, index: u32) -> usize {
+        let even = |wanted: u32| wanted / self.count + u32::from(index < wanted % self.count);
+        let share = self.wanted.map_or(self.possible, |wanted| u64::from(even(wanted)));
+        share.clamp(1, self.possible) as usize
+    }
+
+    /// How many idle connections to backends each worker keeps: no more than are left to backends if all
+    /// clients come that it could hold.
+    pub(in crate::process) fn idle(self) -> usize {
+        self.possible as usize
+    }
+}
+
+pub(in crate::process) fn shares(journal: &mut Journal, config: &Config, count: u32, open_files: u64) -> Shares {
+    // Each worker has the listeners of all.
+    let possible = connections_within(open_files.saturating_sub(u64::from(count) - 1));
+    let shares = Shares { wanted: config.max_connections, count, possible };
+    let held = shares.possible.saturating_mul(count.into());
+    if let Some(wanted) = config.max_connections.filter(|&wanted| u64::from(wanted) > held) {
+        let text = format_args!("the {open_files} files that a process may open allow {held} clients, not {wanted}");
+        journal.line(Level::Warn, "process", text);
+    }
+    shares
+}
+
+/// Clients that a worker can hold with `open_files` descriptors: each may need one more, for its
+/// backend.
+fn connections_within(open_files: u64) -> u64 {
+    (open_files.saturating_sub(limits::DESCRIPTOR_RESERVE) / 2).clamp(1, limits::WORKER_CONNECTIONS)
+}
+
+/// Where a client on this machine reaches a listener on `ip`.
+fn reachable(ip: IpAddr) -> IpAddr {
+    match ip {
+        IpAddr::V4(v4) if v4.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
+        IpAddr::V6(v6) if v6.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
+        other => other,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn clients_are_shared_out_evenly_and_in_all_as_many_as_asked_for() {
+        let all = |wanted, count, possible| -> Vec<usize> {
+            (0..count).map(|index| Shares { wanted, count, possible }.of(index)).collect()
+        };
+        assert_eq!(all(Some(10), 4, 500), [3, 3, 2, 2]);
+        assert_eq!(all(Some(4), 4, 500), [1, 1, 1, 1]);
+        assert_eq!(all(Some(5000), 2, 500), [500, 500]);
+        assert_eq!(all(None, 2, 500), [500, 500]);
+    }
+
+    #[test]
+    fn half_of_the_descriptors_go_to_clients() {
+        assert_eq!(connections_within(1024), 496);
+        assert_eq!(connections_within(0), 1);
+        assert_eq!(connections_within(u64::MAX), limits::WORKER_CONNECTIONS);
+    }
+
+    #[test]
+    fn the_example_address_can_be_connected_to() {
+        assert_eq!(reachable("0.0.0.0".parse().unwrap()).to_string(), "127.0.0.1");
+        assert_eq!(reachable("::".parse().unwrap()).to_string(), "::1");
+        assert_eq!(reachable("10.0.0.1".parse().unwrap()).to_string(), "10.0.0.1");
+    }
+}

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use crate::limits::{WATCH_LATE_US, WATCHDOG_PARTS};
 use crate::log::Level;
-use crate::process::Journal;
+use crate::process::journal::Journal;
 use crate::process::upgrade::old_workers::OldWorkers;
 use crate::shared::Region;
 use crate::sys::clock;

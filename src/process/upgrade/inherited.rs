@@ -11,24 +11,19 @@ use crate::config::{Listen, Plan, Purpose};
 use crate::limits::{GENERATIONS, WORKER_RECORDS_MIN};
 use crate::log::Level;
 use crate::process::duties::PreviousAddresses;
+use crate::process::exit::Failure;
+use crate::process::journal::Journal;
 use crate::process::service::activation;
 use crate::process::start::listen::{self, Listener, Sockets};
+use crate::process::start::memory::Memory;
+use crate::process::start::memory::share_memory;
 use crate::process::upgrade::handover::{Handover, OldWorker, VARIABLE};
-use crate::process::upgrade::is_same_place;
 use crate::process::upgrade::old_memory::OldMemory;
-use crate::process::{Failure, Journal, share_memory};
 use crate::shared::{Region, plan_in};
 use crate::sys::exec;
 use crate::sys::fork;
 use crate::sys::listen::defer_accept;
 use crate::sys::shm::{Attached, Segment};
-
-/// The shared memory, and its number.
-#[derive(Clone, Copy, Debug)]
-pub(in crate::process) struct Memory {
-    pub(in crate::process) region: Region,
-    pub(in crate::process) segment: i32,
-}
 
 /// The shared memory that a start goes on with.
 pub(in crate::process) struct Taken {
@@ -192,14 +187,14 @@ impl Left {
     ) -> Result<Option<Listener>, Failure> {
         let held: Vec<&Listener> =
             self.listeners.iter().filter(|held| !held.is_activated && held.listen.purpose == listen.purpose).collect();
-        if let Some(held) = held.iter().find(|held| is_same_place(held.listen, listen)) {
+        if let Some(held) = held.iter().find(|held| listen::is_same_place(held.listen, listen)) {
             return keep(journal, held, count).map(Some);
         }
         let failure = match listen::open_beside(&self.listeners, listen, count) {
             Ok(opened) => return Ok(Some(opened)),
             Err(failure) => failure,
         };
-        match held.into_iter().find(|held| !wanted.iter().any(|&wanted| is_same_place(held.listen, wanted))) {
+        match held.into_iter().find(|held| !wanted.iter().any(|&wanted| listen::is_same_place(held.listen, wanted))) {
             Some(held) => {
                 let text = format_args!("{}: {} is listened on as before", failure.message, held.listen.address);
                 journal.line(Level::Err, "upgrade", text);

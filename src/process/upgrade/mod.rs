@@ -24,13 +24,16 @@ use std::os::unix::net::UnixStream;
 
 use self::handover::{Form, Handover, QUESTION, UNKNOWN_FORM, VARIABLE};
 use crate::args::Options;
-use crate::config::{Backend, Config, Listen, Plan, Purpose};
+use crate::config::{Backend, Config, Plan, Purpose};
 use crate::limits::{PREFLIGHT_TEXT_BYTES, PREFLIGHT_US, SECOND_US};
 use crate::log::Level;
 use crate::metrics::{Block, Global};
 use crate::process::duties::Duties;
+use crate::process::exit::{FAILED, Failure, USAGE};
+use crate::process::journal::Journal;
+use crate::process::start::memory::share_memory;
+use crate::process::start::worker_count;
 use crate::process::start::{account, listen};
-use crate::process::{FAILED, Failure, Journal, USAGE, share_memory, worker_count};
 use crate::shared::Region;
 use crate::sys::exec::Program;
 use crate::sys::fork::{self, Ended, Pid};
@@ -230,7 +233,7 @@ fn try_all(left: &Handover, config: &Config) -> Result<(), Failure> {
     }
     let is_activated = left.listeners.iter().any(|held| held.is_activated);
     for &wanted in config.listen.iter().filter(|wanted| !is_activated || wanted.purpose != Purpose::Traffic) {
-        if !left.listeners.iter().any(|held| is_same_place(held.listen, wanted)) {
+        if !left.listeners.iter().any(|held| listen::is_same_place(held.listen, wanted)) {
             listen::try_beside(&left.listeners, wanted, worker_count(config))?;
         }
     }
@@ -263,13 +266,6 @@ fn try_plan(left: &Handover, config: &Config) -> Result<(), Failure> {
     Ok(())
 }
 
-/// True if a listener serves as the wanted one. Port 0 is any port.
-pub(super) fn is_same_place(held: Listen, wanted: Listen) -> bool {
-    let (held_at, wanted_at) = (held.address, wanted.address);
-    let has_port = wanted_at.port() == 0 || wanted_at.port() == held_at.port();
-    held.purpose == wanted.purpose && held_at.ip() == wanted_at.ip() && has_port
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -296,16 +292,5 @@ mod tests {
             // What led nowhere before may do so again.
             assert_eq!(could(), Ok(()));
         }
-    }
-
-    #[test]
-    fn any_port_is_the_one_that_is_held() {
-        let at = |text: &str| Listen { address: text.parse().unwrap(), purpose: Purpose::Traffic };
-        let admin = Listen { purpose: Purpose::Admin, ..at("127.0.0.1:80") };
-        assert!(!is_same_place(admin, at("127.0.0.1:80")));
-        assert!(is_same_place(at("127.0.0.1:80"), at("127.0.0.1:80")));
-        assert!(is_same_place(at("127.0.0.1:4711"), at("127.0.0.1:0")));
-        assert!(!is_same_place(at("127.0.0.1:80"), at("127.0.0.1:81")));
-        assert!(!is_same_place(at("127.0.0.1:80"), at("0.0.0.0:80")));
     }
 }

@@ -88,7 +88,7 @@ impl OldMemory {
 mod tests {
     use super::*;
     use crate::metrics::{Block, Count};
-    use crate::process::share_memory;
+    use crate::process::start::memory::share_memory;
 
     #[test]
     fn counts_go_through_every_memory_until_its_last_worker_has_ended() {

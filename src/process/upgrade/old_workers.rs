@@ -7,9 +7,10 @@ use std::fmt;
 
 use crate::limits::{DRAIN_GRACE_US, GENERATIONS};
 use crate::log::Level;
+use crate::process::child::Ended;
+use crate::process::journal::Journal;
 use crate::process::upgrade::handover::OldWorker;
 use crate::process::upgrade::old_memory::OldMemory;
-use crate::process::{Ended, Journal};
 use crate::shared::Region;
 use crate::sys::fork::{self, Pid};
 

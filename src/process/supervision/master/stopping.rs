@@ -7,8 +7,9 @@ use super::workers::State;
 use crate::config::Purpose;
 use crate::limits::DRAIN_GRACE_US;
 use crate::log::Level;
+use crate::process::child::draining;
+use crate::process::exit::{DONE, FAILED};
 use crate::process::upgrade::inherited::Inherited;
-use crate::process::{DONE, FAILED, draining};
 use crate::sys::clock;
 use crate::sys::fork;
 
