@@ -12,14 +12,14 @@ use crate::sys;
 use crate::sys::fork::{self, Pid};
 use crate::worker::{self, Draining, Outcome, Setup};
 
-/// What a forked child does first: it takes a name, and ties its life to its parent's.
+/// Begins the life of a forked child: it takes a name, and ends with its parent.
 pub(in crate::process) fn begin_child(parent: Pid, name: &str) -> io::Result<()> {
     fork::set_name(name);
     sys::forget_lost();
     fork::die_with(parent)
 }
 
-/// How a worker's loop ended; as an exit status, it tells the master.
+/// The end of a worker's loop. It is the exit status that the master reads.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::process) enum Ended {
     /// Nothing was left.
@@ -51,7 +51,7 @@ pub(in crate::process) fn serve(setup: Setup<'_>, mut journal: Journal) -> Ended
     }
 }
 
-/// Who speaks: a worker by its number, or the only process, which needs no name.
+/// The name in a log line: a worker by its number, or the only process, which needs no name.
 pub(in crate::process) struct Worker(Mode, u32);
 
 impl fmt::Display for Worker {

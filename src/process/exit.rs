@@ -10,7 +10,7 @@ pub(in crate::process) const FAILED: u8 = 1;
 /// Exit status: what was asked for makes no sense.
 pub(in crate::process) const USAGE: u8 = 2;
 
-/// Why nothing was started.
+/// The reason why nothing was started.
 pub(in crate::process) struct Failure {
     pub(in crate::process) status: u8,
     pub(in crate::process) message: String,

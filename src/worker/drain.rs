@@ -27,9 +27,9 @@ use crate::sys;
 pub struct Draining {
     /// Until it begins.
     pub delay_us: u64,
-    /// How long it may take.
+    /// The time that it may take.
     pub drain_us: u64,
-    /// How long a client may be idle meanwhile.
+    /// The time that a client may be idle meanwhile.
     pub idle_us: u64,
     /// Connections from clients.
     pub clients: u64,
@@ -56,7 +56,7 @@ impl fmt::Display for Draining {
     }
 }
 
-/// How a worker ended.
+/// The end of a worker.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outcome {
     /// Every request was answered.

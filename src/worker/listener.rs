@@ -27,7 +27,7 @@ pub struct Listener {
     pub socket: OwnedFd,
 }
 
-/// Whether a listener is watched.
+/// The state of a listener.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Accepting {
     /// Connections are accepted as they come.

@@ -67,9 +67,9 @@ struct Worker<'a> {
     /// Sockets that could be read on at once, and have to let others go first.
     ready: VecDeque<Key>,
     drain_us: u64,
-    /// How long a client may be idle once the process ends.
+    /// The time that a client may be idle once the process ends.
     drain_idle_us: u64,
-    /// How long it goes on as before when it is told to stop.
+    /// The time that it goes on as before after an order to stop.
     drain_delay_us: u64,
     /// How long nothing may happen for, in microseconds, without a turn of the loop.
     beat_us: u64,

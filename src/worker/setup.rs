@@ -1,4 +1,4 @@
-//! What a worker starts with, and how it begins to accept.
+//! The setup of a worker, and its first steps.
 
 use std::collections::VecDeque;
 use std::io;
@@ -24,7 +24,7 @@ use crate::tls;
 
 /// What else a process of sp does: duties that in mp are the master's.
 pub trait Companion {
-    /// What to poll for readability.
+    /// The descriptor to poll for readability.
     fn fd(&self) -> BorrowedFd<'_>;
     /// When it has to have a turn, in microseconds; `u64::MAX` for never.
     fn next_us(&self) -> u64;
@@ -42,26 +42,26 @@ pub trait Companion {
     fn stopping(&mut self);
     /// It is to end without delay.
     fn stop_at_once(&mut self);
-    /// Whether nothing of it keeps this process from ending.
+    /// True if this process may end.
     fn is_done(&self) -> bool;
-    /// Whether this process is to become another program now.
+    /// True if this process is to become another program now.
     fn wants_handover(&self) -> bool;
     /// Becomes another program, and leaves what is served to a copy of this process: `Some` in that
     /// copy, with its signals. `None` where it could not be done, and nothing has changed.
     fn hand_over(&mut self, sockets: &[BorrowedFd<'_>]) -> Option<Signals>;
 }
 
-/// What a worker starts with.
+/// The setup of a worker.
 pub struct Setup<'a> {
-    /// What to do.
+    /// The configuration.
     pub config: &'a Config,
-    /// What the workers share; the plan is in it.
+    /// The shared memory. The plan is in it.
     pub region: Region,
     /// Its own listeners.
     pub listeners: Vec<Listener>,
     /// Those of the other workers, to accept from while a worker is absent.
     pub spares: Vec<Spare>,
-    /// What else this process does.
+    /// The other work of this process.
     pub companion: Option<&'a mut dyn Companion>,
     /// The process ends, and draining is delayed.
     pub stopping: bool,
@@ -73,11 +73,11 @@ pub struct Setup<'a> {
     pub max_connections: usize,
     /// Idle connections to backends kept at once; past it the oldest is closed.
     pub max_idle: usize,
-    /// What sessions with backends share, where some speak TLS.
+    /// The configuration of sessions with backends, if some speak TLS.
     pub tls: Option<tls::client::Config>,
     /// The process's signals.
     pub signals: Signals,
-    /// Where lines of log are gathered.
+    /// The log.
     pub log: Log,
 }
 

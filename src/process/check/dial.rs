@@ -26,17 +26,17 @@ pub(super) struct Peer<'a> {
     pub(super) address: &'a Address,
     /// The name that its certificate has to be for; empty if it does not speak TLS.
     pub(super) server_name: String,
-    /// Whether it speaks HTTP/2 without TLS.
+    /// True if it speaks HTTP/2 without TLS.
     pub(super) h2c: bool,
     /// The request of its probe, if probes ask for something.
     pub(super) request: Option<Request<'a>>,
 }
 
-/// What all dials share.
+/// The settings of all dials.
 pub(super) struct Rules<'a> {
     /// Without it there are no handshakes.
     pub(super) tls: Option<&'a Config>,
-    /// How long a connection and its handshake may take.
+    /// The time for a connection and its handshake.
     pub(super) connect_us: u64,
     pub(super) health: &'a Health,
 }
@@ -44,9 +44,9 @@ pub(super) struct Rules<'a> {
 /// The outcome of a dial.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Dialled {
-    /// How long connecting took, in microseconds, or why it failed.
+    /// The time of the connect in microseconds, or the reason of its failure.
     pub(super) connected: Result<u64, String>,
-    /// What TLS agreed on, if it is spoken, or why nothing was.
+    /// The result of the TLS handshake, if TLS is spoken, or the reason of its failure.
     pub(super) agreed: Result<Option<String>, String>,
     /// The request of the probe with the status of its response, if there was one, or why the probe failed.
     pub(super) probed: Result<Option<String>, String>,
@@ -56,11 +56,11 @@ pub(super) struct Dialled {
 struct Dial {
     fd: OwnedFd,
     began_us: u64,
-    /// How long connecting took, in microseconds, once it has.
+    /// The time of the connect in microseconds, once it has succeeded.
     took_us: Option<u64>,
     /// The TLS session, once its handshake has begun.
     session: Option<Session>,
-    /// What TLS agreed on.
+    /// The result of the TLS handshake.
     agreed: Option<String>,
     /// The probe, once its request was written.
     ask: Option<Ask>,

@@ -31,7 +31,7 @@ use crate::process::upgrade::inherited;
 use crate::reactor::Reactor;
 use crate::sys::{self, clock};
 
-/// What a check found.
+/// The result of a check.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Checked {
     /// What would run, in lines; empty where it is not known.

@@ -32,7 +32,7 @@ use crate::reactor::Reactor;
 use crate::shared::Region;
 use crate::sys::{self, clock};
 
-/// Whose the slots were before an upgrade: the addresses that had one, and those that had had one.
+/// The owners of the slots before an upgrade: the addresses that had one, and those that had had one.
 pub(super) type PreviousAddresses = (Vec<Member>, Vec<Gone>);
 
 /// Tokens of what is waited for.
@@ -55,11 +55,11 @@ pub(super) struct Duties {
     /// The plan before an upgrade, until this program serves.
     plan_before: Option<Vec<u8>>,
     notify: Notify,
-    /// Where clients connect.
+    /// The address for clients.
     address: SocketAddr,
     /// How often the authorities' certificates have been read again.
     authorities: u64,
-    /// Whether all workers accept.
+    /// True once all workers accept.
     serving: bool,
     journal: Journal,
     /// A plan was published that workers have not been told of.
@@ -201,7 +201,7 @@ impl Duties {
         names.carry_out(&self.reactor, &mut self.journal, globals, now_us)
     }
 
-    /// Whether a plan was published since this was last asked.
+    /// True if a plan was published since the last call.
     pub(super) fn take_published(&mut self) -> bool {
         std::mem::take(&mut self.published)
     }
@@ -232,7 +232,7 @@ impl Duties {
         self.notify.stopping();
     }
 
-    /// Where what it does is counted.
+    /// The counters of these duties.
     pub(super) fn globals(&self) -> Block {
         self.region.globals()
     }
@@ -244,7 +244,7 @@ impl Duties {
 }
 
 impl Duties {
-    /// What to poll for readability.
+    /// The descriptor to poll for readability.
     pub(super) fn fd(&self) -> BorrowedFd<'_> {
         self.reactor.fd()
     }

@@ -5,7 +5,7 @@ use std::fs;
 
 use crate::process::exit::{Failure, USAGE};
 
-/// Whom to run as.
+/// The account to run as.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::process) struct Account {
     /// The user.

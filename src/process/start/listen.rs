@@ -93,7 +93,7 @@ pub(in crate::process) fn is_same_place(held: Listen, wanted: Listen) -> bool {
     held.purpose == wanted.purpose && held_at.ip() == wanted_at.ip() && has_port
 }
 
-/// Whether `open` would succeed.
+/// Tries whether `open` would succeed.
 pub(in crate::process) fn can_open(listen: Listen, count: u32) -> io::Result<()> {
     let count = socket_count(listen.purpose, count);
     bind(listen.address, count, sharing(count)).map(drop)

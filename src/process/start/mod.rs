@@ -42,7 +42,7 @@ pub(super) fn start(
     let count = worker_count(&config);
     let listeners = inherited.listeners(&mut journal, &config.listen, count)?;
     let demo = if config.demo && inherited.demo().is_empty() { Some(demo::Backends::open()?) } else { None };
-    // After an upgrade it is whom it was.
+    // After an upgrade the process has its account already.
     if let (Some(account), Some(name), false) = (account, &config.user, inherited.is_upgrade()) {
         give_up_root(&mut journal, name, account)?;
     }
@@ -89,7 +89,7 @@ pub(super) fn start(
     Ok((Parts { memory, records, duties, old_workers, listeners, tls, shares, signals, journal }, greeting))
 }
 
-/// What a start has gathered.
+/// The result of a start.
 pub(in crate::process) struct Parts {
     pub(in crate::process) memory: Memory,
     /// Those of the workers to be.
@@ -104,7 +104,7 @@ pub(in crate::process) struct Parts {
     pub(in crate::process) journal: Journal,
 }
 
-/// How many workers there are to be.
+/// The number of workers.
 pub(in crate::process) fn worker_count(config: &Config) -> u32 {
     match config.mode {
         Mode::Sp => 1,
@@ -130,7 +130,7 @@ pub(in crate::process) fn begin_tls(
     client.map(|client| wanted.then_some(client)).map_err(|error| Failure::new(USAGE, error))
 }
 
-/// What is said once everything runs.
+/// The log lines of a process that runs.
 fn greeting(config: &Config, address: SocketAddr, count: u32) -> Vec<Line> {
     let pid = fork::current();
     let shape = match (config.mode, count) {
@@ -160,13 +160,13 @@ pub(in crate::process) fn give_up_root(journal: &mut Journal, name: &str, accoun
     Ok(())
 }
 
-/// How many clients each worker holds at once.
+/// The number of clients that each worker holds at once.
 #[derive(Clone, Copy, Debug)]
 pub(in crate::process) struct Shares {
-    /// What all workers hold together, where that was asked for.
+    /// The limit of all workers together, if there is one.
     wanted: Option<u32>,
     count: u32,
-    /// What the descriptors of one worker allow.
+    /// The number that the descriptors of one worker allow.
     possible: u64,
 }
 

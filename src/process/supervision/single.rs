@@ -26,7 +26,7 @@ use crate::sys::fork::{self, Fork, Pid};
 use crate::sys::signal::Signals;
 use crate::worker::{Companion, Setup};
 
-/// What the process does beside its loop.
+/// The state of the process beside its loop.
 struct Single {
     duties: Duties,
     old_workers: OldWorkers,
@@ -35,7 +35,7 @@ struct Single {
     memory: Memory,
     record: usize,
     generation: u64,
-    /// What was left by the program before, until this one serves.
+    /// The inheritance of the program before, until this one serves.
     inherited: Inherited,
     /// The listeners, whose sockets the worker has.
     listeners: Vec<Listener<RawFd>>,
@@ -97,7 +97,7 @@ pub(in crate::process) fn run(parts: Parts, inherited: Inherited, greeting: &[Li
 }
 
 impl Single {
-    /// What is left to the program that this process becomes.
+    /// The handover to the program that this process becomes.
     fn left(&self) -> Handover {
         Handover {
             pid: std::process::id(),

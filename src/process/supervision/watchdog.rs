@@ -69,7 +69,7 @@ impl Watchdog {
     }
 }
 
-/// How long a loop has stood still, if that is too long. A worker has as much time to begin: until its loop first
+/// The time that a loop has stood still, if that is too long. A worker has as much time to begin: until its loop first
 /// turns, its worker record says nothing of it.
 fn stands_still(now_us: u64, beaten_us: u64, lived: Duration, watchdog_us: u64) -> Option<Duration> {
     let still_us = now_us.saturating_sub(beaten_us);

@@ -32,7 +32,7 @@ pub(in crate::process) struct Taken {
     pub(in crate::process) old_workers: Vec<OldWorker>,
     /// The memory that some of them use.
     pub(in crate::process) old: OldMemory,
-    /// Whose the slots were, if that is known and does not stand in the memory.
+    /// The owners of the slots, if they are known and the memory does not name them.
     pub(in crate::process) previous: PreviousAddresses,
 }
 
@@ -62,7 +62,7 @@ impl Inherited {
         Inherited { left }
     }
 
-    /// What was left, where this is an upgrade.
+    /// Returns the inheritance of an upgrade.
     pub(in crate::process) fn into_left(self) -> Option<Left> {
         self.left
     }
@@ -71,17 +71,17 @@ impl Inherited {
         self.left.as_ref().map(|left| &left.handover)
     }
 
-    /// How many upgrades there have been.
+    /// The number of upgrades.
     pub(in crate::process) fn generation(&self) -> u64 {
         self.handover().map_or(0, |left| left.generation)
     }
 
-    /// Whether this is an upgrade.
+    /// True if this is an upgrade.
     pub(in crate::process) fn is_upgrade(&self) -> bool {
         self.left.is_some()
     }
 
-    /// Whether another was asked for meanwhile.
+    /// True if another upgrade was asked for meanwhile.
     pub(in crate::process) fn is_wanted_again(&self) -> bool {
         self.handover().is_some_and(|left| left.again)
     }
@@ -240,7 +240,7 @@ fn has_own_form(cells: &[AtomicU64]) -> bool {
     plan_in(cells).is_none_or(|plan| Plan::is_of_own_form(&plan))
 }
 
-/// Whose the slots were that were left, if this program can read it.
+/// The owners of the slots in the inherited memory, if this program can read them.
 pub(in crate::process) fn left_owners(left: &Handover) -> Option<PreviousAddresses> {
     let memory = Attached::new(left.segment).ok()?;
     Plan::owners_in(&plan_in(memory.cells())?)

@@ -75,12 +75,12 @@ impl Upgrade {
         self.again = true;
     }
 
-    /// Whether one is to begin as soon as it can.
+    /// True if an upgrade is to begin as soon as possible.
     pub(super) fn is_wanted(&self) -> bool {
         self.again && self.asked.is_none() && self.approved.is_none()
     }
 
-    /// Whether one was asked for after the one under way.
+    /// True if an upgrade was asked for after the one under way.
     pub(super) fn is_wanted_again(&self) -> bool {
         self.again
     }
@@ -203,7 +203,7 @@ fn ask(program: &Program, question: &str) -> io::Result<(Pid, UnixStream, UnixSt
     Ok((Pid::of_child(pid), said, complained))
 }
 
-/// What a child that has ended had written.
+/// The output of a child that has ended.
 fn text_of(mut from: UnixStream) -> String {
     let mut bytes = vec![0; PREFLIGHT_TEXT_BYTES];
     let mut length = 0;

@@ -45,7 +45,7 @@ impl OldWorkers {
         self.old_workers.is_empty()
     }
 
-    /// Whether none was cut off since `stop`.
+    /// True if none was cut off since `stop`.
     pub(in crate::process) fn is_clean(&self) -> bool {
         !self.unclean
     }

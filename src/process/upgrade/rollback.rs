@@ -32,7 +32,7 @@ use crate::sys::signal::{Signal, Signals};
 
 /// The rollback supervisor's state.
 pub(in crate::process) struct RollbackSupervisor {
-    /// What was left, and is left again.
+    /// The handover, which the next program gets again.
     left: Handover,
     listeners: Vec<Listener>,
     old_workers: OldWorkers,
@@ -211,13 +211,13 @@ impl RollbackSupervisor {
     }
 }
 
-/// What of the plan that workers follow says how they end, in microseconds.
+/// The times of the plan for the end of workers, in microseconds.
 pub(in crate::process) struct Times {
-    /// How long they drain.
+    /// The time that they have to drain.
     pub(in crate::process) drain_us: u64,
-    /// How long clients may be idle meanwhile.
+    /// The time that clients may be idle meanwhile.
     drain_idle_us: u64,
-    /// How long that is delayed.
+    /// The delay before they drain.
     drain_delay_us: u64,
     /// For how long one may stand still; 0 for ever.
     watchdog_us: u64,

@@ -59,7 +59,7 @@ pub(in crate::process) struct Master {
     old_workers: OldWorkers,
     /// Workers of this program are not all known to accept yet.
     beginning: bool,
-    /// What was left by the program before, until then.
+    /// The inheritance of the program before, until then.
     inherited: Inherited,
     /// They do not come to live, and the old workers are to go on in their place.
     gives_way: bool,
@@ -68,7 +68,7 @@ pub(in crate::process) struct Master {
     stopping: Option<Stopping>,
 }
 
-/// Why the master's loop was left.
+/// The reason why the master's loop ends.
 enum Exit {
     /// Nothing is left to do: the exit status.
     Status(u8),
@@ -183,7 +183,7 @@ impl Master {
         }
     }
 
-    /// What is left to the program that this process becomes: its workers go on as old workers.
+    /// The handover to the program that this process becomes: its workers go on as old workers.
     fn left(&self) -> Handover {
         let workers = self.places.iter().filter_map(|place| match place.state {
             State::Running(pid, _) => {
@@ -245,7 +245,7 @@ impl Master {
         }
     }
 
-    /// How long nothing is due, if signals do not come.
+    /// The time until something is due without a signal.
     fn timeout(&self, now: Instant) -> Option<Duration> {
         let forks = self.places.iter().filter_map(|place| match place.state {
             State::Due(at, _) => Some(at),

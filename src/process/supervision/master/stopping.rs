@@ -1,4 +1,4 @@
-//! How the master ends. Its workers drain, and it kills those that run past their time.
+//! The end of the master. Its workers drain, and it kills those that run past their time.
 
 use std::time::{Duration, Instant};
 
@@ -18,7 +18,7 @@ pub(super) struct Stopping {
     pub(super) drain_at: Option<Instant>,
     /// When what still runs is killed; `None` before draining begins, and once it was.
     pub(super) kill_at: Option<Instant>,
-    /// Whether nothing has failed or was cut.
+    /// True if nothing has failed and no request was cut.
     pub(super) clean: bool,
 }
 

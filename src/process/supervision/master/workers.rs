@@ -17,7 +17,7 @@ use crate::sys::fork::{self, Fork, Pid};
 use crate::sys::signal::Signals;
 use crate::worker::{Setup, Spare};
 
-/// Where a worker is, was or will be.
+/// The place of a worker.
 pub(super) struct Place {
     pub(super) record: usize,
     pub(super) state: State,
