@@ -25,6 +25,7 @@ mod drain;
 mod early_answers;
 mod failed_requests;
 mod forwarding;
+mod front;
 mod fuzz_smoke;
 mod health;
 mod hpack_corpus;

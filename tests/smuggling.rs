@@ -200,9 +200,9 @@ fn malformed_request_lines_are_refused() {
     ];
     let cases = cases.map(|(what, line, statuses)| (what, format!("{line}\r\nHost: x\r\n\r\n").into_bytes(), statuses));
     refuse_all(&cases);
-    let preface = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec();
+    let preface = b"PRI * HTTP/2.0\r\n\r\nNO\r\n\r\n".to_vec();
     refuse_all(&[
-        ("HTTP/2 preface", preface, &[505]),
+        ("a preface that is none", preface, &[505]),
         ("TLS hello", b"\x16\x03\x01\x02\x00\x01\r\n\r\n".to_vec(), &[400]),
     ]);
 }

@@ -6,6 +6,7 @@
 //! `mux::frames` puts into frames.
 
 use super::Proxy;
+use super::connection::Connection;
 use crate::collections::buffer::{Buffer, Pool};
 use crate::collections::queue::Queue;
 use crate::collections::slab::Key;
@@ -18,6 +19,7 @@ use crate::http::part::{Part, Role};
 use crate::http1;
 use crate::http2;
 pub(super) use crate::http2::ErrorCode;
+use crate::http2::frame::PREFACE;
 
 use super::mux::Mux;
 
@@ -483,6 +485,35 @@ impl Codec {
     /// True if the end of the connection is the proper end of the content that is read.
     pub(super) fn ends_by_close(&self) -> bool {
         matches!(self, Codec::Http1(h) if h.ends_by_close())
+    }
+}
+
+/// The protocol of a client, by its first bytes (RFC 9113, 3.3).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Detected {
+    /// HTTP/1, or decided before.
+    Http1,
+    /// The bytes are a part of the preface of HTTP/2.
+    Undecided,
+    /// HTTP/2.
+    Http2,
+}
+
+/// Detects the protocol of a client that has sent no request yet. The preface of HTTP/2 begins with a method that
+/// HTTP/1 does not have, so the decision needs no further knowledge of the client.
+pub(super) fn detect(connection: &Connection) -> Detected {
+    let bytes = connection.input.as_ref().map_or(&[][..], Buffer::filled);
+    if bytes.first() != Some(&PREFACE[0]) || connection.drops_input() || connection.has_ended() {
+        return Detected::Http1;
+    }
+    let is_new = connection.client().is_some_and(|client| !client.seen_request && !client.admin);
+    if !is_new || !matches!(connection.codec, Codec::Http1(_)) {
+        return Detected::Http1;
+    }
+    match bytes.len().min(PREFACE.len()) {
+        length if bytes[..length] != PREFACE[..length] => Detected::Http1,
+        length if length < PREFACE.len() => Detected::Undecided,
+        _ => Detected::Http2,
     }
 }
 

@@ -2,6 +2,7 @@
 //! while nothing can be done with it.
 
 use super::abort::Abort;
+use super::codec::{Detected, detect};
 use super::connection::{Connection, Ending, Phase};
 use super::exchange::Progress;
 use super::record::{Reason, first_line};
@@ -32,6 +33,12 @@ impl Proxy {
 
     /// Decodes a connection's input as far as possible.
     pub(super) fn pump(&mut self, key: Key) {
+        let Some(connection) = self.connections.get_mut(key) else { return };
+        match detect(connection) {
+            Detected::Http1 => {}
+            Detected::Undecided => return,
+            Detected::Http2 => self.become_http2(key),
+        }
         let Some(connection) = self.connections.get_mut(key) else { return };
         if connection.codec.mux().is_some() && connection.phase == Phase::Open {
             return self.pump_mux(key);

@@ -8,8 +8,6 @@
 //! A mux is shut down in two steps (RFC 9113, 6.8), so that no request is lost that is on its way: a GOAWAY that still
 //! allows all streams, with a PING, then a GOAWAY with the last stream once the PING is acknowledged or is late.
 
-use std::net::SocketAddr;
-
 use super::super::abort::Abort;
 use super::super::codec::{Codec, Sending, Stream};
 use super::super::connection::{Connection, Ending, Moved};
@@ -41,9 +39,8 @@ impl Mux {
 }
 
 impl Proxy {
-    /// A client that speaks HTTP/2 has connected to the listener of a number.
-    pub fn accept_http2(&mut self, peer: SocketAddr, listener: u16) -> Key {
-        let key = self.accept_on(peer, listener);
+    /// Turns the connection of a client into a mux, because it has sent the preface of HTTP/2.
+    pub(in crate::proxy) fn become_http2(&mut self, key: Key) {
         if let Some(connection) = self.connections.get_mut(key) {
             let mux = Mux::new(Role::Server, MuxKind::Downstream(Shutdown::None), self.now_us);
             self.scratch.text.clear();
@@ -52,8 +49,6 @@ impl Proxy {
             connection.codec = Codec::Mux(Box::new(mux));
         }
         self.ledger.tending.push(key);
-        self.resume();
-        key
     }
 
     /// Serves a request that a client has sent on a new stream. `error`: its head is malformed, or exceeds a limit.

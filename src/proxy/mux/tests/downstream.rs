@@ -36,9 +36,9 @@ impl World {
 
     /// A client that has sent its preface and SETTINGS.
     fn client(&mut self) -> Key {
-        let client = self.proxy.accept_http2(SocketAddr::from(([127, 0, 0, 1], 5000)), 0);
-        self.carry_out();
-        self.give(client, PREFACE);
+        let client = self.proxy.accept(SocketAddr::from(([127, 0, 0, 1], 5000)));
+        // The preface may arrive byte by byte.
+        PREFACE.iter().for_each(|byte| self.give(client, &[*byte]));
         self.frame(client, Kind::Settings, 0, 0, &[]);
         self.frames(client);
         client
@@ -266,10 +266,14 @@ fn an_idle_connection_is_told_of_its_end_and_a_silent_one_is_not_waited_for() {
     assert_eq!(kinds(&world.on(client, 0)), [(Kind::Goaway, 0)]);
     assert!(world.proxy.connections.get(client).is_some_and(Connection::drops_input));
     // One that sends no SETTINGS has the time of a head.
-    let silent = world.proxy.accept_http2(SocketAddr::from(([127, 0, 0, 1], 5000)), 0);
-    world.carry_out();
+    let silent = world.proxy.accept(SocketAddr::from(([127, 0, 0, 1], 5000)));
+    world.give(silent, PREFACE);
+    // One that sends a part of the preface is a late request of HTTP/1.
+    let partial = world.proxy.accept(SocketAddr::from(([127, 0, 0, 1], 5000)));
+    world.give(partial, &PREFACE[..20]);
     world.pass(crate::limits::DEFAULT_REQUEST_US + 100_000);
     assert!(world.proxy.connections.get(silent).is_none_or(Connection::drops_input));
+    assert!(world.sent[&partial].starts_with(b"HTTP/1.1 408 "));
 }
 
 #[test]
@@ -286,4 +290,18 @@ fn a_stream_whose_client_takes_nothing_is_reset_and_others_go_on() {
     world.pass(crate::limits::DEFAULT_RESPONSE_US / 2 + 100_000);
     assert_eq!(world.on(client, 1), [reset_with(ErrorCode::CANCEL)]);
     assert!(!world.closed.contains(&client));
+}
+
+#[test]
+fn a_request_that_begins_like_the_preface_is_one_of_http_1() {
+    let mut world = World::before_http1();
+    for text in ["PUT / HTTP/1.1\r\nHost: x\r\n\r\n", "PROPFIND / HTTP/1.1\r\nHost: x\r\n\r\n"] {
+        let client = world.proxy.accept(SocketAddr::from(([127, 0, 0, 1], 5000)));
+        text.bytes().for_each(|byte| world.give(client, &[byte]));
+        assert_eq!(world.proxy.requests(), 1, "{text}");
+        world.proxy.failed(client, Failure::Broken(104));
+    }
+    // The preface is not one behind a request, nor with another end.
+    let client = world.send("PRI * HTTP/2.0\r\n\r\nXX\r\n\r\n");
+    assert!(world.sent[&client].starts_with(b"HTTP/1.1 505 "));
 }

@@ -1,0 +1,57 @@
+//! Clients over HTTP/2 with prior knowledge, on the port that also serves HTTP/1.
+
+use crate::support::frames::fields;
+use crate::support::{Backend, Balancer, Wire, modes};
+use zzz_lb::http2::frame::{self, END_HEADERS, END_STREAM, HEADER_BYTES, Header, Kind, PREFACE};
+
+fn frame_of(kind: Kind, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
+    let mut out = Vec::new();
+    frame::write(&mut out, kind, flags, stream, payload);
+    out
+}
+
+/// The preface, SETTINGS and a request with content.
+fn post(content: &[u8]) -> Vec<u8> {
+    let head = fields(&[(":method", "POST"), (":scheme", "http"), (":authority", "x"), (":path", "/p")]);
+    [
+        PREFACE.to_vec(),
+        frame_of(Kind::Settings, 0, 0, &[]),
+        frame_of(Kind::Headers, END_HEADERS, 1, &head),
+        frame_of(Kind::Data, END_STREAM, 1, content),
+    ]
+    .concat()
+}
+
+/// Reads until the end of stream 1. Returns its content.
+fn response(client: &mut Wire) -> Vec<u8> {
+    let mut content = Vec::new();
+    loop {
+        let header = Header::read(&client.exactly(HEADER_BYTES).expect("a frame")).expect("a header");
+        let payload = client.exactly(header.length as usize).expect("a payload");
+        match (header.kind, header.stream) {
+            // The static table has 200 at this index.
+            (Kind::Headers, 1) => assert_eq!(payload[0], 0x88),
+            (Kind::Data, 1) => content.extend(payload),
+            (Kind::RstStream | Kind::Goaway, _) => panic!("{header:?} {payload:?}"),
+            _ => continue,
+        }
+        if header.has(END_STREAM) {
+            return content;
+        }
+    }
+}
+
+#[test]
+fn a_client_with_prior_knowledge_is_served_however_its_bytes_are_cut() {
+    for mode in modes() {
+        let backend = Backend::named("backend");
+        let balancer = Balancer::before(mode, &[&backend], &[]);
+        for step in [1, 7, usize::MAX] {
+            let mut client = balancer.connect();
+            post(b"hello").chunks(step).for_each(|piece| client.send(piece));
+            assert_eq!(response(&mut client), b"backend");
+        }
+        // The same port serves HTTP/1.
+        assert_eq!(balancer.get("/"), "backend");
+    }
+}
