@@ -352,7 +352,7 @@ pub fn run_with(data: &[u8], plants: Plants) {
         let Some((operation, rest)) = data.split_at_checked(2) else { break };
         data = machine.operate(operation[0], operation[1], rest);
         machine.carry_out();
-        machine.proxy.audit().expect("the proxy's account of itself is right");
+        machine.proxy.check().expect("the proxy's account of itself is right");
     }
     while let Some(connection) = machine.open.last() {
         machine.proxy.failed(connection.key, Failure::Broken(104));
@@ -361,7 +361,7 @@ pub fn run_with(data: &[u8], plants: Plants) {
     let left = (machine.proxy.clients(), machine.proxy.admins(), machine.proxy.requests());
     assert_eq!(left, (0, 0, 0), "something is left");
     assert_eq!(machine.proxy.connections(), 0, "a connection is left");
-    machine.proxy.audit_rest().expect("the proxy is at rest");
+    machine.proxy.check_rest().expect("the proxy is at rest");
     assert!((0..SLOTS).all(|slot| shared.cells.in_flight(slot) == 0), "something is in flight");
 }
 

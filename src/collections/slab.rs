@@ -3,6 +3,7 @@
 //! A key contains the slot's generation, which changes whenever the slot is freed. An outdated key therefore
 //! finds nothing, never another value.
 
+use std::cell::Cell;
 use std::num::NonZeroU32;
 
 /// Identifies one value during its lifetime. `Option<Key>` is no larger than `Key`.
@@ -51,11 +52,13 @@ pub struct Slab<T> {
     slots: Vec<Slot<T>>,
     free: u32,
     len: usize,
+    /// The number of lookups by `living` that found nothing.
+    missing: Cell<u64>,
 }
 
 impl<T> Default for Slab<T> {
     fn default() -> Self {
-        Slab { slots: Vec::new(), free: END, len: 0 }
+        Slab { slots: Vec::new(), free: END, len: 0, missing: Cell::new(0) }
     }
 }
 
@@ -114,6 +117,25 @@ impl<T> Slab<T> {
         }
     }
 
+    /// Returns the value under a key that an invariant of the caller keeps alive. A missing value is a defect of the
+    /// program: a debug build panics, and a release build counts it.
+    pub fn living(&self, key: Key) -> Option<&T> {
+        self.get(key).or_else(|| miss(&self.missing, key))
+    }
+
+    /// The same as `living`, for a value that is to be changed.
+    pub fn living_mut(&mut self, key: Key) -> Option<&mut T> {
+        match self.slots.get_mut(key.index()) {
+            Some(Slot::Used { value, generation }) if *generation == key.generation => Some(value),
+            _ => miss(&self.missing, key),
+        }
+    }
+
+    /// Returns how many values `living` and `living_mut` have missed.
+    pub fn missing(&self) -> u64 {
+        self.missing.get()
+    }
+
     /// The key of the value currently in a slot.
     pub fn key_at(&self, index: usize) -> Option<Key> {
         match self.slots.get(index) {
@@ -142,6 +164,13 @@ impl<T> Slab<T> {
     }
 }
 
+#[cold]
+fn miss<T>(missing: &Cell<u64>, key: Key) -> Option<T> {
+    missing.set(missing.get() + 1);
+    debug_assert!(false, "an invariant keeps {key} alive");
+    None
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -161,6 +190,17 @@ mod tests {
         assert_eq!(slab.get(c), Some(&"c"));
         assert_eq!(slab.keys().collect::<Vec<_>>(), [c, b]);
         assert_eq!((slab.len(), slab.slots()), (2, 2));
+    }
+
+    #[test]
+    fn a_missing_value_that_must_live_is_counted_and_panics_in_a_debug_build() {
+        let mut slab = Slab::new();
+        let key = slab.insert("a");
+        assert_eq!((slab.living(key).copied(), slab.missing()), (Some("a"), 0));
+        slab.remove(key);
+        let missed = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| slab.living_mut(key).is_none()));
+        assert_eq!(missed.is_err(), cfg!(debug_assertions));
+        assert_eq!(slab.missing(), 1);
     }
 
     #[test]

@@ -28,7 +28,7 @@ impl Proxy {
     /// have seen the request, so that it is sent again only within the budget. `reason`: what that is
     /// counted as. `failed`: what is logged about the try before.
     pub(super) fn try_again(&mut self, id: Key, seen: bool, reason: Count, failed: Option<Failure>) -> bool {
-        let tried = self.exchanges.get(id).map(|exchange| exchange.tries.slots());
+        let tried = self.exchanges.living(id).map(|exchange| exchange.tries.slots());
         let sibling = tried.filter(|_| reason == Count::RetryConnect).and_then(|tried| self.upstreams.sibling(tried));
         let mut pick = self.pick(id, sibling);
         if pick == Pick::Nobody && self.forgets_declined(id) {
@@ -47,7 +47,7 @@ impl Proxy {
         if let Some(failure) = failed {
             self.log_exchange(id, Outcome::Retried, Cause::Failed(failure));
         }
-        if let Some(exchange) = self.exchanges.get_mut(id) {
+        if let Some(exchange) = self.exchanges.living_mut(id) {
             exchange.tries.reason = Some(reason);
         }
         self.assign(id, pick);
@@ -58,7 +58,7 @@ impl Proxy {
     /// on other backends. Further ones would keep a backend that is full busy with refusing; they are on a connection
     /// of their own, because the limit may be one of the connection.
     pub(super) fn is_refused_again(&mut self, id: Key) -> bool {
-        let Some(exchange) = self.exchanges.get_mut(id) else { return false };
+        let Some(exchange) = self.exchanges.living_mut(id) else { return false };
         let tries = &mut exchange.tries;
         tries.refusals = tries.refusals.saturating_add(1);
         let rationed = tries.refusals >= H2_REFUSALS && !self.upstreams.balancer.has_other(tries.slots());
@@ -69,7 +69,7 @@ impl Proxy {
     /// The backend tried last was not asked. It may well serve on a fresh connection: at once where the one
     /// before was `stale`, else, as it would not look at the request, where no other is fit to be asked.
     pub(super) fn was_not_asked(&mut self, id: Key, stale: bool) {
-        let Some(exchange) = self.exchanges.get_mut(id) else { return };
+        let Some(exchange) = self.exchanges.living_mut(id) else { return };
         let tries = &mut exchange.tries;
         if !stale && self.upstreams.balancer.has_other(tries.slots()) {
             tries.declined |= 1 << (tries.slots().len().max(1) - 1);
@@ -80,7 +80,7 @@ impl Proxy {
 
     /// Has the backends that would not look at an exchange's request count as untried; whether there were any.
     fn forgets_declined(&mut self, id: Key) -> bool {
-        let Some(exchange) = self.exchanges.get_mut(id) else { return false };
+        let Some(exchange) = self.exchanges.living_mut(id) else { return false };
         let declined = std::mem::take(&mut exchange.tries.declined);
         for (at, slot) in exchange.tries.slots_mut().iter_mut().enumerate() {
             if declined >> at & 1 == 1 {
@@ -95,7 +95,7 @@ impl Proxy {
     pub(super) fn pick(&mut self, id: Key, prefer: Option<u16>) -> Pick {
         let bound = if prefer.is_none() { self.pick_bound(id) } else { None };
         let pick = bound.unwrap_or_else(|| {
-            let Some(exchange) = self.exchanges.get(id) else { return Pick::Nobody };
+            let Some(exchange) = self.exchanges.living(id) else { return Pick::Nobody };
             let want = Want { tried: exchange.tries.slots(), prefer };
             self.upstreams.pick(want, exchange.facts.is_alone(), self.now_us)
         });
@@ -106,7 +106,7 @@ impl Proxy {
     /// Gives an exchange a connection to the backend picked for it: on the first try a pooled one
     /// where there is one fit for it, else a fresh one.
     fn assign_to(&mut self, id: Key, slot: usize) {
-        let Some(exchange) = self.exchanges.get_mut(id) else { return self.upstreams.balancer.give_back(slot) };
+        let Some(exchange) = self.exchanges.living_mut(id) else { return self.upstreams.balancer.give_back(slot) };
         exchange.tries.add(slot as u16);
         exchange.record.slot = Some(slot as u16);
         if let Some(reason) = exchange.tries.reason.take() {
@@ -148,7 +148,7 @@ impl Proxy {
     /// no second stale connection, and only one that was just in use for a request that must
     /// not be sent twice.
     fn pooled(&mut self, id: Key, slot: usize) -> Option<Key> {
-        let exchange = self.exchanges.get(id)?;
+        let exchange = self.exchanges.living(id)?;
         let last = self.upstreams.idle.last(slot)?;
         let idle_since_us = self.ledger.timers.get(last.index()).saturating_sub(POOL_IDLE_US);
         let fresh = self.now_us.saturating_sub(idle_since_us) < POOL_FRESH_US;
@@ -163,18 +163,18 @@ impl Proxy {
     pub(super) fn attach(&mut self, id: Key, key: Key) {
         let Some(&BackendEnd { slot, .. }) = self.connections.get(key).and_then(Connection::backend) else { return };
         self.set_upstream(id, Upstream::Open { slot, key });
-        let Some(exchange) = self.exchanges.get_mut(id) else { return self.close(key, Output::Close(key)) };
+        let Some(exchange) = self.exchanges.living_mut(id) else { return self.close(key, Output::Close(key)) };
         exchange.record.sent_us = self.now_us;
         let (client, auth) = (exchange.client, exchange.facts.connection.authentication);
         let Some(Peer::Client(ClientEnd { address, listener, trusted, .. })) =
-            self.connections.get(client).map(|client| client.peer)
+            self.connections.living(client).map(|client| client.peer)
         else {
             return;
         };
         let shows = self.shows();
         let Some(connection) = self.connections.get_mut(key) else { return };
         connection.exchange = Some(id);
-        let Some(exchange) = self.exchanges.get(id) else { return };
+        let Some(exchange) = self.exchanges.living(id) else { return };
         let backend = self.upstreams.backends[usize::from(slot)].as_ref();
         let own_host = backend.map_or("", |backend| &backend.host);
         let way = RequestWay {

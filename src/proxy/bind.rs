@@ -21,8 +21,8 @@ impl Proxy {
     /// Binds a connection to a backend to a client.
     pub(super) fn bind(&mut self, client: Key, backend: Key) {
         let before = self.upstreams.bonds.get(&client).copied();
-        // A stream ends with its request, so that it has no connection to authenticate.
-        if before == Some(backend) || self.connections.get(client).is_none_or(|one| one.codec.stream().is_some()) {
+        // A stream ends with its request, so it has no connection to authenticate.
+        if before == Some(backend) || self.connections.living(client).is_none_or(|one| one.codec.stream().is_some()) {
             return;
         }
         before.into_iter().for_each(|before| self.close(before, Output::Close(before)));
@@ -57,7 +57,7 @@ impl Proxy {
         if self.upstreams.bonds.is_empty() {
             return None;
         }
-        let exchange = self.exchanges.get(id).filter(|exchange| exchange.tries.count() <= 1)?;
+        let exchange = self.exchanges.living(id).filter(|exchange| exchange.tries.count() <= 1)?;
         let key = *self.upstreams.bonds.get(&exchange.client)?;
         let connection = self.connections.get(key).filter(|connection| connection.exchange.is_none())?;
         let Peer::Backend(BackendEnd { slot, .. }) = connection.peer else { return None };
@@ -67,7 +67,7 @@ impl Proxy {
     /// Whether the client of an exchange has a connection to a backend for itself.
     pub(super) fn is_bound(&self, id: Key) -> bool {
         !self.upstreams.bonds.is_empty()
-            && self.exchanges.get(id).is_some_and(|exchange| self.upstreams.bonds.contains_key(&exchange.client))
+            && self.exchanges.living(id).is_some_and(|exchange| self.upstreams.bonds.contains_key(&exchange.client))
     }
 
     /// Closes bound connections to backends that have left the plan, unless a request is under way there.

@@ -11,6 +11,7 @@ use super::{Failure, Output, Proxy};
 use crate::collections::slab::Key;
 use crate::collections::timers::NEVER;
 use crate::limits::{EXPIRIES_PER_TURN, QUEUE_HIGH_BYTES};
+use crate::metrics::Count;
 
 impl Proxy {
     /// When `expire` is to be called next, in microseconds; `u64::MAX` for never.
@@ -26,6 +27,7 @@ impl Proxy {
     /// Acts on deadlines that have passed: on some, so that others need not wait for all. Until
     /// `next_deadline_us` is in the future, there are more.
     pub fn expire(&mut self) {
+        self.count_missing();
         self.ledger.timers.expire(self.now_us, &mut self.ledger.due);
         for _ in 0..EXPIRIES_PER_TURN {
             let Some(index) = self.ledger.due.pop() else { break };
@@ -41,6 +43,14 @@ impl Proxy {
         self.report_repeats();
         self.feed();
         self.resume();
+    }
+
+    /// Counts lookups that found nothing although an invariant guarantees a value.
+    fn count_missing(&mut self) {
+        let missing = self.connections.missing() + self.exchanges.missing();
+        if missing > 0 {
+            self.shared.block.set(Count::Missing, missing);
+        }
     }
 
     fn expired(&mut self, key: Key) {
@@ -79,12 +89,7 @@ impl Proxy {
     /// has just moved on it.
     pub(super) fn rearm(&mut self, key: Key, moved: Moved) {
         let Some(connection) = self.connections.get(key) else { return };
-        let wait = match connection.exchange.and_then(|id| self.exchanges.get(id)) {
-            Some(exchange) => self.exchange_wait(connection, exchange),
-            // The deadlines of the client that it is bound to apply.
-            None if !connection.is_client() && self.upstreams.bonds.contains_key(&key) => Wait::Nothing,
-            None => connection.idle_wait(),
-        };
+        let wait = self.wait_of(key, connection);
         let Some(connection) = self.connections.get_mut(key) else { return };
         let useless = |backend: &mut BackendEnd| std::mem::take(&mut backend.no_progress);
         let renewed = wait.is_renewed(moved) && !connection.backend_mut().is_some_and(useless);
@@ -100,6 +105,16 @@ impl Proxy {
             let (linger_until_us, is_admin) = (connection.linger_until_us, connection.is_admin());
             let deadline_us = self.now_us.saturating_add(self.limit_us(wait, is_admin));
             self.ledger.timers.set(key.index(), deadline_us.min(linger_until_us));
+        }
+    }
+
+    /// Returns the event that a connection waits for.
+    pub(super) fn wait_of(&self, key: Key, connection: &Connection) -> Wait {
+        match connection.exchange.and_then(|id| self.exchanges.living(id)) {
+            Some(exchange) => self.exchange_wait(connection, exchange),
+            // The deadlines of the client that it is bound to apply.
+            None if !connection.is_client() && self.upstreams.bonds.contains_key(&key) => Wait::Nothing,
+            None => connection.idle_wait(),
         }
     }
 

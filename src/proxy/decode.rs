@@ -22,7 +22,7 @@ impl Proxy {
         if !connection.is_client() {
             return false;
         }
-        match connection.exchange.and_then(|id| self.exchanges.get(id)) {
+        match connection.exchange.and_then(|id| self.exchanges.living(id)) {
             Some(exchange) => {
                 let backend = exchange.backend().and_then(|key| self.connections.get(key));
                 exchange.request == Progress::Flowing && backend.is_none_or(|backend| backend.phase != Phase::Open)
@@ -176,7 +176,7 @@ impl Proxy {
             self.close(key, Output::Close(key));
             return;
         }
-        let exchange = connection.exchange.and_then(|id| self.exchanges.get(id));
+        let exchange = connection.exchange.and_then(|id| self.exchanges.living(id));
         match (exchange, connection.is_client()) {
             (Some(exchange), _) if exchange.is_tunnel() => self.tunnel_ended(key),
             (None, false) if connection.is_probe() => self.lost(key, Failure::Closed, false),

@@ -284,7 +284,7 @@ impl Proxy {
     /// Passes trailers on that have arrived from either side.
     pub(super) fn on_trailers(&mut self, key: Key, trailers: HeadRef<'_>) {
         let Some(id) = self.connections.get(key).and_then(|connection| connection.exchange) else { return };
-        let Some(exchange) = self.exchanges.get_mut(id) else { return };
+        let Some(exchange) = self.exchanges.living_mut(id) else { return };
         // Trailers cannot be sent again, like content.
         let from_client = exchange.client == key;
         if from_client {
@@ -316,7 +316,7 @@ impl Proxy {
         let mut input = input?;
         let id = self.connections.get(key).and_then(|connection| connection.exchange);
         let mut target = None;
-        if let Some(exchange) = id.and_then(|id| self.exchanges.get_mut(id)) {
+        if let Some(exchange) = id.and_then(|id| self.exchanges.living_mut(id)) {
             target = exchange.opposite(key);
             if exchange.client == key {
                 // Content that has left the input cannot be sent again, even if it is dropped.
@@ -354,7 +354,7 @@ impl Proxy {
             self.rearm(target, Moved::Nothing);
         }
         if is_client {
-            if let Some(exchange) = self.exchanges.get_mut(id) {
+            if let Some(exchange) = self.exchanges.living_mut(id) {
                 exchange.request = Progress::Ended;
             }
             self.finish_if_over(id);
@@ -366,7 +366,7 @@ impl Proxy {
     /// Moves the upstream side of an exchange into another state. This is the only such transition, so it also leaves
     /// the queue, and tells the balancer when the exchange is no longer in flight.
     pub(super) fn set_upstream(&mut self, id: Key, upstream: Upstream) {
-        let Some(exchange) = self.exchanges.get_mut(id) else { return };
+        let Some(exchange) = self.exchanges.living_mut(id) else { return };
         let left = std::mem::replace(&mut exchange.upstream, upstream);
         let (client, slot) = (exchange.client, exchange.upstream.slot());
         let was_queued = matches!(left, Upstream::Queued);

@@ -29,14 +29,14 @@ impl Proxy {
     /// Ends the response side of an exchange. An upload continues after the response if the backend probably still
     /// reads it: the status was below 300, and the backend has not ended its direction.
     pub(super) fn response_ended(&mut self, id: Key, left_over: bool) {
-        let Some(exchange) = self.exchanges.get_mut(id) else { return };
+        let Some(exchange) = self.exchanges.living_mut(id) else { return };
         exchange.response = Progress::Ended;
         let (client, backend) = (exchange.client, exchange.backend());
         if exchange.verdict != Verdict::UploadGoesOn {
             return self.finish(id, left_over);
         }
         let reads = backend.and_then(|key| self.connections.get(key)).is_some_and(|backend| !backend.is_closing());
-        let until_close = self.connections.get(client).is_some_and(|client| client.codec.writes_until_close());
+        let until_close = self.connections.living(client).is_some_and(|client| client.codec.writes_until_close());
         if reads && !left_over && !until_close && self.is_uploading(id) {
             return backend.into_iter().for_each(|key| self.rearm(key, Moved::Nothing));
         }
@@ -53,7 +53,7 @@ impl Proxy {
 
     /// True if some of a request has not arrived yet, or has not been sent to its backend yet.
     fn is_uploading(&self, id: Key) -> bool {
-        let Some(exchange) = self.exchanges.get(id) else { return false };
+        let Some(exchange) = self.exchanges.living(id) else { return false };
         let backend = exchange.backend().and_then(|key| self.connections.get(key));
         let Some(backend) = backend.filter(|backend| backend.is_sendable()) else { return false };
         let sent = backend.codec.stream().map_or(backend.output.is_empty(), |stream| stream.sending == Sending::Ended);
@@ -62,7 +62,7 @@ impl Proxy {
 
     /// Ends an exchange whose response has ended, and releases both connections.
     fn finish(&mut self, id: Key, left_over: bool) {
-        let Some(exchange) = self.exchanges.get(id) else { return };
+        let Some(exchange) = self.exchanges.living(id) else { return };
         let (client, backend) = (exchange.client, exchange.backend());
         let whole = exchange.request == Progress::Ended;
         // The end of the connection tells the client that the rest of its upload went nowhere.
@@ -167,9 +167,9 @@ impl Proxy {
         let (reused, drained, silent) = (connection.is_reused(), connection.is_drained(), connection.input.is_none());
         self.close(key, Output::Close(key));
         let Some(id) = exchange else { return };
-        let Some(exchange) = self.exchanges.get_mut(id) else { return };
+        let Some(exchange) = self.exchanges.living_mut(id) else { return };
         let silent = silent && exchange.is_unanswered();
-        let closing = self.connections.get(exchange.client).is_none_or(Connection::is_closing);
+        let closing = self.connections.living(exchange.client).is_none_or(Connection::is_closing);
         // A client that has ended its direction has probably gone: a request that one backend may have seen goes to
         // no other.
         let unseen = failure.is_before_request() || failure == Failure::Unprocessed;
@@ -189,7 +189,7 @@ impl Proxy {
             self.count_failure(slot, failure);
         }
         self.set_upstream(id, Upstream::None);
-        let Some(exchange) = self.exchanges.get_mut(id) else { return };
+        let Some(exchange) = self.exchanges.living_mut(id) else { return };
         // A retry costs the budget only if a backend may have seen the request.
         let seen = !unasked && failure.is_after_request();
         exchange.tries.repeats += u8::from(seen);
@@ -201,7 +201,7 @@ impl Proxy {
         if retry && self.try_again(id, seen || rationed, count, (!unasked).then_some(failure)) {
             return;
         }
-        let Some(exchange) = self.exchanges.get(id) else { return };
+        let Some(exchange) = self.exchanges.living(id) else { return };
         let reply = LocalReply::Failed(failure);
         if exchange.response == Progress::Waiting {
             return self.answer_exchange(id, reply);
@@ -214,7 +214,7 @@ impl Proxy {
     /// Ends an exchange whose backend has responded in full and reads no more of the upload. Returns false if the
     /// backend has not responded in full. This is no failure, but the client's connection ends.
     fn upload_cut_off(&mut self, id: Key) -> bool {
-        let Some(exchange) = self.exchanges.get_mut(id) else { return false };
+        let Some(exchange) = self.exchanges.living_mut(id) else { return false };
         if exchange.response != Progress::Ended {
             return false;
         }
@@ -230,7 +230,7 @@ impl Proxy {
             return self.close(client, Output::Reset(client));
         }
         let resets = |codec: &Codec| codec.stream().is_some() || codec.writes_until_close();
-        let reset = self.connections.get(client).is_some_and(|client| resets(&client.codec));
+        let reset = self.connections.living(client).is_some_and(|client| resets(&client.codec));
         self.end(client, if reset { Ending::Reset } else { Ending::Linger });
     }
 
@@ -246,7 +246,7 @@ impl Proxy {
 
     /// Removes an exchange whose client or request has failed. The backend's connection cannot be reused.
     fn abandon(&mut self, id: Key, reason: Reason) {
-        let backend = self.exchanges.get(id).and_then(|exchange| exchange.backend());
+        let backend = self.exchanges.living(id).and_then(|exchange| exchange.backend());
         self.remove_exchange(id, reason);
         if let Some(key) = backend {
             self.close(key, Output::Close(key));
@@ -260,7 +260,7 @@ impl Proxy {
             // The client has its response.
             return self.end(key, Ending::Linger);
         };
-        let Some(exchange) = self.exchanges.get(id) else { return };
+        let Some(exchange) = self.exchanges.living(id) else { return };
         let (response, request_id) = (exchange.response, exchange.id().map(<[u8]>::to_vec));
         self.abandon(id, reason);
         if let Some(connection) = self.connections.get_mut(key) {
@@ -275,14 +275,14 @@ impl Proxy {
 
     /// Ends an exchange with a local reply.
     pub(super) fn answer_exchange(&mut self, id: Key, reply: LocalReply) {
-        let Some(exchange) = self.exchanges.get(id) else { return };
+        let Some(exchange) = self.exchanges.living(id) else { return };
         let (client, facts) = (exchange.client, exchange.facts);
         let whole = exchange.request == Progress::Ended || facts.body == Body::None;
         let request_id = if reply.is_page() { None } else { exchange.id().map(<[u8]>::to_vec) };
         self.remove_exchange(id, Reason::Replied(reply));
         let goes_on = whole && facts.connection.persistent && !self.shutdown.draining;
         self.write_answer(client, &facts, goes_on, reply, request_id.as_deref());
-        let Some(connection) = self.connections.get_mut(client) else { return };
+        let Some(connection) = self.connections.living_mut(client) else { return };
         if whole && connection.phase == Phase::Open {
             let persistent = facts.connection.persistent && !self.shutdown.draining;
             self.release_client(client, true, persistent, facts.is_last());

@@ -11,8 +11,8 @@
 
 mod abort;
 mod assign;
-mod audit;
 mod bind;
+mod check;
 mod codec;
 mod connection;
 mod deadline;
@@ -246,7 +246,7 @@ impl Proxy {
             // What may come is bounded by windows, and what answers it has a limit of its own.
             return true;
         }
-        let Some(exchange) = connection.exchange.and_then(|id| self.exchanges.get(id)) else {
+        let Some(exchange) = connection.exchange.and_then(|id| self.exchanges.living(id)) else {
             // An idle backend connection is watched for its end, a client's for a request, but
             // not while responses pile up that it does not take.
             return connection.output.len() < QUEUE_HIGH_BYTES;

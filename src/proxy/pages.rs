@@ -67,14 +67,14 @@ impl Proxy {
 
     fn begin_metrics(&mut self, id: Key) {
         let (listing, shows) = (Arc::clone(&self.settings.listing), self.shows());
-        let Some(exchange) = self.exchanges.get_mut(id) else { return };
+        let Some(exchange) = self.exchanges.living_mut(id) else { return };
         let (facts, client) = (exchange.facts, exchange.client);
         exchange.response = Progress::Flowing;
         let whole = exchange.request == Progress::Ended || facts.body == Body::None;
         let goes_on =
             whole && facts.connection.persistent && !self.shutdown.draining && facts.version != Version::Http10;
         let body = if facts.version == Version::Http10 { Body::UntilClose } else { Body::Chunked };
-        let Some(entry) = self.connections.get(client) else { return };
+        let Some(entry) = self.connections.living(client) else { return };
         self.scratch.text.clear();
         let mut writer = entry.codec.head_writer(&mut self.scratch.text, shows);
         writer.response(200, phrase(200).as_bytes());
@@ -101,7 +101,7 @@ impl Proxy {
     /// True if a client can take more of a page.
     pub(super) fn can_feed(&self) -> bool {
         self.ledger.feeding.iter().any(|&id| {
-            let client = self.exchanges.get(id).and_then(|exchange| self.connections.get(exchange.client));
+            let client = self.exchanges.living(id).and_then(|exchange| self.connections.living(exchange.client));
             client.is_none_or(|client| client.output.len() < QUEUE_HIGH_BYTES)
         })
     }
@@ -111,8 +111,8 @@ impl Proxy {
     pub(super) fn feed(&mut self) {
         for _ in 0..self.ledger.feeding.len() {
             let Some(id) = self.ledger.feeding.pop_front() else { return };
-            let Some(client) = self.exchanges.get(id).map(|exchange| exchange.client) else { continue };
-            let full = self.connections.get(client).is_none_or(|client| client.output.len() >= QUEUE_HIGH_BYTES);
+            let Some(client) = self.exchanges.living(id).map(|exchange| exchange.client) else { continue };
+            let full = self.connections.living(client).is_none_or(|client| client.output.len() >= QUEUE_HIGH_BYTES);
             if full || self.feed_one(id) {
                 self.ledger.feeding.push_back(id);
             }
@@ -124,7 +124,7 @@ impl Proxy {
 
     /// Generates a portion. Returns true if more follows.
     fn feed_one(&mut self, id: Key) -> bool {
-        let Some(exchange) = self.exchanges.get_mut(id) else { return false };
+        let Some(exchange) = self.exchanges.living_mut(id) else { return false };
         let client = exchange.client;
         let Upstream::Page(exposition) = &mut exchange.upstream else { return false };
         let cells = self.shared.cells;
@@ -146,7 +146,7 @@ impl Proxy {
         let mut text = String::with_capacity(METRICS_PORTION_BYTES * 2);
         let more = exposition.write(&sources, &mut text, METRICS_PORTION_BYTES);
         exchange.record.sent += text.len() as u64;
-        if let Some(connection) = self.connections.get_mut(client) {
+        if let Some(connection) = self.connections.living_mut(client) {
             for piece in text.as_bytes().chunks(METRICS_PORTION_BYTES) {
                 let mut buffer = self.scratch.buffers.take();
                 buffer.room()[..piece.len()].copy_from_slice(piece);
@@ -165,11 +165,11 @@ impl Proxy {
     }
 
     fn end_metrics(&mut self, id: Key) {
-        let Some(exchange) = self.exchanges.get(id) else { return };
+        let Some(exchange) = self.exchanges.living(id) else { return };
         let (client, persistent, last) = (exchange.client, exchange.persistent, exchange.facts.is_last());
         let whole = exchange.request == Progress::Ended || exchange.facts.body == Body::None;
         self.remove_exchange(id, Reason::Page);
-        let Some(connection) = self.connections.get_mut(client) else { return };
+        let Some(connection) = self.connections.living_mut(client) else { return };
         connection.codec.write_end(&mut connection.output, &mut self.scratch.buffers, None);
         if whole && connection.phase == Phase::Open {
             self.release_client(client, true, persistent, last);

@@ -19,7 +19,7 @@ impl Proxy {
         }
         self.shared.block.add(Count::Waited, 1);
         self.set_upstream(id, Upstream::Queued);
-        let Some(client) = self.exchanges.get(id).map(|exchange| exchange.client) else { return };
+        let Some(client) = self.exchanges.living(id).map(|exchange| exchange.client) else { return };
         if self.ledger.waiting.is_empty() {
             self.ledger.look_us = self.now_us + WAITING_LOOK_US;
         }
@@ -41,7 +41,7 @@ impl Proxy {
                 // What would do for one that has tried nothing yet would do for those behind it.
                 // A client with a connection of its own waits for that one backend.
                 Pick::Full if self.is_bound(id) => at += 1,
-                Pick::Full if self.exchanges.get(id).is_none_or(|exchange| exchange.tries.count() == 0) => break,
+                Pick::Full if self.exchanges.living(id).is_none_or(|exchange| exchange.tries.count() == 0) => break,
                 Pick::Full => at += 1,
                 pick => self.assign(id, pick),
             }

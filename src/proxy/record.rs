@@ -165,7 +165,7 @@ impl Cause {
 impl Proxy {
     /// Logs that the request of an exchange has failed, or a try of it.
     pub(super) fn log_exchange(&mut self, id: Key, outcome: Outcome, cause: Cause) {
-        let Some(exchange) = self.exchanges.get(id) else { return };
+        let Some(exchange) = self.exchanges.living(id) else { return };
         let (slot, level) = (exchange.record.slot, cause.level());
         if !self.log.enabled(level) || !self.repeats.admits((slot, cause, outcome == Outcome::Retried), self.now_us) {
             return;
@@ -211,7 +211,7 @@ impl Proxy {
     /// Completes the record of an exchange that is about to be removed: counts it, logs a failure, and keeps the record
     /// if records are kept. The end of a tunnel or a page, and the rest of an upload after the response, are no failures.
     pub(super) fn complete_record(&mut self, id: Key, reason: Reason) {
-        let Some(exchange) = self.exchanges.get_mut(id) else { return };
+        let Some(exchange) = self.exchanges.living_mut(id) else { return };
         let waiting = exchange.response == Progress::Waiting;
         let failed = !exchange.is_tunnel() && !exchange.is_page() && exchange.response != Progress::Ended;
         let cause = reason.cause().filter(|_| failed);

@@ -19,13 +19,14 @@ impl Proxy {
     /// or waits for it. No window bounds how many come.
     pub(super) fn on_interim(&mut self, key: Key, head: HeadRef<'_>) {
         let Some(id) = self.connections.get(key).and_then(|connection| connection.exchange) else { return };
-        let Some(exchange) = self.exchanges.get_mut(id) else { return };
+        let Some(exchange) = self.exchanges.living_mut(id) else { return };
         exchange.interims += 1;
         if exchange.interims > INTERIM_RESPONSES {
             return self.backend_failed(key, Failure::Malformed(MessageError::TooManyInterims));
         }
         let unexpected = head.status() == 100 && !exchange.facts.expects_continue;
-        let full = self.connections.get(exchange.client).is_some_and(|client| client.output.len() >= QUEUE_HIGH_BYTES);
+        let full =
+            self.connections.living(exchange.client).is_some_and(|client| client.output.len() >= QUEUE_HIGH_BYTES);
         let unwanted = full && !(head.status() == 100 && exchange.awaits_continue());
         if exchange.facts.version == Version::Http10 || unexpected || unwanted {
             let backend = self.connections.get_mut(key).and_then(Connection::backend_mut);
@@ -48,7 +49,7 @@ impl Proxy {
         let Some(backend) = self.connections.get_mut(key) else { return };
         let Peer::Backend(BackendEnd { slot, .. }) = backend.peer else { return };
         let Some(id) = backend.exchange else { return };
-        let Some(exchange) = self.exchanges.get_mut(id) else { return };
+        let Some(exchange) = self.exchanges.living_mut(id) else { return };
         if head.status() == 101 {
             return self.on_switching(id, key, slot, head);
         }
@@ -75,7 +76,9 @@ impl Proxy {
         let client = exchange.client;
         let binds = facts.connection.authentication && backend.codec.stream().is_none();
         let shows = self.shows();
-        let (Some(entry), Some(exchange)) = (self.connections.get(client), self.exchanges.get(id)) else { return };
+        let (Some(entry), Some(exchange)) = (self.connections.living(client), self.exchanges.living(id)) else {
+            return;
+        };
         self.scratch.text.clear();
         let mut writer = entry.codec.head_writer(&mut self.scratch.text, shows);
         let (date, request_id) = (&self.date.1, exchange.id());

@@ -12,6 +12,7 @@ mod bound;
 mod deadlines;
 mod exits;
 mod idle;
+mod invariants;
 mod probes;
 mod record;
 mod reuse;

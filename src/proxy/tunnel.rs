@@ -14,7 +14,7 @@ use crate::http::message_error::MessageError;
 impl Proxy {
     /// A backend has agreed to switch protocols: a tunnel from here on.
     pub(super) fn on_switching(&mut self, id: Key, key: Key, slot: u16, head: HeadRef<'_>) {
-        let Some(exchange) = self.exchanges.get_mut(id) else { return };
+        let Some(exchange) = self.exchanges.living_mut(id) else { return };
         // Content of known length is bytes as a tunnel's are, so that what is left of it may follow the 101.
         let chunked = exchange.facts.body == Body::Chunked && exchange.request != Progress::Ended;
         if !exchange.facts.upgrades || chunked {
@@ -31,7 +31,9 @@ impl Proxy {
         // It has done what it was asked for; what comes then is its users' affair.
         self.upstreams.note_success(slot);
         let shows = self.shows();
-        let (Some(entry), Some(exchange)) = (self.connections.get(client), self.exchanges.get(id)) else { return };
+        let (Some(entry), Some(exchange)) = (self.connections.living(client), self.exchanges.living(id)) else {
+            return;
+        };
         self.scratch.text.clear();
         let mut writer = entry.codec.head_writer(&mut self.scratch.text, shows);
         forward::switching(&mut writer, head, exchange.id());

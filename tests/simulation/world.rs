@@ -270,7 +270,7 @@ impl World {
                 self.net.fail(format!("more than its limit is in flight in slot {slot}"));
             }
         }
-        if let Err(text) = self.proxy.audit() {
+        if let Err(text) = self.proxy.check() {
             self.net.fail(text);
         }
         for socket in self.sockets.iter().flatten() {
@@ -503,7 +503,7 @@ impl World {
             let connections = self.proxy.connections();
             self.net.fail(format!("{clients} clients, {requests} requests and {connections} connections are left"));
         }
-        if let Err(text) = self.proxy.audit_rest() {
+        if let Err(text) = self.proxy.check_rest() {
             self.net.fail(text);
         }
         let cells = SHARED.with(|shared| shared.cells);

@@ -99,7 +99,7 @@ impl Proxy {
         }
         for stream in open {
             let exchange = self.connections.get(stream).and_then(|stream| stream.exchange);
-            if let Some(exchange) = exchange.and_then(|id| self.exchanges.get_mut(id)) {
+            if let Some(exchange) = exchange.and_then(|id| self.exchanges.living_mut(id)) {
                 exchange.tries.isolated = true;
             }
             self.lost(stream, failure, false);
@@ -121,7 +121,7 @@ impl Proxy {
     /// connection says nothing about its backend.
     fn went_stale(&self, stream: Key, failure: Failure) -> bool {
         let Some(stream) = self.connections.get(stream) else { return true };
-        let exchange = stream.exchange.and_then(|id| self.exchanges.get(id));
+        let exchange = stream.exchange.and_then(|id| self.exchanges.living(id));
         let stale = stream.is_reused() && failure.is_loss();
         exchange.is_none_or(|exchange| stale && exchange.is_unanswered())
     }

@@ -73,7 +73,7 @@ impl Mux {
     }
 
     /// The state of a mux to a backend.
-    fn upstream_mut(&mut self) -> Option<&mut Upstream> {
+    pub(in crate::proxy) fn upstream_mut(&mut self) -> Option<&mut Upstream> {
         if let MuxKind::Upstream(upstream) = &mut self.kind { Some(upstream) } else { None }
     }
 

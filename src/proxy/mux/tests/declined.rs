@@ -177,5 +177,5 @@ fn an_idle_connection_whose_time_ends_takes_no_request_with_it_that_comes_in_the
     world.proxy.expire();
     world.carry_out();
     assert!(!world.closed.contains(&idle));
-    assert_eq!(world.proxy.audit(), Ok(()));
+    assert_eq!(world.proxy.check(), Ok(()));
 }

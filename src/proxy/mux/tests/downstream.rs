@@ -45,7 +45,7 @@ impl World {
     }
 
     fn audit(&self) {
-        self.proxy.audit().unwrap();
+        self.proxy.check().unwrap();
     }
 
     /// The type, the flags and the payload of each frame for a stream since this was last asked.

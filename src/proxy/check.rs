@@ -1,0 +1,222 @@
+//! The invariants of the whole machine, checked over its whole state. The program never calls this. The simulation and
+//! the fuzz target do after each step, so a broken invariant shows when it breaks, not when a request suffers from it.
+//!
+//! 1. The client of every exchange is alive and points back. So is the backend's connection, which has the exchange's
+//!    slot. No other connection points to the exchange.
+//! 2. The in-flight count of each slot is the number of exchanges whose `Upstream` has that slot.
+//! 3. The mux of a stream is alive and has the stream, either by number or in its waiting list.
+//! 4. No pooled connection has an exchange, input or output. The pool and the slab agree.
+//! 5. The bytes by which windows have grown agree with their total, and are within the limit.
+//! 6. A connection that was not read although it was readable cannot be read yet. Otherwise nothing would wake it.
+//! 7. Every connection that waits for an event with a limit has a deadline.
+
+use super::Proxy;
+use super::codec::Codec;
+use super::connection::{Connection, Ending, Phase, Wait};
+use super::exchange::{Exchange, Upstream};
+use super::mux::{Mux, Purpose};
+use crate::balance::in_flight;
+use crate::collections::slab::Key;
+use crate::collections::timers::NEVER;
+use crate::limits::{H2_GROWTH_BYTES, QUEUE_HIGH_BYTES};
+
+impl Proxy {
+    /// Checks the invariants that hold between two inputs, after all outputs were taken.
+    ///
+    /// # Errors
+    /// A description of the first broken invariant.
+    pub fn check(&self) -> Result<(), String> {
+        self.check_exchanges()?;
+        self.check_in_flight()?;
+        self.check_muxes()?;
+        self.check_streams()?;
+        self.check_pool()?;
+        self.check_bonds()?;
+        self.check_totals()?;
+        self.check_reads()?;
+        self.check_deadlines()
+    }
+
+    /// Checks the invariants that hold after the last client and the last request are gone.
+    ///
+    /// # Errors
+    /// A description of the first broken invariant.
+    pub fn check_rest(&self) -> Result<(), String> {
+        self.check()?;
+        holds(self.totals.grown == 0, || format!("windows are grown by {} bytes for no client", self.totals.grown))?;
+        holds(self.ledger.waiting.is_empty(), || format!("{} requests wait that are gone", self.ledger.waiting.len()))
+    }
+
+    fn all(&self) -> impl Iterator<Item = (Key, &Connection)> {
+        self.connections.keys().filter_map(|key| Some((key, self.connections.get(key)?)))
+    }
+
+    fn all_exchanges(&self) -> impl Iterator<Item = (Key, &Exchange)> {
+        self.exchanges.keys().filter_map(|id| Some((id, self.exchanges.get(id)?)))
+    }
+
+    fn check_exchanges(&self) -> Result<(), String> {
+        for (id, exchange) in self.all_exchanges() {
+            for end in [Some(exchange.client), exchange.backend()].into_iter().flatten() {
+                let back = self.connections.get(end).map(|connection| connection.exchange);
+                holds(back == Some(Some(id)), || format!("exchange {id:?} has the end {end:?}, which has {back:?}"))?;
+            }
+            if let Some(backend) = exchange.backend().and_then(|key| self.connections.get(key)) {
+                let slot = backend.backend().map(|backend| backend.slot);
+                holds(slot == exchange.upstream.slot(), || {
+                    format!("exchange {id:?} is {:?}, and its connection has the slot {slot:?}", exchange.upstream)
+                })?;
+                let connecting = backend.phase == Phase::Connecting;
+                holds(connecting == matches!(exchange.upstream, Upstream::Assigned { .. }), || {
+                    format!("exchange {id:?} is {:?}, and its connection is {:?}", exchange.upstream, backend.phase)
+                })?;
+            }
+            let places = self.ledger.waiting.iter().filter(|&&other| other == id).count();
+            holds(usize::from(exchange.is_queued()) == places, || {
+                format!("exchange {id:?} is {:?}, and has {places} places in the queue", exchange.upstream)
+            })?;
+        }
+        for (key, connection) in self.all() {
+            let Some(id) = connection.exchange else { continue };
+            let is_end = |exchange: &Exchange| exchange.client == key || exchange.backend() == Some(key);
+            holds(self.exchanges.get(id).is_some_and(is_end), || {
+                format!("connection {key:?} is no end of its exchange {id:?}")
+            })?;
+        }
+        Ok(())
+    }
+
+    fn check_in_flight(&self) -> Result<(), String> {
+        for (slot, counted) in self.shared.in_flight.iter().enumerate() {
+            let is_here = |exchange: &Exchange| exchange.upstream.slot().map(usize::from) == Some(slot);
+            let count = self.all_exchanges().filter(|(_, exchange)| is_here(exchange)).count();
+            let counted = in_flight::count(counted);
+            holds(count as u64 == counted, || format!("{count} requests in slot {slot} are counted as {counted}"))?;
+        }
+        Ok(())
+    }
+
+    fn check_muxes(&self) -> Result<(), String> {
+        for (slot, muxes) in self.upstreams.muxes.iter().enumerate() {
+            for &key in muxes {
+                let mux = self.connections.get(key).and_then(|one| one.codec.mux());
+                let is_shared =
+                    mux.and_then(Mux::upstream).is_some_and(|one| !one.draining && one.purpose == Purpose::Shared);
+                holds(is_shared, || format!("{key:?} of slot {slot} is offered, and takes no streams"))?;
+            }
+        }
+        for (key, connection) in self.all() {
+            let Some(mux) = connection.codec.mux() else { continue };
+            holds(mux.h2.holds_its_window(), || format!("{key:?} has lost a part of its window"))?;
+            for stream in mux.streams() {
+                let mux_key = self.connections.get(stream).and_then(|one| one.codec.stream()).map(|one| one.mux);
+                holds(mux_key == Some(key), || format!("{key:?} carries {stream:?}, whose mux is {mux_key:?}"))?;
+            }
+        }
+        Ok(())
+    }
+
+    fn check_streams(&self) -> Result<(), String> {
+        for (key, connection) in self.all() {
+            let Some(stream) = connection.codec.stream() else { continue };
+            let mux = self.connections.get(stream.mux).and_then(|one| one.codec.mux());
+            let Some(mux) = mux else { return Err(format!("the mux of stream {key:?} is gone")) };
+            let waiting = mux.upstream().map_or(0, |mux| mux.waiting.iter().filter(|&&other| other == key).count());
+            let open = mux.h2.owners().filter(|&other| other == key).count();
+            let expected = if stream.id == 0 { (1, 0) } else { (0, 1) };
+            holds((waiting, open) == expected, || {
+                format!("stream {key:?} with number {} waits {waiting} times and is open {open} times", stream.id)
+            })?;
+        }
+        Ok(())
+    }
+
+    fn check_pool(&self) -> Result<(), String> {
+        let mut pooled = 0;
+        for (slot, key) in self.upstreams.idle.all() {
+            pooled += 1;
+            let Some(one) = self.connections.get(key) else { return Err(format!("{key:?} is pooled and gone")) };
+            holds(is_idle(one), || format!("{key:?} is pooled and not idle: {one:?}"))?;
+            let at = one.backend().map(|backend| usize::from(backend.slot));
+            holds(at == Some(slot) && self.upstreams.is_current(one.peer), || {
+                format!("{key:?} is pooled in slot {slot}: {:?}", one.peer)
+            })?;
+            holds(one.input.is_none() && one.output.is_empty(), || format!("{key:?} is pooled with bytes"))?;
+            holds(!one.has_ended() && one.is_sendable(), || format!("{key:?} is pooled at its end"))?;
+        }
+        let is_pooled = |(key, one): &(Key, &Connection)| is_idle(one) && !self.upstreams.bonds.contains_key(key);
+        let idle = self.all().filter(is_pooled).count();
+        holds(idle == pooled, || format!("{idle} connections are idle, {pooled} are pooled"))?;
+        let count = self.upstreams.idle.len();
+        holds(pooled == count, || format!("{pooled} pooled connections are counted as {count}"))
+    }
+
+    fn check_bonds(&self) -> Result<(), String> {
+        let bonds = &self.upstreams.bonds;
+        for (key, other) in bonds {
+            let ends = (self.connections.get(*key), self.connections.get(*other));
+            let is_pair = matches!(ends, (Some(one), Some(other)) if one.is_client() != other.is_client());
+            holds(is_pair && bonds.get(other) == Some(key), || {
+                format!("{key:?} is bound to {other:?}, which is not bound to it")
+            })?;
+        }
+        Ok(())
+    }
+
+    fn check_totals(&self) -> Result<(), String> {
+        let clients = |admin| {
+            self.all()
+                .filter(|(_, one)| one.is_client() && one.is_admin() == admin && one.codec.stream().is_none())
+                .count()
+        };
+        let (counts, totals) = ((clients(false), clients(true)), (self.totals.clients, self.totals.admins));
+        holds(counts == totals, || format!("{counts:?} clients and admins are counted as {totals:?}"))?;
+        let mut sum = 0;
+        for (key, connection) in self.all() {
+            let held = connection.client().map_or(0, |client| client.held);
+            holds(held == 0 || connection.output.len() >= QUEUE_HIGH_BYTES, || {
+                format!("{key:?} holds {held} bytes of grown windows, and its queue has room")
+            })?;
+            sum += held + connection.codec.stream().map_or(0, |stream| stream.growth);
+        }
+        let total = self.totals.grown;
+        holds(sum == total, || format!("windows are grown by {sum} bytes, counted as {total}"))?;
+        holds(total <= H2_GROWTH_BYTES, || format!("windows are grown by {total} bytes"))
+    }
+
+    fn check_reads(&self) -> Result<(), String> {
+        for (key, connection) in self.all() {
+            holds(!connection.read_paused || !self.wants(key), || {
+                format!("{key:?} is not read, and nothing will wake it: {connection:?}")
+            })?;
+        }
+        Ok(())
+    }
+
+    fn check_deadlines(&self) -> Result<(), String> {
+        for (key, connection) in self.all() {
+            // A probe has one deadline, which is the one of its mux.
+            let is_probe_stream = connection.is_probe() && connection.codec.stream().is_some();
+            let wait = self.wait_of(key, connection);
+            let limit_us = self.limit_us(wait, connection.is_admin());
+            if wait == Wait::Nothing || is_probe_stream || limit_us >= NEVER - self.now_us {
+                continue;
+            }
+            let has_deadline = self.ledger.timers.get(key.index()) != NEVER || self.ledger.due.contains(&key.index());
+            holds(has_deadline, || format!("{key:?} waits for {wait:?} without a deadline: {connection:?}"))?;
+        }
+        Ok(())
+    }
+}
+
+/// True if a connection to a backend carries nothing, so that it belongs into the pool.
+fn is_idle(connection: &Connection) -> bool {
+    let open = connection.phase == Phase::Open && connection.after_flush == Ending::GoesOn;
+    let http1 = matches!(connection.codec, Codec::Http1(_));
+    let free = !connection.is_client() && !connection.is_probe();
+    open && http1 && free && connection.exchange.is_none()
+}
+
+fn holds(invariant: bool, text: impl FnOnce() -> String) -> Result<(), String> {
+    if invariant { Ok(()) } else { Err(text()) }
+}
