@@ -322,7 +322,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_told_stays_on_its_line() {
+    fn a_report_stays_on_its_line() {
         let mut out = String::new();
         line(&mut out, "backend", "unix:/a\nb\x1b");
         assert_eq!(out, "backend   unix:/a\\x0ab\\x1b\n");

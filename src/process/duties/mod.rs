@@ -1,8 +1,8 @@
-//! What the master does besides its workers, and the one process of sp besides its clients: it
-//! follows the configuration file, decides which plan holds, and publishes it.
+//! The duties of the master beside its workers, and of the one process of sp beside its clients: to follow the
+//! configuration file, to decide which plan holds, and to publish it.
 //!
-//! Everything it waits for is behind one descriptor and one deadline, so that it fits beside any
-//! other loop. A change that cannot be made is told, counted, and leaves all as it is.
+//! All their events are behind one descriptor and one deadline, so that they fit beside any other loop. A change that
+//! cannot be made is logged and counted, and changes nothing.
 
 pub(super) mod names;
 mod plan;
@@ -40,7 +40,7 @@ const FILE: u64 = 0;
 
 /// The state of these duties.
 pub(super) struct Duties {
-    /// What was given besides the file.
+    /// The options of the command line and the environment.
     options: Options,
     config: Config,
     region: Region,
@@ -48,16 +48,16 @@ pub(super) struct Duties {
     random: Random,
     reactor: Reactor,
     watch: Option<Watch>,
-    /// Where no backend has a name, nothing is looked up.
+    /// `None` if no backend has a name.
     names: Option<Names>,
-    /// Where names led before an upgrade: those that backends have since lead there until they are found anew.
+    /// The addresses of names before an upgrade. They hold until the names are resolved again.
     before: Vec<Member>,
     /// The plan before an upgrade, until this program serves.
     plan_before: Option<Vec<u8>>,
     notify: Notify,
     /// The address for clients.
     address: SocketAddr,
-    /// How often the authorities' certificates have been read again.
+    /// The number of times that the authorities' certificates were read again.
     authorities: u64,
     /// True once all workers accept.
     serving: bool,

@@ -217,7 +217,7 @@ mod tests {
     use super::share;
 
     #[test]
-    fn who_needs_less_than_its_share_leaves_the_rest_to_others() {
+    fn a_name_that_needs_less_than_its_share_leaves_the_rest_to_others() {
         assert_eq!(share(&[], 10), usize::MAX);
         assert_eq!(share(&[3, 3, 4], 10), usize::MAX);
         assert_eq!(share(&[4, 4, 4], 10), 3);

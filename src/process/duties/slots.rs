@@ -309,7 +309,7 @@ mod tests {
     }
 
     #[test]
-    fn where_there_are_too_few_nothing_changes() {
+    fn nothing_changes_if_there_are_too_few_slots() {
         let mut slots = fresh(2);
         places(&mut slots, &[1, 2], 1).unwrap();
         assert_eq!(slots.assign(wanted([2, 3, 4]), 2, unproven), Err(Refused::TooMany(3)));

@@ -114,7 +114,7 @@ fn a_name_of_which_nothing_is_heard_is_waited_for_once() {
 }
 
 #[test]
-fn where_a_name_led_before_an_upgrade_is_forgotten_with_the_name() {
+fn the_addresses_of_a_name_are_forgotten_with_the_name_after_an_upgrade() {
     let (mut duties, dns) = duties();
     let backend = Backend { name: "app.test:80".into(), ..Backend::at(([10, 0, 0, 9], 80).into()) };
     let before = tcp([10, 0, 0, 9], &[80]);

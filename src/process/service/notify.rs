@@ -165,7 +165,7 @@ mod tests {
     }
 
     #[test]
-    fn where_nobody_listens_nothing_is_said() {
+    fn nothing_is_sent_without_a_service_manager() {
         for socket in [None, Some("/nowhere/at/all"), Some("relative"), Some("")] {
             let mut notify = Notify::new(socket.map(OsStr::new), None);
             notify.ready("serving");

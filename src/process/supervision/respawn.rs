@@ -107,7 +107,7 @@ mod tests {
     }
 
     #[test]
-    fn who_served_is_replaced_without_end_and_soon() {
+    fn a_worker_that_served_is_replaced_without_end_and_soon() {
         let mut place = Respawn::default();
         assert_eq!(place.died(SOON), after_ms(0));
         for _ in 0..1000 {

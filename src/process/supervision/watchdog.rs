@@ -1,7 +1,8 @@
-//! Looks at the workers' loops now and then, and kills one that stands still. It is replaced as any that dies.
+//! The watchdog looks at the workers' loops at intervals, and kills a worker whose loop stands still. It is replaced like
+//! any that dies.
 //!
-//! Where the master itself comes late to it, the whole machine or process group may have stood still. Then
-//! no worker's silence says anything, until all have had as much time again as any may be silent.
+//! If the master itself is late, the whole machine or process group may have stood still. Then the silence of a worker
+//! proves nothing until all workers have had the full time again.
 
 use std::time::Duration;
 
@@ -109,7 +110,7 @@ mod tests {
     }
 
     #[test]
-    fn who_is_late_trusts_no_silence_for_a_whole_interval() {
+    fn a_late_master_trusts_no_silence_for_a_whole_interval() {
         let mut watchdog = Watchdog { next_us: 1_000 };
         assert!(!watchdog.is_due(1_101, 400));
         assert_eq!(watchdog.next_us(), 1_501);

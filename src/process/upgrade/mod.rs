@@ -1,15 +1,15 @@
-//! USR2: making the file that this program was started from, whatever it is by now, this process's
-//! program, with every listener open and every connection served on.
+//! USR2: the process becomes the program in the file that it was started from. Every listener stays open, and every
+//! connection is served to its end.
 //!
 //! ```text
 //! Idle ──USR2──▶ Asked: the file runs as a child, and is asked whether it could take over
 //!   ▲              │ it says so: the process becomes it, and its workers take the old ones' place
-//!   └──────────────┘ anything else, or nothing for too long: one line says what, and nothing has changed
+//!   └──────────────┘ anything else, or nothing for too long: this is logged, and nothing has changed
 //! ```
 //!
-//! What is asked loads the configuration, the certificates' roots and the account, and tries the
-//! addresses that are new, the shared memory and the plan. It says by a line on its stdout that it could, for any program would do as
-//! exit status 0 goes.
+//! The child loads the configuration, the certificates' roots and the account, and tries the new addresses, the shared
+//! memory and the plan. It answers with a line on its stdout, because any other program may exit with status 0. A child
+//! that does not know form 3 of the handover is asked again in form 2.
 
 mod form2;
 pub mod handover;

@@ -1,10 +1,9 @@
-//! What is left of a program that could not take over after it had become this process: it serves
-//! nothing, and keeps what it was left as it was. The workers of the program before go on accepting, the
-//! listeners stay open, and the next upgrade finds all as this one did.
+//! The rollback supervisor: a program that had become this process and could not take over. It serves nothing, and keeps
+//! its inheritance as it was. The workers of the program before go on accepting, the listeners stay open, and the next
+//! upgrade finds the same state as this one.
 //!
-//! A worker that ends meanwhile, or stands still and is killed, cannot be replaced, so that another upgrade
-//! is tried at once: the reason why this one failed may have passed. Without a worker nothing is left to be
-//! kept, and the process ends.
+//! A worker that ends meanwhile, or stands still and is killed, cannot be replaced. So another upgrade is tried at once:
+//! the reason of the failure may have passed. When the last worker has ended, the process ends.
 
 use std::os::fd::{AsFd, BorrowedFd};
 use std::thread;

@@ -107,7 +107,7 @@ fn a_change_is_looked_at_when_it_pauses_and_however_many_follow_not_much_later()
 }
 
 #[test]
-fn what_is_being_written_to_is_waited_for_but_not_for_ever() {
+fn a_file_that_is_being_written_is_waited_for_with_a_limit() {
     let mut settling = Settling::default();
     settling.happened(Kind::Begun, 0);
     assert_eq!(settling.at_us(), CONFIG_PAUSE_US);
@@ -294,7 +294,7 @@ fn follows_a_file_written_to_through_another_name() {
 }
 
 #[test]
-fn what_is_no_file_is_refused_without_waiting_for_it() {
+fn a_path_that_is_no_file_is_refused_without_waiting() {
     let place = Place::new("pipe");
     let file = place.file("lb.json");
     fs::write(&file, "0").unwrap();
@@ -355,7 +355,7 @@ fn a_file_that_is_made_anew_is_read_once_it_is_whole() {
 }
 
 #[test]
-fn what_is_written_beside_it_wakes_nobody() {
+fn a_write_beside_the_file_does_not_wake_the_watch() {
     let place = Place::new("beside");
     let path = place.file("a");
     fs::write(&path, "1").unwrap();
