@@ -18,13 +18,13 @@ use zzz_lb::http::framing::{self, RequestFacts};
 use zzz_lb::http::head::{Head, HeadRef, Start};
 use zzz_lb::http::message_error::MessageError;
 use zzz_lb::http::part::{Part, Role};
-use zzz_lb::http::proxy_error::ProxyError;
+use zzz_lb::http::session_error::{BadCertificate, SessionError};
 use zzz_lb::http1::connection::Connection as Http1;
 use zzz_lb::http2::connection::{Connection as Http2, Event};
 use zzz_lb::http2::frame::{self, Kind, PREFACE};
 use zzz_lb::limits::{BLOCK_BYTES, H2_WINDOW_MAX_BYTES, QUEUE_HIGH_BYTES};
 use zzz_lb::log::{Level, Log};
-use zzz_lb::proxy::{Failure, FailureText, Output, Proxy, Shared};
+use zzz_lb::proxy::{Failure, Output, Proxy, Shared};
 
 /// Backends at once.
 const SLOTS: usize = 3;
@@ -427,7 +427,7 @@ impl Machine {
                 2 => self.open[at].connecting = true,
                 3 => self.begin_in_vain(at, Failure::Busy),
                 4 if operation >= 192 => {
-                    self.proxy.failed(key, Failure::Tls(ProxyError::TlsCertificate, FailureText::new(&"expired")))
+                    self.proxy.failed(key, Failure::Tls(SessionError::Certificate(BadCertificate::Expired)))
                 }
                 5 if operation >= 192 && self.proxy.offers_http2(key) => {}
                 5 if operation >= 192 => self.proxy.refuses_http1(key),
@@ -501,7 +501,7 @@ impl Machine {
             1 => self.proxy.limit_idle(argument.into()),
             2 => self.proxy.set_unready(),
             3 => self.proxy.hide_metrics(),
-            4 => self.proxy.failed(key, Failure::Tls(ProxyError::TlsProtocol, FailureText::new(&"truncated"))),
+            4 => self.proxy.failed(key, Failure::Tls(SessionError::Truncated)),
             5 => self.proxy.secured(key, argument % 2 == 1, Some(argument.into())),
             _ => self.proxy.drain(),
         }

@@ -9,4 +9,5 @@ pub mod message_error;
 pub mod part;
 pub mod proxy_error;
 pub mod request_id;
+pub mod session_error;
 pub mod status;

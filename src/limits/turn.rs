@@ -72,8 +72,6 @@ pub const LOG_KINDS: usize = 128;
 pub const LOG_PATH_BYTES: usize = 256;
 /// The longest request id that is accepted. Ids of tracing systems have up to 64 characters.
 pub const REQUEST_ID_BYTES: usize = 128;
-/// The part of a TLS error message that is kept.
-pub const FAILURE_BYTES: usize = 96;
 /// The part of a refused message that `--trace` shows.
 pub const TRACE_REFUSED_BYTES: usize = 4096;
 

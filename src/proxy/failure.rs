@@ -8,7 +8,8 @@ use super::codec::ErrorCode;
 use super::exchange::{Content, Exchange, Progress};
 use crate::http::message_error::MessageError;
 use crate::http::proxy_error::ProxyError;
-use crate::limits::{FAILURE_BYTES, REPEATS, TRIES};
+use crate::http::session_error::SessionError;
+use crate::limits::{REPEATS, TRIES};
 use crate::metrics::{Count, SlotCount};
 
 /// Why a connection to a backend was of no use. The number is the system's error code, 0 where
@@ -28,13 +29,13 @@ pub enum Failure {
     /// It broke before the response was complete.
     Broken(i32),
     /// The session that carried it failed before the response was complete.
-    Session(FailureText),
+    Session(SessionError),
     /// The response was malformed.
     Malformed(MessageError),
     /// The response, or more of it, did not come in time.
     Timeout,
     /// No session could be agreed on, or it was broken before a request was given to it.
-    Tls(ProxyError, FailureText),
+    Tls(SessionError),
     /// The backend has not looked at the request, and says so.
     Unprocessed,
     /// The backend would not take the stream, and has not processed the request.
@@ -55,12 +56,15 @@ pub enum Failure {
     Status(u16),
 }
 
+// A failure is copied through many calls, and is a part of each kind of log line.
+const _: () = assert!(size_of::<Failure>() <= 32);
+
 impl Failure {
     /// Whether the backend never saw the request.
     pub(super) fn is_before_request(self) -> bool {
         matches!(
             self,
-            Failure::Connect(_) | Failure::ConnectTimeout | Failure::Busy | Failure::Tls(..) | Failure::NoStreams
+            Failure::Connect(_) | Failure::ConnectTimeout | Failure::Busy | Failure::Tls(_) | Failure::NoStreams
         )
     }
 
@@ -88,7 +92,7 @@ impl Failure {
         match self {
             Failure::Connect(_) | Failure::Exhausted(_) | Failure::Busy => SlotCount::FailedConnect,
             Failure::ConnectTimeout => SlotCount::FailedConnectTimeout,
-            Failure::Tls(..) => SlotCount::FailedTls,
+            Failure::Tls(_) => SlotCount::FailedTls,
             Failure::Closed | Failure::Broken(_) | Failure::Session(_) => SlotCount::FailedClosed,
             Failure::Timeout => SlotCount::FailedTimeout,
             Failure::Malformed(_) => SlotCount::FailedMalformed,
@@ -139,7 +143,7 @@ impl Failure {
                 _ => ProxyError::Protocol,
             },
             Failure::Timeout => ProxyError::ResponseTimeout,
-            Failure::Tls(error, _) => error,
+            Failure::Tls(error) => error.error(),
             Failure::Unprocessed | Failure::Refused | Failure::Reset(_) => ProxyError::ResponseIncomplete,
             Failure::Http11Required => ProxyError::Protocol,
             Failure::Http2(_) | Failure::Excess(_) | Failure::Status(_) => ProxyError::Protocol,
@@ -177,10 +181,10 @@ impl fmt::Display for Failure {
             Failure::Busy => write!(f, "cannot connect: its queue of connections is full"),
             Failure::Closed => write!(f, "closed before the response was complete"),
             Failure::Broken(code) => write!(f, "broke before the response was complete: {}", Code(*code)),
-            Failure::Session(words) => write!(f, "broke before the response was complete: {words}"),
+            Failure::Session(error) => write!(f, "broke before the response was complete: {error}"),
             Failure::Malformed(refusal) => write!(f, "malformed response: {refusal}"),
             Failure::Timeout => write!(f, "timed out responding"),
-            Failure::Tls(_, words) => write!(f, "TLS: {words}"),
+            Failure::Tls(error) => write!(f, "TLS: {error}"),
             Failure::Unprocessed => write!(f, "did not look at the request"),
             Failure::Refused => write!(f, "refused the HTTP/2 stream"),
             Failure::Http11Required => write!(f, "requires HTTP/1.1: configure it as http:// instead of h2c://"),
@@ -191,36 +195,6 @@ impl fmt::Display for Failure {
             Failure::NoStreams => write!(f, "allows no HTTP/2 streams"),
             Failure::Status(status) => write!(f, "answered {status}"),
         }
-    }
-}
-
-/// What another part of the program says of a failure, as far as there is room for it.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub struct FailureText {
-    text: [u8; FAILURE_BYTES],
-    length: u8,
-}
-
-impl FailureText {
-    /// These words.
-    pub fn new(words: &impl fmt::Display) -> FailureText {
-        let words = words.to_string();
-        let length = (0..=words.len().min(FAILURE_BYTES)).rfind(|&at| words.is_char_boundary(at)).unwrap_or(0);
-        let mut text = [0; FAILURE_BYTES];
-        text[..length].copy_from_slice(&words.as_bytes()[..length]);
-        FailureText { text, length: length as u8 }
-    }
-}
-
-impl fmt::Display for FailureText {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(std::str::from_utf8(&self.text[..usize::from(self.length)]).unwrap_or_default())
-    }
-}
-
-impl fmt::Debug for FailureText {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{self}")
     }
 }
 

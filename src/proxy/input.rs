@@ -125,7 +125,7 @@ impl Proxy {
     /// The connection could not be made, or is broken.
     pub fn failed(&mut self, key: Key, failure: Failure) {
         self.keep_input(key);
-        if let (Failure::Tls(..), Some(Peer::Backend(BackendEnd { slot, .. }))) =
+        if let (Failure::Tls(_), Some(Peer::Backend(BackendEnd { slot, .. }))) =
             (failure, self.connections.get(key).map(|connection| connection.peer))
         {
             self.shared.block.add_slot(SlotCount::HandshakesFailed, slot.into(), 1);

@@ -39,7 +39,7 @@ mod upstreams;
 
 use self::connection::{Connection, Ending, Moved, Phase};
 use self::exchange::{Exchange, Progress};
-pub use self::failure::{Failure, FailureText};
+pub use self::failure::Failure;
 pub use self::record::Record;
 use self::record::{Kind, Reason};
 use self::state::{Ledger, Scratch, Settings, Shutdown, Totals};

@@ -3,28 +3,10 @@
 //!
 //! Nothing is decided here: the library has refused a certificate, and the log is to say why.
 
-use std::fmt;
+pub use crate::http::session_error::Algorithm;
 
 /// The fewest bits of an RSA key that ring verifies with.
 const RSA_BITS: usize = 2048;
-
-/// An algorithm that cannot be verified.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Algorithm {
-    /// By the name that it is known by.
-    Named(&'static str),
-    /// RSA with so few bits.
-    Rsa(usize),
-}
-
-impl fmt::Display for Algorithm {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Algorithm::Named(name) => f.write_str(name),
-            Algorithm::Rsa(bits) => write!(f, "RSA with {bits} bits"),
-        }
-    }
-}
 
 /// The algorithms of DER object identifiers whose signatures or keys cannot be verified.
 const NAMES: [(&[u8], &str); 12] = [

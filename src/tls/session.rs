@@ -357,7 +357,7 @@ impl Session {
 
     fn note_alert(&mut self, direction: Direction, alert: AlertDescription) {
         if self.alerts.len() < TLS_ALERTS {
-            self.alerts.push((direction, Alert(alert)));
+            self.alerts.push((direction, Alert(alert.into())));
         }
     }
 

@@ -13,8 +13,8 @@ use std::os::fd::{AsFd, OwnedFd};
 use crate::config::{Address, Health};
 use crate::limits::{CHECK_DIALS, CHECK_READ_BYTES};
 use crate::process::check::ask::{Ask, Request};
+use crate::proxy::Failure;
 use crate::proxy::probe::{Cause, Explained};
-use crate::proxy::{Failure, FailureText};
 use crate::reactor::{Event, Reactor};
 use crate::sys::{Hangup, clock, socket};
 use crate::tls::HTTP_2;
@@ -244,7 +244,7 @@ impl Dial {
                 // All plaintext was read before, so the session has room for these.
                 Some(session) => {
                     if let Err(failure) = session.received(&bytes[..n]) {
-                        return Some(Err(Failure::Session(FailureText::new(&failure))));
+                        return Some(Err(Failure::Session(failure)));
                     }
                 }
                 None => match ask.received(&bytes[..n], now_us) {

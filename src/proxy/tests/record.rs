@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::http::message_error::MessageError;
+use crate::http::session_error::{BadCertificate, SessionError};
 use crate::limits::{DEFAULT_RESPONSE_US, LOG_PATH_BYTES, SECOND_US};
 
 const BACKEND: &str = "backend=127.0.0.1:9000";
@@ -54,11 +55,7 @@ fn an_answer_of_our_own_says_what_failed_and_not_where() {
         (Failure::Timeout, 504, "http_response_timeout"),
         (Failure::Malformed(MessageError::HeadTooLarge), 502, "http_response_header_section_size"),
         (Failure::Malformed(MessageError::StatusLine), 502, "http_protocol_error"),
-        (
-            Failure::Tls(crate::http::proxy_error::ProxyError::TlsCertificate, FailureText::new(&"10.1.2.3 expired")),
-            502,
-            "tls_certificate_error",
-        ),
+        (Failure::Tls(SessionError::Certificate(BadCertificate::Expired)), 502, "tls_certificate_error"),
     ] {
         let mut world = World::new(1, |_| {});
         let client = failing(&mut world, GET, failure);

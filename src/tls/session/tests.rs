@@ -491,7 +491,7 @@ fn versions_and_names_that_cannot_be_are_said() {
     let mut session = Session::connect(&config, "a.test").unwrap();
     assert_eq!(session.received(&hello), Err(Failure::Incompatible(Lacking::Version)));
     let alerts = session.take_alerts();
-    assert_eq!(alerts, [(Direction::Sent, Alert(AlertDescription::ProtocolVersion))]);
+    assert_eq!(alerts, [(Direction::Sent, Alert(70))]);
 }
 
 #[test]
@@ -504,12 +504,12 @@ fn an_alert_of_the_peer_is_named() {
         "handshake failed: alert handshake_failure (perhaps a P-521, Ed448 or RSASSA-PSS certificate)"
     );
     let alerts = session.take_alerts();
-    assert_eq!(alerts, [(Direction::Received, Alert(AlertDescription::HandshakeFailure))]);
+    assert_eq!(alerts, [(Direction::Received, Alert(40))]);
     let mut pair = pair();
     // The server refuses data that it cannot decrypt.
     let garbage = b"\x17\x03\x03\x00\x20 not made with the session's keys";
     assert_eq!(pair.server.received(garbage), Err(Failure::BadRecord(During::Data)));
-    assert_eq!(pair.server.take_alerts(), [(Direction::Sent, Alert(AlertDescription::BadRecordMac))]);
+    assert_eq!(pair.server.take_alerts(), [(Direction::Sent, Alert(20))]);
     let failure = pair.run().unwrap_err();
     assert_eq!(failure.to_string(), "TLS alert bad_record_mac");
 }

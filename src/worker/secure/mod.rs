@@ -20,7 +20,7 @@ use super::socket::Socket;
 use crate::collections::slab::Key;
 use crate::config::Config;
 use crate::limits::{SEND_SLICES, TLS_READ_BYTES};
-use crate::proxy::{Failure, FailureText};
+use crate::proxy::Failure;
 use crate::sys::{self, clock};
 use crate::tls;
 use crate::tls::session::Session;
@@ -220,9 +220,7 @@ impl Worker<'_> {
             Arrival::Broken(code) => self.proxy.failed(key, Failure::Broken(code)),
             Arrival::End => match secure.session.ended() {
                 Ok(()) => self.proxy.ended(key),
-                Err(failure) if secure.phase == Phase::Handshaking => {
-                    self.proxy.failed(key, Failure::Tls(failure.error(), FailureText::new(&failure)))
-                }
+                Err(failure) if secure.phase == Phase::Handshaking => self.proxy.failed(key, Failure::Tls(failure)),
                 // The last message may be truncated, unless it states its own length.
                 Err(_) => self.proxy.failed(key, Failure::Closed),
             },

@@ -5,9 +5,9 @@ use std::path::PathBuf;
 use super::{Phase, Secure};
 use crate::collections::slab::Key;
 use crate::config::Config;
-use crate::http::proxy_error::ProxyError;
+use crate::http::session_error::SessionError;
 use crate::log::Level;
-use crate::proxy::{Failure, FailureText};
+use crate::proxy::Failure;
 use crate::tls;
 use crate::tls::certificate::Certificate;
 use crate::tls::session::Session;
@@ -55,13 +55,8 @@ impl Worker<'_> {
     pub(in crate::worker) fn begin_session(&mut self, key: Key, name: &str) {
         let http2 = self.proxy.offers_http2(key);
         let begun = match self.tls.upstream.config(http2) {
-            Some(config) => {
-                Session::connect(config, name).map_err(|failure| (failure.error(), FailureText::new(&failure)))
-            }
-            None => {
-                let text = FailureText::new(&"there are no certificate authorities to verify it with");
-                Err((ProxyError::TlsCertificate, text))
-            }
+            Some(config) => Session::connect(config, name),
+            None => Err(SessionError::NoAuthorities),
         };
         match begun {
             Ok(session) => {
@@ -73,7 +68,7 @@ impl Worker<'_> {
                 });
                 self.send_secure(key);
             }
-            Err((error, text)) => self.proxy.failed(key, Failure::Tls(error, text)),
+            Err(error) => self.proxy.failed(key, Failure::Tls(error)),
         }
     }
 
@@ -105,9 +100,9 @@ impl Worker<'_> {
         self.proxy.failed(
             key,
             match (refused, is_handshaking) {
-                (Some(refused), _) => Failure::Tls(refused.error(), FailureText::new(&refused)),
-                (None, false) => Failure::Session(FailureText::new(&failure)),
-                (None, true) => Failure::Tls(failure.error(), FailureText::new(&failure)),
+                (Some(refused), _) => Failure::Tls(refused),
+                (None, false) => Failure::Session(failure),
+                (None, true) => Failure::Tls(failure),
             },
         );
     }

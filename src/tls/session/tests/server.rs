@@ -37,9 +37,9 @@ fn a_client_that_refuses_the_certificate_tells_the_server() {
         let mut pair = Pair::new(&config(roots(&[&root]), false), &server, "a.test");
         assert_eq!(pair.run(), Err(Failure::Certificate(BadCertificate::OtherName)));
         let alert = drain(&mut pair.session);
-        let refused = Failure::Refused(Alert(AlertDescription::BadCertificate), During::Handshake);
+        let refused = Failure::Refused(Alert(42), During::Handshake);
         assert_eq!(pair.server.received(&alert), Err(refused));
-        let received = (Direction::Received, Alert(AlertDescription::BadCertificate));
+        let received = (Direction::Received, Alert(42));
         assert_eq!(pair.server.take_alerts(), [received]);
         assert_eq!(pair.server.certificates(), [], "a client sends none");
     }
@@ -57,7 +57,7 @@ fn a_client_without_a_version_in_common_is_refused() {
     client.write_tls(&mut hello).unwrap();
     let mut session = Session::accept(&config).unwrap();
     assert_eq!(session.received(&hello), Err(Failure::Incompatible(Lacking::Version)));
-    assert_eq!(session.take_alerts(), [(Direction::Sent, Alert(AlertDescription::ProtocolVersion))]);
+    assert_eq!(session.take_alerts(), [(Direction::Sent, Alert(70))]);
 }
 
 #[test]
