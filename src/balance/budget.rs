@@ -1,19 +1,19 @@
-//! The retry budget: a share of the recent requests, and a few per second in addition, so that retries do not
-//! multiply an outage.
+//! The retry budget: a share of the recent requests, and a few retries a second in addition. So retries do not
+//! multiply the load while a backend is out.
 
 use std::sync::atomic::Ordering::{AcqRel, Relaxed};
 
 use super::cells::Cells;
 use crate::limits::{RETRY_FLOOR, RETRY_WINDOW_US, SECOND_US};
 
-/// The cost of one retry in hundredths: a request pays in the percentage.
+/// The cost of one retry in hundredths. Each request pays the percentage.
 const RETRY: u64 = 100;
 
 /// The retries that one worker may make.
 #[derive(Debug)]
 pub(super) struct Budget {
     percent: u64,
-    /// Payments within the current window, and the rest of the previous one.
+    /// The payments within the current window, and the rest of the former one.
     current: u64,
     before: u64,
     window: u64,
@@ -37,14 +37,14 @@ impl Budget {
         }
     }
 
-    /// A request has come.
+    /// Notes a request.
     pub(super) fn request(&mut self, now_us: u64) {
         self.turn(now_us);
         self.current += self.percent;
     }
 
-    /// True if a retry is allowed, which is then paid. The few per second are for all workers together: `cells`
-    /// contains the time from which one more is allowed.
+    /// True if a request may be sent again; the retry is paid then. All workers share the few retries a second:
+    /// `cells` has the time of the next one.
     pub(super) fn allows(&mut self, cells: Cells, now_us: u64) -> bool {
         self.turn(now_us);
         for purse in [&mut self.before, &mut self.current] {
@@ -62,7 +62,7 @@ impl Budget {
             if from_us > now_us {
                 return false;
             }
-            // Unused ones of the last second, and no more, are still there.
+            // Unused retries of the last second are still available, and no more.
             let next_us = from_us.max(now_us.saturating_sub(SECOND_US)) + SECOND_US / RETRY_FLOOR;
             match cell.compare_exchange_weak(from_us, next_us, AcqRel, Relaxed) {
                 Ok(_) => return true,

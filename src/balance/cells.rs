@@ -1,9 +1,9 @@
-//! The state of the backends that all workers share: an area of atomic cells for each slot, and a few common
-//! cells. They are in memory shared by the processes. A process may die at any moment, so no cell depends on
-//! another for its meaning.
+//! The shared state of the backends: one area of atomic cells for each slot, and a few cells for all. They are in
+//! memory that the processes share. A process may die at any moment while it writes, so no cell depends on another
+//! one for its meaning.
 //!
-//! A line is 64 bytes, eight cells. Cells written with every request have a line of their own, so that they do
-//! not evict rarely written cells from the other processors' caches.
+//! A line has 64 bytes, eight cells. Cells that are written with every request have a line of their own, so that the
+//! other cells stay in the caches of the other processors.
 
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release};
@@ -15,20 +15,20 @@ pub const SLOT: usize = 2 * LINE;
 /// Cells for all slots together, before the first slot.
 pub const COMMON: usize = 4 * LINE;
 
-/// The names of a slot's first cells, by which another program finds the state of a backend. A cell whose
-/// meaning changes gets another name.
+/// The names of a slot's first cells, by which another program finds the state of a backend. A cell whose meaning
+/// changes gets another name.
 pub const NAMES: [&str; 7] =
     ["state", "failures", "probe_failures", "probe_passes", "changed_us", "probe_due_us", "expiry_s"];
 
-/// Of the common cells: counts changes that concern who takes turns.
+/// A common cell: the number of changes that concern the rotation.
 const EPOCH: usize = 0;
-/// Common cell: no backend is healthy, and this was already reported.
+/// A common cell: no backend is healthy, and that was logged.
 const OUTAGE: usize = 1;
-/// Of the common cells: when the next retry beyond the percentage may be made.
+/// A common cell: when the next retry beyond the percentage may be made.
 const RETRY: usize = LINE;
-/// Of the common cells: picks made.
+/// A common cell: the number of picks.
 const TURN: usize = 2 * LINE;
-/// Of the common cells: a backend's address may be wrong since this was last looked at.
+/// A common cell: a backend's address may be wrong since the last look.
 const SUSPECTS: usize = 3 * LINE;
 
 const STATE: usize = 0;
@@ -44,13 +44,13 @@ const IN_FLIGHT: usize = LINE;
 /// The state of a backend.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum State {
-    /// Nothing bad is known: it gets requests.
+    /// There is no failure yet: the backend gets requests.
     Unproven,
-    /// It has answered well: it gets requests.
+    /// The backend has responded properly: it gets requests.
     Healthy,
-    /// It has failed too often: it gets none while others can.
+    /// The backend has failed too often: it gets no requests while others can serve.
     Down,
-    /// It has come while others served, and has proved nothing: it gets none while others can.
+    /// The backend was added while others served, and has proved nothing: it gets no requests while others can serve.
     Added,
 }
 
@@ -60,7 +60,7 @@ impl State {
         others.into_iter().find(|&state| state as u64 == cell).unwrap_or(State::Down)
     }
 
-    /// True if the backend gets requests normally.
+    /// True if the backend gets requests like any other.
     pub fn is_up(self) -> bool {
         matches!(self, State::Unproven | State::Healthy)
     }
@@ -73,33 +73,33 @@ pub struct Cells {
 }
 
 impl Cells {
-    /// The number of cells for `slots` slots.
+    /// Returns the number of cells for `slots` slots.
     pub const fn needed(slots: usize) -> usize {
         COMMON + slots * SLOT
     }
 
-    /// A view of cells that begin as zeros.
+    /// Returns a view of cells that begin as zeros.
     pub fn new(cells: &'static [AtomicU64]) -> Cells {
         assert!(cells.len() >= COMMON, "the common cells are there");
         Cells { cells }
     }
 
-    /// Makes zeros of all.
+    /// Sets all cells to zero.
     pub fn wipe(self) {
         self.cells.iter().for_each(|cell| cell.store(0, Relaxed));
     }
 
-    /// The number of slots.
+    /// Returns the number of slots.
     pub fn slots(self) -> usize {
         (self.cells.len() - COMMON) / SLOT
     }
 
-    /// A slot's cell; slots are below `slots()`, which the plan's reader checks.
+    /// Returns a cell of a slot. Slots are below `slots()`, which the reader of the plan checks.
     fn of(self, slot: usize, cell: usize) -> &'static AtomicU64 {
         &self.cells[COMMON + slot * SLOT + cell]
     }
 
-    /// Changes whenever another set of backends may be fit to take turns.
+    /// Returns a number that changes whenever the rotation may change.
     pub(super) fn epoch(self) -> u64 {
         self.cells[EPOCH].load(Acquire)
     }
@@ -108,29 +108,28 @@ impl Cells {
         self.cells[EPOCH].fetch_add(1, AcqRel);
     }
 
-    /// A number no other pick gets, one after another.
+    /// Returns a number that no other pick gets. The numbers are consecutive.
     pub(super) fn ticket(self) -> u64 {
         self.cells[TURN].fetch_add(1, Relaxed)
     }
 
-    /// Stores the outage state. Returns true if it changed.
+    /// Notes whether there is an outage. Returns true if that is news.
     pub(super) fn note_outage(self, outage: bool) -> bool {
         let cell = &self.cells[OUTAGE];
         cell.load(Relaxed) != u64::from(outage) && cell.swap(u64::from(outage), AcqRel) != u64::from(outage)
     }
 
-    /// When the next retry beyond the percentage may be made, in microseconds.
+    /// Returns the cell for when the next retry beyond the percentage may be made, in microseconds.
     pub(super) fn retry(self) -> &'static AtomicU64 {
         &self.cells[RETRY]
     }
 
-    /// Forgets that requests are in flight: there are none, and a worker may have died miscounting.
+    /// Sets the requests in flight to zero. There are none, but a worker may have died and miscounted.
     pub fn reclaim(self, slot: usize) {
         self.of(slot, IN_FLIGHT).store(0, Relaxed);
     }
 
-    /// Resets a slot for a new backend, which begins in this state and whose first probe is due at the given
-    /// time.
+    /// Resets a slot for another backend, which begins in this state. Its first probe is due then.
     pub fn clear(self, slot: usize, state: State, probe_due_us: u64) {
         self.of(slot, STATE).store(state as u64, Relaxed);
         for cell in [FAILURES, PROBE_FAILURES, PROBE_PASSES, CHANGED_US, EXPIRY_S] {
@@ -140,54 +139,54 @@ impl Cells {
         self.next_epoch();
     }
 
-    /// The state of a slot's backend.
+    /// Returns the state of a slot's backend.
     pub fn state(self, slot: usize) -> State {
         State::of(self.of(slot, STATE).load(Acquire))
     }
 
-    /// Notes when its certificate expires, in seconds since 1970.
+    /// Notes when the backend's certificate expires, in seconds since 1970.
     pub fn set_expiry(self, slot: usize, seconds: u64) {
         self.of(slot, EXPIRY_S).store(seconds, Relaxed);
     }
 
-    /// The expiry of its certificate, in seconds since 1970; 0 if unknown.
+    /// Returns when the backend's certificate expires, in seconds since 1970; 0 if none was seen.
     pub fn expiry(self, slot: usize) -> u64 {
         self.of(slot, EXPIRY_S).load(Relaxed)
     }
 
-    /// Notes that a backend may not be at its address any more. Costs no system call: the master looks.
+    /// Notes that a backend's address may be wrong. This costs no system call, because the master looks at it.
     pub fn suspect(self, slot: usize) {
         self.of(slot, SUSPECT).store(1, Relaxed);
         self.cells[SUSPECTS].store(1, Release);
     }
 
-    /// True if any backend was marked as suspect since the last call.
+    /// Takes the note that any backend's address may be wrong.
     pub fn take_suspects(self) -> bool {
         self.cells[SUSPECTS].load(Relaxed) != 0 && self.cells[SUSPECTS].swap(0, Acquire) != 0
     }
 
-    /// True if a slot's backend was marked as suspect since the last call.
+    /// Takes the note that a slot's address may be wrong.
     pub fn take_suspect(self, slot: usize) -> bool {
         self.of(slot, SUSPECT).load(Relaxed) != 0 && self.of(slot, SUSPECT).swap(0, Relaxed) != 0
     }
 
-    /// When its state last changed, in microseconds; 0 for never.
+    /// Returns when the state last changed, in microseconds; 0 for never.
     pub(super) fn changed_us(self, slot: usize) -> u64 {
         self.of(slot, CHANGED_US).load(Relaxed)
     }
 
-    /// Requests given to it and not reported back, by all workers.
+    /// Returns the requests in flight of all workers.
     pub fn in_flight(self, slot: usize) -> u64 {
         self.of(slot, IN_FLIGHT).load(Relaxed).cast_signed().max(0).cast_unsigned()
     }
 
-    /// The stored value of `in_flight`, which may be negative for a moment. A reader that sees a worker's store
-    /// also sees its earlier stores elsewhere.
+    /// Returns the same number as stored, which may be negative for a moment. A process that sees the store of a
+    /// worker sees that worker's earlier stores too.
     pub(super) fn entered(self, slot: usize) -> i64 {
         self.of(slot, IN_FLIGHT).load(Acquire).cast_signed()
     }
 
-    /// Counts a request in, unless `max` are in flight already; 0 is no limit.
+    /// Counts a request, unless `max` are in flight already; 0 for no limit.
     pub(super) fn enter(self, slot: usize, max: u32) -> bool {
         let cell = self.of(slot, IN_FLIGHT);
         let before = cell.fetch_add(1, Release).cast_signed();
@@ -198,17 +197,17 @@ impl Cells {
         true
     }
 
-    /// Counts `requests` out, of a worker that has finished them, or has died with them.
+    /// Subtracts `requests` that a worker has finished, or that died with it.
     pub fn leave(self, slot: usize, requests: u64) {
         self.of(slot, IN_FLIGHT).fetch_sub(requests, Release);
     }
 
-    /// Counts a failed exchange. Returns the number of consecutive failures.
+    /// Counts a failed exchange. Returns the number of failures in a row.
     pub(super) fn fail(self, slot: usize) -> u64 {
         self.of(slot, FAILURES).fetch_add(1, AcqRel) + 1
     }
 
-    /// Notes an exchange that went well.
+    /// Notes an exchange that succeeded.
     pub(super) fn succeed(self, slot: usize) {
         let failures = self.of(slot, FAILURES);
         self.prove(slot);
@@ -217,7 +216,7 @@ impl Cells {
         }
     }
 
-    /// It has answered well; one that is down stays so.
+    /// Notes that a backend has responded properly. A backend that is down stays down.
     pub(super) fn prove(self, slot: usize) {
         let before = State::of(self.of(slot, STATE).load(Relaxed));
         if matches!(before, State::Unproven | State::Added)
@@ -228,19 +227,19 @@ impl Cells {
         }
     }
 
-    /// Lets one that has come get requests though it has proved nothing.
+    /// Lets an added backend get requests although it has proved nothing.
     pub(super) fn admit(self, slot: usize) {
         if self.state(slot) == State::Added && self.become_from(slot, State::Added, State::Unproven) {
             self.next_epoch();
         }
     }
 
-    /// Changes the state from one to another. Returns false if it was not the former.
+    /// Changes the state from one to another. Returns false if it was another one.
     fn become_from(self, slot: usize, from: State, to: State) -> bool {
         self.of(slot, STATE).compare_exchange(from as u64, to as u64, AcqRel, Relaxed).is_ok()
     }
 
-    /// Lets one that is down be tried again: the next failure, of `fails` in a row, takes it down.
+    /// Lets a backend that is down be tried again. The next failure, of `fails` in a row, takes it down.
     pub(super) fn give_chance(self, slot: usize, fails: u64, now_us: u64) {
         if self.of(slot, STATE).load(Relaxed) == State::Down as u64 {
             self.of(slot, FAILURES).store(fails.saturating_sub(1), Relaxed);
@@ -251,19 +250,19 @@ impl Cells {
         }
     }
 
-    /// Counts the result of a probe. Returns the number of consecutive equal results.
+    /// Notes the result of a probe. Returns the number of equal results in a row.
     pub(super) fn probed(self, slot: usize, passed: bool) -> u64 {
         let (count, other) = if passed { (PROBE_PASSES, PROBE_FAILURES) } else { (PROBE_FAILURES, PROBE_PASSES) };
         self.of(slot, other).store(0, Relaxed);
         self.of(slot, count).fetch_add(1, AcqRel) + 1
     }
 
-    /// Ejects a backend. Returns false if it is already ejected.
+    /// Takes a backend down. Returns false if it is down already.
     pub(super) fn take_down(self, slot: usize, now_us: u64) -> bool {
         self.change(slot, now_us, State::Down)
     }
 
-    /// Restores a backend. Returns false if it is not ejected.
+    /// Brings a backend up. Returns false if it is up already.
     pub(super) fn bring_up(self, slot: usize, now_us: u64) -> bool {
         self.change(slot, now_us, State::Healthy)
     }
@@ -287,18 +286,19 @@ impl Cells {
         changed
     }
 
-    /// When its next probe is due, in microseconds.
+    /// Returns when the next probe is due, in microseconds.
     pub(super) fn probe_due_us(self, slot: usize) -> u64 {
         self.of(slot, PROBE_DUE_US).load(Acquire)
     }
 
-    /// Claims a due probe. Returns false if another worker has claimed it.
+    /// Takes a probe that is due. Returns false if another worker has taken it.
     pub(super) fn claim_probe(self, slot: usize, due_us: u64, again_us: u64) -> bool {
         self.of(slot, PROBE_DUE_US).compare_exchange(due_us, again_us, AcqRel, Relaxed).is_ok()
     }
 }
 
-/// Cells for one process, used by tests and benches. They are never freed, but `wipe` makes them reusable.
+/// Returns cells for one process alone, as tests and benches use them. Their memory is never freed, but `wipe` sets
+/// them to zero for another use.
 pub fn private(slots: usize) -> Cells {
     let cells: Vec<AtomicU64> = (0..Cells::needed(slots)).map(|_| AtomicU64::new(0)).collect();
     Cells::new(Box::leak(cells.into_boxed_slice()))

@@ -1,34 +1,33 @@
-//! The health of backends: the results of requests and probes, and the probes that are due.
+//! The health of backends: the results of requests and probes, and the times of the probes.
 //!
 //! ```text
 //! Unproven, Added ──a response, or a passed probe──▶ Healthy
-//! Added ──no other backend is up, or there are no probes──▶ Unproven
-//! Unproven, Added, Healthy ──`fails` consecutive failures, of requests or of probes──▶ Down
-//! Down ──`passes` consecutive passed probes──▶ Healthy
-//! Down ──without probes: after a while──▶ Unproven, one failure from Down
+//! Added ──no backend is up, or there are no probes──▶ Unproven
+//! Unproven, Added, Healthy ──`fails` failures in a row, of requests or of probes──▶ Down
+//! Down ──`passes` passed probes in a row──▶ Healthy
+//! Down ──there are no probes, and some time has passed──▶ Unproven, one failure from Down
 //! ```
 //!
-//! Backends of the start begin Unproven, and later ones begin Added.
+//! Backends of the first plan begin Unproven, and later ones begin Added.
 //!
-//! Failures of requests and of probes are counted separately, so that a backend that answers requests but fails
-//! each probe is ejected, and the other way round.
+//! Failures of requests and of probes are counted apart, so a backend that serves requests and fails each probe goes
+//! down, and so does the reverse.
 
 use super::Balancer;
 use super::cells::State;
 use crate::limits::{PROBE_JITTER, PROBE_LOOK_US, UNPROBED_US};
 
-/// A change of a backend's state by a probe, with the number of consecutive results.
+/// A change of a backend's state by a probe, with the number of equal results in a row.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Change {
-    /// It gets requests again.
+    /// The backend gets requests again.
     Up(u64),
-    /// It gets no more requests.
+    /// The backend gets no more requests.
     Down(u64),
 }
 
 impl Balancer {
-    /// Counts a failed exchange against its backend. Returns the number of consecutive failures if this ejected
-    /// the backend.
+    /// Notes a failed exchange. Returns the number of failures in a row if the backend is down now.
     pub fn failed(&mut self, slot: usize, now_us: u64) -> Option<u64> {
         let failures = self.cells.fail(slot);
         if failures >= u64::from(self.rules.fails) && self.cells.take_down(slot, now_us) {
@@ -41,12 +40,12 @@ impl Balancer {
         None
     }
 
-    /// A backend has answered as it should.
+    /// Notes a proper response of a backend.
     pub fn succeeded(&mut self, slot: usize) {
         self.cells.succeed(slot);
     }
 
-    /// A probe has passed, or has not; the change that this brings, if any.
+    /// Notes the result of a probe. Returns the change that it causes.
     pub fn probed(&mut self, slot: usize, passed: bool, now_us: u64) -> Option<Change> {
         let count = self.cells.probed(slot, passed);
         let change = match passed {
@@ -66,12 +65,12 @@ impl Balancer {
         change
     }
 
-    /// The time of the next `take_probes`, in microseconds.
+    /// Returns when `take_probes` is to be called next, in microseconds.
     pub fn next_probe_us(&self) -> u64 {
         if self.members.is_empty() { u64::MAX } else { self.next_probe_us }
     }
 
-    /// Claims the due probes that no other worker has claimed. Returns their slots.
+    /// Takes the slots of the probes that are due and that no other worker has taken.
     pub fn take_probes(&mut self, now_us: u64, taken: &mut Vec<usize>) {
         if now_us < self.next_probe_us {
             return;
@@ -85,7 +84,7 @@ impl Balancer {
             let slot = usize::from(self.members[at].slot);
             let due_us = self.cells.probe_due_us(slot);
             let mut again_us = due_us;
-            // One further away than the interval is due by rules that do not hold any more.
+            // A time further away than the interval comes from former rules.
             if due_us <= now_us || due_us > now_us.saturating_add(interval_us) {
                 again_us = now_us + interval_us - self.random.below(interval_us / PROBE_JITTER);
                 if self.cells.claim_probe(slot, due_us, again_us) && due_us <= now_us {
@@ -94,12 +93,11 @@ impl Balancer {
             }
             next_us = next_us.min(again_us);
         }
-        // The jitter spreads the workers, and the minimum prevents an immediate repetition if probes are still
-        // due.
+        // Workers look at different times, and no worker looks again at once.
         self.next_probe_us = next_us.max(now_us + PROBE_LOOK_US) + self.random.below(PROBE_LOOK_US);
     }
 
-    /// Without probes: tries backends again that have been down for a while.
+    /// Without probes, tries backends again that have been down for a while.
     pub(super) fn give_chances(&mut self, now_us: u64) {
         self.next_probe_us = u64::MAX;
         for member in &self.members {

@@ -1,17 +1,16 @@
-//! The requests of one worker in flight at each backend, so that they can be reclaimed when the worker dies.
+//! The requests in flight of one worker at each backend, so that they can be subtracted when the worker dies.
 //!
-//! A request is counted twice: in the worker's own cell, which only this worker writes, and in the slot's
-//! shared cell. A worker may be killed between the two stores. Its own cell alone would not reveal whether the
-//! shared cell was updated. Therefore a cell marks the time between the two stores:
+//! A request is counted twice: in a cell of its worker, and in the cell of its slot that all workers share. A worker
+//! may be killed between the two stores. So the worker's cell says that it is between them:
 //!
 //! ```text
 //! begin    own: odd      shared: +1      own: one more, even
 //! finish   own: odd      shared: −1      own: one fewer, even
 //! ```
 //!
-//! The low half of a cell is the count. The high half grows with each store and is odd between the two. If a
-//! dead worker's cell is even, the shared cell contains exactly its count. If it is odd, the shared cell is
-//! corrected with the help of all other workers' cells, while those workers continue (`stray`).
+//! The low half of a cell is the count. The high half grows with each store, and is odd between the two stores. If a
+//! dead worker's cell is even, the shared cell contains exactly its count. If it is odd, the shared cell is corrected
+//! by the cells of all other workers, while these continue (`stray`).
 
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
@@ -28,12 +27,12 @@ fn is_between(cell: u64) -> bool {
     cell & STEP != 0
 }
 
-/// The number of requests in flight of the worker with this cell, outside the time between two stores.
+/// Returns the requests in flight of a worker that is not between two stores.
 pub fn count(own: &AtomicU64) -> u64 {
     own.load(Relaxed) & COUNT
 }
 
-/// Counts a request in, of the worker whose cell this is, unless `max` are in flight already.
+/// Counts a request of the worker that owns the cell, unless `max` are in flight already.
 pub(super) fn begin(own: &AtomicU64, cells: Cells, slot: usize, max: u32) -> bool {
     let before = own.load(Relaxed);
     own.store(before.wrapping_add(STEP), Relaxed);
@@ -42,7 +41,7 @@ pub(super) fn begin(own: &AtomicU64, cells: Cells, slot: usize, max: u32) -> boo
     entered
 }
 
-/// Counts down one request; nothing if there is none.
+/// Ends a request; does nothing if there is none.
 pub(super) fn finish(own: &AtomicU64, cells: Cells, slot: usize) {
     let before = own.load(Relaxed);
     if before & COUNT > 0 {
@@ -52,8 +51,8 @@ pub(super) fn finish(own: &AtomicU64, cells: Cells, slot: usize) {
     }
 }
 
-/// Reclaims the requests of a dead worker at a slot. `others` are the slot's cells of all other workers, dead
-/// and alive. `pause` lets workers continue that are between two stores.
+/// Subtracts the requests of a dead worker at a slot. `others`: the slot's cells of all other workers, dead or alive.
+/// `pause` gives workers between two stores the time to continue.
 pub fn reclaim<'a>(
     own: &AtomicU64,
     cells: Cells,
@@ -67,7 +66,7 @@ pub fn reclaim<'a>(
         return;
     }
     if is_between(left) {
-        // If the difference cannot be determined, a store that had begun counts as not made.
+        // If this cannot be found out, the pending store counts as not made.
         let stray = (0..SETTLE_LOOKS).find_map(|_| {
             let found = stray(cells, slot, others.clone());
             if found.is_none() {
@@ -83,16 +82,16 @@ pub fn reclaim<'a>(
     own.store(0, Relaxed);
 }
 
-/// The difference between a slot's shared cell and the sum of these cells. The difference is constant while no
-/// worker is between its two stores, so it is read at such a moment. The cells are read, then the shared cell,
-/// then the cells again:
+/// Returns by how much a slot's shared cell exceeds the sum of these cells. The difference is constant, except while
+/// a worker is between its two stores. So it is read at a moment at which no worker is: first the cells, then the
+/// shared cell, then the cells again.
 ///
-/// - A store to the shared cell before the value that is read comes after its worker's cell became odd. The
-///   second reading therefore finds that cell odd or changed.
-/// - A worker whose cell is even has completed its earlier stores to the shared cell, and these are visible.
+/// - A store to the shared cell that precedes the one that was read follows the store that made its worker's cell
+///   odd. So the second reading finds that cell odd or changed.
+/// - A worker whose cell is even has made its stores to the shared cell before, and they are visible.
 ///
-/// If the second reading equals the first and all cells are even, the value of the shared cell belongs to them.
-/// Otherwise `None`.
+/// So if both readings are equal and even, the value of the shared cell belongs to them. Otherwise this returns
+/// `None`.
 fn stray<'a>(cells: Cells, slot: usize, others: impl Iterator<Item = &'a AtomicU64> + Clone) -> Option<i64> {
     let read = || others.clone().map(|cell| cell.load(Acquire));
     let (mut sum, mut stores, mut quiet) = (0, 0_u64, true);
@@ -100,7 +99,7 @@ fn stray<'a>(cells: Cells, slot: usize, others: impl Iterator<Item = &'a AtomicU
         (sum, stores, quiet) = (sum + (cell & COUNT), stores.wrapping_add(cell >> 32), quiet && !is_between(cell));
     }
     let shared = cells.entered(slot);
-    // The stores of each cell only grow, so an equal sum means that no cell changed.
+    // The number of stores of each cell only grows. If the sum is the same, no cell has changed.
     let again = read().fold(0_u64, |stores, cell| stores.wrapping_add(cell >> 32));
     (quiet && stores == again).then(|| shared - sum.cast_signed())
 }
@@ -115,7 +114,7 @@ mod tests {
         (0..count).map(|_| AtomicU64::new(0)).collect()
     }
 
-    /// Kills a worker at each point between its two stores, both when it begins and when it finishes.
+    /// A worker is killed at each place between two stores, as it begins or finishes.
     #[test]
     fn requests_of_a_worker_killed_at_any_point_are_reclaimed() {
         let (cells, own) = (private(1), workers(3));
@@ -161,10 +160,10 @@ mod tests {
                 });
             }
             for n in 0..2000_u64 {
-                // One that died as it began: before the shared store, or after it.
+                // A worker that died as it began: before the shared store, or after it.
                 own[0].store(STEP, Relaxed);
                 cells.leave(0, (n % 2).wrapping_neg());
-                // The others are between two stores most of the time, and may be kept waiting there.
+                // The others are between two stores most of the time, and may be descheduled there.
                 let found = (0..).find_map(|_| stray(cells, 0, own[1..].iter()));
                 assert_eq!(found, Some((n % 2) as i64));
                 cells.leave(0, n % 2);

@@ -1,10 +1,10 @@
-//! Selects the backend of a request. Pure: it knows slots by number, their weights and their load, and gets the
-//! result of each request and each probe. Data that all workers must agree on is in shared cells, so that
-//! rotation, limits and health apply to the whole program.
+//! The pick of a backend for each request. The balancer is pure: it knows slots by number, their weights and their
+//! load, and learns the result of each request and each probe. Rotation, limits and health are those of the whole
+//! program, because they are stored in cells that all workers share.
 //!
-//! The rotation contains the healthy non-backup backends. If there are none, it contains the healthy backups.
-//! If there are none either, it contains all backends, because an ejected backend may respond again. An added
-//! backend is healthy once it has proved itself, or if no other backend is.
+//! The rotation contains the healthy backends that are not backups. If there are none, it contains the healthy
+//! backups. If there are none either, it contains all backends, because a backend that seems down may still respond.
+//! An added backend counts as healthy after it has proved itself, or if no other backend is healthy.
 
 mod budget;
 pub mod cells;
@@ -27,30 +27,30 @@ pub use self::health::Change;
 /// A backend that may get requests.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Member {
-    /// Its slot.
+    /// The slot.
     pub slot: u16,
     /// The configured weight; 0 for one that gets no more requests.
     pub weight: u16,
-    /// True if the backend serves only while no other is healthy.
+    /// The backend serves only if no other one is healthy.
     pub backup: bool,
-    /// Requests in flight at most, by all workers; 0 is no limit.
+    /// The limit for requests in flight of all workers; 0 for none.
     pub max: u32,
 }
 
-/// The settings of the user. Times are in microseconds.
+/// The settings of a user. Times are in microseconds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Rules {
-    /// The strategy.
+    /// The strategy of the pick.
     pub strategy: Strategy,
-    /// Failures in a row that take a backend out.
+    /// The number of failures in a row after which a backend is down.
     pub fails: u32,
-    /// Probes passed in a row that bring it back.
+    /// The number of passed probes in a row after which a backend is up.
     pub passes: u32,
-    /// Between two probes of a backend; 0 for none.
+    /// The interval of the probes of a backend; 0 for no probes.
     pub interval_us: u64,
-    /// The duration of slow start for a restored backend; 0 for none.
+    /// The time for which a backend that came up gets less than its share; 0 for none.
     pub slow_start_us: u64,
-    /// Retries for each hundred requests.
+    /// The number of retries for each hundred requests.
     pub retry_percent: u32,
 }
 
@@ -73,33 +73,32 @@ impl<'a> Want<'a> {
 /// The result of a pick.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Pick {
-    /// The backend in this slot. `finished` must follow.
+    /// The backend in this slot. `finished` or `give_back` must follow.
     Slot(usize),
-    /// All that could serve have as many requests as they may.
+    /// Every backend that could serve is at its limit.
     Full,
-    /// There is none.
+    /// There is no backend.
     Nobody,
 }
 
-/// Picks backends, and keeps account of them.
+/// The pick and the state of the backends.
 #[derive(Debug)]
 pub struct Balancer {
     rules: Rules,
     cells: Cells,
-    /// The in-flight cells of this worker, by slot. They are separate so that they can be reclaimed after its
-    /// death; see `in_flight`.
+    /// The requests in flight of this worker alone, by slot. If the worker dies, they are subtracted (`in_flight`).
     mine: &'static [AtomicU64],
     members: Vec<Member>,
-    /// Limits by slot.
+    /// The limits by slot.
     limits: Vec<u32>,
     rotation: Rotation,
-    /// The epoch in which the rotation was built.
+    /// The epoch of the cells at which the rotation was decided.
     epoch: u64,
-    /// Until when some backend may be in its slow start, in microseconds.
+    /// The end of the last slow start, in microseconds.
     slow_until_us: u64,
-    /// All members take turns, because all are down.
+    /// The rotation contains all members, because all are down.
     open: bool,
-    /// A begin or end of an outage that is not yet reported.
+    /// The beginning or the end of an outage that was not reported yet.
     news: Option<bool>,
     budget: Budget,
     random: Random,
@@ -107,8 +106,8 @@ pub struct Balancer {
 }
 
 impl Balancer {
-    /// A balancer without backends yet. Workers get different seeds. `mine` has a cell for each
-    /// slot, and no other writer while this one lives.
+    /// Returns a balancer without backends. Workers get different seeds. `mine` has a cell for each slot, and no
+    /// other writer while this balancer lives.
     pub fn new(rules: Rules, cells: Cells, mine: &'static [AtomicU64], seed: u64) -> Balancer {
         assert_eq!(mine.len(), cells.slots(), "a cell for each slot");
         Balancer {
@@ -128,8 +127,7 @@ impl Balancer {
         }
     }
 
-    /// From now on these rules hold, and these are the backends. Members of slots that there are
-    /// not are left out.
+    /// Sets the rules and the backends. Members without a slot in the cells are left out.
     pub fn set(&mut self, rules: Rules, members: impl Iterator<Item = Member>) {
         self.rules = rules;
         self.budget.set(rules.retry_percent);
@@ -150,7 +148,7 @@ impl Balancer {
         self.open
     }
 
-    /// True if an outage has begun, false if it has ended, since the last call; `None` if nothing changed.
+    /// Takes the news of an outage: true for its beginning, false for its end.
     pub fn take_news(&mut self) -> Option<bool> {
         self.news.take()
     }
@@ -178,9 +176,9 @@ impl Balancer {
         self.any(tried, draw, now_us)
     }
 
-    /// Any untried backend with room: one in the rotation, with those last that slow start excludes from this
-    /// request; then one that would be in the rotation without those; then one that was added or is down,
-    /// because it may respond again.
+    /// Picks any backend that was not tried and has room. A backend of the rotation comes first, and a backend in its
+    /// slow start that does not admit this request comes last among these. A healthy backend outside the rotation
+    /// follows, then an added one, then one that is down, because it may still respond.
     fn any(&mut self, tried: &[u16], draw: Option<u64>, now_us: u64) -> Pick {
         let count = self.rotation.len();
         let start = self.random.below(count as u64) as usize;
@@ -188,7 +186,7 @@ impl Balancer {
         let untried = in_turn.filter(|slot| !tried.contains(slot));
         let mut admitted = untried.clone().filter(|&slot| self.admits(slot, draw, now_us));
         let found = admitted.find(|&slot| self.enter(slot));
-        // If all are admitted, all have been tried.
+        // If all are admitted, all have been tried above.
         let found = found.or_else(|| untried.clone().find(|&slot| draw.is_some() && self.enter(slot)));
         if let Some(slot) = found {
             return Pick::Slot(slot.into());
@@ -214,7 +212,7 @@ impl Balancer {
         if full { Pick::Full } else { Pick::Nobody }
     }
 
-    /// Takes a slot for a request if its backend is up and has room. `finished` must follow if so.
+    /// Takes a slot for a request if its backend is up and below its limit. `finished` or `give_back` must follow.
     pub fn take(&mut self, slot: usize) -> bool {
         slot < self.limits.len() && self.cells.state(slot).is_up() && self.enter(slot as u16)
     }
@@ -241,7 +239,7 @@ impl Balancer {
         in_flight::begin(&self.mine[slot], self.cells, slot, self.limits[slot])
     }
 
-    /// Says that a picked backend is done with its request, however that went.
+    /// Ends a request of a backend, whatever its result was.
     pub fn finished(&mut self, slot: usize) {
         if let Some(mine) = self.mine.get(slot) {
             in_flight::finish(mine, self.cells, slot);
@@ -253,17 +251,17 @@ impl Balancer {
         self.finished(slot);
     }
 
-    /// A request has come that may pay for retries.
+    /// Notes a request, which pays for retries.
     pub fn requested(&mut self, now_us: u64) {
         self.budget.request(now_us);
     }
 
-    /// True if a request may be repeated that a backend may have seen.
+    /// True if a request may be sent again that a backend may have seen.
     pub fn may_repeat(&mut self, now_us: u64) -> bool {
         self.budget.allows(self.cells, now_us)
     }
 
-    /// Rebuilds the rotation if the health may have changed.
+    /// Decides the rotation again if it may have changed.
     fn look_at_health(&mut self, now_us: u64) {
         let epoch = self.cells.epoch();
         if epoch != self.epoch {
@@ -300,20 +298,20 @@ impl Balancer {
         }
     }
 
-    /// From when to when a backend starts slowly.
+    /// Returns the begin and the end of a backend's slow start.
     fn slow_start(&self, slot: u16) -> Option<(u64, u64)> {
         let from_us = self.cells.changed_us(slot.into());
         (from_us > 0).then(|| (from_us, from_us.saturating_add(self.rules.slow_start_us)))
     }
 
-    /// The draw that decides, for one request, which slow-starting backends may serve it; `None` if none
-    /// slow-starts.
+    /// Returns a random number that decides for one request which backends in their slow start admit it; `None` if no
+    /// backend is in its slow start.
     fn draw(&mut self, now_us: u64) -> Option<u64> {
         (now_us < self.slow_until_us && self.rotation.len() > 1).then(|| self.random.any())
     }
 
-    /// True if a backend accepts its turn. In slow start it accepts a growing share of requests. The draw
-    /// belongs to the request, so a repeated pick gives the same result.
+    /// True if a backend admits the request. In its slow start it admits a growing share of the requests. The result
+    /// for one request is always the same, however often the strategy picks the backend.
     fn admits(&self, slot: u16, draw: Option<u64>, now_us: u64) -> bool {
         let Some(draw) = draw else { return true };
         match self.slow_start(slot) {

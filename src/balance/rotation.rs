@@ -1,33 +1,33 @@
-//! The rotation: the slots that a strategy picks from, their weights, and the order of turns.
+//! The rotation: the slots that a strategy picks from, their weights, and their order.
 //!
-//! A cycle has as many turns as the sum of weights, and each slot has as many of them as its weight, so every
-//! cycle is exact. The order is smooth: the turns of a heavy slot are spread among the others. It is
-//! precomputed if that is cheap (smooth weighted round robin as in nginx: 5 and 1 give a a a b a a). Otherwise
-//! it is computed for each turn. The shares are adjacent on a ring as long as the cycle, and each turn advances
-//! by a step near the golden section of the ring. The step and the length have no common divisor, so a cycle
-//! visits every point once, and consecutive turns are far apart.
+//! A cycle has as many turns as the sum of weights, and each slot has as many of them as its weight, so every cycle
+//! is exact. The order is smooth: the turns of a heavy slot lie between those of others. It is precomputed if that
+//! costs little (smooth weighted round robin, as in nginx: 5 and 1 give a a a b a a). Otherwise it is computed for
+//! each turn. The shares lie side by side on a ring with the length of the cycle, and each turn advances by a step
+//! near the golden section of the ring. The step and the length have no common divisor, so a cycle visits every point
+//! once, and consecutive steps are far apart.
 
 use crate::limits::ORDERED_STEPS;
 
-/// Slots that take turns. Weights are kept without their common divisor.
+/// The slots of the rotation. Weights are kept without their common divisor.
 #[derive(Debug, Default)]
 pub(super) struct Rotation {
     slots: Vec<u16>,
-    /// The end of each share; the last is the sum of weights.
+    /// The end of each slot's share. The last one is the sum of weights.
     ends: Vec<u64>,
-    /// For every 2^`shift` points, the slot whose share contains the first of them: the start of the search.
+    /// An index into `ends`: for every 2^`shift` points, the turn whose share contains the first of them.
     guide: Vec<u16>,
-    /// The binary logarithm of the points per entry of `guide`.
+    /// The number of points for each entry of `guide`, as a power of two.
     shift: u32,
     step: u64,
-    /// The turns of a cycle in their order; empty if that is not precomputed.
+    /// The turns of a cycle in order; empty if they are not precomputed.
     order: Vec<u16>,
-    /// Room to compute it in.
+    /// Memory for computing the order.
     credits: Vec<i64>,
 }
 
 impl Rotation {
-    /// Takes others, with their weights, in place of those before.
+    /// Replaces the slots and their weights.
     pub(super) fn set(&mut self, members: impl Iterator<Item = (u16, u16)>) {
         self.slots.clear();
         self.ends.clear();
@@ -45,7 +45,8 @@ impl Rotation {
         self.order(total);
     }
 
-    /// At least an entry for each slot, and less than two and one more: so mostly it is the one sought.
+    /// Builds the guide. It has at least one entry for each slot, and at most two for each slot plus one. So an entry
+    /// mostly is the turn itself.
     fn guide(&mut self, total: u64) {
         self.shift = (total / self.slots.len().max(1) as u64).max(1).ilog2();
         self.guide.clear();
@@ -70,7 +71,7 @@ impl Rotation {
         self.credits.clear();
         self.credits.resize(count, 0);
         for _ in 0..total {
-            // Each gains its weight, and the richest pays for all.
+            // Each slot gains its weight, and the richest one pays for all.
             let mut richest = 0;
             for turn in 0..count {
                 self.credits[turn] += self.weight(turn) as i64;
@@ -103,18 +104,18 @@ impl Rotation {
         self.ends.last().copied().unwrap_or(0)
     }
 
-    /// The slot whose turn it is, by a number that counts turns.
+    /// Returns the turn for a number that counts picks.
     pub(super) fn rotated(&self, ticket: u64) -> usize {
         if self.order.is_empty() {
             let total = self.total();
-            // Both are below the sum of 1,024 weights of 16 bits, so that the product is no overflow.
+            // Both factors are below the sum of 1,024 weights of 16 bits, so the product does not overflow.
             self.of_share(ticket % total * self.step % total)
         } else {
             self.order[(ticket % self.order.len() as u64) as usize].into()
         }
     }
 
-    /// The turn in whose share a point below the sum of weights lies.
+    /// Returns the turn whose share contains a point below the sum of weights.
     pub(super) fn of_share(&self, point: u64) -> usize {
         let mut turn = usize::from(self.guide[(point >> self.shift) as usize]);
         while self.ends[turn] <= point {
@@ -124,7 +125,7 @@ impl Rotation {
     }
 }
 
-/// The number nearest to the golden section of `total`, from above, that has no divisor with it.
+/// Returns the smallest number from the golden section of `total` on that has no common divisor with it.
 fn step(total: u64) -> u64 {
     let from = (total as f64 * 0.618_033_988_749_895) as u64;
     (from.max(1)..=total.max(1)).find(|&step| common_divisor(step, total) == 1).unwrap_or(1)
@@ -150,7 +151,7 @@ mod tests {
         }
     }
 
-    /// The slots of a cycle, as letters.
+    /// Returns the slots of a cycle as letters.
     fn cycle(weights: &[u16]) -> String {
         let mut turns = Rotation::default();
         turns.set(weights.iter().enumerate().map(|(slot, &weight)| (slot as u16, weight)));
@@ -171,7 +172,7 @@ mod tests {
         ] {
             assert_eq!(cycle(weights), order, "{weights:?}");
         }
-        // Too long to be precomputed, and still without bursts.
+        // The cycle is too long to be precomputed, and still has no burst.
         let long = cycle(&[40_001, 20_000, 10_000]);
         assert!(!long.contains("aaaa") && !long.contains("bb") && !long.contains("cc"));
         assert_eq!(long.matches('a').count(), 40_001);

@@ -1,5 +1,5 @@
-//! From an exchange to a connection that carries it: a backend is picked, a pooled connection lent
-//! or a fresh one asked for, and the request written.
+//! The way from an exchange to a connection that carries it: the pick of a backend, a pooled or fresh connection, and
+//! the request's head.
 
 use super::connection::{BackendEnd, ClientEnd, Connection, Moved, Peer, Use};
 use super::exchange::{Progress, Upstream};
@@ -15,7 +15,7 @@ use crate::limits::{H2_REFUSALS, POOL_FRESH_US, POOL_IDLE_US};
 use crate::metrics::Count;
 
 impl Proxy {
-    /// Gives an exchange to the backend picked for it, has it wait for one, or answers that there is none.
+    /// Gives an exchange to the picked backend, puts it into the queue, or replies that there is no backend.
     pub(super) fn assign(&mut self, id: Key, pick: Pick) {
         match pick {
             Pick::Slot(slot) => self.assign_to(id, slot),
@@ -24,9 +24,9 @@ impl Proxy {
         }
     }
 
-    /// Tries an exchange once more, where there is a backend left for it; whether there is. `seen`: one may
-    /// have seen the request, so that it is sent again only within the budget. `reason`: what that is
-    /// counted as. `failed`: what is logged about the try before.
+    /// Tries an exchange again. Returns false if there is no backend for it. `seen`: a backend may have seen the
+    /// request, so the retry budget must allow the try. `reason`: the count for the try. `failed`: the failure of the
+    /// former try, which is logged.
     pub(super) fn try_again(&mut self, id: Key, seen: bool, reason: Count, failed: Option<Failure>) -> bool {
         let tried = self.exchanges.living(id).map(|exchange| exchange.tries.slots());
         let sibling = tried.filter(|_| reason == Count::RetryConnect).and_then(|tried| self.upstreams.sibling(tried));
@@ -54,9 +54,9 @@ impl Proxy {
         true
     }
 
-    /// A backend has refused a stream; whether the next try is rationed. The first tries are made at once, as are those
-    /// on other backends. Further ones would keep a backend that is full busy with refusing; they are on a connection
-    /// of their own, because the limit may be one of the connection.
+    /// Notes that a backend has refused a stream. Returns true if the next try is rationed. The first tries are made
+    /// at once, and so are tries on other backends. Further tries would keep a full backend busy with refusing. They
+    /// use a connection of their own, because the limit may be one of the connection.
     pub(super) fn is_refused_again(&mut self, id: Key) -> bool {
         let Some(exchange) = self.exchanges.living_mut(id) else { return false };
         let tries = &mut exchange.tries;
@@ -66,8 +66,8 @@ impl Proxy {
         rationed
     }
 
-    /// The backend tried last was not asked. It may well serve on a fresh connection: at once where the one
-    /// before was `stale`, else, as it would not look at the request, where no other is fit to be asked.
+    /// Notes that the backend of the last try did not process the request, so it may be tried again on a fresh
+    /// connection: at once if the connection was `stale`, otherwise only if no other backend is left.
     pub(super) fn was_not_asked(&mut self, id: Key, stale: bool) {
         let Some(exchange) = self.exchanges.living_mut(id) else { return };
         let tries = &mut exchange.tries;
@@ -78,7 +78,7 @@ impl Proxy {
         }
     }
 
-    /// Has the backends that would not look at an exchange's request count as untried; whether there were any.
+    /// Lets the backends that declined the request count as untried. Returns false if there were none.
     fn forgets_declined(&mut self, id: Key) -> bool {
         let Some(exchange) = self.exchanges.living_mut(id) else { return false };
         let declined = std::mem::take(&mut exchange.tries.declined);
@@ -90,8 +90,8 @@ impl Proxy {
         declined != 0
     }
 
-    /// Picks a backend for an exchange: `prefer` if it has room, else the one that the client is bound to, else one that
-    /// was not tried. An outage that the pick reveals is logged.
+    /// Picks a backend for an exchange: `prefer` if it has room, else the one that the client is bound to, else one
+    /// that was not tried. An outage that the pick reveals is logged.
     pub(super) fn pick(&mut self, id: Key, prefer: Option<u16>) -> Pick {
         let bound = if prefer.is_none() { self.pick_bound(id) } else { None };
         let pick = bound.unwrap_or_else(|| {
@@ -103,8 +103,8 @@ impl Proxy {
         pick
     }
 
-    /// Gives an exchange a connection to the backend picked for it: on the first try a pooled one
-    /// where there is one fit for it, else a fresh one.
+    /// Gives an exchange a connection to the picked backend: a suitable pooled one on the first try, otherwise a
+    /// fresh one.
     fn assign_to(&mut self, id: Key, slot: usize) {
         let Some(exchange) = self.exchanges.living_mut(id) else { return self.upstreams.balancer.give_back(slot) };
         exchange.tries.add(slot as u16);
@@ -134,7 +134,7 @@ impl Proxy {
         self.dial(id, slot);
     }
 
-    /// Asks for a connection for an exchange alone.
+    /// Dials a connection for one exchange.
     pub(super) fn dial(&mut self, id: Key, slot: usize) {
         let mut connection = Connection::new(self.upstreams.backend_end(slot, Use::FRESH));
         connection.exchange = Some(id);
@@ -144,9 +144,8 @@ impl Proxy {
         self.ledger.outputs.push_back(Output::Connect(key, slot));
     }
 
-    /// A pooled connection that may carry an exchange: none for a second try, which is to meet
-    /// no second stale connection, and only one that was just in use for a request that must
-    /// not be sent twice.
+    /// Takes a pooled connection that may carry an exchange. A second try gets none, because it must not meet a
+    /// second stale connection. A request that must not be sent twice gets only one that was used a moment ago.
     fn pooled(&mut self, id: Key, slot: usize) -> Option<Key> {
         let exchange = self.exchanges.living(id)?;
         let last = self.upstreams.idle.last(slot)?;
@@ -159,7 +158,7 @@ impl Proxy {
         self.upstreams.idle.take(slot)
     }
 
-    /// Writes an exchange's request to an established connection.
+    /// Writes the head of an exchange's request to an established connection.
     pub(super) fn attach(&mut self, id: Key, key: Key) {
         let Some(&BackendEnd { slot, .. }) = self.connections.get(key).and_then(Connection::backend) else { return };
         self.set_upstream(id, Upstream::Open { slot, key });
@@ -204,7 +203,7 @@ impl Proxy {
         }
         self.send_head(key, "request head", Some(body), written);
         if ended && let Some(connection) = self.connections.get_mut(key) {
-            // A retry, of a request without content that had been read to its end.
+            // The request has no content and was read to its end before this retry.
             connection.codec.write_end(&mut connection.output, &mut self.scratch.buffers, None);
         }
         self.schedule_send(key);

@@ -1,11 +1,11 @@
 //! Backend connections that belong to one client.
 //!
-//! NTLM and Negotiate authenticate a connection and not a request (RFC 9110, 3.3 forbids that, and it is common
-//! all the same). A backend connection on which either side has spoken of them serves that client alone from then
-//! on: it is never pooled, carries the client's next requests, and closes with the client. HTTP/2 shares
-//! connections by design, so such requests go over HTTP/1.1.
+//! NTLM and Negotiate authenticate a connection instead of a request, which is common although RFC 9110, 3.3 forbids
+//! it. If either side uses them on a backend connection, the connection serves that client alone from then on: it is
+//! never pooled, carries the client's next requests, and closes with the client. HTTP/2 shares connections by design,
+//! so such requests use HTTP/1.1.
 //!
-//! Invariant: `bonds` has both directions of a pair or neither, and both connections are marked `bound` then.
+//! Invariant: `bonds` has both directions of a pair or neither.
 
 use std::collections::HashMap;
 
@@ -14,7 +14,7 @@ use super::{Output, Proxy};
 use crate::balance::Pick;
 use crate::collections::slab::Key;
 
-/// Pairs of a client's and a backend's connection, by either of them.
+/// Pairs of a client's and a backend's connection. The key is either of them.
 pub(super) type Bonds = HashMap<Key, Key>;
 
 impl Proxy {
@@ -31,7 +31,7 @@ impl Proxy {
         }
     }
 
-    /// Undoes a bond because the connection `key` is gone. A backend's connection goes with its client.
+    /// Removes the bond of a connection that is gone. A backend's connection is closed with its client.
     pub(super) fn unbind(&mut self, key: Key) {
         let Some(other) = self.upstreams.bonds.remove(&key) else { return };
         self.upstreams.bonds.remove(&other);
@@ -40,7 +40,8 @@ impl Proxy {
         }
     }
 
-    /// Picks the backend that the client of an exchange is bound to. `None` if there is none, or no longer.
+    /// Picks the backend that the client of an exchange is bound to. Returns `None` if there is no such backend, or
+    /// if it is not usable any more.
     pub(super) fn pick_bound(&mut self, id: Key) -> Option<Pick> {
         let (key, slot) = self.bound_backend(id)?;
         let connection = self.connections.get(key)?;
@@ -52,7 +53,8 @@ impl Proxy {
         Some(if self.upstreams.balancer.take(slot) { Pick::Slot(slot) } else { Pick::Full })
     }
 
-    /// The free connection that an exchange is bound to, and its slot; only on the first try.
+    /// Returns the free connection that the client of an exchange is bound to, and its slot. Only the first try uses
+    /// it.
     pub(super) fn bound_backend(&self, id: Key) -> Option<(Key, usize)> {
         if self.upstreams.bonds.is_empty() {
             return None;
@@ -64,7 +66,7 @@ impl Proxy {
         Some((key, slot.into()))
     }
 
-    /// Whether the client of an exchange has a connection to a backend for itself.
+    /// True if the client of an exchange has a connection to a backend for itself.
     pub(super) fn is_bound(&self, id: Key) -> bool {
         !self.upstreams.bonds.is_empty()
             && self.exchanges.living(id).is_some_and(|exchange| self.upstreams.bonds.contains_key(&exchange.client))

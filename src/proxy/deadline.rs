@@ -1,5 +1,5 @@
-//! Deadlines: how long each connection may take over what it waits for, and what happens when
-//! it took longer. One deadline a connection, kept lazily; moving it later is a store.
+//! Deadlines: the time that each connection has for the event that it waits for, and the consequence if the event
+//! does not happen. Each connection has one deadline, which is kept lazily: moving it to a later time is a store.
 
 use super::abort::Abort;
 use super::connection::{BackendEnd, Connection, Moved, Phase, Wait};
@@ -14,7 +14,7 @@ use crate::limits::{EXPIRIES_PER_TURN, QUEUE_HIGH_BYTES};
 use crate::metrics::Count;
 
 impl Proxy {
-    /// When `expire` is to be called next, in microseconds; `u64::MAX` for never.
+    /// Returns when `expire` is to be called next, in microseconds; `u64::MAX` for never.
     pub fn next_deadline_us(&self) -> u64 {
         if !self.ledger.due.is_empty() || self.can_feed() {
             return self.now_us;
@@ -24,14 +24,14 @@ impl Proxy {
         self.ledger.timers.next_us().min(probe_us).min(look_us).min(self.next_redial_us()).min(self.next_report_us())
     }
 
-    /// Acts on deadlines that have passed: on some, so that others need not wait for all. Until
-    /// `next_deadline_us` is in the future, there are more.
+    /// Acts on some of the deadlines that have passed, so that other events do not wait for all of them. There are
+    /// more until `next_deadline_us` is in the future.
     pub fn expire(&mut self) {
         self.count_missing();
         self.ledger.timers.expire(self.now_us, &mut self.ledger.due);
         for _ in 0..EXPIRIES_PER_TURN {
             let Some(index) = self.ledger.due.pop() else { break };
-            // One that has a deadline again, as another's slot or its own, has been seen to since.
+            // A connection that has a deadline again was handled since. So was one that has taken over the slot.
             if let Some(key) = self.connections.key_at(index).filter(|_| self.ledger.timers.get(index) == NEVER) {
                 self.expired(key);
             }
@@ -57,7 +57,7 @@ impl Proxy {
         let Some(connection) = self.connections.get(key) else { return };
         match connection.wait {
             Wait::Nothing => {}
-            // There is no request to answer.
+            // There is no request to reply to.
             Wait::Idle if connection.codec.mux().is_some() => self.end_idle_downstream(key),
             Wait::FirstByte | Wait::Idle => self.check_idle(key),
             Wait::RequestHead => self.end_unfinished(key, LocalReply::HeadLate),
@@ -85,8 +85,8 @@ impl Proxy {
         }
     }
 
-    /// Decides how long a connection may take over what it waits for now. `moved`: what
-    /// has just moved on it.
+    /// Sets the deadline for the event that a connection waits for now. `moved`: the direction in which bytes have
+    /// just moved on it.
     pub(super) fn rearm(&mut self, key: Key, moved: Moved) {
         let Some(connection) = self.connections.get(key) else { return };
         let wait = self.wait_of(key, connection);
@@ -96,8 +96,8 @@ impl Proxy {
         if wait == connection.wait && !renewed {
             return;
         }
-        // The time for a first head begins with the connection, and goes on with its first byte. That of a
-        // connection that was to be closed soon begins with the byte.
+        // The time for the first head begins with the connection, and does not restart with the first byte. During a
+        // shutdown it restarts, because the connection had a shorter limit before the byte.
         let goes_on =
             (connection.wait, wait) == (Wait::FirstByte, Wait::RequestHead) && self.shutdown.drain_idle_us == NEVER;
         connection.wait = wait;
@@ -122,7 +122,7 @@ impl Proxy {
         let is_full = |key| self.connections.get(key).is_none_or(|peer| peer.output.len() >= QUEUE_HIGH_BYTES);
         let mux_key = connection.codec.stream().and_then(|stream| self.connections.get(stream.mux));
         match (connection.phase, connection.is_client()) {
-            // Its mux's limit holds.
+            // The deadline of its mux applies.
             (Phase::Connecting, _) if mux_key.is_some_and(Connection::is_awaited) => Wait::Nothing,
             (Phase::Connecting, _) => Wait::Connect,
             _ if exchange.is_tunnel() => Wait::Tunnel,
@@ -136,7 +136,7 @@ impl Proxy {
                 }
                 _ => Wait::Nothing,
             },
-            // It may read no more before it has sent what is not taken from it.
+            // A backend may stop reading until its own output has been taken.
             (_, false) if is_full(exchange.client) => Wait::Nothing,
             (_, false) if !connection.output.is_empty() || exchange.awaits_continue() => Wait::Backend,
             (_, false) if exchange.request == Progress::Flowing => Wait::Nothing,

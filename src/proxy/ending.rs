@@ -1,4 +1,4 @@
-//! How a connection ends: once everything queued is sent, or at once.
+//! The end of a connection: after its queue is sent, or at once.
 
 use super::codec::Codec;
 use super::connection::{BackendEnd, ClientEnd, Ending, Moved, Peer, Phase, Send};
@@ -8,14 +8,14 @@ use crate::limits::LINGER_US;
 use crate::metrics::Count;
 
 impl Proxy {
-    /// Does what was to happen once everything queued is sent.
+    /// Carries out the ending of a connection if its queue is empty.
     pub(super) fn on_flushed(&mut self, key: Key) {
         let Some(connection) = self.connections.get_mut(key) else { return };
         if !connection.output.is_empty() {
             return;
         }
         let ending = match connection.after_flush {
-            // What came meanwhile is unread, and would turn a close into a reset.
+            // Unread bytes would turn a close into a reset.
             Ending::Close if connection.read_paused => Ending::Linger,
             ending => ending,
         };
@@ -43,12 +43,12 @@ impl Proxy {
         }
     }
 
-    /// Sets how a connection ends once everything queued is sent, which may be now.
+    /// Ends a connection after its queue is sent, which may be now.
     pub(super) fn end(&mut self, key: Key, ending: Ending) {
         let Some(connection) = self.connections.get_mut(key) else { return };
         connection.after_flush = ending;
         connection.exchange = None;
-        // What came behind is never decoded, and would take up the room that lingering reads into.
+        // Further input is never decoded, and lingering needs the memory to read into.
         if let Some(buffer) = connection.input.take() {
             self.scratch.buffers.give(buffer);
         }
@@ -57,7 +57,7 @@ impl Proxy {
         self.rearm(key, Moved::Nothing);
     }
 
-    /// Forgets a connection and has it closed, whatever is queued.
+    /// Removes a connection and closes it, whatever is queued.
     pub(super) fn close(&mut self, key: Key, how: Output) {
         let Some(mut connection) = self.connections.remove(key) else { return };
         self.ledger.timers.clear(key.index());
@@ -67,7 +67,7 @@ impl Proxy {
         }
         connection.output.clear(&mut self.scratch.buffers);
         if let Codec::Stream(stream) = &connection.codec {
-            // There is nothing of it in the shell.
+            // The shell has no socket for a stream.
             return self.close_stream(key, stream);
         }
         if !self.upstreams.bonds.is_empty() {

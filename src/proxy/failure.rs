@@ -1,5 +1,4 @@
-//! How a backend fails an exchange, whether another may be asked instead, and what the client
-//! is told where none can.
+//! Failures of connections to backends: their reasons, the rules for a further try, and the reply to the client.
 
 use std::fmt;
 use std::io::ErrorKind;
@@ -12,47 +11,47 @@ use crate::http::session_error::SessionError;
 use crate::limits::{REPEATS, TRIES};
 use crate::metrics::{Count, SlotCount};
 
-/// Why a connection to a backend was of no use. The number is the system's error code, 0 where
-/// there was none.
+/// The reason for which a connection to a backend failed. A number is an error code of the system; 0 if there is
+/// none.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Failure {
-    /// It could not be established.
+    /// The connection could not be established.
     Connect(i32),
-    /// It was not established in time.
+    /// The connection was not established in time.
     ConnectTimeout,
-    /// No descriptor or memory was left for it: our own lack, not the backend's.
+    /// The worker had no descriptor or memory for the connection. This is no fault of the backend.
     Exhausted(i32),
-    /// Its queue of connections was full, which is no sign that it is not well.
+    /// The backend's queue of connections was full. The backend may be healthy.
     Busy,
-    /// It was closed before the response was complete.
+    /// The connection was closed before the response was complete.
     Closed,
-    /// It broke before the response was complete.
+    /// The connection broke before the response was complete.
     Broken(i32),
-    /// The session that carried it failed before the response was complete.
+    /// The TLS session failed before the response was complete.
     Session(SessionError),
     /// The response was malformed.
     Malformed(MessageError),
-    /// The response, or more of it, did not come in time.
+    /// The response, or more of it, did not arrive in time.
     Timeout,
-    /// No session could be agreed on, or it was broken before a request was given to it.
+    /// The TLS handshake failed, or the session broke before a request was written.
     Tls(SessionError),
-    /// The backend has not looked at the request, and says so.
+    /// The backend has said that it did not process the request.
     Unprocessed,
-    /// The backend would not take the stream, and has not processed the request.
+    /// The backend refused the stream, so it did not process the request.
     Refused,
-    /// The backend wants HTTP/1.1, and is configured to be spoken to in HTTP/2 alone.
+    /// The backend requires HTTP/1.1, but is configured for HTTP/2 alone.
     Http11Required,
-    /// The backend gave the stream up.
+    /// The backend reset the stream.
     Reset(ErrorCode),
-    /// The backend ended the HTTP/2 connection, and found fault with what came on it.
+    /// The backend ended the HTTP/2 connection with an error.
     GoAway(ErrorCode),
     /// The backend broke the rules of HTTP/2.
     Http2(&'static str),
-    /// It sent more on the HTTP/2 connection than is taken, which others on it suffer for.
+    /// The backend sent more on the HTTP/2 connection than the proxy accepts, so all streams fail.
     Excess(&'static str),
-    /// It speaks HTTP/2, and takes no streams.
+    /// The backend speaks HTTP/2 and accepts no streams.
     NoStreams,
-    /// The response said that the backend has failed, and that is to count.
+    /// The status of the response counts as a failure of the backend.
     Status(u16),
 }
 
@@ -60,7 +59,7 @@ pub enum Failure {
 const _: () = assert!(size_of::<Failure>() <= 32);
 
 impl Failure {
-    /// Whether the backend never saw the request.
+    /// True if the backend never saw the request.
     pub(super) fn is_before_request(self) -> bool {
         matches!(
             self,
@@ -68,18 +67,18 @@ impl Failure {
         )
     }
 
-    /// Whether the connection was lost that a request was given to.
+    /// True if the connection was lost after the request was written.
     pub(super) fn is_loss(self) -> bool {
         matches!(self, Failure::Closed | Failure::Broken(_) | Failure::Session(_))
     }
 
-    /// Whether it broke off what the backend may have seen.
+    /// True if a request was broken off that the backend may have seen.
     pub(super) fn is_after_request(self) -> bool {
         let ended = matches!(self, Failure::Reset(_) | Failure::GoAway(_) | Failure::Http2(_) | Failure::Excess(_));
         ended || self.is_loss()
     }
 
-    /// Whether what came may be right, and came to a limit of ours.
+    /// True if the message may be correct and exceeds a limit of the proxy.
     pub(super) fn is_limit(self) -> bool {
         match self {
             Failure::Malformed(refusal) => refusal.is_limit(),
@@ -87,7 +86,7 @@ impl Failure {
         }
     }
 
-    /// By which reason it is counted.
+    /// Returns the counter of the failure.
     pub(super) fn reason(self) -> SlotCount {
         match self {
             Failure::Connect(_) | Failure::Exhausted(_) | Failure::Busy => SlotCount::FailedConnect,
@@ -106,12 +105,12 @@ impl Failure {
         }
     }
 
-    /// What a further try is counted as that it leads to.
+    /// Returns the counter of a retry after the failure.
     pub(super) fn retried_for(self) -> Count {
         if self.is_before_request() { Count::RetryConnect } else { Count::RetryBroken }
     }
 
-    /// The status for a client to whom nothing was answered yet.
+    /// Returns the status for a client whose response has not begun.
     pub(super) fn status(self) -> u16 {
         match self {
             Failure::ConnectTimeout | Failure::Timeout => 504,
@@ -120,7 +119,7 @@ impl Failure {
         }
     }
 
-    /// What a client may know of it.
+    /// Returns the part of the reason that a client may know.
     pub(super) fn error(self) -> ProxyError {
         match self {
             Failure::Connect(code) => match std::io::Error::from_raw_os_error(code).kind() {
@@ -150,10 +149,9 @@ impl Failure {
         }
     }
 
-    /// Whether the exchange may be tried once more, elsewhere or on a fresh connection: always
-    /// where the request cannot have been seen, and where it can have been only if seeing it
-    /// twice is the same (RFC 9110, 9.2.2), none of its content has gone, and the backend was
-    /// `silent`: not a byte of a response has come.
+    /// True if the exchange may be tried again, on another backend or a fresh connection. A request that no backend
+    /// can have seen may always be tried again. Otherwise it must be idempotent (RFC 9110, 9.2.2), none of its
+    /// content may have left, and the backend must have been `silent`: not a byte of a response has arrived.
     pub(super) fn may_retry(self, exchange: &Exchange, silent: bool) -> bool {
         if exchange.tries.count() >= TRIES
             || exchange.response != Progress::Waiting
@@ -198,7 +196,7 @@ impl fmt::Display for Failure {
     }
 }
 
-/// A system error code, in words.
+/// An error code of the system, as text.
 struct Code(i32);
 
 impl fmt::Display for Code {

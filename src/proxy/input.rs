@@ -1,4 +1,4 @@
-//! The inputs of the proxy: what the shell tells it of sockets.
+//! The inputs of the proxy: events of sockets that the shell reports.
 
 use std::net::SocketAddr;
 
@@ -13,17 +13,17 @@ use crate::limits::QUEUE_HIGH_BYTES;
 use crate::metrics::{Count, SlotCount};
 
 impl Proxy {
-    /// A client has connected to the first listener.
+    /// Accepts a client of the first listener.
     pub fn accept(&mut self, peer: SocketAddr) -> Key {
         self.accept_on(peer, 0)
     }
 
-    /// A client has connected to the listener of a number.
+    /// Accepts a client of the listener with this number.
     pub fn accept_on(&mut self, peer: SocketAddr, listener: u16) -> Key {
         self.accept_as(peer, listener, false)
     }
 
-    /// Somebody has connected to see how things stand, who is served nothing else.
+    /// Accepts a client of the admin port, which serves nothing but pages.
     pub fn accept_admin(&mut self, peer: SocketAddr) -> Key {
         self.accept_as(peer, 0, true)
     }
@@ -51,7 +51,7 @@ impl Proxy {
         key
     }
 
-    /// Where bytes from a connection are to be put; `None` while it is not to be read. `received`,
+    /// Returns the memory for bytes from a connection; `None` if the connection is not to be read now. `received`,
     /// `nothing`, `ended` or `failed` must follow.
     pub fn room(&mut self, key: Key) -> Option<&mut [u8]> {
         if !self.wants(key) {
@@ -68,7 +68,7 @@ impl Proxy {
         Some(connection.input.insert(buffer).room())
     }
 
-    /// There was nothing to read.
+    /// Handles a read that found nothing.
     pub fn nothing(&mut self, key: Key) {
         self.keep_input(key);
         if self.connections.get(key).is_some_and(|connection| connection.wait == Wait::LastRead) {
@@ -84,7 +84,7 @@ impl Proxy {
         }
     }
 
-    /// Bytes were put into the room: `n` of them, at least one.
+    /// Handles `n` bytes, at least one, that were read into the room.
     pub fn received(&mut self, key: Key, n: usize) {
         let Some(connection) = self.connections.get_mut(key) else { return };
         if let Some(buffer) = &mut connection.input {
@@ -101,7 +101,7 @@ impl Proxy {
         self.resume();
     }
 
-    /// The peer has ended its direction, though there may be something to read before that.
+    /// Handles the end of the peer's direction. Unread bytes may precede it.
     pub fn closing(&mut self, key: Key) {
         let Some(connection) = self.connections.get_mut(key) else { return };
         if connection.receive == Receive::Open {
@@ -112,7 +112,7 @@ impl Proxy {
         }
     }
 
-    /// The peer has ended its direction, and all before that was received.
+    /// Handles the end of the peer's direction after all bytes before it were received.
     pub fn ended(&mut self, key: Key) {
         self.keep_input(key);
         let Some(connection) = self.connections.get_mut(key) else { return };
@@ -122,7 +122,7 @@ impl Proxy {
         self.resume();
     }
 
-    /// The connection could not be made, or is broken.
+    /// Handles a connection that could not be established, or that broke.
     pub fn failed(&mut self, key: Key, failure: Failure) {
         self.keep_input(key);
         if let (Failure::Tls(_), Some(Peer::Backend(BackendEnd { slot, .. }))) =
@@ -143,8 +143,8 @@ impl Proxy {
         self.resume();
     }
 
-    /// Both directions have ended, or the connection failed, while it is not to be read. A
-    /// client is gone then; what a backend has sent is still worth reading, and ends by itself.
+    /// Handles a connection that has failed, or has ended in both directions, while it is not read. A client is gone
+    /// then. The bytes that a backend has sent are still worth reading, and the end follows them.
     pub fn broken(&mut self, key: Key) {
         if self.connections.get(key).is_some_and(Connection::is_client) {
             self.client_gone(key, Reason::ClientLeft(Abort::Reset));
@@ -152,7 +152,7 @@ impl Proxy {
         self.resume();
     }
 
-    /// A backend's connection is established; `http2`: its session has settled on that.
+    /// Handles an established connection to a backend. `http2`: the TLS handshake selected HTTP/2.
     pub fn connected(&mut self, key: Key, http2: bool) {
         let Some(connection) = self.connections.get_mut(key) else { return };
         connection.phase = Phase::Open;
@@ -173,7 +173,7 @@ impl Proxy {
         self.resume();
     }
 
-    /// The socket took `n` of the queued bytes, at least one.
+    /// Handles `n` bytes, at least one, that the socket took from the queue.
     pub fn sent(&mut self, key: Key, n: usize) {
         let Some(connection) = self.connections.get_mut(key) else { return };
         connection.output.consume(&mut self.scratch.buffers, n);
@@ -203,13 +203,13 @@ impl Proxy {
             self.wake(opposite);
             self.rearm(opposite, Moved::Nothing);
         } else if self.connections.get(key).is_some_and(Connection::has_unseen_input) {
-            // For the client to take its responses: its next request, or its end.
+            // The client has taken some of its responses, so its next request may be decoded, or its end.
             self.ledger.resumed.push(key);
         }
         self.resume();
     }
 
-    /// Nothing can be sent any more, though there may still be something to read.
+    /// Handles a socket that takes nothing any more, although there may be something to read.
     pub fn unsendable(&mut self, key: Key) {
         let Some(connection) = self.connections.get_mut(key) else { return };
         if connection.is_client() {

@@ -1,13 +1,13 @@
-//! The proxy as a pure machine: connections, bytes, failures and the time go in; bytes, dials
-//! and closes come out. It owns every decision and no descriptor.
+//! The proxy as a pure machine. Connections, bytes, failures and the time go in. Bytes, dials and closes come out.
+//! The proxy makes every decision and owns no descriptor.
 //!
-//! Inputs are methods (`accept`, `room` and `received`, `ended`, `failed`, `connected`, `sent`,
-//! `expire`); after any of them, `next_output` is asked until it has nothing more. Connections
-//! live in one slab, clients' and backends' alike, under keys that are never used twice.
+//! The inputs are methods (`accept`, `room` and `received`, `ended`, `failed`, `connected`, `sent`, `expire`). After
+//! each of them the shell calls `next_output` until it returns nothing. All connections live in one slab under keys
+//! that are never used twice.
 //!
-//! Invariants: a connection in the pool has no exchange, no input and no output; an exchange has
-//! a living client connection, and a backend connection from `assign` on; what a connection
-//! queues is bounded, because its source is not read while `QUEUE_HIGH_BYTES` wait (`wants`).
+//! `check` verifies the invariants. The most important ones: an exchange has a living client connection; a pooled
+//! connection has no exchange, no input and no output; the queue of a connection is bounded, because its source is
+//! not read while `QUEUE_HIGH_BYTES` wait (`wants`).
 
 mod abort;
 mod assign;
@@ -55,24 +55,24 @@ use crate::log::repeats::Repeats;
 use crate::log::{Log, http_date};
 use crate::metrics::Count;
 
-/// What the shell has to do.
+/// A task for the shell.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Output {
-    /// Connect to the backend in a slot, and say `connected` or `failed`.
+    /// Connect to the backend in this slot. `connected` or `failed` follows.
     Connect(Key, usize),
-    /// Send what is queued, as the socket takes it, and say `sent`.
+    /// Send the queue as the socket takes it. `sent` follows.
     Send(Key),
-    /// The same, once whatever else has happened by now is seen to: much of it adds to what is queued.
+    /// Send the queue after all other events of this turn, because many of them add to it.
     SendLater(Key),
-    /// Read again, if there may be something: `room` has some now.
+    /// Read if the socket may be readable: `room` has room again.
     Receive(Key),
-    /// Read now, whatever is known of the socket's readiness: the connection is about to end.
+    /// Read whether the socket seems readable or not, because the connection is about to end.
     Check(Key),
     /// End our direction.
     Finish(Key),
-    /// Close; the key is gone already.
+    /// Close the connection. Its key is gone already.
     Close(Key),
-    /// Close with a reset; the key is gone already.
+    /// Reset the connection. Its key is gone already.
     Reset(Key),
 }
 
@@ -122,8 +122,7 @@ impl Proxy {
         proxy
     }
 
-    /// Sets the time for what follows: microseconds of a clock that never goes back, and since
-    /// 1970.
+    /// Sets the time for all further inputs: in microseconds of a monotonic clock, and in microseconds since 1970.
     pub fn set_clock(&mut self, now_us: u64, unix_us: u64) {
         self.now_us = now_us;
         self.log.set_clock(unix_us);
@@ -133,42 +132,42 @@ impl Proxy {
         }
     }
 
-    /// The listeners that clients connect to have these ports.
+    /// Sets the ports of the listeners.
     pub fn set_ports(&mut self, ports: impl Iterator<Item = u16>) {
         self.settings.ports = ports.map(|port| port.to_string()).collect();
     }
 
-    /// The log, to write into and to write out.
+    /// Returns the log.
     pub fn log(&mut self) -> &mut Log {
         &mut self.log
     }
 
-    /// How many clients are connected, those of `accept_admin` apart.
+    /// Returns the number of clients, except those of the admin port.
     pub fn clients(&self) -> usize {
         self.totals.clients
     }
 
-    /// How many of `accept_admin` are connected.
+    /// Returns the number of clients of the admin port.
     pub fn admins(&self) -> usize {
         self.totals.admins
     }
 
-    /// How many connections there are, to clients and to backends, and streams on these.
+    /// Returns the number of connections to clients and backends, including streams.
     pub fn connections(&self) -> usize {
         self.connections.len()
     }
 
-    /// How many requests are under way.
+    /// Returns the number of requests under way.
     pub fn requests(&self) -> usize {
         self.exchanges.len()
     }
 
-    /// From now on who asks is told that more requests are not wanted.
+    /// Makes `/readyz` say from now on that no further requests are wanted.
     pub fn set_unready(&mut self) {
         self.shutdown.unready = true;
     }
 
-    /// From now on each client is told with its next response that its connection ends.
+    /// Drains from now on: each client connection ends with its next response.
     pub fn drain(&mut self) {
         self.shutdown.draining = true;
         self.shared.block.set(Count::Draining, 1);
@@ -202,34 +201,34 @@ impl Proxy {
         cut
     }
 
-    /// Takes the next thing to do.
+    /// Takes the next task.
     pub fn next_output(&mut self) -> Option<Output> {
         self.ledger.outputs.pop_front()
     }
 
-    /// Serves metrics to those of `accept_admin` alone.
+    /// Serves metrics only on the admin port.
     pub fn hide_metrics(&mut self) {
         self.settings.public_metrics = false;
     }
 
-    /// What is to be sent on a connection.
+    /// Returns the bytes to send on a connection.
     pub fn queued(&self, key: Key) -> Option<&Queue> {
         self.connections.get(key).map(|connection| &connection.output)
     }
 
-    /// Whether our direction of a connection ends right behind what is queued.
+    /// True if our direction of a connection ends directly after the queue.
     pub fn is_ending(&self, key: Key) -> bool {
         self.connections
             .get(key)
             .is_some_and(|connection| matches!(connection.after_flush, Ending::Close | Ending::Linger))
     }
 
-    /// The other end of an exchange.
+    /// Returns the connection at the other end of an exchange.
     fn opposite(&self, exchange: Key, key: Key) -> Option<Key> {
         self.exchanges.get(exchange)?.opposite(key)
     }
 
-    /// Whether a connection is to be read now.
+    /// True if a connection is to be read now.
     fn wants(&self, key: Key) -> bool {
         let Some(connection) = self.connections.get(key) else { return false };
         match connection.phase {
@@ -243,20 +242,20 @@ impl Proxy {
             return false;
         }
         if connection.codec.mux().is_some() {
-            // What may come is bounded by windows, and what answers it has a limit of its own.
+            // Windows bound the input, and the replies to it have a limit of their own.
             return true;
         }
         let Some(exchange) = connection.exchange.and_then(|id| self.exchanges.living(id)) else {
-            // An idle backend connection is watched for its end, a client's for a request, but
-            // not while responses pile up that it does not take.
+            // An idle backend connection is read to see its end, and a client connection to see a request. But a
+            // client that does not take its responses is not read.
             return connection.output.len() < QUEUE_HIGH_BYTES;
         };
         if connection.is_client() && exchange.request == Progress::Ended && !exchange.is_tunnel() {
-            // Read ahead once, to see the client go or its next request come.
+            // Reads ahead once, to see the client leave or its next request.
             return connection.input.is_none();
         }
         if !connection.is_client() && exchange.response == Progress::Ended {
-            // It may still read the upload. Read once, to see its end.
+            // The backend may still read the upload. Reads once, to see its end.
             return connection.input.is_none();
         }
         match exchange.opposite(key).and_then(|opposite| self.connections.get(opposite)) {
@@ -265,7 +264,7 @@ impl Proxy {
         }
     }
 
-    /// Has a connection read again that had to wait.
+    /// Reads a connection again that had to wait.
     fn wake(&mut self, key: Key) {
         if self.connections.get(key).is_some_and(|connection| connection.codec.stream().is_some()) {
             return self.credit(key);
@@ -279,7 +278,7 @@ impl Proxy {
         }
     }
 
-    /// Has what is queued sent.
+    /// Schedules the sending of a connection's queue.
     fn schedule_send(&mut self, key: Key) {
         let Some(connection) = self.connections.get_mut(key) else { return };
         if connection.codec.stream().is_some() {
@@ -293,7 +292,7 @@ impl Proxy {
         }
     }
 
-    /// Goes on with connections whose input had to wait.
+    /// Continues with connections whose input had to wait, until there is nothing left to do.
     fn resume(&mut self) {
         self.serve_waiting();
         loop {

@@ -101,7 +101,7 @@ impl Proxy {
     /// True if a client can take more of a page.
     pub(super) fn can_feed(&self) -> bool {
         self.ledger.feeding.iter().any(|&id| {
-            let client = self.exchanges.living(id).and_then(|exchange| self.connections.living(exchange.client));
+            let client = self.exchanges.get(id).and_then(|exchange| self.connections.get(exchange.client));
             client.is_none_or(|client| client.output.len() < QUEUE_HIGH_BYTES)
         })
     }
@@ -111,8 +111,8 @@ impl Proxy {
     pub(super) fn feed(&mut self) {
         for _ in 0..self.ledger.feeding.len() {
             let Some(id) = self.ledger.feeding.pop_front() else { return };
-            let Some(client) = self.exchanges.living(id).map(|exchange| exchange.client) else { continue };
-            let full = self.connections.living(client).is_none_or(|client| client.output.len() >= QUEUE_HIGH_BYTES);
+            let Some(client) = self.exchanges.get(id).map(|exchange| exchange.client) else { continue };
+            let full = self.connections.get(client).is_none_or(|client| client.output.len() >= QUEUE_HIGH_BYTES);
             if full || self.feed_one(id) {
                 self.ledger.feeding.push_back(id);
             }

@@ -1,7 +1,9 @@
-//! Idle connections to backends, the one used last lent first: the others grow old together
-//! and can be closed. Only a connection whose message was complete, with nothing left over,
-//! comes here. There are only so many of them, to one backend and in all, for each holds a
-//! descriptor; and where none is left for what is wanted now, the oldest has to go.
+//! Idle connections to backends. The pool lends the connection that was used last, so the others grow old together
+//! and can be closed.
+//!
+//! Only a connection whose message was complete, without further bytes, enters the pool. The number of connections is
+//! limited for each backend and in total, because each holds a descriptor. If a descriptor is needed and none is
+//! free, the oldest connection is closed.
 
 use std::collections::VecDeque;
 
@@ -13,7 +15,8 @@ use crate::limits::POOL_CONNECTIONS;
 /// Idle connections by backend slot.
 #[derive(Debug)]
 pub(super) struct IdlePool {
-    /// Each slot's in the order in which they came, with how many had come before to any.
+    /// The connections of each slot in order of arrival, each with a number that grows with every arrival in any
+    /// slot.
     slots: Vec<VecDeque<(u64, Key)>>,
     given: u64,
     count: usize,
@@ -25,12 +28,12 @@ impl IdlePool {
         IdlePool { slots: Vec::new(), given: 0, count: 0, most: usize::MAX }
     }
 
-    /// Has room for connections to so many slots.
+    /// Makes room for this number of slots.
     pub(super) fn grow(&mut self, slots: usize) {
         self.slots.resize_with(slots.max(self.slots.len()), VecDeque::new);
     }
 
-    /// The connection to a backend that was used last.
+    /// Returns the connection to a backend that was used last.
     pub(super) fn last(&self, slot: usize) -> Option<Key> {
         self.slots.get(slot)?.back().map(|&(_, key)| key)
     }
@@ -42,7 +45,7 @@ impl IdlePool {
         Some(key)
     }
 
-    /// Keeps a connection; false where there are too many to its backend.
+    /// Adds a connection. Returns false if there are too many to its backend.
     pub(super) fn give(&mut self, slot: usize, key: Key) -> bool {
         match self.slots.get_mut(slot) {
             Some(idle) if idle.len() < POOL_CONNECTIONS => {
@@ -55,7 +58,7 @@ impl IdlePool {
         }
     }
 
-    /// Forgets a connection that is gone. The oldest are at the front, and go first.
+    /// Removes a connection that is gone. The oldest ones are at the front and go first.
     pub(super) fn remove(&mut self, slot: usize, key: Key) {
         if let Some(idle) = self.slots.get_mut(slot)
             && let Some(at) = idle.iter().position(|&(_, other)| other == key)
@@ -65,44 +68,44 @@ impl IdlePool {
         }
     }
 
-    /// All of them, each with its slot.
+    /// Returns all connections with their slots.
     pub(super) fn all(&self) -> impl Iterator<Item = (usize, Key)> {
         let slots = self.slots.iter().enumerate();
         slots.flat_map(|(slot, idle)| idle.iter().map(move |&(_, key)| (slot, key)))
     }
 
-    /// How many there are.
+    /// Returns the number of connections.
     pub(super) fn len(&self) -> usize {
         self.count
     }
 
-    /// Whether there are more than there may be in all: the oldest is to go then.
+    /// True if there are more connections than the total limit, so that the oldest one has to go.
     pub(super) fn is_over(&self) -> bool {
         self.count > self.most
     }
 
-    /// The one that has been idle the longest. All slots are looked at, which costs less than the connect
-    /// that is saved or made for it.
+    /// Returns the connection that has been idle the longest. The search visits all slots, which costs less than a
+    /// connect.
     fn oldest(&self) -> Option<Key> {
         self.slots.iter().filter_map(|idle| idle.front()).min_by_key(|(given, _)| given).map(|&(_, key)| key)
     }
 }
 
 impl Proxy {
-    /// From now on no more idle connections to backends are kept than `most`.
+    /// Sets the limit for idle connections to backends.
     pub fn limit_idle(&mut self, most: usize) {
         self.upstreams.idle.most = most;
     }
 
-    /// Closes the connection to a backend that has been idle the longest, so that its descriptor is free;
-    /// false where none is idle.
+    /// Closes the connection to a backend that has been idle the longest, so that its descriptor is free. Returns
+    /// false if none is idle.
     pub fn evict_idle(&mut self) -> bool {
         let oldest = self.upstreams.idle.oldest().or_else(|| self.idle_mux());
         oldest.inspect(|&key| self.close(key, Output::Close(key))).is_some()
     }
 
-    /// Asks once more for a connection that could not be begun for a lack of ours, where an idle one can make
-    /// room for it; whether it can.
+    /// Dials again after a lack of descriptors or memory, if closing an idle connection helps. Returns false if none
+    /// is idle.
     pub(super) fn connect_instead(&mut self, key: Key) -> bool {
         let Some(Peer::Backend(BackendEnd { slot, .. })) = self.connections.get(key).map(|connection| connection.peer)
         else {
@@ -115,7 +118,7 @@ impl Proxy {
         evicted
     }
 
-    /// Of the connections that carry streams, and have none now, the one on which nothing has come for longest.
+    /// Returns the idle mux on which nothing has arrived for the longest time.
     fn idle_mux(&self) -> Option<Key> {
         let idle = self.upstreams.muxes.iter().flatten().filter_map(|&key| {
             let mux_key = self.connections.get(key).filter(|mux_key| mux_key.phase == Phase::Open)?;
@@ -163,7 +166,7 @@ mod tests {
         pool.remove(2, keys[0]);
         assert!(!pool.is_over());
         assert_eq!(pool.oldest(), Some(keys[1]));
-        // One that is lent and comes back is young again.
+        // A connection that is lent and comes back is the youngest again.
         assert_eq!(pool.take(0), Some(keys[1]));
         pool.give(0, keys[1]);
         assert_eq!(pool.oldest(), Some(keys[2]));

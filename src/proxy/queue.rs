@@ -1,5 +1,5 @@
-//! Requests that wait because each backend that could serve them has as many as it may: in the
-//! order in which they came, for as long as a connect may take, and only so many.
+//! Requests that wait because every backend that could serve them is at its limit. They are served in order of
+//! arrival. Each waits no longer than a connect may take, and their number is limited.
 
 use super::Proxy;
 use super::connection::Moved;
@@ -11,7 +11,7 @@ use crate::limits::{WAITING_LOOK_US, WAITING_REQUESTS};
 use crate::metrics::Count;
 
 impl Proxy {
-    /// Has an exchange wait until a backend has room for it.
+    /// Puts an exchange into the queue until a backend has room.
     pub(super) fn wait_for_room(&mut self, id: Key) {
         if self.ledger.waiting.len() >= WAITING_REQUESTS {
             self.shared.block.add(Count::WaitedInVain, 1);
@@ -27,8 +27,8 @@ impl Proxy {
         self.rearm(client, Moved::Nothing);
     }
 
-    /// Serves those that wait, as far as there is room. What another worker has finished does not
-    /// show here, so it is looked for now and then.
+    /// Serves waiting exchanges as far as there is room. Other workers make room too, which does not show here, so
+    /// the queue is looked at from time to time.
     pub(super) fn serve_waiting(&mut self) {
         if self.ledger.waiting.is_empty() || !self.ledger.room_made && self.now_us < self.ledger.look_us {
             return;
@@ -38,8 +38,8 @@ impl Proxy {
         let mut at = 0;
         while let Some(&id) = self.ledger.waiting.get(at) {
             match self.pick(id, None) {
-                // What would do for one that has tried nothing yet would do for those behind it.
-                // A client with a connection of its own waits for that one backend.
+                // A backend for an exchange without a try would also serve those behind it. A bound client waits for
+                // its one backend.
                 Pick::Full if self.is_bound(id) => at += 1,
                 Pick::Full if self.exchanges.living(id).is_none_or(|exchange| exchange.tries.count() == 0) => break,
                 Pick::Full => at += 1,
@@ -48,7 +48,7 @@ impl Proxy {
         }
     }
 
-    /// A client's request has waited too long.
+    /// Replies to a client whose request has waited too long.
     pub(super) fn no_room(&mut self, key: Key) {
         if let Some(id) = self.connections.get(key).and_then(|connection| connection.exchange) {
             self.shared.block.add(Count::WaitedInVain, 1);

@@ -1,16 +1,16 @@
-//! A request that failed, as a line of the log:
+//! The record of each request, and the log line of a request that failed:
 //!
 //! ```text
 //! request: CLIENT METHOD PATH -> OUTCOME id=ID backend=NAME address=ADDRESS tries=N cause="CAUSE" after N ms
 //! ```
 //!
-//! OUTCOME is a status; `200 cut` if a response with that status was cut after its head; or `retried` if only
-//! one try failed. A part that is not known is `-`, `address` and `tries` are left out if they say nothing
-//! more, and PATH has no query. Lines are limited by backend and cause (`log::repeats`); the lines that were
-//! suppressed are reported as `request: ... and N more in 1 s backend=NAME cause="CAUSE"`.
+//! OUTCOME is a status; `200 cut` if a response with that status was cut after its head; or `retried` if only one try
+//! failed. An unknown part is `-`. `address` and `tries` are left out if they add nothing. PATH has no query. The
+//! number of lines is limited for each backend and cause (`log::repeats`). Suppressed lines are reported as `request:
+//! ... and N more in 1 s backend=NAME cause="CAUSE"`.
 //!
-//! The head is in the memory of the exchange until that is removed, so a request that does not fail costs
-//! nothing here.
+//! The head stays in the memory of the exchange until the exchange is removed, so the line costs a successful request
+//! nothing.
 
 use std::fmt::{self, Write as _};
 use std::net::SocketAddr;
@@ -109,16 +109,16 @@ impl Reason {
     }
 }
 
-/// Why a request failed.
+/// The cause of a failed request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Cause {
-    /// The balancer answered it.
+    /// The proxy replied itself.
     Answered(LocalReply),
-    /// The backend failed it.
+    /// The backend failed.
     Failed(Failure),
-    /// The backend answered with this status.
+    /// The backend responded with this status.
     Responded(u16),
-    /// The client has gone.
+    /// The client has left.
     ClientGone,
     /// The client took nothing of its response for too long.
     ClientStalled,
@@ -126,23 +126,23 @@ pub(super) enum Cause {
     Stopped,
 }
 
-/// How a request ended for its client.
+/// The outcome of a request for its client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Outcome {
-    /// It was answered with this status; 499 if it was not answered, as nobody waits for that.
+    /// A response with this status; 499 if there is none because the client has left.
     Status(u16),
     /// A response with this status was cut after its head.
     Cut(u16),
-    /// Not at all: it was tried again.
+    /// None yet: the request was tried again.
     Retried,
 }
 
-/// What tells lines of one kind from others: the slot of the backend, if there is one, and the cause. That
-/// a request was tried again is another kind, so that it hides no failed request.
+/// The kind of a log line: the backend's slot, the cause, and whether the request was tried again. Lines about
+/// retries are a kind of their own, so they hide no failed request.
 pub(super) type Kind = (Option<u16>, Cause, bool);
 
 impl Cause {
-    /// The cause that an answer of our own has.
+    /// Returns the cause of a local reply.
     pub(super) fn of(answer: LocalReply) -> Cause {
         match answer {
             LocalReply::Failed(failure) => Cause::Failed(failure),
@@ -150,7 +150,7 @@ impl Cause {
         }
     }
 
-    /// What a client does is no fault of the service.
+    /// A fault of a client is no fault of the service.
     fn level(self) -> Level {
         match self {
             Cause::Answered(answer) if answer.status() < 500 => Level::Info,
@@ -163,7 +163,7 @@ impl Cause {
 }
 
 impl Proxy {
-    /// Logs that the request of an exchange has failed, or a try of it.
+    /// Logs that the request of an exchange has failed, or one try of it.
     pub(super) fn log_exchange(&mut self, id: Key, outcome: Outcome, cause: Cause) {
         let Some(exchange) = self.exchanges.living(id) else { return };
         let (slot, level) = (exchange.record.slot, cause.level());
@@ -186,8 +186,7 @@ impl Proxy {
         self.log.line(level, "request", format_args!("{}", line.with(&backend)));
     }
 
-    /// Logs that a client was answered with an error though it has no exchange. `bytes`: the beginning of its
-    /// request.
+    /// Logs an error reply to a client without an exchange. `bytes`: the beginning of its request.
     pub(super) fn log_refused(&mut self, key: Key, bytes: &[u8], id: Option<&[u8]>, answer: LocalReply) {
         let cause = Cause::of(answer);
         if !self.log.enabled(cause.level()) || !self.repeats.admits((None, cause, false), self.now_us) {
@@ -253,7 +252,7 @@ impl Proxy {
         self.ledger.records.as_mut().map(std::mem::take).unwrap_or_default()
     }
 
-    /// Logs that a backend has failed, without a request that failed with it.
+    /// Logs a failure of a backend that no line about a request reports.
     pub(super) fn log_backend(&mut self, slot: u16, failure: Failure) {
         if self.log.enabled(Level::Warn) && self.repeats.admits((Some(slot), Cause::Failed(failure), true), self.now_us)
         {
@@ -262,19 +261,19 @@ impl Proxy {
         }
     }
 
-    /// When `report_repeats` has something to log, in microseconds; `u64::MAX` for never.
+    /// Returns when `report_repeats` has something to log, in microseconds; `u64::MAX` for never.
     pub(super) fn next_report_us(&self) -> u64 {
         self.repeats.report_us()
     }
 
-    /// Logs how many lines were suppressed in the windows that have ended.
+    /// Logs the numbers of suppressed lines of all windows that have ended.
     pub(super) fn report_repeats(&mut self) {
         while let Some(suppressed) = self.repeats.take_due(self.now_us) {
             self.log_suppressed(suppressed);
         }
     }
 
-    /// Logs how many lines were suppressed and not reported yet, because nothing more will be logged.
+    /// Logs all numbers of suppressed lines that were not reported yet, because nothing more will be logged.
     pub fn finish_log(&mut self) {
         while let Some(suppressed) = self.repeats.take_any(self.now_us) {
             self.log_suppressed(suppressed);
@@ -315,7 +314,7 @@ impl Proxy {
         }
     }
 
-    /// A backend's name, and its address if that says more.
+    /// Returns a backend's name, and its address if the two differ.
     fn backend_text(&self, slot: u16) -> String {
         let label = self.upstreams.label(slot.into());
         match label.strip_suffix(')').and_then(|label| label.rsplit_once(" (")) {
@@ -325,11 +324,11 @@ impl Proxy {
     }
 }
 
-/// The part that is logged of the first line of a request.
+/// Returns the part of a request's first line that is logged.
 pub(super) fn first_line(bytes: &[u8]) -> &[u8] {
     let begin = bytes.iter().position(|byte| !matches!(byte, b'\r' | b'\n')).unwrap_or(bytes.len());
     let line = bytes[begin..].split(|byte| matches!(byte, b'\r' | b'\n')).next().unwrap_or_default();
-    // Room for a method and a path that are cut, and for what shows that.
+    // This leaves room for a truncated method, a truncated path and their marks.
     &line[..line.len().min(METHOD_BYTES + LOG_PATH_BYTES + 3)]
 }
 
@@ -346,7 +345,7 @@ struct Line<'a> {
 }
 
 impl Line<'_> {
-    /// The line, with what is said about the backend.
+    /// Returns the line with the text about the backend.
     fn with(&self, backend: &str) -> String {
         let path = self.path.split(|byte| *byte == b'?').next().unwrap_or_default();
         let mut text = String::new();
@@ -378,7 +377,7 @@ impl fmt::Display for Outcome {
     }
 }
 
-/// Bytes as one word of ASCII, of so many bytes at most: what is no visible character is escaped.
+/// Bytes as one word of ASCII with a maximal length. Other bytes are escaped.
 struct Word<'a>(&'a [u8], usize);
 
 impl fmt::Display for Word<'_> {
@@ -426,7 +425,7 @@ impl fmt::Display for Milliseconds {
     }
 }
 
-/// How long a window was: in seconds, unless it was shorter than one.
+/// The length of a window: in seconds, or in milliseconds if it is shorter than a second.
 struct Span(u64);
 
 impl fmt::Display for Span {

@@ -1,7 +1,6 @@
-//! Backends whose queue of connections is full, as that of a Unix socket is told to be at once. It says
-//! nothing against a backend that it is busy. The request goes to another where there is one that has room;
-//! else the connection is asked for again and again, for as long as a connect may take, as the system
-//! itself does over TCP.
+//! Backends whose queue of connections is full. The system reports this at once for a Unix socket. A busy backend has
+//! not failed. The request goes to another backend with room, if there is one. Otherwise the connection is dialled
+//! repeatedly for as long as a connect may take, as the system itself does over TCP.
 
 use super::connection::{BackendEnd, Peer};
 use super::{Output, Proxy};
@@ -9,8 +8,8 @@ use crate::collections::slab::Key;
 use crate::limits::{REDIAL_US, REDIALS, TRIES};
 
 impl Proxy {
-    /// Asks for a connection again later that could not be begun because of a full queue; false where its
-    /// request can go elsewhere.
+    /// Schedules another dial after the backend's queue was full. Returns false if the request can go to another
+    /// backend.
     pub(super) fn redial_later(&mut self, key: Key) -> bool {
         let exchange = self.connections.get(key).and_then(|connection| self.exchanges.get(connection.exchange?));
         if let Some(exchange) = exchange
@@ -26,12 +25,12 @@ impl Proxy {
         true
     }
 
-    /// When `redial` is to be called, in microseconds; `u64::MAX` for never.
+    /// Returns when `redial` is to be called, in microseconds; `u64::MAX` for never.
     pub(super) fn next_redial_us(&self) -> u64 {
         if self.ledger.redials.is_empty() { u64::MAX } else { self.ledger.redial_us }
     }
 
-    /// Asks again for connections that wait for room in a backend's queue.
+    /// Dials connections again that wait for room in a backend's queue.
     pub(super) fn redial(&mut self) {
         if self.next_redial_us() > self.now_us {
             return;
@@ -47,7 +46,7 @@ impl Proxy {
         }
     }
 
-    /// Whether a connection waits for room in its backend's queue; it does so no more.
+    /// Removes a connection from those that wait for room in a backend's queue. Returns false if it was none of them.
     pub(super) fn take_redial(&mut self, key: Key) -> bool {
         let at = self.ledger.redials.iter().position(|&other| other == key);
         at.and_then(|at| self.ledger.redials.remove(at)).is_some()

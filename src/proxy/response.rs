@@ -15,8 +15,8 @@ use crate::limits::{INTERIM_RESPONSES, QUEUE_HIGH_BYTES};
 use crate::metrics::SlotTime;
 
 impl Proxy {
-    /// A backend has sent a 1xx response: passed on to a client that knows what it is, and has room for it
-    /// or waits for it. No window bounds how many come.
+    /// Passes an interim response on if the client's version has them, and if the client waits for this one or has
+    /// room for it. No window bounds their number.
     pub(super) fn on_interim(&mut self, key: Key, head: HeadRef<'_>) {
         let Some(id) = self.connections.get(key).and_then(|connection| connection.exchange) else { return };
         let Some(exchange) = self.exchanges.living_mut(id) else { return };
@@ -44,7 +44,7 @@ impl Proxy {
         self.write_to_client(key, "interim response head", None, written);
     }
 
-    /// A backend has sent the head of its final response, or of a 101.
+    /// Handles the head of a final response, or a 101.
     pub(super) fn on_response(&mut self, key: Key, head: HeadRef<'_>) {
         let Some(backend) = self.connections.get_mut(key) else { return };
         let Peer::Backend(BackendEnd { slot, .. }) = backend.peer else { return };
@@ -98,7 +98,7 @@ impl Proxy {
         }
     }
 
-    /// Counts the response to a request that was sent then.
+    /// Counts a response. `sent_us`: when the request was sent.
     pub(super) fn count_response(&mut self, slot: u16, status: u16, sent_us: u64) {
         self.shared.block.add_response(slot.into(), status);
         self.shared.block.observe_slot(SlotTime::Response, slot.into(), self.now_us.saturating_sub(sent_us));
@@ -111,7 +111,7 @@ impl Proxy {
     }
 }
 
-/// How a response is framed for the client, and what becomes of its connection after it.
+/// Returns the framing of a response for the client, and the end of its connection.
 fn to_client(exchange: &Exchange, facts: &ResponseFacts, draining: bool) -> (Body, After) {
     let old = exchange.facts.version == Version::Http10;
     let body = match facts.body {
@@ -120,7 +120,7 @@ fn to_client(exchange: &Exchange, facts: &ResponseFacts, draining: bool) -> (Bod
         Body::Chunked | Body::UntilClose if old => Body::UntilClose,
         Body::Chunked | Body::UntilClose => Body::Chunked,
     };
-    // A response before the request is complete ends the connection if the rest may never come, or if the backend
+    // A response before the end of the request ends the connection if the rest may never arrive, or if the backend
     // probably reads no more of it.
     let early = exchange.request == Progress::Flowing
         && !(exchange.verdict == Verdict::UploadGoesOn && facts.connection.persistent);

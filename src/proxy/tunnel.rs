@@ -1,4 +1,4 @@
-//! Tunnels: after a 101 both connections carry bytes without messages, until both directions end.
+//! Tunnels. After a 101 both connections carry bytes without messages until both directions have ended.
 
 use super::connection::{Connection, Ending, Send};
 use super::exchange::{Progress, Upstream};
@@ -12,10 +12,10 @@ use crate::http::head::HeadRef;
 use crate::http::message_error::MessageError;
 
 impl Proxy {
-    /// A backend has agreed to switch protocols: a tunnel from here on.
+    /// Begins a tunnel, because the backend has agreed to switch protocols.
     pub(super) fn on_switching(&mut self, id: Key, key: Key, slot: u16, head: HeadRef<'_>) {
         let Some(exchange) = self.exchanges.living_mut(id) else { return };
-        // Content of known length is bytes as a tunnel's are, so that what is left of it may follow the 101.
+        // Content of a known length is plain bytes, like a tunnel's, so the rest of it may follow the 101.
         let chunked = exchange.facts.body == Body::Chunked && exchange.request != Progress::Ended;
         if !exchange.facts.upgrades || chunked {
             return self.backend_failed(key, Failure::Malformed(MessageError::SwitchUnasked));
@@ -28,7 +28,7 @@ impl Proxy {
         let (client, sent_us) = (exchange.client, exchange.record.sent_us);
         self.set_upstream(id, Upstream::Tunnel { slot, key });
         self.count_response(slot, head.status(), sent_us);
-        // It has done what it was asked for; what comes then is its users' affair.
+        // The backend has done its part. The rest is a matter of the users of the tunnel.
         self.upstreams.note_success(slot);
         let shows = self.shows();
         let (Some(entry), Some(exchange)) = (self.connections.living(client), self.exchanges.living(id)) else {
@@ -44,11 +44,11 @@ impl Proxy {
             }
         }
         self.write_to_client(client, "response head", Some(Body::UntilClose), written);
-        // What the client sent behind its request goes first.
+        // The bytes that the client sent after its request go first.
         self.ledger.resumed.push(client);
     }
 
-    /// One direction of a tunnel has ended: the other connection is told so.
+    /// Ends one direction of a tunnel on the opposite connection too.
     pub(super) fn tunnel_ended(&mut self, key: Key) {
         let id = self.connections.get(key).and_then(|connection| connection.exchange);
         let Some(opposite) = id.and_then(|id| self.opposite(id, key)) else { return };
@@ -61,7 +61,7 @@ impl Proxy {
         self.tunnel_flushed(key);
     }
 
-    /// Closes a tunnel both of whose directions have ended.
+    /// Closes a tunnel if both directions have ended.
     pub(super) fn tunnel_flushed(&mut self, key: Key) {
         let Some(id) = self.connections.get(key).and_then(|connection| connection.exchange) else { return };
         let Some(opposite) = self.opposite(id, key) else { return };

@@ -1,6 +1,6 @@
-//! The less busy, for its weight, of two backends: nearly as even as a look at all of them, at a cost that
-//! does not grow with their number. The first comes in turn by weight, and stands unless the second, which
-//! is any other, is less busy: so backends that are equally busy get requests by their weights.
+//! Picks the less busy of two backends, relative to their weights. This is nearly as even as a look at all backends,
+//! and its cost does not grow with their number. The first one comes in rotation. The second one is any other, and
+//! wins only if it is less busy. So equally busy backends get requests by their weights.
 
 use super::View;
 
@@ -11,9 +11,9 @@ pub(super) fn pick(view: &mut View<'_>) -> u16 {
     if count < 2 {
         return rotation.at(one);
     }
-    // Any but the first, each as likely.
+    // Any backend except the first, with equal probability.
     let two = ((one as u64 + 1 + view.random.below(count - 1)) % count) as usize;
-    // Compares in_flight / weight without a division.
+    // This compares in_flight / weight without a division.
     let load = |turn: usize, other: usize| view.cells.in_flight(rotation.at(turn).into()) * rotation.weight(other);
     rotation.at(if load(two, one) < load(one, two) { two } else { one })
 }

@@ -1,4 +1,4 @@
-//! The strategies: one file each, and a line each in [`Strategy::ALL`].
+//! The strategies: one file for each, and a line for each in [`Strategy::ALL`].
 
 mod least_requests;
 mod random;
@@ -8,20 +8,20 @@ use super::cells::Cells;
 use super::rotation::Rotation;
 use crate::collections::random::Random;
 
-/// The input of a strategy.
+/// The inputs of a strategy.
 pub(super) struct View<'a> {
-    /// The slots to pick from; never empty.
+    /// The rotation, which is never empty.
     pub(super) rotation: &'a Rotation,
     pub(super) cells: Cells,
     pub(super) random: &'a mut Random,
 }
 
-/// A strategy for picking a backend.
+/// The strategy of a pick.
 #[derive(Clone, Copy)]
 pub struct Strategy {
     /// The name on the command line.
     pub name: &'static str,
-    /// The slot of a backend that takes turns.
+    /// Returns the slot of a backend of the rotation.
     pub(super) pick: fn(&mut View<'_>) -> u16,
 }
 
@@ -33,12 +33,12 @@ impl Strategy {
         Strategy { name: "least_requests", pick: least_requests::pick },
     ];
 
-    /// The names that are accepted, with their strategies; `weighted` is another name for `round_robin`.
+    /// The accepted names with their strategies. `weighted` is another name for `round_robin`.
     pub const NAMES: [(&'static str, Strategy); Strategy::ALL.len() + 1] = {
         let mut names = [("weighted", Strategy::ALL[0]); Strategy::ALL.len() + 1];
         let mut at = 0;
         while at < Strategy::ALL.len() {
-            // The second place is the other name's.
+            // The second place has the other name.
             let place = if at == 0 { 0 } else { at + 1 };
             names[place] = (Strategy::ALL[at].name, Strategy::ALL[at]);
             at += 1;
@@ -46,7 +46,7 @@ impl Strategy {
         names
     };
 
-    /// The strategy of a name.
+    /// Returns the strategy with a name.
     pub fn named(name: &str) -> Option<Strategy> {
         Strategy::NAMES.into_iter().find(|(known, _)| *known == name).map(|(_, strategy)| strategy)
     }
@@ -58,7 +58,7 @@ impl Default for Strategy {
     }
 }
 
-/// Names are unique, so the name identifies a strategy.
+/// Names are unique, so they identify strategies.
 impl PartialEq for Strategy {
     fn eq(&self, other: &Strategy) -> bool {
         self.name == other.name

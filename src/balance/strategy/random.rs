@@ -1,4 +1,4 @@
-//! At random by weight: a number below the sum of weights falls into one backend's share.
+//! Picks at random by weight: a random number below the sum of weights falls into the share of one backend.
 
 use super::View;
 

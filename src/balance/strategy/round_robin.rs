@@ -1,4 +1,4 @@
-//! Each backend in turn, by weight, over all workers together. See [`super::super::rotation`] for the order.
+//! Picks the backends in rotation, over all workers together. See [`super::super::rotation`] for the order.
 
 use super::View;
 
