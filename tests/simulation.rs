@@ -1,16 +1,14 @@
-//! The proxy on virtual time: its pure core, between virtual clients and virtual backends over a
-//! virtual network, with no sockets, no threads and no clock. A seed decides everything, so that
-//! a failure comes again.
+//! The proxy on virtual time: its pure core runs between virtual clients and virtual backends over a virtual network,
+//! without sockets, threads or a clock. A seed decides everything, so a failure can be repeated.
 //!
-//! Held in every scenario: a request is answered at most once, in order, and by its own answer;
-//! every byte is where it belongs (`pattern`); what a backend cut is cut for the client too; a
-//! request that is not idempotent is delivered at most once; no connection to a backend is used
-//! with bytes left over; what a connection queues is bounded; and everything comes to rest. Where
-//! neither backends nor clients do wrong, everything succeeds; where only some do, only those
-//! requests may fail that met a wrong (`Entry::excused`).
+//! These rules hold in every scenario: a request gets at most one response, in order, and its own; every byte is in
+//! its place (`pattern`); a response that a backend truncates is truncated for the client; a request that is not
+//! idempotent is delivered at most once; no connection to a backend is reused with bytes left over; the queue of a
+//! connection is bounded; and everything comes to rest. If no backend and no client makes a mistake, every request
+//! succeeds. Otherwise only requests that met a mistake may fail (`Entry::excused`).
 //!
-//! `SIM_SEED=n` plays one scenario and tells its story; `SIM_SEEDS=n` sets how many are played, and
-//! `SIM_FROM=n` the first seed.
+//! `SIM_SEED=n` plays one scenario and prints its story. `SIM_SEEDS=n` sets the number of scenarios, and `SIM_FROM=n`
+//! the first seed.
 
 mod answers;
 mod backend;
@@ -34,11 +32,11 @@ use std::time::Duration;
 
 use network::Sabotage;
 
-/// Scenarios played.
+/// The number of scenarios.
 const SEEDS: u64 = 10_000;
-/// What no scenario takes.
+/// A time that no scenario takes.
 const FOR_EVER: Duration = Duration::from_secs(20);
-/// Scenarios in which something planted must show.
+/// The number of scenarios within which a planted fault must show.
 const PLANTED_SEEDS: u64 = 300;
 
 fn number(name: &str) -> Option<u64> {
@@ -46,7 +44,7 @@ fn number(name: &str) -> Option<u64> {
     Some(text.parse().unwrap_or_else(|_| panic!("{name}={text} is no number")))
 }
 
-/// Plays a scenario; a panic is a failure too.
+/// Plays a scenario. A panic counts as a failure.
 fn play(seed: u64, sabotage: Sabotage, verbose: bool) -> Result<(), String> {
     match catch_unwind(AssertUnwindSafe(|| world::play(seed, sabotage, verbose))) {
         Ok(result) => result,
@@ -58,7 +56,7 @@ fn play(seed: u64, sabotage: Sabotage, verbose: bool) -> Result<(), String> {
     }
 }
 
-/// The failing seeds among these, the least of them first; at least `most`, if there are as many.
+/// Returns the failing seeds in order: all, or at least `most` of them.
 fn failures(seeds: Range<u64>, sabotage: Sabotage, most: usize) -> Vec<(u64, String)> {
     let (next, all) = (AtomicU64::new(seeds.start), Mutex::new(Vec::new()));
     let threads = std::thread::available_parallelism().map_or(1, |n| n.get());
@@ -90,7 +88,7 @@ fn failures(seeds: Range<u64>, sabotage: Sabotage, most: usize) -> Vec<(u64, Str
     found
 }
 
-/// Until all are done, looks whether one scenario takes for ever, which nothing else would tell.
+/// Watches for a scenario that does not end, which nothing else would report.
 fn watch(is_done: &Receiver<()>, at: &[AtomicU64]) {
     let mut before = Vec::new();
     while is_done.recv_timeout(FOR_EVER) == Err(RecvTimeoutError::Timeout) {

@@ -1,11 +1,11 @@
-//! The proxy under any order of inputs with any bytes: what it queues stays bounded, what it asks
-//! for concerns connections that live, its account of itself is right, and when every connection has failed
-//! nothing is left. What it sends is read by witnesses: a client gets at most one final response for each of
-//! its requests, in order, and content that was made for a request reaches no other; a backend gets requests
-//! that it can read, and one that is not idempotent at most once.
+//! The proxy under any order of inputs with any bytes. Its queues stay bounded, its outputs concern living
+//! connections, its invariants hold (`Proxy::check`), and nothing is left after every connection has failed.
+//! Witnesses read its output: a client gets at most one final response for each of its requests, in order, and no
+//! content that was made for another request; a backend gets requests that it can read, and a request that is not
+//! idempotent at most once.
 //!
-//! The input is a list of operations: a byte that says which, a byte that says on which
-//! connection, and for bytes to receive a length and the bytes.
+//! The input is a list of operations: a byte for the operation, a byte for the connection, and for bytes to receive a
+//! length and the bytes.
 
 use std::collections::{HashMap, VecDeque};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -26,11 +26,11 @@ use zzz_lb::limits::{BLOCK_BYTES, H2_WINDOW_MAX_BYTES, QUEUE_HIGH_BYTES};
 use zzz_lb::log::{Level, Log};
 use zzz_lb::proxy::{Failure, Output, Proxy, Shared};
 
-/// Backends at once.
+/// The number of backends.
 const SLOTS: usize = 3;
-/// Connections at once: more find nothing new.
+/// The largest number of connections. More of them find nothing new.
 const CONNECTIONS: usize = 12;
-/// Operations of one input.
+/// The largest number of operations.
 const OPERATIONS: usize = 400;
 /// Texts to receive, so that mutations need not find HTTP.
 const TEXTS: [&[u8]; 14] = [
@@ -71,16 +71,16 @@ const FRAMES: [&[u8]; 14] = [
 struct Connection {
     key: Key,
     connecting: bool,
-    /// It could not be begun, and is to be asked for again.
+    /// The connection could not be begun, and will be dialled again.
     waiting: bool,
     finished: bool,
 }
 
-/// Whoever connects.
+/// All addresses.
 const ANYBODY: Cidr = Cidr { address: IpAddr::V4(Ipv4Addr::UNSPECIFIED), prefix: 0 };
-/// Methods of tagged requests.
+/// The methods of tagged requests.
 const METHODS: [&str; 6] = ["GET", "POST", "HEAD", "PUT", "PATCH", "DELETE"];
-/// How much content answers a tagged request.
+/// The length of the response to a tagged request.
 const TAGGED_BYTES: usize = 16;
 
 struct Machine {
@@ -89,7 +89,7 @@ struct Machine {
     now_us: u64,
     clients: HashMap<Key, Client>,
     backends: HashMap<Key, Backend>,
-    /// Tagged requests that clients have begun, and how often each was delivered over HTTP/1.1.
+    /// The number of tagged requests that clients have begun, and how often each was delivered over HTTP/1.1.
     tags: usize,
     delivered: HashMap<usize, (usize, bool)>,
     plants: Plants,
@@ -109,12 +109,12 @@ impl Plants {
     pub const NONE: Plants = Plants { answer: |_| {}, sent: |_| {} };
 }
 
-/// The content of the response to a tagged request.
+/// Returns the content of the response to a tagged request.
 fn content(tag: usize) -> [u8; TAGGED_BYTES] {
     std::array::from_fn(|at| (tag * 37 + at * 11) as u8)
 }
 
-/// The tag of a request, by its path.
+/// Returns the tag of a request, by its path.
 fn tag_of(view: HeadRef<'_>) -> Option<usize> {
     let Start::Request { path, .. } = view.head.start else { return None };
     std::str::from_utf8(view.get(path)).ok()?.strip_prefix("/r/")?.parse().ok()
@@ -125,19 +125,19 @@ fn field<'a>(view: HeadRef<'a>, wanted: &str) -> Option<&'a str> {
     std::str::from_utf8(found?.2).ok()
 }
 
-/// A witness at a client: what it has asked, by a reader of its own, and what it was answered.
+/// A witness at a client. It reads the requests and the responses with a reader of its own.
 struct Client {
     requests: Http1,
-    /// What it has sent that is not read yet.
+    /// The sent bytes that are not read as requests yet.
     unread: Vec<u8>,
     asked: VecDeque<(RequestFacts, Option<usize>)>,
-    /// What it has sent cannot be read as requests any more.
+    /// The sent bytes are no valid requests any more.
     garbled: bool,
     responses: Http1,
     got: Vec<u8>,
-    /// The tag of the response that is read, and how much of its content came.
+    /// The tag of the current response, and the length of its content so far.
     reading: Option<(usize, usize)>,
-    /// No more of what comes is looked at.
+    /// Further bytes are ignored.
     over: bool,
 }
 
@@ -185,7 +185,7 @@ impl Client {
         }
     }
 
-    /// One answer more than requests: to what cannot be read, or is not whole in time.
+    /// Returns true if one response more than requests is allowed: a reply to a malformed or incomplete request.
     fn may_be_refused(&mut self) -> bool {
         let partial = self.requests.awaits_head() && !self.unread.is_empty();
         self.over = true;
@@ -240,12 +240,12 @@ impl Client {
     }
 }
 
-/// A witness at a backend: the requests that were sent to it.
+/// A witness at a backend. It reads the requests.
 struct Backend {
     sent: Vec<u8>,
     http1: Http1,
     http2: Option<Http2>,
-    /// Tagged requests that are not answered: the stream, the tag, and whether the method is HEAD.
+    /// The tagged requests that are not answered: the stream, the tag, and whether the method is HEAD.
     asked: VecDeque<(u32, usize, bool)>,
     over: bool,
 }
@@ -262,7 +262,7 @@ impl Backend {
             self.http2 = Some(Http2::new(Role::Server));
         }
         if let Some(http2) = &mut self.http2 {
-            // What the input has said of windows is not known to this one, so that an error says nothing.
+            // This reader does not know the window updates of the input, so an error says nothing.
             let (mut head, mut arena, mut out) = (Head::default(), Vec::new(), Vec::new());
             while let Ok((skip, event)) = http2.decode(&self.sent, &mut head, &mut arena, &mut out) {
                 self.sent.drain(..skip);
@@ -306,7 +306,7 @@ impl Backend {
         }
     }
 
-    /// A response to the oldest tagged request.
+    /// Returns a response to the oldest tagged request.
     fn answer(&mut self) -> Vec<u8> {
         let Some((stream, tag, is_head)) = self.asked.pop_front() else { return Vec::new() };
         let content = if is_head { &[][..] } else { &content(tag)[..] };
@@ -327,12 +327,12 @@ impl Backend {
     }
 }
 
-/// Panics if the proxy does or leaves what it must not.
+/// Runs an input, and panics if the proxy breaks a rule.
 pub fn run(data: &[u8]) {
     run_with(data, Plants::NONE);
 }
 
-/// The same, with faults planted.
+/// Does the same with planted faults.
 pub fn run_with(data: &[u8], plants: Plants) {
     let shared = SHARED.with(|shared| *shared);
     shared.wipe();
@@ -365,8 +365,8 @@ pub fn run_with(data: &[u8], plants: Plants) {
     assert!((0..SLOTS).all(|slot| shared.cells.in_flight(slot) == 0), "something is in flight");
 }
 
-/// One of the plans that the proxy is told to follow, by the bits of a number: backends that come,
-/// go, have another owner, a limit, or are backups.
+/// Returns one of the plans for the proxy, by the bits of a number: backends that come, go, have another owner or a
+/// limit, or are backups.
 fn plan(bits: u8) -> Plan {
     let mut plan = Plan::over([9001, 9002, 9003].map(|port| SocketAddr::from(([127, 0, 0, 1], port))));
     plan.timeouts = Timeouts {
@@ -400,12 +400,12 @@ fn plan(bits: u8) -> Plan {
 }
 
 thread_local! {
-    /// What a proxy shares, used anew for each run.
+    /// The cells that a proxy shares, used again for each run.
     static SHARED: Shared = Shared::private(SLOTS);
 }
 
 impl Machine {
-    /// Does one thing; what is left of the input.
+    /// Carries out one operation. Returns the rest of the input.
     fn operate<'a>(&mut self, operation: u8, argument: u8, data: &'a [u8]) -> &'a [u8] {
         let at = usize::from(argument) % self.open.len().max(1);
         let Some(key) = self.open.get(at).map(|connection| connection.key).filter(|_| !operation.is_multiple_of(16))
@@ -423,9 +423,9 @@ impl Machine {
             self.open[at].connecting = false;
             match operation % 8 {
                 0 => self.proxy.failed(key, Failure::Connect(111)),
-                1 => self.begin_in_vain(at, Failure::Exhausted(24)),
+                1 => self.fail_to_begin(at, Failure::Exhausted(24)),
                 2 => self.open[at].connecting = true,
-                3 => self.begin_in_vain(at, Failure::Busy),
+                3 => self.fail_to_begin(at, Failure::Busy),
                 4 if operation >= 192 => {
                     self.proxy.failed(key, Failure::Tls(SessionError::Certificate(BadCertificate::Expired)))
                 }
@@ -478,7 +478,7 @@ impl Machine {
         data
     }
 
-    /// A request with a tag comes from a client, or a response to one from a backend.
+    /// Sends a tagged request from a client, or a response to one from a backend.
     fn tagged(&mut self, key: Key, choice: u8) {
         if self.clients.contains_key(&key) {
             self.tags += 1;
@@ -494,7 +494,7 @@ impl Machine {
         }
     }
 
-    /// Tells the proxy what no connection brings.
+    /// Gives the proxy an input that concerns no connection.
     fn command(&mut self, key: Key, choice: u8, argument: u8) {
         match choice {
             0 => _ = self.proxy.stop(),
@@ -507,14 +507,14 @@ impl Machine {
         }
     }
 
-    /// A connection could not be begun: it fails, or is asked for again.
-    fn begin_in_vain(&mut self, at: usize, failure: Failure) {
+    /// Handles a connection that could not be begun: it fails, or is dialled again.
+    fn fail_to_begin(&mut self, at: usize, failure: Failure) {
         let connection = &mut self.open[at];
         connection.waiting = true;
         self.proxy.failed(connection.key, failure);
     }
 
-    /// Receives a frame: one of those kept, or one whose kind, flags, stream and length are given.
+    /// Receives a frame: one of the constants, or one with a kind, flags, a stream and a length from the input.
     fn frame<'a>(&mut self, key: Key, argument: u8, data: &'a [u8]) -> &'a [u8] {
         if let Some(kept) = FRAMES.get(usize::from(argument >> 4)) {
             self.receive(key, kept);
@@ -584,7 +584,7 @@ impl Machine {
         for connection in &self.open {
             let queued = self.proxy.queued(connection.key).map(|queue| queue.len());
             let queued = queued.expect("what is open is known to the proxy");
-            // What a stream's window lets come may be added to what else is queued.
+            // The bytes within a stream's window may be added to the rest of the queue.
             let most = QUEUE_HIGH_BYTES + 2 * BLOCK_BYTES + H2_WINDOW_MAX_BYTES as usize;
             assert!(queued <= most, "{queued} bytes are queued");
             assert!(!connection.finished || queued == 0, "nothing is queued behind the end");

@@ -1,4 +1,4 @@
-//! What a virtual backend answers over HTTP/2: the steps of each response, proper or at fault.
+//! The responses of a virtual backend over HTTP/2, step by step, proper or faulty.
 
 use zzz_lb::hpack;
 use zzz_lb::http2::ErrorCode;
@@ -8,23 +8,23 @@ use super::network::{Entry, Net, say};
 use super::pattern::{Way, content};
 use super::plan::{BackendPlan, Fault, size};
 
-/// What is done next on a stream.
+/// The next step on a stream.
 pub(super) enum Step {
     AwaitRequest,
     Pause(u64),
-    /// A block of fields, and whether it ends the stream.
+    /// A header block; true if it ends the stream.
     Fields(Vec<u8>, bool),
-    /// Content, and whether it ends the stream.
+    /// Content; true if it ends the stream.
     Data(Vec<u8>, bool),
     Give(ErrorCode),
     Halt,
-    /// What follows is no more HTTP/2.
+    /// The following bytes are not HTTP/2.
     Garbage(Vec<u8>),
     Close,
     Reset,
 }
 
-/// Draws what the answer is, and how it comes.
+/// Draws a response and its steps.
 pub(super) fn plan_response(net: &mut Net, backend: usize, plan: &BackendPlan, id: usize) -> Vec<Step> {
     let fault = net.dice.percent(plan.fault_percent).then(|| net.dice.pick(&plan.faults));
     let mut steps = Vec::new();
@@ -54,7 +54,7 @@ pub(super) fn plan_response(net: &mut Net, backend: usize, plan: &BackendPlan, i
         None | Some(Fault::Early) => {
             steps.extend(response(net, id));
             if early && net.dice.percent(50) {
-                // The rest of the request is not wanted.
+                // The backend does not want the rest of the request.
                 steps.push(Step::Give(ErrorCode::NO_ERROR));
             }
         }
@@ -76,7 +76,7 @@ pub(super) fn plan_response(net: &mut Net, backend: usize, plan: &BackendPlan, i
         }
         Some(Fault::LeftOver) if net.ledger[id].method == "HEAD" => steps.push(Step::Halt),
         Some(Fault::LeftOver) => {
-            // Less content than was announced.
+            // The content is shorter than its announced length.
             let (number, delivery) = (id.to_string(), net.ledger[id].deliveries);
             let list =
                 [(":status", "200"), ("x-id", &number), ("x-delivery", &delivery.to_string()), ("x-length", "10")];
@@ -108,7 +108,7 @@ pub(super) fn fields(list: &[(&str, &str)]) -> Vec<u8> {
     block
 }
 
-/// A proper response.
+/// Returns a proper response.
 fn response(net: &mut Net, id: usize) -> Vec<Step> {
     let length = size(&mut net.dice, net.bulky).max(1);
     let dice = &mut net.dice;

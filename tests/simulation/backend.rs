@@ -1,5 +1,5 @@
-//! A virtual backend's connection: it holds every request against what the client sent, and
-//! answers with what its plan has in store.
+//! A connection of a virtual backend. It compares every request with the bytes that the client sent, and responds as
+//! its plan says.
 
 use std::collections::VecDeque;
 
@@ -9,12 +9,12 @@ use super::pattern::{Way, content, matches};
 use super::plan::{BackendPlan, Fault, encode_chunked, size};
 use super::tunnel::Tunnel;
 
-/// What is done next towards a response.
+/// The next step of a response.
 enum Step {
     AwaitRequest,
     Pause(u64),
     Send(Vec<u8>),
-    /// In one segment, so that nothing comes between.
+    /// One segment, so that nothing comes between.
     SendAtOnce(Vec<u8>),
     Finish,
     Close,
@@ -25,7 +25,7 @@ enum Step {
     Done,
 }
 
-/// The request being read.
+/// The request that is being read.
 struct Request {
     id: usize,
     got: usize,
@@ -46,7 +46,7 @@ pub(super) struct Conversation {
     write_us: u64,
     /// It reads no more.
     deaf: bool,
-    /// More than a response has been sent: it must not be used again.
+    /// It has sent more than a response, so it must not be used again.
     spoiled: bool,
     idle_since_us: Option<u64>,
     tunnel: Option<Tunnel>,
@@ -81,7 +81,7 @@ impl Conversation {
         self.read(net);
         self.act(net);
         if self.request.is_none() && !self.over {
-            // What came while the last bytes of a response went out, perhaps none of content.
+            // These bytes arrived while the last bytes of a response left. There may be no content.
             self.take(net, &[]);
             self.act(net);
         }
@@ -119,7 +119,7 @@ impl Conversation {
                 self.over = true;
             }
         } else if fin && !self.over {
-            // The proxy ends its direction only by closing, a tunnel's apart.
+            // The proxy ends its direction only by closing, except in a tunnel.
             self.close(net);
         }
     }
@@ -205,7 +205,7 @@ impl Conversation {
         self.again();
     }
 
-    /// Readies for another request once this one is read and answered.
+    /// Prepares for a further request after this one is read and answered.
     fn again(&mut self) {
         if self.steps.is_empty() && self.request.as_ref().is_some_and(|request| request.whole) {
             self.request = None;
@@ -293,7 +293,7 @@ impl Conversation {
         }
     }
 
-    /// Draws what the answer is, and how it comes.
+    /// Draws a response and its steps.
     fn plan_response(&mut self, net: &mut Net, id: usize) {
         let think_us = net.dice.below(self.plan.think_us as usize + 1) as u64;
         let fault = net.dice.percent(self.plan.fault_percent).then(|| net.dice.pick(&self.plan.faults));
@@ -375,7 +375,7 @@ impl Conversation {
                 steps.extend([Step::Send(text.into()), Step::Halt]);
             }
             Fault::Switch => {
-                // Of a request that offered it this is a proper answer.
+                // If the request offered an upgrade, this is a proper response.
                 if net.ledger[id].upgrade {
                     return vec![Step::Close];
                 }
@@ -386,11 +386,11 @@ impl Conversation {
                 let (head, body, way) = response(net, id);
                 let ends = matches!(way, Ending::ByClose | Ending::Said) || net.dice.percent(30);
                 self.deaf = ends && net.dice.percent(50);
-                // It closes without having said so, as one does that closes idle connections.
+                // It closes without an announcement, like a backend that closes idle connections.
                 net.idle_closers |= ends;
                 let last = if ends { Step::Close } else { Step::Done };
                 if matches!(way, Ending::ByClose) {
-                    // Unread bytes make the close a reset, so that the response may be cut.
+                    // Unread bytes turn the close into a reset, so the response may be truncated.
                     let delivery = net.ledger[id].deliveries;
                     net.ledger[id].cut.retain(|cut| *cut != delivery);
                 }
@@ -401,7 +401,7 @@ impl Conversation {
                 if matches!(way, Ending::ByClose) {
                     return vec![Step::Close];
                 }
-                // Nothing can be left over of a request that is not read.
+                // Nothing can be left over if the request was not read.
                 steps.insert(0, Step::AwaitRequest);
                 let last = body.split_off(body.len().saturating_sub(10));
                 if last.is_empty() {
@@ -433,24 +433,24 @@ impl Conversation {
         steps.push(Step::Send(bytes));
         match fault {
             Fault::Stall => steps.push(Step::Halt),
-            // A proper end of it could not be told from a cut.
+            // A proper end could not be told from a truncation.
             Fault::CutResponse if !matches!(way, Ending::ByClose) => steps.push(Step::Close),
             _ => steps.push(Step::Reset),
         }
     }
 }
 
-/// Whether a request with this User-Agent is a probe.
+/// True if a request with this User-Agent is a probe.
 pub(super) fn is_probe(agent: Option<&str>) -> bool {
     agent.is_some_and(|agent| agent.starts_with("load_balancer/"))
 }
 
-/// How a backend answers a probe; 0 for not at all.
+/// Returns the response of a backend to a probe; 0 for none.
 pub(super) fn probe_status(net: &mut Net, plan: &BackendPlan) -> u16 {
     if net.dice.percent(plan.fault_percent) { net.dice.pick(&[500, 0, 503]) } else { 200 }
 }
 
-/// Holds the trailers of a request against those that its client sent.
+/// Compares the trailers of a request with those that its client sent.
 pub(super) fn check_request_trailers(net: &mut Net, id: usize, came: &Trailers) {
     let sent = if net.ledger[id].trailers { trailers(&Entry::tag(id, None)) } else { Vec::new() };
     if !are_trailers(came, &sent) {
@@ -458,7 +458,7 @@ pub(super) fn check_request_trailers(net: &mut Net, id: usize, came: &Trailers) 
     }
 }
 
-/// What the connection does behind a response.
+/// The behaviour of the connection after a response.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Ending {
     GoesOn,
@@ -466,7 +466,7 @@ enum Ending {
     ByClose,
 }
 
-/// A response: its head, its framed content, and how the connection ends.
+/// Returns a response: its head, its framed content, and the end of the connection.
 fn response(net: &mut Net, id: usize) -> (Vec<u8>, Vec<u8>, Ending) {
     let length = size(&mut net.dice, net.bulky);
     let dice = &mut net.dice;
@@ -497,7 +497,7 @@ fn response(net: &mut Net, id: usize) -> (Vec<u8>, Vec<u8>, Ending) {
             if !bare {
                 let section = dice.percent(20).then(|| trailer_section(&tag, named, barred));
                 body = encode_chunked(dice, &body, section.as_ref());
-                // Of a response whose Connection names fields, no trailers go on.
+                // If Connection names fields in a response, no trailers pass.
                 trailed = section.is_some() && !named;
             }
         }

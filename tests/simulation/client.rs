@@ -1,6 +1,5 @@
-//! A virtual client: it sends its script, and holds every byte that comes back against what it
-//! asked: in order, one final response a request, the right content, complete or cut in a way
-//! that shows.
+//! A virtual client. It sends its script and compares every received byte with its requests: in order, one final
+//! response for each request, with the right content, complete or visibly truncated.
 
 use std::collections::VecDeque;
 
@@ -10,26 +9,25 @@ use super::pattern::{Way, matches};
 use super::plan::{ClientPlan, Ending, HALF_CLOSE_US, Misdeed, SECOND_US};
 use super::tunnel::Tunnel;
 
-/// How long the client holds content back that waits for 100 (Continue).
+/// The time for which the client holds content back that waits for 100 (Continue).
 const PATIENCE_US: u64 = SECOND_US;
-/// How soon a connection must end that nothing is to be done on: delays of the network, of a
-/// busy shell and of a timer's grain.
+/// The time within which an idle connection must end: delays of the network, of a busy shell and of a timer's tick.
 const PROMPT_US: u64 = SECOND_US;
-/// How soon a request must be answered where nothing is slower than a scenario's pace.
+/// The time within which a request must be answered if nothing is slower than a scenario's pace.
 const ANSWER_US: u64 = 60 * SECOND_US;
 
-/// A request sent, at least in part, and not answered in full.
+/// A request that was sent, at least in part, and not answered completely.
 struct Waiting {
-    /// Its place in the script.
+    /// The place in the script.
     index: usize,
-    /// When its last byte was sent.
+    /// The time at which its last byte was sent.
     sent_us: Option<u64>,
 }
 
-/// The final response being read.
+/// The final response that is being read.
 struct Reading {
     id: usize,
-    /// From a backend: the delivery it answers. From the proxy: none.
+    /// The delivery that a backend answers; `None` for a reply of the proxy itself.
     delivery: Option<usize>,
     status: u16,
     length: Option<usize>,
@@ -44,7 +42,7 @@ pub(super) struct Client {
     number: usize,
     plan: ClientPlan,
     idle_us: u64,
-    /// The request being sent, and how much of it and of all has been.
+    /// The request that is being sent, how much of it was sent, and how much of the whole script.
     index: usize,
     at: usize,
     total: usize,
@@ -58,13 +56,13 @@ pub(super) struct Client {
     reader: Reader,
     reading: Option<Reading>,
     tunnel: Option<Tunnel>,
-    /// The proxy has said that the connection ends, or may end it for what happened on it.
+    /// The proxy has said that the connection ends, or may end it because of an event.
     may_close: bool,
     misbehaved: bool,
     finished_sending: bool,
-    /// When it ended its direction.
+    /// The time at which the client ended its direction.
     ended_us: Option<u64>,
-    /// Since when there was nothing to do.
+    /// The time since which there was nothing to do.
     quiet_us: Option<u64>,
     pub(super) over: bool,
 }
@@ -98,7 +96,7 @@ impl Client {
         }
     }
 
-    /// What the client is at, for the report of a stall.
+    /// Returns the client's state for the report of a stall.
     pub(super) fn state(&self) -> String {
         let waiting: Vec<usize> = self.waiting.iter().map(|one| self.plan.requests[one.index].id).collect();
         format!(
@@ -113,7 +111,7 @@ impl Client {
         )
     }
 
-    /// Reads and writes what can be.
+    /// Reads and writes as much as possible.
     pub(super) fn poll(&mut self, net: &mut Net) {
         if self.over {
             return;
@@ -243,7 +241,7 @@ impl Client {
         let bare = entry.method == "HEAD" || status == 204 || status == 304;
         let closes = head.option("close") || old && !head.option("keep-alive");
         if delivery.is_none() {
-            // What a backend may have seen is not sent again for a client that has ended its direction.
+            // A request that a backend may have seen is not sent again for a client that has ended its direction.
             let once = self.ended_us.is_some();
             let stale = net.idle_closers && (once || !entry.is_replayable());
             let broken = net.dropping && (once || entry.trailers);
@@ -313,7 +311,7 @@ impl Client {
         }
         self.reader.again();
         if one.sent_us.is_none() {
-            // Answered early: the proxy may go on or not, and so may we.
+            // After an early response both the proxy and the client may continue or stop.
             if reading.closes || net.dice.percent(30) {
                 self.finished_sending = true;
                 self.may_close = true;
@@ -332,7 +330,7 @@ impl Client {
         self.over = true;
     }
 
-    /// The proxy has ended the connection, or its direction.
+    /// Handles the end of the proxy's direction or of the connection.
     fn connection_ended(&mut self, net: &mut Net, reset: bool) {
         say!(net, "client {}: the connection ended, reset: {reset}", self.number);
         if self.reading.is_some() && self.reader.ends_by_close() && !reset {
@@ -341,8 +339,8 @@ impl Client {
         if net.cut {
             return self.close(net);
         }
-        // A response to HTTP/1.0 that its closing would end can be cut only by a reset, which may
-        // destroy what lies before it.
+        // A response to HTTP/1.0 that ends with the connection can be truncated only by a reset, which may destroy
+        // the bytes before it.
         let mut entries = self.waiting.iter().map(|one| &net.ledger[self.plan.requests[one.index].id]);
         let cut_old = reset && entries.any(|entry| entry.old && entry.excused);
         if let Some(tunnel) = &self.tunnel {
@@ -358,7 +356,7 @@ impl Client {
         } else if self.ended_us.is_some_and(|ended_us| net.now_us >= ended_us + HALF_CLOSE_US) {
             say!(net, "client {}: given up", self.number);
             for one in &self.waiting {
-                // It need not be answered.
+                // The request needs no response.
                 net.ledger[self.plan.requests[one.index].id].begun = false;
             }
         } else if !self.may_close && !self.misbehaved && !cut_old && (reset || !self.waiting.is_empty()) {
@@ -380,8 +378,7 @@ impl Client {
         self.close(net);
     }
 
-    /// After a response that ends the connection: what was sent behind it has no answer, which
-    /// is allowed.
+    /// Handles requests that were sent after a response that ends the connection. They may stay without a response.
     fn unanswered_at_the_end(&mut self, net: &mut Net, id: usize) {
         let unsent = self.plan.requests.len() - self.index;
         let orderly = self.misbehaved || net.draining || !net.clean || net.limited || net.ledger[id].old;
@@ -471,8 +468,7 @@ impl Client {
         }
     }
 
-    /// Does what the plan has in store, once that many bytes are sent; true where nothing more
-    /// is to be sent.
+    /// Commits the planned mistake after that many bytes were sent. Returns true if nothing more is to be sent.
     fn misdeed(&mut self, net: &mut Net, most: &mut usize) -> bool {
         let after = match self.plan.misdeed {
             Misdeed::None | Misdeed::Deaf(_) => return false,
@@ -498,7 +494,7 @@ impl Client {
         true
     }
 
-    /// Whether there is nothing left to do but to end.
+    /// True if nothing is left to do except to end.
     fn rest(&mut self, net: &mut Net) {
         let sent = self.finished_sending || self.index == self.plan.requests.len();
         if !sent || self.misbehaved && self.plan.misdeed != Misdeed::None || self.tunnel.is_some() {
@@ -509,7 +505,7 @@ impl Client {
             self.ended_us.get_or_insert(net.now_us);
             net.finish(self.link, End::Remote);
         }
-        // A request given up in its middle keeps the proxy waiting for the rest.
+        // A request that stops in its middle keeps the proxy waiting for the rest.
         if self.waiting.is_empty() && self.at == 0 && self.quiet_us.is_none() {
             say!(net, "client {} is done: {:?}", self.number, self.plan.ending);
             self.quiet_us = Some(net.now_us);

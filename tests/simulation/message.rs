@@ -1,6 +1,6 @@
-//! Messages as the virtual clients and backends see them: a reader of its own, so that a mistake
-//! of the proxy's parser is not shared. It takes only what the proxy is to write, which is less
-//! than HTTP allows.
+//! Messages as the virtual clients and backends read them. This reader is independent of the proxy's parser, so it
+//! does not share its mistakes. It accepts only the messages that the proxy may write, which are fewer than HTTP
+//! allows.
 
 /// A head.
 #[derive(Clone, Debug, Default)]
@@ -10,13 +10,13 @@ pub(super) struct Head {
 }
 
 impl Head {
-    /// The first field of a name, in any case.
+    /// Returns the first field with a name, in any case.
     pub(super) fn get(&self, name: &str) -> Option<&str> {
         self.fields.iter().find(|field| field.0.eq_ignore_ascii_case(name)).map(|field| &field.1[..])
     }
 
-    /// Whether anything is left of the fields that concern one connection (RFC 9110, 7.6.1), and of the one
-    /// that [`HOP_FIELDS`] name in Connection. `te` allows what a request may say again about us.
+    /// True if a field is left that concerns one connection (RFC 9110, 7.6.1), or the one that [`HOP_FIELDS`] names
+    /// in Connection. `te` allows the fields that the proxy may add to a request.
     pub(super) fn has_hop_fields(&self, te: bool) -> bool {
         let ends_here = |name: &str| {
             ["Keep-Alive", "Proxy-Connection", "X-Hop"].iter().any(|other| other.eq_ignore_ascii_case(name))
@@ -25,23 +25,23 @@ impl Head {
         self.fields.iter().any(|field| ends_here(&field.0)) || self.option("x-hop") || te_left
     }
 
-    /// A field that is a number.
+    /// Returns a field that is a number.
     pub(super) fn number(&self, name: &str) -> Option<usize> {
         self.get(name)?.parse().ok()
     }
 
-    /// Whether Connection has an option.
+    /// True if Connection has an option.
     pub(super) fn option(&self, option: &str) -> bool {
         let named = |value: &str| value.split(',').any(|member| member.trim().eq_ignore_ascii_case(option));
         self.fields.iter().any(|field| field.0.eq_ignore_ascii_case("Connection") && named(&field.1))
     }
 
-    /// The status of a response's start line.
+    /// Returns the status of a response's start line.
     pub(super) fn status(&self) -> Option<u16> {
         self.start.strip_prefix("HTTP/1.1 ")?.get(..3)?.parse().ok()
     }
 
-    /// How the content is framed, `None` where nothing says it; wrong where two things do.
+    /// Returns the framing of the content; `None` if no field decides it. Two deciding fields are an error.
     pub(super) fn framing(&self) -> Result<Option<Framing>, String> {
         let named = |name: &str| self.fields.iter().filter(|field| field.0.eq_ignore_ascii_case(name)).count();
         match (named("Content-Length"), named("Transfer-Encoding")) {
@@ -56,7 +56,7 @@ impl Head {
     }
 }
 
-/// How content ends.
+/// The end of content.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Framing {
     Length(usize),
@@ -64,19 +64,20 @@ pub(super) enum Framing {
     UntilClose,
 }
 
-/// Fields that end at the proxy, one of them because Connection names it.
+/// Fields that end at the proxy. Connection names one of them.
 pub(super) const HOP_FIELDS: &str =
     "Connection: x-hop\r\nX-Hop: secret\r\nKeep-Alive: timeout=9\r\nProxy-Connection: keep-alive\r\n";
 
 /// The fields of a trailer section.
 pub(super) type Trailers = Vec<(String, String)>;
 
-/// The trailers that reach the other end, of a message with this tag.
+/// Returns the trailers that reach the other end, for a message with this tag.
 pub(super) fn trailers(tag: &str) -> Trailers {
     ["a", "b"].map(|one| ("X-Trailer".to_string(), format!("{tag}-{one}"))).into()
 }
 
-/// A trailer section with those, and with what ends at the proxy; `named`: Connection names X-Hop.
+/// Returns a trailer section with these trailers and with fields that end at the proxy. `named`: Connection names
+/// X-Hop.
 pub(super) fn trailer_section(tag: &str, named: bool, barred: bool) -> String {
     let mut text: String = trailers(tag).iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect();
     text.push_str(if named { "X-Hop: secret\r\n" } else { "" });
@@ -84,7 +85,7 @@ pub(super) fn trailer_section(tag: &str, named: bool, barred: bool) -> String {
     text + "\r\n"
 }
 
-/// Whether trailers that came are those, their names in any case.
+/// True if the received trailers are these. Their names may have any case.
 pub(super) fn are_trailers(came: &Trailers, expected: &Trailers) -> bool {
     let same = |a: &(String, String), b: &(String, String)| a.0.eq_ignore_ascii_case(&b.0) && a.1 == b.1;
     came.len() == expected.len() && came.iter().zip(expected).all(|(a, b)| same(a, b))
@@ -130,7 +131,7 @@ impl Reader {
         self.held.extend_from_slice(bytes);
     }
 
-    /// Says how the content behind the head just read is framed.
+    /// Sets the framing of the content after the head that was just read.
     pub(super) fn body(&mut self, framing: Framing) {
         self.state = match framing {
             Framing::Length(length) => State::Length(length),
@@ -139,29 +140,29 @@ impl Reader {
         };
     }
 
-    /// Readies for another message.
+    /// Prepares for a further message.
     pub(super) fn again(&mut self) {
         self.state = State::Head;
     }
 
-    /// Bytes that are not read as anything yet.
+    /// Returns the bytes that are not decoded yet.
     pub(super) fn rest(&mut self) -> Vec<u8> {
         let rest = self.held[self.at..].to_vec();
         self.at = self.held.len();
         rest
     }
 
-    /// Whether the bytes so far end where a message does.
+    /// True if the bytes so far end at the end of a message.
     pub(super) fn is_between(&self) -> bool {
         matches!(self.state, State::Head | State::Over) && self.at == self.held.len()
     }
 
-    /// Whether the end of the connection is a proper end of the content now.
+    /// True if the end of the connection is a proper end of the content now.
     pub(super) fn ends_by_close(&self) -> bool {
         self.state == State::UntilClose
     }
 
-    /// The next piece, once there is one whole.
+    /// Returns the next piece if it is complete.
     pub(super) fn piece(&mut self) -> Result<Option<Piece>, String> {
         loop {
             let rest = &self.held[self.at..];
@@ -217,7 +218,7 @@ impl Reader {
         data
     }
 
-    /// A line without its CRLF.
+    /// Returns a line without its CRLF.
     fn line(&mut self) -> Result<Option<String>, String> {
         let rest = &self.held[self.at..];
         let Some(end) = rest.windows(2).take(300).position(|two| two == b"\r\n") else {
@@ -246,7 +247,7 @@ impl Reader {
 
 fn memmem(text: &[u8], wanted: &[u8]) -> Option<usize> {
     let mut from = 0;
-    // Candidates by their first byte: quick without optimisation.
+    // The search for the first byte is quick without optimisation.
     while let Some(at) = text[from..].iter().position(|&byte| byte == wanted[0]) {
         if text[from + at..].starts_with(wanted) {
             return Some(from + at);

@@ -1,9 +1,9 @@
-//! The virtual network: links of two directions that delay, split and coalesce, with bounded
-//! buffers, ends of a direction and resets; and the virtual clock, the dice and the ledger of
-//! exchanges that everything in a scenario shares.
+//! The virtual network. Its links have two directions that delay, split and coalesce bytes, with bounded buffers,
+//! ends and resets. The virtual clock, the dice and the ledger of exchanges are here too, because all parts of a
+//! scenario share them.
 //!
-//! A reset lets the proxy read what had arrived before, as Linux does, and may destroy what
-//! anybody else has not read, as other systems do.
+//! After a reset the proxy can still read the bytes that had arrived, as on Linux. For everyone else a reset may
+//! destroy them, as on other systems.
 
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, VecDeque};
@@ -13,9 +13,9 @@ use zzz_lb::collections::random::Random;
 /// The two ends of a link.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum End {
-    /// The client's or backend's.
+    /// The end of the client or the backend.
     Remote,
-    /// The proxy's.
+    /// The end of the proxy.
     Proxy,
 }
 
@@ -25,14 +25,14 @@ impl End {
     }
 }
 
-/// What happens at a time.
+/// An event at a certain time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Event {
-    /// Whatever flies first on a link arrives at an end.
+    /// The first bytes on their way on a link arrive at an end.
     Arrive(usize, End),
     /// An end that found no room may send again.
     Space(usize, End),
-    /// A client or backend wanted to be called.
+    /// A client or backend asked to be called.
     Tick(usize),
     /// A connection is established, or refused.
     Connect(usize),
@@ -40,19 +40,19 @@ pub(super) enum Event {
     Begin(usize),
 }
 
-/// What is planted to see that the checks notice.
+/// A planted fault that the checks must notice.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Sabotage {
     Nothing,
-    /// One byte on its way from a backend is changed.
+    /// One byte from a backend is changed on its way.
     FlippedByte,
-    /// The shell forgets to read again when told to.
+    /// The shell does not read again when the proxy says so.
     LostReceive,
-    /// A reset of the proxy's reaches its client as a proper end.
+    /// A reset by the proxy reaches its client as a proper end.
     ResetAsEnd,
-    /// The shell forgets to tell the proxy of a new plan.
+    /// The shell does not give the proxy a new plan.
     LostPlan,
-    /// A WINDOW_UPDATE to the proxy is one that the backend does not know of.
+    /// The proxy gets a WINDOW_UPDATE that the backend does not know of.
     StrayCredit,
     /// A POST is delivered to its backend a second time.
     SecondDelivery,
@@ -82,14 +82,14 @@ enum Flight {
     Reset,
 }
 
-/// One end of a link: what has come to it and what it has done.
+/// One end of a link: the bytes that have arrived, and the state of both directions.
 #[derive(Default)]
 pub(super) struct Half {
     flying: VecDeque<Flight>,
     flying_bytes: usize,
     last_arrival_us: u64,
     inbox: Vec<u8>,
-    /// The other end's direction has ended.
+    /// The other end has ended its direction.
     pub(super) fin: bool,
     /// The connection was reset.
     pub(super) reset: bool,
@@ -108,60 +108,60 @@ pub(super) struct Link {
     segment: usize,
 }
 
-/// What is known of one exchange.
+/// The facts about one exchange.
 #[derive(Debug, Default)]
 pub(super) struct Entry {
     pub(super) method: &'static str,
-    /// Bytes of request content.
+    /// The number of bytes of the request content.
     pub(super) size: usize,
-    /// The client's number, which its address ends with.
+    /// The client's number, with which its address ends.
     pub(super) client: usize,
     pub(super) old: bool,
     pub(super) upgrade: bool,
     pub(super) expects: bool,
-    /// Trailers follow its content, which are sent once only.
+    /// Trailers follow the content. They are sent only once.
     pub(super) trailers: bool,
-    /// Its Connection names a field.
+    /// The Connection field names a further field.
     pub(super) named: bool,
-    /// Deliveries whose response has trailers that are to reach the client, by number.
+    /// The numbers of the deliveries whose response has trailers that must reach the client.
     pub(super) trailed: Vec<usize>,
-    /// Its client has begun to send it.
+    /// The client has begun to send the request.
     pub(super) begun: bool,
-    /// How often a backend has read its head.
+    /// The number of times a backend has read the head.
     pub(super) deliveries: usize,
-    /// A backend has given reason for anything but success.
+    /// A backend has given a reason for a failure.
     pub(super) excused: bool,
-    /// A backend has answered before the request was whole.
+    /// A backend has responded before the request was complete.
     pub(super) early: bool,
-    /// Deliveries whose response was cut, by number.
+    /// The numbers of the deliveries whose response was truncated.
     pub(super) cut: Vec<usize>,
-    /// Final responses that a client has begun to read.
+    /// The number of final responses that a client has begun to read.
     pub(super) answers: usize,
 }
 
 impl Entry {
-    /// Whether its method has content.
+    /// True if the method has content.
     pub(super) fn sends(&self) -> bool {
         matches!(self.method, "POST" | "PUT" | "PATCH")
     }
 
-    /// Whether it may be served twice.
+    /// True if the request may be served twice.
     pub(super) fn is_idempotent(&self) -> bool {
         !matches!(self.method, "POST" | "PATCH")
     }
 
-    /// What marks the trailers of the request, and those of the response to a delivery.
+    /// Returns the tag of the request's trailers, or of the trailers of the response to a delivery.
     pub(super) fn tag(id: usize, delivery: Option<usize>) -> String {
         delivery.map_or(format!("up-{id}"), |delivery| format!("down-{id}-{delivery}"))
     }
 
-    /// Whether the request may be sent a second time after a backend's connection broke.
+    /// True if the request may be sent again after a backend's connection broke.
     pub(super) fn is_replayable(&self) -> bool {
         self.size == 0 && !self.trailers && self.is_idempotent()
     }
 }
 
-/// Everything that the parts of a scenario share.
+/// The state that the parts of a scenario share.
 pub(super) struct Net {
     pub(super) now_us: u64,
     pub(super) dice: Dice,
@@ -172,30 +172,30 @@ pub(super) struct Net {
     pub(super) failure: Option<String>,
     pub(super) verbose: bool,
     pub(super) sabotage: Sabotage,
-    /// No fault is planned in the scenario: everything must succeed.
+    /// The scenario has no faults, so everything must succeed.
     pub(super) clean: bool,
-    /// Much content is large.
+    /// Much of the content is large.
     pub(super) bulky: bool,
-    /// Some backend takes every connection.
+    /// Some backend accepts every connection.
     pub(super) connectable: bool,
-    /// Some backend takes connections and drops them at once.
+    /// Some backend accepts connections and drops them at once.
     pub(super) dropping: bool,
     /// Some backend closes idle connections soon.
     pub(super) idle_closers: bool,
-    /// Some connection broke that carried several requests, none of which may be tried for ever.
+    /// A connection broke that carried several requests. None of them may be tried forever.
     pub(super) broke: bool,
     pub(super) draining: bool,
     /// Every client was cut off.
     pub(super) cut: bool,
-    /// Some backend has a limit of requests in flight, which others may wait for too long.
+    /// Some backend has a limit of requests in flight, so other requests may wait too long.
     pub(super) limited: bool,
-    /// Retries have a budget, so that one which is due may be refused.
+    /// Retries have a budget, so a due retry may be refused.
     pub(super) rationed: bool,
-    /// Probes that each backend has got since the plan changed.
+    /// The number of probes of each backend since the plan changed.
     pub(super) probes: Vec<usize>,
 }
 
-/// Seeded chance.
+/// Random choices from a seed.
 pub(super) struct Dice(pub(super) Random);
 
 impl Dice {
@@ -251,7 +251,7 @@ impl Net {
         }
     }
 
-    /// Notes what is wrong; the first counts.
+    /// Notes a failure. The first one counts.
     pub(super) fn fail(&mut self, text: String) {
         say!(self, "FAILED: {text}");
         if self.failure.is_none() {
@@ -264,12 +264,12 @@ impl Net {
         self.events.push(Reverse((time_us.max(self.now_us), self.sequence, event)));
     }
 
-    /// Has the remote end of a link called later; never at once, so that time goes on.
+    /// Schedules a call of the remote end of a link. It is never immediate, so that time passes.
     pub(super) fn tick(&mut self, link: usize, after_us: u64) {
         self.at(self.now_us + after_us.max(1), Event::Tick(link));
     }
 
-    /// A link with the qualities of some network.
+    /// Adds a link with the qualities of some network.
     pub(super) fn link(&mut self) -> usize {
         let capacity = |dice: &mut Dice| dice.pick(&[2_000, 16_000, 65_536, 65_536, 200_000]);
         let near = self.dice.percent(50);
@@ -298,7 +298,7 @@ impl Net {
         self.half(link, end).inbox.len()
     }
 
-    /// How much an end can send now.
+    /// Returns how many bytes an end can send now.
     pub(super) fn space(&self, link: usize, from: End) -> usize {
         let target = self.half(link, from.other());
         target.capacity.saturating_sub(target.inbox.len() + target.flying_bytes)
@@ -318,7 +318,7 @@ impl Net {
         self.at(arrival_us, Event::Arrive(link, to));
     }
 
-    /// Sends what there is room for; how much that was, `None` where the connection is dead.
+    /// Sends as much as fits. Returns the number of bytes, or `None` if the connection is dead.
     pub(super) fn send(&mut self, link: usize, from: End, mut bytes: &[u8]) -> Option<usize> {
         let half = self.half(link, from);
         assert!(!half.closed, "sent on a closed connection");
@@ -337,7 +337,8 @@ impl Net {
         let again = bytes;
         let segment = self.links[link].segment;
         while !bytes.is_empty() {
-            // Small segments for a while, then the rest in one: many would only cost time.
+            // Small segments are sent for a while, then the rest in one segment, because many segments only cost
+            // time.
             let few = self.half(link, from.other()).flying.len() < 8;
             let most = if few { segment.min(bytes.len()) } else { bytes.len() };
             let size = if few && self.dice.percent(20) { self.dice.between(1, most) } else { most };
@@ -350,7 +351,7 @@ impl Net {
         Some(n)
     }
 
-    /// Sends all of `bytes` in one segment, whatever the room.
+    /// Sends all `bytes` in one segment, even without room.
     pub(super) fn send_at_once(&mut self, link: usize, from: End, bytes: &[u8]) {
         if !self.half(link, from).reset {
             self.fly(link, from.other(), Flight::Bytes(bytes.to_vec()));
@@ -380,7 +381,7 @@ impl Net {
         }
     }
 
-    /// Closes an end; with unread bytes that is a reset.
+    /// Closes an end. Unread bytes turn this into a reset.
     pub(super) fn close(&mut self, link: usize, end: End) {
         if self.half(link, end).closed {
             return;
@@ -402,7 +403,7 @@ impl Net {
         }
     }
 
-    /// What flies first arrives; whether there is something for the end to notice.
+    /// Delivers the first bytes on their way. Returns true if the end has something to notice.
     pub(super) fn arrive(&mut self, link: usize, end: End) -> bool {
         let Some(mut flight) = self.half_mut(link, end).flying.pop_front() else { return false };
         if let Flight::Bytes(bytes) = &mut flight {

@@ -1,12 +1,12 @@
-//! Content whose every byte follows from its exchange, its direction and its offset: a byte that
-//! reaches another exchange, or another place, is seen. A window into one random table, so that
-//! making and comparing it is a copy and a comparison of memory.
+//! Content in which every byte follows from its exchange, its direction and its offset, so a byte in a wrong exchange
+//! or a wrong place shows. The content is a window into one random table, so making and comparing it is a copy and a
+//! comparison of memory.
 
 use std::sync::LazyLock;
 
 use zzz_lb::collections::random::Random;
 
-/// A prime, so that the windows of different exchanges rarely begin at the same place.
+/// A prime, so the windows of different exchanges rarely begin at the same place.
 const PERIOD: usize = 65_521;
 
 static TABLE: LazyLock<Vec<u8>> = LazyLock::new(|| {
@@ -15,7 +15,7 @@ static TABLE: LazyLock<Vec<u8>> = LazyLock::new(|| {
     [once.clone(), once].concat()
 });
 
-/// Which way content goes.
+/// The direction of content.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Way {
     /// From a client to a backend.
@@ -28,7 +28,7 @@ fn start(id: usize, way: Way, offset: usize) -> usize {
     ((id * 2 + usize::from(way == Way::Down)) * 7919 + offset) % PERIOD
 }
 
-/// The first `length` bytes of an exchange's content.
+/// Returns the first `length` bytes of an exchange's content.
 pub(super) fn content(id: usize, way: Way, length: usize) -> Vec<u8> {
     let mut out = Vec::with_capacity(length);
     while out.len() < length {
@@ -38,7 +38,7 @@ pub(super) fn content(id: usize, way: Way, length: usize) -> Vec<u8> {
     out
 }
 
-/// Whether `bytes` are what an exchange's content has at `offset`.
+/// True if `bytes` are an exchange's content at `offset`.
 pub(super) fn matches(id: usize, way: Way, offset: usize, bytes: &[u8]) -> bool {
     bytes.chunks(PERIOD).enumerate().all(|(nth, piece)| {
         let at = start(id, way, offset + nth * PERIOD);

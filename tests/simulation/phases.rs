@@ -1,5 +1,5 @@
-//! What the proxy is told to follow, and when: backends that leave, come, and change their slots while
-//! requests are under way, other intervals between probes, and the end of it all (drain and cut).
+//! The plans that the proxy follows, and their times: backends that leave, come and change slots while requests are
+//! under way, other intervals between probes, and the end of the proxy (drain and stop).
 
 use std::net::SocketAddr;
 
@@ -10,39 +10,39 @@ use super::network::{Dice, Net, Sabotage, say};
 use super::plan::{BACKENDS, BackendPlan, Connect, Plan, SECOND_US, Speaks};
 use super::world::World;
 
-/// Slots for the backends; more than there are backends, so that one can change its slot.
+/// The number of slots. There are more than backends, so a backend can change its slot.
 pub(super) const SLOTS: usize = 2 * BACKENDS;
-/// How long a scenario is probed at most.
+/// The longest time for which a scenario is probed.
 const PROBED_US: u64 = 100 * SECOND_US;
-/// How much longer than three intervals a backend may go without a probe.
+/// The time beyond three intervals that a backend may go without a probe.
 const GRACE_US: u64 = 4 * SECOND_US;
 
-/// Where a backend is in a plan.
+/// The place of a backend in a plan.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Place {
     pub(super) slot: usize,
     generation: u64,
 }
 
-/// What is followed from a time on.
+/// The plan from a certain time on.
 #[derive(Clone, Debug)]
 pub(super) struct Phase {
-    /// After the scenario's begin.
+    /// The time after the begin of the scenario.
     pub(super) at_us: u64,
-    /// By backend; `None` if it is not in the plan.
+    /// The place of each backend; `None` if the plan does not have it.
     places: Vec<Option<Place>>,
-    /// Between two probes of a backend; 0 for none.
+    /// The interval of the probes of a backend; 0 for none.
     pub(super) interval_us: u64,
 }
 
 impl Phase {
-    /// The backend in a slot.
+    /// Returns the backend in a slot.
     pub(super) fn backend(&self, slot: usize) -> Option<usize> {
         self.places.iter().position(|place| place.is_some_and(|place| place.slot == slot))
     }
 }
 
-/// Draws the phases, the first of which has each backend in the slot of its number.
+/// Draws the phases. In the first one each backend has the slot of its number.
 pub(super) fn draw(net: &mut Net, backends: &[BackendPlan]) -> Vec<Phase> {
     let count = backends.len();
     let probed = net.dice.percent(30);
@@ -52,7 +52,7 @@ pub(super) fn draw(net: &mut Net, backends: &[BackendPlan]) -> Vec<Phase> {
     if net.dice.percent(65) {
         return phases;
     }
-    // One that stays can always be asked.
+    // A backend that stays can always serve.
     let stable = (net.clean || net.dice.percent(60)).then(|| net.dice.below(count));
     let mut at_us = 0;
     for generation in 2..2 + net.dice.between(1, 4) as u64 {
@@ -77,7 +77,7 @@ pub(super) fn draw(net: &mut Net, backends: &[BackendPlan]) -> Vec<Phase> {
     phases
 }
 
-/// A phase as the proxy is to follow it.
+/// Returns a phase as a plan for the proxy.
 pub(super) fn followed(plan: &Plan, phase: &Phase) -> config::Plan {
     let address = |slot: usize| SocketAddr::from(([127, 0, 0, 1], 9000 + slot as u16));
     let mut followed = config::Plan::over((0..plan.backends.len()).map(address));
@@ -109,14 +109,14 @@ pub(super) fn followed(plan: &Plan, phase: &Phase) -> config::Plan {
 }
 
 impl World {
-    /// When the next change is due.
+    /// Returns the time of the next change.
     pub(super) fn change_us(&self) -> u64 {
         let due = |after_us: Option<u64>| after_us.map_or(u64::MAX, |after_us| SECOND_US + after_us);
         let phase_us = self.plan.phases.get(self.phase + 1).map(|phase| phase.at_us);
         due(phase_us).min(due(self.plan.drain_us)).min(due(self.plan.cut_us))
     }
 
-    /// Makes the changes that are due.
+    /// Carries out the due changes.
     pub(super) fn change(&mut self) {
         let is_due = |after_us: Option<u64>, now_us: u64| after_us.is_some_and(|us| SECOND_US + us <= now_us);
         let now_us = self.net.now_us;
@@ -147,8 +147,8 @@ impl World {
         }
     }
 
-    /// Ends the probes once all clients are done, or have been at it for long, as in a tunnel that nobody
-    /// ends: so the scenario comes to rest.
+    /// Ends the probes when all clients are done, or after a long time, as with a tunnel that nobody ends. So the
+    /// scenario comes to rest.
     pub(super) fn end_probes(&mut self) {
         let last = self.plan.phases.len() - 1;
         let done = self.net.now_us > PROBED_US || self.state().is_empty();
@@ -171,7 +171,7 @@ impl World {
         self.carry_out();
     }
 
-    /// Each backend of the phase that ends has been probed, if there was time for it.
+    /// Checks that each backend of the ending phase was probed if there was time for it.
     fn check_probes(&mut self) {
         let phase = &self.plan.phases[self.phase];
         let lasted_us = self.net.now_us - self.phase_us;

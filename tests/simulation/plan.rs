@@ -1,5 +1,5 @@
-//! What happens in a scenario, all of it drawn from the seed: the limits, the backends with their
-//! faults, the clients with their scripts.
+//! The events of a scenario, all drawn from the seed: the limits, the backends with their faults, and the clients
+//! with their scripts.
 
 use zzz_lb::balance::strategy::Strategy;
 use zzz_lb::config::Timeouts;
@@ -13,7 +13,7 @@ use super::phases::{self, Phase};
 /// The status of the part of a client's script that is no request.
 pub(super) const SECOND_US: u64 = 1_000_000;
 
-/// How a backend takes connections.
+/// The reaction of a backend to connections.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Connect {
     Taken,
@@ -21,13 +21,13 @@ pub(super) enum Connect {
     /// Refused before the call returns.
     RefusedAtOnce,
     NeverAnswered,
-    /// Taken, and closed or reset at once.
+    /// Accepted, and closed or reset at once.
     Dropped,
     /// Refused every other time.
     Flaky,
 }
 
-/// What a backend does wrong with a request.
+/// A fault of a backend.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Fault {
     CloseInstead,
@@ -36,17 +36,17 @@ pub(super) enum Fault {
     ResetResponse,
     Garbage,
     MalformedHead,
-    /// Nothing is sent, ever.
+    /// It never sends anything.
     Silence,
-    /// Nothing more is sent after a part.
+    /// It sends only a part.
     Stall,
     /// Bytes follow a response.
     LeftOver,
-    /// A response before the request is whole, whose rest may or may not be read.
+    /// It responds before the request is complete, and reads the rest or not.
     Early,
-    /// A 101 that nobody asked for.
+    /// It sends a 101 without a request for it.
     Switch,
-    /// The direction ends with the request unanswered, and the connection stays.
+    /// It ends its direction without a response, and the connection stays.
     HalfClose,
 }
 
@@ -65,17 +65,17 @@ const FAULTS: [Fault; 12] = [
     Fault::HalfClose,
 ];
 
-/// What a backend speaks.
+/// The protocol of a backend.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Speaks {
     Http1,
     /// HTTP/2, which the proxy knows.
     Http2,
-    /// HTTP/2, as each session settles on.
+    /// HTTP/2, as each TLS session selects.
     Http2Offered,
-    /// HTTP/1.1, as each session settles on.
+    /// HTTP/1.1, as each TLS session selects.
     Http1Chosen,
-    /// One of the two, another time another.
+    /// One of both, by chance.
     Either,
 }
 
@@ -85,37 +85,37 @@ pub(super) struct BackendPlan {
     pub(super) connect: Connect,
     pub(super) speaks: Speaks,
     pub(super) faults: Vec<Fault>,
-    /// How many of a hundred requests meet a fault.
+    /// The percentage of requests that meet a fault.
     pub(super) fault_percent: usize,
-    /// How long it keeps an idle connection.
+    /// The time for which it keeps an idle connection.
     pub(super) idle_us: Option<u64>,
-    /// It reads and writes at most this much, then pauses.
+    /// The most that it reads and writes before a pause.
     pub(super) pace: Option<(usize, u64)>,
     pub(super) think_us: u64,
-    /// Requests in flight at most; 0 is no limit.
+    /// The limit of requests in flight; 0 for none.
     pub(super) max: u32,
 }
 
-/// How a client's connection ends once its script is done.
+/// The end of a client's connection after its script.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Ending {
     Close,
     HalfClose,
-    /// It waits for the proxy to close.
+    /// It waits until the proxy closes.
     Wait,
 }
 
-/// What a client does wrong, and after how many bytes sent.
+/// A mistake of a client, and the number of sent bytes before it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Misdeed {
     None,
     Reset(usize),
     Close(usize),
-    /// Ends its direction in the middle.
+    /// It ends its direction in the middle.
     Finish(usize),
-    /// Sends nothing more.
+    /// It sends nothing more.
     Stall(usize),
-    /// Reads nothing more, after this many bytes read.
+    /// It reads nothing more, after this many bytes.
     Deaf(usize),
 }
 
@@ -124,12 +124,12 @@ pub(super) enum Misdeed {
 pub(super) struct Request {
     pub(super) id: usize,
     pub(super) wire: Vec<u8>,
-    /// Where the content begins that waits for 100 (Continue).
+    /// The begin of the content that waits for 100 (Continue).
     pub(super) hold: Option<usize>,
     pub(super) pause_us: u64,
-    /// It is no valid request, and must be refused.
+    /// The request is invalid and must be refused.
     pub(super) malformed: bool,
-    /// The connection does not go on after it.
+    /// The connection does not go on after the request.
     pub(super) last: bool,
 }
 
@@ -138,7 +138,7 @@ pub(super) struct Request {
 pub(super) struct ClientPlan {
     pub(super) begin_us: u64,
     pub(super) requests: Vec<Request>,
-    /// Requests that may be unanswered while another is sent.
+    /// The number of requests that may be unanswered while another is sent.
     pub(super) depth: usize,
     pub(super) ending: Ending,
     pub(super) misdeed: Misdeed,
@@ -146,7 +146,7 @@ pub(super) struct ClientPlan {
     pub(super) read_pace: Option<(usize, u64)>,
 }
 
-/// Everything.
+/// The whole scenario.
 #[derive(Clone, Debug)]
 pub(super) struct Plan {
     pub(super) timeouts: Timeouts,
@@ -154,20 +154,20 @@ pub(super) struct Plan {
     pub(super) backends: Vec<BackendPlan>,
     pub(super) clients: Vec<ClientPlan>,
     pub(super) drain_us: Option<u64>,
-    /// When every client that is left is cut off.
+    /// The time at which the remaining clients are cut off.
     pub(super) cut_us: Option<u64>,
-    /// What is followed, from when on.
+    /// The phases and their times.
     pub(super) phases: Vec<Phase>,
-    /// Retries for each hundred requests.
+    /// The number of retries for each hundred requests.
     pub(super) retry_percent: u32,
-    /// How long a probe may take.
+    /// The limit for a probe.
     pub(super) probe_us: u64,
     pub(super) slow_start_us: u64,
-    /// How long the shell may be busy before it looks at what has happened.
+    /// The time for which the shell may be busy before it notices an event.
     pub(super) busy_us: usize,
 }
 
-/// Mostly small, but in a bulky scenario.
+/// Returns a length that is mostly small, except in a bulky scenario.
 pub(super) fn size(dice: &mut Dice, bulky: bool) -> usize {
     match dice.below(100) {
         _ if bulky && dice.percent(40) => dice.between(60_000, 200_000),
@@ -179,13 +179,13 @@ pub(super) fn size(dice: &mut Dice, bulky: bool) -> usize {
     }
 }
 
-/// How long a request goes on after its client has ended its direction.
+/// The time for which a request goes on after its client has ended its direction.
 pub(super) const HALF_CLOSE_US: u64 = 2 * SECOND_US;
 
-/// The most backends that a scenario has.
+/// The largest number of backends in a scenario.
 pub(super) const BACKENDS: usize = 4;
 
-/// Draws a scenario; what the parts must know of each other is put into `net`.
+/// Draws a scenario. Facts that the parts must know of each other go into `net`.
 pub(super) fn draw(net: &mut Net) -> Plan {
     let clean = net.dice.percent(30);
     net.clean = clean;
@@ -207,7 +207,7 @@ pub(super) fn draw(net: &mut Net) -> Plan {
         backends.iter_mut().for_each(|backend| backend.max = dice.between(0, 3) as u32);
     }
     net.limited = limited;
-    // One that takes a connection and drops it may have been sent a request, which bounds repeats.
+    // A backend that accepts a connection and drops it may have been sent a request, so repeats are bounded.
     let dropping = backends.iter().filter(|backend| backend.connect == Connect::Dropped).count();
     net.dropping = dropping > 0;
     net.connectable = backends.iter().any(|backend| backend.connect == Connect::Taken) && dropping <= REPEATS;
@@ -263,15 +263,15 @@ fn backend(dice: &mut Dice, clean: bool) -> BackendPlan {
     }
 }
 
-/// What several share is not as slow: what one takes its time over, others wait behind.
+/// Returns a pace for a shared connection. It is faster, because others wait while one is slow.
 fn shared_pace((bytes, pause_us): (usize, u64), speaks: Speaks) -> (usize, u64) {
     (bytes, if speaks == Speaks::Http1 { pause_us } else { pause_us.min(20_000) })
 }
 
-/// Slow, but within every limit.
+/// Returns a pace that is slow, but within every limit.
 fn pace(dice: &mut Dice) -> (usize, u64) {
     let bytes = dice.pick(&[500, 4_000, 20_000]);
-    // At most a second or two for the largest content.
+    // The largest content takes at most a second or two.
     (bytes, dice.between(100, bytes * 10) as u64)
 }
 
@@ -356,7 +356,7 @@ fn request(net: &mut Net, client: usize) -> Request {
     Request { id, wire, hold, pause_us, malformed: false, last }
 }
 
-/// What a client sends that cannot be taken for a request.
+/// Returns bytes that are no valid request.
 fn malformed(net: &mut Net, client: usize) -> Request {
     let id = net.ledger.len();
     let texts = [
@@ -371,14 +371,14 @@ fn malformed(net: &mut Net, client: usize) -> Request {
     ];
     let mut wire = net.dice.pick(&texts).as_bytes().to_vec();
     if net.dice.percent(20) {
-        // More than a block of it.
+        // This is more than a block.
         wire = vec![b'x'; net.dice.between(60_000, 150_000)];
     }
     net.ledger.push(Entry { method: "GET", client, excused: true, ..Entry::default() });
     Request { id, wire, hold: None, pause_us: 0, malformed: true, last: true }
 }
 
-/// Content in chunks of random sizes, sometimes with extensions, and a trailer section behind it.
+/// Returns content in chunks of random sizes, sometimes with extensions, and a trailer section.
 pub(super) fn encode_chunked(dice: &mut Dice, body: &[u8], section: Option<&String>) -> Vec<u8> {
     let mut out = Vec::with_capacity(body.len() + body.len() / 8 + 64);
     let least = body.len() / 30 + 1;

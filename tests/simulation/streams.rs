@@ -1,5 +1,5 @@
-//! A virtual backend's connection that speaks HTTP/2: each stream's request is held against what the
-//! client sent, and answered with what the plan has in store, while others are under way.
+//! A connection of a virtual backend that speaks HTTP/2. It compares each stream's request with the bytes that the
+//! client sent, and responds as the plan says, while other streams are under way.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -19,37 +19,37 @@ use super::pattern::{Way, content, matches};
 use super::plan::BackendPlan;
 use super::wire::{Wire, pad_head};
 
-/// The beginning of an answer to PING.
+/// The beginning of a reply to PING.
 const PONG: &[u8] = &[0, 0, 8, 6, 1];
-/// Bytes to send at which no more are made.
+/// The number of queued bytes at which no more are made.
 const QUEUE_BYTES: usize = 64 * 1024;
-/// How long what is sent before GOAWAY has come may take to arrive.
+/// The time within which bytes arrive that were sent before a GOAWAY.
 const GENTLE_US: u64 = 2_000_000;
 
-/// One request and what becomes of it.
+/// One request and its response.
 struct One {
     id: usize,
     got: usize,
     whole: bool,
     trailers: Trailers,
-    /// Nobody listens to what more comes.
+    /// The proxy ignores further bytes.
     over: bool,
     steps: VecDeque<Step>,
     sent: usize,
     resume_us: u64,
-    /// How much of its window the proxy was not told of.
+    /// The part of the window that was not announced to the proxy yet.
     window_left: u32,
 }
 
-/// What it does that most others do not.
+/// A behaviour that most backends do not have.
 struct Habits {
-    /// Pads its frames.
+    /// It pads its frames.
     pads: bool,
-    /// Closes and opens the windows of streams at any time.
+    /// It closes and opens the windows of streams at any time.
     resizes: bool,
-    /// Sends more on a stream that the proxy has given up.
+    /// It sends more on a stream that the proxy has reset.
     insists: bool,
-    /// Loses its answers to PING.
+    /// It loses its replies to PING.
     loses_pings: bool,
 }
 
@@ -62,24 +62,24 @@ pub(super) struct Streams {
     held: Vec<u8>,
     out: Vec<u8>,
     streams: BTreeMap<u32, One>,
-    /// All that it has taken.
+    /// All streams that it has accepted.
     served: Vec<usize>,
-    /// Requests taken until it says that it takes no more.
+    /// The number of requests that it accepts before it sends GOAWAY.
     left: usize,
     window: u32,
     wire: Wire,
-    /// When the windows of streams, which are closed, open again.
+    /// The time at which the closed windows of streams open again.
     reopen_us: u64,
     habits: Habits,
-    /// How much it has sent on streams that were given up, of which its own account does not know.
+    /// The bytes that it has sent on reset streams, which its own account does not contain.
     debt: usize,
-    /// Which stream was served last, and whether there was more to serve.
+    /// The stream that was served last, and whether more was to be served.
     turn: u32,
     more: bool,
     going: bool,
-    /// It takes back nothing that it has let be sent.
+    /// It accepts streams that were on their way before its GOAWAY.
     gentle: bool,
-    /// When that is over.
+    /// The end of that time.
     going_us: u64,
     idle_since_us: u64,
     read_us: u64,
@@ -95,7 +95,7 @@ impl Streams {
         let mut window = 65_535;
         let mut wire = Wire::new(&[H2_WINDOW_BYTES]);
         if net.dice.percent(30) {
-            // A few streams at once, and small windows.
+            // A few concurrent streams, and small windows.
             let streams = net.dice.between(1, 4) as u32;
             window = net.dice.pick(&[1_u32, 1_000, 65_535]);
             let mut payload = vec![0, 3];
@@ -114,7 +114,7 @@ impl Streams {
         let gentle = net.clean;
         let parts = net.dice.percent(25) && (!gentle || plan.pace.is_none());
         let left = if parts { net.dice.between(1, 3) } else { usize::MAX };
-        // What comes after it has said so is asked for again, unless content was sent.
+        // Streams after its GOAWAY are sent again, unless content was sent.
         net.idle_closers |= left != usize::MAX && !gentle;
         net.tick(link, 0);
         let (held, streams) = (Vec::new(), BTreeMap::new());
@@ -155,7 +155,7 @@ impl Streams {
             self.reopen_us = u64::MAX;
             self.resize(self.window);
         }
-        // Each in its turn, a piece at a time, so that none waits for all of another's.
+        // The streams take turns, a piece at a time, so that none waits for the whole of another.
         loop {
             let mut ids: Vec<u32> = self.streams.keys().copied().collect();
             let at = ids.iter().position(|&id| id > self.turn).unwrap_or(0);
@@ -222,7 +222,7 @@ impl Streams {
                     let Some(id) = owner.map(|key| key.index() as u32) else { continue };
                     self.h2.delivered(id, n, Some(u32::MAX), &mut Vec::new());
                     let Some(one) = self.streams.get_mut(&id) else { continue };
-                    // What was kept back of the window at first is given bit by bit.
+                    // The part of the window that was held back at first is announced bit by bit.
                     let more = one.window_left.min(2 * n as u32);
                     one.window_left -= more;
                     frame::window_update(&mut self.out, id, n as u32 + more);
@@ -284,7 +284,7 @@ impl Streams {
             false => self.going || self.left == 0 || net.ledger[id].deliveries == 0 && net.dice.percent(2),
         };
         if refuses {
-            // Of no request that was refused is anything kept.
+            // Nothing of a refused request is kept.
             say!(net, "backend {} (link {}) refuses {id}", self.backend, self.link);
             if self.gentle {
                 net.fail(format!("backend {}: {id} came {GENTLE_US} us after GOAWAY", self.backend));
@@ -344,7 +344,7 @@ impl Streams {
             },
         );
         if self.left == 0 && self.gentle {
-            // What is on its way is taken too (RFC 9113, 6.8).
+            // Streams on their way are accepted too (RFC 9113, 6.8).
             if self.going_us == u64::MAX {
                 say!(net, "backend {} (link {}) says that it will take no more", self.backend, self.link);
                 frame::goaway(&mut self.out, frame::MAX_31, ErrorCode::NO_ERROR);
@@ -352,13 +352,13 @@ impl Streams {
                 net.tick(self.link, GENTLE_US);
             }
         } else if self.left == 0 {
-            // What was taken is answered.
+            // Accepted streams are answered.
             say!(net, "backend {} (link {}) takes no more", self.backend, self.link);
             self.h2.farewell(ErrorCode::NO_ERROR, &mut self.out);
         }
     }
 
-    /// The proxy has given a stream up, which the backend may not know yet.
+    /// Handles a reset of a stream that the backend may not know yet.
     fn given_up(&mut self, net: &mut Net, stream: u32) {
         let Some(one) = self.streams.remove(&stream) else { return };
         if !self.habits.insists || one.over || self.debt > 1_000 {
@@ -374,7 +374,7 @@ impl Streams {
         }
     }
 
-    /// Gives the streams' windows another size.
+    /// Changes the size of the streams' windows.
     fn resize(&mut self, window: u32) {
         let mut payload = vec![0, 4];
         payload.extend(window.to_be_bytes());
@@ -458,11 +458,11 @@ impl Streams {
         }
     }
 
-    /// What is under way here may fail, and what is on its way here meets a closed connection.
+    /// Notes that requests here may fail, and that requests on their way here meet a closed connection.
     fn doom(&mut self, net: &mut Net) {
         net.idle_closers = true;
         net.broke = true;
-        // What has been answered may not have been sent.
+        // Answered requests may not have been sent completely.
         self.served.iter().for_each(|&id| net.ledger[id].excused = true);
         for one in self.streams.values().filter(|one| !one.steps.is_empty()) {
             let delivery = net.ledger[one.id].deliveries;
@@ -497,12 +497,12 @@ impl Streams {
             self.write_us = net.now_us + pause_us;
             net.tick(self.link, pause_us);
         } else if n == most && n > 0 {
-            // There was room for all of it, and more may be made.
+            // There was room for everything, so more may be made.
             net.tick(self.link, 0);
         }
     }
 
-    /// Closes a connection that has been idle long enough, or is done with.
+    /// Closes a connection that has been idle long enough, or is done.
     fn idle(&mut self, net: &mut Net) {
         if self.over || !self.streams.is_empty() || !self.out.is_empty() {
             return;

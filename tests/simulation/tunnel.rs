@@ -1,10 +1,10 @@
-//! One end of a tunnel: it sends its content and ends its direction, and expects the other's
-//! content whole and then its end.
+//! One end of a tunnel. It sends its content and ends its direction, and expects the whole content of the other end,
+//! followed by its end.
 
 use super::network::{End, Net};
 use super::pattern::{Way, content, matches};
 
-/// How many bytes go each way.
+/// The number of bytes in each direction.
 pub(super) fn lengths(id: usize) -> (usize, usize) {
     (id * 977 % 5_000, id * 1_453 % 70_000)
 }
@@ -12,7 +12,7 @@ pub(super) fn lengths(id: usize) -> (usize, usize) {
 #[derive(Debug)]
 pub(super) struct Tunnel {
     id: usize,
-    /// The way that this end sends.
+    /// The direction in which this end sends.
     way: Way,
     out: Vec<u8>,
     at: usize,
@@ -31,7 +31,7 @@ impl Tunnel {
         Tunnel { id, way, out: content(id, way, sent), at: 0, waits, expected, got: 0, ended: false, over: false }
     }
 
-    /// Whether all that was to come has come, and its end.
+    /// True if all expected content has arrived, and its end.
     pub(super) fn is_complete(&self) -> bool {
         self.ended && self.got == self.expected
     }
@@ -44,7 +44,7 @@ impl Tunnel {
         self.got += bytes.len();
     }
 
-    /// Sends what can be sent; `fin`: the other's direction has ended, and all of it is taken.
+    /// Sends as much as fits. `fin`: the other direction has ended and is read completely.
     pub(super) fn go_on(&mut self, net: &mut Net, link: usize, fin: bool) {
         self.ended |= fin;
         if self.at < self.out.len() {

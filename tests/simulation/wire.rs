@@ -1,6 +1,5 @@
-//! The frames that the proxy sends on an HTTP/2 connection, read once more by a reader that shares nothing
-//! with the proxy's: no stream carries more content than its window allows, whenever SETTINGS change it
-//! (RFC 9113, 6.9.2).
+//! The frames that the proxy sends on an HTTP/2 connection, read again by an independent reader: no stream carries
+//! more content than its window allows, even while SETTINGS change it (RFC 9113, 6.9.2).
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -13,34 +12,34 @@ const FIRST_WINDOW: i64 = 65_535;
 #[derive(Debug)]
 pub(super) struct Wire {
     header: Vec<u8>,
-    /// What is passed over: the preface, or the payload of a frame.
+    /// The bytes to skip: the preface, or the payload of a frame.
     skip: usize,
-    /// The size of windows that the proxy has acknowledged, and those that it has not.
+    /// The window sizes that the proxy has acknowledged, and those that it has not.
     window: i64,
     unacknowledged: VecDeque<i64>,
-    /// By stream, what it may send beyond that: updates less content.
+    /// The difference for each stream: updates minus content.
     credits: BTreeMap<u32, i64>,
 }
 
 impl Wire {
-    /// Of a connection on which SETTINGS with these windows were sent.
+    /// Returns the reader of a connection on which SETTINGS with these windows were sent.
     pub(super) fn new(windows: &[u32]) -> Wire {
         let unacknowledged = windows.iter().copied().map(i64::from).collect();
         let (header, credits) = (Vec::new(), BTreeMap::new());
         Wire { header, skip: PREFACE_BYTES, window: FIRST_WINDOW, unacknowledged, credits }
     }
 
-    /// SETTINGS with another window were sent.
+    /// Notes SETTINGS with another window.
     pub(super) fn allow(&mut self, window: u32) {
         self.unacknowledged.push_back(window.into());
     }
 
-    /// WINDOW_UPDATE was sent on a stream.
+    /// Notes a WINDOW_UPDATE on a stream.
     pub(super) fn credit(&mut self, stream: u32, bytes: u32) {
         *self.credits.entry(stream).or_default() += i64::from(bytes);
     }
 
-    /// Reads what came.
+    /// Reads received bytes.
     pub(super) fn read(&mut self, mut bytes: &[u8]) -> Result<(), String> {
         while !bytes.is_empty() {
             if self.skip > 0 {
@@ -68,7 +67,7 @@ impl Wire {
             0 if length > 0 => {
                 let credit = self.credits.entry(stream).or_default();
                 *credit -= i64::from(length);
-                // A window that has grown may be used at once, one that has shrunk until that is acknowledged.
+                // A larger window may be used at once. A smaller one counts from its acknowledgement on.
                 let most = self.unacknowledged.iter().copied().fold(self.window, i64::max);
                 if *credit + most < 0 {
                     return Err(format!("{length} bytes on stream {stream} are {} too many", -(*credit + most)));
@@ -83,7 +82,7 @@ impl Wire {
     }
 }
 
-/// Pads the HEADERS frame that stands in `out` from `from` on, unless it has continuations.
+/// Pads the HEADERS frame in `out` at `from`, unless it has continuations.
 pub(super) fn pad_head(out: &mut Vec<u8>, from: usize, padding: u8) {
     let Some(&[a, b, c, ..]) = out.get(from..) else { return };
     let length = u32::from_be_bytes([0, a, b, c]);

@@ -1,6 +1,5 @@
-//! The shell of a scenario, as `worker` is that of the program: it moves bytes between the
-//! virtual network and the proxy, edge-triggered, and decides nothing. And the loop of virtual
-//! time, with what must hold when it has come to rest.
+//! The shell of a scenario, like `worker` in the program: it moves bytes between the virtual network and the proxy,
+//! edge-triggered, and decides nothing. The loop of virtual time is here too, with the rules that hold at rest.
 
 use std::cmp::Reverse;
 use std::collections::VecDeque;
@@ -18,11 +17,11 @@ use super::phases::{SLOTS, followed};
 use super::plan::{BackendPlan, ClientPlan, Connect, Plan, SECOND_US, Speaks, draw};
 use super::streams::Streams;
 
-/// Events that no scenario needs as many of.
+/// A number of events that no scenario needs.
 const STEPS: usize = 400_000;
-/// Turns of the shell without time going on that are too many.
+/// A number of turns without progress of time that is too large.
 const TURNS_AT_ONCE: usize = 2_000;
-/// When everything is long over.
+/// A time at which everything is long over.
 const END_US: u64 = 4_000 * SECOND_US;
 const REFUSED: i32 = 111;
 const RESET: i32 = 104;
@@ -42,7 +41,7 @@ enum Actor {
     Multiplexed(Box<Streams>),
 }
 
-/// A connection being made to a backend.
+/// A connection to a backend that is being established.
 struct Dial {
     backend: usize,
     refused: bool,
@@ -52,11 +51,11 @@ pub(super) struct World {
     pub(super) net: Net,
     pub(super) plan: Plan,
     pub(super) proxy: Proxy,
-    /// The phase of the plan, and since when.
+    /// The phase of the plan, and its begin.
     pub(super) phase: usize,
     pub(super) phase_us: u64,
     sockets: Vec<Option<Socket>>,
-    /// By link: the proxy's key, and who is at the other end.
+    /// The proxy's key and the actor at the other end, by link.
     keys: Vec<Option<Key>>,
     actors: Vec<Option<Actor>>,
     dials: Vec<Option<Dial>>,
@@ -69,11 +68,11 @@ pub(super) struct World {
 }
 
 thread_local! {
-    /// What a proxy shares, used anew for each scenario.
+    /// The cells that a proxy shares, used again for each scenario.
     static SHARED: Shared = Shared::private(SLOTS);
 }
 
-/// Plays one scenario; what went wrong first, if anything.
+/// Plays one scenario. Returns the first failure.
 pub(super) fn play(seed: u64, sabotage: Sabotage, verbose: bool) -> Result<(), String> {
     let mut net = Net::new(seed, sabotage, verbose);
     let mut plan = draw(&mut net);
@@ -168,7 +167,7 @@ impl World {
         }
     }
 
-    /// Everything of the network's and the actors' that is due.
+    /// Handles all due events of the network and the actors.
     fn happen(&mut self) {
         while let Some(Reverse((time_us, ..))) = self.net.events.peek()
             && *time_us <= self.net.now_us
@@ -209,7 +208,7 @@ impl World {
             }
             return;
         }
-        // Clients have the first links, so that a link's number is its client's.
+        // Clients have the first links, so a link's number is its client's.
         let key = self.proxy.accept(SocketAddr::from(([10, 0, 0, link as u8], 50_000)));
         self.insert(key, link, false);
         self.carry_out();
@@ -240,7 +239,7 @@ impl World {
         }
     }
 
-    /// One turn of the shell's loop.
+    /// Plays one turn of the shell's loop.
     fn turn(&mut self) {
         self.turn_us = u64::MAX;
         let mut pending = std::mem::take(&mut self.pending);
@@ -315,7 +314,7 @@ impl World {
         self.carry_out();
     }
 
-    /// A dial has ended, this way or that.
+    /// Ends a dial with success or failure.
     fn established(&mut self, key: Key, link: usize) {
         let Some(dial) = self.dials[link].take() else { return };
         if dial.refused {
@@ -340,7 +339,7 @@ impl World {
         self.carry_out();
     }
 
-    /// Reads once, where there may be something and the proxy has room.
+    /// Reads once if there may be something to read and the proxy has room.
     fn read(&mut self, key: Key) {
         let Some(socket) = self.socket(key) else { return };
         if !socket.readable || socket.connecting {
@@ -374,7 +373,7 @@ impl World {
         }
     }
 
-    /// Sends what is queued, until the socket takes no more.
+    /// Sends the queue until the socket takes no more.
     fn send(&mut self, key: Key) {
         loop {
             let Some(socket) = self.sockets.get(key.index()).and_then(Option::as_ref) else { return };
@@ -383,7 +382,7 @@ impl World {
             }
             let link = socket.link;
             let Some(queue) = self.proxy.queued(key).filter(|queue| !queue.is_empty()) else { return };
-            // A call takes some of the pieces, and some of the last of them.
+            // A call takes some of the pieces, and a part of the last one.
             let pieces = self.net.dice.between(1, 8);
             let mut bytes = Vec::new();
             queue.slices().take(pieces).for_each(|piece| bytes.extend_from_slice(piece));
@@ -408,7 +407,7 @@ impl World {
         }
     }
 
-    /// Does all that the proxy asks for.
+    /// Carries out all outputs of the proxy.
     pub(super) fn carry_out(&mut self) {
         let mut reads = 0;
         while let Some(output) = self.proxy.next_output() {
@@ -492,7 +491,7 @@ impl World {
         clients.join("; ")
     }
 
-    /// What must hold when nothing happens any more.
+    /// Checks the rules that hold at rest.
     fn check_rest(&mut self) {
         let unfinished = self.state();
         if !unfinished.is_empty() {
