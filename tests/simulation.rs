@@ -132,7 +132,7 @@ fn scenarios_that_failed_once_pass() {
 }
 
 #[test]
-fn what_is_planted_is_noticed() {
+fn planted_faults_are_noticed() {
     use Sabotage::{FlippedByte, LostPlan, LostReceive, ResetAsEnd, StrayCredit};
     for sabotage in [FlippedByte, LostReceive, ResetAsEnd, LostPlan, StrayCredit] {
         let found = failures(0..PLANTED_SEEDS, sabotage, 1);

@@ -239,7 +239,7 @@ impl Balancer {
         in_flight::begin(&self.mine[slot], self.cells, slot, self.limits[slot])
     }
 
-    /// Ends a request of a backend, whatever its result was.
+    /// Ends a request of a backend, with success or failure.
     pub fn finished(&mut self, slot: usize) {
         if let Some(mine) = self.mine.get(slot) {
             in_flight::finish(mine, self.cells, slot);

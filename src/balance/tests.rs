@@ -1,4 +1,4 @@
-//! The balancer over cells of its own: turns, limits, health, and who probes.
+//! The balancer over cells of its own: rotation, limits, health and probes.
 
 use super::cells::private;
 use super::*;
@@ -110,7 +110,7 @@ fn random_honours_weight() {
     let weights = [1, 3, 6];
     let counts = counts(&mut weighing(strategy("random"), &weights), 100_000);
     let expected = weights.map(|weight| f64::from(weight) * 10_000.0);
-    // Chi-squared with two degrees of freedom: 13.8 is passed once in a thousand.
+    // Chi-squared with two degrees of freedom exceeds 13.8 once in a thousand runs.
     let chi: f64 = counts.iter().zip(expected).map(|(&n, e)| (n as f64 - e).powi(2) / e).sum();
     assert!(chi < 13.8, "{counts:?}");
 }
@@ -165,7 +165,7 @@ fn backups_serve_only_when_no_other_is_healthy() {
     assert_eq!(counts(&mut balancer, 10), [5, 5, 0]);
     (0..3).for_each(|_| _ = balancer.failed(0, 9));
     assert_eq!(counts(&mut balancer, 10), [0, 10, 0]);
-    // For one request whose backend has just failed it, a backup is better than nothing.
+    // For a request whose backend has just failed, a backup is better than nothing.
     assert_eq!(balancer.pick(Want::other_than(&[1]), 9), Pick::Slot(2));
     balancer.finished(2);
     (0..3).for_each(|_| _ = balancer.failed(1, 9));
@@ -203,11 +203,11 @@ fn one_that_is_added_serves_when_a_probe_has_passed_or_nobody_else_is_up() {
     assert_eq!((cells.state(1), cells.state(2)), (State::Healthy, State::Added));
     assert_eq!(counts(&mut balancer, 30), [15, 15, 0]);
     assert_eq!((balancer.probed(2, false, 3), balancer.probed(2, false, 4)), (None, Some(Change::Down(3))));
-    // A request that has failed elsewhere comes to one that was added before it comes to one that is down.
+    // A request that has failed elsewhere goes to an added backend before it goes to one that is down.
     cells.clear(1, State::Added, 0);
     assert_eq!(balancer.pick(Want::other_than(&[0]), 5), Pick::Slot(1));
     balancer.finished(1);
-    // When the last that was up is down, the one that was added serves.
+    // The added backend serves when the last healthy one is down.
     (0..3).for_each(|_| _ = balancer.failed(0, 6));
     assert_eq!(counts(&mut balancer, 10), [0, 10, 0]);
     assert_eq!((cells.state(1), balancer.is_open()), (State::Unproven, false));
@@ -293,7 +293,7 @@ fn slow_start_is_slow_with_every_strategy() {
         assert!(shares[0] > 0.03 && shares[0] < 0.12, "{name}: {shares:?}");
         assert!(shares[1] > 0.1 && shares[1] < 0.32, "{name}: {shares:?}");
         assert!(shares[2] > 0.45 && shares[2] < 0.55, "{name}: {shares:?}");
-        // A tenth of its share each: they would have 0.9 of 1.9 together.
+        // Each has a tenth of its share: together they would have 0.9 of 1.9.
         let most = share_of_slow(name, 9, 10, 5_000_000);
         assert!(most > 0.2 && most < 0.55, "{name}: {most}");
         // If all start slowly, there is no other backend.
@@ -333,13 +333,13 @@ fn one_of_weight_0_gets_nothing_new_whatever_becomes_of_the_others() {
         let mut balancer = over(private(3), rules, &members, 1);
         assert_eq!(counts(&mut balancer, 100), [100, 0, 0], "{name}");
         assert!(matches!(balancer.pick(Want::other_than(&[0]), 1), Pick::Nobody), "{name}: a retry has nobody else");
-        // All are down, so all are tried that may be.
+        // All are down, so all are tried.
         (0..3).for_each(|slot| _ = (0..3).map(|_| balancer.failed(slot, 1)).count());
         assert_eq!(counts(&mut balancer, 100), [100, 0, 0], "{name}");
         balancer.set(rules, [member(0, 0), member(1, 0)].into_iter());
         assert!(matches!(balancer.pick(Want::other_than(&[]), 1), Pick::Nobody), "{name}");
         assert!(!balancer.is_open(), "{name}: that is no outage");
-        // It is probed on, so that its health is known when its weight returns.
+        // Its probes continue, so its health is known when its weight returns.
         let mut probes = Vec::new();
         balancer.take_probes(10_000_000, &mut probes);
         assert_eq!(probes, [0, 1], "{name}");

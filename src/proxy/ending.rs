@@ -57,7 +57,7 @@ impl Proxy {
         self.rearm(key, Moved::Nothing);
     }
 
-    /// Removes a connection and closes it, whatever is queued.
+    /// Removes a connection and closes it, even if bytes are queued.
     pub(super) fn close(&mut self, key: Key, how: Output) {
         let Some(mut connection) = self.connections.remove(key) else { return };
         self.ledger.timers.clear(key.index());

@@ -103,7 +103,7 @@ impl Reason {
         }
     }
 
-    /// True if the client's connection is reset at once, whatever is queued.
+    /// True if the client's connection is reset at once, even if bytes are queued.
     pub(super) fn cuts_at_once(self) -> bool {
         matches!(self, Reason::ClientLeft(Abort::Stalled) | Reason::Stopped)
     }

@@ -1,4 +1,4 @@
-//! The parts of the proxy's state besides connections, exchanges and backends: the settings that a plan decides, the
+//! The parts of the proxy's state other than connections, exchanges and backends: the settings that a plan decides, the
 //! work that is to be done, the memory that is reused, and a few totals.
 
 use std::collections::VecDeque;

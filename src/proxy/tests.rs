@@ -1,4 +1,4 @@
-//! The machine alone: bytes and failures in, bytes and outputs out, on a clock of the test's.
+//! The proxy alone: bytes and failures go in, bytes and outputs come out, and the test sets the clock.
 
 use std::collections::{HashMap, VecDeque};
 use std::net::SocketAddr;
@@ -25,13 +25,13 @@ const OK: &str = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
 struct World {
     proxy: Proxy,
     now_us: u64,
-    /// Connections that are to be made, and to which slot.
+    /// The connections to establish, with their slots.
     dials: VecDeque<(Key, usize)>,
-    /// What was sent on each connection.
+    /// The bytes that were sent on each connection.
     sent: HashMap<Key, String>,
-    /// What else is to be done.
+    /// The other outputs.
     outputs: Vec<Output>,
-    /// Nothing is taken that is to be sent.
+    /// Sockets take nothing.
     full: bool,
 }
 
@@ -50,14 +50,14 @@ impl World {
         self.proxy.accept(SocketAddr::from(([127, 0, 0, 1], 50_000)))
     }
 
-    /// A client that has sent this.
+    /// Returns a client that has sent this text.
     fn asking(&mut self, text: &str) -> Key {
         let key = self.client();
         assert!(self.give(key, text));
         key
     }
 
-    /// Bytes come; whether they were all read.
+    /// Receives bytes. Returns false if some were not read.
     fn give(&mut self, key: Key, text: &str) -> bool {
         let mut bytes = text.as_bytes();
         while !bytes.is_empty() {
@@ -76,19 +76,19 @@ impl World {
         self.carry_out();
     }
 
-    /// A connection fails when it is to be read.
+    /// Fails a connection when it is to be read.
     fn fail(&mut self, key: Key, failure: Failure) {
         self.proxy.room(key);
         self.proxy.failed(key, failure);
         self.carry_out();
     }
 
-    /// The next connection that is to be made, and to which slot.
+    /// Returns the next connection to establish, and its slot.
     fn dial(&mut self) -> (Key, usize) {
         self.dials.pop_front().expect("a connection is to be made")
     }
 
-    /// The same, made.
+    /// Does the same and establishes it.
     fn connect(&mut self) -> Key {
         let (key, _) = self.dial();
         self.proxy.connected(key, false);
@@ -96,13 +96,13 @@ impl World {
         key
     }
 
-    /// The connection that carries the one request that is under way.
+    /// Returns the connection that carries the only request under way.
     fn busy_backend(&self) -> Key {
         let busy = self.proxy.exchanges.keys().next().and_then(|id| self.proxy.exchanges.get(id)?.backend());
         busy.expect("a request is under way")
     }
 
-    /// A request on a connection of its own, answered so by whoever gets it on a fresh connection.
+    /// Plays a request on a client connection of its own, with this response on a fresh backend connection.
     fn exchange(&mut self, request: &str, response: &str) -> (Key, Key) {
         let client = self.asking(request);
         let backend = self.connect();
@@ -110,7 +110,7 @@ impl World {
         (client, backend)
     }
 
-    /// Time goes by.
+    /// Lets time pass.
     fn pass(&mut self, us: u64) {
         let end_us = self.now_us + us;
         loop {
@@ -125,7 +125,7 @@ impl World {
         }
     }
 
-    /// Takes all that is to be sent from now on.
+    /// Takes all queued bytes from now on.
     fn drain(&mut self) {
         self.full = false;
         for key in self.proxy.connections.keys().collect::<Vec<_>>() {
@@ -153,7 +153,7 @@ impl World {
         }
     }
 
-    /// What was sent on a connection since this was asked last.
+    /// Returns the bytes that were sent on a connection since the last call.
     fn sent(&mut self, key: Key) -> String {
         self.sent.remove(&key).unwrap_or_default()
     }
@@ -162,7 +162,8 @@ impl World {
         self.outputs.contains(&output)
     }
 
-    /// What /metrics says of all series that begin so. One that most backends never have may be missing.
+    /// Returns the sum of all series in /metrics that begin with this text. A series that most backends never have
+    /// may be missing.
     fn metric(&mut self, series: &str) -> u64 {
         let full = std::mem::take(&mut self.full);
         let client = self.asking("GET /metrics HTTP/1.1\r\nHost: a\r\n\r\n");
@@ -189,7 +190,7 @@ fn a_connection_is_closed_outright_only_where_nothing_more_can_come() {
     let (client, backend) = world.exchange(last, OK);
     assert!(world.did(Output::Close(client)) && !world.did(Output::Finish(client)));
 
-    // Behind content some send a line break more, when all else is over.
+    // Some clients send a line break after the content, when everything is over.
     let post = "POST / HTTP/1.1\r\nHost: a\r\nConnection: close\r\nContent-Length: 2\r\n\r\nhi";
     let client = world.asking(post);
     assert!(world.give(backend, OK));
@@ -198,7 +199,7 @@ fn a_connection_is_closed_outright_only_where_nothing_more_can_come() {
     world.end(client);
     assert!(world.did(Output::Close(client)));
 
-    // What comes while the response is on its way is not left unread.
+    // Bytes that arrive while the response is on its way do not stay unread.
     let client = world.asking(last);
     world.full = true;
     assert!(world.give(backend, OK));
@@ -219,7 +220,7 @@ fn a_connection_that_is_known_to_end_carries_nothing_more() {
     let mut world = World::new(1, |_| {});
     let client = world.asking(GET);
     let backend = world.connect();
-    // The response and the end have come together, and only the response was read.
+    // The response and the end have arrived together, and only the response was read.
     world.proxy.closing(backend);
     assert!(world.give(backend, OK));
     assert!(world.sent(client).ends_with("ok") && world.did(Output::Close(backend)));
@@ -240,7 +241,7 @@ fn a_pooled_connection_that_went_stale_is_no_fault_of_its_backend() {
         assert!(world.sent(client).starts_with("HTTP/1.1 502 "), "it may have been served");
         assert_eq!(world.metric("zzz_lb_failures_total{"), 0, "{}", world.log());
         assert_eq!(world.metric("zzz_lb_pool_stale_total{"), 1);
-        // Where anything had come, the connection was not stale.
+        // If any byte had arrived, the connection was not stale.
         for begun in ["HTTP/1.1 103 Early Hints\r\n\r\n", "HTTP/1.1 2"] {
             let (_, backend) = world.exchange(GET, OK);
             let client = world.asking(POST);
@@ -278,7 +279,7 @@ fn a_5xx_that_counts_is_one_failure_whatever_becomes_of_the_rest() {
     assert!(world.log().contains("down after 3 failures (answered 500)"));
 }
 
-/// Two backends, the second of which has all the requests that it may: they are on these connections.
+/// Two backends, the second of which is at its limit because of requests on these connections.
 fn with_one_full() -> (World, Key, Key) {
     let mut world = World::new(2, |plan| plan.members[1].max = 1);
     loop {
@@ -295,7 +296,7 @@ fn with_one_full() -> (World, Key, Key) {
 }
 
 #[test]
-fn who_waits_for_room_waits_no_more_when_there_is_some() {
+fn a_waiting_request_is_served_when_there_is_room() {
     let mut world = World::new(1, |plan| plan.members[0].max = 1);
     let _first = world.asking(GET);
     let backend = world.connect();
@@ -305,7 +306,7 @@ fn who_waits_for_room_waits_no_more_when_there_is_some() {
     world.pass(connect_us - 1000);
     assert!(world.give(backend, OK.replace("Content", "Connection: close\r\nContent").as_str()));
     let (backend, _) = world.dial();
-    // The connect has a time of its own.
+    // The connect has a limit of its own.
     world.pass(connect_us / 2);
     assert_eq!(world.sent(client), "");
     world.proxy.connected(backend, false);
@@ -315,7 +316,7 @@ fn who_waits_for_room_waits_no_more_when_there_is_some() {
 }
 
 #[test]
-fn who_waits_for_room_has_not_forgotten_who_was_tried() {
+fn a_waiting_request_remembers_its_tries() {
     let (mut world, _, full) = with_one_full();
     let client = world.asking(GET);
     let (dead, slot) = world.dial();
@@ -323,7 +324,7 @@ fn who_waits_for_room_has_not_forgotten_who_was_tried() {
     world.fail(dead, Failure::Connect(111));
     world.pass(100_000);
     assert!(world.dials.is_empty(), "the one is dead, the other full");
-    // Those behind may be served by the one that it has tried.
+    // The backend that it has tried may serve the requests behind it.
     let other = world.asking(GET);
     world.pass(100_000);
     let (backend, slot) = world.dial();
@@ -340,7 +341,7 @@ fn who_waits_for_room_has_not_forgotten_who_was_tried() {
 }
 
 #[test]
-fn who_is_gone_takes_no_place_among_those_that_wait() {
+fn a_client_that_has_gone_takes_no_place_in_the_queue() {
     let mut world = World::new(1, |plan| plan.members[0].max = 1);
     let _first = world.asking(GET);
     for _ in 0..2 * WAITING_REQUESTS {
@@ -356,7 +357,7 @@ fn who_is_gone_takes_no_place_among_those_that_wait() {
 fn only_a_retry_that_is_made_is_counted_and_paid_for() {
     let mut world = World::new(1, |_| {});
     for n in 0..100 {
-        // There is no other backend, whatever the budget.
+        // There is no other backend, so the budget does not matter.
         let client = world.asking(GET);
         if n % 2 == 0 {
             let (dead, _) = world.dial();
@@ -387,7 +388,7 @@ fn nothing_is_sent_again_once_a_byte_has_come() {
             ("", true),
             ("HTTP/1.1 2", false),
             ("HTTP/1.1 103 Early Hints\r\n\r\n", false),
-            // The client gets nothing of it.
+            // The client gets nothing of the response.
             ("HTTP/1.1 100 Continue\r\n\r\n", false),
         ] {
             for failure in [Failure::Closed, Failure::Broken(104)] {
@@ -452,13 +453,13 @@ fn an_upload_that_does_not_go_on_counts_against_no_backend() {
     let part = "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 100\r\n\r\nhi!";
     for (request, taken, begun, failures) in [
         (part, true, "", 0),
-        // It is the backend's turn, or it has begun to answer.
+        // The backend has to respond, or has begun to respond.
         (part, false, "", 1),
         (POST, true, "", 1),
         (part, true, "HTTP/1.1 200 O", 1),
         (part, true, "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n", 1),
     ] {
-        // What was not taken is dropped where it cannot be sent any more.
+        // Bytes that were not taken are dropped after the socket has broken.
         for unsendable in [false, !taken] {
             let mut world = World::new(1, |_| {});
             let client = world.asking(request);
@@ -498,7 +499,7 @@ fn trailers_that_cannot_wait_or_end_here_are_dropped() {
     }
 }
 
-/// What a client is answered that sends this, up to `cut` byte by byte.
+/// Returns the response to a client that sends this, byte by byte up to `cut`.
 fn refused(request: &str, cut: usize) -> String {
     let mut world = World::new(1, |_| {});
     let client = world.client();
@@ -551,7 +552,7 @@ fn interim_responses_come_to_an_end() {
 fn one_portion_of_the_metrics_is_made_in_a_turn() {
     let mut world = World::new(100, |_| {});
     let clients = [(); 3].map(|()| world.asking("GET /metrics HTTP/1.1\r\nHost: a\r\n\r\n"));
-    // The heads are there already.
+    // The heads have arrived already.
     clients.iter().for_each(|&client| assert!(world.sent(client).starts_with("HTTP/1.1 200 ")));
     let gone = clients[1];
     for turn in 0..9 {
@@ -570,7 +571,7 @@ fn one_portion_of_the_metrics_is_made_in_a_turn() {
 
 #[test]
 fn another_address_of_the_same_backend_is_tried_first() {
-    // Six backends of two addresses each; nobody listens on the even ones.
+    // Six backends have two addresses each, and nothing listens on the even ones.
     let mut world = World::new(12, |plan| {
         for (slot, member) in plan.members.iter_mut().enumerate() {
             member.host = format!("localhost:{}", slot / 2);

@@ -85,7 +85,7 @@ pub(super) struct Backend {
     /// The backend speaks HTTP/2 without TLS.
     h2c: bool,
     pub(super) seen: Seen,
-    /// Requests get the backend's own Host, whatever `--host-header` says.
+    /// Requests get the backend's own Host, regardless of `--host-header`.
     pub(super) own_host: bool,
 }
 

@@ -433,7 +433,7 @@ impl Conversation {
         steps.push(Step::Send(bytes));
         match fault {
             Fault::Stall => steps.push(Step::Halt),
-            // A proper end could not be told from a truncation.
+            // A proper end and a truncation would look the same.
             Fault::CutResponse if !matches!(way, Ending::ByClose) => steps.push(Step::Close),
             _ => steps.push(Step::Reset),
         }

@@ -507,7 +507,7 @@ impl World {
         }
         let cells = SHARED.with(|shared| shared.cells);
         if let Some(slot) = (0..cells.slots()).find(|&slot| cells.in_flight(slot) > 0) {
-            self.net.fail(format!("slot {slot} has something in flight for ever"));
+            self.net.fail(format!("slot {slot} has something in flight forever"));
         }
         if let Some(socket) = self.sockets.iter().flatten().next() {
             let link = socket.link;

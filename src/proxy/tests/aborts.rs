@@ -4,14 +4,14 @@ use super::*;
 use crate::limits::TIMER_TICK_US;
 
 const HALF_CLOSE_US: u64 = crate::limits::DEFAULT_HALF_CLOSE_US;
-/// Timers are as exact as this.
+/// The precision of timers.
 const SLACK_US: u64 = 2 * TIMER_TICK_US;
 
 fn closed(world: &mut World) -> u64 {
     world.metric("zzz_lb_client_aborts_total{reason=\"closed\"}")
 }
 
-/// How many requests the backends were given whose clients left before the response.
+/// Returns the number of requests that were sent to backends and whose clients left before the response.
 fn given_up(world: &mut World) -> u64 {
     world.metric("zzz_lb_requests_total{backend=\"127.0.0.1:9000\",code=\"499\"}")
 }
@@ -43,7 +43,7 @@ fn a_client_that_only_ended_its_direction_gets_its_responses() {
     let client = world.asking(&GET.repeat(3));
     world.end(client);
     let backend = world.connect();
-    // Each of its requests has that time, and a response that has begun has no limit by it.
+    // Each of its requests has that time. A response that has begun has no such limit.
     for _ in 0..3 {
         world.pass(HALF_CLOSE_US * 3 / 4);
         assert!(world.give(backend, "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\no"));
@@ -60,7 +60,7 @@ fn an_upload_or_an_interim_response_that_moves_puts_the_limit_off() {
     let mut world = World::new(1, |_| {});
     let client = world.asking("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 4\r\n\r\n");
     let backend = world.connect();
-    // The end has come, and the content in front of it is still to be read.
+    // The end has arrived, and the content before it is not read yet.
     world.proxy.closing(client);
     for byte in ["a", "b", "c"] {
         world.pass(HALF_CLOSE_US * 3 / 4);
@@ -77,7 +77,7 @@ fn an_upload_or_an_interim_response_that_moves_puts_the_limit_off() {
 }
 
 #[test]
-fn who_has_gone_leaves_the_queue_and_the_dial() {
+fn a_client_that_has_gone_leaves_the_queue_and_the_dial() {
     let mut world = World::new(1, |plan| {
         plan.members[0].max = 1;
         plan.timeouts.connect_us = 10 * HALF_CLOSE_US;
@@ -126,7 +126,7 @@ fn nothing_is_sent_again_for_a_client_that_has_closed() {
         assert!(world.dials.is_empty(), "{used}");
         assert!(world.sent(client).contains(" 502 "), "it may still read");
     }
-    // No backend has seen what is sent to another because the first could not be reached.
+    // No backend has seen a request that is sent to another one because the first was unreachable.
     let mut world = World::new(2, |_| {});
     let client = world.asking(GET);
     world.proxy.closing(client);
@@ -173,7 +173,7 @@ fn each_way_to_leave_is_counted_once() {
 }
 
 #[test]
-fn who_leaves_with_the_whole_response_or_a_tunnel_aborts_nothing() {
+fn a_client_with_the_whole_response_or_a_tunnel_aborts_nothing() {
     let upgrade = "GET / HTTP/1.1\r\nHost: a\r\nConnection: upgrade\r\nUpgrade: x\r\n\r\n";
     let switching = "HTTP/1.1 101 Go\r\nConnection: upgrade\r\nUpgrade: x\r\n\r\n";
     let mut world = World::new(1, |_| {});

@@ -9,7 +9,7 @@ fn challenge(fields: &str) -> String {
     format!("HTTP/1.1 401 No\r\n{fields}\r\nContent-Length: 0\r\n\r\n")
 }
 
-/// A bound pair of connections: the client's, and the backend's.
+/// Returns a bound pair of connections: the client's and the backend's.
 fn bound(world: &mut World) -> (Key, Key) {
     let (client, backend) = world.exchange(NTLM, OK);
     world.sent(backend);
@@ -40,7 +40,7 @@ fn an_authenticated_connection_serves_its_client_alone() {
         let another = world.connect();
         assert!(world.give(another, OK));
         assert!(world.sent(other).ends_with("ok"));
-        // All that this client asks for goes the same way, and its connection goes with it.
+        // All requests of this client use the same connection, which is closed with the client's.
         for request in [GET, POST] {
             assert!(world.give(client, request));
             assert!(world.sent(backend).contains(&request[..4]), "{request:?}");
@@ -76,13 +76,13 @@ fn a_bound_connection_outlives_the_pool_and_may_end_before_its_client() {
     assert!(world.sent(backend).contains("GET") && world.give(backend, OK));
     world.end(backend);
     assert!(world.did(Output::Close(backend)) && !world.did(Output::Close(client)));
-    // The client begins again on another, which is bound when it asks for that.
+    // The client authenticates on another connection, which is bound then.
     assert!(world.give(client, NTLM));
     let again = world.connect();
     assert!(world.give(again, OK));
     assert_eq!(world.sent(client).matches(" 200 OK").count(), 3);
     assert_eq!(world.proxy.upstreams.bonds.len(), 2);
-    // One that is known to end carries nothing more.
+    // A connection that is known to end carries nothing more.
     world.proxy.closing(again);
     assert!(world.give(client, GET));
     assert!(world.did(Output::Close(again)));
@@ -93,7 +93,7 @@ fn a_bound_connection_outlives_the_pool_and_may_end_before_its_client() {
 fn a_bound_client_waits_for_its_backend_and_holds_nobody_up() {
     let mut world = World::new(2, |plan| plan.members.iter_mut().for_each(|member| member.max = 1));
     let (client, backend) = bound(&mut world);
-    // Another client takes the one place that its backend has.
+    // Another client takes the only place of its backend.
     let slot = match world.proxy.connections.get(backend).and_then(Connection::backend) {
         Some(backend) => usize::from(backend.slot),
         _ => unreachable!(),
@@ -110,7 +110,7 @@ fn a_bound_client_waits_for_its_backend_and_holds_nobody_up() {
     let other = world.asking(GET);
     assert_eq!((world.proxy.ledger.waiting.len(), world.sent(backend).as_str()), (2, ""));
     let of = |at: usize| busy.iter().find(|one| one.0 == at).map(|one| one.1).expect("both are busy");
-    // The other backend has room: for the one behind it.
+    // The other backend has room for the request behind it.
     assert!(world.give(of(1 - slot), OK));
     assert!(world.give(of(1 - slot), OK));
     assert!(world.sent(other).ends_with("ok") && world.sent(backend).is_empty());

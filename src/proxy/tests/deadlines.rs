@@ -1,10 +1,10 @@
-//! What each connection waits for, and who is blamed when it does not come.
+//! The event that each connection waits for, and the blame if it does not happen.
 
 use super::*;
 use crate::limits::TIMER_TICK_US;
 
 #[test]
-fn who_waits_for_a_100_waits_for_the_backend() {
+fn a_client_that_waits_for_a_100_waits_for_the_backend() {
     let request = "POST / HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: 9\r\n\r\n";
     for (heard, content, status, failures) in [
         ("", "", " 504 ", 1),
@@ -32,7 +32,7 @@ fn interim_responses_that_nobody_gets_put_no_deadline_off() {
         ("GET / HTTP/1.0\r\n\r\n", interim, " 504 "),
         (GET, "HTTP/1.1 100 Continue\r\n\r\n", " 504 "),
         (GET, interim, " 200 "),
-        // What comes behind them does.
+        // The bytes behind them do.
         ("GET / HTTP/1.0\r\n\r\n", "HTTP/1.1 102 Processing\r\n\r\nHTTP/1.1 200 OK\r\n\r\n", " 200 "),
     ] {
         let mut world = World::new(1, |_| {});
@@ -50,7 +50,7 @@ fn interim_responses_that_nobody_gets_put_no_deadline_off() {
 #[test]
 fn a_client_that_takes_nothing_is_reset_whatever_it_sends() {
     let part = "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 100\r\n\r\nhi!";
-    // It has its whole response, or is to have more, or the first of several.
+    // The client has its whole response, or is to get more, or has the first of several.
     for (request, response) in
         [(GET, OK), (part, OK), (part, "HTTP/1.1 200 OK\r\n\r\n"), (GET, "HTTP/1.1 103 Hm\r\n\r\n")]
     {
@@ -82,7 +82,7 @@ fn a_backend_whose_response_is_not_taken_need_not_take_the_request() {
     world.pass(limit_us / 2);
     assert!(world.give(backend, "HTTP/1.1 200 OK\r\nContent-Length: 1000000\r\n\r\n"));
     while world.give(backend, &"x".repeat(1000)) {}
-    // The client takes something, so that its time begins anew.
+    // The client takes something, so its limit restarts.
     world.pass(limit_us / 2);
     world.proxy.sent(client, 1);
     world.pass(limit_us - 1);

@@ -1,9 +1,9 @@
-//! Idle clients: when they are closed, and the last read before that.
+//! Idle clients: the time of their end, and the last read before it.
 
 use super::*;
 use crate::limits::{IDLE_LINGER_US, SECOND_US, TIMER_TICK_US};
 
-/// A client that has had a response, idle from now on.
+/// Returns a client that has had a response and is idle from now on.
 fn idle(world: &mut World) -> Key {
     let client = world.asking(GET);
     answer(world);
@@ -11,7 +11,7 @@ fn idle(world: &mut World) -> Key {
     client
 }
 
-/// The one request that is under way gets its response, over a fresh connection if there is no other.
+/// Responds to the only request under way, over a fresh connection if there is no other.
 fn answer(world: &mut World) {
     if !world.dials.is_empty() {
         world.connect();
@@ -29,7 +29,7 @@ fn an_idle_client_is_read_once_more_before_its_end() {
     assert!(!world.did(Output::Check(client)));
     world.pass(TIMER_TICK_US * 2);
     assert!(world.did(Output::Check(client)) && !world.did(Output::Finish(client)));
-    // A request that has arrived meanwhile is served.
+    // A request that has arrived in the meantime is served.
     assert!(world.give(client, GET));
     answer(&mut world);
     assert!(world.sent(client).ends_with("ok"));
@@ -38,7 +38,7 @@ fn an_idle_client_is_read_once_more_before_its_end() {
     world.proxy.nothing(client);
     world.carry_out();
     assert!(world.did(Output::Finish(client)) && !world.did(Output::Close(client)));
-    // What comes too late is dropped without a reset.
+    // Bytes that arrive too late are dropped without a reset.
     assert!(world.give(client, GET));
     assert_eq!(world.proxy.requests(), 0);
     world.pass(IDLE_LINGER_US + TIMER_TICK_US * 2);
@@ -71,7 +71,7 @@ fn the_end_of_the_process_counts_from_the_last_request() {
     world.pass(SECOND_US);
     world.proxy.drain();
     world.proxy.close_idle(2 * SECOND_US);
-    // Told again, it is the same.
+    // A second call changes nothing.
     world.proxy.close_idle(2 * SECOND_US);
     world.pass(TIMER_TICK_US * 2);
     assert!(world.did(Output::Check(long)));
@@ -88,7 +88,7 @@ fn a_client_that_becomes_idle_after_the_end_has_begun_is_closed_too() {
     world.proxy.close_idle(SECOND_US);
     let client = world.client();
     world.pass(SECOND_US / 2);
-    // Its first byte has arrived: the rest of the head has its own time.
+    // Its first byte has arrived: the rest of the head has its own limit.
     assert!(world.give(client, "GET / HT"));
     world.pass(5 * SECOND_US);
     assert!(!world.did(Output::Check(client)));

@@ -1,10 +1,10 @@
-//! Probes: which responses pass, which ends of a connection fail, and whose they are.
+//! Probes: the responses that pass, the ends of a connection that fail, and the backends that they concern.
 
 use super::*;
 use crate::config::HostHeader;
 use crate::config::{HealthCheck, Statuses};
 
-/// A backend that is probed once a second, in a proxy that nobody asks for anything.
+/// Returns a proxy without requests whose backend is probed once a second.
 fn probing(set: impl FnOnce(&mut Plan)) -> World {
     World::new(1, |plan| {
         (plan.health.interval_us, plan.health.timeout_us) = (1_000_000, 500_000);
@@ -12,7 +12,7 @@ fn probing(set: impl FnOnce(&mut Plan)) -> World {
     })
 }
 
-/// The connection of the next probe.
+/// Returns the connection of the next probe.
 fn probe(world: &mut World) -> Key {
     while world.dials.is_empty() {
         world.pass(100_000);
@@ -20,7 +20,7 @@ fn probe(world: &mut World) -> Key {
     world.connect()
 }
 
-/// How many probes have passed, and how many have failed.
+/// Returns the numbers of passed and failed probes.
 fn counts(world: &mut World) -> (u64, u64) {
     let mut count =
         |result| world.metric(&format!("zzz_lb_probes_total{{backend=\"127.0.0.1:9000\",result=\"{result}\""));
@@ -59,7 +59,7 @@ fn the_status_decides_whether_a_probe_passes() {
     }
 }
 
-/// An interim response is not the answer, whatever its number.
+/// An interim response is not the result, with any number.
 #[test]
 fn a_199_neither_passes_nor_fails_and_what_follows_decides() {
     for (follows, passed, failed) in [(response(200), 1, 0), (response(500), 0, 1)] {
@@ -72,7 +72,7 @@ fn a_199_neither_passes_nor_fails_and_what_follows_decides() {
     }
 }
 
-/// Port forwarders accept, find nobody, and close.
+/// Port forwarders accept, reach nobody, and close.
 #[test]
 fn a_probe_fails_if_its_connection_ends_before_the_response_is_complete() {
     let begun = ["", "HT", "HTTP/1.1 200", "HTTP/1.1 200 OK\r\n", "HTTP/1.1 100 Continue\r\n\r\n"];
@@ -96,7 +96,7 @@ fn a_probe_fails_if_its_connection_ends_before_the_response_is_complete() {
 }
 
 #[test]
-fn what_was_asked_and_what_came_back_is_logged_with_the_flag() {
+fn a_probe_is_logged_with_its_request_its_result_and_the_flag() {
     for (fate, told) in [
         ("", "GET /up -> closed before the response was complete; --health-check http"),
         ("SSH-2.0-OpenSSH\r\n", "GET /up -> malformed response: "),
@@ -185,7 +185,7 @@ fn a_probe_has_the_host_that_is_asked_for() {
     }
 }
 
-/// The slot may belong to another backend when the response to a probe of its predecessor comes.
+/// The slot may belong to another backend when the response to a probe of the former one arrives.
 #[test]
 fn a_probe_of_a_slot_s_predecessor_says_nothing_about_its_successor() {
     for (h2c, passes) in [(false, true), (false, false), (true, false)] {

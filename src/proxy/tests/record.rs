@@ -1,4 +1,4 @@
-//! What the log, the client and the backend are told of a request that failed, and of its id.
+//! The log line, the reply and the id of a request that failed.
 
 use super::*;
 use crate::http::message_error::MessageError;
@@ -7,12 +7,12 @@ use crate::limits::{DEFAULT_RESPONSE_US, LOG_PATH_BYTES, SECOND_US};
 
 const BACKEND: &str = "backend=127.0.0.1:9000";
 
-/// The lines about requests in a log, without their times.
+/// Returns the lines about requests in a log, without their times.
 fn told(log: &str) -> Vec<&str> {
     log.lines().filter_map(|line| Some(line.split_once(' ')?.1)).filter(|line| line.contains(" request: ")).collect()
 }
 
-/// The id in a field, which must stand there once.
+/// Returns the id in a field, which must be there once.
 fn id_in(text: &str) -> String {
     let fields: Vec<_> = text.lines().filter_map(|line| line.strip_prefix("X-Request-Id: ")).collect();
     assert_eq!(fields.len(), 1, "{text}");
@@ -129,7 +129,7 @@ fn a_try_that_failed_is_told_as_such_and_the_request_is_not() {
     assert_eq!((told.len(), log.lines().count()), (1, 1), "{log}");
     assert!(told[0].contains(" GET / -> retried id="), "{log}");
 
-    // Both fail: a line for each try, and the request's names the last one.
+    // Both fail: each try has a line, and the line of the request names the last one.
     failing(&mut world, GET, Failure::ConnectTimeout);
     let (backend, _) = world.dial();
     world.fail(backend, Failure::Connect(111));
@@ -211,7 +211,7 @@ fn requests_that_come_too_slowly_are_told() {
     world.asking("GET /slow");
     let upload = world.asking("POST /up HTTP/1.1\r\nHost: a\r\nContent-Length: 9\r\n\r\n");
     world.connect();
-    // A client that sends nothing at all has no request.
+    // A client that sends nothing has no request.
     world.client();
     world.pass(2 * DEFAULT_RESPONSE_US);
     assert!(world.sent(upload).starts_with("HTTP/1.1 408 "));
@@ -290,7 +290,7 @@ fn an_id_goes_to_each_backend_and_to_the_client() {
     assert!(world.give(second, "HTTP/1.1 200 OK\r\nX-Request-Id: theirs\r\nContent-Length: 0\r\n\r\n"));
     let answer = world.sent(client);
     assert!(id_in(&answer) == id && !answer.contains("theirs"), "{answer}");
-    // The next request has another.
+    // The next request has another id.
     assert!(world.give(client, GET));
     let third = world.connect();
     assert_ne!(id_in(&world.sent(third)), id);

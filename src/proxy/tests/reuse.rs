@@ -1,4 +1,4 @@
-//! Connections that are used again, and requests that are sent again.
+//! Reused connections and repeated requests.
 
 use super::*;
 use crate::limits::{EXPIRIES_PER_TURN, POOL_FRESH_US, RETRY_FLOOR, TIMER_TICK_US};
@@ -29,7 +29,7 @@ fn a_post_never_uses_an_old_pooled_connection() {
     world.asking(POST);
     let fresh = world.connect();
     assert!(world.sent(fresh).contains("POST") && world.give(fresh, OK));
-    // A GET may be sent again if the connection turns out closed.
+    // A GET may be sent again if the connection turns out to be closed.
     world.pass(POOL_FRESH_US + TIMER_TICK_US);
     world.asking(GET);
     assert!(world.dials.is_empty() && world.sent(fresh).contains("GET"));
@@ -39,13 +39,13 @@ fn a_post_never_uses_an_old_pooled_connection() {
 fn a_retry_never_loses_trailers() {
     let put = "PUT / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n0\r\nX-Sum: 1\r\n\r\n";
     let mut world = World::new(2, |_| {});
-    // No backend has seen them, so that another gets them.
+    // No backend has seen them, so another one gets them.
     world.asking(put);
     let (dead, _) = world.dial();
     world.fail(dead, Failure::Connect(111));
     let backend = world.connect();
     assert!(world.sent(backend).ends_with("0\r\nX-Sum: 1\r\n\r\n") && world.give(backend, OK));
-    // One has them, and they are not kept.
+    // A backend has them, and the proxy does not keep them.
     let client = world.asking(put);
     let backend = if world.dials.is_empty() { world.busy_backend() } else { world.connect() };
     assert!(world.sent(backend).ends_with("0\r\nX-Sum: 1\r\n\r\n"));
@@ -63,7 +63,7 @@ fn expiries_at_once_never_touch_a_new_connection_in_a_reused_slot() {
     world.carry_out();
     let (expired, left): (Vec<Key>, Vec<Key>) = old.iter().partition(|&&key| world.did(Output::Finish(key)));
     assert_eq!(expired.len(), EXPIRIES_PER_TURN);
-    // The others go before it is their turn, and new ones come in their places.
+    // The others are closed before their turn, and fresh ones take their slots.
     left.iter().for_each(|&key| world.fail(key, Failure::Broken(104)));
     let new: Vec<Key> = left.iter().map(|_| world.asking("G")).collect();
     let mut places = [&left, &new].map(|keys| keys.iter().map(|key| key.index()).collect::<Vec<_>>());
@@ -95,14 +95,14 @@ fn pipelining_stops_while_the_client_takes_nothing() {
     let client = world.asking(GET);
     let backend = world.connect();
     world.sent(backend);
-    // As large as fills the queue, and as is read at once.
+    // The content fills the queue, and is read at once.
     let length = QUEUE_HIGH_BYTES - 1000;
     let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {length}\r\nX: ");
     let large = format!("{head}{}\r\n\r\n{}", "y".repeat(1000 - head.len() - 4), "x".repeat(length));
     world.full = true;
     assert!(world.give(client, &GET.repeat(3)));
     assert!(world.give(backend, &large));
-    // The first response fills the queue, so that nothing more is asked for.
+    // The first response fills the queue, so no further request is decoded.
     assert_eq!((world.proxy.requests(), world.proxy.queued(backend).map(Queue::len)), (0, Some(0)));
     world.pass(0);
     assert_eq!(world.proxy.requests(), 0);

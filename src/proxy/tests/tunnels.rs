@@ -1,4 +1,4 @@
-//! Tunnels: how they count, and how they end.
+//! Tunnels: their counts and their ends.
 
 use super::*;
 
@@ -9,7 +9,7 @@ const SWITCHING: &str = "HTTP/1.1 101 Go\r\nConnection: upgrade\r\nUpgrade: x\r\
 fn a_tunnel_is_a_success_and_is_counted() {
     let mut world = World::new(1, |_| {});
     for _ in 0..5 {
-        // A failure now and then is no three in a row.
+        // A failure from time to time is not three in a row.
         let client = world.asking(GET);
         let (backend, _) = world.dial();
         world.fail(backend, Failure::Connect(111));

@@ -1,4 +1,4 @@
-//! Responses that are complete before the upload is, and content that a tunnel follows.
+//! Responses that are complete before the upload, and content before a tunnel.
 
 use super::*;
 use crate::limits::TIMER_TICK_US;
@@ -17,7 +17,7 @@ fn an_upload_goes_on_after_a_complete_2xx() {
         for piece in ["234", "567", &format!("89{GET}")] {
             assert!(world.give(client, piece));
         }
-        // Then both connections go on.
+        // Both connections go on after that.
         let sent = world.sent(backend);
         assert!(sent.contains("0123456789GET ") && world.dials.is_empty(), "{response:?} {sent}");
         assert!(world.give(backend, OK));
@@ -70,7 +70,7 @@ fn a_client_is_told_if_the_rest_is_of_no_use() {
         let mut world = World::new(1, |_| {});
         let (client, backend) = world.exchange(PART, response);
         let closed = world.sent(client).contains("Connection: close");
-        // The rest goes to a backend that only ends its connection behind it.
+        // The rest goes to a backend that ends its connection only after it.
         let goes_on = !world.did(Output::Close(backend));
         world.give(client, "23456789");
         assert_eq!(world.sent(backend).contains("0123456789"), goes_on);
@@ -85,7 +85,7 @@ fn a_client_is_told_if_the_rest_is_of_no_use() {
 }
 
 #[test]
-fn what_a_slow_backend_has_not_taken_yet_is_not_lost() {
+fn content_that_a_slow_backend_has_not_taken_yet_is_not_lost() {
     let mut world = World::new(1, |_| {});
     let client = world.asking("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\n\r\n");
     let backend = world.connect();
@@ -105,7 +105,7 @@ fn an_upload_that_stops_after_its_response_ends_in_time() {
         let mut world = World::new(1, |_| {});
         let (client, backend) = world.exchange(PART, OK);
         if !taken {
-            // The backend takes nothing of what comes.
+            // The backend takes nothing.
             world.full = true;
             assert!(world.give(client, "23456789"));
         }
@@ -133,7 +133,7 @@ const SWITCHING: &str = "HTTP/1.1 101 UPGRADED\r\nConnection: Upgrade\r\nUpgrade
 
 #[test]
 fn a_tunnel_begins_behind_content_of_known_length() {
-    // The backend switches when it has all content, or before.
+    // The backend switches after all content, or before.
     for early in [false, true] {
         let mut world = World::new(1, |_| {});
         let client = world.asking(EXEC);
