@@ -345,7 +345,12 @@ impl Proxy {
         let Some(connection) = self.connections.get(key) else { return };
         let is_client = connection.is_client();
         let Some(id) = connection.exchange else { return };
-        let target = self.opposite(id, key);
+        let Some(exchange) = self.exchanges.living_mut(id) else { return };
+        if is_client {
+            // This precedes `rearm`, because the backend has a deadline from now on.
+            exchange.request = Progress::Ended;
+        }
+        let target = exchange.opposite(key);
         if let Some(opposite) = target.and_then(|target| self.connections.get_mut(target)) {
             opposite.codec.write_end(&mut opposite.output, &mut self.scratch.buffers, None);
         }
@@ -354,9 +359,6 @@ impl Proxy {
             self.rearm(target, Moved::Nothing);
         }
         if is_client {
-            if let Some(exchange) = self.exchanges.living_mut(id) {
-                exchange.request = Progress::Ended;
-            }
             self.finish_if_over(id);
         } else {
             self.response_ended(id, left_over);
