@@ -199,7 +199,10 @@ impl Proxy {
             let is_probe_stream = connection.is_probe() && connection.codec.stream().is_some();
             let wait = self.wait_of(key, connection);
             let limit_us = self.limit_us(wait, connection.is_admin());
-            if wait == Wait::Nothing || is_probe_stream || limit_us >= NEVER - self.now_us {
+            // A mux that did not answer a PING is draining, and its streams have deadlines of their own.
+            let is_silent =
+                wait == Wait::Ping && connection.codec.mux().and_then(Mux::upstream).is_some_and(|mux| mux.draining);
+            if wait == Wait::Nothing || is_probe_stream || is_silent || limit_us >= NEVER - self.now_us {
                 continue;
             }
             let has_deadline = self.ledger.timers.get(key.index()) != NEVER || self.ledger.due.contains(&key.index());
