@@ -1,7 +1,7 @@
 //! The event that each connection waits for, and the blame if it does not happen.
 
 use super::*;
-use crate::limits::TIMER_TICK_US;
+use crate::limits::{DEFAULT_RESPONSE_US, TIMER_TICK_US};
 
 #[test]
 fn a_client_that_waits_for_a_100_waits_for_the_backend() {
@@ -90,4 +90,16 @@ fn a_backend_whose_response_is_not_taken_need_not_take_the_request() {
     world.pass(TIMER_TICK_US * 2);
     assert!(world.did(Output::Reset(client)) && world.did(Output::Close(backend)));
     assert_eq!(world.metric("zzz_lb_failures_total{"), 0);
+}
+
+/// The end of a request that is complete with its head once set no deadline on a stream.
+#[test]
+fn a_stream_without_a_response_ends_in_time() {
+    let mut world = World::new(1, |plan| plan.members[0].h2c = true);
+    let client = world.asking("PUT / HTTP/1.1\r\nHost: a\r\n\r\n");
+    world.connect();
+    world.pass(DEFAULT_RESPONSE_US - SECOND_US);
+    assert_eq!(world.sent(client), "");
+    world.pass(2 * SECOND_US);
+    assert!(world.sent(client).starts_with("HTTP/1.1 504 "));
 }
