@@ -6,7 +6,6 @@
 //! `mux::frames` puts into frames.
 
 use super::Proxy;
-use super::connection::Connection;
 use crate::collections::buffer::{Buffer, Pool};
 use crate::collections::queue::Queue;
 use crate::collections::slab::Key;
@@ -499,19 +498,12 @@ pub(super) enum Detected {
     Http2,
 }
 
-/// Detects the protocol of a client that has sent no request yet. The preface of HTTP/2 begins with a method that
-/// HTTP/1 does not have, so the decision needs no further knowledge of the client.
-pub(super) fn detect(connection: &Connection) -> Detected {
-    let bytes = connection.input.as_ref().map_or(&[][..], Buffer::filled);
-    if bytes.first() != Some(&PREFACE[0]) || connection.drops_input() || connection.has_ended() {
-        return Detected::Http1;
-    }
-    let is_new = connection.client().is_some_and(|client| !client.seen_request && !client.admin);
-    if !is_new || !matches!(connection.codec, Codec::Http1(_)) {
-        return Detected::Http1;
-    }
+/// Detects the protocol of a client by the first bytes of its first request. The preface of HTTP/2 begins with a
+/// method that HTTP/1 does not have, so the decision needs no further knowledge of the client.
+pub(super) fn detect(bytes: &[u8]) -> Detected {
     match bytes.len().min(PREFACE.len()) {
         length if bytes[..length] != PREFACE[..length] => Detected::Http1,
+        0 => Detected::Http1,
         length if length < PREFACE.len() => Detected::Undecided,
         _ => Detected::Http2,
     }

@@ -34,7 +34,10 @@ impl Proxy {
     /// Decodes a connection's input as far as possible.
     pub(super) fn pump(&mut self, key: Key) {
         let Some(connection) = self.connections.get_mut(key) else { return };
-        match detect(connection) {
+        let is_new = connection.client().is_some_and(|client| !client.seen_request && !client.admin);
+        let decides = is_new && connection.codec.awaits_head() && !connection.drops_input() && !connection.has_ended();
+        let bytes = connection.input.as_ref().filter(|_| decides).map_or(&[][..], Buffer::filled);
+        match detect(bytes) {
             Detected::Http1 => {}
             Detected::Undecided => return,
             Detected::Http2 => self.become_http2(key),
