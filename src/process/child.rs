@@ -30,7 +30,7 @@ pub(in crate::process) enum Ended {
     Cut = 3,
 }
 
-/// Runs a worker's loop to its end, and tells how it ended.
+/// Runs a worker's loop to its end. Returns the way in which it ended.
 pub(in crate::process) fn serve(setup: Setup<'_>, mut journal: Journal) -> Ended {
     let (mode, index, region) = (setup.config.mode, setup.index, setup.region);
     let outcome = worker::run(setup);
@@ -63,7 +63,7 @@ impl fmt::Display for Worker {
     }
 }
 
-/// The log line that tells of a drain, with the clients of all workers in a region.
+/// The log line about a drain, with the clients of all workers in a region.
 pub(in crate::process) fn draining(region: Region, delay_us: u64, drain_us: u64, idle_us: u64) -> Draining {
     let clients = (0..region.records()).map(|record| region.block(record).get(Count::ClientsNow)).sum();
     let busy = (0..region.records()).map(|record| region.record(record).busy()).sum();

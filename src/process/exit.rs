@@ -7,7 +7,7 @@ use std::io;
 pub(in crate::process) const DONE: u8 = 0;
 /// Exit status: failed while running, or requests were cut.
 pub(in crate::process) const FAILED: u8 = 1;
-/// Exit status: what was asked for makes no sense.
+/// Exit status: the options or the configuration are invalid.
 pub(in crate::process) const USAGE: u8 = 2;
 
 /// The reason why nothing was started.
@@ -21,7 +21,7 @@ impl Failure {
         Failure { status, message }
     }
 
-    /// A call to the system that failed: `what` the program cannot do because of it.
+    /// A failed system call: `what` the program cannot do because of it.
     pub(in crate::process) fn of(what: impl fmt::Display) -> impl FnOnce(io::Error) -> Failure {
         move |error| Failure::new(FAILED, format!("cannot {what}: {error}"))
     }

@@ -7,7 +7,7 @@ use crate::log::{Level, Log};
 use crate::shared::Region;
 use crate::sys::{self, clock};
 
-/// A line of log to come: the part that speaks, and what it says.
+/// A future log line: its module and text.
 pub(in crate::process) type Line = (&'static str, String);
 
 /// A log whose lines are written at once, for processes that have few to say.

@@ -1,17 +1,17 @@
-//! From a configuration to processes that serve it, and to an exit status.
+//! Runs a configuration as processes, and returns an exit status.
 //!
-//! Everything that can be refused is tried before the first fork: the account to run as, the
-//! descriptor limit, the listeners. Then:
+//! Everything that can fail is tried before the first fork: the account, the descriptor limit, the listeners.
+//! Then:
 //!
 //! ```text
 //! mp   master ── waits for signals and deaths, keeps every listener open for respawns
-//!        ├─ worker 0 .. N-1, each with one listener and a poll loop of its own
-//!        └─ demo backends, with --demo
+//! ├─ worker 0 .. N-1, each with one listener and a poll loop of its own
+//! └─ demo backends, with --demo
 //! sp   one process that runs the same loop; the demo backends are its only children
 //! ```
 //!
-//! Invariants: a child is forked by a process with one thread; it closes what it inherits and
-//! does not need; it dies with the process that forked it (PDEATHSIG), so nothing is orphaned.
+//! Invariants: a child is forked by a process with one thread; it closes inherited descriptors that it does not
+//! need; it dies with the process that forked it (PDEATHSIG), so no orphan is left.
 
 mod check;
 mod child;
@@ -42,10 +42,9 @@ use self::upgrade::handover;
 use self::upgrade::inherited::Inherited;
 use self::upgrade::rollback::{self, RollbackSupervisor};
 
-/// Runs until a signal or a failure ends it. Returns the process's exit status: 0 drained,
-/// 1 failed or requests were cut, 2 a configuration that cannot be (an unknown user). Errors are
-/// told on stderr. `options` are what was given besides the configuration file, and `contents` that
-/// file's, where there is one: it is followed.
+/// Runs until a signal or a failure ends it. Returns the exit status: 0 drained, 1 failed or requests were cut,
+/// 2 an invalid configuration (an unknown user). Errors are logged on stderr. `options` are the options from
+/// outside the configuration file, and `contents` is that file, if there is one: it is followed.
 pub fn run(config: Config, options: Options, contents: Option<Vec<u8>>) -> u8 {
     let mut journal = Journal::new(config.loglevel);
     for remark in &options.remarks {
@@ -61,9 +60,9 @@ pub fn run(config: Config, options: Options, contents: Option<Vec<u8>>) -> u8 {
     }
 }
 
-/// Ends a program that cannot be started for these reasons, told on stderr; returns the exit status.
-/// Where it was to take over from another, and has become its process already, it takes care of what
-/// that had, and returns when this has ended.
+/// Ends a program that cannot start for these reasons, which are logged on stderr. Returns the exit status. If
+/// it has already become the process of another program, it supervises that program's workers, and returns when
+/// they have ended.
 pub fn refuse(problems: &[String]) -> u8 {
     let mut journal = Journal::new(Level::Info);
     let inherited = Inherited::find(&mut journal);
@@ -82,7 +81,7 @@ fn end_or_take_care(inherited: Inherited, mut journal: Journal, problems: &[Stri
     RollbackSupervisor::new(left, Vec::new(), signals, journal, &why).run()
 }
 
-/// What is asked of a program that is to take over from one that runs; `None` where nothing is.
+/// The preflight question of a running program; `None` if there is none.
 pub fn question() -> Option<String> {
     std::env::var(handover::QUESTION).ok()
 }
@@ -92,8 +91,8 @@ pub fn hosts() -> Hosts {
     names::system_hosts()
 }
 
-/// Tries whether this program could take over from the one that asks, and returns the answer. Errors are the reasons
-/// why it could not. Nothing goes on running.
+/// Tries whether this program could take over from the one that asks, and returns the answer. Errors are the
+/// reasons why not. Nothing keeps running.
 pub fn could_take_over(question: &str, config: &Config) -> Result<&'static str, String> {
     upgrade::could_take_over(question, config)
 }

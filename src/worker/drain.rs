@@ -1,9 +1,9 @@
-//! The end of a worker: it drains when it is told to stop, or when others have taken its place. And the handover of its
-//! connections to a copy, when its process becomes another program.
+//! The end of a worker: it drains on a signal to stop, or when others have replaced it. Also the handover of
+//! its connections to a copy, when its process becomes another program.
 //!
 //! ```text
 //! Serving ──▶ Delayed ──▶ Closing ──▶ Draining ──▶ Drained ──▶ the outcome
-//!    └───────────┴──────────────────────▲     the deadline, or an order to stop at once, leads there from each
+//! └───────────┴──────────────────────▲     each also ends at the deadline, or at an immediate stop
 //! ```
 
 use std::fmt;
@@ -22,7 +22,7 @@ use crate::metrics::Count;
 use crate::reactor::Reactor;
 use crate::sys;
 
-/// The log line that tells of a drain. Times are in microseconds.
+/// The log line about a drain. Times are in microseconds.
 #[derive(Clone, Copy, Debug)]
 pub struct Draining {
     /// Until it begins.
@@ -83,7 +83,7 @@ pub(super) enum Order {
 pub(super) enum Drain {
     /// It has not begun.
     Serving,
-    /// The worker goes on as before, and begins to drain at a time.
+    /// The worker continues normally, and begins to drain at this time.
     Delayed { at_us: u64 },
     /// No handshake begins on the listeners any more. They are left when those under way have had their time.
     Closing { leave_us: u64, deadline_us: u64 },
@@ -104,8 +104,8 @@ impl Drain {
         }
     }
 
-    /// The next time at which it goes on by itself; `u64::MAX` if there is none. A time that has passed is not one:
-    /// past its deadline a worker waits for its companion.
+    /// The time of the next step; `u64::MAX` if there is none. A time that has passed does not count: after its
+    /// deadline a worker waits for its companion.
     pub(super) fn next_us(self, now_us: u64) -> u64 {
         let step_us = match self {
             Drain::Serving | Drain::Draining { .. } => u64::MAX,
@@ -173,8 +173,8 @@ impl Worker<'_> {
         }
     }
 
-    /// True if this port is closed with the drain: the program ends, or its successor has no use for the listener. The
-    /// successor then ends the deferral, which nothing else does while a worker accepts.
+    /// True if this port is closed by the drain: the program ends, or its successor does not use the listener.
+    /// In that case the successor ends the deferral, because nothing else does while a worker accepts.
     fn is_closing(&self, listener: &Listener) -> bool {
         let is_given_up = || !sys::listen::is_deferred(listener.socket.as_fd());
         !listener.is_activated && (self.order >= Order::Stop || is_given_up())
@@ -211,8 +211,8 @@ impl Worker<'_> {
         }
     }
 
-    /// Accepts the connections that have come to a listener until now. There are no more than its queue holds, because
-    /// clients may go on coming.
+    /// Accepts the connections that are queued on a listener, at most its queue's length, because more clients
+    /// may keep coming.
     fn accept_queued(&mut self, listener: &Listener, at: usize) {
         for _ in 0..=LISTEN_BACKLOG {
             match sys::socket::accept(listener.socket.as_fd()) {
@@ -267,7 +267,7 @@ impl Worker<'_> {
         Some(if cut == 0 { Outcome::Drained } else { Outcome::Cut(cut) })
     }
 
-    /// Makes this process another program, while a copy of it goes on here with all that is served.
+    /// Makes this process another program, while a copy of it keeps serving all connections.
     pub(super) fn hand_over(&mut self) -> io::Result<()> {
         let Some(companion) = &mut self.companion else { return Ok(()) };
         let sockets = self.listeners.iter().flatten().map(|own| own.listener.socket.as_fd()).collect::<Vec<_>>();

@@ -32,7 +32,7 @@ pub struct Listener {
 pub(super) enum Accepting {
     /// Connections are accepted as they come.
     Open,
-    /// None is accepted before this time in microseconds, nor while there are too many clients.
+    /// No connection is accepted before this time in microseconds, nor while there are too many clients.
     Paused { until_us: u64 },
 }
 
@@ -146,7 +146,7 @@ impl Worker<'_> {
         taken
     }
 
-    /// Tells the metrics whether clients are accepted, and watches the listeners of absent workers if so.
+    /// Updates the metric of accepting, and watches the listeners of absent workers if this worker accepts.
     pub(super) fn accepting_changed(&mut self) {
         self.block.set(Count::Accepting, self.is_accepting().into());
         self.watch_spares();

@@ -1,8 +1,8 @@
-//! The loop of a worker: readiness in, bytes moved, outputs carried out. It owns every
-//! descriptor and decides nothing: what a byte means is the proxy's affair.
+//! The loop of a worker: it waits for readiness, moves bytes, and carries out outputs. It owns every descriptor
+//! and decides nothing: the proxy interprets the bytes.
 //!
-//! Sockets are registered once and edge-triggered, so each remembers whether it can still be
-//! read or written. A short read means that a socket is drained, unless its peer has ended.
+//! Sockets are registered once and edge-triggered, so each stores its readiness for reading and writing. A
+//! short read means that a socket is drained, unless its peer has ended.
 
 mod accept;
 mod drain;
@@ -71,7 +71,7 @@ struct Worker<'a> {
     drain_idle_us: u64,
     /// The time that it goes on as before after an order to stop.
     drain_delay_us: u64,
-    /// How long nothing may happen for, in microseconds, without a turn of the loop.
+    /// The longest time without a turn of the loop, in microseconds.
     beat_us: u64,
     order: Order,
     drain: Drain,
@@ -83,7 +83,7 @@ struct Worker<'a> {
     /// Its number, from 0.
     index: u32,
     block: Block,
-    /// When what the process uses was last looked at, in microseconds, and its processor time then.
+    /// The time of the last usage sample, in microseconds, and the processor time at it.
     usage_us: (u64, u64),
     now_us: u64,
 }
@@ -155,7 +155,7 @@ impl Worker<'_> {
         Ok(())
     }
 
-    /// Sees to the events of the last poll; whether there are some for the companion.
+    /// Handles the events of the last poll. Returns true if there are some for the companion.
     fn take_events(&mut self) -> Result<bool> {
         let streak = self.accept_streak;
         let mut companion = false;
@@ -183,18 +183,18 @@ impl Worker<'_> {
         Ok(companion)
     }
 
-    /// When something is to be done though nothing has happened.
+    /// The time of the next turn without an event.
     fn next_us(&self) -> u64 {
         let mut next = self.proxy.next_deadline_us().min(self.resume_us()).min(self.tls.leaving.next_us());
         if sys::has_lost() {
-            // It reports that though nothing else happens.
+            // Lost lines are reported even if nothing else happens.
             next = next.min(self.now_us + LOST_LOOK_US);
         }
         let companion = self.companion.as_ref().map_or(u64::MAX, |companion| companion.next_us());
         next.min(self.drain.next_us(self.now_us)).min(companion)
     }
 
-    /// Notes what the process uses, for the metrics.
+    /// Records the process's resource usage in the metrics.
     fn note_usage(&mut self) {
         let cpu_us = clock::process_us();
         self.block.add(Count::CpuTime, cpu_us.saturating_sub(self.usage_us.1));
@@ -244,8 +244,7 @@ impl Worker<'_> {
     }
 }
 
-/// How long nothing may happen for without a turn of the loop, so that its standing still is told
-/// from its having nothing to do.
+/// The longest time without a turn of the loop, so that a stuck loop is distinguishable from an idle one.
 fn beat_us(plan: &Plan) -> u64 {
     if plan.watchdog_us == 0 { u64::MAX } else { plan.watchdog_us / WATCHDOG_PARTS }
 }

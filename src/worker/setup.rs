@@ -22,13 +22,13 @@ use crate::sys::clock;
 use crate::sys::signal::Signals;
 use crate::tls;
 
-/// What else a process of sp does: duties that in mp are the master's.
+/// The other duties of an sp process, which are the master's in mp.
 pub trait Companion {
     /// The descriptor to poll for readability.
     fn fd(&self) -> BorrowedFd<'_>;
     /// When it has to have a turn, in microseconds; `u64::MAX` for never.
     fn next_us(&self) -> u64;
-    /// Does what is to be done now. Errors are those of the poller.
+    /// Does everything that is due. Errors are those of the poller.
     fn turn(&mut self) -> io::Result<()>;
     /// HUP has come.
     fn hang_up(&mut self);
@@ -40,14 +40,14 @@ pub trait Companion {
     fn child_ended(&mut self);
     /// This process has begun to end.
     fn stopping(&mut self);
-    /// It is to end without delay.
+    /// Requests an immediate end.
     fn stop_at_once(&mut self);
     /// True if this process may end.
     fn is_done(&self) -> bool;
     /// True if this process is to become another program now.
     fn wants_handover(&self) -> bool;
-    /// Becomes another program, and leaves what is served to a copy of this process: `Some` in that
-    /// copy, with its signals. `None` where it could not be done, and nothing has changed.
+    /// Becomes another program, and leaves the connections to a copy of this process: `Some` in that copy, with
+    /// its signals. `None` on failure; then nothing has changed.
     fn hand_over(&mut self, sockets: &[BorrowedFd<'_>]) -> Option<Signals>;
 }
 

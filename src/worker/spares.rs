@@ -1,13 +1,13 @@
-//! Listeners of the other workers. Every worker has them, and accepts from one only while its own worker is absent:
-//! the system goes on to give that listener its part of the connections, which would wait there.
+//! Listeners of the other workers. Every worker has them, and accepts from one only while its own worker is
+//! absent: the kernel keeps assigning connections to that listener, and they would wait there.
 //!
 //! ```text
 //! Resting ──its worker is absent, and this one accepts──▶ Watched
-//!    ▲                                                       │
-//!    └───────its worker is back, or this one pauses──────────┘
+//! ▲                                                       │
+//! └───────its worker is back, or this one pauses──────────┘
 //! ```
 //!
-//! The master says in a worker's worker record that it is absent, and has the others look.
+//! The master marks a worker as absent in its worker record, and notifies the others.
 
 use std::os::fd::AsFd;
 

@@ -180,8 +180,8 @@ impl Dial {
         late.unwrap_or_else(|| unreachable(format!("no answer within {limit}")))
     }
 
-    /// Continues with the handshake until the socket would block: what was agreed on, or why nothing was,
-    /// once that is known.
+    /// Continues with the handshake until the socket would block. Returns the negotiated parameters, or the
+    /// reason for a failure, once it has ended.
     fn shake_hands(&mut self) -> Option<Result<String, String>> {
         let session = self.session.as_mut()?;
         let mut bytes = [0; CHECK_READ_BYTES];
@@ -203,7 +203,7 @@ impl Dial {
                 Err(error) => return Some(Err(reason(&error))),
             };
             if let Err(failure) = taken {
-                // An alert may tell the peer why.
+                // An alert may explain the reason to the peer.
                 let _ = send(session, &self.fd);
                 return Some(Err(failure.to_string()));
             }
@@ -255,7 +255,7 @@ impl Dial {
         }
     }
 
-    /// Tells a TLS peer that the connection ends. Nobody minds if this is not heard.
+    /// Closes a TLS session. Errors are ignored.
     fn say_goodbye(&mut self) {
         if let Some(session) = &mut self.session {
             session.close_notify();
@@ -264,7 +264,7 @@ impl Dial {
     }
 }
 
-/// Sends the request of a probe, and what HTTP/2 answers to frames, until the socket would block.
+/// Sends the request of a probe, and HTTP/2's replies to frames, until the socket would block.
 fn send_request(ask: &mut Ask, session: Option<&mut Session>, fd: &OwnedFd) -> io::Result<()> {
     let Some(session) = session else {
         while !ask.output.is_empty() {
@@ -296,8 +296,7 @@ fn broken(error: &io::Error) -> Failure {
     Failure::Broken(error.raw_os_error().unwrap_or(0))
 }
 
-/// Sends what a session has to say, as far as the socket takes it; where that is not all, an event
-/// comes when it takes more.
+/// Sends a session's output as far as the socket accepts it. For the rest, an event follows.
 fn send(session: &mut Session, fd: &OwnedFd) -> io::Result<()> {
     while session.wants_send() {
         match session.send(|slices| socket::send(fd.as_fd(), slices.iter().map(|slice| &**slice), false)) {
@@ -314,7 +313,7 @@ fn unreachable(reason: String) -> Dialled {
     Dialled { connected: Err(reason), agreed: Ok(None), probed: Ok(None) }
 }
 
-/// What the system says, without its number.
+/// The text of a system error without its number.
 fn reason(error: &io::Error) -> String {
     let text = error.to_string();
     text.split_once(" (os error").map_or(text.as_str(), |(reason, _)| reason).to_owned()

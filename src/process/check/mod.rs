@@ -1,9 +1,9 @@
-//! `--check`: what a start would do before its first fork, done and undone, so that all it would be
-//! refused for is known; then every name looked up, and every address dialled and probed.
+//! `--check`: does and undoes everything that a start does before its first fork, so that every reason for a
+//! failure is known. Then it resolves every name, and dials and probes every address.
 //!
-//! What would refuse a start is a problem, except an address in use: the balancer that is checked may run. A backend
-//! that does not answer, that fails its probe, or whose name is not found is a warning, which is a line of log: it may
-//! be well later, and a start does not wait for it either.
+//! A reason why a start would fail is a problem, except an address in use: the checked balancer may be running.
+//! A backend that does not answer, that fails its probe, or whose name is not found is a warning in the log: it
+//! may recover later, and a start does not wait for it either.
 
 mod ask;
 mod dial;
@@ -34,17 +34,17 @@ use crate::sys::{self, clock};
 /// The result of a check.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Checked {
-    /// What would run, in lines; empty where it is not known.
+    /// The plan in lines; empty if it is unknown.
     pub plan: String,
-    /// What would refuse a start, a line each.
+    /// The reasons why a start would fail, one line each.
     pub problems: Vec<String>,
 }
 
-/// Tries all that a start would, and says what would run. Without a configuration only what
-/// `options` ask for is tried, which no file changes. Warnings go to stderr.
+/// Tries everything that a start does, and describes the plan. Without a configuration, only the `options` are
+/// tried that no file changes. Warnings go to stderr.
 ///
-/// This process is of no other use afterwards: where another account is asked for, it has become
-/// that, so that backends are dialled as they would be.
+/// The process is unusable afterwards: if another account is configured, it has become that account, so that
+/// backends are dialled as in a real run.
 pub fn check(config: Option<&Config>, options: &Options) -> Checked {
     let mut journal = Journal::new(Level::Warn);
     let mut checked = Checked::default();
@@ -79,8 +79,8 @@ pub fn check(config: Option<&Config>, options: &Options) -> Checked {
     checked
 }
 
-/// Tries what a start asks of the system: the account, the limit of open files, the listeners. Each
-/// listener is closed again.
+/// Tries the system resources of a start: the account, the limit of open files, the listeners. Each listener is
+/// closed again.
 fn try_system(problems: &mut Vec<String>, journal: &mut Journal, config: Option<&Config>, options: &Options) {
     let mut refused = |failure: Failure| problems.push(failure.message);
     let user = options.user.as_ref().map(|given| &given.value).or(config.and_then(|config| config.user.as_ref()));
@@ -129,11 +129,10 @@ fn listening(config: Option<&Config>, options: &Options) -> Vec<Listen> {
     traffic.into_iter().chain(admin).collect()
 }
 
-/// What became of a name: its addresses, never none, or why there are none.
+/// The result for a name: its addresses, at least one, or the reason why there are none.
 type Found = Result<Vec<IpAddr>, String>;
 
-/// Looks up the names that backends have, as long as a start would wait for them. What fails is
-/// told in lines of log.
+/// Resolves the names of the backends, as long as a start would wait for them. Failures are logged.
 fn look_up(journal: &mut Journal, globals: Block, backends: &[Backend]) -> BTreeMap<String, Found> {
     let wanted: Vec<&str> = backends.iter().filter_map(Backend::host_name).collect();
     if wanted.is_empty() {
@@ -148,7 +147,7 @@ fn look_up(journal: &mut Journal, globals: Block, backends: &[Backend]) -> BTree
     }
 }
 
-/// Asks for the names until it is known what becomes of each, or for long enough.
+/// Resolves the names until all have a result, or until the time limit.
 fn follow(wanted: &[&str], journal: &mut Journal, globals: Block) -> io::Result<Names> {
     let mut reactor = Reactor::new()?;
     let until_us = clock::monotonic_us() + NAMES_WAIT_US;
@@ -174,17 +173,17 @@ fn found(names: &Names, journal: &mut Journal, name: &str) -> Found {
             journal.line(Level::Warn, "dns", format_args!("{name} cannot be looked up: {reason}"));
             Err(reason)
         }
-        // The reason has been told.
+        // The reason was already logged.
         [] => Err("not found".to_owned()),
         addresses => Ok(addresses.to_vec()),
     }
 }
 
-/// A backend and where it is.
+/// A backend and its addresses.
 struct Route<'a> {
     backend: &'a Backend,
     addresses: Vec<Address>,
-    /// Why there are none.
+    /// The reason why there are none.
     unresolved: Option<&'a str>,
 }
 
@@ -224,8 +223,8 @@ impl Route<'_> {
     }
 }
 
-/// Tells what would run, a thing a line, its kind first. What is not as it should be goes to the
-/// journal too. `outcomes`: of the routes' addresses, one after another.
+/// Describes the plan, one item per line, beginning with its kind. Faults go to the journal too. `outcomes`: of
+/// the routes' addresses, in order.
 fn plan(journal: &mut Journal, config: &Config, routes: &[Route<'_>], outcomes: Vec<Dialled>) -> String {
     let mut out = String::new();
     for Listen { address, purpose } in &config.listen {
@@ -279,7 +278,7 @@ fn listener(address: SocketAddr) -> String {
     format!("{address}{any}")
 }
 
-/// What a backend is and gets.
+/// The properties of a backend.
 fn told(config: &Config, backend: &Backend) -> String {
     let Backend { name, weight, backup, max, tls, h2c, .. } = backend;
     let mut text = if config.demo { "the demo's own, on any free port".to_owned() } else { name.clone() };
@@ -302,7 +301,7 @@ fn told(config: &Config, backend: &Backend) -> String {
     text
 }
 
-/// Adds a line; control characters of what the user wrote do not make it several.
+/// Adds a line. Control characters in user text do not split it.
 fn line(out: &mut String, kind: &str, text: &str) {
     let _ = write!(out, "{kind:10}");
     for c in text.chars() {

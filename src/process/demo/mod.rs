@@ -1,10 +1,8 @@
-//! `--demo`: two small HTTP/1 servers to put the balancer before, so that it can be tried with
-//! nothing else at hand. Each is a process of its own and answers every request with a JSON
-//! account of what reached it.
+//! `--demo`: two small HTTP/1 servers as backends, so that the balancer can be tried without other software.
+//! Each is a process of its own and answers every request with a JSON description of the request.
 //!
-//! They are toys: blocking, a thread for each connection, and bounded by a count of threads. They
-//! die with the process that forked them, and one that was killed stays dead, which shows what
-//! the balancer makes of that.
+//! They are simple: blocking, with a thread for each connection, and a limited number of threads. They die with
+//! the process that forked them. A killed one is not replaced, which shows the reaction of the balancer.
 
 mod account;
 mod request;
@@ -25,7 +23,7 @@ use crate::sys::fork::{self, Fork, Pid};
 use crate::sys::signal;
 use request::Request;
 
-/// What a thread of a demo backend may put on its stack: far more than it does.
+/// The stack of a demo backend's thread: far more than it needs.
 const STACK_BYTES: usize = 256 * 1024;
 
 /// The backends before they are processes: they have their ports.
@@ -54,7 +52,7 @@ impl Backends {
         Ok(Backends { backends: backends.map_err(Failure::of("listen for the demo's backends"))? })
     }
 
-    /// What the balancer is to be configured with.
+    /// The backends for the balancer's configuration.
     pub(super) fn configured(&self) -> Vec<config::Backend> {
         self.backends.iter().map(|backend| config::Backend::at(backend.address)).collect()
     }
@@ -75,7 +73,7 @@ impl Backends {
 }
 
 impl Backend {
-    /// Serves until it is killed. Returns an exit status where it could not start.
+    /// Serves until it is killed. Returns an exit status if it could not start.
     pub(super) fn serve(self) -> u8 {
         let begun = begin_child(self.parent, &format!("lb demo {}", self.name));
         if begun.and_then(|()| signal::end_on_terminate()).is_err() {
@@ -94,7 +92,7 @@ impl Backend {
             // Without a thread the connection is closed, and its seat free again, right here.
             let _ = thread.spawn(move || {
                 let _ = converse(name, &stream, &seat);
-                // What the client still sends must not reset what it has yet to read.
+                // Later data of the client must not reset the connection before it has read the response.
                 let _ = stream.shutdown(Shutdown::Write);
                 let _ = io::copy(&mut io::Read::take(&stream, 64 * 1024), &mut io::sink());
             });
@@ -172,8 +170,8 @@ impl Seats {
 }
 
 impl Seat {
-    /// Whether connections should end after one answer, so that others get a turn: with half of
-    /// the seats taken, idle connections could soon hold them all.
+    /// True if connections must end after one response, so that others get a turn: otherwise idle connections
+    /// could soon occupy all threads.
     fn is_scarce(&self) -> bool {
         *self.seats.taken.lock().unwrap_or_else(PoisonError::into_inner) > DEMO_CONNECTIONS / 2
     }
@@ -191,7 +189,7 @@ mod tests {
     use super::*;
     use std::io::Read;
 
-    /// What a backend answers to `sent`, after which the client closes its side.
+    /// The response of a backend to `sent`, after which the client closes its side.
     fn exchange(sent: &[u8]) -> String {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
         let mut client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();

@@ -35,7 +35,7 @@ use crate::sys::{self, clock};
 /// The owners of the slots before an upgrade: the addresses that had one, and those that had had one.
 pub(super) type PreviousAddresses = (Vec<Member>, Vec<Gone>);
 
-/// Tokens of what is waited for.
+/// The tokens of the poller.
 const FILE: u64 = 0;
 
 /// The state of these duties.
@@ -62,7 +62,7 @@ pub(super) struct Duties {
     /// True once all workers accept.
     serving: bool,
     journal: Journal,
-    /// A plan was published that workers have not been told of.
+    /// True if a plan was published and the workers are not yet notified.
     published: bool,
     /// The slots of addresses that names have led to, by the plan that holds.
     looked_up: Vec<(u16, String)>,
@@ -70,15 +70,16 @@ pub(super) struct Duties {
     cut: Vec<String>,
     /// When it is looked next whether any of them does not work, in microseconds.
     suspects_us: u64,
-    /// When the plan is made again, in microseconds, as there was no room for it; else `u64::MAX`.
+    /// The time of the next attempt to make the plan, in microseconds, if there was no room for it; otherwise
+    /// `u64::MAX`.
     publish_us: u64,
     /// A file's contents that are taken up later.
     postponed: Option<(Vec<u8>, Later)>,
 }
 
 impl Duties {
-    /// Takes the duties up, and publishes the first plan. `contents`: of the configuration file; `address`:
-    /// where clients connect; `led`: whose the slots were before an upgrade, unless that stands in the region.
+    /// Begins the duties, and publishes the first plan. `contents`: of the configuration file. `address`: for
+    /// clients. `led`: the owners of the slots before an upgrade, unless the region contains them.
     pub(super) fn begin(
         config: Config,
         options: Options,
@@ -140,7 +141,7 @@ impl Duties {
         Ok(duties)
     }
 
-    /// Has the names looked up that backends have, these ones besides, and no others.
+    /// Sets the names to resolve: those of the backends and of these additional ones.
     fn want_names(&mut self, besides: &[Backend]) -> io::Result<()> {
         let backends = self.config.backends.iter().chain(besides);
         let named: Vec<&Backend> = backends.filter(|backend| backend.host_name().is_some()).collect();
@@ -168,7 +169,7 @@ impl Duties {
         }
     }
 
-    /// Heeds the events of the last poll.
+    /// Handles the events of the last poll.
     fn take_events(&mut self) {
         let now_us = clock::monotonic_us();
         let mut at = 0;
@@ -193,7 +194,7 @@ impl Duties {
         }
     }
 
-    /// Sees to the names; whether an address has changed.
+    /// Handles the names. Returns true if an address has changed.
     fn attend_names(&mut self, now_us: u64) -> bool {
         let globals = self.globals();
         let Some(names) = &mut self.names else { return false };
@@ -206,7 +207,7 @@ impl Duties {
         std::mem::take(&mut self.published)
     }
 
-    /// All workers accept: a service manager is told so.
+    /// Notifies the service manager that all workers accept.
     pub(super) fn serving(&mut self) {
         self.serving = true;
         self.plan_before = None;
@@ -249,7 +250,7 @@ impl Duties {
         self.reactor.fd()
     }
 
-    /// When `turn` is to be called though there is nothing to read, in microseconds.
+    /// The time of the next `turn` without an event, in microseconds.
     pub(super) fn next_us(&self) -> u64 {
         let file_us = self.watch.as_ref().map_or(u64::MAX, Watch::next_deadline_us);
         let names_us = self.names.as_ref().map_or(u64::MAX, Names::next_us);
@@ -259,7 +260,7 @@ impl Duties {
         file_us.min(names_us).min(later_us).min(self.notify.next_us())
     }
 
-    /// Does what is to be done now. Errors are those of the poller.
+    /// Does everything that is due. Errors are those of the poller.
     pub(super) fn turn(&mut self) -> io::Result<()> {
         self.reactor.poll(0)?;
         match sys::take_lost() {

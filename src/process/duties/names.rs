@@ -32,7 +32,7 @@ enum Socket {
     Tcp(TcpStream),
 }
 
-/// Looks names up, and goes on doing so.
+/// Resolves names continuously.
 pub(in crate::process) struct Names {
     resolver: Resolver,
     sockets: BTreeMap<u64, (Key, Socket)>,
@@ -64,7 +64,7 @@ impl Names {
         self.resolver.set_names(names, now_us);
     }
 
-    /// Looks every name up anew.
+    /// Looks every name up again.
     pub(in crate::process) fn refresh(&mut self, now_us: u64) {
         self.resolver.refresh(now_us);
     }
@@ -79,25 +79,25 @@ impl Names {
         self.resolver.addresses(name)
     }
 
-    /// Whether nothing has come yet of looking a name up.
+    /// True if the first lookup of a name has no result yet.
     pub(in crate::process) fn is_undecided(&self, name: &str) -> bool {
         self.resolver.state(name) == Some(State::Unresolved(None))
     }
 
-    /// Until when it is worth waiting for what comes of a name, in microseconds; None where that is known, or
-    /// has been waited for.
+    /// The time until which it is worthwhile to wait for a name, in microseconds; None if its result is known,
+    /// or the wait is over.
     pub(in crate::process) fn awaited_until_us(&self, name: &str, now_us: u64) -> Option<u64> {
         let until_us = self.resolver.since_us(name)?.saturating_add(NAMES_WAIT_US);
         (self.is_undecided(name) && now_us < until_us).then_some(until_us)
     }
 
-    /// When `expire` is to be called, in microseconds.
+    /// The time of the next `expire`, in microseconds.
     pub(in crate::process) fn next_us(&self) -> u64 {
         let files = self.hosts.next_deadline_us().min(self.resolv_conf.next_deadline_us());
         self.resolver.next_deadline_us().min(files)
     }
 
-    /// Heeds an event of the poller.
+    /// Handles an event of the poller.
     pub(in crate::process) fn on_event(&mut self, event: Event, now_us: u64) {
         match event.token {
             HOSTS_TOKEN => self.hosts.ready(now_us),
@@ -106,7 +106,7 @@ impl Names {
         }
     }
 
-    /// Does what is due.
+    /// Does everything that is due.
     pub(in crate::process) fn expire(&mut self, now_us: u64) {
         if let Some(change) = self.hosts.expire(now_us) {
             self.resolver.reload_hosts(hosts_of(&text(change)), now_us);
@@ -119,7 +119,8 @@ impl Names {
         }
     }
 
-    /// Does all that the resolver asks for, and tells what is new; whether some name's addresses are.
+    /// Carries out the resolver's outputs and reports changes. Returns true if the addresses of a name have
+    /// changed.
     pub(in crate::process) fn carry_out(
         &mut self,
         reactor: &Reactor,
@@ -216,7 +217,7 @@ impl Names {
             socket = Socket::Tcp(tcp);
             self.resolver.connected(key, now_us);
         }
-        // After so much a query has its answer or is given up, and what is left is of no use.
+        // After this much, a query has its answer or is abandoned, and the rest is useless.
         let (mut outcome, mut datagrams, mut length) = (Ok(()), 0, 0);
         while outcome.is_ok() && event.readable && datagrams <= DNS_STRAYS && length < DNS_MESSAGE_BYTES + 2 {
             let n = match &mut socket {

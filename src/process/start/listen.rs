@@ -116,8 +116,8 @@ pub(in crate::process) fn open_beside(held: &[Listener], listen: Listen, count: 
     shared.map_err(cannot_listen(listen)).and_then(|()| try_open(listen, count, Sharing::Joining))
 }
 
-/// Tries what `open_beside` would do, in a process that does not have the held sockets. If one of them has the port,
-/// only the host can be tried.
+/// Tries the effect of `open_beside` in a process without the held sockets. If one of them has the port, only
+/// the host can be tried.
 pub(in crate::process) fn try_beside(held: &[Listener<RawFd>], listen: Listen, count: u32) -> Result<(), Failure> {
     if held.iter().all(|held| held.listen.address.port() != listen.address.port()) {
         return open(listen, count).map(drop);

@@ -13,7 +13,7 @@ pub(in crate::process) struct Memory {
     pub(in crate::process) segment: i32,
 }
 
-/// Makes the memory that the workers in so many worker records share.
+/// Creates shared memory with this many worker records.
 pub(in crate::process) fn share_memory(records: usize) -> Result<Memory, Failure> {
     let bytes = Region::bytes(records);
     let segment = Segment::create(bytes).map_err(|error| no_memory(bytes, &error))?;

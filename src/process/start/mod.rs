@@ -78,7 +78,7 @@ pub(super) fn start(
     globals.set_global(Global::ClientsLimit, (0..count).map(|index| shares.of(index) as u64).sum());
     globals.set_global(Global::LastReload, 1);
     globals.set_global(Global::LastReloadAt, clock::unix_us() / SECOND_US);
-    // An upgrade goes on with what was counted, where it can.
+    // An upgrade continues the counts if possible.
     if globals.get_global(Global::Started) == 0 {
         globals.set_global(Global::Started, clock::unix_us() / SECOND_US);
     }
@@ -113,7 +113,7 @@ pub(in crate::process) fn worker_count(config: &Config) -> u32 {
     }
 }
 
-/// What sessions with backends share, made before any process is forked where a backend speaks TLS.
+/// The shared data of backend sessions, created before any fork if a backend uses TLS.
 pub(in crate::process) fn begin_tls(
     journal: &mut Journal,
     config: &Config,
@@ -171,15 +171,15 @@ pub(in crate::process) struct Shares {
 }
 
 impl Shares {
-    /// The share of a worker: an even part of what is wanted, as far as its descriptors go.
+    /// The share of a worker: an equal part of the configured limit, at most the limit by descriptors.
     pub(in crate::process) fn of(self, index: u32) -> usize {
         let even = |wanted: u32| wanted / self.count + u32::from(index < wanted % self.count);
         let share = self.wanted.map_or(self.possible, |wanted| u64::from(even(wanted)));
         share.clamp(1, self.possible) as usize
     }
 
-    /// How many idle connections to backends each worker keeps: no more than are left to backends if all
-    /// clients come that it could hold.
+    /// The number of idle backend connections that each worker keeps: at most the descriptors that remain if it
+    /// has its maximum of clients.
     pub(in crate::process) fn idle(self) -> usize {
         self.possible as usize
     }
@@ -203,7 +203,7 @@ fn connections_within(open_files: u64) -> u64 {
     (open_files.saturating_sub(limits::DESCRIPTOR_RESERVE) / 2).clamp(1, limits::WORKER_CONNECTIONS)
 }
 
-/// Where a client on this machine reaches a listener on `ip`.
+/// The address at which a client on this machine reaches a listener on `ip`.
 fn reachable(ip: IpAddr) -> IpAddr {
     match ip {
         IpAddr::V4(v4) if v4.is_unspecified() => Ipv4Addr::LOCALHOST.into(),

@@ -1,8 +1,8 @@
-//! sp: one process, whose loop is a worker's, and which does the master's duties beside it.
+//! sp: one process with a worker's loop, which also does the master's duties.
 //!
-//! Where it is upgraded it forks. The copy goes on with all that is served, as a worker of before an
-//! upgrade does in mp; the process itself becomes the new program. The copy touches nothing until it
-//! knows that this has happened: should it fail, it ends as if it had never been.
+//! For an upgrade it forks. The copy keeps serving all connections, like an old worker in mp, and the process
+//! itself becomes the new program. The copy does nothing until it knows that the exec has succeeded. If it
+//! fails, the copy ends without a trace.
 
 use std::io::{self, Read};
 use std::os::fd::{BorrowedFd, RawFd};
@@ -40,7 +40,7 @@ struct Single {
     /// The listeners, whose sockets the worker has.
     listeners: Vec<Listener<RawFd>>,
     stopping: bool,
-    /// This is the copy that goes on with what was served.
+    /// True in the copy that keeps serving the connections.
     is_copy: bool,
 }
 
@@ -226,7 +226,7 @@ impl Companion for Single {
                 let old_worker = OldWorker { pid: copy.number(), record, memory: None, generation, until_us: None };
                 self.old_workers.add(old_worker);
                 let left = self.left();
-                // Its end of the pair is closed by becoming another program, and by nothing else.
+                // The exec closes this process's end of the pair, and nothing else does.
                 self.duties.upgrading();
                 self.upgrade.exec(form, &left, sockets, &mut self.journal);
                 self.duties.serving();

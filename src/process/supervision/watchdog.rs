@@ -17,18 +17,18 @@ use crate::sys::fork::{self, Pid};
 /// When the next look is.
 #[derive(Debug, Default)]
 pub(in crate::process) struct Watchdog {
-    /// In microseconds; 0 where there is none.
+    /// In microseconds; 0 if there is none.
     next_us: u64,
 }
 
 impl Watchdog {
-    /// When `watch_over` is to be called, in microseconds.
+    /// The time of the next `watch_over`, in microseconds.
     pub(in crate::process) fn next_us(&self) -> u64 {
         if self.next_us == 0 { u64::MAX } else { self.next_us }
     }
 
-    /// Kills workers that have stood still for longer than `watchdog_us`, where that is not 0 and it is time
-    /// to look. `workers`: with their worker records, and how long they have lived; `old_workers` have lived long enough.
+    /// Kills workers that have been stuck for longer than `watchdog_us`, if that is not 0 and a check is due.
+    /// `workers`: with their worker records, and their age; `old_workers` are old enough.
     pub(in crate::process) fn watch_over(
         &mut self,
         watchdog_us: u64,
@@ -41,7 +41,7 @@ impl Watchdog {
         if !self.is_due(now_us, watchdog_us) {
             return;
         }
-        // What an old worker notes in another memory is not read.
+        // An old worker with another memory layout is not checked.
         let old_workers = old_workers.iter().filter(|old_worker| old_worker.memory.is_none());
         let old_workers = old_workers
             .filter_map(|old_worker| Some((Pid::of_child(old_worker.pid), old_worker.record?, Duration::MAX)));
@@ -56,7 +56,7 @@ impl Watchdog {
         }
     }
 
-    /// Whether the loops are to be looked at now, where one may stand still for `watchdog_us`; 0 for ever.
+    /// True if a check is due, for a limit of `watchdog_us`; 0 means no limit.
     fn is_due(&mut self, now_us: u64, watchdog_us: u64) -> bool {
         let due_us = self.next_us.min(now_us.saturating_add(watchdog_us));
         if watchdog_us == 0 || now_us < due_us {

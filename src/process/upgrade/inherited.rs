@@ -1,5 +1,4 @@
-//! What a start begins with: what the program before has left, where this is an upgrade, and nothing
-//! otherwise.
+//! The state that a start inherits from the previous program in an upgrade; empty otherwise.
 
 use std::io;
 use std::net::SocketAddr;
@@ -25,10 +24,10 @@ use crate::sys::fork;
 use crate::sys::listen::defer_accept;
 use crate::sys::shm::{Attached, Segment};
 
-/// The shared memory that a start goes on with.
+/// The shared memory that a start continues with.
 pub(in crate::process) struct Taken {
     pub(in crate::process) memory: Memory,
-    /// The workers that live on, as they are to that memory.
+    /// The living old workers, in relation to that memory.
     pub(in crate::process) old_workers: Vec<OldWorker>,
     /// The memory that some of them use.
     pub(in crate::process) old: OldMemory,
@@ -86,7 +85,7 @@ impl Inherited {
         self.handover().is_some_and(|left| left.again)
     }
 
-    /// The demo's backends, which go on.
+    /// The demo's backends, which continue.
     pub(in crate::process) fn demo(&self) -> &[SocketAddr] {
         self.handover().map_or(&[], |left| &left.demo)
     }
@@ -118,8 +117,8 @@ impl Inherited {
         Ok(listeners)
     }
 
-    /// The shared memory: what was left, where this program lays it out alike and it has worker records for
-    /// `count` workers more, or else another.
+    /// The shared memory: the inherited one, if this program has the same layout and it has worker records for
+    /// `count` more workers, and otherwise a new one.
     pub(in crate::process) fn memory(&self, journal: &mut Journal, count: u32) -> Result<Taken, Failure> {
         let records = records(count);
         let Some(left) = self.handover() else {
@@ -219,13 +218,13 @@ impl Left {
     }
 }
 
-/// How many worker records there are for `count` workers, those of before upgrades, and more.
+/// The number of worker records for `count` workers, the old ones, and a reserve.
 pub(in crate::process) fn records(count: u32) -> usize {
     (count as usize * (GENERATIONS + 2)).max(WORKER_RECORDS_MIN)
 }
 
-/// The shared memory that was left, where this program lays it out alike and it has worker records for `count`
-/// workers more.
+/// The inherited shared memory, if this program has the same layout and it has worker records for `count` more
+/// workers.
 pub(in crate::process) fn left_memory(left: &Handover, count: u32) -> Option<Memory> {
     let taken =
         left.old_workers.iter().filter(|old_worker| old_worker.record.is_some() && old_worker.memory.is_none()).count();
@@ -235,7 +234,8 @@ pub(in crate::process) fn left_memory(left: &Handover, count: u32) -> Option<Mem
     Some(Memory { region: Region::adopt(segment.cells())?, segment: left.segment })
 }
 
-/// Whether the plan there, if there is one, is of the form that this program writes: workers of both follow it.
+/// True if the plan in it, if there is one, has the form that this program writes: workers of both programs
+/// follow it.
 fn has_own_form(cells: &[AtomicU64]) -> bool {
     plan_in(cells).is_none_or(|plan| Plan::is_of_own_form(&plan))
 }

@@ -44,9 +44,9 @@ pub(super) struct Upgrade {
     program: Option<Program>,
     globals: Option<Block>,
     asked: Option<Asked>,
-    /// The form of the handover, once the file said that it could take over.
+    /// The form of the handover, once the file has answered that it could take over.
     approved: Option<Form>,
-    /// USR2 came while another upgrade was under way.
+    /// True if USR2 came during another upgrade.
     again: bool,
 }
 
@@ -65,12 +65,13 @@ struct Asked {
 }
 
 impl Upgrade {
-    /// None is under way; `again`: one is to begin. `globals`: where those are counted that are refused.
+    /// Creates the idle state. `again`: an upgrade is requested. `globals`: the block that counts refused
+    /// upgrades.
     pub(super) fn new(globals: Option<Block>, again: bool) -> Upgrade {
         Upgrade { program: Program::started(), globals, asked: None, approved: None, again }
     }
 
-    /// USR2 has come. Where an upgrade is under way, another follows it.
+    /// Handles USR2. During an upgrade, another one follows it.
     pub(super) fn ask_for(&mut self) {
         self.again = true;
     }
@@ -85,7 +86,7 @@ impl Upgrade {
         self.again
     }
 
-    /// Asks the file whether it could take over what `left` describes.
+    /// Asks the file whether it could take over the state in `left`.
     pub(super) fn begin(&mut self, left: &Handover, journal: &mut Journal, now_us: u64) {
         self.again = false;
         let Some(program) = &self.program else {
@@ -107,7 +108,7 @@ impl Upgrade {
         }
     }
 
-    /// When `expire` is to be called, in microseconds.
+    /// The time of the next `expire`, in microseconds.
     pub(super) fn next_us(&self) -> u64 {
         self.asked.as_ref().filter(|asked| !asked.late).map_or(u64::MAX, |asked| asked.until_us)
     }
@@ -122,7 +123,7 @@ impl Upgrade {
         }
     }
 
-    /// A child has ended; whether it was the one that is asked.
+    /// Handles the end of a child. Returns true if it was the preflight.
     pub(super) fn on_child_exit(&mut self, dead: Pid, ended: Ended, journal: &mut Journal) -> bool {
         let Some(asked) = self.asked.take_if(|asked| asked.pid == dead) else { return false };
         let path = self.program.as_ref().map(|program| program.path().display().to_string()).unwrap_or_default();
@@ -207,7 +208,7 @@ fn ask(program: &Program, question: &str) -> io::Result<(Pid, UnixStream, UnixSt
 fn text_of(mut from: UnixStream) -> String {
     let mut bytes = vec![0; PREFLIGHT_TEXT_BYTES];
     let mut length = 0;
-    // It is non-blocking: what a child's child may still write is not waited for.
+    // The descriptor is non-blocking: output of the child's own children is not awaited.
     while let Some(room) = bytes.get_mut(length..).filter(|room| !room.is_empty()) {
         match from.read(room) {
             Ok(0) | Err(_) => break,
@@ -217,7 +218,7 @@ fn text_of(mut from: UnixStream) -> String {
     String::from_utf8_lossy(&bytes[..length]).into_owned()
 }
 
-/// What is asked of a program that is to take over: whether it could. Errors are why it could not.
+/// Answers the preflight question. Errors are the reasons why this program could not take over.
 pub(super) fn could_take_over(question: &str, config: &Config) -> Result<&'static str, String> {
     let (Some(form), Some(left)) = (Form::of(question), Handover::parse(question)) else {
         return Err(UNKNOWN_FORM.to_owned());
@@ -243,7 +244,7 @@ fn try_all(left: &Handover, config: &Config) -> Result<(), Failure> {
 /// Tries whether there is memory to share, and whether the plan fits into it.
 fn try_plan(left: &Handover, config: &Config) -> Result<(), Failure> {
     let count = worker_count(config);
-    // What is published here harms nobody: the memory of the program that runs is only read.
+    // The plan is published in private memory, because the memory of the running program is only read.
     let own = Region::private();
     let owners = inherited::left_owners(left);
     match inherited::left_memory(left, count) {
@@ -289,7 +290,7 @@ mod tests {
         let address = Address::Tcp(([127, 0, 0, 1], 80).into());
         for members in [vec![Member::new(&backend, address, false)], Vec::new()] {
             assert!(region.table().publish(&plan(members)));
-            // What led nowhere before may do so again.
+            // A name without addresses before the upgrade may stay so.
             assert_eq!(could(), Ok(()));
         }
     }

@@ -25,7 +25,7 @@ impl OldMemory {
         OldMemory { segments, region: Some(region), next_us: 0 }
     }
 
-    /// Copies what the newest segment knows of the backends into the region, which has just been made.
+    /// Copies the state of the backends from the newest segment into the region, which is new.
     pub(in crate::process) fn begin(&self) {
         if let (Some(last), Some(region)) = (self.segments.last(), self.region)
             && let Some(view) = View::read(last.cells())
@@ -46,7 +46,7 @@ impl OldMemory {
         self.segments.iter().map(Attached::id).collect()
     }
 
-    /// When `expire` is to be called, in microseconds.
+    /// The time of the next `expire`, in microseconds.
     pub(in crate::process) fn next_us(&self) -> u64 {
         if self.segments.is_empty() { u64::MAX } else { self.next_us }
     }

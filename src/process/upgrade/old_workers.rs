@@ -1,7 +1,7 @@
-//! Workers of programs before upgrades: they serve on until the new ones accept, are then told to
-//! drain, and are not replaced when they end.
+//! Workers of previous programs: they serve until the new ones accept, then get the signal to drain, and are
+//! not replaced when they end.
 //!
-//! A few generations of them may drain at once. Past that the oldest is told again, which ends it.
+//! A few generations of them may drain at once. A further one ends the oldest by a second signal.
 
 use std::fmt;
 
@@ -22,7 +22,7 @@ pub(in crate::process) struct OldWorkers {
     ended: Option<u64>,
     /// The whole process ends, and they with it.
     stopping: bool,
-    /// When those drain that go on accepting until then, in microseconds; `u64::MAX` where there are none.
+    /// The time at which the accepting ones must drain, in microseconds; `u64::MAX` if there are none.
     drain_at_us: u64,
     /// One was cut off, or failed, since then.
     unclean: bool,
@@ -54,7 +54,7 @@ impl OldWorkers {
         self.old_workers.iter()
     }
 
-    /// Adds one that goes on as it was, as the program is about to become another.
+    /// Adds a worker that continues while the program is replaced.
     pub(in crate::process) fn add(&mut self, old_worker: OldWorker) {
         self.old_workers.push(old_worker);
     }
@@ -78,7 +78,7 @@ impl OldWorkers {
         journal.line(Level::Info, "upgrade", text);
     }
 
-    /// Has those drain that do not yet, for `drain_us`, and ends the oldest where there are too many.
+    /// Drains those that do not drain yet, for `drain_us`, and ends the oldest if there are too many.
     fn retire(&mut self, drain_us: u64, journal: &mut Journal, now_us: u64) {
         for old_worker in self.old_workers.iter_mut().filter(|old_worker| old_worker.is_accepting()) {
             retire(old_worker, drain_us, now_us);
@@ -97,7 +97,7 @@ impl OldWorkers {
                     "generation {generation} is the oldest of {draining} that still drain, and {GENERATIONS} may: its worker (pid {pid}) is ended"
                 );
                 journal.line(Level::Warn, "upgrade", text);
-                // Told a second time, a worker stops.
+                // A second signal stops a worker.
                 fork::drain(Pid::of_child(old_worker.pid));
             }
         }
@@ -112,7 +112,8 @@ impl OldWorkers {
         accepting.for_each(|old_worker| fork::drain(Pid::of_child(old_worker.pid)));
     }
 
-    /// A child has ended; whether it was one of these. What it had in the shared memory is taken back.
+    /// Handles the end of a child. Returns true if it was an old worker. Its requests in shared memory are
+    /// reclaimed.
     pub(in crate::process) fn on_child_exit(
         &mut self,
         dead: Pid,
@@ -133,7 +134,7 @@ impl OldWorkers {
             fork::Ended::Status(status) if status == Ended::Drained as i32 => {
                 journal.line(Level::Debug, "upgrade", format_args!("{who} has drained"));
             }
-            // It has told how many itself.
+            // The worker itself has logged the number.
             fork::Ended::Status(status) if status == Ended::Cut as i32 => self.unclean |= self.stopping,
             _ => {
                 self.unclean |= self.stopping;
@@ -143,7 +144,7 @@ impl OldWorkers {
         true
     }
 
-    /// When `expire` is to be called, in microseconds.
+    /// The time of the next `expire`, in microseconds.
     pub(in crate::process) fn next_us(&self) -> u64 {
         self.old_workers
             .iter()
@@ -156,7 +157,8 @@ impl OldWorkers {
         self.memory.expire(&self.old_workers, now_us);
         if now_us >= self.drain_at_us {
             self.drain_at_us = u64::MAX;
-            // Those that drain since an upgrade wait no longer for their idle clients, if they are told again.
+            // Workers that drain because of an upgrade stop waiting for their idle clients after a second
+            // signal.
             let draining = self.old_workers.iter().filter(|old_worker| !old_worker.is_accepting());
             draining.for_each(|old_worker| fork::retire(Pid::of_child(old_worker.pid)));
             self.retire(drain_us, journal, now_us);
@@ -175,12 +177,12 @@ impl OldWorkers {
         }
     }
 
-    /// All of them cut what they serve, and end.
+    /// Makes all of them cut their requests and end.
     pub(in crate::process) fn stop_at_once(&mut self, now_us: u64) {
         self.drain_at_us = u64::MAX;
         for old_worker in &mut self.old_workers {
             old_worker.until_us = Some(now_us.saturating_add(DRAIN_GRACE_US));
-            // Told a second time, a worker stops.
+            // A second signal stops a worker.
             fork::drain(Pid::of_child(old_worker.pid));
         }
     }
@@ -192,8 +194,8 @@ impl OldWorkers {
     }
 }
 
-/// Has a worker drain for `drain_us`. When it is to have ended is fixed with that, as it is for the worker
-/// itself: a drain time that is reloaded is for those that begin to drain later.
+/// Drains a worker for `drain_us`. Its deadline is fixed now, as it is in the worker itself: a drain time that
+/// is reloaded applies to later drains.
 pub(in crate::process) fn retire(worker: &mut OldWorker, drain_us: u64, now_us: u64) {
     worker.until_us = Some(now_us.saturating_add(drain_us).saturating_add(DRAIN_GRACE_US));
     fork::retire(Pid::of_child(worker.pid));

@@ -35,7 +35,7 @@ pub(in crate::process) struct RollbackSupervisor {
     left: Handover,
     listeners: Vec<Listener>,
     old_workers: OldWorkers,
-    /// `None` where this program lays the memory out otherwise.
+    /// `None` if this program has another memory layout.
     region: Option<Region>,
     upgrade: Upgrade,
     notify: Notify,
@@ -47,8 +47,8 @@ pub(in crate::process) struct RollbackSupervisor {
 }
 
 impl RollbackSupervisor {
-    /// Takes care of what was left. `news`: workers that this program had begun, and that drain.
-    /// `why` the program could not take over is told.
+    /// Takes over the inherited state. `news`: workers that this program had started, and that drain. `why` the
+    /// program could not take over is logged.
     pub(in crate::process) fn new(
         left: Left,
         news: Vec<OldWorker>,
@@ -218,12 +218,12 @@ pub(in crate::process) struct Times {
     drain_idle_us: u64,
     /// The delay before they drain.
     drain_delay_us: u64,
-    /// For how long one may stand still; 0 for ever.
+    /// The watchdog time; 0 for no limit.
     watchdog_us: u64,
 }
 
 impl Times {
-    /// Those of the plan that holds there; where it is not known, nothing is ended or delayed.
+    /// The times of the current plan in the region. If it is unknown, nothing is ended or delayed.
     pub(in crate::process) fn of(region: Option<Region>) -> Times {
         let plan = region.and_then(|region| region.table().read().1).and_then(|bytes| Plan::decode(&bytes));
         let unknown = Times { drain_us: u64::MAX, drain_idle_us: u64::MAX, drain_delay_us: 0, watchdog_us: 0 };

@@ -1,19 +1,19 @@
-//! The master of mp: it serves nothing, waits for signals and deaths, and keeps every worker's
-//! listener open so that a replacement finds its queue as it was.
+//! The master of mp: it serves no clients, waits for signals and deaths, and keeps every worker's listener
+//! open, so that a replacement finds its queue unchanged.
 //!
 //! ```text
 //! a worker's place:  Due ──fork──▶ Running ──death──▶ Due ...   Gone once stopping
 //! the master:        Serving ──TERM, QUIT, INT, or giving up──▶ Stopping ──all Gone──▶ exit
 //! ```
 //!
-//! After an upgrade there are old workers, the workers of before. They serve on until every worker of this
-//! program accepts, and drain then. Should this program's workers not come to live, the master gives the
-//! upgrade up, and becomes the rollback supervisor of what it was left.
+//! After an upgrade there are old workers of the previous program. They serve until every worker of this
+//! program accepts, and then drain. If this program's workers fail to start, the master abandons the upgrade
+//! and becomes the rollback supervisor.
 //!
-//! Stopping begins with an order to drain to every worker; where that is delayed, dead ones are replaced
-//! and their listeners kept until the delay has passed. After a second signal they are told again, which has
-//! them cut what is left. The drain time and a grace passing turn that into SIGKILL. The exit status is 0 only
-//! if every worker then said that it had drained.
+//! Stopping begins with a drain signal to every worker. During a drain delay, dead workers are replaced and
+//! their listeners kept until the delay has passed. After a second signal to the master, it signals the workers
+//! again, and they cut the remaining requests. After the drain time and a grace time it sends SIGKILL. The exit
+//! status is 0 only if every worker reported a complete drain.
 
 mod stopping;
 mod workers;
@@ -61,7 +61,7 @@ pub(in crate::process) struct Master {
     beginning: bool,
     /// The inheritance of the program before, until then.
     inherited: Inherited,
-    /// They do not come to live, and the old workers are to go on in their place.
+    /// True if the new workers failed to start, so that the old ones continue.
     gives_way: bool,
     upgrade: Upgrade,
     watchdog: Watchdog,
@@ -74,7 +74,7 @@ enum Exit {
     Status(u8),
     /// This is a new process: the worker of that place.
     Worker(usize),
-    /// The old workers are to go on.
+    /// The old workers continue.
     RollBack,
 }
 
@@ -106,8 +106,8 @@ impl Master {
         }
     }
 
-    /// Runs until every worker has gone for good; returns the exit status. The greeting is said
-    /// once the workers are there. In a worker it does not return.
+    /// Runs until every worker has gone for good, and returns the exit status. The greeting is logged once the
+    /// workers run. It does not return in a worker.
     pub(in crate::process) fn run(mut self, greeting: &[Line]) -> u8 {
         match self.supervise(greeting) {
             Exit::Status(status) => status,
@@ -129,7 +129,7 @@ impl Master {
                 return Exit::Status(status);
             }
             if let Err(error) = self.signals.wait(Some(self.duties.fd()), self.timeout(now)) {
-                // Without signals nothing can be supervised; what runs is at least not left alone.
+                // Without signals supervision is impossible. The running workers at least stop.
                 self.say(Level::Err, format_args!("cannot wait for signals: {error}"));
                 self.stop(now, Duration::ZERO, false);
                 self.kill_all();
@@ -157,7 +157,7 @@ impl Master {
         let (region, drain_us) = (self.memory.region, self.duties.config().timeouts.drain_us);
         if self.beginning && self.places.iter().all(|place| region.record(place.record).is_ready()) {
             self.beginning = false;
-            // Before the old workers close theirs, so that none is left open that nobody accepts from.
+            // Before the old workers close their listeners, so that no listener without a worker stays open.
             self.inherited = Inherited::default();
             self.duties.serving();
             if self.generation > 0 {
@@ -204,8 +204,7 @@ impl Master {
         }
     }
 
-    /// Sees to the duties, which may be to read the configuration again, and tells the workers of
-    /// what comes of it.
+    /// Handles the duties, which may include a reload, and notifies the workers of the result.
     fn attend(&mut self, hang_up: bool) {
         if hang_up {
             self.duties.hang_up();

@@ -14,9 +14,9 @@ use crate::sys::clock;
 use crate::sys::fork;
 
 pub(super) struct Stopping {
-    /// When draining begins, where that is delayed and has not begun. All goes on as before until then.
+    /// The time at which a delayed drain begins. Until then everything continues.
     pub(super) drain_at: Option<Instant>,
-    /// When what still runs is killed; `None` before draining begins, and once it was.
+    /// The time at which the remaining workers are killed; `None` before the drain begins, and after the kill.
     pub(super) kill_at: Option<Instant>,
     /// True if nothing has failed and no request was cut.
     pub(super) clean: bool,
@@ -35,8 +35,8 @@ impl Master {
         self.duties.stopping();
         self.upgrade.abandon();
         if delay.is_zero() {
-            // Before anybody is told: who came to a listener that its worker has left, and this process
-            // still held, would be reset.
+            // Closed before the signal to the workers: a client of a listener that its worker has left, and
+            // this process still held, would be reset.
             self.close_traffic();
         }
         self.old_workers.stop(delay.as_micros() as u64, clock::monotonic_us());
@@ -54,7 +54,7 @@ impl Master {
         self.say(Level::Info, format_args!("{text}"));
     }
 
-    /// Has every worker cut what it serves, and end: the second order to drain says that.
+    /// Makes every worker cut its requests and end, by a second drain signal.
     pub(super) fn stop_at_once(&mut self, now: Instant) {
         self.close();
         let kill_at = now.checked_add(Duration::from_micros(DRAIN_GRACE_US));
@@ -97,7 +97,7 @@ impl Master {
         self.running().for_each(fork::retire);
     }
 
-    /// Kills what runs past its time.
+    /// Kills the workers that exceed their time.
     pub(super) fn kill_late(&mut self, now: Instant) {
         let late = self.stopping.as_ref().and_then(|stopping| stopping.kill_at).is_some_and(|at| at <= now);
         if late {

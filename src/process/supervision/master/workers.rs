@@ -25,7 +25,7 @@ pub(super) struct Place {
 }
 
 pub(super) enum State {
-    /// To be forked then; and what a replacement's line in the log begins with.
+    /// The worker must be forked at this time. The text is the begin of the replacement's log line.
     Due(Instant, Option<String>),
     /// Forked then.
     Running(Pid, Instant),
@@ -72,7 +72,7 @@ impl Master {
             spares.extend(of_others.into_iter().filter(|_| !is_activated).filter_map(spare));
         }
         let config = duties.config().clone();
-        // With them goes the file's watch, which the master alone is to hear from.
+        // Among them is the watch of the file, whose events belong to the master only.
         drop((signals, duties, upgrade, inherited));
         let begun = begin_child(pid, &format!("lb worker {index}")).and_then(|()| Signals::install_in_worker());
         match (begun, records.get(index)) {
@@ -152,8 +152,8 @@ impl Master {
         }
     }
 
-    /// Heeds the end of a child. One that is no worker is a demo backend, or an orphan that came
-    /// to this process because it is process 1.
+    /// Handles the end of a child. A child that is not a worker is a demo backend, or an orphan adopted by
+    /// process 1.
     pub(super) fn on_child_exit(&mut self, dead: Pid, ended: fork::Ended, now: Instant) {
         let found = self.places.iter().enumerate().find_map(|(index, place)| match place.state {
             State::Running(pid, since) if pid == dead => Some((index, since)),
@@ -179,7 +179,7 @@ impl Master {
         self.places[index].state = State::Gone;
         match ended {
             fork::Ended::Status(status) if status == Ended::Drained as i32 => {}
-            // The worker itself has told how many.
+            // The worker itself has logged the number.
             fork::Ended::Status(status) if status == Ended::Cut as i32 => stopping.clean = false,
             _ => {
                 stopping.clean = false;
@@ -229,13 +229,13 @@ impl Master {
         });
         let mut news: Vec<OldWorker> = running.collect();
         let has_ended = |old_worker: &OldWorker| self.old_workers.iter().all(|living| living.pid != old_worker.pid);
-        // Where one that accepted has, nobody does from its listener.
+        // If the dead worker accepted, its listener has no worker any more.
         left.handover.again |=
             left.handover.old_workers.iter().any(|old_worker| old_worker.is_accepting() && has_ended(old_worker));
         left.handover.old_workers.retain(|old_worker| !has_ended(old_worker));
         left.handover.again |= self.upgrade.is_wanted_again();
         self.duties.take_back();
-        // They follow the plan that was taken back before they heed this.
+        // They follow the restored plan before they react to this.
         let drain_us = Times::of(Some(self.memory.region)).drain_us;
         news.iter_mut().for_each(|worker| old_workers::retire(worker, drain_us, clock::monotonic_us()));
         // Listeners that are this program's alone are closed by the last that has them.
