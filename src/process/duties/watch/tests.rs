@@ -337,7 +337,7 @@ fn without_being_told_it_is_looked_at_now_and_then() {
 /// Like `rm` and a slow program that writes the file again.
 #[test]
 fn a_file_that_is_made_anew_is_read_once_it_is_whole() {
-    let place = Place::new("anew");
+    let place = Place::new("again");
     let path = place.file("a");
     fs::write(&path, "1").unwrap();
     let mut watch = watch(&path);
