@@ -44,7 +44,7 @@ impl Proxy {
     }
 
     /// Has the request of a waiting stream go elsewhere. The failure counts if the backend is in the plan, so that the
-    /// request does not follow for ever a backend that ends every connection.
+    /// request does not follow forever a backend that ends every connection.
     fn move_on(&mut self, key: Key) {
         let Some(stream) = self.connections.get(key) else { return };
         let current = self.upstreams.is_current(stream.peer);

@@ -1,5 +1,5 @@
 //! The machine with backends over HTTP/2, driven by hand where a whole program would take too long, or
-//! could not be told what to do when.
+//! could not be scripted in this detail.
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -27,7 +27,7 @@ struct World {
     /// Connections asked for, with their slots.
     dials: Vec<(Key, usize)>,
     closed: Vec<Key>,
-    /// What was sent, by connection.
+    /// The bytes sent, by connection.
     sent: HashMap<Key, Vec<u8>>,
     /// Connections that take nothing.
     stalled: Vec<Key>,
@@ -148,7 +148,7 @@ fn a_request_whose_client_has_gone_holds_no_place_on_a_connection_that_is_being_
 }
 
 #[test]
-fn what_a_backend_was_seen_to_speak_is_believed_for_a_while() {
+fn the_observed_protocol_of_a_backend_is_remembered_for_a_while() {
     let mut world = World::new(1, true);
     world.request();
     assert!(world.proxy.offers_http2(world.dials[0].0));
@@ -174,7 +174,7 @@ fn what_a_backend_was_seen_to_speak_is_believed_for_a_while() {
 }
 
 #[test]
-fn what_slow_clients_hold_is_bounded_when_their_streams_are_over_too() {
+fn memory_of_slow_clients_is_bounded_even_after_their_streams_ended() {
     let mut world = World::new(1, false);
     let clients: Vec<Key> = (0..32).map(|_| world.request()).collect();
     let mux_key = world.connected(true);
@@ -252,7 +252,7 @@ fn interim_responses_are_dropped_where_a_client_does_not_take_them_but_for_the_1
 }
 
 #[test]
-fn what_waits_for_a_backend_that_leaves_the_plan_goes_to_another() {
+fn requests_waiting_for_a_removed_backend_go_to_another() {
     let mut world = World::new(2, false);
     let both = world.plan.clone();
     world.plan.members.truncate(1);
@@ -291,7 +291,7 @@ fn a_backend_that_takes_no_answers_is_told_from_one_that_has_to_take_large_heads
         let _clients = [world.request_with(&large), world.request_with(&large)];
         assert!(world.proxy.queued(mux_key).unwrap().len() > 120_000);
         for n in 0..frames {
-            // What it sends besides keeps its budget.
+            // The content that it sends keeps its budget.
             let stream = [0, 0, 0, 1];
             world.frame(mux_key, Kind::Ping, 0, 0, &[&stream[..], &(n as u32).to_be_bytes()].concat());
             if n == 0 {
@@ -341,7 +341,7 @@ fn a_connection_that_went_away_while_idle_is_found_before_it_is_used() {
     world.frame(mux_key, Kind::Headers, END_HEADERS | END_STREAM, 1, &[0x89]);
     world.frames(mux_key);
     world.pass(POOL_FRESH_US + 1);
-    // What cannot be asked for twice.
+    // A request that must not be repeated.
     let client = world.send("POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\nhi");
     let kinds: Vec<Kind> = world.frames(mux_key).iter().map(|(header, _)| header.kind).collect();
     assert_eq!(kinds, [Kind::Ping]);
@@ -354,11 +354,11 @@ fn a_connection_that_went_away_while_idle_is_found_before_it_is_used() {
     assert!(!log.contains("warn"), "no failure of the backend: {log}");
 }
 
-/// What a GOAWAY says that leaves out all streams, and finds no fault.
+/// The payload of a GOAWAY that excludes all streams and reports no error.
 const NOTHING_TAKEN: &[u8] = &[0; 8];
 
 #[test]
-fn what_one_backend_would_not_look_at_goes_to_another_and_back_where_that_one_is_gone() {
+fn a_refused_request_goes_to_another_backend_and_back_if_that_one_is_gone() {
     let mut world = World::new(2, false);
     let clients = [world.request(), world.request()];
     assert_eq!(world.dials.iter().map(|&(_, slot)| slot).collect::<Vec<_>>(), [0, 1]);
@@ -405,7 +405,7 @@ fn a_stream_that_has_nothing_to_send_keeps_no_other_from_it() {
     assert_eq!(content(&mut world), [(3, 10)]);
 }
 
-/// How many failures were counted against backends.
+/// The number of failures counted against backends.
 fn failures(world: &mut World) -> u64 {
     let client = world.send("GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n");
     world.pass(0);
@@ -458,7 +458,7 @@ fn settings_that_come_late_are_one_failure_however_many_wait_for_them() {
     world.pass(DEFAULT_CONNECT_US + 100_000);
     assert_eq!(failures(&mut world), 1);
     others.iter().for_each(|key| assert!(world.sent[key].starts_with(b"HTTP/1.1 504 ")));
-    // What it has it may serve yet.
+    // It may still serve its open streams.
     world.frame(mux_key, Kind::Settings, 0, 0, &[]);
     world.frame(mux_key, Kind::Headers, END_HEADERS | END_STREAM, 1, &[0x89]);
     assert!(world.sent[&first].starts_with(b"HTTP/1.1 204 "));

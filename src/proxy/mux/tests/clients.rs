@@ -32,7 +32,7 @@ fn the_stream_of_a_client_that_has_gone_is_cancelled_and_takes_no_place() {
 }
 
 #[test]
-fn who_authenticates_a_connection_gets_one_of_http_1_1_alone() {
+fn a_client_that_authenticates_a_connection_gets_its_own_over_http_1_1() {
     let mut world = World::new(1, true);
     world.request();
     let shared = world.connected(true);
