@@ -22,6 +22,9 @@ pub const H2_BLOCK_FRAMES: u32 = 64;
 pub const H2_STRING_BYTES: usize = 4096;
 /// Concurrent streams of a connection for either side, even if the peer would allow more.
 pub const H2_STREAMS: u32 = 128;
+/// Concurrent streams of a client. Each may make the worker hold a window of content and a full queue, so a connection
+/// holds at most 2 MiB. There is no budget that all connections of a worker share yet; with one there can be more.
+pub const H2_CLIENT_STREAMS: u32 = 16;
 /// The time for which a TLS backend is assumed to support only one HTTP version after it has refused the other.
 /// The refusal may have concerned one resource, or one of several servers behind the address.
 pub const SEEN_US: u64 = 60 * SECOND_US;
@@ -67,4 +70,5 @@ pub const H2_SHUTDOWN_US: u64 = SECOND_US;
 /// Replies to a peer's frames that may be queued, apart from the data of streams.
 pub const H2_REPLY_BYTES: usize = 64 * 1024;
 
+const _: () = assert!(H2_CLIENT_STREAMS <= H2_STREAMS);
 const _: () = assert!(H2_LIST_BYTES < H2_BLOCK_BYTES && H2_BLOCK_BYTES < H2_BLOCK_FRAMES as usize * H2_FRAME_BYTES);
