@@ -6,6 +6,8 @@ use super::*;
 use crate::collections::timers::NEVER;
 use crate::limits::H2_GROWTH_BYTES;
 
+/// A name, the state before, the fault, and a part of the complaint.
+type Case = (&'static str, fn() -> World, Break, &'static str);
 type Break = fn(&mut World);
 
 /// A world in which one connection is idle, and another one is being established for a request.
@@ -51,7 +53,7 @@ fn is_pooled(connection: &Connection) -> bool {
 
 #[test]
 fn each_broken_invariant_is_noticed() {
-    let cases: [(&str, fn() -> World, Break, &str); 15] = [
+    let cases: [Case; 15] = [
         ("1 client", busy, |world| connection(world, is_busy_client).1.exchange = None, "which has Some(None)"),
         ("1 slot", busy, other_slot, "has the slot"),
         ("1 state", busy, connected_twice, "and its connection is Open"),
