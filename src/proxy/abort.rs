@@ -7,7 +7,8 @@
 
 use super::Proxy;
 use super::connection::Connection;
-use super::exchange::{Exchange, Progress};
+use super::exchange::Exchange;
+use super::progress::Progress;
 use crate::metrics::Count;
 
 /// The status that stands for a request whose client left before the response. It is counted and never sent.

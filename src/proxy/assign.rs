@@ -1,11 +1,14 @@
 //! The way from an exchange to a connection that carries it: the pick of a backend, a pooled or fresh connection, and
 //! the request's head.
 
+use super::Proxy;
 use super::connection::{BackendEnd, ClientEnd, Connection, Moved, Peer, Use};
-use super::exchange::{Progress, Upstream};
+use super::exchange::Upstream;
+use super::failure::Failure;
+use super::output::Output;
+use super::progress::Progress;
 use super::record::{Cause, Outcome};
 use super::reply::LocalReply;
-use super::{Failure, Output, Proxy};
 use crate::balance::{Pick, Want};
 use crate::collections::slab::Key;
 use crate::config::HostHeader;

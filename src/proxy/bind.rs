@@ -9,8 +9,9 @@
 
 use std::collections::HashMap;
 
+use super::Proxy;
 use super::connection::{BackendEnd, Connection, Peer};
-use super::{Output, Proxy};
+use super::output::Output;
 use crate::balance::Pick;
 use crate::collections::slab::Key;
 

@@ -6,10 +6,11 @@
 //! `mux::frames` puts into frames.
 
 use super::Proxy;
+use super::mux::{Mux, Stream};
 use crate::collections::buffer::{Buffer, Pool};
 use crate::collections::queue::Queue;
 use crate::collections::slab::Key;
-use crate::http::fields::{Field, Name};
+use crate::http::fields::Name;
 use crate::http::forward::{Sink, Target};
 use crate::http::framing::Body;
 use crate::http::head::{Head, HeadRef};
@@ -20,8 +21,6 @@ use crate::http2;
 pub(super) use crate::http2::ErrorCode;
 use crate::http2::frame::PREFACE;
 
-use super::mux::Mux;
-
 /// A connection's protocol.
 #[derive(Debug)]
 pub(super) enum Codec {
@@ -31,132 +30,6 @@ pub(super) enum Codec {
     Mux(Box<Mux>),
     /// A stream of a mux.
     Stream(Stream),
-}
-
-/// A stream of a mux, as its exchange sees it.
-#[derive(Debug)]
-pub(super) struct Stream {
-    pub(super) mux: Key,
-    /// Its number; 0 before it is open.
-    pub(super) id: u32,
-    incoming: Incoming,
-    pub(super) sending: Sending,
-    /// The request is a HEAD, so that its response has no content.
-    pub(super) asks_head: bool,
-    /// The encoded trailer section that ends the message being sent.
-    pub(super) trailers: Box<[u8]>,
-    /// The growth of its window, in bytes.
-    pub(super) growth: u32,
-    /// The client that takes the content, once the window has grown.
-    pub(super) consumer: Option<Key>,
-    /// The error code of the RST_STREAM if it is given up.
-    pub(super) code: ErrorCode,
-}
-
-/// The state of the message that arrives on a stream. Its content goes to its consumer at once, or waits in the
-/// stream's input while no backend takes it.
-#[derive(Debug)]
-enum Incoming {
-    /// The head has not been accepted.
-    Head,
-    /// So many bytes of content are to come, according to the head.
-    Bytes(u64),
-    /// The head does not say how many.
-    Any,
-    /// All has arrived, and a trailer section waits behind the content.
-    Trailers(Box<HeldTrailers>),
-    /// All has arrived, and the end waits behind the content.
-    End,
-    /// The end was decoded.
-    Over,
-}
-
-/// A trailer section at the end of a stream's input.
-#[derive(Debug)]
-struct HeldTrailers {
-    /// The number of its bytes, which are the last ones of the input.
-    length: usize,
-    /// The fields. Their spans refer to these bytes.
-    fields: Vec<Field>,
-}
-
-/// The state of the message that is sent on a stream.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Sending {
-    /// More of the message may be queued.
-    Open,
-    /// The message is complete; END_STREAM follows the queued data.
-    Ending,
-    /// END_STREAM was sent.
-    Ended,
-}
-
-impl Stream {
-    /// A stream that waits to be opened.
-    pub(super) fn new(mux: Key) -> Stream {
-        Stream::opened(mux, 0)
-    }
-
-    /// A stream that is open.
-    pub(super) fn opened(mux: Key, id: u32) -> Stream {
-        Stream {
-            mux,
-            id,
-            incoming: Incoming::Head,
-            sending: Sending::Open,
-            asks_head: false,
-            trailers: Box::default(),
-            growth: 0,
-            consumer: None,
-            code: ErrorCode::CANCEL,
-        }
-    }
-
-    /// Counts content that arrived. Returns false if it exceeds Content-Length (RFC 9113, 8.1.1).
-    pub(super) fn count(&mut self, length: usize) -> bool {
-        let Incoming::Bytes(bytes) = self.incoming else { return true };
-        bytes.checked_sub(length as u64).map(|rest| self.incoming = Incoming::Bytes(rest)).is_some()
-    }
-
-    /// True if the content is as long as the head said.
-    pub(super) fn is_complete(&self) -> bool {
-        !matches!(self.incoming, Incoming::Bytes(1..))
-    }
-
-    /// Notes that the message in the input has this trailer section, whose bytes were appended to the input.
-    pub(super) fn hold_trailers(&mut self, trailers: HeadRef<'_>) {
-        let (length, fields) = (trailers.bytes.len(), trailers.head.fields.clone());
-        self.incoming = Incoming::Trailers(Box::new(HeldTrailers { length, fields }));
-    }
-
-    /// Notes that the message in the input is complete.
-    pub(super) fn hold_end(&mut self) {
-        if !matches!(self.incoming, Incoming::Trailers(_)) {
-            self.incoming = Incoming::End;
-        }
-    }
-
-    /// Decodes the next part of the message in the input.
-    fn decode(&mut self, bytes: &[u8], head: &mut Head) -> Part {
-        let trailers = if let Incoming::Trailers(trailers) = &self.incoming { trailers.length } else { 0 };
-        match bytes.len().saturating_sub(trailers) {
-            0 => {}
-            content => return Part::Data(content),
-        }
-        match std::mem::replace(&mut self.incoming, Incoming::Over) {
-            Incoming::Trailers(trailers) => {
-                head.fields.clear();
-                head.fields.extend_from_slice(&trailers.fields);
-                self.incoming = Incoming::End;
-                Part::Trailers(trailers.length)
-            }
-            Incoming::End => Part::End,
-            more => {
-                self.incoming = more;
-                Part::NeedMore
-            }
-        }
-    }
 }
 
 /// The part of written heads that `--trace` shows.
@@ -386,13 +259,7 @@ impl Codec {
         match self {
             Codec::Http1(h) => h.read_body(body),
             Codec::Mux(_) => {}
-            Codec::Stream(stream) => {
-                stream.incoming = match body {
-                    Body::None => Incoming::Bytes(0),
-                    Body::Length(length) => Incoming::Bytes(length),
-                    Body::Chunked | Body::UntilClose => Incoming::Any,
-                }
-            }
+            Codec::Stream(stream) => stream.read_body(body),
         }
     }
 
@@ -422,16 +289,7 @@ impl Codec {
         match self {
             Codec::Http1(h) => h.write_end(queue, pool, trailers),
             Codec::Mux(_) => {}
-            Codec::Stream(stream) => {
-                if stream.sending == Sending::Open {
-                    stream.sending = Sending::Ending;
-                }
-                if let Some(trailers) = trailers {
-                    let mut block = Vec::new();
-                    http2::head::write_trailers(&mut block, trailers);
-                    stream.trailers = block.into_boxed_slice();
-                }
-            }
+            Codec::Stream(stream) => stream.write_end(trailers),
         }
     }
 
@@ -459,7 +317,7 @@ impl Codec {
         match self {
             Codec::Http1(h) => h.awaits_head(),
             Codec::Mux(_) => false,
-            Codec::Stream(stream) => matches!(stream.incoming, Incoming::Head),
+            Codec::Stream(stream) => stream.awaits_head(),
         }
     }
 
@@ -468,7 +326,7 @@ impl Codec {
         match self {
             Codec::Http1(h) => h.needs_bytes(),
             Codec::Mux(_) => false,
-            Codec::Stream(stream) => !matches!(stream.incoming, Incoming::Trailers(_) | Incoming::End),
+            Codec::Stream(stream) => stream.needs_bytes(),
         }
     }
 

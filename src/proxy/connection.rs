@@ -7,12 +7,12 @@
 
 use std::net::IpAddr;
 
-use super::Timeouts;
 use super::codec::Codec;
 use crate::collections::buffer::Buffer;
 use crate::collections::queue::Queue;
 use crate::collections::slab::Key;
 use crate::collections::timers::NEVER;
+use crate::config::Timeouts;
 use crate::http::part::Role;
 use crate::limits::{H2_SHUTDOWN_US, IDLE_LINGER_US, LINGER_IDLE_US, POOL_IDLE_US, TUNNEL_IDLE_US};
 

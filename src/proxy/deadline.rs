@@ -1,13 +1,16 @@
 //! Deadlines: the time that each connection has for the event that it waits for, and the consequence if the event
 //! does not happen. Each connection has one deadline, which is kept lazily: moving it to a later time is a store.
 
+use super::Proxy;
 use super::abort::Abort;
 use super::connection::{BackendEnd, Connection, Moved, Phase, Wait};
-use super::exchange::{Exchange, Progress};
+use super::exchange::Exchange;
+use super::failure::Failure;
+use super::output::Output;
 use super::probe;
+use super::progress::Progress;
 use super::record::Reason;
 use super::reply::LocalReply;
-use super::{Failure, Output, Proxy};
 use crate::collections::slab::Key;
 use crate::collections::timers::NEVER;
 use crate::limits::{EXPIRIES_PER_TURN, QUEUE_HIGH_BYTES};

@@ -1,13 +1,15 @@
 //! Decodes the input of a connection. Each part is decoded once, and goes to the function for it. Input waits here
 //! while nothing can be done with it.
 
+use super::Proxy;
 use super::abort::Abort;
 use super::codec::{Detected, detect};
 use super::connection::{Connection, Ending, Phase};
-use super::exchange::Progress;
+use super::failure::Failure;
+use super::output::Output;
+use super::progress::Progress;
 use super::record::{Reason, first_line};
 use super::reply::LocalReply;
-use super::{Failure, Output, Proxy};
 use crate::collections::buffer::Buffer;
 use crate::collections::slab::Key;
 use crate::http::head::{Head, HeadRef, Start, Version};

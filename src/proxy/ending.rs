@@ -1,8 +1,9 @@
 //! The end of a connection: after its queue is sent, or at once.
 
+use super::Proxy;
 use super::codec::Codec;
 use super::connection::{BackendEnd, ClientEnd, Ending, Moved, Peer, Phase, Send};
-use super::{Output, Proxy};
+use super::output::Output;
 use crate::collections::slab::Key;
 use crate::limits::LINGER_US;
 use crate::metrics::Count;

@@ -10,6 +10,7 @@
 
 use super::Proxy;
 use super::connection::{ClientEnd, Moved, Peer};
+use super::progress::Progress;
 use super::record::Record;
 use crate::balance::Pick;
 use crate::collections::buffer::Buffer;
@@ -34,17 +35,6 @@ enum RequestId {
     Given(Span),
     /// The proxy made the id.
     Made(Uuid),
-}
-
-/// The progress of a message in one direction.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Progress {
-    /// The head has not arrived.
-    Waiting,
-    /// The head has arrived, and the end has not.
-    Flowing,
-    /// The message is complete.
-    Ended,
 }
 
 /// The state of the upstream side of an exchange.

@@ -4,7 +4,8 @@ use std::fmt;
 use std::io::ErrorKind;
 
 use super::codec::ErrorCode;
-use super::exchange::{Content, Exchange, Progress};
+use super::exchange::{Content, Exchange};
+use super::progress::Progress;
 use crate::http::message_error::MessageError;
 use crate::http::proxy_error::ProxyError;
 use crate::http::session_error::SessionError;

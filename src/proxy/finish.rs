@@ -3,14 +3,17 @@
 //!
 //! `cut` is the only place that decides how a client's connection ends if its response is incomplete.
 
-use super::codec::{Codec, Sending};
+use super::Proxy;
+use super::codec::Codec;
 use super::connection::{BackendEnd, Connection, Ending, Moved, Phase};
-use super::exchange::{Progress, Upstream, Verdict};
+use super::exchange::{Upstream, Verdict};
 use super::failure::Failure;
+use super::mux::Sending;
+use super::output::Output;
 use super::probe;
+use super::progress::Progress;
 use super::record::Reason;
 use super::reply::LocalReply;
-use super::{Output, Proxy};
 use crate::collections::slab::Key;
 use crate::http::framing::Body;
 use crate::limits::{SAVED_HEAD_BYTES, SPARE_EXCHANGES};

@@ -5,8 +5,9 @@
 //! request that was on its way is dropped without a response, but not with a reset. The client sees the end of the
 //! connection before any response, so it may send the request again (RFC 9112, 9.3.1).
 
+use super::Proxy;
 use super::connection::{Connection, Moved, Phase, Send, Wait};
-use super::{Output, Proxy};
+use super::output::Output;
 use crate::collections::slab::Key;
 use crate::collections::timers::NEVER;
 use crate::limits::IDLE_LINGER_US;

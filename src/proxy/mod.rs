@@ -24,9 +24,11 @@ mod finish;
 mod idle;
 mod input;
 mod mux;
+mod output;
 mod pages;
 mod pool;
 pub mod probe;
+mod progress;
 mod queue;
 mod record;
 mod redial;
@@ -38,8 +40,10 @@ mod tunnel;
 mod upstreams;
 
 use self::connection::{Connection, Ending, Moved, Phase};
-use self::exchange::{Exchange, Progress};
+use self::exchange::Exchange;
 pub use self::failure::Failure;
+pub use self::output::Output;
+use self::progress::Progress;
 pub use self::record::Record;
 use self::record::{Kind, Reason};
 use self::state::{Ledger, Scratch, Settings, Shutdown, Totals};
@@ -49,32 +53,10 @@ use crate::collections::queue::Queue;
 use crate::collections::random::Random;
 use crate::collections::slab::{Key, Slab};
 use crate::config::Plan;
-pub use crate::config::Timeouts;
 use crate::limits::{QUEUE_HIGH_BYTES, SECOND_US};
 use crate::log::repeats::Repeats;
 use crate::log::{Log, http_date};
 use crate::metrics::Count;
-
-/// A task for the shell.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Output {
-    /// Connect to the backend in this slot. `connected` or `failed` follows.
-    Connect(Key, usize),
-    /// Send the queue as the socket takes it. `sent` follows.
-    Send(Key),
-    /// Send the queue after all other events of this turn, because many of them add to it.
-    SendLater(Key),
-    /// Read if the socket may be readable: `room` has room again.
-    Receive(Key),
-    /// Read whether the socket seems readable or not, because the connection is about to end.
-    Check(Key),
-    /// End our direction.
-    Finish(Key),
-    /// Close the connection. Its key is gone already.
-    Close(Key),
-    /// Reset the connection. Its key is gone already.
-    Reset(Key),
-}
 
 /// The machine. See the module's description.
 #[derive(Debug)]

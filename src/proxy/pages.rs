@@ -7,7 +7,8 @@ use std::sync::Arc;
 
 use super::Proxy;
 use super::connection::{ClientEnd, Ending, Moved, Peer, Phase};
-use super::exchange::{Progress, Upstream};
+use super::exchange::Upstream;
+use super::progress::Progress;
 use super::record::Reason;
 use super::reply::LocalReply;
 use crate::collections::slab::Key;

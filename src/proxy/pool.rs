@@ -7,8 +7,9 @@
 
 use std::collections::VecDeque;
 
+use super::Proxy;
 use super::connection::{BackendEnd, Peer, Phase};
-use super::{Output, Proxy};
+use super::output::Output;
 use crate::collections::slab::Key;
 use crate::limits::POOL_CONNECTIONS;
 

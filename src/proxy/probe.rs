@@ -8,8 +8,10 @@
 
 use std::fmt;
 
+use super::Proxy;
 use super::connection::{BackendEnd, Connection, Moved, Peer, Phase, Use};
-use super::{Failure, Output, Proxy};
+use super::failure::Failure;
+use super::output::Output;
 use crate::collections::slab::Key;
 use crate::config::{Health, HealthCheck, HostHeader};
 use crate::http::forward::{Sink, Target};

@@ -15,11 +15,12 @@
 use std::fmt::{self, Write as _};
 use std::net::SocketAddr;
 
+use super::Proxy;
 use super::abort::{Abort, CLIENT_CLOSED_REQUEST};
 use super::connection::{ClientEnd, Peer};
-use super::exchange::Progress;
+use super::failure::Failure;
+use super::progress::Progress;
 use super::reply::LocalReply;
-use super::{Failure, Proxy};
 use crate::collections::slab::Key;
 use crate::http::head::Start;
 use crate::http::message_error::MessageError;

@@ -2,8 +2,9 @@
 //! not failed. The request goes to another backend with room, if there is one. Otherwise the connection is dialled
 //! repeatedly for as long as a connect may take, as the system itself does over TCP.
 
+use super::Proxy;
 use super::connection::{BackendEnd, Peer};
-use super::{Output, Proxy};
+use super::output::Output;
 use crate::collections::slab::Key;
 use crate::limits::{REDIAL_US, REDIALS, TRIES};
 

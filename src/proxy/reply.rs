@@ -2,8 +2,9 @@
 //! request. It names no backend, no address and no system error; the log has these. Each reply is a line of a table
 //! here, except refused requests (`http::message_error`) and failed backends (`http::proxy_error`).
 
+use super::Proxy;
 use super::connection::Ending;
-use super::{Failure, Proxy};
+use super::failure::Failure;
 use crate::collections::slab::Key;
 use crate::http::fields::Name;
 use crate::http::forward::Sink;

@@ -3,8 +3,9 @@
 use super::Proxy;
 use super::codec::Written;
 use super::connection::{BackendEnd, Connection, Moved, Peer};
-use super::exchange::{Content, Exchange, Progress, Verdict};
+use super::exchange::{Content, Exchange, Verdict};
 use super::failure::Failure;
+use super::progress::Progress;
 use super::record::{Cause, Outcome};
 use crate::collections::slab::Key;
 use crate::http::forward::{self, After, ResponseWay};

@@ -4,8 +4,8 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use super::Output;
 use super::exchange::Exchange;
+use super::output::Output;
 use super::record::Record;
 use crate::collections::buffer::Pool;
 use crate::collections::slab::Key;

@@ -1,9 +1,12 @@
 //! Tunnels. After a 101 both connections carry bytes without messages until both directions have ended.
 
+use super::Proxy;
 use super::connection::{Connection, Ending, Send};
-use super::exchange::{Progress, Upstream};
+use super::exchange::Upstream;
+use super::failure::Failure;
+use super::output::Output;
+use super::progress::Progress;
 use super::record::Reason;
-use super::{Failure, Output, Proxy};
 use crate::collections::slab::Key;
 use crate::http::fields::{Name, list};
 use crate::http::forward;

@@ -7,11 +7,13 @@ use std::fmt;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::Relaxed;
 
+use super::Proxy;
 use super::bind::Bonds;
 use super::codec::ErrorCode;
 use super::connection::{BackendEnd, Connection, Peer, Use};
+use super::failure::Failure;
+use super::output::Output;
 use super::pool::IdlePool;
-use super::{Failure, Output, Proxy};
 use crate::balance::cells::{self, Cells};
 use crate::balance::{Balancer, Change, Pick, Want};
 use crate::collections::slab::Key;

@@ -2,8 +2,10 @@
 
 use std::collections::VecDeque;
 
+use super::super::Proxy;
 use super::super::connection::{BackendEnd, Connection, Ending, Peer, Phase};
-use super::super::{Failure, Output, Proxy};
+use super::super::failure::Failure;
+use super::super::output::Output;
 use super::Mux;
 use crate::collections::slab::Key;
 use crate::http2::{self, ErrorCode};

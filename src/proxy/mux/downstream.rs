@@ -8,11 +8,13 @@
 //! A mux is shut down in two steps (RFC 9113, 6.8), so that no request is lost that is on its way: a GOAWAY that still
 //! allows all streams, with a PING, then a GOAWAY with the last stream once the PING is acknowledged or is late.
 
+use super::super::Proxy;
 use super::super::abort::Abort;
-use super::super::codec::{Codec, Sending, Stream};
+use super::super::codec::Codec;
 use super::super::connection::{Connection, Ending, Moved};
+use super::super::output::Output;
 use super::super::record::Reason;
-use super::super::{Output, Proxy};
+use super::stream::{Sending, Stream};
 use super::{Mux, MuxKind};
 use crate::collections::slab::Key;
 use crate::http::head::HeadRef;

@@ -1,11 +1,13 @@
 //! The frames of a mux: content of streams becomes frames, one stream after the other, and frames become calls for
 //! their streams.
 
+use super::super::Proxy;
 use super::super::abort::Abort;
-use super::super::codec::{Codec, Sending};
+use super::super::codec::Codec;
 use super::super::connection::{BackendEnd, Connection, Moved, Peer, Wait};
+use super::super::failure::Failure;
 use super::super::record::Reason;
-use super::super::{Failure, Proxy};
+use super::stream::Sending;
 use crate::collections::buffer::Buffer;
 use crate::collections::queue::Queue;
 use crate::collections::slab::Key;

@@ -4,7 +4,8 @@
 //! - `upstream`: to a backend. The proxy opens the streams, which may wait for their turn.
 //! - `downstream`: to a client. The client opens the streams, and each carries one request.
 //!
-//! `frames` is common to both: content into frames, and frames into their meaning. `close` ends an upstream mux.
+//! `frames` is common to both: content into frames, and frames into their meaning. `stream` is the state of one
+//! stream. `close` ends an upstream mux.
 //!
 //! Invariants: a stream waits, or its mux knows its number, never both. Nothing is sent on a stream beyond its window.
 //! `tend` does the outstanding work of a mux once for all that has happened.
@@ -12,14 +13,15 @@
 mod close;
 mod downstream;
 mod frames;
+mod stream;
 mod upstream;
 
 use std::collections::VecDeque;
 
 pub(in crate::proxy) use self::downstream::Shutdown;
+pub(in crate::proxy) use self::stream::{Sending, Stream};
 pub(in crate::proxy) use self::upstream::{Purpose, Upstream};
 use super::Proxy;
-use super::codec::{Sending, Stream};
 use super::connection::{Moved, Phase, Wait};
 use crate::collections::slab::Key;
 use crate::http::part::Role;

@@ -9,10 +9,12 @@
 
 use std::collections::VecDeque;
 
-use super::super::codec::{Codec, Stream};
+use super::super::Proxy;
+use super::super::codec::Codec;
 use super::super::connection::{BackendEnd, Connection, Ending, Moved, Peer, Phase, Use};
 use super::super::exchange;
-use super::super::{Output, Proxy};
+use super::super::output::Output;
+use super::stream::Stream;
 use super::{Mux, MuxKind};
 use crate::collections::slab::Key;
 use crate::http::head::Version;

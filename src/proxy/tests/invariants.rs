@@ -112,7 +112,7 @@ fn forget_idle(world: &mut World) {
     assert!(idle.take(0).or_else(|| idle.take(1)).is_some());
 }
 
-fn stream_of(world: &mut World, change: fn(&mut super::super::codec::Stream)) {
+fn stream_of(world: &mut World, change: fn(&mut super::super::mux::Stream)) {
     change(connection(world, is_stream).1.codec.stream_mut().expect("it is a stream"));
 }
 
