@@ -17,13 +17,6 @@ const PAGES: [&str; 5] = ["README.md", "ARCHITECTURE.md", "Makefile", "deploy", 
 /// Directories that are still being rewritten: the rules of prose wait for them.
 const WAITING: &[&str] = &[];
 
-/// Directories whose structs have too many flags, or whose files use each other.
-const UNDIVIDED: &[&str] = &["src/worker/"];
-
-fn is_divided(source: &&Source) -> bool {
-    !UNDIVIDED.iter().any(|start| source.path.starts_with(start))
-}
-
 fn is_due(source: &&Source) -> bool {
     !WAITING.iter().any(|start| source.path.starts_with(start))
 }

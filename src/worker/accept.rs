@@ -6,6 +6,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::os::fd::{AsFd, OwnedFd};
 
 use super::listener::{Accepting, Listener};
+use super::socket::Sending;
 use super::{Pauses, Worker};
 use crate::collections::slab::Key;
 use crate::config::Purpose;
@@ -75,7 +76,7 @@ impl Worker<'_> {
 
     fn hold(&mut self, key: Key, fd: OwnedFd) {
         match self.reactor.register(fd.as_fd(), key.to_token()) {
-            Ok(()) => self.sockets.insert(key, fd, false),
+            Ok(()) => self.sockets.insert(key, fd, Sending::Writable),
             Err(error) => {
                 self.proxy.failed(key, Failure::Broken(error.raw_os_error().unwrap_or(0)));
                 self.carry_out();

@@ -4,7 +4,8 @@ use std::io;
 use std::os::fd::AsFd;
 
 use super::Worker;
-use super::socket::Encryption;
+use super::encryption::Encryption;
+use super::socket::Sending;
 use crate::collections::slab::Key;
 use crate::config::Address;
 use crate::limits::{READ_BYTES, READS_PER_TURN};
@@ -21,13 +22,13 @@ impl Worker<'_> {
             self.proxy.closing(key);
         }
         // Readability may have been reported before the connection was established.
-        let readable = event.readable || socket.connecting;
-        if socket.connecting {
+        let is_connecting = socket.sending == Sending::Connecting;
+        let readable = event.readable || is_connecting;
+        if is_connecting {
             if !event.writable {
                 return;
             }
-            socket.connecting = false;
-            socket.writable = true;
+            socket.sending = Sending::Writable;
             let (code, server_name) = (
                 sys::socket::take_error(socket.fd.as_fd()),
                 socket.encryption.as_mut().and_then(|encryption| encryption.server_name.take()),
@@ -43,8 +44,8 @@ impl Worker<'_> {
                 }
             }
             self.carry_out();
-        } else if event.writable && !socket.writable {
-            socket.writable = true;
+        } else if event.writable && socket.sending == Sending::Blocked {
+            socket.sending = Sending::Writable;
             self.send(key);
         }
         if readable {
@@ -62,7 +63,7 @@ impl Worker<'_> {
         if socket.secure().is_some() {
             return self.read_secure(key);
         }
-        if !socket.readable || socket.connecting {
+        if !socket.readable || socket.sending == Sending::Connecting {
             return;
         }
         let Some(room) = self.proxy.room(key) else { return };
@@ -108,7 +109,7 @@ impl Worker<'_> {
             if socket.secure().is_some() {
                 return self.send_secure(key);
             }
-            if !socket.writable || socket.connecting {
+            if socket.sending != Sending::Writable {
                 return;
             }
             let Some(queue) = self.proxy.queued(key).filter(|queue| !queue.is_empty()) else { return };
@@ -116,7 +117,7 @@ impl Worker<'_> {
             let more = self.proxy.is_ending(key);
             match sys::socket::send(socket.fd.as_fd(), queue.slices(), more) {
                 Ok(n) => self.proxy.sent(key, n),
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => socket.writable = false,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => socket.sending = Sending::Blocked,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) => {
                     // The peer's earlier data can still be read. EPIPE follows an end of its direction. Any
@@ -125,7 +126,7 @@ impl Worker<'_> {
                     if code != libc::EPIPE {
                         socket.error = code;
                     }
-                    socket.writable = false;
+                    socket.sending = Sending::Blocked;
                     socket.readable = true;
                     self.ready.push_back(key);
                     self.proxy.unsendable(key);
@@ -173,7 +174,7 @@ impl Worker<'_> {
         let registered = begun.and_then(|fd| self.reactor.register(fd.as_fd(), key.to_token()).map(|()| fd));
         match registered {
             Ok(fd) => {
-                self.sockets.insert(key, fd, true);
+                self.sockets.insert(key, fd, Sending::Connecting);
                 if let Some(name) = self.proxy.server_name(slot).map(str::to_owned) {
                     let trace = self.tls.trace.then(|| self.begin_trace(key, slot));
                     if let Some(socket) = self.sockets.get_mut(key) {

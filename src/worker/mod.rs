@@ -6,6 +6,7 @@
 
 mod accept;
 mod drain;
+mod encryption;
 mod io;
 mod listener;
 mod secure;

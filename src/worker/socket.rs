@@ -1,54 +1,53 @@
 //! A worker's sockets, by the slot numbers of the proxy's connections.
+//!
+//! Events are edge-triggered, so a socket stores its readiness. For sending this is [`Sending`]. For reading, `readable`
+//! and `ended` are independent: a socket whose peer has ended may have more bytes, or none.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use super::secure::Secure;
+use super::encryption::{Encryption, Secure};
 use crate::collections::slab::Key;
-use crate::tls::trace::Trace;
+
+/// The readiness of a socket for sending.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Sending {
+    /// The connection is not established. The next event of writability ends this state.
+    Connecting,
+    /// A send may take bytes.
+    Writable,
+    /// The last send took no bytes. The socket waits for an event of writability.
+    Blocked,
+}
 
 /// A socket and its readiness.
 #[derive(Debug)]
 pub(super) struct Socket {
     pub(super) fd: OwnedFd,
     key: Key,
-    /// Not yet established.
-    pub(super) connecting: bool,
-    /// A read may find something.
+    pub(super) sending: Sending,
+    /// True if a read may find bytes, an end or an error. The system may report it before the connection is established.
     pub(super) readable: bool,
-    /// A write may be taken.
-    pub(super) writable: bool,
-    /// The peer's direction has ended, so that only a read that says so drains it.
+    /// True if the peer's direction has ended. Then a short read does not drain the socket, because the end follows it.
     pub(super) ended: bool,
-    /// The error of a send, which a read no longer reports; 0 for none.
+    /// The error of a send, which a read no longer reports. 0 is none.
     pub(super) error: i32,
     /// Set if the other end speaks TLS. Boxed, so that a plain socket stays small.
     pub(super) encryption: Option<Box<Encryption>>,
 }
 
-/// The parts of a socket that only TLS has.
-#[derive(Debug)]
-pub(super) struct Encryption {
-    /// The name that the certificate of the other end has to be for. Taken when the session begins.
-    pub(super) server_name: Option<String>,
-    /// The lines for `--tls-trace`, if it is on.
-    pub(super) trace: Option<Trace>,
-    /// The session, once it has begun.
-    pub(super) secure: Option<Secure>,
-}
-
 impl Socket {
-    /// The TLS session, if it has begun.
+    /// Returns the TLS session, if it has begun.
     pub(super) fn secure(&self) -> Option<&Secure> {
         self.encryption.as_ref()?.secure.as_ref()
     }
 
-    /// The TLS session, if it has begun.
+    /// Returns the TLS session, if it has begun.
     pub(super) fn secure_mut(&mut self) -> Option<&mut Secure> {
         self.encryption.as_mut()?.secure.as_mut()
     }
 }
 
-/// All of them.
+/// The sockets of a worker.
 #[derive(Debug, Default)]
 pub(super) struct Sockets {
     slots: Vec<Option<Socket>>,
@@ -56,23 +55,21 @@ pub(super) struct Sockets {
 }
 
 impl Sockets {
-    /// The number of sockets.
+    /// Returns the number of sockets.
     pub(super) fn len(&self) -> usize {
         self.count
     }
 
-    pub(super) fn insert(&mut self, key: Key, fd: OwnedFd, connecting: bool) {
+    pub(super) fn insert(&mut self, key: Key, fd: OwnedFd, sending: Sending) {
         let index = key.index();
         if index >= self.slots.len() {
             self.slots.resize_with(index + 1, || None);
         }
-        let writable = !connecting;
-        let socket =
-            Socket { fd, key, connecting, readable: false, writable, ended: false, error: 0, encryption: None };
+        let socket = Socket { fd, key, sending, readable: false, ended: false, error: 0, encryption: None };
         self.count += usize::from(self.slots[index].replace(socket).is_none());
     }
 
-    /// Each of them.
+    /// Returns each socket.
     pub(super) fn iter(&self) -> impl Iterator<Item = (Key, BorrowedFd<'_>)> {
         self.slots.iter().flatten().map(|socket| (socket.key, socket.fd.as_fd()))
     }
@@ -91,5 +88,5 @@ impl Sockets {
     }
 }
 
-// Every idle client has one.
+// Each idle client has a socket.
 const _: () = assert!(size_of::<Option<Socket>>() <= 32);

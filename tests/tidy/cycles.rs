@@ -9,8 +9,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::Source;
 use super::lexer;
-use super::{Source, is_divided};
 
 /// The path of a module, as in `["proxy", "mux"]`.
 type Module = Vec<String>;
@@ -32,9 +32,7 @@ pub fn pairs(sources: &[Source]) -> Vec<String> {
     }
     let mut broken = Vec::new();
     for ((one, other), items) in uses.iter().filter(|((one, other), _)| one < other) {
-        if let Some(back) =
-            uses.get(&(*other, *one)).filter(|_| [one, other].iter().all(|module| is_divided(&files[**module])))
-        {
+        if let Some(back) = uses.get(&(*other, *one)) {
             let (one, other) = (&files[*one].path, &files[*other].path);
             broken.push(format!("{one} uses {items:?} of {other}, which uses {back:?} of it"));
         }

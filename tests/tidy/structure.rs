@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{Source, code_lines, is_divided, mentions, root};
+use super::{Source, code_lines, mentions, root};
 
 const FILE_LINES: usize = 600;
 const FUNCTION_LINES: usize = 70;
@@ -258,7 +258,7 @@ pub fn unlisted_entries(names: impl Iterator<Item = String>) -> Vec<String> {
 /// Finds structs with too many flags.
 pub fn many_flags(sources: &[Source]) -> Vec<String> {
     let mut broken = Vec::new();
-    for source in sources.iter().filter(is_divided) {
+    for source in sources {
         let mut found: Option<(String, usize)> = None;
         for (n, line) in code_lines(&source.code) {
             let words: Vec<&str> = line.split(|c: char| !c.is_alphanumeric() && c != '_').collect();

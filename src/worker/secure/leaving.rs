@@ -4,10 +4,10 @@
 use std::collections::VecDeque;
 use std::os::fd::{AsFd, BorrowedFd};
 
-use super::Flushed;
+use super::flush::Flushed;
 use crate::collections::slab::Key;
 use crate::limits::{TLS_LEAVING, TLS_LEAVING_US};
-use crate::worker::socket::Socket;
+use crate::worker::socket::{Sending, Socket};
 
 /// One such socket.
 struct Entry {
@@ -52,7 +52,7 @@ impl Leaving {
     pub(in crate::worker) fn flush(&mut self, key: Key) {
         let at = self.entries.iter().position(|entry| entry.key == key);
         if let Some(entry) = at.and_then(|at| self.entries.get_mut(at)) {
-            entry.socket.writable = true;
+            entry.socket.sending = Sending::Writable;
             if entry.socket.flush() != Flushed::Full {
                 self.entries.retain(|entry| entry.key != key);
             }

@@ -7,15 +7,18 @@
 //! - Our direction ends after the socket has taken all ciphertext. The proxy may have removed the connection by then
 //!   (`leaving`).
 
+mod flush;
 mod leaving;
 mod upstream;
 
 use std::io;
 use std::os::fd::AsFd;
 
+use self::flush::Flushed;
 use self::leaving::Leaving;
 use self::upstream::Upstream;
 use super::Worker;
+use super::encryption::Phase;
 use super::socket::Socket;
 use crate::collections::slab::Key;
 use crate::config::Config;
@@ -25,69 +28,6 @@ use crate::sys::{self, clock};
 use crate::tls;
 use crate::tls::session::Session;
 use crate::tls::trace::Trace;
-
-/// The state of a session as the proxy knows it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Phase {
-    /// The handshake has not ended.
-    Handshaking,
-    /// The proxy may use the connection. The peer has sent no byte over it.
-    Established,
-    /// The peer has sent a byte over it.
-    Heard,
-    /// The proxy knows that the peer has ended its direction.
-    Ended,
-}
-
-/// A session, and the ciphertext that it has not taken yet.
-#[derive(Debug)]
-pub(super) struct Secure {
-    session: Session,
-    rest: Rest,
-    phase: Phase,
-    /// True if our direction of the socket ends after it has taken all bytes of the session.
-    finishing: bool,
-}
-
-impl Secure {
-    fn new(session: Session) -> Secure {
-        Secure { session, rest: Rest::default(), phase: Phase::Handshaking, finishing: false }
-    }
-}
-
-/// Ciphertext that a session has not taken yet. It stays in the worker's buffer into which it was read, so that no byte
-/// is copied.
-#[derive(Debug, Default)]
-struct Rest {
-    buffer: Vec<u8>,
-    from: usize,
-    to: usize,
-}
-
-impl Rest {
-    fn is_empty(&self) -> bool {
-        self.from == self.to
-    }
-
-    fn bytes(&self) -> &[u8] {
-        &self.buffer[self.from..self.to]
-    }
-
-    /// Keeps a part of the worker's buffer, and replaces the buffer by the spare one. There was no rest before.
-    fn keep(&mut self, from: usize, to: usize, buffer: &mut Vec<u8>, spare: &mut Vec<u8>) {
-        if from < to {
-            *self = Rest { buffer: std::mem::replace(buffer, std::mem::take(spare)), from, to };
-        }
-    }
-
-    /// Removes the bytes that the session has taken. An empty rest returns its buffer.
-    fn pass(&mut self, taken: usize, spare: &mut Vec<u8>) {
-        self.from += taken;
-        if self.is_empty() {
-            *spare = std::mem::take(self).buffer;
-        }
-    }
-}
 
 /// The part that all sessions of a worker share.
 pub(super) struct Tls {
@@ -110,47 +50,6 @@ impl Tls {
             spare: Vec::new(),
             leaving: Leaving::default(),
         }
-    }
-}
-
-/// The result of sending the bytes of a session.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Flushed {
-    /// All bytes were sent.
-    All,
-    /// The socket takes no more bytes for now.
-    Full,
-    /// The socket takes no bytes any more.
-    Broken,
-}
-
-impl Socket {
-    /// Sends the bytes of its session. If our direction is finishing, it ends behind the last byte.
-    fn flush(&mut self) -> Flushed {
-        let Some(secure) = self.encryption.as_mut().and_then(|own| own.secure.as_mut()) else { return Flushed::All };
-        while secure.session.wants_send() {
-            if !self.writable {
-                return Flushed::Full;
-            }
-            let fd = self.fd.as_fd();
-            let sent = secure
-                .session
-                .send(|slices| sys::socket::send(fd, slices.iter().take(SEND_SLICES).map(|slice| &**slice), false));
-            match sent {
-                Ok(_) => {}
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.writable = false,
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(_) => {
-                    self.writable = false;
-                    secure.finishing = false;
-                    return Flushed::Broken;
-                }
-            }
-        }
-        if std::mem::take(&mut secure.finishing) {
-            sys::socket::finish(self.fd.as_fd());
-        }
-        Flushed::All
     }
 }
 
@@ -384,32 +283,5 @@ impl Worker<'_> {
         for line in trace.map(|trace| trace.take_lines()).unwrap_or_default() {
             self.proxy.log().trace("tls", format_args!("{line}"));
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_rest_keeps_the_buffer_that_it_came_in_and_returns_it() {
-        let (mut rest, mut spare) = (Rest::default(), Vec::new());
-        let mut buffer = vec![1; TLS_READ_BYTES];
-        let memory = buffer.as_ptr();
-        rest.keep(TLS_READ_BYTES, TLS_READ_BYTES, &mut buffer, &mut spare);
-        assert!(rest.is_empty() && buffer.as_ptr() == memory, "there is none");
-        buffer[2..5].copy_from_slice(b"abc");
-        rest.keep(2, 5, &mut buffer, &mut spare);
-        assert_eq!((rest.bytes(), buffer.capacity()), (&b"abc"[..], 0));
-        rest.pass(1, &mut spare);
-        assert_eq!((rest.bytes(), spare.capacity()), (&b"bc"[..], 0));
-        rest.pass(2, &mut spare);
-        assert!(rest.is_empty() && rest.buffer.capacity() == 0);
-        assert_eq!(spare.as_ptr(), memory);
-        // The next session that keeps a rest gets this buffer from the worker.
-        let mut other = Rest::default();
-        let mut read = vec![2; TLS_READ_BYTES];
-        other.keep(0, 1, &mut read, &mut spare);
-        assert_eq!((read.as_ptr(), spare.capacity()), (memory, 0));
     }
 }

@@ -2,7 +2,6 @@
 
 use std::path::PathBuf;
 
-use super::{Phase, Secure};
 use crate::collections::slab::Key;
 use crate::config::Config;
 use crate::http::session_error::SessionError;
@@ -12,6 +11,7 @@ use crate::tls;
 use crate::tls::certificate::Certificate;
 use crate::tls::session::Session;
 use crate::worker::Worker;
+use crate::worker::encryption::{Phase, Secure};
 
 /// The part that all sessions with backends share.
 pub(super) struct Upstream {
