@@ -21,7 +21,7 @@ use crate::collections::slab::Key;
 use crate::hpack::{self, Decoder};
 use crate::http::message_error::MessageError;
 use crate::http::part::Role;
-use crate::limits::{H2_CONNECTION_WINDOW_BYTES, H2_FRAME_BYTES, H2_TABLE_BYTES};
+use crate::limits::{H2_CONNECTION_WINDOW_BYTES, H2_FRAME_BYTES, H2_STREAMS, H2_TABLE_BYTES};
 
 /// The meaning of received bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -73,6 +73,8 @@ pub struct Connection {
     /// The greatest number of the peer's streams.
     pub(super) last: u32,
     pub(super) peer: Settings,
+    /// Streams that the peer may have at once, if this side is the server.
+    pub(super) streams_max: u32,
     /// The peer's settings have come.
     pub(super) ready: bool,
     pub(super) send_window: i64,
@@ -102,6 +104,7 @@ impl Connection {
             next: if client { 1 } else { 2 },
             last: 0,
             peer: Settings::FIRST,
+            streams_max: H2_STREAMS,
             ready: false,
             send_window: FIRST_WINDOW.into(),
             receive_window: H2_CONNECTION_WINDOW_BYTES,
@@ -113,13 +116,18 @@ impl Connection {
         }
     }
 
+    /// Limits the streams that the peer may have at once. Must be called before `greet`.
+    pub fn limit_streams(&mut self, most: u32) {
+        self.streams_max = most;
+    }
+
     /// Writes our first frames (RFC 9113, 3.4).
     pub fn greet(&self, out: &mut Vec<u8>) {
         let client = self.role == Role::Client;
         if client {
             out.extend_from_slice(PREFACE);
         }
-        settings::write_ours(out, client);
+        settings::write_ours(out, client, self.streams_max);
         frame::window_update(out, 0, H2_CONNECTION_WINDOW_BYTES - FIRST_WINDOW);
     }
 

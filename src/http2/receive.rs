@@ -10,9 +10,7 @@ use crate::hpack;
 use crate::http::head::{Head, Start};
 use crate::http::message_error::MessageError;
 use crate::http::part::Role;
-use crate::limits::{
-    H2_BLOCK_BYTES, H2_BLOCK_FRAMES, H2_CLIENT_STREAMS, H2_CONNECTION_WINDOW_BYTES, H2_FRAME_BYTES, H2_WINDOW_BYTES,
-};
+use crate::limits::{H2_BLOCK_BYTES, H2_BLOCK_FRAMES, H2_CONNECTION_WINDOW_BYTES, H2_FRAME_BYTES, H2_WINDOW_BYTES};
 
 impl Connection {
     /// Reads the next of `bytes`. Returns the number of bytes to skip and the event. A head is stored in
@@ -297,7 +295,7 @@ impl Connection {
         out: &mut Vec<u8>,
     ) -> Result<Event, Error> {
         self.last = id;
-        if self.streams.len() >= H2_CLIENT_STREAMS as usize || self.last_served.is_some() {
+        if self.streams.len() >= self.streams_max as usize || self.last_served.is_some() {
             self.budget.spend()?;
             self.budget.stream_reset(H2_WINDOW_BYTES);
             self.reading = Reading::Frame;

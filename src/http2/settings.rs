@@ -2,7 +2,7 @@
 
 use super::Error;
 use super::frame::{self, ErrorCode, Kind, MAX_31};
-use crate::limits::{H2_CLIENT_STREAMS, H2_FRAME_BYTES, H2_LIST_BYTES, H2_STREAMS, H2_TABLE_BYTES, H2_WINDOW_BYTES};
+use crate::limits::{H2_FRAME_BYTES, H2_LIST_BYTES, H2_STREAMS, H2_TABLE_BYTES, H2_WINDOW_BYTES};
 
 /// The windows that streams and the connection begin with.
 pub(super) const FIRST_WINDOW: u32 = 65_535;
@@ -87,11 +87,11 @@ impl Settings {
     }
 }
 
-/// Writes our settings. For a server they also disable push.
-pub(super) fn write_ours(out: &mut Vec<u8>, to_server: bool) {
+/// Writes our settings. To a server they disable push; to a client they limit its streams to `streams`.
+pub(super) fn write_ours(out: &mut Vec<u8>, to_server: bool, streams: u32) {
     const { assert!(H2_FRAME_BYTES == LEAST_FRAME_BYTES as usize && H2_TABLE_BYTES == FIRST_TABLE_BYTES as usize) };
     let push = to_server.then_some((ENABLE_PUSH, 0));
-    let streams = (!to_server).then_some((MAX_CONCURRENT_STREAMS, H2_CLIENT_STREAMS));
+    let streams = (!to_server).then_some((MAX_CONCURRENT_STREAMS, streams));
     let others = [(INITIAL_WINDOW_SIZE, H2_WINDOW_BYTES), (MAX_HEADER_LIST_SIZE, H2_LIST_BYTES as u32)];
     let mut payload = Vec::with_capacity(24);
     for (key, value) in push.into_iter().chain(streams).chain(others) {
@@ -137,7 +137,7 @@ mod tests {
     fn ours_are_ones_that_a_peer_takes() {
         for to_server in [true, false] {
             let mut out = Vec::new();
-            write_ours(&mut out, to_server);
+            write_ours(&mut out, to_server, H2_STREAMS);
             let mut settings = Settings::FIRST;
             settings.apply(&out[frame::HEADER_BYTES..], !to_server).unwrap();
             assert_eq!(settings.window, H2_WINDOW_BYTES);

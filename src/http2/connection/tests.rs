@@ -9,8 +9,7 @@ use crate::http2::connection::Event;
 use crate::http2::frame::{ACK, END_HEADERS, END_STREAM, PADDED, PRIORITY};
 use crate::http2::head::Writer;
 use crate::limits::{
-    H2_BLOCK_BYTES, H2_CLIENT_STREAMS, H2_DECODED_BYTES, H2_FRAME_BYTES, H2_IDLE_FRAMES, H2_LIST_BYTES, H2_STREAMS,
-    H2_WINDOW_BYTES,
+    H2_BLOCK_BYTES, H2_DECODED_BYTES, H2_FRAME_BYTES, H2_IDLE_FRAMES, H2_LIST_BYTES, H2_STREAMS, H2_WINDOW_BYTES,
 };
 
 mod floods;
@@ -233,11 +232,11 @@ fn streams_are_bounded_by_what_the_peer_allows() {
     let mut server = End::ready(Role::Server);
     let mut block = Vec::new();
     Writer::new(&mut block).request(b"GET", Target { scheme: b"http", authority: b"a", path: b"/" });
-    for n in 0..=H2_CLIENT_STREAMS {
+    for n in 0..=H2_STREAMS {
         server.receive(&frame_of(Kind::Headers, END_HEADERS, 2 * n + 1, &block));
     }
-    assert_eq!((server.seen.len(), server.error), (H2_CLIENT_STREAMS as usize, None));
-    let refused = frame_of(Kind::RstStream, 0, 2 * H2_CLIENT_STREAMS + 1, &ErrorCode::REFUSED_STREAM.0.to_be_bytes());
+    assert_eq!((server.seen.len(), server.error), (H2_STREAMS as usize, None));
+    let refused = frame_of(Kind::RstStream, 0, 2 * H2_STREAMS + 1, &ErrorCode::REFUSED_STREAM.0.to_be_bytes());
     assert!(server.out.ends_with(&refused));
 }
 

@@ -21,6 +21,7 @@ use crate::http::head::HeadRef;
 use crate::http::message_error::MessageError;
 use crate::http::part::{Part, Role};
 use crate::http2::{self, ErrorCode};
+use crate::limits::H2_CLIENT_STREAMS;
 
 /// The progress of the shutdown of a mux to a client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,7 +45,8 @@ impl Proxy {
     /// Turns the connection of a client into a mux, because it has sent the preface of HTTP/2.
     pub(in crate::proxy) fn become_http2(&mut self, key: Key) {
         if let Some(connection) = self.connections.get_mut(key) {
-            let mux = Mux::new(Role::Server, MuxKind::Downstream(Shutdown::None), self.now_us);
+            let mut mux = Mux::new(Role::Server, MuxKind::Downstream(Shutdown::None), self.now_us);
+            mux.h2.limit_streams(H2_CLIENT_STREAMS);
             self.scratch.text.clear();
             mux.h2.greet(&mut self.scratch.text);
             connection.output.write(&mut self.scratch.buffers, &self.scratch.text);

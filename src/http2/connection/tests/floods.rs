@@ -73,7 +73,7 @@ fn of_clients() -> Vec<Flood> {
         // A zero costs one idle frame, too.
         ("reset by WINDOW_UPDATE 0", vec![], made_by_zero, 2 * (RESETS + 1) - 1),
         ("reset by window overflow", vec![], made_by_overflow, 2 * (RESETS + 1) - 1),
-        ("HEADERS beyond the stream limit", vec![], |n| open(n, END_STREAM), H2_CLIENT_STREAMS + IDLE),
+        ("HEADERS beyond the stream limit", vec![], |n| open(n, END_STREAM), H2_STREAMS + IDLE),
         // A field name with an upper-case letter.
         (
             "malformed heads",

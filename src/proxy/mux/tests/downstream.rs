@@ -4,7 +4,7 @@ use super::*;
 use crate::http::forward::{Sink, Target};
 use crate::http2::frame::MAX_31;
 use crate::http2::head::Writer;
-use crate::limits::{DEFAULT_IDLE_US, H2_SHUTDOWN_US};
+use crate::limits::{DEFAULT_IDLE_US, H2_CLIENT_STREAMS, H2_SHUTDOWN_US};
 
 /// A block of fields with a request.
 fn head(method: &[u8], fields: &[(&[u8], &[u8])]) -> Vec<u8> {
@@ -81,6 +81,17 @@ fn requests_on_one_connection_reach_pooled_connections_to_backends() {
         assert_eq!((world.proxy.connections(), world.proxy.requests()), (2, 0));
     }
     assert!(world.dials.is_empty());
+}
+
+#[test]
+fn a_stream_beyond_the_limit_is_refused() {
+    let mut world = World::before_http1();
+    let client = world.client();
+    for n in 0..=H2_CLIENT_STREAMS {
+        world.give(client, &get(2 * n + 1));
+    }
+    assert_eq!(world.proxy.requests(), H2_CLIENT_STREAMS as usize);
+    assert_eq!(world.on(client, 2 * H2_CLIENT_STREAMS + 1), [reset_with(ErrorCode::REFUSED_STREAM)]);
 }
 
 #[test]
