@@ -20,7 +20,7 @@ use crate::limits::{
 #[derive(Debug)]
 pub(super) struct Budget {
     idle: u32,
-    /// Negative if `forget` has spent more than there was; the next frame ends the connection then.
+    /// Negative if `forget` has spent more credit than there was. The next frame then ends the connection.
     resets: i32,
     /// Bytes of content that were sent and that no WINDOW_UPDATE has returned: on the connection, and on its streams
     /// together.
@@ -50,7 +50,7 @@ impl Budget {
         }
     }
 
-    /// Time has passed, which earns credit: a PING every few seconds is no flood.
+    /// Earns credit for the time that has passed: a PING every few seconds is no flood.
     pub(super) fn refill(&mut self, now_us: u64) {
         let elapsed = now_us.saturating_sub(self.refilled_us) / H2_REFILL_US;
         if elapsed == 0 {
@@ -70,18 +70,18 @@ impl Budget {
         Ok(())
     }
 
-    /// Something was moved on.
+    /// Earns credit for progress.
     pub(super) fn earn(&mut self) {
         self.idle = (self.idle + H2_IDLE_FRAMES_EARNED).min(H2_IDLE_FRAMES);
     }
 
-    /// The server has ended a response.
+    /// Earns credit for a complete response of the server.
     pub(super) fn responded(&mut self) {
         self.earn();
         self.resets = (self.resets + H2_RESETS_EARNED).min(H2_RESETS);
     }
 
-    /// The client made a request end without its response.
+    /// Charges a request that the client made end without its response.
     pub(super) fn spend_reset(&mut self) {
         self.resets = self.resets.saturating_sub(1);
     }
@@ -91,7 +91,7 @@ impl Budget {
         if self.resets < 0 { Err(CALM) } else { Ok(()) }
     }
 
-    /// Content was sent in a frame.
+    /// Accounts for content that was sent in a frame.
     pub(super) fn sent(&mut self, length: usize) {
         self.earn();
         self.sent += length as u64;
@@ -115,7 +115,7 @@ impl Budget {
         self.late_bytes += u64::from(window);
     }
 
-    /// Both sides have ended a stream.
+    /// Allows for a reset of a stream that both sides have just ended.
     pub(super) fn stream_ended(&mut self) {
         self.crossing = (self.crossing + 1).min(H2_CROSSING_FRAMES);
     }

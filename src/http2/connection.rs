@@ -26,7 +26,7 @@ use crate::limits::{H2_CONNECTION_WINDOW_BYTES, H2_FRAME_BYTES, H2_STREAMS, H2_T
 /// The meaning of received bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Event {
-    /// Nothing yet: more bytes are needed.
+    /// More bytes are needed.
     NeedMore,
     /// A frame without an event.
     Nothing,
@@ -38,21 +38,21 @@ pub enum Event {
     Interim(Key),
     /// The trailer section.
     Trailers(Key),
-    /// Content: this many bytes from here on, which are the caller's to pass over.
+    /// Content of this many bytes, which follow. The caller skips them.
     Data(Option<Key>, usize),
     /// The end of a message.
     End(Key),
-    /// The peer gave a stream up; it is forgotten.
+    /// The peer has reset a stream, which is closed now.
     Reset(Key, ErrorCode),
-    /// A message is malformed. Its stream is there still.
+    /// A message is malformed. Its stream is still open.
     Malformed(Key, MessageError),
     /// The request on a stream without an owner is malformed.
     Unheard(u32, MessageError),
-    /// More may be sent, or more streams opened.
+    /// The peer has given credit, or has raised its limit of streams.
     Room,
-    /// The peer takes no more streams, and looks at none that `unprocessed` gives.
+    /// The peer accepts no more streams, and has not processed those that `unprocessed` returns.
     GoAway(ErrorCode),
-    /// The answer to our PING.
+    /// The acknowledgement of our PING.
     Pong,
 }
 
@@ -63,19 +63,19 @@ pub struct Connection {
     pub(super) decoder: Decoder,
     pub(super) reading: Reading,
     pub(super) block: Option<Block>,
-    /// Blocks of fields that were complete.
+    /// The number of complete field blocks.
     pub(super) blocks: u64,
     pub(super) streams: Vec<Stream>,
-    /// Streams with something to send, in turn.
+    /// The send queue: streams with content or an end to send, in rotation.
     pub(super) line: VecDeque<u32>,
     /// The number of our next stream; 0 if there can be no more.
     pub(super) next: u32,
-    /// The greatest number of the peer's streams.
+    /// The highest stream number that the peer has used.
     pub(super) last: u32,
     pub(super) peer: Settings,
     /// Streams that the peer may have at once, if this side is the server.
     pub(super) streams_max: u32,
-    /// The peer's settings have come.
+    /// The peer's SETTINGS have arrived.
     pub(super) ready: bool,
     pub(super) send_window: i64,
     pub(super) receive_window: u32,
@@ -90,7 +90,7 @@ pub struct Connection {
 }
 
 impl Connection {
-    /// A connection on which nothing has come or gone.
+    /// Returns a connection on which no byte was sent or received.
     pub fn new(role: Role) -> Connection {
         let client = role == Role::Client;
         Connection {
@@ -146,7 +146,7 @@ impl Connection {
         self.peer.streams as usize
     }
 
-    /// The largest list of fields that the peer takes, each counted with 32 bytes more.
+    /// The peer's SETTINGS_MAX_HEADER_LIST_SIZE: the size of all fields, with 32 bytes added for each.
     pub fn list_limit(&self) -> usize {
         self.peer.list as usize
     }
@@ -191,7 +191,7 @@ impl Connection {
         self.streams.iter().filter_map(|stream| stream.owner)
     }
 
-    /// The owners of streams that the peer has not looked at, after its GOAWAY.
+    /// The owners of the streams that the peer's GOAWAY excludes. The peer has not processed them.
     pub fn unprocessed(&self) -> impl Iterator<Item = Key> {
         let last = self.goaway.unwrap_or(MAX_31);
         self.streams.iter().filter(move |stream| stream.id > last).filter_map(|stream| stream.owner)
@@ -210,21 +210,21 @@ impl Connection {
         Some(id)
     }
 
-    /// Says whose a stream is that the peer has opened.
+    /// Sets the owner of a stream that the peer has opened.
     pub fn own(&mut self, id: u32, owner: Key) {
         if let Some(stream) = self.stream(id) {
             stream.owner = Some(owner);
         }
     }
 
-    /// Writes the block of fields of a message; `end`: nothing follows.
+    /// Writes the field block of a message. `end`: with END_STREAM.
     pub fn write_fields(&mut self, id: u32, block: &[u8], end: bool, out: &mut Vec<u8>) {
         let max = (self.peer.frame as usize).min(H2_FRAME_BYTES);
         let Some(stream) = self.stream(id).filter(|stream| stream.state.can_send()) else { return };
         stream.state = stream.state.after_sent(end);
         if std::mem::take(&mut self.peer.table_shrunk) {
-            // We never use the dynamic table, but its owner expects an update after it reduced the size (RFC
-            // 9113, 4.3.1).
+            // The encoder does not use the dynamic table, but a peer that reduced its size expects an update (RFC 9113,
+            // 4.3.1).
             let mut resized = Vec::with_capacity(block.len() + 1);
             hpack::table_size(&mut resized, 0);
             resized.extend_from_slice(block);
@@ -235,7 +235,7 @@ impl Connection {
         self.sent_end(id, end);
     }
 
-    /// A stream has something to send, or its end.
+    /// Puts a stream with content or an end to send into the send queue.
     pub fn line_up(&mut self, id: u32) {
         if let Some(stream) = self.stream(id)
             && stream.state.can_send()
@@ -250,8 +250,8 @@ impl Connection {
         self.line.len()
     }
 
-    /// The next stream in line, which leaves it, its owner, and how much content it may send in one
-    /// frame; 0 leaves room for its end alone.
+    /// Takes the next stream out of the send queue. Returns its number, its owner, and the size of the content that it
+    /// may send in one frame. With 0 it may only send its end.
     pub fn next_in_line(&mut self) -> Option<(u32, Key, usize)> {
         loop {
             let id = self.line.pop_front()?;
@@ -269,7 +269,7 @@ impl Connection {
         self.stream(id).is_none_or(|stream| stream.send_window <= 0)
     }
 
-    /// The header for a DATA frame with so much content, which counts as sent.
+    /// Writes the header of a DATA frame with content of this length, which counts as sent.
     pub fn data(&mut self, id: u32, length: usize, end: bool) -> Option<[u8; HEADER_BYTES]> {
         let stream = self.stream(id).filter(|stream| stream.state.can_send())?;
         stream.send_window -= length as i64;
@@ -314,12 +314,12 @@ impl Connection {
         true
     }
 
-    /// Gives all streams up without a word: the connection ends. Their owners.
+    /// Removes all streams without a frame, because the connection ends. Returns their owners.
     pub fn abandon(&mut self) -> Vec<Key> {
         std::mem::take(&mut self.streams).into_iter().filter_map(|stream| stream.owner).collect()
     }
 
-    /// Asks the peer whether it is there.
+    /// Sends a PING.
     pub fn ping(&mut self, out: &mut Vec<u8>) {
         if !std::mem::replace(&mut self.pinged, true) {
             frame::write(out, Kind::Ping, 0, 0, b"idle now");
@@ -349,7 +349,7 @@ impl Connection {
         ids.into_iter().for_each(|id| self.line_up(id));
     }
 
-    /// We have sent a part of a message; `end`: its last.
+    /// Updates the state of a stream after we sent a part of a message. `end`: the last part.
     fn sent_end(&mut self, id: u32, end: bool) {
         if !end {
             return;

@@ -212,7 +212,7 @@ impl Connection {
         Ok(Event::Nothing)
     }
 
-    /// A block of fields is whole.
+    /// Handles a complete block of fields.
     fn fields(
         &mut self,
         id: u32,
@@ -243,12 +243,12 @@ impl Connection {
         let interim = !has_head && matches!(head.start, Start::Response { status: 100..200, .. });
         let found = self.stream(id).and_then(|stream| Some((stream.owner?, stream.state.can_receive())));
         let Some((owner, receiving)) = found else {
-            // They are read for the decoder's sake alone.
+            // The fields are decoded only to keep the dynamic table in step with the peer's.
             self.budget.late()?;
             return Ok(Event::Nothing);
         };
         if interim {
-            // Any number may come, and none moves the response on.
+            // HTTP/2 does not limit interim responses. They are no progress, so each one is charged.
             self.budget.spend()?;
             return Ok(match read {
                 Err(refusal) => Event::Malformed(owner, refusal),
@@ -258,7 +258,7 @@ impl Connection {
         }
         match self.role {
             Role::Client => self.budget.earn(),
-            // The end of the response earns.
+            // Only the end of a response earns credit.
             Role::Server => self.budget.spend()?,
         }
         Ok(match read {
@@ -274,8 +274,8 @@ impl Connection {
         })
     }
 
-    /// A block of fields is so large that it is not decoded, and nothing can be that comes behind it. Its
-    /// message is refused as any that is too large; then the connection ends.
+    /// Refuses the message of a block that is too large to decode. The connection ends afterwards, because the dynamic
+    /// table is no longer in step.
     fn excess(&mut self, id: u32) -> Event {
         let (code, reason) = (ErrorCode::ENHANCE_YOUR_CALM, "block of fields far too large");
         self.reading = Reading::Over(Error { code, reason, is_limit: true });
@@ -285,8 +285,8 @@ impl Connection {
         Event::Malformed(owner, if has_head { MessageError::TrailersTooLarge } else { MessageError::HeadTooLarge })
     }
 
-    /// A client has opened a stream. One beyond the limit costs as a frame that moves nothing on, and not as a reset:
-    /// the client may not have seen the limit yet.
+    /// Opens a stream of a client. A stream beyond the limit is charged as a frame without progress and not as a reset,
+    /// because the client may not have received the limit yet.
     fn opened(
         &mut self,
         id: u32,
@@ -312,7 +312,7 @@ impl Connection {
         })
     }
 
-    /// The peer has sent its last on a stream.
+    /// Handles the peer's END_STREAM.
     fn peer_ended(&mut self, id: u32) -> Event {
         let Some(stream) = self.stream(id) else { return Event::Nothing };
         stream.state = stream.state.after_end();
@@ -359,7 +359,7 @@ impl Connection {
                 of_connection(header.stream == 0)?;
                 size(payload.len() >= 8)?;
                 let last = number(payload) & MAX_31;
-                // One that comes later may only take back (RFC 9113, 6.8).
+                // A later GOAWAY may only reduce the last stream (RFC 9113, 6.8).
                 self.goaway = Some(self.goaway.map_or(last, |before| before.min(last)));
                 Ok(Event::GoAway(ErrorCode(number(&payload[4..]))))
             }
@@ -367,7 +367,7 @@ impl Connection {
                 size(payload.len() == 4)?;
                 self.window_frame(header.stream, number(payload) & MAX_31, out)
             }
-            // Nothing may be pushed to either of us (RFC 9113, 6.5.2 and 8.4).
+            // Neither side accepts a push (RFC 9113, 6.5.2 and 8.4).
             _ => Err(Error::protocol("PUSH_PROMISE that was not allowed")),
         }
     }
@@ -394,8 +394,8 @@ impl Connection {
         Ok(Event::Room)
     }
 
-    /// The peer has reset a stream. A backend may do so with each that we open; for a client it must not cost less than
-    /// to wait for the response (CVE-2023-44487).
+    /// Handles a RST_STREAM. A backend may reset each stream that we open. A reset by a client is charged, because it
+    /// must not be cheaper than waiting for the response (CVE-2023-44487).
     fn reset_frame(&mut self, id: u32, code: ErrorCode) -> Result<Event, Error> {
         let Ok(at) = self.streams.binary_search_by_key(&id, |stream| stream.id) else {
             self.budget.late_reset()?;
@@ -424,7 +424,7 @@ impl Connection {
         let Some(stream) = self.stream(id) else { return Ok(Event::Nothing) };
         stream.send_window += i64::from(increment);
         if increment == 0 || stream.send_window > MAX_31.into() {
-            // An error of the stream alone (RFC 9113, 6.9).
+            // This is an error of the stream only (RFC 9113, 6.9).
             let code = if increment == 0 { ErrorCode::PROTOCOL_ERROR } else { ErrorCode::FLOW_CONTROL_ERROR };
             let owner = stream.owner;
             self.forget(id, code, out);

@@ -1,5 +1,5 @@
-//! The machine with backends over HTTP/2, driven by hand where a whole program would take too long, or
-//! could not be scripted in this detail.
+//! The proxy before backends that speak HTTP/2, driven by hand. A whole program would take too long, or could not be
+//! scripted in this detail.
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -19,22 +19,22 @@ mod clients;
 mod declined;
 mod downstream;
 
-/// A proxy, and what its sockets would have.
+/// A proxy, with the bytes and requests of its sockets.
 struct World {
     proxy: Proxy,
     plan: Plan,
     now_us: u64,
-    /// Connections asked for, with their slots.
+    /// The connections that the proxy asked for, with their slots.
     dials: Vec<(Key, usize)>,
     closed: Vec<Key>,
     /// The bytes sent, by connection.
     sent: HashMap<Key, Vec<u8>>,
-    /// Connections that take nothing.
+    /// The connections whose sockets are full.
     stalled: Vec<Key>,
 }
 
 impl World {
-    /// Before one backend for each, with HTTP/2 by ALPN where `tls`, else without TLS.
+    /// Returns a proxy before this number of backends. With `tls` they choose HTTP/2 by ALPN.
     fn new(backends: u16, tls: bool) -> World {
         let mut plan = Plan::over((0..backends).map(|n| SocketAddr::from(([127, 0, 0, 1], 9000 + n))));
         for member in &mut plan.members {
@@ -48,7 +48,7 @@ impl World {
         World { proxy, plan, now_us, dials, closed, sent, stalled }
     }
 
-    /// Does what the proxy asks for.
+    /// Carries out the outputs of the proxy.
     fn carry_out(&mut self) {
         while let Some(output) = self.proxy.next_output() {
             match output {
@@ -88,24 +88,24 @@ impl World {
         }
     }
 
-    /// A client that has sent a GET.
+    /// Accepts a client that sends a GET.
     fn request(&mut self) -> Key {
         self.request_with("")
     }
 
-    /// The same, with field lines.
+    /// Accepts a client that sends a GET with these field lines.
     fn request_with(&mut self, fields: &str) -> Key {
         self.send(&format!("GET / HTTP/1.1\r\nHost: x\r\n{fields}\r\n"))
     }
 
-    /// A client that has sent something.
+    /// Accepts a client that sends these bytes.
     fn send(&mut self, text: &str) -> Key {
         let client = self.proxy.accept(SocketAddr::from(([127, 0, 0, 1], 5000)));
         self.give(client, text.as_bytes());
         client
     }
 
-    /// The connection asked for last is established.
+    /// Establishes the connection that was asked for last.
     fn connected(&mut self, http2: bool) -> Key {
         let (key, _) = self.dials.pop().expect("a connection was asked for");
         self.proxy.connected(key, http2);
@@ -122,7 +122,7 @@ impl World {
         self.give(key, &bytes);
     }
 
-    /// The frames that were sent on a connection since this was last asked.
+    /// Returns the frames that were sent on a connection since the last call.
     fn frames(&mut self, key: Key) -> Vec<(Header, Vec<u8>)> {
         let bytes = self.sent.remove(&key).unwrap_or_default();
         let mut rest = bytes.strip_prefix(PREFACE).unwrap_or(&bytes);
@@ -162,7 +162,7 @@ fn the_observed_protocol_of_a_backend_is_remembered_for_a_while() {
     let mux_key = world.connected(true);
     world.request();
     assert!(world.dials.is_empty(), "one connection for both");
-    // HTTP_1_1_REQUIRED may be said of one resource.
+    // HTTP_1_1_REQUIRED may concern one resource only.
     world.frame(mux_key, Kind::RstStream, 0, 1, &[0, 0, 0, 0xd]);
     let (key, _) = world.dials[0];
     assert!(!world.proxy.offers_http2(key));
@@ -197,7 +197,7 @@ fn memory_of_slow_clients_is_bounded_even_after_their_streams_ended() {
                 }
             }
         };
-        // A megabyte makes the window as large as it may be; then its client takes no more.
+        // A megabyte lets the window grow to its maximum. Then the client stops reading.
         send(&mut world, 64);
         world.stalled.push(client);
         send(&mut world, usize::MAX);
@@ -207,7 +207,7 @@ fn memory_of_slow_clients_is_bounded_even_after_their_streams_ended() {
     let most = H2_GROWTH_BYTES as usize + clients.len() * (QUEUE_HIGH_BYTES + H2_WINDOW_BYTES as usize);
     assert!(held(&world) <= most, "{} KiB are held", held(&world) >> 10);
     assert!(world.proxy.totals.grown > H2_GROWTH_BYTES / 2, "the windows have grown: {}", world.proxy.totals.grown);
-    // One half goes, and the other takes it all.
+    // Half of the clients leave, and the others read everything.
     for (n, &client) in clients.iter().enumerate() {
         world.stalled.clear();
         if n % 2 == 0 {
@@ -227,7 +227,7 @@ fn interim_responses_are_dropped_where_a_client_does_not_take_them_but_for_the_1
     let clients = [world.request(), world.send(asking)];
     let mux_key = world.connected(true);
     world.stalled.extend(clients);
-    // One byte stands for a field of four thousand then.
+    // From then on one byte stands for a field of four thousand bytes.
     let field = [&b"\x08\x03103\x40\x01a\x7f\xa1\x1e"[..], &[b'x'; 4000]].concat();
     world.frame(mux_key, Kind::Headers, END_HEADERS, 1, &field);
     let interim = [&b"\x08\x03103"[..], &[0xbe; 15]].concat();
@@ -269,7 +269,7 @@ fn requests_waiting_for_a_removed_backend_go_to_another() {
         world.frame(mux_key, Kind::Headers, END_HEADERS | END_STREAM, stream, &[0x89]);
     }
     clients.iter().for_each(|key| assert!(world.sent[key].starts_with(b"HTTP/1.1 204 "), "{:?}", world.sent));
-    // Somebody else has the slot by now.
+    // Another backend has the slot by now.
     world.plan.members = vec![both.members[0].clone()];
     world.plan.members[0].generation = 2;
     world.proxy.follow(&world.plan);
@@ -291,7 +291,7 @@ fn a_backend_that_takes_no_answers_is_told_from_one_that_has_to_take_large_heads
         let _clients = [world.request_with(&large), world.request_with(&large)];
         assert!(world.proxy.queued(mux_key).unwrap().len() > 120_000);
         for n in 0..frames {
-            // The content that it sends keeps its budget.
+            // Content that it sends earns credit.
             let stream = [0, 0, 0, 1];
             world.frame(mux_key, Kind::Ping, 0, 0, &[&stream[..], &(n as u32).to_be_bytes()].concat());
             if n == 0 {
@@ -328,7 +328,7 @@ fn a_connection_that_is_silent_is_asked_before_it_gets_another_stream() {
     world.pass(DEFAULT_CONNECT_US + 100_000);
     let fresh = world.connected(true);
     assert_eq!(world.frames(fresh).iter().filter(|(header, _)| header.kind == Kind::Headers).count(), 1);
-    // It may be busy, and answer yet.
+    // The backend may be busy and still respond.
     world.frame(mux_key, Kind::Headers, END_HEADERS | END_STREAM, 1, &[0x89]);
     assert!(world.sent[&quiet].starts_with(b"HTTP/1.1 204 "));
 }
@@ -341,7 +341,7 @@ fn a_connection_that_went_away_while_idle_is_found_before_it_is_used() {
     world.frame(mux_key, Kind::Headers, END_HEADERS | END_STREAM, 1, &[0x89]);
     world.frames(mux_key);
     world.pass(POOL_FRESH_US + 1);
-    // A request that must not be repeated.
+    // The request must not be repeated.
     let client = world.send("POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\nhi");
     let kinds: Vec<Kind> = world.frames(mux_key).iter().map(|(header, _)| header.kind).collect();
     assert_eq!(kinds, [Kind::Ping]);
@@ -389,7 +389,7 @@ fn a_stream_that_has_nothing_to_send_keeps_no_other_from_it() {
     let upload = "PUT / HTTP/1.1\r\nHost: x\r\nContent-Length: 20\r\n\r\n";
     world.send(&format!("{upload}12345"));
     let mux_key = world.connected(true);
-    // SETTINGS_INITIAL_WINDOW_SIZE of 10.
+    // This is SETTINGS_INITIAL_WINDOW_SIZE with the value 10.
     world.frame(mux_key, Kind::Settings, 0, 0, &[0, 4, 0, 0, 0, 10]);
     world.send(&format!("{upload}12345678901234567890"));
     let content = |world: &mut World| {
@@ -414,13 +414,13 @@ fn failures(world: &mut World) -> u64 {
     lines.map(|line| line.rsplit(' ').next().and_then(|number| number.parse::<u64>().ok()).expect("a number")).sum()
 }
 
-/// Has as many requests each have their connection ended for this reason; how many failures that is.
+/// Ends the connections of this number of requests with this error. Returns the number of failures that are counted.
 fn ended_for(world: &mut World, code: ErrorCode, times: u8) -> u64 {
     let before = failures(world);
     for _ in 0..times {
         let client = world.send("POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n");
         let mux_key = world.connected(true);
-        // Said twice it is said once.
+        // A second GOAWAY changes nothing.
         for _ in 0..2 {
             world.frame(mux_key, Kind::Goaway, 0, 0, &[[0, 0, 0, 1], code.0.to_be_bytes()].concat());
         }
@@ -458,7 +458,7 @@ fn settings_that_come_late_are_one_failure_however_many_wait_for_them() {
     world.pass(DEFAULT_CONNECT_US + 100_000);
     assert_eq!(failures(&mut world), 1);
     others.iter().for_each(|key| assert!(world.sent[key].starts_with(b"HTTP/1.1 504 ")));
-    // It may still serve its open streams.
+    // The backend may still serve its open streams.
     world.frame(mux_key, Kind::Settings, 0, 0, &[]);
     world.frame(mux_key, Kind::Headers, END_HEADERS | END_STREAM, 1, &[0x89]);
     assert!(world.sent[&first].starts_with(b"HTTP/1.1 204 "));
@@ -481,7 +481,7 @@ fn a_connection_that_takes_nothing_is_one_failure_however_many_wait_for_it() {
     others.iter().for_each(|key| assert!(world.sent[key].starts_with(b"HTTP/1.1 504 ")));
 }
 
-/// SETTINGS_MAX_CONCURRENT_STREAMS of 0, as one says who wants none for a while.
+/// SETTINGS_MAX_CONCURRENT_STREAMS with the value 0: the backend accepts no streams for a while.
 const NO_STREAMS: &[u8] = &[0, 3, 0, 0, 0, 0];
 
 #[test]
@@ -518,7 +518,7 @@ fn a_backend_that_goes_on_taking_no_streams_has_failed_when_the_time_to_connect_
     for stream in [1, 3, 5, 7, 9] {
         world.frame(second, Kind::Headers, END_HEADERS | END_STREAM, stream, &[0x89]);
     }
-    // One was open, and what waited is with the other.
+    // One stream was open. The waiting ones are on the other connection.
     let served = |world: &World| clients.iter().filter(|key| world.sent.contains_key(key)).count();
     assert_eq!((served(&world), failures(&mut world)), (5, 0));
     world.frame(first, Kind::Headers, END_HEADERS | END_STREAM, 1, &[0x89]);
