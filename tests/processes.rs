@@ -12,7 +12,7 @@ use crate::support::{
     Backend, Balancer, DEADLINE, Exit, Gate, Mode, Pid, Random, Socket, Wire, children, command, limit_processes,
     modes, send_signal, shrink_room, skipped, user_ids, wait_until, watches_listeners,
 };
-use crate::tls::{authority, fill_tunnel, named, server_on, tunnel};
+use crate::tls::{authority, named, server_on, tunnel};
 
 #[test]
 fn the_requests_of_a_dead_worker_of_before_an_upgrade_are_in_flight_no_more() {
@@ -164,10 +164,9 @@ fn term_keeps_the_last_bytes_of_tunnels_whose_clients_have_gone() {
         let gate = Gate::shut();
         let spec = format!("https://localhost:{}", server_on(listener, &issued, &gate));
         let mut balancer = Balancer::start(mode, &["-b", &spec, "--ca-file", roots.to_str().expect("text")]);
-        let most = fill_tunnel(&balancer, "/ended");
-        // The kernel may give eight sockets less room than one, so each client sends half of what one socket held. Then
-        // it can send all its bytes and go.
-        let lengths: Vec<usize> = (0..8).map(|n| most / 2 + n * 2048).collect();
+        // More than the backend's socket has room for, and little enough for the balancer's: each client can send all its
+        // bytes and go.
+        let lengths: Vec<usize> = (0..8).map(|n| 96 * 1024 + n * 2048).collect();
         let clients: Vec<(Wire, Option<u16>)> = lengths.iter().map(|_| tunnel(&balancer, "/ended")).collect();
         thread::scope(|scope| {
             for ((client, _), &length) in clients.iter().zip(&lengths) {

@@ -425,7 +425,7 @@ pub(crate) fn tunnel(balancer: &Balancer, target: &str) -> (Wire, Option<u16>) {
 }
 
 /// The number of bytes that socket and session of a tunnel hold while the backend reads nothing.
-pub(crate) fn fill_tunnel(balancer: &Balancer, target: &str) -> usize {
+fn fill_tunnel(balancer: &Balancer, target: &str) -> usize {
     let (full, _) = tunnel(balancer, target);
     let sender = Wire::shared(full.socket().clone());
     let stuck = std::thread::spawn(move || sender.try_send(vec![b'x'; 32 << 20]));
