@@ -14,13 +14,6 @@ const RUST: [&str; 4] = ["src", "tests", "benches", "fuzz"];
 /// Pages and scripts that people read.
 const PAGES: [&str; 5] = ["README.md", "ARCHITECTURE.md", "Makefile", "deploy", ".ci"];
 
-/// Directories that are still being rewritten: the rules of prose wait for them.
-const WAITING: &[&str] = &[];
-
-fn is_due(source: &&Source) -> bool {
-    !WAITING.iter().any(|start| source.path.starts_with(start))
-}
-
 struct Source {
     /// The path below the repository, with slashes.
     path: String,

@@ -92,10 +92,10 @@ pub(super) fn start(
 /// The result of a start.
 pub(in crate::process) struct Parts {
     pub(in crate::process) memory: Memory,
-    /// Those of the workers to be.
+    /// The indices of the records for the new workers.
     pub(in crate::process) records: Vec<usize>,
     pub(in crate::process) duties: Duties,
-    /// Workers that live on.
+    /// The workers of the program before, which still serve.
     pub(in crate::process) old_workers: OldWorkers,
     pub(in crate::process) listeners: Vec<Listener>,
     pub(in crate::process) tls: Option<tls::client::Config>,

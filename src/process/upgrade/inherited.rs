@@ -91,7 +91,7 @@ impl Inherited {
     }
 
     /// Returns the listeners at the wanted addresses for `count` workers. Listeners of the program before are kept.
-    /// Those of a service manager are all that there are for traffic.
+    /// If a service manager gave listeners, these are the only ones for traffic.
     pub(in crate::process) fn listeners(
         &self,
         journal: &mut Journal,
