@@ -6,6 +6,7 @@
 //!
 //! ```text
 //! 1  limits  collections  sys  log          bounds, containers, the system, lines of log
+//! 1  digest  base64                         hashes, binary data as text
 //! 2  http  json  balance  dns               messages, values, the pick, names
 //! 2  hpack  metrics  reactor                fields as HTTP/2 sends them, counts, readiness
 //! 3  http1  args  shared                    HTTP/1 as bytes, the command line, shared memory
@@ -24,8 +25,10 @@
 
 pub mod args;
 pub mod balance;
+pub mod base64;
 pub mod collections;
 pub mod config;
+pub mod digest;
 pub mod dns;
 pub mod hpack;
 pub mod http;
