@@ -5,10 +5,12 @@
 //! number is within the limits of its option. Names of backends are not resolved here, because that takes time
 //! and may fail.
 
+mod bytes;
 mod changes;
 pub mod file;
 mod plan;
 mod resolve;
+mod secrets;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -20,6 +22,7 @@ use crate::metrics::Detail;
 pub use changes::Changes;
 pub use plan::{Gone, Member, Plan};
 pub use resolve::{Error, resolve};
+pub use secrets::{Secret, Secrets, StoredPair};
 
 /// A resolved and valid configuration.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -80,6 +80,9 @@ pub const WORKER_RECORDS_MIN: usize = 64;
 /// The interval at which the counts of workers with another memory layout are copied, so that the next scrape
 /// includes them.
 pub const OLD_COUNTS_US: u64 = SECOND_US;
+/// The secrets in the shared memory: certificates with their keys, client authorities and ticket keys. A chain of three
+/// RSA certificates and its key have 7 KiB, so there is room for the most pairs if their chains have usual sizes.
+pub const SECRETS_BYTES: usize = 2 << 20;
 /// The interval at which the master checks new workers until all accept.
 pub const READY_LOOK_US: u64 = 2_000;
 /// The number of parts of the watchdog time. A worker's loop turns once in each part even if it is idle, and

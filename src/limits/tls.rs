@@ -39,3 +39,7 @@ pub const TLS_TRACE_LINES: usize = 16;
 pub const SHOWN_CERTIFICATE_NAMES: usize = 10;
 /// The part of a certificate's subject that is shown.
 pub const SHOWN_SUBJECT_CHARS: usize = 256;
+/// Pairs of certificate and key that are served.
+pub const PAIRS: usize = 256;
+/// Certificates of authorities for clients.
+pub const CLIENT_AUTHORITIES: usize = 256;

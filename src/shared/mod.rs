@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! header          magic, layout, count of worker records, places of the parts
-//! tables          the plan: two buffers, and the edition that holds
+//! tables          the plan and the secrets: each has two buffers, and the edition that holds
 //! directory       the identity of each metric's cell
 //! balance         the backends' cells
 //! globals         the master's counts
@@ -37,7 +37,7 @@ use directory::{Geometry, NUMBERS, View};
 pub use header::MAGIC;
 use header::{BEFORE_AT, GEOMETRY_AT, LAYOUT_AT, LINE, MAGIC_AT, OWNERS_AT, RECORDS_AT, SLOTS_AT, USED_AT};
 use table::Table;
-pub use tables::plan_in;
+pub use tables::{plan_in, secrets_in};
 use worker::WorkerRecord;
 
 const HEADER: usize = (GEOMETRY_AT + NUMBERS).next_multiple_of(LINE);
@@ -61,8 +61,8 @@ const LAYOUT: Geometry = {
     let before = globals + Block::needed(0).next_multiple_of(LINE);
     let records = before + Block::needed(SLOTS).next_multiple_of(LINE);
     Geometry {
-        table: HEADER + LINE,
-        table_cells: Table::CELLS,
+        table: HEADER + tables::PLAN_AT.at,
+        table_cells: tables::PLAN_AT.cells,
         balance: balance + cells::COMMON,
         balance_slot: cells::SLOT,
         slots: SLOTS,
@@ -156,10 +156,10 @@ impl Region {
         Region::records_in(cells).map(|_| Region { cells })
     }
 
-    /// Copies another region's plan, and the counts of the owners of slots.
+    /// Copies another region's plan and secrets, and the counts of the owners of slots.
     pub fn copy_plan(self, from: Region) {
-        if let Some(plan) = from.table().read().1 {
-            self.table().publish(&plan);
+        for (to, from) in [(self.table(), from.table()), (self.secrets(), from.secrets())] {
+            from.read().1.into_iter().for_each(|bytes| _ = to.publish(&bytes));
         }
         self.owners().store(from.owners().load(Relaxed), Relaxed);
         self.slots().store(from.slots().load(Relaxed), Relaxed);
@@ -199,6 +199,11 @@ impl Region {
     /// Returns the plan's table.
     pub fn table(self) -> Table<'static> {
         Table::new(&self.cells[LAYOUT.table..][..LAYOUT.table_cells])
+    }
+
+    /// Returns the table of secrets.
+    pub fn secrets(self) -> Table<'static> {
+        Table::new(&self.cells[HEADER + tables::SECRETS_AT.at..][..tables::SECRETS_AT.cells])
     }
 
     /// Returns the state of the backends, which all workers share.

@@ -7,12 +7,8 @@
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 use std::sync::atomic::{AtomicU64, fence};
 
-use crate::limits::PLAN_BYTES;
-
 /// The cells before the buffers: a line, so that a look at the edition reads no buffer.
 const EDITION: usize = 8;
-/// A buffer: the length, then the bytes.
-const BUFFER: usize = 1 + PLAN_BYTES / 8;
 
 /// A view of the cells. The table of another program may have buffers of another size.
 #[derive(Clone, Copy, Debug)]
@@ -23,8 +19,10 @@ pub struct Table<'a> {
 }
 
 impl<'a> Table<'a> {
-    /// The cells that the plan's table takes.
-    pub const CELLS: usize = EDITION + 2 * BUFFER;
+    /// Returns the cells of a table whose editions have at most this many bytes. A buffer is the length, then the bytes.
+    pub(super) const fn cells(bytes: usize) -> usize {
+        EDITION + 2 * (1 + bytes.div_ceil(8))
+    }
 
     pub(super) fn new(cells: &'a [AtomicU64]) -> Table<'a> {
         assert!(Table::has_room(cells.len()), "both buffers have a length");
@@ -51,7 +49,7 @@ impl<'a> Table<'a> {
     }
 
     /// Publishes these bytes as the next edition. Only one process does so. Returns false, and changes nothing, if
-    /// they are too many.
+    /// they are too many. The rest of the buffer is zeros, so that no byte of an earlier edition outlives it.
     pub fn publish(self, bytes: &[u8]) -> bool {
         if bytes.len() > self.room() {
             return false;
@@ -60,14 +58,23 @@ impl<'a> Table<'a> {
         let buffer = self.buffer(edition);
         // A reader that finds one of the stores below also finds that the edition before has changed.
         fence(Release);
+        let left = (buffer[0].load(Relaxed) as usize).min(self.room()).div_ceil(8);
         buffer[0].store(bytes.len() as u64, Relaxed);
         for (cell, part) in buffer[1..].iter().zip(bytes.chunks(8)) {
             let mut whole = [0; 8];
             whole[..part.len()].copy_from_slice(part);
             cell.store(u64::from_le_bytes(whole), Relaxed);
         }
+        buffer[1..=left].iter().skip(bytes.len().div_ceil(8)).for_each(|cell| cell.store(0, Relaxed));
         self.cells[0].store(edition, Release);
         true
+    }
+
+    /// Returns the cells that the current edition takes.
+    pub fn current(self) -> &'a [AtomicU64] {
+        let buffer = self.buffer(self.edition());
+        let length = (buffer[0].load(Relaxed) as usize).min(self.room());
+        &buffer[..1 + length.div_ceil(8)]
     }
 
     /// Returns the current edition and its bytes. `None`: nothing was published.
@@ -95,8 +102,10 @@ mod tests {
     use super::*;
     use std::sync::atomic::AtomicBool;
 
+    const BYTES: usize = 100_000;
+
     fn table() -> Table<'static> {
-        Table::new(Vec::leak((0..Table::CELLS).map(|_| AtomicU64::new(0)).collect()))
+        Table::new(Vec::leak((0..Table::cells(BYTES)).map(|_| AtomicU64::new(0)).collect()))
     }
 
     #[test]
@@ -107,9 +116,19 @@ mod tests {
             assert!(table.publish(text.as_bytes()));
             assert_eq!(table.read(), (edition as u64 + 1, Some(text.as_bytes().to_vec())));
         }
-        assert!(!table.publish(&vec![0; PLAN_BYTES + 1]));
-        assert!(table.publish(&vec![7; PLAN_BYTES]));
-        assert_eq!(table.read().1.map(|bytes| bytes.len()), Some(PLAN_BYTES));
+        assert!(!table.publish(&vec![0; BYTES + 1]));
+        assert!(table.publish(&vec![7; BYTES]));
+        assert_eq!(table.read().1.map(|bytes| bytes.len()), Some(BYTES));
+    }
+
+    #[test]
+    fn no_byte_of_an_earlier_edition_stays_in_its_buffer() {
+        let table = table();
+        for bytes in [&[7; 100][..], &[8; 100], &[1; 9], &[2; 3], b"", b""] {
+            assert!(table.publish(bytes));
+            assert_eq!(table.current().len(), 1 + bytes.len().div_ceil(8));
+        }
+        assert!(table.cells[EDITION..].iter().all(|cell| cell.load(Relaxed) == 0));
     }
 
     #[test]

@@ -10,32 +10,68 @@ use std::sync::atomic::Ordering::{Acquire, Relaxed};
 use super::directory::View;
 use super::header::{LINE, MAGIC, MAGIC_AT, TABLES_AT};
 use super::table::Table;
+use crate::limits::{PLAN_BYTES, SECRETS_BYTES};
 use crate::metrics::ids;
 
 /// The name of the plan's table.
 const PLAN: u64 = ids::of("plan");
+/// The name of the table of secrets.
+const SECRETS: u64 = ids::of("secrets");
+
+/// A table of this program: its name, and its first cell behind the begin of the list.
+pub(super) struct Place {
+    name: u64,
+    pub(super) at: usize,
+    pub(super) cells: usize,
+}
+
+impl Place {
+    const fn after(end: usize, name: u64, bytes: usize) -> Place {
+        Place { name, at: end + LINE, cells: Table::cells(bytes) }
+    }
+
+    const fn end(&self) -> usize {
+        self.at + self.cells.next_multiple_of(LINE)
+    }
+}
+
+/// The plan. It is the first table, because programs without the list find it there.
+pub(super) const PLAN_AT: Place = Place::after(0, PLAN, PLAN_BYTES);
+/// The secrets.
+pub(super) const SECRETS_AT: Place = Place::after(PLAN_AT.end(), SECRETS, SECRETS_BYTES);
 /// The cells that the list of this program takes, with the line that ends it.
-pub(super) const CELLS: usize = LINE + Table::CELLS.next_multiple_of(LINE) + LINE;
+pub(super) const CELLS: usize = SECRETS_AT.end() + LINE;
 
 /// Writes the list, which begins at the cell `from`.
 pub(super) fn write(cells: &[AtomicU64], from: usize) {
-    cells[from].store(PLAN, Relaxed);
-    cells[from + 1].store(Table::CELLS as u64, Relaxed);
+    for table in [PLAN_AT, SECRETS_AT] {
+        let line = from + table.at - LINE;
+        cells[line].store(table.name, Relaxed);
+        cells[line + 1].store(table.cells as u64, Relaxed);
+    }
     cells[TABLES_AT].store(from as u64, Relaxed);
 }
 
 /// Returns the bytes of the plan in the memory of any program that has this `MAGIC`. `None`: there is no plan.
 pub fn plan_in(cells: &[AtomicU64]) -> Option<Vec<u8>> {
-    if cells.len() < LINE || cells[MAGIC_AT].load(Acquire) != MAGIC {
-        return None;
-    }
-    let number = |at: usize| usize::try_from(cells[at].load(Relaxed)).ok();
-    let table = match number(TABLES_AT)? {
+    let table = match list_in(cells)? {
         // Programs before this list have no other place of the plan than their geometry.
         0 => View::read(cells)?.plan(),
         from => find(cells, from, PLAN)?,
     };
     table.read().1
+}
+
+/// Returns the bytes of the secrets in the memory of any program that has this `MAGIC`. `None`: there are none.
+pub fn secrets_in(cells: &[AtomicU64]) -> Option<Vec<u8>> {
+    let from = list_in(cells).filter(|&from| from > 0)?;
+    find(cells, from, SECRETS)?.read().1
+}
+
+/// Returns the first cell of the list; 0 if the program has none. `None`: the memory has another `MAGIC`.
+fn list_in(cells: &[AtomicU64]) -> Option<usize> {
+    let is_known = cells.len() >= LINE && cells[MAGIC_AT].load(Acquire) == MAGIC;
+    usize::try_from(cells.get(TABLES_AT).filter(|_| is_known)?.load(Relaxed)).ok()
 }
 
 /// Returns the table of a name in the list that begins at the cell `from`.
@@ -83,6 +119,22 @@ mod tests {
         assert_eq!(plan_in(cells), Some(b"plan".to_vec()));
         cells[GEOMETRY_AT].store(u64::MAX, Relaxed);
         assert_eq!(plan_in(cells), None);
+    }
+
+    #[test]
+    fn secrets_are_found_although_the_rest_of_the_memory_is_not_understood() {
+        let cells = cells(1);
+        assert_eq!(secrets_in(cells), None, "it is no shared memory");
+        let region = Region::new(cells);
+        assert_eq!(secrets_in(cells), None, "nothing was published");
+        assert!(region.table().publish(b"plan") && region.secrets().publish(b"keys"));
+        cells[GEOMETRY_AT..HEADER].iter().for_each(|cell| cell.store(u64::MAX, Relaxed));
+        assert_eq!((plan_in(cells), secrets_in(cells)), (Some(b"plan".to_vec()), Some(b"keys".to_vec())));
+        // A program of before has no such table, and one before that no list.
+        cells[HEADER + SECRETS_AT.at - LINE].store(0, Relaxed);
+        assert_eq!((plan_in(cells), secrets_in(cells)), (Some(b"plan".to_vec()), None));
+        cells[TABLES_AT].store(0, Relaxed);
+        assert_eq!(secrets_in(cells), None);
     }
 
     #[test]

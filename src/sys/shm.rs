@@ -124,6 +124,14 @@ impl Drop for Attached {
     }
 }
 
+/// Keeps the pages of these cells out of the swap space as long as this process lives, if the system allows that: an
+/// unprivileged process may lock only a little memory (RLIMIT_MEMLOCK).
+pub fn lock(cells: &[AtomicU64]) -> io::Result<()> {
+    // SAFETY: the range is that of a live slice, and the call changes none of its bytes.
+    let locked = unsafe { libc::mlock(cells.as_ptr().cast(), size_of_val(cells)) };
+    if locked < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
 /// The size of a segment in bytes.
 fn bytes_of(id: i32) -> io::Result<usize> {
     // SAFETY: all zeroes is a valid value of this struct of integers, and the call writes one, to
@@ -186,6 +194,21 @@ mod tests {
         assert_eq!((lent.cells()[3].load(Relaxed), lent.id()), (9, segment.id()));
         drop(lent);
         assert_eq!(told(segment.id()).unwrap().1, attached, "one that is dropped is detached");
+    }
+
+    #[test]
+    fn a_part_of_it_can_be_locked_into_memory() {
+        let locked = || {
+            let status = std::fs::read_to_string("/proc/self/status").unwrap();
+            let line = status.lines().find_map(|line| line.strip_prefix("VmLck:")).unwrap();
+            line.split_whitespace().next().unwrap().parse::<usize>().unwrap()
+        };
+        let segment = Segment::create(4 * page_bytes()).unwrap();
+        match lock(&segment.cells()[..8]) {
+            Ok(()) => assert!(locked() * 1024 >= page_bytes()),
+            // A limit forbids it.
+            Err(error) => assert!(matches!(error.raw_os_error(), Some(libc::ENOMEM | libc::EPERM | libc::EAGAIN))),
+        }
     }
 
     #[test]

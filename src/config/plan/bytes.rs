@@ -1,8 +1,7 @@
 //! The bytes of a plan.
 //!
-//! Numbers are eight bytes, little-endian. Text has its length before it, and a list has its count before it. The bytes
-//! begin with the number of the form. Then come the owners of the slots, in records with a length before them. The
-//! settings follow, in sections: each has a name and a length before it.
+//! The bytes begin with the number of the form. Then come the owners of the slots, in records with a length before them.
+//! The settings follow, in sections: each has a name and a length before it.
 //!
 //! Any program that knows the magic number of the shared memory can read the owners (`Plan::owners_in`), so that the
 //! backends keep their slots over every upgrade. A program passes over sections that it does not know, and the settings
@@ -13,6 +12,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 
 use super::{Gone, Member, Plan};
+use crate::config::bytes::{Decoder, Encoder};
 use crate::config::{Address, Cidr, Health, HealthCheck, HostHeader, Statuses, Strategy, Timeouts};
 use crate::limits::{BACKENDS, SLOTS, STATUS_RANGES, TRUSTED_RANGES};
 use crate::log::Level;
@@ -253,41 +253,7 @@ impl Plan {
     }
 }
 
-struct Encoder(Vec<u8>);
-
 impl Encoder {
-    fn number(&mut self, number: u64) {
-        self.0.extend_from_slice(&number.to_le_bytes());
-    }
-
-    fn flag(&mut self, flag: bool) {
-        self.number(flag.into());
-    }
-
-    fn text(&mut self, text: &str) {
-        self.number(text.len() as u64);
-        self.0.extend_from_slice(text.as_bytes());
-    }
-
-    /// Writes a text that may be absent.
-    fn option(&mut self, text: Option<&str>) {
-        self.flag(text.is_some());
-        self.text(text.unwrap_or_default());
-    }
-
-    fn list<T>(&mut self, items: &[T], mut write: impl FnMut(&mut Encoder, &T)) {
-        self.number(items.len() as u64);
-        items.iter().for_each(|item| write(self, item));
-    }
-
-    /// Writes a part with its length before it.
-    fn record(&mut self, write: impl FnOnce(&mut Encoder)) {
-        let mut part = Encoder(Vec::new());
-        write(&mut part);
-        self.number(part.0.len() as u64);
-        self.0.extend_from_slice(&part.0);
-    }
-
     /// Writes the owner of a slot.
     fn owner(&mut self, member: &Member) {
         self.number(member.slot.into());
@@ -318,48 +284,7 @@ impl Encoder {
     }
 }
 
-struct Decoder<'a>(&'a [u8]);
-
-impl<'a> Decoder<'a> {
-    fn number(&mut self) -> Option<u64> {
-        let (number, rest) = self.0.split_first_chunk()?;
-        self.0 = rest;
-        Some(u64::from_le_bytes(*number))
-    }
-
-    fn small<T: TryFrom<u64>>(&mut self) -> Option<T> {
-        self.number()?.try_into().ok()
-    }
-
-    fn flag(&mut self) -> Option<bool> {
-        Some(self.number()? != 0)
-    }
-
-    fn text(&mut self) -> Option<String> {
-        let length = self.small()?;
-        let (text, rest) = self.0.split_at_checked(length)?;
-        self.0 = rest;
-        String::from_utf8(text.to_vec()).ok()
-    }
-
-    fn option(&mut self) -> Option<Option<String>> {
-        let is_given = self.flag()?;
-        Some(Some(self.text()?).filter(|_| is_given))
-    }
-
-    fn list<T>(&mut self, most: usize, mut read: impl FnMut(&mut Self) -> Option<T>) -> Option<Vec<T>> {
-        let count: usize = self.small().filter(|&count| count <= most)?;
-        (0..count).map(|_| read(self)).collect()
-    }
-
-    /// Reads a part with its length before it. Later programs may have appended bytes that this program does not read.
-    fn record<T>(&mut self, read: impl FnOnce(&mut Decoder<'a>) -> Option<T>) -> Option<T> {
-        let length = self.small()?;
-        let (part, rest) = self.0.split_at_checked(length)?;
-        self.0 = rest;
-        read(&mut Decoder(part))
-    }
-
+impl Decoder<'_> {
     fn owners(&mut self) -> Option<(Vec<Member>, Vec<Gone>)> {
         let most = usize::from(u16::MAX);
         let members = self.list(most, |from| from.record(|from| from.owner()))?;

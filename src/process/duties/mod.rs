@@ -1,5 +1,5 @@
 //! The duties of the master beside its workers, and of the one process of sp beside its clients: to follow the
-//! configuration file, to decide which plan holds, and to publish it.
+//! configuration file and those of certificates, to decide which plan and which secrets hold, and to publish them.
 //!
 //! All their events are behind one descriptor and one deadline, so that they fit beside any other loop. A change that
 //! cannot be made is logged and counted, and changes nothing.
@@ -13,6 +13,7 @@ mod watch;
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::BorrowedFd;
+use std::path::PathBuf;
 use std::sync::atomic::Ordering::Relaxed;
 
 use self::names::Names;
@@ -79,7 +80,7 @@ pub(super) struct Duties {
 
 impl Duties {
     /// Begins the duties, and publishes the first plan. `contents`: of the configuration file. `address`: for
-    /// clients. `led`: the owners of the slots before an upgrade, unless the region contains them.
+    /// clients. `previous`: the owners of the slots before an upgrade, unless the region contains them.
     pub(super) fn begin(
         config: Config,
         options: Options,
@@ -90,8 +91,6 @@ impl Duties {
     ) -> Result<Duties, Failure> {
         let reactor = Reactor::new().map_err(Failure::of("wait for events"))?;
         let now_us = clock::monotonic_us();
-        let watch =
-            config.file.clone().zip(contents).map(|(path, contents)| Watch::new(path, contents, JSON_BYTES, now_us));
         let mut duties = Duties {
             options,
             journal: Journal::new(config.loglevel),
@@ -100,7 +99,7 @@ impl Duties {
             config,
             region,
             reactor,
-            watch,
+            watch: None,
             names: None,
             before: Vec::new(),
             plan_before: region.table().read().1,
@@ -121,14 +120,8 @@ impl Duties {
             duties.slots.resume(&members, gone, now_us);
             duties.before = members;
         }
-        if let Some(watch) = &duties.watch {
-            if let Some(fd) = watch.fd() {
-                duties.reactor.watch(fd, FILE).map_err(Failure::of("watch the configuration file"))?;
-            }
-            if watch.is_polling() {
-                let text = format_args!("the system tells of no changes: the file is looked at once a second");
-                duties.journal.line(Level::Warn, "config", text);
-            }
+        if let Some((path, contents)) = duties.config.file.clone().zip(contents) {
+            duties.follow_file(path, contents, JSON_BYTES).map_err(Failure::of("watch the configuration file"))?;
         }
         duties.want_names(&[]).map_err(Failure::of("look names up"))?;
         duties.wait_for_names().map_err(Failure::of("wait for events"))?;
@@ -139,6 +132,24 @@ impl Duties {
             Err(Unpublished::Later(later)) => duties.publish_us = later.at_us,
         }
         Ok(duties)
+    }
+
+    /// Follows a file too, whose contents are known.
+    fn follow_file(&mut self, path: PathBuf, contents: Vec<u8>, most: usize) -> io::Result<()> {
+        let now_us = clock::monotonic_us();
+        if self.watch.is_none() {
+            let watch = Watch::new();
+            if let Some(fd) = watch.fd() {
+                self.reactor.watch(fd, FILE)?;
+            }
+            if watch.is_polling() {
+                let text = format_args!("the system tells of no changes: files are looked at once a second");
+                self.journal.line(Level::Warn, "config", text);
+            }
+            self.watch = Some(watch);
+        }
+        self.watch.iter_mut().for_each(|watch| watch.add(path.clone(), contents.clone(), most, now_us));
+        Ok(())
     }
 
     /// Sets the names to resolve: those of the backends and of these additional ones.
@@ -274,8 +285,10 @@ impl Duties {
         if self.attend_names(now_us) || self.publish_us <= now_us {
             self.publish_again();
         }
-        if let Some(change) = self.watch.as_mut().and_then(|watch| watch.expire(now_us)) {
-            self.on_change(change);
+        while let Some((path, change)) = self.watch.as_mut().and_then(|watch| watch.expire(now_us)) {
+            if self.config.file.as_ref() == Some(&path) {
+                self.on_change(change);
+            }
         }
         let names = self.names.as_ref();
         let is_undecided = |name: &String| names.is_some_and(|names| names.is_undecided(name));

@@ -20,9 +20,8 @@ use crate::sys;
 
 const HOSTS: &str = "/etc/hosts";
 const RESOLV_CONF: &str = "/etc/resolv.conf";
-/// Their tokens.
-pub(in crate::process) const HOSTS_TOKEN: u64 = 1;
-pub(in crate::process) const RESOLV_CONF_TOKEN: u64 = 2;
+/// Their token.
+const FILES_TOKEN: u64 = 1;
 
 #[derive(Debug)]
 enum Socket {
@@ -36,8 +35,7 @@ enum Socket {
 pub(in crate::process) struct Names {
     resolver: Resolver,
     sockets: BTreeMap<u64, (Key, Socket)>,
-    hosts: Watch,
-    resolv_conf: Watch,
+    files: Watch,
 }
 
 impl Names {
@@ -45,18 +43,14 @@ impl Names {
     pub(in crate::process) fn new(reactor: &Reactor, now_us: u64) -> io::Result<Names> {
         let (hosts, resolv_conf) = (contents(HOSTS, HOSTS_BYTES), contents(RESOLV_CONF, RESOLV_CONF_BYTES));
         let seed = sys::entropy::random_u64()?;
-        let names = Names {
-            resolver: Resolver::new(ResolvConf::parse(&resolv_conf), hosts_of(&hosts), seed, now_us),
-            sockets: BTreeMap::new(),
-            hosts: Watch::new(HOSTS.into(), hosts, HOSTS_BYTES, now_us),
-            resolv_conf: Watch::new(RESOLV_CONF.into(), resolv_conf, RESOLV_CONF_BYTES, now_us),
-        };
-        for (watch, token) in [(&names.hosts, HOSTS_TOKEN), (&names.resolv_conf, RESOLV_CONF_TOKEN)] {
-            if let Some(fd) = watch.fd() {
-                reactor.watch(fd, token)?;
-            }
+        let resolver = Resolver::new(ResolvConf::parse(&resolv_conf), hosts_of(&hosts), seed, now_us);
+        let mut files = Watch::new();
+        files.add(HOSTS.into(), hosts, HOSTS_BYTES, now_us);
+        files.add(RESOLV_CONF.into(), resolv_conf, RESOLV_CONF_BYTES, now_us);
+        if let Some(fd) = files.fd() {
+            reactor.watch(fd, FILES_TOKEN)?;
         }
-        Ok(names)
+        Ok(Names { resolver, sockets: BTreeMap::new(), files })
     }
 
     /// Looks these names up from now on, and no others.
@@ -93,26 +87,24 @@ impl Names {
 
     /// The time of the next `expire`, in microseconds.
     pub(in crate::process) fn next_us(&self) -> u64 {
-        let files = self.hosts.next_deadline_us().min(self.resolv_conf.next_deadline_us());
-        self.resolver.next_deadline_us().min(files)
+        self.resolver.next_deadline_us().min(self.files.next_deadline_us())
     }
 
     /// Handles an event of the poller.
     pub(in crate::process) fn on_event(&mut self, event: Event, now_us: u64) {
         match event.token {
-            HOSTS_TOKEN => self.hosts.ready(now_us),
-            RESOLV_CONF_TOKEN => self.resolv_conf.ready(now_us),
+            FILES_TOKEN => self.files.ready(now_us),
             token => self.receive(token, event, now_us),
         }
     }
 
     /// Does everything that is due.
     pub(in crate::process) fn expire(&mut self, now_us: u64) {
-        if let Some(change) = self.hosts.expire(now_us) {
-            self.resolver.reload_hosts(hosts_of(&text(change)), now_us);
-        }
-        if let Some(change) = self.resolv_conf.expire(now_us) {
-            self.resolver.reload_conf(ResolvConf::parse(&text(change)), now_us);
+        while let Some((path, change)) = self.files.expire(now_us) {
+            match path == Path::new(HOSTS) {
+                true => self.resolver.reload_hosts(hosts_of(&text(change)), now_us),
+                false => self.resolver.reload_conf(ResolvConf::parse(&text(change)), now_us),
+            }
         }
         if self.resolver.next_deadline_us() <= now_us {
             self.resolver.expire(now_us);
@@ -254,8 +246,7 @@ impl Names {
         Names {
             resolver: Resolver::new(conf, Hosts::parse(b""), 1, now_us),
             sockets: BTreeMap::new(),
-            hosts: Watch::new(HOSTS.into(), Vec::new(), HOSTS_BYTES, u64::MAX),
-            resolv_conf: Watch::new(RESOLV_CONF.into(), Vec::new(), RESOLV_CONF_BYTES, u64::MAX),
+            files: Watch::new(),
         }
     }
 }

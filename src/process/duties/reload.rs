@@ -20,7 +20,8 @@ impl Duties {
             names.refresh(now_us);
         }
         let (renewed, edition) = (self.renew_authorities(), self.region.table().edition());
-        match self.watch.as_mut().map(|watch| watch.read_now(now_us)) {
+        let watched = self.watch.as_mut().zip(self.config.file.as_ref());
+        match watched.and_then(|(watch, path)| watch.read_now(path, now_us)) {
             Some(Ok(contents)) => self.on_change(Change::Contents(contents)),
             Some(Err(error)) => self.on_change(Change::Unreadable(error)),
             None if renewed => {}

@@ -1,10 +1,11 @@
-//! Watches the configuration file: reports when its contents have changed, in any way.
+//! Watches files: the configuration file, and those of certificates and keys. Reports when the contents of one have
+//! changed, in any way.
 //!
 //! Directories decide the meaning of a path: each directory that contains a directory, a symbolic link or the
 //! file on the way. They are watched for these names, because editors replace the file and Kubernetes swaps a
 //! link to its directory. The chain ends at the last existing directory. The file itself is watched too,
 //! because it may be written through another name, for example if it is mounted alone into a container. The set
-//! is determined again after every change.
+//! is determined again after every change. Files share the watches of their directories.
 //!
 //! A change is read a little while after it began, because it may consist of several steps. It is reported only
 //! if the contents differ from those last reported.
@@ -21,7 +22,7 @@ use crate::limits::{CONFIG_LINKS, CONFIG_PAUSE_US, CONFIG_POLL_US, CONFIG_SETTLE
 use crate::sys::changes::{Aspect, Changes, Kind, Watched};
 use crate::sys::file;
 
-/// The change of the file.
+/// The change of a file.
 #[derive(Debug)]
 pub(super) enum Change {
     /// It has other contents.
@@ -30,12 +31,17 @@ pub(super) enum Change {
     Unreadable(io::Error),
 }
 
-/// Follows a file.
+/// Follows files.
 pub(super) struct Watch {
+    /// `None` if the system has no watches left. Then the files are polled.
+    changes: Option<Changes>,
+    files: Vec<Followed>,
+}
+
+/// A file that is followed.
+struct Followed {
     path: PathBuf,
     most: usize,
-    /// `None` if the system has no watches left. Then the file is polled.
-    changes: Option<Changes>,
     /// Directories, and the name in each that matters; and the file, without a name.
     names: BTreeSet<(Watched, OsString)>,
     /// The change that has begun.
@@ -49,25 +55,31 @@ pub(super) struct Watch {
 }
 
 impl Watch {
-    /// Follows the file at `path`, whose contents are known, and of which `most` bytes and one more are
-    /// read.
-    pub(super) fn new(path: PathBuf, contents: Vec<u8>, most: usize, now_us: u64) -> Watch {
+    /// Follows no file yet.
+    pub(super) fn new() -> Watch {
+        Watch { changes: Changes::new().ok(), files: Vec::new() }
+    }
+
+    /// Follows the file at `path` too, whose contents are known, and of which `most` bytes and one more are read.
+    pub(super) fn add(&mut self, path: PathBuf, contents: Vec<u8>, most: usize, now_us: u64) {
+        if self.files.iter().any(|file| file.path == path) {
+            return;
+        }
         // A pipe has been read to its end: that there is no more in it is not news.
         let spent = fs::metadata(&path).is_ok_and(|metadata| !metadata.is_file());
-        let mut watch = Watch {
+        self.files.push(Followed {
             path,
             most,
-            changes: Changes::new().ok(),
             names: BTreeSet::new(),
             settling: Settling::default(),
             told: (!spent).then_some(contents),
             look_us: u64::MAX,
             missing_us: None,
-        };
-        watch.follow(now_us);
+        });
+        let at = self.files.len() - 1;
+        self.follow(at, now_us);
         // Changes between reading and watching are found by reading once more.
-        watch.look_us = now_us;
-        watch
+        self.files[at].look_us = now_us;
     }
 
     /// The descriptor to poll for readability, if there is one.
@@ -75,46 +87,97 @@ impl Watch {
         self.changes.as_ref().map(Changes::fd)
     }
 
-    /// True if the file is polled because the system does not report changes.
+    /// True if the files are polled because the system does not report changes.
     pub(super) fn is_polling(&self) -> bool {
         self.changes.is_none()
     }
 
     /// The descriptor may be readable.
     pub(super) fn ready(&mut self, now_us: u64) {
-        let Watch { names, settling, changes: Some(changes), .. } = self else { return };
-        let mut begun = false;
+        let Watch { files, changes: Some(changes) } = self else { return };
+        let mut begun = BTreeSet::new();
         changes.take(|watched, name, kind| {
-            // Of a directory or file that was watched once there may be events left.
-            let relevant = watched.is_none_or(|watched| match name {
-                b"" => names.iter().any(|(known, _)| *known == watched),
-                name => names.contains(&(watched, OsStr::from_bytes(name).to_os_string())),
-            });
-            if relevant {
-                settling.happened(kind, now_us);
-                begun |= kind == Kind::Begun;
+            for (at, file) in files.iter_mut().enumerate() {
+                // Of a directory or file that was watched once there may be events left.
+                if watched.is_none_or(|watched| file.is_decided_by(watched, name)) {
+                    file.settling.happened(kind, now_us);
+                    begun.extend((kind == Kind::Begun).then_some(at));
+                }
             }
         });
-        if begun {
+        for at in begun {
             // The name may lead to a new file that is still being written. Only the file itself reports further
             // writes.
-            self.follow(now_us);
+            self.follow(at, now_us);
         }
     }
 
     /// The time of the next `expire`, in microseconds.
     pub(super) fn next_deadline_us(&self) -> u64 {
+        self.files.iter().map(Followed::next_deadline_us).min().unwrap_or(u64::MAX)
+    }
+
+    /// Reads a file whose time has come. Returns its path and its change. To be called until it returns nothing.
+    pub(super) fn expire(&mut self, now_us: u64) -> Option<(PathBuf, Change)> {
+        while let Some(at) = self.files.iter().position(|file| file.next_deadline_us() <= now_us) {
+            self.files[at].settling = Settling::default();
+            // Watched first and read afterwards, so that changes in between are reported again.
+            self.follow(at, now_us);
+            let file = &mut self.files[at];
+            if let Some(change) = file.look(now_us) {
+                return Some((file.path.clone(), change));
+            }
+        }
+        None
+    }
+
+    /// The current contents of a file, which then count as reported. `None` if it is not followed.
+    pub(super) fn read_now(&mut self, path: &Path, now_us: u64) -> Option<io::Result<Vec<u8>>> {
+        let at = self.files.iter().position(|file| file.path == path)?;
+        self.follow(at, now_us);
+        let file = &mut self.files[at];
+        let contents = file::read(&file.path, file.most);
+        file.told = contents.as_ref().ok().cloned();
+        Some(contents)
+    }
+
+    /// Determines the directories and links of a file's path, and watches them.
+    fn follow(&mut self, at: usize, now_us: u64) {
+        let Some(changes) = &mut self.changes else {
+            self.files[at].look_us = now_us.saturating_add(CONFIG_POLL_US);
+            return;
+        };
+        let left = self.files[at].follow(changes, now_us);
+        self.unwatch(left);
+    }
+
+    /// Stops watching these, except those that a file still needs.
+    fn unwatch(&mut self, left: BTreeSet<Watched>) {
+        let Some(changes) = &mut self.changes else { return };
+        let is_needed = |watched: &Watched| self.files.iter().any(|file| file.watches().any(|one| one == *watched));
+        left.into_iter().filter(|watched| !is_needed(watched)).for_each(|watched| changes.unwatch(watched));
+    }
+}
+
+impl Followed {
+    /// True if an event may concern the file: for a name in a watched directory, or for the watched item itself.
+    fn is_decided_by(&self, watched: Watched, name: &[u8]) -> bool {
+        match name {
+            b"" => self.watches().any(|known| known == watched),
+            name => self.names.contains(&(watched, OsStr::from_bytes(name).to_os_string())),
+        }
+    }
+
+    fn watches(&self) -> impl Iterator<Item = Watched> {
+        self.names.iter().map(|(watched, _)| *watched)
+    }
+
+    fn next_deadline_us(&self) -> u64 {
         self.settling.at_us().min(self.look_us)
     }
 
-    /// Reads the file if it is time. Returns the change.
-    pub(super) fn expire(&mut self, now_us: u64) -> Option<Change> {
-        if self.next_deadline_us() > now_us {
-            return None;
-        }
-        self.settling = Settling::default();
-        // Watched first and read afterwards, so that changes in between are reported again.
-        self.follow(now_us);
+    /// Reads the file. Returns the change.
+    fn look(&mut self, now_us: u64) -> Option<Change> {
         let contents = file::read(&self.path, self.most);
         if contents.is_ok() {
             self.missing_us = None;
@@ -143,20 +206,8 @@ impl Watch {
         is_gone
     }
 
-    /// The current contents, which then count as reported.
-    pub(super) fn read_now(&mut self, now_us: u64) -> io::Result<Vec<u8>> {
-        self.follow(now_us);
-        let contents = file::read(&self.path, self.most);
-        self.told = contents.as_ref().ok().cloned();
-        contents
-    }
-
-    /// Determines the directories and links of the path, and watches them.
-    fn follow(&mut self, now_us: u64) {
-        let Some(changes) = &mut self.changes else {
-            self.look_us = now_us.saturating_add(CONFIG_POLL_US);
-            return;
-        };
+    /// Determines the directories and links of the path, and watches them. Returns those that it needs no longer.
+    fn follow(&mut self, changes: &mut Changes, now_us: u64) -> BTreeSet<Watched> {
         let mut names = BTreeSet::new();
         let mut missed = false;
         let deciding = deciding(&self.path);
@@ -173,13 +224,12 @@ impl Watch {
                 Err(_) => missed = true,
             }
         }
-        let still: BTreeSet<Watched> = names.iter().map(|(watched, _)| *watched).collect();
-        for (gone, _) in self.names.iter().filter(|(watched, _)| !still.contains(watched)) {
-            changes.unwatch(*gone);
-        }
+        let before: BTreeSet<Watched> = self.watches().collect();
         self.names = names;
         // A path that could not be watched has just gone, is not readable, or exceeds a limit of the system.
         self.look_us = if missed { now_us.saturating_add(CONFIG_POLL_US) } else { u64::MAX };
+        let still: BTreeSet<Watched> = self.watches().collect();
+        before.difference(&still).copied().collect()
     }
 }
 

@@ -37,12 +37,13 @@ impl Drop for Place {
 }
 
 fn watch(path: &Path) -> Watch {
-    Watch::new(
-        path.to_path_buf(),
-        crate::sys::file::read(path, JSON_BYTES).unwrap_or_default(),
-        JSON_BYTES,
-        monotonic_us(),
-    )
+    watch_with(path, crate::sys::file::read(path, JSON_BYTES).unwrap_or_default())
+}
+
+fn watch_with(path: &Path, contents: Vec<u8>) -> Watch {
+    let mut watch = Watch::new();
+    watch.add(path.to_path_buf(), contents, JSON_BYTES, monotonic_us());
+    watch
 }
 
 /// The next change within a time.
@@ -55,7 +56,7 @@ fn next(watch: &mut Watch, patience_us: u64) -> Option<Change> {
     loop {
         let now_us = monotonic_us();
         watch.ready(now_us);
-        if let Some(change) = watch.expire(now_us) {
+        if let Some((_, change)) = watch.expire(now_us) {
             return Some(change);
         }
         if now_us >= end_us {
@@ -132,7 +133,7 @@ fn one_that_is_gone_for_a_moment_is_no_news() {
         watch.ready(now_us);
         now_us += us;
         watch.ready(now_us);
-        watch.expire(now_us)
+        watch.expire(now_us).map(|(_, change)| change)
     };
     for _ in 0..2 {
         fs::remove_file(&file).unwrap();
@@ -221,17 +222,17 @@ fn contents_that_are_the_same_are_told_of_only_when_asked_for() {
     fs::write(&file, "same").unwrap();
     let mut watch = watch(&file);
     expect_nothing(&mut watch);
-    assert_eq!(watch.look_us, u64::MAX, "it is not looked at unasked");
+    assert_eq!(watch.files[0].look_us, u64::MAX, "it is not looked at unasked");
     fs::write(&file, "same").unwrap();
     fs::write(place.file("unrelated"), "x").unwrap();
     assert!(Command::new("touch").arg(&file).status().unwrap().success());
     expect_nothing(&mut watch);
-    assert_eq!(watch.read_now(monotonic_us()).unwrap(), b"same");
+    assert_eq!(watch.read_now(&file, monotonic_us()).unwrap().unwrap(), b"same");
     fs::write(&file, "other").unwrap();
-    assert_eq!(watch.read_now(monotonic_us()).unwrap(), b"other");
+    assert_eq!(watch.read_now(&file, monotonic_us()).unwrap().unwrap(), b"other");
     expect_nothing(&mut watch);
     fs::remove_file(&file).unwrap();
-    assert!(watch.read_now(monotonic_us()).is_err());
+    assert!(watch.read_now(&file, monotonic_us()).unwrap().is_err());
     expect_nothing(&mut watch);
 }
 
@@ -246,7 +247,7 @@ fn a_file_is_not_read_while_it_is_being_written() {
     open.write_all(b"the one half").unwrap();
     // On virtual time, so that a slow machine does not take longer than a writer is waited for.
     let begun_us = monotonic_us();
-    while !watch.settling.writing {
+    while !watch.files[0].settling.writing {
         assert!(monotonic_us() < begun_us + PATIENCE_US, "nothing is heard of what is written");
         watch.ready(begun_us);
     }
@@ -303,7 +304,7 @@ fn a_path_that_is_no_file_is_refused_without_waiting() {
     fs::remove_file(&file).unwrap();
     pipe();
     expect_gone(&mut watch);
-    assert!(watch.read_now(monotonic_us()).is_err());
+    assert!(watch.read_now(&file, monotonic_us()).unwrap().is_err());
     fs::remove_file(&file).unwrap();
     fs::write(&file, "1").unwrap();
     expect_in_the_end(&mut watch, "1");
@@ -311,7 +312,7 @@ fn a_path_that_is_no_file_is_refused_without_waiting() {
     // A pipe that was read at the start is never readable again, but its replacement is.
     fs::remove_file(&file).unwrap();
     pipe();
-    let mut watch = Watch::new(file.clone(), b"read".to_vec(), JSON_BYTES, monotonic_us());
+    let mut watch = watch_with(&file, b"read".to_vec());
     expect_nothing(&mut watch);
     fs::write(place.file("new"), "2").unwrap();
     fs::rename(place.file("new"), &file).unwrap();
@@ -330,7 +331,7 @@ fn without_being_told_it_is_looked_at_now_and_then() {
     assert!(due_us < u64::MAX);
     fs::write(&file, "1").unwrap();
     assert!(watch.expire(due_us - 1).is_none());
-    assert!(matches!(watch.expire(due_us), Some(Change::Contents(contents)) if contents == b"1"));
+    assert!(matches!(watch.expire(due_us), Some((_, Change::Contents(contents))) if contents == b"1"));
     assert_eq!(watch.next_deadline_us(), due_us + CONFIG_POLL_US);
 }
 
@@ -348,7 +349,7 @@ fn a_file_that_is_made_anew_is_read_once_it_is_whole() {
     watch.ready(monotonic_us());
     file.write_all(b"2").unwrap();
     watch.ready(monotonic_us());
-    assert!(watch.settling.writing);
+    assert!(watch.files[0].settling.writing);
     file.write_all(b"3").unwrap();
     drop(file);
     expect(&mut watch, "23");
@@ -369,4 +370,35 @@ fn a_write_beside_the_file_does_not_wake_the_watch() {
     reactor.watch(watch.fd().unwrap(), 0).unwrap();
     reactor.poll(0).unwrap();
     assert_eq!(reactor.event(0), None);
+}
+
+#[test]
+fn files_of_one_directory_share_its_watch_and_each_change_names_its_file() {
+    let place = Place::new("share");
+    let files = ["a", "b", "c"].map(|name| place.file(name));
+    let mut watch = Watch::new();
+    for file in &files {
+        fs::write(file, "0").unwrap();
+        watch.add(file.clone(), b"0".to_vec(), JSON_BYTES, monotonic_us());
+        watch.add(file.clone(), b"0".to_vec(), JSON_BYTES, monotonic_us());
+    }
+    assert_eq!(watch.files.len(), 3);
+    expect_nothing(&mut watch);
+    let changed = |watch: &mut Watch, file: &Path, text: &str| {
+        fs::write(place.file("new"), text).unwrap();
+        fs::rename(place.file("new"), file).unwrap();
+        let begun_us = monotonic_us();
+        loop {
+            watch.ready(monotonic_us());
+            if let Some((path, Change::Contents(contents))) = watch.expire(monotonic_us()) {
+                return (path, contents);
+            }
+            assert!(monotonic_us() < begun_us + PATIENCE_US, "no change of {file:?}");
+        }
+    };
+    for file in &files {
+        assert_eq!(changed(&mut watch, file, "1"), (file.clone(), b"1".to_vec()));
+    }
+    expect_nothing(&mut watch);
+    assert!(watch.read_now(&place.file("d"), monotonic_us()).is_none());
 }
