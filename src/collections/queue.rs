@@ -116,6 +116,13 @@ impl Queue {
         self.rest = None;
     }
 
+    /// Replaces a block that holds only a few bytes by a small buffer, because they are going to wait.
+    pub fn shrink(&mut self, pool: &mut Pool) {
+        if self.rest.is_none() {
+            self.first = self.first.take().and_then(|buffer| pool.keep(buffer));
+        }
+    }
+
     /// Discards all bytes.
     pub fn clear(&mut self, pool: &mut Pool) {
         self.consume(pool, self.len);

@@ -124,6 +124,11 @@ impl SavedHead {
         self.head.fields.extend_from_slice(&from.head.fields);
     }
 
+    /// The bytes that it holds.
+    pub fn size(&self) -> usize {
+        self.bytes.len() + self.head.fields.len() * size_of::<Field>()
+    }
+
     /// The saved head.
     pub fn view(&self) -> HeadRef<'_> {
         HeadRef { bytes: &self.bytes, head: &self.head }

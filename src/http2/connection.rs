@@ -8,7 +8,8 @@
 //!
 //! Invariants: `streams` is sorted by number. The data that the streams' windows admit is bounded by
 //! `H2_STREAMS`, `H2_WINDOW_BYTES` and the growth that the owner allows. Content is credited to the connection
-//! when it arrives, and to its stream when it is delivered. Padding is credited to both at once.
+//! when it arrives, or when the owner says so, and to its stream when it is delivered. Padding is credited to its
+//! stream at once.
 
 use std::collections::VecDeque;
 
@@ -21,7 +22,7 @@ use crate::collections::slab::Key;
 use crate::hpack::{self, Decoder};
 use crate::http::message_error::MessageError;
 use crate::http::part::Role;
-use crate::limits::{H2_CONNECTION_WINDOW_BYTES, H2_FRAME_BYTES, H2_STREAMS, H2_TABLE_BYTES};
+use crate::limits::{H2_CONNECTION_WINDOW_BYTES, H2_FRAME_BYTES, H2_STREAMS, H2_TABLE_BYTES, H2_WINDOW_MAX_BYTES};
 
 /// The meaning of received bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -78,8 +79,13 @@ pub struct Connection {
     /// The peer's SETTINGS have arrived.
     pub(super) ready: bool,
     pub(super) send_window: i64,
+    /// The size of the connection's receive window when everything is credited.
+    pub(super) window: u32,
     pub(super) receive_window: u32,
+    /// The bytes that have arrived and are not credited to the connection yet.
     pub(super) received: u32,
+    /// The owner credits the connection.
+    pub(super) owner_credits: bool,
     /// The last stream that the peer's GOAWAY accepts.
     pub(super) goaway: Option<u32>,
     /// The last stream of the peer that is served, after our GOAWAY.
@@ -107,8 +113,10 @@ impl Connection {
             streams_max: H2_STREAMS,
             ready: false,
             send_window: FIRST_WINDOW.into(),
+            window: H2_CONNECTION_WINDOW_BYTES,
             receive_window: H2_CONNECTION_WINDOW_BYTES,
             received: 0,
+            owner_credits: false,
             goaway: None,
             last_served: None,
             pinged: false,
@@ -121,6 +129,12 @@ impl Connection {
         self.streams_max = most;
     }
 
+    /// Reduces the connection's window to the least one. From then on only `credit` replenishes it. Must be called
+    /// before `greet`.
+    pub fn limit_window(&mut self) {
+        (self.window, self.receive_window, self.owner_credits) = (FIRST_WINDOW, FIRST_WINDOW, true);
+    }
+
     /// Writes our first frames (RFC 9113, 3.4).
     pub fn greet(&self, out: &mut Vec<u8>) {
         let client = self.role == Role::Client;
@@ -128,7 +142,9 @@ impl Connection {
             out.extend_from_slice(PREFACE);
         }
         settings::write_ours(out, client, self.streams_max);
-        frame::window_update(out, 0, H2_CONNECTION_WINDOW_BYTES - FIRST_WINDOW);
+        if self.window > FIRST_WINDOW {
+            frame::window_update(out, 0, self.window - FIRST_WINDOW);
+        }
     }
 
     /// Sets the time in microseconds. Must be called before the bytes received by then are decoded.
@@ -169,9 +185,26 @@ impl Connection {
     }
 
     /// True if the peer's remaining window and the credit not yet sent add up to the whole window of the
-    /// connection: content is credited to the connection when it arrives.
+    /// connection.
     pub fn holds_its_window(&self) -> bool {
-        self.receive_window + self.received == H2_CONNECTION_WINDOW_BYTES
+        self.receive_window + self.received == self.window
+    }
+
+    /// True if the connection has received at least half of its window without credit.
+    pub fn owes_credit(&self) -> bool {
+        self.received >= self.window / 2
+    }
+
+    /// Credits the connection with everything that was received, if it is due. The window grows by `spare` bytes at
+    /// most.
+    pub fn credit(&mut self, spare: u32, out: &mut Vec<u8>) {
+        if self.owes_credit() {
+            let growth = self.window.min(H2_WINDOW_MAX_BYTES.saturating_sub(self.window)).min(spare);
+            self.window += growth;
+            let increment = std::mem::take(&mut self.received) + growth;
+            self.receive_window += increment;
+            frame::window_update(out, 0, increment);
+        }
     }
 
     /// True if no further stream can ever be opened.

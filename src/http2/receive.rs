@@ -10,7 +10,7 @@ use crate::hpack;
 use crate::http::head::{Head, Start};
 use crate::http::message_error::MessageError;
 use crate::http::part::Role;
-use crate::limits::{H2_BLOCK_BYTES, H2_BLOCK_FRAMES, H2_CONNECTION_WINDOW_BYTES, H2_FRAME_BYTES, H2_WINDOW_BYTES};
+use crate::limits::{H2_BLOCK_BYTES, H2_BLOCK_FRAMES, H2_FRAME_BYTES, H2_WINDOW_BYTES};
 
 impl Connection {
     /// Reads the next of `bytes`. Returns the number of bytes to skip and the event. A head is stored in
@@ -124,9 +124,8 @@ impl Connection {
         let overflow = Error::new(ErrorCode::FLOW_CONTROL_ERROR, "more content than was allowed");
         self.receive_window = self.receive_window.checked_sub(header.length).ok_or(overflow)?;
         self.received += header.length;
-        if self.received >= H2_CONNECTION_WINDOW_BYTES / 2 {
-            self.receive_window += self.received;
-            frame::window_update(out, 0, std::mem::take(&mut self.received));
+        if !self.owner_credits {
+            self.credit(0, out);
         }
         let skip = HEADER_BYTES + usize::from(padded);
         self.reading = data_left(header.stream, left, padding, header.has(frame::END_STREAM));

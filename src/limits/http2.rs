@@ -22,9 +22,8 @@ pub const H2_BLOCK_FRAMES: u32 = 64;
 pub const H2_STRING_BYTES: usize = 4096;
 /// Concurrent streams of a connection for either side, even if the peer would allow more.
 pub const H2_STREAMS: u32 = 128;
-/// Concurrent streams of a client. Each may make the worker hold a window of content and a full queue, so a connection
-/// holds at most 2 MiB. There is no budget that all connections of a worker share yet; with one there can be more.
-pub const H2_CLIENT_STREAMS: u32 = 16;
+/// Concurrent streams of a client: the least that RFC 9113, 6.5.2 recommends.
+pub const H2_CLIENT_STREAMS: u32 = 100;
 /// The time for which a TLS backend is assumed to support only one HTTP version after it has refused the other.
 /// The refusal may have concerned one resource, or one of several servers behind the address.
 pub const SEEN_US: u64 = 60 * SECOND_US;
@@ -32,10 +31,16 @@ pub const SEEN_US: u64 = 60 * SECOND_US;
 pub const H2_WINDOW_BYTES: u32 = 64 * 1024;
 /// The maximum window of a stream whose data never waits. 1 MiB fills 8 Gbit/s at a round trip of 1 ms.
 pub const H2_WINDOW_MAX_BYTES: u32 = 1 << 20;
-/// The total growth of all stream windows in one worker, including data of ended streams that clients have not
-/// read. Together with an initial window and a full queue per client, this limits the memory that slow clients
-/// can occupy.
+/// The total growth of all windows of streams to backends in one worker, including data of ended streams that
+/// clients have not read. It is also the budget that lends memory to the connections of clients over HTTP/2: all of
+/// them together hold at most this much beyond `H2_PARITY_BYTES` each. Growth leaves less to lend.
 pub const H2_GROWTH_BYTES: u32 = 8 << 20;
+/// The bytes that a client's connection over HTTP/2 may make a worker hold without the budget: as much as a connection
+/// over HTTP/1, a block in each direction.
+pub const H2_PARITY_BYTES: usize = 2 * QUEUE_HIGH_BYTES;
+/// The bytes for which a client's stream is charged before it holds anything: the records of its two connections and
+/// of its request.
+pub const H2_STREAM_BYTES: usize = 1024;
 /// The connection's receive window. It is replenished on receipt, so that no stream waits for another.
 pub const H2_CONNECTION_WINDOW_BYTES: u32 = 16 << 20;
 /// Frames without progress that a peer may send between messages and content.

@@ -102,6 +102,7 @@ table! {
     WaitedInVain Counter "waits_failed_total" "" "Requests that were refused because every backend stayed at its limit.";
     FailOpen Counter "fail_open_total" "" "Requests sent to a backend that is down, because all backends are down.";
     Exhausted Counter "connects_exhausted_total" "" "Connections to backends that were not begun because no descriptor or memory was left.";
+    H2BudgetExhausted Counter "h2_budget_exhausted_total" "" "Streams of HTTP/2 clients that were reset because the memory for them was spent.";
     Missing Counter "missing_values_total" "" "Lookups that found nothing although an invariant of the program guarantees a value. Any is a defect; please report it.";
     Cut Counter "requests_cut_total" "" "Requests that were cut when the drain time ended.";
     Accepting Gauge "accepting" "" "Workers that accept connections. Fewer than `zzz_lb_workers` if some have reached their limit or drain.";

@@ -6,8 +6,10 @@
 //! 2. The in-flight count of each slot is the number of exchanges whose `Upstream` has that slot.
 //! 3. The mux of a stream is alive and has the stream, either by number or in its waiting list.
 //! 4. No pooled connection has an exchange, input or output. The pool and the slab agree.
-//! 5. The bytes by which windows have grown agree with their total, and are within the limit.
-//! 6. A connection that was not read although it was readable cannot be read yet. Otherwise nothing would wake it.
+//! 5. The bytes by which windows have grown agree with their total, and are within the limit. Each client's stream is
+//!    charged for what it holds, each mux to a client for its streams, and the loans are within the budget.
+//! 6. A connection that was not read although it was readable cannot be read yet, or its client's stream holds content,
+//!    or its client's mux was held back. Otherwise nothing would wake it.
 //! 7. Every connection that waits for an event with a limit has a deadline.
 
 use super::Proxy;
@@ -33,6 +35,7 @@ impl Proxy {
         self.check_pool()?;
         self.check_bonds()?;
         self.check_totals()?;
+        self.check_loans()?;
         self.check_reads()?;
         self.check_deadlines()
     }
@@ -44,6 +47,7 @@ impl Proxy {
     pub fn check_rest(&self) -> Result<(), String> {
         self.check()?;
         holds(self.totals.grown == 0, || format!("windows are grown by {} bytes for no client", self.totals.grown))?;
+        holds(self.totals.lent == 0, || format!("{} bytes are lent to no client", self.totals.lent))?;
         holds(self.ledger.waiting.is_empty(), || format!("{} requests wait that are gone", self.ledger.waiting.len()))
     }
 
@@ -184,9 +188,43 @@ impl Proxy {
         holds(total <= H2_GROWTH_BYTES, || format!("windows are grown by {total} bytes"))
     }
 
+    fn check_loans(&self) -> Result<(), String> {
+        let mut sum = 0;
+        for (key, connection) in self.all() {
+            let Some(downstream) = connection.codec.mux().and_then(Mux::downstream) else { continue };
+            sum += downstream.loan();
+            let mut charged = downstream.queued;
+            for (key, stream) in connection.codec.mux().into_iter().flat_map(Mux::streams).filter_map(|key| {
+                let entry = self.connections.get(key)?;
+                Some((key, entry))
+            }) {
+                let (charge, held) = (stream.codec.stream().map_or(0, |stream| stream.charged), self.held_by(stream));
+                holds(charge == held, || format!("stream {key:?} is charged {charge} and holds {held}: {stream:?}"))?;
+                charged += charge;
+            }
+            holds(charged == downstream.held, || {
+                format!("{key:?} is charged {charged}, which are counted as {}", downstream.held)
+            })?;
+        }
+        let lent = self.totals.lent;
+        holds(sum == lent, || format!("{sum} bytes are lent, counted as {lent}"))?;
+        holds(lent <= H2_GROWTH_BYTES as usize, || format!("{lent} bytes are lent"))
+    }
+
+    /// True if the client's side of a backend's connection moves before that is read again.
+    fn is_held_back(&self, connection: &Connection) -> bool {
+        let exchange = connection.exchange.and_then(|id| self.exchanges.get(id)).filter(|_| !connection.is_client());
+        let client = exchange.and_then(|exchange| self.connections.get(exchange.client));
+        let Some(client) = client.filter(|client| client.codec.stream().is_some()) else { return false };
+        let mux = client.codec.stream().and_then(|stream| self.connections.get(stream.mux));
+        let downstream = mux.and_then(|mux| mux.codec.mux()?.downstream());
+        !client.output.is_empty() || downstream.is_some_and(|downstream| downstream.is_held_back.get())
+    }
+
     fn check_reads(&self) -> Result<(), String> {
         for (key, connection) in self.all() {
-            holds(!connection.read_paused || !self.wants(key), || {
+            let held_back = self.is_held_back(connection);
+            holds(!connection.read_paused || !self.wants(key) || held_back, || {
                 format!("{key:?} is not read, and nothing will wake it: {connection:?}")
             })?;
         }
@@ -202,7 +240,8 @@ impl Proxy {
             // A mux that did not answer a PING is draining, and its streams have deadlines of their own.
             let is_silent =
                 wait == Wait::Ping && connection.codec.mux().and_then(Mux::upstream).is_some_and(|mux| mux.draining);
-            if wait == Wait::Nothing || is_probe_stream || is_silent || limit_us >= NEVER - self.now_us {
+            let held_back = connection.wait == Wait::Nothing && self.is_held_back(connection);
+            if wait == Wait::Nothing || is_probe_stream || is_silent || held_back || limit_us >= NEVER - self.now_us {
                 continue;
             }
             let has_deadline = self.ledger.timers.get(key.index()) != NEVER || self.ledger.due.contains(&key.index());

@@ -79,6 +79,8 @@ impl Proxy {
             Wait::Block => self.block_late(key),
             Wait::Shutdown => self.complete_shutdown(key),
             Wait::Backend if self.is_on_its_way(key) => self.rearm(key, Moved::Out),
+            // The client may hold no more since.
+            Wait::Backend if self.wait_of(key, connection) != Wait::Backend => self.rearm(key, Moved::Nothing),
             Wait::Backend => {
                 self.doubt_mux(key);
                 self.backend_failed(key, Failure::Timeout);
@@ -91,6 +93,7 @@ impl Proxy {
     /// Sets the deadline for the event that a connection waits for now. `moved`: the direction in which bytes have
     /// just moved on it.
     pub(super) fn rearm(&mut self, key: Key, moved: Moved) {
+        self.recount(key);
         let Some(connection) = self.connections.get(key) else { return };
         let wait = self.wait_of(key, connection);
         let Some(connection) = self.connections.get_mut(key) else { return };
@@ -122,7 +125,7 @@ impl Proxy {
     }
 
     fn exchange_wait(&self, connection: &Connection, exchange: &Exchange) -> Wait {
-        let is_full = |key| self.connections.get(key).is_none_or(|peer| peer.output.len() >= QUEUE_HIGH_BYTES);
+        let is_full = |key| self.connections.get(key).is_none_or(|peer| !self.has_room(peer));
         let mux_key = connection.codec.stream().and_then(|stream| self.connections.get(stream.mux));
         match (connection.phase, connection.is_client()) {
             // The deadline of its mux applies.

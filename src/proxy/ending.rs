@@ -63,6 +63,8 @@ impl Proxy {
         let Some(mut connection) = self.connections.remove(key) else { return };
         self.ledger.timers.clear(key.index());
         self.totals.grown -= connection.client().map_or(0, |client| client.held);
+        let downstream = connection.codec.mux().and_then(|mux| mux.downstream());
+        self.totals.lent -= downstream.map_or(0, |downstream| downstream.loan());
         if let Some(buffer) = connection.input.take() {
             self.scratch.buffers.give(buffer);
         }

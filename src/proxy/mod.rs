@@ -241,7 +241,7 @@ impl Proxy {
             return connection.input.is_none();
         }
         match exchange.opposite(key).and_then(|opposite| self.connections.get(opposite)) {
-            Some(opposite) => opposite.phase != Phase::Connecting && opposite.output.len() < QUEUE_HIGH_BYTES,
+            Some(opposite) => opposite.phase != Phase::Connecting && self.has_room(opposite),
             None => false,
         }
     }
@@ -284,7 +284,7 @@ impl Proxy {
                 self.rearm(key, Moved::Nothing);
             } else if let Some(key) = self.ledger.tending.pop() {
                 self.tend(key);
-            } else {
+            } else if !self.relieve() {
                 return;
             }
         }

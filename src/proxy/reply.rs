@@ -37,6 +37,8 @@ pub enum LocalReply {
     NoBackend,
     NoRoom,
     NoRoomToWait,
+    /// The worker holds as much for clients over HTTP/2 as it may.
+    NoMemory,
     Alive,
     Ready,
     Draining,
@@ -58,6 +60,7 @@ impl LocalReply {
             LocalReply::NoBackend => (503, "No backends available"),
             LocalReply::NoRoom => (503, ProxyError::ConnectionLimitReached.words()),
             LocalReply::NoRoomToWait => (503, "every backend has as many requests as it may, and too many wait"),
+            LocalReply::NoMemory => (503, "too much content waits for clients"),
             LocalReply::Alive => (200, "alive"),
             LocalReply::Ready => (200, "ready"),
             LocalReply::Draining => (503, "draining"),

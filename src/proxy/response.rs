@@ -26,8 +26,11 @@ impl Proxy {
             return self.backend_failed(key, Failure::Malformed(MessageError::TooManyInterims));
         }
         let unexpected = head.status() == 100 && !exchange.facts.expects_continue;
-        let full =
-            self.connections.living(exchange.client).is_some_and(|client| client.output.len() >= QUEUE_HIGH_BYTES);
+        let is_full = |client: &Connection| {
+            let mux = client.codec.stream().and_then(|stream| self.connections.get(stream.mux));
+            client.output.len().max(mux.map_or(0, |mux| mux.output.len())) >= QUEUE_HIGH_BYTES
+        };
+        let full = self.connections.living(exchange.client).is_some_and(is_full);
         let unwanted = full && !(head.status() == 100 && exchange.awaits_continue());
         if exchange.facts.version == Version::Http10 || unexpected || unwanted {
             let backend = self.connections.get_mut(key).and_then(Connection::backend_mut);

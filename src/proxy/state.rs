@@ -89,6 +89,8 @@ pub(super) struct Ledger {
     pub(super) resumed: Vec<Key>,
     /// Muxes with something to do.
     pub(super) tending: Vec<Key>,
+    /// Muxes to clients that may hold no more until the budget lends again.
+    pub(super) borrowers: Vec<Key>,
     /// Exchanges whose responses are generated here, one portion at a time.
     pub(super) feeding: VecDeque<Key>,
     /// Exchanges that wait for a backend below its limit.
@@ -113,6 +115,7 @@ impl Ledger {
             due: Vec::new(),
             resumed: Vec::new(),
             tending: Vec::new(),
+            borrowers: Vec::new(),
             feeding: VecDeque::new(),
             waiting: VecDeque::new(),
             look_us: u64::MAX,
@@ -163,6 +166,8 @@ pub(super) struct Totals {
     pub(super) admins: usize,
     /// Bytes by which the windows of streams have grown, until their clients have taken the content.
     pub(super) grown: u32,
+    /// Bytes that the budget lends to muxes to clients.
+    pub(super) lent: usize,
 }
 
 /// The state of the end of the process.

@@ -8,6 +8,8 @@
 //! A mux is shut down in two steps (RFC 9113, 6.8), so that no request is lost that is on its way: a GOAWAY that still
 //! allows all streams, with a PING, then a GOAWAY with the last stream once the PING is acknowledged or is late.
 
+use std::cell::Cell;
+
 use super::super::Proxy;
 use super::super::abort::Abort;
 use super::super::codec::Codec;
@@ -34,19 +36,48 @@ pub(in crate::proxy) enum Shutdown {
     Final,
 }
 
+/// The state of a mux to a client.
+#[derive(Debug)]
+pub(in crate::proxy) struct Downstream {
+    pub(in crate::proxy) shutdown: Shutdown,
+    /// The bytes that the mux is charged for (`account`): those of its streams, and `queued`.
+    pub(in crate::proxy) held: usize,
+    /// The bytes in its own queue, as they were counted last.
+    pub(in crate::proxy) queued: usize,
+    /// A stream or the client got no credit, because the mux may hold no more.
+    pub(in crate::proxy) is_held_back: Cell<bool>,
+    /// Decides which of the streams that were held back is the first to go on.
+    pub(in crate::proxy) turn: usize,
+}
+
+impl Downstream {
+    fn new() -> Downstream {
+        Downstream { shutdown: Shutdown::None, held: 0, queued: 0, is_held_back: Cell::new(false), turn: 0 }
+    }
+}
+
 impl Mux {
     /// The progress of the shutdown of a mux to a client.
     fn shutdown_mut(&mut self) -> Option<&mut Shutdown> {
-        if let MuxKind::Downstream(shutdown) = &mut self.kind { Some(shutdown) } else { None }
+        if let MuxKind::Downstream(downstream) = &mut self.kind { Some(&mut downstream.shutdown) } else { None }
     }
 }
 
 impl Proxy {
+    /// Handles a client that has agreed to HTTP/2 in its TLS handshake, so that its first bytes decide nothing. Must
+    /// precede its first bytes.
+    pub fn accepted_http2(&mut self, key: Key) {
+        self.become_http2(key);
+        self.rearm(key, Moved::Nothing);
+        self.resume();
+    }
+
     /// Turns the connection of a client into a mux, because it has sent the preface of HTTP/2.
     pub(in crate::proxy) fn become_http2(&mut self, key: Key) {
         if let Some(connection) = self.connections.get_mut(key) {
-            let mut mux = Mux::new(Role::Server, MuxKind::Downstream(Shutdown::None), self.now_us);
+            let mut mux = Mux::new(Role::Server, MuxKind::Downstream(Downstream::new()), self.now_us);
             mux.h2.limit_streams(H2_CLIENT_STREAMS);
+            mux.h2.limit_window();
             self.scratch.text.clear();
             mux.h2.greet(&mut self.scratch.text);
             connection.output.write(&mut self.scratch.buffers, &self.scratch.text);
@@ -175,7 +206,8 @@ impl Proxy {
     pub(super) fn end_unused_downstream(&mut self, key: Key) -> bool {
         let Some(connection) = self.connections.get(key) else { return true };
         let Some(mux) = connection.codec.mux() else { return true };
-        let over = mux.h2.is_spent() || matches!(mux.kind, MuxKind::Downstream(Shutdown::Final));
+        let is_final = mux.downstream().is_some_and(|downstream| downstream.shutdown == Shutdown::Final);
+        let over = mux.h2.is_spent() || is_final;
         let ends = over && mux.is_idle();
         if ends {
             self.end(key, Ending::Linger);

@@ -40,6 +40,10 @@ impl Proxy {
             let rest = queue.len();
             let Some(stream) = self.connections.get_mut(owner) else { continue };
             let exchange = stream.exchange;
+            if rest > 0 {
+                // A few bytes that wait do not occupy a block.
+                queue.shrink(&mut self.scratch.buffers);
+            }
             stream.output = queue;
             let is_client = stream.is_client();
             let ends = stream.codec.stream().is_some_and(|stream| stream.sending == Sending::Ending);
@@ -55,8 +59,10 @@ impl Proxy {
             }
             self.rearm(owner, if moved { Moved::Out } else { Moved::Nothing });
             let opposite = exchange.and_then(|id| self.opposite(id, owner));
-            if let Some(opposite) = opposite.filter(|_| rest < QUEUE_HIGH_BYTES) {
-                self.wake(opposite);
+            if let Some(opposite) = opposite {
+                if rest < QUEUE_HIGH_BYTES {
+                    self.wake(opposite);
+                }
                 self.rearm(opposite, Moved::Nothing);
             }
             match exchange {
@@ -263,15 +269,15 @@ impl Proxy {
         let Some(entry) = self.connections.get(owner) else { return };
         let Some(stream) = entry.codec.stream() else { return };
         let (key, id, is_client) = (stream.mux, stream.id, entry.is_client());
-        // The window of a client's stream does not grow.
-        let most = if is_client { 0 } else { H2_GROWTH_BYTES - self.totals.grown };
+        let left = (H2_GROWTH_BYTES - self.totals.grown).saturating_sub(self.totals.lent as u32);
+        let most = if is_client { self.spare(key) } else { left };
         let spare = self.wants(owner).then_some(most);
         let Some(connection) = self.connections.get_mut(key) else { return };
         let Some(mux) = connection.codec.mux_mut() else { return };
         self.scratch.text.clear();
         let growth = mux.h2.delivered(id, length, spare, &mut self.scratch.text);
         connection.output.write(&mut self.scratch.buffers, &self.scratch.text);
-        if growth > 0 {
+        if growth > 0 && !is_client {
             self.note_growth(owner, growth);
         }
     }

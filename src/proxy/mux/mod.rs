@@ -5,11 +5,12 @@
 //! - `downstream`: to a client. The client opens the streams, and each carries one request.
 //!
 //! `frames` is common to both: content into frames, and frames into their meaning. `stream` is the state of one
-//! stream. `close` ends an upstream mux.
+//! stream. `account` bounds the memory that clients make a worker hold. `close` ends an upstream mux.
 //!
 //! Invariants: a stream waits, or its mux knows its number, never both. Nothing is sent on a stream beyond its window.
 //! `tend` does the outstanding work of a mux once for all that has happened.
 
+mod account;
 mod close;
 mod downstream;
 mod frames;
@@ -18,7 +19,7 @@ mod upstream;
 
 use std::collections::VecDeque;
 
-pub(in crate::proxy) use self::downstream::Shutdown;
+pub(in crate::proxy) use self::downstream::{Downstream, Shutdown};
 pub(in crate::proxy) use self::stream::{Sending, Stream};
 pub(in crate::proxy) use self::upstream::{Purpose, Upstream};
 use super::Proxy;
@@ -47,7 +48,7 @@ pub(in crate::proxy) enum MuxKind {
     /// To a backend. The proxy opens the streams.
     Upstream(Upstream),
     /// To a client. The client opens the streams.
-    Downstream(Shutdown),
+    Downstream(Downstream),
 }
 
 /// The frames of streams that are in the queue of their mux.
@@ -77,6 +78,11 @@ impl Mux {
     /// The state of a mux to a backend.
     pub(in crate::proxy) fn upstream_mut(&mut self) -> Option<&mut Upstream> {
         if let MuxKind::Upstream(upstream) = &mut self.kind { Some(upstream) } else { None }
+    }
+
+    /// The state of a mux to a client.
+    pub(in crate::proxy) fn downstream(&self) -> Option<&Downstream> {
+        if let MuxKind::Downstream(downstream) = &self.kind { Some(downstream) } else { None }
     }
 
     /// The streams that are open or wait.
@@ -118,7 +124,7 @@ impl Mux {
     /// The wait of a mux to a client. `drained`: its queue is empty. Each stream has waits of its own.
     pub(in crate::proxy) fn downstream_wait(&self, drained: bool) -> Wait {
         match self.kind {
-            MuxKind::Downstream(Shutdown::Announced) => Wait::Shutdown,
+            MuxKind::Downstream(Downstream { shutdown: Shutdown::Announced, .. }) => Wait::Shutdown,
             _ if !drained => Wait::ClientSend,
             _ if self.is_in_block() || !self.h2.is_ready() => Wait::Block,
             _ if self.is_idle() => Wait::Idle,
@@ -131,6 +137,7 @@ impl Proxy {
     /// Closes the stream of an entry that is gone. Its mux may have room for another.
     pub(in crate::proxy) fn close_stream(&mut self, key: Key, stream: &Stream) {
         self.totals.grown -= stream.growth;
+        self.charge(stream.mux, stream.charged, 0);
         // The consumer's queue still holds content that was not taken.
         if let Some(consumer) = stream.consumer.and_then(|key| self.connections.get_mut(key)) {
             let held = consumer.output.len().saturating_sub(QUEUE_HIGH_BYTES).min(stream.growth as usize) as u32;
@@ -248,7 +255,9 @@ impl Proxy {
             }
             MuxKind::Downstream(_) => {
                 self.announce_shutdown(key);
+                self.credit_client(key);
                 self.send_streams(key);
+                self.serve_held_back(key);
                 if self.end_unused_downstream(key) {
                     return;
                 }

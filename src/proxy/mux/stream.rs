@@ -22,6 +22,8 @@ pub(in crate::proxy) struct Stream {
     pub(in crate::proxy) asks_head: bool,
     /// The encoded trailer section that ends the message being sent.
     pub(in crate::proxy) trailers: Box<[u8]>,
+    /// The bytes that its mux is charged for it, if it is a client's.
+    pub(in crate::proxy) charged: usize,
     /// The growth of its window, in bytes.
     pub(in crate::proxy) growth: u32,
     /// The client that takes the content, once the window has grown.
@@ -83,6 +85,7 @@ impl Stream {
             sending: Sending::Open,
             asks_head: false,
             trailers: Box::default(),
+            charged: 0,
             growth: 0,
             consumer: None,
             code: ErrorCode::CANCEL,

@@ -15,6 +15,7 @@ use crate::limits::{
 };
 use crate::log::Level;
 
+mod account;
 mod clients;
 mod declined;
 mod downstream;

@@ -7,7 +7,7 @@ use crate::http2::head::Writer;
 use crate::limits::{DEFAULT_IDLE_US, H2_CLIENT_STREAMS, H2_SHUTDOWN_US};
 
 /// A block of fields with a request.
-fn head(method: &[u8], fields: &[(&[u8], &[u8])]) -> Vec<u8> {
+pub(super) fn head(method: &[u8], fields: &[(&[u8], &[u8])]) -> Vec<u8> {
     let mut block = Vec::new();
     let mut writer = Writer::new(&mut block);
     writer.request(method, Target { scheme: b"http", authority: b"x", path: b"/p" });
@@ -15,19 +15,19 @@ fn head(method: &[u8], fields: &[(&[u8], &[u8])]) -> Vec<u8> {
     block
 }
 
-fn frame_of(kind: Kind, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
+pub(super) fn frame_of(kind: Kind, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
     let mut bytes = Vec::new();
     frame::write(&mut bytes, kind, flags, stream, payload);
     bytes
 }
 
-fn get(stream: u32) -> Vec<u8> {
+pub(super) fn get(stream: u32) -> Vec<u8> {
     frame_of(Kind::Headers, END_HEADERS | END_STREAM, stream, &head(b"GET", &[]))
 }
 
 impl World {
     /// A proxy before one backend that speaks HTTP/1.1.
-    fn before_http1() -> World {
+    pub(super) fn before_http1() -> World {
         let mut world = World::new(1, false);
         world.plan.members.iter_mut().for_each(|member| member.h2c = false);
         world.proxy.follow(&world.plan);
@@ -35,7 +35,7 @@ impl World {
     }
 
     /// A client that has sent its preface and SETTINGS.
-    fn client(&mut self) -> Key {
+    pub(super) fn client(&mut self) -> Key {
         let client = self.proxy.accept(SocketAddr::from(([127, 0, 0, 1], 5000)));
         // The preface may arrive byte by byte.
         PREFACE.iter().for_each(|byte| self.give(client, &[*byte]));
@@ -44,12 +44,12 @@ impl World {
         client
     }
 
-    fn audit(&self) {
+    pub(super) fn audit(&self) {
         self.proxy.check().unwrap();
     }
 
     /// The type, the flags and the payload of each frame for a stream since this was last asked.
-    fn on(&mut self, client: Key, stream: u32) -> Vec<(Kind, u8, Vec<u8>)> {
+    pub(super) fn on(&mut self, client: Key, stream: u32) -> Vec<(Kind, u8, Vec<u8>)> {
         self.audit();
         let frames = self.frames(client).into_iter().filter(|(header, _)| header.stream == stream);
         frames.map(|(header, payload)| (header.kind, header.flags, payload)).collect()
@@ -315,4 +315,25 @@ fn a_request_that_begins_like_the_preface_is_one_of_http_1() {
     // The preface is not one behind a request, nor with another end.
     let client = world.send("PRI * HTTP/2.0\r\n\r\nXX\r\n\r\n");
     assert!(world.sent[&client].starts_with(b"HTTP/1.1 505 "));
+}
+
+#[test]
+fn a_client_that_agreed_to_http_2_gets_settings_before_it_has_sent_anything() {
+    let mut world = World::before_http1();
+    let client = world.proxy.accept(SocketAddr::from(([127, 0, 0, 1], 5000)));
+    world.proxy.accepted_http2(client);
+    world.carry_out();
+    assert_eq!(world.on(client, 0).first().map(|frame| frame.0), Some(Kind::Settings));
+    // Its preface is due nevertheless.
+    PREFACE.iter().for_each(|byte| world.give(client, &[*byte]));
+    world.frame(client, Kind::Settings, 0, 0, &[]);
+    world.give(client, &get(1));
+    let backend = world.connected(false);
+    world.give(backend, b"HTTP/1.1 204 No Content\r\n\r\n");
+    assert_eq!(kinds(&world.on(client, 1)), [(Kind::Headers, END_HEADERS | END_STREAM)]);
+    // It agreed to nothing but HTTP/2.
+    let other = world.proxy.accept(SocketAddr::from(([127, 0, 0, 1], 5000)));
+    world.proxy.accepted_http2(other);
+    world.give(other, b"GET / HTTP/1.1\r\nHost: x\r\n\r\n");
+    assert_eq!(world.on(other, 0).last().map(|frame| frame.0), Some(Kind::Goaway));
 }

@@ -1,0 +1,200 @@
+//! The memory that clients over HTTP/2 make a worker hold, and the budget that lends it.
+//!
+//! A client's stream is charged for the head of its request, its own input and output, the queue of its backend, and a
+//! fixed amount for its records. A mux is charged for its streams and its own queue. `H2_PARITY_BYTES` of that are
+//! free, which is as much as a connection over HTTP/1 may hold. One budget of the worker lends the rest.
+//!
+//! A mux borrows no more than half of what is left, so there is always some for others. A mux that may not borrow gets
+//! content only for streams that hold none, so a stalled stream never blocks another one, and gives its client no
+//! credit. Some content is on its way before that, because windows were open. If the budget is spent nevertheless, the
+//! streams are reset whose clients have taken nothing for longest.
+//!
+//! Invariants: what a stream is charged for is what it holds. The sum of all loans is within the budget after every
+//! input.
+
+use super::super::Proxy;
+use super::super::abort::Abort;
+use super::super::connection::{Connection, Moved, Wait};
+use super::super::record::Reason;
+use super::super::reply::LocalReply;
+use super::{Downstream, MuxKind};
+use crate::collections::slab::Key;
+use crate::http2::ErrorCode;
+use crate::limits::{H2_GROWTH_BYTES, H2_PARITY_BYTES, H2_STREAM_BYTES, H2_WINDOW_MAX_BYTES, QUEUE_HIGH_BYTES};
+use crate::metrics::Count;
+
+/// The budget, in the type of its sums.
+const BUDGET: usize = H2_GROWTH_BYTES as usize;
+
+impl Downstream {
+    /// The bytes that the budget lends.
+    pub(in crate::proxy) fn loan(&self) -> usize {
+        self.held.saturating_sub(H2_PARITY_BYTES)
+    }
+}
+
+impl Proxy {
+    /// Returns the bytes that a client's stream holds.
+    pub(in crate::proxy) fn held_by(&self, entry: &Connection) -> usize {
+        let Some(stream) = entry.codec.stream() else { return 0 };
+        let exchange = entry.exchange.and_then(|id| self.exchanges.get(id));
+        let backend = exchange.and_then(|exchange| self.connections.get(exchange.backend()?));
+        let forwarded = backend.map_or(0, |backend| backend.output.len());
+        let head = exchange.map_or(0, |exchange| exchange.saved.size());
+        let input = entry.input.as_ref().map_or(0, |input| input.len());
+        H2_STREAM_BYTES + head + input + forwarded + entry.output.len() + stream.trailers.len()
+    }
+
+    /// Charges a client's stream or mux for what it holds now.
+    pub(in crate::proxy) fn recount(&mut self, key: Key) {
+        let Some(entry) = self.connections.get(key).filter(|entry| entry.is_client()) else { return };
+        if let Some(stream) = entry.codec.stream() {
+            let (mux, before, now) = (stream.mux, stream.charged, self.held_by(entry));
+            if let Some(stream) = self.connections.get_mut(key).and_then(|entry| entry.codec.stream_mut()) {
+                stream.charged = now;
+            }
+            self.charge(mux, before, now);
+        } else if let Some(downstream) = entry.codec.mux().and_then(|mux| mux.downstream()) {
+            let (before, now) = (downstream.queued, entry.output.len());
+            if let Some(downstream) = self.downstream_mut(key) {
+                downstream.queued = now;
+            }
+            self.charge(key, before, now);
+        }
+    }
+
+    /// Changes the charge of a part of a mux.
+    pub(in crate::proxy) fn charge(&mut self, mux: Key, before: usize, now: usize) {
+        if before == now {
+            return;
+        }
+        let Some(downstream) = self.downstream_mut(mux) else { return };
+        let loan = downstream.loan();
+        downstream.held = downstream.held - before + now;
+        let after = downstream.loan();
+        let was_spent = self.totals.lent > BUDGET / 2;
+        self.totals.lent = self.totals.lent - loan + after;
+        if was_spent && self.totals.lent <= BUDGET / 2 {
+            // Others may borrow again.
+            self.ledger.tending.append(&mut self.ledger.borrowers);
+        }
+    }
+
+    /// True if a mux that holds so many bytes may hold more.
+    fn lends(&self, downstream: &Downstream) -> bool {
+        let left = BUDGET.saturating_sub(self.totals.lent + self.totals.grown as usize);
+        downstream.held <= H2_PARITY_BYTES || downstream.loan() < left / 2
+    }
+
+    /// True if a connection takes more content now. A client's stream that may hold no more still takes some if it holds
+    /// none, once its mux has room.
+    pub(in crate::proxy) fn has_room(&self, entry: &Connection) -> bool {
+        if entry.output.len() >= QUEUE_HIGH_BYTES {
+            return false;
+        }
+        let Some(stream) = entry.codec.stream().filter(|_| entry.is_client()) else { return true };
+        let Some(mux) = self.connections.get(stream.mux) else { return true };
+        let Some(downstream) = mux.codec.mux().and_then(|mux| mux.downstream()) else { return true };
+        if self.lends(downstream) || entry.output.is_empty() && mux.output.len() < QUEUE_HIGH_BYTES {
+            return true;
+        }
+        downstream.is_held_back.set(true);
+        false
+    }
+
+    /// The bytes by which the window of a client's stream may grow.
+    pub(in crate::proxy) fn spare(&self, mux: Key) -> u32 {
+        let downstream = self.connections.get(mux).and_then(|mux| mux.codec.mux()?.downstream());
+        if downstream.is_some_and(|downstream| self.lends(downstream)) { H2_WINDOW_MAX_BYTES } else { 0 }
+    }
+
+    /// Gives a client the credit that is due for its connection, if the mux may hold more.
+    pub(super) fn credit_client(&mut self, key: Key) {
+        let Some(mux) = self.connections.get(key).and_then(|one| one.codec.mux()) else { return };
+        let Some(downstream) = mux.downstream().filter(|_| mux.h2.owes_credit()) else { return };
+        if !self.lends(downstream) {
+            return downstream.is_held_back.set(true);
+        }
+        self.scratch.text.clear();
+        let Some(connection) = self.connections.get_mut(key) else { return };
+        let Some(mux) = connection.codec.mux_mut() else { return };
+        mux.h2.credit(H2_WINDOW_MAX_BYTES, &mut self.scratch.text);
+        connection.output.write(&mut self.scratch.buffers, &self.scratch.text);
+    }
+
+    /// Has the streams go on that were held back, as far as they may. A different one is the first each time.
+    pub(super) fn serve_held_back(&mut self, key: Key) {
+        let Some(downstream) = self.downstream_mut(key) else { return };
+        if !downstream.is_held_back.take() {
+            return;
+        }
+        let turn = downstream.turn;
+        downstream.turn = turn.wrapping_add(1);
+        let Some(mux) = self.connections.get(key).and_then(|one| one.codec.mux()) else { return };
+        let mut streams: Vec<Key> = mux.h2.owners().collect();
+        let middle = turn % streams.len().max(1);
+        streams.rotate_left(middle);
+        for stream in streams {
+            let exchange = self.connections.get(stream).and_then(|stream| stream.exchange);
+            if let Some(opposite) = exchange.and_then(|id| self.opposite(id, stream)) {
+                self.wake(opposite);
+                self.rearm(opposite, Moved::Nothing);
+            }
+        }
+        if self.downstream_mut(key).is_some_and(|downstream| downstream.is_held_back.get())
+            && !self.ledger.borrowers.contains(&key)
+        {
+            self.ledger.borrowers.push(key);
+        }
+    }
+
+    /// Resets streams if the budget is spent: those first whose clients have taken nothing for longest, then those that
+    /// hold most. Returns true if it did.
+    pub(in crate::proxy) fn relieve(&mut self) -> bool {
+        if self.totals.lent <= BUDGET {
+            return false;
+        }
+        let mut streams: Vec<(u64, Key)> = Vec::new();
+        for key in self.connections.keys() {
+            let Some(entry) = self.connections.get(key).filter(|entry| entry.is_client()) else { continue };
+            let Some(stream) = entry.codec.stream() else { continue };
+            let mux = self.connections.get(stream.mux).and_then(|mux| mux.codec.mux()?.downstream());
+            if mux.is_some_and(|mux| mux.loan() > 0) {
+                let waits = entry.wait == Wait::ClientSend;
+                let order = if waits { self.ledger.timers.get(key.index()) } else { u64::MAX - stream.charged as u64 };
+                streams.push((order, key));
+            }
+        }
+        streams.sort_unstable();
+        let mut reset = 0;
+        for (_, key) in streams {
+            // Some more than necessary, so that the next byte does not cost another search.
+            if self.totals.lent <= BUDGET - BUDGET / 8 {
+                break;
+            }
+            reset += 1;
+            self.reset_for_budget(key);
+        }
+        self.shared.block.add(Count::H2BudgetExhausted, reset);
+        reset > 0
+    }
+
+    fn reset_for_budget(&mut self, key: Key) {
+        let Some(entry) = self.connections.get_mut(key) else { return };
+        if let Some(stream) = entry.codec.stream_mut() {
+            stream.code = ErrorCode::ENHANCE_YOUR_CALM;
+        }
+        match entry.wait {
+            Wait::ClientSend => self.client_gone(key, Reason::ClientLeft(Abort::Stalled)),
+            _ => self.upload_failed(key, Reason::Replied(LocalReply::NoMemory)),
+        }
+    }
+
+    /// The state of a mux to a client.
+    pub(in crate::proxy) fn downstream_mut(&mut self, key: Key) -> Option<&mut Downstream> {
+        match &mut self.connections.get_mut(key)?.codec.mux_mut()?.kind {
+            MuxKind::Downstream(downstream) => Some(downstream),
+            MuxKind::Upstream(_) => None,
+        }
+    }
+}

@@ -1,0 +1,120 @@
+//! The memory that clients over HTTP/2 may make a worker hold.
+
+use super::downstream::*;
+use super::*;
+use crate::limits::{H2_CLIENT_STREAMS, H2_PARITY_BYTES, QUEUE_HIGH_BYTES};
+
+/// SETTINGS that close the windows of streams.
+const CLOSED: &[u8] = &[0, 4, 0, 0, 0, 0];
+
+/// A client that has opened this number of streams and closed their windows, and the connections to their backends.
+fn stalled(world: &mut World, streams: u32) -> (Key, Vec<Key>) {
+    let client = world.client();
+    world.frame(client, Kind::Settings, 0, 0, CLOSED);
+    let mut backends = Vec::new();
+    for n in 0..streams {
+        world.give(client, &get(2 * n + 1));
+        let backend = world.connected(false);
+        world.give(backend, b"HTTP/1.1 200 OK\r\nContent-Length: 1000000\r\n\r\n");
+        backends.push(backend);
+    }
+    world.on(client, 0);
+    (client, backends)
+}
+
+/// Gives as much content as is taken. Returns its length.
+fn fill(world: &mut World, backend: Key) -> usize {
+    let mut given = 0;
+    while world.proxy.wants(backend) && given < 1_000_000 {
+        world.give(backend, &[b'x'; 8192]);
+        given += 8192;
+    }
+    given
+}
+
+#[test]
+fn one_client_borrows_a_part_of_the_budget_and_its_stalled_streams_block_no_other() {
+    let mut world = World::before_http1();
+    let (client, backends) = stalled(&mut world, H2_CLIENT_STREAMS);
+    let given: Vec<usize> = backends.iter().map(|&backend| fill(&mut world, backend)).collect();
+    world.audit();
+    assert!(given[0] >= QUEUE_HIGH_BYTES, "the first stream has a whole queue");
+    assert!(given.iter().all(|&given| given > 0), "each stream has something: {given:?}");
+    let lent = world.proxy.totals.lent;
+    assert!((1 << 20..4 << 20).contains(&lent), "{lent} bytes are lent");
+    // The last stream has a window again.
+    let last = 2 * H2_CLIENT_STREAMS - 1;
+    world.frame(client, Kind::WindowUpdate, 0, last, &50_000_u32.to_be_bytes());
+    let content = |frames: &[(Kind, u8, Vec<u8>)]| {
+        frames.iter().filter(|frame| frame.0 == Kind::Data).map(|frame| frame.2.len()).sum::<usize>()
+    };
+    let mut taken = content(&world.on(client, last));
+    for _ in 0..6 {
+        world.give(*backends.last().unwrap(), &[b'x'; 8192]);
+        taken += content(&world.on(client, last));
+    }
+    assert_eq!(taken, 50_000);
+    world.proxy.failed(client, Failure::Broken(104));
+    world.carry_out();
+    assert_eq!(world.proxy.totals.lent, 0);
+    world.audit();
+}
+
+#[test]
+fn the_streams_that_waited_longest_are_reset_if_the_budget_is_spent() {
+    let mut world = World::before_http1();
+    let (first, backends) = stalled(&mut world, H2_CLIENT_STREAMS);
+    backends.iter().for_each(|&backend| _ = fill(&mut world, backend));
+    world.pass(1_000_000);
+    let mut clients = Vec::new();
+    while world.proxy.shared.block.get(Count::H2BudgetExhausted) == 0 {
+        assert!(clients.len() < 100, "{} bytes are lent", world.proxy.totals.lent);
+        let (client, backends) = stalled(&mut world, H2_CLIENT_STREAMS);
+        backends.iter().for_each(|&backend| _ = fill(&mut world, backend));
+        clients.push(client);
+        world.audit();
+    }
+    assert!(world.proxy.totals.lent <= H2_GROWTH_BYTES as usize);
+    let resets = |world: &mut World, client: Key| {
+        let frames = world.frames(client);
+        let calm = ErrorCode::ENHANCE_YOUR_CALM.0.to_be_bytes();
+        frames.iter().filter(|(header, payload)| header.kind == Kind::RstStream && payload[..] == calm).count()
+    };
+    assert!(resets(&mut world, first) > 0, "the first client waits for longest");
+    assert_eq!(clients.iter().map(|&client| resets(&mut world, client)).sum::<usize>(), 0);
+}
+
+#[test]
+fn the_window_of_a_connection_grows_for_an_upload_that_moves_and_waits_for_one_that_does_not() {
+    let mut world = World::before_http1();
+    let client = world.client();
+    world.give(client, &frame_of(Kind::Headers, END_HEADERS, 1, &head(b"POST", &[])));
+    let backend = world.connected(false);
+    let update = |world: &mut World, stream: u32| {
+        let updates = world.on(client, stream).into_iter().filter(|frame| frame.0 == Kind::WindowUpdate);
+        updates.map(|(.., payload)| u32::from_be_bytes(payload[..4].try_into().unwrap())).sum::<u32>()
+    };
+    let (mut windows, mut largest) = ([65_535_u32, H2_WINDOW_BYTES], 0);
+    for moves in [true, false] {
+        if !moves {
+            world.stalled.push(backend);
+        }
+        let mut given = 0;
+        while windows.iter().all(|&window| window >= H2_FRAME_BYTES as u32) && given < 8 << 20 {
+            world.give(client, &frame_of(Kind::Data, 0, 1, &[b'x'; H2_FRAME_BYTES]));
+            world.sent.remove(&backend);
+            given += H2_FRAME_BYTES;
+            let sent = world.sent.get(&client).cloned().unwrap_or_default();
+            windows = windows.map(|window| window - H2_FRAME_BYTES as u32);
+            windows[0] += update(&mut world, 0);
+            world.sent.insert(client, sent);
+            windows[1] += update(&mut world, 1);
+            largest = windows[0].max(largest);
+        }
+        assert_eq!(given >= 8 << 20, moves, "{given} bytes were taken");
+        assert!(moves || given < 4 << 20, "{given} bytes wait");
+    }
+    assert!(largest > 500_000, "{largest}");
+    assert!(world.proxy.totals.lent > H2_PARITY_BYTES);
+    world.audit();
+}
