@@ -55,6 +55,7 @@ mod supervision;
 mod tidy;
 mod timeouts;
 mod tls;
+mod tls_front;
 mod trace;
 mod upgrade;
 mod upgrade_failures;

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use zzz_lb::args::FLAGS;
-use zzz_lb::metrics::{Count, Global, Metric, OwnTime, SlotCount, SlotState, SlotTime};
+use zzz_lb::metrics::{Count, Global, Metric, OwnTime, PairState, SlotCount, SlotState, SlotTime};
 
 /// The options of other programs that the pages show.
 const FOREIGN_OPTIONS: [&str; 13] = [
@@ -48,8 +48,15 @@ fn words_after<'a>(text: &'a str, mark: &'a str, more: &'a str) -> impl Iterator
 }
 
 fn metrics() -> impl Iterator<Item = &'static Metric> {
-    let tables =
-        [Count::METRICS, Global::METRICS, SlotCount::METRICS, SlotState::METRICS, OwnTime::METRICS, SlotTime::METRICS];
+    let tables = [
+        Count::METRICS,
+        Global::METRICS,
+        SlotCount::METRICS,
+        SlotState::METRICS,
+        PairState::METRICS,
+        OwnTime::METRICS,
+        SlotTime::METRICS,
+    ];
     tables.into_iter().flatten()
 }
 

@@ -8,7 +8,7 @@ use std::net::{IpAddr, Ipv4Addr};
 
 use zzz_lb::hpack::Decoder;
 use zzz_lb::http::fields::Name;
-use zzz_lb::http::forward::{self, After, RequestWay, ResponseWay};
+use zzz_lb::http::forward::{self, After, ClientCertificate, RequestWay, ResponseWay};
 use zzz_lb::http::framing::{self, Body, RequestFacts, ResponseFacts};
 use zzz_lb::http::head::{Head, HeadRef, Version};
 use zzz_lb::http::message_error::MessageError;
@@ -20,6 +20,9 @@ use zzz_lb::limits::H2_TABLE_BYTES;
 
 /// A request id of the proxy's own.
 const ID: &[u8] = b"018f3c1e-0000-7000-8000-000000000001";
+
+/// A client's certificate.
+const CERTIFICATE: ClientCertificate<'_> = ClientCertificate { leaf: b":AA==:", chain: b"" };
 
 /// Panics if the next hop sees another message.
 pub fn run(data: &[u8]) {
@@ -77,6 +80,7 @@ fn request(choices: u8, bytes: &[u8], plant: fn(&mut Vec<u8>)) {
         default_host: "default.example",
         via: bit(choices, 3).then_some("zzz"),
         request_id: bit(choices, 6).then_some(ID),
+        certificate: bit(choices, 4).then_some(CERTIFICATE),
     };
     let mut text = Vec::new();
     let mut writer = Writer::new(&mut text);
@@ -96,6 +100,10 @@ fn request(choices: u8, bytes: &[u8], plant: fn(&mut Vec<u8>)) {
     assert_eq!((next.method(), seen.version), (view.method(), Version::Http11));
     assert!(seen.expects_continue == facts.expects_continue && seen.connection.persistent);
     assert!(single(next, Name::Host).is_some() && single(next, Name::XForwardedFor).is_some());
+    if way.certificate.is_some() {
+        let own = [CERTIFICATE.leaf];
+        assert!(next.values(Name::ClientCert).eq(own), "{}", text.escape_ascii());
+    }
     check_hop(next);
     request_over_http2(view, &facts, &way);
 }
@@ -158,6 +166,7 @@ fn response(choices: u8, bytes: &[u8], plant: fn(&mut Vec<u8>)) {
         date: b"Sat, 28 Nov 2026 20:00:00 GMT",
         via,
         request_id: bit(choices, 6).then_some(ID),
+        strict_transport: bit(choices, 7).then_some("max-age=60"),
     };
     forward::response(&mut writer, view, &facts, &way);
     writer.finish();

@@ -47,6 +47,8 @@ impl Eq for Flag {}
 pub enum Group {
     /// Listeners, and the pages on them.
     Listening,
+    /// TLS with clients.
+    Tls,
     /// Backends.
     Backends,
     /// Health checks.
@@ -70,6 +72,7 @@ impl Group {
     pub fn title(self) -> &'static str {
         match self {
             Group::Listening => "Listening",
+            Group::Tls => "TLS with clients",
             Group::Backends => "Backends",
             Group::Health => "Health of backends",
             Group::Forwarding => "Forwarding",
@@ -186,11 +189,11 @@ fn more<T>(list: &mut Vec<Given<T>>, value: T, source: Source, most: usize) -> R
 mod tests {
     use super::table::{DURATIONS, DURATIONS_OR_OFF};
     use super::*;
-    use crate::args::{HealthCheck, Mode};
+    use crate::args::{HealthCheck, Mode, TlsVersion};
     use crate::balance::strategy::Strategy;
     use crate::limits::{
-        CLIENT_CONNECTIONS, COMPARED_BYTES, DURATION_MAX_US, DURATION_MIN_US, HEALTH_COUNT, STATUS_RANGES,
-        TRUSTED_RANGES, WORKERS,
+        CLIENT_CONNECTIONS, COMPARED_BYTES, DURATION_MAX_US, DURATION_MIN_US, HEALTH_COUNT, HSTS_MAX_S, PAIRS,
+        STATUS_RANGES, TRUSTED_RANGES, WORKERS,
     };
     use crate::log::Level;
 
@@ -246,6 +249,9 @@ mod tests {
         assert!(flag("workers").accepts.ends_with(&format!(" {WORKERS}")));
         assert!(flag("max-connections").accepts.ends_with(&format!(" {CLIENT_CONNECTIONS}")));
         assert!(flag("health-fails").accepts.ends_with(&format!(" {HEALTH_COUNT}")));
+        assert_eq!(flag("tls-min").accepts, words(TlsVersion::NAMES.iter().map(|(name, _)| *name).collect()));
+        assert!(flag("tls-cert").accepts.contains(&format!(" {PAIRS} ")));
+        assert!(flag("hsts").accepts.contains(&format!(" {}d,", HSTS_MAX_S / 86_400)));
         assert_eq!(flag("health-fails").accepts, flag("health-passes").accepts);
         assert_eq!(DURATIONS_OR_OFF, format!("{DURATIONS}; or off"));
         assert!(flag("backend").accepts.contains(&format!(" {BACKENDS} ")));

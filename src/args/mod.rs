@@ -11,6 +11,7 @@ pub mod backend;
 pub mod flags;
 mod healthcheck;
 pub mod help;
+mod listener;
 mod nearest;
 mod parse;
 pub mod probe;
@@ -32,10 +33,11 @@ pub use backend::{Backend, Host, Target};
 pub use flags::{FLAGS, Flag};
 pub(crate) use flags::{add_backend, give};
 pub use healthcheck::Healthcheck;
+pub use listener::Listener;
 pub(crate) use nearest::nearest;
 pub use parse::{parse, parse_with};
 pub use probe::{HealthCheck, Statuses};
-pub use value::{Cidr, Fault, HostHeader, Mode};
+pub use value::{Cidr, Fault, HostHeader, Mode, TlsVersion};
 pub use variables::remarks;
 
 /// The request of the command line.
@@ -121,6 +123,28 @@ pub struct Options {
     pub port: Option<Given<u16>>,
     /// `--host`.
     pub host: Option<Given<IpAddr>>,
+    /// `--listen`, in the order given.
+    pub listen: Vec<Given<Listener>>,
+    /// `--http-redirect`; the inner `None` means off.
+    pub http_redirect: Option<Given<Option<u16>>>,
+    /// `--tls-cert`, in the order given.
+    pub tls_certs: Vec<Given<PathBuf>>,
+    /// `--tls-key`, in the order given.
+    pub tls_keys: Vec<Given<PathBuf>>,
+    /// `--tls-dev`.
+    pub tls_dev: Option<Given<bool>>,
+    /// `--tls-min`.
+    pub tls_min: Option<Given<TlsVersion>>,
+    /// `--tls-strict-sni`.
+    pub tls_strict_sni: Option<Given<bool>>,
+    /// `--tls-client-ca`.
+    pub tls_client_ca: Option<Given<PathBuf>>,
+    /// `--tls-client-optional`.
+    pub tls_client_optional: Option<Given<bool>>,
+    /// `--tls-ticket-key`.
+    pub tls_ticket_key: Option<Given<PathBuf>>,
+    /// `--hsts`, in seconds; the inner `None` means off.
+    pub hsts_s: Option<Given<Option<u64>>>,
     /// `--backend`, in the order given.
     pub backends: Vec<Given<Backend>>,
     /// True if the file has a list of backends, even an empty one. Then there are no default backends.

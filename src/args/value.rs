@@ -8,7 +8,7 @@ use crate::dns::hosts::Hosts;
 use crate::http::framing::is_authority;
 use crate::limits::{
     DURATION_MAX_US, DURATION_MIN_US, FILE_PATH_BYTES, HEALTH_PATH_BYTES, HOST_LABEL_BYTES, HOST_NAME_BYTES,
-    NAME_BYTES, SECOND_US,
+    HSTS_MAX_S, NAME_BYTES, SECOND_US,
 };
 
 /// The fault in a value.
@@ -108,6 +108,21 @@ pub enum Mode {
 impl Mode {
     /// Both modes with the names that the command line accepts.
     pub const NAMES: [(&'static str, Mode); 2] = [("mp", Mode::Mp), ("sp", Mode::Sp)];
+}
+
+/// The lowest version of TLS for clients.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum TlsVersion {
+    /// TLS 1.2.
+    #[default]
+    Tls12,
+    /// TLS 1.3.
+    Tls13,
+}
+
+impl TlsVersion {
+    /// All versions with the names that the command line accepts.
+    pub const NAMES: [(&'static str, TlsVersion); 2] = [("1.2", TlsVersion::Tls12), ("1.3", TlsVersion::Tls13)];
 }
 
 /// The Host field that backends receive.
@@ -242,6 +257,23 @@ pub(super) fn duration(text: &str) -> Result<u64, Fault> {
     Ok(unit_us * number(&text[..digits], DURATION_MIN_US.div_ceil(unit_us), DURATION_MAX_US / unit_us)?)
 }
 
+/// Parses a duration of days or years, or `off`. Returns seconds; `None` for `off`.
+pub(super) fn long_or_off(text: &str) -> Result<Option<u64>, Fault> {
+    if is_off(text) {
+        return Ok(None);
+    }
+    let digits = text.bytes().take_while(u8::is_ascii_digit).count();
+    let unit_s = match &text[digits..] {
+        "s" => 1,
+        "m" => 60,
+        "h" => 3600,
+        "d" => 86_400,
+        "" if digits > 0 => return Err(Fault::NoUnit),
+        _ => return Err(Fault::Malformed),
+    };
+    Ok(Some(unit_s * number(&text[..digits], 0, HSTS_MAX_S / unit_s)?))
+}
+
 /// Parses a duration or `off`. Returns microseconds; 0 for `off`.
 pub(super) fn duration_or_off(text: &str) -> Result<u64, Fault> {
     if is_off(text) { Ok(0) } else { duration(text) }
@@ -255,14 +287,21 @@ fn is_off(text: &str) -> bool {
 pub(super) fn admin(text: &str, hosts: &Hosts) -> Result<Option<SocketAddr>, Fault> {
     if is_off(text) {
         return Ok(None);
-    } else if !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit()) {
-        return Ok(Some(SocketAddr::from((Ipv4Addr::LOCALHOST, port(text)?))));
+    }
+    let (host, port) = host_and_port(text, hosts)?;
+    Ok(Some(SocketAddr::new(host.unwrap_or(Ipv4Addr::LOCALHOST.into()), port)))
+}
+
+/// Parses `PORT`, which has no host, or `HOST:PORT`.
+pub(super) fn host_and_port(text: &str, hosts: &Hosts) -> Result<(Option<IpAddr>, u16), Fault> {
+    if !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit()) {
+        return Ok((None, port(text)?));
     }
     let (host, digits) = text.rsplit_once(':').ok_or(Fault::Malformed)?;
     // An IPv6 address without brackets would be ambiguous, because it contains colons.
     match self::host(host, hosts)? {
         IpAddr::V6(_) if host.contains(':') && !host.starts_with('[') => Err(Fault::Brackets),
-        address => Ok(Some(SocketAddr::new(address, port(digits)?))),
+        address => Ok((Some(address), port(digits)?)),
     }
 }
 
@@ -379,6 +418,15 @@ mod tests {
         for malformed in ["", "s", "1.5s", "-1s", "1 s", "1S", "1us", "1d", "5é"] {
             assert_eq!(duration(malformed), Err(Fault::Malformed), "{malformed:?}");
         }
+    }
+
+    #[test]
+    fn long_durations_have_days() {
+        let given = |seconds| Ok(Some(seconds));
+        assert_eq!((long_or_off("0s"), long_or_off("5m"), long_or_off("24h")), (given(0), given(300), given(86_400)));
+        assert_eq!((long_or_off("730d"), long_or_off("off")), (given(HSTS_MAX_S), Ok(None)));
+        assert_eq!((long_or_off("731d"), long_or_off("9")), (Err(Fault::OutOfRange), Err(Fault::NoUnit)));
+        assert_eq!((long_or_off("1y"), long_or_off("")), (Err(Fault::Malformed), Err(Fault::Malformed)));
     }
 
     #[test]

@@ -18,7 +18,7 @@ use crate::limits::FILE_PROBLEMS;
 /// Options that belong to the command line and the environment alone.
 const NOT_HERE: [&str; 3] = ["config", "check", "demo"];
 /// Keys of later versions.
-const ABSENT: [&str; 4] = ["tls", "tls_cert", "tls_key", "access_log"];
+const ABSENT: [&str; 2] = ["tls", "access_log"];
 /// A backend's keys of later versions.
 const ABSENT_IN_BACKEND: [&str; 4] = ["ca_file", "insecure", "sni", "protocol"];
 /// A backend's keys.
@@ -241,8 +241,10 @@ impl Reader {
                     }
                 }
             }
+            // One value needs no array.
+            (Set::Repeatable(_), Kind::String(text)) => self.give(flag, text, value.at),
             (Set::Repeatable(_), _) => {
-                self.wrong_type(flag.long, value, format!("an array of strings, each {}", flag.accepts));
+                self.wrong_type(flag.long, value, format!("a string or an array of strings, each {}", flag.accepts));
             }
             (Set::Help | Set::Version, _) => {}
         }

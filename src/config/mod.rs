@@ -11,11 +11,14 @@ pub mod file;
 mod plan;
 mod resolve;
 mod secrets;
+mod tls;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
-pub use crate::args::{Backend, Cidr, HealthCheck, Host, HostHeader, Mode, Setting, Source, Statuses, Target};
+pub use crate::args::{
+    Backend, Cidr, HealthCheck, Host, HostHeader, Mode, Setting, Source, Statuses, Target, TlsVersion,
+};
 pub use crate::balance::strategy::Strategy;
 use crate::log::Level;
 use crate::metrics::Detail;
@@ -23,12 +26,15 @@ pub use changes::Changes;
 pub use plan::{Gone, Member, Plan};
 pub use resolve::{Error, resolve};
 pub use secrets::{Secret, Secrets, StoredPair};
+pub use tls::{PairFiles, Tls, TlsError, TlsRules};
 
 /// A resolved and valid configuration.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Config {
     /// The listening addresses. The first one is for traffic. No client could reach two of them.
     pub listen: Vec<Listen>,
+    /// TLS with clients.
+    pub tls: Tls,
     /// The backends, in the order given; none only if the file has an empty list. With `demo` they are two at port 0 of
     /// loopback, whose ports are set once the echo backends are bound.
     pub backends: Vec<Backend>,
@@ -91,6 +97,11 @@ pub struct Config {
     pub changed: Vec<Setting>,
 }
 
+/// The port under which https is served: that of the first listener with TLS.
+pub fn https_port<'a>(mut listens: impl Iterator<Item = &'a Listen>) -> Option<u16> {
+    listens.find(|listen| listen.tls && listen.purpose == Purpose::Traffic).map(|listen| listen.address.port())
+}
+
 /// A listening address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Listen {
@@ -98,6 +109,22 @@ pub struct Listen {
     pub address: SocketAddr,
     /// The use of its connections.
     pub purpose: Purpose,
+    /// True if its connections use TLS.
+    pub tls: bool,
+    /// True if each of its connections begins with a PROXY header.
+    pub proxy_header: bool,
+}
+
+impl Listen {
+    /// A listener without TLS and PROXY headers.
+    pub fn plain(address: SocketAddr, purpose: Purpose) -> Listen {
+        Listen { address, purpose, tls: false, proxy_header: false }
+    }
+
+    /// True if its clients are the balancer's clients, and not those of the admin port.
+    pub fn is_public(&self) -> bool {
+        self.purpose != Purpose::Admin
+    }
 }
 
 /// The use of connections to a listening address.
@@ -105,6 +132,11 @@ pub struct Listen {
 pub enum Purpose {
     /// Requests for backends.
     Traffic,
+    /// Requests that get the same URL under https as the reply.
+    Redirect {
+        /// The port in that URL.
+        to_port: u16,
+    },
     /// Requests for the metrics and for the state of the process.
     Admin,
 }
@@ -230,13 +262,24 @@ pub fn keep_fixed(config: &mut Config, before: &Config) -> Vec<&'static str> {
     let mut names = Vec::new();
     let part = |config: &Config| {
         let traffic = config.address(Purpose::Traffic);
-        (traffic.map(|at| at.port()), traffic.map(|at| at.ip()), config.address(Purpose::Admin))
+        let others: Vec<Listen> =
+            config.listen.iter().skip(1).filter(|one| one.purpose == Purpose::Traffic).copied().collect();
+        let is_redirect = |listen: &&Listen| matches!(listen.purpose, Purpose::Redirect { .. });
+        let redirect = config.listen.iter().find(is_redirect).map(|listen| listen.address.port());
+        (traffic.map(|at| at.port()), traffic.map(|at| at.ip()), config.address(Purpose::Admin), others, redirect)
     };
-    let ((mut port, mut host, mut admin), was) = (part(config), part(before));
+    let ((mut port, mut host, mut admin, mut others, mut redirect), was) = (part(config), part(before));
     keep(&mut names, "port", &mut port, &was.0);
     keep(&mut names, "host", &mut host, &was.1);
+    keep(&mut names, "listen", &mut others, &was.3);
+    keep(&mut names, "http-redirect", &mut redirect, &was.4);
     keep(&mut names, "admin", &mut admin, &was.2);
     config.listen.clone_from(&before.listen);
+    if config.tls.has_certificate() != before.tls.has_certificate() || config.tls.dev != before.tls.dev {
+        // A listener serves TLS from its start to its end.
+        names.push(if config.tls.dev || before.tls.dev { "tls-dev" } else { "tls-cert" });
+        (config.tls.pairs, config.tls.dev) = (before.tls.pairs.clone(), before.tls.dev);
+    }
     keep(&mut names, "max-connections", &mut config.max_connections, &before.max_connections);
     keep(&mut names, "demo", &mut config.demo, &before.demo);
     keep(&mut names, "workers", &mut config.workers, &before.workers);

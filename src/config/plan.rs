@@ -5,7 +5,7 @@ mod bytes;
 
 use std::net::SocketAddr;
 
-use super::{Address, Backend, Cidr, Config, Health, HealthCheck, HostHeader, Statuses, Strategy, Timeouts};
+use super::{Address, Backend, Cidr, Config, Health, HealthCheck, HostHeader, Statuses, Strategy, Timeouts, TlsRules};
 use crate::balance::{self, Rules};
 use crate::limits::{
     DEFAULT_CONNECT_US, DEFAULT_DRAIN_IDLE_US, DEFAULT_DRAIN_US, DEFAULT_HALF_CLOSE_US, DEFAULT_IDLE_US,
@@ -27,6 +27,8 @@ pub struct Plan {
     pub timeouts: Timeouts,
     /// The Host field for backends.
     pub host_header: HostHeader,
+    /// The rules for TLS with clients.
+    pub tls: TlsRules,
     /// Peers whose X-Forwarded-* fields are believed.
     pub trust: Vec<Cidr>,
     /// The pseudonym for a Via field; `None` for no Via.
@@ -124,6 +126,7 @@ impl Plan {
             trace: config.trace,
             timeouts: config.timeouts,
             host_header: config.host_header.clone(),
+            tls: config.tls.rules,
             trust: config.trust.clone(),
             via: config.via.clone(),
             request_ids: config.request_ids,
@@ -163,6 +166,7 @@ impl Plan {
                 drain_idle_us: DEFAULT_DRAIN_IDLE_US,
             },
             host_header: HostHeader::Preserve,
+            tls: TlsRules::default(),
             trust: Vec::new(),
             via: None,
             request_ids: true,

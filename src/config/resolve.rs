@@ -4,7 +4,10 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
-use super::{Backend, Config, Health, HealthCheck, HostHeader, Listen, Mode, Purpose, Statuses, Strategy, Timeouts};
+use super::tls::{self, Tls, TlsError};
+use super::{
+    Backend, Config, Health, HealthCheck, HostHeader, Listen, Mode, Purpose, Statuses, Strategy, Timeouts, https_port,
+};
 use crate::args::{FLAGS, Given, Host, Options, Setting, Source, Target};
 use crate::limits::{
     DEFAULT_BACKEND_PORTS, DEFAULT_CONNECT_US, DEFAULT_DRAIN_IDLE_US, DEFAULT_DRAIN_US, DEFAULT_HALF_CLOSE_US,
@@ -37,6 +40,18 @@ pub enum Error {
         /// The first address.
         held: SocketAddr,
     },
+    /// A listener with TLS has no certificate.
+    TlsWithoutCertificate {
+        /// The option that asks for TLS.
+        source: Source,
+        /// The address.
+        address: SocketAddr,
+    },
+    /// No listener has TLS, so there is no URL under https to redirect to.
+    RedirectWithoutTls {
+        /// The source of the option for redirects.
+        source: Source,
+    },
     /// The demo brings its own backends.
     DemoWithBackends {
         /// The source of the demo option.
@@ -56,6 +71,8 @@ pub enum Error {
         /// The source of the watchdog option.
         source: Source,
     },
+    /// The options for TLS with clients contradict each other.
+    Tls(TlsError),
     /// One process has no workers.
     WorkersInOneProcess {
         /// The source of the number of workers.
@@ -76,6 +93,14 @@ impl fmt::Display for Error {
                 f,
                 "{source} '{address}': clients connect there, at {held}; accepted: another port, or another address"
             ),
+            Error::TlsWithoutCertificate { source, address } => write!(
+                f,
+                "{source} '{address}': tls needs a certificate; accepted: --tls-cert and --tls-key, --tls-dev, or no tls"
+            ),
+            Error::RedirectWithoutTls { source } => write!(
+                f,
+                "{source}: nothing is served under https; accepted: off, or a certificate (--tls-cert, --tls-dev)"
+            ),
             Error::DemoWithBackends { demo, backend } => write!(
                 f,
                 "{} and {} are contradictory, as the demo starts its own backends; accepted: one of them",
@@ -91,6 +116,7 @@ impl fmt::Display for Error {
             Error::WatchdogInOneProcess { source } => {
                 write!(f, "{source}: contradicts mode sp, which has no master that watches; accepted: off, or mode mp")
             }
+            Error::Tls(error) => error.fmt(f),
             Error::WorkersInOneProcess { source, workers } => {
                 write!(f, "{source} '{workers}': contradicts mode sp, which is one process; accepted: 1, or mode mp")
             }
@@ -106,7 +132,7 @@ pub fn resolve(options: Options) -> Result<Config, Vec<Error>> {
     if !errors.is_empty() {
         return Err(errors);
     }
-    let (timeouts, listening) = (timeouts(&options), listening(&options));
+    let (timeouts, listening, tls) = (timeouts(&options), listening(&options), Tls::of(&options));
     let demo = or(options.demo, false);
     let check = or(options.health_check, HealthCheck::Http);
     let default_backends = options.backends.is_empty() && !demo && !options.no_default_backends;
@@ -117,6 +143,7 @@ pub fn resolve(options: Options) -> Result<Config, Vec<Error>> {
     }
     Ok(Config {
         listen: listening.into_iter().map(|(listen, _)| listen).collect(),
+        tls,
         backends,
         default_backends,
         workers: options.workers.map(|given| given.value),
@@ -186,13 +213,29 @@ fn or<T>(given: Option<Given<T>>, default: T) -> T {
     given.map_or(default, |given| given.value)
 }
 
+/// True if the options give a certificate for clients.
+fn has_certificate(options: &Options) -> bool {
+    Tls::of(options).has_certificate()
+}
+
 /// The listening addresses, each with the option that asks for it. The first one is there without any option.
 fn listening(options: &Options) -> Vec<(Listen, Option<Source>)> {
     let host = options.host.as_ref().map_or(Ipv4Addr::UNSPECIFIED.into(), |given| given.value);
     let address = SocketAddr::new(host, options.port.as_ref().map_or(DEFAULT_PORT, |given| given.value));
-    let mut all = vec![(Listen { address, purpose: Purpose::Traffic }, None)];
+    let first = Listen { tls: has_certificate(options), ..Listen::plain(address, Purpose::Traffic) };
+    let mut all = vec![(first, None)];
+    for Given { value, source } in &options.listen {
+        let (address, purpose) = (value.address(host), Purpose::Traffic);
+        let listen = Listen { address, purpose, tls: value.tls, proxy_header: value.proxy_header };
+        all.push((listen, Some(source.clone())));
+    }
+    if let Some(Given { value: Some(port), source }) = &options.http_redirect {
+        let to_port = https_port(all.iter().map(|(listen, _)| listen)).unwrap_or_default();
+        let listen = Listen::plain(SocketAddr::new(host, *port), Purpose::Redirect { to_port });
+        all.push((listen, Some(source.clone())));
+    }
     if let Some(Given { value: Some(address), source }) = &options.admin {
-        all.push((Listen { address: *address, purpose: Purpose::Admin }, Some(source.clone())));
+        all.push((Listen::plain(*address, Purpose::Admin), Some(source.clone())));
     }
     all
 }
@@ -204,7 +247,7 @@ fn is_changed(setting: &Setting) -> bool {
 
 /// Finds contradictions between individually valid options.
 fn contradictions(options: &Options) -> Vec<Error> {
-    let mut errors = Vec::new();
+    let mut errors: Vec<Error> = tls::contradictions(options).into_iter().map(Error::Tls).collect();
     let demo = options.demo.as_ref().filter(|given| given.value);
     if let (Some(demo), Some(backend)) = (demo, options.backends.first()) {
         errors.push(Error::DemoWithBackends { demo: demo.source.clone(), backend: backend.source.clone() });
@@ -225,7 +268,16 @@ fn contradictions(options: &Options) -> Vec<Error> {
         errors.push(Error::WatchdogInOneProcess { source: source.clone() });
     }
     let mut before: Vec<SocketAddr> = Vec::new();
-    for (Listen { address, .. }, source) in listening(options) {
+    let listening = listening(options);
+    if let Some(Given { value: Some(_), source }) = &options.http_redirect
+        && https_port(listening.iter().map(|(listen, _)| listen)).is_none()
+    {
+        errors.push(Error::RedirectWithoutTls { source: source.clone() });
+    }
+    for (Listen { address, tls, .. }, source) in listening {
+        if let Some(source) = source.clone().filter(|_| tls && !has_certificate(options)) {
+            errors.push(Error::TlsWithoutCertificate { source, address });
+        }
         if let (Some(source), Some(&held)) = (source, before.iter().find(|&&held| clash(address, held))) {
             errors.push(Error::ListenersClash { source, address, held });
         }
@@ -290,7 +342,7 @@ mod tests {
     #[test]
     fn nothing_given_makes_a_whole_configuration() {
         let config = config("");
-        let traffic = Listen { address: "0.0.0.0:8080".parse().unwrap(), purpose: Purpose::Traffic };
+        let traffic = Listen::plain("0.0.0.0:8080".parse().unwrap(), Purpose::Traffic);
         assert_eq!(config.listen, [traffic]);
         assert!(config.default_backends && !config.demo && !config.trace && !config.check);
         assert_eq!(names(""), ["127.0.0.1:9001", "127.0.0.1:9002"]);
@@ -446,7 +498,14 @@ mod tests {
         "--port 1",
         "--host ::1",
         "--max-connections 9",
+        "--listen 9",
         "--admin 9",
+        "--tls-cert a",
+        "--tls-dev",
+        "--tls-min 1.3 --tls-cert a",
+        "--tls-strict-sni --tls-cert a",
+        "--tls-client-optional --tls-client-ca a --tls-cert a",
+        "--hsts 1h --tls-cert a",
         "--metrics-path /m",
         "--metrics-detail address",
         "--backend b:2,weight=2,backup,max=3",
@@ -498,7 +557,9 @@ mod tests {
     #[test]
     fn every_option_is_told_to_be_fixed_or_reaches_the_workers() {
         let (_, before) = plan(config(""));
-        for flag in FLAGS.iter().filter(|flag| !["check", "help", "version"].contains(&flag.long)) {
+        // The files of these reach the workers as secrets.
+        let others = ["check", "help", "version", "tls-key", "tls-client-ca", "tls-ticket-key"];
+        for flag in FLAGS.iter().filter(|flag| !others.contains(&flag.long)) {
             let named = |line: &&&str| line.split(' ').next() == Some(&format!("--{}", flag.long));
             let line = OTHERS.iter().find(named).unwrap_or_else(|| panic!("--{} is not in the table", flag.long));
             let (fixed, plan) = plan(config(line));

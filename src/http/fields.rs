@@ -90,6 +90,7 @@ names! {
     ProxyAuthorization = "Proxy-Authorization",
     ProxyConnection = "Proxy-Connection",
     SetCookie = "Set-Cookie",
+    StrictTransportSecurity = "Strict-Transport-Security",
     Te = "TE",
     Trailer = "Trailer",
     TransferEncoding = "Transfer-Encoding",
@@ -142,6 +143,7 @@ impl Name {
             (17, b'x') => Name::XForwardedProto,
             (18, b'p') => Name::ProxyAuthenticate,
             (19, b'p') => Name::ProxyAuthorization,
+            (25, b's') => Name::StrictTransportSecurity,
             // These families also contain names of other lengths.
             (11.., b'c') | (12.., b'x') => return Name::of_family(text),
             _ => return Name::Unknown,

@@ -67,6 +67,17 @@ pub struct RequestWay<'a> {
     pub via: Option<&'a str>,
     /// Replaces the request's own id. `None` leaves the request as it is.
     pub request_id: Option<&'a [u8]>,
+    /// The certificate of the client. `None`: clients are asked for none.
+    pub certificate: Option<ClientCertificate<'a>>,
+}
+
+/// A client's certificate as fields of a request (RFC 9440). Empty parts have no field.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ClientCertificate<'a> {
+    /// The value of Client-Cert.
+    pub leaf: &'a [u8],
+    /// The value of Client-Cert-Chain.
+    pub chain: &'a [u8],
 }
 
 /// Writes a request for the next hop.
@@ -114,6 +125,8 @@ pub fn request(sink: &mut impl Sink, head: HeadRef<'_>, facts: &RequestFacts, wa
             | Name::Proxy
             | Name::Disguised => {}
             Name::Forwarded | Name::XForwardedOther | Name::XRealIp | Name::ClientCert if !way.trusted => {}
+            // The proxy itself knows the certificates of clients (RFC 9440, 2.4).
+            Name::ClientCert if way.certificate.is_some() => {}
             Name::Expect => sink.field(text, value),
             Name::XRequestId if way.request_id.is_some() => {}
             _ if facts.connection.options && is_named_by_connection(head, text) => {}
@@ -128,6 +141,12 @@ pub fn request(sink: &mut impl Sink, head: HeadRef<'_>, facts: &RequestFacts, wa
     }
     connection_fields(sink, head, facts);
     forwarded_fields(sink, head, asked, way);
+    let ClientCertificate { leaf, chain } = way.certificate.unwrap_or_default();
+    for (name, value) in [(&b"Client-Cert"[..], leaf), (b"Client-Cert-Chain", chain)] {
+        if !value.is_empty() {
+            sink.field(name, value);
+        }
+    }
     request_id_field(sink, way.request_id);
     via_field(sink, head, way.via);
 }
@@ -211,6 +230,8 @@ pub struct ResponseWay<'a> {
     pub via: Option<&'a str>,
     /// Replaces an id that the backend sent. `None` leaves the response as it is.
     pub request_id: Option<&'a [u8]>,
+    /// The value of Strict-Transport-Security for a response without that field. `None`: it is not added.
+    pub strict_transport: Option<&'a str>,
 }
 
 /// Writes a response for the client.
@@ -219,6 +240,7 @@ pub fn response(sink: &mut impl Sink, head: HeadRef<'_>, facts: &ResponseFacts, 
     sink.response(status, reason_phrase(head, status, reason));
     let mut framed = false;
     let mut dated = false;
+    let mut strict_transport = way.strict_transport;
     for (name, text, value) in head.fields() {
         match name {
             Name::ContentLength | Name::TransferEncoding => {
@@ -239,7 +261,11 @@ pub fn response(sink: &mut impl Sink, head: HeadRef<'_>, facts: &ResponseFacts, 
             Name::XRequestId if way.request_id.is_some() => {}
             _ if facts.connection.options && is_named_by_connection(head, text) => {}
             _ => {
-                dated |= name == Name::Date;
+                match name {
+                    Name::Date => dated = true,
+                    Name::StrictTransportSecurity => strict_transport = None,
+                    _ => {}
+                }
                 sink.field(text, value);
             }
         }
@@ -249,6 +275,9 @@ pub fn response(sink: &mut impl Sink, head: HeadRef<'_>, facts: &ResponseFacts, 
     }
     if !dated {
         sink.field(b"Date", way.date);
+    }
+    if let Some(value) = strict_transport {
+        sink.field(Name::StrictTransportSecurity.text().as_bytes(), value.as_bytes());
     }
     match way.after {
         After::Default => {}

@@ -1,4 +1,4 @@
-//! Failures of TLS sessions with backends. Each is a fault of the backend or of its configuration, except `Internal`.
+//! Failures of TLS sessions. Each is a fault of the peer or of its configuration, except `Internal`.
 //!
 //! A [`SessionError`] repeats nothing that the peer sent. It has a few bytes, and its text is made where it is shown.
 //! The sessions themselves are in `tls`; this module is apart so that the proxy can explain a failure without them.
@@ -22,6 +22,12 @@ pub enum SessionError {
     NotTls(Plain),
     /// The peer and the program have nothing in common of this.
     Incompatible(Lacking),
+    /// There is no certificate for the name that a client asked for, or it asked for none (`--tls-strict-sni`).
+    UnknownName,
+    /// The peer changed its keys too often without sending content (RFC 8446, section 4.6.3).
+    KeyUpdates,
+    /// The peer began another handshake, which only TLS 1.2 has, although it was refused once.
+    Renegotiation,
     /// A record was malformed, or was not made with this session's keys.
     BadRecord(During),
     /// The peer broke the protocol in another way.
@@ -101,6 +107,8 @@ pub enum Lacking {
     CipherSuite,
     /// A group for the key exchange.
     Group,
+    /// An application protocol.
+    Protocol,
     /// Another required feature.
     Feature,
 }
@@ -173,6 +181,9 @@ impl SessionError {
             SessionError::Internal => ProxyError::Internal,
             SessionError::NotTls(_)
             | SessionError::Incompatible(_)
+            | SessionError::UnknownName
+            | SessionError::KeyUpdates
+            | SessionError::Renegotiation
             | SessionError::BadRecord(_)
             | SessionError::Protocol(_)
             | SessionError::Closed
@@ -202,6 +213,9 @@ impl fmt::Display for SessionError {
             SessionError::NotTls(Plain::Http2) => f.write_str("not TLS: the peer speaks plain HTTP/2"),
             SessionError::NotTls(Plain::Unknown) => f.write_str("not TLS: the first bytes are no TLS record"),
             SessionError::Incompatible(lacking) => write!(f, "handshake failed: {lacking}"),
+            SessionError::UnknownName => f.write_str("handshake failed: no certificate for the client's name"),
+            SessionError::KeyUpdates => f.write_str("too many key updates"),
+            SessionError::Renegotiation => f.write_str("renegotiation is refused"),
             SessionError::BadRecord(During::Handshake) => f.write_str("handshake failed: bad TLS record"),
             SessionError::BadRecord(During::Data) => f.write_str("bad TLS record"),
             SessionError::Protocol(During::Handshake) => f.write_str("handshake failed: protocol violated"),
@@ -239,6 +253,7 @@ impl fmt::Display for Lacking {
             Lacking::Version => "no TLS version in common",
             Lacking::CipherSuite => "no cipher suite in common",
             Lacking::Group => "no key exchange group in common",
+            Lacking::Protocol => "no application protocol in common",
             Lacking::Feature => "a required feature is missing",
         })
     }

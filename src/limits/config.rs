@@ -6,6 +6,8 @@ use super::*;
 pub const BACKENDS: usize = 1024;
 /// Ranges of trusted peers. Each is compared with every peer.
 pub const TRUSTED_RANGES: usize = 1024;
+/// Further listeners. Each has a socket for each worker, and every worker has all of them.
+pub const LISTENERS: usize = 64;
 /// The maximum of `--workers`: more than the CPUs of any known machine.
 pub const WORKERS: u64 = 1024;
 /// The maximum of `--max-connections`: more than the descriptors of any machine.
@@ -14,6 +16,8 @@ pub const CLIENT_CONNECTIONS: u64 = 10_000_000;
 pub const DURATION_MIN_US: u64 = SECOND_US / 1000;
 /// The longest time limit. A longer one is almost certainly an error.
 pub const DURATION_MAX_US: u64 = 24 * 3600 * SECOND_US;
+/// The longest time of `--hsts`: two years, which the list of browsers recommends.
+pub const HSTS_MAX_S: u64 = 730 * 86_400;
 /// A host name (RFC 1035, 2.3.4, as text).
 pub const HOST_NAME_BYTES: usize = 253;
 /// One label of a host name (RFC 1035, 2.3.4).

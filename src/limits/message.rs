@@ -40,7 +40,16 @@ pub const METRICS_PORTION_BYTES: usize = 16 * 1024;
 /// printing the sums, because each cell may be in another processor's cache.
 pub const METRICS_CELLS: usize = 16 * 1024;
 
+/// The line of a PROXY header of version 1 with its end, in bytes (`doc/proxy-protocol.txt` of HAProxy, 2.1).
+pub const PROXY_LINE_BYTES: usize = 107;
+/// A PROXY header of version 2, in bytes. TLVs carry names and subjects of certificates, which fit. A longer header ends
+/// the connection.
+pub const PROXY_HEADER_BYTES: usize = 4 * 1024;
+/// The time for a PROXY header from the accept on, in microseconds. The sender has it ready.
+pub const PROXY_HEADER_US: u64 = 5 * SECOND_US;
+
 const _: () = assert!(HEAD_BYTES <= BLOCK_BYTES);
+const _: () = assert!(PROXY_LINE_BYTES < PROXY_HEADER_BYTES && PROXY_HEADER_BYTES <= BLOCK_BYTES);
 const _: () = assert!(METRICS_PORTION_BYTES * 2 <= BLOCK_BYTES);
 const _: () = assert!(TARGET_BYTES * 4 <= HEAD_BYTES);
 const _: () = assert!(TRAILER_BYTES <= BLOCK_BYTES);

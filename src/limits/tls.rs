@@ -41,5 +41,32 @@ pub const SHOWN_CERTIFICATE_NAMES: usize = 10;
 pub const SHOWN_SUBJECT_CHARS: usize = 256;
 /// Pairs of certificate and key that are served.
 pub const PAIRS: usize = 256;
+/// A file with a certificate or a key. A chain of four certificates with comments has a tenth of it.
+pub const PAIR_FILE_BYTES: usize = 128 << 10;
+/// The certificates of a chain, and the key, in DER. Clients accept messages of the handshake of 64 KiB or less.
+pub const PAIR_BYTES: usize = 32 << 10;
+/// Certificates in the chain of a pair. Three are usual.
+pub const CHAIN_CERTIFICATES: usize = 10;
 /// Certificates of authorities for clients.
 pub const CLIENT_AUTHORITIES: usize = 256;
+/// Validity that is left to a certificate when `--check` begins to warn.
+pub const EXPIRY_WARNING_S: i64 = 14 * 86_400;
+/// The bits of RSA keys that ring signs with.
+pub const RSA_BITS: std::ops::RangeInclusive<usize> = 2048..=4096;
+/// The time after which the key of session tickets changes. A ticket is accepted for one to two periods. With keys of
+/// 12 hours, a client that comes back the same day resumes, and a stolen key reveals the sessions of a day.
+pub const TICKET_PERIOD_S: u64 = 12 * 3600;
+/// The fewest bytes of `--tls-ticket-key`.
+pub const TICKET_FILE_BYTES: usize = 80;
+/// The largest session that is put into a ticket. It has the client's certificates. A larger one is not resumed, because
+/// the client would have to repeat it in each of its first messages.
+pub const TICKET_SESSION_BYTES: usize = 8 << 10;
+/// A file with authorities of clients.
+pub const CLIENT_AUTHORITY_FILE_BYTES: usize = 1 << 20;
+/// The time that the files of a certificate and its key have to be replaced, one after the other. A new certificate is
+/// to be served within a second.
+pub const PAIR_SETTLE_US: u64 = SECOND_US / 2;
+/// The value of Client-Cert, or of Client-Cert-Chain. A larger one would fill the head of a request, and is left out.
+pub const CLIENT_CERTIFICATE_FIELD_BYTES: usize = 16 * 1024;
+/// The validity of a generated certificate: a year.
+pub const DEV_VALIDITY_S: u64 = 365 * 86_400;

@@ -27,6 +27,15 @@ pub struct Place {
     pub generation: u64,
 }
 
+/// A certificate that clients are served with.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Certificate {
+    /// Its name for people.
+    pub name: String,
+    /// When it expires, in seconds since 1970.
+    pub expiry_s: u64,
+}
+
 /// A backend, or an address of one, with series of its own.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Series {
@@ -58,6 +67,8 @@ pub struct Listing {
     pub(super) backends: Vec<Series>,
     /// One for each address, and one for each backend that has none.
     pub(super) addresses: Vec<Series>,
+    /// The certificates for clients.
+    pub(super) certificates: Vec<Certificate>,
     /// The index of each backend in the list, by name.
     known: BTreeMap<String, usize>,
 }
@@ -66,6 +77,16 @@ impl Listing {
     /// A listing of no backends.
     pub fn new(detail: Detail) -> Listing {
         Listing { detail, ..Listing::default() }
+    }
+
+    /// Returns the certificates for clients.
+    pub fn certificates(&self) -> &[Certificate] {
+        &self.certificates
+    }
+
+    /// Returns the same listing with other certificates for clients.
+    pub fn with_certificates(self, certificates: Vec<Certificate>) -> Listing {
+        Listing { certificates, ..self }
     }
 
     fn backend(&mut self, name: &str) -> &mut Series {

@@ -15,7 +15,7 @@ use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 
 pub use histogram::{BOUNDS_US, Histogram};
-pub use listing::{Detail, Listing, Place};
+pub use listing::{Certificate, Detail, Listing, Place};
 pub use text::{CONTENT_TYPE, Exposition, Sources};
 
 /// The type of a metric.
@@ -77,11 +77,24 @@ table! {
     ClientsNow Gauge "client_connections" "" "Open connections from clients.";
     FromClients Counter "client_received_bytes_total" "" "Bytes received from clients.";
     ToClients Counter "client_sent_bytes_total" "" "Bytes sent to clients.";
+    Handshakes13Full Counter "client_handshakes_total" "version=\"1.3\",resumed=\"no\"" "TLS handshakes with clients that were completed, by version and resumption.";
+    Handshakes13Resumed Counter "client_handshakes_total" "version=\"1.3\",resumed=\"yes\"" "TLS handshakes with clients that were completed, by version and resumption.";
+    Handshakes12Full Counter "client_handshakes_total" "version=\"1.2\",resumed=\"no\"" "TLS handshakes with clients that were completed, by version and resumption.";
+    Handshakes12Resumed Counter "client_handshakes_total" "version=\"1.2\",resumed=\"yes\"" "TLS handshakes with clients that were completed, by version and resumption.";
+    HandshakesFailedClosed Counter "client_handshake_failures_total" "reason=\"closed\"" "TLS handshakes with clients that failed, by reason. No backend is blamed.";
+    HandshakesFailedTimeout Counter "client_handshake_failures_total" "reason=\"timeout\"" "TLS handshakes with clients that failed, by reason. No backend is blamed.";
+    HandshakesFailedPlain Counter "client_handshake_failures_total" "reason=\"not_tls\"" "TLS handshakes with clients that failed, by reason. No backend is blamed.";
+    HandshakesFailedName Counter "client_handshake_failures_total" "reason=\"unknown_name\"" "TLS handshakes with clients that failed, by reason. No backend is blamed.";
+    HandshakesFailedCommon Counter "client_handshake_failures_total" "reason=\"nothing_in_common\"" "TLS handshakes with clients that failed, by reason. No backend is blamed.";
+    HandshakesFailedCertificate Counter "client_handshake_failures_total" "reason=\"certificate\"" "TLS handshakes with clients that failed, by reason. No backend is blamed.";
+    HandshakesFailedAlert Counter "client_handshake_failures_total" "reason=\"alert\"" "TLS handshakes with clients that failed, by reason. No backend is blamed.";
+    HandshakesFailedOther Counter "client_handshake_failures_total" "reason=\"protocol\"" "TLS handshakes with clients that failed, by reason. No backend is blamed.";
     Own400 Counter "own_responses_total" "code=\"400\"" "Responses made by the balancer itself, by status. Pages such as `/metrics` are not counted.";
     Own405 Counter "own_responses_total" "code=\"405\"" "Responses made by the balancer itself, by status. Pages such as `/metrics` are not counted.";
     Own408 Counter "own_responses_total" "code=\"408\"" "Responses made by the balancer itself, by status. Pages such as `/metrics` are not counted.";
     Own414 Counter "own_responses_total" "code=\"414\"" "Responses made by the balancer itself, by status. Pages such as `/metrics` are not counted.";
     Own417 Counter "own_responses_total" "code=\"417\"" "Responses made by the balancer itself, by status. Pages such as `/metrics` are not counted.";
+    Own421 Counter "own_responses_total" "code=\"421\"" "Responses made by the balancer itself, by status. Pages such as `/metrics` are not counted.";
     Own431 Counter "own_responses_total" "code=\"431\"" "Responses made by the balancer itself, by status. Pages such as `/metrics` are not counted.";
     Own501 Counter "own_responses_total" "code=\"501\"" "Responses made by the balancer itself, by status. Pages such as `/metrics` are not counted.";
     Own502 Counter "own_responses_total" "code=\"502\"" "Responses made by the balancer itself, by status. Pages such as `/metrics` are not counted.";
@@ -121,6 +134,8 @@ table! {
     ReloadsRefused Counter "reloads_total" "result=\"refused\"" "Changes of the configuration file that were read, by result.";
     LastReload Gauge "config_last_reload_successful" "" "1 if the configuration file was accepted when it was last read, else 0.";
     LastReloadAt Gauge "config_last_reload_success_timestamp_seconds" "" "When a configuration was last accepted, in seconds since 1970.";
+    PairsReloaded Counter "certificate_reloads_total" "result=\"done\"" "Changes of the files of certificates, keys and client authorities, by result.";
+    PairsRefused Counter "certificate_reloads_total" "result=\"refused\"" "Changes of the files of certificates, keys and client authorities, by result.";
     PlanEdition Gauge "plan_edition" "" "The edition of the plan that the workers follow. Each change of backends or settings makes a new one.";
     Upgrades Gauge "upgrade_generation" "" "Upgrades in place since the first start.";
     UpgradesRefused Counter "upgrades_refused_total" "" "Upgrades in place that were refused.";
@@ -193,6 +208,12 @@ table! {
     Expiry Gauge "certificate_expiry_timestamp_seconds" "" "When the backend's certificate expires, in seconds since 1970: the earliest of all addresses. Absent if none was seen.";
 }
 
+table! {
+    /// The state of each certificate for clients.
+    PairState
+    Expiry Gauge "served_certificate_expiry_timestamp_seconds" "" "When a certificate for clients expires, in seconds since 1970.";
+}
+
 impl Global {
     /// The line of the master's table that counts the same as a worker's, if there is one.
     fn same_as(metric: &Metric) -> Option<usize> {
@@ -263,6 +284,7 @@ impl Block {
             408 => Count::Own408,
             414 => Count::Own414,
             417 => Count::Own417,
+            421 => Count::Own421,
             431 => Count::Own431,
             501 => Count::Own501,
             502 => Count::Own502,
@@ -409,7 +431,9 @@ mod tests {
     #[test]
     fn families_stand_together_and_agree() {
         let times = [OwnTime::METRICS, SlotTime::METRICS];
-        for table in [Count::METRICS, Global::METRICS, SlotCount::METRICS, SlotState::METRICS].into_iter().chain(times)
+        for table in [Count::METRICS, Global::METRICS, SlotCount::METRICS, SlotState::METRICS, PairState::METRICS]
+            .into_iter()
+            .chain(times)
         {
             let mut seen: Vec<&Metric> = Vec::new();
             for metric in table {

@@ -5,9 +5,10 @@ use std::fmt::Write as _;
 use std::sync::Arc;
 
 use super::histogram::{BOUNDS_US, COARSE_US, Totals};
-use super::listing::Series;
+use super::listing::{Escaped, Series};
 use super::{
-    Block, Count, Detail, Global, Histogram, Kind, Listing, Metric, OwnTime, Place, SlotCount, SlotState, SlotTime,
+    Block, Count, Detail, Global, Histogram, Kind, Listing, Metric, OwnTime, PairState, Place, SlotCount, SlotState,
+    SlotTime,
 };
 use crate::limits::METRICS_CELLS;
 
@@ -56,6 +57,7 @@ enum Part {
     Own,
     OwnTimes,
     Globals,
+    Certificates,
     States,
     Counts,
     Times,
@@ -89,10 +91,11 @@ impl Exposition {
                     Some(cells.map(|cell| cell.load(super::Relaxed)).sum())
                 }),
                 Part::OwnTimes => self.own_times(out, sources),
-                Part::Globals => self.line_of(out, Global::METRICS, Part::States, 1, |at| {
+                Part::Globals => self.line_of(out, Global::METRICS, Part::Certificates, 1, |at| {
                     let own = !Global::ALL[at].is_shown_with_workers();
                     own.then(|| sources.globals.cells[at].load(super::Relaxed))
                 }),
+                Part::Certificates => self.certificates(out),
                 Part::States => {
                     let listing = Arc::clone(&self.listing);
                     let state = SlotState::ALL.get(self.line).copied();
@@ -191,6 +194,19 @@ impl Exposition {
         }
         self.line += lines;
         self.at = 0;
+    }
+
+    /// Writes the times at which the certificates for clients expire. There are few of them.
+    fn certificates(&mut self, out: &mut String) {
+        self.part = Part::States;
+        for (at, certificate) in self.listing.certificates().iter().enumerate() {
+            let metric = &PairState::METRICS[PairState::Expiry as usize];
+            if at == 0 {
+                head(out, metric, kind(metric.kind));
+            }
+            let _ = write!(out, "{}{{certificate=\"{}\"}}", Name(metric.family), Escaped(&certificate.name));
+            value(out, metric.kind, certificate.expiry_s);
+        }
     }
 
     fn own_times(&mut self, out: &mut String, sources: &Sources<'_>) {

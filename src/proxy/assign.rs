@@ -9,6 +9,7 @@ use super::output::Output;
 use super::progress::Progress;
 use super::record::{Cause, Outcome};
 use super::reply::LocalReply;
+use super::state::Listener;
 use crate::balance::{Pick, Want};
 use crate::collections::slab::Key;
 use crate::config::HostHeader;
@@ -174,17 +175,19 @@ impl Proxy {
             return;
         };
         let shows = self.shows();
+        let carrier = self.secures.asks_certificates().then(|| self.carrier(client));
         let Some(connection) = self.connections.get_mut(key) else { return };
         connection.exchange = Some(id);
         let Some(exchange) = self.exchanges.living(id) else { return };
         let backend = self.upstreams.backends[usize::from(slot)].as_ref();
         let own_host = backend.map_or("", |backend| &backend.host);
+        let listener = self.settings.listeners.get(usize::from(listener));
         let way = RequestWay {
             client: address,
             trusted,
-            scheme: "http",
+            scheme: listener.map_or("http", Listener::scheme),
             next_scheme: backend.map_or("http", |backend| backend.scheme()),
-            port: self.settings.ports.get(usize::from(listener)).map_or("", String::as_str),
+            port: listener.map_or("", |listener| listener.port.as_str()),
             host: match &self.settings.host_header {
                 HostHeader::Preserve if backend.is_some_and(|backend| backend.own_host) => Some(own_host),
                 HostHeader::Preserve => None,
@@ -194,6 +197,7 @@ impl Proxy {
             default_host: own_host,
             via: self.settings.via.as_deref(),
             request_id: exchange.id(),
+            certificate: carrier.map(|at| self.secures.certificate(at)),
         };
         self.scratch.text.clear();
         let mut writer = connection.codec.head_writer(&mut self.scratch.text, shows);

@@ -76,6 +76,7 @@ impl Proxy {
         if !self.upstreams.bonds.is_empty() {
             self.unbind(key);
         }
+        self.secures.forget(key.index());
         match connection.peer {
             Peer::Client(ClientEnd { admin: true, .. }) => self.totals.admins -= 1,
             Peer::Client(_) => {

@@ -12,6 +12,7 @@ use super::Proxy;
 use super::connection::{ClientEnd, Moved, Peer};
 use super::progress::Progress;
 use super::record::Record;
+use super::reply::LocalReply;
 use crate::balance::Pick;
 use crate::collections::buffer::Buffer;
 use crate::collections::slab::Key;
@@ -250,6 +251,9 @@ impl Proxy {
         client.exchange = Some(id);
         client.client_mut().into_iter().for_each(|client| client.seen_request = true);
         client.codec.read_body(facts.body);
+        if self.is_misdirected(key, head) {
+            return self.answer_exchange(id, LocalReply::Misdirected);
+        }
         if let Some(page) = self.page(key, head) {
             return self.answer_page(id, page);
         }

@@ -34,6 +34,7 @@ mod record;
 mod redial;
 mod reply;
 mod response;
+mod secured;
 mod state;
 mod trace;
 mod tunnel;
@@ -46,13 +47,15 @@ pub use self::output::Output;
 use self::progress::Progress;
 pub use self::record::Record;
 use self::record::{Kind, Reason};
-use self::state::{Ledger, Scratch, Settings, Shutdown, Totals};
+pub use self::secured::Secured;
+use self::secured::Secures;
+use self::state::{Ledger, Listener, Scratch, Settings, Shutdown, Totals};
 pub use self::upstreams::Shared;
 use self::upstreams::Upstreams;
 use crate::collections::queue::Queue;
 use crate::collections::random::Random;
 use crate::collections::slab::{Key, Slab};
-use crate::config::Plan;
+use crate::config::{Listen, Plan};
 use crate::limits::{QUEUE_HIGH_BYTES, SECOND_US};
 use crate::log::repeats::Repeats;
 use crate::log::{Log, http_date};
@@ -67,6 +70,7 @@ pub struct Proxy {
     scratch: Scratch,
     connections: Slab<Connection>,
     exchanges: Slab<Exchange>,
+    secures: Secures,
     shared: Shared,
     totals: Totals,
     shutdown: Shutdown,
@@ -90,6 +94,7 @@ impl Proxy {
             scratch: Scratch::new(),
             connections: Slab::new(),
             exchanges: Slab::new(),
+            secures: Secures::default(),
             shared,
             totals: Totals::default(),
             shutdown: Shutdown::new(),
@@ -114,9 +119,10 @@ impl Proxy {
         }
     }
 
-    /// Sets the ports of the listeners.
-    pub fn set_ports(&mut self, ports: impl Iterator<Item = u16>) {
-        self.settings.ports = ports.map(|port| port.to_string()).collect();
+    /// Sets the listeners, in the order of their numbers.
+    pub fn set_listeners(&mut self, listens: &[Listen]) {
+        let listener = |&listen: &Listen| Listener { listen, port: listen.address.port().to_string() };
+        self.settings.listeners = listens.iter().map(listener).collect();
     }
 
     /// Returns the log.

@@ -308,7 +308,7 @@ impl Proxy {
         }
     }
 
-    fn client_address(&self, key: Key) -> Option<SocketAddr> {
+    pub(super) fn client_address(&self, key: Key) -> Option<SocketAddr> {
         match self.connections.get(key)?.peer {
             Peer::Client(ClientEnd { address, port, .. }) => Some(SocketAddr::new(address.to_canonical(), port)),
             Peer::Backend(_) => None,

@@ -32,6 +32,10 @@ pub enum LocalReply {
     Failed(Failure),
     /// The backend accepts no head as large as this one.
     HeadTooLarge,
+    /// The request has come over a connection for another host.
+    Misdirected,
+    /// A listener with TLS has got plain HTTP.
+    PlainHttp,
     HeadLate,
     ContentLate,
     NoBackend,
@@ -55,6 +59,8 @@ impl LocalReply {
             LocalReply::Refused(refusal) => (refusal.status(), ""),
             LocalReply::Failed(failure) => (failure.status(), ""),
             LocalReply::HeadTooLarge => (431, "the backend takes no head as large as this"),
+            LocalReply::Misdirected => (421, "this connection is for another host; please use another connection"),
+            LocalReply::PlainHttp => (400, "this port speaks TLS, but the request was plain HTTP; please use https://"),
             LocalReply::HeadLate => (408, "the request head did not come in time"),
             LocalReply::ContentLate => (408, "the request content did not come in time"),
             LocalReply::NoBackend => (503, "No backends available"),
@@ -148,6 +154,10 @@ impl Proxy {
         writer.field(b"Date", &http_date(self.log.clock() / 1_000_000));
         writer.field(b"Content-Type", b"text/plain; charset=utf-8");
         writer.framing(Body::Length(text.len() as u64));
+        let listener = client.client().map(|client| client.listener).filter(|_| answer != LocalReply::PlainHttp);
+        if let Some(value) = listener.and_then(|listener| self.settings.strict_transport(listener)) {
+            writer.field(Name::StrictTransportSecurity.text().as_bytes(), value.as_bytes());
+        }
         match (status, answer) {
             (405, LocalReply::ReadOnly) => writer.field(b"Allow", b"GET, HEAD"),
             (405, _) => writer.field(b"Allow", METHODS),

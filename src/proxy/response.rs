@@ -86,7 +86,9 @@ impl Proxy {
         self.scratch.text.clear();
         let mut writer = entry.codec.head_writer(&mut self.scratch.text, shows);
         let (date, request_id) = (&self.date.1, exchange.id());
-        let way = ResponseWay { body, after, date, via: self.settings.via.as_deref(), request_id };
+        let strict_transport = entry.client().and_then(|client| self.settings.strict_transport(client.listener));
+        let via = self.settings.via.as_deref();
+        let way = ResponseWay { body, after, date, via, request_id, strict_transport };
         forward::response(&mut writer, head, &facts, &way);
         let written = writer.finish();
         self.write_to_client(client, "response head", Some(body), written);

@@ -10,10 +10,25 @@ use super::record::Record;
 use crate::collections::buffer::Pool;
 use crate::collections::slab::Key;
 use crate::collections::timers::{NEVER, Timers};
-use crate::config::{Address, Cidr, Health, HostHeader, Plan, Timeouts};
+use crate::config::{Address, Cidr, Health, HostHeader, Listen, Plan, Timeouts};
 use crate::http::head::Head;
 use crate::limits::SHOWN_NAMES;
-use crate::metrics::{Listing, Place};
+use crate::metrics::{Certificate, Listing, Place};
+
+/// A listener, as its clients' requests show it.
+#[derive(Debug)]
+pub(super) struct Listener {
+    pub(super) listen: Listen,
+    /// Its port in digits.
+    pub(super) port: String,
+}
+
+impl Listener {
+    /// The scheme of its requests.
+    pub(super) fn scheme(&self) -> &'static str {
+        if self.listen.tls { "https" } else { "http" }
+    }
+}
 
 /// The settings. A plan decides most of them.
 #[derive(Debug)]
@@ -35,8 +50,10 @@ pub(super) struct Settings {
     pub(super) listing: Arc<Listing>,
     /// The end of a sentence that names the backends without an address.
     pub(super) unresolved: String,
-    /// The ports of the listeners, in digits, in the order of the listeners.
-    pub(super) ports: Vec<String>,
+    /// The listeners, in the order of their numbers.
+    pub(super) listeners: Vec<Listener>,
+    /// The value of Strict-Transport-Security over TLS.
+    pub(super) strict_transport: Option<String>,
     /// The number of the worker, which is a part of a connection's name in a trace.
     pub(super) worker: u32,
 }
@@ -55,7 +72,8 @@ impl Settings {
             metrics_path: String::new(),
             listing: Arc::default(),
             unresolved: String::new(),
-            ports: Vec::new(),
+            listeners: Vec::new(),
+            strict_transport: None,
             worker,
         };
         settings.set(plan);
@@ -72,8 +90,23 @@ impl Settings {
         self.trace = plan.trace;
         self.request_ids = plan.request_ids;
         self.metrics_path.clone_from(&plan.metrics_path);
-        self.listing = Arc::new(listing(plan));
+        let certificates = self.listing.certificates().to_vec();
+        self.listing = Arc::new(listing(plan).with_certificates(certificates));
+        self.strict_transport = plan.tls.strict_transport_s.map(|seconds| format!("max-age={seconds}"));
         self.unresolved = unresolved(&plan.unresolved);
+    }
+}
+
+impl Settings {
+    /// Shows other certificates in the metrics.
+    pub(super) fn set_certificates(&mut self, certificates: Vec<Certificate>) {
+        self.listing = Arc::new(Listing::clone(&self.listing).with_certificates(certificates));
+    }
+
+    /// Returns the value of Strict-Transport-Security for clients of a listener.
+    pub(super) fn strict_transport(&self, listener: u16) -> Option<&str> {
+        let is_tls = self.listeners.get(usize::from(listener)).is_some_and(|listener| listener.listen.tls);
+        self.strict_transport.as_deref().filter(|_| is_tls)
     }
 }
 

@@ -4,9 +4,10 @@
 //! Nothing is decided here: the library has refused a certificate, and the log is to say why.
 
 pub use crate::http::session_error::Algorithm;
+use crate::limits::RSA_BITS;
 
-/// The fewest bits of an RSA key that ring verifies with.
-const RSA_BITS: usize = 2048;
+/// The beginning of the identifiers of RSA in all its uses.
+const RSA: [u8; 8] = [0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 0x01, 0x01];
 
 /// The algorithms of DER object identifiers whose signatures or keys cannot be verified.
 const NAMES: [(&[u8], &str); 12] = [
@@ -46,12 +47,16 @@ fn object(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
     }
 }
 
+/// True if a key's algorithm is rsaEncryption.
+pub(super) fn is_rsa(identifier: &[u8]) -> bool {
+    object(identifier).is_some_and(|(oid, _)| oid.strip_prefix(&RSA) == Some(&[1]))
+}
+
 /// RSA, if a signature of this length was made with a key that is too short.
 pub(super) fn short_rsa(identifier: &[u8], signature_bytes: usize) -> Option<Algorithm> {
-    const RSA: [u8; 8] = [0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 0x01, 0x01];
     let (oid, _) = object(identifier)?;
     let bits = 8 * signature_bytes;
-    (oid.starts_with(&RSA) && bits < RSA_BITS).then_some(Algorithm::Rsa(bits))
+    (oid.starts_with(&RSA) && bits < *RSA_BITS.start()).then_some(Algorithm::Rsa(bits))
 }
 
 #[cfg(test)]

@@ -8,7 +8,7 @@ use std::fmt::{self, Write as _};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use super::algorithm::{self, Algorithm};
-use crate::limits::{SHOWN_CERTIFICATE_NAMES, SHOWN_SUBJECT_CHARS};
+use crate::limits::{RSA_BITS, SHOWN_CERTIFICATE_NAMES, SHOWN_SUBJECT_CHARS};
 
 const BOOLEAN: u8 = 0x01;
 const INTEGER: u8 = 0x02;
@@ -59,6 +59,8 @@ pub struct Certificate<'a> {
     not_after_s: i64,
     /// The contents of the AlgorithmIdentifiers of its key and of its signature, and the signature's size in bytes.
     key: &'a [u8],
+    /// The key without its algorithm; empty if there is none.
+    public_key: &'a [u8],
     signature: &'a [u8],
     signature_bytes: usize,
 }
@@ -81,7 +83,9 @@ impl<'a> Certificate<'a> {
         let not_before_s = validity.time()?;
         let not_after_s = validity.time()?;
         let subject = body.take(SEQUENCE)?;
-        let key = Reader(body.take(SEQUENCE)?).take(SEQUENCE)?;
+        let mut key_info = Reader(body.take(SEQUENCE)?);
+        let key = key_info.take(SEQUENCE)?;
+        let public_key = key_info.take_if(BIT_STRING)?.and_then(|bits| bits.get(1..)).unwrap_or_default();
         // Two optional identifiers, which are practically unused, precede the extensions.
         body.take_if(0x81)?;
         body.take_if(0x82)?;
@@ -89,7 +93,17 @@ impl<'a> Certificate<'a> {
             Some(extensions) => alternative_names(extensions)?,
             None => &[],
         };
-        Ok(Certificate { issuer, subject, names, not_before_s, not_after_s, key, signature, signature_bytes })
+        Ok(Certificate {
+            issuer,
+            subject,
+            names,
+            not_before_s,
+            not_after_s,
+            key,
+            public_key,
+            signature,
+            signature_bytes,
+        })
     }
 
     /// True if the certificate names itself as its issuer: nearly always self-signed.
@@ -102,6 +116,23 @@ impl<'a> Certificate<'a> {
         let signed = || algorithm::named(self.signature).filter(|_| !self.signed_by_supported_pss());
         let short = || algorithm::short_rsa(self.signature, self.signature_bytes);
         algorithm::named(self.key).or_else(signed).or_else(short)
+    }
+
+    /// Returns the algorithm of its key, if ring cannot sign with a key of this kind.
+    pub fn unsupported_key(&self) -> Option<Algorithm> {
+        let size = || self.rsa_bits().filter(|bits| !RSA_BITS.contains(bits)).map(Algorithm::Rsa);
+        algorithm::named(self.key).or_else(size)
+    }
+
+    /// Returns the bits of its key's modulus, if its key is RSA (RFC 8017, appendix A.1.1).
+    pub fn rsa_bits(&self) -> Option<usize> {
+        if !algorithm::is_rsa(self.key) {
+            return None;
+        }
+        let modulus = Reader(self.public_key).take(SEQUENCE).and_then(|key| Reader(key).take(INTEGER)).ok()?;
+        let modulus = modulus.strip_prefix(&[0]).unwrap_or(modulus);
+        let first = modulus.first()?;
+        Some(8 * modulus.len() - first.leading_zeros() as usize)
     }
 
     /// True if the signature is RSASSA-PSS with an ordinary RSA key, which can be verified.

@@ -13,7 +13,7 @@ use std::sync::Arc;
 
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::client::{Resumption, WebPkiServerVerifier, verify_server_name};
-use rustls::crypto::{CryptoProvider, ring, verify_tls12_signature, verify_tls13_signature};
+use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::server::ParsedCertificate;
 use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, Error, RootCertStore, SignatureScheme, version};
@@ -22,6 +22,7 @@ use super::algorithm;
 use super::certificate::Certificate;
 use super::failure::{BadCertificate, Failure};
 use super::key_log::KeyFile;
+use super::provider::provider;
 use super::roots::{Roots, Sources};
 use super::{HTTP_1, HTTP_2};
 use crate::limits::{ALPN_PROTOCOLS, TLS_SESSIONS};
@@ -165,24 +166,6 @@ pub(super) fn take_refused() -> Option<CertificateDer<'static>> {
 
 fn alpn(protocols: &[&[u8]]) -> Vec<Vec<u8>> {
     protocols.iter().take(ALPN_PROTOCOLS).map(|protocol| protocol.to_vec()).collect()
-}
-
-/// Returns ring's provider with AES-128 before AES-256, as browsers have it. AES-128 is as strong as the key exchange,
-/// costs a quarter less, and most servers follow the client's preference.
-fn provider() -> CryptoProvider {
-    use ring::cipher_suite::*;
-    let cipher_suites = vec![
-        TLS13_AES_128_GCM_SHA256,
-        TLS13_AES_256_GCM_SHA384,
-        TLS13_CHACHA20_POLY1305_SHA256,
-        TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256,
-        TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256,
-        TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384,
-        TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384,
-        TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256,
-        TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256,
-    ];
-    CryptoProvider { cipher_suites, ..ring::default_provider() }
 }
 
 /// Verifies chains with the roots, or compares the leaf with the certificates that were given.

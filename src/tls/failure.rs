@@ -1,6 +1,6 @@
 //! The errors of rustls as errors of sessions.
 
-use rustls::{CertificateError, Error, PeerIncompatible};
+use rustls::{CertificateError, Error, PeerIncompatible, PeerMisbehaved};
 
 pub use crate::http::session_error::SessionError as Failure;
 pub use crate::http::session_error::{Alert, BadCertificate, During, Lacking, Plain};
@@ -13,6 +13,9 @@ impl Failure {
             Error::InvalidCertificate(error) => Failure::Certificate(BadCertificate::of(error)),
             Error::NoCertificatesPresented => Failure::Certificate(BadCertificate::None),
             Error::PeerIncompatible(why) => Failure::Incompatible(Lacking::of(why)),
+            Error::NoApplicationProtocol => Failure::Incompatible(Lacking::Protocol),
+            Error::PeerMisbehaved(PeerMisbehaved::TooManyKeyUpdateRequests) => Failure::KeyUpdates,
+            Error::PeerMisbehaved(PeerMisbehaved::TooManyRenegotiationRequests) => Failure::Renegotiation,
             Error::UnsupportedNameType => Failure::Name,
             Error::DecryptError | Error::PeerSentOversizedRecord | Error::InvalidMessage(_) => {
                 Failure::BadRecord(during)

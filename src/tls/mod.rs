@@ -4,7 +4,8 @@
 //! comes out, and the other way round. It owns no socket, never waits, and bounds everything that it holds. A
 //! [`client::Config`] is the part that all sessions with backends share: the roots, the protocols offered, the sessions
 //! that can be resumed. A backend's certificate is always verified against the backend's configured name, except with
-//! `--insecure`.
+//! `--insecure`. A [`server::Config`] is the part that all sessions with clients share: the pairs of certificate and key
+//! ([`pair`]), the authorities for certificates of clients, the keys of session tickets ([`tickets`]).
 //!
 //! Files of certificates are read ([`roots`]) when a configuration is made, never later. The library reads the clock
 //! while it verifies.
@@ -12,10 +13,15 @@
 pub mod algorithm;
 pub mod certificate;
 pub mod client;
+pub mod dev;
 pub mod failure;
 mod key_log;
+pub mod pair;
+mod provider;
 pub mod roots;
+pub mod server;
 pub mod session;
+pub mod tickets;
 pub mod trace;
 
 /// The ALPN name of HTTP/2 (RFC 9113, section 3.1).

@@ -20,11 +20,13 @@ use std::sync::Arc;
 
 use rustls::client::ClientConnection;
 use rustls::pki_types::{CertificateDer, ServerName};
-use rustls::server::ServerConnection;
-use rustls::{AlertDescription, CommonState, Connection, Error, HandshakeKind, ProtocolVersion, ServerConfig};
+use rustls::server::{AcceptedAlert, Acceptor};
+use rustls::{AlertDescription, CommonState, Connection, Error, HandshakeKind, ProtocolVersion};
 
 use super::client::{self, Config};
 use super::failure::{Alert, During, Failure, Plain};
+use super::pair::Pair;
+use super::server;
 use crate::limits::{TLS_ALERTS, TLS_RECEIVE_BYTES, TLS_SEND_BYTES};
 
 /// The bytes that tell TLS from other protocols: the header of a TLS record, or of an HTTP/2 frame up to its flags.
@@ -35,6 +37,9 @@ const RECORD_TYPES: std::ops::RangeInclusive<u8> = 20..=23;
 const ALERT_RECORD: u8 = 21;
 /// The size of an alert that is not encrypted: the header of its record, its level and its description.
 const PLAIN_ALERT_BYTES: usize = 7;
+
+/// The alert unrecognized_name, which is fatal and not encrypted (RFC 6066, section 3).
+const UNRECOGNIZED_NAME: [u8; PLAIN_ALERT_BYTES] = [ALERT_RECORD, 3, 3, 0, 2, 2, 112];
 
 /// The direction of an alert.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -56,13 +61,38 @@ enum Side {
         refused: Option<CertificateDer<'static>>,
     },
     /// A client.
-    Client,
+    Client {
+        /// The pair that was chosen for it.
+        pair: Option<Arc<Pair>>,
+        /// The name that it asked for, if it was refused for that name.
+        refused: Option<Box<str>>,
+    },
+}
+
+/// The library's part of a session.
+enum Machine {
+    /// The ClientHello of a client is not complete.
+    Accepting { acceptor: Acceptor, config: server::Config },
+    /// The pair was chosen, or the peer is a backend.
+    Connected(Connection),
+    /// The ClientHello was refused. The alert waits to be sent.
+    Refused { alert: Vec<u8> },
+}
+
+impl std::fmt::Debug for Machine {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Machine::Accepting { .. } => "Accepting",
+            Machine::Connected(_) => "Connected",
+            Machine::Refused { .. } => "Refused",
+        })
+    }
 }
 
 /// One TLS connection.
 #[derive(Debug)]
 pub struct Session {
-    connection: Connection,
+    machine: Machine,
     side: Side,
     failed: Option<Failure>,
     /// The count of decrypted bytes that wait to be read.
@@ -88,22 +118,26 @@ impl Session {
             Failure::Name => Failure::Name,
             _ => Failure::Internal,
         })?;
-        Ok(Session::new(connection.into(), Side::Backend { config: config.clone(), name, refused: None }))
+        Ok(Session::new(connected(connection.into()), Side::Backend { config: config.clone(), name, refused: None }))
     }
 
     /// Begins a session with a client, which sends the first message of the handshake.
-    ///
-    /// # Errors
-    /// [`Failure::Internal`]: the library refuses the configuration.
-    pub fn accept(config: &Arc<ServerConfig>) -> Result<Session, Failure> {
-        let connection = ServerConnection::new(Arc::clone(config)).map_err(|_| Failure::Internal)?;
-        Ok(Session::new(connection.into(), Side::Client))
+    pub fn accept(config: &server::Config) -> Session {
+        let machine = Machine::Accepting { acceptor: Acceptor::default(), config: config.clone() };
+        Session::new(machine, Side::Client { pair: None, refused: None })
     }
 
-    fn new(mut connection: Connection, side: Side) -> Session {
-        connection.set_buffer_limit(Some(TLS_SEND_BYTES));
+    /// Begins a session with a client, with a configuration of the library.
+    #[cfg(test)]
+    fn accept_with(config: &Arc<rustls::ServerConfig>) -> Session {
+        let connection =
+            rustls::ServerConnection::new(Arc::clone(config)).expect("tests pass a configuration with a certificate");
+        Session::new(connected(connection.into()), Side::Client { pair: None, refused: None })
+    }
+
+    fn new(machine: Machine, side: Side) -> Session {
         Session {
-            connection,
+            machine,
             side,
             failed: None,
             readable: 0,
@@ -125,7 +159,9 @@ impl Session {
         if usize::from(self.first_len) < FIRST_BYTES {
             return Ok(taken);
         }
-        self.take(&ciphertext[taken..]).map(|more| taken + more)
+        let first = self.first;
+        let held = if taken > 0 { &first[..] } else { &[] };
+        self.take(held, &ciphertext[taken..]).map(|more| taken + more)
     }
 
     /// Notes the end of the socket.
@@ -144,7 +180,8 @@ impl Session {
 
     /// Moves decrypted bytes into `room`, and returns their count.
     pub fn read(&mut self, room: &mut [u8]) -> usize {
-        let count = self.connection.reader().read(room).unwrap_or(0);
+        let Machine::Connected(connection) = &mut self.machine else { return 0 };
+        let count = connection.reader().read(room).unwrap_or(0);
         self.readable = self.readable.saturating_sub(count);
         count
     }
@@ -160,12 +197,17 @@ impl Session {
         if self.failed.is_some() || self.sent_close_notify || self.is_handshaking() {
             return 0;
         }
-        self.connection.writer().write_vectored(plaintext).unwrap_or(0)
+        let Machine::Connected(connection) = &mut self.machine else { return 0 };
+        connection.writer().write_vectored(plaintext).unwrap_or(0)
     }
 
     /// True if there are bytes to send.
     pub fn wants_send(&self) -> bool {
-        self.connection.wants_write()
+        match &self.machine {
+            Machine::Accepting { .. } => false,
+            Machine::Connected(connection) => connection.wants_write(),
+            Machine::Refused { alert } => !alert.is_empty(),
+        }
     }
 
     /// Calls `send` once with the bytes to send, and returns the count of those that `send` took. Without bytes to send
@@ -174,15 +216,27 @@ impl Session {
     /// # Errors
     /// The errors of `send`. Then no byte counts as sent.
     pub fn send(&mut self, send: impl FnMut(&[IoSlice<'_>]) -> io::Result<usize>) -> io::Result<usize> {
-        self.connection.write_tls(&mut Sink(send))
+        match &mut self.machine {
+            Machine::Connected(connection) => connection.write_tls(&mut Sink(send)),
+            Machine::Refused { alert } if !alert.is_empty() => {
+                let count = Sink(send).write(alert)?;
+                alert.drain(..count);
+                Ok(count)
+            }
+            _ => Ok(0),
+        }
     }
 
     /// Ends our direction by a `close_notify`, which waits to be sent behind the bytes that were written before. The
     /// peer may still send.
     pub fn close_notify(&mut self) {
-        if !self.sent_close_notify && self.failed.is_none() {
-            self.sent_close_notify = true;
-            self.connection.send_close_notify();
+        if self.sent_close_notify || self.failed.is_some() {
+            return;
+        }
+        self.sent_close_notify = true;
+        // A client whose ClientHello is not complete has begun no session.
+        if let Machine::Connected(connection) = &mut self.machine {
+            connection.send_close_notify();
             self.note_alert(Direction::Sent, AlertDescription::CloseNotify);
         }
     }
@@ -194,7 +248,7 @@ impl Session {
 
     /// True until the end of the handshake.
     pub fn is_handshaking(&self) -> bool {
-        self.connection.is_handshaking()
+        self.common().is_none_or(CommonState::is_handshaking)
     }
 
     /// Returns the reason of the failure of a failed session.
@@ -204,12 +258,12 @@ impl Session {
 
     /// Returns the application protocol that was agreed on. `None`: it is not agreed on yet, or the peer has no ALPN.
     pub fn alpn(&self) -> Option<&[u8]> {
-        self.connection.alpn_protocol()
+        self.common()?.alpn_protocol()
     }
 
     /// Returns the usual short name of the version that was agreed on. `None`: it is not agreed on yet.
     pub fn version(&self) -> Option<&'static str> {
-        match self.connection.protocol_version()? {
+        match self.common()?.protocol_version()? {
             ProtocolVersion::TLSv1_3 => Some("TLSv1.3"),
             ProtocolVersion::TLSv1_2 => Some("TLSv1.2"),
             // There are no other versions in the configuration.
@@ -222,14 +276,14 @@ impl Session {
         if self.is_handshaking() {
             return None;
         }
-        self.connection.handshake_kind().map(|kind| kind == HandshakeKind::Resumed)
+        self.common()?.handshake_kind().map(|kind| kind == HandshakeKind::Resumed)
     }
 
     /// Returns the certificates of the peer, the leaf first. Of a refused chain it has the leaf only.
     pub fn certificates(&self) -> &[CertificateDer<'static>] {
         match &self.side {
             Side::Backend { refused: Some(leaf), .. } => std::slice::from_ref(leaf),
-            _ => self.connection.peer_certificates().unwrap_or_default(),
+            _ => self.common().and_then(CommonState::peer_certificates).unwrap_or_default(),
         }
     }
 
@@ -242,7 +296,7 @@ impl Session {
         match (self.failed, &self.side) {
             (Some(failure @ Failure::Certificate(_)), _) => Err(failure),
             (_, Side::Backend { config, name, .. }) => config.judge(self.certificates(), name),
-            (_, Side::Client) => Ok(()),
+            (_, Side::Client { .. }) => Ok(()),
         }
     }
 
@@ -251,16 +305,37 @@ impl Session {
         matches!(&self.side, Side::Backend { config, .. } if config.is_insecure())
     }
 
-    /// Returns the state of the library, for the trace.
-    pub(super) fn common(&self) -> &CommonState {
-        &self.connection
+    /// Returns the pair that was chosen for a client. `None`: its ClientHello is not complete, or was refused.
+    pub fn pair(&self) -> Option<&Arc<Pair>> {
+        match &self.side {
+            Side::Client { pair, .. } => pair.as_ref(),
+            Side::Backend { .. } => None,
+        }
+    }
+
+    /// Returns the name that a client asked for (SNI), in lower case. `None`: it asked for none, or its ClientHello is
+    /// not complete.
+    pub fn server_name(&self) -> Option<&str> {
+        match (&self.machine, &self.side) {
+            (Machine::Connected(Connection::Server(connection)), _) => connection.server_name(),
+            (_, Side::Client { refused, .. }) => refused.as_deref(),
+            _ => None,
+        }
+    }
+
+    /// Returns the state of the library. `None`: the ClientHello is not complete, or was refused.
+    pub(super) fn common(&self) -> Option<&CommonState> {
+        match &self.machine {
+            Machine::Connected(connection) => Some(connection),
+            _ => None,
+        }
     }
 
     /// Returns the name that a backend has to prove, and the protocols that were offered to it.
     pub(super) fn offer(&self) -> Option<(&ServerName<'static>, &[Vec<u8>])> {
         match &self.side {
             Side::Backend { config, name, .. } => Some((name, &config.client.alpn_protocols)),
-            Side::Client => None,
+            Side::Client { .. } => None,
         }
     }
 
@@ -269,8 +344,8 @@ impl Session {
         std::mem::take(&mut self.alerts)
     }
 
-    /// Holds the first bytes until they tell TLS from other protocols, then passes them on. So the failure names the
-    /// other protocol, and its peer gets no alert. Returns the count of the bytes that were taken.
+    /// Holds the first bytes until they tell TLS from other protocols. So the failure names the other protocol, and its
+    /// peer gets no alert. Returns the count of the bytes that were taken.
     fn take_first(&mut self, ciphertext: &[u8]) -> Result<usize, Failure> {
         let at = usize::from(self.first_len);
         let count = ciphertext.len().min(FIRST_BYTES - at);
@@ -282,45 +357,91 @@ impl Session {
         if at + count == FIRST_BYTES {
             let plain = match self.side {
                 Side::Backend { .. } => not_tls(self.first, response),
-                Side::Client => not_tls(self.first, request),
+                Side::Client { .. } => not_tls(self.first, request),
             };
             if let Some(plain) = plain {
                 return Err(self.fail(Failure::NotTls(plain)));
             }
-            let first = self.first;
-            self.take(&first)?;
         }
         Ok(count)
     }
 
-    fn take(&mut self, ciphertext: &[u8]) -> Result<usize, Failure> {
+    /// Passes bytes to the library: those that were held, and those behind them. Returns the count of the latter that
+    /// were taken.
+    fn take(&mut self, mut held: &[u8], ciphertext: &[u8]) -> Result<usize, Failure> {
         let mut taken = 0;
         if let Some(failure) = self.failed {
             return Err(failure);
         }
-        while taken < ciphertext.len() {
+        while !held.is_empty() || taken < ciphertext.len() {
             if self.received_close_notify {
                 return Ok(ciphertext.len());
             }
             if self.readable > TLS_RECEIVE_BYTES {
                 break;
             }
-            match self.connection.read_tls(&mut &ciphertext[taken..]) {
+            // One read gets both, so that the library's buffer does not grow for the few bytes that were held.
+            let mut both = Both(held, &ciphertext[taken..]);
+            let read = match &mut self.machine {
+                Machine::Accepting { acceptor, .. } => acceptor.read_tls(&mut both),
+                Machine::Connected(connection) => connection.read_tls(&mut both),
+                Machine::Refused { .. } => Ok(0),
+            };
+            match read {
                 // The library takes no byte, and no read could change that: the record is too long.
                 Ok(0) | Err(_) if self.readable == 0 => return Err(self.fail(Failure::BadRecord(self.during()))),
                 Ok(0) | Err(_) => break,
-                Ok(count) => taken += count,
+                Ok(count) => taken += count - held.len(),
             }
+            held = &[];
             self.process()?;
         }
         Ok(taken)
     }
 
+    /// Chooses the pair for a client, once its ClientHello is complete.
+    fn choose(&mut self) -> Result<(), Failure> {
+        let Machine::Accepting { acceptor, config } = &mut self.machine else { return Ok(()) };
+        let accepted = match acceptor.accept() {
+            Ok(None) => return Ok(()),
+            Ok(Some(accepted)) => accepted,
+            Err((error, alert)) => return Err(self.refuse(&error, alert)),
+        };
+        let hello = accepted.client_hello();
+        let Some((chosen, config)) = config.choose(&hello) else {
+            self.side = Side::Client { pair: None, refused: hello.server_name().map(Box::from) };
+            self.machine = Machine::Refused { alert: UNRECOGNIZED_NAME.to_vec() };
+            self.note_alert(Direction::Sent, AlertDescription::UnrecognisedName);
+            return Err(self.fail(Failure::UnknownName));
+        };
+        let (chosen, config) = (Arc::clone(chosen), Arc::clone(config));
+        match accepted.into_connection(config) {
+            Ok(connection) => {
+                self.side = Side::Client { pair: Some(chosen), refused: None };
+                self.machine = connected(connection.into());
+                Ok(())
+            }
+            Err((error, alert)) => Err(self.refuse(&error, alert)),
+        }
+    }
+
+    /// Ends a session whose ClientHello the library refuses.
+    fn refuse(&mut self, error: &Error, mut alert: AcceptedAlert) -> Failure {
+        let mut bytes = Vec::new();
+        // Writing to a Vec cannot fail.
+        let _ = alert.write_all(&mut bytes);
+        self.machine = Machine::Refused { alert: bytes };
+        self.note_alert_of(error);
+        self.fail(Failure::of(error, During::Handshake))
+    }
+
     fn process(&mut self) -> Result<(), Failure> {
+        self.choose()?;
+        let during = self.during();
+        let Machine::Connected(connection) = &mut self.machine else { return Ok(()) };
         // An earlier session on this thread may have left a certificate.
         drop(client::take_refused());
-        let during = self.during();
-        match self.connection.process_new_packets() {
+        match connection.process_new_packets() {
             Ok(state) => {
                 self.readable = state.plaintext_bytes_to_read();
                 if state.peer_has_closed() && !self.received_close_notify {
@@ -426,6 +547,22 @@ fn encrypted_alert(error: &Error) -> Option<AlertDescription> {
             Some(AlertDescription::UnexpectedMessage)
         }
         _ => None,
+    }
+}
+
+/// Bounds the bytes that wait in a connection.
+fn connected(mut connection: Connection) -> Machine {
+    connection.set_buffer_limit(Some(TLS_SEND_BYTES));
+    Machine::Connected(connection)
+}
+
+/// Two slices of bytes, which one read gets.
+struct Both<'a>(&'a [u8], &'a [u8]);
+
+impl io::Read for Both<'_> {
+    fn read(&mut self, room: &mut [u8]) -> io::Result<usize> {
+        let count = self.0.read(room)?;
+        Ok(count + self.1.read(&mut room[count..])?)
     }
 }
 

@@ -127,7 +127,7 @@ impl Trace {
     }
 
     fn established(&mut self, session: &Session, took_us: u64) {
-        let connection = session.common();
+        let Some(connection) = session.common() else { return };
         let version = match connection.protocol_version() {
             Some(ProtocolVersion::TLSv1_3) => "TLS 1.3",
             Some(ProtocolVersion::TLSv1_2) => "TLS 1.2",

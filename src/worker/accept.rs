@@ -9,7 +9,7 @@ use super::listener::{Accepting, Listener};
 use super::socket::Sending;
 use super::{Pauses, Worker};
 use crate::collections::slab::Key;
-use crate::config::Purpose;
+use crate::config::{Listen, Purpose};
 use crate::limits::{ACCEPT_PAUSE_US, ACCEPT_STEADY_US, ACCEPT_STREAK, ACCEPTS_PER_TURN, ADMIN_CONNECTIONS, SECOND_US};
 use crate::log::Level;
 use crate::proxy::Failure;
@@ -25,18 +25,18 @@ impl Worker<'_> {
         self.accept_streak += 1;
         for _ in 0..(1 + self.accept_streak / ACCEPT_STREAK).min(ACCEPTS_PER_TURN) {
             let Some(listener) = self.open_listener(at) else { return Ok(()) };
-            let purpose = listener.listen.purpose;
-            if purpose == Purpose::Traffic && self.proxy.clients() >= self.max_connections {
+            let listen = listener.listen;
+            if listen.is_public() && self.proxy.clients() >= self.max_connections {
                 let most = self.max_connections;
                 self.note_pause(format_args!(
                     "{most} clients are connected, as many as this worker may have (--max-connections)"
                 ));
-                return self.pause_accepting(purpose, 0);
+                return self.pause_accepting(true, 0);
             }
             match sys::socket::accept(listener.socket.as_fd()) {
                 Ok((fd, address)) => {
                     self.note_accepting();
-                    self.admit(fd, address, purpose, at);
+                    self.admit(fd, address, listen, at);
                 }
                 // All workers share the admin port: another one may have been faster.
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
@@ -48,7 +48,7 @@ impl Worker<'_> {
                         continue;
                     }
                     self.note_pause(format_args!("{error}"));
-                    return self.pause_accepting(purpose, self.now_us + ACCEPT_PAUSE_US);
+                    return self.pause_accepting(listen.is_public(), self.now_us + ACCEPT_PAUSE_US);
                 }
                 // This connection is gone already. The next one may not be.
                 Err(_) => {}
@@ -59,14 +59,19 @@ impl Worker<'_> {
 
     /// Takes in a connection to the listener of this number, and reads at once: a deferred connection has its request
     /// with it. Closes a connection too many to the admin port.
-    pub(super) fn admit(&mut self, fd: OwnedFd, address: Option<SocketAddr>, purpose: Purpose, listener: usize) {
+    pub(super) fn admit(&mut self, fd: OwnedFd, address: Option<SocketAddr>, listen: Listen, number: usize) {
         let address = address.unwrap_or(UNKNOWN);
-        let key = match purpose {
-            Purpose::Traffic => self.proxy.accept_on(address, listener as u16),
+        let key = match listen.purpose {
+            Purpose::Traffic | Purpose::Redirect { .. } => self.proxy.accept_on(address, number as u16),
             Purpose::Admin if self.proxy.admins() >= ADMIN_CONNECTIONS => return,
             Purpose::Admin => self.proxy.accept_admin(address),
         };
         self.hold(key, fd);
+        if listen.tls && !self.accept_session(key) {
+            // The certificates cannot be used, which was logged.
+            self.proxy.failed(key, Failure::Closed);
+            return self.carry_out();
+        }
         if let Some(socket) = self.sockets.get_mut(key) {
             socket.readable = true;
             self.read(key);

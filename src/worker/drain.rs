@@ -15,7 +15,6 @@ use super::Worker;
 use super::accept::set_deferral;
 use super::listener::Listener;
 use super::token::SIGNALS;
-use crate::config::Purpose;
 use crate::limits::{ADMIN_DRAIN_US, DRAIN_DELAY_SLACK_US, LISTEN_BACKLOG, LISTENERS_LEAVE_US};
 use crate::log::Level;
 use crate::metrics::Count;
@@ -87,7 +86,7 @@ pub(super) enum Drain {
     Delayed { at_us: u64 },
     /// No handshake begins on the listeners any more. They are left when those under way have had their time.
     Closing { leave_us: u64, deadline_us: u64 },
-    /// The listeners for traffic are left. Clients have until the deadline.
+    /// The listeners for clients are left. Clients have until the deadline.
     Draining { deadline_us: u64 },
     /// The last client has gone, and the admin port is left. Its connections are answered for a while.
     Drained { admin_until_us: u64, deadline_us: u64 },
@@ -156,7 +155,7 @@ impl Worker<'_> {
         self.say_draining(0);
         let deadline_us = self.now_us.saturating_add(self.drain_us);
         // A client that connects before its port closes is served: its request may be on its way.
-        let closing = || self.traffic_listeners().filter(|listener| self.is_closing(listener));
+        let closing = || self.public_listeners().filter(|listener| self.is_closing(listener));
         // Clients that have connected and not sent yet come to the listener before it closes.
         let closing: Vec<&Listener> = closing().collect();
         set_deferral(closing.iter().copied(), false);
@@ -195,7 +194,7 @@ impl Worker<'_> {
         if let Drain::Closing { deadline_us, .. } = self.drain {
             self.drain = Drain::Draining { deadline_us };
         }
-        self.leave(Purpose::Traffic);
+        self.leave(true);
         // This process may be the last one that has them.
         for (at, spare) in std::mem::take(&mut self.spares).into_iter().enumerate() {
             spare.unwatch(&self.reactor);
@@ -204,9 +203,10 @@ impl Worker<'_> {
         self.accepting_changed();
     }
 
-    /// Takes in the connections that have come to the listeners of a purpose until now, and none after them.
-    fn leave(&mut self, purpose: Purpose) {
-        for (at, listener) in self.take_listeners(purpose) {
+    /// Takes in the connections that have come until now to the listeners for clients, or to the admin port, and none
+    /// after them.
+    fn leave(&mut self, public: bool) {
+        for (at, listener) in self.take_listeners(public) {
             self.accept_queued(&listener, at);
         }
     }
@@ -216,7 +216,7 @@ impl Worker<'_> {
     fn accept_queued(&mut self, listener: &Listener, at: usize) {
         for _ in 0..=LISTEN_BACKLOG {
             match sys::socket::accept(listener.socket.as_fd()) {
-                Ok((fd, address)) => self.admit(fd, address, listener.listen.purpose, at),
+                Ok((fd, address)) => self.admit(fd, address, listener.listen, at),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
                 Err(error) if sys::socket::is_exhausted(&error) && !self.make_room() => return,
                 // This connection is gone already, or there is room for it now.
@@ -232,7 +232,7 @@ impl Worker<'_> {
         if self.order < Order::Stop {
             self.order = Order::GivePlace;
             // The workers in its place accept from the admin port.
-            drop(self.take_listeners(Purpose::Admin));
+            drop(self.take_listeners(false));
         }
         self.begin_drain();
         if again {
@@ -249,7 +249,7 @@ impl Worker<'_> {
             return None;
         }
         if self.proxy.clients() == 0 && matches!(self.drain, Drain::Draining { .. }) {
-            self.leave(Purpose::Admin);
+            self.leave(false);
             self.drain = Drain::Drained { admin_until_us: self.now_us + ADMIN_DRAIN_US, deadline_us };
         }
         let is_served = match self.drain {

@@ -38,11 +38,18 @@ pub(super) struct Secure {
     pub(super) phase: Phase,
     /// True if our direction of the socket ends after it has taken all bytes of the session.
     pub(super) finishing: bool,
+    /// True if the peer is a client.
+    pub(super) is_client: bool,
 }
 
 impl Secure {
-    pub(super) fn new(session: Session) -> Secure {
-        Secure { session, rest: Rest::default(), phase: Phase::Handshaking, finishing: false }
+    pub(super) fn new(session: Session, is_client: bool) -> Secure {
+        Secure { session, rest: Rest::default(), phase: Phase::Handshaking, finishing: false, is_client }
+    }
+
+    /// True if the handshake is under way.
+    pub(super) fn is_handshaking(&self) -> bool {
+        self.phase == Phase::Handshaking && self.session.failure().is_none()
     }
 }
 

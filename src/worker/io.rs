@@ -8,6 +8,7 @@ use super::encryption::Encryption;
 use super::socket::Sending;
 use crate::collections::slab::Key;
 use crate::config::Address;
+use crate::http::session_error::SessionError;
 use crate::limits::{READ_BYTES, READS_PER_TURN};
 use crate::proxy::{Failure, Output};
 use crate::reactor::Event;
@@ -157,6 +158,7 @@ impl Worker<'_> {
                 Output::Finish(key) => self.finish(key),
                 Output::Close(key) => self.close(key),
                 Output::Reset(key) => {
+                    self.note_unfinished(key, Some(SessionError::Closed));
                     if let Some(socket) = self.sockets.remove(key) {
                         sys::socket::reset_on_close(socket.fd.as_fd());
                     }

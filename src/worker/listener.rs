@@ -6,15 +6,15 @@
 //!    └──────no room for clients or descriptors──────┘
 //! ```
 //!
-//! All listeners of a purpose pause together, because the limits are those of a purpose. A listener that the worker
-//! has left is `None`: the others keep their numbers, which are in their tokens.
+//! All listeners for clients pause together, because they have one limit. A listener that the worker has left is `None`:
+//! the others keep their numbers, which are in their tokens.
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 
 use super::Worker;
 use super::token::LISTENERS;
-use crate::config::{Listen, Purpose};
+use crate::config::Listen;
 use crate::metrics::Count;
 
 /// A socket that listens.
@@ -47,8 +47,8 @@ impl Own {
         Own { listener, accepting: Accepting::Paused { until_us: 0 } }
     }
 
-    pub(super) fn purpose(&self) -> Purpose {
-        self.listener.listen.purpose
+    pub(super) fn is_public(&self) -> bool {
+        self.listener.listen.is_public()
     }
 }
 
@@ -58,15 +58,15 @@ impl Worker<'_> {
         self.listeners.iter().flatten()
     }
 
-    /// Its own listeners for traffic, and those of the other workers.
-    pub(super) fn traffic_listeners(&self) -> impl Iterator<Item = &Listener> {
-        let own = self.own_listeners().filter(|own| own.purpose() == Purpose::Traffic);
+    /// Its own listeners for clients, and those of the other workers.
+    pub(super) fn public_listeners(&self) -> impl Iterator<Item = &Listener> {
+        let own = self.own_listeners().filter(|own| own.is_public());
         own.map(|own| &own.listener).chain(self.spares.iter().map(|spare| spare.listener()))
     }
 
     /// True if the worker accepts clients.
     pub(super) fn is_accepting(&self) -> bool {
-        self.own_listeners().any(|own| own.purpose() == Purpose::Traffic && own.accepting == Accepting::Open)
+        self.own_listeners().any(|own| own.is_public() && own.accepting == Accepting::Open)
     }
 
     /// The listener of a number, if connections are accepted from it now. The numbers of other workers' listeners
@@ -79,10 +79,10 @@ impl Worker<'_> {
         }
     }
 
-    /// Stops accepting from the listeners of a purpose until a time.
-    pub(super) fn pause_accepting(&mut self, purpose: Purpose, until_us: u64) -> io::Result<()> {
-        let of_purpose = self.listeners.iter_mut().flatten().filter(|own| own.purpose() == purpose);
-        for own in of_purpose.filter(|own| own.accepting == Accepting::Open) {
+    /// Stops accepting until a time: from the listeners for clients, or from the admin port.
+    pub(super) fn pause_accepting(&mut self, public: bool, until_us: u64) -> io::Result<()> {
+        let such = self.listeners.iter_mut().flatten().filter(|own| own.is_public() == public);
+        for own in such.filter(|own| own.accepting == Accepting::Open) {
             self.reactor.unwatch(own.listener.socket.as_fd())?;
             own.accepting = Accepting::Paused { until_us };
         }
@@ -98,7 +98,7 @@ impl Worker<'_> {
             let Some(own) = own else { continue };
             if let Accepting::Paused { until_us } = own.accepting
                 && self.now_us >= until_us
-                && (has_room || own.purpose() == Purpose::Admin)
+                && (has_room || !own.is_public())
             {
                 self.reactor.watch(own.listener.socket.as_fd(), token)?;
                 own.accepting = Accepting::Open;
@@ -116,7 +116,7 @@ impl Worker<'_> {
     pub(super) fn resume_us(&self) -> u64 {
         let has_room = self.proxy.clients() < self.max_connections;
         let until = |own: &Own| match own.accepting {
-            Accepting::Paused { until_us } if has_room || own.purpose() == Purpose::Admin => Some(until_us),
+            Accepting::Paused { until_us } if has_room || !own.is_public() => Some(until_us),
             _ => None,
         };
         self.own_listeners().filter_map(until).min().unwrap_or(u64::MAX)
@@ -132,11 +132,11 @@ impl Worker<'_> {
         Ok(())
     }
 
-    /// Takes the listeners of a purpose away, with their numbers. The worker accepts from them no more.
-    pub(super) fn take_listeners(&mut self, purpose: Purpose) -> Vec<(usize, Listener)> {
+    /// Takes the listeners for clients away, or the admin port, with their numbers. The worker accepts from them no more.
+    pub(super) fn take_listeners(&mut self, public: bool) -> Vec<(usize, Listener)> {
         let mut taken = Vec::new();
         for (at, own) in self.listeners.iter_mut().enumerate() {
-            let Some(Own { listener, accepting }) = own.take_if(|own| own.purpose() == purpose) else { continue };
+            let Some(Own { listener, accepting }) = own.take_if(|own| own.is_public() == public) else { continue };
             // Other processes may have the socket, so that closing it here would not end its being watched.
             if accepting == Accepting::Open {
                 let _ = self.reactor.unwatch(listener.socket.as_fd());

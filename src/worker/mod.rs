@@ -119,6 +119,9 @@ impl Worker<'_> {
         if self.region.table().edition() != self.edition {
             self.follow();
         }
+        if !self.tls.is_current(self.region) {
+            self.follow_secrets(None);
+        }
         let companion = self.take_events()?;
         self.record.begin(Doing::Reading);
         for _ in 0..self.ready.len() {
@@ -220,6 +223,7 @@ impl Worker<'_> {
                 self.beat_us = beat_us(&plan);
                 self.proxy.follow(&plan);
                 self.prepare_tls(plan.authorities);
+                self.follow_secrets(Some(plan.tls));
                 self.carry_out();
             }
             None => self.proxy.log().line(Level::Err, "worker", format_args!("plan {edition} is malformed")),

@@ -13,7 +13,7 @@ use super::socket::Sockets;
 use super::spares::{self, Spare};
 use super::token::{COMPANION, SIGNALS};
 use super::{Worker, beat_us};
-use crate::config::{Config, Plan, Purpose};
+use crate::config::{Config, Listen, Plan};
 use crate::log::Log;
 use crate::proxy::{Proxy, Shared};
 use crate::reactor::Reactor;
@@ -131,10 +131,11 @@ impl<'a> Worker<'a> {
         };
         let own = worker.own_listeners().map(|own| &own.listener);
         let all = own.chain(worker.spares.iter().map(spares::Held::listener));
-        let ports: Vec<u16> = all.map(|listener| listener.listen.address.port()).collect();
-        worker.proxy.set_ports(ports.into_iter());
+        let listens: Vec<Listen> = all.map(|listener| listener.listen).collect();
+        worker.proxy.set_listeners(&listens);
         worker.proxy.limit_idle(setup.max_idle);
         worker.prepare_tls(plan.authorities);
+        worker.follow_secrets(Some(plan.tls));
         Ok(worker)
     }
 
@@ -144,11 +145,11 @@ impl<'a> Worker<'a> {
         if let Some(companion) = &self.companion {
             self.reactor.watch(companion.fd(), COMPANION)?;
         }
-        if self.own_listeners().any(|own| own.purpose() == Purpose::Admin) {
+        if self.own_listeners().any(|own| !own.is_public()) {
             self.proxy.hide_metrics();
         }
         // The deferral of a service manager's listener is its own matter.
-        let own = self.own_listeners().filter(|own| own.purpose() == Purpose::Traffic).map(|own| &own.listener);
+        let own = self.own_listeners().filter(|own| own.is_public()).map(|own| &own.listener);
         set_deferral(own.filter(|listener| !listener.is_activated), true);
         self.update_clock();
         self.resume_accepting()?;

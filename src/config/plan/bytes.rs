@@ -13,7 +13,9 @@ use std::path::PathBuf;
 
 use super::{Gone, Member, Plan};
 use crate::config::bytes::{Decoder, Encoder};
-use crate::config::{Address, Cidr, Health, HealthCheck, HostHeader, Statuses, Strategy, Timeouts};
+use crate::config::{
+    Address, Cidr, Health, HealthCheck, HostHeader, Statuses, Strategy, Timeouts, TlsRules, TlsVersion,
+};
 use crate::limits::{BACKENDS, SLOTS, STATUS_RANGES, TRUSTED_RANGES};
 use crate::log::Level;
 use crate::metrics::Detail;
@@ -30,7 +32,7 @@ struct Section {
 }
 
 /// All settings. The order has no meaning.
-const SECTIONS: [Section; 16] = [
+const SECTIONS: [Section; 17] = [
     Section {
         name: "strategy",
         write: |plan, out| out.text(plan.strategy.name),
@@ -145,7 +147,31 @@ const SECTIONS: [Section; 16] = [
         write: |plan, out| out.list(&plan.unresolved, |out, name| out.text(name)),
         read: |plan, from| from.list(BACKENDS, Decoder::text).map(|names| plan.unresolved = names),
     },
+    Section { name: "tls", write: write_tls, read: read_tls },
 ];
+
+fn write_tls(plan: &Plan, out: &mut Encoder) {
+    let TlsRules { min, strict_sni, client_optional, strict_transport_s } = plan.tls;
+    out.number(min as u64);
+    out.flag(strict_sni);
+    out.flag(client_optional);
+    out.flag(strict_transport_s.is_some());
+    out.number(strict_transport_s.unwrap_or_default());
+}
+
+fn read_tls(plan: &mut Plan, from: &mut Decoder<'_>) -> Option<()> {
+    let min = from.number()?;
+    plan.tls = TlsRules {
+        min: TlsVersion::NAMES.into_iter().map(|(_, one)| one).find(|&one| one as u64 == min)?,
+        strict_sni: from.flag()?,
+        client_optional: from.flag()?,
+        strict_transport_s: match (from.flag()?, from.number()?) {
+            (true, seconds) => Some(seconds),
+            (false, _) => None,
+        },
+    };
+    Some(())
+}
 
 fn write_timeouts(plan: &Plan, out: &mut Encoder) {
     let Timeouts { connect_us, request_us, response_us, idle_us, half_close_us, drain_us, drain_idle_us } =
@@ -358,6 +384,8 @@ mod tests {
         plan.members[0].own_host = true;
         plan.members[1].h2c = true;
         plan.unresolved = vec!["api.example:80".into()];
+        let (strict_sni, client_optional) = (true, true);
+        plan.tls = TlsRules { min: TlsVersion::Tls13, strict_sni, client_optional, strict_transport_s: Some(60) };
         plan.gone = vec![Gone { slot: 7, generation: 2, name: "api.example:80".into() }];
         plan
     }
@@ -426,12 +454,9 @@ mod tests {
         more[0].1.extend_from_slice(b"more");
         assert_eq!(Plan::decode(&with_sections(&plan, &more)), Some(plan.clone()));
         let fewer = with_sections(&plan, &known[..3]);
-        assert_eq!(
-            known[..3].iter().map(|(name, _)| *name).collect::<Vec<_>>(),
-            ["unresolved", "members", "authorities"]
-        );
+        assert_eq!(known[..3].iter().map(|(name, _)| *name).collect::<Vec<_>>(), ["tls", "unresolved", "members"]);
         let (members, gone) = (plan.members.clone(), plan.gone.clone());
-        let expected = Plan { members, gone, unresolved: plan.unresolved.clone(), authorities: 3, ..Plan::over([]) };
+        let expected = Plan { members, gone, unresolved: plan.unresolved.clone(), tls: plan.tls, ..Plan::over([]) };
         assert_eq!(Plan::decode(&fewer), Some(expected));
         let mut malformed = known;
         malformed[0].1.pop();
@@ -467,7 +492,8 @@ mod tests {
                 "metrics 2415d12e18f7a5ee",
                 "authorities c7c2bf3b330983e6",
                 "members 01e60733a16bec4e",
-                "unresolved 055dea1c5d566aa4"
+                "unresolved 055dea1c5d566aa4",
+                "tls 5c286048f38db679"
             ]
         );
     }

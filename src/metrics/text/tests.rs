@@ -205,7 +205,7 @@ fn check(text: &str) {
             (family, help) = named.split_once(' ').unwrap();
             assert!(families.insert(family) && !help.is_empty(), "{line}");
             assert!(family.starts_with("zzz_lb_") || family.starts_with("process_"), "{line}");
-            assert!(family.bytes().all(|b| b == b'_' || b.is_ascii_lowercase()), "{line}");
+            assert!(family.bytes().all(|b| b == b'_' || b.is_ascii_lowercase() || b.is_ascii_digit()), "{line}");
             let typed = lines.next().and_then(|line| line.strip_prefix("# TYPE ")).unwrap();
             kind = typed.strip_prefix(family).unwrap().trim_start();
             assert!(["counter", "gauge", "histogram"].contains(&kind), "{typed}");

@@ -120,13 +120,16 @@ fn listening(config: Option<&Config>, options: &Options) -> Vec<Listen> {
     // Without --port, the file may have named another port than the default.
     let traffic = options.port.as_ref().map(|port| {
         let host = options.host.as_ref().map_or(Ipv4Addr::UNSPECIFIED.into(), |given| given.value);
-        Listen { address: SocketAddr::new(host, port.value), purpose: Purpose::Traffic }
+        Listen::plain(SocketAddr::new(host, port.value), Purpose::Traffic)
     });
     let admin = options.admin.as_ref().and_then(|given| given.value);
-    let admin = admin.map(|address| Listen { address, purpose: Purpose::Admin });
+    let admin = admin.map(|address| Listen::plain(address, Purpose::Admin));
     // Two options for one address are a problem that is reported elsewhere.
     let admin = admin.filter(|admin| traffic.is_none_or(|traffic| traffic.address != admin.address));
-    traffic.into_iter().chain(admin).collect()
+    let listeners =
+        options.listen.iter().filter_map(|given| Some(SocketAddr::new(given.value.host?, given.value.port)));
+    let others = listeners.map(|address| Listen::plain(address, Purpose::Traffic));
+    traffic.into_iter().chain(others).chain(admin).collect()
 }
 
 /// The result for a name: its addresses, at least one, or the reason why there are none.
@@ -227,12 +230,13 @@ impl Route<'_> {
 /// the routes' addresses, in order.
 fn plan(journal: &mut Journal, config: &Config, routes: &[Route<'_>], outcomes: Vec<Dialled>) -> String {
     let mut out = String::new();
-    for Listen { address, purpose } in &config.listen {
-        let kind = match purpose {
+    for listen in &config.listen {
+        let kind = match listen.purpose {
             Purpose::Traffic => "listener",
+            Purpose::Redirect { .. } => "redirect",
             Purpose::Admin => "admin",
         };
-        line(&mut out, kind, &listener(*address));
+        line(&mut out, kind, &listener(listen));
     }
     match (config.mode, worker_count(config)) {
         (Mode::Sp, _) => line(&mut out, "mode", "sp, one process"),
@@ -273,9 +277,11 @@ fn plan(journal: &mut Journal, config: &Config, routes: &[Route<'_>], outcomes: 
     out
 }
 
-fn listener(address: SocketAddr) -> String {
-    let any = if address.port() == 0 { ", any free port" } else { "" };
-    format!("{address}{any}")
+fn listener(listen: &Listen) -> String {
+    let any = if listen.address.port() == 0 { ", any free port" } else { "" };
+    let tls = if listen.tls { ", tls" } else { "" };
+    let proxy = if listen.proxy_header { ", PROXY header" } else { "" };
+    format!("{}{any}{tls}{proxy}", listen.address)
 }
 
 /// The properties of a backend.

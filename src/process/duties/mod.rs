@@ -7,6 +7,7 @@
 pub(super) mod names;
 mod plan;
 mod reload;
+mod secrets;
 mod slots;
 mod watch;
 
@@ -18,12 +19,13 @@ use std::sync::atomic::Ordering::Relaxed;
 
 use self::names::Names;
 use self::plan::{Later, Unpublished};
+use self::secrets::Kept;
 use self::slots::Slots;
 use self::watch::Watch;
 use crate::args::Options;
 use crate::collections::random::Random;
 use crate::config::{Backend, Config, Gone, Member, Plan};
-use crate::limits::{JSON_BYTES, SUSPECTS_LOOK_US};
+use crate::limits::{JSON_BYTES, PAIR_SETTLE_US, SUSPECTS_LOOK_US};
 use crate::log::Level;
 use crate::metrics::{Block, Global};
 use crate::process::exit::{Failure, USAGE};
@@ -33,8 +35,16 @@ use crate::reactor::Reactor;
 use crate::shared::Region;
 use crate::sys::{self, clock};
 
-/// The owners of the slots before an upgrade: the addresses that had one, and those that had had one.
-pub(super) type PreviousAddresses = (Vec<Member>, Vec<Gone>);
+/// The state before an upgrade, unless the region has it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Previous {
+    /// The addresses that had a slot.
+    pub(super) members: Vec<Member>,
+    /// The addresses that had had a slot.
+    pub(super) gone: Vec<Gone>,
+    /// The bytes of the secrets.
+    pub(super) secrets: Option<Vec<u8>>,
+}
 
 /// The tokens of the poller.
 const FILE: u64 = 0;
@@ -55,6 +65,8 @@ pub(super) struct Duties {
     before: Vec<Member>,
     /// The plan before an upgrade, until this program serves.
     plan_before: Option<Vec<u8>>,
+    /// The secrets that hold, and the doubts about their files.
+    kept: Kept,
     notify: Notify,
     /// The address for clients.
     address: SocketAddr,
@@ -80,14 +92,14 @@ pub(super) struct Duties {
 
 impl Duties {
     /// Begins the duties, and publishes the first plan. `contents`: of the configuration file. `address`: for
-    /// clients. `previous`: the owners of the slots before an upgrade, unless the region contains them.
+    /// clients.
     pub(super) fn begin(
         config: Config,
         options: Options,
         contents: Option<Vec<u8>>,
         address: SocketAddr,
         region: Region,
-        previous: PreviousAddresses,
+        previous: Previous,
     ) -> Result<Duties, Failure> {
         let reactor = Reactor::new().map_err(Failure::of("wait for events"))?;
         let now_us = clock::monotonic_us();
@@ -103,6 +115,7 @@ impl Duties {
             names: None,
             before: Vec::new(),
             plan_before: region.table().read().1,
+            kept: Kept::default(),
             notify: Notify::from_env(),
             address,
             authorities: 0,
@@ -115,7 +128,8 @@ impl Duties {
             postponed: None,
         };
         let plan = duties.plan_before.as_deref().and_then(Plan::decode);
-        let (members, gone) = plan.map_or(previous, |plan| (plan.members, plan.gone));
+        let Previous { members, gone, secrets: previous_secrets } = previous;
+        let (members, gone) = plan.map_or((members, gone), |plan| (plan.members, plan.gone));
         if region.owners().load(Relaxed) > 0 {
             duties.slots.resume(&members, gone, now_us);
             duties.before = members;
@@ -123,6 +137,7 @@ impl Duties {
         if let Some((path, contents)) = duties.config.file.clone().zip(contents) {
             duties.follow_file(path, contents, JSON_BYTES).map_err(Failure::of("watch the configuration file"))?;
         }
+        duties.begin_secrets(previous_secrets).map_err(|problem| Failure::new(USAGE, problem))?;
         duties.want_names(&[]).map_err(Failure::of("look names up"))?;
         duties.wait_for_names().map_err(Failure::of("wait for events"))?;
         match duties.publish() {
@@ -222,6 +237,7 @@ impl Duties {
     pub(super) fn serving(&mut self) {
         self.serving = true;
         self.plan_before = None;
+        self.forget_secrets();
         let count = self.config.backends.len();
         let plural = if count == 1 { "" } else { "s" };
         self.notify.ready(format_args!("serving {count} backend{plural} at {}", self.address));
@@ -232,6 +248,7 @@ impl Duties {
         if let Some(bytes) = &self.plan_before {
             self.region.table().publish(bytes);
         }
+        self.take_back_secrets();
     }
 
     /// Another program is about to take over.
@@ -268,7 +285,7 @@ impl Duties {
         let suspects_us = if self.looked_up.is_empty() { u64::MAX } else { self.suspects_us };
         let names_us = names_us.min(suspects_us);
         let later_us = self.postponed.as_ref().map_or(u64::MAX, |(_, later)| later.at_us).min(self.publish_us);
-        file_us.min(names_us).min(later_us).min(self.notify.next_us())
+        file_us.min(names_us).min(later_us).min(self.secrets_us()).min(self.notify.next_us())
     }
 
     /// Does everything that is due. Errors are those of the poller.
@@ -288,7 +305,12 @@ impl Duties {
         while let Some((path, change)) = self.watch.as_mut().and_then(|watch| watch.expire(now_us)) {
             if self.config.file.as_ref() == Some(&path) {
                 self.on_change(change);
+            } else if self.is_secret(&path) {
+                self.on_secret_change(PAIR_SETTLE_US);
             }
+        }
+        if self.secrets_us() <= now_us {
+            self.expire_secrets(now_us);
         }
         let names = self.names.as_ref();
         let is_undecided = |name: &String| names.is_some_and(|names| names.is_undecided(name));

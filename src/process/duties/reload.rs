@@ -20,11 +20,18 @@ impl Duties {
             names.refresh(now_us);
         }
         let (renewed, edition) = (self.renew_authorities(), self.region.table().edition());
+        let has_certificate = self.config.tls.has_certificate();
+        if has_certificate {
+            self.on_secret_change(0);
+        }
         let watched = self.watch.as_mut().zip(self.config.file.as_ref());
         match watched.and_then(|(watch, path)| watch.read_now(path, now_us)) {
             Some(Ok(contents)) => self.on_change(Change::Contents(contents)),
             Some(Err(error)) => self.on_change(Change::Unreadable(error)),
             None if renewed => {}
+            None if has_certificate => {
+                self.journal.line(Level::Info, "tls", format_args!("HUP: certificates and keys are read again"));
+            }
             None if self.names.is_some() => {
                 self.journal.line(Level::Info, "config", format_args!("HUP: names are looked up again"));
             }
@@ -76,6 +83,10 @@ impl Duties {
             }
         };
         let fixed = config::keep_fixed(&mut config, &self.config);
+        if let Err(problem) = self.try_secrets(&config.tls) {
+            self.refuse([problem]);
+            return None;
+        }
         let before = std::mem::replace(&mut self.config, config);
         // Until it is known which configuration holds, the names of both are followed.
         let wanted = self.want_names(&before.backends);
@@ -88,6 +99,7 @@ impl Duties {
         let later = match known.and_then(|()| self.publish()) {
             Ok(()) => {
                 self.tell_reloaded(&before, &fixed);
+                self.reload_secrets(before.tls != self.config.tls);
                 None
             }
             Err(unpublished) => {

@@ -18,8 +18,7 @@ fn duties() -> (Duties, UdpSocket) {
     dns.set_read_timeout(Some(std::time::Duration::from_secs(10))).unwrap();
     let config = config::resolve(Options::default()).unwrap();
     let address = SocketAddr::from(([127, 0, 0, 1], 1));
-    let begun =
-        Duties::begin(config, Options::default(), None, address, Region::private(), PreviousAddresses::default());
+    let begun = Duties::begin(config, Options::default(), None, address, Region::private(), Previous::default());
     let mut duties = begun.map_err(|failure| failure.message).unwrap();
     let mut names = Names::asking(dns.local_addr().unwrap(), clock::monotonic_us());
     names.want(&["app.test"], clock::monotonic_us() + 60 * SECOND_US);

@@ -82,6 +82,14 @@ impl Watch {
         self.files[at].look_us = now_us;
     }
 
+    /// Follows only these of the files from now on.
+    pub(super) fn retain(&mut self, is_wanted: impl Fn(&Path) -> bool) {
+        let (kept, gone): (Vec<_>, Vec<_>) =
+            std::mem::take(&mut self.files).into_iter().partition(|file| is_wanted(&file.path));
+        self.files = kept;
+        self.unwatch(gone.into_iter().flat_map(|file| file.names).map(|(watched, _)| watched).collect());
+    }
+
     /// The descriptor to poll for readability, if there is one.
     pub(super) fn fd(&self) -> Option<BorrowedFd<'_>> {
         self.changes.as_ref().map(Changes::fd)

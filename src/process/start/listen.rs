@@ -1,5 +1,5 @@
-//! The listeners. Traffic has one socket for each worker, all on one port and all made before any worker is forked.
-//! The admin port has one socket that all workers share.
+//! The listeners. An address for clients has one socket for each worker, all on one port and all made before any worker
+//! is forked. The admin port has one socket that all workers share.
 //!
 //! Several sockets on a port need SO_REUSEPORT, which would also let another running instance of the same user join
 //! them and take a part of the connections unnoticed. So the first socket is bound without it, which proves that no
@@ -86,11 +86,12 @@ impl Listener {
     }
 }
 
-/// True if a listener serves as the wanted one. Port 0 is any port.
+/// True if the sockets of a listener can serve as those of the wanted one. Port 0 is any port. The sockets do not depend
+/// on TLS, PROXY headers and redirects, so an upgrade may change these and keep the sockets.
 pub(in crate::process) fn is_same_place(held: Listen, wanted: Listen) -> bool {
     let (held_at, wanted_at) = (held.address, wanted.address);
     let has_port = wanted_at.port() == 0 || wanted_at.port() == held_at.port();
-    held.purpose == wanted.purpose && held_at.ip() == wanted_at.ip() && has_port
+    held.is_public() == wanted.is_public() && held_at.ip() == wanted_at.ip() && has_port
 }
 
 /// Tries whether `open` would succeed.
@@ -134,7 +135,7 @@ pub(in crate::process) fn join(first: &OwnedFd, address: SocketAddr) -> Result<O
 
 fn socket_count(purpose: Purpose, workers: u32) -> u32 {
     match purpose {
-        Purpose::Traffic => workers,
+        Purpose::Traffic | Purpose::Redirect { .. } => workers,
         Purpose::Admin => 1,
     }
 }
@@ -151,7 +152,9 @@ fn try_open(listen: Listen, count: u32, sharing: Sharing) -> Result<Listener, Fa
     let count = socket_count(listen.purpose, count);
     let (first, others, address) = bind(listen.address, count, sharing).map_err(cannot_listen(listen))?;
     let sockets = match listen.purpose {
-        Purpose::Traffic => Sockets::Each([first].into_iter().chain(others).map(|socket| vec![socket]).collect()),
+        Purpose::Traffic | Purpose::Redirect { .. } => {
+            Sockets::Each([first].into_iter().chain(others).map(|socket| vec![socket]).collect())
+        }
         Purpose::Admin => Sockets::One(first),
     };
     Ok(Listener { listen: Listen { address, ..listen }, is_activated: false, sockets })
@@ -225,7 +228,7 @@ mod tests {
     #[test]
     fn each_worker_has_a_socket_for_traffic_and_all_share_the_admin_port() {
         let open = |purpose| {
-            let listener = open(Listen { address: ANY_PORT.parse().unwrap(), purpose }, 3);
+            let listener = open(Listen::plain(ANY_PORT.parse().unwrap(), purpose), 3);
             listener.unwrap_or_else(|failure| panic!("{}", failure.message))
         };
         let count = |purpose, index| {
@@ -243,12 +246,25 @@ mod tests {
 
     #[test]
     fn any_port_is_the_one_that_is_held() {
-        let at = |text: &str| Listen { address: text.parse().unwrap(), purpose: Purpose::Traffic };
+        let at = |text: &str| Listen::plain(text.parse().unwrap(), Purpose::Traffic);
         let admin = Listen { purpose: Purpose::Admin, ..at("127.0.0.1:80") };
-        assert!(!is_same_place(admin, at("127.0.0.1:80")));
+        assert!(!is_same_place(admin, at("127.0.0.1:80")) && !is_same_place(at("127.0.0.1:80"), admin));
         assert!(is_same_place(at("127.0.0.1:80"), at("127.0.0.1:80")));
         assert!(is_same_place(at("127.0.0.1:4711"), at("127.0.0.1:0")));
         assert!(!is_same_place(at("127.0.0.1:80"), at("127.0.0.1:81")));
         assert!(!is_same_place(at("127.0.0.1:80"), at("0.0.0.0:80")));
+    }
+
+    #[test]
+    fn sockets_serve_whatever_their_connections_carry() {
+        let plain = Listen::plain("127.0.0.1:80".parse().unwrap(), Purpose::Traffic);
+        let others = [
+            Listen { tls: true, ..plain },
+            Listen { proxy_header: true, ..plain },
+            Listen { purpose: Purpose::Redirect { to_port: 443 }, ..plain },
+        ];
+        for other in others {
+            assert!(is_same_place(plain, other) && is_same_place(other, plain), "{other:?}");
+        }
     }
 }

@@ -12,7 +12,7 @@ use self::account::Account;
 use self::listen::Listener;
 use self::memory::Memory;
 use crate::args::Options;
-use crate::config::{self, Config, Mode, Purpose};
+use crate::config::{self, Config, Listen, Mode, Purpose};
 use crate::limits::{self, SECOND_US};
 use crate::log::Level;
 use crate::metrics::Global;
@@ -41,6 +41,11 @@ pub(super) fn start(
 
     let count = worker_count(&config);
     let listeners = inherited.listeners(&mut journal, &config.listen, count)?;
+    // A configuration with a certificate has TLS on its first listener.
+    if listeners.iter().any(|listener| listener.listen.tls) && !config.listen[0].tls {
+        let text = "LISTEN_FDNAMES: tls needs a certificate; accepted: --tls-cert and --tls-key, --tls-dev, or no tls";
+        return Err(Failure::new(USAGE, text.to_owned()));
+    }
     let demo = if config.demo && inherited.demo().is_empty() { Some(demo::Backends::open()?) } else { None };
     // After an upgrade the process has its account already.
     if let (Some(account), Some(name), false) = (account, &config.user, inherited.is_upgrade()) {
@@ -60,15 +65,10 @@ pub(super) fn start(
         }
     }
     let Taken { memory, old_workers, old, previous } = inherited.memory(&mut journal, count)?;
-    let addresses = |purpose| {
-        let listens = listeners.iter().map(|listener| listener.listen);
-        listens.filter(move |listen| listen.purpose == purpose).map(|listen| listen.address)
-    };
-    let address = addresses(Purpose::Traffic).next().unwrap_or(config.listen[0].address);
-    let mut greeting = greeting(&config, address, count);
-    for address in addresses(Purpose::Admin) {
-        greeting.push(("process", format!("admin on {address}: /metrics, /livez, /readyz")));
-    }
+    let listens: Vec<Listen> = listeners.iter().map(|listener| listener.listen).collect();
+    let greeting = greeting(&config, &listens, count);
+    let first = listens.iter().find(|listen| listen.purpose == Purpose::Traffic).unwrap_or(&config.listen[0]);
+    let address = first.address;
     let tls = begin_tls(&mut journal, &config)?;
     let insecure = config.insecure;
     let duties = Duties::begin(config, options, contents, address, memory.region, previous)?;
@@ -131,21 +131,37 @@ pub(in crate::process) fn begin_tls(
 }
 
 /// The log lines of a process that runs.
-fn greeting(config: &Config, address: SocketAddr, count: u32) -> Vec<Line> {
+fn greeting(config: &Config, listens: &[Listen], count: u32) -> Vec<Line> {
     let pid = fork::current();
     let shape = match (config.mode, count) {
         (Mode::Sp, _) => format!("in one process (mode sp, pid {pid})"),
         (Mode::Mp, 1) => format!("with 1 worker (mode mp, pid {pid})"),
         (Mode::Mp, _) => format!("with {count} workers (mode mp, pid {pid})"),
     };
-    let mut lines = vec![("process", format!("listening on {address} {shape}"))];
+    let (mut lines, mut shape) = (Vec::new(), Some(shape));
+    for Listen { address, purpose, tls, proxy_header } in listens {
+        let text = match (purpose, *tls, *proxy_header) {
+            (Purpose::Admin, ..) => format!("admin on {address}: /metrics, /livez, /readyz"),
+            (Purpose::Redirect { to_port }, ..) => {
+                format!("listening on {address}, redirecting to https on port {to_port}")
+            }
+            (_, false, false) => format!("listening on {address}"),
+            (_, true, false) => format!("listening on {address} (TLS)"),
+            (_, false, true) => format!("listening on {address} (PROXY header)"),
+            (_, true, true) => format!("listening on {address} (PROXY header, TLS)"),
+        };
+        let shape = shape.take_if(|_| *purpose == Purpose::Traffic).map(|shape| format!(" {shape}"));
+        lines.push(("process", text + &shape.unwrap_or_default()));
+    }
     if config.default_backends {
         let names: Vec<&str> = config.backends.iter().map(|backend| backend.name.as_str()).collect();
         lines.push(("process", format!("no backend was given: using {}", names.join(" and "))));
     }
     if config.demo {
-        let example = SocketAddr::new(reachable(address.ip()), address.port());
-        lines.push(("demo", format!("try: curl http://{example}/hello")));
+        let listen = listens.first().unwrap_or(&config.listen[0]);
+        let example = SocketAddr::new(reachable(listen.address.ip()), listen.address.port());
+        let scheme = if listen.tls { "https" } else { "http" };
+        lines.push(("demo", format!("try: curl {scheme}://{example}/hello")));
     }
     lines
 }

@@ -13,8 +13,13 @@ pub(super) fn words(listeners: &[Listener<RawFd>]) -> Option<String> {
     let (admin, traffic): (Vec<_>, Vec<_>) = listeners.iter().partition(is_admin);
     let first = traffic.first()?;
     let is_activated = first.is_activated;
+    let is_plain = |listener: &Listener<RawFd>| {
+        let Listen { address, purpose, .. } = listener.listen;
+        let (traffic, admin) = (Listen::plain(address, Purpose::Traffic), Listen::plain(address, Purpose::Admin));
+        listener.listen == if purpose == Purpose::Admin { admin } else { traffic }
+    };
     let fits = if is_activated { traffic.iter().all(|one| one.is_activated) } else { traffic.len() == 1 };
-    if !fits || admin.len() > 1 {
+    if !fits || !listeners.iter().all(is_plain) || admin.len() > 1 || admin.iter().any(|admin| admin.is_activated) {
         return None;
     }
     let mut words = format!(" address={}", first.listen.address);
@@ -55,7 +60,7 @@ impl Listeners {
             "activated" => self.is_activated = value == "1",
             "admin" => {
                 let (socket, address) = value.split_once('@')?;
-                let listen = Listen { address: address.parse().ok()?, purpose: Purpose::Admin };
+                let listen = Listen::plain(address.parse().ok()?, Purpose::Admin);
                 let sockets = Sockets::One(socket.parse().ok()?);
                 self.admin = Some(Listener { listen, is_activated: false, sockets });
             }
@@ -67,7 +72,7 @@ impl Listeners {
     /// The listeners that the words describe. `None` without an address.
     pub(super) fn list(self) -> Option<Vec<Listener<RawFd>>> {
         let Listeners { address, shares, is_activated, admin } = self;
-        let listen = Listen { address: address?, purpose: Purpose::Traffic };
+        let listen = Listen::plain(address?, Purpose::Traffic);
         let traffic = Listener { listen, is_activated, sockets: Sockets::Each(shares) };
         Some([traffic].into_iter().chain(admin).collect())
     }

@@ -10,7 +10,8 @@
 //! ```
 //!
 //! A listener has its address, its purpose and the descriptors of its sockets: a slash separates workers, a comma the
-//! sockets of a worker.
+//! sockets of a worker. Behind the purpose are `+tls`, `+proxy` and `+activated`, in this order, if they apply. The
+//! purpose `redirect-443` has the port of the redirects.
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -28,9 +29,14 @@ pub(in crate::process) const QUESTION: &str = "ZZZ_LB_PREFLIGHT";
 pub(in crate::process) const UNKNOWN_FORM: &str =
     "the program that runs hands over in a form that this one does not know";
 
-/// The purposes, and the words for them.
-const PURPOSES: [(Purpose, &str); 2] = [(Purpose::Traffic, "traffic"), (Purpose::Admin, "admin")];
-/// The purpose of a listener that a service manager has made ends with this.
+/// The words for the purposes. The port follows that of a redirect.
+const TRAFFIC: &str = "traffic";
+const ADMIN: &str = "admin";
+const REDIRECT: &str = "redirect-";
+/// The words behind the purpose: the connections use TLS, they begin with a PROXY header, and a service manager has made
+/// the listener.
+const TLS: &str = "+tls";
+const PROXY_HEADER: &str = "+proxy";
 const ACTIVATED: &str = "+activated";
 
 /// A form of the handover.
@@ -114,9 +120,19 @@ struct Word<'a>(&'a Listener<RawFd>);
 
 impl fmt::Display for Word<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Listener { listen: Listen { address, purpose }, is_activated, sockets } = self.0;
-        let purpose = PURPOSES.into_iter().find(|(known, _)| known == purpose).map_or("", |(_, word)| word);
-        write!(f, "{address}/{purpose}{}:", if *is_activated { ACTIVATED } else { "" })?;
+        let Listener { listen: Listen { address, purpose, tls, proxy_header }, is_activated, sockets } = self.0;
+        write!(f, "{address}/")?;
+        match purpose {
+            Purpose::Traffic => f.write_str(TRAFFIC)?,
+            Purpose::Redirect { to_port } => write!(f, "{REDIRECT}{to_port}")?,
+            Purpose::Admin => f.write_str(ADMIN)?,
+        }
+        for (_, word) in
+            [(tls, TLS), (proxy_header, PROXY_HEADER), (is_activated, ACTIVATED)].iter().filter(|one| *one.0)
+        {
+            f.write_str(word)?;
+        }
+        f.write_str(":")?;
         match sockets {
             Sockets::One(socket) => socket.fmt(f),
             Sockets::Each(shares) => {
@@ -130,14 +146,22 @@ impl Word<'_> {
     fn parse(word: &str) -> Option<Listener<RawFd>> {
         let (address, rest) = word.split_once('/')?;
         let (kind, sockets) = rest.split_once(':')?;
-        let (kind, is_activated) = kind.strip_suffix(ACTIVATED).map_or((kind, false), |kind| (kind, true));
-        let purpose = PURPOSES.into_iter().find(|(_, word)| *word == kind)?.0;
+        let without = |kind, word| str::strip_suffix(kind, word).map_or((kind, false), |kind| (kind, true));
+        let (kind, is_activated) = without(kind, ACTIVATED);
+        let (kind, proxy_header) = without(kind, PROXY_HEADER);
+        let (kind, tls) = without(kind, TLS);
+        let purpose = match (kind, kind.strip_prefix(REDIRECT)) {
+            (TRAFFIC, _) => Purpose::Traffic,
+            (ADMIN, _) => Purpose::Admin,
+            (_, port) => Purpose::Redirect { to_port: port?.parse().ok()? },
+        };
         let sockets = match purpose {
             Purpose::Admin => Sockets::One(sockets.parse().ok()?),
-            Purpose::Traffic if sockets.is_empty() => Sockets::Each(Vec::new()),
-            Purpose::Traffic => Sockets::Each(sockets.split('/').map(parse_numbers).collect::<Option<_>>()?),
+            _ if sockets.is_empty() => Sockets::Each(Vec::new()),
+            _ => Sockets::Each(sockets.split('/').map(parse_numbers).collect::<Option<_>>()?),
         };
-        Some(Listener { listen: Listen { address: address.parse().ok()?, purpose }, is_activated, sockets })
+        let listen = Listen { address: address.parse().ok()?, purpose, tls, proxy_header };
+        Some(Listener { listen, is_activated, sockets })
     }
 }
 
@@ -244,7 +268,7 @@ mod tests {
     use super::*;
 
     fn listener(address: &str, purpose: Purpose, sockets: Sockets<RawFd>) -> Listener<RawFd> {
-        Listener { listen: Listen { address: address.parse().unwrap(), purpose }, is_activated: false, sockets }
+        Listener { listen: Listen::plain(address.parse().unwrap(), purpose), is_activated: false, sockets }
     }
 
     fn handover(listeners: Vec<Listener<RawFd>>) -> Handover {
@@ -279,6 +303,26 @@ mod tests {
         let listeners = "listener=[::1]:8080/traffic+activated:5,6/7 listener=[::1]:8080/traffic:";
         assert_eq!(left.to_string(), format!("3 pid=1 generation=3 segment=12 {listeners}"));
         assert_eq!(Handover::parse(&left.to_string()), Some(left));
+    }
+
+    #[test]
+    fn a_listener_says_what_its_connections_carry() {
+        let each = || Sockets::Each(vec![vec![5], vec![6]]);
+        let redirect = listener("127.0.0.1:80", Purpose::Redirect { to_port: 8443 }, each());
+        let mut encrypted = listener("127.0.0.1:443", Purpose::Traffic, each());
+        (encrypted.listen.tls, encrypted.listen.proxy_header) = (true, true);
+        let mut proxied = listener("127.0.0.1:81", Purpose::Traffic, each());
+        (proxied.listen.proxy_header, proxied.is_activated) = (true, true);
+        for (listener, word) in [
+            (redirect, "127.0.0.1:80/redirect-8443:5/6"),
+            (encrypted, "127.0.0.1:443/traffic+tls+proxy:5/6"),
+            (proxied, "127.0.0.1:81/traffic+proxy+activated:5/6"),
+        ] {
+            let left = handover(vec![listener]);
+            assert_eq!(left.to_string(), format!("3 pid=1 generation=1 segment=12 listener={word}"));
+            assert_eq!(Handover::parse(&left.to_string()).as_ref(), Some(&left));
+            assert_eq!(left.in_form_2(), None, "form 2 has no word for it");
+        }
     }
 
     #[test]
@@ -323,6 +367,9 @@ mod tests {
             (form_3, "listener=127.0.0.1:80"),
             (form_3, "listener=127.0.0.1:80/traffic"),
             (form_3, "listener=127.0.0.1:80/redirect:1"),
+            (form_3, "listener=127.0.0.1:80/redirect-x:1"),
+            (form_3, "listener=127.0.0.1:80/traffic+proxy+tls:1"),
+            (form_3, "listener=127.0.0.1:80/traffic+:1"),
             (form_3, "listener=127.0.0.1:80/traffic:1,/2"),
             (form_3, "listener=127.0.0.1:80/traffic:1/"),
             (form_3, "listener=127.0.0.1:80/admin:"),

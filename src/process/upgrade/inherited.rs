@@ -6,19 +6,19 @@ use std::os::fd::{AsFd, OwnedFd, RawFd};
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::Relaxed;
 
-use crate::config::{Listen, Plan, Purpose};
-use crate::limits::{GENERATIONS, WORKER_RECORDS_MIN};
+use crate::config::{Gone, Listen, Member, Plan, Purpose, https_port};
+use crate::limits::{GENERATIONS, SECRETS_BYTES, WORKER_RECORDS_MIN};
 use crate::log::Level;
-use crate::process::duties::PreviousAddresses;
+use crate::process::duties::Previous;
 use crate::process::exit::Failure;
 use crate::process::journal::Journal;
-use crate::process::service::activation;
+use crate::process::service::activation::{self, Carried};
 use crate::process::start::listen::{self, Listener, Sockets};
 use crate::process::start::memory::Memory;
 use crate::process::start::memory::share_memory;
 use crate::process::upgrade::handover::{Handover, OldWorker, VARIABLE};
 use crate::process::upgrade::old_memory::OldMemory;
-use crate::shared::{Region, plan_in};
+use crate::shared::{Region, plan_in, secrets_in};
 use crate::sys::exec;
 use crate::sys::fork;
 use crate::sys::listen::defer_accept;
@@ -31,8 +31,8 @@ pub(in crate::process) struct Taken {
     pub(in crate::process) old_workers: Vec<OldWorker>,
     /// The memory that some of them use.
     pub(in crate::process) old: OldMemory,
-    /// The owners of the slots, if they are known and the memory does not name them.
-    pub(in crate::process) previous: PreviousAddresses,
+    /// The owners of the slots and the secrets, if they are known and the memory does not have them.
+    pub(in crate::process) previous: Previous,
 }
 
 /// The inheritance of an upgrade; empty in a fresh start. It keeps all listeners of the program before open, so that the
@@ -91,7 +91,7 @@ impl Inherited {
     }
 
     /// Returns the listeners at the wanted addresses for `count` workers. Listeners of the program before are kept.
-    /// If a service manager gave listeners, these are the only ones for traffic.
+    /// If a service manager gave listeners, these are the only ones of their purpose.
     pub(in crate::process) fn listeners(
         &self,
         journal: &mut Journal,
@@ -102,17 +102,23 @@ impl Inherited {
             Some(left) => left.activated(count)?,
             None => activation::take(count)?,
         };
-        let is_activated = !listeners.is_empty();
-        let is_wanted = |listen: &&Listen| !is_activated || listen.purpose != Purpose::Traffic;
-        for listen in wanted.iter().filter(is_wanted) {
+        let activated: Vec<Purpose> = listeners.iter().map(|listener| listener.listen.purpose).collect();
+        for listen in wanted.iter().filter(|listen| !activated.contains(&listen.purpose)) {
             let found = match &self.left {
-                Some(left) => left.keep_or_open(journal, *listen, wanted, count)?,
+                Some(left) => left.keep_or_open(journal, *listen, wanted, &listeners, count)?,
                 None => Some(listen::open(*listen, count)?),
             };
             listeners.extend(found);
         }
         if let Some(left) = &self.left {
             left.give_up_others(&listeners);
+        }
+        // The ports are known now, even if the system has chosen them.
+        let https = https_port(listeners.iter().map(|listener| &listener.listen));
+        for listener in &mut listeners {
+            if let (Purpose::Redirect { to_port }, Some(https)) = (&mut listener.listen.purpose, https) {
+                *to_port = https;
+            }
         }
         Ok(listeners)
     }
@@ -127,7 +133,7 @@ impl Inherited {
                 memory,
                 old_workers: Vec::new(),
                 old: OldMemory::default(),
-                previous: PreviousAddresses::default(),
+                previous: Previous::default(),
             });
         };
         let mut old_workers = left.old_workers.clone();
@@ -137,7 +143,7 @@ impl Inherited {
                 old_worker.memory.is_some() || old_worker.record.is_none_or(|record| record < memory.region.records())
             };
             old_workers.retain(has_record);
-            return Ok(Taken { memory, old_workers, old, previous: PreviousAddresses::default() });
+            return Ok(Taken { memory, old_workers, old, previous: Previous::default() });
         }
         let memory = share_memory(records)?;
         let older: Vec<i32> = left.older.iter().copied().chain([left.segment]).collect();
@@ -146,8 +152,9 @@ impl Inherited {
             old_worker.memory = old_worker.record.map(|_| left.segment);
         }
         let is_found = old.ids().last() == Some(&left.segment);
-        let previous =
-            is_found.then(|| old.plan()).flatten().and_then(|plan| Plan::owners_in(&plan)).unwrap_or_default();
+        let owners = is_found.then(|| old.plan()).flatten().and_then(|plan| Plan::owners_in(&plan));
+        let (members, gone) = owners.unwrap_or_default();
+        let previous = Previous { members, gone, secrets: left_secrets(left) };
         if is_found {
             old.begin();
             old.copy(&old_workers);
@@ -166,38 +173,51 @@ impl Left {
     fn activated(&self, count: u32) -> Result<Vec<Listener>, Failure> {
         let mut listeners = Vec::new();
         for held in self.listeners.iter().filter(|held| held.is_activated) {
-            let Sockets::Each(shares) = &held.sockets else { continue };
-            for socket in shares.first().into_iter().flatten() {
-                let copy = socket.try_clone().and_then(|socket| activation::adopt(socket, count));
+            let Listen { purpose, tls, proxy_header, .. } = held.listen;
+            let carried = Carried { purpose, tls, proxy_header };
+            let of_first = match &held.sockets {
+                Sockets::Each(shares) => shares.first().map_or(&[][..], Vec::as_slice),
+                Sockets::One(socket) => std::slice::from_ref(socket),
+            };
+            for socket in of_first {
+                let copy = socket.try_clone().and_then(|socket| activation::adopt(socket, carried, count));
                 listeners.push(copy.map_err(Failure::of("keep the listeners"))?);
             }
         }
         Ok(listeners)
     }
 
-    /// Keeps the listener at a place, or opens one there. If that fails, another listener of this purpose is kept that
-    /// it would have replaced.
+    /// Keeps the listener at a place, or opens one there. If that fails, a listener of this purpose is kept that it would
+    /// have replaced. `taken`: the listeners that are decided already.
     fn keep_or_open(
         &self,
         journal: &mut Journal,
         listen: Listen,
         wanted: &[Listen],
+        taken: &[Listener],
         count: u32,
     ) -> Result<Option<Listener>, Failure> {
-        let held: Vec<&Listener> =
-            self.listeners.iter().filter(|held| !held.is_activated && held.listen.purpose == listen.purpose).collect();
+        // With port 0, several are wanted at any port of a host.
+        let is_free = |held: &&Listener| {
+            !held.is_activated && !taken.iter().any(|taken| listen::is_same_place(held.listen, taken.listen))
+        };
+        let held: Vec<&Listener> = self.listeners.iter().filter(is_free).collect();
         if let Some(held) = held.iter().find(|held| listen::is_same_place(held.listen, listen)) {
-            return keep(journal, held, count).map(Some);
+            return keep(journal, held, listen, count).map(Some);
         }
         let failure = match listen::open_beside(&self.listeners, listen, count) {
             Ok(opened) => return Ok(Some(opened)),
             Err(failure) => failure,
         };
-        match held.into_iter().find(|held| !wanted.iter().any(|&wanted| listen::is_same_place(held.listen, wanted))) {
+        let is_replaced = |held: &&Listener| {
+            held.listen.purpose == listen.purpose
+                && !wanted.iter().any(|&wanted| listen::is_same_place(held.listen, wanted))
+        };
+        match held.into_iter().find(is_replaced) {
             Some(held) => {
                 let text = format_args!("{}: {} is listened on as before", failure.message, held.listen.address);
                 journal.line(Level::Err, "upgrade", text);
-                keep(journal, held, count).map(Some)
+                keep(journal, held, held.listen, count).map(Some)
             }
             // The process can serve without an admin port.
             None if listen.purpose == Purpose::Admin => {
@@ -211,7 +231,9 @@ impl Left {
     /// Marks the listeners that are not among `kept`. The workers that have them see it when they drain, and close them
     /// once no client waits there.
     fn give_up_others(&self, kept: &[Listener]) {
-        let is_kept = |held: &&Listener| held.is_activated || kept.iter().any(|kept| kept.listen == held.listen);
+        let is_kept = |held: &&Listener| {
+            held.is_activated || kept.iter().any(|kept| listen::is_same_place(held.listen, kept.listen))
+        };
         for socket in self.listeners.iter().filter(|held| !is_kept(held)).flat_map(Listener::sockets) {
             let _ = defer_accept(socket.as_fd(), false);
         }
@@ -241,13 +263,19 @@ fn has_own_form(cells: &[AtomicU64]) -> bool {
 }
 
 /// The owners of the slots in the inherited memory, if this program can read them.
-pub(in crate::process) fn left_owners(left: &Handover) -> Option<PreviousAddresses> {
+pub(in crate::process) fn left_owners(left: &Handover) -> Option<(Vec<Member>, Vec<Gone>)> {
     let memory = Attached::new(left.segment).ok()?;
     Plan::owners_in(&plan_in(memory.cells())?)
 }
 
-/// A listener of the program before, for `count` workers.
-fn keep(journal: &mut Journal, held: &Listener, count: u32) -> Result<Listener, Failure> {
+/// The secrets in the inherited memory, if it has any and this program can read them.
+pub(in crate::process) fn left_secrets(left: &Handover) -> Option<Vec<u8>> {
+    let memory = Attached::new(left.segment).ok()?;
+    secrets_in(memory.cells()).filter(|secrets| secrets.len() <= 4 * SECRETS_BYTES)
+}
+
+/// A listener of the program before, for `count` workers. From now on it is used as `wanted` says.
+fn keep(journal: &mut Journal, held: &Listener, wanted: Listen, count: u32) -> Result<Listener, Failure> {
     let address = held.listen.address;
     let copied: io::Result<Sockets> = match &held.sockets {
         Sockets::One(socket) => socket.try_clone().map(Sockets::One),
@@ -260,7 +288,7 @@ fn keep(journal: &mut Journal, held: &Listener, count: u32) -> Result<Listener, 
         Sockets::Each(shares) => Sockets::Each(share_out(journal, shares, held.listen, count as usize)?),
         one => one,
     };
-    Ok(Listener { sockets, ..*held })
+    Ok(Listener { listen: Listen { address, ..wanted }, is_activated: held.is_activated, sockets })
 }
 
 /// Returns worker records for `count` workers that no old worker has, the lowest.
@@ -358,14 +386,11 @@ mod tests {
             taken.map_err(|failure| failure.message).unwrap()
         };
         let same = taken(records - 1);
-        assert_eq!(
-            (same.memory.segment, same.previous, same.old.ids()),
-            (memory.segment, PreviousAddresses::default(), vec![])
-        );
+        assert_eq!((same.memory.segment, same.previous, same.old.ids()), (memory.segment, Previous::default(), vec![]));
         let other = taken(records);
         assert_ne!(other.memory.segment, memory.segment);
         let region = other.memory.region;
-        let names = |previous: PreviousAddresses| previous.0.into_iter().map(|member| member.name).collect::<Vec<_>>();
+        let names = |previous: Previous| previous.members.into_iter().map(|member| member.name).collect::<Vec<_>>();
         assert_eq!((region.table().edition(), names(other.previous)), (0, vec!["10.0.0.1:80".to_owned()]));
         assert_eq!(other.old.ids(), [memory.segment]);
         assert_eq!(other.old_workers[0].memory, Some(memory.segment));

@@ -28,7 +28,7 @@ use crate::config::{Backend, Config, Plan, Purpose};
 use crate::limits::{PREFLIGHT_TEXT_BYTES, PREFLIGHT_US, SECOND_US};
 use crate::log::Level;
 use crate::metrics::{Block, Global};
-use crate::process::duties::Duties;
+use crate::process::duties::{Duties, Previous};
 use crate::process::exit::{FAILED, Failure, USAGE};
 use crate::process::journal::Journal;
 use crate::process::start::memory::share_memory;
@@ -232,8 +232,9 @@ fn try_all(left: &Handover, config: &Config) -> Result<(), Failure> {
         tls::client::configure(config.ca_file.as_deref(), config.insecure, config.tls_trace)
             .map_err(|error| Failure::new(USAGE, error))?;
     }
-    let is_activated = left.listeners.iter().any(|held| held.is_activated);
-    for &wanted in config.listen.iter().filter(|wanted| !is_activated || wanted.purpose != Purpose::Traffic) {
+    let activated = left.listeners.iter().filter(|held| held.is_activated);
+    let activated: Vec<Purpose> = activated.map(|held| held.listen.purpose).collect();
+    for &wanted in config.listen.iter().filter(|wanted| !activated.contains(&wanted.purpose)) {
         if !left.listeners.iter().any(|held| listen::is_same_place(held.listen, wanted)) {
             listen::try_beside(&left.listeners, wanted, worker_count(config))?;
         }
@@ -256,7 +257,8 @@ fn try_plan(left: &Handover, config: &Config) -> Result<(), Failure> {
         config.backends = left.demo.iter().map(|&address| Backend::at(address)).collect();
     }
     let is_known = owners.is_some();
-    let previous = owners.unwrap_or_default();
+    let (members, gone) = owners.unwrap_or_default();
+    let previous = Previous { members, gone, secrets: inherited::left_secrets(left) };
     let address = config.listen[0].address;
     drop(Duties::begin(config, Options::default(), None, address, own, previous)?);
     let plan = own.table().read().1.and_then(|bytes| Plan::decode(&bytes));

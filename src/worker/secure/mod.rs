@@ -7,6 +7,7 @@
 //! - Our direction ends after the socket has taken all ciphertext. The proxy may have removed the connection by then
 //!   (`leaving`).
 
+mod downstream;
 mod flush;
 mod leaving;
 mod upstream;
@@ -14,11 +15,12 @@ mod upstream;
 use std::io;
 use std::os::fd::AsFd;
 
+use self::downstream::Downstream;
 use self::flush::Flushed;
 use self::leaving::Leaving;
 use self::upstream::Upstream;
 use super::Worker;
-use super::encryption::Phase;
+use super::encryption::{Phase, Secure};
 use super::socket::Socket;
 use crate::collections::slab::Key;
 use crate::config::Config;
@@ -32,6 +34,7 @@ use crate::tls::trace::Trace;
 /// The part that all sessions of a worker share.
 pub(super) struct Tls {
     upstream: Upstream,
+    downstream: Downstream,
     /// True if sessions are logged (`--tls-trace`).
     pub(super) trace: bool,
     /// The bytes that were read last.
@@ -45,6 +48,7 @@ impl Tls {
     pub(super) fn new(backends: Option<tls::client::Config>, config: &Config) -> Tls {
         Tls {
             upstream: Upstream::new(backends, config),
+            downstream: Downstream::default(),
             trace: config.tls_trace,
             ciphertext: Vec::new(),
             spare: Vec::new(),
@@ -116,9 +120,16 @@ impl Worker<'_> {
                 }
             }
             Arrival::Bytes(_) | Arrival::Nothing => {}
+            Arrival::Broken(_) if secure.is_client && secure.is_handshaking() => {
+                let _ = secure.session.ended();
+                self.tell_failure(key);
+            }
             Arrival::Broken(code) => self.proxy.failed(key, Failure::Broken(code)),
             Arrival::End => match secure.session.ended() {
                 Ok(()) => self.proxy.ended(key),
+                Err(_) if secure.is_client && secure.phase == Phase::Handshaking => self.tell_failure(key),
+                // Each request of a client states its own length, so none can be truncated unnoticed.
+                Err(_) if secure.is_client => self.proxy.ended(key),
                 Err(failure) if secure.phase == Phase::Handshaking => self.proxy.failed(key, Failure::Tls(failure)),
                 // The last message may be truncated, unless it states its own length.
                 Err(_) => self.proxy.failed(key, Failure::Closed),
@@ -174,6 +185,7 @@ impl Worker<'_> {
         let http2 = secure.session.alpn() == Some(tls::HTTP_2);
         let is_readable = secure.phase != Phase::Handshaking && secure.session.readable() > 0;
         let answers = secure.session.wants_send();
+        let is_client = secure.is_client;
         self.observe_session(key);
         if taken.is_err() {
             // The peer may get an alert with the reason.
@@ -183,12 +195,16 @@ impl Worker<'_> {
             }
             return is_readable;
         }
-        if established {
+        if established && is_client {
+            self.tell_client_secured(key, http2);
+        } else if established {
             self.tell_secured(key);
             self.proxy.connected(key, http2);
         }
-        // The peer may wait for these bytes at any time, not only during the handshake (RFC 5246, section 7.2.2).
-        if established || answers {
+        // The peer may wait for these bytes at any time, not only during the handshake (RFC 5246, section 7.2.2). But a
+        // client that has sent its request with the end of its handshake waits for nothing but the response: its ticket
+        // goes with that.
+        if (established || answers) && !(established && is_client && is_readable) {
             self.send_secure(key);
         }
         true
@@ -231,10 +247,13 @@ impl Worker<'_> {
 
     /// Closes a connection. If our direction is finishing, the socket stays until its last bytes are sent.
     pub(super) fn close(&mut self, key: Key) {
+        self.note_unfinished(key, None);
         self.close_session(key);
         self.trace_session(key, |trace, _, now_us| trace.given_up(&"it is closed", now_us));
         let Some(socket) = self.sockets.remove(key) else { return };
-        if socket.secure().is_some_and(|secure| secure.finishing) {
+        // The rest of the last response to a client may not have been sent.
+        let waits = |secure: &Secure| secure.is_client && secure.session.wants_send();
+        if socket.secure().is_some_and(|secure| secure.finishing || waits(secure)) {
             self.tls.leaving.add(key, socket, self.now_us);
         }
     }
@@ -253,6 +272,11 @@ impl Worker<'_> {
         let mut trace = Trace::new(&format!("backend {} #{}.{key}", self.proxy.label(slot), self.index));
         trace.connect_begun(clock::monotonic_us());
         trace
+    }
+
+    /// Begins the trace of a session with a client.
+    fn begin_client_trace(&self, key: Key) -> Trace {
+        Trace::new(&format!("client {} #{}.{key}", self.proxy.client_text(key), self.index))
     }
 
     /// Lets the trace of a connection look at its session, if there are both.

@@ -61,7 +61,7 @@ impl Worker<'_> {
         match begun {
             Ok(session) => {
                 if let Some(encryption) = self.sockets.get_mut(key).and_then(|socket| socket.encryption.as_mut()) {
-                    encryption.secure = Some(Secure::new(session));
+                    encryption.secure = Some(Secure::new(session, false));
                 }
                 self.trace_session(key, |trace, session, now_us| {
                     session.into_iter().for_each(|session| trace.connected(session, now_us));
@@ -91,6 +91,10 @@ impl Worker<'_> {
     pub(super) fn tell_failure(&mut self, key: Key) {
         let Some(secure) = self.sockets.get_mut(key).and_then(|socket| socket.secure()) else { return };
         let Some(failure) = secure.session.failure() else { return };
+        if secure.is_client {
+            let phase = secure.phase;
+            return self.tell_client_failure(key, failure, phase);
+        }
         let is_handshaking = secure.phase == Phase::Handshaking;
         if failure.is_of_protocol() && is_handshaking && !self.proxy.offers_http2(key) {
             return self.proxy.refuses_http1(key);

@@ -1,8 +1,8 @@
 //! The options for listeners and the pages on them.
 
-use crate::args::flags::{Flag, Group, Preset, Set, once};
-use crate::args::value;
-use crate::limits::CLIENT_CONNECTIONS;
+use crate::args::flags::{Flag, Group, Preset, Set, more, once};
+use crate::args::{listener, value};
+use crate::limits::{CLIENT_CONNECTIONS, LISTENERS};
 use crate::metrics::Detail;
 
 pub(super) const FLAGS: &[Flag] = &[
@@ -29,6 +29,21 @@ pub(super) const FLAGS: &[Flag] = &[
         set: Set::Value(|options, text, source| {
             let host = value::host(text, &options.hosts)?;
             once(&mut options.host, host, source)
+        }),
+    },
+    Flag {
+        long: "listen",
+        short: None,
+        group: Group::Listening,
+        placeholder: "ADDR",
+        default: Preset::Told("none"),
+        env: "LB_LISTEN",
+        help: "listen at this address too (repeatable): `PORT` (on the host of the main port) or `HOST:PORT`; then \
+               `,tls`, which needs a certificate",
+        accepts: "a port, or an IP address or a name of /etc/hosts with a port; then tls behind a comma, such as [::]:8443,tls (at most 64 of them)",
+        set: Set::Repeatable(|options, text, source| {
+            let listener = listener::listener(text, &options.hosts)?;
+            more(&mut options.listen, listener, source, LISTENERS)
         }),
     },
     Flag {

@@ -8,12 +8,14 @@ mod listening;
 mod log;
 mod processes;
 mod time;
+mod tls;
 
 use super::Flag;
 
 /// The groups, in the order of `--help`.
-const GROUPS: [&[Flag]; 8] = [
+const GROUPS: [&[Flag]; 9] = [
     listening::FLAGS,
+    tls::FLAGS,
     backends::FLAGS,
     health::FLAGS,
     forwarding::FLAGS,

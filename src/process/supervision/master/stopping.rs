@@ -4,7 +4,6 @@ use std::time::{Duration, Instant};
 
 use super::Master;
 use super::workers::State;
-use crate::config::Purpose;
 use crate::limits::DRAIN_GRACE_US;
 use crate::log::Level;
 use crate::process::child::draining;
@@ -37,7 +36,7 @@ impl Master {
         if delay.is_zero() {
             // Closed before the signal to the workers: a client of a listener that its worker has left, and
             // this process still held, would be reset.
-            self.close_traffic();
+            self.close_public();
         }
         self.old_workers.stop(delay.as_micros() as u64, clock::monotonic_us());
         self.running().for_each(fork::drain);
@@ -67,7 +66,7 @@ impl Master {
     /// more.
     pub(super) fn close(&mut self) {
         self.stopping.iter_mut().for_each(|stopping| stopping.drain_at = None);
-        self.close_traffic();
+        self.close_public();
         for place in &mut self.places {
             if let State::Due(..) = place.state {
                 place.state = State::Gone;
@@ -75,9 +74,9 @@ impl Master {
         }
     }
 
-    /// Closes the master's sockets for traffic. Those of the admin port stay open until it ends.
-    fn close_traffic(&mut self) {
-        self.listeners.retain(|listener| listener.listen.purpose == Purpose::Admin);
+    /// Closes the master's sockets for clients. Those of the admin port stay open until it ends.
+    fn close_public(&mut self) {
+        self.listeners.retain(|listener| !listener.listen.is_public());
     }
 
     /// Begins to drain once the delay has passed.

@@ -19,7 +19,7 @@ fn names_the_protocol_of_a_client_that_does_not_speak_tls() {
     ];
     for (bytes, plain, text) in cases {
         for step in [1, 3, 100] {
-            let mut session = Session::accept(&config).unwrap();
+            let mut session = Session::accept_with(&config);
             let failure = bytes.chunks(step).find_map(|bytes| session.received(bytes).err());
             assert_eq!(failure, Some(Failure::NotTls(plain)), "{}", bytes.escape_ascii());
             assert_eq!(failure.map(|failure| failure.to_string()).as_deref(), Some(text));
@@ -55,7 +55,7 @@ fn a_client_without_a_version_in_common_is_refused() {
     let mut client = ClientConnection::new(Arc::new(client), ServerName::try_from("a.test").unwrap()).unwrap();
     let mut hello = Vec::new();
     client.write_tls(&mut hello).unwrap();
-    let mut session = Session::accept(&config).unwrap();
+    let mut session = Session::accept_with(&config);
     assert_eq!(session.received(&hello), Err(Failure::Incompatible(Lacking::Version)));
     assert_eq!(session.take_alerts(), [(Direction::Sent, Alert(70))]);
 }
@@ -63,7 +63,7 @@ fn a_client_without_a_version_in_common_is_refused() {
 #[test]
 fn the_server_tells_the_end_of_the_socket_from_the_end_of_the_session() {
     let root = Authority::new("Root");
-    let mut session = Session::accept(&serve(&root.issue(&Spec::new("a.test")))).unwrap();
+    let mut session = Session::accept_with(&serve(&root.issue(&Spec::new("a.test"))));
     assert_eq!(session.ended(), Err(Failure::Closed));
     let mut pair = pair();
     assert_eq!(pair.server.ended(), Err(Failure::Truncated));

@@ -1,0 +1,391 @@
+//! The secrets of the front door: read from their files, checked, and published for all workers.
+//!
+//! ```text
+//! Good ──a file changes, and the files do not fit together──▶ Doubtful ──some time──▶ Bad
+//!   ▲                                                            │                      │
+//!   └──────────────the files fit together────────────────────────┴──────────────────────┘
+//! ```
+//!
+//! Only what has been checked is published, so a bad file changes nothing: the pair before stays. A certificate and its
+//! key are replaced one after the other, so files that do not fit get some time before this is logged and counted. The
+//! table before an upgrade is the state to begin with.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use super::Duties;
+use crate::config::{PairFiles, Secret, Secrets, StoredPair, Tls};
+use crate::limits::{CLIENT_AUTHORITIES, CLIENT_AUTHORITY_FILE_BYTES, PAIR_FILE_BYTES, SECOND_US, SECRETS_BYTES};
+use crate::log::Level;
+use crate::metrics::Global;
+use crate::sys::{self, clock, entropy, file};
+use crate::tls::dev;
+use crate::tls::pair::{self, Pair};
+use crate::tls::server::{self, Authorities, Settings};
+use crate::tls::tickets::{KEY_BYTES, Keys};
+
+/// The name of a generated certificate.
+const GENERATED: &str = "--tls-dev";
+
+/// The secrets that are published, and the doubts about their files.
+#[derive(Default)]
+pub(super) struct Kept {
+    secrets: Secrets,
+    /// The files that changed, and have not led to other secrets yet.
+    doubts: Vec<Doubt>,
+    /// The secrets before an upgrade, until this program serves.
+    before: Option<Vec<u8>>,
+}
+
+/// A file or a pair of files that cannot be used now.
+struct Doubt {
+    source: String,
+    problem: String,
+    /// When it is logged, in microseconds. `None`: it was.
+    told_us: Option<u64>,
+}
+
+/// A problem of files.
+struct Problem {
+    /// The name of the pair, or of the file.
+    source: String,
+    text: String,
+}
+
+impl Problem {
+    fn new(source: &str, text: impl ToString) -> Problem {
+        Problem { source: source.to_owned(), text: text.to_string() }
+    }
+}
+
+impl std::fmt::Display for Problem {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}: {}", crate::args::Shown(&self.source), self.text)
+    }
+}
+
+impl Duties {
+    /// Reads all secrets, and publishes them. `earlier`: the bytes of those before an upgrade.
+    pub(super) fn begin_secrets(&mut self, earlier: Option<Vec<u8>>) -> Result<(), String> {
+        let own = self.region.secrets().read().1;
+        self.kept.secrets = own.as_deref().or(earlier.as_deref()).and_then(Secrets::decode).unwrap_or_default();
+        self.kept.before = own;
+        let tls = self.config.tls.clone();
+        if !tls.has_certificate() {
+            return Ok(());
+        }
+        let (secrets, problems) = self.read_secrets(&tls).map_err(|problem| problem.to_string())?;
+        self.follow_tls_files(&tls).map_err(|error| format!("cannot watch the certificates: {error}"))?;
+        problems.into_iter().for_each(|problem| self.doubt(problem, 0));
+        self.publish_secrets(secrets)
+    }
+
+    /// Reads all secrets. If a pair or another file cannot be used, but was published before, that stays, and its problem
+    /// is returned. Otherwise there are no secrets.
+    fn read_secrets(&self, tls: &Tls) -> Result<(Secrets, Vec<Problem>), Problem> {
+        let before = &self.kept.secrets;
+        let mut problems = Vec::new();
+        let mut pairs = Vec::new();
+        if tls.dev {
+            let known = before.pairs.iter().find(|pair| pair.source == GENERATED).filter(|pair| is_usable(pair));
+            pairs.push(match known {
+                Some(pair) => pair.clone(),
+                None => stored(GENERATED, &dev::pair(&host_name()).map_err(|error| Problem::new(GENERATED, error))?),
+            });
+        }
+        for files in &tls.pairs {
+            let source = files.certificate.display().to_string();
+            let known = before.pairs.iter().find(|pair| pair.source == source);
+            match (read_pair(files), known) {
+                (Ok(pair), _) => pairs.push(stored(&source, &pair)),
+                (Err(text), Some(known)) if is_usable(known) => {
+                    problems.push(Problem::new(&source, text));
+                    pairs.push(known.clone());
+                }
+                (Err(text), _) => return Err(Problem::new(&source, text)),
+            }
+        }
+        let mut client_authorities = Vec::new();
+        if let Some(path) = &tls.client_ca {
+            let source = path.display().to_string();
+            client_authorities = match read_authorities(path) {
+                Ok(authorities) => authorities,
+                Err(text) if before.client_authorities.is_empty() => return Err(Problem::new(&source, text)),
+                Err(text) => {
+                    problems.push(Problem::new(&source, text));
+                    before.client_authorities.clone()
+                }
+            };
+        }
+        let tickets = match (self.read_tickets(tls), &tls.ticket_key) {
+            (Ok(tickets), _) => tickets,
+            (Err(text), Some(path)) if !before.tickets.0.is_empty() => {
+                problems.push(Problem::new(&path.display().to_string(), text));
+                before.tickets.clone()
+            }
+            (Err(text), path) => {
+                let source = path.as_ref().map_or("session tickets".to_owned(), |path| path.display().to_string());
+                return Err(Problem::new(&source, text));
+            }
+        };
+        let secrets = Secrets { pairs, tickets, client_authorities };
+        let source = tls.client_ca.as_ref().map_or("certificates".to_owned(), |path| path.display().to_string());
+        try_all(&secrets, tls.rules.client_optional).map_err(|text| Problem::new(&source, text))?;
+        Ok((secrets, problems))
+    }
+
+    /// Makes the keys of session tickets for this time: of their file, or of random numbers.
+    fn read_tickets(&self, tls: &Tls) -> Result<Secret, String> {
+        let now_s = clock::unix_us() / SECOND_US;
+        let keys = match &tls.ticket_key {
+            Some(path) => {
+                let contents = read(path, PAIR_FILE_BYTES)?;
+                Keys::derived(&contents, now_s).map_err(|error| error.to_string())?
+            }
+            None => {
+                let earlier = Keys::decode(&self.kept.secrets.tickets.0);
+                let random = || {
+                    let mut secret = [0; KEY_BYTES];
+                    entropy::fill(&mut secret).map(|()| secret)
+                };
+                Keys::random(now_s, earlier.as_ref(), random).map_err(|error| error.to_string())?
+            }
+        };
+        let mut bytes = Vec::new();
+        keys.encode(&mut bytes);
+        Ok(Secret(bytes))
+    }
+
+    /// Publishes secrets if they differ from those that hold.
+    fn publish_secrets(&mut self, secrets: Secrets) -> Result<(), String> {
+        let table = self.region.secrets();
+        let bytes = secrets.encode();
+        if table.read().1.as_deref() != Some(&bytes) {
+            if !table.publish(&bytes) {
+                let count = bytes.len();
+                return Err(format!("the certificates and keys have {count} bytes; accepted: at most {SECRETS_BYTES}"));
+            }
+            // A refusal leaves them where the memory of the processes is.
+            let _ = sys::shm::lock(table.current());
+            self.published = true;
+        }
+        self.kept.secrets = secrets;
+        Ok(())
+    }
+
+    /// Follows the files of certificates and keys, and no longer those that are not configured any more.
+    pub(super) fn follow_tls_files(&mut self, tls: &Tls) -> std::io::Result<()> {
+        let files: Vec<PathBuf> = files_of(tls).map(Path::to_path_buf).collect();
+        for path in &files {
+            let most = if tls.client_ca.as_ref() == Some(path) { CLIENT_AUTHORITY_FILE_BYTES } else { PAIR_FILE_BYTES };
+            let contents = file::read(path, most).unwrap_or_default();
+            self.follow_file(path.clone(), contents, most)?;
+        }
+        let own = self.config.file.clone();
+        self.watch.iter_mut().for_each(|watch| {
+            watch.retain(|path| own.as_deref() == Some(path) || files.iter().any(|file| file == path));
+        });
+        Ok(())
+    }
+
+    /// Tries whether the secrets of another configuration can be used. The error is the reason.
+    pub(super) fn try_secrets(&self, tls: &Tls) -> Result<(), String> {
+        if *tls == self.config.tls || !tls.has_certificate() {
+            return Ok(());
+        }
+        self.read_secrets(tls).map(drop).map_err(|problem| problem.to_string())
+    }
+
+    /// Uses the secrets of another configuration, which were tried before.
+    pub(super) fn reload_secrets(&mut self, changed: bool) {
+        if changed && self.config.tls.has_certificate() {
+            self.on_secret_change(0);
+            let tls = self.config.tls.clone();
+            if let Err(error) = self.follow_tls_files(&tls) {
+                self.journal.line(Level::Err, "tls", format_args!("cannot watch the certificates: {error}"));
+            }
+        }
+    }
+
+    /// A file of the secrets has changed, or all of them are to be read again. `patience_us`: the time for the other
+    /// files of a pair to follow.
+    pub(super) fn on_secret_change(&mut self, patience_us: u64) {
+        let tls = self.config.tls.clone();
+        let before = self.kept.secrets.clone();
+        match self.read_secrets(&tls) {
+            Ok((secrets, problems)) => {
+                self.kept.doubts.retain(|doubt| problems.iter().any(|problem| problem.source == doubt.source));
+                problems.into_iter().for_each(|problem| self.doubt(problem, patience_us));
+                match self.publish_secrets(secrets) {
+                    Ok(()) => self.tell_changes(&before),
+                    Err(text) => self.doubt(Problem::new("certificates", text), 0),
+                }
+            }
+            Err(problem) => self.doubt(problem, patience_us),
+        }
+    }
+
+    /// Notes that files cannot be used. This is logged once, after some time.
+    fn doubt(&mut self, problem: Problem, patience_us: u64) {
+        let at_us = clock::monotonic_us().saturating_add(patience_us);
+        let doubts = &mut self.kept.doubts;
+        match doubts.iter_mut().find(|doubt| doubt.source == problem.source) {
+            Some(doubt) if doubt.problem == problem.text && doubt.told_us.is_none() => {}
+            Some(doubt) => {
+                doubt.told_us = Some(doubt.told_us.unwrap_or(at_us));
+                doubt.problem = problem.text;
+            }
+            None => doubts.push(Doubt { source: problem.source, problem: problem.text, told_us: Some(at_us) }),
+        }
+    }
+
+    /// The time of the next `expire_secrets`, in microseconds.
+    pub(super) fn secrets_us(&self) -> u64 {
+        let doubts = self.kept.doubts.iter().filter_map(|doubt| doubt.told_us);
+        doubts.min().unwrap_or(u64::MAX).min(self.rotation_us())
+    }
+
+    /// The time at which other keys of tickets are due, in microseconds of the monotonic clock.
+    fn rotation_us(&self) -> u64 {
+        let Some(keys) = Keys::decode(&self.kept.secrets.tickets.0) else { return u64::MAX };
+        let now_s = clock::unix_us() / SECOND_US;
+        if !keys.are_current(now_s) {
+            return 0;
+        }
+        let left_us = (keys.end_s() - now_s).saturating_mul(SECOND_US);
+        clock::monotonic_us().saturating_add(left_us)
+    }
+
+    /// Logs doubts whose time has come, and changes the keys of tickets.
+    pub(super) fn expire_secrets(&mut self, now_us: u64) {
+        let mut told = Vec::new();
+        for doubt in self.kept.doubts.iter_mut().filter(|doubt| doubt.told_us.is_some_and(|at_us| at_us <= now_us)) {
+            doubt.told_us = None;
+            told.push(Problem::new(&doubt.source, &doubt.problem));
+        }
+        for problem in told {
+            self.globals().add_global(Global::PairsRefused, 1);
+            self.journal.line(Level::Err, "tls", format_args!("{problem}: the one before stays"));
+        }
+        if self.rotation_us() <= now_us {
+            match self.read_tickets(&self.config.tls) {
+                Ok(tickets) => {
+                    let secrets = Secrets { tickets, ..self.kept.secrets.clone() };
+                    if self.publish_secrets(secrets).is_ok() {
+                        self.journal.line(
+                            Level::Debug,
+                            "tls",
+                            format_args!("the keys of session tickets have changed"),
+                        );
+                    }
+                }
+                Err(text) => {
+                    self.journal.line(Level::Err, "tls", format_args!("the keys of session tickets stay: {text}"));
+                    // The file that was read last is derived again for the time of now.
+                    self.kept.secrets.tickets = Secret::default();
+                }
+            }
+        }
+    }
+
+    /// Logs and counts the differences to the secrets before.
+    fn tell_changes(&mut self, before: &Secrets) {
+        let now = self.kept.secrets.clone();
+        let mut lines = Vec::new();
+        for pair in now.pairs.iter().filter(|pair| !before.pairs.contains(pair)) {
+            let names = Pair::decode(&pair.bytes.0).map(|pair| pair.names().to_string()).unwrap_or_default();
+            lines.push(format!("{}: another certificate is served, for {names}", crate::args::Shown(&pair.source)));
+        }
+        if now.client_authorities != before.client_authorities {
+            let count = now.client_authorities.len();
+            lines.push(format!("other authorities of clients: {count}; their sessions before cannot be resumed"));
+        }
+        for line in lines {
+            self.globals().add_global(Global::PairsReloaded, 1);
+            self.journal.line(Level::Info, "tls", format_args!("{line}"));
+        }
+        if now.tickets != before.tickets {
+            self.journal.line(Level::Info, "tls", format_args!("the keys of session tickets have changed"));
+        }
+    }
+
+    /// True if a file has a part of the secrets.
+    pub(super) fn is_secret(&self, path: &Path) -> bool {
+        files_of(&self.config.tls).any(|file| file == path)
+    }
+
+    /// Gives an upgrade up: the secrets before hold again.
+    pub(super) fn take_back_secrets(&self) {
+        self.kept.before.iter().for_each(|bytes| _ = self.region.secrets().publish(bytes));
+    }
+
+    /// The secrets before an upgrade are not needed any more.
+    pub(super) fn forget_secrets(&mut self) {
+        self.kept.before = None;
+    }
+}
+
+/// All files of the secrets.
+fn files_of(tls: &Tls) -> impl Iterator<Item = &Path> {
+    let pairs = tls.pairs.iter().flat_map(|pair| [&pair.certificate, &pair.key]);
+    pairs.chain(&tls.client_ca).chain(&tls.ticket_key).map(PathBuf::as_path)
+}
+
+/// The name of this machine; empty if it is not known.
+fn host_name() -> String {
+    std::fs::read_to_string("/proc/sys/kernel/hostname").map(|name| name.trim().to_owned()).unwrap_or_default()
+}
+
+fn read(path: &Path, most: usize) -> Result<Vec<u8>, String> {
+    let contents = file::read(path, most).map_err(|error| format!("{}: {error}", path.display()))?;
+    if contents.len() > most { Err(format!("more than {} KiB", most >> 10)) } else { Ok(contents) }
+}
+
+fn read_pair(files: &PairFiles) -> Result<Pair, String> {
+    let certificate = read(&files.certificate, PAIR_FILE_BYTES)?;
+    let key = match files.key == files.certificate {
+        true => None,
+        false => Some(read(&files.key, PAIR_FILE_BYTES)?),
+    };
+    Pair::from_pem(&certificate, key.as_deref()).map_err(|error| match key {
+        Some(_) => format!("{error} (key: {})", files.key.display()),
+        None => error.to_string(),
+    })
+}
+
+fn read_authorities(path: &Path) -> Result<Vec<Vec<u8>>, String> {
+    let contents = read(path, CLIENT_AUTHORITY_FILE_BYTES)?;
+    let certificates = pair::certificates_of(&contents).map_err(|error| error.to_string())?;
+    match certificates.len() {
+        0 => Err("there is no BEGIN CERTIFICATE".to_owned()),
+        count if count > CLIENT_AUTHORITIES => Err(format!("more than {CLIENT_AUTHORITIES} certificates")),
+        _ => Ok(certificates.iter().map(|certificate| certificate.to_vec()).collect()),
+    }
+}
+
+/// Tries whether workers can use the secrets.
+fn try_all(secrets: &Secrets, optional: bool) -> Result<(), String> {
+    let pairs = secrets.pairs.iter().map(|pair| Pair::decode(&pair.bytes.0).map(Arc::new));
+    let pairs = pairs.collect::<Result<Vec<_>, _>>().map_err(|error| error.to_string())?;
+    let authorities: Vec<_> = secrets.client_authorities.iter().map(|der| der.clone().into()).collect();
+    let settings = Settings {
+        pairs: &pairs,
+        clients: (!authorities.is_empty()).then_some(Authorities { certificates: &authorities, optional }),
+        strict_sni: false,
+        minimum: server::Version::Tls12,
+        alpn: &[],
+        keys: &Keys::decode(&secrets.tickets.0).ok_or("there are no keys of session tickets")?,
+        key_log: None,
+    };
+    server::Config::new(&settings).map(drop).map_err(|error| error.to_string())
+}
+
+fn stored(source: &str, pair: &Pair) -> StoredPair {
+    let mut bytes = Vec::new();
+    pair.encode(&mut bytes);
+    StoredPair { source: source.to_owned(), bytes: Secret(bytes) }
+}
+
+fn is_usable(pair: &StoredPair) -> bool {
+    Pair::decode(&pair.bytes.0).is_ok()
+}
