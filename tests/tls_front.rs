@@ -297,6 +297,47 @@ fn sessions_resume_in_every_worker_after_a_reload_and_after_an_upgrade() {
 }
 
 #[test]
+fn sessions_resume_after_an_upgrade_to_a_program_with_another_layout() {
+    let another = crate::upgrade_layout::with_another_metric();
+    let scene = Scene::new();
+    for mode in modes() {
+        let backend = Backend::named("backend");
+        let program = std::fs::read(env!("CARGO_BIN_EXE_load_balancer")).expect("it is there");
+        let copy = scene.directory.put_program("lb", &program, 0o755);
+        let mut started = std::process::Command::new(&copy);
+        started.args(["-p", "0", "--host", "127.0.0.1", "-b", &backend.spec()]).args(mode.args());
+        started.args(scene.pair("a", &["a.test"])).env_clear().env("LB_HEALTH_INTERVAL", "off");
+        let balancer = Balancer::spawn(started);
+        let config = Arc::new(scene.client());
+        assert_eq!(get(&balancer, &config, "a.test").unwrap().1, HandshakeKind::Full, "{mode:?}");
+        scene.directory.put_program("lb", &std::fs::read(another).expect("it is there"), 0o755);
+        balancer.signal(libc::SIGUSR2);
+        balancer.wait_for_log("(generation 1)");
+        assert!(balancer.log().contains("has another layout"), "{}", balancer.log());
+        for _ in 0..8 {
+            assert_eq!(get(&balancer, &config, "a.test").unwrap().1, HandshakeKind::Resumed, "{mode:?}");
+        }
+    }
+}
+
+#[test]
+fn a_slow_client_gets_all_of_the_last_response() {
+    let scene = Scene::new();
+    for mode in modes() {
+        let content = vec![b'x'; 3_000_000];
+        let backend = Backend::replying(crate::support::response("Connection: close\r\n", &content));
+        let balancer = start(mode, &backend, &scene.pair("a", &["a.test"]));
+        let mut stream = secure(&balancer, &Arc::new(scene.client()), "a.test").unwrap();
+        stream.write_all(b"GET / HTTP/1.1\r\nHost: a.test\r\nConnection: close\r\n\r\n").unwrap();
+        std::thread::sleep(Duration::from_millis(300));
+        let mut all = Vec::new();
+        // The end is announced by a close_notify, or reading would be an error.
+        stream.read_to_end(&mut all).expect("it ends properly");
+        assert!(all.len() > content.len() && all.ends_with(b"xxx"), "{mode:?}: {}", all.len());
+    }
+}
+
+#[test]
 fn other_certificates_under_load_lose_nothing() {
     let scene = Scene::new();
     for mode in modes() {
@@ -392,9 +433,11 @@ fn a_start_without_a_usable_certificate_is_refused_by_name() {
         (vec!["--tls-cert", &certificate], "there is no BEGIN PRIVATE KEY"),
         (vec!["--tls-cert", other.to_str().unwrap(), "--tls-key", &key], "absent.pem"),
     ] {
-        let output = crate::support::run(&[&["-p", "0"], &args[..]].concat());
-        let errors = String::from_utf8_lossy(&output.stderr);
-        assert!(output.status.code() == Some(2) && errors.contains(wanted), "{args:?}: {errors}");
+        for check in [&["--host", "127.0.0.1"][..], &["--check"]] {
+            let output = crate::support::run(&[&["-p", "0"], check, &args[..]].concat());
+            let errors = String::from_utf8_lossy(&output.stderr);
+            assert!(output.status.code() == Some(2) && errors.contains(wanted), "{check:?} {args:?}: {errors}");
+        }
     }
 }
 

@@ -9,7 +9,7 @@ use std::sync::OnceLock;
 use crate::support::{Backend, Balancer, Directory, Mode, VACANT, Wire, command, modes, wait_until};
 
 /// The program with an additional metric, built once.
-fn with_another_metric() -> &'static Path {
+pub(crate) fn with_another_metric() -> &'static Path {
     static BUILT: OnceLock<PathBuf> = OnceLock::new();
     BUILT.get_or_init(|| {
         // A separate directory, so that it does not replace the program of the other tests.

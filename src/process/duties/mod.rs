@@ -7,7 +7,7 @@
 pub(super) mod names;
 mod plan;
 mod reload;
-mod secrets;
+pub(super) mod secrets;
 mod slots;
 mod watch;
 

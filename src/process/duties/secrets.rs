@@ -64,26 +64,11 @@ impl std::fmt::Display for Problem {
     }
 }
 
-impl Duties {
-    /// Reads all secrets, and publishes them. `earlier`: the bytes of those before an upgrade.
-    pub(super) fn begin_secrets(&mut self, earlier: Option<Vec<u8>>) -> Result<(), String> {
-        let own = self.region.secrets().read().1;
-        self.kept.secrets = own.as_deref().or(earlier.as_deref()).and_then(Secrets::decode).unwrap_or_default();
-        self.kept.before = own;
-        let tls = self.config.tls.clone();
-        if !tls.has_certificate() {
-            return Ok(());
-        }
-        let (secrets, problems) = self.read_secrets(&tls).map_err(|problem| problem.to_string())?;
-        self.follow_tls_files(&tls).map_err(|error| format!("cannot watch the certificates: {error}"))?;
-        problems.into_iter().for_each(|problem| self.doubt(problem, 0));
-        self.publish_secrets(secrets)
-    }
-
+impl Kept {
     /// Reads all secrets. If a pair or another file cannot be used, but was published before, that stays, and its problem
     /// is returned. Otherwise there are no secrets.
     fn read_secrets(&self, tls: &Tls) -> Result<(Secrets, Vec<Problem>), Problem> {
-        let before = &self.kept.secrets;
+        let before = &self.secrets;
         let mut problems = Vec::new();
         let mut pairs = Vec::new();
         if tls.dev {
@@ -143,7 +128,7 @@ impl Duties {
                 Keys::derived(&contents, now_s).map_err(|error| error.to_string())?
             }
             None => {
-                let earlier = Keys::decode(&self.kept.secrets.tickets.0);
+                let earlier = Keys::decode(&self.secrets.tickets.0);
                 let random = || {
                     let mut secret = [0; KEY_BYTES];
                     entropy::fill(&mut secret).map(|()| secret)
@@ -154,6 +139,23 @@ impl Duties {
         let mut bytes = Vec::new();
         keys.encode(&mut bytes);
         Ok(Secret(bytes))
+    }
+}
+
+impl Duties {
+    /// Reads all secrets, and publishes them. `earlier`: the bytes of those before an upgrade.
+    pub(super) fn begin_secrets(&mut self, earlier: Option<Vec<u8>>) -> Result<(), String> {
+        let own = self.region.secrets().read().1;
+        self.kept.secrets = own.as_deref().or(earlier.as_deref()).and_then(Secrets::decode).unwrap_or_default();
+        self.kept.before = own;
+        let tls = self.config.tls.clone();
+        if !tls.has_certificate() {
+            return Ok(());
+        }
+        let (secrets, problems) = self.kept.read_secrets(&tls).map_err(|problem| problem.to_string())?;
+        self.follow_tls_files(&tls).map_err(|error| format!("cannot watch the certificates: {error}"))?;
+        problems.into_iter().for_each(|problem| self.doubt(problem, 0));
+        self.publish_secrets(secrets)
     }
 
     /// Publishes secrets if they differ from those that hold.
@@ -193,7 +195,7 @@ impl Duties {
         if *tls == self.config.tls || !tls.has_certificate() {
             return Ok(());
         }
-        self.read_secrets(tls).map(drop).map_err(|problem| problem.to_string())
+        self.kept.read_secrets(tls).map(drop).map_err(|problem| problem.to_string())
     }
 
     /// Uses the secrets of another configuration, which were tried before.
@@ -212,7 +214,7 @@ impl Duties {
     pub(super) fn on_secret_change(&mut self, patience_us: u64) {
         let tls = self.config.tls.clone();
         let before = self.kept.secrets.clone();
-        match self.read_secrets(&tls) {
+        match self.kept.read_secrets(&tls) {
             Ok((secrets, problems)) => {
                 self.kept.doubts.retain(|doubt| problems.iter().any(|problem| problem.source == doubt.source));
                 problems.into_iter().for_each(|problem| self.doubt(problem, patience_us));
@@ -268,7 +270,7 @@ impl Duties {
             self.journal.line(Level::Err, "tls", format_args!("{problem}: the one before stays"));
         }
         if self.rotation_us() <= now_us {
-            match self.read_tickets(&self.config.tls) {
+            match self.kept.read_tickets(&self.config.tls) {
                 Ok(tickets) => {
                     let secrets = Secrets { tickets, ..self.kept.secrets.clone() };
                     if self.publish_secrets(secrets).is_ok() {
@@ -323,6 +325,14 @@ impl Duties {
     pub(super) fn forget_secrets(&mut self) {
         self.kept.before = None;
     }
+}
+
+/// Tries whether a start could use the certificates and keys of a configuration. The error is the reason.
+pub(in crate::process) fn check(tls: &Tls) -> Result<(), String> {
+    if !tls.has_certificate() {
+        return Ok(());
+    }
+    Kept::default().read_secrets(tls).map(drop).map_err(|problem| problem.to_string())
 }
 
 /// All files of the secrets.
