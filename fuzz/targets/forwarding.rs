@@ -8,7 +8,7 @@ use std::net::{IpAddr, Ipv4Addr};
 
 use zzz_lb::hpack::Decoder;
 use zzz_lb::http::fields::Name;
-use zzz_lb::http::forward::{self, After, ClientCertificate, RequestWay, ResponseWay};
+use zzz_lb::http::forward::{self, After, ClientCertificate, Handshake, RequestWay, ResponseWay};
 use zzz_lb::http::framing::{self, Body, RequestFacts, ResponseFacts};
 use zzz_lb::http::head::{Head, HeadRef, Version};
 use zzz_lb::http::message_error::MessageError;
@@ -81,6 +81,8 @@ fn request(choices: u8, bytes: &[u8], plant: fn(&mut Vec<u8>)) {
         via: bit(choices, 3).then_some("zzz"),
         request_id: bit(choices, 6).then_some(ID),
         certificate: bit(choices, 4).then_some(CERTIFICATE),
+        handshake: Handshake::AsAsked,
+        grpc_timeout: None,
     };
     let mut text = Vec::new();
     let mut writer = Writer::new(&mut text);

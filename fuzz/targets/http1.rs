@@ -54,8 +54,14 @@ fn heads(bytes: &[u8]) {
         assert!(bytes[..length].ends_with(b"\r\n\r\n"));
         let within = |span: Span| span.start <= span.end && span.end as usize <= length;
         match head.start {
-            Start::Request { method, path, authority } => {
-                assert!(within(method) && within(path) && authority.is_none_or(within) && !method.is_empty());
+            Start::Request { method, path, authority, protocol } => {
+                assert!(
+                    protocol.is_none()
+                        && within(method)
+                        && within(path)
+                        && authority.is_none_or(within)
+                        && !method.is_empty()
+                );
             }
             Start::Response { status, reason } => assert!((100..1000).contains(&status) && within(reason)),
         }

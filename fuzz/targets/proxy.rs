@@ -294,7 +294,7 @@ impl Backend {
                 let view = HeadRef { bytes: &self.sent[..length], head: &head };
                 let facts = framing::request(view).expect("a backend can read how a request is framed");
                 self.http1.read_body(facts.body);
-                self.over = facts.upgrades;
+                self.over = facts.upgrades();
                 if let Some(tag) = tag_of(view) {
                     let (times, _) =
                         delivered.entry(tag).and_modify(|one| one.0 += 1).or_insert((1, facts.is_idempotent()));

@@ -78,10 +78,12 @@ names! {
     Authorization = "Authorization",
     Connection = "Connection",
     ContentLength = "Content-Length",
+    ContentType = "Content-Type",
     Cookie = "Cookie",
     Date = "Date",
     Expect = "Expect",
     Forwarded = "Forwarded",
+    GrpcTimeout = "Grpc-Timeout",
     Host = "Host",
     Http2Settings = "HTTP2-Settings",
     KeepAlive = "Keep-Alive",
@@ -89,6 +91,8 @@ names! {
     ProxyAuthenticate = "Proxy-Authenticate",
     ProxyAuthorization = "Proxy-Authorization",
     ProxyConnection = "Proxy-Connection",
+    SecWebSocketAccept = "Sec-WebSocket-Accept",
+    SecWebSocketKey = "Sec-WebSocket-Key",
     SetCookie = "Set-Cookie",
     StrictTransportSecurity = "Strict-Transport-Security",
     Te = "TE",
@@ -130,6 +134,8 @@ impl Name {
             (10, b'c') => Name::Connection,
             (10, b'k') => Name::KeepAlive,
             (10, b's') => Name::SetCookie,
+            (12, b'c') => Name::ContentType,
+            (12, b'g') => Name::GrpcTimeout,
             (12, b'x') => Name::XRequestId,
             (13, b'a') => Name::Authorization,
             (14, b'c') => Name::ContentLength,
@@ -139,10 +145,12 @@ impl Name {
             (16, b'p') => Name::ProxyConnection,
             (16, b'x') if text[12] | CASE == b'h' => Name::XForwardedHost,
             (16, b'x') => Name::XForwardedPort,
+            (17, b's') => Name::SecWebSocketKey,
             (17, b't') => Name::TransferEncoding,
             (17, b'x') => Name::XForwardedProto,
             (18, b'p') => Name::ProxyAuthenticate,
             (19, b'p') => Name::ProxyAuthorization,
+            (20, b's') => Name::SecWebSocketAccept,
             (25, b's') => Name::StrictTransportSecurity,
             // These families also contain names of other lengths.
             (11.., b'c') | (12.., b'x') => return Name::of_family(text),
@@ -211,12 +219,11 @@ fn is_same_folded(text: &[u8], usual: &[u8]) -> bool {
 }
 
 /// Names without a [`Name`] that are not allowed in a trailer section (RFC 9110, 6.5.1).
-const BEFORE_CONTENT: [&str; 18] = [
+const BEFORE_CONTENT: [&str; 17] = [
     "Age",
     "Cache-Control",
     "Content-Encoding",
     "Content-Range",
-    "Content-Type",
     "Expires",
     "If-Match",
     "If-Modified-Since",

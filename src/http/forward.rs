@@ -6,7 +6,7 @@ use std::net::IpAddr;
 
 use super::fields::{Name, Span, is_barred_from_trailers, list};
 use super::framing::{Body, RequestFacts, ResponseFacts, is_named_by_connection, offered_protocols};
-use super::head::{HeadRef, Start, Version};
+use super::head::{Head, HeadRef, Start, Version};
 use super::status::phrase;
 
 /// Receives a rewritten head.
@@ -35,6 +35,9 @@ pub trait Sink {
     fn framing(&mut self, body: Body);
 }
 
+/// The protocol in Upgrade and `:protocol` (RFC 8441, 5).
+const WEBSOCKET: &[u8] = b"websocket";
+
 /// The parts of a target URI (RFC 9110, 7.1). HTTP/1.1 writes the path alone, because Host is a field there.
 #[derive(Clone, Copy, Debug)]
 pub struct Target<'a> {
@@ -44,6 +47,30 @@ pub struct Target<'a> {
     pub authority: &'a [u8],
     /// Path and query; never empty.
     pub path: &'a [u8],
+    /// The protocol of an extended CONNECT (RFC 8441, 4); otherwise empty.
+    pub protocol: &'a [u8],
+}
+
+/// The form in which the next hop is asked for a WebSocket.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Handshake<'a> {
+    /// As the client asks. So does every other request.
+    AsAsked,
+    /// By Upgrade with this key, although the client sent an extended CONNECT.
+    Upgrade(&'a [u8]),
+    /// By an extended CONNECT (RFC 8441, 5).
+    Connect,
+}
+
+/// The form of the response that tells a client of a tunnel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Switch<'a> {
+    /// A 101 with the fields of the backend's 101.
+    AsReceived,
+    /// A 101 with this Sec-WebSocket-Accept, although the backend was asked by an extended CONNECT.
+    Upgrade(&'a [u8]),
+    /// A 200, because the client sent an extended CONNECT.
+    Connect,
 }
 
 /// Settings and facts that the proxy adds to a request.
@@ -67,6 +94,10 @@ pub struct RequestWay<'a> {
     pub via: Option<&'a str>,
     /// Replaces the request's own id. `None` leaves the request as it is.
     pub request_id: Option<&'a [u8]>,
+    /// The form in which a WebSocket is asked for.
+    pub handshake: Handshake<'a>,
+    /// Replaces the value of `grpc-timeout`. `None` leaves the request as it is.
+    pub grpc_timeout: Option<&'a [u8]>,
     /// The certificate of the client. `None`: clients are asked for none.
     pub certificate: Option<ClientCertificate<'a>>,
 }
@@ -82,20 +113,9 @@ pub struct ClientCertificate<'a> {
 
 /// Writes a request for the next hop.
 pub fn request(sink: &mut impl Sink, head: HeadRef<'_>, facts: &RequestFacts, way: &RequestWay<'_>) {
-    let Start::Request { method, path, authority } = head.head.start else { return };
-    let method = head.get(method);
-    let path = match head.get(path) {
-        [] if method == b"OPTIONS" => b"*",
-        [] => b"/",
-        path => path,
-    };
+    let Start::Request { authority, .. } = head.head.start else { return };
     let asked = head.authority();
-    let next = way.host.map(str::as_bytes).or(asked).unwrap_or(way.default_host.as_bytes());
-    let target = |path| Target { scheme: way.next_scheme.as_bytes(), authority: next, path };
-    match path {
-        [b'?', ..] => sink.request(method, Target { path: &[b"/", path].concat(), ..target(path) }),
-        path => sink.request(method, target(path)),
-    }
+    start_line(sink, head, asked, way);
     let host = way.host.map(str::as_bytes).or(authority.map(|span| head.get(span)));
     let mut host_written = false;
     let mut framed = false;
@@ -124,6 +144,8 @@ pub fn request(sink: &mut impl Sink, head: HeadRef<'_>, facts: &RequestFacts, wa
             | Name::XForwardedProto
             | Name::Proxy
             | Name::Disguised => {}
+            Name::SecWebSocketKey if way.handshake != Handshake::AsAsked => {}
+            Name::GrpcTimeout => sink.field(text, way.grpc_timeout.unwrap_or(value)),
             Name::Forwarded | Name::XForwardedOther | Name::XRealIp | Name::ClientCert if !way.trusted => {}
             // The proxy itself knows the certificates of clients (RFC 9440, 2.4).
             Name::ClientCert if way.certificate.is_some() => {}
@@ -139,7 +161,7 @@ pub fn request(sink: &mut impl Sink, head: HeadRef<'_>, facts: &RequestFacts, wa
     if !framed && facts.body == Body::Chunked {
         sink.framing(facts.body);
     }
-    connection_fields(sink, head, facts);
+    connection_fields(sink, head, facts, way.handshake);
     forwarded_fields(sink, head, asked, way);
     let ClientCertificate { leaf, chain } = way.certificate.unwrap_or_default();
     for (name, value) in [(&b"Client-Cert"[..], leaf), (b"Client-Cert-Chain", chain)] {
@@ -151,9 +173,30 @@ pub fn request(sink: &mut impl Sink, head: HeadRef<'_>, facts: &RequestFacts, wa
     via_field(sink, head, way.via);
 }
 
+/// Writes the start of a request. `asked`: the authority that the client asked for.
+fn start_line(sink: &mut impl Sink, head: HeadRef<'_>, asked: Option<&[u8]>, way: &RequestWay<'_>) {
+    let Start::Request { method, path, .. } = head.head.start else { return };
+    let (method, protocol) = match way.handshake {
+        Handshake::AsAsked => (head.get(method), &[][..]),
+        Handshake::Upgrade(_) => (&b"GET"[..], &[][..]),
+        Handshake::Connect => (&b"CONNECT"[..], WEBSOCKET),
+    };
+    let path = match head.get(path) {
+        [] if method == b"OPTIONS" => b"*",
+        [] => b"/",
+        path => path,
+    };
+    let next = way.host.map(str::as_bytes).or(asked).unwrap_or(way.default_host.as_bytes());
+    let target = |path| Target { scheme: way.next_scheme.as_bytes(), authority: next, path, protocol };
+    match path {
+        [b'?', ..] => sink.request(method, Target { path: &[b"/", path].concat(), ..target(path) }),
+        path => sink.request(method, target(path)),
+    }
+}
+
 /// Writes the fields that describe the proxy's own connection to the next hop.
-fn connection_fields(sink: &mut impl Sink, head: HeadRef<'_>, facts: &RequestFacts) {
-    match (facts.upgrades, facts.takes_trailers) {
+fn connection_fields(sink: &mut impl Sink, head: HeadRef<'_>, facts: &RequestFacts, handshake: Handshake<'_>) {
+    match (facts.upgrades(), facts.takes_trailers) {
         (true, true) => sink.hop(b"Connection", b"Upgrade, TE"),
         (true, false) => sink.hop(b"Connection", b"Upgrade"),
         (false, true) => sink.hop(b"Connection", b"TE"),
@@ -162,8 +205,15 @@ fn connection_fields(sink: &mut impl Sink, head: HeadRef<'_>, facts: &RequestFac
     if facts.takes_trailers {
         sink.field(b"TE", b"trailers");
     }
-    if facts.upgrades {
-        sink.upgrade(&mut head.values(Name::Upgrade).flat_map(offered_protocols));
+    match handshake {
+        Handshake::AsAsked if facts.upgrades() => {
+            sink.upgrade(&mut head.values(Name::Upgrade).flat_map(offered_protocols));
+        }
+        Handshake::Upgrade(key) => {
+            sink.upgrade(&mut std::iter::once(WEBSOCKET));
+            sink.field(b"Sec-WebSocket-Key", key);
+        }
+        Handshake::AsAsked | Handshake::Connect => {}
     }
 }
 
@@ -316,6 +366,11 @@ fn reason_phrase(head: HeadRef<'_>, status: u16, reason: Span) -> &[u8] {
 pub fn interim(sink: &mut impl Sink, head: HeadRef<'_>, request_id: Option<&[u8]>) {
     let Start::Response { status, reason } = head.head.start else { return };
     sink.response(status, reason_phrase(head, status, reason));
+    passing_fields(sink, head, request_id);
+}
+
+/// Writes the fields of a response that has no content.
+fn passing_fields(sink: &mut impl Sink, head: HeadRef<'_>, request_id: Option<&[u8]>) {
     for (name, text, value) in head.fields() {
         let ends_here = matches!(
             name,
@@ -337,11 +392,33 @@ pub fn interim(sink: &mut impl Sink, head: HeadRef<'_>, request_id: Option<&[u8]
     request_id_field(sink, request_id);
 }
 
-/// Writes the 101 response that turns both connections into a tunnel.
-pub fn switching(sink: &mut impl Sink, head: HeadRef<'_>, request_id: Option<&[u8]>) {
-    interim(sink, head, request_id);
-    sink.hop(b"Connection", b"Upgrade");
-    sink.upgrade(&mut head.values(Name::Upgrade).flat_map(list));
+/// Writes the response that turns both ends into a tunnel.
+pub fn switching(sink: &mut impl Sink, head: HeadRef<'_>, request_id: Option<&[u8]>, switch: Switch<'_>) {
+    match switch {
+        Switch::AsReceived => {
+            interim(sink, head, request_id);
+            sink.hop(b"Connection", b"Upgrade");
+            sink.upgrade(&mut head.values(Name::Upgrade).flat_map(list));
+        }
+        Switch::Upgrade(accept) => {
+            sink.response(101, phrase(101).as_bytes());
+            sink.hop(b"Connection", b"Upgrade");
+            sink.upgrade(&mut std::iter::once(WEBSOCKET));
+            sink.field(Name::SecWebSocketAccept.text().as_bytes(), accept);
+            without_accept(sink, head, request_id);
+        }
+        Switch::Connect => {
+            sink.response(200, phrase(200).as_bytes());
+            without_accept(sink, head, request_id);
+        }
+    }
+}
+
+/// Writes the fields of the response to a handshake, except the one that the two forms do not share (RFC 8441, 5).
+fn without_accept(sink: &mut impl Sink, head: HeadRef<'_>, request_id: Option<&[u8]>) {
+    let mut kept = Head::default();
+    kept.fields.extend(head.head.fields.iter().filter(|field| field.name != Name::SecWebSocketAccept));
+    passing_fields(sink, HeadRef { bytes: head.bytes, head: &kept }, request_id);
 }
 
 /// The fields of a trailer section that are forwarded.

@@ -3,6 +3,7 @@
 //! is refused (RFC 9112, 6.3 and 11.2).
 
 use super::fields::{Name, list};
+use super::grpc;
 use super::head::{HeadRef, Start, Version};
 use super::message_error::MessageError;
 use crate::limits::CONNECTION_OPTIONS;
@@ -25,11 +26,44 @@ pub enum Body {
 struct Found {
     framing: FramingFields,
     connection: ConnectionFields,
-    /// True if Upgrade offers a protocol that the proxy forwards.
-    upgrade: bool,
+    upgrade: UpgradeFields,
+    media: Media,
     takes_trailers: bool,
     expects_continue: bool,
     hosts: u32,
+}
+
+/// The fields of a switch of protocols.
+#[derive(Clone, Copy, Debug, Default)]
+struct UpgradeFields {
+    /// True if Upgrade offers a protocol that the proxy forwards.
+    offered: bool,
+    /// True if Upgrade offers WebSocket.
+    websocket: bool,
+    /// The number of Sec-WebSocket-Key fields.
+    keys: u32,
+}
+
+/// The type of the content, as far as it matters to the proxy.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Media {
+    #[default]
+    Other,
+    Grpc,
+    EventStream,
+}
+
+impl Media {
+    fn of(content_type: &[u8]) -> Media {
+        if grpc::is_grpc(content_type) {
+            return Media::Grpc;
+        }
+        let media = content_type.split(|&byte| byte == b';').next().unwrap_or_default();
+        if super::fields::trim(media).eq_ignore_ascii_case(b"text/event-stream") {
+            return Media::EventStream;
+        }
+        Media::Other
+    }
 }
 
 /// The fields that frame the content.
@@ -122,6 +156,21 @@ impl MethodKind {
     }
 }
 
+/// The protocol within a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// None: a request and its response.
+    Plain,
+    /// gRPC, which is defined over HTTP/2 only: messages in both directions, and a status behind them. The same content
+    /// type over HTTP/1 is `Plain`.
+    Grpc,
+    /// Upgrade offers a protocol that the proxy forwards (RFC 9110, 7.8). Never with chunked content, because a backend
+    /// could switch before the content has ended.
+    Upgrade,
+    /// WebSocket: Upgrade offers it, with a key (RFC 6455, 4.1), or an extended CONNECT asks for it (RFC 8441, 5).
+    WebSocket,
+}
+
 /// The facts about a request that the proxy acts on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RequestFacts {
@@ -135,9 +184,8 @@ pub struct RequestFacts {
     pub connection: ConnectionFacts,
     /// True if the client waits for 100 (Continue) before it sends content (RFC 9110, 10.1.1).
     pub expects_continue: bool,
-    /// True if Upgrade offers a protocol that the proxy forwards (RFC 9110, 7.8). False with chunked content,
-    /// because a backend could switch before the content has ended.
-    pub upgrades: bool,
+    /// The protocol within the request.
+    pub kind: Kind,
     /// True if the client sent `TE: trailers`.
     pub takes_trailers: bool,
 }
@@ -150,7 +198,7 @@ impl RequestFacts {
         method: MethodKind::Other,
         connection: ConnectionFacts { persistent: false, options: false, authentication: false },
         expects_continue: false,
-        upgrades: false,
+        kind: Kind::Plain,
         takes_trailers: false,
     };
 
@@ -165,14 +213,24 @@ impl RequestFacts {
         self.method == MethodKind::Head
     }
 
-    /// True if the request may be sent twice (RFC 9110, 9.2.2).
+    /// True if the request may be sent twice (RFC 9110, 9.2.2). gRPC does not derive that from the method.
     pub fn is_idempotent(&self) -> bool {
-        self.method != MethodKind::Other
+        self.method != MethodKind::Other && self.kind != Kind::Grpc
+    }
+
+    /// True if the request asks to make its connection or stream a tunnel.
+    pub fn upgrades(&self) -> bool {
+        matches!(self.kind, Kind::Upgrade | Kind::WebSocket)
+    }
+
+    /// True if the request is an extended CONNECT. It has no content: the bytes behind it are those of the tunnel.
+    pub fn is_connect(&self) -> bool {
+        self.kind == Kind::WebSocket && self.version == Version::Http2
     }
 
     /// True if the request needs a backend connection of its own.
     pub fn is_alone(&self) -> bool {
-        self.upgrades || self.connection.authentication
+        self.upgrades() || self.connection.authentication
     }
 
     /// True if the client sends nothing after this request: it asked to close and sent no content. (Some
@@ -193,6 +251,8 @@ pub struct ResponseFacts {
     pub described: Option<u64>,
     /// The facts about the backend's connection.
     pub connection: ConnectionFacts,
+    /// True if the content is a stream of events, which may be silent for long.
+    pub event_stream: bool,
 }
 
 /// Reads a request's head. Errors are the client's fault.
@@ -219,16 +279,39 @@ pub fn request(head: HeadRef<'_>) -> Result<RequestFacts, MessageError> {
         (None | Some(0), false) => Body::None,
         (Some(length), false) => Body::Length(length),
     };
+    let kind = kind(head, &found, body)?;
+    let connect = kind == Kind::WebSocket && version == Version::Http2;
     Ok(RequestFacts {
-        body: if found.framing.length == Some(0) && !found.framing.coded { Body::Length(0) } else { body },
+        body: match found.framing.length {
+            _ if connect => Body::None,
+            Some(0) if !found.framing.coded => Body::Length(0),
+            _ => body,
+        },
         version,
         method: MethodKind::of(head.method()),
         connection: found.connection.facts(found.connection.persists(version)),
         // An expectation of an HTTP/1.0 client is ignored (RFC 9110, 10.1.1).
         expects_continue: found.expects_continue && version != Version::Http10 && body != Body::None,
-        upgrades: version == Version::Http11 && found.connection.upgrade && found.upgrade && body != Body::Chunked,
+        kind,
         takes_trailers: found.takes_trailers,
     })
+}
+
+/// Returns the protocol within a request.
+fn kind(head: HeadRef<'_>, found: &Found, body: Body) -> Result<Kind, MessageError> {
+    let asked = if let Start::Request { protocol, .. } = head.head.start { protocol } else { None };
+    let upgrades = found.connection.upgrade && found.upgrade.offered && body != Body::Chunked;
+    match (head.head.version, asked.map(|protocol| head.get(protocol))) {
+        (_, Some(protocol)) if protocol.eq_ignore_ascii_case(b"websocket") => Ok(Kind::WebSocket),
+        (_, Some(_)) => Err(MessageError::ProtocolNotServed),
+        (Version::Http2, None) if found.media == Media::Grpc => Ok(Kind::Grpc),
+        (Version::Http11, None) if upgrades => {
+            let keyed = found.upgrade.websocket && found.upgrade.keys == 1;
+            let websocket = keyed && head.method() == b"GET" && body == Body::None;
+            Ok(if websocket { Kind::WebSocket } else { Kind::Upgrade })
+        }
+        _ => Ok(Kind::Plain),
+    }
 }
 
 /// Reads the head of a final response to `request`. Errors are the backend's fault.
@@ -256,6 +339,7 @@ pub fn response(head: HeadRef<'_>, request: &RequestFacts) -> Result<ResponseFac
                 && body != Body::UntilClose
                 && !is_faulty(&found.framing, head.head.version),
         ),
+        event_stream: found.media == Media::EventStream,
     })
 }
 
@@ -296,7 +380,13 @@ fn scan(head: HeadRef<'_>, bare: bool) -> Result<Found, MessageError> {
             Name::Authorization | Name::ProxyAuthorization | Name::WwwAuthenticate | Name::ProxyAuthenticate => {
                 found.connection.authentication |= list(value()).any(authenticates_connection);
             }
-            Name::Upgrade => found.upgrade |= offered_protocols(value()).next().is_some(),
+            Name::Upgrade => {
+                let websocket = |protocol: &[u8]| protocol.eq_ignore_ascii_case(b"websocket");
+                found.upgrade.offered |= offered_protocols(value()).next().is_some();
+                found.upgrade.websocket |= offered_protocols(value()).any(websocket);
+            }
+            Name::SecWebSocketKey => found.upgrade.keys += 1,
+            Name::ContentType => found.media = Media::of(value()),
             Name::Te => found.takes_trailers |= list(value()).any(|member| member.eq_ignore_ascii_case(b"trailers")),
             Name::Expect if matches!(head.head.start, Start::Request { .. }) => {
                 if !value().eq_ignore_ascii_case(b"100-continue") {
@@ -411,183 +501,4 @@ pub fn is_named_by_connection(head: HeadRef<'_>, name: &[u8]) -> bool {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::http::fields::{Field, Span};
-    use crate::http::head::Head;
-
-    fn with<T>(version: Version, start: &str, fields: &[(&str, &str)], f: impl Fn(HeadRef<'_>) -> T) -> T {
-        let mut bytes = start.as_bytes().to_vec();
-        let method = Span::new(0, bytes.len());
-        let mut head = Head { version, ..Head::default() };
-        head.start = match start.parse() {
-            Ok(status) => Start::Response { status, reason: Span::default() },
-            Err(_) => Start::Request { method, path: Span::default(), authority: None },
-        };
-        for (name, value) in fields {
-            let at = bytes.len();
-            bytes.extend_from_slice(name.as_bytes());
-            let middle = bytes.len();
-            bytes.extend_from_slice(value.as_bytes());
-            head.fields.push(Field {
-                name: Name::find(name.as_bytes()),
-                name_span: Span::new(at, middle),
-                value_span: Span::new(middle, bytes.len()),
-            });
-        }
-        f(HeadRef { bytes: &bytes, head: &head })
-    }
-
-    fn of_request(fields: &[(&str, &str)]) -> Result<RequestFacts, MessageError> {
-        let fields = [&[("Host", "a")], fields].concat();
-        with(Version::Http11, "POST", &fields, request)
-    }
-
-    fn of_response(status: &str, fields: &[(&str, &str)]) -> Result<ResponseFacts, MessageError> {
-        with(Version::Http11, status, fields, |head| response(head, &RequestFacts::NOTHING))
-    }
-
-    #[test]
-    fn frames_requests() {
-        assert_eq!(of_request(&[]).unwrap().body, Body::None);
-        assert_eq!(of_request(&[("Content-Length", "5")]).unwrap().body, Body::Length(5));
-        assert_eq!(of_request(&[("Content-Length", "0")]).unwrap().body, Body::Length(0));
-        assert_eq!(of_request(&[("Content-Length", "5, 5")]).unwrap().body, Body::Length(5));
-        assert_eq!(of_request(&[("Transfer-Encoding", "Chunked")]).unwrap().body, Body::Chunked);
-    }
-
-    #[test]
-    fn refuses_ambiguous_framing() {
-        let refused = |fields: &[(&str, &str)]| of_request(fields).unwrap_err();
-        let (cl, te) = ("Content-Length", "Transfer-Encoding");
-        assert_eq!(refused(&[(cl, "5"), (te, "chunked")]), MessageError::LengthAndCoding);
-        assert_eq!(refused(&[(te, "chunked"), (cl, "5")]), MessageError::LengthAndCoding);
-        assert_eq!(refused(&[(cl, "5"), (cl, "6")]), MessageError::LengthsDiffer);
-        assert_eq!(refused(&[(cl, "5, 6")]), MessageError::LengthsDiffer);
-        for bad in ["", "+5", "-5", "5 5", "0x5", "5,", ",5", "99999999999999999999", "5;", "５"] {
-            assert_eq!(refused(&[(cl, bad)]), MessageError::LengthInvalid, "{bad}");
-        }
-        for bad in ["chunked, chunked", "chunked, gzip", "", ",", "chunked,"] {
-            assert_eq!(refused(&[(te, bad)]), MessageError::CodingRepeated, "{bad}");
-        }
-        for unknown in ["gzip, chunked", "identity", "xchunked", "gzip"] {
-            assert_eq!(refused(&[(te, unknown)]), MessageError::CodingUnknown, "{unknown}");
-        }
-        assert_eq!(refused(&[(te, "chunked"), (te, "chunked")]), MessageError::CodingRepeated);
-        let fields = [("Host", "a"), (te, "chunked")];
-        assert_eq!(with(Version::Http10, "POST", &fields, request).unwrap_err(), MessageError::CodingInHttp10);
-    }
-
-    #[test]
-    fn requires_exactly_one_valid_host() {
-        assert_eq!(with(Version::Http11, "GET", &[], request).unwrap_err(), MessageError::HostMissing);
-        assert!(with(Version::Http10, "GET", &[], request).is_ok());
-        assert_eq!(of_request(&[("host", "a")]).unwrap_err(), MessageError::HostRepeated);
-        for good in ["a", "a.b:80", "[::1]:80", "[::1]", "", "a_b", "127.0.0.1:", "xn--a~"] {
-            assert!(with(Version::Http11, "GET", &[("Host", good)], request).is_ok(), "{good}");
-        }
-        for bad in
-            ["a b", "a/b", "a@b", "[::1", "[]", "a:b", ":80", "a:123456", "[::1]x", "a:80:80", "a,b c", "é", "a?"]
-        {
-            assert_eq!(
-                with(Version::Http11, "GET", &[("Host", bad)], request).unwrap_err(),
-                MessageError::HostInvalid,
-                "{bad}"
-            );
-        }
-    }
-
-    #[test]
-    fn derives_persistence_from_version_and_options() {
-        assert!(of_request(&[]).unwrap().connection.persistent);
-        assert!(!of_request(&[("Connection", "foo, CLOSE")]).unwrap().connection.persistent);
-        assert!(!with(Version::Http10, "GET", &[], request).unwrap().connection.persistent);
-        assert!(with(Version::Http10, "GET", &[("Connection", "keep-alive")], request).unwrap().connection.persistent);
-        assert!(of_request(&[("Connection", "x-secret")]).unwrap().connection.options);
-    }
-
-    #[test]
-    fn upgrades_need_both_fields_and_never_offer_http2() {
-        assert!(of_request(&[("Connection", "Upgrade"), ("Upgrade", "websocket")]).unwrap().upgrades);
-        assert!(!of_request(&[("Upgrade", "websocket")]).unwrap().upgrades);
-        let offering = |field| of_request(&[("Connection", "Upgrade"), ("Upgrade", "websocket"), field]).unwrap();
-        assert!(offering(("Content-Length", "0")).upgrades);
-        assert!(offering(("Content-Length", "5")).upgrades && !offering(("Transfer-Encoding", "chunked")).upgrades);
-        assert!(!of_request(&[("Connection", "Upgrade"), ("Upgrade", "h2c, HTTP/2.0, TLS/1.2")]).unwrap().upgrades);
-    }
-
-    #[test]
-    fn accepts_only_the_expectation_100_continue() {
-        let length = ("Content-Length", "5");
-        assert!(of_request(&[("Expect", "100-Continue"), length]).unwrap().expects_continue);
-        assert!(!of_request(&[("Expect", "100-continue")]).unwrap().expects_continue);
-        assert_eq!(of_request(&[("Expect", "cake")]).unwrap_err(), MessageError::ExpectationUnknown);
-    }
-
-    #[test]
-    fn frames_responses() {
-        assert_eq!(of_response("200", &[]).unwrap().body, Body::UntilClose);
-        assert!(!of_response("200", &[]).unwrap().connection.persistent);
-        assert_eq!(of_response("200", &[("Content-Length", "7")]).unwrap().body, Body::Length(7));
-        assert_eq!(of_response("200", &[("Transfer-Encoding", "chunked")]).unwrap().body, Body::Chunked);
-        let described = of_response("304", &[("Content-Length", "7")]).unwrap();
-        assert_eq!((described.body, described.described), (Body::None, Some(7)));
-        let empty = of_response("204", &[("Content-Length", "7")]).unwrap();
-        assert_eq!((empty.body, empty.described), (Body::None, None));
-        let to_head = RequestFacts::unread(true);
-        let facts = with(Version::Http11, "200", &[("Content-Length", "9")], |head| response(head, &to_head)).unwrap();
-        assert_eq!((facts.body, facts.described, facts.connection.persistent), (Body::None, Some(9), true));
-        assert!(of_response("200", &[("Content-Length", "7"), ("Transfer-Encoding", "chunked")]).is_err());
-    }
-
-    #[test]
-    fn a_response_without_content_may_have_both_framings() {
-        let both = [("Content-Length", "7"), ("Transfer-Encoding", "chunked")];
-        let to_head = RequestFacts::unread(true);
-        for (status, request) in [("200", to_head), ("304", RequestFacts::NOTHING), ("204", RequestFacts::NOTHING)] {
-            let facts = with(Version::Http11, status, &both, |head| response(head, &request)).unwrap();
-            assert_eq!(
-                (facts.body, facts.described, facts.connection.persistent),
-                (Body::None, None, false),
-                "{status}"
-            );
-        }
-        let coded = with(Version::Http11, "200", &both[1..], |head| response(head, &to_head)).unwrap();
-        assert!(coded.connection.persistent);
-    }
-
-    #[test]
-    fn each_scheme_that_authenticates_its_connection_is_known() {
-        for scheme in ["NTLM", "negotiate", "Nego2", "Kerberos"] {
-            let value = format!("Basic x, {scheme}\tabc=");
-            assert!(of_request(&[("Authorization", &value)]).unwrap().connection.authentication, "{value}");
-            let response = of_response("401", &[("Proxy-Authenticate", &value)]);
-            assert!(response.unwrap().connection.authentication, "{value}");
-        }
-    }
-
-    #[test]
-    fn a_chunked_response_of_http_1_0_is_decoded_once() {
-        let fields = [("Transfer-Encoding", "chunked"), ("Connection", "keep-alive")];
-        let of = |fields: &[_]| with(Version::Http10, "200", fields, |head| response(head, &RequestFacts::NOTHING));
-        let facts = of(&fields).unwrap();
-        assert_eq!((facts.body, facts.connection.persistent), (Body::Chunked, false));
-        assert_eq!(of(&[fields[0], ("Content-Length", "7")]), Err(MessageError::LengthAndCoding));
-    }
-
-    #[test]
-    fn a_response_that_ends_with_its_head_announces_no_content() {
-        let of = |status: &str, length: &str, is_head| {
-            let request = RequestFacts::unread(is_head);
-            with(Version::Http2, status, &[("content-length", length)], |head| {
-                let mut ended = head.head.clone();
-                ended.ended = true;
-                response(HeadRef { bytes: head.bytes, head: &ended }, &request).map(|facts| facts.described)
-            })
-        };
-        assert_eq!(of("200", "10", false), Err(MessageError::LengthWrong));
-        assert_eq!(of("200", "0", false), Ok(None));
-        assert_eq!((of("200", "10", true), of("304", "10", false)), (Ok(Some(10)), Ok(Some(10))));
-        assert_eq!(of("204", "10", false), Ok(None));
-    }
-}
+mod tests;

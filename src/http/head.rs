@@ -25,6 +25,8 @@ pub enum Start {
         path: Span,
         /// The authority in the target. It overrides Host (RFC 9112, 3.2.2).
         authority: Option<Span>,
+        /// The protocol that an extended CONNECT asks for (RFC 8441, 4).
+        protocol: Option<Span>,
     },
     /// A response.
     Response {

@@ -5,6 +5,7 @@ pub mod certificate_names;
 pub mod fields;
 pub mod forward;
 pub mod framing;
+pub mod grpc;
 pub mod head;
 pub mod message_error;
 pub mod part;

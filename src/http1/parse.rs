@@ -77,7 +77,7 @@ fn request_by(scan: impl Scan, bytes: &[u8], head: &mut Head) -> Result<Option<u
     let Some(at) = line_break(bytes, line_end, MessageError::RequestLine)? else { return incomplete(bytes, None) };
     let (path, authority) = target(bytes, Span::new(start, end))?;
     (head.version, head.ended) = (version, false);
-    head.start = Start::Request { method: Span::new(0, method), path, authority };
+    head.start = Start::Request { method: Span::new(0, method), path, authority, protocol: None };
     fields(scan, bytes, at, Role::Server, HEAD_FIELDS, &mut head.fields)
 }
 

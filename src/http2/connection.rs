@@ -16,7 +16,7 @@ use std::collections::VecDeque;
 use super::budget::Budget;
 use super::frame::{self, ErrorCode, HEADER_BYTES, Header, Kind, MAX_31, PREFACE};
 use super::reading::{Block, Reading};
-use super::settings::{self, FIRST_WINDOW, Settings};
+use super::settings::{self, FIRST_WINDOW, Offer, Settings};
 use super::stream::{State, Stream};
 use crate::collections::slab::Key;
 use crate::hpack::{self, Decoder};
@@ -74,8 +74,8 @@ pub struct Connection {
     /// The highest stream number that the peer has used.
     pub(super) last: u32,
     pub(super) peer: Settings,
-    /// Streams that the peer may have at once, if this side is the server.
-    pub(super) streams_max: u32,
+    /// Our offer to the peer, if this side is the server.
+    pub(super) offer: Offer,
     /// The peer's SETTINGS have arrived.
     pub(super) ready: bool,
     pub(super) send_window: i64,
@@ -110,7 +110,7 @@ impl Connection {
             next: if client { 1 } else { 2 },
             last: 0,
             peer: Settings::FIRST,
-            streams_max: H2_STREAMS,
+            offer: Offer { streams: H2_STREAMS, connect: false },
             ready: false,
             send_window: FIRST_WINDOW.into(),
             window: H2_CONNECTION_WINDOW_BYTES,
@@ -126,7 +126,7 @@ impl Connection {
 
     /// Limits the streams that the peer may have at once. Must be called before `greet`.
     pub fn limit_streams(&mut self, most: u32) {
-        self.streams_max = most;
+        self.offer.streams = most;
     }
 
     /// Reduces the connection's window to the least one. From then on only `credit` replenishes it. Must be called
@@ -135,13 +135,18 @@ impl Connection {
         (self.window, self.receive_window, self.owner_credits) = (FIRST_WINDOW, FIRST_WINDOW, true);
     }
 
+    /// Accepts extended CONNECT from the client (RFC 8441). Must be called before `greet`.
+    pub fn accept_connect(&mut self) {
+        self.offer.connect = true;
+    }
+
     /// Writes our first frames (RFC 9113, 3.4).
     pub fn greet(&self, out: &mut Vec<u8>) {
         let client = self.role == Role::Client;
         if client {
             out.extend_from_slice(PREFACE);
         }
-        settings::write_ours(out, client, self.streams_max);
+        settings::write_ours(out, client, self.offer);
         if self.window > FIRST_WINDOW {
             frame::window_update(out, 0, self.window - FIRST_WINDOW);
         }
@@ -165,6 +170,11 @@ impl Connection {
     /// The peer's SETTINGS_MAX_HEADER_LIST_SIZE: the size of all fields, with 32 bytes added for each.
     pub fn list_limit(&self) -> usize {
         self.peer.list as usize
+    }
+
+    /// True if the peer has said that it accepts extended CONNECT (RFC 8441).
+    pub fn accepts_connect(&self) -> bool {
+        self.peer.connect
     }
 
     /// True if the peer's SETTINGS have arrived.

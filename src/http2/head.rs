@@ -37,6 +37,7 @@ struct Pseudo {
     scheme: Option<Span>,
     authority: Option<Span>,
     path: Option<Span>,
+    protocol: Option<Span>,
     status: Option<Span>,
     /// The crumbs of a cookie, joined, once there is more than one.
     cookie: Vec<u8>,
@@ -107,6 +108,7 @@ fn field(
             (b":scheme", Role::Server) => &mut pseudo.scheme,
             (b":authority", Role::Server) => &mut pseudo.authority,
             (b":path", Role::Server) => &mut pseudo.path,
+            (b":protocol", Role::Server) => &mut pseudo.protocol,
             (b":status", Role::Client) => &mut pseudo.status,
             _ => return Err(MessageError::PseudoField),
         };
@@ -192,13 +194,19 @@ fn request_start(pseudo: &Pseudo, head: &Head, arena: &[u8]) -> Result<Start, Me
     {
         return Err(MessageError::HostInvalid);
     }
-    if method == b"CONNECT" {
-        return match (pseudo.scheme, pseudo.path, pseudo.authority) {
-            (None, None, Some(_)) => {
-                Ok(Start::Request { method: method_span, path: Span::default(), authority: pseudo.authority })
-            }
-            _ => Err(MessageError::RequestLine),
-        };
+    let (authority, protocol) = (pseudo.authority, pseudo.protocol);
+    match protocol {
+        None if method == b"CONNECT" => {
+            return match (pseudo.scheme, pseudo.path, authority) {
+                (None, None, Some(_)) => {
+                    Ok(Start::Request { method: method_span, path: Span::default(), authority, protocol })
+                }
+                _ => Err(MessageError::RequestLine),
+            };
+        }
+        // An extended CONNECT has the target of any request (RFC 8441, 4).
+        Some(_) if method != b"CONNECT" || authority.is_none() => return Err(MessageError::RequestLine),
+        _ => {}
     }
     let path_span = pseudo.path.ok_or(MessageError::Target)?;
     let path = path_span.of(arena);
@@ -209,7 +217,7 @@ fn request_start(pseudo: &Pseudo, head: &Head, arena: &[u8]) -> Result<Start, Me
     if pseudo.scheme.is_none_or(Span::is_empty) || !formed || scan::target_end(path) < path.len() {
         return Err(MessageError::Target);
     }
-    Ok(Start::Request { method: method_span, path: path_span, authority: pseudo.authority })
+    Ok(Start::Request { method: method_span, path: path_span, authority, protocol })
 }
 
 /// Writes a head as a field block. Parts of HTTP/1.1 that HTTP/2 does not have are omitted.
@@ -245,6 +253,9 @@ impl<'a> Writer<'a> {
 impl Sink for Writer<'_> {
     fn request(&mut self, method: &[u8], target: Target<'_>) {
         self.pseudo((hpack::METHOD, ":method"), method);
+        if !target.protocol.is_empty() {
+            self.put(b":protocol", target.protocol);
+        }
         self.pseudo((hpack::SCHEME, ":scheme"), target.scheme);
         if !target.authority.is_empty() {
             self.pseudo((hpack::AUTHORITY, ":authority"), target.authority);
@@ -322,9 +333,10 @@ mod tests {
                 let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).unwrap();
                 let mut said = match head.head.start {
                     Start::Response { status, .. } => format!("{status}"),
-                    Start::Request { method, path, authority } => {
+                    Start::Request { method, path, authority, protocol } => {
                         let authority = authority.map_or("-".into(), |span| text(head.get(span)));
-                        format!("{} {authority} {}", text(head.get(method)), text(head.get(path)))
+                        let protocol = protocol.map_or(String::new(), |span| format!(" for {}", text(head.get(span))));
+                        format!("{} {authority} {}{protocol}", text(head.get(method)), text(head.get(path)))
                     }
                 };
                 for (_, name, value) in head.fields() {
@@ -347,6 +359,8 @@ mod tests {
         assert_eq!(of(Role::Client, Section::Trailers, &[("t", "")]).unwrap(), "0|t=");
         let connect = [(":method", "CONNECT"), (":authority", "a:1")];
         assert_eq!(of(Role::Server, Section::Head, &connect).unwrap(), "CONNECT a:1 ");
+        let extended = [&[(":method", "CONNECT"), (":protocol", "websocket")], &GET[1..]].concat();
+        assert_eq!(of(Role::Server, Section::Head, &extended).unwrap(), "CONNECT a:1 /x?y for websocket");
         let options = [(":method", "OPTIONS"), (":scheme", "http"), (":path", "*"), ("host", "h")];
         assert_eq!(of(Role::Server, Section::Head, &options).unwrap(), "OPTIONS - *|host=h");
     }
@@ -409,7 +423,7 @@ mod tests {
     fn a_written_head_can_be_read() {
         let mut block = Vec::new();
         let mut writer = Writer::new(&mut block);
-        writer.request(b"POST", Target { scheme: b"http", authority: b"h:1", path: b"/p" });
+        writer.request(b"POST", Target { scheme: b"http", authority: b"h:1", path: b"/p", protocol: b"" });
         writer.host(b"Host", b"other");
         writer.field(b"X-A", b"b");
         writer.hop(b"Connection", b"close");

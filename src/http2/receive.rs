@@ -294,7 +294,7 @@ impl Connection {
         out: &mut Vec<u8>,
     ) -> Result<Event, Error> {
         self.last = id;
-        if self.streams.len() >= self.streams_max as usize || self.last_served.is_some() {
+        if self.streams.len() >= self.offer.streams as usize || self.last_served.is_some() {
             self.budget.spend()?;
             self.budget.stream_reset(H2_WINDOW_BYTES);
             self.reading = Reading::Frame;

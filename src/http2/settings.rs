@@ -19,6 +19,7 @@ const MAX_CONCURRENT_STREAMS: u16 = 0x3;
 const INITIAL_WINDOW_SIZE: u16 = 0x4;
 const MAX_FRAME_SIZE: u16 = 0x5;
 const MAX_HEADER_LIST_SIZE: u16 = 0x6;
+const ENABLE_CONNECT_PROTOCOL: u16 = 0x8;
 
 /// The peer's settings that concern us.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,6 +36,8 @@ pub(super) struct Settings {
     pub(super) table: u32,
     /// The table has become smaller, and our next block has to acknowledge that.
     pub(super) table_shrunk: bool,
+    /// The peer accepts extended CONNECT (RFC 8441, 3).
+    pub(super) connect: bool,
 }
 
 impl Settings {
@@ -46,6 +49,7 @@ impl Settings {
         list: u32::MAX,
         table: FIRST_TABLE_BYTES,
         table_shrunk: false,
+        connect: false,
     };
 
     /// Applies a SETTINGS frame.
@@ -75,6 +79,11 @@ impl Settings {
                 }
                 MAX_FRAME_SIZE => self.frame = value,
                 MAX_HEADER_LIST_SIZE => self.list = value,
+                // A peer may not take its consent back (RFC 8441, 3).
+                ENABLE_CONNECT_PROTOCOL if value > 1 || value == 0 && self.connect => {
+                    return Err(Error::new(ErrorCode::PROTOCOL_ERROR, "invalid SETTINGS_ENABLE_CONNECT_PROTOCOL"));
+                }
+                ENABLE_CONNECT_PROTOCOL => self.connect = value == 1,
                 HEADER_TABLE_SIZE => {
                     self.table_shrunk |= value < self.table;
                     self.table = value;
@@ -87,14 +96,24 @@ impl Settings {
     }
 }
 
-/// Writes our settings. To a server they disable push; to a client they limit its streams to `streams`.
-pub(super) fn write_ours(out: &mut Vec<u8>, to_server: bool, streams: u32) {
+/// The part of our settings that a server chooses.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Offer {
+    /// Streams that the client may have at once.
+    pub(super) streams: u32,
+    /// Extended CONNECT is accepted.
+    pub(super) connect: bool,
+}
+
+/// Writes our settings. To a server they disable push; to a client they make the offer.
+pub(super) fn write_ours(out: &mut Vec<u8>, to_server: bool, offer: Offer) {
     const { assert!(H2_FRAME_BYTES == LEAST_FRAME_BYTES as usize && H2_TABLE_BYTES == FIRST_TABLE_BYTES as usize) };
     let push = to_server.then_some((ENABLE_PUSH, 0));
-    let streams = (!to_server).then_some((MAX_CONCURRENT_STREAMS, streams));
+    let streams = (!to_server).then_some((MAX_CONCURRENT_STREAMS, offer.streams));
+    let connect = (!to_server && offer.connect).then_some((ENABLE_CONNECT_PROTOCOL, 1));
     let others = [(INITIAL_WINDOW_SIZE, H2_WINDOW_BYTES), (MAX_HEADER_LIST_SIZE, H2_LIST_BYTES as u32)];
     let mut payload = Vec::with_capacity(24);
-    for (key, value) in push.into_iter().chain(streams).chain(others) {
+    for (key, value) in push.into_iter().chain(streams).chain(connect).chain(others) {
         payload.extend_from_slice(&key.to_be_bytes());
         payload.extend_from_slice(&value.to_be_bytes());
     }
@@ -116,7 +135,7 @@ mod tests {
         settings.apply(&said, true).unwrap();
         assert_eq!(
             settings,
-            Settings { streams: 7, window: 90, frame: 20_000, list: 900, table: 0, table_shrunk: true }
+            Settings { streams: 7, window: 90, frame: 20_000, list: 900, table: 0, table_shrunk: true, connect: false }
         );
         settings.apply(&of(3, u32::MAX), true).unwrap();
         assert_eq!(settings.streams, H2_STREAMS, "our own limit applies nevertheless");
@@ -131,16 +150,21 @@ mod tests {
             assert_eq!(settings.apply(&payload, true).unwrap_err().code, code, "{payload:?}");
         }
         assert!(settings.apply(&of(2, 1), false).is_ok(), "a client may take pushes");
+        settings.apply(&[of(8, 0), of(8, 1), of(8, 1)].concat(), true).unwrap();
+        for value in [0, 2] {
+            let error = settings.apply(&of(8, value), true).unwrap_err();
+            assert_eq!(error.code, ErrorCode::PROTOCOL_ERROR, "extended CONNECT stays allowed");
+        }
     }
 
     #[test]
     fn ours_are_ones_that_a_peer_takes() {
         for to_server in [true, false] {
             let mut out = Vec::new();
-            write_ours(&mut out, to_server, H2_STREAMS);
+            write_ours(&mut out, to_server, Offer { streams: H2_STREAMS, connect: true });
             let mut settings = Settings::FIRST;
             settings.apply(&out[frame::HEADER_BYTES..], !to_server).unwrap();
-            assert_eq!(settings.window, H2_WINDOW_BYTES);
+            assert_eq!((settings.window, settings.connect), (H2_WINDOW_BYTES, !to_server));
         }
     }
 }

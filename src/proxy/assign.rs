@@ -12,9 +12,10 @@ use super::reply::LocalReply;
 use super::state::Listener;
 use crate::balance::{Pick, Want};
 use crate::collections::slab::Key;
-use crate::config::HostHeader;
-use crate::http::forward::{self, RequestWay};
-use crate::http::framing::Body;
+use crate::collections::timers::NEVER;
+use crate::http::forward::{self, Handshake, RequestWay};
+use crate::http::framing::{Body, Kind};
+use crate::http::grpc;
 use crate::limits::{H2_REFUSALS, POOL_FRESH_US, POOL_IDLE_US};
 use crate::metrics::Count;
 
@@ -169,11 +170,12 @@ impl Proxy {
         let Some(exchange) = self.exchanges.living_mut(id) else { return self.close(key, Output::Close(key)) };
         exchange.record.sent_us = self.now_us;
         let (client, auth) = (exchange.client, exchange.facts.connection.authentication);
-        let Some(Peer::Client(ClientEnd { address, listener, trusted, .. })) =
-            self.connections.living(client).map(|client| client.peer)
-        else {
+        let Some(Connection { peer: Peer::Client(client_end), until_us, .. }) = self.connections.living(client) else {
             return;
         };
+        let ClientEnd { address, listener, trusted, .. } = *client_end;
+        let is_timed = exchange.facts.kind == Kind::Grpc && *until_us != NEVER;
+        let grpc_timeout = is_timed.then(|| grpc::timeout_text(until_us.saturating_sub(self.now_us)));
         let shows = self.shows();
         let carrier = self.secures.asks_certificates().then(|| self.carrier(client));
         let Some(connection) = self.connections.get_mut(key) else { return };
@@ -188,16 +190,13 @@ impl Proxy {
             scheme: listener.map_or("http", Listener::scheme),
             next_scheme: backend.map_or("http", |backend| backend.scheme()),
             port: listener.map_or("", |listener| listener.port.as_str()),
-            host: match &self.settings.host_header {
-                HostHeader::Preserve if backend.is_some_and(|backend| backend.own_host) => Some(own_host),
-                HostHeader::Preserve => None,
-                HostHeader::Backend => Some(own_host),
-                HostHeader::Name(name) => Some(name),
-            },
+            host: self.settings.host_for(own_host, backend.is_some_and(|backend| backend.own_host)),
             default_host: own_host,
             via: self.settings.via.as_deref(),
             request_id: exchange.id(),
             certificate: carrier.map(|at| self.secures.certificate(at)),
+            handshake: Handshake::AsAsked,
+            grpc_timeout: grpc_timeout.as_deref().map(str::as_bytes),
         };
         self.scratch.text.clear();
         let mut writer = connection.codec.head_writer(&mut self.scratch.text, shows);

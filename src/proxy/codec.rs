@@ -6,7 +6,7 @@
 //! `mux::frames` puts into frames.
 
 use super::Proxy;
-use super::mux::{Mux, Stream};
+use super::mux::{Mux, ReplyForm, Stream};
 use crate::collections::buffer::{Buffer, Pool};
 use crate::collections::queue::Queue;
 use crate::collections::slab::Key;
@@ -335,8 +335,13 @@ impl Codec {
         match self {
             Codec::Http1(h) => h.asks_head(),
             Codec::Mux(_) => false,
-            Codec::Stream(stream) => stream.asks_head,
+            Codec::Stream(stream) => stream.reply == ReplyForm::Head,
         }
+    }
+
+    /// True if the request that is read is a gRPC call over HTTP/2, even if it is refused.
+    pub(super) fn asks_grpc(&self) -> bool {
+        self.stream().is_some_and(|stream| stream.reply == ReplyForm::Grpc)
     }
 
     /// True if the end of the connection is the proper end of the content that is read.
@@ -394,7 +399,7 @@ mod tests {
     fn written(codec: &Codec, shows: Shows) -> (Vec<u8>, String) {
         let mut text = Vec::new();
         let mut writer = codec.head_writer(&mut text, shows);
-        writer.request(b"GET", Target { scheme: b"https", authority: b"a:1", path: b"/p" });
+        writer.request(b"GET", Target { scheme: b"https", authority: b"a:1", path: b"/p", protocol: b"" });
         writer.host(b"Host", b"a:1");
         writer.field(b"cookie", b"id=1");
         writer.hop(b"Connection", b"Upgrade");

@@ -136,6 +136,8 @@ pub(super) enum Wait {
     LastRead,
     /// More of a request's content.
     Upload,
+    /// The next message of a stream of messages: of gRPC, or of events.
+    Message,
     /// The client takes some of the queue.
     ClientSend,
     /// The first byte of the response for a client that has ended its direction.
@@ -177,7 +179,7 @@ impl Wait {
             Wait::Probe => probe_us,
             Wait::Pool => POOL_IDLE_US,
             Wait::Shutdown => H2_SHUTDOWN_US,
-            Wait::Tunnel => TUNNEL_IDLE_US,
+            Wait::Tunnel | Wait::Message => TUNNEL_IDLE_US,
         }
     }
 
@@ -187,8 +189,11 @@ impl Wait {
         match moved {
             Moved::Nothing => false,
             // The request of a client that has ended its direction may still be on its way to the backend.
-            Moved::In => matches!(self, Wait::Upload | Wait::HalfClosed | Wait::Linger | Wait::Backend | Wait::Tunnel),
-            Moved::Out => matches!(self, Wait::ClientSend | Wait::Backend | Wait::Tunnel),
+            Moved::In => matches!(
+                self,
+                Wait::Upload | Wait::Message | Wait::HalfClosed | Wait::Linger | Wait::Backend | Wait::Tunnel
+            ),
+            Moved::Out => matches!(self, Wait::ClientSend | Wait::Message | Wait::Backend | Wait::Tunnel),
         }
     }
 }
@@ -216,8 +221,8 @@ pub(super) struct Connection {
     pub(super) send_scheduled: bool,
     /// The socket was readable, but the proxy did not read it. `wake` reads it later.
     pub(super) read_paused: bool,
-    /// The end of lingering at the latest, in microseconds.
-    pub(super) linger_until_us: u64,
+    /// The end of each wait at the latest, in microseconds: the end of lingering, or the deadline of a gRPC call.
+    pub(super) until_us: u64,
     pub(super) codec: Codec,
     pub(super) exchange: Option<Key>,
     /// Received bytes that are not decoded yet.
@@ -241,7 +246,7 @@ impl Connection {
             wait: Wait::Nothing,
             send_scheduled: false,
             read_paused: false,
-            linger_until_us: NEVER,
+            until_us: NEVER,
             codec: Codec::http1(role),
             exchange: None,
             input: None,

@@ -13,6 +13,9 @@ use super::record::Reason;
 use super::reply::LocalReply;
 use crate::collections::slab::Key;
 use crate::collections::timers::NEVER;
+use crate::http::fields::Name;
+use crate::http::grpc;
+use crate::http::head::HeadRef;
 use crate::limits::{EXPIRIES_PER_TURN, QUEUE_HIGH_BYTES};
 use crate::metrics::Count;
 
@@ -58,12 +61,18 @@ impl Proxy {
 
     fn expired(&mut self, key: Key) {
         let Some(connection) = self.connections.get(key) else { return };
+        if connection.exchange.is_some() && self.now_us >= connection.until_us {
+            return self.deadline_passed(key);
+        }
         match connection.wait {
             Wait::Nothing => {}
             // There is no request to reply to.
             Wait::Idle if connection.codec.mux().is_some() => self.end_idle_downstream(key),
             Wait::FirstByte | Wait::Idle => self.check_idle(key),
             Wait::RequestHead => self.end_unfinished(key, LocalReply::HeadLate),
+            Wait::Message if connection.is_client() => {
+                self.upload_failed(key, Reason::Replied(LocalReply::ContentLate))
+            }
             Wait::Upload => self.upload_failed(key, Reason::Replied(LocalReply::ContentLate)),
             Wait::LastRead | Wait::Linger | Wait::Pool => self.close(key, Output::Close(key)),
             Wait::ClientSend => self.client_gone(key, Reason::ClientLeft(Abort::Stalled)),
@@ -81,13 +90,29 @@ impl Proxy {
             Wait::Backend if self.is_on_its_way(key) => self.rearm(key, Moved::Out),
             // The client may hold no more since.
             Wait::Backend if self.wait_of(key, connection) != Wait::Backend => self.rearm(key, Moved::Nothing),
-            Wait::Backend => {
+            Wait::Backend | Wait::Message => {
                 self.doubt_mux(key);
                 self.backend_failed(key, Failure::Timeout);
             }
             Wait::Tunnel if connection.is_client() => self.client_gone(key, Reason::Tunnel),
             Wait::Tunnel => self.backend_failed(key, Failure::Timeout),
         }
+    }
+
+    /// Begins the deadline that a gRPC call sets itself, if there is one.
+    pub(super) fn begin_deadline(&mut self, key: Key, head: HeadRef<'_>) {
+        let Some(us) = head.values(Name::GrpcTimeout).next().and_then(grpc::timeout_us) else { return };
+        if let Some(client) = self.connections.get_mut(key) {
+            client.until_us = self.now_us.saturating_add(us).min(NEVER);
+            self.ledger.timers.set(key.index(), client.until_us);
+        }
+    }
+
+    /// Ends a gRPC call whose deadline has passed. No backend is to blame.
+    fn deadline_passed(&mut self, key: Key) {
+        // The reply has the usual time to reach the client.
+        self.connections.get_mut(key).into_iter().for_each(|client| client.until_us = NEVER);
+        self.upload_failed(key, Reason::Replied(LocalReply::DeadlinePassed));
     }
 
     /// Sets the deadline for the event that a connection waits for now. `moved`: the direction in which bytes have
@@ -108,9 +133,9 @@ impl Proxy {
             (connection.wait, wait) == (Wait::FirstByte, Wait::RequestHead) && self.shutdown.drain_idle_us == NEVER;
         connection.wait = wait;
         if !goes_on {
-            let (linger_until_us, is_admin) = (connection.linger_until_us, connection.is_admin());
+            let (until_us, is_admin) = (connection.until_us, connection.is_admin());
             let deadline_us = self.now_us.saturating_add(self.limit_us(wait, is_admin));
-            self.ledger.timers.set(key.index(), deadline_us.min(linger_until_us));
+            self.ledger.timers.set(key.index(), deadline_us.min(until_us));
         }
     }
 
@@ -138,7 +163,7 @@ impl Proxy {
             (_, true) if exchange.request != Progress::Flowing || exchange.awaits_continue() => Wait::Nothing,
             (_, true) => match exchange.backend().and_then(|key| self.connections.get(key)) {
                 Some(backend) if backend.phase == Phase::Open && backend.output.len() < QUEUE_HIGH_BYTES => {
-                    Wait::Upload
+                    if exchange.messages { Wait::Message } else { Wait::Upload }
                 }
                 _ => Wait::Nothing,
             },
@@ -146,6 +171,7 @@ impl Proxy {
             (_, false) if is_full(exchange.client) => Wait::Nothing,
             (_, false) if !connection.output.is_empty() || exchange.awaits_continue() => Wait::Backend,
             (_, false) if exchange.request == Progress::Flowing => Wait::Nothing,
+            (_, false) if exchange.messages && exchange.response == Progress::Flowing => Wait::Message,
             (_, false) => Wait::Backend,
         }
     }

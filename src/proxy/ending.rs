@@ -30,7 +30,7 @@ impl Proxy {
             Ending::Linger if connection.has_ended() => self.close(key, Output::Close(key)),
             Ending::Linger => {
                 (connection.phase, connection.send) = (Phase::Lingering, Send::Finished);
-                connection.linger_until_us = self.now_us.saturating_add(LINGER_US);
+                connection.until_us = self.now_us.saturating_add(LINGER_US);
                 connection.after_flush = Ending::GoesOn;
                 self.ledger.outputs.push_back(Output::Finish(key));
                 self.wake(key);

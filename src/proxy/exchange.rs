@@ -17,7 +17,8 @@ use crate::balance::Pick;
 use crate::collections::buffer::Buffer;
 use crate::collections::slab::Key;
 use crate::http::fields::{Field, Span};
-use crate::http::framing::{self, Body, RequestFacts, is_named_by_connection};
+use crate::http::framing::{self, Body, Kind, RequestFacts, is_named_by_connection};
+use crate::http::grpc;
 use crate::http::head::{Head, HeadRef, SavedHead};
 use crate::http::message_error::MessageError;
 use crate::http::request_id::{self, Uuid};
@@ -157,6 +158,8 @@ pub(super) struct Exchange {
     pub(super) verdict: Verdict,
     /// The response's Connection field names further fields, which the proxy removes.
     pub(super) options: bool,
+    /// The content is a stream of messages, between which there may be long silence.
+    pub(super) messages: bool,
     /// The client's connection goes on after the response.
     pub(super) persistent: bool,
     /// The number of interim responses.
@@ -178,6 +181,7 @@ impl Exchange {
             content: Content::Unsent,
             verdict: Verdict::Plain,
             options: false,
+            messages: facts.kind == Kind::Grpc,
             persistent: facts.connection.persistent,
             interims: 0,
             tries: Tries::new(),
@@ -251,6 +255,9 @@ impl Proxy {
         client.exchange = Some(id);
         client.client_mut().into_iter().for_each(|client| client.seen_request = true);
         client.codec.read_body(facts.body);
+        if facts.kind == Kind::Grpc {
+            self.begin_deadline(key, head);
+        }
         if self.is_misdirected(key, head) {
             return self.answer_exchange(id, LocalReply::Misdirected);
         }
@@ -283,6 +290,8 @@ impl Proxy {
         let from_client = exchange.client == key;
         if from_client {
             exchange.content = Content::Sent;
+        } else if exchange.facts.kind == Kind::Grpc {
+            exchange.record.grpc_status = grpc::status_in(trailers);
         }
         let mut kept = Head::default();
         let trailers = match from_client {

@@ -210,8 +210,9 @@ impl Proxy {
             return self.answer_exchange(id, reply);
         }
         let client = exchange.client;
-        self.remove_exchange(id, if tunnel { Reason::Tunnel } else { Reason::Replied(reply) });
-        self.cut(client, Cut::AfterQueue);
+        let reason = if tunnel { Reason::Tunnel } else { Reason::Replied(reply) };
+        self.remove_exchange(id, reason);
+        self.cut(client, Cut::AfterQueue, reason);
     }
 
     /// Ends an exchange whose backend has responded in full and reads no more of the upload. Returns false if the
@@ -227,10 +228,17 @@ impl Proxy {
     }
 
     /// Ends a client's connection whose response is incomplete. The client must not take the response for complete,
-    /// so the connection is reset if only its end would mark the end of the content, and a stream is reset always.
-    pub(super) fn cut(&mut self, client: Key, when: Cut) {
+    /// so the connection is reset if only its end would mark the end of the content, and a stream is reset always. A
+    /// gRPC call ends with a status instead.
+    pub(super) fn cut(&mut self, client: Key, when: Cut, reason: Reason) {
         if when == Cut::AtOnce {
             return self.close(client, Output::Reset(client));
+        }
+        if let Some(reply) = reason.reply()
+            && let Some(stream) = self.connections.living_mut(client).and_then(|client| client.codec.stream_mut())
+            && stream.end_call(reply.grpc_status(), &reply.words())
+        {
+            return self.end(client, Ending::Linger);
         }
         let resets = |codec: &Codec| codec.stream().is_some() || codec.writes_until_close();
         let reset = self.connections.living(client).is_some_and(|client| resets(&client.codec));
@@ -244,7 +252,7 @@ impl Proxy {
         if let Some(id) = exchange {
             self.abandon(id, reason);
         }
-        if reason.cuts_at_once() { self.cut(key, Cut::AtOnce) } else { self.close(key, Output::Close(key)) }
+        if reason.cuts_at_once() { self.cut(key, Cut::AtOnce, reason) } else { self.close(key, Output::Close(key)) }
     }
 
     /// Removes an exchange whose client or request has failed. The backend's connection cannot be reused.
@@ -272,7 +280,7 @@ impl Proxy {
         match (response, reason.reply()) {
             (Progress::Waiting, Some(reply)) => self.end_with_answer(key, reply, request_id.as_deref()),
             (Progress::Ended, _) => self.end(key, Ending::Linger),
-            (Progress::Flowing | Progress::Waiting, _) => self.cut(key, Cut::AfterQueue),
+            (Progress::Flowing | Progress::Waiting, _) => self.cut(key, Cut::AfterQueue, reason),
         }
     }
 

@@ -56,7 +56,7 @@ impl Proxy {
     pub(super) fn end_idle(&mut self, key: Key) {
         let Some(connection) = self.connections.get_mut(key) else { return };
         (connection.phase, connection.send) = (Phase::Lingering, Send::Finished);
-        connection.linger_until_us = self.now_us.saturating_add(IDLE_LINGER_US);
+        connection.until_us = self.now_us.saturating_add(IDLE_LINGER_US);
         // This output goes first, because a request that arrives before it is lost.
         self.ledger.outputs.push_front(Output::Finish(key));
         self.rearm(key, Moved::Nothing);

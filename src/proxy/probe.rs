@@ -131,8 +131,8 @@ impl Proxy {
 
 /// Writes the request of a probe.
 pub fn write_request(sink: &mut impl Sink, path: &str, scheme: &str, host: &str) {
-    let target = Target { scheme: scheme.as_bytes(), authority: host.as_bytes(), path: path.as_bytes() };
-    sink.request(b"GET", target);
+    let (scheme, authority, path) = (scheme.as_bytes(), host.as_bytes(), path.as_bytes());
+    sink.request(b"GET", Target { scheme, authority, path, protocol: b"" });
     sink.host(b"Host", host.as_bytes());
     sink.field(b"User-Agent", USER_AGENT.as_bytes());
     sink.hop(b"Connection", b"close");

@@ -5,7 +5,8 @@
 //! ```
 //!
 //! OUTCOME is a status; `200 cut` if a response with that status was cut after its head; or `retried` if only one try
-//! failed. An unknown part is `-`. `address` and `tries` are left out if they add nothing. PATH has no query. The
+//! failed. An unknown part is `-`. `address` and `tries` are left out if they add nothing. A gRPC call has
+//! `grpc-status=N` behind the id if the proxy has made its status. PATH has no query. The
 //! number of lines is limited for each backend and cause (`log::repeats`). Suppressed lines are reported as `request:
 //! ... and N more in 1 s backend=NAME cause="CAUSE"`.
 //!
@@ -22,6 +23,8 @@ use super::failure::Failure;
 use super::progress::Progress;
 use super::reply::LocalReply;
 use crate::collections::slab::Key;
+use crate::http::framing::Kind as RequestKind;
+use crate::http::grpc::Status;
 use crate::http::head::Start;
 use crate::http::message_error::MessageError;
 use crate::limits::{LOG_PATH_BYTES, METHOD_BYTES, SECOND_US};
@@ -40,6 +43,8 @@ pub struct Record {
     pub ended_us: u64,
     /// The status of the response; 499 if the client left before it. 0 until it is known.
     pub status: u16,
+    /// The status of a gRPC call, if it is known.
+    pub grpc_status: Option<Status>,
     /// The slot of the last try.
     pub slot: Option<u16>,
     /// Content bytes that arrived from the client.
@@ -69,8 +74,8 @@ pub enum Reason {
 
 impl Record {
     pub(super) fn new(began_us: u64) -> Record {
-        let (sent_us, ended_us, status, slot) = (0, 0, 0, None);
-        Record { began_us, sent_us, ended_us, status, slot, received: 0, sent: 0, reason: None }
+        let (sent_us, ended_us, status, grpc_status, slot) = (0, 0, 0, None, None);
+        Record { began_us, sent_us, ended_us, status, grpc_status, slot, received: 0, sent: 0, reason: None }
     }
 }
 
@@ -155,7 +160,7 @@ impl Cause {
     fn level(self) -> Level {
         match self {
             Cause::Answered(answer) if answer.status() < 500 => Level::Info,
-            Cause::Answered(LocalReply::Refused(_)) => Level::Info,
+            Cause::Answered(LocalReply::Refused(_) | LocalReply::DeadlinePassed) => Level::Info,
             Cause::Responded(_) | Cause::ClientStalled => Level::Info,
             Cause::ClientGone => Level::Debug,
             Cause::Answered(_) | Cause::Failed(_) | Cause::Stopped => Level::Warn,
@@ -179,6 +184,7 @@ impl Proxy {
             path,
             outcome,
             id: exchange.id().unwrap_or_default(),
+            grpc_status: exchange.record.grpc_status,
             cause: Text(&self.cause_text(cause)).to_string(),
             tries: exchange.tries.count(),
             took_us: Some(self.now_us.saturating_sub(exchange.record.began_us)),
@@ -201,6 +207,7 @@ impl Proxy {
             path,
             outcome: Outcome::Status(answer.status()),
             id: id.unwrap_or_default(),
+            grpc_status: self.is_call(key).then(|| answer.grpc_status()),
             cause: Text(&self.cause_text(cause)).to_string(),
             tries: 0,
             took_us: None,
@@ -222,6 +229,9 @@ impl Proxy {
         };
         if let Outcome::Status(status) = outcome {
             exchange.record.status = status;
+        }
+        if exchange.facts.kind == RequestKind::Grpc && failed {
+            exchange.record.grpc_status = reason.reply().map(LocalReply::grpc_status);
         }
         exchange.record.ended_us = self.now_us;
         exchange.record.reason = Some(reason);
@@ -315,6 +325,11 @@ impl Proxy {
         }
     }
 
+    /// True if the request on a client's stream is a gRPC call.
+    fn is_call(&self, key: Key) -> bool {
+        self.connections.get(key).is_some_and(|client| client.codec.asks_grpc())
+    }
+
     /// Returns a backend's name, and its address if the two differ.
     fn backend_text(&self, slot: u16) -> String {
         let label = self.upstreams.label(slot.into());
@@ -340,6 +355,7 @@ struct Line<'a> {
     path: &'a [u8],
     outcome: Outcome,
     id: &'a [u8],
+    grpc_status: Option<Status>,
     cause: String,
     tries: usize,
     took_us: Option<u64>,
@@ -356,7 +372,11 @@ impl Line<'_> {
             None => write!(text, "-"),
         };
         let (method, path) = (Word(self.method, METHOD_BYTES), Word(path, LOG_PATH_BYTES));
-        let _ = write!(text, " {method} {path} -> {} id={}{backend}", self.outcome, Word(self.id, usize::MAX));
+        let _ = write!(text, " {method} {path} -> {} id={}", self.outcome, Word(self.id, usize::MAX));
+        if let Some(status) = self.grpc_status {
+            let _ = write!(text, " grpc-status={}", status.0);
+        }
+        text.push_str(backend);
         if self.tries > 1 {
             let _ = write!(text, " tries={}", self.tries);
         }

@@ -9,6 +9,7 @@ use crate::collections::slab::Key;
 use crate::http::fields::Name;
 use crate::http::forward::Sink;
 use crate::http::framing::{Body, RequestFacts};
+use crate::http::grpc;
 use crate::http::head::Version;
 use crate::http::message_error::MessageError;
 use crate::http::proxy_error::ProxyError;
@@ -38,6 +39,8 @@ pub enum LocalReply {
     PlainHttp,
     HeadLate,
     ContentLate,
+    /// The deadline that a gRPC call sets itself.
+    DeadlinePassed,
     NoBackend,
     NoRoom,
     NoRoomToWait,
@@ -63,6 +66,7 @@ impl LocalReply {
             LocalReply::PlainHttp => (400, "this port speaks TLS, but the request was plain HTTP; please use https://"),
             LocalReply::HeadLate => (408, "the request head did not come in time"),
             LocalReply::ContentLate => (408, "the request content did not come in time"),
+            LocalReply::DeadlinePassed => (504, "the deadline of the call has passed"),
             LocalReply::NoBackend => (503, "No backends available"),
             LocalReply::NoRoom => (503, ProxyError::ConnectionLimitReached.words()),
             LocalReply::NoRoomToWait => (503, "every backend has as many requests as it may, and too many wait"),
@@ -79,6 +83,11 @@ impl LocalReply {
     /// Returns the status code.
     pub(super) fn status(self) -> u16 {
         self.line().0
+    }
+
+    /// Returns the status of the same reply to a gRPC call.
+    pub(super) fn grpc_status(self) -> grpc::Status {
+        grpc::Status::of_reply(self.status())
     }
 
     /// Returns the line of text.
@@ -104,6 +113,7 @@ impl LocalReply {
             answer if answer.is_page() || answer.status() < 500 => None,
             LocalReply::Failed(failure) => Some(failure.error()),
             LocalReply::Refused(_) => Some(ProxyError::RequestError),
+            LocalReply::DeadlinePassed => Some(ProxyError::ResponseTimeout),
             LocalReply::NoRoom | LocalReply::NoRoomToWait => Some(ProxyError::ConnectionLimitReached),
             _ => Some(ProxyError::DestinationUnavailable),
         }
@@ -145,9 +155,12 @@ impl Proxy {
             text.push_str(&String::from_utf8_lossy(id));
             text.push(')');
         }
-        text.push('\n');
         let shows = self.shows();
         let Some(client) = self.connections.get(key) else { return };
+        if client.codec.asks_grpc() && !answer.is_page() {
+            return self.write_call_end(key, answer, &text, id);
+        }
+        text.push('\n');
         self.scratch.text.clear();
         let mut writer = client.codec.head_writer(&mut self.scratch.text, shows);
         writer.response(status, phrase(status).as_bytes());
@@ -185,5 +198,23 @@ impl Proxy {
         client.output.write(&mut self.scratch.buffers, text.as_bytes());
         client.codec.write_end(&mut client.output, &mut self.scratch.buffers, None);
         self.schedule_send(key);
+    }
+
+    /// Replies to a gRPC call: the status is in the head, and nothing follows it.
+    fn write_call_end(&mut self, key: Key, answer: LocalReply, text: &str, id: Option<&[u8]>) {
+        let shows = self.shows();
+        let Some(client) = self.connections.get(key) else { return };
+        self.scratch.text.clear();
+        let mut writer = client.codec.head_writer(&mut self.scratch.text, shows);
+        writer.response(200, phrase(200).as_bytes());
+        writer.field(b"Date", &http_date(self.log.clock() / 1_000_000));
+        writer.field(b"Content-Type", b"application/grpc");
+        writer.field(b"Grpc-Status", answer.grpc_status().0.to_string().as_bytes());
+        writer.field(b"Grpc-Message", grpc::encode_message(text).as_bytes());
+        if let Some(id) = id {
+            writer.field(Name::XRequestId.text().as_bytes(), id);
+        }
+        let written = writer.finish();
+        self.send_head(key, "answer", Some(Body::None), written);
     }
 }

@@ -9,7 +9,8 @@ use super::progress::Progress;
 use super::record::{Cause, Outcome};
 use crate::collections::slab::Key;
 use crate::http::forward::{self, After, ResponseWay};
-use crate::http::framing::{self, Body, ResponseFacts};
+use crate::http::framing::{self, Body, Kind, ResponseFacts};
+use crate::http::grpc;
 use crate::http::head::{HeadRef, Version};
 use crate::http::message_error::MessageError;
 use crate::limits::{INTERIM_RESPONSES, QUEUE_HIGH_BYTES};
@@ -67,7 +68,11 @@ impl Proxy {
         }
         exchange.response = Progress::Flowing;
         exchange.options = facts.connection.options;
+        exchange.messages |= facts.event_stream;
         exchange.record.status = facts.status;
+        if exchange.facts.kind == Kind::Grpc {
+            exchange.record.grpc_status = grpc::status_in(head);
+        }
         let content = !matches!(exchange.facts.body, Body::None | Body::Length(0));
         exchange.verdict = match facts.status {
             500.. if self.settings.health.count_5xx => Verdict::BackendFailed,
@@ -122,6 +127,8 @@ fn to_client(exchange: &Exchange, facts: &ResponseFacts, draining: bool) -> (Bod
     let old = exchange.facts.version == Version::Http10;
     let body = match facts.body {
         Body::None => Body::None,
+        // A status can be added to a gRPC response of any length.
+        Body::Length(1..) if exchange.facts.kind == Kind::Grpc => Body::Chunked,
         Body::Length(length) => Body::Length(length),
         Body::Chunked | Body::UntilClose if old => Body::UntilClose,
         Body::Chunked | Body::UntilClose => Body::Chunked,

@@ -80,6 +80,16 @@ impl Settings {
         settings
     }
 
+    /// Returns the Host that replaces the client's for a backend with this own one. `gets_own`: it gets that by default.
+    pub(super) fn host_for<'a>(&'a self, own_host: &'a str, gets_own: bool) -> Option<&'a str> {
+        match &self.host_header {
+            HostHeader::Preserve if gets_own => Some(own_host),
+            HostHeader::Preserve => None,
+            HostHeader::Backend => Some(own_host),
+            HostHeader::Name(name) => Some(name),
+        }
+    }
+
     /// Takes over the settings of a plan.
     pub(super) fn set(&mut self, plan: &Plan) {
         self.timeouts = plan.timeouts;

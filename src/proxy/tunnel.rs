@@ -9,7 +9,7 @@ use super::progress::Progress;
 use super::record::Reason;
 use crate::collections::slab::Key;
 use crate::http::fields::{Name, list};
-use crate::http::forward;
+use crate::http::forward::{self, Switch};
 use crate::http::framing::Body;
 use crate::http::head::HeadRef;
 use crate::http::message_error::MessageError;
@@ -20,7 +20,7 @@ impl Proxy {
         let Some(exchange) = self.exchanges.living_mut(id) else { return };
         // Content of a known length is plain bytes, like a tunnel's, so the rest of it may follow the 101.
         let chunked = exchange.facts.body == Body::Chunked && exchange.request != Progress::Ended;
-        if !exchange.facts.upgrades || chunked {
+        if !exchange.facts.upgrades() || chunked {
             return self.backend_failed(key, Failure::Malformed(MessageError::SwitchUnasked));
         }
         if head.values(Name::Upgrade).flat_map(list).next().is_none() {
@@ -39,7 +39,7 @@ impl Proxy {
         };
         self.scratch.text.clear();
         let mut writer = entry.codec.head_writer(&mut self.scratch.text, shows);
-        forward::switching(&mut writer, head, exchange.id());
+        forward::switching(&mut writer, head, exchange.id(), Switch::AsReceived);
         let written = writer.finish();
         for end in [client, key] {
             if let Some(connection) = self.connections.get_mut(end) {

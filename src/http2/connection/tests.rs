@@ -103,7 +103,8 @@ impl End {
         let owner = self.owners.insert(());
         let id = self.h2.open(owner).expect("there is room");
         let mut block = Vec::new();
-        Writer::new(&mut block).request(b"POST", Target { scheme: b"http", authority: b"a", path: b"/" });
+        Writer::new(&mut block)
+            .request(b"POST", Target { scheme: b"http", authority: b"a", path: b"/", protocol: b"" });
         self.h2.write_fields(id, &block, end, &mut self.out);
         (id, owner)
     }
@@ -231,7 +232,7 @@ fn streams_are_bounded_by_what_the_peer_allows() {
     assert_eq!(client.h2.open_streams(), H2_STREAMS as usize);
     let mut server = End::ready(Role::Server);
     let mut block = Vec::new();
-    Writer::new(&mut block).request(b"GET", Target { scheme: b"http", authority: b"a", path: b"/" });
+    Writer::new(&mut block).request(b"GET", Target { scheme: b"http", authority: b"a", path: b"/", protocol: b"" });
     for n in 0..=H2_STREAMS {
         server.receive(&frame_of(Kind::Headers, END_HEADERS, 2 * n + 1, &block));
     }
@@ -506,7 +507,7 @@ fn a_peer_that_makes_its_table_smaller_is_told_that_ours_is_empty() {
 fn opening_and_resetting_at_once_does_not_pay_for_itself() {
     let mut server = End::ready(Role::Server);
     let mut block = Vec::new();
-    Writer::new(&mut block).request(b"GET", Target { scheme: b"http", authority: b"a", path: b"/" });
+    Writer::new(&mut block).request(b"GET", Target { scheme: b"http", authority: b"a", path: b"/", protocol: b"" });
     let mut opened = 0;
     while server.error.is_none() && opened < 100_000 {
         let id = 2 * opened + 1;

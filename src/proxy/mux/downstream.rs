@@ -16,7 +16,7 @@ use super::super::codec::Codec;
 use super::super::connection::{Connection, Ending, Moved};
 use super::super::output::Output;
 use super::super::record::Reason;
-use super::stream::{Sending, Stream};
+use super::stream::{ReplyForm, Sending, Stream};
 use super::{Mux, MuxKind};
 use crate::collections::slab::Key;
 use crate::http::head::HeadRef;
@@ -93,7 +93,8 @@ impl Proxy {
         client.seen_request = true;
         let mut entry = Connection::new(connection.peer);
         let mut stream = Stream::opened(mux_key, id);
-        stream.asks_head = error.is_none() && head.method() == b"HEAD";
+        stream.reply = ReplyForm::of(head, error.is_none());
+        let is_call = stream.reply == ReplyForm::Grpc;
         entry.codec = Codec::Stream(stream);
         entry.client_mut().into_iter().for_each(|client| client.held = 0);
         let key = self.connections.insert(entry);
@@ -106,8 +107,8 @@ impl Proxy {
                 }
                 self.on_request(key, head);
             }
-            // The client may learn that the proxy takes no message as large.
-            Some(error) if error.status() != 400 => self.refuse(key, error, &[]),
+            // The client may learn that the proxy takes no message as large. A gRPC client expects a status.
+            Some(error) if error.status() != 400 || is_call => self.refuse(key, error, &[]),
             Some(_) => self.reset_stream(key, ErrorCode::PROTOCOL_ERROR),
         }
         self.rearm(key, Moved::Nothing);

@@ -20,7 +20,7 @@ mod upstream;
 use std::collections::VecDeque;
 
 pub(in crate::proxy) use self::downstream::{Downstream, Shutdown};
-pub(in crate::proxy) use self::stream::{Sending, Stream};
+pub(in crate::proxy) use self::stream::{ReplyForm, Sending, Stream};
 pub(in crate::proxy) use self::upstream::{Purpose, Upstream};
 use super::Proxy;
 use super::connection::{Moved, Phase, Wait};

@@ -4,8 +4,10 @@
 //! of the message that arrives, and `Sending` is the state of the message that is sent.
 
 use crate::collections::slab::Key;
-use crate::http::fields::Field;
+use crate::hpack;
+use crate::http::fields::{Field, Name};
 use crate::http::framing::Body;
+use crate::http::grpc::{self, is_grpc};
 use crate::http::head::{Head, HeadRef};
 use crate::http::part::Part;
 use crate::http2::{self, ErrorCode};
@@ -18,8 +20,8 @@ pub(in crate::proxy) struct Stream {
     pub(in crate::proxy) id: u32,
     incoming: Incoming,
     pub(in crate::proxy) sending: Sending,
-    /// The request is a HEAD, so that its response has no content.
-    pub(in crate::proxy) asks_head: bool,
+    /// The form of a reply of the proxy to a client's request.
+    pub(in crate::proxy) reply: ReplyForm,
     /// The encoded trailer section that ends the message being sent.
     pub(in crate::proxy) trailers: Box<[u8]>,
     /// The bytes that its mux is charged for it, if it is a client's.
@@ -30,6 +32,28 @@ pub(in crate::proxy) struct Stream {
     pub(in crate::proxy) consumer: Option<Key>,
     /// The error code of the RST_STREAM if it is given up.
     pub(in crate::proxy) code: ErrorCode,
+}
+
+/// The form of a reply of the proxy.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::proxy) enum ReplyForm {
+    /// A head and content.
+    Content,
+    /// A head, because the method is HEAD.
+    Head,
+    /// A head with the status of a gRPC call.
+    Grpc,
+}
+
+impl ReplyForm {
+    /// Returns the form for a request. The request may be malformed, or too large to be read to its end.
+    pub(in crate::proxy) fn of(head: HeadRef<'_>, is_whole: bool) -> ReplyForm {
+        match is_whole && head.method() == b"HEAD" {
+            true => ReplyForm::Head,
+            false if head.values(Name::ContentType).any(is_grpc) => ReplyForm::Grpc,
+            false => ReplyForm::Content,
+        }
+    }
 }
 
 /// The state of the message that arrives on a stream. Its content goes to its consumer at once, or waits in the
@@ -83,7 +107,7 @@ impl Stream {
             id,
             incoming: Incoming::Head,
             sending: Sending::Open,
-            asks_head: false,
+            reply: ReplyForm::Content,
             trailers: Box::default(),
             charged: 0,
             growth: 0,
@@ -157,6 +181,19 @@ impl Stream {
             http2::head::write_trailers(&mut block, trailers);
             self.trailers = block.into_boxed_slice();
         }
+    }
+
+    /// Ends the response to a gRPC call with this status. Returns false if the response has its end already, or if its
+    /// request was no gRPC call.
+    pub(in crate::proxy) fn end_call(&mut self, status: grpc::Status, message: &str) -> bool {
+        if self.reply != ReplyForm::Grpc || self.sending != Sending::Open {
+            return false;
+        }
+        let mut block = Vec::new();
+        hpack::encode(&mut block, b"grpc-status", status.0.to_string().as_bytes());
+        hpack::encode(&mut block, b"grpc-message", grpc::encode_message(message).as_bytes());
+        (self.sending, self.trailers) = (Sending::Ending, block.into_boxed_slice());
+        true
     }
 
     /// True if the next bytes begin a message.

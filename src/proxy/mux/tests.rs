@@ -19,6 +19,7 @@ mod account;
 mod clients;
 mod declined;
 mod downstream;
+mod grpc;
 
 /// A proxy, with the bytes and requests of its sockets.
 struct World {

@@ -152,8 +152,17 @@ fn a_record_has_the_bytes_the_times_and_the_slot() {
     assert!(world.give(backend, OK));
     let records = world.proxy.take_records();
     let (slot, reason) = (Some(0), Some(Reason::Complete));
-    let expected =
-        Record { began_us: 0, sent_us: 1000, ended_us: 3000, status: 200, slot, received: 2, sent: 2, reason };
+    let expected = Record {
+        began_us: 0,
+        sent_us: 1000,
+        ended_us: 3000,
+        status: 200,
+        grpc_status: None,
+        slot,
+        received: 2,
+        sent: 2,
+        reason,
+    };
     assert_eq!(records, [expected]);
 }
 

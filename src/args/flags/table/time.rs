@@ -35,7 +35,7 @@ pub(super) const FLAGS: &[Flag] = &[
         default: Preset::Value("60s"),
         env: "LB_RESPONSE_TIMEOUT",
         help: "limit the time to the first byte of the response, and between two pieces of content in either \
-               direction",
+               direction; streams of gRPC and `text/event-stream` may be silent for an hour between messages",
         accepts: DURATIONS,
         set: Set::Value(|options, text, source| once(&mut options.response_us, value::duration(text)?, source)),
     },

@@ -10,7 +10,7 @@ use crate::limits::{DEFAULT_IDLE_US, H2_CLIENT_STREAMS, H2_SHUTDOWN_US};
 pub(super) fn head(method: &[u8], fields: &[(&[u8], &[u8])]) -> Vec<u8> {
     let mut block = Vec::new();
     let mut writer = Writer::new(&mut block);
-    writer.request(method, Target { scheme: b"http", authority: b"x", path: b"/p" });
+    writer.request(method, Target { scheme: b"http", authority: b"x", path: b"/p", protocol: b"" });
     fields.iter().for_each(|(name, value)| writer.field(name, value));
     block
 }
@@ -56,11 +56,11 @@ impl World {
     }
 }
 
-fn kinds(frames: &[(Kind, u8, Vec<u8>)]) -> Vec<(Kind, u8)> {
+pub(super) fn kinds(frames: &[(Kind, u8, Vec<u8>)]) -> Vec<(Kind, u8)> {
     frames.iter().map(|(kind, flags, _)| (*kind, *flags)).collect()
 }
 
-fn reset_with(code: ErrorCode) -> (Kind, u8, Vec<u8>) {
+pub(super) fn reset_with(code: ErrorCode) -> (Kind, u8, Vec<u8>) {
     (Kind::RstStream, 0, code.0.to_be_bytes().to_vec())
 }
 
