@@ -70,3 +70,5 @@ pub const PAIR_SETTLE_US: u64 = SECOND_US / 2;
 pub const CLIENT_CERTIFICATE_FIELD_BYTES: usize = 16 * 1024;
 /// The validity of a generated certificate: a year.
 pub const DEV_VALIDITY_S: u64 = 365 * 86_400;
+/// The time after which keys of tickets are made again if that has failed. Those before still serve.
+pub const TICKET_RETRY_US: u64 = 60 * SECOND_US;

@@ -12,6 +12,7 @@ use super::progress::Progress;
 use super::record::Reason;
 use super::reply::LocalReply;
 use crate::collections::slab::Key;
+use crate::http::fields::Name;
 use crate::http::forward::Sink;
 use crate::http::framing::Body;
 use crate::http::head::{HeadRef, Start, Version};
@@ -82,6 +83,9 @@ impl Proxy {
         writer.field(b"Date", &self.date.1);
         writer.field(b"Content-Type", CONTENT_TYPE.as_bytes());
         writer.framing(body);
+        if let Some(value) = entry.client().and_then(|client| self.settings.strict_transport(client.listener)) {
+            writer.field(Name::StrictTransportSecurity.text().as_bytes(), value.as_bytes());
+        }
         if !goes_on {
             writer.hop(b"Connection", b"close");
         }

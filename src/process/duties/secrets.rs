@@ -15,7 +15,9 @@ use std::sync::Arc;
 
 use super::Duties;
 use crate::config::{PairFiles, Secret, Secrets, StoredPair, Tls};
-use crate::limits::{CLIENT_AUTHORITIES, CLIENT_AUTHORITY_FILE_BYTES, PAIR_FILE_BYTES, SECOND_US, SECRETS_BYTES};
+use crate::limits::{
+    CLIENT_AUTHORITIES, CLIENT_AUTHORITY_FILE_BYTES, PAIR_FILE_BYTES, SECOND_US, SECRETS_BYTES, TICKET_RETRY_US,
+};
 use crate::log::Level;
 use crate::metrics::Global;
 use crate::sys::{self, clock, entropy, file};
@@ -35,6 +37,9 @@ pub(super) struct Kept {
     doubts: Vec<Doubt>,
     /// The secrets before an upgrade, until this program serves.
     before: Option<Vec<u8>>,
+    /// The earliest time at which the keys of tickets are changed, in microseconds. It is in the future if that has just
+    /// failed.
+    rotate_us: u64,
 }
 
 /// A file or a pair of files that cannot be used now.
@@ -252,7 +257,7 @@ impl Duties {
         let Some(keys) = Keys::decode(&self.kept.secrets.tickets.0) else { return u64::MAX };
         let now_s = clock::unix_us() / SECOND_US;
         if !keys.are_current(now_s) {
-            return 0;
+            return self.kept.rotate_us;
         }
         let left_us = (keys.end_s() - now_s).saturating_mul(SECOND_US);
         clock::monotonic_us().saturating_add(left_us)
@@ -281,10 +286,10 @@ impl Duties {
                         );
                     }
                 }
+                // The keys before still serve.
                 Err(text) => {
-                    self.journal.line(Level::Err, "tls", format_args!("the keys of session tickets stay: {text}"));
-                    // The file that was read last is derived again for the time of now.
-                    self.kept.secrets.tickets = Secret::default();
+                    self.kept.rotate_us = now_us.saturating_add(TICKET_RETRY_US);
+                    self.doubt(Problem::new("session tickets", text), 0);
                 }
             }
         }
