@@ -103,7 +103,7 @@ impl Proxy {
     pub(super) fn begin_deadline(&mut self, key: Key, head: HeadRef<'_>) {
         let Some(us) = head.values(Name::GrpcTimeout).next().and_then(grpc::timeout_us) else { return };
         if let Some(client) = self.connections.get_mut(key) {
-            client.until_us = self.now_us.saturating_add(us).min(NEVER);
+            client.until_us = self.now_us.saturating_add(us);
             self.ledger.timers.set(key.index(), client.until_us);
         }
     }
