@@ -21,6 +21,7 @@ pub enum ProxyError {
     ResponseTransferCoding,
     ResponseTimeout,
     UpgradeFailed,
+    NoWebSocket,
     Protocol,
     Internal,
 }
@@ -64,6 +65,7 @@ impl ProxyError {
                 ("http_response_transfer_coding", "the transfer coding of the backend's response is unknown")
             }
             ProxyError::ResponseTimeout => ("http_response_timeout", "the backend did not respond in time"),
+            ProxyError::NoWebSocket => ("http_upgrade_failed", "the backend accepts no WebSocket here"),
             ProxyError::UpgradeFailed => ("http_upgrade_failed", "the backend switched protocols unasked"),
             ProxyError::Protocol => ("http_protocol_error", "the response of the backend was malformed"),
             ProxyError::Internal => ("proxy_internal_error", "the proxy lacks resources"),

@@ -13,7 +13,7 @@ use super::state::Listener;
 use crate::balance::{Pick, Want};
 use crate::collections::slab::Key;
 use crate::collections::timers::NEVER;
-use crate::http::forward::{self, Handshake, RequestWay};
+use crate::http::forward::{self, RequestWay};
 use crate::http::framing::{Body, Kind};
 use crate::http::grpc;
 use crate::limits::{H2_REFUSALS, POOL_FRESH_US, POOL_IDLE_US};
@@ -102,7 +102,7 @@ impl Proxy {
         let pick = bound.unwrap_or_else(|| {
             let Some(exchange) = self.exchanges.living(id) else { return Pick::Nobody };
             let want = Want { tried: exchange.tries.slots(), prefer };
-            self.upstreams.pick(want, exchange.facts.is_alone(), self.now_us)
+            self.upstreams.pick(want, &exchange.facts, self.now_us)
         });
         self.log_outage();
         pick
@@ -118,6 +118,7 @@ impl Proxy {
             self.shared.block.add(reason, 1);
         }
         let alone = exchange.facts.is_alone();
+        let tunnels = exchange.facts.kind == Kind::WebSocket && self.upstreams.accepts_connect(slot) == Some(true);
         if self.upstreams.balancer.is_open() {
             self.shared.block.add(Count::FailOpen, 1);
         }
@@ -128,7 +129,7 @@ impl Proxy {
             return self.attach(id, key);
         }
         if self.upstreams.may_multiplex(slot, self.now_us)
-            && (!alone || self.upstreams.is_http2_only(slot, self.now_us))
+            && (!alone || tunnels || self.upstreams.is_http2_only(slot, self.now_us))
         {
             return self.join(id, slot);
         }
@@ -176,7 +177,9 @@ impl Proxy {
         let ClientEnd { address, listener, trusted, .. } = *client_end;
         let is_timed = exchange.facts.kind == Kind::Grpc && *until_us != NEVER;
         let grpc_timeout = is_timed.then(|| grpc::timeout_text(until_us.saturating_sub(self.now_us)));
+        let body = exchange.facts.body;
         let shows = self.shows();
+        let asks = self.asks_websocket(id, key);
         let carrier = self.secures.asks_certificates().then(|| self.carrier(client));
         let Some(connection) = self.connections.get_mut(key) else { return };
         connection.exchange = Some(id);
@@ -195,19 +198,19 @@ impl Proxy {
             via: self.settings.via.as_deref(),
             request_id: exchange.id(),
             certificate: carrier.map(|at| self.secures.certificate(at)),
-            handshake: Handshake::AsAsked,
+            handshake: asks.handshake(),
             grpc_timeout: grpc_timeout.as_deref().map(str::as_bytes),
         };
         self.scratch.text.clear();
         let mut writer = connection.codec.head_writer(&mut self.scratch.text, shows);
         forward::request(&mut writer, exchange.saved.view(), &exchange.facts, &way);
         let written = writer.finish();
-        let (body, ended) = (exchange.facts.body, exchange.request == Progress::Ended);
+        let ended = exchange.request == Progress::Ended;
         if written.list_bytes > 0 && written.list_bytes > self.list_limit(key) {
             self.close(key, Output::Close(key));
             return self.answer_exchange(id, LocalReply::HeadTooLarge);
         }
-        self.send_head(key, "request head", Some(body), written);
+        self.send_head(key, "request head", Some(asks.body(body)), written);
         if ended && let Some(connection) = self.connections.get_mut(key) {
             // The request has no content and was read to its end before this retry.
             connection.codec.write_end(&mut connection.output, &mut self.scratch.buffers, None);

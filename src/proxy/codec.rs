@@ -307,8 +307,10 @@ impl Codec {
 
     /// Makes both directions of the connection a tunnel.
     pub(super) fn tunnel(&mut self) {
-        if let Codec::Http1(h) = self {
-            h.tunnel();
+        match self {
+            Codec::Http1(h) => h.tunnel(),
+            Codec::Mux(_) => {}
+            Codec::Stream(stream) => stream.tunnel(),
         }
     }
 

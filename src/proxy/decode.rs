@@ -27,6 +27,10 @@ impl Proxy {
         match connection.exchange.and_then(|id| self.exchanges.living(id)) {
             Some(exchange) => {
                 let backend = exchange.backend().and_then(|key| self.connections.get(key));
+                if exchange.facts.is_connect() {
+                    // The bytes behind the request are those of the tunnel.
+                    return !exchange.is_tunnel();
+                }
                 exchange.request == Progress::Flowing && backend.is_none_or(|backend| backend.phase != Phase::Open)
             }
             None => connection.output.len() >= QUEUE_HIGH_BYTES,

@@ -20,7 +20,7 @@ impl Proxy {
             Ending::Close if connection.read_paused => Ending::Linger,
             ending => ending,
         };
-        if connection.codec.stream().is_some() && connection.is_client() {
+        if connection.codec.stream().is_some() && (connection.is_client() || ending == Ending::Finish) {
             return self.stream_flushed(key, ending);
         }
         match ending {

@@ -9,7 +9,7 @@
 //! Invariant: an exchange is counted as in flight for a slot while its `Upstream` has that slot.
 
 use super::Proxy;
-use super::connection::{ClientEnd, Moved, Peer};
+use super::connection::{ClientEnd, Moved, Peer, Receive};
 use super::progress::Progress;
 use super::record::Record;
 use super::reply::LocalReply;
@@ -27,6 +27,9 @@ use crate::metrics::{Count, Exposition};
 
 // `Tries::declined` has a bit for each try.
 const _: () = assert!(TRIES <= u8::BITS as usize);
+
+/// The length of the random part of a WebSocket key (RFC 6455, 4.1).
+const NONCE_BYTES: usize = 16;
 
 /// The id of a request.
 #[derive(Clone, Copy, Debug)]
@@ -158,6 +161,8 @@ pub(super) struct Exchange {
     pub(super) verdict: Verdict,
     /// The response's Connection field names further fields, which the proxy removes.
     pub(super) options: bool,
+    /// The random part of the key with which the backend was asked for a WebSocket, if the client sent no key.
+    pub(super) nonce: [u8; NONCE_BYTES],
     /// The content is a stream of messages, between which there may be long silence.
     pub(super) messages: bool,
     /// The client's connection goes on after the response.
@@ -176,12 +181,14 @@ impl Exchange {
             saved,
             facts,
             request_id,
-            request: Progress::Flowing,
+            // An extended CONNECT is a head.
+            request: if facts.is_connect() { Progress::Ended } else { Progress::Flowing },
             response: Progress::Waiting,
             content: Content::Unsent,
             verdict: Verdict::Plain,
             options: false,
             messages: facts.kind == Kind::Grpc,
+            nonce: [0; NONCE_BYTES],
             persistent: facts.connection.persistent,
             interims: 0,
             tries: Tries::new(),
@@ -241,7 +248,7 @@ impl Proxy {
     /// Begins an exchange because a client has sent the head of a request.
     pub(super) fn on_request(&mut self, key: Key, head: HeadRef<'_>) {
         let facts = match framing::request(head) {
-            Ok(_) if matches!(head.method(), b"CONNECT" | b"TRACE") => {
+            Ok(facts) if matches!(head.method(), b"CONNECT" | b"TRACE") && !facts.is_connect() => {
                 return self.refuse_request(key, MessageError::MethodNotServed, head);
             }
             Ok(facts) => facts,
@@ -254,7 +261,7 @@ impl Proxy {
         let Some(client) = self.connections.get_mut(key) else { return };
         client.exchange = Some(id);
         client.client_mut().into_iter().for_each(|client| client.seen_request = true);
-        client.codec.read_body(facts.body);
+        client.codec.read_body(if facts.is_connect() { Body::Chunked } else { facts.body });
         if facts.kind == Kind::Grpc {
             self.begin_deadline(key, head);
         }
@@ -288,7 +295,10 @@ impl Proxy {
         let Some(exchange) = self.exchanges.living_mut(id) else { return };
         // Trailers cannot be sent again, like content.
         let from_client = exchange.client == key;
-        if from_client {
+        if exchange.is_tunnel() {
+            // A tunnel has no trailers, and ends without them.
+            return;
+        } else if from_client {
             exchange.content = Content::Sent;
         } else if exchange.facts.kind == Kind::Grpc {
             exchange.record.grpc_status = grpc::status_in(trailers);
@@ -345,10 +355,14 @@ impl Proxy {
 
     /// Ends a message from either side. `left_over`: bytes follow the message, or the direction has ended.
     pub(super) fn on_end(&mut self, key: Key, left_over: bool) {
-        let Some(connection) = self.connections.get(key) else { return };
+        let Some(connection) = self.connections.get_mut(key) else { return };
         let is_client = connection.is_client();
         let Some(id) = connection.exchange else { return };
         let Some(exchange) = self.exchanges.living_mut(id) else { return };
+        if exchange.is_tunnel() {
+            connection.receive = Receive::Ended;
+            return self.tunnel_ended(key);
+        }
         if is_client {
             // This precedes `rearm`, because the backend has a deadline from now on.
             exchange.request = Progress::Ended;

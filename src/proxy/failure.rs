@@ -52,6 +52,10 @@ pub enum Failure {
     Excess(&'static str),
     /// The backend speaks HTTP/2 and accepts no streams.
     NoStreams,
+    /// The backend accepts no extended CONNECT over HTTP/2, so a WebSocket was not asked for.
+    NoExtendedConnect,
+    /// The backend responded to the handshake of a WebSocket with success and did not switch.
+    NotSwitched,
     /// The status of the response counts as a failure of the backend.
     Status(u16),
 }
@@ -101,6 +105,8 @@ impl Failure {
             | Failure::Http2(_)
             | Failure::Excess(_)
             | Failure::NoStreams
+            | Failure::NoExtendedConnect
+            | Failure::NotSwitched
             | Failure::Http11Required => SlotCount::FailedHttp2,
             Failure::Status(_) => SlotCount::FailedStatus,
         }
@@ -145,6 +151,7 @@ impl Failure {
             Failure::Timeout => ProxyError::ResponseTimeout,
             Failure::Tls(error) => error.error(),
             Failure::Unprocessed | Failure::Refused | Failure::Reset(_) => ProxyError::ResponseIncomplete,
+            Failure::NoExtendedConnect | Failure::NotSwitched => ProxyError::NoWebSocket,
             Failure::Http11Required => ProxyError::Protocol,
             Failure::Http2(_) | Failure::Excess(_) | Failure::Status(_) => ProxyError::Protocol,
         }
@@ -161,7 +168,7 @@ impl Failure {
             return false;
         }
         match self {
-            Failure::Unprocessed | Failure::Refused | Failure::Http11Required => true,
+            Failure::Unprocessed | Failure::Refused | Failure::Http11Required | Failure::NoExtendedConnect => true,
             failure if failure.is_before_request() => true,
             failure if failure.is_after_request() => {
                 exchange.facts.is_idempotent() && silent && usize::from(exchange.tries.repeats) < REPEATS
@@ -191,6 +198,8 @@ impl fmt::Display for Failure {
             Failure::GoAway(code) => write!(f, "ended the HTTP/2 connection: {code}"),
             Failure::Http2(reason) => write!(f, "broke HTTP/2: {reason}"),
             Failure::Excess(reason) => write!(f, "sent more over HTTP/2 than is taken: {reason}"),
+            Failure::NoExtendedConnect => write!(f, "accepts no WebSocket over HTTP/2 (RFC 8441)"),
+            Failure::NotSwitched => write!(f, "did not switch to WebSocket"),
             Failure::NoStreams => write!(f, "allows no HTTP/2 streams"),
             Failure::Status(status) => write!(f, "answered {status}"),
         }

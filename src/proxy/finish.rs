@@ -4,7 +4,7 @@
 //! `cut` is the only place that decides how a client's connection ends if its response is incomplete.
 
 use super::Proxy;
-use super::codec::Codec;
+use super::codec::{Codec, ErrorCode};
 use super::connection::{BackendEnd, Connection, Ending, Moved, Phase};
 use super::exchange::{Upstream, Verdict};
 use super::failure::Failure;
@@ -175,13 +175,16 @@ impl Proxy {
         let closing = self.connections.living(exchange.client).is_none_or(Connection::is_closing);
         // A client that has ended its direction has probably gone: a request that one backend may have seen goes to
         // no other.
-        let unseen = failure.is_before_request() || failure == Failure::Unprocessed;
+        let unprocessed = matches!(failure, Failure::Unprocessed | Failure::NoExtendedConnect);
+        let unseen = failure.is_before_request() || unprocessed;
         let retry = failure.may_retry(exchange, silent) && (unseen || !closing);
         let silent = silent && failure.is_loss();
         // The backend has everything that has arrived of the request, and may have waited for the rest.
         let starved = silent && drained && exchange.request == Progress::Flowing;
         let stale = reused && silent;
-        let unasked = stale || retry && matches!(failure, Failure::Unprocessed | Failure::Refused);
+        let may_accept =
+            failure == Failure::NoExtendedConnect && !self.upstreams.is_http2_only(slot.into(), self.now_us);
+        let unasked = stale || retry && (may_accept || matches!(failure, Failure::Unprocessed | Failure::Refused));
         let tunnel = exchange.is_tunnel();
         let judged = exchange.verdict == Verdict::BackendFailed;
         // A pooled connection that went stale says nothing about its backend. The end of a tunnel is never a failure,
@@ -239,6 +242,10 @@ impl Proxy {
             && stream.end_call(reply.grpc_status(), &reply.words())
         {
             return self.end(client, Ending::Linger);
+        }
+        if let Some(stream) = self.connections.living_mut(client).and_then(|client| client.codec.stream_mut()) {
+            // The end of a tunnel is no error of the balancer.
+            stream.code = if reason == Reason::Tunnel { ErrorCode::CANCEL } else { ErrorCode::INTERNAL_ERROR };
         }
         let resets = |codec: &Codec| codec.stream().is_some() || codec.writes_until_close();
         let reset = self.connections.living(client).is_some_and(|client| resets(&client.codec));

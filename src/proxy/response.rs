@@ -54,10 +54,11 @@ impl Proxy {
         let Some(backend) = self.connections.get_mut(key) else { return };
         let Peer::Backend(BackendEnd { slot, .. }) = backend.peer else { return };
         let Some(id) = backend.exchange else { return };
-        let Some(exchange) = self.exchanges.living_mut(id) else { return };
-        if head.status() == 101 {
-            return self.on_switching(id, key, slot, head);
+        if self.on_switching(id, key, slot, head) {
+            return;
         }
+        let Some(exchange) = self.exchanges.living_mut(id) else { return };
+        let Some(backend) = self.connections.get_mut(key) else { return };
         let facts = match framing::response(head, &exchange.facts) {
             Ok(facts) => facts,
             Err(refusal) => return self.backend_failed(key, Failure::Malformed(refusal)),

@@ -18,6 +18,7 @@ use crate::balance::cells::{self, Cells};
 use crate::balance::{Balancer, Change, Pick, Want};
 use crate::collections::slab::Key;
 use crate::config::{Address, Plan};
+use crate::http::framing::{Kind, RequestFacts};
 use crate::http::head::Version;
 use crate::limits::{SEEN_US, TRIES};
 use crate::log::Level;
@@ -113,6 +114,8 @@ pub(super) struct Seen {
     pub(super) streams: Option<usize>,
     /// The largest field section that the backend accepts on an HTTP/2 connection.
     pub(super) list: Option<usize>,
+    /// The backend accepts extended CONNECT on an HTTP/2 connection.
+    pub(super) connect: Option<bool>,
     /// The last error with which the backend ended an HTTP/2 connection.
     pub(super) fault: Option<ErrorCode>,
     /// The number of HTTP/2 connections in a row that ended with that error. A complete response resets it.
@@ -268,24 +271,35 @@ impl Upstreams {
         self.backend(slot).filter(|backend| backend.current).map(|backend| backend.generation)
     }
 
-    /// Picks a backend. A request that needs a connection `alone` gets one that speaks HTTP/1.1 if there is one: HTTP/2
-    /// shares connections, and cannot switch protocols (RFC 9113, 8.6).
-    pub(super) fn pick(&mut self, want: Want<'_>, alone: bool, now_us: u64) -> Pick {
+    /// Returns whether the backend in a slot accepts extended CONNECT over HTTP/2; `None` if it has not said so yet.
+    pub(super) fn accepts_connect(&self, slot: usize) -> Option<bool> {
+        self.backend(slot)?.seen.connect
+    }
+
+    /// True if the backend in a slot cannot serve a request because of the version that it speaks: a connection of
+    /// HTTP/2 is shared, and cannot switch protocols (RFC 9113, 8.6).
+    fn is_unfit(&self, slot: usize, facts: &RequestFacts, now_us: u64) -> bool {
+        let tunnels = facts.kind == Kind::WebSocket && self.accepts_connect(slot) != Some(false);
+        facts.is_alone() && !tunnels && self.is_http2_only(slot, now_us)
+    }
+
+    /// Picks a backend. If the first one is unfit for the request, another one is picked if there is one.
+    pub(super) fn pick(&mut self, want: Want<'_>, facts: &RequestFacts, now_us: u64) -> Pick {
         let first = self.balancer.pick(want, now_us);
         let Pick::Slot(slot) = first else { return first };
-        if !alone || !self.is_http2_only(slot, now_us) {
+        if !self.is_unfit(slot, facts, now_us) {
             return first;
         }
         let (mut tried, mut passed, mut next) = (want.tried.to_vec(), Vec::new(), first);
         while let Pick::Slot(slot) = next
-            && self.is_http2_only(slot, now_us)
+            && self.is_unfit(slot, facts, now_us)
             && passed.len() < TRIES
         {
             passed.push(slot);
             tried.push(slot as u16);
             next = self.balancer.pick(Want::other_than(&tried), now_us);
         }
-        let found = matches!(next, Pick::Slot(slot) if !self.is_http2_only(slot, now_us));
+        let found = matches!(next, Pick::Slot(slot) if !self.is_unfit(slot, facts, now_us));
         if !found && let Pick::Slot(slot) = next {
             self.balancer.give_back(slot);
         }

@@ -119,13 +119,13 @@ impl Proxy {
         waiting.into_iter().for_each(|stream| self.lost(stream, failure, false));
     }
 
-    /// True if a stream was the first on a mux that had been idle, and nothing has come for it. The loss of such a
-    /// connection says nothing about its backend.
+    /// True if a stream was the first on a mux that had been idle, and nothing has come for it, or if it is a tunnel. The
+    /// loss of such a connection says nothing about its backend.
     fn went_stale(&self, stream: Key, failure: Failure) -> bool {
         let Some(stream) = self.connections.get(stream) else { return true };
         let exchange = stream.exchange.and_then(|id| self.exchanges.living(id));
         let stale = stream.is_reused() && failure.is_loss();
-        exchange.is_none_or(|exchange| stale && exchange.is_unanswered())
+        exchange.is_none_or(|exchange| exchange.is_tunnel() || stale && exchange.is_unanswered())
     }
 
     /// Handles a PING that was not acknowledged in time. Waiting streams go elsewhere. Open streams keep their own

@@ -3,7 +3,8 @@
 //! Each stream carries one request and is a client's connection to the rest of the proxy: its `peer` is a copy of the
 //! mux's. It is in neither `clients` nor the shell, and ends with its response. The endings of a connection are frames
 //! here: `Close` and `Linger` mean END_STREAM behind the queue, then RST_STREAM NO_ERROR if the request is incomplete
-//! (RFC 9113, 8.1). `Reset` means RST_STREAM INTERNAL_ERROR.
+//! (RFC 9113, 8.1). `Reset` means RST_STREAM INTERNAL_ERROR, and CANCEL for a tunnel. `Finish` is the END_STREAM of a
+//! tunnel.
 //!
 //! A mux is shut down in two steps (RFC 9113, 6.8), so that no request is lost that is on its way: a GOAWAY that still
 //! allows all streams, with a PING, then a GOAWAY with the last stream once the PING is acknowledged or is late.
@@ -13,7 +14,7 @@ use std::cell::Cell;
 use super::super::Proxy;
 use super::super::abort::Abort;
 use super::super::codec::Codec;
-use super::super::connection::{Connection, Ending, Moved};
+use super::super::connection::{Connection, Ending, Moved, Send};
 use super::super::output::Output;
 use super::super::record::Reason;
 use super::stream::{ReplyForm, Sending, Stream};
@@ -78,6 +79,7 @@ impl Proxy {
             let mut mux = Mux::new(Role::Server, MuxKind::Downstream(Downstream::new()), self.now_us);
             mux.h2.limit_streams(H2_CLIENT_STREAMS);
             mux.h2.limit_window();
+            mux.h2.accept_connect();
             self.scratch.text.clear();
             mux.h2.greet(&mut self.scratch.text);
             connection.output.write(&mut self.scratch.buffers, &self.scratch.text);
@@ -121,18 +123,24 @@ impl Proxy {
         self.close(key, Output::Close(key));
     }
 
-    /// Ends a client's stream whose queue is empty: with END_STREAM first, unless that was sent.
+    /// Ends a client's stream, or one direction of a tunnel, whose queue is empty: with END_STREAM first, unless that was
+    /// sent.
     pub(in crate::proxy) fn stream_flushed(&mut self, key: Key, ending: Ending) {
-        let Some(stream) = self.connections.get_mut(key).and_then(|entry| entry.codec.stream_mut()) else { return };
+        let Some(entry) = self.connections.get_mut(key) else { return };
+        let Some(stream) = entry.codec.stream_mut() else { return };
         match (ending, stream.sending) {
-            (Ending::GoesOn | Ending::Finish, _) => {}
-            (Ending::Reset, _) => self.reset_stream(key, ErrorCode::INTERNAL_ERROR),
+            (Ending::GoesOn, _) => {}
+            (Ending::Finish, Sending::Ended) => {
+                (entry.after_flush, entry.send) = (Ending::GoesOn, Send::Finished);
+                self.tunnel_flushed(key);
+            }
+            (Ending::Reset, _) => self.close(key, Output::Close(key)),
             (Ending::Close | Ending::Linger, Sending::Ended) => {
                 // A reset of a malformed request names its fault.
                 let malformed = stream.code == ErrorCode::PROTOCOL_ERROR;
                 self.reset_stream(key, if malformed { ErrorCode::PROTOCOL_ERROR } else { ErrorCode::NO_ERROR });
             }
-            (Ending::Close | Ending::Linger, _) => {
+            (Ending::Close | Ending::Linger | Ending::Finish, _) => {
                 stream.sending = Sending::Ending;
                 self.line_up(key);
             }

@@ -4,7 +4,7 @@
 use super::super::Proxy;
 use super::super::abort::Abort;
 use super::super::codec::Codec;
-use super::super::connection::{BackendEnd, Connection, Moved, Peer, Wait};
+use super::super::connection::{BackendEnd, Connection, Ending, Moved, Peer, Wait};
 use super::super::failure::Failure;
 use super::super::record::Reason;
 use super::stream::Sending;
@@ -45,7 +45,7 @@ impl Proxy {
                 queue.shrink(&mut self.scratch.buffers);
             }
             stream.output = queue;
-            let is_client = stream.is_client();
+            let ends_here = stream.is_client() || stream.after_flush == Ending::Finish;
             let ends = stream.codec.stream().is_some_and(|stream| stream.sending == Sending::Ending);
             if moved {
                 fruitless = 0;
@@ -67,7 +67,7 @@ impl Proxy {
             }
             match exchange {
                 _ if rest > 0 => {}
-                _ if is_client => self.on_flushed(owner),
+                _ if ends_here => self.on_flushed(owner),
                 exchange => exchange.into_iter().for_each(|id| self.finish_if_over(id)),
             }
         }

@@ -88,6 +88,8 @@ struct HeldTrailers {
 pub(in crate::proxy) enum Sending {
     /// More of the message may be queued.
     Open,
+    /// The bytes of a tunnel may be queued, once it has begun. Only the tunnel's own end ends the direction.
+    Tunnel,
     /// The message is complete; END_STREAM follows the queued data.
     Ending,
     /// END_STREAM was sent.
@@ -194,6 +196,16 @@ impl Stream {
         hpack::encode(&mut block, b"grpc-message", grpc::encode_message(message).as_bytes());
         (self.sending, self.trailers) = (Sending::Ending, block.into_boxed_slice());
         true
+    }
+
+    /// Makes the stream a tunnel. Its end may have arrived already.
+    pub(in crate::proxy) fn tunnel(&mut self) {
+        if matches!(self.incoming, Incoming::Head | Incoming::Bytes(_)) {
+            self.incoming = Incoming::Any;
+        }
+        if self.sending == Sending::Open {
+            self.sending = Sending::Tunnel;
+        }
     }
 
     /// True if the next bytes begin a message.

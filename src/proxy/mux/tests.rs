@@ -20,6 +20,7 @@ mod clients;
 mod declined;
 mod downstream;
 mod grpc;
+mod websocket;
 
 /// A proxy, with the bytes and requests of its sockets.
 struct World {

@@ -13,6 +13,7 @@ use super::super::Proxy;
 use super::super::codec::Codec;
 use super::super::connection::{BackendEnd, Connection, Ending, Moved, Peer, Phase, Use};
 use super::super::exchange;
+use super::super::failure::Failure;
 use super::super::output::Output;
 use super::stream::Stream;
 use super::{Mux, MuxKind};
@@ -206,7 +207,20 @@ impl Proxy {
             if full || !mux.h2.can_open() || mux.is_stuck(self.now_us) {
                 break;
             }
-            let Some(stream) = mux.upstream_mut().and_then(|upstream| upstream.waiting.pop_front()) else { break };
+            let (ready, connects) = (mux.h2.is_ready(), mux.h2.accepts_connect());
+            let Some(&stream) = mux.upstream().and_then(|upstream| upstream.waiting.front()) else { break };
+            let tunnels = self.asks_tunnel(stream);
+            if tunnels && !ready {
+                // Extended CONNECT needs the consent of the backend (RFC 8441, 3).
+                break;
+            }
+            let Some(mux) = self.connections.get_mut(key).and_then(|one| one.codec.mux_mut()) else { return };
+            mux.upstream_mut().into_iter().for_each(|upstream| upstream.waiting.retain(|&other| other != stream));
+            if tunnels && !connects {
+                self.lost(stream, Failure::NoExtendedConnect, false);
+                continue;
+            }
+            let Some(mux) = self.connections.get_mut(key).and_then(|one| one.codec.mux_mut()) else { return };
             let idle = mux.h2.open_streams() == 0;
             let Some(entry) = self.connections.get_mut(stream) else { continue };
             let exchange = entry.exchange;
@@ -261,8 +275,9 @@ impl Proxy {
         let Some(connection) = self.connections.get(key) else { return };
         let Some(mux) = connection.codec.mux() else { return };
         let (peer, streams, list) = (connection.peer, mux.h2.capacity(), mux.h2.list_limit());
+        let connect = mux.h2.is_ready().then(|| mux.h2.accepts_connect());
         if let Some(seen) = self.upstreams.seen(peer) {
-            (seen.streams, seen.list) = (Some(streams), Some(list));
+            (seen.streams, seen.list, seen.connect) = (Some(streams), Some(list), connect.or(seen.connect));
         }
     }
 
