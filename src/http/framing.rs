@@ -326,6 +326,8 @@ pub fn response(head: HeadRef<'_>, request: &RequestFacts) -> Result<ResponseFac
         // client has seen any of the response.
         (Some(1..), false) if head.head.ended => return Err(MessageError::LengthWrong),
         (Some(length), false) => Body::Length(length),
+        // The end of the message is known with its head.
+        (None, false) if head.head.ended => Body::Length(0),
         (None, false) if head.head.version == Version::Http2 => Body::Chunked,
         (None, false) => Body::UntilClose,
     };

@@ -128,6 +128,8 @@ fn to_client(exchange: &Exchange, facts: &ResponseFacts, draining: bool) -> (Bod
     let old = exchange.facts.version == Version::Http10;
     let body = match facts.body {
         Body::None => Body::None,
+        // A status that stands in the head must have the end of the stream there too.
+        Body::Length(0) if exchange.facts.kind == Kind::Grpc => Body::None,
         // A status can be added to a gRPC response of any length.
         Body::Length(1..) if exchange.facts.kind == Kind::Grpc => Body::Chunked,
         Body::Length(length) => Body::Length(length),

@@ -16,6 +16,7 @@ import time
 import traceback
 
 import bodies
+import calls
 import changes
 import footprint
 import load
@@ -40,6 +41,8 @@ CHECKS = [
     ("large-bodies", bodies.large_bodies, 120 + 60 * bodies.LARGE_GIB),
     ("stalled-ends", bodies.stalled_ends, 30),
     ("websocket", tunnels.websocket, 30),
+    ("websocket-pairs", calls.websocket_pairs, 60),
+    ("grpc", calls.calls, 120),
     ("half-close", tunnels.half_close, 30),
     ("wrk", load.wrk_has_no_errors, 30),
     ("idle-close", load.idle_backend_closes, 60),

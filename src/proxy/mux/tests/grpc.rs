@@ -170,6 +170,21 @@ fn a_backend_that_is_lost_behind_its_head_gives_trailers() {
 }
 
 #[test]
+fn a_status_in_the_head_of_a_response_ends_the_stream_there() {
+    let mut world = World::new(1, false);
+    let client = world.client();
+    world.give(client, &frame_of(Kind::Headers, END_HEADERS | END_STREAM, 1, &head(b"POST", &[TYPE])));
+    let mux_key = world.connected(true);
+    let mut block = vec![0x88];
+    crate::hpack::encode(&mut block, b"grpc-status", b"12");
+    world.frame(mux_key, Kind::Headers, END_HEADERS | END_STREAM, 1, &block);
+    let frames = world.on(client, 1);
+    assert_eq!(kinds(&frames), [(Kind::Headers, END_HEADERS | END_STREAM)]);
+    let sent = fields(&frames[0].2, Role::Client, Section::Head);
+    assert_eq!((value(&sent, "grpc-status"), value(&sent, "content-length")), ("12", ""));
+}
+
+#[test]
 fn silence_between_messages_has_the_limit_of_a_tunnel() {
     let events = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\ndata: 1\n\n";
     let plain = b"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\n\r\ndata: 1\n\n";
