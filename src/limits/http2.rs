@@ -24,6 +24,9 @@ pub const H2_STRING_BYTES: usize = 4096;
 pub const H2_STREAMS: u32 = 128;
 /// Concurrent streams of a client: the least that RFC 9113, 6.5.2 recommends.
 pub const H2_CLIENT_STREAMS: u32 = 100;
+/// Requests of a client on one connection before it is asked to open another one, so that clients spread over the
+/// workers again.
+pub const H2_CLIENT_REQUESTS: u32 = 10_000;
 /// The time for which a TLS backend is assumed to support only one HTTP version after it has refused the other.
 /// The refusal may have concerned one resource, or one of several servers behind the address.
 pub const SEEN_US: u64 = 60 * SECOND_US;

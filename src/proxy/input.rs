@@ -108,6 +108,7 @@ impl Proxy {
             connection.receive = Receive::Closing;
         }
         if connection.is_client() {
+            self.client_ended(key, Receive::Closing);
             self.rearm(key, Moved::Nothing);
         }
     }

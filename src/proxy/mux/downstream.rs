@@ -14,7 +14,7 @@ use std::cell::Cell;
 use super::super::Proxy;
 use super::super::abort::Abort;
 use super::super::codec::Codec;
-use super::super::connection::{Connection, Ending, Moved, Send};
+use super::super::connection::{Connection, Ending, Moved, Receive, Send};
 use super::super::output::Output;
 use super::super::record::Reason;
 use super::stream::{ReplyForm, Sending, Stream};
@@ -24,7 +24,7 @@ use crate::http::head::HeadRef;
 use crate::http::message_error::MessageError;
 use crate::http::part::{Part, Role};
 use crate::http2::{self, ErrorCode};
-use crate::limits::H2_CLIENT_STREAMS;
+use crate::limits::{H2_CLIENT_REQUESTS, H2_CLIENT_STREAMS};
 
 /// The progress of the shutdown of a mux to a client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -49,11 +49,20 @@ pub(in crate::proxy) struct Downstream {
     pub(in crate::proxy) is_held_back: Cell<bool>,
     /// Decides which of the streams that were held back is the first to go on.
     pub(in crate::proxy) turn: usize,
+    /// The number of requests.
+    requests: u32,
 }
 
 impl Downstream {
     fn new() -> Downstream {
-        Downstream { shutdown: Shutdown::None, held: 0, queued: 0, is_held_back: Cell::new(false), turn: 0 }
+        Downstream {
+            shutdown: Shutdown::None,
+            held: 0,
+            queued: 0,
+            is_held_back: Cell::new(false),
+            turn: 0,
+            requests: 0,
+        }
     }
 }
 
@@ -94,6 +103,7 @@ impl Proxy {
         let Some(client) = connection.client_mut() else { return };
         client.seen_request = true;
         let mut entry = Connection::new(connection.peer);
+        entry.receive = connection.receive;
         let mut stream = Stream::opened(mux_key, id);
         stream.reply = ReplyForm::of(head, error.is_none());
         let is_call = stream.reply == ReplyForm::Grpc;
@@ -102,6 +112,9 @@ impl Proxy {
         let key = self.connections.insert(entry);
         let Some(mux) = self.connections.get_mut(mux_key).and_then(|one| one.codec.mux_mut()) else { return };
         mux.h2.own(id, key);
+        if let MuxKind::Downstream(downstream) = &mut mux.kind {
+            downstream.requests += 1;
+        }
         match error {
             None => {
                 if self.settings.trace {
@@ -153,6 +166,21 @@ impl Proxy {
         mux.h2.abandon().into_iter().for_each(|stream| self.client_gone(stream, reason));
     }
 
+    /// Notes on the streams of a mux that the client has ended its direction. They go on as a request over HTTP/1 does
+    /// then. The mux ends with the last of them.
+    pub(in crate::proxy) fn client_ended(&mut self, key: Key, receive: Receive) {
+        let Some(mux) = self.connections.get(key).and_then(|one| one.codec.mux()) else { return };
+        for stream in mux.h2.owners().collect::<Vec<_>>() {
+            if let Some(entry) = self.connections.get_mut(stream) {
+                entry.receive = receive;
+            }
+            self.rearm(stream, Moved::Nothing);
+            if receive == Receive::Ended {
+                self.ledger.resumed.push(stream);
+            }
+        }
+    }
+
     /// The client has broken the protocol, or exceeds a limit of the proxy. The mux ends with a GOAWAY.
     pub(super) fn break_off_client(&mut self, key: Key, error: http2::Error) {
         self.streams_gone(key, Reason::ClientLeft(Abort::Reset));
@@ -176,13 +204,14 @@ impl Proxy {
         connection.output.write(&mut self.scratch.buffers, &self.scratch.text);
     }
 
-    /// Begins the shutdown of a mux to a client if the proxy drains.
+    /// Begins the shutdown of a mux to a client if the proxy drains, or if the mux has served many requests.
     pub(super) fn announce_shutdown(&mut self, key: Key) {
-        if !self.shutdown.draining {
-            return;
-        }
         let Some(connection) = self.connections.get_mut(key) else { return };
         let Some(mux) = connection.codec.mux_mut() else { return };
+        let requests = mux.downstream().map_or(0, |downstream| downstream.requests);
+        if !self.shutdown.draining && requests < H2_CLIENT_REQUESTS {
+            return;
+        }
         if let Some(shutdown) = mux.shutdown_mut().filter(|shutdown| **shutdown == Shutdown::None) {
             *shutdown = Shutdown::Announced;
             self.scratch.text.clear();
@@ -216,7 +245,7 @@ impl Proxy {
         let Some(connection) = self.connections.get(key) else { return true };
         let Some(mux) = connection.codec.mux() else { return true };
         let is_final = mux.downstream().is_some_and(|downstream| downstream.shutdown == Shutdown::Final);
-        let over = mux.h2.is_spent() || is_final;
+        let over = mux.h2.is_spent() || is_final || connection.has_ended();
         let ends = over && mux.is_idle();
         if ends {
             self.end(key, Ending::Linger);

@@ -4,7 +4,7 @@
 use super::super::Proxy;
 use super::super::abort::Abort;
 use super::super::codec::Codec;
-use super::super::connection::{BackendEnd, Connection, Ending, Moved, Peer, Wait};
+use super::super::connection::{BackendEnd, Connection, Ending, Moved, Peer, Receive, Wait};
 use super::super::failure::Failure;
 use super::super::record::Reason;
 use super::stream::Sending;
@@ -129,7 +129,7 @@ impl Proxy {
                 connection.input = kept;
                 match connection.has_ended() {
                     false => {}
-                    true if connection.is_client() => self.client_gone(key, Reason::ClientLeft(Abort::Closed)),
+                    true if connection.is_client() => self.client_ended(key, Receive::Ended),
                     true => self.mux_failed(key, Failure::Closed),
                 }
             }

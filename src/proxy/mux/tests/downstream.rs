@@ -4,7 +4,7 @@ use super::*;
 use crate::http::forward::{Sink, Target};
 use crate::http2::frame::MAX_31;
 use crate::http2::head::Writer;
-use crate::limits::{DEFAULT_IDLE_US, H2_CLIENT_STREAMS, H2_SHUTDOWN_US};
+use crate::limits::{DEFAULT_IDLE_US, H2_CLIENT_REQUESTS, H2_CLIENT_STREAMS, H2_SHUTDOWN_US};
 
 /// A block of fields with a request.
 pub(super) fn head(method: &[u8], fields: &[(&[u8], &[u8])]) -> Vec<u8> {
@@ -183,7 +183,7 @@ fn a_response_that_its_backend_cuts_is_reset_and_other_streams_go_on() {
 }
 
 #[test]
-fn a_client_that_resets_a_stream_or_leaves_closes_its_connections_to_backends() {
+fn a_client_that_resets_a_stream_or_its_connection_closes_its_connections_to_backends() {
     for leaves in [false, true] {
         let mut world = World::before_http1();
         let client = world.client();
@@ -192,7 +192,7 @@ fn a_client_that_resets_a_stream_or_leaves_closes_its_connections_to_backends() 
         match leaves {
             false => world.give(client, &frame_of(Kind::RstStream, 0, 1, &ErrorCode::CANCEL.0.to_be_bytes())),
             true => {
-                world.proxy.ended(client);
+                world.proxy.failed(client, Failure::Broken(104));
                 world.carry_out();
             }
         }
@@ -335,4 +335,52 @@ fn a_client_that_agreed_to_http_2_gets_settings_before_it_has_sent_anything() {
     world.proxy.accepted_http2(other);
     world.give(other, b"GET / HTTP/1.1\r\nHost: x\r\n\r\n");
     assert_eq!(world.on(other, 0).last().map(|frame| frame.0), Some(Kind::Goaway));
+}
+
+#[test]
+fn a_client_that_ends_its_direction_gets_its_responses_for_a_while() {
+    let mut world = World::before_http1();
+    world.proxy.settings.timeouts.half_close_us = 2_000_000;
+    let client = world.client();
+    world.give(client, &[get(1), get(3)].concat());
+    let (prompt, slow) = (world.connected(false), world.connected(false));
+    // Its upload is incomplete.
+    world.give(client, &frame_of(Kind::Headers, END_HEADERS, 5, &head(b"POST", &[])));
+    let upload = world.connected(false);
+    world.proxy.closing(client);
+    // This request was on its way before the end.
+    world.give(client, &get(7));
+    let late = world.connected(false);
+    world.proxy.ended(client);
+    world.carry_out();
+    assert!(world.closed.contains(&upload));
+    assert_eq!(kinds(&world.on(client, 5))[0], (Kind::Headers, END_HEADERS), "a local reply");
+    for (backend, stream) in [(prompt, 3), (late, 7)] {
+        world.give(backend, b"HTTP/1.1 204 No Content\r\n\r\n");
+        assert_eq!(kinds(&world.on(client, stream)), [(Kind::Headers, END_HEADERS | END_STREAM)]);
+    }
+    world.pass(1_900_000);
+    assert!(!world.closed.contains(&slow));
+    world.pass(200_000);
+    assert!(world.closed.contains(&slow) && world.closed.contains(&client));
+    assert_eq!((world.proxy.requests(), world.proxy.connections()), (0, 2));
+    world.audit();
+}
+
+#[test]
+fn a_client_is_asked_to_open_another_connection_after_many_requests() {
+    let mut world = World::before_http1();
+    let client = world.client();
+    world.frame(client, Kind::WindowUpdate, 0, 0, &(1_u32 << 24).to_be_bytes());
+    // The proxy replies itself.
+    let trace = head(b"TRACE", &[]);
+    for n in 0..H2_CLIENT_REQUESTS {
+        assert!(world.on(client, 0).iter().all(|frame| frame.0 != Kind::Goaway), "{n}");
+        world.give(client, &frame_of(Kind::Headers, END_HEADERS | END_STREAM, 2 * n + 1, &trace));
+    }
+    let frames = world.on(client, 0);
+    assert_eq!(kinds(&frames), [(Kind::Goaway, 0), (Kind::Ping, 0)]);
+    assert_eq!(frames[0].2[..4], MAX_31.to_be_bytes());
+    world.give(client, &frame_of(Kind::Ping, ACK, 0, &frames[1].2));
+    assert!(world.proxy.connections.get(client).is_some_and(Connection::drops_input));
 }
