@@ -45,6 +45,7 @@ mod regressions;
 mod reload;
 mod responses;
 mod retries;
+mod routing;
 mod services;
 mod shutdown;
 mod simulation;

@@ -1,6 +1,6 @@
 //! A backend in the user's notation: `host:port`, `[v6]:port` or `unix:/path`, optionally preceded by
-//! `http://`, `https://` or `h2c://` and followed by `,weight=N`, `,backup` and `,max=N`. A configuration file
-//! gives the same parts separately.
+//! `http://`, `https://` or `h2c://` and followed by `,weight=N`, `,backup`, `,max=N` and `,for=HOST[/PREFIX]`. A
+//! configuration file gives the same parts separately.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -8,10 +8,11 @@ use std::path::PathBuf;
 
 use super::nearest::nearest;
 use super::value::{Fault, is_name, number, number_u32};
-use crate::limits::{BACKEND_MAX, UNIX_PATH_BYTES};
+use crate::http::route::Route;
+use crate::limits::{BACKEND_MAX, BACKEND_ROUTES, HEALTH_PATH_BYTES, UNIX_PATH_BYTES};
 
 /// The attributes after a backend's address.
-const ATTRIBUTES: [&str; 3] = ["weight", "backup", "max"];
+const ATTRIBUTES: [&str; 4] = ["weight", "backup", "max", "for"];
 /// The host of a backend that is only a port.
 const LOCALHOST: &str = "localhost";
 
@@ -37,6 +38,8 @@ pub struct Backend {
     /// True if connections use HTTP/2 without TLS. It must be configured, because there is no negotiation
     /// without TLS.
     pub h2c: bool,
+    /// The routes whose requests the backend gets. If there are none, it gets the requests that match no route.
+    pub routes: Vec<Route>,
 }
 
 /// The notation of the command line.
@@ -59,7 +62,7 @@ impl fmt::Display for Backend {
         if self.max != 0 {
             write!(f, ",max={}", self.max)?;
         }
-        Ok(())
+        self.routes.iter().try_for_each(|route| write!(f, ",for={route}"))
     }
 }
 
@@ -98,17 +101,18 @@ pub(crate) fn backend(text: &str) -> Result<Backend, Fault> {
         (Scheme::None, target) => means_tls(target),
         (scheme, _) => scheme == Scheme::Https,
     };
-    let (mut weight, mut backup, mut max) = (None, false, None);
+    let (mut weight, mut backup, mut max, mut routes) = (None, false, None, Vec::new());
     for attribute in parts {
         match attribute.split_once('=') {
             Some(("weight", _)) if weight.is_some() => return Err(Fault::AttributeTwice),
             Some(("weight", digits)) => weight = Some(self::weight(digits)?),
             Some(("max", _)) if max.is_some() => return Err(Fault::AttributeTwice),
             Some(("max", digits)) => max = Some(self::max(digits)?),
+            Some(("for", text)) => add_route(&mut routes, route(text)?)?,
             None if attribute == "backup" && backup => return Err(Fault::AttributeTwice),
             None if attribute == "backup" => backup = true,
             Some(("backup", _)) => return Err(Fault::BackupValue),
-            None if attribute == "weight" || attribute == "max" => return Err(Fault::NoValue),
+            None if matches!(attribute, "weight" | "max" | "for") => return Err(Fault::NoValue),
             None if self::backend(attribute).is_ok() => return Err(Fault::TwoBackends),
             other => {
                 let name = other.map_or(attribute, |(name, _)| name);
@@ -118,7 +122,7 @@ pub(crate) fn backend(text: &str) -> Result<Backend, Fault> {
     }
     let (weight, max) = (weight.unwrap_or(1), max.unwrap_or_default());
     let name = named_with_port(name, &target);
-    Ok(Backend { name, target, weight, backup, max, tls, h2c: scheme == Scheme::H2c })
+    Ok(Backend { name, target, weight, backup, max, tls, h2c: scheme == Scheme::H2c, routes })
 }
 
 /// Parses a host that is given without a port; brackets around IPv6 are optional. Returns its text for
@@ -148,6 +152,43 @@ fn with_localhost(place: &str) -> String {
 pub(crate) fn weight(digits: &str) -> Result<u16, Fault> {
     let number = number(digits, 0, u64::from(u16::MAX)).map_err(|_| Fault::Weight)?;
     u16::try_from(number).map_err(|_| Fault::Weight)
+}
+
+/// Parses a route: a host, and the begin of a path if it has one.
+pub(crate) fn route(text: &str) -> Result<Route, Fault> {
+    let (host, prefix) = text.split_at(text.find('/').unwrap_or(text.len()));
+    let is_address = match host.strip_prefix('[') {
+        Some(inside) => inside.strip_suffix(']').is_some_and(|inside| inside.parse::<Ipv6Addr>().is_ok()),
+        None => host.parse::<Ipv4Addr>().is_ok(),
+    };
+    match host.rsplit_once(':') {
+        _ if is_address => {}
+        Some((before, digits))
+            if !before.contains(':') && !digits.is_empty() && digits.bytes().all(|b| b.is_ascii_digit()) =>
+        {
+            return Err(Fault::PortInRoute);
+        }
+        Some((before, _)) if host.starts_with('[') && before.ends_with(']') => return Err(Fault::PortInRoute),
+        Some(_) => return Err(Fault::RouteHost),
+        None if is_name(host) => {}
+        None => return Err(Fault::RouteHost),
+    }
+    // Clients never send a fragment (RFC 9110, 7.1), and a query does not select a backend.
+    if prefix.len() > HEALTH_PATH_BYTES || !prefix.bytes().all(|b| b.is_ascii_graphic() && !matches!(b, b'#' | b'?')) {
+        return Err(Fault::RoutePath);
+    }
+    Ok(Route::new(host, prefix))
+}
+
+/// Adds a route to those of a backend.
+pub(crate) fn add_route(routes: &mut Vec<Route>, route: Route) -> Result<(), Fault> {
+    if routes.contains(&route) {
+        return Err(Fault::RouteTwice);
+    } else if routes.len() == BACKEND_ROUTES {
+        return Err(Fault::TooManyRoutes);
+    }
+    routes.push(route);
+    Ok(())
 }
 
 /// Parses a limit of requests in flight.
@@ -299,6 +340,17 @@ mod tests {
     }
 
     #[test]
+    fn routes_may_be_repeated_and_are_shown_without_what_has_no_meaning() {
+        let shown = |text: &str| backend(text).map(|spec| spec.to_string());
+        let text = "a:1,for=b.test/api,for=10.0.0.1,for=[::1]/A%2f,for=b.test/api/";
+        assert_eq!(shown(text).as_deref(), Ok(text));
+        assert_eq!(shown("a:1,for=B.Test./,weight=2,for=[0:0::1]").as_deref(), Ok("a:1,weight=2,for=b.test,for=[::1]"));
+        let many = |count: usize| (0..count).fold("a:1".to_owned(), |text, n| format!("{text},for=h{n}"));
+        assert!(backend(&many(BACKEND_ROUTES)).is_ok());
+        assert_eq!(backend(&many(BACKEND_ROUTES + 1)), Err(Fault::TooManyRoutes));
+    }
+
+    #[test]
     fn a_host_of_its_own_is_named_as_it_would_be_written() {
         let name = |text| at_host(text).map(|(name, _)| name);
         assert_eq!(name("::1"), Ok("[::1]".into()));
@@ -394,6 +446,19 @@ mod tests {
             ("a:80,max=0", Fault::Max),
             ("a:80,max=1000001", Fault::Max),
             ("a:80,max", Fault::NoValue),
+            ("a:80,for", Fault::NoValue),
+            ("a:80,fro=b", Fault::Attribute(Some("for"))),
+            ("a:80,for=", Fault::RouteHost),
+            ("a:80,for=/api", Fault::RouteHost),
+            ("a:80,for=*.b", Fault::RouteHost),
+            ("a:80,for=::1", Fault::RouteHost),
+            ("a:80,for=[::1", Fault::RouteHost),
+            ("a:80,for=http://b", Fault::RouteHost),
+            ("a:80,for=b:80/x", Fault::PortInRoute),
+            ("a:80,for=[::1]:80", Fault::PortInRoute),
+            ("a:80,for=b/x?y", Fault::RoutePath),
+            ("a:80,for=b/\u{e9}", Fault::RoutePath),
+            ("a:80,for=b,for=B.", Fault::RouteTwice),
         ] {
             assert_eq!(backend(text), Err(fault), "{text:?}");
         }

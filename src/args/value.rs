@@ -58,6 +58,16 @@ pub enum Fault {
     SchemeInHost,
     /// An attribute of a backend given twice.
     AttributeTwice,
+    /// The host of a route is neither an address nor a name.
+    RouteHost,
+    /// A route with a port.
+    PortInRoute,
+    /// The path of a route has a query, a fragment or a character that no path has, or is too long.
+    RoutePath,
+    /// A backend has a route twice.
+    RouteTwice,
+    /// A backend has more routes than its limit.
+    TooManyRoutes,
     /// A name that is not in the hosts table.
     NoSuchName,
     /// A list longer than its limit.
@@ -90,6 +100,11 @@ impl Fault {
             Fault::PortInHost => "the host has a port, which is a key of its own: \"port\"",
             Fault::SchemeInHost => "the host has a scheme, which the keys \"tls\" and \"h2c\" stand for",
             Fault::AttributeTwice => "an attribute is given twice",
+            Fault::RouteHost => "for needs a host, as in for=api.example.com/v1; a wildcard is none",
+            Fault::PortInRoute => "the host of for has a port (the port of a request has no meaning)",
+            Fault::RoutePath => "the path of for has a query, a fragment or a character that is in no path",
+            Fault::RouteTwice => "for is given twice with the same value",
+            Fault::TooManyRoutes => "for is given more than 64 times",
             Fault::NoSuchName => "no such name in /etc/hosts",
             Fault::TooMany => "too many are given",
         }

@@ -22,11 +22,11 @@ pub const NAMES: [&str; 7] =
 
 /// A common cell: the number of changes that concern the rotation.
 const EPOCH: usize = 0;
-/// A common cell: no backend is healthy, and that was logged.
+/// A common cell: no backend of group 0 is healthy, and that was logged.
 const OUTAGE: usize = 1;
 /// A common cell: when the next retry beyond the percentage may be made.
 const RETRY: usize = LINE;
-/// A common cell: the number of picks.
+/// A common cell: the number of picks of group 0.
 const TURN: usize = 2 * LINE;
 /// A common cell: a backend's address may be wrong since the last look.
 const SUSPECTS: usize = 3 * LINE;
@@ -40,6 +40,12 @@ const PROBE_DUE_US: usize = 5;
 const EXPIRY_S: usize = 6;
 const SUSPECT: usize = 7;
 const IN_FLIGHT: usize = LINE;
+/// The first of the cells that count the picks of further groups. A group has no slot, but cells beside those of one.
+const GROUP_TURNS: usize = LINE + 1;
+/// The number of these cells of a slot.
+const GROUPS_OF_A_SLOT: usize = LINE - 2;
+/// The cell for the outages of these groups.
+const GROUP_OUTAGE: usize = LINE + 7;
 
 /// The state of a backend.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -108,15 +114,23 @@ impl Cells {
         self.cells[EPOCH].fetch_add(1, AcqRel);
     }
 
-    /// Returns a number that no other pick gets. The numbers are consecutive.
-    pub(super) fn ticket(self) -> u64 {
-        self.cells[TURN].fetch_add(1, Relaxed)
+    /// Returns the cell that counts the picks of a group.
+    pub(super) fn turn(self, group: usize) -> &'static AtomicU64 {
+        match group.checked_sub(1) {
+            None => &self.cells[TURN],
+            Some(_) if self.slots() == 0 => &self.cells[TURN],
+            // If there are more groups than cells, some share a cell, which makes their turns less even.
+            Some(n) => self.of(n % self.slots(), GROUP_TURNS + n / self.slots() % GROUPS_OF_A_SLOT),
+        }
     }
 
-    /// Notes whether there is an outage. Returns true if that is news.
-    pub(super) fn note_outage(self, outage: bool) -> bool {
-        let cell = &self.cells[OUTAGE];
-        cell.load(Relaxed) != u64::from(outage) && cell.swap(u64::from(outage), AcqRel) != u64::from(outage)
+    /// Returns the cell that says whether the outage of a group was logged.
+    pub(super) fn outage(self, group: usize) -> &'static AtomicU64 {
+        match group.checked_sub(1) {
+            None => &self.cells[OUTAGE],
+            Some(_) if self.slots() == 0 => &self.cells[OUTAGE],
+            Some(n) => self.of(n % self.slots(), GROUP_OUTAGE),
+        }
     }
 
     /// Returns the cell for when the next retry beyond the percentage may be made, in microseconds.
@@ -295,6 +309,11 @@ impl Cells {
     pub(super) fn claim_probe(self, slot: usize, due_us: u64, again_us: u64) -> bool {
         self.of(slot, PROBE_DUE_US).compare_exchange(due_us, again_us, AcqRel, Relaxed).is_ok()
     }
+}
+
+/// Notes in a cell whether there is an outage. Returns true if that is news.
+pub(super) fn note_outage(cell: &AtomicU64, outage: bool) -> bool {
+    cell.load(Relaxed) != u64::from(outage) && cell.swap(u64::from(outage), AcqRel) != u64::from(outage)
 }
 
 /// Returns cells for one process alone, as tests and benches use them. Their memory is never freed, but `wipe` sets

@@ -2,71 +2,47 @@
 //! load, and learns the result of each request and each probe. Rotation, limits and health are those of the whole
 //! program, because they are stored in cells that all workers share.
 //!
-//! The rotation contains the healthy backends that are not backups. If there are none, it contains the healthy
-//! backups. If there are none either, it contains all backends, because a backend that seems down may still respond.
-//! An added backend counts as healthy after it has proved itself, or if no other backend is healthy.
+//! The backends of one route are a group (`group`). A group's rotation contains its healthy backends that are not
+//! backups. If there are none, it contains its healthy backups. If there are none either, it contains all its backends,
+//! because a backend that seems down may still respond. An added backend counts as healthy after it has proved itself,
+//! or if no other backend of its group is healthy.
 
 mod budget;
 pub mod cells;
+mod group;
 mod health;
 pub mod in_flight;
 mod rotation;
+mod rules;
 pub mod strategy;
 
 use std::sync::atomic::AtomicU64;
 
 use self::budget::Budget;
 use self::cells::{Cells, State};
-use self::rotation::Rotation;
-use self::strategy::{Strategy, View};
+use self::group::Group;
+use self::strategy::View;
 use crate::collections::random::Random;
 use crate::limits::{PICKS, SLOW_START_PARTS};
 
 pub use self::health::Change;
-
-/// A backend that may get requests.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Member {
-    /// The slot.
-    pub slot: u16,
-    /// The configured weight; 0 for one that gets no more requests.
-    pub weight: u16,
-    /// The backend serves only if no other one is healthy.
-    pub backup: bool,
-    /// The limit for requests in flight of all workers; 0 for none.
-    pub max: u32,
-}
-
-/// The settings of a user. Times are in microseconds.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Rules {
-    /// The strategy of the pick.
-    pub strategy: Strategy,
-    /// The number of failures in a row after which a backend is down.
-    pub fails: u32,
-    /// The number of passed probes in a row after which a backend is up.
-    pub passes: u32,
-    /// The interval of the probes of a backend; 0 for no probes.
-    pub interval_us: u64,
-    /// The time for which a backend that came up gets less than its share; 0 for none.
-    pub slow_start_us: u64,
-    /// The number of retries for each hundred requests.
-    pub retry_percent: u32,
-}
+pub use self::rules::{Member, Rules};
 
 /// The inputs of a pick.
 #[derive(Clone, Copy, Debug)]
 pub struct Want<'a> {
     /// Slots that are not picked.
     pub tried: &'a [u16],
-    /// The slot that is picked if its backend is up and below its limit.
+    /// The slot that is picked if its backend is in the group, up and below its limit.
     pub prefer: Option<u16>,
+    /// The group that the backend must be in.
+    pub group: usize,
 }
 
 impl<'a> Want<'a> {
-    /// Any backend, except those in `tried`.
+    /// Any backend of the first group, except those in `tried`.
     pub fn other_than(tried: &'a [u16]) -> Want<'a> {
-        Want { tried, prefer: None }
+        Want { tried, prefer: None, group: 0 }
     }
 }
 
@@ -91,15 +67,9 @@ pub struct Balancer {
     members: Vec<Member>,
     /// The limits by slot.
     limits: Vec<u32>,
-    rotation: Rotation,
-    /// The epoch of the cells at which the rotation was decided.
+    groups: Vec<Group>,
+    /// The epoch of the cells at which the rotations were decided.
     epoch: u64,
-    /// The end of the last slow start, in microseconds.
-    slow_until_us: u64,
-    /// The rotation contains all members, because all are down.
-    open: bool,
-    /// The beginning or the end of an outage that was not reported yet.
-    news: Option<bool>,
     budget: Budget,
     random: Random,
     next_probe_us: u64,
@@ -116,19 +86,24 @@ impl Balancer {
             mine,
             members: Vec::new(),
             limits: Vec::new(),
-            rotation: Rotation::default(),
+            groups: Vec::new(),
             epoch: u64::MAX,
-            slow_until_us: 0,
-            open: false,
-            news: None,
             budget: Budget::new(rules.retry_percent),
             random: Random::new(seed),
             next_probe_us: 0,
         }
     }
 
-    /// Sets the rules and the backends. Members without a slot in the cells are left out.
+    /// Sets the rules and the backends, which are one group. Members without a slot in the cells are left out.
     pub fn set(&mut self, rules: Rules, members: impl Iterator<Item = Member>) {
+        let members: Vec<Member> = members.collect();
+        let slots = members.iter().map(|member| member.slot).collect();
+        self.set_groups(rules, members.into_iter(), &[slots]);
+    }
+
+    /// Sets the rules, the backends, and the groups, each as a list of slots. Members without a slot in the cells are
+    /// left out.
+    pub fn set_groups(&mut self, rules: Rules, members: impl Iterator<Item = Member>, groups: &[Vec<u16>]) {
         self.rules = rules;
         self.budget.set(rules.retry_percent);
         self.members.clear();
@@ -139,50 +114,71 @@ impl Balancer {
         for member in &self.members {
             self.limits[usize::from(member.slot)] = member.max;
         }
+        let mut place_of = vec![None; past];
+        for (place, member) in self.members.iter().enumerate() {
+            place_of[usize::from(member.slot)] = Some(place as u16);
+        }
+        self.groups.truncate(groups.len());
+        for number in self.groups.len()..groups.len() {
+            self.groups.push(Group::new(self.cells, number));
+        }
+        for (group, slots) in self.groups.iter_mut().zip(groups) {
+            let places = slots.iter().filter_map(|&slot| place_of.get(usize::from(slot)).copied().flatten());
+            group.set(&self.members, places);
+        }
         self.epoch = u64::MAX;
         self.next_probe_us = 0;
     }
 
-    /// True if the rotation contains all backends because all are down.
-    pub fn is_open(&self) -> bool {
-        self.open
+    /// True if the rotation of a group contains all its backends because all are down.
+    pub fn is_open(&self, group: usize) -> bool {
+        self.groups.get(group).is_some_and(|group| group.open)
     }
 
-    /// Takes the news of an outage: true for its beginning, false for its end.
-    pub fn take_news(&mut self) -> Option<bool> {
-        self.news.take()
+    /// True if the backend in a slot is in a group.
+    pub fn is_in(&self, group: usize, slot: u16) -> bool {
+        self.groups.get(group).is_some_and(|group| group.contains(slot))
+    }
+
+    /// Takes the news of an outage: the number of the group, and true for the beginning, false for the end.
+    pub fn take_news(&mut self) -> Option<(usize, bool)> {
+        let mut groups = self.groups.iter_mut().enumerate();
+        groups.find_map(|(number, group)| Some((number, group.news.take()?)))
     }
 
     /// Picks a backend for a request.
     pub fn pick(&mut self, want: Want<'_>, now_us: u64) -> Pick {
         self.look_at_health(now_us);
-        let tried = want.tried;
-        if let Some(slot) = want.prefer.filter(|slot| !tried.contains(slot))
+        let Want { tried, prefer, group } = want;
+        if let Some(slot) = prefer.filter(|slot| !tried.contains(slot))
+            && self.is_in(group, slot)
             && self.take(slot.into())
         {
             return Pick::Slot(slot.into());
         }
-        if self.rotation.is_empty() {
+        if self.groups.get(group).is_none_or(|group| group.rotation.is_empty()) {
             return Pick::Nobody;
         }
-        let draw = self.draw(now_us);
+        let draw = self.draw(group, now_us);
         for _ in 0..PICKS {
-            let mut view = View { rotation: &self.rotation, cells: self.cells, random: &mut self.random };
+            let Group { rotation, turn, .. } = &self.groups[group];
+            let mut view = View { rotation, turn, cells: self.cells, random: &mut self.random };
             let slot = (self.rules.strategy.pick)(&mut view);
             if !tried.contains(&slot) && self.admits(slot, draw, now_us) && self.enter(slot) {
                 return Pick::Slot(slot.into());
             }
         }
-        self.any(tried, draw, now_us)
+        self.any(group, tried, draw, now_us)
     }
 
-    /// Picks any backend that was not tried and has room. A backend of the rotation comes first, and a backend in its
-    /// slow start that does not admit this request comes last among these. A healthy backend outside the rotation
-    /// follows, then an added one, then one that is down, because it may still respond.
-    fn any(&mut self, tried: &[u16], draw: Option<u64>, now_us: u64) -> Pick {
-        let count = self.rotation.len();
+    /// Picks any backend of a group that was not tried and has room. A backend of the rotation comes first, and a
+    /// backend in its slow start that does not admit this request comes last among these. A healthy backend outside the
+    /// rotation follows, then an added one, then one that is down, because it may still respond.
+    fn any(&mut self, group: usize, tried: &[u16], draw: Option<u64>, now_us: u64) -> Pick {
+        let group = &self.groups[group];
+        let count = group.rotation.len();
         let start = self.random.below(count as u64) as usize;
-        let in_turn = (start..count).chain(0..start).map(|turn| self.rotation.at(turn));
+        let in_turn = (start..count).chain(0..start).map(|turn| group.rotation.at(turn));
         let untried = in_turn.filter(|slot| !tried.contains(slot));
         let mut admitted = untried.clone().filter(|&slot| self.admits(slot, draw, now_us));
         let found = admitted.find(|&slot| self.enter(slot));
@@ -195,12 +191,12 @@ impl Balancer {
             return Pick::Full;
         }
         let mut full = false;
-        let start = self.random.below(self.members.len() as u64) as usize;
+        let start = self.random.below(group.len() as u64) as usize;
         let in_order: [fn(State) -> bool; 3] =
             [State::is_up, |state| state == State::Added, |state| state == State::Down];
         for is_wanted in in_order {
-            for at in (start..self.members.len()).chain(0..start) {
-                let Member { slot, weight, .. } = self.members[at];
+            for at in (start..group.len()).chain(0..start) {
+                let Member { slot, weight, .. } = group.member(&self.members, at);
                 if weight > 0 && is_wanted(self.cells.state(slot.into())) && !tried.contains(&slot) {
                     if self.enter(slot) {
                         return Pick::Slot(slot.into());
@@ -217,9 +213,10 @@ impl Balancer {
         slot < self.limits.len() && self.cells.state(slot).is_up() && self.enter(slot as u16)
     }
 
-    /// True if a backend of the rotation that is not in `tried` is below its limit.
-    pub fn has_other(&self, tried: &[u16]) -> bool {
-        let mut slots = (0..self.rotation.len()).map(|turn| self.rotation.at(turn));
+    /// True if a backend of a group's rotation that is not in `tried` is below its limit.
+    pub fn has_other(&self, group: usize, tried: &[u16]) -> bool {
+        let Some(Group { rotation, .. }) = self.groups.get(group) else { return false };
+        let mut slots = (0..rotation.len()).map(|turn| rotation.at(turn));
         slots.any(|slot| !tried.contains(&slot) && self.is_below_limit(slot.into()))
     }
 
@@ -261,7 +258,7 @@ impl Balancer {
         self.budget.allows(self.cells, now_us)
     }
 
-    /// Decides the rotation again if it may have changed.
+    /// Decides the rotations again if they may have changed.
     fn look_at_health(&mut self, now_us: u64) {
         let epoch = self.cells.epoch();
         if epoch != self.epoch {
@@ -271,50 +268,26 @@ impl Balancer {
     }
 
     fn decide_turns(&mut self, now_us: u64) {
-        let served = |member: &&Member| member.weight > 0;
-        let fit = |member: &&Member| served(member) && self.cells.state(member.slot.into()).is_up();
-        if self.rules.interval_us == 0 || !self.members.iter().any(|member| fit(&member)) {
-            self.members.iter().for_each(|member| self.cells.admit(member.slot.into()));
-        }
-        let share = |member: &Member| (member.slot, member.weight);
-        self.rotation.set(self.members.iter().filter(fit).filter(|member| !member.backup).map(share));
-        if self.rotation.is_empty() {
-            self.rotation.set(self.members.iter().filter(fit).map(share));
-        }
-        self.open = self.rotation.is_empty() && self.members.iter().any(|member| served(&member));
-        if self.open {
-            self.rotation.set(self.members.iter().filter(served).map(share));
-        }
-        if self.cells.note_outage(self.open) {
-            self.news = Some(self.open);
+        for group in &mut self.groups {
+            group.decide(&self.members, &self.rules, self.cells, now_us);
         }
         if self.rules.interval_us == 0 {
             self.give_chances(now_us);
         }
-        self.slow_until_us = 0;
-        if self.rules.slow_start_us > 0 && !self.open {
-            let until = |member: &Member| self.slow_start(member.slot).map_or(0, |(_, until_us)| until_us);
-            self.slow_until_us = self.members.iter().map(until).filter(|&until| until > now_us).max().unwrap_or(0);
-        }
-    }
-
-    /// Returns the begin and the end of a backend's slow start.
-    fn slow_start(&self, slot: u16) -> Option<(u64, u64)> {
-        let from_us = self.cells.changed_us(slot.into());
-        (from_us > 0).then(|| (from_us, from_us.saturating_add(self.rules.slow_start_us)))
     }
 
     /// Returns a random number that decides for one request which backends in their slow start admit it; `None` if no
-    /// backend is in its slow start.
-    fn draw(&mut self, now_us: u64) -> Option<u64> {
-        (now_us < self.slow_until_us && self.rotation.len() > 1).then(|| self.random.any())
+    /// backend of the group is in its slow start.
+    fn draw(&mut self, group: usize, now_us: u64) -> Option<u64> {
+        let group = &self.groups[group];
+        (now_us < group.slow_until_us && group.rotation.len() > 1).then(|| self.random.any())
     }
 
     /// True if a backend admits the request. In its slow start it admits a growing share of the requests. The result
     /// for one request is always the same, however often the strategy picks the backend.
     fn admits(&self, slot: u16, draw: Option<u64>, now_us: u64) -> bool {
         let Some(draw) = draw else { return true };
-        match self.slow_start(slot) {
+        match self.rules.slow_start(self.cells, slot) {
             Some((from_us, until_us)) if now_us < until_us => {
                 let length_us = until_us - from_us;
                 let grown_us = now_us.saturating_sub(from_us).max(length_us / SLOW_START_PARTS);

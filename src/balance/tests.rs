@@ -1,6 +1,7 @@
 //! The balancer over cells of its own: rotation, limits, health and probes.
 
 use super::cells::private;
+use super::strategy::Strategy;
 use super::*;
 use crate::limits::UNPROBED_US;
 
@@ -58,13 +59,13 @@ fn another_is_one_that_was_not_tried_and_is_fit_and_has_room() {
     let members = [member(0, 1), Member { max: 1, ..member(1, 1) }, member(2, 1)];
     let mut balancer = over(private(3), RULES, &members, 1);
     assert!(matches!(balancer.pick(Want::other_than(&[0, 2]), 1), Pick::Slot(1)));
-    assert!(balancer.has_other(&[0]) && !balancer.has_other(&[0, 2]));
+    assert!(balancer.has_other(0, &[0]) && !balancer.has_other(0, &[0, 2]));
     balancer.finished(1);
-    assert!(balancer.has_other(&[0, 2]) && !balancer.has_other(&[0, 1, 2]));
+    assert!(balancer.has_other(0, &[0, 2]) && !balancer.has_other(0, &[0, 1, 2]));
     for _ in 0..RULES.fails {
         balancer.failed(2, 1);
     }
-    assert!(!balancer.has_other(&[0, 1]));
+    assert!(!balancer.has_other(0, &[0, 1]));
 }
 
 #[test]
@@ -170,7 +171,7 @@ fn backups_serve_only_when_no_other_is_healthy() {
     balancer.finished(2);
     (0..3).for_each(|_| _ = balancer.failed(1, 9));
     assert_eq!(counts(&mut balancer, 10), [0, 0, 10]);
-    assert_eq!((balancer.is_open(), balancer.take_news()), (false, None));
+    assert_eq!((balancer.is_open(0), balancer.take_news()), (false, None));
 }
 
 #[test]
@@ -183,11 +184,11 @@ fn with_none_healthy_all_are_tried_and_that_is_told_once() {
     }
     assert_eq!(counts(&mut one, 10), [5, 5]);
     assert_eq!(counts(&mut two, 10), [5, 5]);
-    assert!(one.is_open() && two.is_open());
-    assert_eq!((one.take_news(), two.take_news()), (Some(true), None));
+    assert!(one.is_open(0) && two.is_open(0));
+    assert_eq!((one.take_news(), two.take_news()), (Some((0, true)), None));
     assert_eq!((two.probed(0, true, 10), two.probed(0, true, 10)), (None, Some(Change::Up(2))));
     assert_eq!(counts(&mut two, 10), [10, 0]);
-    assert_eq!((two.take_news(), one.take_news()), (Some(false), None));
+    assert_eq!((two.take_news(), one.take_news()), (Some((0, false)), None));
 }
 
 #[test]
@@ -210,7 +211,7 @@ fn one_that_is_added_serves_when_a_probe_has_passed_or_nobody_else_is_up() {
     // The added backend serves when the last healthy one is down.
     (0..3).for_each(|_| _ = balancer.failed(0, 6));
     assert_eq!(counts(&mut balancer, 10), [0, 10, 0]);
-    assert_eq!((cells.state(1), balancer.is_open()), (State::Unproven, false));
+    assert_eq!((cells.state(1), balancer.is_open(0)), (State::Unproven, false));
 }
 
 #[test]
@@ -338,7 +339,7 @@ fn one_of_weight_0_gets_nothing_new_whatever_becomes_of_the_others() {
         assert_eq!(counts(&mut balancer, 100), [100, 0, 0], "{name}");
         balancer.set(rules, [member(0, 0), member(1, 0)].into_iter());
         assert!(matches!(balancer.pick(Want::other_than(&[]), 1), Pick::Nobody), "{name}");
-        assert!(!balancer.is_open(), "{name}: that is no outage");
+        assert!(!balancer.is_open(0), "{name}: that is no outage");
         // Its probes continue, so its health is known when its weight returns.
         let mut probes = Vec::new();
         balancer.take_probes(10_000_000, &mut probes);

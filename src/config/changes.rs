@@ -49,8 +49,19 @@ fn change(before: &Backend, after: &Backend) -> String {
     note("max", &Most(before.max), &Most(after.max), before.max != after.max);
     note("backup", &OnOff(before.backup), &OnOff(after.backup), before.backup != after.backup);
     note("tls", &OnOff(before.tls), &OnOff(after.tls), before.tls != after.tls);
+    note("for", &For(before), &For(after), before.routes != after.routes);
     note("h2c", &OnOff(before.h2c), &OnOff(after.h2c), before.h2c != after.h2c);
     if parts.is_empty() { after.name.clone() } else { format!("{} ({})", after.name, parts.join(", ")) }
+}
+
+struct For<'a>(&'a Backend);
+
+impl fmt::Display for For<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let routes: Vec<String> = self.0.routes.iter().map(ToString::to_string).collect();
+        f.write_str(if routes.is_empty() { "off" } else { "" })?;
+        f.write_str(&routes.join(" "))
+    }
 }
 
 struct OnOff(bool);

@@ -12,6 +12,7 @@ use std::sync::Arc;
 use crate::args::backend::{self, Backend, Target};
 use crate::args::flags::Set;
 use crate::args::{self, FLAGS, Fault, Flag, Options, Shown, Source, add_backend, give, nearest};
+use crate::http::route::Route;
 use crate::json::{self, Kind, Member, Number, Position, Value};
 use crate::limits::FILE_PROBLEMS;
 
@@ -22,7 +23,7 @@ const ABSENT: [&str; 2] = ["tls", "access_log"];
 /// A backend's keys of later versions.
 const ABSENT_IN_BACKEND: [&str; 4] = ["ca_file", "insecure", "sni", "protocol"];
 /// A backend's keys.
-const BACKEND_KEYS: [&str; 8] = ["host", "port", "unix", "weight", "backup", "max", "tls", "h2c"];
+const BACKEND_KEYS: [&str; 9] = ["host", "port", "unix", "weight", "backup", "max", "tls", "h2c", "for"];
 
 const BACKENDS: &str = "backends";
 const BACKENDS_ACCEPTED: &str =
@@ -313,6 +314,7 @@ impl Reader {
                     Kind::Bool(tls) => parts.tls = Some(tls),
                     _ => self.wrong_type("tls", value, "true or false"),
                 },
+                "for" => parts.routes = self.routes(value),
                 "h2c" => match value.kind {
                     Kind::Bool(h2c) => parts.h2c = h2c,
                     _ => self.wrong_type("h2c", value, "true or false"),
@@ -333,6 +335,27 @@ impl Reader {
                 None
             }
         }
+    }
+
+    /// Reads the routes of a backend: one, or a list of them.
+    fn routes(&mut self, value: &Value) -> Vec<Route> {
+        let items = match &value.kind {
+            Kind::Array(items) if items.is_empty() => {
+                self.wrong_type("for", value, FOR);
+                return Vec::new();
+            }
+            Kind::Array(items) => items.as_slice(),
+            _ => std::slice::from_ref(value),
+        };
+        let mut routes = Vec::new();
+        for item in items {
+            if let Some(route) = self.text("for", item, FOR, backend::route)
+                && let Err(fault) = backend::add_route(&mut routes, route)
+            {
+                self.refuse(item.at, "for", "", fault, FOR);
+            }
+        }
+        routes
     }
 
     fn text<T>(
@@ -370,6 +393,7 @@ const UNIX: &str = "a string: the absolute path of a socket";
 const PORT: &str = "a number from 1 to 65535";
 const WEIGHT: &str = "a number from 0 to 65535";
 const MAX: &str = "a number from 1 to 1000000";
+const FOR: &str = "a string, or an array of strings: HOST or HOST/PREFIX";
 
 /// The parts of a backend's object.
 #[derive(Default)]
@@ -382,6 +406,7 @@ struct Parts {
     backup: bool,
     tls: Option<bool>,
     h2c: bool,
+    routes: Vec<Route>,
 }
 
 impl Parts {
@@ -403,7 +428,7 @@ impl Parts {
         }
         let tls = !self.h2c && self.tls.unwrap_or(backend::means_tls(&target));
         let (weight, max) = (self.weight.unwrap_or(1), self.max.unwrap_or_default());
-        Ok(Backend { name, target, weight, backup: self.backup, max, tls, h2c: self.h2c })
+        Ok(Backend { name, target, weight, backup: self.backup, max, tls, h2c: self.h2c, routes: self.routes })
     }
 }
 

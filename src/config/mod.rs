@@ -20,6 +20,7 @@ pub use crate::args::{
     Backend, Cidr, HealthCheck, Host, HostHeader, Mode, Setting, Source, Statuses, Target, TlsVersion,
 };
 pub use crate::balance::strategy::Strategy;
+pub use crate::http::route::Route;
 use crate::log::Level;
 use crate::metrics::Detail;
 pub use changes::Changes;
@@ -181,7 +182,8 @@ impl Backend {
     /// A backend at an address, with nothing special about it.
     pub fn at(address: SocketAddr) -> Backend {
         let target = Target::Tcp(Host::Ip(address.ip()), address.port());
-        Backend { name: address.to_string(), target, weight: 1, backup: false, max: 0, tls: false, h2c: false }
+        let (name, routes) = (address.to_string(), Vec::new());
+        Backend { name, target, weight: 1, backup: false, max: 0, tls: false, h2c: false, routes }
     }
 
     /// The backend's own Host: its host and port as the user wrote them, and `localhost` for a Unix socket.

@@ -3,9 +3,12 @@
 
 mod bytes;
 
+use std::collections::HashMap;
 use std::net::SocketAddr;
 
-use super::{Address, Backend, Cidr, Config, Health, HealthCheck, HostHeader, Statuses, Strategy, Timeouts, TlsRules};
+use super::{
+    Address, Backend, Cidr, Config, Health, HealthCheck, HostHeader, Route, Statuses, Strategy, Timeouts, TlsRules,
+};
 use crate::balance::{self, Rules};
 use crate::limits::{
     DEFAULT_CONNECT_US, DEFAULT_DRAIN_IDLE_US, DEFAULT_DRAIN_US, DEFAULT_HALF_CLOSE_US, DEFAULT_IDLE_US,
@@ -51,6 +54,10 @@ pub struct Plan {
     pub metrics_detail: Detail,
     /// A number that changes whenever the CA certificates must be read again.
     pub authorities: u64,
+    /// The routes of all backends, also of those without an address.
+    pub routes: Vec<Route>,
+    /// True if some backend gets the requests that match no route.
+    pub takes_others: bool,
     /// Every address of every backend that has one.
     pub members: Vec<Member>,
     /// Names of the backends that have no address yet.
@@ -95,6 +102,8 @@ pub struct Member {
     pub own_host: bool,
     /// True if it uses HTTP/2 without TLS.
     pub h2c: bool,
+    /// The places of its routes in the plan's list. If there are none, it gets the requests that match no route.
+    pub routes: Vec<u16>,
 }
 
 impl Member {
@@ -112,6 +121,7 @@ impl Member {
             server_name: backend.server_name(),
             own_host: own_host && backend.has_own_host(),
             h2c: backend.h2c,
+            routes: Vec::new(),
         }
     }
 }
@@ -119,7 +129,8 @@ impl Member {
 impl Plan {
     /// The plan for a configuration: its settings, its backends, and the number of times that the CA
     /// certificates have been read again.
-    pub fn new(config: &Config, authorities: u64, members: Vec<Member>, unresolved: Vec<String>) -> Plan {
+    pub fn new(config: &Config, authorities: u64, mut members: Vec<Member>, unresolved: Vec<String>) -> Plan {
+        let routes = routes(&config.backends, &mut members);
         Plan {
             strategy: config.strategy,
             loglevel: config.loglevel,
@@ -138,6 +149,8 @@ impl Plan {
             metrics_path: config.metrics_path.clone().unwrap_or_default(),
             metrics_detail: config.metrics_detail,
             authorities,
+            takes_others: routes.is_empty() || config.backends.iter().any(|backend| backend.routes.is_empty()),
+            routes,
             members,
             unresolved,
             gone: Vec::new(),
@@ -188,6 +201,8 @@ impl Plan {
             metrics_path: DEFAULT_METRICS_PATH.into(),
             metrics_detail: Detail::Backend,
             authorities: 0,
+            routes: Vec::new(),
+            takes_others: true,
             members: addresses.into_iter().enumerate().map(member).collect(),
             unresolved: Vec::new(),
             gone: Vec::new(),
@@ -206,6 +221,19 @@ impl Plan {
         }
     }
 
+    /// The groups of the balancer, each as a list of slots. The first one is for requests that match no route, and the
+    /// others are in the order of the routes.
+    pub fn groups(&self) -> Vec<Vec<u16>> {
+        let mut groups = vec![Vec::new(); 1 + self.routes.len()];
+        for member in &self.members {
+            match member.routes.as_slice() {
+                [] => groups[0].push(member.slot),
+                routes => routes.iter().for_each(|&route| groups[1 + usize::from(route)].push(member.slot)),
+            }
+        }
+        groups
+    }
+
     /// The members of the balancer.
     pub fn picked_from(&self) -> impl Iterator<Item = balance::Member> {
         self.members.iter().map(|member| balance::Member {
@@ -215,4 +243,24 @@ impl Plan {
             max: member.max,
         })
     }
+}
+
+/// Lists the routes of all backends, in their order, and notes the places of each member's routes.
+fn routes(backends: &[Backend], members: &mut [Member]) -> Vec<Route> {
+    let mut routes = Vec::new();
+    let mut places = HashMap::new();
+    let mut of_backend = HashMap::new();
+    for backend in backends.iter().filter(|backend| !backend.routes.is_empty()) {
+        let place = |route: &Route| {
+            *places.entry(route.clone()).or_insert_with(|| {
+                routes.push(route.clone());
+                (routes.len() - 1) as u16
+            })
+        };
+        of_backend.insert(backend.name.as_str(), backend.routes.iter().map(place).collect::<Vec<u16>>());
+    }
+    for member in members {
+        member.routes = of_backend.get(member.name.as_str()).cloned().unwrap_or_default();
+    }
+    routes
 }

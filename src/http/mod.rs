@@ -11,5 +11,6 @@ pub mod message_error;
 pub mod part;
 pub mod proxy_error;
 pub mod request_id;
+pub mod route;
 pub mod session_error;
 pub mod status;

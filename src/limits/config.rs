@@ -81,6 +81,8 @@ pub const STATUS_RANGES: usize = 64;
 pub const HEALTH_PATH_BYTES: usize = 1024;
 /// The maximum of a backend's own limit of requests in flight.
 pub const BACKEND_MAX: u64 = 1_000_000;
+/// The routes of one backend: more hosts than an application of many sites has.
+pub const BACKEND_ROUTES: usize = 64;
 /// The path of a file (PATH_MAX without its NUL).
 pub const FILE_PATH_BYTES: usize = 4095;
 

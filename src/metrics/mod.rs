@@ -90,6 +90,7 @@ table! {
     HandshakesFailedAlert Counter "client_handshake_failures_total" "reason=\"alert\"" "TLS handshakes with clients that failed, by reason. No backend is blamed.";
     HandshakesFailedOther Counter "client_handshake_failures_total" "reason=\"protocol\"" "TLS handshakes with clients that failed, by reason. No backend is blamed.";
     Own400 Counter "own_responses_total" "code=\"400\"" "Responses made by the balancer itself, by status. Pages such as `/metrics` are not counted.";
+    Own404 Counter "own_responses_total" "code=\"404\"" "Responses made by the balancer itself, by status. Pages such as `/metrics` are not counted.";
     Own405 Counter "own_responses_total" "code=\"405\"" "Responses made by the balancer itself, by status. Pages such as `/metrics` are not counted.";
     Own408 Counter "own_responses_total" "code=\"408\"" "Responses made by the balancer itself, by status. Pages such as `/metrics` are not counted.";
     Own414 Counter "own_responses_total" "code=\"414\"" "Responses made by the balancer itself, by status. Pages such as `/metrics` are not counted.";
@@ -280,6 +281,7 @@ impl Block {
     pub fn add_own_response(self, status: u16) {
         let line = match status {
             400 => Count::Own400,
+            404 => Count::Own404,
             405 => Count::Own405,
             408 => Count::Own408,
             414 => Count::Own414,

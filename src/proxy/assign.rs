@@ -10,6 +10,7 @@ use super::progress::Progress;
 use super::record::{Cause, Outcome};
 use super::reply::LocalReply;
 use super::state::Listener;
+use super::upstreams::NO_GROUP;
 use crate::balance::{Pick, Want};
 use crate::collections::slab::Key;
 use crate::collections::timers::NEVER;
@@ -25,6 +26,9 @@ impl Proxy {
         match pick {
             Pick::Slot(slot) => self.assign_to(id, slot),
             Pick::Full => self.wait_for_room(id),
+            Pick::Nobody if self.exchanges.living(id).is_some_and(|exchange| exchange.group == NO_GROUP) => {
+                self.answer_exchange(id, LocalReply::NoRoute);
+            }
             Pick::Nobody => self.answer_exchange(id, LocalReply::NoBackend),
         }
     }
@@ -66,7 +70,8 @@ impl Proxy {
         let Some(exchange) = self.exchanges.living_mut(id) else { return false };
         let tries = &mut exchange.tries;
         tries.refusals = tries.refusals.saturating_add(1);
-        let rationed = tries.refusals >= H2_REFUSALS && !self.upstreams.balancer.has_other(tries.slots());
+        let rationed =
+            tries.refusals >= H2_REFUSALS && !self.upstreams.balancer.has_other(exchange.group, tries.slots());
         tries.isolated |= rationed;
         rationed
     }
@@ -76,7 +81,7 @@ impl Proxy {
     pub(super) fn was_not_asked(&mut self, id: Key, stale: bool) {
         let Some(exchange) = self.exchanges.living_mut(id) else { return };
         let tries = &mut exchange.tries;
-        if !stale && self.upstreams.balancer.has_other(tries.slots()) {
+        if !stale && self.upstreams.balancer.has_other(exchange.group, tries.slots()) {
             tries.declined |= 1 << (tries.slots().len().max(1) - 1);
         } else if let Some(last) = tries.slots_mut().last_mut() {
             *last = u16::MAX;
@@ -101,7 +106,7 @@ impl Proxy {
         let bound = if prefer.is_none() { self.pick_bound(id) } else { None };
         let pick = bound.unwrap_or_else(|| {
             let Some(exchange) = self.exchanges.living(id) else { return Pick::Nobody };
-            let want = Want { tried: exchange.tries.slots(), prefer };
+            let want = Want { tried: exchange.tries.slots(), prefer, group: exchange.group };
             self.upstreams.pick(want, &exchange.facts, self.now_us)
         });
         self.log_outage();
@@ -119,7 +124,7 @@ impl Proxy {
         }
         let alone = exchange.facts.is_alone();
         let tunnels = exchange.facts.kind == Kind::WebSocket && self.upstreams.accepts_connect(slot) == Some(true);
-        if self.upstreams.balancer.is_open() {
+        if self.upstreams.balancer.is_open(exchange.group) {
             self.shared.block.add(Count::FailOpen, 1);
         }
         if let Some((key, bound)) = self.bound_backend(id)

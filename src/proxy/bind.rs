@@ -45,6 +45,10 @@ impl Proxy {
     /// if it is not usable any more.
     pub(super) fn pick_bound(&mut self, id: Key) -> Option<Pick> {
         let (key, slot) = self.bound_backend(id)?;
+        let group = self.exchanges.living(id)?.group;
+        if !self.upstreams.balancer.is_in(group, slot as u16) {
+            return None;
+        }
         let connection = self.connections.get(key)?;
         let up = self.shared.cells.state(slot).is_up();
         if connection.is_closing() || !up || !self.upstreams.is_current(connection.peer) {

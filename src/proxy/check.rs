@@ -75,7 +75,7 @@ impl Proxy {
                     format!("exchange {id:?} is {:?}, and its connection is {:?}", exchange.upstream, backend.phase)
                 })?;
             }
-            let places = self.ledger.waiting.iter().filter(|&&other| other == id).count();
+            let places = self.ledger.waiting.all().filter(|&other| other == id).count();
             holds(usize::from(exchange.is_queued()) == places, || {
                 format!("exchange {id:?} is {:?}, and has {places} places in the queue", exchange.upstream)
             })?;

@@ -170,6 +170,8 @@ pub(super) struct Exchange {
     /// The number of interim responses.
     pub(super) interims: u16,
     pub(super) tries: Tries,
+    /// The group of backends that may serve the request.
+    pub(super) group: usize,
     pub(super) record: Record,
 }
 
@@ -192,6 +194,7 @@ impl Exchange {
             persistent: facts.connection.persistent,
             interims: 0,
             tries: Tries::new(),
+            group: 0,
             record: Record::new(began_us),
         }
     }
@@ -257,7 +260,10 @@ impl Proxy {
         let request_id = self.request_id(key, head);
         let mut saved = self.scratch.spare.pop().map(|exchange| exchange.saved).unwrap_or_default();
         saved.save(head);
-        let id = self.exchanges.insert(Exchange::new(key, facts, saved, request_id, self.now_us));
+        let mut exchange = Exchange::new(key, facts, saved, request_id, self.now_us);
+        let group = self.upstreams.group_of(head);
+        exchange.group = group;
+        let id = self.exchanges.insert(exchange);
         let Some(client) = self.connections.get_mut(key) else { return };
         client.exchange = Some(id);
         client.client_mut().into_iter().for_each(|client| client.seen_request = true);
@@ -272,7 +278,7 @@ impl Proxy {
             return self.answer_page(id, page);
         }
         self.upstreams.balancer.requested(self.now_us);
-        let pick = if self.ledger.waiting.is_empty() || self.is_bound(id) { self.pick(id, None) } else { Pick::Full };
+        let pick = if !self.ledger.waiting.has(group) || self.is_bound(id) { self.pick(id, None) } else { Pick::Full };
         self.assign(id, pick);
     }
 
@@ -397,10 +403,8 @@ impl Proxy {
 
     /// Gives up what a former state held, except a count for `slot`, which the present state holds.
     pub(super) fn leave(&mut self, id: Key, left: &Upstream, slot: Option<u16>) {
-        if matches!(left, Upstream::Queued)
-            && let Some(at) = self.ledger.waiting.iter().position(|&other| other == id)
-        {
-            self.ledger.waiting.remove(at);
+        if matches!(left, Upstream::Queued) {
+            self.ledger.waiting.remove(id);
         }
         if let Some(left) = left.slot().filter(|&left| Some(left) != slot) {
             self.upstreams.balancer.finished(left.into());

@@ -15,7 +15,7 @@ impl Proxy {
         let exchange = self.connections.get(key).and_then(|connection| self.exchanges.get(connection.exchange?));
         if let Some(exchange) = exchange
             && let Some(tried) = Some(exchange.tries.slots()).filter(|tried| tried.len() < TRIES)
-            && self.upstreams.balancer.has_other(tried)
+            && self.upstreams.balancer.has_other(exchange.group, tried)
         {
             return false;
         }

@@ -42,6 +42,8 @@ pub enum LocalReply {
     /// The deadline that a gRPC call sets itself.
     DeadlinePassed,
     NoBackend,
+    /// No backend gets requests for this host and path.
+    NoRoute,
     NoRoom,
     NoRoomToWait,
     /// The worker holds as much for clients over HTTP/2 as it may.
@@ -68,6 +70,7 @@ impl LocalReply {
             LocalReply::ContentLate => (408, "the request content did not come in time"),
             LocalReply::DeadlinePassed => (504, "the deadline of the call has passed"),
             LocalReply::NoBackend => (503, "No backends available"),
+            LocalReply::NoRoute => (404, "no backend serves this host and path"),
             LocalReply::NoRoom => (503, ProxyError::ConnectionLimitReached.words()),
             LocalReply::NoRoomToWait => (503, "every backend has as many requests as it may, and too many wait"),
             LocalReply::NoMemory => (503, "too much content waits for clients"),

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use super::exchange::Exchange;
 use super::output::Output;
+use super::queue::Waiting;
 use super::record::Record;
 use crate::collections::buffer::Pool;
 use crate::collections::slab::Key;
@@ -137,7 +138,7 @@ pub(super) struct Ledger {
     /// Exchanges whose responses are generated here, one portion at a time.
     pub(super) feeding: VecDeque<Key>,
     /// Exchanges that wait for a backend below its limit.
-    pub(super) waiting: VecDeque<Key>,
+    pub(super) waiting: Waiting,
     /// When the waiting exchanges are looked at next, in microseconds.
     pub(super) look_us: u64,
     /// A backend may have fallen below its limit since the waiting exchanges were looked at.
@@ -160,7 +161,7 @@ impl Ledger {
             tending: Vec::new(),
             borrowers: Vec::new(),
             feeding: VecDeque::new(),
-            waiting: VecDeque::new(),
+            waiting: Waiting::default(),
             look_us: u64::MAX,
             room_made: false,
             redials: VecDeque::new(),

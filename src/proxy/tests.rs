@@ -16,6 +16,7 @@ mod invariants;
 mod probes;
 mod record;
 mod reuse;
+mod routes;
 mod tunnels;
 mod uploads;
 

@@ -19,10 +19,14 @@ use crate::balance::{Balancer, Change, Pick, Want};
 use crate::collections::slab::Key;
 use crate::config::{Address, Plan};
 use crate::http::framing::{Kind, RequestFacts};
-use crate::http::head::Version;
+use crate::http::head::{HeadRef, Version};
+use crate::http::route::Routes;
 use crate::limits::{SEEN_US, TRIES};
 use crate::log::Level;
 use crate::metrics::{self, Block, Count, SlotCount};
+
+/// The group of a request for which there is no backend: no group has this number.
+pub(super) const NO_GROUP: usize = usize::MAX;
 
 /// The cells that a proxy shares with the proxies of other workers.
 #[derive(Clone, Copy, Debug)]
@@ -135,6 +139,12 @@ pub(super) struct Upstreams {
     /// The addresses of backends, by slot.
     pub(super) backends: Vec<Option<Backend>>,
     pub(super) balancer: Balancer,
+    /// The routes that requests are matched with. The number of a group is one more than that of its route.
+    routes: Routes,
+    /// The routes for people, by number.
+    route_names: Vec<String>,
+    /// Group 0 gets the requests that match no route.
+    takes_others: bool,
     /// Idle HTTP/1 connections.
     pub(super) idle: IdlePool,
     /// Pairs of connections that belong together.
@@ -149,6 +159,9 @@ impl Upstreams {
             shared,
             backends: Vec::new(),
             balancer: Balancer::new(plan.rules(), shared.cells, shared.in_flight, seed),
+            routes: Routes::default(),
+            route_names: Vec::new(),
+            takes_others: true,
             idle: IdlePool::new(),
             bonds: Bonds::new(),
             muxes: Vec::new(),
@@ -181,9 +194,29 @@ impl Upstreams {
             });
             self.shared.block.adopt(member.slot.into(), member.generation);
         }
-        self.balancer.set(plan.rules(), plan.picked_from());
+        self.balancer.set_groups(plan.rules(), plan.picked_from(), &plan.groups());
+        self.routes = Routes::new(&plan.routes);
+        self.route_names = plan.routes.iter().map(ToString::to_string).collect();
+        self.takes_others = plan.takes_others;
         let gone = before.into_iter().enumerate();
         gone.filter(|&(slot, was)| was.is_some() && self.generation(slot) != was).map(|(slot, _)| slot).collect()
+    }
+
+    /// Returns the number of groups.
+    pub(super) fn groups(&self) -> usize {
+        1 + self.route_names.len()
+    }
+
+    /// Returns the group of backends for a request.
+    pub(super) fn group_of(&self, head: HeadRef<'_>) -> usize {
+        if self.routes.is_empty() {
+            return 0;
+        }
+        match self.routes.find(head) {
+            Some(route) => 1 + route,
+            None if self.takes_others => 0,
+            None => NO_GROUP,
+        }
     }
 
     /// Returns the backend in a slot, whether the plan still has it or not.
@@ -297,7 +330,7 @@ impl Upstreams {
         {
             passed.push(slot);
             tried.push(slot as u16);
-            next = self.balancer.pick(Want::other_than(&tried), now_us);
+            next = self.balancer.pick(Want { tried: &tried, prefer: None, ..want }, now_us);
         }
         let found = matches!(next, Pick::Slot(slot) if !self.is_unfit(slot, facts, now_us));
         if !found && let Pick::Slot(slot) = next {
@@ -358,10 +391,24 @@ impl Proxy {
             }
             self.retire_muxes(slot);
         }
+        self.regroup();
         self.close_bound_to_gone();
         self.ledger.room_made = true;
         // Requests that waited for a backend that is gone may wait on an idle connection to another one now.
         self.resume();
+    }
+
+    /// Decides the group of each request again.
+    fn regroup(&mut self) {
+        let ids: Vec<Key> = self.exchanges.keys().collect();
+        for id in ids {
+            if let Some(exchange) = self.exchanges.get_mut(id) {
+                exchange.group = self.upstreams.group_of(exchange.saved.view());
+            }
+        }
+        // A request without a group is replied to in its turn.
+        let group_of = |id| self.exchanges.get(id).map_or(0, |exchange| exchange.group);
+        self.ledger.waiting.regroup(|id| Some(group_of(id)).filter(|&group| group != NO_GROUP).unwrap_or(0));
     }
 
     /// True if the plan has a backend that may get requests, or a name that may lead to one.
@@ -460,10 +507,15 @@ impl Proxy {
 
     /// Logs the beginning or the end of an outage, in which no backend is healthy.
     pub(super) fn log_outage(&mut self) {
-        match self.upstreams.balancer.take_news() {
-            Some(true) => self.log.line(Level::Err, "health", format_args!("no backend is healthy: all are tried")),
-            Some(false) => self.log.line(Level::Info, "health", format_args!("a backend is healthy again")),
-            None => {}
+        while let Some((group, outage)) = self.upstreams.balancer.take_news() {
+            let route = group.checked_sub(1).and_then(|route| self.upstreams.route_names.get(route));
+            let (of, route) = (if route.is_some() { " for " } else { "" }, route.map_or("", String::as_str));
+            if outage {
+                let text = format_args!("no backend{of}{route} is healthy: all are tried");
+                self.log.line(Level::Err, "health", text);
+            } else {
+                self.log.line(Level::Info, "health", format_args!("a backend{of}{route} is healthy again"));
+            }
         }
     }
 }

@@ -6,7 +6,7 @@ use super::View;
 
 pub(super) fn pick(view: &mut View<'_>) -> u16 {
     let rotation = view.rotation;
-    let one = rotation.rotated(view.cells.ticket());
+    let one = rotation.rotated(view.ticket());
     let count = rotation.len() as u64;
     if count < 2 {
         return rotation.at(one);

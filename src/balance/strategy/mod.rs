@@ -4,6 +4,9 @@ mod least_requests;
 mod random;
 mod round_robin;
 
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering::Relaxed;
+
 use super::cells::Cells;
 use super::rotation::Rotation;
 use crate::collections::random::Random;
@@ -12,8 +15,17 @@ use crate::collections::random::Random;
 pub(super) struct View<'a> {
     /// The rotation, which is never empty.
     pub(super) rotation: &'a Rotation,
+    /// The number of picks, of all workers together.
+    pub(super) turn: &'static AtomicU64,
     pub(super) cells: Cells,
     pub(super) random: &'a mut Random,
+}
+
+impl View<'_> {
+    /// Returns a number that no other pick of the group gets. The numbers are consecutive.
+    fn ticket(&self) -> u64 {
+        self.turn.fetch_add(1, Relaxed)
+    }
 }
 
 /// The strategy of a pick.

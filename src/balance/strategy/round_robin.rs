@@ -3,5 +3,5 @@
 use super::View;
 
 pub(super) fn pick(view: &mut View<'_>) -> u16 {
-    view.rotation.at(view.rotation.rotated(view.cells.ticket()))
+    view.rotation.at(view.rotation.rotated(view.ticket()))
 }

@@ -118,11 +118,11 @@ fn unknown_keys_get_the_nearest_known() {
     refused(
         "{\"backends\": [{\"host\": \"a\", \"port\": 1, \"wieght\": 2}]}",
         "lb.json:1:40: unknown key 'wieght' of a backend; \
-         accepted: host, port, unix, weight, backup, max, tls, h2c; did you mean 'weight'?",
+         accepted: host, port, unix, weight, backup, max, tls, h2c, for; did you mean 'weight'?",
     );
     refused(
         "{\"backends\": [{\"host\": \"a\", \"port\": 1, \"colour\": 2}]}",
-        "lb.json:1:40: unknown key 'colour' of a backend; accepted: host, port, unix, weight, backup, max, tls, h2c",
+        "lb.json:1:40: unknown key 'colour' of a backend; accepted: host, port, unix, weight, backup, max, tls, h2c, for",
     );
 }
 

@@ -14,9 +14,9 @@ use std::path::PathBuf;
 use super::{Gone, Member, Plan};
 use crate::config::bytes::{Decoder, Encoder};
 use crate::config::{
-    Address, Cidr, Health, HealthCheck, HostHeader, Statuses, Strategy, Timeouts, TlsRules, TlsVersion,
+    Address, Cidr, Health, HealthCheck, HostHeader, Route, Statuses, Strategy, Timeouts, TlsRules, TlsVersion,
 };
-use crate::limits::{BACKENDS, SLOTS, STATUS_RANGES, TRUSTED_RANGES};
+use crate::limits::{BACKEND_ROUTES, BACKENDS, SLOTS, STATUS_RANGES, TRUSTED_RANGES};
 use crate::log::Level;
 use crate::metrics::Detail;
 
@@ -32,7 +32,7 @@ struct Section {
 }
 
 /// All settings. The order has no meaning.
-const SECTIONS: [Section; 17] = [
+const SECTIONS: [Section; 18] = [
     Section {
         name: "strategy",
         write: |plan, out| out.text(plan.strategy.name),
@@ -148,7 +148,31 @@ const SECTIONS: [Section; 17] = [
         read: |plan, from| from.list(BACKENDS, Decoder::text).map(|names| plan.unresolved = names),
     },
     Section { name: "tls", write: write_tls, read: read_tls },
+    Section { name: "routes", write: write_routes, read: read_routes },
 ];
+
+fn write_routes(plan: &Plan, out: &mut Encoder) {
+    out.list(&plan.routes, |out, route| {
+        out.text(&route.host);
+        out.text(&route.prefix);
+    });
+    out.flag(plan.takes_others);
+    // In the order of the owners.
+    out.list(&plan.members, |out, member| out.list(&member.routes, |out, &route| out.number(route.into())));
+}
+
+fn read_routes(plan: &mut Plan, from: &mut Decoder<'_>) -> Option<()> {
+    let route = |from: &mut Decoder<'_>| Some(Route { host: from.text()?, prefix: from.text()? });
+    plan.routes = from.list(BACKENDS * BACKEND_ROUTES, route)?;
+    plan.takes_others = from.flag()?;
+    let known = plan.routes.len();
+    let own = |from: &mut Decoder<'_>| from.small().filter(|&route: &u16| usize::from(route) < known);
+    let lists = from.list(SLOTS, |from| from.list(BACKEND_ROUTES, own))?;
+    for (member, routes) in plan.members.iter_mut().zip(lists) {
+        member.routes = routes;
+    }
+    Some(())
+}
 
 fn write_tls(plan: &Plan, out: &mut Encoder) {
     let TlsRules { min, strict_sni, client_optional, strict_transport_s } = plan.tls;
@@ -336,6 +360,7 @@ impl Decoder<'_> {
             max: 0,
             own_host: false,
             h2c: false,
+            routes: Vec::new(),
         })
     }
 
@@ -368,6 +393,9 @@ mod tests {
         plan.health.status = Statuses::of(vec![(200, 299), (401, 401)]);
         plan.health.host = Some("probe.example".into());
         plan.authorities = 3;
+        plan.routes = vec![Route::new("a.test", ""), Route::new("a.test", "/api")];
+        plan.takes_others = false;
+        plan.members[1].routes = vec![1, 0];
         plan.timeouts.drain_us = 7;
         plan.slow_start_us = 8;
         plan.drain_delay_us = 9;
@@ -453,14 +481,22 @@ mod tests {
         // And a later program may append bytes to a section.
         more[0].1.extend_from_slice(b"more");
         assert_eq!(Plan::decode(&with_sections(&plan, &more)), Some(plan.clone()));
-        let fewer = with_sections(&plan, &known[..3]);
-        assert_eq!(known[..3].iter().map(|(name, _)| *name).collect::<Vec<_>>(), ["tls", "unresolved", "members"]);
-        let (members, gone) = (plan.members.clone(), plan.gone.clone());
+        let some = known.iter().filter(|(name, _)| ["tls", "unresolved", "members"].contains(name)).cloned();
+        let fewer = with_sections(&plan, &some.collect::<Vec<_>>());
+        let (mut members, gone) = (plan.members.clone(), plan.gone.clone());
+        members.iter_mut().for_each(|member| member.routes.clear());
         let expected = Plan { members, gone, unresolved: plan.unresolved.clone(), tls: plan.tls, ..Plan::over([]) };
         assert_eq!(Plan::decode(&fewer), Some(expected));
         let mut malformed = known;
         malformed[0].1.pop();
         assert_eq!(Plan::decode(&with_sections(&plan, &malformed)), None, "a known section has to be whole");
+    }
+
+    #[test]
+    fn a_member_has_only_routes_of_the_list() {
+        let mut plan = plan();
+        plan.members[0].routes = vec![2];
+        assert_eq!(Plan::decode(&plan.encode()), None);
     }
 
     #[test]
@@ -493,7 +529,8 @@ mod tests {
                 "authorities c7c2bf3b330983e6",
                 "members 01e60733a16bec4e",
                 "unresolved 055dea1c5d566aa4",
-                "tls 5c286048f38db679"
+                "tls 5c286048f38db679",
+                "routes e010388d3c691f25"
             ]
         );
     }

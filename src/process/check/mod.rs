@@ -304,6 +304,7 @@ fn told(config: &Config, backend: &Backend) -> String {
     if *max != 0 {
         let _ = write!(text, ", max {max}");
     }
+    backend.routes.iter().for_each(|route| _ = write!(text, ", for {route}"));
     if config.default_backends {
         text.push_str(", by default");
     }

@@ -19,8 +19,9 @@ pub(super) const FLAGS: &[Flag] = &[
         help: "send requests to this server (repeatable): `host:port`, `[v6]:port`, `unix:/path`, or `:port` on \
                localhost; a prefix names the protocol: `http://`, `https://` or `h2c://` (HTTP/2 without TLS), and \
                port 443 means TLS; suffixes: `,weight=N` (0 to 65535; 0 gets no new requests), `,backup` (serves \
-               only while no other backend is healthy) and `,max=N` (requests at once)",
-        accepts: "host:port, [v6]:port, unix:/path or a port of localhost, then ,weight=N ,backup ,max=N (at most 1024 backends)",
+               only while no other backend is healthy), `,max=N` (requests at once) and `,for=HOST[/PREFIX]` (gets \
+               only the requests of this host and path, and no others; repeatable; the longest match decides)",
+        accepts: "host:port, [v6]:port, unix:/path or a port of localhost, then ,weight=N ,backup ,max=N ,for=HOST[/PREFIX] (at most 1024 backends)",
         set: Set::Repeatable(|options, text, source| more(&mut options.backends, backend(text)?, source, BACKENDS)),
     },
     Flag {
