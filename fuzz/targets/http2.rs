@@ -160,7 +160,7 @@ impl Machine {
                     }
                 }
                 Event::End(key) | Event::Reset(key, _) | Event::Malformed(key, _) => self.is_owned(key),
-                Event::Nothing | Event::Room | Event::GoAway(_) | Event::Pong => {}
+                Event::Nothing | Event::Refused | Event::Room | Event::GoAway(_) | Event::Pong => {}
             }
         }
     }

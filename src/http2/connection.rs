@@ -13,6 +13,7 @@
 
 use std::collections::VecDeque;
 
+use super::Tally;
 use super::budget::Budget;
 use super::frame::{self, ErrorCode, HEADER_BYTES, Header, Kind, MAX_31, PREFACE};
 use super::reading::{Block, Reading};
@@ -49,6 +50,8 @@ pub enum Event {
     Malformed(Key, MessageError),
     /// The request on a stream without an owner is malformed.
     Unheard(u32, MessageError),
+    /// A stream of the client is refused, because it is beyond the limit or the last one.
+    Refused,
     /// The peer has given credit, or has raised its limit of streams.
     Room,
     /// The peer accepts no more streams, and has not processed those that `unprocessed` returns.
@@ -93,6 +96,7 @@ pub struct Connection {
     /// True if our PING is not answered yet.
     pub(super) pinged: bool,
     pub(super) budget: Budget,
+    pub(super) tally: Tally,
 }
 
 impl Connection {
@@ -121,6 +125,7 @@ impl Connection {
             last_served: None,
             pinged: false,
             budget: Budget::new(),
+            tally: Tally::default(),
         }
     }
 
@@ -155,6 +160,23 @@ impl Connection {
     /// Sets the time in microseconds. Must be called before the bytes received by then are decoded.
     pub fn set_clock(&mut self, now_us: u64) {
         self.budget.refill(now_us);
+    }
+
+    /// The frames that were received.
+    pub fn tally(&self) -> Tally {
+        self.tally
+    }
+
+    /// True if a client has spent most of what it may spend on frames without progress or on resets.
+    pub fn is_strained(&self) -> bool {
+        self.role == Role::Server && self.budget.is_strained()
+    }
+
+    /// Charges a client for a frame with a few bytes, because its window admits no more.
+    pub fn note_dribble(&mut self) {
+        if self.role == Role::Server {
+            self.budget.dribbled();
+        }
     }
 
     /// The number of open streams.
@@ -350,7 +372,7 @@ impl Connection {
             frame::reset(out, id, code);
             self.budget.stream_reset(self.streams[at].receive_window);
             if self.role == Role::Server && code.may_be_provoked() {
-                self.budget.spend_reset();
+                self.budget.spend_provoked();
             }
         }
         self.streams.remove(at);
@@ -398,7 +420,7 @@ impl Connection {
             return;
         }
         if self.role == Role::Server {
-            self.budget.responded();
+            self.budget.earn();
         }
         self.close_if_done(id);
     }

@@ -1,11 +1,11 @@
 //! Receives frames (RFC 9113, 4 to 6): checks them, replies to those that need it, and reports events.
 
-use super::Error;
 use super::connection::{Connection, Event};
 use super::frame::{self, ErrorCode, HEADER_BYTES, Header, Kind, MAX_31, PREFACE};
 use super::head::{self, Section, Unread};
 use super::reading::{Block, Reading};
 use super::stream::{State, Stream};
+use super::{Cause, Error};
 use crate::hpack;
 use crate::http::head::{Head, Start};
 use crate::http::message_error::MessageError;
@@ -88,22 +88,28 @@ impl Connection {
             return Err(Error::protocol("a block of fields was interrupted"));
         }
         if header.kind == Kind::Data {
-            return self.data_frame(header, &bytes[HEADER_BYTES..], out);
+            let taken = self.data_frame(header, &bytes[HEADER_BYTES..], out);
+            if !matches!(taken, Ok((_, Event::NeedMore))) {
+                self.tally.add(Kind::Data);
+            }
+            return taken;
         }
         if header.kind == Kind::Unknown {
-            self.budget.spend()?;
+            self.tally.add(header.kind);
+            self.budget.spend(header.kind)?;
             self.reading = if header.length == 0 { Reading::Frame } else { Reading::Skip(header.length) };
             return Ok((HEADER_BYTES, Event::Nothing));
         }
         let whole = HEADER_BYTES + header.length as usize;
         let Some(payload) = bytes.get(HEADER_BYTES..whole) else { return Ok((0, Event::NeedMore)) };
+        self.tally.add(header.kind);
         let event = match header.kind {
             Kind::Headers => self.headers_frame(header, payload, head, arena, out)?,
             Kind::Continuation => self.continuation(header, payload, head, arena, out)?,
             // The cost of these depends on their effect.
             Kind::WindowUpdate | Kind::RstStream => self.control(header, payload, out)?,
             _ => {
-                self.budget.spend()?;
+                self.budget.spend(header.kind)?;
                 self.control(header, payload, out)?
             }
         };
@@ -132,9 +138,9 @@ impl Connection {
         let takes = self.stream(header.stream).map(|stream| stream.state.can_receive() && stream.has_head);
         match (takes, left) {
             (Some(true), 1..) => self.budget.earn(),
-            (Some(_), _) => self.budget.spend()?,
-            (None, 0) if header.has(frame::END_STREAM) => self.budget.late()?,
-            (None, 0) => self.budget.spend()?,
+            (Some(_), _) => self.budget.spend(Kind::Data)?,
+            (None, 0) if header.has(frame::END_STREAM) => self.budget.late(Kind::Data)?,
+            (None, 0) => self.budget.spend(Kind::Data)?,
             (None, _) => self.budget.late_content(left)?,
         }
         let Some(stream) = self.stream(header.stream) else { return Ok((skip, Event::Nothing)) };
@@ -194,11 +200,12 @@ impl Connection {
         let Some(mut block) = self.block.take() else {
             return Err(Error::protocol("CONTINUATION of nothing"));
         };
-        self.budget.spend()?;
+        self.budget.spend(Kind::Continuation)?;
         block.frames += 1;
         // A block without end would be collected forever (CVE-2024-27316).
         if block.frames > H2_BLOCK_FRAMES {
-            return Err(Error::new(ErrorCode::ENHANCE_YOUR_CALM, "block of fields that does not end"));
+            let (code, reason) = (ErrorCode::ENHANCE_YOUR_CALM, "block of fields that does not end");
+            return Err(Error { code, reason, cause: Cause::Flood(Kind::Continuation) });
         }
         if block.bytes.len() + payload.len() > H2_BLOCK_BYTES {
             return Ok(self.excess(block.stream));
@@ -243,12 +250,12 @@ impl Connection {
         let found = self.stream(id).and_then(|stream| Some((stream.owner?, stream.state.can_receive())));
         let Some((owner, receiving)) = found else {
             // The fields are decoded only to keep the dynamic table in step with the peer's.
-            self.budget.late()?;
+            self.budget.late(Kind::Headers)?;
             return Ok(Event::Nothing);
         };
         if interim {
             // HTTP/2 does not limit interim responses. They are no progress, so each one is charged.
-            self.budget.spend()?;
+            self.budget.spend(Kind::Headers)?;
             return Ok(match read {
                 Err(refusal) => Event::Malformed(owner, refusal),
                 Ok(()) if end => Event::Malformed(owner, MessageError::Misplaced),
@@ -258,7 +265,7 @@ impl Connection {
         match self.role {
             Role::Client => self.budget.earn(),
             // Only the end of a response earns credit.
-            Role::Server => self.budget.spend()?,
+            Role::Server => self.budget.spend(Kind::Headers)?,
         }
         Ok(match read {
             Err(refusal) => Event::Malformed(owner, refusal),
@@ -277,7 +284,7 @@ impl Connection {
     /// table is no longer in step.
     fn excess(&mut self, id: u32) -> Event {
         let (code, reason) = (ErrorCode::ENHANCE_YOUR_CALM, "block of fields far too large");
-        self.reading = Reading::Over(Error { code, reason, is_limit: true });
+        self.reading = Reading::Over(Error { code, reason, cause: Cause::Limit });
         let Some((owner, has_head)) = self.stream(id).and_then(|stream| Some((stream.owner?, stream.has_head))) else {
             return Event::Nothing;
         };
@@ -295,11 +302,11 @@ impl Connection {
     ) -> Result<Event, Error> {
         self.last = id;
         if self.streams.len() >= self.offer.streams as usize || self.last_served.is_some() {
-            self.budget.spend()?;
+            self.budget.spend(Kind::Headers)?;
             self.budget.stream_reset(H2_WINDOW_BYTES);
             self.reading = Reading::Frame;
             frame::reset(out, id, ErrorCode::REFUSED_STREAM);
-            return Ok(Event::Nothing);
+            return Ok(Event::Refused);
         }
         let state = if end { State::HalfClosedRemote } else { State::Open };
         let mut stream = Stream::new(id, state, self.peer.window);
@@ -426,8 +433,8 @@ impl Connection {
             // This is an error of the stream only (RFC 9113, 6.9).
             let code = if increment == 0 { ErrorCode::PROTOCOL_ERROR } else { ErrorCode::FLOW_CONTROL_ERROR };
             let owner = stream.owner;
+            // An overdrawn budget ends the connection with the next frame, because the owner has to know of this first.
             self.forget(id, code, out);
-            self.budget.check()?;
             return Ok(owner.map_or(Event::Nothing, |owner| Event::Reset(owner, code)));
         }
         self.line_up(id);

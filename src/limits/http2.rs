@@ -53,11 +53,19 @@ pub const H2_IDLE_FRAMES_EARNED: u32 = 4;
 /// The time that earns another frame without progress, so that a backend may send keepalive PINGs forever on an
 /// idle connection.
 pub const H2_REFILL_US: u64 = SECOND_US / 10;
-/// Requests that a client may cancel before it has received any response. A browser that leaves a page cancels
-/// fewer, and an attack sends tens of thousands per second.
-pub const H2_RESETS: i32 = 200;
-/// Cancellations that a complete response earns: a page shows one response for each few that it cancels.
-pub const H2_RESETS_EARNED: i32 = 4;
+/// Requests that a client may cancel at once. A browser that leaves a page cancels fewer, and an attack sends tens of
+/// thousands per second (CVE-2023-44487). It is the default of nghttp2.
+pub const H2_RESETS: u32 = 1000;
+/// The time that earns another cancellation: 33 per second.
+pub const H2_RESET_REFILL_US: u64 = SECOND_US / 33;
+/// Resets that a client may make us send on one connection, by streams that break the rules (CVE-2025-8671).
+pub const H2_PROVOKED_RESETS: u32 = 500;
+/// A DATA frame with less content than this counts as one without progress, if the client's window admits no more and
+/// more is queued (CVE-2019-9511).
+pub const H2_DRIBBLE_BYTES: usize = 64;
+/// Requests of clients over HTTP/2 in one worker. More: 503. A client over HTTP/1 has one at a time. The budget lends
+/// for a quarter of them, even if their clients hold nothing else.
+pub const H2_REQUESTS: usize = 4 * H2_GROWTH_BYTES as usize / H2_STREAM_BYTES;
 /// Frames that may still arrive on a stream after our reset: the head, the trailers, and an end or a reset.
 pub const H2_LATE_FRAMES_RESET: u32 = 3;
 /// Like `H2_LATE_FRAMES_RESET`, for all recently reset streams of a connection. Clients may cancel thousands of

@@ -208,6 +208,8 @@ impl Proxy {
                 format!("{key:?} is charged {charged}, which are counted as {}", downstream.held)
             })?;
         }
+        let streams = self.all().filter(|(_, one)| one.is_client() && one.codec.stream().is_some()).count();
+        holds(streams == self.totals.streams, || format!("{streams} are counted as {}", self.totals.streams))?;
         let lent = self.totals.lent;
         holds(sum == lent, || format!("{sum} bytes are lent, counted as {lent}"))?;
         holds(lent <= H2_GROWTH_BYTES as usize, || format!("{lent} bytes are lent"))

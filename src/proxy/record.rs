@@ -130,6 +130,8 @@ pub(super) enum Cause {
     ClientStalled,
     /// The program stopped.
     Stopped,
+    /// A client over HTTP/2 has broken the protocol, or exceeds a limit.
+    Http2(&'static str),
 }
 
 /// The outcome of a request for its client.
@@ -157,11 +159,11 @@ impl Cause {
     }
 
     /// A fault of a client is no fault of the service.
-    fn level(self) -> Level {
+    pub(super) fn level(self) -> Level {
         match self {
             Cause::Answered(answer) if answer.status() < 500 => Level::Info,
             Cause::Answered(LocalReply::Refused(_) | LocalReply::DeadlinePassed) => Level::Info,
-            Cause::Responded(_) | Cause::ClientStalled => Level::Info,
+            Cause::Responded(_) | Cause::ClientStalled | Cause::Http2(_) => Level::Info,
             Cause::ClientGone => Level::Debug,
             Cause::Answered(_) | Cause::Failed(_) | Cause::Stopped => Level::Warn,
         }
@@ -315,6 +317,7 @@ impl Proxy {
             Cause::ClientGone => "the client has gone".into(),
             Cause::ClientStalled => "the client takes nothing of the response".into(),
             Cause::Stopped => "the program stopped".into(),
+            Cause::Http2(reason) => reason.into(),
         }
     }
 

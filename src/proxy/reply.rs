@@ -48,6 +48,8 @@ pub enum LocalReply {
     NoRoomToWait,
     /// The worker holds as much for clients over HTTP/2 as it may.
     NoMemory,
+    /// The worker has as many requests of clients over HTTP/2 as it may.
+    TooManyRequests,
     Alive,
     Ready,
     Draining,
@@ -74,6 +76,7 @@ impl LocalReply {
             LocalReply::NoRoom => (503, ProxyError::ConnectionLimitReached.words()),
             LocalReply::NoRoomToWait => (503, "every backend has as many requests as it may, and too many wait"),
             LocalReply::NoMemory => (503, "too much content waits for clients"),
+            LocalReply::TooManyRequests => (503, "too many requests over HTTP/2 at once"),
             LocalReply::Alive => (200, "alive"),
             LocalReply::Ready => (200, "ready"),
             LocalReply::Draining => (503, "draining"),

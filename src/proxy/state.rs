@@ -210,6 +210,8 @@ pub(super) struct Totals {
     pub(super) admins: usize,
     /// Bytes by which the windows of streams have grown, until their clients have taken the content.
     pub(super) grown: u32,
+    /// Streams of clients.
+    pub(super) streams: usize,
     /// Bytes that the budget lends to muxes to clients.
     pub(super) lent: usize,
 }

@@ -99,7 +99,7 @@ fn decode_http2(connection: &mut http2::connection::Connection, input: &[u8], ou
     loop {
         let (skip, event) = match connection.decode(&input[at..], &mut head, &mut arena, output) {
             Ok(decoded) => decoded,
-            Err(error) if error.is_limit => return (at, Some(Err(Failure::Excess(error.reason)))),
+            Err(error) if error.is_limit() => return (at, Some(Err(Failure::Excess(error.reason)))),
             Err(error) => return (at, Some(Err(Failure::Http2(error.reason)))),
         };
         at += skip;

@@ -66,7 +66,7 @@ impl Proxy {
             return self.break_off_client(key, error);
         }
         let Some(streams) = self.take_streams(key) else { return };
-        let failure = if error.is_limit { Failure::Excess(error.reason) } else { Failure::Http2(error.reason) };
+        let failure = if error.is_limit() { Failure::Excess(error.reason) } else { Failure::Http2(error.reason) };
         self.streams_lost(streams, failure);
         let Some(connection) = self.connections.get_mut(key) else { return };
         let Some(mux) = connection.codec.mux_mut() else { return };

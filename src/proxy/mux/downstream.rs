@@ -17,6 +17,8 @@ use super::super::codec::Codec;
 use super::super::connection::{Connection, Ending, Moved, Receive, Send};
 use super::super::output::Output;
 use super::super::record::Reason;
+use super::super::reply::LocalReply;
+use super::defence::Goodbye;
 use super::stream::{ReplyForm, Sending, Stream};
 use super::{Mux, MuxKind};
 use crate::collections::slab::Key;
@@ -24,7 +26,8 @@ use crate::http::head::HeadRef;
 use crate::http::message_error::MessageError;
 use crate::http::part::{Part, Role};
 use crate::http2::{self, ErrorCode};
-use crate::limits::{H2_CLIENT_REQUESTS, H2_CLIENT_STREAMS};
+use crate::limits::{H2_CLIENT_REQUESTS, H2_CLIENT_STREAMS, H2_REQUESTS};
+use crate::metrics::Count;
 
 /// The progress of the shutdown of a mux to a client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -115,7 +118,11 @@ impl Proxy {
         if let MuxKind::Downstream(downstream) = &mut mux.kind {
             downstream.requests += 1;
         }
+        self.recount(key);
+        self.totals.streams += 1;
+        self.shared.block.add(Count::H2Streams, 1);
         match error {
+            None if self.totals.streams > H2_REQUESTS => self.answer_client(key, LocalReply::TooManyRequests, &[]),
             None => {
                 if self.settings.trace {
                     self.trace_fields(key, Part::Head(0), head);
@@ -184,12 +191,14 @@ impl Proxy {
     /// The client has broken the protocol, or exceeds a limit of the proxy. The mux ends with a GOAWAY.
     pub(super) fn break_off_client(&mut self, key: Key, error: http2::Error) {
         self.streams_gone(key, Reason::ClientLeft(Abort::Reset));
+        self.note_client_fault(key, error);
         self.say_goodbye(key, error.code);
         self.end(key, Ending::Linger);
     }
 
     /// Ends a mux without streams: the client may send a request that was on its way again (RFC 9113, 8.7).
     pub(in crate::proxy) fn end_idle_downstream(&mut self, key: Key) {
+        self.count_goodbye(Goodbye::Idle);
         self.say_goodbye(key, ErrorCode::NO_ERROR);
         self.end(key, Ending::Linger);
     }
@@ -204,19 +213,24 @@ impl Proxy {
         connection.output.write(&mut self.scratch.buffers, &self.scratch.text);
     }
 
-    /// Begins the shutdown of a mux to a client if the proxy drains, or if the mux has served many requests.
+    /// Begins the shutdown of a mux to a client if the proxy drains, if the mux has served many requests, or if
+    /// the client has spent most of a budget.
     pub(super) fn announce_shutdown(&mut self, key: Key) {
         let Some(connection) = self.connections.get_mut(key) else { return };
         let Some(mux) = connection.codec.mux_mut() else { return };
         let requests = mux.downstream().map_or(0, |downstream| downstream.requests);
-        if !self.shutdown.draining && requests < H2_CLIENT_REQUESTS {
-            return;
-        }
+        let reason = match () {
+            () if self.shutdown.draining => Goodbye::Drain,
+            () if requests >= H2_CLIENT_REQUESTS => Goodbye::Requests,
+            () if mux.h2.is_strained() => Goodbye::Strained,
+            () => return,
+        };
         if let Some(shutdown) = mux.shutdown_mut().filter(|shutdown| **shutdown == Shutdown::None) {
             *shutdown = Shutdown::Announced;
             self.scratch.text.clear();
             mux.h2.announce_goaway(&mut self.scratch.text);
             connection.output.write(&mut self.scratch.buffers, &self.scratch.text);
+            self.count_goodbye(reason);
         }
     }
 

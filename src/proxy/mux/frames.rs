@@ -16,7 +16,7 @@ use crate::http::message_error::MessageError;
 use crate::http::part::Part;
 use crate::http2::connection::Event;
 use crate::http2::{self, ErrorCode};
-use crate::limits::{H2_GROWTH_BYTES, H2_REPLY_BYTES, QUEUE_HIGH_BYTES};
+use crate::limits::{H2_DRIBBLE_BYTES, H2_GROWTH_BYTES, H2_REPLY_BYTES, QUEUE_HIGH_BYTES};
 
 impl Proxy {
     /// Writes queued content of streams into frames, one frame per stream in rotation, while the mux has room.
@@ -91,6 +91,9 @@ impl Proxy {
         let before = connection.output.len();
         if length > 0 || trailers.is_empty() {
             let Some(header) = mux.h2.data(id, length, last && trailers.is_empty()) else { return false };
+            if (1..H2_DRIBBLE_BYTES).contains(&length) && length < queue.len() {
+                mux.h2.note_dribble();
+            }
             connection.output.write(&mut self.scratch.buffers, &header);
             queue.pass(&mut self.scratch.buffers, &mut connection.output, length);
         }
@@ -151,7 +154,8 @@ impl Proxy {
         let decoded = match decoded {
             Ok(_) if mux.replies(connection.output.len() + self.scratch.text.len()) > H2_REPLY_BYTES => {
                 // The peer causes replies, and reads none of them.
-                Err(http2::Error::new(ErrorCode::ENHANCE_YOUR_CALM, "answers that are not taken"))
+                let (code, reason) = (ErrorCode::ENHANCE_YOUR_CALM, "answers that are not taken");
+                Err(http2::Error { code, reason, cause: http2::Cause::Unread })
             }
             other => other,
         };
@@ -191,6 +195,7 @@ impl Proxy {
             }
             Event::GoAway(code) => self.on_goaway(key, code),
             Event::Room => self.note_capacity(key),
+            Event::Refused => self.count_reset(Some(ErrorCode::REFUSED_STREAM)),
             Event::Pong => self.complete_shutdown(key),
             Event::Nothing | Event::NeedMore => {}
         }
@@ -322,6 +327,7 @@ impl Proxy {
     /// Handles an RST_STREAM from the peer.
     fn on_reset(&mut self, stream: Key, code: ErrorCode) {
         if self.connections.get(stream).is_some_and(Connection::is_client) {
+            self.count_reset(None);
             return self.client_gone(stream, Reason::ClientLeft(Abort::Reset));
         }
         let peer = self.connections.get(stream).map(|entry| entry.peer);

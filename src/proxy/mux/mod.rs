@@ -5,13 +5,15 @@
 //! - `downstream`: to a client. The client opens the streams, and each carries one request.
 //!
 //! `frames` is common to both: content into frames, and frames into their meaning. `stream` is the state of one
-//! stream. `account` bounds the memory that clients make a worker hold. `close` ends an upstream mux.
+//! stream. `account` bounds the memory that clients make a worker hold. `close` ends an
+//! upstream mux, and `defence` counts and logs the reasons for which downstream ones end.
 //!
 //! Invariants: a stream waits, or its mux knows its number, never both. Nothing is sent on a stream beyond its window.
 //! `tend` does the outstanding work of a mux once for all that has happened.
 
 mod account;
 mod close;
+mod defence;
 mod downstream;
 mod frames;
 mod stream;
@@ -138,6 +140,7 @@ impl Proxy {
     pub(in crate::proxy) fn close_stream(&mut self, key: Key, stream: &Stream) {
         self.totals.grown -= stream.growth;
         self.charge(stream.mux, stream.charged, 0);
+        self.totals.streams -= usize::from(stream.charged > 0);
         // The consumer's queue still holds content that was not taken.
         if let Some(consumer) = stream.consumer.and_then(|key| self.connections.get_mut(key)) {
             let held = consumer.output.len().saturating_sub(QUEUE_HIGH_BYTES).min(stream.growth as usize) as u32;
@@ -153,6 +156,9 @@ impl Proxy {
             mux.upstream_mut().into_iter().for_each(|upstream| upstream.waiting.retain(|&other| other != key));
         } else if mux.h2.forget(stream.id, stream.code, &mut self.scratch.text) {
             connection.output.write(&mut self.scratch.buffers, &self.scratch.text);
+            if connection.is_client() {
+                self.count_reset(Some(stream.code));
+            }
         }
         self.ledger.tending.push(stream.mux);
     }

@@ -18,6 +18,7 @@ use crate::log::Level;
 mod account;
 mod clients;
 mod declined;
+mod defences;
 mod downstream;
 mod grpc;
 mod websocket;
