@@ -472,3 +472,39 @@ fn a_backend_that_returns_after_a_reload_begins_afresh() {
         assert_eq!(balancer.metric("zzz_lb_healthy", ""), 2, "{mode:?}");
     }
 }
+
+/// Responds to calls of grpc.health.v1 with this state.
+fn calls(frames: &mut frames::Frames, state: &std::sync::atomic::AtomicU8) {
+    use zzz_lb::http2::frame::{END_HEADERS, END_STREAM, Kind};
+    while let Some(stream) = frames.request() {
+        let state = state.load(std::sync::atomic::Ordering::Relaxed);
+        frames.send(Kind::Headers, END_HEADERS, stream, &[0x88]);
+        frames.send(Kind::Data, 0, stream, &[0, 0, 0, 0, 2, 8, state]);
+        let trailers = frames::fields(&[("grpc-status", "0")]);
+        frames.send(Kind::Headers, END_HEADERS | END_STREAM, stream, &trailers);
+    }
+}
+
+#[test]
+fn a_grpc_backend_is_up_while_its_health_service_says_serving() {
+    use std::sync::atomic::{AtomicU8, Ordering};
+    for mode in modes() {
+        let state = Arc::new(AtomicU8::new(1));
+        let told = Arc::clone(&state);
+        let backend = frames::scripted(&[], move |frames, _| calls(frames, &told));
+        let args = ["--health-check", "grpc:a.B", "--health-interval", "100ms", "--health-fails", "2"];
+        let balancer = frames::before(mode, &[&backend], &args);
+        let healthy = |expected| balancer.metric("zzz_lb_healthy", "") == expected;
+        wait_until("a probe passes", || balancer.metric("zzz_lb_probes_total", "passed") > 0);
+        assert!(healthy(1));
+        state.store(2, Ordering::Relaxed);
+        wait_until("the backend is down", || healthy(0));
+        balancer.wait_for_log("grpc.health.v1 of a.B -> NOT_SERVING; --health-check grpc");
+        state.store(1, Ordering::Relaxed);
+        wait_until("the backend is up", || healthy(1));
+        let spec = format!("h2c://{}", backend.spec());
+        let args = ["--check", "--health-check", "grpc", "--health-interval", "1s", "-b", &spec];
+        let text = String::from_utf8_lossy(&crate::support::run(&args).stdout).into_owned();
+        assert!(text.contains("grpc.health.v1 -> SERVING"), "{text}");
+    }
+}

@@ -239,7 +239,8 @@ mod tests {
         assert_eq!(flag("strategy").accepts, words(Strategy::NAMES.iter().map(|(name, _)| *name).collect()));
         assert_eq!(flag("loglevel").accepts, words(Level::NAMES.iter().map(|(name, _)| *name).collect()));
         assert_eq!(flag("mode").accepts, words(Mode::NAMES.iter().map(|(name, _)| *name).collect()));
-        assert_eq!(flag("health-check").accepts, words(HealthCheck::NAMES.iter().map(|(name, _)| *name).collect()));
+        let checks = words(HealthCheck::NAMES.iter().map(|(name, _)| *name).collect());
+        assert_eq!(flag("health-check").accepts, checks.replace("grpc", "grpc, grpc:SERVICE"));
         assert!(flag("health-status").accepts.contains(&format!(" {STATUS_RANGES})")));
         for long in ["strategy", "loglevel", "mode", "health-check"] {
             for word in flag(long).accepts.split(", ") {

@@ -203,6 +203,8 @@ pub struct Options {
     pub check: Option<Given<bool>>,
     /// `--health-check`.
     pub health_check: Option<Given<HealthCheck>>,
+    /// The service of `--health-check grpc:SERVICE`; otherwise empty.
+    pub health_service: String,
     /// `--health-path`.
     pub health_path: Option<Given<String>>,
     /// `--health-status`.

@@ -2,7 +2,8 @@
 
 use std::fmt;
 
-use super::value::{Fault, number};
+use super::value::{Fault, choice, number};
+use crate::http::grpc::SERVICE_BYTES;
 use crate::limits::STATUS_RANGES;
 
 /// The type of a probe.
@@ -12,14 +13,37 @@ pub enum HealthCheck {
     Http,
     /// A connection, and a handshake if the backend uses TLS.
     Tcp,
+    /// A call of grpc.health.v1. The state of the service decides.
+    Grpc,
     /// No probes.
     Off,
 }
 
 impl HealthCheck {
+    /// True if a probe sends a request.
+    pub fn asks(self) -> bool {
+        matches!(self, HealthCheck::Http | HealthCheck::Grpc)
+    }
+
     /// All types with the names that the command line accepts.
-    pub const NAMES: [(&'static str, HealthCheck); 3] =
-        [("http", HealthCheck::Http), ("tcp", HealthCheck::Tcp), ("off", HealthCheck::Off)];
+    pub const NAMES: [(&'static str, HealthCheck); 4] = [
+        ("http", HealthCheck::Http),
+        ("tcp", HealthCheck::Tcp),
+        ("grpc", HealthCheck::Grpc),
+        ("off", HealthCheck::Off),
+    ];
+}
+
+/// Parses a type, and the service behind `grpc:`, which is empty for all other types.
+pub(super) fn health_check(text: &str) -> Result<(HealthCheck, String), Fault> {
+    match text.strip_prefix("grpc:") {
+        None => Ok((choice(&HealthCheck::NAMES, text)?, String::new())),
+        Some(service) if service.len() > SERVICE_BYTES => Err(Fault::OutOfRange),
+        Some(service) if service.is_empty() || !service.bytes().all(|byte| byte.is_ascii_graphic()) => {
+            Err(Fault::Malformed)
+        }
+        Some(service) => Ok((HealthCheck::Grpc, service.to_owned())),
+    }
 }
 
 /// A set of statuses of final responses, as inclusive ranges.
@@ -102,6 +126,18 @@ mod tests {
         for (status, passes) in expected {
             assert_eq!(set.contains(status), passes, "{status}");
         }
+    }
+
+    #[test]
+    fn a_service_stands_behind_grpc() {
+        assert_eq!(health_check("tcp"), Ok((HealthCheck::Tcp, String::new())));
+        assert_eq!(health_check("grpc"), Ok((HealthCheck::Grpc, String::new())));
+        assert_eq!(health_check("grpc:a.b/C"), Ok((HealthCheck::Grpc, "a.b/C".into())));
+        for malformed in ["grpc:", "grpc:a b", "grpc:\u{e4}"] {
+            assert_eq!(health_check(malformed), Err(Fault::Malformed), "{malformed}");
+        }
+        assert_eq!(health_check(&format!("grpc:{}", "a".repeat(SERVICE_BYTES + 1))), Err(Fault::OutOfRange));
+        assert!(matches!(health_check("grcp"), Err(Fault::Unknown(_))));
     }
 
     #[test]

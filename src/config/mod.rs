@@ -9,6 +9,7 @@ mod bytes;
 mod changes;
 pub mod file;
 mod plan;
+mod probes;
 mod resolve;
 mod secrets;
 mod tls;
@@ -149,6 +150,8 @@ pub struct Health {
     pub check: HealthCheck,
     /// The path of a probe.
     pub path: String,
+    /// The service that a probe of gRPC asks about; empty for the whole server.
+    pub service: String,
     /// The statuses that pass a probe.
     pub status: Statuses,
     /// The Host field of a probe, if it is not the backend's own name.

@@ -186,6 +186,7 @@ impl Plan {
             health: Health {
                 check: HealthCheck::Http,
                 path: "/".into(),
+                service: String::new(),
                 status: Statuses::range(200, 499),
                 host: None,
                 interval_us: 0,

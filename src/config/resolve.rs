@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
+use super::probes;
 use super::tls::{self, Tls, TlsError};
 use super::{
     Backend, Config, Health, HealthCheck, HostHeader, Listen, Mode, Purpose, Statuses, Strategy, Timeouts, https_port,
@@ -59,13 +60,8 @@ pub enum Error {
         /// The source of the first backend.
         backend: Source,
     },
-    /// A probe that only connects asks for nothing.
-    ProbeWithoutRequest {
-        /// The source of the option about requests or responses.
-        source: Source,
-        /// The source of the probe type.
-        check: Source,
-    },
+    /// The options about probes contradict each other, or the backends.
+    Probe(probes::Error),
     /// One process has no master that could watch it.
     WatchdogInOneProcess {
         /// The source of the watchdog option.
@@ -107,12 +103,7 @@ impl fmt::Display for Error {
                 demo.place(),
                 backend.place()
             ),
-            Error::ProbeWithoutRequest { source, check } => write!(
-                f,
-                "{} has no effect with {} 'tcp', which only connects; accepted: one of them",
-                source.place(),
-                check.place()
-            ),
+            Error::Probe(error) => error.fmt(f),
             Error::WatchdogInOneProcess { source } => {
                 write!(f, "{source}: contradicts mode sp, which has no master that watches; accepted: off, or mode mp")
             }
@@ -167,6 +158,7 @@ pub fn resolve(options: Options) -> Result<Config, Vec<Error>> {
             check,
             status: or(options.health_status, passing_statuses(options.health_path.is_some())),
             path: or(options.health_path, "/".into()),
+            service: options.health_service,
             host: options.health_host.map(|given| given.value),
             interval_us: match check {
                 HealthCheck::Off => 0,
@@ -256,14 +248,7 @@ fn contradictions(options: &Options) -> Vec<Error> {
     if let (Mode::Sp, Some(Given { value: workers @ 2.., source })) = (mode, &options.workers) {
         errors.push(Error::WorkersInOneProcess { source: source.clone(), workers: *workers });
     }
-    if let Some(Given { value: HealthCheck::Tcp, source: check }) = &options.health_check {
-        let path = options.health_path.as_ref().map(|given| &given.source);
-        let status = options.health_status.as_ref().map(|given| &given.source);
-        let host = options.health_host.as_ref().map(|given| &given.source);
-        let sources = [path, status, host].into_iter().flatten();
-        errors
-            .extend(sources.map(|source| Error::ProbeWithoutRequest { source: source.clone(), check: check.clone() }));
-    }
+    errors.extend(probes::contradictions(options).into_iter().map(Error::Probe));
     if let (Mode::Sp, Some(Given { value: 1.., source })) = (mode, &options.watchdog_us) {
         errors.push(Error::WatchdogInOneProcess { source: source.clone() });
     }
@@ -384,9 +369,20 @@ mod tests {
         assert_eq!((config.via.as_deref(), config.user.as_deref()), (Some("edge"), Some("nobody")));
         let path = "/up".to_owned();
         let (check, status, host) = (HealthCheck::Http, Statuses::range(200, 399), None);
+        let service = String::new();
         let (interval_us, timeout_us) = (0, 1_000_000);
-        let health =
-            Health { check, path, status, host, interval_us, timeout_us, fails: 7, passes: 8, count_5xx: true };
+        let health = Health {
+            check,
+            path,
+            service,
+            status,
+            host,
+            interval_us,
+            timeout_us,
+            fails: 7,
+            passes: 8,
+            count_5xx: true,
+        };
         assert_eq!(config.health, health);
         assert_eq!((config.slow_start_us, config.retry_percent), (60_000_000, 0));
         assert_eq!(config.address(Purpose::Admin), Some("127.0.0.1:9100".parse().unwrap()));
@@ -440,6 +436,17 @@ mod tests {
         for other in ["--health-path /up", "--health-status 200", "--health-host a"] {
             let refused = refused(&format!("--health-check tcp {other}"));
             assert!(refused[0].contains("has no effect with --health-check 'tcp'"), "{refused:?}");
+        }
+        let grpc = health("--health-check grpc:a.B --health-host x -b h2c://a:1 -b https://b:1");
+        assert_eq!((grpc.check, grpc.service.as_str()), (HealthCheck::Grpc, "a.B"));
+        for (line, text) in [
+            ("-b h2c://a:1 --health-path /up", "--health-path has no effect with --health-check 'grpc'"),
+            ("-b h2c://a:1 --health-status 200", "--health-status has no effect with"),
+            ("-b h2c://a:1 -b b:1", "--backend 'b:1': speaks HTTP/1.1, and --health-check 'grpc' needs HTTP/2"),
+            ("", "the default backends: speaks HTTP/1.1"),
+        ] {
+            let refused = refused(&format!("--health-check grpc {line}"));
+            assert!(refused[0].contains(text), "{refused:?}");
         }
     }
 

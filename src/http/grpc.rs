@@ -1,6 +1,8 @@
 //! The parts of gRPC that concern a proxy: its content type, its statuses and its deadlines, as in the document "gRPC
 //! over HTTP2" of the project.
 
+use std::fmt;
+
 use super::head::HeadRef;
 
 /// The status of a call, which stands behind its messages in the field `grpc-status`.
@@ -117,6 +119,121 @@ pub fn encode_message(text: &str) -> String {
     value
 }
 
+/// The path of a health check (grpc.health.v1).
+pub const HEALTH_PATH: &str = "/grpc.health.v1.Health/Check";
+
+/// The longest name of a service that can be checked, so that one byte expresses its length.
+pub const SERVICE_BYTES: usize = 127;
+
+/// The prefix of a message: whether it is compressed, and its length.
+const PREFIX_BYTES: usize = 5;
+
+/// Returns the message that asks for the health of a service, with its prefix. The empty name means the whole server.
+pub fn health_request(service: &str) -> Vec<u8> {
+    let name = &service.as_bytes()[..service.len().min(SERVICE_BYTES)];
+    let message = if name.is_empty() { 0 } else { name.len() + 2 };
+    let mut bytes = vec![0, 0, 0, 0, message as u8];
+    if message > 0 {
+        // Field 1, a string.
+        bytes.extend([0x0a, name.len() as u8]);
+        bytes.extend_from_slice(name);
+    }
+    bytes
+}
+
+/// The reason why a health check does not pass.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unhealthy {
+    /// The backend speaks no HTTP/2.
+    Http1,
+    /// The response has another status of HTTP than 200.
+    Http(u16),
+    /// The response ended without a status of gRPC.
+    NoStatus,
+    /// The call failed.
+    Call(Status),
+    /// The message is malformed, or too large.
+    Malformed,
+    /// The service is not SERVING.
+    State(u64),
+}
+
+impl fmt::Display for Unhealthy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match *self {
+            Unhealthy::Http1 => f.write_str("the backend speaks HTTP/1.1, and gRPC needs HTTP/2"),
+            Unhealthy::Http(status) => write!(f, "HTTP status {status} instead of a gRPC response"),
+            Unhealthy::NoStatus => f.write_str("no grpc-status"),
+            Unhealthy::Call(Status::UNIMPLEMENTED) => f.write_str("UNIMPLEMENTED: the backend has no grpc.health.v1"),
+            Unhealthy::Call(Status(number)) if Status(number).name().is_empty() => write!(f, "grpc-status {number}"),
+            Unhealthy::Call(status) => f.write_str(status.name()),
+            Unhealthy::Malformed => f.write_str("a malformed message"),
+            Unhealthy::State(0) => f.write_str("UNKNOWN"),
+            Unhealthy::State(2) => f.write_str("NOT_SERVING"),
+            Unhealthy::State(3) => f.write_str("SERVICE_UNKNOWN"),
+            Unhealthy::State(state) => write!(f, "health {state}"),
+        }
+    }
+}
+
+/// Judges the response to a health check by its status and its content.
+///
+/// # Errors
+/// The reason, unless the service is SERVING.
+pub fn judge_health(status: Option<Status>, content: &[u8]) -> Result<(), Unhealthy> {
+    match status {
+        None => return Err(Unhealthy::NoStatus),
+        Some(Status(0)) => {}
+        Some(status) => return Err(Unhealthy::Call(status)),
+    }
+    match health_state(content) {
+        Some(1) => Ok(()),
+        Some(state) => Err(Unhealthy::State(state)),
+        None => Err(Unhealthy::Malformed),
+    }
+}
+
+/// Reads field 1 of the one message in a response. An absent field has the default 0.
+fn health_state(content: &[u8]) -> Option<u64> {
+    let (prefix, mut rest) = content.split_at_checked(PREFIX_BYTES)?;
+    if prefix[0] != 0 || prefix[1..] != u32::try_from(rest.len()).ok()?.to_be_bytes() {
+        return None;
+    }
+    let mut state = 0;
+    while !rest.is_empty() {
+        let key = varint(&mut rest)?;
+        let skipped = match key & 7 {
+            0 => {
+                let number = varint(&mut rest)?;
+                if key >> 3 == 1 {
+                    state = number;
+                }
+                0
+            }
+            1 => 8,
+            2 => usize::try_from(varint(&mut rest)?).ok()?,
+            5 => 4,
+            _ => return None,
+        };
+        rest = rest.get(skipped..)?;
+    }
+    Some(state)
+}
+
+/// Takes a number of protobuf from the front.
+fn varint(bytes: &mut &[u8]) -> Option<u64> {
+    let mut number = 0;
+    for shift in (0..64).step_by(7) {
+        let (&byte, rest) = bytes.split_first()?;
+        *bytes = rest;
+        number |= u64::from(byte & 0x7f) << shift;
+        if byte & 0x80 == 0 {
+            return Some(number);
+        }
+    }
+    None
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -165,5 +282,31 @@ mod tests {
         }
         assert_eq!((Status::UNAVAILABLE.name(), Status(17).name()), ("UNAVAILABLE", ""));
         assert_eq!((Status::parse(b"14"), Status::parse(b"x")), (Some(Status::UNAVAILABLE), None));
+    }
+
+    #[test]
+    fn only_serving_is_healthy() {
+        let ok = Some(Status(0));
+        assert_eq!(health_request(""), [0; 5]);
+        assert_eq!(health_request("a.b"), *b"\0\0\0\0\x05\x0a\x03a.b");
+        assert_eq!(judge_health(ok, &[0, 0, 0, 0, 2, 8, 1]), Ok(()));
+        // Other fields are skipped.
+        assert_eq!(judge_health(ok, &[0, 0, 0, 0, 7, 0x12, 1, 9, 0x18, 5, 8, 1]), Ok(()));
+        for (status, content, text) in [
+            (ok, &[0, 0, 0, 0, 2, 8, 2][..], "NOT_SERVING"),
+            (ok, &[0, 0, 0, 0, 0], "UNKNOWN"),
+            (ok, &[0, 0, 0, 0, 2, 8, 3], "SERVICE_UNKNOWN"),
+            (ok, &[], "a malformed message"),
+            (ok, &[1, 0, 0, 0, 2, 8, 1], "a malformed message"),
+            (ok, &[0, 0, 0, 0, 3, 8, 1], "a malformed message"),
+            (ok, &[0, 0, 0, 0, 2, 8, 0x80], "a malformed message"),
+            (ok, &[0, 0, 0, 0, 3, 0x12, 9, 0], "a malformed message"),
+            (Some(Status(12)), &[], "UNIMPLEMENTED: the backend has no grpc.health.v1"),
+            (Some(Status(5)), &[], "NOT_FOUND"),
+            (Some(Status(99)), &[], "grpc-status 99"),
+            (None, &[0, 0, 0, 0, 2, 8, 1], "no grpc-status"),
+        ] {
+            assert_eq!(judge_health(status, content).unwrap_err().to_string(), text, "{content:?}");
+        }
     }
 }

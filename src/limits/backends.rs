@@ -66,4 +66,7 @@ pub const SAVED_HEAD_BYTES: usize = 4096;
 pub const SPARE_EXCHANGES: usize = 64;
 
 const _: () = assert!(POOL_FRESH_US < POOL_IDLE_US);
+/// The content of a response to a probe of gRPC: a message of two bytes, and fields of later versions.
+pub const HEALTH_BYTES: usize = 1024;
+
 const _: () = assert!(REPEATS < TRIES && TRIES <= u8::MAX as usize);

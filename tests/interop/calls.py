@@ -7,7 +7,7 @@ import tempfile
 import time
 
 from backend import frame, read_frame
-from support import Balancer, Program, Skipped, expect, free_port, pss_kib, wait_for
+from support import Balancer, Program, Skipped, curl, expect, free_port, pss_kib, wait_for
 
 MESSAGES = 100_000
 
@@ -132,6 +132,14 @@ def calls():
                     wait_for(lambda: said().count("cancelled") > before, "the backend sees the cancellation")
                 left = [int(line.split()[1]) for line in said().splitlines() if line.startswith("hanging")]
                 expect(all(0 < ms <= 500 for ms in left), f"the deadlines at the backend: {left} ms")
+                for service, result in [("", "passed"), (":down", "failed"), (":none", "failed")]:
+                    options = ["--health-check", f"grpc{service}", "--health-interval", "100ms"]
+                    with Balancer([f"h2c://127.0.0.1:{port}"], "-w", 1, *options) as probing:
+                        part = f'result="{result}"'
+                        probes = lambda: sum(int(line.rsplit(" ", 1)[1]) for line in
+                                             curl(probing.url("/metrics")).decode().splitlines()
+                                             if line.startswith("zzz_lb_probes_total") and part in line)
+                        wait_for(lambda: probes() > 2, f"probes of '{service}' have {result}")
                 # The backend dies in the middle of a stream.
                 begun = channel.unary_stream("/t/Begun")(b"", timeout=20)
                 expect(next(begun) == b"one", "the first message")

@@ -32,7 +32,7 @@ struct Section {
 }
 
 /// All settings. The order has no meaning.
-const SECTIONS: [Section; 18] = [
+const SECTIONS: [Section; 19] = [
     Section {
         name: "strategy",
         write: |plan, out| out.text(plan.strategy.name),
@@ -98,6 +98,8 @@ const SECTIONS: [Section; 18] = [
         read: |plan, from| from.flag().map(|ids| plan.request_ids = ids),
     },
     Section { name: "health", write: write_health, read: read_health },
+    // Programs that do not know the type connect only.
+    Section { name: "health_grpc", write: write_health_grpc, read: read_health_grpc },
     Section {
         name: "slow_start",
         write: |plan, out| out.number(plan.slow_start_us),
@@ -218,8 +220,13 @@ fn read_timeouts(plan: &mut Plan, from: &mut Decoder<'_>) -> Option<()> {
 }
 
 fn write_health(plan: &Plan, out: &mut Encoder) {
-    let Health { check, path, status, host, interval_us, timeout_us, fails, passes, count_5xx } = &plan.health;
-    out.number(*check as u64);
+    let Health { check, path, service: _, status, host, interval_us, timeout_us, fails, passes, count_5xx } =
+        &plan.health;
+    out.number(match check {
+        HealthCheck::Http => 0,
+        HealthCheck::Tcp | HealthCheck::Grpc => 1,
+        HealthCheck::Off => 2,
+    });
     out.text(path);
     out.list(status.ranges(), |out, &(first, last)| {
         out.number(first.into());
@@ -230,11 +237,30 @@ fn write_health(plan: &Plan, out: &mut Encoder) {
     out.flag(*count_5xx);
 }
 
+fn write_health_grpc(plan: &Plan, out: &mut Encoder) {
+    out.option((plan.health.check == HealthCheck::Grpc).then_some(plan.health.service.as_str()));
+}
+
+fn read_health_grpc(plan: &mut Plan, from: &mut Decoder<'_>) -> Option<()> {
+    if let Some(service) = from.option()? {
+        (plan.health.check, plan.health.service) = (HealthCheck::Grpc, service);
+    }
+    Some(())
+}
+
 fn read_health(plan: &mut Plan, from: &mut Decoder<'_>) -> Option<()> {
-    let check = from.number()?;
+    // The sections may have any order.
+    let called = (plan.health.check == HealthCheck::Grpc).then(|| std::mem::take(&mut plan.health.service));
     plan.health = Health {
-        check: HealthCheck::NAMES.into_iter().map(|(_, one)| one).find(|&one| one as u64 == check)?,
+        check: match from.number()? {
+            0..=2 if called.is_some() => HealthCheck::Grpc,
+            0 => HealthCheck::Http,
+            1 => HealthCheck::Tcp,
+            2 => HealthCheck::Off,
+            _ => return None,
+        },
         path: from.text()?,
+        service: called.unwrap_or_default(),
         status: Statuses::of(from.list(STATUS_RANGES, |from| Some((from.small()?, from.small()?)))?),
         host: from.option()?,
         interval_us: from.number()?,
@@ -389,7 +415,7 @@ mod tests {
         plan.via = Some("edge".into());
         plan.request_ids = false;
         plan.health.path = "/up".into();
-        plan.health.check = HealthCheck::Tcp;
+        (plan.health.check, plan.health.service) = (HealthCheck::Grpc, "a.B".into());
         plan.health.status = Statuses::of(vec![(200, 299), (401, 401)]);
         plan.health.host = Some("probe.example".into());
         plan.authorities = 3;
@@ -521,6 +547,7 @@ mod tests {
                 "via 498ce4cea1690395",
                 "request_ids a8c7f832281a39c5",
                 "health 6904175166c2aebb",
+                "health_grpc 6d881c02fd989082",
                 "slow_start a09e307a7f948acd",
                 "drain_delay 81a3697174a540ac",
                 "watchdog de93be8c95731f0f",

@@ -11,8 +11,9 @@ use std::io::{self, IoSlice};
 use std::os::fd::{AsFd, OwnedFd};
 
 use crate::config::{Address, Health};
+use crate::http::grpc::Unhealthy;
 use crate::limits::{CHECK_DIALS, CHECK_READ_BYTES};
-use crate::process::check::ask::{Ask, Request};
+use crate::process::check::ask::{Answer, Ask, Request};
 use crate::proxy::Failure;
 use crate::proxy::probe::{Cause, Explained};
 use crate::reactor::{Event, Reactor};
@@ -147,12 +148,17 @@ impl Dial {
         let outcome = match &peer.request {
             None => Ok(None),
             Some(request) => {
+                if request.service.is_some() && !http2 {
+                    return self.ends(Err(explained(rules, Cause::Unhealthy(Unhealthy::Http1))));
+                }
                 self.ask.get_or_insert_with(|| Ask::begin(request, http2));
                 match self.go_on_asking(now_us)? {
-                    Ok(status) if rules.health.status.contains(status) => {
+                    Ok(Answer::Status(status)) if rules.health.status.contains(status) => {
                         Ok(Some(format!("GET {} -> {status}", request.path)))
                     }
-                    Ok(status) => Err(explained(rules, Cause::Status(status))),
+                    Ok(Answer::Status(status)) => Err(explained(rules, Cause::Status(status))),
+                    Ok(Answer::Health(Ok(()))) => Ok(Some("grpc.health.v1 -> SERVING".into())),
+                    Ok(Answer::Health(Err(unhealthy))) => Err(explained(rules, Cause::Unhealthy(unhealthy))),
                     Err(failure) => Err(explained(rules, Cause::Failed(failure))),
                 }
             }
@@ -212,7 +218,7 @@ impl Dial {
 
     /// Continues with the probe until the socket would block: the status, or why there is none, once that is
     /// known.
-    fn go_on_asking(&mut self, now_us: u64) -> Option<Result<u16, Failure>> {
+    fn go_on_asking(&mut self, now_us: u64) -> Option<Result<Answer, Failure>> {
         let Dial { fd, session, ask, .. } = self;
         let ask = ask.as_mut()?;
         let mut bytes = [0; CHECK_READ_BYTES];

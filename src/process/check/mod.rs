@@ -213,13 +213,15 @@ impl Route<'_> {
     /// The peers to dial, each with the request of its probe if a start would send one.
     fn peers<'a>(&'a self, config: &'a Config) -> impl Iterator<Item = Peer<'a>> {
         let (server_name, h2c) = (self.backend.server_name(), self.backend.h2c);
-        let asks = config.health.check == HealthCheck::Http && config.health.interval_us > 0;
+        let health = &config.health;
+        let asks = health.check.asks() && health.interval_us > 0;
+        let service = (health.check == HealthCheck::Grpc).then_some(health.service.as_str());
         let host = match (&config.health.host, &config.host_header) {
             (Some(name), _) | (None, HostHeader::Name(name)) => name,
             _ => self.backend.authority(),
         };
         let scheme = if server_name.is_empty() { "http" } else { "https" };
-        let request = asks.then(|| Request { path: &config.health.path, scheme, host: host.to_owned() });
+        let request = asks.then(|| Request { path: &health.path, scheme, host: host.to_owned(), service });
         self.addresses.iter().map(move |address| Peer {
             address,
             server_name: server_name.clone(),

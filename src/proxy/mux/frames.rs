@@ -204,6 +204,9 @@ impl Proxy {
     fn on_stream_end(&mut self, key: Key) {
         let is_held = self.is_held(key);
         let Some(entry) = self.connections.get_mut(key) else { return };
+        if entry.is_probe() {
+            return self.on_probe_end(key);
+        }
         let peer = entry.peer;
         match entry.codec.stream_mut() {
             Some(stream) if !stream.is_complete() => self.refuse(key, MessageError::LengthWrong, &[]),
@@ -230,9 +233,8 @@ impl Proxy {
             self.trace_fields(stream, part, head);
         }
         match part {
+            part if probe => self.on_probe_fields(stream, part, head),
             Part::Trailers(_) if self.is_held(stream) => self.hold_trailers(stream, head),
-            Part::Interim(_) if probe => {}
-            _ if probe => self.on_probe_response(stream, head),
             Part::Interim(_) => self.on_interim(stream, head),
             Part::Trailers(_) => self.on_trailers(stream, head),
             _ => self.on_response(stream, head),
@@ -257,10 +259,14 @@ impl Proxy {
         {
             self.trace_content(owner, &buffer.filled()[..length]);
         }
-        if self.is_held(owner) {
+        let probe = self.connections.get(owner).is_some_and(Connection::is_probe);
+        if probe || self.is_held(owner) {
             if let Some(buffer) = input {
                 self.hold(owner, &buffer.filled()[..length]);
                 buffer.consume(length);
+            }
+            if probe {
+                self.on_probe_content(owner);
             }
             return self.rearm(owner, Moved::In);
         }

@@ -21,6 +21,7 @@ mod declined;
 mod defences;
 mod downstream;
 mod grpc;
+mod health;
 mod websocket;
 
 /// A proxy, with the bytes and requests of its sockets.

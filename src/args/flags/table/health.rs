@@ -3,7 +3,7 @@
 use super::{DURATIONS, DURATIONS_OR_OFF};
 use crate::args::Given;
 use crate::args::flags::{Flag, Group, Preset, Set, once};
-use crate::args::probe::{HealthCheck, statuses};
+use crate::args::probe::{health_check, statuses};
 use crate::args::value;
 use crate::limits::HEALTH_COUNT;
 
@@ -16,10 +16,13 @@ pub(super) const FLAGS: &[Flag] = &[
         default: Preset::Value("http"),
         env: "LB_HEALTH_CHECK",
         help: "probe backends this way: `http` sends a GET, `tcp` only connects (with TLS it also completes the \
-               handshake), `off` sends no probes",
-        accepts: "http, tcp, off",
+               handshake), `grpc` asks grpc.health.v1 for the health of the server, `grpc:SERVICE` for that of a \
+               service, `off` sends no probes",
+        accepts: "http, tcp, grpc, grpc:SERVICE, off",
         set: Set::Value(|options, text, source| {
-            once(&mut options.health_check, value::choice(&HealthCheck::NAMES, text)?, source)
+            let (check, service) = health_check(text)?;
+            options.health_service = service;
+            once(&mut options.health_check, check, source)
         }),
     },
     Flag {

@@ -63,7 +63,7 @@ impl Pair {
         };
         let mut pair = Pair { world, sides, client, backend: client };
         if !early.is_empty() {
-            pair.by_client(early);
+            pair.client_sends(early);
         }
         let (backend, _) = pair.world.dials.pop().expect("a backend is dialled");
         pair.backend = backend;
@@ -109,14 +109,14 @@ impl Pair {
         }
     }
 
-    fn by_client(&mut self, bytes: &[u8]) {
+    fn client_sends(&mut self, bytes: &[u8]) {
         match self.sides.0 {
             Http1 => self.world.give(self.client, bytes),
             Http2 => self.world.give(self.client, &frame_of(Kind::Data, 0, 1, bytes)),
         }
     }
 
-    fn by_backend(&mut self, bytes: &[u8]) {
+    fn backend_sends(&mut self, bytes: &[u8]) {
         match self.sides.1 {
             Http1 => self.world.give(self.backend, bytes),
             Http2 => self.world.frame(self.backend, Kind::Data, 0, 1, bytes),
@@ -153,7 +153,7 @@ impl Pair {
     }
 
     /// Ends the direction from a side.
-    fn end_from(&mut self, key: Key, side: Side) {
+    fn ends(&mut self, key: Key, side: Side) {
         match side {
             Http1 => {
                 self.world.proxy.ended(key);
@@ -228,9 +228,9 @@ fn each_pair_of_versions_shakes_hands_in_its_own_form() {
             }
         }
         assert!(answer.to_ascii_lowercase().contains("sec-websocket-protocol: b\r\n"), "{answer}");
-        pair.by_client(b"hi");
+        pair.client_sends(b"hi");
         assert_eq!(pair.at_backend(), b"hi", "{sides:?}");
-        pair.by_backend(b"hello");
+        pair.backend_sends(b"hello");
         assert_eq!(pair.at_client(), b"hello", "{sides:?}");
         assert_eq!(pair.world.proxy.requests(), 1);
     }
@@ -243,7 +243,7 @@ fn bytes_behind_the_request_wait_for_the_tunnel() {
         let mut pair = Pair::asking(sides, b"early");
         let request = pair.request();
         assert!(!request.contains("early"), "{sides:?}");
-        pair.by_client(b" bird");
+        pair.client_sends(b" bird");
         assert_eq!(pair.at_backend(), b"", "{sides:?}");
         pair.agree(&request);
         assert_eq!(pair.at_backend(), b"early bird", "{sides:?}");
@@ -257,19 +257,19 @@ fn each_direction_ends_by_itself_behind_its_bytes() {
             let mut pair = Pair::tunnel(sides);
             let (client, backend) = ((pair.client, sides.0), (pair.backend, sides.1));
             let (first, second) = if client_first { (client, backend) } else { (backend, client) };
-            pair.by_client(b"up");
-            pair.by_backend(b"down");
+            pair.client_sends(b"up");
+            pair.backend_sends(b"down");
             assert_eq!((pair.at_client(), pair.at_backend()), (b"down".to_vec(), b"up".to_vec()));
-            pair.end_from(first.0, first.1);
+            pair.ends(first.0, first.1);
             assert!(pair.has_end(second.0, second.1), "{sides:?} {client_first}");
             assert_eq!(pair.world.proxy.requests(), 1, "{sides:?}: the other direction goes on");
             // The other direction still carries bytes.
             match client_first {
-                true => pair.by_backend(b"more"),
-                false => pair.by_client(b"more"),
+                true => pair.backend_sends(b"more"),
+                false => pair.client_sends(b"more"),
             }
             assert_eq!(pair.bytes_at(first.0, first.1), b"more", "{sides:?} {client_first}");
-            pair.end_from(second.0, second.1);
+            pair.ends(second.0, second.1);
             assert_eq!(pair.world.proxy.requests(), 0, "{sides:?} {client_first}");
             pair.world.audit();
             for (key, side) in [client, backend] {
@@ -314,8 +314,8 @@ fn much_passes_within_the_windows_of_both_sides() {
         let piece = vec![b'x'; H2_FRAME_BYTES];
         let (mut up, mut down) = (0, 0);
         for _ in 0..3 {
-            pair.by_client(&piece);
-            pair.by_backend(&piece);
+            pair.client_sends(&piece);
+            pair.backend_sends(&piece);
             up += pair.at_backend().len();
             down += pair.at_client().len();
         }
