@@ -425,3 +425,33 @@ fn another_protocol_of_an_extended_connect_is_not_served() {
     world.give(client, &frame_of(Kind::Headers, END_HEADERS, 3, &block));
     assert!(text(&world.on(client, 3)[0].2).starts_with(":status: 405\r\n"));
 }
+
+#[test]
+fn a_drain_lets_a_tunnel_go_on_until_it_ends() {
+    for sides in PAIRS {
+        let mut pair = Pair::tunnel(sides);
+        pair.world.proxy.drain();
+        pair.world.carry_out();
+        pair.world.pass(10 * DEFAULT_CONNECT_US);
+        pair.client_sends(b"up");
+        pair.backend_sends(b"down");
+        assert_eq!((pair.at_client(), pair.at_backend()), (b"down".to_vec(), b"up".to_vec()), "{sides:?}");
+        pair.ends(pair.client, sides.0);
+        pair.ends(pair.backend, sides.1);
+        assert_eq!(pair.world.proxy.requests(), 0);
+        assert!(pair.world.proxy.connections.get(pair.client).is_none_or(Connection::drops_input), "{sides:?}");
+        pair.world.audit();
+    }
+}
+
+#[test]
+fn a_silent_tunnel_has_the_limit_of_tunnels() {
+    for sides in PAIRS {
+        let mut pair = Pair::tunnel(sides);
+        pair.world.pass(crate::limits::TUNNEL_IDLE_US - 1_000_000);
+        assert_eq!(pair.world.proxy.requests(), 1, "{sides:?}");
+        pair.world.pass(2_000_000);
+        assert_eq!(pair.world.proxy.requests(), 0, "{sides:?}");
+        pair.world.audit();
+    }
+}
