@@ -40,6 +40,7 @@ mod names;
 mod operators;
 mod pooling;
 mod processes;
+mod proxy_header;
 mod readme;
 mod regressions;
 mod reload;

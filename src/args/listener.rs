@@ -1,4 +1,4 @@
-//! Parses a further listener: `ADDR[,tls]`. The address is `PORT`, which is on the host of the main port, or
+//! Parses a further listener: `ADDR[,tls][,proxy]`. The address is `PORT`, which is on the host of the main port, or
 //! `HOST:PORT`.
 
 use std::net::{IpAddr, SocketAddr};
@@ -8,7 +8,7 @@ use super::value::{self, Fault};
 use crate::dns::hosts::Hosts;
 
 /// The attributes.
-const NAMES: [&str; 1] = ["tls"];
+const NAMES: [&str; 2] = ["tls", "proxy"];
 
 /// A further listener, as it is given.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,6 +38,7 @@ pub(super) fn listener(text: &str, hosts: &Hosts) -> Result<Listener, Fault> {
     for name in parts {
         let attribute = match name {
             "tls" => &mut listener.tls,
+            "proxy" => &mut listener.proxy_header,
             _ => return Err(Fault::Attribute(nearest(name, NAMES.into_iter()))),
         };
         if std::mem::replace(attribute, true) {
@@ -59,8 +60,8 @@ mod tests {
         };
         assert_eq!(read("8443"), listener(None, 8443, false, false));
         assert_eq!(read("8443,tls"), listener(None, 8443, true, false));
-        assert_eq!(read("127.0.0.1:0,tls"), listener(Some("127.0.0.1"), 0, true, false));
-        assert_eq!(read("[::]:81"), listener(Some("::"), 81, false, false));
+        assert_eq!(read("127.0.0.1:0,proxy,tls"), listener(Some("127.0.0.1"), 0, true, true));
+        assert_eq!(read("[::]:81,proxy"), listener(Some("::"), 81, false, true));
         for (text, fault) in [
             ("", Fault::Malformed),
             (",tls", Fault::Malformed),

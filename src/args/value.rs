@@ -307,6 +307,11 @@ pub(super) fn admin(text: &str, hosts: &Hosts) -> Result<Option<SocketAddr>, Fau
     Ok(Some(SocketAddr::new(host.unwrap_or(Ipv4Addr::LOCALHOST.into()), port)))
 }
 
+/// Parses the port to redirect from, or `off`.
+pub(super) fn redirect(text: &str) -> Result<Option<u16>, Fault> {
+    if is_off(text) { Ok(None) } else { port(text).map(Some) }
+}
+
 /// Parses `PORT`, which has no host, or `HOST:PORT`.
 pub(super) fn host_and_port(text: &str, hosts: &Hosts) -> Result<(Option<IpAddr>, u16), Fault> {
     if !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit()) {

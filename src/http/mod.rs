@@ -10,6 +10,7 @@ pub mod head;
 pub mod message_error;
 pub mod part;
 pub mod proxy_error;
+pub mod proxy_header;
 pub mod request_id;
 pub mod route;
 pub mod session_error;

@@ -89,6 +89,11 @@ table! {
     HandshakesFailedCertificate Counter "client_handshake_failures_total" "reason=\"certificate\"" "TLS handshakes with clients that failed, by reason. No backend is blamed.";
     HandshakesFailedAlert Counter "client_handshake_failures_total" "reason=\"alert\"" "TLS handshakes with clients that failed, by reason. No backend is blamed.";
     HandshakesFailedOther Counter "client_handshake_failures_total" "reason=\"protocol\"" "TLS handshakes with clients that failed, by reason. No backend is blamed.";
+    UnidentifiedUntrusted Counter "proxy_header_failures_total" "reason=\"untrusted\"" "PROXY headers that were refused, by reason. The connection was closed, and no backend is blamed.";
+    UnidentifiedMalformed Counter "proxy_header_failures_total" "reason=\"malformed\"" "PROXY headers that were refused, by reason. The connection was closed, and no backend is blamed.";
+    UnidentifiedIncomplete Counter "proxy_header_failures_total" "reason=\"closed\"" "PROXY headers that were refused, by reason. The connection was closed, and no backend is blamed.";
+    UnidentifiedLate Counter "proxy_header_failures_total" "reason=\"timeout\"" "PROXY headers that were refused, by reason. The connection was closed, and no backend is blamed.";
+    Own308 Counter "own_responses_total" "code=\"308\"" "Responses made by the balancer itself, by status. Pages such as `/metrics` are not counted.";
     Own400 Counter "own_responses_total" "code=\"400\"" "Responses made by the balancer itself, by status. Pages such as `/metrics` are not counted.";
     Own404 Counter "own_responses_total" "code=\"404\"" "Responses made by the balancer itself, by status. Pages such as `/metrics` are not counted.";
     Own405 Counter "own_responses_total" "code=\"405\"" "Responses made by the balancer itself, by status. Pages such as `/metrics` are not counted.";
@@ -303,6 +308,7 @@ impl Block {
     /// Counts a response of our own.
     pub fn add_own_response(self, status: u16) {
         let line = match status {
+            308 => Count::Own308,
             400 => Count::Own400,
             404 => Count::Own404,
             405 => Count::Own405,

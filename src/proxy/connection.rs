@@ -14,7 +14,7 @@ use crate::collections::slab::Key;
 use crate::collections::timers::NEVER;
 use crate::config::Timeouts;
 use crate::http::part::Role;
-use crate::limits::{H2_SHUTDOWN_US, IDLE_LINGER_US, LINGER_IDLE_US, POOL_IDLE_US, TUNNEL_IDLE_US};
+use crate::limits::{H2_SHUTDOWN_US, IDLE_LINGER_US, LINGER_IDLE_US, POOL_IDLE_US, PROXY_HEADER_US, TUNNEL_IDLE_US};
 
 /// The other end of a connection.
 #[derive(Clone, Copy, Debug)]
@@ -78,6 +78,8 @@ impl BackendEnd {
 pub(super) enum Phase {
     /// The connection to a backend is being established.
     Connecting,
+    /// The PROXY header of the client has not arrived completely.
+    Identifying,
     /// The connection can carry messages.
     Open,
     /// Input is dropped. The peer may still be sending when the last response leaves, and a close with unread
@@ -126,6 +128,8 @@ pub(super) enum Ending {
 pub(super) enum Wait {
     /// No event with a limit.
     Nothing,
+    /// The rest of the client's PROXY header.
+    ProxyHeader,
     /// The first byte of a client's first request.
     FirstByte,
     /// The rest of a request's head.
@@ -170,6 +174,7 @@ impl Wait {
         match self {
             Wait::Nothing => NEVER,
             Wait::FirstByte | Wait::RequestHead | Wait::Block => timeouts.request_us,
+            Wait::ProxyHeader => PROXY_HEADER_US.min(timeouts.request_us),
             Wait::Idle => timeouts.idle_us,
             Wait::Upload | Wait::ClientSend | Wait::Backend => timeouts.response_us,
             Wait::LastRead => IDLE_LINGER_US,
@@ -336,6 +341,7 @@ impl Connection {
         match (&self.peer, self.phase) {
             (Peer::Backend(backend), _) if backend.used_for == Use::Probe => Wait::Probe,
             (_, Phase::Connecting) => Wait::Connect,
+            (_, Phase::Identifying) => Wait::ProxyHeader,
             (_, Phase::Lingering) if self.output.is_empty() => Wait::Linger,
             (Peer::Client(_), Phase::Open) if self.codec.mux().is_some() => {
                 self.codec.mux().map_or(Wait::Nothing, |mux| mux.downstream_wait(self.output.is_empty()))

@@ -6,6 +6,7 @@ use super::abort::Abort;
 use super::connection::{BackendEnd, Connection, Moved, Phase, Wait};
 use super::exchange::Exchange;
 use super::failure::Failure;
+use super::identity::Unidentified;
 use super::output::Output;
 use super::probe;
 use super::progress::Progress;
@@ -66,6 +67,7 @@ impl Proxy {
         }
         match connection.wait {
             Wait::Nothing => {}
+            Wait::ProxyHeader => self.unidentified(key, Some(Unidentified::Late)),
             // There is no request to reply to.
             Wait::Idle if connection.codec.mux().is_some() => self.end_idle_downstream(key),
             Wait::FirstByte | Wait::Idle => self.check_idle(key),

@@ -274,6 +274,9 @@ impl Proxy {
         if self.is_misdirected(key, head) {
             return self.answer_exchange(id, LocalReply::Misdirected);
         }
+        if let Some(to_port) = self.redirects(key) {
+            return self.answer_redirect(id, head, to_port);
+        }
         if let Some(page) = self.page(key, head) {
             return self.answer_page(id, page);
         }

@@ -30,7 +30,7 @@ impl Proxy {
 
     fn accept_as(&mut self, peer: SocketAddr, listener: u16, admin: bool) -> Key {
         let (address, port) = (peer.ip(), peer.port());
-        let trusted = self.settings.trust.iter().any(|range| range.contains(address));
+        let trusted = self.trusts(address);
         let key = self.connections.insert(Connection::new(Peer::Client(ClientEnd {
             address,
             port,
@@ -46,6 +46,9 @@ impl Proxy {
             self.totals.clients += 1;
             self.shared.block.add(Count::Clients, 1);
             self.shared.block.set(Count::ClientsNow, self.totals.clients as u64);
+        }
+        if !admin {
+            self.await_header(key);
         }
         self.rearm(key, Moved::Nothing);
         key

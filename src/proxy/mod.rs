@@ -21,6 +21,7 @@ mod ending;
 mod exchange;
 mod failure;
 mod finish;
+mod identity;
 mod idle;
 mod input;
 mod mux;
@@ -32,6 +33,7 @@ mod progress;
 mod queue;
 mod record;
 mod redial;
+mod redirect;
 mod reply;
 mod response;
 mod secured;
@@ -43,6 +45,7 @@ mod upstreams;
 use self::connection::{Connection, Ending, Moved, Phase};
 use self::exchange::Exchange;
 pub use self::failure::Failure;
+pub use self::identity::Unidentified;
 pub use self::output::Output;
 use self::progress::Progress;
 pub use self::record::Record;
@@ -220,7 +223,7 @@ impl Proxy {
     fn wants(&self, key: Key) -> bool {
         let Some(connection) = self.connections.get(key) else { return false };
         match connection.phase {
-            Phase::Connecting => return false,
+            Phase::Connecting | Phase::Identifying => return false,
             Phase::Lingering => return true,
             Phase::Open => {}
         }

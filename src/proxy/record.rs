@@ -20,6 +20,7 @@ use super::Proxy;
 use super::abort::{Abort, CLIENT_CLOSED_REQUEST};
 use super::connection::{ClientEnd, Peer};
 use super::failure::Failure;
+use super::identity::Unidentified;
 use super::progress::Progress;
 use super::reply::LocalReply;
 use crate::collections::slab::Key;
@@ -132,6 +133,8 @@ pub(super) enum Cause {
     Stopped,
     /// A client over HTTP/2 has broken the protocol, or exceeds a limit.
     Http2(&'static str),
+    /// The client was not identified.
+    Unidentified(Unidentified),
 }
 
 /// The outcome of a request for its client.
@@ -161,11 +164,12 @@ impl Cause {
     /// A fault of a client is no fault of the service.
     pub(super) fn level(self) -> Level {
         match self {
+            Cause::Answered(LocalReply::Redirect) => Level::Debug,
             Cause::Answered(answer) if answer.status() < 500 => Level::Info,
             Cause::Answered(LocalReply::Refused(_) | LocalReply::DeadlinePassed) => Level::Info,
             Cause::Responded(_) | Cause::ClientStalled | Cause::Http2(_) => Level::Info,
             Cause::ClientGone => Level::Debug,
-            Cause::Answered(_) | Cause::Failed(_) | Cause::Stopped => Level::Warn,
+            Cause::Answered(_) | Cause::Failed(_) | Cause::Stopped | Cause::Unidentified(_) => Level::Warn,
         }
     }
 }
@@ -318,6 +322,7 @@ impl Proxy {
             Cause::ClientStalled => "the client takes nothing of the response".into(),
             Cause::Stopped => "the program stopped".into(),
             Cause::Http2(reason) => reason.into(),
+            Cause::Unidentified(reason) => reason.to_string(),
         }
     }
 

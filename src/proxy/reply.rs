@@ -37,6 +37,8 @@ pub enum LocalReply {
     Misdirected,
     /// A listener with TLS has got plain HTTP.
     PlainHttp,
+    /// The same URL is served under https.
+    Redirect,
     HeadLate,
     ContentLate,
     /// The deadline that a gRPC call sets itself.
@@ -66,6 +68,7 @@ impl LocalReply {
             LocalReply::Refused(refusal) => (refusal.status(), ""),
             LocalReply::Failed(failure) => (failure.status(), ""),
             LocalReply::HeadTooLarge => (431, "the backend takes no head as large as this"),
+            LocalReply::Redirect => (308, "this is served under https"),
             LocalReply::Misdirected => (421, "this connection is for another host; please use another connection"),
             LocalReply::PlainHttp => (400, "this port speaks TLS, but the request was plain HTTP; please use https://"),
             LocalReply::HeadLate => (408, "the request head did not come in time"),
@@ -180,6 +183,7 @@ impl Proxy {
         match (status, answer) {
             (405, LocalReply::ReadOnly) => writer.field(b"Allow", b"GET, HEAD"),
             (405, _) => writer.field(b"Allow", METHODS),
+            (308, _) => writer.field(b"Location", &self.scratch.location),
             (503, _) => writer.field(b"Retry-After", RETRY_AFTER_S.as_bytes()),
             _ => {}
         }

@@ -184,6 +184,8 @@ pub(super) struct Scratch {
     pub(super) arena: Vec<u8>,
     /// The head or the frames that are being written.
     pub(super) text: Vec<u8>,
+    /// The URL of the redirect that is being written.
+    pub(super) location: Vec<u8>,
     /// The slots whose probes are due.
     pub(super) probes: Vec<usize>,
 }
@@ -196,6 +198,7 @@ impl Scratch {
             head: Head::default(),
             arena: Vec::new(),
             text: Vec::new(),
+            location: Vec::new(),
             probes: Vec::new(),
         }
     }

@@ -172,6 +172,12 @@ pub fn receive(fd: BorrowedFd<'_>, room: &mut [u8]) -> io::Result<usize> {
     check(unsafe { libc::recv(fd.as_raw_fd(), room.as_mut_ptr().cast(), room.len(), 0) })
 }
 
+/// Looks at the bytes that a receive would take.
+pub fn peek(fd: BorrowedFd<'_>, room: &mut [u8]) -> io::Result<usize> {
+    // SAFETY: the pointer and the length are a live slice's.
+    check(unsafe { libc::recv(fd.as_raw_fd(), room.as_mut_ptr().cast(), room.len(), libc::MSG_PEEK) })
+}
+
 /// Acknowledges the data just read at once (TCP_QUICKACK, tcp(7)). After a large read the kernel may delay the
 /// acknowledgement, and a sender that paces itself by acknowledgements (BBR) then pauses. A socket without this
 /// option is not changed.

@@ -67,7 +67,7 @@ impl Worker<'_> {
             Purpose::Admin => self.proxy.accept_admin(address),
         };
         self.hold(key, fd);
-        if listen.tls && !self.accept_session(key) {
+        if listen.tls && !listen.proxy_header && !self.accept_session(key) {
             // The certificates cannot be used, which was logged.
             self.proxy.failed(key, Failure::Closed);
             return self.carry_out();

@@ -67,7 +67,7 @@ impl Worker<'_> {
         if !socket.readable || socket.sending == Sending::Connecting {
             return;
         }
-        let Some(room) = self.proxy.room(key) else { return };
+        let Some(room) = self.proxy.room(key) else { return self.identify(key) };
         let wanted = room.len().min(READ_BYTES);
         match sys::socket::receive(socket.fd.as_fd(), &mut room[..wanted]) {
             Ok(0) => {

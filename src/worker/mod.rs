@@ -7,6 +7,7 @@
 mod accept;
 mod drain;
 mod encryption;
+mod identify;
 mod io;
 mod listener;
 mod secure;

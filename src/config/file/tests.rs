@@ -76,7 +76,7 @@ fn every_option_that_may_stand_in_a_file_is_taken_as_its_type() {
             "half_close": "1s",
             "drain_idle": "3s", "drain_delay": "1s", "watchdog": "off", "workers": 3, "mode": "mp", "user": "nobody", "loglevel": "debug", "trace": true, "ca_file": "/ca.pem",
             "insecure": true, "tls_trace": true, "request_id": "off",
-            "listen": ["9"], "tls_cert": ["a"], "tls_key": "b", "tls_min": "1.3", "tls_strict_sni": true, "tls_client_ca": "c",
+            "listen": ["9"], "http_redirect": "82", "tls_cert": ["a"], "tls_key": "b", "tls_min": "1.3", "tls_strict_sni": true, "tls_client_ca": "c",
             "tls_client_optional": true, "tls_ticket_key": "d", "hsts": "1d", "tls_dev": false}"#,
     );
     assert_eq!((config.address(Purpose::Traffic), config.max_connections), ("[::1]:81".parse().ok(), Some(5)));

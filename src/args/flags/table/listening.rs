@@ -39,12 +39,24 @@ pub(super) const FLAGS: &[Flag] = &[
         default: Preset::Told("none"),
         env: "LB_LISTEN",
         help: "listen at this address too (repeatable): `PORT` (on the host of the main port) or `HOST:PORT`; then \
-               `,tls`, which needs a certificate",
-        accepts: "a port, or an IP address or a name of /etc/hosts with a port; then tls behind a comma, such as [::]:8443,tls (at most 64 of them)",
+               `,tls`, which needs a certificate, and `,proxy` to demand a PROXY header, version 1 or 2, on each \
+               connection, which only peers in `--trust` may send",
+        accepts: "a port, or an IP address or a name of /etc/hosts with a port; then tls and proxy behind commas, such as [::]:8443,tls,proxy (at most 64 of them)",
         set: Set::Repeatable(|options, text, source| {
             let listener = listener::listener(text, &options.hosts)?;
             more(&mut options.listen, listener, source, LISTENERS)
         }),
+    },
+    Flag {
+        long: "http-redirect",
+        short: None,
+        group: Group::Listening,
+        placeholder: "PORT",
+        default: Preset::Value("off"),
+        env: "LB_HTTP_REDIRECT",
+        help: "listen on this port of the main host, and reply 308 with the same URL under https to every request",
+        accepts: "a number from 0 to 65535, or off",
+        set: Set::Value(|options, text, source| once(&mut options.http_redirect, value::redirect(text)?, source)),
     },
     Flag {
         long: "max-connections",
