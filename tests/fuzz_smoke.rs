@@ -33,6 +33,8 @@ mod json;
 mod plan;
 #[path = "../fuzz/targets/proxy.rs"]
 mod proxy;
+#[path = "../fuzz/targets/proxy_header.rs"]
+mod proxy_header;
 #[path = "../fuzz/targets/scan.rs"]
 mod scan;
 
@@ -194,6 +196,19 @@ const TARGETS: &[Target] = &[
             b"-p\n8080\n--backend=http://a:80,weight=2,backup\n-b\nunix:/a b\n--trust\n10.0.0.0/8\n\nLB_MODE=mp",
             b"healthcheck\n--port\n1\n\nLB_PORT=tcp://1\nLB_HEALTH_PATH=/a",
             b"--check\n--health-status=200-299,404\n--via\nx\n--insecure\n--strategy\nhash:header:X\n--\nstray",
+        ],
+        expected: Expected::Passes,
+    },
+    Target {
+        name: "proxy_header",
+        run: proxy_header::run,
+        seeds: &[
+            b"PROXY TCP4 192.0.2.1 198.51.100.2 1000 443\r\nGET / HTTP/1.1\r\n",
+            b"PROXY TCP6 2001:db8::1 2001:db8::2 1 65535\r\n",
+            b"PROXY UNKNOWN\r\n",
+            b"\r\n\r\n\0\r\nQUIT\n\x21\x11\0\x0c\xc0\0\x02\x01\xc6\x33\x64\x02\x30\x39\x01\xbb\x16\x03\x01",
+            b"\r\n\r\n\0\r\nQUIT\n\x21\x11\0\x13\xc0\0\x02\x01\xc6\x33\x64\x02\x30\x39\x01\xbb\x04\0\x04abcd",
+            b"\r\n\r\n\0\r\nQUIT\n\x20\0\0\0",
         ],
         expected: Expected::Passes,
     },
@@ -410,6 +425,11 @@ fn arguments_are_read_the_same_twice() {
 }
 
 #[test]
+fn proxy_headers_are_read_within_bounds_and_mean_the_same_again() {
+    check("proxy_header");
+}
+
+#[test]
 fn plans_survive_their_way_to_the_workers() {
     check("plan");
 }
@@ -453,6 +473,7 @@ fn each_oracle_notices_a_planted_fault() {
     assert!(notices("config", |seed| config::run_with(seed, |bytes| _ = bytes.pop())));
     assert!(notices("args", |seed| args::run_with(seed, |words| drop(words.pop()))));
     assert!(notices("plan", |seed| plan::run_with(seed, |bytes| _ = bytes.pop())));
+    assert!(notices("proxy_header", |seed| proxy_header::run_with(seed, |bytes| _ = bytes.pop())));
     assert!(notices("handover", |seed| handover::run_with(seed, |line| _ = line.pop())));
 }
 

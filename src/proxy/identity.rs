@@ -3,16 +3,15 @@
 //! connection is closed.
 
 use std::fmt;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use super::Proxy;
 use super::connection::{Moved, Phase};
 use super::output::Output;
-use super::record::Cause;
+use super::state::Listener;
 use crate::collections::slab::Key;
 use crate::config::Listen;
 use crate::http::proxy_header::HeaderError;
-use crate::log::Level;
 use crate::metrics::Count;
 
 /// The reason why a client was not identified. Its cause is the peer.
@@ -52,7 +51,7 @@ impl Unidentified {
 
 impl Proxy {
     /// True if the proxy believes a peer.
-    pub(super) fn trusts(&self, peer: std::net::IpAddr) -> bool {
+    pub(super) fn trusts(&self, peer: IpAddr) -> bool {
         self.settings.trust.iter().any(|range| range.contains(peer))
     }
 
@@ -60,7 +59,7 @@ impl Proxy {
     pub(super) fn await_header(&mut self, key: Key) {
         let Some(client) = self.connections.get(key).and_then(|one| one.client()) else { return };
         let (listener, trusted) = (client.listener, client.trusted);
-        let demands = |listener: &super::state::Listener| listener.listen.proxy_header;
+        let demands = |listener: &Listener| listener.listen.proxy_header;
         if !self.settings.listeners.get(usize::from(listener)).is_some_and(demands) {
             return;
         }
@@ -95,11 +94,7 @@ impl Proxy {
     pub fn unidentified(&mut self, key: Key, reason: Option<Unidentified>) {
         if let Some(reason) = reason {
             self.shared.block.add(reason.count(), 1);
-            let cause = Cause::Unidentified(reason);
-            if self.log.enabled(Level::Warn) && self.repeats.admits((None, cause, false), self.now_us) {
-                let peer = self.client_address(key).map_or_else(String::new, |peer| peer.to_string());
-                self.log.line(Level::Warn, "client", format_args!("{peer}: closed: {reason}"));
-            }
+            self.log_unidentified(key, reason);
         }
         self.close(key, Output::Close(key));
     }

@@ -278,6 +278,15 @@ impl Proxy {
         }
     }
 
+    /// Logs that a client was closed because it was not identified.
+    pub(super) fn log_unidentified(&mut self, key: Key, reason: Unidentified) {
+        let cause = Cause::Unidentified(reason);
+        if self.log.enabled(cause.level()) && self.repeats.admits((None, cause, false), self.now_us) {
+            let peer = self.client_address(key).map_or_else(String::new, |peer| peer.to_string());
+            self.log.line(cause.level(), "client", format_args!("{peer}: closed: {reason}"));
+        }
+    }
+
     /// Returns when `report_repeats` has something to log, in microseconds; `u64::MAX` for never.
     pub(super) fn next_report_us(&self) -> u64 {
         self.repeats.report_us()

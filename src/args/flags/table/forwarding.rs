@@ -24,8 +24,8 @@ pub(super) const FLAGS: &[Flag] = &[
         placeholder: "CIDR",
         default: Preset::Told("none"),
         env: "LB_TRUST",
-        help: "believe `X-Forwarded-*`, `Forwarded`, `X-Real-IP` and `Client-Cert*` from these peers (repeatable): \
-               `10.0.0.0/8`, `2001:db8::/32` or one address",
+        help: "believe `X-Forwarded-*`, `Forwarded`, `X-Real-IP`, `Client-Cert*` and PROXY headers from these peers \
+               (repeatable): `10.0.0.0/8`, `2001:db8::/32` or one address",
         accepts: "an IP address or a range such as 10.0.0.0/8 (at most 1024 of them)",
         set: Set::Repeatable(|options, text, source| {
             more(&mut options.trust, value::cidr(text)?, source, TRUSTED_RANGES)
