@@ -1,21 +1,36 @@
-//! Behaviour that is the same for every backend protocol: HTTP/1.1 or HTTP/2, with TLS and without.
+//! Behaviour that is the same for every pair of protocols of clients and backends: HTTP/1.1 or HTTP/2, with TLS and
+//! without.
 
 use std::cell::RefCell;
 
 use crate::support::{
-    Backend, Balancer, Fault, Gate, Mode, PROTOCOLS, Protocol, Random, Way, Wire, chunked, modes, response, wait_until,
+    Backend, Balancer, Fault, Front, Gate, Mode, PROTOCOLS, Pair, Protocol, Random, Way, Wire, chunked, modes, pairs,
+    response, wait_until,
 };
 
-/// Runs `test` with a backend over each protocol, in each mode.
-fn over_all(backend: impl Fn() -> Backend, args: &[&str], test: impl Fn(Protocol, Mode, &Backend, &Balancer)) {
-    for protocol in PROTOCOLS {
-        for mode in modes() {
-            let backend = backend();
-            let way = Way::to(&backend, protocol);
-            let balancer = Balancer::start(mode, &[way.args(), args.to_vec()].concat());
-            test(protocol, mode, &backend, &balancer);
-        }
+/// Runs `test` with a backend over each pair of protocols.
+fn over_all(backend: impl Fn() -> Backend, args: &[&str], test: impl Fn(Pair, &Backend, &Balancer)) {
+    for pair in pairs() {
+        let backend = backend();
+        let between = start(pair, &[&backend], args);
+        test(pair, &backend, &between.balancer);
     }
+}
+
+/// A balancer between gateways.
+struct Between {
+    balancer: Balancer,
+    _ways: Vec<Way>,
+    _front: Front,
+}
+
+/// Starts a balancer whose clients and backends come over a pair of protocols.
+fn start(pair: Pair, backends: &[&Backend], args: &[&str]) -> Between {
+    let ways: Vec<Way> = backends.iter().map(|backend| Way::to(backend, pair.back)).collect();
+    let front = Front::new(pair.front);
+    let all = [ways.iter().flat_map(Way::args).collect(), front.args(), args.to_vec()].concat();
+    let balancer = Balancer::start(pair.mode, &all).behind(&front);
+    Between { balancer, _ways: ways, _front: front }
 }
 
 fn is_http2(protocol: Protocol) -> bool {
@@ -34,7 +49,7 @@ fn fields(message: &[(String, String)]) -> Vec<(String, String)> {
 
 #[test]
 fn bodies_come_back_the_same_with_their_trailers() {
-    over_all(Backend::echo, &[], |protocol, mode, _, balancer| {
+    over_all(Backend::echo, &[], |pair, _, balancer| {
         let mut client = balancer.connect();
         for (seed, size) in [0, 1, 100, 16_383, 16_385, 65_536, 70_001, 3 << 20].into_iter().enumerate() {
             let body = Random::new(seed as u64).body(size);
@@ -53,10 +68,10 @@ fn bodies_come_back_the_same_with_their_trailers() {
                     client.response("POST")
                 });
                 assert_eq!(echo.status(), 200);
-                assert!(echo.body.bytes == body, "{protocol:?} {mode:?}: {size} {framing}");
+                assert!(echo.body.bytes == body, "{pair:?}: {size} {framing}");
                 if framing.ends_with("chunked") {
                     let told: Vec<_> = fields(&echo.body.trailers);
-                    assert_eq!(told, [("x-sum".to_string(), "abc".to_string())], "{protocol:?} {size}");
+                    assert_eq!(told, [("x-sum".to_string(), "abc".to_string())], "{pair:?} {size}");
                 }
             }
         }
@@ -88,12 +103,12 @@ fn fields_arrive_as_they_were_sent() {
     over_all(
         || Backend::replying(reply.clone()),
         &["--host-header", "preserve"],
-        |protocol, mode, backend, balancer| {
+        |pair, backend, balancer| {
             let mut client = balancer.connect();
             let hop = "Connection: x-hop, TE\r\nX-Hop: 1\r\nTE: trailers\r\nKeep-Alive: 5\r\n";
             client.send(latin1(format!("GET /a?b=%20c HTTP/1.1\r\nHost: x.test:1\r\n{lines}{hop}\r\n")));
             let answer = client.response("GET");
-            let what = format!("{protocol:?} {mode:?}");
+            let what = format!("{pair:?}");
             assert_eq!(fields(&answer.fields), [&expected[..], &cookies].concat(), "{what}");
             let request = backend.last();
             assert_eq!((request.method(), request.target()), ("GET", "/a?b=%20c"), "{what}");
@@ -132,12 +147,12 @@ fn a_stranger_s_claims_are_dropped_from_heads_and_trailers() {
         over_all(
             || Backend::named("hello"),
             args,
-            |protocol, mode, backend, balancer| {
+            |pair, backend, balancer| {
                 let mut client = balancer.connect();
                 client.send(format!("POST / HTTP/1.1\r\nHost: x\r\n{lines}Transfer-Encoding: chunked\r\n\r\n"));
                 client.send(chunked(&[b"hello"], &trailers));
                 let answer = client.response("POST");
-                let what = format!("{protocol:?} {mode:?}, trusted: {trusted}");
+                let what = format!("{pair:?}, trusted: {trusted}");
                 assert_eq!((answer.status(), answer.text().as_str()), (200, "hello"), "{what}");
                 let request = backend.last();
                 for (name, value) in CLAIMS {
@@ -161,16 +176,16 @@ fn disguised_names_of_a_response_are_dropped() {
     over_all(
         || Backend::replying(reply.clone()),
         &[],
-        |protocol, mode, _, balancer| {
+        |pair, _, balancer| {
             let mut client = balancer.connect();
             client.send("GET / HTTP/1.1\r\nHost: x\r\nTE: trailers\r\n\r\n");
             for (status, value) in [(103, "1"), (200, "2")] {
                 let answer = client.response("GET");
-                assert_eq!((answer.status(), answer.value("X-A")), (status, Some(value)), "{protocol:?} {mode:?}");
-                assert!(!ABUSED.iter().any(|(name, _)| answer.has(name)), "{protocol:?} {mode:?}: {answer:?}");
+                assert_eq!((answer.status(), answer.value("X-A")), (status, Some(value)), "{pair:?}");
+                assert!(!ABUSED.iter().any(|(name, _)| answer.has(name)), "{pair:?}: {answer:?}");
                 let trailers: Vec<_> = fields(&answer.body.trailers);
-                assert!(trailers.iter().all(|(name, _)| name == "x-sum"), "{protocol:?} {mode:?}: {trailers:?}");
-                assert_eq!(trailers.len(), usize::from(status == 200), "{protocol:?} {mode:?}");
+                assert!(trailers.iter().all(|(name, _)| name == "x-sum"), "{pair:?}: {trailers:?}");
+                assert_eq!(trailers.len(), usize::from(status == 200), "{pair:?}");
             }
         },
     );
@@ -183,13 +198,13 @@ fn a_response_of_many_fields_arrives() {
     over_all(
         || Backend::replying(reply.clone()),
         &[],
-        |protocol, mode, _, balancer| {
+        |pair, _, balancer| {
             let answer = balancer.connect().get("/");
-            assert_eq!((answer.status(), answer.text().as_str()), (200, "ok"), "{protocol:?} {mode:?}");
+            assert_eq!((answer.status(), answer.text().as_str()), (200, "ok"), "{pair:?}");
             let is_sent =
                 |name: &str| name.to_ascii_lowercase().strip_prefix("x-").is_some_and(|n| n.parse::<u32>().is_ok());
             let names = answer.fields.iter().filter(|(name, _)| is_sent(name));
-            assert_eq!(names.count(), 250, "{protocol:?} {mode:?}");
+            assert_eq!(names.count(), 250, "{pair:?}");
         },
     );
 }
@@ -208,13 +223,13 @@ fn every_status_arrives() {
             }
         })
     };
-    over_all(script, &[], |protocol, mode, _, balancer| {
+    over_all(script, &[], |pair, _, balancer| {
         let mut client = balancer.connect();
         for status in 200..=599 {
             let answer = client.get(&format!("/{status}"));
-            assert_eq!(answer.status(), status, "{protocol:?} {mode:?}");
+            assert_eq!(answer.status(), status, "{pair:?}");
             let bare = matches!(status, 204 | 304);
-            assert_eq!(answer.text(), if bare { "" } else { "ok" }, "{protocol:?} {mode:?} {status}");
+            assert_eq!(answer.text(), if bare { "" } else { "ok" }, "{pair:?} {status}");
         }
     });
 }
@@ -222,12 +237,12 @@ fn every_status_arrives() {
 #[test]
 fn messages_without_content_pass() {
     let script = || Backend::replying("HTTP/1.1 200 OK\r\nContent-Length: 1234\r\nX: y\r\n\r\n");
-    over_all(script, &[], |protocol, mode, _, balancer| {
+    over_all(script, &[], |pair, _, balancer| {
         let mut client = balancer.connect();
         for _ in 0..3 {
             client.send("HEAD / HTTP/1.1\r\nHost: x\r\n\r\n");
             let answer = client.response("HEAD");
-            assert_eq!(answer.value("Content-Length"), Some("1234"), "{protocol:?} {mode:?}");
+            assert_eq!(answer.value("Content-Length"), Some("1234"), "{pair:?}");
             assert_eq!(answer.value("X"), Some("y"));
         }
     });
@@ -250,11 +265,11 @@ fn interim_responses_and_expectations_pass() {
             }
         })
     };
-    over_all(script, &[], |protocol, mode, _, balancer| {
+    over_all(script, &[], |pair, _, balancer| {
         let mut client = balancer.connect();
         client.send("POST / HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\nContent-Length: 5\r\n\r\n");
         let hints = client.response("POST");
-        assert_eq!((hints.status(), hints.value("Link")), (103, Some("</a>")), "{protocol:?} {mode:?}");
+        assert_eq!((hints.status(), hints.value("Link")), (103, Some("</a>")), "{pair:?}");
         assert_eq!(client.response("POST").status(), 100);
         client.send("hello");
         assert_eq!(client.response("POST").text(), "hello");
@@ -275,7 +290,7 @@ fn an_answer_before_the_upload_is_whole_arrives() {
             }
         })
     };
-    over_all(script, &[], |protocol, mode, _, balancer| {
+    over_all(script, &[], |pair, _, balancer| {
         let mut client = balancer.connect();
         let sender = Wire::shared(client.socket().clone());
         let answer = std::thread::scope(|scope| {
@@ -293,7 +308,7 @@ fn an_answer_before_the_upload_is_whole_arrives() {
             gate.borrow().open();
             answer
         });
-        assert_eq!((answer.status(), answer.text().as_str()), (413, "no"), "{protocol:?} {mode:?}");
+        assert_eq!((answer.status(), answer.text().as_str()), (413, "no"), "{pair:?}");
     });
 }
 
@@ -311,12 +326,12 @@ fn a_response_that_is_cut_is_cut_for_the_client() {
             }
         })
     };
-    over_all(script, &[], |protocol, mode, _, balancer| {
+    over_all(script, &[], |pair, _, balancer| {
         for path in ["/length", "/chunked"] {
             let mut client = balancer.connect();
             client.send(format!("GET {path} HTTP/1.1\r\nHost: x\r\n\r\n"));
             let cut = client.try_response("GET");
-            assert!(matches!(cut, Err((Fault::Fin | Fault::Reset, _))), "{protocol:?} {mode:?} {path}: {cut:?}");
+            assert!(matches!(cut, Err((Fault::Fin | Fault::Reset, _))), "{pair:?} {path}: {cut:?}");
         }
     });
 }
@@ -338,66 +353,60 @@ fn a_client_that_reads_nothing_stops_no_other() {
             }
         })
     };
-    over_all(script, &[], |protocol, mode, _, balancer| {
+    over_all(script, &[], |pair, _, balancer| {
         let stalled: Vec<Wire> = (0..4).map(|_| balancer.connect()).collect();
         stalled.iter().for_each(|client| client.send("GET /large HTTP/1.1\r\nHost: x\r\n\r\n"));
         let mut client = balancer.connect();
         for _ in 0..50 {
-            assert_eq!(client.get("/small").text().len(), 10, "{protocol:?} {mode:?}");
+            assert_eq!(client.get("/small").text().len(), 10, "{pair:?}");
         }
         // They leave, and no backend is blamed.
         drop(stalled);
         wait_until("the requests are over", || balancer.metric("zzz_lb_in_flight", "") == 0);
         assert_eq!(client.get("/small").status(), 200);
-        assert_eq!(balancer.metric("zzz_lb_failures_total", ""), 0, "{protocol:?} {mode:?}");
+        assert_eq!(balancer.metric("zzz_lb_failures_total", ""), 0, "{pair:?}");
     });
 }
 
 #[test]
 fn another_backend_serves_if_one_breaks_off() {
-    for protocol in PROTOCOLS {
-        for mode in modes() {
-            let broken = Backend::serve(|mut peer| {
-                peer.request();
-            });
-            let good = Backend::named("good");
-            let (first, second) = (Way::to(&broken, protocol), Way::to(&good, protocol));
-            // Each has its own CA.
-            let balancer = Balancer::start(mode, &["-k", "-b", first.spec(), "-b", second.spec()]);
-            let mut client = balancer.connect();
-            for _ in 0..20 {
-                assert_eq!(client.get("/").text(), "good", "{protocol:?} {mode:?}\n{}", balancer.log());
-            }
-            let log = balancer.wait_for_log("down after 3 failures");
-            assert!(log.contains(if is_http2(protocol) { "reset the stream" } else { "closed before" }), "{log}");
+    for pair in pairs() {
+        let broken = Backend::serve(|mut peer| {
+            peer.request();
+        });
+        let good = Backend::named("good");
+        // Each has its own CA.
+        let Between { balancer, .. } = &start(pair, &[&broken, &good], &["-k"]);
+        let mut client = balancer.connect();
+        for _ in 0..20 {
+            assert_eq!(client.get("/").text(), "good", "{pair:?}\n{}", balancer.log());
         }
+        let log = balancer.wait_for_log("down after 3 failures");
+        assert!(log.contains(if is_http2(pair.back) { "reset the stream" } else { "closed before" }), "{pair:?} {log}");
     }
 }
 
 #[test]
 fn one_connection_carries_many_requests_at_once() {
-    for protocol in [Protocol::H2c, Protocol::H2Tls] {
-        for mode in modes() {
-            let gate = Gate::shut();
-            let for_script = gate.clone();
-            let backend = Backend::serve(move |mut peer| {
-                while peer.request().is_some() {
-                    for_script.pass();
-                    if peer.try_send(response("", b"ok")).is_err() {
-                        return;
-                    }
+    for pair in pairs().into_iter().filter(|pair| is_http2(pair.back)) {
+        let gate = Gate::shut();
+        let for_script = gate.clone();
+        let backend = Backend::serve(move |mut peer| {
+            while peer.request().is_some() {
+                for_script.pass();
+                if peer.try_send(response("", b"ok")).is_err() {
+                    return;
                 }
-            });
-            let way = Way::to(&backend, protocol);
-            let balancer = Balancer::start(mode, &way.args());
-            let mut clients: Vec<Wire> = (0..100).map(|_| balancer.connect()).collect();
-            clients.iter().for_each(|client| client.send("GET / HTTP/1.1\r\nHost: x\r\n\r\n"));
-            backend.wait_for_requests(100);
-            gate.open();
-            clients.iter_mut().for_each(|client| assert_eq!(client.response("GET").text(), "ok"));
-            let connections = balancer.metric("zzz_lb_connects_total", "");
-            assert!(connections <= if mode == Mode::Sp { 1 } else { 2 }, "{protocol:?} {mode:?}: {connections}");
-        }
+            }
+        });
+        let Between { balancer, .. } = &start(pair, &[&backend], &[]);
+        let mut clients: Vec<Wire> = (0..100).map(|_| balancer.connect()).collect();
+        clients.iter().for_each(|client| client.send("GET / HTTP/1.1\r\nHost: x\r\n\r\n"));
+        backend.wait_for_requests(100);
+        gate.open();
+        clients.iter_mut().for_each(|client| assert_eq!(client.response("GET").text(), "ok"));
+        let connections = balancer.metric("zzz_lb_connects_total", "");
+        assert!(connections <= if pair.mode == Mode::Sp { 1 } else { 2 }, "{pair:?}: {connections}");
     }
 }
 

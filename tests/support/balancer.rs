@@ -1,7 +1,7 @@
 //! The program under test as a child process: started on a free port, watched, and ended with the test.
 
 use super::system::{Pid, alive, children, send_signal};
-use super::{Backend, DEADLINE, Wire, wait_until};
+use super::{Backend, DEADLINE, Front, Wire, wait_until};
 use std::io::{BufRead, BufReader, PipeReader, Read};
 use std::net::SocketAddr;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
@@ -120,6 +120,8 @@ impl Written {
 pub struct Balancer {
     child: Child,
     address: SocketAddr,
+    /// The address of the gateway for clients, if there is one.
+    front: Option<SocketAddr>,
     written: Arc<Written>,
     ended: Option<Exit>,
 }
@@ -156,7 +158,7 @@ impl Balancer {
         written.follow(child.stdout.take().expect("piped"));
         written.follow(child.stderr.take().expect("piped"));
         let address = "0.0.0.0:0".parse().expect("an address");
-        let mut balancer = Balancer { child, address, written, ended: None };
+        let mut balancer = Balancer { child, address, front: None, written, ended: None };
         let start = Instant::now();
         loop {
             if let Some(address) = listening_on(&balancer.log()) {
@@ -177,7 +179,7 @@ impl Balancer {
         // This also closes our copy of the write end.
         drop(command);
         let address = "0.0.0.0:0".parse().expect("an address");
-        let mut balancer = Balancer { child, address, written: Arc::default(), ended: None };
+        let mut balancer = Balancer { child, address, front: None, written: Arc::default(), ended: None };
         let (mut reader, mut read) = (BufReader::new(reader), String::new());
         while balancer.address.port() == 0 {
             assert!(reader.read_line(&mut read).expect("a log of text") > 0, "it never said where it listens:\n{read}");
@@ -199,9 +201,21 @@ impl Balancer {
         rest.split(": ").next().and_then(|text| text.parse().ok()).expect("an address")
     }
 
+    /// Lets clients come over another protocol.
+    pub fn behind(mut self, front: &Front) -> Balancer {
+        self.front = Some(front.open(self.address, false));
+        self
+    }
+
+    /// Lets clients come over another protocol, and share one connection if it is HTTP/2.
+    pub fn behind_one(mut self, front: &Front) -> Balancer {
+        self.front = Some(front.open(self.address, true));
+        self
+    }
+
     /// Opens a client connection.
     pub fn connect(&self) -> Wire {
-        Wire::tcp(self.address)
+        Wire::tcp(self.front.unwrap_or(self.address))
     }
 
     /// Sends one GET on a new connection. Returns the body of the 200 response.
@@ -352,5 +366,5 @@ fn listening_on(text: &str) -> Option<SocketAddr> {
     let whole = &text[..text.rfind('\n')?];
     let (_, rest) = whole.split_once("listening on ")?;
     let word = rest.split(|c: char| c.is_whitespace() || c == ',').next()?;
-    word.trim_start_matches("http://").trim_end_matches(['/', '.', ';']).parse().ok()
+    word.trim_start_matches("http://").trim_start_matches("https://").trim_end_matches(['/', '.', ';']).parse().ok()
 }
