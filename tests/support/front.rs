@@ -24,7 +24,7 @@ use zzz_lb::http2::ErrorCode;
 use zzz_lb::http2::connection::Event;
 
 /// The protocols of clients.
-pub const FRONTS: [Protocol; 2] = [Protocol::H1, Protocol::H2c];
+pub const FRONTS: [Protocol; 4] = PROTOCOLS;
 
 /// A protocol of clients, one of backends, and a mode.
 #[derive(Clone, Copy, Debug)]
