@@ -21,7 +21,8 @@ fn balancer(strategy: Strategy, backends: u16) -> Balancer {
     let rules = Rules { strategy, fails: 3, passes: 2, interval_us: 0, slow_start_us: 0, retry_percent: 20 };
     let mine = (0..backends).map(|_| 0.into()).collect();
     let mut balancer = Balancer::new(rules, private(backends.into()), Vec::leak(mine), 1);
-    let members = (0..backends).map(|slot| Member { slot, weight: slot % 5 + 1, backup: false, max: 0 });
+    let members =
+        (0..backends).map(|slot| Member { slot, weight: slot % 5 + 1, backup: false, max: 0, identity: slot.into() });
     balancer.set(rules, members);
     balancer
 }

@@ -14,6 +14,7 @@ mod support;
 
 mod aborts;
 mod addresses;
+mod affinity;
 mod bodies;
 mod bound;
 mod check;

@@ -190,7 +190,6 @@ mod tests {
     use super::table::{DURATIONS, DURATIONS_OR_OFF};
     use super::*;
     use crate::args::{HealthCheck, Mode, TlsVersion};
-    use crate::balance::strategy::Strategy;
     use crate::limits::{
         CLIENT_CONNECTIONS, COMPARED_BYTES, DURATION_MAX_US, DURATION_MIN_US, HEALTH_COUNT, HSTS_MAX_S, PAIRS,
         STATUS_RANGES, TRUSTED_RANGES, WORKERS,
@@ -236,7 +235,7 @@ mod tests {
     #[test]
     fn words_and_bounds_in_the_texts_are_the_real_ones() {
         let words = |names: Vec<&str>| names.join(", ");
-        assert_eq!(flag("strategy").accepts, words(Strategy::NAMES.iter().map(|(name, _)| *name).collect()));
+        assert_eq!(flag("strategy").accepts, words(crate::args::strategy::STRATEGIES.to_vec()));
         assert_eq!(flag("loglevel").accepts, words(Level::NAMES.iter().map(|(name, _)| *name).collect()));
         assert_eq!(flag("mode").accepts, words(Mode::NAMES.iter().map(|(name, _)| *name).collect()));
         let checks = words(HealthCheck::NAMES.iter().map(|(name, _)| *name).collect());

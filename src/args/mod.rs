@@ -15,6 +15,7 @@ mod listener;
 mod nearest;
 mod parse;
 pub mod probe;
+mod strategy;
 pub mod value;
 mod variables;
 
@@ -25,6 +26,7 @@ use std::sync::Arc;
 
 use crate::balance::strategy::Strategy;
 use crate::dns::hosts::Hosts;
+use crate::http::affinity::HashKey;
 use crate::json::Position;
 use crate::limits::SHOWN_CHARS;
 use crate::log::Level;
@@ -152,7 +154,7 @@ pub struct Options {
     /// `--workers`.
     pub workers: Option<Given<u32>>,
     /// `--strategy`.
-    pub strategy: Option<Given<Strategy>>,
+    pub strategy: Option<Given<(Strategy, Option<HashKey>)>>,
     /// `--loglevel`.
     pub loglevel: Option<Given<Level>>,
     /// `--trace`.

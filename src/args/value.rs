@@ -58,6 +58,8 @@ pub enum Fault {
     SchemeInHost,
     /// An attribute of a backend given twice.
     AttributeTwice,
+    /// A hash of a field or a cookie without a valid name.
+    HashName,
     /// The host of a route is neither an address nor a name.
     RouteHost,
     /// A route with a port.
@@ -100,6 +102,7 @@ impl Fault {
             Fault::PortInHost => "the host has a port, which is a key of its own: \"port\"",
             Fault::SchemeInHost => "the host has a scheme, which the keys \"tls\" and \"h2c\" stand for",
             Fault::AttributeTwice => "an attribute is given twice",
+            Fault::HashName => "no valid name, as hash:header:X-User and hash:cookie:id have",
             Fault::RouteHost => "for needs a host, as in for=api.example.com/v1; a wildcard is none",
             Fault::PortInRoute => "the host of for has a port (the port of a request has no meaning)",
             Fault::RoutePath => "the path of for has a query, a fragment or a character that is in no path",
@@ -238,6 +241,11 @@ pub(super) fn is_name(text: &str) -> bool {
 pub(super) fn choice<T: Copy>(names: &'static [(&'static str, T)], text: &str) -> Result<T, Fault> {
     let known = names.iter().find(|(name, _)| *name == text);
     known.map(|(_, value)| *value).ok_or_else(|| Fault::Unknown(nearest(text, names.iter().map(|(name, _)| *name))))
+}
+
+/// True if a text is a token (RFC 9110, 5.6.2), as the names of fields and cookies are.
+pub(super) fn is_token(text: &str) -> bool {
+    !text.is_empty() && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b))
 }
 
 /// Parses a switch's value in the environment.
@@ -385,8 +393,7 @@ pub(super) fn cidr(text: &str) -> Result<Cidr, Fault> {
 /// Parses a pseudonym with an optional port for Via (RFC 9110, 7.6.3).
 pub(super) fn via(text: &str) -> Result<String, Fault> {
     let (name, after) = text.split_once(':').map_or((text, None), |(name, port)| (name, Some(port)));
-    let in_token = |b: u8| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b);
-    if name.is_empty() || !name.bytes().all(in_token) || after.is_some_and(|digits| port(digits).is_err()) {
+    if !is_token(name) || after.is_some_and(|digits| port(digits).is_err()) {
         return Err(Fault::Malformed);
     }
     bounded(text)

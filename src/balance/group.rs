@@ -20,6 +20,10 @@ pub(super) struct Group {
     pub(super) turn: &'static AtomicU64,
     /// The cell that says whether the outage of this group was logged.
     outage: &'static AtomicU64,
+    /// The turns of the best backends by bucket, or `u16::MAX`; empty if none was asked for.
+    pub(super) owners: Vec<u16>,
+    /// The requests in flight of the rotation, and when they were counted, in microseconds.
+    pub(super) counted: (u64, u64),
     /// The end of the last slow start, in microseconds.
     pub(super) slow_until_us: u64,
     /// The rotation contains all members, because all are down.
@@ -37,6 +41,8 @@ impl Group {
             rotation: Rotation::default(),
             turn: cells.turn(number),
             outage: cells.outage(number),
+            owners: Vec::new(),
+            counted: (u64::MAX, 0),
             slow_until_us: 0,
             open: false,
             news: None,
@@ -75,6 +81,7 @@ impl Group {
         if rules.interval_us == 0 || !own().any(|member| fit(&member)) {
             own().for_each(|member| cells.admit(member.slot.into()));
         }
+        self.owners.clear();
         let share = |member: &Member| (member.slot, member.weight);
         self.rotation.set(own().filter(fit).filter(|member| !member.backup).map(share));
         if self.rotation.is_empty() {

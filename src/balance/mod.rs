@@ -8,6 +8,7 @@
 //! or if no other backend of its group is healthy.
 
 mod budget;
+mod by_hash;
 pub mod cells;
 mod group;
 mod health;
@@ -37,12 +38,14 @@ pub struct Want<'a> {
     pub prefer: Option<u16>,
     /// The group that the backend must be in.
     pub group: usize,
+    /// The hash that decides among the backends. `None`: the strategy decides by itself.
+    pub hash: Option<u64>,
 }
 
 impl<'a> Want<'a> {
     /// Any backend of the first group, except those in `tried`.
     pub fn other_than(tried: &'a [u16]) -> Want<'a> {
-        Want { tried, prefer: None, group: 0 }
+        Want { tried, prefer: None, group: 0, hash: None }
     }
 }
 
@@ -67,6 +70,8 @@ pub struct Balancer {
     members: Vec<Member>,
     /// The limits by slot.
     limits: Vec<u32>,
+    /// The identities by slot.
+    identities: Vec<u64>,
     groups: Vec<Group>,
     /// The epoch of the cells at which the rotations were decided.
     epoch: u64,
@@ -86,6 +91,7 @@ impl Balancer {
             mine,
             members: Vec::new(),
             limits: Vec::new(),
+            identities: Vec::new(),
             groups: Vec::new(),
             epoch: u64::MAX,
             budget: Budget::new(rules.retry_percent),
@@ -111,8 +117,10 @@ impl Balancer {
         let past = self.members.iter().map(|member| usize::from(member.slot) + 1).max().unwrap_or(0);
         self.limits.resize(past.max(self.limits.len()), 0);
         self.limits.fill(0);
+        self.identities.resize(self.limits.len(), 0);
         for member in &self.members {
             self.limits[usize::from(member.slot)] = member.max;
+            self.identities[usize::from(member.slot)] = member.identity;
         }
         let mut place_of = vec![None; past];
         for (place, member) in self.members.iter().enumerate() {
@@ -149,7 +157,7 @@ impl Balancer {
     /// Picks a backend for a request.
     pub fn pick(&mut self, want: Want<'_>, now_us: u64) -> Pick {
         self.look_at_health(now_us);
-        let Want { tried, prefer, group } = want;
+        let Want { tried, prefer, group, hash } = want;
         if let Some(slot) = prefer.filter(|slot| !tried.contains(slot))
             && self.is_in(group, slot)
             && self.take(slot.into())
@@ -160,6 +168,11 @@ impl Balancer {
             return Pick::Nobody;
         }
         let draw = self.draw(group, now_us);
+        if let Some(hash) = hash
+            && let Some(pick) = self.pick_by_hash(want, hash, draw, now_us)
+        {
+            return pick;
+        }
         for _ in 0..PICKS {
             let Group { rotation, turn, .. } = &self.groups[group];
             let mut view = View { rotation, turn, cells: self.cells, random: &mut self.random };

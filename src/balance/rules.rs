@@ -14,6 +14,13 @@ pub struct Member {
     pub backup: bool,
     /// The limit for requests in flight of all workers; 0 for none.
     pub max: u32,
+    /// A number that stands for the backend's name and address, on every machine.
+    pub identity: u64,
+}
+
+/// Returns the identity of the backend in a slot.
+pub(super) fn identity_of(identities: &[u64], slot: u16) -> u64 {
+    identities.get(usize::from(slot)).copied().unwrap_or(0)
 }
 
 /// The settings of a user. Times are in microseconds.

@@ -5,6 +5,8 @@ use super::strategy::Strategy;
 use super::*;
 use crate::limits::UNPROBED_US;
 
+mod by_hash;
+
 const RULES: Rules = Rules {
     strategy: Strategy::ALL[0],
     fails: 3,
@@ -19,7 +21,8 @@ fn mine(slots: usize) -> &'static [AtomicU64] {
 }
 
 fn member(slot: usize, weight: u16) -> Member {
-    Member { slot: slot as u16, weight, backup: false, max: 0 }
+    let identity = Random::new(slot as u64).any();
+    Member { slot: slot as u16, weight, backup: false, max: 0, identity }
 }
 
 fn over(cells: Cells, rules: Rules, members: &[Member], seed: u64) -> Balancer {

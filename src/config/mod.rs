@@ -21,6 +21,7 @@ pub use crate::args::{
     Backend, Cidr, HealthCheck, Host, HostHeader, Mode, Setting, Source, Statuses, Target, TlsVersion,
 };
 pub use crate::balance::strategy::Strategy;
+pub use crate::http::affinity::HashKey;
 pub use crate::http::route::Route;
 use crate::log::Level;
 use crate::metrics::Detail;
@@ -46,6 +47,8 @@ pub struct Config {
     pub workers: Option<u32>,
     /// The strategy.
     pub strategy: Strategy,
+    /// The part of a request whose hash decides, if the strategy picks by hash.
+    pub hash_key: Option<HashKey>,
     /// The lowest level of log lines that is kept.
     pub loglevel: Level,
     /// True if messages are dumped to the log.

@@ -7,9 +7,11 @@ use std::collections::HashMap;
 use std::net::SocketAddr;
 
 use super::{
-    Address, Backend, Cidr, Config, Health, HealthCheck, HostHeader, Route, Statuses, Strategy, Timeouts, TlsRules,
+    Address, Backend, Cidr, Config, HashKey, Health, HealthCheck, HostHeader, Route, Statuses, Strategy, Timeouts,
+    TlsRules,
 };
 use crate::balance::{self, Rules};
+use crate::digest;
 use crate::limits::{
     DEFAULT_CONNECT_US, DEFAULT_DRAIN_IDLE_US, DEFAULT_DRAIN_US, DEFAULT_HALF_CLOSE_US, DEFAULT_IDLE_US,
     DEFAULT_METRICS_PATH, DEFAULT_REQUEST_US, DEFAULT_RESPONSE_US,
@@ -22,6 +24,8 @@ use crate::metrics::Detail;
 pub struct Plan {
     /// The strategy.
     pub strategy: Strategy,
+    /// The part of a request whose hash decides, if the strategy picks by hash.
+    pub hash_key: Option<HashKey>,
     /// The lowest level of log lines that is kept.
     pub loglevel: Level,
     /// True if messages are dumped to the log.
@@ -126,6 +130,18 @@ impl Member {
     }
 }
 
+impl Member {
+    /// Returns a number that stands for its name and address, on every machine.
+    pub fn identity(&self) -> u64 {
+        let address = match &self.address {
+            Address::Tcp(address) => address.to_string(),
+            Address::Unix(path) => path.display().to_string(),
+        };
+        let hash = digest::sha256(&[self.name.as_bytes(), &[0], address.as_bytes()]);
+        hash.first_chunk().map_or(0, |first| u64::from_be_bytes(*first))
+    }
+}
+
 impl Plan {
     /// The plan for a configuration: its settings, its backends, and the number of times that the CA
     /// certificates have been read again.
@@ -133,6 +149,7 @@ impl Plan {
         let routes = routes(&config.backends, &mut members);
         Plan {
             strategy: config.strategy,
+            hash_key: config.hash_key.clone(),
             loglevel: config.loglevel,
             trace: config.trace,
             timeouts: config.timeouts,
@@ -167,6 +184,7 @@ impl Plan {
         };
         Plan {
             strategy: Strategy::default(),
+            hash_key: None,
             loglevel: Level::Info,
             trace: false,
             timeouts: Timeouts {
@@ -242,6 +260,7 @@ impl Plan {
             weight: member.weight,
             backup: member.backup,
             max: member.max,
+            identity: member.identity(),
         })
     }
 }

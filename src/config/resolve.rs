@@ -125,6 +125,7 @@ pub fn resolve(options: Options) -> Result<Config, Vec<Error>> {
     }
     let (timeouts, listening, tls) = (timeouts(&options), listening(&options), Tls::of(&options));
     let demo = or(options.demo, false);
+    let (strategy, hash_key) = or(options.strategy, (Strategy::default(), None));
     let check = or(options.health_check, HealthCheck::Http);
     let default_backends = options.backends.is_empty() && !demo && !options.no_default_backends;
     let mut backends: Vec<Backend> = options.backends.into_iter().map(|given| given.value).collect();
@@ -138,7 +139,8 @@ pub fn resolve(options: Options) -> Result<Config, Vec<Error>> {
         backends,
         default_backends,
         workers: options.workers.map(|given| given.value),
-        strategy: or(options.strategy, Strategy::default()),
+        strategy,
+        hash_key,
         loglevel: or(options.loglevel, Level::Info),
         trace: or(options.trace, false),
         mode: or(options.mode, DEFAULT_MODE),
@@ -517,6 +519,7 @@ mod tests {
         "--metrics-detail address",
         "--backend b:2,weight=2,backup,max=3",
         "--strategy random",
+        "--strategy hash:cookie:id",
         "--retry-budget 1",
         "--slow-start 1s",
         "--demo",

@@ -1,7 +1,9 @@
 //! The parts of HTTP that all versions share (RFC 9110): heads, fields, framing, and the rewriting that a proxy
 //! does. No wire format.
 
+pub mod affinity;
 pub mod certificate_names;
+pub mod cookie;
 pub mod fields;
 pub mod forward;
 pub mod framing;

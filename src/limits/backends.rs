@@ -27,6 +27,14 @@ pub const SETTLE_LOOKS: usize = 10_000;
 pub const ORDERED_STEPS: u64 = 16 * 1024;
 /// Picks by the strategy before any untried backend below its limit is used.
 pub const PICKS: usize = 4;
+/// Buckets of hashes: so many that each of 4,096 backends gets about 64, and that a table of them takes half a
+/// megabyte.
+pub const HASH_BUCKETS: usize = 1 << 18;
+/// Requests in flight below which a backend is below the bound of the load in any case. The end of one request is often
+/// seen a moment after its client has sent the next one, which has to go to the same backend.
+pub const HASH_FLOOR: u64 = 2;
+/// Backends that a pick by hash looks at one by one, which takes half a microsecond. More have a table.
+pub const HASH_SCANNED: usize = 256;
 /// Retries per second that are allowed regardless of the request rate, over all workers.
 pub const RETRY_FLOOR: u64 = 3;
 /// The time for which a request adds to the retry budget: between one and two windows. Recent requests thus pay

@@ -106,7 +106,8 @@ impl Proxy {
         let bound = if prefer.is_none() { self.pick_bound(id) } else { None };
         let pick = bound.unwrap_or_else(|| {
             let Some(exchange) = self.exchanges.living(id) else { return Pick::Nobody };
-            let want = Want { tried: exchange.tries.slots(), prefer, group: exchange.group };
+            let hash = exchange.hash.filter(|_| self.upstreams.hash_key.is_some());
+            let want = Want { tried: exchange.tries.slots(), prefer, group: exchange.group, hash };
             self.upstreams.pick(want, &exchange.facts, self.now_us)
         });
         self.log_outage();

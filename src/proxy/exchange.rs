@@ -172,6 +172,8 @@ pub(super) struct Exchange {
     pub(super) tries: Tries,
     /// The group of backends that may serve the request.
     pub(super) group: usize,
+    /// The hash of the part of the request that decides the backend.
+    pub(super) hash: Option<u64>,
     pub(super) record: Record,
 }
 
@@ -195,6 +197,7 @@ impl Exchange {
             interims: 0,
             tries: Tries::new(),
             group: 0,
+            hash: None,
             record: Record::new(began_us),
         }
     }
@@ -262,7 +265,7 @@ impl Proxy {
         saved.save(head);
         let mut exchange = Exchange::new(key, facts, saved, request_id, self.now_us);
         let group = self.upstreams.group_of(head);
-        exchange.group = group;
+        (exchange.group, exchange.hash) = (group, self.hash_of(key, head));
         let id = self.exchanges.insert(exchange);
         let Some(client) = self.connections.get_mut(key) else { return };
         client.exchange = Some(id);

@@ -10,7 +10,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use super::Proxy;
 use super::bind::Bonds;
 use super::codec::ErrorCode;
-use super::connection::{BackendEnd, Connection, Peer, Use};
+use super::connection::{BackendEnd, ClientEnd, Connection, Peer, Use};
 use super::failure::Failure;
 use super::output::Output;
 use super::pool::IdlePool;
@@ -18,6 +18,7 @@ use crate::balance::cells::{self, Cells};
 use crate::balance::{Balancer, Change, Pick, Want};
 use crate::collections::slab::Key;
 use crate::config::{Address, Plan};
+use crate::http::affinity::{self, HashKey};
 use crate::http::framing::{Kind, RequestFacts};
 use crate::http::head::{HeadRef, Version};
 use crate::http::route::Routes;
@@ -145,6 +146,8 @@ pub(super) struct Upstreams {
     route_names: Vec<String>,
     /// Group 0 gets the requests that match no route.
     takes_others: bool,
+    /// The part of a request whose hash decides, if the strategy picks by hash.
+    pub(super) hash_key: Option<HashKey>,
     /// Idle HTTP/1 connections.
     pub(super) idle: IdlePool,
     /// Pairs of connections that belong together.
@@ -162,6 +165,7 @@ impl Upstreams {
             routes: Routes::default(),
             route_names: Vec::new(),
             takes_others: true,
+            hash_key: None,
             idle: IdlePool::new(),
             bonds: Bonds::new(),
             muxes: Vec::new(),
@@ -198,6 +202,7 @@ impl Upstreams {
         self.routes = Routes::new(&plan.routes);
         self.route_names = plan.routes.iter().map(ToString::to_string).collect();
         self.takes_others = plan.takes_others;
+        self.hash_key.clone_from(&plan.hash_key);
         let gone = before.into_iter().enumerate();
         gone.filter(|&(slot, was)| was.is_some() && self.generation(slot) != was).map(|(slot, _)| slot).collect()
     }
@@ -396,6 +401,15 @@ impl Proxy {
         self.ledger.room_made = true;
         // Requests that waited for a backend that is gone may wait on an idle connection to another one now.
         self.resume();
+    }
+
+    /// Hashes the part of a client's request that decides the backend.
+    pub(super) fn hash_of(&self, client: Key, head: HeadRef<'_>) -> Option<u64> {
+        let key = self.upstreams.hash_key.as_ref()?;
+        let Peer::Client(ClientEnd { address, trusted, .. }) = self.connections.get(client)?.peer else { return None };
+        let is_trusted = |address| self.settings.trust.iter().any(|range| range.contains(address));
+        let is_behind = trusted && *key == HashKey::Client;
+        key.hash(head, if is_behind { affinity::client_behind(head, address, is_trusted) } else { address })
     }
 
     /// Decides the group of each request again.

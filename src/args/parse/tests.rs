@@ -98,7 +98,7 @@ fn takes_every_option() {
     );
     assert_eq!((value(got.port), value(got.workers), value(got.max_connections)), (0, 4, 1));
     assert_eq!(value(got.host), "::1".parse::<std::net::IpAddr>().unwrap());
-    assert_eq!(value(got.strategy), Strategy::named("least_requests").unwrap());
+    assert_eq!(value(got.strategy), (Strategy::named("least_requests").unwrap(), None));
     assert_eq!((value(got.loglevel), value(got.mode)), (Level::Debug, Mode::Sp));
     let durations =
         [got.connect_us, got.request_us, got.response_us, got.idle_us, got.half_close_us, got.drain_us].map(value);

@@ -1,5 +1,6 @@
 //! The strategies: one file for each, and a line for each in [`Strategy::ALL`].
 
+pub(super) mod hash;
 mod least_requests;
 mod random;
 mod round_robin;
@@ -39,13 +40,15 @@ pub struct Strategy {
 
 impl Strategy {
     /// All strategies; the first is the default.
-    pub const ALL: [Strategy; 3] = [
+    pub const ALL: [Strategy; 4] = [
         Strategy { name: "round_robin", pick: round_robin::pick },
         Strategy { name: "random", pick: random::pick },
         Strategy { name: "least_requests", pick: least_requests::pick },
+        // A request with a hash is picked by it (`Want::hash`), and any other one by turn.
+        Strategy { name: "hash", pick: round_robin::pick },
     ];
 
-    /// The accepted names with their strategies. `weighted` is another name for `round_robin`.
+    /// The names with their strategies. `weighted` is another name for `round_robin`.
     pub const NAMES: [(&'static str, Strategy); Strategy::ALL.len() + 1] = {
         let mut names = [("weighted", Strategy::ALL[0]); Strategy::ALL.len() + 1];
         let mut at = 0;
@@ -57,6 +60,11 @@ impl Strategy {
         }
         names
     };
+
+    /// Returns the strategy that picks by the hash of a part of the request.
+    pub fn by_hash() -> Strategy {
+        Strategy::ALL[3]
+    }
 
     /// Returns the strategy with a name.
     pub fn named(name: &str) -> Option<Strategy> {

@@ -14,7 +14,7 @@ use std::path::PathBuf;
 use super::{Gone, Member, Plan};
 use crate::config::bytes::{Decoder, Encoder};
 use crate::config::{
-    Address, Cidr, Health, HealthCheck, HostHeader, Route, Statuses, Strategy, Timeouts, TlsRules, TlsVersion,
+    Address, Cidr, HashKey, Health, HealthCheck, HostHeader, Route, Statuses, Strategy, Timeouts, TlsRules, TlsVersion,
 };
 use crate::limits::{BACKEND_ROUTES, BACKENDS, SLOTS, STATUS_RANGES, TRUSTED_RANGES};
 use crate::log::Level;
@@ -35,7 +35,8 @@ struct Section {
 const SECTIONS: [Section; 19] = [
     Section {
         name: "strategy",
-        write: |plan, out| out.text(plan.strategy.name),
+        // A program that cannot pick by hash picks by turn.
+        write: |plan, out| out.text(if plan.hash_key.is_some() { Strategy::default() } else { plan.strategy }.name),
         read: |plan, from| from.text().and_then(|name| Strategy::named(&name)).map(|one| plan.strategy = one),
     },
     Section {
@@ -151,6 +152,17 @@ const SECTIONS: [Section; 19] = [
     },
     Section { name: "tls", write: write_tls, read: read_tls },
     Section { name: "routes", write: write_routes, read: read_routes },
+    Section {
+        name: "hash",
+        write: |plan, out| out.option(plan.hash_key.as_ref().map(HashKey::to_string).as_deref()),
+        read: |plan, from| {
+            if let Some(text) = from.option()? {
+                plan.hash_key = Some(HashKey::named(&text)?);
+                plan.strategy = Strategy::by_hash();
+            }
+            Some(())
+        },
+    },
 ];
 
 fn write_routes(plan: &Plan, out: &mut Encoder) {
@@ -519,6 +531,16 @@ mod tests {
     }
 
     #[test]
+    fn a_program_that_cannot_pick_by_hash_picks_by_turn() {
+        let plan =
+            Plan { strategy: Strategy::by_hash(), hash_key: Some(HashKey::Cookie("id".into())), ..Plan::over([]) };
+        assert_eq!(Plan::decode(&plan.encode()), Some(plan.clone()));
+        let without = SECTIONS.iter().filter(|section| section.name != "hash");
+        let without: Vec<_> = without.map(|section| (section.name, body(&plan, section))).collect();
+        assert_eq!(Plan::decode(&with_sections(&plan, &without)), Some(Plan::over([])));
+    }
+
+    #[test]
     fn a_member_has_only_routes_of_the_list() {
         let mut plan = plan();
         plan.members[0].routes = vec![2];
@@ -557,7 +579,8 @@ mod tests {
                 "members 01e60733a16bec4e",
                 "unresolved 055dea1c5d566aa4",
                 "tls 5c286048f38db679",
-                "routes e010388d3c691f25"
+                "routes e010388d3c691f25",
+                "hash 88201fb960ff6465"
             ]
         );
     }

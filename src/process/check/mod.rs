@@ -248,7 +248,8 @@ fn plan(journal: &mut Journal, config: &Config, routes: &[Route<'_>], outcomes: 
         (Mode::Mp, 1) => line(&mut out, "mode", "mp, 1 worker"),
         (Mode::Mp, count) => line(&mut out, "mode", &format!("mp, {count} workers")),
     }
-    line(&mut out, "strategy", config.strategy.name);
+    let key = config.hash_key.as_ref().map_or(String::new(), |key| format!(":{key}"));
+    line(&mut out, "strategy", &format!("{}{key}", config.strategy.name));
     let mut outcomes = outcomes.into_iter();
     for Route { backend, addresses, unresolved } in routes {
         let name = &backend.name;

@@ -4,8 +4,8 @@ use super::DURATIONS_OR_OFF;
 use crate::args::Given;
 use crate::args::backend::backend;
 use crate::args::flags::{Flag, Group, Preset, Set, more, once};
+use crate::args::strategy::strategy;
 use crate::args::value;
-use crate::balance::strategy::Strategy;
 use crate::limits::BACKENDS;
 
 pub(super) const FLAGS: &[Flag] = &[
@@ -32,11 +32,11 @@ pub(super) const FLAGS: &[Flag] = &[
         default: Preset::Value("round_robin"),
         env: "LB_STRATEGY",
         help: "pick a backend this way: `round_robin` (in turn by weight; `weighted` is another name for it), \
-               `random` (by weight) or `least_requests` (the less busy of two, by weight)",
-        accepts: "round_robin, weighted, random, least_requests",
-        set: Set::Value(|options, text, source| {
-            once(&mut options.strategy, value::choice(&Strategy::NAMES, text)?, source)
-        }),
+               `random` (by weight), `least_requests` (the less busy of two, by weight), or always the same one for \
+               `hash:client` (the client's address), `hash:path` (without the query), `hash:header:NAME` or \
+               `hash:cookie:NAME`, as long as it has less than 1.25 of the mean load",
+        accepts: "round_robin, weighted, random, least_requests, hash:client, hash:path, hash:header:NAME, hash:cookie:NAME",
+        set: Set::Value(|options, text, source| once(&mut options.strategy, strategy(text)?, source)),
     },
     Flag {
         long: "retry-budget",
