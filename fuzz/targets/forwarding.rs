@@ -71,6 +71,7 @@ fn request(choices: u8, bytes: &[u8], plant: fn(&mut Vec<u8>)) {
     }
     let Ok(facts) = framing::request(view) else { return };
     let way = RequestWay {
+        cookie: None,
         client: IpAddr::V4(Ipv4Addr::new(192, 0, 2, 255)),
         trusted: bit(choices, 0),
         scheme: if bit(choices, 1) { "https" } else { "http" },
@@ -163,6 +164,8 @@ fn response(choices: u8, bytes: &[u8], plant: fn(&mut Vec<u8>)) {
     let body = if facts.body == Body::UntilClose && bit(choices, 3) { Body::Chunked } else { facts.body };
     let via = bit(choices, 4).then_some("zzz");
     let way = ResponseWay {
+        cookie: None,
+        set_cookie: b"",
         body,
         after,
         date: b"Sat, 28 Nov 2026 20:00:00 GMT",

@@ -15,6 +15,7 @@ mod listener;
 mod nearest;
 mod parse;
 pub mod probe;
+mod sticky;
 mod strategy;
 pub mod value;
 mod variables;
@@ -39,6 +40,7 @@ pub use listener::Listener;
 pub(crate) use nearest::nearest;
 pub use parse::{parse, parse_with};
 pub use probe::{HealthCheck, Statuses};
+pub use sticky::CookieAttributes;
 pub use value::{Cidr, Fault, HostHeader, Mode, TlsVersion};
 pub use variables::remarks;
 
@@ -155,6 +157,12 @@ pub struct Options {
     pub workers: Option<Given<u32>>,
     /// `--strategy`.
     pub strategy: Option<Given<(Strategy, Option<HashKey>)>>,
+    /// `--sticky`: the name of the cookie.
+    pub sticky: Option<Given<Option<String>>>,
+    /// `--sticky-key`.
+    pub sticky_key: Option<Given<PathBuf>>,
+    /// `--sticky-attributes`.
+    pub sticky_attributes: Option<Given<CookieAttributes>>,
     /// `--loglevel`.
     pub loglevel: Option<Given<Level>>,
     /// `--trace`.

@@ -40,7 +40,7 @@ pub enum Fault {
     Weight,
     /// A backend's limit outside 1 to 1,000,000.
     Max,
-    /// An unknown attribute of a backend; the nearest known one.
+    /// An unknown attribute of a backend or a cookie; the nearest known one.
     Attribute(Option<&'static str>),
     /// An attribute without its value.
     NoValue,
@@ -56,8 +56,10 @@ pub enum Fault {
     PortInHost,
     /// A host in a file with a scheme before it.
     SchemeInHost,
-    /// An attribute of a backend given twice.
+    /// An attribute given twice.
     AttributeTwice,
+    /// An attribute of a cookie with a value that it does not have.
+    CookieAttributeValue,
     /// A hash of a field or a cookie without a valid name.
     HashName,
     /// The host of a route is neither an address nor a name.
@@ -102,6 +104,7 @@ impl Fault {
             Fault::PortInHost => "the host has a port, which is a key of its own: \"port\"",
             Fault::SchemeInHost => "the host has a scheme, which the keys \"tls\" and \"h2c\" stand for",
             Fault::AttributeTwice => "an attribute is given twice",
+            Fault::CookieAttributeValue => "an attribute has another value",
             Fault::HashName => "no valid name, as hash:header:X-User and hash:cookie:id have",
             Fault::RouteHost => "for needs a host, as in for=api.example.com/v1; a wildcard is none",
             Fault::PortInRoute => "the host of for has a port (the port of a request has no meaning)",

@@ -34,7 +34,7 @@ pub use self::rules::{Member, Rules};
 pub struct Want<'a> {
     /// Slots that are not picked.
     pub tried: &'a [u16],
-    /// The slot that is picked if its backend is in the group, up and below its limit.
+    /// The slot that is picked if its backend is in the group, below its limit, and up or no worse than the others.
     pub prefer: Option<u16>,
     /// The group that the backend must be in.
     pub group: usize,
@@ -160,7 +160,7 @@ impl Balancer {
         let Want { tried, prefer, group, hash } = want;
         if let Some(slot) = prefer.filter(|slot| !tried.contains(slot))
             && self.is_in(group, slot)
-            && self.take(slot.into())
+            && (self.take(slot.into()) || self.is_open(group) && self.enter(slot))
         {
             return Pick::Slot(slot.into());
         }

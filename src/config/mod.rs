@@ -12,6 +12,7 @@ mod plan;
 mod probes;
 mod resolve;
 mod secrets;
+mod sticky;
 mod tls;
 
 use std::net::SocketAddr;
@@ -29,6 +30,7 @@ pub use changes::Changes;
 pub use plan::{Gone, Member, Plan};
 pub use resolve::{Error, resolve};
 pub use secrets::{Secret, Secrets, StoredPair};
+pub use sticky::{Sticky, StickyError};
 pub use tls::{PairFiles, Tls, TlsError, TlsRules};
 
 /// A resolved and valid configuration.
@@ -49,6 +51,10 @@ pub struct Config {
     pub strategy: Strategy,
     /// The part of a request whose hash decides, if the strategy picks by hash.
     pub hash_key: Option<HashKey>,
+    /// The cookie that names the backend of a session.
+    pub sticky: Option<Sticky>,
+    /// The file with the key of that cookie, if it is not random.
+    pub sticky_key: Option<PathBuf>,
     /// The lowest level of log lines that is kept.
     pub loglevel: Level,
     /// True if messages are dumped to the log.

@@ -7,8 +7,8 @@ use std::collections::HashMap;
 use std::net::SocketAddr;
 
 use super::{
-    Address, Backend, Cidr, Config, HashKey, Health, HealthCheck, HostHeader, Route, Statuses, Strategy, Timeouts,
-    TlsRules,
+    Address, Backend, Cidr, Config, HashKey, Health, HealthCheck, HostHeader, Route, Statuses, Sticky, Strategy,
+    Timeouts, TlsRules,
 };
 use crate::balance::{self, Rules};
 use crate::digest;
@@ -26,6 +26,8 @@ pub struct Plan {
     pub strategy: Strategy,
     /// The part of a request whose hash decides, if the strategy picks by hash.
     pub hash_key: Option<HashKey>,
+    /// The cookie that names the backend of a session.
+    pub sticky: Option<Sticky>,
     /// The lowest level of log lines that is kept.
     pub loglevel: Level,
     /// True if messages are dumped to the log.
@@ -150,6 +152,7 @@ impl Plan {
         Plan {
             strategy: config.strategy,
             hash_key: config.hash_key.clone(),
+            sticky: config.sticky.clone(),
             loglevel: config.loglevel,
             trace: config.trace,
             timeouts: config.timeouts,
@@ -185,6 +188,7 @@ impl Plan {
         Plan {
             strategy: Strategy::default(),
             hash_key: None,
+            sticky: None,
             loglevel: Level::Info,
             trace: false,
             timeouts: Timeouts {

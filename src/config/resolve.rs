@@ -5,6 +5,7 @@ use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use super::probes;
+use super::sticky::{self, Sticky, StickyError};
 use super::tls::{self, Tls, TlsError};
 use super::{
     Backend, Config, Health, HealthCheck, HostHeader, Listen, Mode, Purpose, Statuses, Strategy, Timeouts, https_port,
@@ -69,6 +70,8 @@ pub enum Error {
     },
     /// The options for TLS with clients contradict each other.
     Tls(TlsError),
+    /// The cookie of sessions.
+    Sticky(StickyError),
     /// One process has no workers.
     WorkersInOneProcess {
         /// The source of the number of workers.
@@ -108,6 +111,7 @@ impl fmt::Display for Error {
                 write!(f, "{source}: contradicts mode sp, which has no master that watches; accepted: off, or mode mp")
             }
             Error::Tls(error) => error.fmt(f),
+            Error::Sticky(error) => error.fmt(f),
             Error::WorkersInOneProcess { source, workers } => {
                 write!(f, "{source} '{workers}': contradicts mode sp, which is one process; accepted: 1, or mode mp")
             }
@@ -124,6 +128,7 @@ pub fn resolve(options: Options) -> Result<Config, Vec<Error>> {
         return Err(errors);
     }
     let (timeouts, listening, tls) = (timeouts(&options), listening(&options), Tls::of(&options));
+    let sticky = Sticky::of(&options);
     let demo = or(options.demo, false);
     let (strategy, hash_key) = or(options.strategy, (Strategy::default(), None));
     let check = or(options.health_check, HealthCheck::Http);
@@ -141,6 +146,8 @@ pub fn resolve(options: Options) -> Result<Config, Vec<Error>> {
         workers: options.workers.map(|given| given.value),
         strategy,
         hash_key,
+        sticky,
+        sticky_key: options.sticky_key.map(|given| given.value),
         loglevel: or(options.loglevel, Level::Info),
         trace: or(options.trace, false),
         mode: or(options.mode, DEFAULT_MODE),
@@ -242,6 +249,7 @@ fn is_changed(setting: &Setting) -> bool {
 /// Finds contradictions between individually valid options.
 fn contradictions(options: &Options) -> Vec<Error> {
     let mut errors: Vec<Error> = tls::contradictions(options).into_iter().map(Error::Tls).collect();
+    errors.extend(sticky::contradictions(options).into_iter().map(Error::Sticky));
     let demo = options.demo.as_ref().filter(|given| given.value);
     if let (Some(demo), Some(backend)) = (demo, options.backends.first()) {
         errors.push(Error::DemoWithBackends { demo: demo.source.clone(), backend: backend.source.clone() });
@@ -520,6 +528,8 @@ mod tests {
         "--backend b:2,weight=2,backup,max=3",
         "--strategy random",
         "--strategy hash:cookie:id",
+        "--sticky cookie",
+        "--sticky-attributes Secure --sticky cookie",
         "--retry-budget 1",
         "--slow-start 1s",
         "--demo",
@@ -568,7 +578,7 @@ mod tests {
     fn every_option_is_told_to_be_fixed_or_reaches_the_workers() {
         let (_, before) = plan(config(""));
         // The files of these reach the workers as secrets, and a redirect needs another option, which is not fixed.
-        let others = ["check", "help", "version", "tls-key", "tls-client-ca", "tls-ticket-key", "http-redirect"];
+        let others = ["check", "help", "version", "tls-key", "tls-client-ca", "tls-ticket-key", "sticky-key", "http-redirect"];
         for flag in FLAGS.iter().filter(|flag| !others.contains(&flag.long)) {
             let named = |line: &&&str| line.split(' ').next() == Some(&format!("--{}", flag.long));
             let line = OTHERS.iter().find(named).unwrap_or_else(|| panic!("--{} is not in the table", flag.long));

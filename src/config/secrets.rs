@@ -1,5 +1,5 @@
-//! The secrets of the front door: certificates with their keys, the keys of session tickets, and the authorities of
-//! clients. One process publishes them in a table of the shared memory, and all workers follow it at once.
+//! The secrets of the front door: certificates with their keys, the keys of session tickets, the authorities of
+//! clients, and the key of the cookie that names backends. One process publishes them in a table of the shared memory, and all workers follow it at once.
 //!
 //! The table has bytes and no paths. So all workers use the same content, which was checked, none of them reads a file,
 //! and sessions stay resumable over an upgrade. Like a plan, the bytes have sections, each with a name and a length
@@ -23,6 +23,8 @@ pub struct Secrets {
     pub tickets: Secret,
     /// The authorities of clients, in DER. If there are none, clients are asked for no certificate.
     pub client_authorities: Vec<Vec<u8>>,
+    /// The key of the cookie that names backends; empty if there is none.
+    pub cookie_key: Secret,
 }
 
 /// A certificate chain and its key. They belong together.
@@ -53,7 +55,7 @@ struct Section {
 }
 
 /// All parts. The order has no meaning.
-const SECTIONS: [Section; 3] = [
+const SECTIONS: [Section; 4] = [
     Section {
         name: "pairs",
         write: |secrets, out| {
@@ -83,6 +85,11 @@ const SECTIONS: [Section; 3] = [
             let authorities = from.list(CLIENT_AUTHORITIES, |from| from.bytes().map(<[u8]>::to_vec));
             authorities.map(|authorities| secrets.client_authorities = authorities)
         },
+    },
+    Section {
+        name: "cookie_key",
+        write: |secrets, out| out.bytes(&secrets.cookie_key.0),
+        read: |secrets, from| from.bytes().map(|bytes| secrets.cookie_key = Secret(bytes.to_vec())),
     },
 ];
 
@@ -124,6 +131,7 @@ mod tests {
             pairs: vec![pair("/etc/a.pem"), pair("/etc/b.pem")],
             tickets: Secret(vec![7; 80]),
             client_authorities: vec![b"authority".to_vec()],
+            cookie_key: Secret(vec![9; 32]),
         }
     }
 

@@ -15,11 +15,56 @@ pub fn values<'a>(head: HeadRef<'a>, name: &'a str) -> impl Iterator<Item = &'a 
     pairs.filter_map(|pair| value_of(pair, name.as_bytes()))
 }
 
+/// Returns the field without the cookies of this name; `None` if it has none. All other bytes stay, except white space
+/// before a pair that comes first now. Empty if nothing is left.
+pub fn without(field: &[u8], name: &str) -> Option<Vec<u8>> {
+    let is_named = |pair: &&[u8]| value_of(pair, name.as_bytes()).is_some();
+    let pairs = || field.split(|&byte| byte == b';');
+    if !pairs().any(|pair| is_named(&pair)) {
+        return None;
+    }
+    let mut kept = Vec::with_capacity(field.len());
+    for pair in pairs().filter(|pair| !is_named(pair)) {
+        if kept.is_empty() {
+            kept.extend_from_slice(trim(pair));
+        } else {
+            kept.push(b';');
+            kept.extend_from_slice(pair);
+        }
+    }
+    Some(kept)
+}
+
+/// True if a Set-Cookie field sets a cookie of this name.
+pub fn sets(field: &[u8], name: &str) -> bool {
+    field.split(|&byte| byte == b';').next().is_some_and(|pair| value_of(pair, name.as_bytes()).is_some())
+}
+
 #[cfg(test)]
 mod tests {
     use super::super::fields::{Field, Span};
     use super::super::head::Head;
     use super::*;
+
+    #[test]
+    fn a_cookie_is_removed_wherever_it_stands_and_the_others_keep_their_bytes() {
+        let without = |field: &str| super::without(field.as_bytes(), "lb").map(|kept| String::from_utf8(kept).unwrap());
+        for (field, kept) in [
+            ("lb=1", ""),
+            ("lb=1; a=b;  c=\"d;\";", "a=b;  c=\"d;\";"),
+            ("a=b; lb=1", "a=b"),
+            ("a=b; lb=1;c=d; lb=2 ; e", "a=b;c=d; e"),
+            ("lb=1; lb=2", ""),
+            (" lb = 1; LB=2", "LB=2"),
+            (";lb=1", ""),
+        ] {
+            assert_eq!(without(field).as_deref(), Some(kept), "{field}");
+        }
+        for field in ["", "a=lb", "lbx=1; xlb=2", "lb", "a=\"b\"; c"] {
+            assert_eq!(without(field), None, "{field}");
+        }
+        assert!(sets(b"lb=1; Path=/", "lb") && !sets(b"a=1; lb=2", "lb") && !sets(b"lb", "lb"));
+    }
 
     #[test]
     fn values_are_found_in_every_field_and_by_their_whole_name() {

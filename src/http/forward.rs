@@ -4,6 +4,7 @@
 
 use std::net::IpAddr;
 
+use super::cookie;
 use super::fields::{Name, Span, is_barred_from_trailers, list};
 use super::framing::{Body, RequestFacts, ResponseFacts, is_named_by_connection, offered_protocols};
 use super::head::{Head, HeadRef, Start, Version};
@@ -100,6 +101,8 @@ pub struct RequestWay<'a> {
     pub grpc_timeout: Option<&'a [u8]>,
     /// The certificate of the client. `None`: clients are asked for none.
     pub certificate: Option<ClientCertificate<'a>>,
+    /// The name of the proxy's own cookie, which the backend does not get. `None`: there is none.
+    pub cookie: Option<&'a str>,
 }
 
 /// A client's certificate as fields of a request (RFC 9440). Empty parts have no field.
@@ -145,6 +148,7 @@ pub fn request(sink: &mut impl Sink, head: HeadRef<'_>, facts: &RequestFacts, wa
             | Name::Proxy
             | Name::Disguised => {}
             Name::SecWebSocketKey if way.handshake != Handshake::AsAsked => {}
+            Name::Cookie if way.cookie.is_some() => cookie_field(sink, text, value, way.cookie.unwrap_or_default()),
             Name::GrpcTimeout => sink.field(text, way.grpc_timeout.unwrap_or(value)),
             Name::Forwarded | Name::XForwardedOther | Name::XRealIp | Name::ClientCert if !way.trusted => {}
             // The proxy itself knows the certificates of clients (RFC 9440, 2.4).
@@ -282,6 +286,10 @@ pub struct ResponseWay<'a> {
     pub request_id: Option<&'a [u8]>,
     /// The value of Strict-Transport-Security for a response without that field. `None`: it is not added.
     pub strict_transport: Option<&'a str>,
+    /// The name of the proxy's own cookie, which a backend cannot set. `None`: there is none.
+    pub cookie: Option<&'a str>,
+    /// The value of a Set-Cookie field; empty for none.
+    pub set_cookie: &'a [u8],
 }
 
 /// Writes a response for the client.
@@ -309,6 +317,7 @@ pub fn response(sink: &mut impl Sink, head: HeadRef<'_>, facts: &ResponseFacts, 
             | Name::Proxy
             | Name::Disguised => {}
             Name::XRequestId if way.request_id.is_some() => {}
+            Name::SetCookie if way.cookie.is_some_and(|own| cookie::sets(value, own)) => {}
             _ if facts.connection.options && is_named_by_connection(head, text) => {}
             _ => {
                 match name {
@@ -329,6 +338,7 @@ pub fn response(sink: &mut impl Sink, head: HeadRef<'_>, facts: &ResponseFacts, 
     if let Some(value) = strict_transport {
         sink.field(Name::StrictTransportSecurity.text().as_bytes(), value.as_bytes());
     }
+    set_cookie(sink, way.set_cookie);
     match way.after {
         After::Default => {}
         After::KeepAlive => sink.hop(b"Connection", b"keep-alive"),
@@ -393,7 +403,13 @@ fn passing_fields(sink: &mut impl Sink, head: HeadRef<'_>, request_id: Option<&[
 }
 
 /// Writes the response that turns both ends into a tunnel.
-pub fn switching(sink: &mut impl Sink, head: HeadRef<'_>, request_id: Option<&[u8]>, switch: Switch<'_>) {
+pub fn switching(
+    sink: &mut impl Sink,
+    head: HeadRef<'_>,
+    request_id: Option<&[u8]>,
+    switch: Switch<'_>,
+    cookie: &[u8],
+) {
     match switch {
         Switch::AsReceived => {
             interim(sink, head, request_id);
@@ -411,6 +427,23 @@ pub fn switching(sink: &mut impl Sink, head: HeadRef<'_>, request_id: Option<&[u
             sink.response(200, phrase(200).as_bytes());
             without_accept(sink, head, request_id);
         }
+    }
+    set_cookie(sink, cookie);
+}
+
+/// Writes a Cookie field without the proxy's own cookie, unless nothing is left.
+fn cookie_field(sink: &mut impl Sink, name: &[u8], value: &[u8], own: &str) {
+    match cookie::without(value, own) {
+        None => sink.field(name, value),
+        Some(kept) if kept.is_empty() => {}
+        Some(kept) => sink.field(name, &kept),
+    }
+}
+
+/// Writes a Set-Cookie field, unless its value is empty.
+fn set_cookie(sink: &mut impl Sink, value: &[u8]) {
+    if !value.is_empty() {
+        sink.field(Name::SetCookie.text().as_bytes(), value);
     }
 }
 

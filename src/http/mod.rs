@@ -17,3 +17,4 @@ pub mod request_id;
 pub mod route;
 pub mod session_error;
 pub mod status;
+pub mod sticky;

@@ -48,6 +48,15 @@ pub const PROXY_HEADER_BYTES: usize = 4 * 1024;
 /// The time for a PROXY header from the accept on, in microseconds. The sender has it ready.
 pub const PROXY_HEADER_US: u64 = 5 * SECOND_US;
 
+/// Backends that a cookie names: one for each route of a host that a client uses in a session.
+pub const STICKY_TOKENS: usize = 4;
+/// The longest life of a cookie in seconds. Browsers shorten a longer one to 400 days.
+pub const COOKIE_AGE_S: u64 = 400 * 24 * 3600;
+/// The fewest bytes of `--sticky-key`: as many as the hash has.
+pub const STICKY_KEY_BYTES: usize = 32;
+/// The file of `--sticky-key`. A longer one is not a key.
+pub const STICKY_KEY_FILE_BYTES: usize = 4096;
+
 const _: () = assert!(HEAD_BYTES <= BLOCK_BYTES);
 const _: () = assert!(PROXY_LINE_BYTES < PROXY_HEADER_BYTES && PROXY_HEADER_BYTES <= BLOCK_BYTES);
 const _: () = assert!(METRICS_PORTION_BYTES * 2 <= BLOCK_BYTES);

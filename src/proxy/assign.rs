@@ -106,6 +106,7 @@ impl Proxy {
         let bound = if prefer.is_none() { self.pick_bound(id) } else { None };
         let pick = bound.unwrap_or_else(|| {
             let Some(exchange) = self.exchanges.living(id) else { return Pick::Nobody };
+            let prefer = prefer.or_else(|| self.upstreams.sessions.slot(exchange.session?));
             let hash = exchange.hash.filter(|_| self.upstreams.hash_key.is_some());
             let want = Want { tried: exchange.tries.slots(), prefer, group: exchange.group, hash };
             self.upstreams.pick(want, &exchange.facts, self.now_us)
@@ -205,6 +206,7 @@ impl Proxy {
             request_id: exchange.id(),
             certificate: carrier.map(|at| self.secures.certificate(at)),
             handshake: asks.handshake(),
+            cookie: self.upstreams.sessions.name(),
             grpc_timeout: grpc_timeout.as_deref().map(str::as_bytes),
         };
         self.scratch.text.clear();

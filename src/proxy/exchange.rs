@@ -174,6 +174,8 @@ pub(super) struct Exchange {
     pub(super) group: usize,
     /// The hash of the part of the request that decides the backend.
     pub(super) hash: Option<u64>,
+    /// The identity of the backend in the request's cookie.
+    pub(super) session: Option<u64>,
     pub(super) record: Record,
 }
 
@@ -198,6 +200,7 @@ impl Exchange {
             tries: Tries::new(),
             group: 0,
             hash: None,
+            session: None,
             record: Record::new(began_us),
         }
     }
@@ -266,6 +269,8 @@ impl Proxy {
         let mut exchange = Exchange::new(key, facts, saved, request_id, self.now_us);
         let group = self.upstreams.group_of(head);
         (exchange.group, exchange.hash) = (group, self.hash_of(key, head));
+        exchange.session = self.upstreams.session_of(head, group);
+        let is_free = exchange.session.is_some() || !self.ledger.waiting.has(group);
         let id = self.exchanges.insert(exchange);
         let Some(client) = self.connections.get_mut(key) else { return };
         client.exchange = Some(id);
@@ -284,7 +289,7 @@ impl Proxy {
             return self.answer_page(id, page);
         }
         self.upstreams.balancer.requested(self.now_us);
-        let pick = if !self.ledger.waiting.has(group) || self.is_bound(id) { self.pick(id, None) } else { Pick::Full };
+        let pick = if is_free || self.is_bound(id) { self.pick(id, None) } else { Pick::Full };
         self.assign(id, pick);
     }
 

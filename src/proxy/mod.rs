@@ -38,6 +38,7 @@ mod reply;
 mod response;
 mod secured;
 mod state;
+mod sticky;
 mod trace;
 mod tunnel;
 mod upstreams;

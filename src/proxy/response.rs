@@ -85,6 +85,7 @@ impl Proxy {
         exchange.persistent = after != After::Close;
         let client = exchange.client;
         let binds = facts.connection.authentication && backend.codec.stream().is_none();
+        self.write_cookie(id, slot);
         let shows = self.shows();
         let (Some(entry), Some(exchange)) = (self.connections.living(client), self.exchanges.living(id)) else {
             return;
@@ -94,7 +95,8 @@ impl Proxy {
         let (date, request_id) = (&self.date.1, exchange.id());
         let strict_transport = entry.client().and_then(|client| self.settings.strict_transport(client.listener));
         let via = self.settings.via.as_deref();
-        let way = ResponseWay { body, after, date, via, request_id, strict_transport };
+        let (cookie, set_cookie) = (self.upstreams.sessions.name(), self.scratch.cookie.as_slice());
+        let way = ResponseWay { body, after, date, via, request_id, strict_transport, cookie, set_cookie };
         forward::response(&mut writer, head, &facts, &way);
         let written = writer.finish();
         self.write_to_client(client, "response head", Some(body), written);

@@ -186,6 +186,8 @@ pub(super) struct Scratch {
     pub(super) text: Vec<u8>,
     /// The URL of the redirect that is being written.
     pub(super) location: Vec<u8>,
+    /// The cookie for the response that is being written.
+    pub(super) cookie: Vec<u8>,
     /// The slots whose probes are due.
     pub(super) probes: Vec<usize>,
 }
@@ -199,6 +201,7 @@ impl Scratch {
             arena: Vec::new(),
             text: Vec::new(),
             location: Vec::new(),
+            cookie: Vec::new(),
             probes: Vec::new(),
         }
     }

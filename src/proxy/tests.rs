@@ -17,6 +17,7 @@ mod probes;
 mod record;
 mod reuse;
 mod routes;
+mod sticky;
 mod tunnels;
 mod uploads;
 
@@ -91,7 +92,7 @@ impl World {
 
     /// Does the same and establishes it.
     fn connect(&mut self) -> Key {
-        let (key, _) = self.dial();
+        let key = self.dial().0;
         self.proxy.connected(key, false);
         self.carry_out();
         key
@@ -163,8 +164,7 @@ impl World {
         self.outputs.contains(&output)
     }
 
-    /// Returns the sum of all series in /metrics that begin with this text. A series that most backends never have
-    /// may be missing.
+    /// Returns the sum of all series in /metrics that begin with this text. One that most backends never have may miss.
     fn metric(&mut self, series: &str) -> u64 {
         let full = std::mem::take(&mut self.full);
         let client = self.asking("GET /metrics HTTP/1.1\r\nHost: a\r\n\r\n");

@@ -132,6 +132,7 @@ impl Proxy {
         self.count_response(slot, head.status(), sent_us);
         // The backend has done its part. The rest is a matter of the users of the tunnel.
         self.upstreams.note_success(slot);
+        self.write_cookie(id, slot);
         let shows = self.shows();
         let (Some(entry), Some(exchange)) = (self.connections.living(client), self.exchanges.living(id)) else {
             return true;
@@ -145,7 +146,7 @@ impl Proxy {
         };
         self.scratch.text.clear();
         let mut writer = entry.codec.head_writer(&mut self.scratch.text, shows);
-        forward::switching(&mut writer, head, exchange.id(), switch);
+        forward::switching(&mut writer, head, exchange.id(), switch, &self.scratch.cookie);
         let written = writer.finish();
         for end in [client, key] {
             if let Some(connection) = self.connections.get_mut(end) {

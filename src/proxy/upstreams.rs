@@ -14,6 +14,7 @@ use super::connection::{BackendEnd, ClientEnd, Connection, Peer, Use};
 use super::failure::Failure;
 use super::output::Output;
 use super::pool::IdlePool;
+use super::sticky::Sessions;
 use crate::balance::cells::{self, Cells};
 use crate::balance::{Balancer, Change, Pick, Want};
 use crate::collections::slab::Key;
@@ -148,6 +149,7 @@ pub(super) struct Upstreams {
     takes_others: bool,
     /// The part of a request whose hash decides, if the strategy picks by hash.
     pub(super) hash_key: Option<HashKey>,
+    pub(super) sessions: Sessions,
     /// Idle HTTP/1 connections.
     pub(super) idle: IdlePool,
     /// Pairs of connections that belong together.
@@ -166,6 +168,7 @@ impl Upstreams {
             route_names: Vec::new(),
             takes_others: true,
             hash_key: None,
+            sessions: Sessions::default(),
             idle: IdlePool::new(),
             bonds: Bonds::new(),
             muxes: Vec::new(),
@@ -203,6 +206,7 @@ impl Upstreams {
         self.route_names = plan.routes.iter().map(ToString::to_string).collect();
         self.takes_others = plan.takes_others;
         self.hash_key.clone_from(&plan.hash_key);
+        self.sessions.set(plan);
         let gone = before.into_iter().enumerate();
         gone.filter(|&(slot, was)| was.is_some() && self.generation(slot) != was).map(|(slot, _)| slot).collect()
     }
@@ -222,6 +226,11 @@ impl Upstreams {
             None if self.takes_others => 0,
             None => NO_GROUP,
         }
+    }
+
+    /// Returns the backend of a group that a request's cookie names.
+    pub(super) fn session_of(&self, head: HeadRef<'_>, group: usize) -> Option<u64> {
+        self.sessions.find(head, |slot| self.balancer.is_in(group, slot))
     }
 
     /// Returns the backend in a slot, whether the plan still has it or not.
@@ -417,7 +426,9 @@ impl Proxy {
         let ids: Vec<Key> = self.exchanges.keys().collect();
         for id in ids {
             if let Some(exchange) = self.exchanges.get_mut(id) {
-                exchange.group = self.upstreams.group_of(exchange.saved.view());
+                let head = exchange.saved.view();
+                let group = self.upstreams.group_of(head);
+                (exchange.session, exchange.group) = (self.upstreams.session_of(head, group), group);
             }
         }
         // A request without a group is replied to in its turn.

@@ -68,6 +68,7 @@ fn every_option_that_may_stand_in_a_file_is_taken_as_its_type() {
         "",
         r#"{"port": 81, "host": "::1", "max_connections": 5, "admin": "9100", "metrics_path": "/m",
             "metrics_detail": "address", "strategy": "random",
+            "sticky": "cookie", "sticky_key": "k", "sticky_attributes": "Secure",
             "retry_budget": 30, "slow_start": "1s", "health_check": "off", "health_path": "/up", "health_status": "200", "health_host": "a",
             "health_interval": "off",
             "health_timeout": "1s", "health_fails": 4, "health_passes": 5, "health_5xx": true,

@@ -14,7 +14,8 @@ use std::path::PathBuf;
 use super::{Gone, Member, Plan};
 use crate::config::bytes::{Decoder, Encoder};
 use crate::config::{
-    Address, Cidr, HashKey, Health, HealthCheck, HostHeader, Route, Statuses, Strategy, Timeouts, TlsRules, TlsVersion,
+    Address, Cidr, HashKey, Health, HealthCheck, HostHeader, Route, Statuses, Sticky, Strategy, Timeouts, TlsRules,
+    TlsVersion,
 };
 use crate::limits::{BACKEND_ROUTES, BACKENDS, SLOTS, STATUS_RANGES, TRUSTED_RANGES};
 use crate::log::Level;
@@ -32,7 +33,7 @@ struct Section {
 }
 
 /// All settings. The order has no meaning.
-const SECTIONS: [Section; 19] = [
+const SECTIONS: [Section; 20] = [
     Section {
         name: "strategy",
         // A program that cannot pick by hash picks by turn.
@@ -160,6 +161,20 @@ const SECTIONS: [Section; 19] = [
                 plan.hash_key = Some(HashKey::named(&text)?);
                 plan.strategy = Strategy::by_hash();
             }
+            Some(())
+        },
+    },
+    Section {
+        name: "sticky",
+        write: |plan, out| {
+            let sticky = plan.sticky.as_ref();
+            out.option(sticky.map(|sticky| sticky.name.as_str()));
+            out.text(sticky.map_or("", |sticky| &sticky.attributes));
+            out.flag(sticky.is_some_and(|sticky| sticky.secure));
+        },
+        read: |plan, from| {
+            let (name, attributes, secure) = (from.option()?, from.text()?, from.flag()?);
+            plan.sticky = name.map(|name| Sticky { name, attributes, secure });
             Some(())
         },
     },
@@ -433,6 +448,7 @@ mod tests {
         plan.authorities = 3;
         plan.routes = vec![Route::new("a.test", ""), Route::new("a.test", "/api")];
         plan.takes_others = false;
+        plan.sticky = Some(Sticky { name: "id".into(), attributes: "; Path=/".into(), secure: true });
         plan.members[1].routes = vec![1, 0];
         plan.timeouts.drain_us = 7;
         plan.slow_start_us = 8;
@@ -580,7 +596,8 @@ mod tests {
                 "unresolved 055dea1c5d566aa4",
                 "tls 5c286048f38db679",
                 "routes e010388d3c691f25",
-                "hash 88201fb960ff6465"
+                "hash 88201fb960ff6465",
+                "sticky f5197830161bda0a"
             ]
         );
     }

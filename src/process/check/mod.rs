@@ -22,7 +22,7 @@ use crate::log::Level;
 use crate::metrics::Block;
 use crate::process::demo;
 use crate::process::duties::names::Names;
-use crate::process::duties::secrets;
+use crate::process::duties::{cookie_key, secrets};
 use crate::process::exit::Failure;
 use crate::process::journal::Journal;
 use crate::process::start::memory::share_memory;
@@ -56,6 +56,7 @@ pub fn check(config: Option<&Config>, options: &Options) -> Checked {
     let Some(config) = config else { return checked };
     // As a start does, after privileges are given up.
     checked.problems.extend(secrets::check(&config.tls).err());
+    checked.problems.extend(cookie_key::check(config).err());
     let found = match share_memory(inherited::records(worker_count(config))) {
         Ok(memory) => look_up(&mut journal, memory.region.globals(), &config.backends),
         Err(failure) => {

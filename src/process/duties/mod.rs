@@ -4,6 +4,7 @@
 //! All their events are behind one descriptor and one deadline, so that they fit beside any other loop. A change that
 //! cannot be made is logged and counted, and changes nothing.
 
+pub(super) mod cookie_key;
 pub(super) mod names;
 mod plan;
 mod reload;
@@ -138,6 +139,7 @@ impl Duties {
             duties.follow_file(path, contents, JSON_BYTES).map_err(Failure::of("watch the configuration file"))?;
         }
         duties.begin_secrets(previous_secrets).map_err(|problem| Failure::new(USAGE, problem))?;
+        duties.begin_cookie_key().map_err(|problem| Failure::new(USAGE, problem))?;
         duties.want_names(&[]).map_err(Failure::of("look names up"))?;
         duties.wait_for_names().map_err(Failure::of("wait for events"))?;
         match duties.publish() {

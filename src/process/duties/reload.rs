@@ -24,6 +24,7 @@ impl Duties {
         if has_certificate {
             self.on_secret_change(0);
         }
+        self.reload_cookie_key();
         let watched = self.watch.as_mut().zip(self.config.file.as_ref());
         match watched.and_then(|(watch, path)| watch.read_now(path, now_us)) {
             Some(Ok(contents)) => self.on_change(Change::Contents(contents)),
@@ -83,7 +84,7 @@ impl Duties {
             }
         };
         let fixed = config::keep_fixed(&mut config, &self.config);
-        if let Err(problem) = self.try_secrets(&config.tls) {
+        if let Err(problem) = self.try_secrets(&config.tls).and_then(|()| self.try_cookie_key(&config)) {
             self.refuse([problem]);
             return None;
         }
@@ -100,6 +101,7 @@ impl Duties {
             Ok(()) => {
                 self.tell_reloaded(&before, &fixed);
                 self.reload_secrets(before.tls != self.config.tls);
+                self.reload_cookie_key();
                 None
             }
             Err(unpublished) => {

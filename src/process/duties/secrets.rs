@@ -118,7 +118,8 @@ impl Kept {
                 return Err(Problem::new(&source, text));
             }
         };
-        let secrets = Secrets { pairs, tickets, client_authorities };
+        let cookie_key = before.cookie_key.clone();
+        let secrets = Secrets { pairs, tickets, client_authorities, cookie_key };
         let source = tls.client_ca.as_ref().map_or("certificates".to_owned(), |path| path.display().to_string());
         try_all(&secrets, tls.rules.client_optional).map_err(|text| Problem::new(&source, text))?;
         Ok((secrets, problems))
@@ -163,8 +164,13 @@ impl Duties {
         self.publish_secrets(secrets)
     }
 
+    /// Returns the secrets that hold.
+    pub(super) fn kept_secrets(&self) -> &Secrets {
+        &self.kept.secrets
+    }
+
     /// Publishes secrets if they differ from those that hold.
-    fn publish_secrets(&mut self, secrets: Secrets) -> Result<(), String> {
+    pub(super) fn publish_secrets(&mut self, secrets: Secrets) -> Result<(), String> {
         let table = self.region.secrets();
         let bytes = secrets.encode();
         if table.read().1.as_deref() != Some(&bytes) {

@@ -54,7 +54,14 @@ impl Worker<'_> {
         let (edition, bytes) = self.region.secrets().read();
         let Some(bytes) = bytes else { return };
         (self.tls.downstream.edition, self.tls.downstream.rules) = (edition, rules);
-        let made = Secrets::decode(&bytes).and_then(|secrets| configure(&secrets, rules, self.tls.trace));
+        let secrets = Secrets::decode(&bytes);
+        if let Some(secrets) = &secrets {
+            self.proxy.set_cookie_key(&secrets.cookie_key.0);
+            if secrets.pairs.is_empty() {
+                return;
+            }
+        }
+        let made = secrets.and_then(|secrets| configure(&secrets, rules, self.tls.trace));
         let Some((config, shown)) = made else {
             let text = format_args!("secrets {edition} cannot be used: the certificates before stay");
             return self.proxy.log().line(Level::Err, "tls", text);

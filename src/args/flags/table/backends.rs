@@ -4,6 +4,7 @@ use super::DURATIONS_OR_OFF;
 use crate::args::Given;
 use crate::args::backend::backend;
 use crate::args::flags::{Flag, Group, Preset, Set, more, once};
+use crate::args::sticky;
 use crate::args::strategy::strategy;
 use crate::args::value;
 use crate::limits::BACKENDS;
@@ -37,6 +38,42 @@ pub(super) const FLAGS: &[Flag] = &[
                `hash:cookie:NAME`, as long as it has less than 1.25 of the mean load",
         accepts: "round_robin, weighted, random, least_requests, hash:client, hash:path, hash:header:NAME, hash:cookie:NAME",
         set: Set::Value(|options, text, source| once(&mut options.strategy, strategy(text)?, source)),
+    },
+    Flag {
+        long: "sticky",
+        short: None,
+        group: Group::Backends,
+        placeholder: "cookie[=NAME]",
+        default: Preset::Value("off"),
+        env: "LB_STICKY",
+        help: "keep each client at its backend with a signed cookie (`zzz_lb` if no name is given)",
+        accepts: "cookie, cookie=NAME or off",
+        set: Set::Value(|options, text, source| once(&mut options.sticky, sticky::sticky(text)?, source)),
+    },
+    Flag {
+        long: "sticky-key",
+        short: None,
+        group: Group::Backends,
+        placeholder: "FILE",
+        default: Preset::Told("a random key"),
+        env: "LB_STICKY_KEY",
+        help: "sign the cookie with the key in this file, at least 32 bytes in base64, so that it holds on every \
+               machine that has the file",
+        accepts: "the path of a file",
+        set: Set::Value(|options, text, source| once(&mut options.sticky_key, value::file(text)?, source)),
+    },
+    Flag {
+        long: "sticky-attributes",
+        short: None,
+        group: Group::Backends,
+        placeholder: "A",
+        default: Preset::Told("Path=/; HttpOnly; SameSite=Lax"),
+        env: "LB_STICKY_ATTRIBUTES",
+        help: "set these attributes of the cookie, as in `SameSite=Strict; Max-Age=60`; under https it is always `Secure`",
+        accepts: "Path, Domain, Max-Age, SameSite, Secure and Partitioned, with semicolons between them",
+        set: Set::Value(|options, text, source| {
+            once(&mut options.sticky_attributes, sticky::attributes(text)?, source)
+        }),
     },
     Flag {
         long: "retry-budget",
