@@ -11,6 +11,7 @@ use timer::{Against, TOLERANCE, Timer};
 use zzz_lb::balance::cells::private;
 use zzz_lb::balance::strategy::Strategy;
 use zzz_lb::balance::{Balancer, Member, Pick, Rules, Want};
+use zzz_lb::collections::random::Random;
 
 const PICKS: usize = 1000;
 /// The highest allowed ratio of a pick from a thousand backends to one from ten.
@@ -35,10 +36,22 @@ fn pick(balancer: &mut Balancer) {
     }
 }
 
+/// Like `pick`, by hash.
+fn pick_by_hash(balancer: &mut Balancer) {
+    let mut random = Random::new(1);
+    for _ in 0..PICKS {
+        let want = Want { hash: Some(random.any()), ..Want::other_than(&[]) };
+        if let Pick::Slot(slot) = balancer.pick(want, 1) {
+            balancer.finished(slot);
+        }
+    }
+}
+
 fn main() -> ExitCode {
     let mut timer = Timer::new();
     for strategy in Strategy::ALL {
         let name = strategy.name;
+        let pick = if strategy == Strategy::by_hash() { pick_by_hash } else { pick };
         let (mut ten, mut thousand) = (balancer(strategy, 10), balancer(strategy, 1000));
         timer.row(&format!("pick/{name}/10"), PICKS, 0, || pick(&mut ten));
         timer.row(&format!("pick/{name}/1000"), PICKS, 0, || pick(&mut thousand));

@@ -13,9 +13,12 @@ fn ask(balancer: &Balancer, path: &str, fields: &str) -> String {
     response.text()
 }
 
+/// Returns the path and the field lines of a request with a number.
+type Numbered = fn(usize) -> (String, String);
+
 #[test]
 fn requests_with_one_hash_go_to_one_backend_from_every_worker() {
-    let hashes: [(&str, fn(usize) -> (String, String)); 3] = [
+    let hashes: [(&str, Numbered); 3] = [
         ("hash:path", |n| (format!("/{n}?{}", n * 7), String::new())),
         ("hash:header:X-User", |n| ("/".into(), format!("x-user: {n}\r\n"))),
         ("hash:cookie:id", |n| ("/".into(), format!("Cookie: a=b; id={n}\r\n"))),

@@ -53,7 +53,7 @@ fn the_address_in_a_header_is_the_client() {
         assert_eq!(forwarded(&backend, address, &[&header(Version::V1), claim]), "192.0.2.1", "{mode:?}");
         // A header is never guessed on another listener.
         let mut client = balancer.connect();
-        client.send(&header(Version::V1));
+        client.send(header(Version::V1));
         client.send(REQUEST);
         assert_eq!(client.response("GET").status(), 400);
     }

@@ -7,12 +7,12 @@ use std::cell::Cell;
 use super::cells::Cells;
 use super::group::Group;
 use super::strategy::hash;
-use super::{Balancer, Pick, Want};
+use super::{Balancer, Want};
 use crate::limits::{HASH_FLOOR, HASH_SCANNED, PICKS};
 
 impl Balancer {
     /// Picks a backend for a hash. `draw`: as for `admits`. `None`: no backend of the rotation has room.
-    pub(super) fn pick_by_hash(&mut self, want: Want<'_>, hash: u64, draw: Option<u64>, now_us: u64) -> Option<Pick> {
+    pub(super) fn pick_by_hash(&mut self, want: Want<'_>, hash: u64, draw: Option<u64>, now_us: u64) -> Option<u16> {
         let bucket = hash::bucket(hash);
         let Balancer { groups, identities, cells, .. } = self;
         let group = &mut groups[want.group];
@@ -36,7 +36,7 @@ impl Balancer {
         if let Some(owner) = owner.filter(|&turn| is_open(turn))
             && self.enter(slot(owner))
         {
-            return Some(Pick::Slot(slot(owner).into()));
+            return Some(slot(owner));
         }
         let mut full = [u16::MAX; 2 * PICKS];
         let mut count = 0;
@@ -49,7 +49,7 @@ impl Balancer {
                 };
                 let Some(turn) = hash::best(rotation, &self.identities, bucket, accepts) else { break };
                 if self.enter(slot(turn)) {
-                    return Some(Pick::Slot(slot(turn).into()));
+                    return Some(slot(turn));
                 }
                 full[count] = slot(turn);
                 count += 1;

@@ -58,6 +58,11 @@ impl Group {
         self.slots.sort_unstable();
     }
 
+    /// True if a backend of the rotation is in its slow start, and another one is there.
+    pub(super) fn is_slow(&self, now_us: u64) -> bool {
+        now_us < self.slow_until_us && self.rotation.len() > 1
+    }
+
     /// Returns the number of members.
     pub(super) fn len(&self) -> usize {
         self.places.len()

@@ -157,31 +157,39 @@ impl Balancer {
     /// Picks a backend for a request.
     pub fn pick(&mut self, want: Want<'_>, now_us: u64) -> Pick {
         self.look_at_health(now_us);
+        if (want.prefer.is_some() || want.hash.is_some())
+            && let Some(slot) = self.pick_wanted(want, now_us)
+        {
+            return Pick::Slot(slot.into());
+        }
+        let Some(group) = self.groups.get(want.group).filter(|group| !group.rotation.is_empty()) else {
+            return Pick::Nobody;
+        };
+        let draw = group.is_slow(now_us).then(|| self.random.any());
+        for _ in 0..PICKS {
+            let Group { rotation, turn, .. } = group;
+            let mut view = View { rotation, turn, cells: self.cells, random: &mut self.random };
+            let slot = (self.rules.strategy.pick)(&mut view);
+            if !want.tried.contains(&slot) && self.admits(slot, draw, now_us) && self.enter(slot) {
+                return Pick::Slot(slot.into());
+            }
+        }
+        self.any(want.group, want.tried, draw, now_us)
+    }
+
+    /// Picks the preferred backend, or the one for a hash. `None`: neither is wanted or has room. This is apart from
+    /// `pick`, so that requests without such a wish do not pay for it.
+    #[inline(never)]
+    fn pick_wanted(&mut self, want: Want<'_>, now_us: u64) -> Option<u16> {
         let Want { tried, prefer, group, hash } = want;
         if let Some(slot) = prefer.filter(|slot| !tried.contains(slot))
             && self.is_in(group, slot)
             && (self.take(slot.into()) || self.is_open(group) && self.enter(slot))
         {
-            return Pick::Slot(slot.into());
+            return Some(slot);
         }
-        if self.groups.get(group).is_none_or(|group| group.rotation.is_empty()) {
-            return Pick::Nobody;
-        }
-        let draw = self.draw(group, now_us);
-        if let Some(hash) = hash
-            && let Some(pick) = self.pick_by_hash(want, hash, draw, now_us)
-        {
-            return pick;
-        }
-        for _ in 0..PICKS {
-            let Group { rotation, turn, .. } = &self.groups[group];
-            let mut view = View { rotation, turn, cells: self.cells, random: &mut self.random };
-            let slot = (self.rules.strategy.pick)(&mut view);
-            if !tried.contains(&slot) && self.admits(slot, draw, now_us) && self.enter(slot) {
-                return Pick::Slot(slot.into());
-            }
-        }
-        self.any(group, tried, draw, now_us)
+        let draw = self.groups.get(group)?.is_slow(now_us).then(|| self.random.any());
+        self.pick_by_hash(want, hash?, draw, now_us)
     }
 
     /// Picks any backend of a group that was not tried and has room. A backend of the rotation comes first, and a
@@ -280,6 +288,7 @@ impl Balancer {
         }
     }
 
+    #[cold]
     fn decide_turns(&mut self, now_us: u64) {
         for group in &mut self.groups {
             group.decide(&self.members, &self.rules, self.cells, now_us);
@@ -289,15 +298,9 @@ impl Balancer {
         }
     }
 
-    /// Returns a random number that decides for one request which backends in their slow start admit it; `None` if no
-    /// backend of the group is in its slow start.
-    fn draw(&mut self, group: usize, now_us: u64) -> Option<u64> {
-        let group = &self.groups[group];
-        (now_us < group.slow_until_us && group.rotation.len() > 1).then(|| self.random.any())
-    }
-
-    /// True if a backend admits the request. In its slow start it admits a growing share of the requests. The result
-    /// for one request is always the same, however often the strategy picks the backend.
+    /// True if a backend admits the request. `draw`: a random number that decides this for one request, if a backend is
+    /// in its slow start, in which it admits a growing share of the requests. The result for one request is always the
+    /// same, however often the strategy picks the backend.
     fn admits(&self, slot: u16, draw: Option<u64>, now_us: u64) -> bool {
         let Some(draw) = draw else { return true };
         match self.rules.slow_start(self.cells, slot) {

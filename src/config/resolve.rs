@@ -578,7 +578,8 @@ mod tests {
     fn every_option_is_told_to_be_fixed_or_reaches_the_workers() {
         let (_, before) = plan(config(""));
         // The files of these reach the workers as secrets, and a redirect needs another option, which is not fixed.
-        let others = ["check", "help", "version", "tls-key", "tls-client-ca", "tls-ticket-key", "sticky-key", "http-redirect"];
+        let others =
+            ["check", "help", "version", "tls-key", "tls-client-ca", "tls-ticket-key", "sticky-key", "http-redirect"];
         for flag in FLAGS.iter().filter(|flag| !others.contains(&flag.long)) {
             let named = |line: &&&str| line.split(' ').next() == Some(&format!("--{}", flag.long));
             let line = OTHERS.iter().find(named).unwrap_or_else(|| panic!("--{} is not in the table", flag.long));

@@ -99,6 +99,13 @@ pub(super) fn followed(plan: &Plan, phase: &Phase) -> config::Plan {
         phase.places[index - 1].is_some()
     });
     followed.strategy = plan.strategy;
+    followed.hash_key = (plan.strategy == config::Strategy::by_hash()).then_some(config::HashKey::Path);
+    // Some scenarios have their backends in a group for the host of all requests.
+    if plan.backends.len().is_multiple_of(2) {
+        followed.routes = vec![config::Route::new("sim.example", "")];
+        followed.takes_others = false;
+        followed.members.iter_mut().for_each(|member| member.routes = vec![0]);
+    }
     followed.timeouts = plan.timeouts;
     followed.retry_percent = plan.retry_percent;
     followed.health.interval_us = phase.interval_us;

@@ -33,7 +33,7 @@ struct Section {
 }
 
 /// All settings. The order has no meaning.
-const SECTIONS: [Section; 20] = [
+const SECTIONS: [Section; 21] = [
     Section {
         name: "strategy",
         // A program that cannot pick by hash picks by turn.
