@@ -9,7 +9,7 @@
 //! associated data has the identity and a binding: a hash of the certificate and of the client authorities. The library
 //! itself compares only suite, extended master secret and SNI when it resumes. Because of the binding, a ticket resumes
 //! only with the certificate under which it was issued, and never serves as the proof of a client certificate under
-//! other authorities. Each pair of certificate and key has a [`Ticketer`] of its own (`tls::server`).
+//! other authorities. Each pair of certificate and key has a `Ticketer` of its own (`tls::server`).
 
 use std::fmt;
 use std::sync::Arc;
