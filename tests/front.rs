@@ -1,7 +1,7 @@
 //! Clients over HTTP/2 with prior knowledge, on the port that also serves HTTP/1.
 
 use crate::support::frames::fields;
-use crate::support::{Backend, Balancer, Wire, modes};
+use crate::support::{Backend, Balancer, Wire, modes, wait_until};
 use zzz_lb::http2::frame::{self, END_HEADERS, END_STREAM, HEADER_BYTES, Header, Kind, PREFACE};
 
 fn frame_of(kind: Kind, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
@@ -52,6 +52,25 @@ fn a_client_with_prior_knowledge_is_served_however_its_bytes_are_cut() {
             assert_eq!(response(&mut client), b"backend");
         }
         // The same port serves HTTP/1.
+        assert_eq!(balancer.get("/"), "backend");
+        assert_eq!(balancer.metric("zzz_lb_h2_streams_total", ""), 3);
+    }
+}
+
+#[test]
+fn resets_and_a_flood_are_counted_and_other_clients_are_served() {
+    for mode in modes() {
+        let backend = Backend::named("backend");
+        let balancer = Balancer::before(mode, &[&backend], &[]);
+        let client = balancer.connect();
+        let head = fields(&[(":method", "POST"), (":scheme", "http"), (":authority", "x"), (":path", "/p")]);
+        client.send(PREFACE);
+        client.send(frame_of(Kind::Settings, 0, 0, &[]));
+        client.send(frame_of(Kind::Headers, END_HEADERS, 1, &head));
+        client.send(frame_of(Kind::RstStream, 0, 1, &[0, 0, 0, 8]));
+        wait_until("it is counted", || balancer.metric("zzz_lb_h2_resets_total", "by=\"client\"") == 1);
+        let _ = client.try_send(&frame_of(Kind::Ping, 0, 0, &[0; 8]).repeat(20_000));
+        wait_until("it is counted", || balancer.metric("zzz_lb_h2_goaways_total", "reason=\"ping\"") == 1);
         assert_eq!(balancer.get("/"), "backend");
     }
 }

@@ -29,10 +29,10 @@ fn broken() -> Vec<(&'static str, Vec<u8>, &'static str)> {
         ("fields without end", endless.concat(), "does not end"),
         ("interrupted fields", [of(Kind::Headers, 0, 1, &[]), head.clone()].concat(), "interrupted"),
         ("a window overflow", of(Kind::WindowUpdate, 0, 0, &[0x7f, 0xff, 0xff, 0xff]), "window larger"),
-        ("pings", flood(of(Kind::Ping, 0, 0, &[0; 8])), "move nothing on"),
-        ("settings", flood(of(Kind::Settings, 0, 0, &[])), "move nothing on"),
-        ("unknown frames", flood(of(Kind::Unknown, 0, 0, &[1])), "move nothing on"),
-        ("interim responses", flood(of(Kind::Headers, END_HEADERS, 1, b"\x08\x03103")), "move nothing on"),
+        ("pings", flood(of(Kind::Ping, 0, 0, &[0; 8])), "too many PING frames"),
+        ("settings", flood(of(Kind::Settings, 0, 0, &[])), "too many SETTINGS frames"),
+        ("unknown frames", flood(of(Kind::Unknown, 0, 0, &[1])), "without progress"),
+        ("interim responses", flood(of(Kind::Headers, END_HEADERS, 1, b"\x08\x03103")), "without progress"),
     ]
 }
 

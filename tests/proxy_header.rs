@@ -102,7 +102,7 @@ fn only_a_trusted_peer_may_send_a_header() {
 #[test]
 fn every_request_to_the_redirecting_port_gets_its_url_under_https() {
     for mode in modes() {
-        let balancer = Balancer::start(mode, &["-b", VACANT, "--tls-dev", "--http-redirect", "0"]);
+        let balancer = Balancer::start(mode, &["-b", VACANT, "--tls-dev", "--http-redirect", "0", "--admin", "0"]);
         let log = balancer.wait_for_log(", redirecting to https");
         let line = log.lines().find(|line| line.contains(", redirecting to https")).expect("the log has it");
         let (_, rest) = line.split_once("listening on ").expect("it names the address");
@@ -124,5 +124,7 @@ fn every_request_to_the_redirecting_port_gets_its_url_under_https() {
         for bad in ["GET / HTTP/1.1\r\n\r\n", "GET / HTTP/1.0\r\n\r\n", "GET / HTTP/1.1\r\nHost: a b\r\n\r\n"] {
             assert_eq!(ask(bad).0, 400, "{bad:?}");
         }
+        let counted = "zzz_lb_own_responses_total{code=\"308\"} 5\n";
+        wait_until("they are counted", || Wire::tcp(balancer.admin()).get("/metrics").text().contains(counted));
     }
 }

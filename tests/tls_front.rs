@@ -160,6 +160,46 @@ fn the_certificate_follows_from_the_name_and_the_backend_sees_https() {
         let mut stream = secure(&balancer, &config, "a.test").unwrap();
         assert!(ask(&mut stream, "Host: y.b.test\r\n").unwrap().starts_with("HTTP/1.1 421"), "{mode:?}");
         assert!(ask(&mut stream, "Host: unknown.test\r\n").unwrap().starts_with("HTTP/1.1 200"), "{mode:?}");
+        let counted = "zzz_lb_own_responses_total{code=\"421\"} 1\n";
+        wait_until("it is counted", || metrics(&balancer, &config).contains(counted));
+    }
+}
+
+#[test]
+fn handshakes_are_counted_by_result_version_and_resumption() {
+    let scene = Scene::new();
+    let options = [scene.pair("a", &["a.test"]).to_vec(), vec!["--tls-strict-sni".into()]].concat();
+    for mode in modes() {
+        let backend = Backend::named("backend");
+        let balancer = start(mode, &backend, &options);
+        for version in [&rustls::version::TLS12, &rustls::version::TLS13] {
+            let provider = Arc::new(rustls::crypto::ring::default_provider());
+            let builder = ClientConfig::builder_with_provider(provider).with_protocol_versions(&[version]);
+            let config = builder.expect("a version").with_root_certificates(scene.roots()).with_no_client_auth();
+            let config = Arc::new(config);
+            assert_eq!(get(&balancer, &config, "a.test").unwrap().1, HandshakeKind::Full, "{mode:?} {version:?}");
+            assert_eq!(get(&balancer, &config, "a.test").unwrap().1, HandshakeKind::Resumed, "{mode:?} {version:?}");
+        }
+        let config = Arc::new(scene.client());
+        secure(&balancer, &config, "c.test").expect_err("it is refused");
+        let mut plain = TcpStream::connect(balancer.address()).unwrap();
+        plain.write_all(b"GET / HTTP/1.1\r\n\r\n").unwrap();
+        drop(secure(&balancer, &config, "a.test").unwrap());
+        scene.put("a.key", "half of a ke");
+        balancer.wait_for_log("the one before stays");
+        let has = |family: &str, label: &str, value: u64| {
+            let line = format!("zzz_lb_{family}{{{label}}} {value}\n");
+            wait_until(&line, || metrics(&balancer, &config).contains(&line));
+        };
+        has("client_handshakes_total", "version=\"1.2\",resumed=\"no\"", 1);
+        has("client_handshakes_total", "version=\"1.2\",resumed=\"yes\"", 1);
+        has("client_handshake_failures_total", "reason=\"unknown_name\"", 1);
+        has("client_handshake_failures_total", "reason=\"not_tls\"", 1);
+        has("own_responses_total", "code=\"400\"", 1);
+        has("certificate_reloads_total", "result=\"refused\"", 1);
+        let text = metrics(&balancer, &config);
+        assert!(text.contains("client_handshakes_total{version=\"1.3\",resumed=\"yes\"} "), "{mode:?}");
+        scene.pair("a", &["a.test"]);
     }
 }
 
