@@ -69,7 +69,7 @@ fn resets_and_a_flood_are_counted_and_other_clients_are_served() {
         client.send(frame_of(Kind::Headers, END_HEADERS, 1, &head));
         client.send(frame_of(Kind::RstStream, 0, 1, &[0, 0, 0, 8]));
         wait_until("it is counted", || balancer.metric("zzz_lb_h2_resets_total", "by=\"client\"") == 1);
-        let _ = client.try_send(&frame_of(Kind::Ping, 0, 0, &[0; 8]).repeat(20_000));
+        let _ = client.try_send(frame_of(Kind::Ping, 0, 0, &[0; 8]).repeat(20_000));
         wait_until("it is counted", || balancer.metric("zzz_lb_h2_goaways_total", "reason=\"ping\"") == 1);
         assert_eq!(balancer.get("/"), "backend");
     }
