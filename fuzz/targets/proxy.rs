@@ -32,6 +32,8 @@ const SLOTS: usize = 3;
 const CONNECTIONS: usize = 12;
 /// The largest number of operations.
 const OPERATIONS: usize = 400;
+/// A response that leaves its request open.
+const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
 /// Texts to receive, so that mutations need not find HTTP.
 const TEXTS: [&[u8]; 14] = [
     b"GET /metrics HTTP/1.1\r\nHost: a\r\n\r\n",
@@ -45,7 +47,7 @@ const TEXTS: [&[u8]; 14] = [
     b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n",
     b"HTTP/1.1 200 OK\r\n\r\nhello",
     b"HTTP/1.1 101 Switching\r\nUpgrade: x\r\n\r\n",
-    b"HTTP/1.1 100 Continue\r\n\r\n",
+    CONTINUE,
     b"0\r\nX: y\r\n\r\n",
     b"01234",
 ];
@@ -247,13 +249,16 @@ struct Backend {
     http2: Option<Http2>,
     /// The tagged requests that are not answered: the stream, the tag, and whether the method is HEAD.
     asked: VecDeque<(u32, usize, bool)>,
+    /// The input has sent bytes of its own, which may have answered a request. Over HTTP/1 a later answer to a tagged
+    /// request would then reach another one.
+    strays: bool,
     over: bool,
 }
 
 impl Backend {
     fn new() -> Backend {
         let http1 = Http1::new(Role::Server);
-        Backend { sent: Vec::new(), http1, http2: None, asked: VecDeque::new(), over: false }
+        Backend { sent: Vec::new(), http1, http2: None, asked: VecDeque::new(), strays: false, over: false }
     }
 
     fn gets(&mut self, bytes: &[u8], delivered: &mut HashMap<usize, (usize, bool)>) {
@@ -308,6 +313,9 @@ impl Backend {
 
     /// Returns a response to the oldest tagged request.
     fn answer(&mut self) -> Vec<u8> {
+        if self.strays && self.http2.is_none() {
+            return Vec::new();
+        }
         let Some((stream, tag, is_head)) = self.asked.pop_front() else { return Vec::new() };
         let content = if is_head { &[][..] } else { &content(tag)[..] };
         let mut out = Vec::new();
@@ -490,7 +498,7 @@ impl Machine {
         } else if let Some(backend) = self.backends.get_mut(&key) {
             let mut answer = backend.answer();
             (self.plants.answer)(&mut answer);
-            self.receive(key, &answer);
+            self.pass_on(key, &answer);
         }
     }
 
@@ -527,7 +535,16 @@ impl Machine {
         rest
     }
 
-    fn receive(&mut self, key: Key, mut bytes: &[u8]) {
+    /// Receives bytes of the input.
+    fn receive(&mut self, key: Key, bytes: &[u8]) {
+        if let Some(backend) = self.backends.get_mut(&key) {
+            backend.strays |= bytes != CONTINUE;
+        }
+        self.pass_on(key, bytes);
+    }
+
+    /// Receives bytes of the input or of a witness.
+    fn pass_on(&mut self, key: Key, mut bytes: &[u8]) {
         while !bytes.is_empty() {
             let Some(room) = self.proxy.room(key) else { return };
             assert!(!room.is_empty(), "a connection to be read has room");
