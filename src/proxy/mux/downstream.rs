@@ -129,8 +129,11 @@ impl Proxy {
                 }
                 self.on_request(key, head);
             }
-            // The client may learn that the proxy takes no message as large. A gRPC client expects a status.
-            Some(error) if error.status() != 400 || is_call => self.refuse(key, error, &[]),
+            // The client may learn that the proxy takes no message as large, and that the host is unclear. A gRPC
+            // client expects a status.
+            Some(error) if error.status() != 400 || is_call || error == MessageError::HostInvalid => {
+                self.refuse(key, error, &[]);
+            }
             Some(_) => self.reset_stream(key, ErrorCode::PROTOCOL_ERROR),
         }
         self.rearm(key, Moved::Nothing);

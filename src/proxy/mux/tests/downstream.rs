@@ -217,6 +217,11 @@ fn heads_that_cannot_be_served_get_a_reply_or_a_reset() {
     // A response to HEAD has no content.
     world.give(client, &frame_of(Kind::Headers, END_HEADERS | END_STREAM, 5, &head(b"HEAD", &[(b"expect", b"x")])));
     assert_eq!(kinds(&world.on(client, 5)), [(Kind::Headers, END_HEADERS | END_STREAM)]);
+    // Two different names of the host (RFC 9113, 8.3.1). The static table has 400 at this index.
+    world.give(client, &frame_of(Kind::Headers, END_HEADERS | END_STREAM, 7, &head(b"GET", &[(b"host", b"other")])));
+    let frames = world.on(client, 7);
+    assert_eq!(kinds(&frames), [(Kind::Headers, END_HEADERS), (Kind::Data, END_STREAM)]);
+    assert_eq!(frames[0].2[0], 0x8c);
     assert_eq!(world.proxy.connections(), 1);
 }
 
