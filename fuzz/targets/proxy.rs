@@ -78,7 +78,6 @@ struct Connection {
     finished: bool,
 }
 
-/// All addresses.
 const ANYBODY: Cidr = Cidr { address: IpAddr::V4(Ipv4Addr::UNSPECIFIED), prefix: 0 };
 /// The methods of tagged requests.
 const METHODS: [&str; 6] = ["GET", "POST", "HEAD", "PUT", "PATCH", "DELETE"];
@@ -107,7 +106,6 @@ pub struct Plants {
 }
 
 impl Plants {
-    /// Nothing is planted.
     pub const NONE: Plants = Plants { answer: |_| {}, sent: |_| {} };
 }
 
@@ -249,8 +247,7 @@ struct Backend {
     http2: Option<Http2>,
     /// The tagged requests that are not answered: the stream, the tag, and whether the method is HEAD.
     asked: VecDeque<(u32, usize, bool)>,
-    /// The input has sent bytes of its own, which may have answered a request. Over HTTP/1 a later answer to a tagged
-    /// request would then reach another one.
+    /// The input has sent bytes, which may have answered a request. Over HTTP/1, answers could reach other requests.
     strays: bool,
     over: bool,
 }
@@ -313,10 +310,8 @@ impl Backend {
 
     /// Returns a response to the oldest tagged request.
     fn answer(&mut self) -> Vec<u8> {
-        if self.strays && self.http2.is_none() {
-            return Vec::new();
-        }
-        let Some((stream, tag, is_head)) = self.asked.pop_front() else { return Vec::new() };
+        let unclear = self.strays && self.http2.is_none();
+        let Some((stream, tag, is_head)) = self.asked.pop_front().filter(|_| !unclear) else { return Vec::new() };
         let content = if is_head { &[][..] } else { &content(tag)[..] };
         let mut out = Vec::new();
         if self.http2.is_some() {
@@ -341,7 +336,7 @@ pub fn run(data: &[u8]) {
 }
 
 /// Does the same with planted faults.
-pub fn run_with(data: &[u8], plants: Plants) {
+pub fn run_with(mut data: &[u8], plants: Plants) {
     let shared = SHARED.with(|shared| *shared);
     shared.wipe();
     let proxy = Proxy::new(&plan(0), shared, 0, 1, 0, Log::new(Level::Err));
@@ -355,7 +350,6 @@ pub fn run_with(data: &[u8], plants: Plants) {
         delivered: HashMap::new(),
         plants,
     };
-    let mut data = data;
     for _ in 0..OPERATIONS {
         let Some((operation, rest)) = data.split_at_checked(2) else { break };
         data = machine.operate(operation[0], operation[1], rest);
@@ -535,15 +529,12 @@ impl Machine {
         rest
     }
 
-    /// Receives bytes of the input.
+    /// Receives bytes of the input. `pass_on` also serves the witnesses.
     fn receive(&mut self, key: Key, bytes: &[u8]) {
-        if let Some(backend) = self.backends.get_mut(&key) {
-            backend.strays |= bytes != CONTINUE;
-        }
+        self.backends.get_mut(&key).into_iter().for_each(|backend| backend.strays |= bytes != CONTINUE);
         self.pass_on(key, bytes);
     }
 
-    /// Receives bytes of the input or of a witness.
     fn pass_on(&mut self, key: Key, mut bytes: &[u8]) {
         while !bytes.is_empty() {
             let Some(room) = self.proxy.room(key) else { return };
@@ -599,8 +590,7 @@ impl Machine {
             }
         }
         for connection in &self.open {
-            let queued = self.proxy.queued(connection.key).map(|queue| queue.len());
-            let queued = queued.expect("what is open is known to the proxy");
+            let queued = self.proxy.queued(connection.key).expect("what is open is known to the proxy").len();
             // The bytes within a stream's window may be added to the rest of the queue.
             let most = QUEUE_HIGH_BYTES + 2 * BLOCK_BYTES + H2_WINDOW_MAX_BYTES as usize;
             assert!(queued <= most, "{queued} bytes are queued");
