@@ -374,7 +374,7 @@ fn a_client_that_reads_nothing_stops_no_other() {
         }
         // They leave, and no backend is blamed.
         drop(stalled);
-        wait_until("the requests are over", || balancer.metric("zzz_lb_in_flight", "") == 0);
+        wait_until(&format!("the requests of {pair:?} are over"), || balancer.metric("zzz_lb_in_flight", "") == 0);
         assert_eq!(client.get("/small").status(), 200);
         assert_eq!(balancer.metric("zzz_lb_failures_total", ""), 0, "{pair:?}");
     }

@@ -125,7 +125,7 @@ fn field<'a>(view: HeadRef<'a>, wanted: &str) -> Option<&'a str> {
     std::str::from_utf8(found?.2).ok()
 }
 
-/// A witness at a client. It reads the requests and the responses with a reader of its own.
+/// A witness at a client. It reads requests and responses with a reader of its own, but no HTTP/2.
 struct Client {
     requests: Http1,
     /// The sent bytes that are not read as requests yet.
@@ -137,7 +137,6 @@ struct Client {
     got: Vec<u8>,
     /// The tag of the current response, and the length of its content so far.
     reading: Option<(usize, usize)>,
-    /// Further bytes are ignored.
     over: bool,
 }
 
@@ -194,6 +193,7 @@ impl Client {
 
     fn gets(&mut self, bytes: &[u8]) {
         self.got.extend_from_slice(bytes);
+        self.over |= self.unread.starts_with(PREFACE);
         let mut head = Head::default();
         while !self.over {
             let (skip, part) = self.responses.decode(&self.got, &mut head).expect("a client can read what it gets");
