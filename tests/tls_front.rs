@@ -378,6 +378,24 @@ fn a_slow_client_gets_all_of_the_last_response() {
 }
 
 #[test]
+fn a_client_that_only_ends_its_direction_gets_its_response() {
+    let scene = Scene::new();
+    for mode in modes() {
+        let content = vec![b'x'; 8_000_000];
+        let backend = Backend::replying(crate::support::response("", &content));
+        let balancer = start(mode, &backend, &scene.pair("a", &["a.test"]));
+        let mut stream = secure(&balancer, &Arc::new(scene.client()), "a.test").unwrap();
+        stream.write_all(b"GET / HTTP/1.1\r\nHost: a.test\r\n\r\n").unwrap();
+        let mut all = vec![0; 1000];
+        stream.read_exact(&mut all).expect("the response begins");
+        // There is no close_notify.
+        stream.sock.shutdown(std::net::Shutdown::Write).unwrap();
+        let _ = stream.read_to_end(&mut all);
+        assert!(all.len() > content.len(), "{mode:?}: {}", all.len());
+    }
+}
+
+#[test]
 fn other_certificates_under_load_lose_nothing() {
     let scene = Scene::new();
     for mode in modes() {

@@ -128,8 +128,6 @@ impl Worker<'_> {
             Arrival::End => match secure.session.ended() {
                 Ok(()) => self.proxy.ended(key),
                 Err(_) if secure.is_client && secure.phase == Phase::Handshaking => self.tell_failure(key),
-                // Each request of a client states its own length, so none can be truncated unnoticed.
-                Err(_) if secure.is_client => self.proxy.ended(key),
                 Err(failure) if secure.phase == Phase::Handshaking => self.proxy.failed(key, Failure::Tls(failure)),
                 // The last message may be truncated, unless it states its own length.
                 Err(_) => self.proxy.failed(key, Failure::Closed),
