@@ -343,7 +343,7 @@ impl Connection {
             (_, Phase::Connecting) => Wait::Connect,
             (_, Phase::Identifying) => Wait::ProxyHeader,
             (_, Phase::Lingering) if self.output.is_empty() => Wait::Linger,
-            (Peer::Client(_), Phase::Open) if self.codec.mux().is_some() => {
+            (Peer::Client(_), Phase::Open) if self.codec.mux().is_some() && !self.drops_input() => {
                 self.codec.mux().map_or(Wait::Nothing, |mux| mux.downstream_wait(self.output.is_empty()))
             }
             (Peer::Client(_), _) if !self.output.is_empty() || self.codec.stream().is_some() => Wait::ClientSend,

@@ -262,6 +262,22 @@ fn a_drain_announces_its_end_and_serves_what_was_on_its_way() {
 }
 
 #[test]
+fn a_client_that_takes_nothing_of_the_shutdown_is_closed_in_time() {
+    let mut world = World::before_http1();
+    let client = world.client();
+    world.stalled.push(client);
+    world.proxy.drain();
+    world.carry_out();
+    world.proxy.ended(client);
+    world.carry_out();
+    for _ in 0..2 {
+        world.pass(crate::limits::DEFAULT_RESPONSE_US + 100_000);
+        world.audit();
+    }
+    assert!(world.closed.contains(&client));
+}
+
+#[test]
 fn a_stop_counts_each_request_and_closes_the_connection() {
     let mut world = World::before_http1();
     let client = world.client();
