@@ -16,7 +16,7 @@ use super::Proxy;
 use super::codec::Codec;
 use super::connection::{Connection, Ending, Phase, Wait};
 use super::exchange::{Exchange, Upstream};
-use super::mux::{Mux, Purpose, Sending};
+use super::mux::{Mux, Scope, Sending};
 use crate::balance::in_flight;
 use crate::collections::slab::Key;
 use crate::collections::timers::NEVER;
@@ -105,7 +105,7 @@ impl Proxy {
             for &key in muxes {
                 let mux = self.connections.get(key).and_then(|one| one.codec.mux());
                 let is_shared =
-                    mux.and_then(Mux::upstream).is_some_and(|one| !one.draining && one.purpose == Purpose::Shared);
+                    mux.and_then(Mux::upstream).is_some_and(|one| !one.draining && one.scope == Scope::Shared);
                 holds(is_shared, || format!("{key:?} of slot {slot} is offered, and takes no streams"))?;
             }
         }

@@ -17,7 +17,7 @@ use super::super::abort::Abort;
 use super::super::connection::{Connection, Moved, Wait};
 use super::super::record::Reason;
 use super::super::reply::LocalReply;
-use super::{Downstream, MuxKind};
+use super::{DownstreamState, MuxKind};
 use crate::collections::slab::Key;
 use crate::http2::ErrorCode;
 use crate::limits::{H2_GROWTH_BYTES, H2_PARITY_BYTES, H2_STREAM_BYTES, H2_WINDOW_MAX_BYTES, QUEUE_HIGH_BYTES};
@@ -26,7 +26,7 @@ use crate::metrics::Count;
 /// The budget, in the type of its sums.
 const BUDGET: usize = H2_GROWTH_BYTES as usize;
 
-impl Downstream {
+impl DownstreamState {
     /// The bytes that the budget lends.
     pub(in crate::proxy) fn loan(&self) -> usize {
         self.held.saturating_sub(H2_PARITY_BYTES)
@@ -81,7 +81,7 @@ impl Proxy {
     }
 
     /// True if a mux that holds so many bytes may hold more.
-    fn lends(&self, downstream: &Downstream) -> bool {
+    fn lends(&self, downstream: &DownstreamState) -> bool {
         let left = BUDGET.saturating_sub(self.totals.lent + self.totals.grown as usize);
         downstream.held <= H2_PARITY_BYTES || downstream.loan() < left / 2
     }
@@ -191,7 +191,7 @@ impl Proxy {
     }
 
     /// The state of a mux to a client.
-    pub(in crate::proxy) fn downstream_mut(&mut self, key: Key) -> Option<&mut Downstream> {
+    pub(in crate::proxy) fn downstream_mut(&mut self, key: Key) -> Option<&mut DownstreamState> {
         match &mut self.connections.get_mut(key)?.codec.mux_mut()?.kind {
             MuxKind::Downstream(downstream) => Some(downstream),
             MuxKind::Upstream(_) => None,

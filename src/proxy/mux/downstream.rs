@@ -31,7 +31,7 @@ use crate::metrics::Count;
 
 /// The progress of the shutdown of a mux to a client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::proxy) enum Shutdown {
+pub(in crate::proxy) enum ShutdownStep {
     /// There is none.
     None,
     /// The client knows that the mux ends, and may not know it yet when it opens a stream.
@@ -42,8 +42,8 @@ pub(in crate::proxy) enum Shutdown {
 
 /// The state of a mux to a client.
 #[derive(Debug)]
-pub(in crate::proxy) struct Downstream {
-    pub(in crate::proxy) shutdown: Shutdown,
+pub(in crate::proxy) struct DownstreamState {
+    pub(in crate::proxy) shutdown: ShutdownStep,
     /// The bytes that the mux is charged for (`account`): those of its streams, and `queued`.
     pub(in crate::proxy) held: usize,
     /// The bytes in its own queue, as they were counted last.
@@ -56,10 +56,10 @@ pub(in crate::proxy) struct Downstream {
     requests: u32,
 }
 
-impl Downstream {
-    fn new() -> Downstream {
-        Downstream {
-            shutdown: Shutdown::None,
+impl DownstreamState {
+    fn new() -> DownstreamState {
+        DownstreamState {
+            shutdown: ShutdownStep::None,
             held: 0,
             queued: 0,
             is_held_back: Cell::new(false),
@@ -71,7 +71,7 @@ impl Downstream {
 
 impl Mux {
     /// The progress of the shutdown of a mux to a client.
-    fn shutdown_mut(&mut self) -> Option<&mut Shutdown> {
+    fn shutdown_mut(&mut self) -> Option<&mut ShutdownStep> {
         if let MuxKind::Downstream(downstream) = &mut self.kind { Some(&mut downstream.shutdown) } else { None }
     }
 }
@@ -88,7 +88,7 @@ impl Proxy {
     /// Turns the connection of a client into a mux, because it has sent the preface of HTTP/2.
     pub(in crate::proxy) fn become_http2(&mut self, key: Key) {
         if let Some(connection) = self.connections.get_mut(key) {
-            let mut mux = Mux::new(Role::Server, MuxKind::Downstream(Downstream::new()), self.now_us);
+            let mut mux = Mux::new(Role::Server, MuxKind::Downstream(DownstreamState::new()), self.now_us);
             mux.h2.limit_streams(H2_CLIENT_STREAMS);
             mux.h2.limit_window();
             mux.h2.accept_connect();
@@ -210,7 +210,7 @@ impl Proxy {
     fn say_goodbye(&mut self, key: Key, code: ErrorCode) {
         let Some(connection) = self.connections.get_mut(key) else { return };
         let Some(mux) = connection.codec.mux_mut() else { return };
-        mux.shutdown_mut().into_iter().for_each(|shutdown| *shutdown = Shutdown::Final);
+        mux.shutdown_mut().into_iter().for_each(|shutdown| *shutdown = ShutdownStep::Final);
         self.scratch.text.clear();
         mux.h2.farewell(code, &mut self.scratch.text);
         connection.output.write(&mut self.scratch.buffers, &self.scratch.text);
@@ -228,8 +228,8 @@ impl Proxy {
             () if mux.h2.is_strained() => Goodbye::Strained,
             () => return,
         };
-        if let Some(shutdown) = mux.shutdown_mut().filter(|shutdown| **shutdown == Shutdown::None) {
-            *shutdown = Shutdown::Announced;
+        if let Some(shutdown) = mux.shutdown_mut().filter(|shutdown| **shutdown == ShutdownStep::None) {
+            *shutdown = ShutdownStep::Announced;
             self.scratch.text.clear();
             mux.h2.announce_goaway(&mut self.scratch.text);
             connection.output.write(&mut self.scratch.buffers, &self.scratch.text);
@@ -241,7 +241,7 @@ impl Proxy {
     /// time for that has passed.
     pub(in crate::proxy) fn complete_shutdown(&mut self, key: Key) {
         let Some(mux) = self.connections.get_mut(key).and_then(|one| one.codec.mux_mut()) else { return };
-        if mux.shutdown_mut() == Some(&mut Shutdown::Announced) {
+        if mux.shutdown_mut() == Some(&mut ShutdownStep::Announced) {
             self.say_goodbye(key, ErrorCode::NO_ERROR);
             self.ledger.tending.push(key);
         }
@@ -261,7 +261,7 @@ impl Proxy {
     pub(super) fn end_unused_downstream(&mut self, key: Key) -> bool {
         let Some(connection) = self.connections.get(key) else { return true };
         let Some(mux) = connection.codec.mux() else { return true };
-        let is_final = mux.downstream().is_some_and(|downstream| downstream.shutdown == Shutdown::Final);
+        let is_final = mux.downstream().is_some_and(|downstream| downstream.shutdown == ShutdownStep::Final);
         let over = mux.h2.is_spent() || is_final || connection.has_ended();
         let ends = over && mux.is_idle();
         if ends {

@@ -21,9 +21,9 @@ mod upstream;
 
 use std::collections::VecDeque;
 
-pub(in crate::proxy) use self::downstream::{Downstream, Shutdown};
+pub(in crate::proxy) use self::downstream::{DownstreamState, ShutdownStep};
 pub(in crate::proxy) use self::stream::{ReplyForm, Sending, Stream};
-pub(in crate::proxy) use self::upstream::{Purpose, Upstream};
+pub(in crate::proxy) use self::upstream::{Scope, UpstreamState};
 use super::Proxy;
 use super::connection::{Moved, Phase, Wait};
 use crate::collections::slab::Key;
@@ -48,9 +48,9 @@ pub(in crate::proxy) struct Mux {
 #[derive(Debug)]
 pub(in crate::proxy) enum MuxKind {
     /// To a backend. The proxy opens the streams.
-    Upstream(Upstream),
+    Upstream(UpstreamState),
     /// To a client. The client opens the streams.
-    Downstream(Downstream),
+    Downstream(DownstreamState),
 }
 
 /// The frames of streams that are in the queue of their mux.
@@ -73,17 +73,17 @@ impl Mux {
     }
 
     /// The state of a mux to a backend.
-    pub(in crate::proxy) fn upstream(&self) -> Option<&Upstream> {
+    pub(in crate::proxy) fn upstream(&self) -> Option<&UpstreamState> {
         if let MuxKind::Upstream(upstream) = &self.kind { Some(upstream) } else { None }
     }
 
     /// The state of a mux to a backend.
-    pub(in crate::proxy) fn upstream_mut(&mut self) -> Option<&mut Upstream> {
+    pub(in crate::proxy) fn upstream_mut(&mut self) -> Option<&mut UpstreamState> {
         if let MuxKind::Upstream(upstream) = &mut self.kind { Some(upstream) } else { None }
     }
 
     /// The state of a mux to a client.
-    pub(in crate::proxy) fn downstream(&self) -> Option<&Downstream> {
+    pub(in crate::proxy) fn downstream(&self) -> Option<&DownstreamState> {
         if let MuxKind::Downstream(downstream) = &self.kind { Some(downstream) } else { None }
     }
 
@@ -126,7 +126,7 @@ impl Mux {
     /// The wait of a mux to a client. `drained`: its queue is empty. Each stream has waits of its own.
     pub(in crate::proxy) fn downstream_wait(&self, drained: bool) -> Wait {
         match self.kind {
-            MuxKind::Downstream(Downstream { shutdown: Shutdown::Announced, .. }) => Wait::Shutdown,
+            MuxKind::Downstream(DownstreamState { shutdown: ShutdownStep::Announced, .. }) => Wait::Shutdown,
             _ if !drained => Wait::ClientSend,
             _ if self.is_in_block() || !self.h2.is_ready() => Wait::Block,
             _ if self.is_idle() => Wait::Idle,

@@ -24,9 +24,9 @@ use crate::http2::ErrorCode;
 use crate::limits::{H2_STREAMS, POOL_FRESH_US, QUEUE_HIGH_BYTES};
 use crate::metrics::Count;
 
-/// The use of a mux to a backend.
+/// The requests that a mux to a backend may carry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::proxy) enum Purpose {
+pub(in crate::proxy) enum Scope {
     /// All requests.
     Shared,
     /// One request, because it may have broken another mux.
@@ -37,19 +37,19 @@ pub(in crate::proxy) enum Purpose {
 
 /// The state of a mux to a backend.
 #[derive(Debug)]
-pub(in crate::proxy) struct Upstream {
+pub(in crate::proxy) struct UpstreamState {
     /// Streams that are not open yet.
     pub(in crate::proxy) waiting: VecDeque<Key>,
     /// It takes no more streams.
     pub(in crate::proxy) draining: bool,
-    pub(in crate::proxy) purpose: Purpose,
+    pub(in crate::proxy) scope: Scope,
     /// The error code of the backend's GOAWAY, if the backend reported a fault.
     pub(in crate::proxy) fault: Option<ErrorCode>,
 }
 
 impl Mux {
-    fn to_backend(purpose: Purpose, now_us: u64) -> Mux {
-        let upstream = Upstream { waiting: VecDeque::new(), draining: false, purpose, fault: None };
+    fn to_backend(scope: Scope, now_us: u64) -> Mux {
+        let upstream = UpstreamState { waiting: VecDeque::new(), draining: false, scope, fault: None };
         Mux::new(Role::Client, MuxKind::Upstream(upstream), now_us)
     }
 
@@ -79,9 +79,9 @@ impl Proxy {
     /// request gets a mux of its own, so that it cannot break one that others use.
     pub(in crate::proxy) fn mux_for(&mut self, id: Key, slot: usize) -> Key {
         if self.exchanges.get(id).is_some_and(|exchange| exchange.tries.isolated) {
-            return self.dial_mux(slot, Purpose::Isolated);
+            return self.dial_mux(slot, Scope::Isolated);
         }
-        self.find_mux(slot).unwrap_or_else(|| self.dial_mux(slot, Purpose::Shared))
+        self.find_mux(slot).unwrap_or_else(|| self.dial_mux(slot, Scope::Shared))
     }
 
     /// Has a stream wait on a mux. If the backend has been silent for a while, the proxy sends a PING first, even if
@@ -118,13 +118,13 @@ impl Proxy {
     }
 
     /// Dials a connection that may speak HTTP/2.
-    fn dial_mux(&mut self, slot: usize, purpose: Purpose) -> Key {
-        let used_for = if purpose == Purpose::Probe { Use::Probe } else { Use::FRESH };
+    fn dial_mux(&mut self, slot: usize, scope: Scope) -> Key {
+        let used_for = if scope == Scope::Probe { Use::Probe } else { Use::FRESH };
         let mut connection = Connection::new(self.upstreams.backend_end(slot, used_for));
-        connection.codec = Codec::Mux(Box::new(Mux::to_backend(purpose, self.now_us)));
+        connection.codec = Codec::Mux(Box::new(Mux::to_backend(scope, self.now_us)));
         let key = self.connections.insert(connection);
         if let Some(muxes) = self.upstreams.muxes.get_mut(slot)
-            && purpose == Purpose::Shared
+            && scope == Scope::Shared
         {
             muxes.push(key);
         }
@@ -135,7 +135,7 @@ impl Proxy {
 
     /// Begins a probe of a backend that may speak HTTP/2.
     pub(in crate::proxy) fn begin_multiplexed_probe(&mut self, slot: usize) {
-        let mux_key = self.dial_mux(slot, Purpose::Probe);
+        let mux_key = self.dial_mux(slot, Scope::Probe);
         let mut stream = Connection::new(self.upstreams.backend_end(slot, Use::Probe));
         stream.codec = Codec::Stream(Stream::new(mux_key));
         let key = self.connections.insert(stream);
@@ -249,7 +249,7 @@ impl Proxy {
         let Some(mux) = connection.codec.mux() else { return true };
         let Some(upstream) = mux.upstream() else { return false };
         let over = upstream.draining
-            || upstream.purpose == Purpose::Isolated
+            || upstream.scope == Scope::Isolated
             || mux.h2.is_spent()
             || self.shutdown.draining
             || !connection.is_sendable()

@@ -18,7 +18,7 @@ use std::os::fd::AsFd;
 use self::downstream::Downstream;
 use self::flush::Flushed;
 use self::leaving::Leaving;
-use self::upstream::Upstream;
+use self::upstream::BackendTls;
 use super::Worker;
 use super::encryption::{Phase, Secure};
 use super::socket::Socket;
@@ -33,7 +33,7 @@ use crate::tls::trace::Trace;
 
 /// The part that all sessions of a worker share.
 pub(super) struct Tls {
-    upstream: Upstream,
+    upstream: BackendTls,
     downstream: Downstream,
     /// True if sessions are logged (`--tls-trace`).
     pub(super) trace: bool,
@@ -47,7 +47,7 @@ pub(super) struct Tls {
 impl Tls {
     pub(super) fn new(backends: Option<tls::client::Config>, config: &Config) -> Tls {
         Tls {
-            upstream: Upstream::new(backends, config),
+            upstream: BackendTls::new(backends, config),
             downstream: Downstream::default(),
             trace: config.tls_trace,
             ciphertext: Vec::new(),

@@ -14,7 +14,7 @@ use crate::worker::Worker;
 use crate::worker::encryption::{Phase, Secure};
 
 /// The part that all sessions with backends share.
-pub(super) struct Upstream {
+pub(super) struct BackendTls {
     /// `None`: no backend speaks TLS, or there are no authorities.
     config: Option<tls::client::Config>,
     /// The same for connections that have to use HTTP/1.1, once there is one.
@@ -25,11 +25,11 @@ pub(super) struct Upstream {
     insecure: bool,
 }
 
-impl Upstream {
-    pub(super) fn new(backends: Option<tls::client::Config>, config: &Config) -> Upstream {
+impl BackendTls {
+    pub(super) fn new(backends: Option<tls::client::Config>, config: &Config) -> BackendTls {
         // The configuration was made before the certificates were read again for the first time.
         let authorities = 0;
-        Upstream {
+        BackendTls {
             config: backends,
             http1: None,
             authorities,
