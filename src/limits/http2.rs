@@ -63,6 +63,9 @@ pub const H2_PROVOKED_RESETS: u32 = 500;
 /// A DATA frame with less content than this counts as one without progress, if the client's window admits no more and
 /// more is queued (CVE-2019-9511).
 pub const H2_DRIBBLE_BYTES: usize = 64;
+/// Requests that are taken from the input of one client in a turn of the worker. A read has room for a thousand small
+/// ones, and other clients would wait for all of them.
+pub const H2_TURN_REQUESTS: u32 = 32;
 /// Requests of clients over HTTP/2 in one worker. More: 503. A client over HTTP/1 has one at a time. The budget lends
 /// for a quarter of them, even if their clients hold nothing else.
 pub const H2_REQUESTS: usize = 4 * H2_GROWTH_BYTES as usize / H2_STREAM_BYTES;

@@ -23,7 +23,7 @@ use crate::metrics::Count;
 impl Proxy {
     /// Returns when `expire` is to be called next, in microseconds; `u64::MAX` for never.
     pub fn next_deadline_us(&self) -> u64 {
-        if !self.ledger.due.is_empty() || self.can_feed() {
+        if !self.ledger.due.is_empty() || !self.ledger.turns.is_empty() || self.can_feed() {
             return self.now_us;
         }
         let probe_us = if self.shutdown.draining { u64::MAX } else { self.upstreams.balancer.next_probe_us() };
@@ -47,6 +47,7 @@ impl Proxy {
             self.begin_probes();
         }
         self.redial();
+        self.take_turns();
         self.report_repeats();
         self.feed();
         self.resume();

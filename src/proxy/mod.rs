@@ -193,9 +193,15 @@ impl Proxy {
         cut
     }
 
-    /// Takes the next task.
+    /// Takes the next task. A connection that was given up before it was begun is not begun, so that a client that
+    /// cancels its requests at once causes no connections.
     pub fn next_output(&mut self) -> Option<Output> {
-        self.ledger.outputs.pop_front()
+        loop {
+            match self.ledger.outputs.pop_front()? {
+                Output::Connect(key, _) if self.connections.get(key).is_none() => {}
+                output => return Some(output),
+            }
+        }
     }
 
     /// Serves metrics only on the admin port.
@@ -233,9 +239,9 @@ impl Proxy {
         {
             return false;
         }
-        if connection.codec.mux().is_some() {
+        if let Some(mux) = connection.codec.mux() {
             // Windows bound the input, and the replies to it have a limit of their own.
-            return true;
+            return mux.downstream().is_none_or(|downstream| !downstream.is_in_turn);
         }
         let Some(exchange) = connection.exchange.and_then(|id| self.exchanges.living(id)) else {
             // An idle backend connection is read to see its end, and a client connection to see a request. But a

@@ -133,6 +133,8 @@ pub(super) struct Ledger {
     pub(super) resumed: Vec<Key>,
     /// Muxes with something to do.
     pub(super) tending: Vec<Key>,
+    /// Muxes to clients whose input goes on in the next turn.
+    pub(super) turns: Vec<Key>,
     /// Muxes to clients that may hold no more until the budget lends again.
     pub(super) borrowers: Vec<Key>,
     /// Exchanges whose responses are generated here, one portion at a time.
@@ -159,6 +161,7 @@ impl Ledger {
             due: Vec::new(),
             resumed: Vec::new(),
             tending: Vec::new(),
+            turns: Vec::new(),
             borrowers: Vec::new(),
             feeding: VecDeque::new(),
             waiting: Waiting::default(),

@@ -52,8 +52,10 @@ pub(in crate::proxy) struct DownstreamState {
     pub(in crate::proxy) is_held_back: Cell<bool>,
     /// Decides which of the streams that were held back is the first to go on.
     pub(in crate::proxy) turn: usize,
+    /// The rest of the input waits for the next turn. Nothing is read until then.
+    pub(in crate::proxy) is_in_turn: bool,
     /// The number of requests.
-    requests: u32,
+    pub(super) requests: u32,
 }
 
 impl DownstreamState {
@@ -64,6 +66,7 @@ impl DownstreamState {
             queued: 0,
             is_held_back: Cell::new(false),
             turn: 0,
+            is_in_turn: false,
             requests: 0,
         }
     }
@@ -137,6 +140,31 @@ impl Proxy {
             Some(_) => self.reset_stream(key, ErrorCode::PROTOCOL_ERROR),
         }
         self.rearm(key, Moved::Nothing);
+    }
+
+    /// The number of requests on a mux to a client.
+    pub(super) fn requests_on(&self, key: Key) -> u32 {
+        let mux = self.connections.get(key).and_then(|one| one.codec.mux());
+        mux.and_then(Mux::downstream).map_or(0, |downstream| downstream.requests)
+    }
+
+    /// Has the rest of a client's input wait for the next turn, so that other clients do not wait for many requests that
+    /// arrive at once. `more`: there is a rest.
+    pub(super) fn wait_for_turn(&mut self, key: Key, more: bool) {
+        let Some(downstream) = self.downstream_mut(key) else { return };
+        downstream.is_in_turn = more;
+        if more && !self.ledger.turns.contains(&key) {
+            self.ledger.turns.push(key);
+        }
+    }
+
+    /// Decodes the input that has waited for this turn.
+    pub(in crate::proxy) fn take_turns(&mut self) {
+        for key in std::mem::take(&mut self.ledger.turns) {
+            self.pump(key);
+            self.wake(key);
+            self.rearm(key, Moved::Nothing);
+        }
     }
 
     fn reset_stream(&mut self, key: Key, code: ErrorCode) {

@@ -16,7 +16,7 @@ use crate::http::message_error::MessageError;
 use crate::http::part::Part;
 use crate::http2::connection::Event;
 use crate::http2::{self, ErrorCode};
-use crate::limits::{H2_DRIBBLE_BYTES, H2_GROWTH_BYTES, H2_REPLY_BYTES, QUEUE_HIGH_BYTES};
+use crate::limits::{H2_DRIBBLE_BYTES, H2_GROWTH_BYTES, H2_REPLY_BYTES, H2_TURN_REQUESTS, QUEUE_HIGH_BYTES};
 
 impl Proxy {
     /// Writes queued content of streams into frames, one frame per stream in rotation, while the mux has room.
@@ -117,9 +117,14 @@ impl Proxy {
         }
         let mut head = std::mem::take(&mut self.scratch.head);
         let mut arena = std::mem::take(&mut self.scratch.arena);
-        while self.step_mux(key, &mut input, &mut head, &mut arena) {}
+        let before = self.requests_on(key);
+        while self.step_mux(key, &mut input, &mut head, &mut arena) && self.requests_on(key) - before < H2_TURN_REQUESTS
+        {
+        }
         (self.scratch.head, self.scratch.arena) = (head, arena);
         let kept = input.and_then(|buffer| self.scratch.buffers.keep(buffer));
+        let more = kept.is_some() && self.requests_on(key) - before >= H2_TURN_REQUESTS;
+        self.wait_for_turn(key, more);
         match self.connections.get_mut(key) {
             Some(connection) if !connection.drops_input() => {
                 let rest = kept.as_ref().map_or(&[][..], Buffer::filled);
@@ -130,7 +135,7 @@ impl Proxy {
                     connection.wait = Wait::Nothing;
                 }
                 connection.input = kept;
-                match connection.has_ended() {
+                match connection.has_ended() && !more {
                     false => {}
                     true if connection.is_client() => self.client_ended(key, Receive::Ended),
                     true => self.mux_failed(key, Failure::Closed),
@@ -166,9 +171,14 @@ impl Proxy {
                 return false;
             }
         };
+        let is_strained = mux.h2.is_strained();
         connection.output.write(&mut self.scratch.buffers, &self.scratch.text);
         if let Some(buffer) = input {
             buffer.consume(skip);
+        }
+        if is_strained {
+            // One read may spend the rest of the budget, too.
+            self.announce_shutdown(key);
         }
         if event == Event::NeedMore {
             return false;

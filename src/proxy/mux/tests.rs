@@ -22,6 +22,7 @@ mod defences;
 mod downstream;
 mod grpc;
 mod health;
+mod turns;
 mod websocket;
 
 /// A proxy, with the bytes and requests of its sockets.

@@ -1,0 +1,63 @@
+//! Many frames of a client in one read.
+
+use super::downstream::*;
+use super::*;
+use crate::limits::{H2_CLIENT_STREAMS, H2_IDLE_FRAMES, H2_TURN_REQUESTS};
+
+fn cancel(stream: u32) -> Vec<u8> {
+    frame_of(Kind::RstStream, 0, stream, &ErrorCode::CANCEL.0.to_be_bytes())
+}
+
+#[test]
+fn requests_that_arrive_at_once_are_taken_over_several_turns() {
+    let mut world = World::before_http1();
+    let client = world.client();
+    let burst: Vec<u8> = (0..H2_CLIENT_STREAMS).flat_map(|n| get(2 * n + 1)).collect();
+    world.give(client, &burst);
+    world.audit();
+    assert_eq!(world.proxy.requests(), H2_TURN_REQUESTS as usize);
+    assert!(world.proxy.room(client).is_none(), "nothing is read before the next turn");
+    world.proxy.expire();
+    world.carry_out();
+    world.audit();
+    assert_eq!(world.proxy.requests(), 2 * H2_TURN_REQUESTS as usize);
+    world.pass(0);
+    world.audit();
+    assert_eq!(world.proxy.requests(), H2_CLIENT_STREAMS as usize);
+    assert!(world.proxy.room(client).is_some());
+}
+
+#[test]
+fn the_end_of_a_client_is_seen_after_all_its_requests() {
+    let mut world = World::before_http1();
+    let client = world.client();
+    let burst: Vec<u8> = (0..2 * H2_TURN_REQUESTS).flat_map(|n| get(2 * n + 1)).collect();
+    world.give(client, &burst);
+    world.proxy.closing(client);
+    world.proxy.ended(client);
+    world.carry_out();
+    world.pass(0);
+    world.audit();
+    assert_eq!(world.proxy.requests(), 2 * H2_TURN_REQUESTS as usize);
+}
+
+#[test]
+fn a_request_that_is_cancelled_at_once_causes_no_connection() {
+    let mut world = World::before_http1();
+    let client = world.client();
+    world.give(client, &[get(1), cancel(1), get(3)].concat());
+    assert_eq!(world.dials.len(), 1);
+    world.connected(false);
+    assert_eq!(world.proxy.requests(), 1);
+    world.audit();
+}
+
+#[test]
+fn a_flood_in_one_read_gets_both_goaways() {
+    let mut world = World::before_http1();
+    let client = world.client();
+    world.give(client, &frame_of(Kind::Ping, 0, 0, &[0; 8]).repeat(H2_IDLE_FRAMES as usize + 100));
+    let codes: Vec<_> = world.on(client, 0).into_iter().filter(|frame| frame.0 == Kind::Goaway).collect();
+    let codes: Vec<u32> = codes.iter().map(|frame| u32::from_be_bytes(frame.2[4..8].try_into().unwrap())).collect();
+    assert_eq!(codes, [ErrorCode::NO_ERROR.0, ErrorCode::ENHANCE_YOUR_CALM.0]);
+}
