@@ -33,6 +33,7 @@ const IN_UNITS: &[(&str, &str, &str)] = &[
     ("h2_streams_total", "", "tests/front.rs"),
     ("h2_resets_total", "*", "tests/front.rs"),
     ("h2_goaways_total", "*", "tests/front.rs"),
+    ("tls_floods_total", "*", "tests/tls_floods.rs"),
     ("h2_budget_exhausted_total", "", "src/proxy/mux/tests/account.rs"),
     ("own_responses_total", "code=308", "tests/proxy_header.rs"),
     ("own_responses_total", "code=404", "src/proxy/tests/routes.rs"),

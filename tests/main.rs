@@ -58,6 +58,7 @@ mod supervision;
 mod tidy;
 mod timeouts;
 mod tls;
+mod tls_floods;
 mod tls_front;
 mod trace;
 mod upgrade;

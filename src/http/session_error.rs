@@ -24,10 +24,8 @@ pub enum SessionError {
     Incompatible(Lacking),
     /// There is no certificate for the name that a client asked for, or it asked for none (`--tls-strict-sni`).
     UnknownName,
-    /// The peer changed its keys too often without sending content (RFC 8446, section 4.6.3).
-    KeyUpdates,
-    /// The peer began another handshake, which only TLS 1.2 has, although it was refused once.
-    Renegotiation,
+    /// The peer sent too many records without content.
+    Flood(Flood),
     /// A record was malformed, or was not made with this session's keys.
     BadRecord(During),
     /// The peer broke the protocol in another way.
@@ -74,6 +72,21 @@ pub enum Algorithm {
     Named(&'static str),
     /// RSA with this number of bits.
     Rsa(usize),
+}
+
+/// The kind of records of which a peer sent too many.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Flood {
+    /// Changes of its keys, one after the other (RFC 8446, section 4.6.3).
+    KeyUpdates,
+    /// Empty records, one after the other.
+    EmptyRecords,
+    /// Warnings, which TLS 1.2 allows (RFC 5246, section 7.2).
+    Warnings,
+    /// The begin of another handshake, which only TLS 1.2 has, although it was refused once.
+    Renegotiation,
+    /// Records of any kinds, in any order.
+    Records,
 }
 
 /// The part of a session in which an event happened.
@@ -182,8 +195,7 @@ impl SessionError {
             SessionError::NotTls(_)
             | SessionError::Incompatible(_)
             | SessionError::UnknownName
-            | SessionError::KeyUpdates
-            | SessionError::Renegotiation
+            | SessionError::Flood(_)
             | SessionError::BadRecord(_)
             | SessionError::Protocol(_)
             | SessionError::Closed
@@ -214,8 +226,7 @@ impl fmt::Display for SessionError {
             SessionError::NotTls(Plain::Unknown) => f.write_str("not TLS: the first bytes are no TLS record"),
             SessionError::Incompatible(lacking) => write!(f, "handshake failed: {lacking}"),
             SessionError::UnknownName => f.write_str("handshake failed: no certificate for the client's name"),
-            SessionError::KeyUpdates => f.write_str("too many key updates"),
-            SessionError::Renegotiation => f.write_str("renegotiation is refused"),
+            SessionError::Flood(flood) => flood.fmt(f),
             SessionError::BadRecord(During::Handshake) => f.write_str("handshake failed: bad TLS record"),
             SessionError::BadRecord(During::Data) => f.write_str("bad TLS record"),
             SessionError::Protocol(During::Handshake) => f.write_str("handshake failed: protocol violated"),
@@ -243,6 +254,18 @@ impl fmt::Display for BadCertificate {
             BadCertificate::Revoked => "certificate revoked",
             BadCertificate::Unusable => "unusable certificate",
             BadCertificate::None => "no certificate",
+        })
+    }
+}
+
+impl fmt::Display for Flood {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Flood::KeyUpdates => "too many TLS key updates",
+            Flood::EmptyRecords => "too many empty TLS records",
+            Flood::Warnings => "too many TLS warnings",
+            Flood::Renegotiation => "TLS renegotiation, which was refused before",
+            Flood::Records => "too many TLS records without content",
         })
     }
 }

@@ -22,6 +22,9 @@ pub const TLS_SEND_BYTES: usize = 2 * TLS_RECORD_BYTES;
 pub const TLS_RECEIVE_BYTES: usize = TLS_RECORD_BYTES;
 /// The plaintext of one record (RFC 8446, 5.1).
 pub const TLS_RECORD_BYTES: usize = 16 * 1024;
+/// Records by which the records of a session may outnumber its bytes of content. Each record of content has a byte at
+/// least. The others change keys, are empty, warn, or carry tickets; a peer has no reason for more than a few of them.
+pub const TLS_EMPTY_RECORDS: u32 = 1000;
 /// Application protocols that can be offered.
 pub const ALPN_PROTOCOLS: usize = 8;
 /// The size of one read of ciphertext: four records of maximum size, about as much as a full socket holds.

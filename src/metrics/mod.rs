@@ -89,6 +89,11 @@ table! {
     HandshakesFailedCertificate Counter "client_handshake_failures_total" "reason=\"certificate\"" "TLS handshakes with clients that failed, by reason. No backend is blamed.";
     HandshakesFailedAlert Counter "client_handshake_failures_total" "reason=\"alert\"" "TLS handshakes with clients that failed, by reason. No backend is blamed.";
     HandshakesFailedOther Counter "client_handshake_failures_total" "reason=\"protocol\"" "TLS handshakes with clients that failed, by reason. No backend is blamed.";
+    TlsFloodKeyUpdates Rare "tls_floods_total" "reason=\"key_updates\"" "Connections of clients with TLS that were closed because of too many records without content, by reason.";
+    TlsFloodEmptyRecords Rare "tls_floods_total" "reason=\"empty_records\"" "Connections of clients with TLS that were closed because of too many records without content, by reason.";
+    TlsFloodWarnings Rare "tls_floods_total" "reason=\"warnings\"" "Connections of clients with TLS that were closed because of too many records without content, by reason.";
+    TlsFloodRenegotiation Rare "tls_floods_total" "reason=\"renegotiation\"" "Connections of clients with TLS that were closed because of too many records without content, by reason.";
+    TlsFloodRecords Rare "tls_floods_total" "reason=\"records\"" "Connections of clients with TLS that were closed because of too many records without content, by reason.";
     UnidentifiedUntrusted Counter "proxy_header_failures_total" "reason=\"untrusted\"" "PROXY headers that were refused, by reason. The connection was closed, and no backend is blamed.";
     UnidentifiedMalformed Counter "proxy_header_failures_total" "reason=\"malformed\"" "PROXY headers that were refused, by reason. The connection was closed, and no backend is blamed.";
     UnidentifiedIncomplete Counter "proxy_header_failures_total" "reason=\"closed\"" "PROXY headers that were refused, by reason. The connection was closed, and no backend is blamed.";

@@ -28,6 +28,7 @@ use crate::http::framing::Kind as RequestKind;
 use crate::http::grpc::Status;
 use crate::http::head::Start;
 use crate::http::message_error::MessageError;
+use crate::http::session_error::Flood;
 use crate::limits::{LOG_PATH_BYTES, METHOD_BYTES, SECOND_US};
 use crate::log::Level;
 use crate::log::repeats::Suppressed;
@@ -133,6 +134,8 @@ pub(super) enum Cause {
     Stopped,
     /// A client over HTTP/2 has broken the protocol, or exceeds a limit.
     Http2(&'static str),
+    /// A client has sent too many TLS records without content.
+    TlsFlood(Flood),
     /// The client was not identified.
     Unidentified(Unidentified),
 }
@@ -167,7 +170,7 @@ impl Cause {
             Cause::Answered(LocalReply::Redirect) => Level::Debug,
             Cause::Answered(answer) if answer.status() < 500 => Level::Info,
             Cause::Answered(LocalReply::Refused(_) | LocalReply::DeadlinePassed) => Level::Info,
-            Cause::Responded(_) | Cause::ClientStalled | Cause::Http2(_) => Level::Info,
+            Cause::Responded(_) | Cause::ClientStalled | Cause::Http2(_) | Cause::TlsFlood(_) => Level::Info,
             Cause::ClientGone => Level::Debug,
             Cause::Answered(_) | Cause::Failed(_) | Cause::Stopped | Cause::Unidentified(_) => Level::Warn,
         }
@@ -327,6 +330,7 @@ impl Proxy {
             Cause::Answered(answer) => answer.words(),
             Cause::Failed(failure) => failure.to_string(),
             Cause::Responded(status) => format!("the backend answered {status}"),
+            Cause::TlsFlood(flood) => flood.to_string(),
             Cause::ClientGone => "the client has gone".into(),
             Cause::ClientStalled => "the client takes nothing of the response".into(),
             Cause::Stopped => "the program stopped".into(),

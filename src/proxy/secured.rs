@@ -8,12 +8,14 @@
 use std::sync::Arc;
 
 use super::Proxy;
+use super::record::Cause;
 use super::reply::LocalReply;
 use crate::collections::slab::Key;
 use crate::http::certificate_names::CertificateNames;
 use crate::http::forward::ClientCertificate;
 use crate::http::head::HeadRef;
-use crate::metrics::Certificate;
+use crate::http::session_error::Flood;
+use crate::metrics::{Certificate, Count};
 
 /// The facts about the TLS session of one client.
 #[derive(Clone, Debug, Default)]
@@ -125,6 +127,25 @@ impl Proxy {
             self.answer_client(key, LocalReply::PlainHttp, &[]);
         }
         self.resume();
+    }
+
+    /// Counts and logs that a client has sent too many TLS records without content. Its connection ends. `records`: the
+    /// count of all records that it has sent.
+    pub fn note_tls_flood(&mut self, key: Key, flood: Flood, records: u32) {
+        let count = match flood {
+            Flood::KeyUpdates => Count::TlsFloodKeyUpdates,
+            Flood::EmptyRecords => Count::TlsFloodEmptyRecords,
+            Flood::Warnings => Count::TlsFloodWarnings,
+            Flood::Renegotiation => Count::TlsFloodRenegotiation,
+            Flood::Records => Count::TlsFloodRecords,
+        };
+        self.shared.block.add(count, 1);
+        let cause = Cause::TlsFlood(flood);
+        let level = cause.level();
+        if self.log.enabled(level) && self.repeats.admits((None, cause, false), self.now_us) {
+            let client = self.client_text(key);
+            self.log.line(level, "client", format_args!("{client}: {flood}: closed after {records} records"));
+        }
     }
 
     /// Returns the index of the connection that carries a client's requests: its own, or that of its mux.

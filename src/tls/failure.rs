@@ -3,7 +3,7 @@
 use rustls::{CertificateError, Error, PeerIncompatible, PeerMisbehaved};
 
 pub use crate::http::session_error::SessionError as Failure;
-pub use crate::http::session_error::{Alert, BadCertificate, During, Lacking, Plain};
+pub use crate::http::session_error::{Alert, BadCertificate, During, Flood, Lacking, Plain};
 
 impl Failure {
     /// Converts an error of rustls.
@@ -14,8 +14,10 @@ impl Failure {
             Error::NoCertificatesPresented => Failure::Certificate(BadCertificate::None),
             Error::PeerIncompatible(why) => Failure::Incompatible(Lacking::of(why)),
             Error::NoApplicationProtocol => Failure::Incompatible(Lacking::Protocol),
-            Error::PeerMisbehaved(PeerMisbehaved::TooManyKeyUpdateRequests) => Failure::KeyUpdates,
-            Error::PeerMisbehaved(PeerMisbehaved::TooManyRenegotiationRequests) => Failure::Renegotiation,
+            Error::PeerMisbehaved(PeerMisbehaved::TooManyKeyUpdateRequests) => Failure::Flood(Flood::KeyUpdates),
+            Error::PeerMisbehaved(PeerMisbehaved::TooManyEmptyFragments) => Failure::Flood(Flood::EmptyRecords),
+            Error::PeerMisbehaved(PeerMisbehaved::TooManyWarningAlertsReceived) => Failure::Flood(Flood::Warnings),
+            Error::PeerMisbehaved(PeerMisbehaved::TooManyRenegotiationRequests) => Failure::Flood(Flood::Renegotiation),
             Error::UnsupportedNameType => Failure::Name,
             Error::DecryptError | Error::PeerSentOversizedRecord | Error::InvalidMessage(_) => {
                 Failure::BadRecord(during)

@@ -34,3 +34,9 @@ pub const HTTP_1: &[u8] = b"http/1.1";
 #[allow(unreachable_pub)]
 #[path = "../../tests/support/certificate.rs"]
 mod issue;
+
+#[cfg(test)]
+// The file belongs to the behaviour tests, which are another crate.
+#[allow(unreachable_pub)]
+#[path = "../../tests/support/records.rs"]
+mod raw;

@@ -12,8 +12,12 @@
 //!   verified, and the request may go to another backend.
 //! - The bytes that wait in either direction are bounded ([`TLS_SEND_BYTES`], [`TLS_RECEIVE_BYTES`]): no more are
 //!   accepted until some were taken. The library bounds messages of the handshake at 64 KiB.
+//! - Records without content are bounded: those of one kind by the library, and any mix of them here (`records`).
 //! - A failed session may have an alert to send, and plaintext to read that came before the failure. It accepts and
 //!   makes nothing else.
+
+mod first;
+mod records;
 
 use std::io::{self, IoSlice, Read as _, Write};
 use std::sync::Arc;
@@ -23,16 +27,14 @@ use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::server::{AcceptedAlert, Acceptor};
 use rustls::{AlertDescription, CommonState, Connection, Error, HandshakeKind, ProtocolVersion};
 
+use self::first::{FIRST_BYTES, not_tls, request, response};
+use self::records::Records;
 use super::client::{self, Config};
-use super::failure::{Alert, During, Failure, Plain};
+use super::failure::{Alert, During, Failure, Flood};
 use super::pair::Pair;
 use super::server;
 use crate::limits::{TLS_ALERTS, TLS_RECEIVE_BYTES, TLS_SEND_BYTES};
 
-/// The bytes that tell TLS from other protocols: the header of a TLS record, or of an HTTP/2 frame up to its flags.
-const FIRST_BYTES: usize = 5;
-/// The record types of TLS, from change_cipher_spec to application_data.
-const RECORD_TYPES: std::ops::RangeInclusive<u8> = 20..=23;
 /// The record type of alerts.
 const ALERT_RECORD: u8 = 21;
 /// The size of an alert that is not encrypted: the header of its record, its level and its description.
@@ -97,6 +99,7 @@ pub struct Session {
     failed: Option<Failure>,
     /// The count of decrypted bytes that wait to be read.
     readable: usize,
+    records: Records,
     received_close_notify: bool,
     sent_close_notify: bool,
     first: [u8; FIRST_BYTES],
@@ -141,6 +144,7 @@ impl Session {
             side,
             failed: None,
             readable: 0,
+            records: Records::default(),
             received_close_notify: false,
             sent_close_notify: false,
             first: [0; FIRST_BYTES],
@@ -342,6 +346,11 @@ impl Session {
         }
     }
 
+    /// Returns the count of records that the peer has sent.
+    pub fn records(&self) -> u32 {
+        self.records.count()
+    }
+
     /// Takes the alerts since the last call. A received warning is not among them, except `close_notify`.
     pub fn take_alerts(&mut self) -> Vec<(Direction, Alert)> {
         std::mem::take(&mut self.alerts)
@@ -394,10 +403,20 @@ impl Session {
                 // The library takes no byte, and no read could change that: the record is too long.
                 Ok(0) | Err(_) if self.readable == 0 => return Err(self.fail(Failure::BadRecord(self.during()))),
                 Ok(0) | Err(_) => break,
-                Ok(count) => taken += count - held.len(),
+                Ok(count) => {
+                    let more = count - held.len();
+                    self.records.pass(held);
+                    self.records.pass(&ciphertext[taken..taken + more]);
+                    taken += more;
+                }
             }
             held = &[];
+            let (before, during) = (self.readable, self.during());
             self.process()?;
+            let content = self.readable.saturating_sub(before);
+            if !self.records.settle(during, content) {
+                return Err(self.fail(Failure::Flood(Flood::Records)));
+            }
         }
         Ok(taken)
     }
@@ -501,36 +520,6 @@ impl Session {
         if let Some(alert) = plain.or_else(|| encrypted_alert(error)).filter(|_| waits) {
             self.note_alert(Direction::Sent, alert);
         }
-    }
-}
-
-/// Names the protocol of the first bytes, unless it is TLS. Every version of TLS begins with a 3.
-fn not_tls(first: [u8; FIRST_BYTES], name: fn([u8; FIRST_BYTES]) -> Plain) -> Option<Plain> {
-    match first {
-        [kind, 3, ..] if RECORD_TYPES.contains(&kind) => None,
-        _ => Some(name(first)),
-    }
-}
-
-/// Names the protocol of a backend that does not speak TLS.
-fn response(first: [u8; FIRST_BYTES]) -> Plain {
-    match first {
-        [b'H', b'T', b'T', b'P', b'/'] => Plain::Response,
-        // A short frame of the type SETTINGS without flags (RFC 9113, section 4.1).
-        [0, 0, _, 4, 0] => Plain::Http2,
-        _ => Plain::Unknown,
-    }
-}
-
-/// Names the protocol of a client that does not speak TLS.
-fn request(first: [u8; FIRST_BYTES]) -> Plain {
-    // A method of fewer bytes has its space in them.
-    let method = first.split(|&byte| byte == b' ').next().unwrap_or_default();
-    match first {
-        // The preface of HTTP/2 (RFC 9113, section 3.4).
-        [b'P', b'R', b'I', b' ', b'*'] => Plain::Http2,
-        _ if !method.is_empty() && method.iter().all(u8::is_ascii_uppercase) => Plain::Request,
-        _ => Plain::Unknown,
     }
 }
 

@@ -10,11 +10,12 @@ use rustls::{ServerConfig, SupportedProtocolVersion, version};
 use super::*;
 use crate::limits::TLS_RECORD_BYTES;
 use crate::tls::client::Settings;
-use crate::tls::failure::{BadCertificate, Lacking};
+use crate::tls::failure::{BadCertificate, Lacking, Plain};
 use crate::tls::issue::{Authority, Issued, Spec, self_signed};
 use crate::tls::roots::Roots;
 use crate::tls::trace::Trace;
 
+mod floods;
 mod server;
 
 const TLS12: &[&SupportedProtocolVersion] = &[&version::TLS12];

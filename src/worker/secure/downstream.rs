@@ -119,6 +119,10 @@ impl Worker<'_> {
         if phase == Phase::Handshaking {
             self.note_failed_handshake(key, Some(failure));
         }
+        if let SessionError::Flood(flood) = failure {
+            let records = self.sockets.get_mut(key).and_then(|socket| socket.secure().map(|own| own.session.records()));
+            self.proxy.note_tls_flood(key, flood, records.unwrap_or_default());
+        }
         if matches!(failure, SessionError::NotTls(Plain::Request | Plain::Http2)) {
             if let Some(socket) = self.sockets.get_mut(key) {
                 socket.encryption = None;
