@@ -18,6 +18,7 @@ mod affinity;
 mod bodies;
 mod bound;
 mod check;
+mod check_certificates;
 mod cli;
 mod config_file;
 mod counters;

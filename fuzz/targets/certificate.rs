@@ -3,6 +3,7 @@
 
 use zzz_lb::limits::{SHOWN_CERTIFICATE_NAMES, SHOWN_SUBJECT_CHARS};
 use zzz_lb::tls::certificate::Certificate;
+use zzz_lb::tls::chain;
 
 /// The earliest representable second, in the year 0, in seconds since 1970.
 const EARLIEST_S: i64 = -62_167_219_200;
@@ -29,6 +30,11 @@ fn check(der: &[u8]) {
         assert!((EARLIEST_S..LATEST_S).contains(&time_s));
     }
     let _ = certificate.unverifiable().map(|algorithm| algorithm.to_string());
+    let _ = (certificate.is_authority(), certificate.weakness(), certificate.is_signed_by(&certificate));
+    let findings = chain::examine([der, der, &around(&der[..der.len().min(500)])], 0, |name| name.len() % 2 == 0);
+    assert!(findings.len() <= 3 * 4 && findings.iter().all(|finding| (1..=3).contains(&finding.number)));
+    assert!(findings.iter().all(|finding| !finding.to_string().contains(char::is_control)));
+    assert!(chain::examine_authorities([der], 0).len() <= 3);
     let count = certificate.names().count();
     assert!(count <= der.len() / 2);
     let shown = certificate.shown_names();

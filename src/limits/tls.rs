@@ -52,8 +52,10 @@ pub const PAIR_BYTES: usize = 32 << 10;
 pub const CHAIN_CERTIFICATES: usize = 10;
 /// Certificates of authorities for clients.
 pub const CLIENT_AUTHORITIES: usize = 256;
-/// Validity that is left to a certificate when `--check` begins to warn.
-pub const EXPIRY_WARNING_S: i64 = 14 * 86_400;
+/// Validity that is left to a certificate when `--check` begins to warn. Certificates of 90 days are renewed then.
+pub const EXPIRY_WARNING_S: i64 = 30 * 86_400;
+/// Validity that is left to a certificate when a start logs it. Then its renewal has failed for weeks.
+pub const EXPIRY_LOGGED_S: i64 = 7 * 86_400;
 /// The bits of RSA keys that ring signs with.
 pub const RSA_BITS: std::ops::RangeInclusive<usize> = 2048..=4096;
 /// The time after which the key of session tickets changes. A ticket is accepted for one to two periods. With keys of

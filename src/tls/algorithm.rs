@@ -1,8 +1,11 @@
 //! Algorithms of certificates that cannot be verified here, by name: ring has neither P-521, nor Ed448, nor ECDSA with
 //! another hash than SHA-256 and SHA-384, nor RSA keys below 2,048 bits, nor keys that are for RSASSA-PSS alone.
 //!
-//! Nothing is decided here: the library has refused a certificate, and the log is to say why.
+//! The library decides about certificates. Here, the log and `--check` get the reasons.
 
+use rustls::pki_types::SignatureVerificationAlgorithm;
+
+use super::provider::provider;
 pub use crate::http::session_error::Algorithm;
 use crate::limits::RSA_BITS;
 
@@ -10,7 +13,7 @@ use crate::limits::RSA_BITS;
 const RSA: [u8; 8] = [0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 0x01, 0x01];
 
 /// The algorithms of DER object identifiers whose signatures or keys cannot be verified.
-const NAMES: [(&[u8], &str); 12] = [
+const NAMES: [(&[u8], &str); 13] = [
     (&[0x2a, 0x86, 0x48, 0xce, 0x3d, 0x04, 0x01], "ECDSA with SHA-1"),
     (&[0x2a, 0x86, 0x48, 0xce, 0x3d, 0x04, 0x03, 0x01], "ECDSA with SHA-224"),
     (&[0x2a, 0x86, 0x48, 0xce, 0x3d, 0x04, 0x03, 0x04], "ECDSA with SHA-512"),
@@ -22,8 +25,28 @@ const NAMES: [(&[u8], &str); 12] = [
     (&[0x2b, 0x81, 0x04, 0x00, 0x23], "P-521"),
     (&[0x2b, 0x81, 0x04, 0x00, 0x0a], "secp256k1"),
     (&[0x2b, 0x81, 0x04, 0x00, 0x21], "P-224"),
+    (&[0x2a, 0x86, 0x48, 0xce, 0x3d, 0x03, 0x01, 0x01], "P-192"),
     (&[0x2a, 0x86, 0x48, 0xce, 0x38, 0x04, 0x03], "DSA"),
 ];
+
+/// The names of those that are broken or too short.
+const WEAK: [&str; 6] = ["ECDSA with SHA-1", "RSA with MD5", "RSA with SHA-1", "P-224", "P-192", "DSA"];
+
+/// The algorithm of an AlgorithmIdentifier's contents, if it is broken or too short.
+pub(super) fn weak(identifier: &[u8]) -> Option<Algorithm> {
+    named(identifier).filter(|algorithm| matches!(algorithm, Algorithm::Named(name) if WEAK.contains(name)))
+}
+
+/// True if a key has made a signature over a message. The algorithms are the contents of their AlgorithmIdentifiers.
+/// `None`: the algorithm cannot be verified.
+pub(super) fn verify(key: &[u8], public: &[u8], algorithm: &[u8], message: &[u8], signature: &[u8]) -> Option<bool> {
+    let known = provider().signature_verification_algorithms.all;
+    let is_for = |one: &&&dyn SignatureVerificationAlgorithm| {
+        *one.public_key_alg_id() == *key && *one.signature_alg_id() == *algorithm
+    };
+    let algorithm = known.iter().find(is_for)?;
+    Some(algorithm.verify_signature(public, message, signature).is_ok())
+}
 
 /// The name of an algorithm by the contents of a key's or signature's AlgorithmIdentifier: the curve, if it is
 /// one of those, otherwise the algorithm. `None` if it can be verified or is unknown.

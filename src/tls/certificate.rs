@@ -1,6 +1,6 @@
 //! The contents of a certificate (X.509, RFC 5280): subject, issuer, validity, names.
 //!
-//! For the log and the trace only: nothing is verified here, and no decision to trust depends on it. Pure,
+//! For the log, the trace and `--check`: no decision to trust depends on it. Pure,
 //! without allocation until text is made, and each byte is read a bounded number of times. Only DER is
 //! accepted: definite lengths, in the shortest form, at most 2^32 - 1.
 
@@ -34,6 +34,8 @@ const DNS_NAME: u8 = 0x82;
 const IP_ADDRESS: u8 = 0x87;
 /// id-ce-subjectAltName, 2.5.29.17.
 const SUBJECT_ALT_NAME: [u8; 3] = [0x55, 0x1d, 0x11];
+/// id-ce-basicConstraints, 2.5.29.19.
+const BASIC_CONSTRAINTS: [u8; 3] = [0x55, 0x1d, 0x13];
 /// Attribute types of 2.5.4 that have a short name (RFC 4514, section 3), by their last number.
 const ATTRIBUTES: [(u8, &str); 7] =
     [(3, "CN"), (5, "serialNumber"), (6, "C"), (7, "L"), (8, "ST"), (10, "O"), (11, "OU")];
@@ -55,6 +57,8 @@ pub struct Certificate<'a> {
     subject: &'a [u8],
     /// The contents of the subject's alternative names; empty if there are none.
     names: &'a [u8],
+    /// It may sign others (RFC 5280, section 4.2.1.9).
+    is_authority: bool,
     not_before_s: i64,
     not_after_s: i64,
     /// The contents of the AlgorithmIdentifiers of its key and of its signature, and the signature's size in bytes.
@@ -62,7 +66,9 @@ pub struct Certificate<'a> {
     /// The key without its algorithm; empty if there is none.
     public_key: &'a [u8],
     signature: &'a [u8],
-    signature_bytes: usize,
+    /// The signature itself, and the bytes that it is over.
+    signature_value: &'a [u8],
+    signed: &'a [u8],
 }
 
 impl<'a> Certificate<'a> {
@@ -71,10 +77,12 @@ impl<'a> Certificate<'a> {
         let mut outside = Reader(der);
         let mut whole = Reader(outside.take(SEQUENCE)?);
         outside.end()?;
+        let content = whole.0;
         let mut body = Reader(whole.take(SEQUENCE)?);
+        let signed = &content[..content.len() - whole.0.len()];
         let signature = whole.take(SEQUENCE)?;
         // The first byte is the count of unused bits in the last one: 0.
-        let signature_bytes = whole.take(BIT_STRING)?.len().saturating_sub(1);
+        let signature_value = whole.take(BIT_STRING)?.get(1..).unwrap_or_default();
         body.take_if(VERSION)?;
         body.take(INTEGER)?;
         body.take(SEQUENCE)?;
@@ -89,20 +97,22 @@ impl<'a> Certificate<'a> {
         // Two optional identifiers, which are practically unused, precede the extensions.
         body.take_if(0x81)?;
         body.take_if(0x82)?;
-        let names = match body.take_if(EXTENSIONS)? {
-            Some(extensions) => alternative_names(extensions)?,
-            None => &[],
+        let (names, is_authority) = match body.take_if(EXTENSIONS)? {
+            Some(extensions) => read_extensions(extensions)?,
+            None => (&[][..], false),
         };
         Ok(Certificate {
             issuer,
             subject,
             names,
+            is_authority,
             not_before_s,
             not_after_s,
             key,
             public_key,
             signature,
-            signature_bytes,
+            signature_value,
+            signed,
         })
     }
 
@@ -114,7 +124,7 @@ impl<'a> Certificate<'a> {
     /// The algorithm of its key, or else of its signature, if it cannot be verified.
     pub fn unverifiable(&self) -> Option<Algorithm> {
         let signed = || algorithm::named(self.signature).filter(|_| !self.signed_by_supported_pss());
-        let short = || algorithm::short_rsa(self.signature, self.signature_bytes);
+        let short = || algorithm::short_rsa(self.signature, self.signature_value.len());
         algorithm::named(self.key).or_else(signed).or_else(short)
     }
 
@@ -122,6 +132,39 @@ impl<'a> Certificate<'a> {
     pub fn unsupported_key(&self) -> Option<Algorithm> {
         let size = || self.rsa_bits().filter(|bits| !RSA_BITS.contains(bits)).map(Algorithm::Rsa);
         algorithm::named(self.key).or_else(size)
+    }
+
+    /// Returns the algorithm of its key or signature that is broken or too short. A certificate that has signed itself is
+    /// trusted for other reasons, so its signature does not matter.
+    pub fn weakness(&self) -> Option<Algorithm> {
+        let bits = || self.rsa_bits().filter(|bits| bits < RSA_BITS.start()).map(Algorithm::Rsa);
+        let short = || algorithm::short_rsa(self.signature, self.signature_value.len());
+        let signed = || algorithm::weak(self.signature).or_else(short).filter(|_| !self.is_self_issued());
+        algorithm::weak(self.key).or_else(bits).or_else(signed)
+    }
+
+    /// True if it may sign other certificates.
+    pub fn is_authority(&self) -> bool {
+        self.is_authority
+    }
+
+    /// True if it names another one as its issuer.
+    pub fn names_issuer(&self, issuer: &Certificate<'_>) -> bool {
+        self.issuer == issuer.subject
+    }
+
+    /// True if the key of another certificate has signed this one. `None`: the algorithm cannot be verified.
+    pub fn is_signed_by(&self, issuer: &Certificate<'_>) -> Option<bool> {
+        // ring verifies with larger RSA keys than it signs with, but with no smaller ones.
+        if issuer.rsa_bits().is_some_and(|bits| bits < *RSA_BITS.start()) {
+            return None;
+        }
+        algorithm::verify(issuer.key, issuer.public_key, self.signature, self.signed, self.signature_value)
+    }
+
+    /// Returns its issuer as encoded, without its header.
+    pub fn issuer_name(&self) -> &'a [u8] {
+        self.issuer
     }
 
     /// Returns the bits of its key's modulus, if its key is RSA (RFC 8017, appendix A.1.1).
@@ -226,19 +269,24 @@ impl<'a> Iterator for Names<'a> {
     }
 }
 
-fn alternative_names(extensions: &[u8]) -> Result<&[u8], Malformed> {
+/// Returns the contents of the alternative names, and true if the certificate may sign others.
+fn read_extensions(extensions: &[u8]) -> Result<(&[u8], bool), Malformed> {
     let mut outer = Reader(extensions);
     let mut list = Reader(outer.take(SEQUENCE)?);
+    let (mut names, mut is_authority) = (&[][..], false);
     while !list.0.is_empty() {
         let mut extension = Reader(list.take(SEQUENCE)?);
         let oid = extension.take(OID)?;
         extension.take_if(BOOLEAN)?;
         let value = extension.take(OCTET_STRING)?;
         if oid == SUBJECT_ALT_NAME {
-            return Reader(value).take(SEQUENCE);
+            names = Reader(value).take(SEQUENCE)?;
+        } else if oid == BASIC_CONSTRAINTS {
+            let flag = Reader(Reader(value).take(SEQUENCE)?).take_if(BOOLEAN)?;
+            is_authority = flag.is_some_and(|flag| flag != [0]);
         }
     }
-    Ok(&[])
+    Ok((names, is_authority))
 }
 
 /// A distinguished name as text. The peer chose its contents, so special characters are escaped.

@@ -12,6 +12,7 @@
 
 pub mod algorithm;
 pub mod certificate;
+pub mod chain;
 pub mod client;
 pub mod dev;
 pub mod failure;

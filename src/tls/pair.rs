@@ -182,6 +182,16 @@ impl Pair {
         self.certified.key.algorithm() == SignatureAlgorithm::RSA
     }
 
+    /// Returns the name of the key's algorithm.
+    pub fn algorithm(&self) -> &'static str {
+        match self.certified.key.algorithm() {
+            SignatureAlgorithm::RSA => "RSA",
+            SignatureAlgorithm::ED25519 => "Ed25519",
+            // The library signs with no others.
+            _ => "ECDSA",
+        }
+    }
+
     /// Returns the chain and the key as the library takes them.
     pub(super) fn certified(&self) -> &Arc<CertifiedKey> {
         &self.certified

@@ -136,6 +136,11 @@ impl Roots {
         Roots { store: RootCertStore::empty(), certificates: BTreeSet::new(), places: Vec::new() }
     }
 
+    /// True if a root has this name, as encoded and without its header.
+    pub fn has_name(&self, name: &[u8]) -> bool {
+        self.store.roots.iter().any(|root| &*root.subject == name)
+    }
+
     /// Reads the roots. Blocks on files, so it is done before serving.
     ///
     /// # Errors

@@ -6,6 +6,7 @@
 //! may recover later, and a start does not wait for it either.
 
 mod ask;
+mod certificates;
 mod dial;
 
 use std::collections::BTreeMap;
@@ -21,8 +22,8 @@ use crate::limits::{ADDRESSES, NAMES_WAIT_US};
 use crate::log::Level;
 use crate::metrics::Block;
 use crate::process::demo;
+use crate::process::duties::cookie_key;
 use crate::process::duties::names::Names;
-use crate::process::duties::{cookie_key, secrets};
 use crate::process::exit::Failure;
 use crate::process::journal::Journal;
 use crate::process::start::memory::share_memory;
@@ -55,7 +56,10 @@ pub fn check(config: Option<&Config>, options: &Options) -> Checked {
     try_system(&mut checked.problems, &mut journal, config, options);
     let Some(config) = config else { return checked };
     // As a start does, after privileges are given up.
-    checked.problems.extend(secrets::check(&config.tls).err());
+    let certificates = match config.tls.has_certificate() {
+        true => certificates::examine(&config.tls, &mut journal, &mut checked.problems),
+        false => String::new(),
+    };
     checked.problems.extend(cookie_key::check(config).err());
     let found = match share_memory(inherited::records(worker_count(config))) {
         Ok(memory) => look_up(&mut journal, memory.region.globals(), &config.backends),
@@ -77,7 +81,7 @@ pub fn check(config: Option<&Config>, options: &Options) -> Checked {
     let tls = tls.ok().flatten();
     let rules = Rules { tls: tls.as_ref(), connect_us: config.timeouts.connect_us, health: &config.health };
     match dial(&peers, &rules) {
-        Ok(outcomes) => checked.plan = plan(&mut journal, config, &routes, outcomes),
+        Ok(outcomes) => checked.plan = plan(&mut journal, config, &certificates, &routes, outcomes),
         Err(error) => checked.problems.push(format!("cannot wait for events: {error}")),
     }
     checked
@@ -233,8 +237,14 @@ impl Route<'_> {
 }
 
 /// Describes the plan, one item per line, beginning with its kind. Faults go to the journal too. `outcomes`: of
-/// the routes' addresses, in order.
-fn plan(journal: &mut Journal, config: &Config, routes: &[Route<'_>], outcomes: Vec<Dialled>) -> String {
+/// the routes' addresses, in order. `certificates`: the lines about those.
+fn plan(
+    journal: &mut Journal,
+    config: &Config,
+    certificates: &str,
+    routes: &[Route<'_>],
+    outcomes: Vec<Dialled>,
+) -> String {
     let mut out = String::new();
     for listen in &config.listen {
         let kind = match listen.purpose {
@@ -244,6 +254,7 @@ fn plan(journal: &mut Journal, config: &Config, routes: &[Route<'_>], outcomes: 
         };
         line(&mut out, kind, &listener(listen));
     }
+    out.push_str(certificates);
     match (config.mode, worker_count(config)) {
         (Mode::Sp, _) => line(&mut out, "mode", "sp, one process"),
         (Mode::Mp, 1) => line(&mut out, "mode", "mp, 1 worker"),

@@ -21,6 +21,7 @@ use crate::limits::{
 use crate::log::Level;
 use crate::metrics::Global;
 use crate::sys::{self, clock, entropy, file};
+use crate::tls::chain;
 use crate::tls::dev;
 use crate::tls::pair::{self, Pair};
 use crate::tls::server::{self, Authorities, Settings};
@@ -161,7 +162,22 @@ impl Duties {
         let (secrets, problems) = self.kept.read_secrets(&tls).map_err(|problem| problem.to_string())?;
         self.follow_tls_files(&tls).map_err(|error| format!("cannot watch the certificates: {error}"))?;
         problems.into_iter().for_each(|problem| self.doubt(problem, 0));
-        self.publish_secrets(secrets)
+        self.publish_secrets(secrets)?;
+        self.tell_faults(&Secrets::default());
+        Ok(())
+    }
+
+    /// Logs the urgent faults of certificates that `before` does not have.
+    fn tell_faults(&mut self, before: &Secrets) {
+        let now_s = (clock::unix_us() / SECOND_US).cast_signed();
+        for stored in self.kept.secrets.pairs.iter().filter(|pair| !before.pairs.contains(pair)) {
+            let Ok(pair) = Pair::decode(&stored.bytes.0) else { continue };
+            let chain = pair.chain().iter().map(|certificate| &**certificate);
+            for finding in chain::examine(chain, now_s, |_| true).iter().filter(|finding| finding.is_urgent()) {
+                let source = crate::args::Shown(&stored.source);
+                self.journal.line(Level::Warn, "tls", format_args!("{source}: {finding}"));
+            }
+        }
     }
 
     /// Returns the secrets that hold.
@@ -317,6 +333,7 @@ impl Duties {
             self.globals().add_global(Global::PairsReloaded, 1);
             self.journal.line(Level::Info, "tls", format_args!("{line}"));
         }
+        self.tell_faults(before);
         if now.tickets != before.tickets {
             self.journal.line(Level::Info, "tls", format_args!("the keys of session tickets have changed"));
         }
@@ -362,7 +379,8 @@ fn read(path: &Path, most: usize) -> Result<Vec<u8>, String> {
     if contents.len() > most { Err(format!("more than {} KiB", most >> 10)) } else { Ok(contents) }
 }
 
-fn read_pair(files: &PairFiles) -> Result<Pair, String> {
+/// Reads a pair from its files. The error is the reason.
+pub(in crate::process) fn read_pair(files: &PairFiles) -> Result<Pair, String> {
     let certificate = read(&files.certificate, PAIR_FILE_BYTES)?;
     let key = match files.key == files.certificate {
         true => None,
@@ -374,7 +392,8 @@ fn read_pair(files: &PairFiles) -> Result<Pair, String> {
     })
 }
 
-fn read_authorities(path: &Path) -> Result<Vec<Vec<u8>>, String> {
+/// Reads the authorities of clients from their file. The error is the reason.
+pub(in crate::process) fn read_authorities(path: &Path) -> Result<Vec<Vec<u8>>, String> {
     let contents = read(path, CLIENT_AUTHORITY_FILE_BYTES)?;
     let certificates = pair::certificates_of(&contents).map_err(|error| error.to_string())?;
     match certificates.len() {
