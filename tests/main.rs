@@ -49,6 +49,7 @@ mod reload;
 mod responses;
 mod retries;
 mod routing;
+mod send_proxy;
 mod services;
 mod shutdown;
 mod simulation;

@@ -8,7 +8,7 @@ use zzz_lb::http::proxy_header::{Addresses, Version, write};
 const REQUEST: &[u8] = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n";
 
 /// The address of the listener for PROXY headers.
-fn proxied(balancer: &Balancer) -> SocketAddr {
+pub fn proxied(balancer: &Balancer) -> SocketAddr {
     let log = balancer.wait_for_log(" (PROXY header)");
     let line = log.lines().find(|line| line.contains(" (PROXY header)")).expect("the log has it");
     let (_, rest) = line.split_once("listening on ").expect("it names the address");

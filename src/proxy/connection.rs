@@ -47,6 +47,9 @@ pub(super) struct BackendEnd {
     /// The generation of the slot when the connection was begun.
     pub(super) generation: u64,
     pub(super) used_for: Use,
+    /// The client that the connection is for, because it begins with a PROXY header: the connection of a client, or the
+    /// mux of its streams.
+    pub(super) owner: Option<Key>,
     /// Another exchange may follow the current one.
     pub(super) persistent: bool,
     /// The last bytes were an interim response that was dropped, so they renew no deadline.
@@ -68,8 +71,8 @@ impl Use {
 }
 
 impl BackendEnd {
-    pub(super) fn new(slot: u16, generation: u64, used_for: Use) -> BackendEnd {
-        BackendEnd { slot, generation, used_for, persistent: true, no_progress: false }
+    pub(super) fn new(slot: u16, generation: u64, used_for: Use, owner: Option<Key>) -> BackendEnd {
+        BackendEnd { slot, generation, used_for, owner, persistent: true, no_progress: false }
     }
 }
 
@@ -351,7 +354,7 @@ impl Connection {
             (Peer::Client(_), _) if self.input.is_some() => Wait::RequestHead,
             (Peer::Client(client), _) if !client.seen_request => Wait::FirstByte,
             (Peer::Client(_), _) => Wait::Idle,
-            (Peer::Backend(_), _) => match self.codec.mux().filter(|_| !self.drops_input()) {
+            (Peer::Backend(_), _) => match self.codec.mux() {
                 // The answer to a PING follows the block.
                 Some(mux) if mux.is_in_block() => Wait::Block,
                 Some(mux) if mux.h2.is_pinged() => Wait::Ping,
