@@ -14,7 +14,9 @@ use crate::collections::slab::Key;
 use crate::collections::timers::NEVER;
 use crate::config::Timeouts;
 use crate::http::part::Role;
-use crate::limits::{H2_SHUTDOWN_US, IDLE_LINGER_US, LINGER_IDLE_US, POOL_IDLE_US, PROXY_HEADER_US, TUNNEL_IDLE_US};
+use crate::limits::{
+    H2_SHUTDOWN_US, IDLE_LINGER_US, LINGER_IDLE_US, POOL_IDLE_US, PROXY_HEADER_US, QUEUE_HIGH_BYTES, TUNNEL_IDLE_US,
+};
 
 /// The other end of a connection.
 #[derive(Clone, Copy, Debug)]
@@ -302,6 +304,12 @@ impl Connection {
         {
             backend.used_for = Use::Exchanges { reused };
         }
+    }
+
+    /// Takes the account of the content in a client's queue that a grown window admitted, if little is left of the queue.
+    pub(super) fn take_held(&mut self) -> u32 {
+        let has_room = self.output.len() < QUEUE_HIGH_BYTES;
+        self.client_mut().filter(|_| has_room).map_or(0, |client| std::mem::take(&mut client.held))
     }
 
     /// True if the peer has ended its direction, and all bytes before that end were received.
