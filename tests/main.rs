@@ -28,6 +28,7 @@ mod early_answers;
 mod failed_requests;
 mod forwarding;
 mod front;
+mod front_streams;
 mod fuzz_smoke;
 mod health;
 mod hpack_corpus;

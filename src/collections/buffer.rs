@@ -4,7 +4,7 @@
 //! chunk's size line and its CRLF can be written around the data in place. Only blocks of the standard size
 //! return to the pool.
 
-use crate::limits::{BLOCK_BYTES, BLOCK_MARGIN_BYTES, POOL_BLOCKS, SMALL_BUFFER_BYTES};
+use crate::limits::{BLOCK_BYTES, BLOCK_MARGIN_BYTES, POOL_BLOCKS, SMALL_BUFFER_BYTES, WAITING_BYTES};
 
 const STANDARD_BYTES: usize = BLOCK_MARGIN_BYTES + BLOCK_BYTES + BLOCK_MARGIN_BYTES;
 
@@ -24,11 +24,21 @@ impl std::fmt::Debug for Buffer {
 impl Buffer {
     /// A buffer of twice the size of `bytes`, rounded up, for data that waits outside a pooled block.
     fn small(bytes: &[u8]) -> Buffer {
-        let size = (bytes.len() * 2).max(SMALL_BUFFER_BYTES).next_power_of_two();
-        let mut kept = Buffer { bytes: vec![0; size + 2 * BLOCK_MARGIN_BYTES].into_boxed_slice(), start: 0, end: 0 };
-        kept.rewind();
+        let mut kept = Buffer::sized((bytes.len() * 2).max(SMALL_BUFFER_BYTES).next_power_of_two());
         kept.append(bytes);
         kept
+    }
+
+    /// An empty buffer with this room.
+    pub fn sized(room: usize) -> Buffer {
+        let mut buffer = Buffer { bytes: vec![0; room + 2 * BLOCK_MARGIN_BYTES].into_boxed_slice(), start: 0, end: 0 };
+        buffer.rewind();
+        buffer
+    }
+
+    /// The memory that it occupies.
+    pub fn capacity(&self) -> usize {
+        self.bytes.len()
     }
 
     /// The filled bytes.
@@ -139,7 +149,7 @@ impl Pool {
             self.give(buffer);
             return None;
         }
-        if buffer.is_standard() && buffer.len() <= BLOCK_BYTES / 4 {
+        if buffer.is_standard() && buffer.len() <= WAITING_BYTES {
             let small = Buffer::small(buffer.filled());
             self.give(buffer);
             return Some(small);

@@ -4,7 +4,7 @@
 use std::collections::VecDeque;
 
 use super::buffer::{Buffer, Pool};
-use crate::limits::COPY_BYTES;
+use crate::limits::{COPY_BYTES, SMALL_BUFFER_BYTES, WAITING_BYTES};
 
 /// Queued bytes in sending order.
 #[derive(Debug, Default)]
@@ -116,11 +116,27 @@ impl Queue {
         self.rest = None;
     }
 
-    /// Replaces a block that holds only a few bytes by a small buffer, because they are going to wait.
+    /// The memory of the buffers.
+    pub fn capacity(&self) -> usize {
+        let rest = self.rest.iter().flat_map(|rest| &rest.0);
+        self.first.iter().chain(rest).map(Buffer::capacity).sum()
+    }
+
+    /// The memory of the bytes if they wait: few bytes are in a small buffer then.
+    pub fn memory(&self) -> usize {
+        if self.len <= WAITING_BYTES { self.len } else { self.capacity() }
+    }
+
+    /// Moves few bytes that occupy much more memory into a small buffer, because they are going to wait.
     pub fn shrink(&mut self, pool: &mut Pool) {
-        if self.rest.is_none() {
-            self.first = self.first.take().and_then(|buffer| pool.keep(buffer));
+        let is_few = self.len > 0 && self.len <= WAITING_BYTES;
+        if !is_few || self.capacity() <= 2 * self.len.max(SMALL_BUFFER_BYTES) {
+            return;
         }
+        let mut small = Buffer::sized((self.len + self.len / 4).max(SMALL_BUFFER_BYTES));
+        self.slices().for_each(|slice| _ = small.append(slice));
+        self.clear(pool);
+        (self.len, self.first) = (small.len(), Some(small));
     }
 
     /// Discards all bytes.
@@ -225,5 +241,23 @@ mod tests {
         queue.clear(&mut pool);
         assert!(queue.is_empty() && queue.first.is_none());
         assert!(queue.rest.is_none());
+    }
+
+    #[test]
+    fn few_bytes_that_wait_occupy_about_their_size() {
+        let mut pool = Pool::new();
+        let mut queue = Queue::new();
+        for n in 1..=WAITING_BYTES / 100 {
+            queue.write(&mut pool, &[n as u8; 100]);
+            queue.shrink(&mut pool);
+            let (len, capacity) = (queue.len(), queue.capacity());
+            assert!(capacity <= 2 * len.max(SMALL_BUFFER_BYTES), "{len} bytes occupy {capacity}");
+            assert_eq!(queue.memory(), len);
+        }
+        let expected: Vec<u8> = (1..=WAITING_BYTES / 100).flat_map(|n| [n as u8; 100]).collect();
+        assert_eq!(all(&queue), expected);
+        queue.write(&mut pool, &[0; WAITING_BYTES]);
+        queue.shrink(&mut pool);
+        assert_eq!(queue.memory(), queue.capacity(), "more bytes are in blocks");
     }
 }

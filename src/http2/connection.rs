@@ -211,6 +211,11 @@ impl Connection {
         (self.block.is_some() || begun()).then_some(self.blocks)
     }
 
+    /// The bytes of the incomplete field block.
+    pub fn block_bytes(&self) -> usize {
+        self.block.as_ref().map_or(0, |block| block.bytes.capacity())
+    }
+
     /// True if our PING is not answered yet.
     pub fn is_pinged(&self) -> bool {
         self.pinged

@@ -10,7 +10,7 @@ use crate::hpack;
 use crate::http::head::{Head, Start};
 use crate::http::message_error::MessageError;
 use crate::http::part::Role;
-use crate::limits::{H2_BLOCK_BYTES, H2_BLOCK_FRAMES, H2_FRAME_BYTES, H2_WINDOW_BYTES};
+use crate::limits::{H2_BLOCK_BYTES, H2_BLOCK_FRAMES, H2_CLIENT_BLOCK_BYTES, H2_FRAME_BYTES, H2_WINDOW_BYTES};
 
 impl Connection {
     /// Reads the next of `bytes`. Returns the number of bytes to skip and the event. A head is stored in
@@ -207,7 +207,8 @@ impl Connection {
             let (code, reason) = (ErrorCode::ENHANCE_YOUR_CALM, "block of fields that does not end");
             return Err(Error { code, reason, cause: Cause::Flood(Kind::Continuation) });
         }
-        if block.bytes.len() + payload.len() > H2_BLOCK_BYTES {
+        let most = if self.role == Role::Server { H2_CLIENT_BLOCK_BYTES } else { H2_BLOCK_BYTES };
+        if block.bytes.len() + payload.len() > most {
             return Ok(self.excess(block.stream));
         }
         block.bytes.extend_from_slice(payload);

@@ -16,6 +16,9 @@ pub const H2_DECODED_BYTES: usize = 4 * H2_LIST_BYTES;
 /// with too many fields is refused alone. A connection has one block at a time, so a backend can make a worker
 /// hold a buffer of up to twice this size for each connection.
 pub const H2_BLOCK_BYTES: usize = H2_DECODED_BYTES;
+/// A field block of a client: twice as large as a list may be, so that a message with a larger list is refused alone. A
+/// client that does not end its block holds no more than it may hold without the budget.
+pub const H2_CLIENT_BLOCK_BYTES: usize = H2_PARITY_BYTES;
 /// Frames of one field block: four times as many as it needs.
 pub const H2_BLOCK_FRAMES: u32 = 64;
 /// Memory that a decoder keeps for a name, and for a value, after their block is decoded.
@@ -66,6 +69,9 @@ pub const H2_DRIBBLE_BYTES: usize = 64;
 /// Requests that are taken from the input of one client in a turn of the worker. A read has room for a thousand small
 /// ones, and other clients would wait for all of them.
 pub const H2_TURN_REQUESTS: u32 = 32;
+/// Frames that are taken from the input of one client in a turn of the worker. A DATA frame counts two or three times. A
+/// read has room for five thousand small ones.
+pub const H2_TURN_FRAMES: u32 = 256;
 /// Requests of clients over HTTP/2 in one worker. More: 503. A client over HTTP/1 has one at a time. The budget lends
 /// for a quarter of them, even if their clients hold nothing else.
 pub const H2_REQUESTS: usize = 4 * H2_GROWTH_BYTES as usize / H2_STREAM_BYTES;
@@ -90,4 +96,5 @@ pub const H2_SHUTDOWN_US: u64 = SECOND_US;
 pub const H2_REPLY_BYTES: usize = 64 * 1024;
 
 const _: () = assert!(H2_CLIENT_STREAMS <= H2_STREAMS);
+const _: () = assert!(2 * H2_LIST_BYTES <= H2_CLIENT_BLOCK_BYTES && H2_CLIENT_BLOCK_BYTES <= H2_BLOCK_BYTES);
 const _: () = assert!(H2_LIST_BYTES < H2_BLOCK_BYTES && H2_BLOCK_BYTES < H2_BLOCK_FRAMES as usize * H2_FRAME_BYTES);

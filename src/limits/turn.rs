@@ -8,6 +8,8 @@ pub const BLOCK_BYTES: usize = 64 * 1024;
 pub const BLOCK_MARGIN_BYTES: usize = 16;
 /// The smallest buffer for bytes outside a block: a typical incomplete head.
 pub const SMALL_BUFFER_BYTES: usize = 512;
+/// Bytes that do not wait in a block, but in a buffer of about their size.
+pub const WAITING_BYTES: usize = BLOCK_BYTES / 4;
 /// Free blocks that a worker keeps. Further blocks return to the system.
 pub const POOL_BLOCKS: usize = 32;
 /// Bytes queued on a connection at which its source is no longer read.
@@ -77,6 +79,6 @@ pub const TRACE_REFUSED_BYTES: usize = 4096;
 
 const _: () = assert!(LINGER_IDLE_US < LINGER_US);
 const _: () = assert!(TIMER_TICKS.is_multiple_of(64));
-const _: () = assert!(SMALL_BUFFER_BYTES < BLOCK_BYTES / 4);
+const _: () = assert!(SMALL_BUFFER_BYTES < WAITING_BYTES);
 const _: () = assert!(BLOCK_BYTES + 2 * BLOCK_MARGIN_BYTES < u32::MAX as usize);
 const _: () = assert!(READ_BYTES <= BLOCK_BYTES && READ_BYTES.is_multiple_of(1448));

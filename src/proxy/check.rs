@@ -115,7 +115,7 @@ impl Proxy {
         for (key, connection) in self.all() {
             let Some(mux) = connection.codec.mux() else { continue };
             holds(mux.h2.holds_its_window(), || format!("{key:?} has lost a part of its window"))?;
-            let waits = mux.downstream().is_some_and(|one| one.is_in_turn);
+            let waits = mux.downstream().is_some_and(|one| one.awaits_turn);
             holds(!waits || self.ledger.turns.contains(&key), || format!("{key:?} waits for a turn that never comes"))?;
             for stream in mux.streams() {
                 let mux_key = self.connections.get(stream).and_then(|one| one.codec.stream()).map(|one| one.mux);

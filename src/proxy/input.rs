@@ -208,6 +208,19 @@ impl Proxy {
         self.resume();
     }
 
+    /// Handles a socket that takes nothing now. The rest of the queue waits. One client over HTTP/2 may have it wait for
+    /// many backends.
+    pub fn blocked(&mut self, key: Key) {
+        let Some(connection) = self.connections.get(key).filter(|connection| !connection.is_client()) else { return };
+        let client = connection.exchange.and_then(|id| self.exchanges.get(id)).map(|exchange| exchange.client);
+        let is_stream = |client| self.connections.get(client).is_some_and(|client| client.codec.stream().is_some());
+        if client.is_some_and(is_stream)
+            && let Some(connection) = self.connections.get_mut(key)
+        {
+            connection.output.shrink(&mut self.scratch.buffers);
+        }
+    }
+
     /// Handles a socket that takes nothing any more, although there may be something to read.
     pub fn unsendable(&mut self, key: Key) {
         let Some(connection) = self.connections.get_mut(key) else { return };

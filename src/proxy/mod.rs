@@ -242,7 +242,7 @@ impl Proxy {
         }
         if let Some(mux) = connection.codec.mux() {
             // Windows bound the input, and the replies to it have a limit of their own.
-            return mux.downstream().is_none_or(|downstream| !downstream.is_in_turn);
+            return mux.downstream().is_none_or(|downstream| !downstream.awaits_turn);
         }
         let Some(exchange) = connection.exchange.and_then(|id| self.exchanges.living(id)) else {
             // An idle backend connection is read to see its end, and a client connection to see a request. But a

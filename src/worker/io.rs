@@ -119,7 +119,10 @@ impl Worker<'_> {
             let more = self.proxy.is_ending(key);
             match sys::socket::send(socket.fd.as_fd(), queue.slices(), more) {
                 Ok(n) => self.proxy.sent(key, n),
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => socket.sending = Sending::Blocked,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    socket.sending = Sending::Blocked;
+                    self.proxy.blocked(key);
+                }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) => {
                     // The peer's earlier data can still be read. EPIPE follows an end of its direction. Any

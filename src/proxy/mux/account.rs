@@ -1,7 +1,8 @@
 //! The memory that clients over HTTP/2 make a worker hold, and the budget that lends it.
 //!
 //! A client's stream is charged for the head of its request, its own input and output, the queue of its backend, and a
-//! fixed amount for its records. A mux is charged for its streams and its own queue. `H2_PARITY_BYTES` of that are
+//! fixed amount for its records. Few bytes that wait are moved out of their blocks, so the charge is about the memory. A
+//! mux is charged for its streams, its own queue, and its incomplete input. `H2_PARITY_BYTES` of that are
 //! free, which is as much as a connection over HTTP/1 may hold. One budget of the worker lends the rest.
 //!
 //! A mux borrows no more than half of what is left, so there is always some for others. A mux that may not borrow gets
@@ -18,6 +19,7 @@ use super::super::connection::{Connection, Moved, Wait};
 use super::super::record::Reason;
 use super::super::reply::LocalReply;
 use super::{DownstreamState, MuxKind};
+use crate::collections::buffer::Buffer;
 use crate::collections::slab::Key;
 use crate::http2::ErrorCode;
 use crate::limits::{H2_GROWTH_BYTES, H2_PARITY_BYTES, H2_STREAM_BYTES, H2_WINDOW_MAX_BYTES, QUEUE_HIGH_BYTES};
@@ -33,16 +35,23 @@ impl DownstreamState {
     }
 }
 
+/// The bytes that a mux to a client holds for itself: its queue, and input that waits or is an incomplete block of
+/// fields.
+fn mux_bytes(entry: &Connection) -> usize {
+    let input = entry.input.as_ref().map_or(0, Buffer::len);
+    entry.output.len() + input + entry.codec.mux().map_or(0, |mux| mux.h2.block_bytes())
+}
+
 impl Proxy {
     /// Returns the bytes that a client's stream holds.
     pub(in crate::proxy) fn held_by(&self, entry: &Connection) -> usize {
         let Some(stream) = entry.codec.stream() else { return 0 };
         let exchange = entry.exchange.and_then(|id| self.exchanges.get(id));
         let backend = exchange.and_then(|exchange| self.connections.get(exchange.backend()?));
-        let forwarded = backend.map_or(0, |backend| backend.output.len());
+        let forwarded = backend.map_or(0, |backend| backend.output.memory());
         let head = exchange.map_or(0, |exchange| exchange.saved.size());
-        let input = entry.input.as_ref().map_or(0, |input| input.len());
-        H2_STREAM_BYTES + head + input + forwarded + entry.output.len() + stream.trailers.len()
+        let input = entry.input.as_ref().map_or(0, Buffer::capacity);
+        H2_STREAM_BYTES + head + input + forwarded + entry.output.memory() + stream.trailers.len()
     }
 
     /// Charges a client's stream or mux for what it holds now.
@@ -55,7 +64,7 @@ impl Proxy {
             }
             self.charge(mux, before, now);
         } else if let Some(downstream) = entry.codec.mux().and_then(|mux| mux.downstream()) {
-            let (before, now) = (downstream.queued, entry.output.len());
+            let (before, now) = (downstream.queued, mux_bytes(entry));
             if let Some(downstream) = self.downstream_mut(key) {
                 downstream.queued = now;
             }

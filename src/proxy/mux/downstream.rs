@@ -53,7 +53,7 @@ pub(in crate::proxy) struct DownstreamState {
     /// Decides which of the streams that were held back is the first to go on.
     pub(in crate::proxy) turn: usize,
     /// The rest of the input waits for the next turn. Nothing is read until then.
-    pub(in crate::proxy) is_in_turn: bool,
+    pub(in crate::proxy) awaits_turn: bool,
     /// The number of requests.
     pub(super) requests: u32,
 }
@@ -66,7 +66,7 @@ impl DownstreamState {
             queued: 0,
             is_held_back: Cell::new(false),
             turn: 0,
-            is_in_turn: false,
+            awaits_turn: false,
             requests: 0,
         }
     }
@@ -143,24 +143,23 @@ impl Proxy {
     }
 
     /// The number of requests on a mux to a client.
-    pub(super) fn requests_on(&self, key: Key) -> u32 {
+    pub(super) fn requests_on(&self, key: Key) -> Option<u32> {
         let mux = self.connections.get(key).and_then(|one| one.codec.mux());
-        mux.and_then(Mux::downstream).map_or(0, |downstream| downstream.requests)
+        mux.and_then(Mux::downstream).map(|downstream| downstream.requests)
     }
 
-    /// Has the rest of a client's input wait for the next turn, so that other clients do not wait for many requests that
-    /// arrive at once. `more`: there is a rest.
+    /// Has the rest of a client's input wait for the next turn, so that other clients do not wait for many requests or
+    /// frames that arrive at once. `more`: there is a rest.
     pub(super) fn wait_for_turn(&mut self, key: Key, more: bool) {
-        let Some(downstream) = self.downstream_mut(key) else { return };
-        downstream.is_in_turn = more;
-        if more && !self.ledger.turns.contains(&key) {
-            self.ledger.turns.push(key);
-        }
+        let Some(downstream) = self.downstream_mut(key).filter(|_| more) else { return };
+        downstream.awaits_turn = true;
+        self.ledger.turns.push(key);
     }
 
     /// Decodes the input that has waited for this turn.
     pub(in crate::proxy) fn take_turns(&mut self) {
         for key in std::mem::take(&mut self.ledger.turns) {
+            self.downstream_mut(key).into_iter().for_each(|downstream| downstream.awaits_turn = false);
             self.pump(key);
             self.wake(key);
             self.rearm(key, Moved::Nothing);

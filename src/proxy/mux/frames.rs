@@ -7,6 +7,7 @@ use super::super::codec::Codec;
 use super::super::connection::{BackendEnd, Connection, Ending, Moved, Peer, Receive, Wait};
 use super::super::failure::Failure;
 use super::super::record::Reason;
+use super::Mux;
 use super::stream::Sending;
 use crate::collections::buffer::Buffer;
 use crate::collections::queue::Queue;
@@ -16,7 +17,9 @@ use crate::http::message_error::MessageError;
 use crate::http::part::Part;
 use crate::http2::connection::Event;
 use crate::http2::{self, ErrorCode};
-use crate::limits::{H2_DRIBBLE_BYTES, H2_GROWTH_BYTES, H2_REPLY_BYTES, H2_TURN_REQUESTS, QUEUE_HIGH_BYTES};
+use crate::limits::{
+    H2_DRIBBLE_BYTES, H2_GROWTH_BYTES, H2_REPLY_BYTES, H2_TURN_FRAMES, H2_TURN_REQUESTS, QUEUE_HIGH_BYTES,
+};
 
 impl Proxy {
     /// Writes queued content of streams into frames, one frame per stream in rotation, while the mux has room.
@@ -111,6 +114,9 @@ impl Proxy {
     /// Decodes the input of a mux.
     pub(in crate::proxy) fn pump_mux(&mut self, key: Key) {
         let Some(connection) = self.connections.get_mut(key) else { return };
+        if connection.codec.mux().and_then(Mux::downstream).is_some_and(|downstream| downstream.awaits_turn) {
+            return;
+        }
         let mut input = connection.input.take();
         if let (Some(mux), true) = (connection.codec.mux_mut(), input.is_some()) {
             mux.heard_us = self.now_us;
@@ -118,13 +124,18 @@ impl Proxy {
         }
         let mut head = std::mem::take(&mut self.scratch.head);
         let mut arena = std::mem::take(&mut self.scratch.arena);
-        let before = self.requests_on(key);
-        while self.step_mux(key, &mut input, &mut head, &mut arena) && self.requests_on(key) - before < H2_TURN_REQUESTS
-        {
+        let requests = self.requests_on(key);
+        let (mut frames, mut over) = (0, false);
+        while !over && self.step_mux(key, &mut input, &mut head, &mut arena) {
+            frames += 1;
+            over = requests.is_some_and(|before| {
+                let taken = self.requests_on(key).map_or(0, |now| now - before);
+                taken >= H2_TURN_REQUESTS || frames >= H2_TURN_FRAMES
+            });
         }
         (self.scratch.head, self.scratch.arena) = (head, arena);
         let kept = input.and_then(|buffer| self.scratch.buffers.keep(buffer));
-        let more = kept.is_some() && self.requests_on(key) - before >= H2_TURN_REQUESTS;
+        let more = over && kept.is_some();
         self.wait_for_turn(key, more);
         match self.connections.get_mut(key) {
             Some(connection) if !connection.drops_input() => {

@@ -167,10 +167,15 @@ impl Proxy {
     pub(in crate::proxy) fn line_up(&mut self, key: Key) {
         let Some(stream) = self.connections.get(key).and_then(|stream| stream.codec.stream()) else { return };
         let (mux_key, id) = (stream.mux, stream.id);
-        let mux = self.connections.get_mut(mux_key).and_then(|mux_key| mux_key.codec.mux_mut());
-        if let Some(mux) = mux.filter(|_| id != 0) {
+        let Some(connection) = self.connections.get_mut(mux_key) else { return };
+        let full = connection.output.len() >= QUEUE_HIGH_BYTES;
+        if let Some(mux) = connection.codec.mux_mut().filter(|_| id != 0) {
             mux.h2.line_up(id);
             self.ledger.tending.push(mux_key);
+        }
+        if let Some(stream) = self.connections.get_mut(key).filter(|_| full) {
+            // It waits until the peer has read others.
+            stream.output.shrink(&mut self.scratch.buffers);
         }
     }
 

@@ -214,7 +214,7 @@ impl Worker<'_> {
             let Some(socket) = self.sockets.get_mut(key) else { return };
             match socket.flush() {
                 Flushed::All => {}
-                Flushed::Full => return,
+                Flushed::Full => return self.proxy.blocked(key),
                 Flushed::Broken => {
                     // Bytes that the peer sent before it left can still be read.
                     socket.readable = true;

@@ -119,3 +119,45 @@ fn the_window_of_a_connection_grows_for_an_upload_that_moves_and_waits_for_one_t
     assert!(world.proxy.totals.lent > H2_PARITY_BYTES);
     world.audit();
 }
+
+#[test]
+fn small_responses_that_wait_for_their_client_occupy_no_blocks() {
+    let mut world = World::before_http1();
+    let client = world.client();
+    world.frame(client, Kind::Settings, 0, 0, &[0, 4, 0x7f, 0xff, 0xff, 0xff]);
+    world.frame(client, Kind::WindowUpdate, 0, 0, &0x7000_0000_u32.to_be_bytes());
+    world.stalled.push(client);
+    let mut backends = Vec::new();
+    for n in 0..H2_CLIENT_STREAMS {
+        world.give(client, &get(2 * n + 1));
+        backends.push(world.connected(false));
+    }
+    world.give(backends[0], b"HTTP/1.1 200 OK\r\nContent-Length: 1000000\r\n\r\n");
+    fill(&mut world, backends[0]);
+    for &backend in &backends[1..] {
+        world.give(backend, b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n");
+        world.give(backend, &[b'x'; 500]);
+        world.give(backend, &[b'x'; 500]);
+    }
+    world.audit();
+    let memory: usize =
+        world.proxy.connections.keys().filter_map(|key| world.proxy.queued(key)).map(Queue::capacity).sum();
+    assert!(memory < 1 << 19, "{memory} bytes are occupied");
+    assert!(memory < 2 * (H2_PARITY_BYTES + world.proxy.totals.lent), "{memory} bytes are occupied");
+}
+
+#[test]
+fn an_incomplete_block_of_fields_is_charged() {
+    let mut world = World::before_http1();
+    let client = world.client();
+    world.give(client, &frame_of(Kind::Headers, 0, 1, &head(b"GET", &[(b"x", &[b'y'; 15_000])])));
+    for _ in 0..6 {
+        world.give(client, &frame_of(Kind::Continuation, 0, 1, &[0; H2_FRAME_BYTES]));
+    }
+    world.audit();
+    let held = world.proxy.downstream_mut(client).map_or(0, |downstream| downstream.held);
+    assert!((7 * H2_FRAME_BYTES - 5000..=H2_PARITY_BYTES).contains(&held), "{held} bytes are charged");
+    world.give(client, &frame_of(Kind::Continuation, 0, 1, &[0; H2_FRAME_BYTES]));
+    world.give(client, &frame_of(Kind::Continuation, 0, 1, &[0; H2_FRAME_BYTES]));
+    assert!(world.frames(client).iter().any(|(header, _)| header.kind == Kind::Goaway), "it is beyond the limit");
+}
