@@ -13,7 +13,9 @@ use rustls::pki_types::{CertificateDer, PrivatePkcs8KeyDer, ServerName};
 use rustls::{ClientConfig, ClientConnection, HandshakeKind, RootCertStore, StreamOwned};
 
 use crate::support::certificate::{Authority, Issued, Spec};
-use crate::support::{Backend, Balancer, DEADLINE, Directory, Mode, modes, wait_until};
+use crate::support::{
+    Backend, Balancer, DEADLINE, Directory, Exit, Mode, Wire, modes, open_descriptors, wait_until, wait_until_still,
+};
 
 /// An authority, and the files of the certificates that it has issued.
 struct Scene {
@@ -392,6 +394,27 @@ fn a_client_that_only_ends_its_direction_gets_its_response() {
         stream.sock.shutdown(std::net::Shutdown::Write).unwrap();
         let _ = stream.read_to_end(&mut all);
         assert!(all.len() > content.len(), "{mode:?}: {}", all.len());
+    }
+}
+
+/// A client that resets its connection has bytes of the balancer that it has not read, such as a ticket.
+#[test]
+fn a_client_that_resets_its_connection_leaves_nothing_behind() {
+    let scene = Scene::new();
+    for mode in modes() {
+        let backend = Backend::named("backend");
+        let balancer = start(mode, &backend, &scene.pair("a", &["a.test"]));
+        let config = Arc::new(scene.client());
+        get(&balancer, &config, "a.test").unwrap();
+        let open = || balancer.serving().into_iter().map(open_descriptors).sum::<usize>();
+        let before = wait_until_still(|| open() as u64);
+        for _ in 0..8 {
+            let stream = secure(&balancer, &config, "a.test").unwrap();
+            // The ticket arrives, and the client does not read it. So the system sends RST.
+            wait_until("the ticket is there", || stream.sock.peek(&mut [0]).is_ok_and(|n| n > 0));
+        }
+        wait_until("each socket is closed", || open() as u64 <= before);
+        assert_eq!(balancer.stop(), Exit::Status(0), "{mode:?}");
     }
 }
 

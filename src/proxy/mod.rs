@@ -26,7 +26,6 @@ mod idle;
 mod input;
 mod mux;
 mod output;
-mod owned;
 mod pages;
 mod pool;
 pub mod probe;

@@ -142,6 +142,7 @@ impl Worker<'_> {
             self.carry_out();
         }
         self.resume_accepting()?;
+        self.tls.leaving.expire(self.now_us);
         if let Some(duties) = &mut self.companion
             && (companion || duties.next_us() <= self.now_us)
         {
@@ -219,6 +220,7 @@ impl Worker<'_> {
         match plan.and_then(|bytes| Plan::decode(&bytes)) {
             Some(plan) => {
                 self.drain_us = plan.timeouts.drain_us;
+                self.tls.leaving.limit(plan.timeouts.response_us);
                 self.drain_idle_us = plan.timeouts.drain_idle_us;
                 self.drain_delay_us = plan.drain_delay_us;
                 self.beat_us = beat_us(&plan);

@@ -134,6 +134,7 @@ impl<'a> Worker<'a> {
         let listens: Vec<Listen> = all.map(|listener| listener.listen).collect();
         worker.proxy.set_listeners(&listens);
         worker.proxy.limit_idle(setup.max_idle);
+        worker.tls.leaving.limit(plan.timeouts.response_us);
         worker.prepare_tls(plan.authorities);
         worker.follow_secrets(Some(plan.tls));
         Ok(worker)
@@ -153,7 +154,6 @@ impl<'a> Worker<'a> {
         set_deferral(own.filter(|listener| !listener.is_activated), true);
         self.update_clock();
         self.resume_accepting()?;
-        self.tls.leaving.expire(self.now_us);
         self.record.beat(self.now_us);
         self.record.set_ready();
         if let Some(companion) = &mut self.companion {

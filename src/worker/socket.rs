@@ -17,6 +17,8 @@ pub(super) enum Sending {
     Writable,
     /// The last send took no bytes. The socket waits for an event of writability.
     Blocked,
+    /// A send of ciphertext failed. The socket takes no bytes any more.
+    Broken,
 }
 
 /// A socket and its readiness.

@@ -35,7 +35,7 @@ impl Socket {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.sending = Sending::Blocked,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(_) => {
-                    self.sending = Sending::Blocked;
+                    self.sending = Sending::Broken;
                     secure.finishing = false;
                     return Flushed::Broken;
                 }

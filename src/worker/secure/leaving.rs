@@ -21,13 +21,21 @@ struct Entry {
 pub(in crate::worker) struct Leaving {
     /// The oldest first.
     entries: VecDeque<Entry>,
+    /// The time that each one has.
+    limit_us: u64,
 }
 
 impl Leaving {
+    /// Limits the time of the sockets that come from now on: a client that takes nothing for `response_us` is given up
+    /// elsewhere, too.
+    pub(in crate::worker) fn limit(&mut self, response_us: u64) {
+        self.limit_us = response_us.min(TLS_LEAVING_US);
+    }
+
     /// Keeps a socket until its bytes are sent. If there are too many, it is closed at once.
     pub(super) fn add(&mut self, key: Key, socket: Socket, now_us: u64) {
         if self.entries.len() < TLS_LEAVING {
-            self.entries.push_back(Entry { key, socket, until_us: now_us.saturating_add(TLS_LEAVING_US) });
+            self.entries.push_back(Entry { key, socket, until_us: now_us.saturating_add(self.limit_us) });
         }
     }
 

@@ -21,7 +21,7 @@ use self::leaving::Leaving;
 use self::upstream::BackendTls;
 use super::Worker;
 use super::encryption::{Phase, Secure};
-use super::socket::Socket;
+use super::socket::{Sending, Socket};
 use crate::collections::slab::Key;
 use crate::config::Config;
 use crate::limits::{SEND_SLICES, TLS_READ_BYTES};
@@ -251,7 +251,8 @@ impl Worker<'_> {
         let Some(socket) = self.sockets.remove(key) else { return };
         // The rest of the last response to a client may not have been sent.
         let waits = |secure: &Secure| secure.is_client && secure.session.wants_send();
-        if socket.secure().is_some_and(|secure| secure.finishing || waits(secure)) {
+        if socket.sending != Sending::Broken && socket.secure().is_some_and(|secure| secure.finishing || waits(secure))
+        {
             self.tls.leaving.add(key, socket, self.now_us);
         }
     }
