@@ -14,7 +14,7 @@ use rustls::{ClientConfig, ClientConnection, HandshakeKind, RootCertStore, Strea
 
 use crate::support::certificate::{Authority, Issued, Spec};
 use crate::support::{
-    Backend, Balancer, DEADLINE, Directory, Exit, Mode, Wire, modes, open_descriptors, wait_until, wait_until_still,
+    Backend, Balancer, DEADLINE, Directory, Exit, Mode, modes, open_descriptors, wait_until, wait_until_still,
 };
 
 /// An authority, and the files of the certificates that it has issued.

@@ -11,7 +11,7 @@ use zzz_lb::shared::MAGIC;
 
 use zzz_lb::limits::SLOTS;
 
-use crate::support::traffic::{self, KINDS, Traffic};
+use crate::support::traffic::{self, KINDS, Target, Traffic};
 use crate::support::{
     Backend, Balancer, Directory, Exit, Mode, alive, children, command, modes, send_signal, wait_until,
 };
@@ -67,7 +67,7 @@ impl Scene {
     /// Upgrades, and waits for its failure. Clients do not notice.
     fn fail(&self, why: &str) {
         let before = self.balancer.workers();
-        let traffic = Traffic::start(self.balancer.address(), &KINDS, 1, 1);
+        let traffic = Traffic::start(Target::plain(self.balancer.address()), &KINDS, 1, 1);
         wait_until("every kind of client has begun", || traffic.completed().iter().all(|&kind| kind > 0));
         self.balancer.signal(libc::SIGUSR2);
         // A worker that fails at its start is tried for 16 s.

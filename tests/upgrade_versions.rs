@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::sync::OnceLock;
 
-use crate::support::traffic::{self, KINDS, Traffic};
+use crate::support::traffic::{self, KINDS, Target, Traffic};
 use crate::support::{Balancer, Directory, VACANT, Wire, command, modes, skipped, wait_until};
 
 /// The last commit whose program knows only form 2.
@@ -82,7 +82,7 @@ fn an_upgrade_from_the_earlier_version_and_back_loses_nothing() {
         started.envs(inner.get_envs().filter_map(|(name, value)| Some((name, value?))));
         let balancer = Balancer::spawn(started);
         let healthy = || ["", VACANT].map(|having| metric(&balancer, "zzz_lb_healthy", having));
-        let traffic = Traffic::start(balancer.address(), &KINDS, 2, 1);
+        let traffic = Traffic::start(Target::plain(balancer.address()), &KINDS, 2, 1);
         wait_until("the dead backend is down", || healthy() == [1, 0]);
         for (program, generation) in [(own, 1), (earlier, 2), (own, 3)] {
             let before = traffic.completed().iter().sum::<u64>();

@@ -120,7 +120,7 @@ impl Written {
 pub struct Balancer {
     child: Child,
     address: SocketAddr,
-    /// The address of the gateway for clients, if there is one.
+    /// The address of the gateway or the other listener for clients, if there is one.
     front: Option<SocketAddr>,
     written: Arc<Written>,
     ended: Option<Exit>,
@@ -191,6 +191,23 @@ impl Balancer {
     /// The address of the listener.
     pub fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// The address of a listener, in the order of the options.
+    #[track_caller]
+    pub fn listener(&self, nth: usize) -> SocketAddr {
+        let found = self.written.wait(|text| {
+            let whole = &text[..text.rfind('\n')?];
+            let mut rest = whole.split("listening on ").skip(1 + nth);
+            rest.next()?.split(|c: char| c.is_whitespace()).next()?.parse().ok()
+        });
+        found.unwrap_or_else(|| panic!("no listener {nth}:\n{}", self.log()))
+    }
+
+    /// Lets clients use another listener.
+    pub fn through(mut self, address: SocketAddr) -> Balancer {
+        self.front = Some(address);
+        self
     }
 
     /// The address of the admin port, with `--admin`.

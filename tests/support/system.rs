@@ -111,6 +111,13 @@ pub fn resident_kib(pid: Pid) -> u64 {
     line.trim().trim_end_matches(" kB").parse().expect("a number of kB")
 }
 
+/// A process's share of memory in KiB; 0 once it has ended.
+pub fn pss_kib(pid: Pid) -> u64 {
+    let text = std::fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).unwrap_or_default();
+    let line = text.lines().find_map(|line| line.strip_prefix("Pss:")).unwrap_or("0");
+    line.trim().trim_end_matches(" kB").parse().expect("a number of kB")
+}
+
 /// The number of open descriptors of a process; 0 once it has ended.
 pub fn open_descriptors(pid: Pid) -> usize {
     std::fs::read_dir(format!("/proc/{pid}/fd")).map_or(0, |entries| entries.count())

@@ -3,22 +3,32 @@
 //!
 //! A loss is a failure that a correct client could not avoid: a connection that was refused, or that was reset
 //! or ended before a complete response, or a wrong response. A connection may end after a response that
-//! announced it, or before anything was written to it.
+//! announced it, or before anything was written to it. A stream above the last one of a GOAWAY is no loss,
+//! because its client sends the request again.
 
 use std::fmt;
-use std::net::{SocketAddr, TcpStream};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
 use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use super::message::chunked;
-use super::wire::{Fault, Socket, Wire};
-use super::{Backend, Peer, Random, wait_until};
+use super::{DEADLINE, Random};
 
-/// The behaviour of a client.
+mod dial;
+mod http1;
+mod http2;
+mod server;
+mod session;
+
+pub use dial::{Dial, Link, Target, Why};
+pub use server::backend;
+
+use http1::Http1;
+use http2::Http2;
+
+/// The requests of a client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
+pub enum Work {
     /// Many requests on a connection, with pauses between them.
     KeepAlive,
     /// One connection per request.
@@ -33,22 +43,77 @@ pub enum Kind {
     WebSocket,
     /// A request whose client has ended its direction before the response.
     HalfClosed,
+    /// Several streams of HTTP/2 at once.
+    Streams,
+    /// Unary gRPC calls.
+    Calls,
+    /// A gRPC stream in both directions.
+    Conversation,
+    /// A WebSocket over a stream of HTTP/2.
+    StreamSocket,
 }
 
-/// All kinds.
-pub const KINDS: [Kind; 7] =
-    [Kind::KeepAlive, Kind::PerRequest, Kind::Upload, Kind::Slow, Kind::Pipelined, Kind::WebSocket, Kind::HalfClosed];
-
-/// The reason for a lost request.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Why {
-    /// The connection could not be established.
-    Connect(String),
-    /// The connection ended before a complete response.
-    Unanswered(String),
-    /// The response was wrong.
-    Wrong(String),
+impl Work {
+    /// The protocol in the TLS handshake.
+    fn protocol(self) -> &'static [u8] {
+        match self {
+            Work::Streams | Work::Calls | Work::Conversation | Work::StreamSocket => b"h2",
+            _ => b"http/1.1",
+        }
+    }
 }
+
+/// The behaviour of a client.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct Kind {
+    /// Its requests.
+    pub work: Work,
+    /// Its way to the balancer.
+    pub link: Link,
+}
+
+impl fmt::Debug for Kind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?} over {:?}", self.work, self.link)
+    }
+}
+
+const fn plain(work: Work) -> Kind {
+    Kind { work, link: Link::Plain }
+}
+
+/// All kinds over HTTP/1.1 without TLS.
+pub const KINDS: [Kind; 7] = [
+    plain(Work::KeepAlive),
+    plain(Work::PerRequest),
+    plain(Work::Upload),
+    plain(Work::Slow),
+    plain(Work::Pipelined),
+    plain(Work::WebSocket),
+    plain(Work::HalfClosed),
+];
+
+/// Kinds over HTTP/2, and over TLS.
+pub const FRONT: [Kind; 18] = [
+    plain(Work::Streams),
+    plain(Work::Calls),
+    plain(Work::Conversation),
+    plain(Work::StreamSocket),
+    Kind { work: Work::PerRequest, link: Link::Fresh },
+    Kind { work: Work::Upload, link: Link::Fresh },
+    Kind { work: Work::HalfClosed, link: Link::Fresh },
+    Kind { work: Work::Streams, link: Link::Fresh },
+    Kind { work: Work::Conversation, link: Link::Fresh },
+    Kind { work: Work::KeepAlive, link: Link::Resumed },
+    Kind { work: Work::PerRequest, link: Link::Resumed },
+    Kind { work: Work::WebSocket, link: Link::Resumed },
+    Kind { work: Work::Streams, link: Link::Resumed },
+    Kind { work: Work::Calls, link: Link::Resumed },
+    Kind { work: Work::StreamSocket, link: Link::Resumed },
+    Kind { work: Work::PerRequest, link: Link::Resumed12 },
+    Kind { work: Work::Slow, link: Link::Resumed12 },
+    Kind { work: Work::Streams, link: Link::Resumed12 },
+];
 
 /// A lost request.
 #[derive(Clone, Debug)]
@@ -65,22 +130,25 @@ pub struct Loss {
 
 impl fmt::Display for Loss {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:?} after {:.3} s: {:?}", self.kind, self.at.as_secs_f64(), self.why)
+        write!(f, "{:?} after {:.3} s, port {:?}: {:?}", self.kind, self.at.as_secs_f64(), self.port, self.why)
     }
 }
-
-/// The number of complete and correct responses, in the order of `KINDS`.
-pub type Completed = [u64; KINDS.len()];
 
 /// The clients' results.
 #[derive(Debug)]
 pub struct Tally {
-    /// Requests with complete and correct responses, by kind.
-    pub completed: Completed,
+    /// Requests with complete and correct responses, in the order of the kinds.
+    pub completed: Vec<u64>,
     /// Requests without.
     pub lost: Vec<Loss>,
     /// The longest wait for a response.
     pub longest: Duration,
+    /// Requests over HTTP/2 that were sent again because they were not processed.
+    pub again: u64,
+    /// Handshakes that resumed a session.
+    pub resumed: u64,
+    /// Full handshakes of clients with a session to resume.
+    pub unresumed: u64,
 }
 
 impl Tally {
@@ -103,61 +171,16 @@ impl Tally {
     }
 }
 
-/// A backend whose responses follow from the requests.
-pub fn backend() -> Backend {
-    Backend::serve(|mut peer| while serve(&mut peer).is_some() {})
-}
-
-/// Serves a request; `None` at the end.
-fn serve(peer: &mut Peer) -> Option<()> {
-    let head = peer.head().ok()?;
-    let framing = head.request_framing().ok()?;
-    let path = head.target().to_owned();
-    if path == "/tunnel" {
-        peer.try_send("HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: echo\r\n\r\n").ok()?;
-        while let Ok(bytes) = peer.some(64 * 1024) {
-            peer.try_send(bytes).ok()?;
-        }
-        peer.shutdown_write();
-        return None;
-    }
-    let content = peer.body(framing).ok()?.bytes;
-    let body = if path.starts_with("/up") { content } else { expected(&path) };
-    let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n", body.len());
-    if !path.starts_with("/slow") {
-        return peer.try_send([head.as_bytes(), &body].concat()).ok();
-    }
-    peer.try_send(head).ok()?;
-    let pause: u64 = path.rsplit('/').next()?.parse().ok()?;
-    for piece in body.chunks(body.len().div_ceil(5).max(1)) {
-        thread::sleep(Duration::from_millis(pause / 5));
-        peer.try_send(piece).ok()?;
-    }
-    Some(())
-}
-
-/// The content of a path.
-fn expected(path: &str) -> Vec<u8> {
-    let seed = path.bytes().fold(7, |seed: u64, byte| seed.wrapping_mul(31).wrapping_add(byte.into()));
-    let mut random = Random::new(seed);
-    let length = random.below(20_000);
-    random.body(length)
-}
-
 /// The state that all clients share.
 struct Common {
-    address: SocketAddr,
     begun: Instant,
     stop: AtomicBool,
-    completed: [AtomicU64; KINDS.len()],
+    completed: Vec<AtomicU64>,
     longest_us: AtomicU64,
+    again: AtomicU64,
+    resumed: AtomicU64,
+    unresumed: AtomicU64,
     lost: Mutex<Vec<Loss>>,
-}
-
-impl Common {
-    fn completed(&self) -> Completed {
-        self.completed.each_ref().map(|answers| answers.load(SeqCst))
-    }
 }
 
 /// Clients that run until they are stopped.
@@ -168,238 +191,132 @@ pub struct Traffic {
 
 impl Traffic {
     /// Starts `each` clients of each kind.
-    pub fn start(address: SocketAddr, kinds: &[Kind], each: usize, seed: u64) -> Traffic {
+    pub fn start(target: Target, kinds: &[Kind], each: usize, seed: u64) -> Traffic {
         let common = Arc::new(Common {
-            address,
             begun: Instant::now(),
             stop: AtomicBool::new(false),
-            completed: Default::default(),
+            completed: kinds.iter().map(|_| AtomicU64::new(0)).collect(),
             longest_us: AtomicU64::new(0),
+            again: AtomicU64::new(0),
+            resumed: AtomicU64::new(0),
+            unresumed: AtomicU64::new(0),
             lost: Mutex::new(Vec::new()),
         });
-        let client = |(n, kind): (usize, Kind)| {
-            let common = common.clone();
+        let target = Arc::new(target);
+        let client = |(n, (nth, kind)): (usize, (usize, Kind))| {
             let random = Random::new(seed.wrapping_add(n as u64));
-            thread::spawn(move || Client { common, kind, random, wire: None, port: None }.run())
+            let client = Client::new(kind, Dial::new(target.clone(), kind.link, kind.work.protocol()), random);
+            let common = common.clone();
+            thread::spawn(move || common.run(nth, client))
         };
-        let all = (0..each).flat_map(|_| kinds.iter().copied());
+        let all = (0..each).flat_map(|_| kinds.iter().copied().enumerate());
         let clients = all.enumerate().map(client).collect();
         Traffic { common, clients }
     }
 
-    /// The number of requests answered so far.
-    pub fn completed(&self) -> Completed {
+    /// The number of requests answered so far, in the order of the kinds.
+    pub fn completed(&self) -> Vec<u64> {
         self.common.completed()
     }
 
     /// Waits until a client of each kind has had a response.
     #[track_caller]
     pub fn wait_for_each_kind(&self) {
-        wait_until("every kind of client has begun", || self.completed().iter().all(|&answers| answers > 0));
+        let begun = Instant::now();
+        while self.completed().contains(&0) {
+            let lost = self.common.lost.lock().unwrap();
+            assert!(begun.elapsed() < DEADLINE, "a kind of client never begins: {:?}: {lost:?}", self.completed());
+            drop(lost);
+            thread::sleep(Duration::from_millis(3));
+        }
     }
 
     /// Lets every client finish its current request.
     pub fn stop(self) -> Tally {
         self.common.stop.store(true, SeqCst);
-        for client in self.clients {
+        let Traffic { common, clients } = self;
+        for client in clients {
             client.join().expect("clients do not panic");
         }
-        let lost = std::mem::take(&mut *self.common.lost.lock().unwrap());
-        let longest = Duration::from_micros(self.common.longest_us.load(SeqCst));
-        Tally { completed: self.common.completed(), lost, longest }
+        let lost = std::mem::take(&mut *common.lost.lock().unwrap());
+        let longest = Duration::from_micros(common.longest_us.load(SeqCst));
+        let [again, resumed, unresumed] =
+            [&common.again, &common.resumed, &common.unresumed].map(|count| count.load(SeqCst));
+        Tally { completed: common.completed(), lost, longest, again, resumed, unresumed }
     }
 }
 
+/// A client of either version.
+enum Version {
+    Http1(Http1),
+    Http2(Http2),
+}
+
 struct Client {
-    common: Arc<Common>,
     kind: Kind,
-    random: Random,
-    wire: Option<Wire>,
-    /// The port of the last connection.
-    port: Option<u16>,
+    version: Version,
 }
 
 impl Client {
-    fn run(mut self) {
-        while !self.common.stop.load(SeqCst) {
+    fn new(kind: Kind, dial: Dial, random: Random) -> Client {
+        let version = match kind.work.protocol() {
+            b"h2" => Version::Http2(Http2::new(dial, random)),
+            _ => Version::Http1(Http1::new(dial, random)),
+        };
+        Client { kind, version }
+    }
+
+    fn request(&mut self) -> Result<u64, Why> {
+        match (&mut self.version, self.kind.work) {
+            (Version::Http1(client), Work::KeepAlive) => client.keep_alive(),
+            (Version::Http1(client), Work::PerRequest) => client.per_request(),
+            (Version::Http1(client), Work::Upload) => client.upload(),
+            (Version::Http1(client), Work::Slow) => client.slow(),
+            (Version::Http1(client), Work::Pipelined) => client.pipelined(),
+            (Version::Http1(client), Work::WebSocket) => client.tunnel(),
+            (Version::Http1(client), Work::HalfClosed) => client.half_closed(),
+            (Version::Http2(client), Work::Streams) => client.streams(),
+            (Version::Http2(client), Work::Calls) => client.calls(),
+            (Version::Http2(client), Work::Conversation) => client.conversation(),
+            (Version::Http2(client), Work::StreamSocket) => client.socket(),
+            (_, work) => unreachable!("{work:?} over its own version"),
+        }
+    }
+
+    fn dial(&self) -> &Dial {
+        match &self.version {
+            Version::Http1(client) => &client.dial,
+            Version::Http2(client) => &client.dial,
+        }
+    }
+}
+
+impl Common {
+    fn completed(&self) -> Vec<u64> {
+        self.completed.iter().map(|answers| answers.load(SeqCst)).collect()
+    }
+
+    fn run(&self, nth: usize, mut client: Client) {
+        while !self.stop.load(SeqCst) {
             let begun = Instant::now();
-            let done = match self.kind {
-                Kind::KeepAlive => self.keep_alive(),
-                Kind::PerRequest => self.per_request(),
-                Kind::Upload => self.upload(),
-                Kind::Slow => self.slow(),
-                Kind::Pipelined => self.pipelined(),
-                Kind::WebSocket => self.tunnel(),
-                Kind::HalfClosed => self.half_closed(),
-            };
-            match done {
+            match client.request() {
                 Ok(requests) => {
-                    self.common.completed[self.kind as usize].fetch_add(requests, SeqCst);
-                    self.common.longest_us.fetch_max(begun.elapsed().as_micros() as u64, SeqCst);
+                    self.completed[nth].fetch_add(requests, SeqCst);
+                    self.longest_us.fetch_max(begun.elapsed().as_micros() as u64, SeqCst);
                 }
                 Err(why) => {
-                    self.wire = None;
-                    let loss = Loss { kind: self.kind, port: self.port, at: self.common.begun.elapsed(), why };
-                    self.common.lost.lock().unwrap().push(loss);
+                    let port = client.dial().port;
+                    let loss = Loss { kind: client.kind, port, at: self.begun.elapsed(), why };
+                    self.lost.lock().unwrap().push(loss);
                     // A closed port is not tried thousands of times per second.
                     thread::sleep(Duration::from_millis(10));
                 }
             }
         }
-    }
-
-    fn pause(&mut self, most_ms: usize) {
-        thread::sleep(Duration::from_millis(self.random.below(most_ms) as u64));
-    }
-
-    fn path(&mut self) -> String {
-        format!("/a/{}", self.random.below(1_000_000))
-    }
-
-    fn connect(&mut self) -> Result<Wire, Why> {
-        self.port = None;
-        let socket = TcpStream::connect_timeout(&self.common.address, Duration::from_secs(10));
-        let socket = socket.map_err(|error| Why::Connect(error.to_string()))?;
-        self.port = socket.local_addr().ok().map(|address| address.port());
-        Ok(Wire::new(Socket::Tcp(socket)))
-    }
-
-    /// The persistent connection, or a new one if it has ended.
-    fn kept(&mut self) -> Result<Wire, Why> {
-        let Some(mut wire) = self.wire.take() else { return self.connect() };
-        if wire.silent_for(Duration::from_millis(1)) { Ok(wire) } else { self.connect() }
-    }
-
-    /// Reads a complete and correct response. Returns true if the connection persists.
-    fn answer(&self, wire: &mut Wire, method: &str, body: &[u8]) -> Result<bool, Why> {
-        match wire.try_response(method) {
-            Ok(answer) if answer.status() == 200 && answer.body.bytes == body => Ok(!answer.connection_has("close")),
-            Ok(answer) => Err(Why::Wrong(format!(
-                "{} with {} bytes of {}: {}",
-                answer.start,
-                answer.body.bytes.len(),
-                body.len(),
-                super::shown(&answer.body.bytes[..answer.body.bytes.len().min(80)])
-            ))),
-            Err((fault, part)) => {
-                let part = part.map(|part| format!(" after {} and {} bytes", part.start, part.body.bytes.len()));
-                Err(Why::Unanswered(format!("{fault:?}{}", part.unwrap_or_default())))
-            }
+        self.resumed.fetch_add(client.dial().resumed, SeqCst);
+        self.unresumed.fetch_add(client.dial().unresumed, SeqCst);
+        if let Version::Http2(client) = &client.version {
+            self.again.fetch_add(client.again, SeqCst);
         }
     }
-
-    fn keep_alive(&mut self) -> Result<u64, Why> {
-        self.pause(150);
-        let (mut wire, path) = (self.kept()?, self.path());
-        send(&wire, format!("GET {path} HTTP/1.1\r\nHost: a\r\n\r\n"))?;
-        if self.answer(&mut wire, "GET", &expected(&path))? {
-            self.wire = Some(wire);
-        }
-        Ok(1)
-    }
-
-    fn per_request(&mut self) -> Result<u64, Why> {
-        let (mut wire, path) = (self.connect()?, self.path());
-        send(&wire, format!("GET {path} HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n"))?;
-        self.answer(&mut wire, "GET", &expected(&path))?;
-        Ok(1)
-    }
-
-    fn upload(&mut self) -> Result<u64, Why> {
-        let mut wire = self.kept()?;
-        let length = self.random.below(300_000);
-        let body = self.random.body(length);
-        let mut bytes = b"POST /up HTTP/1.1\r\nHost: a\r\n".to_vec();
-        if self.random.below(2) == 0 {
-            bytes.extend_from_slice(format!("Content-Length: {}\r\n\r\n", body.len()).as_bytes());
-            bytes.extend_from_slice(&body);
-        } else {
-            bytes.extend_from_slice(b"Transfer-Encoding: chunked\r\n\r\n");
-            bytes.extend_from_slice(&chunked(&self.random.pieces(&body, 9_000), &[]));
-        }
-        send(&wire, bytes)?;
-        if self.answer(&mut wire, "POST", &body)? {
-            self.wire = Some(wire);
-        }
-        Ok(1)
-    }
-
-    fn slow(&mut self) -> Result<u64, Why> {
-        let mut wire = self.kept()?;
-        let goes_on = if self.random.below(2) == 0 {
-            let path = format!("/slow/{}/{}", self.random.below(1000), 100 + self.random.below(700));
-            send(&wire, format!("GET {path} HTTP/1.1\r\nHost: a\r\n\r\n"))?;
-            self.answer(&mut wire, "GET", &expected(&path))?
-        } else {
-            let length = 1 + self.random.below(50_000);
-            let body = self.random.body(length);
-            send(&wire, format!("PUT /up HTTP/1.1\r\nHost: a\r\nContent-Length: {length}\r\n\r\n"))?;
-            for piece in body.chunks(length.div_ceil(5)) {
-                self.pause(120);
-                send(&wire, piece)?;
-            }
-            self.answer(&mut wire, "PUT", &body)?
-        };
-        if goes_on {
-            self.wire = Some(wire);
-        }
-        Ok(1)
-    }
-
-    fn pipelined(&mut self) -> Result<u64, Why> {
-        self.pause(20);
-        let mut wire = self.kept()?;
-        let paths: Vec<String> = (0..2 + self.random.below(5)).map(|_| self.path()).collect();
-        let requests: String = paths.iter().map(|path| format!("GET {path} HTTP/1.1\r\nHost: a\r\n\r\n")).collect();
-        send(&wire, requests)?;
-        let mut answered = 0;
-        for path in &paths {
-            let goes_on = self.answer(&mut wire, "GET", &expected(path))?;
-            answered += 1;
-            if !goes_on {
-                // Requests after a response that ends the connection are ignored.
-                return Ok(answered);
-            }
-        }
-        self.wire = Some(wire);
-        Ok(answered)
-    }
-
-    fn tunnel(&mut self) -> Result<u64, Why> {
-        let mut wire = self.connect()?;
-        send(&wire, "GET /tunnel HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: echo\r\n\r\n")?;
-        let head = wire.head().map_err(|fault| Why::Unanswered(format!("{fault:?} before 101")))?;
-        if head.status() != 101 {
-            return Err(Why::Wrong(head.start));
-        }
-        for _ in 0..3 + self.random.below(6) {
-            let length = 1 + self.random.below(20_000);
-            let bytes = self.random.body(length);
-            send(&wire, &bytes)?;
-            match wire.exactly(length) {
-                Ok(back) if back == bytes => {}
-                Ok(_) => return Err(Why::Wrong("other bytes in a tunnel".to_owned())),
-                Err(fault) => return Err(Why::Unanswered(format!("{fault:?} in a tunnel"))),
-            }
-            self.pause(100);
-        }
-        wire.shutdown_write();
-        match wire.rest() {
-            (rest, Fault::Fin) if rest.is_empty() => Ok(1),
-            (rest, fault) => Err(Why::Wrong(format!("{fault:?} after {} bytes at a tunnel's end", rest.len()))),
-        }
-    }
-
-    fn half_closed(&mut self) -> Result<u64, Why> {
-        self.pause(50);
-        let (mut wire, path) = (self.connect()?, self.path());
-        send(&wire, format!("GET {path} HTTP/1.1\r\nHost: a\r\n\r\n"))?;
-        wire.shutdown_write();
-        self.answer(&mut wire, "GET", &expected(&path))?;
-        Ok(1)
-    }
-}
-
-fn send(wire: &Wire, bytes: impl AsRef<[u8]>) -> Result<(), Why> {
-    wire.try_send(bytes).map_err(|error| Why::Unanswered(format!("sending: {error}")))
 }

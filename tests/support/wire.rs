@@ -2,26 +2,38 @@
 
 use super::message::{Body, BodyReader, Framing, Message, read_head};
 use super::{DEADLINE, shown, system};
+use rustls::{ClientConnection, StreamOwned};
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-/// A stream socket of either family.
+/// A session of a client, and its socket.
+type Session = StreamOwned<ClientConnection, TcpStream>;
+
+/// A stream socket of either family, or a TLS session over one.
 pub enum Socket {
     /// An IP connection.
     Tcp(TcpStream),
     /// A Unix socket.
     Unix(UnixStream),
+    /// TLS over an IP connection, for one thread.
+    Tls(Box<Mutex<Session>>),
 }
 
 impl Socket {
+    /// Wraps a session.
+    pub fn tls(session: Session) -> Socket {
+        Socket::Tls(Box::new(Mutex::new(session)))
+    }
+
     fn set_timeout(&self, timeout: Duration) {
         let result = match self {
             Socket::Tcp(socket) => socket.set_read_timeout(Some(timeout)),
             Socket::Unix(socket) => socket.set_read_timeout(Some(timeout)),
+            Socket::Tls(session) => session.lock().unwrap().sock.set_read_timeout(Some(timeout)),
         };
         result.expect("the timeout is not zero");
     }
@@ -30,6 +42,7 @@ impl Socket {
         match self {
             Socket::Tcp(socket) => (&*socket).read(into),
             Socket::Unix(socket) => (&*socket).read(into),
+            Socket::Tls(session) => session.lock().unwrap().read(into),
         }
     }
 
@@ -37,14 +50,24 @@ impl Socket {
         match self {
             Socket::Tcp(socket) => (&*socket).write_all(bytes),
             Socket::Unix(socket) => (&*socket).write_all(bytes),
+            Socket::Tls(session) => {
+                let mut session = session.lock().unwrap();
+                session.write_all(bytes)?;
+                session.flush()
+            }
         }
     }
 
-    /// Ends one direction or both.
+    /// Ends one direction or both. TLS tells the other side first.
     pub fn shutdown(&self, how: Shutdown) {
         let _ = match self {
             Socket::Tcp(socket) => socket.shutdown(how),
             Socket::Unix(socket) => socket.shutdown(how),
+            Socket::Tls(session) => {
+                let mut session = session.lock().unwrap();
+                session.conn.send_close_notify();
+                session.flush().and_then(|()| session.sock.shutdown(how))
+            }
         };
     }
 }
@@ -82,9 +105,14 @@ impl Wire {
 
     /// Wraps a connected socket.
     pub fn new(socket: Socket) -> Wire {
-        if let Socket::Tcp(socket) = &socket {
+        let prepare = |socket: &TcpStream| {
             socket.set_nodelay(true).expect("a TCP socket");
             socket.set_write_timeout(Some(DEADLINE)).expect("not zero");
+        };
+        match &socket {
+            Socket::Tcp(socket) => prepare(socket),
+            Socket::Unix(_) => {}
+            Socket::Tls(session) => prepare(&session.lock().unwrap().sock),
         }
         socket.set_timeout(DEADLINE);
         Wire { socket: Arc::new(socket), buffer: Vec::new(), taken: 0, scratch: None }
@@ -153,6 +181,10 @@ impl Wire {
             Ok(0) => Err(Fault::Fin),
             Ok(_) => Ok(()),
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => Err(Fault::Late),
+            // A session without a proper end, or with a wrong record.
+            Err(error) if matches!(error.kind(), io::ErrorKind::UnexpectedEof | io::ErrorKind::InvalidData) => {
+                Err(Fault::Malformed(error.to_string()))
+            }
             Err(_) => Err(Fault::Reset),
         }
     }
