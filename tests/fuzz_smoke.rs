@@ -13,6 +13,8 @@ use std::time::{Duration, Instant};
 mod args;
 #[path = "../fuzz/targets/certificate.rs"]
 mod certificate;
+#[path = "../fuzz/targets/client_hello.rs"]
+mod client_hello;
 #[path = "../fuzz/targets/config.rs"]
 mod config;
 #[path = "../fuzz/targets/dns.rs"]
@@ -209,6 +211,18 @@ const TARGETS: &[Target] = &[
             b"\r\n\r\n\0\r\nQUIT\n\x21\x11\0\x0c\xc0\0\x02\x01\xc6\x33\x64\x02\x30\x39\x01\xbb\x16\x03\x01",
             b"\r\n\r\n\0\r\nQUIT\n\x21\x11\0\x13\xc0\0\x02\x01\xc6\x33\x64\x02\x30\x39\x01\xbb\x04\0\x04abcd",
             b"\r\n\r\n\0\r\nQUIT\n\x20\0\0\0",
+        ],
+        expected: Expected::Passes,
+    },
+    Target {
+        name: "client_hello",
+        run: client_hello::run,
+        seeds: &[
+            // A valid one, split at three places; one with another version of its record; others.
+            b"\x06\0\x01\0\x05\0\x09",
+            b"\x0a\0\x03\0\x06\0\x07\0\x40\0\x80\0\x01\x02",
+            b"\x03\0\x02GET / HTTP/1.1\r\n\r\n",
+            b"\x03\0\x04\x16\x03\x01\0\x05\x01\0\0\x01\x03\x16\x03\x01\0\x01\x03",
         ],
         expected: Expected::Passes,
     },
@@ -430,6 +444,11 @@ fn proxy_headers_are_read_within_bounds_and_mean_the_same_again() {
 }
 
 #[test]
+fn the_first_message_of_a_tls_client_means_the_same_for_every_split() {
+    check("client_hello");
+}
+
+#[test]
 fn plans_survive_their_way_to_the_workers() {
     check("plan");
 }
@@ -473,6 +492,7 @@ fn each_oracle_notices_a_planted_fault() {
     assert!(notices("config", |seed| config::run_with(seed, |bytes| _ = bytes.pop())));
     assert!(notices("args", |seed| args::run_with(seed, |words| drop(words.pop()))));
     assert!(notices("plan", |seed| plan::run_with(seed, |bytes| _ = bytes.pop())));
+    assert!(notices("client_hello", |seed| client_hello::run_with(seed, |bytes| _ = bytes.pop())));
     assert!(notices("proxy_header", |seed| proxy_header::run_with(seed, |bytes| _ = bytes.pop())));
     assert!(notices("handover", |seed| handover::run_with(seed, |line| _ = line.pop())));
 }

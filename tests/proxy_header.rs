@@ -1,8 +1,14 @@
 //! Clients whose address a proxy in front sends in a PROXY header.
 
-use std::net::SocketAddr;
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::sync::Arc;
 
-use crate::support::{Backend, Balancer, VACANT, Wire, modes, wait_until};
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::{ClientConfig, ClientConnection, DigitallySignedStruct, SignatureScheme, StreamOwned};
+
+use crate::support::{Backend, Balancer, DEADLINE, VACANT, Wire, modes, wait_until};
 use zzz_lb::http::proxy_header::{Addresses, Version, write};
 
 const REQUEST: &[u8] = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n";
@@ -56,6 +62,99 @@ fn the_address_in_a_header_is_the_client() {
         client.send(header(Version::V1));
         client.send(REQUEST);
         assert_eq!(client.response("GET").status(), 400);
+    }
+}
+
+/// The bytes of a client with TLS, up to its request, in pieces: `split` makes them of the header with the first message.
+fn secured(address: SocketAddr, version: Version, split: impl Fn(&[u8]) -> Vec<Vec<u8>>) -> String {
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let builder =
+        ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions().expect("versions");
+    let verifier = Arc::new(AnyCertificate(rustls::crypto::ring::default_provider()));
+    let config = builder.dangerous().with_custom_certificate_verifier(verifier).with_no_client_auth();
+    let name = ServerName::try_from("localhost").expect("a name");
+    let mut session = ClientConnection::new(Arc::new(config), name).expect("a session");
+    let mut bytes = header(version);
+    session.write_tls(&mut bytes).expect("a Vec takes all");
+    let mut socket = TcpStream::connect(address).expect("it listens");
+    socket.set_nodelay(true).expect("a socket");
+    socket.set_read_timeout(Some(DEADLINE)).expect("a socket");
+    for piece in split(&bytes) {
+        socket.write_all(&piece).expect("it is open");
+    }
+    let mut stream = StreamOwned::new(session, socket);
+    stream.write_all(b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n").expect("a session");
+    let mut text = String::new();
+    stream.read_to_string(&mut text).expect("a response and its end");
+    text
+}
+
+/// Accepts every certificate.
+#[derive(Debug)]
+struct AnyCertificate(rustls::crypto::CryptoProvider);
+
+impl ServerCertVerifier for AnyCertificate {
+    fn verify_server_cert(
+        &self,
+        _: &CertificateDer<'_>,
+        _: &[CertificateDer<'_>],
+        _: &ServerName<'_>,
+        _: &[u8],
+        _: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        _: &[u8],
+        _: &CertificateDer<'_>,
+        _: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        Ok(HandshakeSignatureValid::assertion())
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        _: &[u8],
+        _: &CertificateDer<'_>,
+        _: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        Ok(HandshakeSignatureValid::assertion())
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.0.signature_verification_algorithms.supported_schemes()
+    }
+}
+
+#[test]
+fn a_header_precedes_tls_however_both_are_split() {
+    for mode in modes() {
+        let backend = Backend::named("a");
+        let args = ["--tls-dev", "--listen", "127.0.0.1:0,tls,proxy", "--trust", "127.0.0.1"];
+        let balancer = Balancer::before(mode, &[&backend], &args);
+        let log = balancer.wait_for_log("PROXY header");
+        let line = log.lines().find(|line| line.contains("PROXY header")).expect("the log has it");
+        let (_, rest) = line.split_once("listening on ").expect("it names the address");
+        let address = rest.split(' ').next().and_then(|word| word.parse().ok()).expect("an address");
+        let mut asked = 0;
+        let mut ask = |version, split: &dyn Fn(&[u8]) -> Vec<Vec<u8>>| {
+            let text = secured(address, version, split);
+            assert!(text.starts_with("HTTP/1.1 200") && text.ends_with('a'), "{mode:?}: {text}");
+            let request = backend.requests().into_iter().nth(asked).expect("a request");
+            asked += 1;
+            assert_eq!(request.value("x-forwarded-for"), Some("192.0.2.1"), "{mode:?}");
+            assert_eq!(request.value("x-forwarded-proto"), Some("https"), "{mode:?}");
+        };
+        for version in [Version::V1, Version::V2] {
+            let length = header(version).len();
+            ask(version, &|bytes| vec![bytes.to_vec()]);
+            ask(version, &|bytes| bytes.chunks(1).map(<[u8]>::to_vec).collect());
+            for at in [1, length - 1, length, length + 1, length + 4, length + 5, length + 6, length + 60] {
+                ask(version, &|bytes| vec![bytes[..at].to_vec(), bytes[at..].to_vec()]);
+            }
+        }
     }
 }
 

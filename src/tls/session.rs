@@ -43,6 +43,9 @@ const PLAIN_ALERT_BYTES: usize = 7;
 /// The alert unrecognized_name, which is fatal and not encrypted (RFC 6066, section 3).
 const UNRECOGNIZED_NAME: [u8; PLAIN_ALERT_BYTES] = [ALERT_RECORD, 3, 3, 0, 2, 2, 112];
 
+/// The alert decode_error, which is fatal and not encrypted.
+const DECODE_ERROR: [u8; PLAIN_ALERT_BYTES] = [ALERT_RECORD, 3, 3, 0, 2, 2, 50];
+
 /// The direction of an alert.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Direction {
@@ -401,7 +404,7 @@ impl Session {
             };
             match read {
                 // The library takes no byte, and no read could change that: the record is too long.
-                Ok(0) | Err(_) if self.readable == 0 => return Err(self.fail(Failure::BadRecord(self.during()))),
+                Ok(0) | Err(_) if self.readable == 0 => return Err(self.refuse_length()),
                 Ok(0) | Err(_) => break,
                 Ok(count) => {
                     let more = count - held.len();
@@ -447,11 +450,26 @@ impl Session {
         }
     }
 
+    /// Ends a session whose peer has sent a message that is longer than the library accepts. The library has no alert for
+    /// the first message of a client.
+    fn refuse_length(&mut self) -> Failure {
+        let during = self.during();
+        if matches!(self.machine, Machine::Accepting { .. }) {
+            self.machine = Machine::Refused { alert: DECODE_ERROR.to_vec() };
+            self.note_alert(Direction::Sent, AlertDescription::DecodeError);
+        }
+        self.fail(Failure::BadRecord(during))
+    }
+
     /// Ends a session whose ClientHello the library refuses.
     fn refuse(&mut self, error: &Error, mut alert: AcceptedAlert) -> Failure {
         let mut bytes = Vec::new();
         // Writing to a Vec cannot fail.
         let _ = alert.write_all(&mut bytes);
+        // The library has none for a message that is too long.
+        if bytes.is_empty() && matches!(error, Error::InvalidMessage(_)) {
+            bytes.extend_from_slice(&DECODE_ERROR);
+        }
         self.machine = Machine::Refused { alert: bytes };
         self.note_alert_of(error);
         self.fail(Failure::of(error, During::Handshake))

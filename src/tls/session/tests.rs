@@ -16,6 +16,7 @@ use crate::tls::roots::Roots;
 use crate::tls::trace::Trace;
 
 mod floods;
+mod hello;
 mod server;
 
 const TLS12: &[&SupportedProtocolVersion] = &[&version::TLS12];
