@@ -50,6 +50,7 @@ mod reload;
 mod responses;
 mod retries;
 mod routing;
+mod send_proxy;
 mod services;
 mod shutdown;
 mod simulation;

@@ -3,18 +3,19 @@
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::sync::Arc;
+use std::time::Duration;
 
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::{ClientConfig, ClientConnection, DigitallySignedStruct, SignatureScheme, StreamOwned};
 
-use crate::support::{Backend, Balancer, DEADLINE, VACANT, Wire, modes, wait_until};
+use crate::support::{Backend, Balancer, DEADLINE, VACANT, Wire, modes, processor_ticks, wait_until};
 use zzz_lb::http::proxy_header::{Addresses, Version, write};
 
 const REQUEST: &[u8] = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n";
 
 /// The address of the listener for PROXY headers.
-fn proxied(balancer: &Balancer) -> SocketAddr {
+pub fn proxied(balancer: &Balancer) -> SocketAddr {
     let log = balancer.wait_for_log(" (PROXY header)");
     let line = log.lines().find(|line| line.contains(" (PROXY header)")).expect("the log has it");
     let (_, rest) = line.split_once("listening on ").expect("it names the address");
@@ -182,6 +183,25 @@ fn a_connection_without_a_valid_header_is_closed_and_counted() {
         assert!(client.exactly(1).is_err());
         assert_eq!(balancer.metric("zzz_lb_proxy_header_failures_total", ""), 3, "{mode:?}");
         assert!(balancer.log().contains("client: 127.0.0.1:"), "{}", balancer.log());
+    }
+}
+
+#[test]
+fn a_worker_sleeps_until_more_of_a_header_arrives() {
+    for mode in modes() {
+        let args = ["-b", VACANT, "--listen", "127.0.0.1:0,proxy", "--trust", "127.0.0.1"];
+        let balancer = Balancer::start(mode, &args);
+        let used = || balancer.serving().into_iter().map(processor_ticks).sum::<u64>();
+        let mut client = Wire::tcp(proxied(&balancer));
+        client.send("P");
+        let before = used();
+        // The byte stays in the socket, which is readable all the time.
+        assert!(client.silent_for(Duration::from_secs(1)));
+        let ticks = used() - before;
+        assert!(ticks < 10, "{mode:?}: {ticks} ticks of 100 in a second");
+        client.send(b"ROXY UNKNOWN\r\n");
+        client.send(REQUEST);
+        assert_eq!(client.response("GET").status(), 502);
     }
 }
 

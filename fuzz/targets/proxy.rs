@@ -382,8 +382,7 @@ fn plan(bits: u8) -> Plan {
     };
     plan.loglevel = Level::Err;
     plan.health.interval_us = 3_000_000;
-    plan.health.timeout_us = 1_000_000;
-    plan.slow_start_us = 5_000_000;
+    (plan.health.timeout_us, plan.slow_start_us) = (1_000_000, 5_000_000);
     for (slot, member) in plan.members.iter_mut().enumerate() {
         let bit = |of: u8| bits >> of & 1 == 1;
         member.max = u32::from(bit(0));
@@ -395,6 +394,7 @@ fn plan(bits: u8) -> Plan {
     }
     plan.members.truncate(3 - usize::from(bits >> 3 & 3));
     plan.trace = bits >> 4 & 1 == 1;
+    plan.send_proxy = plan.trace.then_some(zzz_lb::http::proxy_header::Version::V2);
     plan.via = (bits >> 5 & 1 == 1).then(|| "zzz".into());
     plan.trust = if bits >> 6 & 1 == 1 { vec![ANYBODY] } else { Vec::new() };
     plan.strategy = Strategy::ALL[usize::from(bits >> 5) % Strategy::ALL.len()];

@@ -28,6 +28,7 @@ use std::sync::Arc;
 use crate::balance::strategy::Strategy;
 use crate::dns::hosts::Hosts;
 use crate::http::affinity::HashKey;
+use crate::http::proxy_header::Version;
 use crate::json::Position;
 use crate::limits::SHOWN_CHARS;
 use crate::log::Level;
@@ -197,6 +198,8 @@ pub struct Options {
     pub host_header: Option<Given<HostHeader>>,
     /// `--trust`, in the order given.
     pub trust: Vec<Given<Cidr>>,
+    /// `--send-proxy`.
+    pub send_proxy: Option<Given<Option<Version>>>,
     /// `--via`.
     pub via: Option<Given<String>>,
     /// `--request-id`.

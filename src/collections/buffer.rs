@@ -9,11 +9,16 @@ use crate::limits::{BLOCK_BYTES, BLOCK_MARGIN_BYTES, POOL_BLOCKS, SMALL_BUFFER_B
 const STANDARD_BYTES: usize = BLOCK_MARGIN_BYTES + BLOCK_BYTES + BLOCK_MARGIN_BYTES;
 
 /// Owned bytes with a filled range.
-#[derive(Debug)]
 pub struct Buffer {
     bytes: Box<[u8]>,
     start: u32,
     end: u32,
+}
+
+impl std::fmt::Debug for Buffer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Buffer({:?})", String::from_utf8_lossy(self.filled()))
+    }
 }
 
 impl Buffer {

@@ -23,6 +23,7 @@ pub use crate::args::{
 };
 pub use crate::balance::strategy::Strategy;
 pub use crate::http::affinity::HashKey;
+use crate::http::proxy_header::Version;
 pub use crate::http::route::Route;
 use crate::log::Level;
 use crate::metrics::Detail;
@@ -73,6 +74,8 @@ pub struct Config {
     pub host_header_given: bool,
     /// Peers whose X-Forwarded-* fields are believed.
     pub trust: Vec<Cidr>,
+    /// The version of the PROXY header with which connections to backends begin; `None` for no header.
+    pub send_proxy: Option<Version>,
     /// The pseudonym for a Via field (RFC 9110, 7.6.3); `None` for no Via.
     pub via: Option<String>,
     /// True if requests get ids.

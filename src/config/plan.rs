@@ -12,6 +12,7 @@ use super::{
 };
 use crate::balance::{self, Rules};
 use crate::digest;
+use crate::http::proxy_header::Version;
 use crate::limits::{
     DEFAULT_CONNECT_US, DEFAULT_DRAIN_IDLE_US, DEFAULT_DRAIN_US, DEFAULT_HALF_CLOSE_US, DEFAULT_IDLE_US,
     DEFAULT_METRICS_PATH, DEFAULT_REQUEST_US, DEFAULT_RESPONSE_US,
@@ -40,6 +41,8 @@ pub struct Plan {
     pub tls: TlsRules,
     /// Peers whose X-Forwarded-* fields are believed.
     pub trust: Vec<Cidr>,
+    /// The version of the PROXY header with which connections to backends begin; `None` for no header.
+    pub send_proxy: Option<Version>,
     /// The pseudonym for a Via field; `None` for no Via.
     pub via: Option<String>,
     /// True if requests get ids.
@@ -159,6 +162,7 @@ impl Plan {
             host_header: config.host_header.clone(),
             tls: config.tls.rules,
             trust: config.trust.clone(),
+            send_proxy: config.send_proxy,
             via: config.via.clone(),
             request_ids: config.request_ids,
             health: config.health.clone(),
@@ -203,6 +207,7 @@ impl Plan {
             host_header: HostHeader::Preserve,
             tls: TlsRules::default(),
             trust: Vec::new(),
+            send_proxy: None,
             via: None,
             request_ids: true,
             health: Health {

@@ -162,8 +162,14 @@ pub fn request(sink: &mut impl Sink, head: HeadRef<'_>, facts: &RequestFacts, wa
     if !host_written {
         sink.host(b"Host", host.unwrap_or(way.default_host.as_bytes()));
     }
-    if !framed && facts.body == Body::Chunked {
-        sink.framing(facts.body);
+    match facts.body {
+        _ if framed => {}
+        Body::Chunked => sink.framing(facts.body),
+        // The end of the stream says so in HTTP/2. A server may demand a length with these methods (RFC 9110, 8.6).
+        Body::None if head.head.version == Version::Http2 && matches!(head.method(), b"POST" | b"PUT" | b"PATCH") => {
+            sink.hop(b"Content-Length", b"0");
+        }
+        _ => {}
     }
     connection_fields(sink, head, facts, way.handshake);
     forwarded_fields(sink, head, asked, way);

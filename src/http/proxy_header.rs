@@ -66,8 +66,9 @@ pub enum HeaderError {
 }
 
 impl Version {
-    /// Both versions with the names that the command line accepts.
-    pub const NAMES: [(&'static str, Version); 2] = [("v1", Version::V1), ("v2", Version::V2)];
+    /// The names that the command line accepts: each version, and none.
+    pub const CHOICES: [(&'static str, Option<Version>); 3] =
+        [("off", None), ("v1", Some(Version::V1)), ("v2", Some(Version::V2))];
 }
 
 impl fmt::Display for HeaderError {

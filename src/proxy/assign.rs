@@ -149,7 +149,8 @@ impl Proxy {
 
     /// Dials a connection for one exchange.
     pub(super) fn dial(&mut self, id: Key, slot: usize) {
-        let mut connection = Connection::new(self.upstreams.backend_end(slot, Use::FRESH));
+        let owner = self.owner(id);
+        let mut connection = Connection::new(self.upstreams.backend_end(slot, Use::FRESH, owner));
         connection.exchange = Some(id);
         let key = self.connections.insert(connection);
         self.set_upstream(id, Upstream::Assigned { slot: slot as u16, key });
@@ -161,14 +162,19 @@ impl Proxy {
     /// second stale connection. A request that must not be sent twice gets only one that was used a moment ago.
     fn pooled(&mut self, id: Key, slot: usize) -> Option<Key> {
         let exchange = self.exchanges.living(id)?;
-        let last = self.upstreams.idle.last(slot)?;
+        let owner = self.owner(id);
+        let owned = owner.and_then(|owner| self.upstreams.owned.of(owner, slot).find(|ready| ready.place.is_some()));
+        let last = if owner.is_some() { owned?.key } else { self.upstreams.idle.last(slot)? };
         let idle_since_us = self.ledger.timers.get(last.index()).saturating_sub(POOL_IDLE_US);
         let fresh = self.now_us.saturating_sub(idle_since_us) < POOL_FRESH_US;
         let replayable = exchange.facts.is_idempotent() && matches!(exchange.facts.body, Body::None | Body::Length(0));
         if exchange.tries.count() > 1 || !fresh && !replayable {
             return None;
         }
-        self.upstreams.idle.take(slot)
+        match owner {
+            Some(owner) => self.upstreams.take_owned(owner, last),
+            None => self.upstreams.idle.take(slot),
+        }
     }
 
     /// Writes the head of an exchange's request to an established connection.
@@ -187,7 +193,7 @@ impl Proxy {
         let body = exchange.facts.body;
         let shows = self.shows();
         let asks = self.asks_websocket(id, key);
-        let carrier = self.secures.asks_certificates().then(|| self.carrier(client));
+        let carrier = self.secures.asks_certificates().then(|| self.carrier(client).index());
         let Some(connection) = self.connections.get_mut(key) else { return };
         connection.exchange = Some(id);
         let Some(exchange) = self.exchanges.living(id) else { return };

@@ -10,7 +10,9 @@
 //!    charged for what it holds, each mux to a client for its streams, and the loans are within the budget.
 //! 6. A connection that was not read although it was readable cannot be read yet, or its client's stream holds content,
 //!    or its client's mux was held back. Otherwise nothing would wake it.
-//! 7. Every connection that waits for an event with a limit has a deadline.
+//! 7. A connection to a backend that is for one client carries requests of this client only. The lists of these
+//!    connections agree with the pool and the muxes.
+//! 8. Every connection that waits for an event with a limit has a deadline.
 
 use super::Proxy;
 use super::codec::Codec;
@@ -34,6 +36,7 @@ impl Proxy {
         self.check_streams()?;
         self.check_pool()?;
         self.check_bonds()?;
+        self.check_owned()?;
         self.check_totals()?;
         self.check_loans()?;
         self.check_reads()?;
@@ -169,6 +172,31 @@ impl Proxy {
             })?;
         }
         Ok(())
+    }
+
+    fn check_owned(&self) -> Result<(), String> {
+        for (id, exchange) in self.all_exchanges() {
+            let backend = exchange.backend().map(|key| self.carrier(key)).and_then(|key| self.connections.get(key));
+            let owner = backend.and_then(Connection::backend).and_then(|backend| backend.owner);
+            holds(owner.is_none_or(|owner| owner == self.carrier(exchange.client)), || {
+                format!("exchange {id:?} of {:?} has a connection that is for {owner:?}", exchange.client)
+            })?;
+        }
+        let mut pooled = 0;
+        for (owner, ready) in self.upstreams.owned.all() {
+            let backend = self.connections.get(ready.key).and_then(Connection::backend);
+            let is_own = backend.is_some_and(|one| one.owner == Some(owner) && one.slot == ready.slot);
+            let is_offered = || self.upstreams.muxes[usize::from(ready.slot)].contains(&ready.key);
+            let is_pooled = || self.upstreams.idle.all().any(|(_, key)| key == ready.key);
+            let is_listed = if ready.place.is_some() { is_pooled() } else { is_offered() };
+            holds(is_own && is_listed && self.connections.get(owner).is_some(), || {
+                format!("{ready:?} is listed for {owner:?}: {backend:?}")
+            })?;
+            pooled += usize::from(ready.place.is_some());
+        }
+        let all = self.upstreams.idle.all().filter_map(|(_, key)| self.connections.get(key)?.backend());
+        let owned = all.filter(|backend| backend.owner.is_some()).count();
+        holds(owned == pooled, || format!("{owned} pooled connections are for one client, {pooled} are listed"))
     }
 
     fn check_totals(&self) -> Result<(), String> {

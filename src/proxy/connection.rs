@@ -14,7 +14,9 @@ use crate::collections::slab::Key;
 use crate::collections::timers::NEVER;
 use crate::config::Timeouts;
 use crate::http::part::Role;
-use crate::limits::{H2_SHUTDOWN_US, IDLE_LINGER_US, LINGER_IDLE_US, POOL_IDLE_US, PROXY_HEADER_US, TUNNEL_IDLE_US};
+use crate::limits::{
+    H2_SHUTDOWN_US, IDLE_LINGER_US, LINGER_IDLE_US, POOL_IDLE_US, PROXY_HEADER_US, QUEUE_HIGH_BYTES, TUNNEL_IDLE_US,
+};
 
 /// The other end of a connection.
 #[derive(Clone, Copy, Debug)]
@@ -47,6 +49,9 @@ pub(super) struct BackendEnd {
     /// The generation of the slot when the connection was begun.
     pub(super) generation: u64,
     pub(super) used_for: Use,
+    /// The client that the connection is for, because it begins with a PROXY header: the connection of a client, or the
+    /// mux of its streams.
+    pub(super) owner: Option<Key>,
     /// Another exchange may follow the current one.
     pub(super) persistent: bool,
     /// The last bytes were an interim response that was dropped, so they renew no deadline.
@@ -68,8 +73,8 @@ impl Use {
 }
 
 impl BackendEnd {
-    pub(super) fn new(slot: u16, generation: u64, used_for: Use) -> BackendEnd {
-        BackendEnd { slot, generation, used_for, persistent: true, no_progress: false }
+    pub(super) fn new(slot: u16, generation: u64, used_for: Use, owner: Option<Key>) -> BackendEnd {
+        BackendEnd { slot, generation, used_for, owner, persistent: true, no_progress: false }
     }
 }
 
@@ -299,6 +304,12 @@ impl Connection {
         {
             backend.used_for = Use::Exchanges { reused };
         }
+    }
+
+    /// Takes the account of the content in a client's queue that a grown window admitted, if little is left of the queue.
+    pub(super) fn take_held(&mut self) -> u32 {
+        let has_room = self.output.len() < QUEUE_HIGH_BYTES;
+        self.client_mut().filter(|_| has_room).map_or(0, |client| std::mem::take(&mut client.held))
     }
 
     /// True if the peer has ended its direction, and all bytes before that end were received.

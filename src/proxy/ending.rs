@@ -2,7 +2,7 @@
 
 use super::Proxy;
 use super::codec::Codec;
-use super::connection::{BackendEnd, ClientEnd, Ending, Moved, Peer, Phase, Send};
+use super::connection::{ClientEnd, Ending, Moved, Peer, Phase, Send};
 use super::output::Output;
 use crate::collections::slab::Key;
 use crate::limits::LINGER_US;
@@ -76,6 +76,9 @@ impl Proxy {
         if !self.upstreams.bonds.is_empty() {
             self.unbind(key);
         }
+        if connection.is_client() && !self.upstreams.owned.is_empty() {
+            self.close_owned(key);
+        }
         self.secures.forget(key.index());
         match connection.peer {
             Peer::Client(ClientEnd { admin: true, .. }) => self.totals.admins -= 1,
@@ -83,12 +86,10 @@ impl Proxy {
                 self.totals.clients -= 1;
                 self.shared.block.set(Count::ClientsNow, self.totals.clients as u64);
             }
-            Peer::Backend(BackendEnd { slot, .. }) if connection.exchange.is_none() && !connection.is_probe() => {
-                match connection.codec {
-                    Codec::Mux(_) => self.forget_mux(slot.into(), key),
-                    _ => self.upstreams.idle.remove(slot.into(), key),
-                }
-            }
+            Peer::Backend(end) if connection.exchange.is_none() && !connection.is_probe() => match connection.codec {
+                Codec::Mux(_) => self.upstreams.forget_mux(end, key),
+                _ => self.upstreams.forget_idle(end, key),
+            },
             Peer::Backend(_) => {}
         }
         self.ledger.outputs.push_back(how);

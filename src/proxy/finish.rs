@@ -5,7 +5,7 @@
 
 use super::Proxy;
 use super::codec::{Codec, ErrorCode};
-use super::connection::{BackendEnd, Connection, Ending, Moved, Phase};
+use super::connection::{BackendEnd, Connection, Ending, Moved, Peer, Phase};
 use super::exchange::{Upstream, Verdict};
 use super::failure::Failure;
 use super::mux::Sending;
@@ -103,22 +103,19 @@ impl Proxy {
 
     /// Puts a backend's connection into the pool if it can carry another exchange, and closes it otherwise.
     pub(super) fn release(&mut self, key: Key) {
-        let Some(&BackendEnd { slot, generation, persistent, .. }) =
-            self.connections.get(key).and_then(Connection::backend)
-        else {
-            return;
-        };
+        let Some(&end) = self.connections.get(key).and_then(Connection::backend) else { return };
         if self.connections.get(key).is_some_and(|one| one.codec.stream().is_some()) {
             return self.close(key, Output::Close(key));
         }
-        let current = self.upstreams.generation(slot.into()) == Some(generation);
+        let owned = end.owner.is_none_or(|owner| self.connections.get(owner).is_some());
+        let current = owned && self.upstreams.is_current(Peer::Backend(end));
         let Some(connection) = self.connections.get_mut(key) else { return };
         connection.exchange = None;
-        let fit = persistent && current && !connection.is_closing() && connection.is_drained();
+        let fit = end.persistent && current && !connection.is_closing() && connection.is_drained();
         // A bound connection waits for its client.
         if !fit
             || self.shutdown.draining
-            || !self.upstreams.bonds.contains_key(&key) && !self.upstreams.idle.give(slot.into(), key)
+            || !self.upstreams.bonds.contains_key(&key) && !self.upstreams.give_idle(end, key)
         {
             return self.close(key, Output::Close(key));
         }

@@ -3,7 +3,7 @@
 //! connection is closed.
 
 use std::fmt;
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 
 use super::Proxy;
 use super::connection::{Moved, Phase};
@@ -11,7 +11,7 @@ use super::output::Output;
 use super::state::Listener;
 use crate::collections::slab::Key;
 use crate::config::Listen;
-use crate::http::proxy_header::HeaderError;
+use crate::http::proxy_header::{Addresses, HeaderError};
 use crate::metrics::Count;
 
 /// The reason why a client was not identified. Its cause is the peer.
@@ -78,9 +78,10 @@ impl Proxy {
         self.settings.listeners.get(usize::from(listener)).map(|listener| listener.listen)
     }
 
-    /// Handles a complete PROXY header. `source` is the address of the client in it; without one, the peer is the
-    /// client.
-    pub fn identified(&mut self, key: Key, source: Option<SocketAddr>) {
+    /// Handles a complete PROXY header with these addresses; without them, the peer is the client.
+    pub fn identified(&mut self, key: Key, addresses: Option<Addresses>) {
+        addresses.into_iter().for_each(|addresses| self.note_destination(key, addresses.destination));
+        let source = addresses.map(|addresses| addresses.source);
         let trusted = source.map(|source| self.trusts(source.ip()));
         let Some(connection) = self.connections.get_mut(key) else { return };
         (connection.phase, connection.read_paused) = (Phase::Open, false);

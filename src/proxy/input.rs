@@ -9,7 +9,6 @@ use super::connection::{BackendEnd, ClientEnd, Connection, Moved, Peer, Phase, R
 use super::failure::Failure;
 use super::record::Reason;
 use crate::collections::slab::Key;
-use crate::limits::QUEUE_HIGH_BYTES;
 use crate::metrics::{Count, SlotCount};
 
 impl Proxy {
@@ -181,11 +180,7 @@ impl Proxy {
     pub fn sent(&mut self, key: Key, n: usize) {
         let Some(connection) = self.connections.get_mut(key) else { return };
         connection.output.consume(&mut self.scratch.buffers, n);
-        if connection.output.len() < QUEUE_HIGH_BYTES
-            && let Some(client) = connection.client_mut()
-        {
-            self.totals.grown -= std::mem::take(&mut client.held);
-        }
+        self.totals.grown -= connection.take_held();
         match connection.peer {
             Peer::Client(_) => self.shared.block.add(Count::ToClients, n as u64),
             Peer::Backend(BackendEnd { slot, .. }) => {

@@ -26,6 +26,7 @@ mod idle;
 mod input;
 mod mux;
 mod output;
+mod owned;
 mod pages;
 mod pool;
 pub mod probe;

@@ -5,7 +5,8 @@
 //! limited for each backend and in total, because each holds a descriptor. If a descriptor is needed and none is
 //! free, the oldest connection is closed.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
+use std::net::SocketAddr;
 
 use super::Proxy;
 use super::connection::{BackendEnd, Peer, Phase};
@@ -46,16 +47,23 @@ impl IdlePool {
         Some(key)
     }
 
-    /// Adds a connection. Returns false if there are too many to its backend.
-    pub(super) fn give(&mut self, slot: usize, key: Key) -> bool {
-        match self.slots.get_mut(slot) {
-            Some(idle) if idle.len() < POOL_CONNECTIONS => {
-                idle.push_back((self.given, key));
-                self.given += 1;
-                self.count += 1;
-                true
-            }
-            _ => false,
+    /// Adds a connection, and returns the number of its place. Returns `None` if there are too many to its backend.
+    /// Those that are for one client each (`is_owned`) have no limit but the total one: each client needs its own.
+    pub(super) fn give(&mut self, slot: usize, key: Key, is_owned: bool) -> Option<u64> {
+        let idle = self.slots.get_mut(slot).filter(|idle| is_owned || idle.len() < POOL_CONNECTIONS)?;
+        idle.push_back((self.given, key));
+        self.given += 1;
+        self.count += 1;
+        Some(self.given - 1)
+    }
+
+    /// Removes the connection at a place.
+    pub(super) fn remove_place(&mut self, slot: usize, place: u64) {
+        if let Some(idle) = self.slots.get_mut(slot)
+            && let Ok(at) = idle.binary_search_by_key(&place, |&(given, _)| given)
+        {
+            idle.remove(at);
+            self.count -= 1;
         }
     }
 
@@ -89,6 +97,56 @@ impl IdlePool {
     /// connect.
     fn oldest(&self) -> Option<Key> {
         self.slots.iter().filter_map(|idle| idle.front()).min_by_key(|(given, _)| given).map(|&(_, key)| key)
+    }
+}
+
+/// A connection that is ready for the next request of its owner.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Ready {
+    pub(super) slot: u16,
+    pub(super) key: Key,
+    /// The number of its place in the pool; `None` for a mux.
+    pub(super) place: Option<u64>,
+}
+
+/// The ready connections by owner.
+#[derive(Debug, Default)]
+pub(super) struct Owned {
+    pub(super) ready: HashMap<Key, Vec<Ready>>,
+    /// The addresses to which clients connected according to the PROXY headers that they sent.
+    pub(super) destinations: HashMap<Key, SocketAddr>,
+}
+
+impl Owned {
+    /// True if no client has anything here.
+    pub(super) fn is_empty(&self) -> bool {
+        self.ready.is_empty() && self.destinations.is_empty()
+    }
+
+    pub(super) fn add(&mut self, owner: Key, ready: Ready) {
+        self.ready.entry(owner).or_default().push(ready);
+    }
+
+    /// Removes a connection, and returns it if it was there.
+    pub(super) fn remove(&mut self, owner: Key, key: Key) -> Option<Ready> {
+        let list = self.ready.get_mut(&owner)?;
+        let at = list.iter().position(|ready| ready.key == key);
+        let ready = at.map(|at| list.remove(at));
+        if list.is_empty() {
+            self.ready.remove(&owner);
+        }
+        ready
+    }
+
+    /// Returns the connections of an owner to the backend in a slot, the last one first.
+    pub(super) fn of(&self, owner: Key, slot: usize) -> impl Iterator<Item = Ready> {
+        let list = self.ready.get(&owner).map_or(&[][..], Vec::as_slice);
+        list.iter().rev().copied().filter(move |ready| usize::from(ready.slot) == slot)
+    }
+
+    /// Returns all connections with their owners.
+    pub(super) fn all(&self) -> impl Iterator<Item = (Key, Ready)> {
+        self.ready.iter().flat_map(|(&owner, list)| list.iter().map(move |&ready| (owner, ready)))
     }
 }
 
@@ -141,9 +199,12 @@ mod tests {
         let keys: Vec<Key> = (0..=POOL_CONNECTIONS).map(|n| slab.insert(n)).collect();
         let mut pool = IdlePool::new();
         pool.grow(2);
-        assert!(keys[..POOL_CONNECTIONS].iter().all(|&key| pool.give(1, key)));
-        assert!(!pool.give(1, keys[POOL_CONNECTIONS]));
-        assert!(!pool.give(2, keys[0]));
+        assert!(keys[..POOL_CONNECTIONS].iter().all(|&key| pool.give(1, key, false).is_some()));
+        assert!(pool.give(1, keys[POOL_CONNECTIONS], false).is_none());
+        assert!(pool.give(2, keys[0], false).is_none());
+        let place = pool.give(1, keys[POOL_CONNECTIONS], true).expect("it is owned");
+        pool.remove_place(1, place);
+        pool.remove_place(1, place);
         pool.remove(1, keys[POOL_CONNECTIONS - 1]);
         assert_eq!(pool.last(1), Some(keys[POOL_CONNECTIONS - 2]));
         assert_eq!(pool.take(1), Some(keys[POOL_CONNECTIONS - 2]));
@@ -160,7 +221,7 @@ mod tests {
         assert_eq!(pool.oldest(), None);
         for (slot, at) in [(2, 0), (0, 1), (2, 2)] {
             assert!(!pool.is_over());
-            pool.give(slot, keys[at]);
+            pool.give(slot, keys[at], false);
         }
         assert!(pool.is_over());
         assert_eq!(pool.oldest(), Some(keys[0]));
@@ -169,7 +230,7 @@ mod tests {
         assert_eq!(pool.oldest(), Some(keys[1]));
         // A connection that is lent and comes back is the youngest again.
         assert_eq!(pool.take(0), Some(keys[1]));
-        pool.give(0, keys[1]);
+        pool.give(0, keys[1], false);
         assert_eq!(pool.oldest(), Some(keys[2]));
     }
 }

@@ -37,7 +37,7 @@ impl Proxy {
                 self.begin_multiplexed_probe(slot);
                 continue;
             }
-            let connection = Connection::new(self.upstreams.backend_end(slot, Use::Probe));
+            let connection = Connection::new(self.upstreams.backend_end(slot, Use::Probe, None));
             let key = self.connections.insert(connection);
             self.rearm(key, Moved::Nothing);
             self.ledger.outputs.push_back(Output::Connect(key, slot));

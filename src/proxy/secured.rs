@@ -148,16 +148,16 @@ impl Proxy {
         }
     }
 
-    /// Returns the index of the connection that carries a client's requests: its own, or that of its mux.
-    pub(super) fn carrier(&self, client: Key) -> usize {
+    /// Returns the connection that carries a client's requests: its own, or that of its mux.
+    pub(super) fn carrier(&self, client: Key) -> Key {
         let stream = self.connections.get(client).and_then(|one| one.codec.stream());
-        stream.map_or(client, |stream| stream.mux).index()
+        stream.map_or(client, |stream| stream.mux)
     }
 
     /// True if a request has come over a connection that is not for its host.
     pub(super) fn is_misdirected(&self, client: Key, head: HeadRef<'_>) -> bool {
         let authority = head.authority().filter(|_| !self.secures.sessions.is_empty());
-        authority.is_some_and(|authority| self.secures.is_misdirected(self.carrier(client), authority))
+        authority.is_some_and(|authority| self.secures.is_misdirected(self.carrier(client).index(), authority))
     }
 }
 

@@ -13,6 +13,7 @@ mod deadlines;
 mod exits;
 mod idle;
 mod invariants;
+mod owned;
 mod probes;
 mod record;
 mod reuse;
@@ -85,12 +86,11 @@ impl World {
         self.carry_out();
     }
 
-    /// Returns the next connection to establish, and its slot.
+    /// Returns the next connection to establish, and its slot. `connect` also establishes it.
     fn dial(&mut self) -> (Key, usize) {
         self.dials.pop_front().expect("a connection is to be made")
     }
 
-    /// Does the same and establishes it.
     fn connect(&mut self) -> Key {
         let key = self.dial().0;
         self.proxy.connected(key, false);

@@ -13,7 +13,7 @@ use super::codec::ErrorCode;
 use super::connection::{BackendEnd, ClientEnd, Connection, Peer, Use};
 use super::failure::Failure;
 use super::output::Output;
-use super::pool::IdlePool;
+use super::pool::{IdlePool, Owned};
 use super::sticky::Sessions;
 use crate::balance::cells::{self, Cells};
 use crate::balance::{Balancer, Change, Pick, Want};
@@ -22,6 +22,7 @@ use crate::config::{Address, Plan};
 use crate::http::affinity::{self, HashKey};
 use crate::http::framing::{Kind, RequestFacts};
 use crate::http::head::{HeadRef, Version};
+use crate::http::proxy_header;
 use crate::http::route::Routes;
 use crate::limits::{SEEN_US, TRIES};
 use crate::log::Level;
@@ -150,6 +151,10 @@ pub(super) struct Upstreams {
     /// The part of a request whose hash decides, if the strategy picks by hash.
     pub(super) hash_key: Option<HashKey>,
     pub(super) sessions: Sessions,
+    /// The version of the PROXY header with which connections begin.
+    pub(super) send_proxy: Option<proxy_header::Version>,
+    /// Connections that are for one client each.
+    pub(super) owned: Owned,
     /// Idle HTTP/1 connections.
     pub(super) idle: IdlePool,
     /// Pairs of connections that belong together.
@@ -169,13 +174,16 @@ impl Upstreams {
             takes_others: true,
             hash_key: None,
             sessions: Sessions::default(),
+            send_proxy: plan.send_proxy,
+            owned: Owned::default(),
             idle: IdlePool::new(),
             bonds: Bonds::new(),
             muxes: Vec::new(),
         }
     }
 
-    /// Takes over the members of a plan. Returns the slots whose former owner is gone.
+    /// Takes over the members of a plan. Returns the slots whose connections get no more requests: their former owner is
+    /// gone, or connections begin with another PROXY header now.
     fn set(&mut self, plan: &Plan) -> Vec<usize> {
         let before: Vec<Option<u64>> = (0..self.backends.len()).map(|slot| self.generation(slot)).collect();
         self.backends.iter_mut().flatten().for_each(|backend| backend.current = false);
@@ -207,8 +215,10 @@ impl Upstreams {
         self.takes_others = plan.takes_others;
         self.hash_key.clone_from(&plan.hash_key);
         self.sessions.set(plan);
-        let gone = before.into_iter().enumerate();
-        gone.filter(|&(slot, was)| was.is_some() && self.generation(slot) != was).map(|(slot, _)| slot).collect()
+        let header = std::mem::replace(&mut self.send_proxy, plan.send_proxy);
+        let is_over = |slot, was| self.generation(slot) != was || header != plan.send_proxy;
+        let slots = before.into_iter().enumerate();
+        slots.filter(|&(slot, was)| was.is_some() && is_over(slot, was)).map(|(slot, _)| slot).collect()
     }
 
     /// Returns the number of groups.
@@ -303,14 +313,16 @@ impl Upstreams {
         }
     }
 
-    /// Returns the peer of a fresh connection to a slot's backend.
-    pub(super) fn backend_end(&self, slot: usize, used_for: Use) -> Peer {
-        Peer::Backend(BackendEnd::new(slot as u16, self.generation(slot).unwrap_or(0), used_for))
+    /// Returns the peer of a fresh connection to a slot's backend. `owner`: the client that it is for.
+    pub(super) fn backend_end(&self, slot: usize, used_for: Use, owner: Option<Key>) -> Peer {
+        Peer::Backend(BackendEnd::new(slot as u16, self.generation(slot).unwrap_or(0), used_for, owner))
     }
 
-    /// True if a connection leads to a backend of the plan.
+    /// True if a connection leads to a backend of the plan, and belongs to one client exactly if the plan wants this.
     pub(super) fn is_current(&self, peer: Peer) -> bool {
-        matches!(peer, Peer::Backend(BackendEnd { slot, generation, .. }) if self.generation(slot.into()) == Some(generation))
+        let Peer::Backend(BackendEnd { slot, generation, used_for, owner, .. }) = peer else { return false };
+        let is_owned = used_for == Use::Probe || owner.is_some() == self.send_proxy.is_some();
+        is_owned && self.generation(slot.into()) == Some(generation)
     }
 
     /// Returns the generation of a slot; `None` if the plan does not use it.

@@ -1,4 +1,6 @@
-//! Reads the PROXY header of a client. The worker looks at the bytes without taking them (MSG_PEEK), so they stay in the
+//! Reads the PROXY header of a client, and sends that of a connection to a backend.
+//!
+//! The worker looks at the bytes without taking them (MSG_PEEK), so they stay in the
 //! socket until the header is complete, and no buffer is needed for a part of it. Events are edge-triggered: a look that
 //! finds a part is repeated when further bytes arrive, and not before.
 
@@ -34,7 +36,7 @@ impl Worker<'_> {
                 if !matches!(taken, Ok(n) if n == header.length) {
                     return self.proxy.unidentified(key, Some(Unidentified::Incomplete));
                 }
-                self.proxy.identified(key, header.addresses.map(|addresses| addresses.source));
+                self.proxy.identified(key, header.addresses);
                 if listen.tls && !self.accept_session(key) {
                     // The certificates cannot be used, which was logged.
                     return self.proxy.failed(key, Failure::Closed);
@@ -46,5 +48,23 @@ impl Worker<'_> {
             Ok(None) => socket.readable = false,
             Err(error) => self.proxy.unidentified(key, Some(Unidentified::Malformed(error))),
         }
+    }
+    /// Sends the PROXY header of a connection to a backend that is established, if there is to be one. Returns false if
+    /// the connection has failed.
+    pub(super) fn send_header(&mut self, key: Key) -> bool {
+        let mut bytes = Vec::new();
+        let sockets = &mut self.sockets;
+        let local = |client| sys::socket::local_address(sockets.get_mut(client)?.fd.as_fd());
+        self.proxy.write_header(key, local, &mut bytes);
+        let Some(socket) = self.sockets.get_mut(key).filter(|_| !bytes.is_empty()) else { return true };
+        // The first bytes behind the header share its packet.
+        let code = match sys::socket::send(socket.fd.as_fd(), std::iter::once(&bytes[..]), true) {
+            Ok(n) if n == bytes.len() => return true,
+            // A socket that has sent nothing has room for a header.
+            Ok(_) => libc::ENOBUFS,
+            Err(error) => error.raw_os_error().unwrap_or(0),
+        };
+        self.proxy.failed(key, Failure::Connect(code));
+        false
     }
 }

@@ -35,6 +35,7 @@ impl Worker<'_> {
                 socket.encryption.as_mut().and_then(|encryption| encryption.server_name.take()),
             );
             match (code, server_name) {
+                (0, _) if !self.send_header(key) => {}
                 (0, Some(name)) => self.begin_session(key, &name),
                 (0, None) => self.proxy.connected(key, false),
                 (code, _) => {

@@ -19,6 +19,7 @@ import bodies
 import calls
 import changes
 import footprint
+import identity
 import load
 import messages
 import multiplex
@@ -49,6 +50,8 @@ CHECKS = [
     ("slow-clients", load.slow_clients, 330),
     ("slow-default", load.slow_clients_by_default, 60),
     ("system-calls", load.system_calls, 30),
+    ("headers-in", identity.headers_in, 30),
+    ("headers-out", identity.headers_out, 60),
     ("tls-backends", secure.tls_backends, 60),
     ("http2-nginx", multiplex.nginx, 120),
     ("http2-goaway", multiplex.goaway, 60),

@@ -4,6 +4,7 @@
 use std::net::SocketAddr;
 
 use zzz_lb::config;
+use zzz_lb::http::proxy_header::Version;
 use zzz_lb::log::Level;
 
 use super::network::{Dice, Net, Sabotage, say};
@@ -111,6 +112,8 @@ pub(super) fn followed(plan: &Plan, phase: &Phase) -> config::Plan {
     followed.health.interval_us = phase.interval_us;
     followed.health.timeout_us = plan.probe_us;
     followed.slow_start_us = plan.slow_start_us;
+    // In some scenarios each client has its own connections, in all phases or in some.
+    followed.send_proxy = (plan.slow_start_us > 0 && phase.at_us.is_multiple_of(2)).then_some(Version::V2);
     followed.loglevel = Level::Err;
     followed
 }

@@ -27,6 +27,7 @@ pub use front::{Front, Pair, pairs};
 pub use gateway::{PROTOCOLS, Protocol, Way};
 pub use message::{Body, BodyReader, Framing, Message, chunked, response};
 pub use random::Random;
+pub use relay::listen;
 pub use system::{
     Pid, alive, children, clients_of, ignore_when_full, is_asleep, limit_descriptors, limit_processes,
     open_descriptors, processor_ticks, pss_kib, resident_kib, send_signal, shrink_queue, shrink_room, stop, unread,

@@ -72,7 +72,7 @@ fn every_option_that_may_stand_in_a_file_is_taken_as_its_type() {
             "retry_budget": 30, "slow_start": "1s", "health_check": "off", "health_path": "/up", "health_status": "200", "health_host": "a",
             "health_interval": "off",
             "health_timeout": "1s", "health_fails": 4, "health_passes": 5, "health_5xx": true,
-            "host_header": "backend", "trust": ["10.0.0.0/8", "::1"], "connect_timeout": "1s",
+            "host_header": "backend", "send_proxy": "v1", "trust": ["10.0.0.0/8", "::1"], "connect_timeout": "1s",
             "request_timeout": "1s", "response_timeout": "1s", "idle_timeout": "1s", "drain_timeout": "1s",
             "half_close": "1s",
             "drain_idle": "3s", "drain_delay": "1s", "watchdog": "off", "workers": 3, "mode": "mp", "user": "nobody", "loglevel": "debug", "trace": true, "ca_file": "/ca.pem",

@@ -17,6 +17,7 @@ use crate::config::{
     Address, Cidr, HashKey, Health, HealthCheck, HostHeader, Route, Statuses, Sticky, Strategy, Timeouts, TlsRules,
     TlsVersion,
 };
+use crate::http::proxy_header::Version;
 use crate::limits::{BACKEND_ROUTES, BACKENDS, SLOTS, STATUS_RANGES, TRUSTED_RANGES};
 use crate::log::Level;
 use crate::metrics::Detail;
@@ -33,7 +34,7 @@ struct Section {
 }
 
 /// All settings. The order has no meaning.
-const SECTIONS: [Section; 21] = [
+const SECTIONS: [Section; 22] = [
     Section {
         name: "strategy",
         // A program that cannot pick by hash picks by turn.
@@ -176,6 +177,17 @@ const SECTIONS: [Section; 21] = [
             let (name, attributes, secure) = (from.option()?, from.text()?, from.flag()?);
             plan.sticky = name.map(|name| Sticky { name, attributes, secure });
             Some(())
+        },
+    },
+    Section {
+        name: "send_proxy",
+        write: |plan, out| {
+            let is_own = |choice: &&(&str, Option<Version>)| choice.1 == plan.send_proxy;
+            out.text(Version::CHOICES.iter().find(is_own).map_or("off", |choice| choice.0));
+        },
+        read: |plan, from| {
+            let name = from.text()?;
+            Version::CHOICES.iter().find(|choice| choice.0 == name).map(|choice| plan.send_proxy = choice.1)
         },
     },
 ];

@@ -12,6 +12,7 @@ use std::os::fd::{AsFd, OwnedFd};
 
 use crate::config::{Address, Health};
 use crate::http::grpc::Unhealthy;
+use crate::http::proxy_header::{self, Version};
 use crate::limits::{CHECK_DIALS, CHECK_READ_BYTES};
 use crate::process::check::ask::{Answer, Ask, Request};
 use crate::proxy::Failure;
@@ -40,6 +41,8 @@ pub(super) struct Rules<'a> {
     /// The time for a connection and its handshake.
     pub(super) connect_us: u64,
     pub(super) health: &'a Health,
+    /// The version of the PROXY header with which connections begin.
+    pub(super) send_proxy: Option<Version>,
 }
 
 /// The outcome of a dial.
@@ -130,6 +133,12 @@ impl Dial {
             match socket::take_error(self.fd.as_fd()) {
                 0 => self.took_us = Some(now_us - self.began_us),
                 error => return Some(unreachable(reason(&io::Error::from_raw_os_error(error)))),
+            }
+            if let Some(version) = rules.send_proxy {
+                let mut header = Vec::new();
+                proxy_header::write(&mut header, version, None);
+                // If the connection is broken, the next step reports it.
+                let _ = socket::send(self.fd.as_fd(), std::iter::once(&header[..]), true);
             }
             if let Some(tls) = rules.tls.filter(|_| !peer.server_name.is_empty()) {
                 match Session::connect(tls, &peer.server_name) {
@@ -343,7 +352,7 @@ mod tests {
         let peer = |address| Peer { address, server_name: String::new(), h2c: false, request: None };
         let all: Vec<Peer<'_>> = [&open, &shut, &absent].into_iter().cycle().take(3 * CHECK_DIALS).map(peer).collect();
         let plan = crate::config::Plan::over([]);
-        let rules = Rules { tls: None, connect_us: 10_000_000, health: &plan.health };
+        let rules = Rules { tls: None, connect_us: 10_000_000, health: &plan.health, send_proxy: None };
         let outcomes = dial(&all, &rules).unwrap();
         assert_eq!(outcomes.len(), all.len());
         for three in outcomes.chunks(3) {

@@ -79,7 +79,12 @@ pub fn check(config: Option<&Config>, options: &Options) -> Checked {
     // Those of the demo are not there yet.
     let peers = if config.demo { Vec::new() } else { peers };
     let tls = tls.ok().flatten();
-    let rules = Rules { tls: tls.as_ref(), connect_us: config.timeouts.connect_us, health: &config.health };
+    let rules = Rules {
+        tls: tls.as_ref(),
+        connect_us: config.timeouts.connect_us,
+        health: &config.health,
+        send_proxy: config.send_proxy,
+    };
     match dial(&peers, &rules) {
         Ok(outcomes) => checked.plan = plan(&mut journal, config, &certificates, &routes, outcomes),
         Err(error) => checked.problems.push(format!("cannot wait for events: {error}")),

@@ -33,14 +33,14 @@ impl Proxy {
     }
 
     /// Drains a mux: it gets no more streams, and those that wait go elsewhere.
-    fn retire(&mut self, key: Key) {
+    pub(in crate::proxy) fn retire(&mut self, key: Key) {
         let Some(connection) = self.connections.get_mut(key) else { return };
-        let Peer::Backend(BackendEnd { slot, .. }) = connection.peer else { return };
+        let Peer::Backend(end) = connection.peer else { return };
         let Some(mux) = connection.codec.mux_mut() else { return };
         let Some(upstream) = mux.upstream_mut() else { return };
         upstream.draining = true;
         let waiting = std::mem::take(&mut upstream.waiting);
-        self.forget_mux(slot.into(), key);
+        self.upstreams.forget_mux(end, key);
         self.ledger.tending.push(key);
         waiting.into_iter().for_each(|stream| self.move_on(stream));
     }
@@ -79,15 +79,15 @@ impl Proxy {
     /// Takes all streams of a mux that gets none any more.
     fn take_streams(&mut self, key: Key) -> Option<Taken> {
         let connection = self.connections.get_mut(key)?;
-        let Peer::Backend(BackendEnd { slot, .. }) = connection.peer else { return None };
+        let Peer::Backend(end) = connection.peer else { return None };
         let (connecting, probe) = (connection.phase == Phase::Connecting, connection.is_probe());
         let mux = connection.codec.mux_mut()?;
         let open = mux.h2.abandon();
         let upstream = mux.upstream_mut()?;
         upstream.draining = true;
         let (waiting, fault) = (std::mem::take(&mut upstream.waiting), upstream.fault);
-        self.forget_mux(slot.into(), key);
-        Some(Taken { slot, connecting, probe, fault, waiting, open })
+        self.upstreams.forget_mux(end, key);
+        Some(Taken { slot: end.slot, connecting, probe, fault, waiting, open })
     }
 
     /// Handles streams whose mux has failed.

@@ -48,6 +48,7 @@ impl Proxy {
                 queue.shrink(&mut self.scratch.buffers);
             }
             stream.output = queue;
+            self.totals.grown -= stream.take_held();
             let ends_here = stream.is_client() || stream.after_flush == Ending::Finish;
             let ends = stream.codec.stream().is_some_and(|stream| stream.sending == Sending::Ending);
             if moved {
@@ -237,6 +238,8 @@ impl Proxy {
                     seen.faults = 0;
                 }
                 self.on_end(key, false);
+                // The end was queued for the backend.
+                self.recount(key);
             }
             None => {}
         }
@@ -308,7 +311,10 @@ impl Proxy {
         let Some(mux) = connection.codec.mux_mut() else { return };
         self.scratch.text.clear();
         let growth = mux.h2.delivered(id, length, spare, &mut self.scratch.text);
-        connection.output.write(&mut self.scratch.buffers, &self.scratch.text);
+        if !self.scratch.text.is_empty() {
+            connection.output.write(&mut self.scratch.buffers, &self.scratch.text);
+            self.ledger.tending.push(key);
+        }
         if growth > 0 && !is_client {
             self.note_growth(owner, growth);
         }

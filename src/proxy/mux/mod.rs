@@ -192,7 +192,7 @@ impl Proxy {
         mux.h2.taken(id, &mut self.scratch.text);
         if !self.scratch.text.is_empty() {
             connection.output.write(&mut self.scratch.buffers, &self.scratch.text);
-            self.schedule_send(mux_key);
+            self.ledger.tending.push(mux_key);
         }
     }
 

@@ -23,6 +23,7 @@ mod downstream;
 mod grpc;
 mod health;
 mod turns;
+mod uploads;
 mod websocket;
 
 /// A proxy, with the bytes and requests of its sockets.

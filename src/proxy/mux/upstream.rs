@@ -15,6 +15,7 @@ use super::super::connection::{BackendEnd, Connection, Ending, Moved, Peer, Phas
 use super::super::exchange;
 use super::super::failure::Failure;
 use super::super::output::Output;
+use super::super::pool::Ready;
 use super::stream::Stream;
 use super::{Mux, MuxKind};
 use crate::collections::slab::Key;
@@ -66,7 +67,8 @@ impl Proxy {
         let mux_key = self.mux_for(id, slot);
         let used = self.connections.get(mux_key).is_some_and(|mux_key| mux_key.is_reused());
         self.shared.block.add(Count::Reused, used.into());
-        let mut stream = Connection::new(self.upstreams.backend_end(slot, Use::FRESH));
+        let owner = self.owner(id);
+        let mut stream = Connection::new(self.upstreams.backend_end(slot, Use::FRESH, owner));
         stream.exchange = Some(id);
         stream.codec = Codec::Stream(Stream::new(mux_key));
         let key = self.connections.insert(stream);
@@ -78,10 +80,11 @@ impl Proxy {
     /// The mux to the backend in a slot for a stream of an exchange: one that has room, else a new one. An isolated
     /// request gets a mux of its own, so that it cannot break one that others use.
     pub(in crate::proxy) fn mux_for(&mut self, id: Key, slot: usize) -> Key {
+        let owner = self.owner(id);
         if self.exchanges.get(id).is_some_and(|exchange| exchange.tries.isolated) {
-            return self.dial_mux(slot, Scope::Isolated);
+            return self.dial_mux(slot, Scope::Isolated, owner);
         }
-        self.find_mux(slot).unwrap_or_else(|| self.dial_mux(slot, Scope::Shared))
+        self.find_mux(slot, owner).unwrap_or_else(|| self.dial_mux(slot, Scope::Shared, owner))
     }
 
     /// Has a stream wait on a mux. If the backend has been silent for a while, the proxy sends a PING first, even if
@@ -101,8 +104,8 @@ impl Proxy {
         self.rearm(mux_key, Moved::Nothing);
     }
 
-    /// A mux to the backend in a slot that has room for another stream.
-    fn find_mux(&self, slot: usize) -> Option<Key> {
+    /// A mux to the backend in a slot that has room for another stream of the owner.
+    fn find_mux(&self, slot: usize, owner: Option<Key>) -> Option<Key> {
         let guess = self.upstreams.backends.get(slot)?.as_ref()?.seen.streams.unwrap_or(H2_STREAMS as usize);
         let has_room = |key: &Key| {
             let connection = self.connections.get(*key).filter(|connection| self.upstreams.is_current(connection.peer));
@@ -114,19 +117,27 @@ impl Proxy {
                 !upstream.draining && !mux.h2.is_spent() && !mux.is_stuck(self.now_us) && taken < most
             })
         };
-        self.upstreams.muxes.get(slot)?.iter().copied().find(has_room)
+        match owner {
+            Some(owner) => {
+                let muxes = self.upstreams.owned.of(owner, slot).filter(|ready| ready.place.is_none());
+                muxes.map(|ready| ready.key).find(has_room)
+            }
+            None => self.upstreams.muxes.get(slot)?.iter().copied().find(has_room),
+        }
     }
 
     /// Dials a connection that may speak HTTP/2.
-    fn dial_mux(&mut self, slot: usize, scope: Scope) -> Key {
+    fn dial_mux(&mut self, slot: usize, scope: Scope, owner: Option<Key>) -> Key {
         let used_for = if scope == Scope::Probe { Use::Probe } else { Use::FRESH };
-        let mut connection = Connection::new(self.upstreams.backend_end(slot, used_for));
+        let mut connection = Connection::new(self.upstreams.backend_end(slot, used_for, owner));
         connection.codec = Codec::Mux(Box::new(Mux::to_backend(scope, self.now_us)));
         let key = self.connections.insert(connection);
         if let Some(muxes) = self.upstreams.muxes.get_mut(slot)
             && scope == Scope::Shared
         {
             muxes.push(key);
+            let ready = Ready { slot: slot as u16, key, place: None };
+            owner.into_iter().for_each(|owner| self.upstreams.owned.add(owner, ready));
         }
         self.rearm(key, Moved::Nothing);
         self.ledger.outputs.push_back(Output::Connect(key, slot));
@@ -135,8 +146,8 @@ impl Proxy {
 
     /// Begins a probe of a backend that may speak HTTP/2.
     pub(in crate::proxy) fn begin_multiplexed_probe(&mut self, slot: usize) {
-        let mux_key = self.dial_mux(slot, Scope::Probe);
-        let mut stream = Connection::new(self.upstreams.backend_end(slot, Use::Probe));
+        let mux_key = self.dial_mux(slot, Scope::Probe, None);
+        let mut stream = Connection::new(self.upstreams.backend_end(slot, Use::Probe, None));
         stream.codec = Codec::Stream(Stream::new(mux_key));
         let key = self.connections.insert(stream);
         self.await_turn(mux_key, key);
@@ -170,8 +181,10 @@ impl Proxy {
     fn become_http1(&mut self, key: Key, slot: usize) {
         let Some(connection) = self.connections.get_mut(key) else { return };
         let codec = std::mem::replace(&mut connection.codec, Codec::http1(Role::Client));
-        let probe = connection.is_probe();
-        self.forget_mux(slot, key);
+        let (probe, peer) = (connection.is_probe(), connection.peer);
+        if let Peer::Backend(end) = peer {
+            self.upstreams.forget_mux(end, key);
+        }
         let Codec::Mux(mux) = codec else { return };
         let MuxKind::Upstream(upstream) = mux.kind else { return };
         let mut free = Some(key);
@@ -187,13 +200,6 @@ impl Proxy {
             Some(key) if probe => self.send_probe(key),
             Some(key) => self.release(key),
             None => {}
-        }
-    }
-
-    /// Removes a mux from those that get streams.
-    pub(in crate::proxy) fn forget_mux(&mut self, slot: usize, key: Key) {
-        if let Some(muxes) = self.upstreams.muxes.get_mut(slot) {
-            muxes.retain(|&other| other != key);
         }
     }
 
@@ -255,8 +261,8 @@ impl Proxy {
             || !connection.is_sendable()
             || !self.upstreams.is_current(connection.peer);
         if mux.is_idle() && over && !connection.is_probe() {
-            if let Peer::Backend(BackendEnd { slot, .. }) = connection.peer {
-                self.forget_mux(slot.into(), key);
+            if let Peer::Backend(end) = connection.peer {
+                self.upstreams.forget_mux(end, key);
             }
             self.end(key, Ending::Close);
             return true;

@@ -2,6 +2,7 @@
 
 use crate::args::flags::{Flag, Group, Preset, Set, more, once};
 use crate::args::value;
+use crate::http::proxy_header::Version;
 use crate::limits::TRUSTED_RANGES;
 
 pub(super) const FLAGS: &[Flag] = &[
@@ -29,6 +30,20 @@ pub(super) const FLAGS: &[Flag] = &[
         accepts: "an IP address or a range such as 10.0.0.0/8 (at most 1024 of them)",
         set: Set::Repeatable(|options, text, source| {
             more(&mut options.trust, value::cidr(text)?, source, TRUSTED_RANGES)
+        }),
+    },
+    Flag {
+        long: "send-proxy",
+        short: None,
+        group: Group::Forwarding,
+        placeholder: "VERSION",
+        default: Preset::Value("off"),
+        env: "LB_SEND_PROXY",
+        help: "begin each connection to a backend with a PROXY header of this version, which has the client's address; \
+               such a connection carries requests of one client only",
+        accepts: "v1, v2 or off",
+        set: Set::Value(|options, text, source| {
+            once(&mut options.send_proxy, value::choice(&Version::CHOICES, text)?, source)
         }),
     },
     Flag {

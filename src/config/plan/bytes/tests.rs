@@ -9,6 +9,7 @@ fn plan() -> Plan {
     plan.trace = true;
     plan.host_header = HostHeader::Name("api".into());
     plan.trust = vec![Cidr { address: "10.0.0.0".parse().unwrap(), prefix: 8 }];
+    plan.send_proxy = Some(Version::V2);
     plan.via = Some("edge".into());
     plan.request_ids = false;
     plan.health.path = "/up".into();
@@ -166,7 +167,8 @@ fn the_bytes_of_each_section_are_those_that_its_name_has_always_meant() {
             "tls 5c286048f38db679",
             "routes e010388d3c691f25",
             "hash 88201fb960ff6465",
-            "sticky f5197830161bda0a"
+            "sticky f5197830161bda0a",
+            "send_proxy 9c85b3d328c99143"
         ]
     );
 }

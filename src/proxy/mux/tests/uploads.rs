@@ -1,0 +1,77 @@
+//! Content of requests over HTTP/2, and the account of what waits for its consumer.
+
+use super::downstream::*;
+use super::*;
+
+/// A client that has opened stream 1 for a POST.
+fn uploading(world: &mut World) -> Key {
+    let client = world.client();
+    world.give(client, &frame_of(Kind::Headers, END_HEADERS, 1, &head(b"POST", &[])));
+    client
+}
+
+#[test]
+fn the_credit_for_an_upload_that_waited_for_its_backend_is_sent() {
+    let mut world = World::before_http1();
+    let client = uploading(&mut world);
+    (0..3).for_each(|_| world.frame(client, Kind::Data, 0, 1, &[b'x'; H2_FRAME_BYTES]));
+    assert_eq!(kinds(&world.on(client, 1)), []);
+    world.connected(false);
+    assert_eq!(kinds(&world.on(client, 1)), [(Kind::WindowUpdate, 0)]);
+}
+
+#[test]
+fn the_end_of_an_upload_is_charged_while_its_backend_takes_nothing() {
+    let mut world = World::before_http1();
+    let client = uploading(&mut world);
+    let backend = world.connected(false);
+    world.stalled.push(backend);
+    world.frame(client, Kind::Data, 0, 1, b"abc");
+    world.audit();
+    world.frame(client, Kind::Data, END_STREAM, 1, b"");
+    world.audit();
+}
+
+#[test]
+fn a_window_that_grew_for_a_client_is_returned_when_the_client_has_taken_the_content() {
+    let mut world = World::new(1, false);
+    let client = world.client();
+    world.frame(client, Kind::Settings, 0, 0, &[&[0, 4][..], &400_000_u32.to_be_bytes()].concat());
+    world.frame(client, Kind::WindowUpdate, 0, 0, &(1_u32 << 24).to_be_bytes());
+    world.give(client, &get(1));
+    let backend = world.connected(true);
+    world.frame(backend, Kind::Headers, END_HEADERS, 1, &[0x88]);
+    let content = |world: &mut World, bytes: u32| {
+        for n in 1..=bytes / H2_FRAME_BYTES as u32 {
+            let last = bytes == 4 * H2_WINDOW_BYTES && n == bytes / H2_FRAME_BYTES as u32;
+            world.frame(backend, Kind::Data, if last { END_STREAM } else { 0 }, 1, &[0; H2_FRAME_BYTES]);
+        }
+    };
+    content(&mut world, H2_WINDOW_BYTES);
+    content(&mut world, 2 * H2_WINDOW_BYTES);
+    assert_eq!(world.proxy.totals.grown, 3 * H2_WINDOW_BYTES);
+    world.stalled.push(client);
+    content(&mut world, 4 * H2_WINDOW_BYTES);
+    world.audit();
+    assert_eq!(world.proxy.totals.grown, 2 * H2_WINDOW_BYTES, "the stream to the backend has ended");
+    // The window of the client's stream ends before the content.
+    world.stalled.clear();
+    world.carry_out();
+    let sent = world.proxy.queued(client).map(|queue| queue.slices().flatten().count());
+    world.proxy.sent(client, sent.unwrap_or_default());
+    world.carry_out();
+    world.audit();
+    assert_eq!(world.proxy.totals.grown, 0);
+}
+
+#[test]
+fn a_backend_over_http1_learns_that_a_post_has_no_content() {
+    for (method, says_so) in [(&b"POST"[..], true), (b"PUT", true), (b"GET", false), (b"DELETE", false)] {
+        let mut world = World::before_http1();
+        let client = world.client();
+        world.give(client, &frame_of(Kind::Headers, END_HEADERS | END_STREAM, 1, &head(method, &[])));
+        let backend = world.connected(false);
+        let request = String::from_utf8(world.sent.remove(&backend).unwrap()).unwrap();
+        assert_eq!(request.contains("Content-Length: 0\r\n"), says_so, "{request}");
+    }
+}
