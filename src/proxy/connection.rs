@@ -362,7 +362,7 @@ impl Connection {
             (Peer::Client(_), _) if self.input.is_some() => Wait::RequestHead,
             (Peer::Client(client), _) if !client.seen_request => Wait::FirstByte,
             (Peer::Client(_), _) => Wait::Idle,
-            (Peer::Backend(_), _) => match self.codec.mux() {
+            (Peer::Backend(_), _) => match self.codec.mux().filter(|_| !self.drops_input()) {
                 // The answer to a PING follows the block.
                 Some(mux) if mux.is_in_block() => Wait::Block,
                 Some(mux) if mux.h2.is_pinged() => Wait::Ping,

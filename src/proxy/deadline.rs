@@ -3,6 +3,7 @@
 
 use super::Proxy;
 use super::abort::Abort;
+use super::codec::Codec;
 use super::connection::{BackendEnd, Connection, Moved, Phase, Wait};
 use super::exchange::Exchange;
 use super::failure::Failure;
@@ -121,8 +122,12 @@ impl Proxy {
     /// Sets the deadline for the event that a connection waits for now. `moved`: the direction in which bytes have
     /// just moved on it.
     pub(super) fn rearm(&mut self, key: Key, moved: Moved) {
-        self.recount(key);
-        let Some(connection) = self.connections.get(key) else { return };
+        let Some(mut connection) = self.connections.get(key) else { return };
+        if !matches!(connection.codec, Codec::Http1(_)) {
+            self.recount(key);
+            let Some(recounted) = self.connections.get(key) else { return };
+            connection = recounted;
+        }
         let wait = self.wait_of(key, connection);
         let Some(connection) = self.connections.get_mut(key) else { return };
         let useless = |backend: &mut BackendEnd| std::mem::take(&mut backend.no_progress);
@@ -143,6 +148,7 @@ impl Proxy {
     }
 
     /// Returns the event that a connection waits for.
+    #[inline(always)]
     pub(super) fn wait_of(&self, key: Key, connection: &Connection) -> Wait {
         match connection.exchange.and_then(|id| self.exchanges.living(id)) {
             Some(exchange) => self.exchange_wait(connection, exchange),
@@ -152,6 +158,7 @@ impl Proxy {
         }
     }
 
+    #[inline(always)]
     fn exchange_wait(&self, connection: &Connection, exchange: &Exchange) -> Wait {
         let is_full = |key| self.connections.get(key).is_none_or(|peer| !self.has_room(peer));
         let mux_key = connection.codec.stream().and_then(|stream| self.connections.get(stream.mux));

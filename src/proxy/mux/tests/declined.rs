@@ -179,3 +179,18 @@ fn an_idle_connection_whose_time_ends_takes_no_request_with_it_that_comes_in_the
     assert!(!world.closed.contains(&idle));
     assert_eq!(world.proxy.check(), Ok(()));
 }
+
+#[test]
+fn a_backend_that_takes_no_goaway_is_closed_in_time() {
+    let mut world = World::new(1, false);
+    world.request();
+    let mux_key = world.connected(true);
+    world.stalled.push(mux_key);
+    // The block of fields has no end.
+    world.frame(mux_key, Kind::Headers, 0, 1, &[0x89]);
+    world.pass(DEFAULT_REQUEST_US + 100_000);
+    assert!(world.proxy.connections.get(mux_key).is_some_and(Connection::drops_input));
+    world.proxy.check().unwrap();
+    world.pass(POOL_IDLE_US + 100_000);
+    assert!(world.closed.contains(&mux_key));
+}
