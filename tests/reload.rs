@@ -152,6 +152,40 @@ fn settings_change_with_the_file_and_fixed_ones_are_reported() {
 }
 
 #[test]
+fn a_listener_is_added_by_a_reload_and_removed_by_an_upgrade() {
+    for mode in modes() {
+        let a = Backend::named("a");
+        let directory = Directory::new();
+        let path = directory.put("lb.json", &file(&[&a], ""));
+        let balancer = Balancer::with_file(mode, &path, &[]);
+        let mut kept = balancer.connect();
+        assert_eq!(kept.get("/").text(), "a");
+        // A port that somebody has is refused, and nothing changes.
+        let taken = std::net::TcpListener::bind("127.0.0.1:0").expect("loopback has a free port");
+        let address = taken.local_addr().expect("bound");
+        let listen = format!(", \"listen\": [\"{address}\"]");
+        directory.put("lb.json", &file(&[&a], &listen));
+        balancer.wait_for_log(&format!("cannot listen on {address}"));
+        balancer.wait_for_log("refused: the configuration before stays");
+        drop(taken);
+        let pid = balancer.pid();
+        balancer.signal(libc::SIGHUP);
+        balancer.wait_for_log("listeners were added, and none was removed: an upgrade opens them now");
+        balancer.wait_for_log("has taken over (generation 1)");
+        assert_eq!(Wire::tcp(address).get("/").text(), "a", "{mode:?}");
+        assert_eq!((kept.get("/").text(), balancer.get("/"), balancer.pid()), ("a".into(), "a".into(), pid));
+        // Clients may wait on a listener, so a reload closes none.
+        directory.put("lb.json", &file(&[&a], ""));
+        balancer.wait_for_log("listen cannot change while it runs: that needs an upgrade (SIGUSR2)");
+        assert_eq!(Wire::tcp(address).get("/").text(), "a", "{mode:?}");
+        balancer.signal(libc::SIGUSR2);
+        balancer.wait_for_log("has taken over (generation 2)");
+        wait_until("nobody listens", || std::net::TcpStream::connect(address).is_err());
+        assert_eq!(balancer.get("/"), "a");
+    }
+}
+
+#[test]
 fn hup_reads_the_file_again() {
     for mode in modes() {
         let a = Backend::named("a");

@@ -272,6 +272,19 @@ pub struct Timeouts {
     pub drain_idle_us: u64,
 }
 
+/// Returns the listeners that a configuration adds to those of the previous one. Returns an empty list if it also removes
+/// or changes one.
+pub fn added_listeners(config: &Config, before: &Config) -> Vec<Listen> {
+    let mut added = config.listen.clone();
+    for listen in &before.listen {
+        match added.iter().position(|one| one == listen) {
+            Some(at) => drop(added.remove(at)),
+            None => return Vec::new(),
+        }
+    }
+    added
+}
+
 /// Takes over settings from the previous configuration that cannot change in a running process, because
 /// listeners, workers, their account and the shared data of backend sessions are created at the start. Returns
 /// the long names of the options that would change.

@@ -87,6 +87,8 @@ pub(super) struct Duties {
     /// The time of the next attempt to make the plan, in microseconds, if there was no room for it; otherwise
     /// `u64::MAX`.
     publish_us: u64,
+    /// A reload needs an upgrade, which nothing prevents.
+    wants_upgrade: bool,
     /// A file's contents that are taken up later.
     postponed: Option<(Vec<u8>, Later)>,
 }
@@ -126,6 +128,7 @@ impl Duties {
             suspects_us: 0,
             cut: Vec::new(),
             publish_us: u64::MAX,
+            wants_upgrade: false,
             postponed: None,
         };
         let plan = duties.plan_before.as_deref().and_then(Plan::decode);
@@ -233,6 +236,11 @@ impl Duties {
     /// True if a plan was published since the last call.
     pub(super) fn take_published(&mut self) -> bool {
         std::mem::take(&mut self.published)
+    }
+
+    /// True if a reload since the last call needs an upgrade, which nothing prevents.
+    pub(super) fn take_wants_upgrade(&mut self) -> bool {
+        std::mem::take(&mut self.wants_upgrade)
     }
 
     /// Notifies the service manager that all workers accept.

@@ -4,11 +4,12 @@ use std::fmt;
 
 use super::Duties;
 use super::plan::{Later, NO_ROOM, Unpublished};
-use crate::config::{self, Changes, Config};
+use crate::config::{self, Changes, Config, Listen};
 use crate::limits::SECOND_US;
 use crate::log::Level;
 use crate::metrics::Global;
 use crate::process::duties::watch::Change;
+use crate::process::start::listen;
 use crate::sys::clock;
 use crate::tls;
 
@@ -83,8 +84,13 @@ impl Duties {
                 return None;
             }
         };
+        let added = config::added_listeners(&config, &self.config);
         let fixed = config::keep_fixed(&mut config, &self.config);
-        if let Err(problem) = self.try_secrets(&config.tls).and_then(|()| self.try_cookie_key(&config)) {
+        // If anything else waits for an upgrade, its time is the user's decision.
+        let opens = fixed == ["listen"] && !added.is_empty();
+        let tried = if opens { try_listeners(&added) } else { Ok(()) };
+        let tried = tried.and_then(|()| self.try_secrets(&config.tls)).and_then(|()| self.try_cookie_key(&config));
+        if let Err(problem) = tried {
             self.refuse([problem]);
             return None;
         }
@@ -99,7 +105,7 @@ impl Duties {
         let known = wanted.and_then(|()| self.awaited(now_us).map_or(Ok(()), |later| Err(Unpublished::Later(later))));
         let later = match known.and_then(|()| self.publish()) {
             Ok(()) => {
-                self.tell_reloaded(&before, &fixed);
+                self.tell_reloaded(&before, &fixed, opens);
                 self.reload_secrets(before.tls != self.config.tls);
                 self.reload_cookie_key();
                 None
@@ -159,16 +165,22 @@ impl Duties {
         }
     }
 
-    pub(super) fn tell_reloaded(&mut self, before: &Config, fixed: &[&str]) {
+    /// `opens`: an upgrade follows, which opens more listeners.
+    fn tell_reloaded(&mut self, before: &Config, fixed: &[&str], opens: bool) {
         self.journal.set_level(self.config.loglevel);
         self.globals().add_global(Global::ReloadsDone, 1);
         self.globals().set_global(Global::LastReload, 1);
         self.globals().set_global(Global::LastReloadAt, clock::unix_us() / SECOND_US);
         let text = format!("{}: {}", self.path(), Changes::between(before, &self.config, fixed));
         self.journal.line(Level::Info, "config", format_args!("{text}"));
+        if opens {
+            self.wants_upgrade = true;
+            let text = "listeners were added, and none was removed: an upgrade opens them now";
+            return self.journal.line(Level::Info, "config", format_args!("{text}"));
+        }
         // After an upgrade the account stays the same.
         let (user, others): (Vec<&str>, Vec<&str>) = fixed.iter().partition(|name| **name == "user");
-        for (names, needed) in [(others, "an upgrade"), (user, "another start")] {
+        for (names, needed) in [(others, "an upgrade (SIGUSR2)"), (user, "another start")] {
             if !names.is_empty() {
                 let text = format_args!("{} cannot change while it runs: that needs {needed}", names.join(", "));
                 self.journal.line(Level::Warn, "config", text);
@@ -184,6 +196,11 @@ impl Duties {
         }
         self.journal.line(Level::Err, "config", format_args!("refused: the configuration before stays"));
     }
+}
+
+/// Tries whether this process can listen at these addresses; the error is the reason.
+fn try_listeners(listens: &[Listen]) -> Result<(), String> {
+    listens.iter().try_for_each(|&listen| listen::open(listen, 1).map(drop)).map_err(|failure| failure.message)
 }
 
 fn has_tls(config: &Config) -> bool {

@@ -116,6 +116,10 @@ impl Single {
         if self.duties.take_published() {
             self.journal.follow(self.memory.region);
         }
+        if self.duties.take_wants_upgrade() && !self.stopping {
+            self.upgrade.ask_for();
+            self.begin_upgrade(clock::monotonic_us());
+        }
     }
 
     fn drain_us(&self) -> u64 {

@@ -212,6 +212,9 @@ impl Master {
         if let Err(error) = self.duties.turn() {
             self.say(Level::Err, format_args!("cannot wait for events: {error}"));
         }
+        if self.duties.take_wants_upgrade() && self.stopping.is_none() {
+            self.upgrade.ask_for();
+        }
         if self.duties.take_published() {
             self.journal.follow(self.memory.region);
             self.running()
