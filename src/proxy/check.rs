@@ -19,6 +19,7 @@ use super::codec::Codec;
 use super::connection::{Connection, Ending, Phase, Wait};
 use super::exchange::{Exchange, Upstream};
 use super::mux::{Mux, Scope, Sending};
+use super::progress::Progress;
 use crate::balance::in_flight;
 use crate::collections::slab::Key;
 use crate::collections::timers::NEVER;
@@ -132,8 +133,11 @@ impl Proxy {
             let Some(mux) = mux else { return Err(format!("the mux of stream {key:?} is gone")) };
             let waiting = mux.upstream().map_or(0, |mux| mux.waiting.iter().filter(|&&other| other == key).count());
             let open = mux.h2.owners().filter(|&other| other == key).count();
-            // A direction of a tunnel may end while the other connection still takes its bytes.
-            let over = connection.has_ended() && stream.sending == Sending::Ended;
+            // Both directions may end while the other connection still takes the bytes.
+            let exchange = connection.exchange.and_then(|id| self.exchanges.get(id));
+            let sent =
+                exchange.is_some_and(|one| one.client == key && one.request == Progress::Ended && !one.is_tunnel());
+            let over = (connection.has_ended() || sent) && stream.sending == Sending::Ended;
             let expected = if stream.id == 0 { (1, 0) } else { (0, usize::from(!over)) };
             holds((waiting, open) == expected, || {
                 format!("stream {key:?} with number {} waits {waiting} times and is open {open} times", stream.id)
@@ -226,10 +230,8 @@ impl Proxy {
             let Some(downstream) = connection.codec.mux().and_then(Mux::downstream) else { continue };
             sum += downstream.loan();
             let mut charged = downstream.queued;
-            for (key, stream) in connection.codec.mux().into_iter().flat_map(Mux::streams).filter_map(|key| {
-                let entry = self.connections.get(key)?;
-                Some((key, entry))
-            }) {
+            let of_mux = |(_, entry): &(Key, &Connection)| entry.codec.stream().is_some_and(|stream| stream.mux == key);
+            for (key, stream) in self.all().filter(of_mux) {
                 let (charge, held) = (stream.codec.stream().map_or(0, |stream| stream.charged), self.held_by(stream));
                 holds(charge == held, || format!("stream {key:?} is charged {charge} and holds {held}: {stream:?}"))?;
                 charged += charge;

@@ -29,6 +29,11 @@ use crate::metrics::Count;
 const BUDGET: usize = H2_GROWTH_BYTES as usize;
 
 impl DownstreamState {
+    /// True if a stream is charged.
+    pub(in crate::proxy) fn has_streams(&self) -> bool {
+        self.held > self.queued
+    }
+
     /// The bytes that the budget lends.
     pub(in crate::proxy) fn loan(&self) -> usize {
         self.held.saturating_sub(H2_PARITY_BYTES)

@@ -201,6 +201,15 @@ impl Proxy {
     pub(in crate::proxy) fn streams_gone(&mut self, key: Key, reason: Reason) {
         let Some(mux) = self.connections.get_mut(key).and_then(|one| one.codec.mux_mut()) else { return };
         mux.h2.abandon().into_iter().for_each(|stream| self.client_gone(stream, reason));
+        if self.downstream_mut(key).is_some_and(|downstream| downstream.has_streams()) {
+            // The messages of these have both ended, but not all of their content has gone to their backends.
+            let is_left = |stream: &Key| {
+                let stream = self.connections.get(*stream).and_then(|entry| entry.codec.stream());
+                stream.is_some_and(|stream| stream.mux == key)
+            };
+            let left: Vec<Key> = self.connections.keys().filter(is_left).collect();
+            left.into_iter().for_each(|stream| self.client_gone(stream, reason));
+        }
     }
 
     /// Notes on the streams of a mux that the client has ended its direction. They go on as a request over HTTP/1 does

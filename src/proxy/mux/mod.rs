@@ -118,9 +118,14 @@ impl Mux {
         self.block.is_some_and(|(_, since_us)| now_us.saturating_sub(since_us) >= H2_BLOCK_GRACE_US)
     }
 
-    /// True if no stream is open and none waits.
+    /// True if no stream is open and none waits. A client's stream whose messages have both ended may still have content
+    /// for its backend.
     pub(in crate::proxy) fn is_idle(&self) -> bool {
-        self.h2.open_streams() == 0 && self.upstream().is_none_or(|upstream| upstream.waiting.is_empty())
+        self.h2.open_streams() == 0
+            && match &self.kind {
+                MuxKind::Upstream(upstream) => upstream.waiting.is_empty(),
+                MuxKind::Downstream(downstream) => !downstream.has_streams(),
+            }
     }
 
     /// The wait of a mux to a client. `drained`: its queue is empty. Each stream has waits of its own.

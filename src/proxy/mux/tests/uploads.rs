@@ -75,3 +75,32 @@ fn a_backend_over_http1_learns_that_a_post_has_no_content() {
         assert_eq!(request.contains("Content-Length: 0\r\n"), says_so, "{request}");
     }
 }
+
+#[test]
+fn a_mux_stays_until_its_backend_has_an_upload_that_is_answered() {
+    for goes in [false, true] {
+        let mut world = World::before_http1();
+        let client = uploading(&mut world);
+        let backend = world.connected(false);
+        world.stalled.push(backend);
+        world.frame(client, Kind::Data, 0, 1, b"abc");
+        world.give(backend, b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n");
+        world.frame(client, Kind::Data, END_STREAM, 1, b"def");
+        world.frame(client, Kind::Goaway, 0, 0, &[0; 8]);
+        world.audit();
+        assert_eq!((world.proxy.clients(), world.proxy.requests()), (1, 1));
+        if goes {
+            world.proxy.failed(client, Failure::Broken(104));
+            world.carry_out();
+            assert_eq!((world.proxy.requests(), world.proxy.connections()), (0, 0));
+        } else {
+            let queued = world.proxy.queued(backend).map_or(0, |queue| queue.len());
+            world.proxy.sent(backend, queued);
+            world.carry_out();
+            world.proxy.ended(client);
+            world.carry_out();
+            assert_eq!((world.proxy.requests(), world.proxy.clients()), (0, 0));
+        }
+        world.audit();
+    }
+}
