@@ -7,12 +7,18 @@
 //! connection is bounded; and everything comes to rest. If no backend and no client makes a mistake, every request
 //! succeeds. Otherwise only requests that met a mistake may fail (`Entry::excused`).
 //!
+//! From the seed `HTTP2_SEEDS` on, two thirds of the clients speak HTTP/2. Smaller seeds have clients over HTTP/1 alone.
+//!
 //! `SIM_SEED=n` plays one scenario and prints its story. `SIM_SEEDS=n` sets the number of scenarios, and `SIM_FROM=n`
-//! the first seed.
+//! the first seed. Half as many scenarios with clients over HTTP/2 follow, from `HTTP2_SEEDS + n` on.
 
 mod answers;
 mod backend;
 mod client;
+mod h2_client;
+mod h2_frames;
+mod h2_plan;
+mod h2_stream;
 mod message;
 mod network;
 mod pattern;
@@ -31,8 +37,9 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::time::Duration;
 
 use network::Sabotage;
+use world::HTTP2_SEEDS;
 
-/// The number of scenarios.
+/// The number of scenarios with clients over HTTP/1 alone. There are half as many with clients over HTTP/2.
 const SEEDS: u64 = 10_000;
 /// A time that no scenario takes.
 const FOR_EVER: Duration = Duration::from_secs(20);
@@ -109,7 +116,10 @@ fn every_request_is_answered_once_and_no_byte_goes_astray() {
     }
     let most = if std::env::var_os("SIM_ALL").is_some() { usize::MAX } else { 1 };
     let (first, count) = (number("SIM_FROM").unwrap_or(0), number("SIM_SEEDS").unwrap_or(SEEDS));
-    let found = failures(first..first + count, Sabotage::Nothing, most);
+    let over_http1 = first..first + count;
+    let over_http2 = HTTP2_SEEDS + first..HTTP2_SEEDS + first + count / 2;
+    let mut found = failures(over_http1, Sabotage::Nothing, most);
+    found.extend(failures(over_http2, Sabotage::Nothing, most));
     let lines: Vec<String> = found
         .iter()
         .map(|(seed, text)| {
@@ -134,9 +144,11 @@ fn scenarios_that_failed_once_pass() {
 #[test]
 fn planted_faults_are_noticed() {
     use Sabotage::{FlippedByte, LostPlan, LostReceive, ResetAsEnd, StrayCredit};
-    for sabotage in [FlippedByte, LostReceive, ResetAsEnd, LostPlan, StrayCredit] {
-        let found = failures(0..PLANTED_SEEDS, sabotage, 1);
-        assert!(!found.is_empty(), "{sabotage:?} was not noticed in {PLANTED_SEEDS} scenarios");
+    let over_http1 = [FlippedByte, LostReceive, ResetAsEnd, LostPlan, StrayCredit].map(|sabotage| (0, sabotage));
+    let over_http2 = [FlippedByte, LostReceive, LostPlan, StrayCredit].map(|sabotage| (HTTP2_SEEDS, sabotage));
+    for (first, sabotage) in over_http1.into_iter().chain(over_http2) {
+        let found = failures(first..first + PLANTED_SEEDS, sabotage, 1);
+        assert!(!found.is_empty(), "{sabotage:?} was not noticed in {PLANTED_SEEDS} scenarios from {first} on");
     }
 }
 

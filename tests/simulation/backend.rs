@@ -167,6 +167,7 @@ impl Conversation {
             && head.option("upgrade") == entry.upgrade
             && !head.option("close")
             && !head.has_hop_fields(entry.named)
+            && head.get("Cookie") == entry.crumbs.then_some("a=1; b=2")
             && head.get("Expect").is_some() == entry.expects;
         if !right {
             net.fail(format!("backend {}: request {id} came as {head:?}", self.backend));

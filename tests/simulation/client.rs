@@ -67,6 +67,19 @@ pub(super) struct Client {
     pub(super) over: bool,
 }
 
+/// True if the proxy may answer a request itself with this status. `once`: the client has ended its direction, so a
+/// request that a backend may have seen is not sent again.
+pub(super) fn is_allowed_reply(net: &Net, id: usize, status: u16, once: bool, misbehaved: bool) -> bool {
+    let entry = &net.ledger[id];
+    let stale = net.idle_closers && (once || !entry.is_replayable());
+    let broken = net.dropping && (once || entry.trailers);
+    let refused = net.rationed && (net.idle_closers || net.dropping);
+    let full = net.limited && status == 503;
+    let lost = net.broke || !net.connectable || broken || stale || refused;
+    let allowed = entry.excused || lost || misbehaved || full;
+    allowed && matches!(status, 400..=599)
+}
+
 impl Client {
     pub(super) fn new(link: usize, number: usize, plan: ClientPlan, idle_us: u64) -> Client {
         Client {
@@ -241,15 +254,7 @@ impl Client {
         let bare = entry.method == "HEAD" || status == 204 || status == 304;
         let closes = head.option("close") || old && !head.option("keep-alive");
         if delivery.is_none() {
-            // A request that a backend may have seen is not sent again for a client that has ended its direction.
-            let once = self.ended_us.is_some();
-            let stale = net.idle_closers && (once || !entry.is_replayable());
-            let broken = net.dropping && (once || entry.trailers);
-            let refused = net.rationed && (net.idle_closers || net.dropping);
-            let full = net.limited && status == 503;
-            let lost = net.broke || !net.connectable || broken || stale || refused;
-            let allowed = entry.excused || lost || self.misbehaved || full;
-            if !allowed || !matches!(status, 400..=599) {
+            if !is_allowed_reply(net, id, status, self.ended_us.is_some(), self.misbehaved) {
                 net.fail(format!("client {}: {status} of the proxy's own for {id}", self.number));
             }
         } else if request.malformed {

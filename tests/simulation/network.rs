@@ -52,7 +52,7 @@ pub(super) enum Sabotage {
     ResetAsEnd,
     /// The shell does not give the proxy a new plan.
     LostPlan,
-    /// The proxy gets a WINDOW_UPDATE that the backend does not know of.
+    /// The proxy gets a WINDOW_UPDATE that the backend or the client does not know of.
     StrayCredit,
     /// A POST is delivered to its backend a second time.
     SecondDelivery,
@@ -123,6 +123,8 @@ pub(super) struct Entry {
     pub(super) trailers: bool,
     /// The Connection field names a further field.
     pub(super) named: bool,
+    /// The request has two Cookie fields, which reach the backend as one (RFC 9113, 8.2.3).
+    pub(super) crumbs: bool,
     /// The numbers of the deliveries whose response has trailers that must reach the client.
     pub(super) trailed: Vec<usize>,
     /// The client has begun to send the request.

@@ -319,6 +319,7 @@ impl Streams {
             && get("x-forwarded-for") == Some(&format!("10.0.0.{}", entry.client))
             && get("x-size") == Some(&entry.size.to_string())
             && get("expect").is_some() == entry.expects
+            && get("cookie") == entry.crumbs.then_some("a=1; b=2")
             && ["connection", "keep-alive", "proxy-connection", "x-hop"].into_iter().all(|name| get(name).is_none())
             && get("te").is_none_or(|value| value == "trailers")
             && (entry.size > 0 || !head.head.ended || !entry.expects);

@@ -17,8 +17,10 @@ pub(super) struct Wire {
     /// The window sizes that the proxy has acknowledged, and those that it has not.
     window: i64,
     unacknowledged: VecDeque<i64>,
-    /// The difference for each stream: updates minus content.
+    /// The difference for each stream: updates minus content. 0 is the connection.
     credits: BTreeMap<u32, i64>,
+    /// The bytes that the connection began with, if they are checked.
+    connection: Option<i64>,
 }
 
 impl Wire {
@@ -26,7 +28,18 @@ impl Wire {
     pub(super) fn new(windows: &[u32]) -> Wire {
         let unacknowledged = windows.iter().copied().map(i64::from).collect();
         let (header, credits) = (Vec::new(), BTreeMap::new());
-        Wire { header, skip: PREFACE_BYTES, window: FIRST_WINDOW, unacknowledged, credits }
+        Wire { header, skip: PREFACE_BYTES, window: FIRST_WINDOW, unacknowledged, credits, connection: None }
+    }
+
+    /// Returns the reader of a connection to a client that has sent SETTINGS with these windows. The window of the
+    /// connection is checked too.
+    pub(super) fn of_server(windows: &[u32]) -> Wire {
+        Wire { skip: 0, connection: Some(FIRST_WINDOW), ..Wire::new(windows) }
+    }
+
+    /// Notes SETTINGS that change no window.
+    pub(super) fn allow_same(&mut self) {
+        self.unacknowledged.push_back(self.unacknowledged.back().copied().unwrap_or(self.window));
     }
 
     /// Notes SETTINGS with another window.
@@ -34,7 +47,7 @@ impl Wire {
         self.unacknowledged.push_back(window.into());
     }
 
-    /// Notes a WINDOW_UPDATE on a stream.
+    /// Notes a WINDOW_UPDATE on a stream, or on the connection.
     pub(super) fn credit(&mut self, stream: u32, bytes: u32) {
         *self.credits.entry(stream).or_default() += i64::from(bytes);
     }
@@ -71,6 +84,13 @@ impl Wire {
                 let most = self.unacknowledged.iter().copied().fold(self.window, i64::max);
                 if *credit + most < 0 {
                     return Err(format!("{length} bytes on stream {stream} are {} too many", -(*credit + most)));
+                }
+                if let Some(first) = self.connection {
+                    let credit = self.credits.entry(0).or_default();
+                    *credit -= i64::from(length);
+                    if *credit + first < 0 {
+                        return Err(format!("{length} bytes are {} too many for the connection", -(*credit + first)));
+                    }
                 }
             }
             4 if flags & 1 == 1 => {

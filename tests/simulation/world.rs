@@ -12,11 +12,15 @@ use zzz_lb::proxy::{Failure, Output, Proxy, Shared};
 
 use super::backend::Conversation;
 use super::client::Client;
+use super::h2_client::Http2Client;
+use super::h2_plan::{self, Http2Plan};
 use super::network::{End, Event, Net, Sabotage, say};
 use super::phases::{SLOTS, followed};
 use super::plan::{BackendPlan, ClientPlan, Connect, Plan, SECOND_US, Speaks, draw};
 use super::streams::Streams;
 
+/// The first seed whose scenario has clients over HTTP/2. The scenarios of smaller seeds have clients over HTTP/1 only.
+pub(super) const HTTP2_SEEDS: u64 = 10_000_000_000;
 /// A number of events that no scenario needs.
 const STEPS: usize = 400_000;
 /// A number of turns without progress of time that is too large.
@@ -37,6 +41,7 @@ struct Socket {
 
 enum Actor {
     Client(Box<Client>),
+    Http2Client(Box<Http2Client>),
     Backend(Box<Conversation>),
     Multiplexed(Box<Streams>),
 }
@@ -100,7 +105,13 @@ pub(super) fn play(seed: u64, sabotage: Sabotage, verbose: bool) -> Result<(), S
         say!(world.net, "{backend:?}");
     }
     for (number, client) in clients.into_iter().enumerate() {
-        world.add_client(number, client);
+        match seed >= HTTP2_SEEDS && world.net.dice.percent(67) {
+            true => {
+                let plan = h2_plan::convert(&mut world.net, client);
+                world.add_http2_client(number, plan);
+            }
+            false => world.add_client(number, client),
+        }
     }
     world.run();
     if world.net.failure.is_none() {
@@ -135,6 +146,33 @@ impl World {
         let link = self.new_link();
         let begin_us = self.net.now_us + plan.begin_us;
         self.actors[link] = Some(Actor::Client(Box::new(Client::new(link, number, plan, self.plan.timeouts.idle_us))));
+        self.net.at(begin_us, Event::Begin(link));
+    }
+
+    fn add_http2_client(&mut self, number: usize, plan: Http2Plan) {
+        let net = &self.net;
+        let text = |one: &h2_plan::Request| {
+            let entry = &net.ledger[one.id];
+            format!("{} ({} {}, {:?})", one.id, entry.method, entry.size, one.cancel)
+        };
+        say!(
+            net,
+            "client {number} over HTTP/2: {:?}, {} at once, {:?}, {:?}, {:?}, write {:?}, read {:?}, window {} + {}, {:?}",
+            plan.requests.iter().map(text).collect::<Vec<_>>(),
+            plan.most,
+            plan.ending,
+            plan.goodbye,
+            plan.misdeed,
+            plan.write_pace,
+            plan.read_pace,
+            plan.window,
+            plan.growth,
+            plan.habits
+        );
+        let link = self.new_link();
+        let begin_us = self.net.now_us + plan.begin_us;
+        let client = Http2Client::new(link, number, plan, self.plan.timeouts.idle_us);
+        self.actors[link] = Some(Actor::Http2Client(Box::new(client)));
         self.net.at(begin_us, Event::Begin(link));
     }
 
@@ -195,6 +233,7 @@ impl World {
         let Some(mut actor) = self.actors[link].take() else { return };
         match &mut actor {
             Actor::Client(client) => client.poll(&mut self.net),
+            Actor::Http2Client(client) => client.poll(&mut self.net),
             Actor::Backend(conversation) => conversation.poll(&mut self.net),
             Actor::Multiplexed(streams) => streams.poll(&mut self.net),
         }
@@ -203,8 +242,10 @@ impl World {
 
     fn accept(&mut self, link: usize) {
         if self.net.cut {
-            if let Some(Actor::Client(client)) = &mut self.actors[link] {
-                client.over = true;
+            match &mut self.actors[link] {
+                Some(Actor::Client(client)) => client.over = true,
+                Some(Actor::Http2Client(client)) => client.over = true,
+                _ => {}
             }
             return;
         }
@@ -485,6 +526,7 @@ impl World {
     pub(super) fn state(&self) -> String {
         let client = |actor: &Actor| match actor {
             Actor::Client(client) if !client.over => Some(client.state()),
+            Actor::Http2Client(client) if !client.over => Some(client.state()),
             _ => None,
         };
         let clients: Vec<String> = self.actors.iter().flatten().filter_map(client).collect();
