@@ -63,6 +63,7 @@ mod timeouts;
 mod tls;
 mod tls_floods;
 mod tls_front;
+mod tls_user;
 mod trace;
 mod upgrade;
 mod upgrade_failures;

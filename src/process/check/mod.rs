@@ -22,8 +22,8 @@ use crate::limits::{ADDRESSES, NAMES_WAIT_US};
 use crate::log::Level;
 use crate::metrics::Block;
 use crate::process::demo;
-use crate::process::duties::cookie_key;
 use crate::process::duties::names::Names;
+use crate::process::duties::{cookie_key, secrets};
 use crate::process::exit::Failure;
 use crate::process::journal::Journal;
 use crate::process::start::memory::share_memory;
@@ -53,13 +53,19 @@ pub fn check(config: Option<&Config>, options: &Options) -> Checked {
     for remark in &options.remarks {
         journal.line(Level::Warn, "config", format_args!("{remark}"));
     }
+    // As a start does, before privileges are given up.
+    let user = sys::user::current();
+    let certificates = match config.filter(|config| config.tls.has_certificate()) {
+        Some(config) => certificates::examine(&config.tls, &mut journal, &mut checked.problems),
+        None => String::new(),
+    };
     try_system(&mut checked.problems, &mut journal, config, options);
     let Some(config) = config else { return checked };
-    // As a start does, after privileges are given up.
-    let certificates = match config.tls.has_certificate() {
-        true => certificates::examine(&config.tls, &mut journal, &mut checked.problems),
-        false => String::new(),
-    };
+    if sys::user::current() != user {
+        for text in secrets::unreadable(&config.tls) {
+            journal.line(Level::Warn, "tls", format_args!("{text}"));
+        }
+    }
     checked.problems.extend(cookie_key::check(config).err());
     let found = match share_memory(inherited::records(worker_count(config))) {
         Ok(memory) => look_up(&mut journal, memory.region.globals(), &config.backends),

@@ -43,7 +43,7 @@ pub(super) struct Previous {
     pub(super) members: Vec<Member>,
     /// The addresses that had had a slot.
     pub(super) gone: Vec<Gone>,
-    /// The bytes of the secrets.
+    /// The bytes of the secrets: of the program before an upgrade, or as root has read them.
     pub(super) secrets: Option<Vec<u8>>,
 }
 

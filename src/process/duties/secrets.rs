@@ -10,6 +10,7 @@
 //! key are replaced one after the other, so files that do not fit get some time before this is logged and counted. The
 //! table before an upgrade is the state to begin with.
 
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -259,7 +260,8 @@ impl Duties {
         let at_us = clock::monotonic_us().saturating_add(patience_us);
         let doubts = &mut self.kept.doubts;
         match doubts.iter_mut().find(|doubt| doubt.source == problem.source) {
-            Some(doubt) if doubt.problem == problem.text && doubt.told_us.is_none() => {}
+            // The person who asks for a reload gets the reason again.
+            Some(doubt) if doubt.problem == problem.text && doubt.told_us.is_none() && patience_us > 0 => {}
             Some(doubt) => {
                 doubt.told_us = Some(doubt.told_us.unwrap_or(at_us));
                 doubt.problem = problem.text;
@@ -363,6 +365,18 @@ pub(in crate::process) fn check(tls: &Tls) -> Result<(), String> {
     Kept::default().read_secrets(tls).map(drop).map_err(|problem| problem.to_string())
 }
 
+/// Reads all secrets while the user may still be root, for [`Duties::begin`]. `None`: there are none, or they cannot be
+/// used, which is reported later.
+pub(in crate::process) fn read_early(tls: &Tls) -> Option<Vec<u8>> {
+    let secrets = tls.has_certificate().then(|| Kept::default().read_secrets(tls).ok()).flatten();
+    secrets.map(|(secrets, _)| secrets.encode())
+}
+
+/// Returns the reasons why this user cannot follow files of the secrets.
+pub(in crate::process) fn unreadable(tls: &Tls) -> Vec<String> {
+    files_of(tls).filter_map(|path| read(path, CLIENT_AUTHORITY_FILE_BYTES).err()).collect()
+}
+
 /// All files of the secrets.
 fn files_of(tls: &Tls) -> impl Iterator<Item = &Path> {
     let pairs = tls.pairs.iter().flat_map(|pair| [&pair.certificate, &pair.key]);
@@ -375,7 +389,13 @@ fn host_name() -> String {
 }
 
 fn read(path: &Path, most: usize) -> Result<Vec<u8>, String> {
-    let contents = file::read(path, most).map_err(|error| format!("{}: {error}", path.display()))?;
+    let contents = file::read(path, most).map_err(|error| match error.kind() {
+        ErrorKind::PermissionDenied => {
+            let (user, _) = sys::user::current();
+            format!("{}: {error}: user {user} has to be able to read it, or its changes are not served", path.display())
+        }
+        _ => format!("{}: {error}", path.display()),
+    })?;
     if contents.len() > most { Err(format!("more than {} KiB", most >> 10)) } else { Ok(contents) }
 }
 

@@ -17,7 +17,7 @@ use crate::limits::{self, SECOND_US};
 use crate::log::Level;
 use crate::metrics::Global;
 use crate::process::demo;
-use crate::process::duties::Duties;
+use crate::process::duties::{Duties, secrets};
 use crate::process::exit::{FAILED, Failure, USAGE};
 use crate::process::journal::{Journal, Line};
 use crate::process::upgrade::inherited::{self, Inherited, Taken};
@@ -47,7 +47,8 @@ pub(super) fn start(
         return Err(Failure::new(USAGE, text.to_owned()));
     }
     let demo = if config.demo && inherited.demo().is_empty() { Some(demo::Backends::open()?) } else { None };
-    // After an upgrade the process has its account already.
+    // After an upgrade the process has its account already. Before that, root may be the only one who can read keys.
+    let secrets = account.filter(|_| !inherited.is_upgrade()).and_then(|_| secrets::read_early(&config.tls));
     if let (Some(account), Some(name), false) = (account, &config.user, inherited.is_upgrade()) {
         give_up_root(&mut journal, name, account)?;
     }
@@ -64,13 +65,14 @@ pub(super) fn start(
             fork::exit_now(backend.serve());
         }
     }
-    let Taken { memory, old_workers, old, previous } = inherited.memory(&mut journal, count)?;
+    let Taken { memory, old_workers, old, mut previous } = inherited.memory(&mut journal, count)?;
     let listens: Vec<Listen> = listeners.iter().map(|listener| listener.listen).collect();
     let greeting = greeting(&config, &listens, count);
     let first = listens.iter().find(|listen| listen.purpose == Purpose::Traffic).unwrap_or(&config.listen[0]);
     let address = first.address;
     let tls = begin_tls(&mut journal, &config)?;
     let insecure = config.insecure;
+    previous.secrets = previous.secrets.or(secrets);
     let duties = Duties::begin(config, options, contents, address, memory.region, previous)?;
     let globals = memory.region.globals();
     globals.set_global(Global::Insecure, insecure.into());

@@ -1,0 +1,66 @@
+//! Keys that only root can read, with `--user`: they are read before root is given up, and the log says that a change of
+//! them cannot be.
+
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::process::Command;
+
+use crate::support::certificate::{Spec, self_signed};
+use crate::support::{Backend, Balancer, Directory, modes, run, skipped, user_ids};
+
+fn allow(path: &Path, mode: u32) {
+    std::fs::set_permissions(path, PermissionsExt::from_mode(mode)).expect("it is our file");
+}
+
+#[test]
+fn a_key_that_only_root_can_read_is_served_and_its_change_is_refused_in_words() {
+    if user_ids(std::process::id() as i32)[1] != 0 {
+        return skipped("only root has privileges to drop");
+    }
+    for mode in modes() {
+        let directory = Directory::new();
+        allow(directory.path(), 0o755);
+        let inner = directory.path().join("private");
+        std::fs::create_dir(&inner).expect("a directory");
+        let (certificate, key) = (directory.path().join("a.pem"), inner.join("a.key"));
+        let renew = || {
+            let issued = self_signed(&Spec { names: &["a.test"], ..Spec::new("a.test") });
+            std::fs::write(&certificate, issued.pem()).expect("a file");
+            std::fs::write(&key, issued.key_pem()).expect("a file");
+            allow(&key, 0o600);
+        };
+        renew();
+        allow(&inner, 0o700);
+        let [certificate_at, key_at] = [&certificate, &key].map(|path| path.display().to_string());
+        let args = ["--tls-cert", &certificate_at, "--tls-key", &key_at, "--user", "nobody"];
+        let output = run(&[&["--check", "-p", "0", "--host", "127.0.0.1", "-b", "127.0.0.1:1"], &args[..]].concat());
+        let errors = String::from_utf8_lossy(&output.stderr).into_owned();
+        let denied = |log: &str| log.matches(&format!("{key_at}: Permission denied (os error 13): user ")).count();
+        assert_eq!((output.status.code(), denied(&errors)), (Some(0), 1), "{errors}");
+        assert!(errors.contains(" has to be able to read it, or its changes are not served"), "{errors}");
+        let backend = Backend::named("backend");
+        let balancer = Balancer::before(mode, &[&backend], &args);
+        let served = || {
+            let url = format!("https://127.0.0.1:{}/", balancer.address().port());
+            let curl = Command::new("curl").args(["-sk", "--max-time", "20", &url]).output();
+            curl.map(|output| String::from_utf8_lossy(&output.stdout).into_owned())
+        };
+        let Ok(content) = served() else { return skipped("curl is absent") };
+        assert_eq!(content, "backend", "{mode:?}");
+        balancer.wait_for_log(": the one before stays");
+        assert_eq!(denied(&balancer.log()), 1, "{mode:?}: {}", balancer.log());
+        renew();
+        balancer.signal(libc::SIGHUP);
+        balancer.wait_for_log("certificates and keys are read again");
+        crate::support::wait_until("the reason is logged again", || denied(&balancer.log()) == 2);
+        balancer.signal(libc::SIGUSR2);
+        balancer.wait_for_log("(generation 1)");
+        assert_eq!(served().expect("it is there"), "backend", "{mode:?}: after an upgrade");
+        // The user gets access.
+        allow(&inner, 0o755);
+        allow(&key, 0o644);
+        balancer.signal(libc::SIGHUP);
+        balancer.wait_for_log("another certificate is served, for a.test");
+        assert_eq!(served().expect("it is there"), "backend", "{mode:?}");
+    }
+}
