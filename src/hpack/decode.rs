@@ -40,11 +40,13 @@ impl Decoder {
     }
 
     fn fields(&mut self, block: &[u8], list_limit: usize, mut sink: impl FnMut(&[u8], &[u8])) -> Result<(), Error> {
-        let (mut rest, mut used, mut begun) = (block, 0_usize, false);
+        let (mut rest, mut used, mut begun, mut sizes) = (block, 0_usize, false, 0);
         while let Some(&first) = rest.first() {
             if first & 0xe0 == 0x20 {
                 let size = integer::read(&mut rest, 5)?;
-                if begun || size > self.limit {
+                sizes += 1;
+                // The smallest and the final size are enough (RFC 7541, 4.2).
+                if begun || size > self.limit || sizes > 2 {
                     return Err(Error::TableSize);
                 }
                 self.table.resize(size);

@@ -86,6 +86,7 @@ fn malformed_blocks_are_refused() {
         ("00 01 61 05 62", Error::Short),
         ("00 ff", Error::Short),
         ("82 20", Error::TableSize),
+        ("20 20 20 82", Error::TableSize),
         ("3f e2 1f", Error::TableSize),
         ("00 01 61 84 ff ff ff ff", Error::HuffmanEnd),
         ("00 01 61 81 00", Error::HuffmanPadding),

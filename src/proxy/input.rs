@@ -56,7 +56,8 @@ impl Proxy {
     /// Returns the memory for bytes from a connection; `None` if the connection is not to be read now. `received`,
     /// `nothing`, `ended` or `failed` must follow.
     pub fn room(&mut self, key: Key) -> Option<&mut [u8]> {
-        if !self.wants(key) {
+        let limit = self.read_limit(key);
+        if limit == 0 {
             if let Some(connection) = self.connections.get_mut(key) {
                 connection.read_paused = true;
             }
@@ -67,7 +68,9 @@ impl Proxy {
             Some(buffer) => self.scratch.buffers.widen(buffer),
             None => self.scratch.buffers.take(),
         };
-        Some(connection.input.insert(buffer).room())
+        let room = connection.input.insert(buffer).room();
+        let most = room.len().min(limit);
+        room.get_mut(..most)
     }
 
     /// Handles a read that found nothing.

@@ -229,37 +229,43 @@ impl Proxy {
 
     /// True if a connection is to be read now.
     fn wants(&self, key: Key) -> bool {
-        let Some(connection) = self.connections.get(key) else { return false };
+        self.read_limit(key) > 0
+    }
+
+    /// The bytes that may be read from a connection now; 0 if it is not to be read.
+    fn read_limit(&self, key: Key) -> usize {
+        let limit = |reads: bool| if reads { usize::MAX } else { 0 };
+        let Some(connection) = self.connections.get(key) else { return 0 };
         match connection.phase {
-            Phase::Connecting | Phase::Identifying => return false,
-            Phase::Lingering => return true,
+            Phase::Connecting | Phase::Identifying => return 0,
+            Phase::Lingering => return usize::MAX,
             Phase::Open => {}
         }
         if connection.has_ended()
             || connection.after_flush != Ending::GoesOn && connection.after_flush != Ending::Finish
         {
-            return false;
+            return 0;
         }
         if let Some(mux) = connection.codec.mux() {
             // Windows bound the input, and the replies to it have a limit of their own.
-            return mux.downstream().is_none_or(|downstream| !downstream.awaits_turn);
+            return limit(mux.downstream().is_none_or(|downstream| !downstream.awaits_turn));
         }
         let Some(exchange) = connection.exchange.and_then(|id| self.exchanges.living(id)) else {
             // An idle backend connection is read to see its end, and a client connection to see a request. But a
             // client that does not take its responses is not read.
-            return connection.output.len() < QUEUE_HIGH_BYTES;
+            return limit(connection.output.len() < QUEUE_HIGH_BYTES);
         };
         if connection.is_client() && exchange.request == Progress::Ended && !exchange.is_tunnel() {
             // Reads ahead once, to see the client leave or its next request.
-            return connection.input.is_none();
+            return limit(connection.input.is_none());
         }
         if !connection.is_client() && exchange.response == Progress::Ended {
             // The backend may still read the upload. Reads once, to see its end.
-            return connection.input.is_none();
+            return limit(connection.input.is_none());
         }
         match exchange.opposite(key).and_then(|opposite| self.connections.get(opposite)) {
-            Some(opposite) => opposite.phase != Phase::Connecting && self.has_room(opposite),
-            None => false,
+            Some(opposite) if opposite.phase != Phase::Connecting => self.room_of(opposite),
+            _ => 0,
         }
     }
 

@@ -22,7 +22,9 @@ use super::{DownstreamState, MuxKind};
 use crate::collections::buffer::Buffer;
 use crate::collections::slab::Key;
 use crate::http2::ErrorCode;
-use crate::limits::{H2_GROWTH_BYTES, H2_PARITY_BYTES, H2_STREAM_BYTES, H2_WINDOW_MAX_BYTES, QUEUE_HIGH_BYTES};
+use crate::limits::{
+    H2_FRAME_BYTES, H2_GROWTH_BYTES, H2_PARITY_BYTES, H2_STREAM_BYTES, H2_WINDOW_MAX_BYTES, QUEUE_HIGH_BYTES,
+};
 use crate::metrics::Count;
 
 /// The budget, in the type of its sums.
@@ -100,20 +102,28 @@ impl Proxy {
         downstream.held <= H2_PARITY_BYTES || downstream.loan() < left / 2
     }
 
-    /// True if a connection takes more content now. A client's stream that may hold no more still takes some if it holds
-    /// none, once its mux has room.
+    /// True if a connection takes more content now.
     pub(in crate::proxy) fn has_room(&self, entry: &Connection) -> bool {
+        self.room_of(entry) > 0
+    }
+
+    /// The bytes of content that a connection takes now. A client's stream that may hold no more still takes a frame if
+    /// it holds nothing, once its mux has room.
+    pub(in crate::proxy) fn room_of(&self, entry: &Connection) -> usize {
         if entry.output.len() >= QUEUE_HIGH_BYTES {
-            return false;
+            return 0;
         }
-        let Some(stream) = entry.codec.stream().filter(|_| entry.is_client()) else { return true };
-        let Some(mux) = self.connections.get(stream.mux) else { return true };
-        let Some(downstream) = mux.codec.mux().and_then(|mux| mux.downstream()) else { return true };
-        if self.lends(downstream) || entry.output.is_empty() && mux.output.len() < QUEUE_HIGH_BYTES {
-            return true;
+        let Some(stream) = entry.codec.stream().filter(|_| entry.is_client()) else { return usize::MAX };
+        let Some(mux) = self.connections.get(stream.mux) else { return usize::MAX };
+        let Some(downstream) = mux.codec.mux().and_then(|mux| mux.downstream()) else { return usize::MAX };
+        if self.lends(downstream) {
+            return usize::MAX;
+        }
+        if entry.output.is_empty() && mux.output.len() < QUEUE_HIGH_BYTES {
+            return H2_FRAME_BYTES;
         }
         downstream.is_held_back.set(true);
-        false
+        0
     }
 
     /// The bytes by which the window of a client's stream may grow.

@@ -18,7 +18,8 @@ use crate::http::part::Part;
 use crate::http2::connection::Event;
 use crate::http2::{self, ErrorCode};
 use crate::limits::{
-    H2_DRIBBLE_BYTES, H2_GROWTH_BYTES, H2_REPLY_BYTES, H2_TURN_FRAMES, H2_TURN_REQUESTS, QUEUE_HIGH_BYTES,
+    H2_DRIBBLE_BYTES, H2_GROWTH_BYTES, H2_REPLY_BYTES, H2_TURN_FRAMES, H2_TURN_HEAD_BYTES, H2_TURN_REQUESTS,
+    QUEUE_HIGH_BYTES,
 };
 
 impl Proxy {
@@ -124,15 +125,21 @@ impl Proxy {
         }
         let mut head = std::mem::take(&mut self.scratch.head);
         let mut arena = std::mem::take(&mut self.scratch.arena);
-        let requests = self.requests_on(key);
-        let (mut frames, mut over) = (0, false);
-        while !over && self.step_mux(key, &mut input, &mut head, &mut arena) {
-            frames += 1;
-            over = requests.is_some_and(|before| {
-                let taken = self.requests_on(key).map_or(0, |now| now - before);
-                taken >= H2_TURN_REQUESTS || frames >= H2_TURN_FRAMES
-            });
+        let mut requests = self.requests_on(key);
+        let (mut frames, mut work) = (0, 0);
+        while work < H2_TURN_REQUESTS
+            && frames < H2_TURN_FRAMES
+            && self.step_mux(key, &mut input, &mut head, &mut arena)
+        {
+            let now = self.requests_on(key);
+            if now.is_some() {
+                frames += 1;
+            }
+            if now != requests {
+                (requests, work) = (now, work + 1 + arena.len() / H2_TURN_HEAD_BYTES);
+            }
         }
+        let over = work >= H2_TURN_REQUESTS || frames >= H2_TURN_FRAMES;
         (self.scratch.head, self.scratch.arena) = (head, arena);
         let kept = input.and_then(|buffer| self.scratch.buffers.keep(buffer));
         let more = over && kept.is_some();

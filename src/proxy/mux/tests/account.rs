@@ -161,3 +161,14 @@ fn an_incomplete_block_of_fields_is_charged() {
     world.give(client, &frame_of(Kind::Continuation, 0, 1, &[0; H2_FRAME_BYTES]));
     assert!(world.frames(client).iter().any(|(header, _)| header.kind == Kind::Goaway), "it is beyond the limit");
 }
+
+#[test]
+fn a_stream_that_may_borrow_nothing_takes_one_frame() {
+    let mut world = World::before_http1();
+    let (_, backends) = stalled(&mut world, H2_CLIENT_STREAMS);
+    backends.iter().for_each(|&backend| world.give(backend, &[b'x'; 60_000]));
+    world.audit();
+    let memory: usize =
+        world.proxy.connections.keys().filter_map(|key| world.proxy.queued(key)).map(Queue::capacity).sum();
+    assert!(memory < 5 << 20, "{memory} bytes are occupied");
+}

@@ -15,12 +15,12 @@ fn requests_that_arrive_at_once_are_taken_over_several_turns() {
     let burst: Vec<u8> = (0..H2_CLIENT_STREAMS).flat_map(|n| get(2 * n + 1)).collect();
     world.give(client, &burst);
     world.audit();
-    assert_eq!(world.proxy.requests(), H2_TURN_REQUESTS as usize);
+    assert_eq!(world.proxy.requests(), H2_TURN_REQUESTS);
     assert!(world.proxy.room(client).is_none(), "nothing is read before the next turn");
     world.proxy.expire();
     world.carry_out();
     world.audit();
-    assert_eq!(world.proxy.requests(), 2 * H2_TURN_REQUESTS as usize);
+    assert_eq!(world.proxy.requests(), 2 * H2_TURN_REQUESTS);
     world.pass(0);
     world.audit();
     assert_eq!(world.proxy.requests(), H2_CLIENT_STREAMS as usize);
@@ -28,17 +28,31 @@ fn requests_that_arrive_at_once_are_taken_over_several_turns() {
 }
 
 #[test]
+fn fewer_requests_with_large_heads_are_taken_in_a_turn() {
+    let mut world = World::before_http1();
+    let client = world.client();
+    let large = head(b"GET", &[(b"x", &[b'v'; 6200])]);
+    let burst = (0..10).flat_map(|n| frame_of(Kind::Headers, END_HEADERS | END_STREAM, 2 * n + 1, &large));
+    world.give(client, &burst.collect::<Vec<u8>>());
+    world.audit();
+    assert_eq!(world.proxy.requests(), 8, "each counts for four");
+    world.pass(0);
+    world.audit();
+    assert_eq!(world.proxy.requests(), 10);
+}
+
+#[test]
 fn the_end_of_a_client_is_seen_after_all_its_requests() {
     let mut world = World::before_http1();
     let client = world.client();
-    let burst: Vec<u8> = (0..2 * H2_TURN_REQUESTS).flat_map(|n| get(2 * n + 1)).collect();
+    let burst: Vec<u8> = (0..2 * H2_TURN_REQUESTS as u32).flat_map(|n| get(2 * n + 1)).collect();
     world.give(client, &burst);
     world.proxy.closing(client);
     world.proxy.ended(client);
     world.carry_out();
     world.pass(0);
     world.audit();
-    assert_eq!(world.proxy.requests(), 2 * H2_TURN_REQUESTS as usize);
+    assert_eq!(world.proxy.requests(), 2 * H2_TURN_REQUESTS);
 }
 
 #[test]
