@@ -576,9 +576,9 @@ impl Machine {
                     self.open.push(Connection { key, connecting: true, waiting: false, finished: false });
                 }
                 Output::Close(key) | Output::Reset(key) => {
-                    let before = self.open.len();
-                    self.open.retain(|connection| connection.key != key);
-                    assert_eq!(self.open.len() + 1, before, "only what is open is closed, and once");
+                    let begun = self.clients.contains_key(&key) || self.backends.contains_key(&key);
+                    let at = self.open.iter().position(|connection| connection.key == key);
+                    assert_eq!(at.map(|at| self.open.remove(at)).is_some(), begun, "what was begun is closed once");
                 }
                 Output::Finish(key) => {
                     if let Some(connection) = self.open.iter_mut().find(|connection| connection.key == key) {
