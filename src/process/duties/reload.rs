@@ -171,7 +171,9 @@ impl Duties {
         self.globals().add_global(Global::ReloadsDone, 1);
         self.globals().set_global(Global::LastReload, 1);
         self.globals().set_global(Global::LastReloadAt, clock::unix_us() / SECOND_US);
-        let text = format!("{}: {}", self.path(), Changes::between(before, &self.config, fixed));
+        // The upgrade changes these.
+        let kept = if opens { &[] } else { fixed };
+        let text = format!("{}: {}", self.path(), Changes::between(before, &self.config, kept));
         self.journal.line(Level::Info, "config", format_args!("{text}"));
         if opens {
             self.wants_upgrade = true;
