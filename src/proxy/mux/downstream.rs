@@ -26,7 +26,7 @@ use crate::http::head::HeadRef;
 use crate::http::message_error::MessageError;
 use crate::http::part::{Part, Role};
 use crate::http2::{self, ErrorCode};
-use crate::limits::{H2_CLIENT_REQUESTS, H2_CLIENT_STREAMS, H2_REQUESTS};
+use crate::limits::{H2_CLIENT_REQUESTS, H2_CLIENT_STREAMS, H2_FRAME_BYTES, H2_REQUESTS};
 use crate::metrics::Count;
 
 /// The progress of the shutdown of a mux to a client.
@@ -126,6 +126,11 @@ impl Proxy {
         self.shared.block.add(Count::H2Streams, 1);
         match error {
             None if self.totals.streams > H2_REQUESTS => self.answer_client(key, LocalReply::TooManyRequests, &[]),
+            // The head is kept as long as its request.
+            None if head.bytes.len() > H2_FRAME_BYTES && self.spare(mux_key) == 0 => {
+                self.shared.block.add(Count::H2BudgetExhausted, 1);
+                self.answer_client(key, LocalReply::NoMemory, &[]);
+            }
             None => {
                 if self.settings.trace {
                     self.trace_fields(key, Part::Head(0), head);

@@ -172,3 +172,29 @@ fn a_stream_that_may_borrow_nothing_takes_one_frame() {
         world.proxy.connections.keys().filter_map(|key| world.proxy.queued(key)).map(Queue::capacity).sum();
     assert!(memory < 5 << 20, "{memory} bytes are occupied");
 }
+
+#[test]
+fn large_heads_are_refused_if_the_client_may_borrow_nothing() {
+    let mut world = World::before_http1();
+    let client = world.client();
+    let large = head(b"POST", &[(b"a", &[b'v'; 15_000]), (b"b", &[b'v'; 15_000]), (b"c", &[b'v'; 15_000])]);
+    let mut sent = 0;
+    for n in 0..H2_CLIENT_STREAMS {
+        let mut kind = Kind::Headers;
+        let pieces: Vec<&[u8]> = large.chunks(H2_FRAME_BYTES).collect();
+        for (at, piece) in pieces.iter().enumerate() {
+            let flags = if at + 1 == pieces.len() { END_HEADERS } else { 0 };
+            world.give(client, &frame_of(kind, flags, 2 * n + 1, piece));
+            world.pass(0);
+            kind = Kind::Continuation;
+        }
+        sent += large.len();
+    }
+    world.audit();
+    let lent = world.proxy.totals.lent;
+    assert!(sent > 4 << 20 && lent < 3 << 20, "{lent} bytes are lent");
+    let counts = [Count::Own503, Count::H2BudgetExhausted].map(|count| world.proxy.shared.block.get(count));
+    assert!(counts[0] > 0 && counts[0] == counts[1], "{counts:?}");
+    world.give(client, &get(2 * H2_CLIENT_STREAMS + 1));
+    assert_eq!(world.proxy.shared.block.get(Count::H2ResetsLimit), 0, "refused streams take no place");
+}
