@@ -18,6 +18,7 @@ import traceback
 import bodies
 import calls
 import changes
+import floods
 import footprint
 import identity
 import load
@@ -56,6 +57,8 @@ CHECKS = [
     ("http2-nginx", multiplex.nginx, 120),
     ("http2-goaway", multiplex.goaway, 60),
     ("http2-peers", multiplex.peers, 60),
+    ("http2-floods", floods.reasons, 60),
+    ("http2-hoards", floods.hoards, 60),
     ("hpack", multiplex.hpack_elsewhere, 30),
     ("shares", changes.shares, 60),
     ("reloads", changes.reloads, 150),
