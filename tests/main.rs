@@ -61,6 +61,7 @@ mod supervision;
 mod tidy;
 mod timeouts;
 mod tls;
+mod tls_files;
 mod tls_floods;
 mod tls_front;
 mod tls_user;
