@@ -33,7 +33,7 @@ mod http2;
 mod json;
 #[path = "../fuzz/targets/plan.rs"]
 mod plan;
-#[path = "../fuzz/targets/proxy.rs"]
+#[path = "../fuzz/targets/proxy/mod.rs"]
 mod proxy;
 #[path = "../fuzz/targets/proxy_header.rs"]
 mod proxy_header;
@@ -102,6 +102,9 @@ const TARGETS: &[Target] = &[
             b"\x00\x00\x15\x00\x03\x01\x4c\x01\xb5\x00\x0c\x01\x05\x00\x00\x01\x05\x00\x08\x00\x9d\x00",
             // A reload moves a request to an idle connection that is about to time out.
             b"\x00\x00\x45\x00\x0b\x01\x0a\x0d\x0a\x01\x4f\xff\x2c\xfe\x00\xff\xf5\x0b\x01\x0a\x0d\x0a\xfd\x00",
+            OVER_HTTP2,
+            // A POST over HTTP/2 by ALPN, and a HEAD beside it, to backends of both versions.
+            b"\xe0\x00\x17\x00\x27\x00\x46\x01\x86\x02\x0a\x01\x0a\x02\x07\x01\x07\x02\x0a\x00\xfd\x00",
         ],
         expected: Expected::Passes,
     },
@@ -458,6 +461,17 @@ fn handovers_survive_a_round_trip() {
     check("handover");
 }
 
+/// A client over HTTP/2 sends a tagged GET, which a backend answers.
+const OVER_HTTP2: &[u8] = b"\xe0\x01\x07\x00\x46\x01\x0a\x01\x07\x01\x0a\x00";
+
+/// Changes the bytes to a client over HTTP/2, which begin with SETTINGS, if they end with a tagged response.
+fn to_client(text: &mut Vec<u8>, change: impl Fn(&mut Vec<u8>, usize)) {
+    let last = text.len().saturating_sub(9 + 16);
+    if text.get(3..5) == Some(&[4, 0]) && text.get(last..last + 5) == Some(&[0, 0, 16, 0, 1]) {
+        change(text, last);
+    }
+}
+
 /// True if a target panics on one of its own seeds with a planted fault.
 fn notices(name: &str, run: impl Fn(&[u8])) -> bool {
     let target = TARGETS.iter().find(|target| target.name == name).expect("the target is registered");
@@ -477,6 +491,22 @@ fn each_oracle_notices_a_planted_fault() {
         [|text| repeat(text, b"POST /r/"), |text| repeat(text, b"HTTP/1.1 200 OK\r\nX-Tag")];
     for sent in plants {
         assert!(notices("proxy", |seed| proxy::run_with(seed, proxy::Plants { sent, ..proxy::Plants::NONE })));
+    }
+    // Over HTTP/2: wrong content, content twice, content on another stream, and an end without all of the content.
+    let plants: [fn(&mut Vec<u8>); 4] = [
+        |text| to_client(text, |text, _| _ = text.last_mut().map(|last| *last ^= 1)),
+        |text| to_client(text, |text, last| text.extend_from_within(last..)),
+        |text| to_client(text, |text, last| text[last + 8] += 2),
+        |text| {
+            to_client(text, |text, last| {
+                text[last + 2] = 15;
+                text.pop();
+            });
+        },
+    ];
+    for sent in plants {
+        let run = || proxy::run_with(OVER_HTTP2, proxy::Plants { sent, ..proxy::Plants::NONE });
+        assert!(catch_unwind(AssertUnwindSafe(run)).is_err());
     }
     assert!(notices("http1", |seed| http1::run_with(seed, false)));
     assert!(notices("http2", |seed| http2::run_with(seed, false)));

@@ -2,7 +2,7 @@
 
 #![no_main]
 
-#[path = "../targets/proxy.rs"]
+#[path = "../targets/proxy/mod.rs"]
 mod target;
 
 libfuzzer_sys::fuzz_target!(|data: &[u8]| target::run(data));
