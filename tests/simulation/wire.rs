@@ -102,11 +102,11 @@ impl Wire {
     }
 }
 
-/// Pads the HEADERS frame in `out` at `from`, unless it has continuations.
+/// Pads the HEADERS frame in `out` at `from`, unless it has continuations or is full.
 pub(super) fn pad_head(out: &mut Vec<u8>, from: usize, padding: u8) {
     let Some(&[a, b, c, ..]) = out.get(from..) else { return };
     let length = u32::from_be_bytes([0, a, b, c]);
-    if from + HEADER_BYTES + length as usize != out.len() {
+    if from + HEADER_BYTES + length as usize != out.len() || length > 16_000 {
         return;
     }
     let padded = (length + 1 + u32::from(padding)).to_be_bytes();

@@ -75,7 +75,7 @@ impl Http2Client {
         } else if self.plan.habits.resizes
             && self.reopen_us == u64::MAX
             && self.chatter < CHATTER
-            && !self.quiet_us.is_some()
+            && self.quiet_us.is_none()
             && net.dice.percent(5)
         {
             self.chatter += 2;
