@@ -193,6 +193,10 @@ impl Proxy {
         }
         self.set_upstream(id, Upstream::None);
         let Some(exchange) = self.exchanges.living_mut(id) else { return };
+        let client = exchange.client;
+        // The queue of the backend is gone, and a retry may take a while.
+        self.recount(client);
+        let Some(exchange) = self.exchanges.living_mut(id) else { return };
         // A retry costs the budget only if a backend may have seen the request.
         let seen = !unasked && failure.is_after_request();
         exchange.tries.repeats += u8::from(seen);

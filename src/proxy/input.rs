@@ -169,10 +169,7 @@ impl Proxy {
         }
         match (connection.exchange, &connection.codec, connection.peer) {
             _ if connection.is_probe() => self.probe_connected(key, http2),
-            (_, Codec::Mux(_), Peer::Backend(BackendEnd { slot, .. })) => {
-                let http2 = http2 || self.upstreams.is_h2c(slot.into());
-                self.mux_connected(key, http2);
-            }
+            (_, Codec::Mux(_), Peer::Backend(_)) => self.mux_connected(key, http2),
             (Some(exchange), ..) => self.attach(exchange, key),
             (None, ..) => self.release(key),
         }

@@ -48,11 +48,9 @@ impl Proxy {
     /// Handles the connection of a probe that is established. `http2`: its TLS session has agreed on HTTP/2.
     pub(super) fn probe_connected(&mut self, key: Key, http2: bool) {
         let Some(connection) = self.connections.get(key) else { return };
-        let Peer::Backend(BackendEnd { slot, .. }) = connection.peer else { return };
         if !self.settings.health.check.asks() {
             self.probe_passed(key);
         } else if connection.codec.mux().is_some() {
-            let http2 = http2 || self.upstreams.is_h2c(slot.into());
             self.mux_connected(key, http2);
         } else {
             self.send_probe(key);

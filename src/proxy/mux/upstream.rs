@@ -44,13 +44,15 @@ pub(in crate::proxy) struct UpstreamState {
     /// It takes no more streams.
     pub(in crate::proxy) draining: bool,
     pub(in crate::proxy) scope: Scope,
+    /// The backend speaks HTTP/2 without TLS. The slot may be another backend's before the connection is established.
+    h2c: bool,
     /// The error code of the backend's GOAWAY, if the backend reported a fault.
     pub(in crate::proxy) fault: Option<ErrorCode>,
 }
 
 impl Mux {
-    fn to_backend(scope: Scope, now_us: u64) -> Mux {
-        let upstream = UpstreamState { waiting: VecDeque::new(), draining: false, scope, fault: None };
+    fn to_backend(scope: Scope, h2c: bool, now_us: u64) -> Mux {
+        let upstream = UpstreamState { waiting: VecDeque::new(), draining: false, scope, h2c, fault: None };
         Mux::new(Role::Client, MuxKind::Upstream(upstream), now_us)
     }
 
@@ -130,7 +132,8 @@ impl Proxy {
     fn dial_mux(&mut self, slot: usize, scope: Scope, owner: Option<Key>) -> Key {
         let used_for = if scope == Scope::Probe { Use::Probe } else { Use::FRESH };
         let mut connection = Connection::new(self.upstreams.backend_end(slot, used_for, owner));
-        connection.codec = Codec::Mux(Box::new(Mux::to_backend(scope, self.now_us)));
+        let mux = Mux::to_backend(scope, self.upstreams.is_h2c(slot), self.now_us);
+        connection.codec = Codec::Mux(Box::new(mux));
         let key = self.connections.insert(connection);
         if let Some(muxes) = self.upstreams.muxes.get_mut(slot)
             && scope == Scope::Shared
@@ -163,7 +166,8 @@ impl Proxy {
         let Some(connection) = self.connections.get_mut(key) else { return };
         let peer = connection.peer;
         let Peer::Backend(BackendEnd { slot, .. }) = peer else { return };
-        if !http2 {
+        let h2c = connection.codec.mux().and_then(Mux::upstream).is_some_and(|upstream| upstream.h2c);
+        if !http2 && !h2c {
             self.upstreams.speaks_only(peer, Version::Http11, self.now_us);
             return self.become_http1(key, slot.into());
         }

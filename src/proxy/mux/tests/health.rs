@@ -81,3 +81,17 @@ fn a_response_without_a_status_and_a_backend_without_http_2_fail() {
     assert!(log.contains("the backend speaks HTTP/1.1, and gRPC needs HTTP/2"), "{log}");
     assert!(world.closed.contains(&key));
 }
+
+#[test]
+fn a_connection_speaks_the_version_of_the_backend_that_it_was_dialled_for() {
+    let mut world = World::new(1, true);
+    world.request();
+    let member = &mut world.plan.members[0];
+    (member.generation, member.h2c, member.server_name) = (member.generation + 1, true, String::new());
+    world.proxy.follow(&world.plan);
+    let (key, _) = world.dials.remove(0);
+    world.proxy.connected(key, false);
+    world.carry_out();
+    let sent = world.sent.remove(&key).unwrap_or_default();
+    assert!(!sent.starts_with(PREFACE), "the former backend has chosen HTTP/1.1");
+}

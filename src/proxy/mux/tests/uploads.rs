@@ -104,3 +104,20 @@ fn a_mux_stays_until_its_backend_has_an_upload_that_is_answered() {
         world.audit();
     }
 }
+
+#[test]
+fn a_stream_is_not_charged_for_the_queue_of_a_backend_that_has_failed() {
+    let mut world = World::new(2, false);
+    world.plan.members.iter_mut().for_each(|member| member.h2c = false);
+    world.proxy.follow(&world.plan);
+    let client = world.client();
+    world.give(client, &get(1));
+    let (backend, _) = world.dials.pop().expect("a connection was asked for");
+    world.stalled.push(backend);
+    world.proxy.connected(backend, false);
+    world.carry_out();
+    world.proxy.failed(backend, Failure::Broken(104));
+    world.carry_out();
+    assert_eq!(world.dials.len(), 1, "the request is tried again");
+    world.audit();
+}
