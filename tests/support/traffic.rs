@@ -249,7 +249,7 @@ impl Traffic {
 /// A client of either version.
 enum Version {
     Http1(Http1),
-    Http2(Http2),
+    Http2(Box<Http2>),
 }
 
 struct Client {
@@ -260,7 +260,7 @@ struct Client {
 impl Client {
     fn new(kind: Kind, dial: Dial, random: Random) -> Client {
         let version = match kind.work.protocol() {
-            b"h2" => Version::Http2(Http2::new(dial, random)),
+            b"h2" => Version::Http2(Box::new(Http2::new(dial, random))),
             _ => Version::Http1(Http1::new(dial, random)),
         };
         Client { kind, version }
