@@ -307,7 +307,7 @@ impl Proxy {
                 self.rearm(key, Moved::Nothing);
             } else if let Some(key) = self.ledger.tending.pop() {
                 self.tend(key);
-            } else if !self.relieve() {
+            } else if !self.relieve() && !self.wake_borrowers() {
                 return;
             }
         }

@@ -137,6 +137,8 @@ pub(super) struct Ledger {
     pub(super) turns: Vec<Key>,
     /// Muxes to clients that may hold no more until the budget lends again.
     pub(super) borrowers: Vec<Key>,
+    /// If less than this is lent, one of them may hold more.
+    pub(super) lends_below: usize,
     /// Exchanges whose responses are generated here, one portion at a time.
     pub(super) feeding: VecDeque<Key>,
     /// Exchanges that wait for a backend below its limit.
@@ -163,6 +165,7 @@ impl Ledger {
             tending: Vec::new(),
             turns: Vec::new(),
             borrowers: Vec::new(),
+            lends_below: 0,
             feeding: VecDeque::new(),
             waiting: Waiting::default(),
             look_us: u64::MAX,

@@ -7,7 +7,7 @@
 //!
 //! A mux borrows no more than half of what is left, so there is always some for others. A mux that may not borrow gets
 //! content only for streams that hold none, so a stalled stream never blocks another one, and gives its client no
-//! credit. Some content is on its way before that, because windows were open. If the budget is spent nevertheless, the
+//! credit. It is one of the borrowers then, which go on as soon as they may hold more. Some content is on its way before that, because windows were open. If the budget is spent nevertheless, the
 //! streams are reset whose clients have taken nothing for longest.
 //!
 //! Invariants: what a stream is charged for is what it holds. The sum of all loans is within the budget after every
@@ -39,6 +39,11 @@ impl DownstreamState {
     /// The bytes that the budget lends.
     pub(in crate::proxy) fn loan(&self) -> usize {
         self.held.saturating_sub(H2_PARITY_BYTES)
+    }
+
+    /// The mux may hold more if less than this is lent to all.
+    fn lends_below(&self) -> usize {
+        if self.held <= H2_PARITY_BYTES { usize::MAX } else { BUDGET.saturating_sub(2 * self.loan() + 1) }
     }
 }
 
@@ -88,18 +93,47 @@ impl Proxy {
         let loan = downstream.loan();
         downstream.held = downstream.held - before + now;
         let after = downstream.loan();
-        let was_spent = self.totals.lent > BUDGET / 2;
+        let is_held_back = downstream.is_held_back.get();
         self.totals.lent = self.totals.lent - loan + after;
-        if was_spent && self.totals.lent <= BUDGET / 2 {
-            // Others may borrow again.
-            self.ledger.tending.append(&mut self.ledger.borrowers);
+        if is_held_back && after < loan {
+            self.note_borrower(mux);
         }
+    }
+
+    /// Notes that a mux goes on when it may hold more.
+    fn note_borrower(&mut self, key: Key) {
+        let Some(downstream) = self.downstream_mut(key) else { return };
+        let is_known = std::mem::replace(&mut downstream.is_borrower, true);
+        let below = downstream.lends_below();
+        self.ledger.lends_below = self.ledger.lends_below.max(below);
+        if !is_known {
+            self.ledger.borrowers.push(key);
+        }
+    }
+
+    /// Has the borrowers go on that may hold more now. Returns true if there are some.
+    pub(in crate::proxy) fn wake_borrowers(&mut self) -> bool {
+        if self.totals.lent + self.totals.grown as usize >= self.ledger.lends_below {
+            return false;
+        }
+        self.ledger.lends_below = 0;
+        let woken = self.ledger.tending.len();
+        for key in std::mem::take(&mut self.ledger.borrowers) {
+            let Some(downstream) = self.downstream_mut(key) else { continue };
+            downstream.is_borrower = false;
+            let downstream = self.connections.get(key).and_then(|one| one.codec.mux()?.downstream());
+            match downstream.is_some_and(|downstream| self.lends(downstream)) {
+                true => self.ledger.tending.push(key),
+                false => self.note_borrower(key),
+            }
+        }
+        self.ledger.tending.len() > woken
     }
 
     /// True if a mux that holds so many bytes may hold more.
     fn lends(&self, downstream: &DownstreamState) -> bool {
-        let left = BUDGET.saturating_sub(self.totals.lent + self.totals.grown as usize);
-        downstream.held <= H2_PARITY_BYTES || downstream.loan() < left / 2
+        // That is half of what is left.
+        self.totals.lent + (self.totals.grown as usize) < downstream.lends_below()
     }
 
     /// True if a connection takes more content now.
@@ -165,10 +199,13 @@ impl Proxy {
                 self.rearm(opposite, Moved::Nothing);
             }
         }
-        if self.downstream_mut(key).is_some_and(|downstream| downstream.is_held_back.get())
-            && !self.ledger.borrowers.contains(&key)
-        {
-            self.ledger.borrowers.push(key);
+        let Some(mux) = self.connections.get(key).and_then(|one| one.codec.mux()) else { return };
+        let Some(downstream) = mux.downstream() else { return };
+        if mux.h2.owes_credit() && !self.lends(downstream) {
+            downstream.is_held_back.set(true);
+        }
+        if downstream.is_held_back.get() {
+            self.note_borrower(key);
         }
     }
 

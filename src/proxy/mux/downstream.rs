@@ -50,6 +50,8 @@ pub(in crate::proxy) struct DownstreamState {
     pub(in crate::proxy) queued: usize,
     /// A stream or the client got no credit, because the mux may hold no more.
     pub(in crate::proxy) is_held_back: Cell<bool>,
+    /// True if the mux is one of the borrowers.
+    pub(in crate::proxy) is_borrower: bool,
     /// Decides which of the streams that were held back is the first to go on.
     pub(in crate::proxy) turn: usize,
     /// The rest of the input waits for the next turn. Nothing is read until then.
@@ -65,6 +67,7 @@ impl DownstreamState {
             held: 0,
             queued: 0,
             is_held_back: Cell::new(false),
+            is_borrower: false,
             turn: 0,
             awaits_turn: false,
             requests: 0,

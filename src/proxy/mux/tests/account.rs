@@ -198,3 +198,51 @@ fn large_heads_are_refused_if_the_client_may_borrow_nothing() {
     world.give(client, &get(2 * H2_CLIENT_STREAMS + 1));
     assert_eq!(world.proxy.shared.block.get(Count::H2ResetsLimit), 0, "refused streams take no place");
 }
+
+/// Each of the streams may have as much on its way as its window allows. The credit of the connection waited for a mark
+/// that the loan of a single client does not reach, so the uploads stood still.
+#[test]
+fn uploads_that_the_budget_held_back_go_on_when_their_backend_takes_them() {
+    let (streams, length) = (60, 200_000);
+    let mut world = World::new(1, false);
+    let client = world.client();
+    (0..streams).for_each(|n| {
+        world.give(client, &frame_of(Kind::Headers, END_HEADERS, 2 * n + 1, &head(b"POST", &[])));
+    });
+    let backend = world.connected(true);
+    let mut sent = vec![0; streams as usize];
+    let mut windows = vec![65_535; streams as usize];
+    let mut window = 65_535;
+    let mut upload = |world: &mut World| {
+        let mut moved = true;
+        while std::mem::take(&mut moved) {
+            for n in 0..streams as usize {
+                let bytes = windows[n].min(window).min(length - sent[n]).min(H2_FRAME_BYTES);
+                if bytes > 0 {
+                    moved = true;
+                    (sent[n], windows[n], window) = (sent[n] + bytes, windows[n] - bytes, window - bytes);
+                    world.frame(client, Kind::Data, 0, 2 * n as u32 + 1, &[b'x'; H2_FRAME_BYTES][..bytes]);
+                }
+                for (header, payload) in world.frames(client) {
+                    if header.kind == Kind::WindowUpdate {
+                        let more = u32::from_be_bytes(payload[..4].try_into().unwrap()) as usize;
+                        match header.stream {
+                            0 => window += more,
+                            stream => windows[stream as usize / 2] += more,
+                        }
+                    }
+                }
+            }
+        }
+        world.audit();
+        sent.iter().sum::<usize>()
+    };
+    assert!(upload(&mut world) < streams as usize * length, "the budget or the windows hold them back");
+    world.frame(backend, Kind::WindowUpdate, 0, 0, &(1_u32 << 26).to_be_bytes());
+    for n in 0..streams {
+        world.frame(backend, Kind::WindowUpdate, 0, 2 * n + 1, &(1_u32 << 20).to_be_bytes());
+        // A client that has nothing to send says nothing.
+        world.frames(backend);
+    }
+    assert_eq!(upload(&mut world), streams as usize * length);
+}
