@@ -95,7 +95,7 @@ fuzz-min: ## minimise each corpus: keep the inputs that reach code which no othe
 	done
 
 interop: build ## run the release binary against curl, nginx and wrk; install them if they are missing
-	.ci/install python3 openssl curl nginx wrk strace h2load dnsmasq nghttpd hypercorn promtool grpcio websockets
+	.ci/install python3 openssl curl nginx wrk strace h2load haproxy dnsmasq nghttpd hypercorn promtool grpcio websockets
 	INTEROP_BINARY=$(BINARY) python3 tests/interop/run.py $(ONLY)
 
 soak: ## simulate SOAK_SEEDS (100000) scenarios from a random seed; then upgrade, reload, kill and drain under load, SOAK (5) minutes each

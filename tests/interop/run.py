@@ -20,6 +20,7 @@ import calls
 import changes
 import floods
 import footprint
+import front
 import identity
 import load
 import messages
@@ -60,6 +61,14 @@ CHECKS = [
     ("http2-floods", floods.reasons, 60),
     ("http2-hoards", floods.hoards, 60),
     ("hpack", multiplex.hpack_elsewhere, 30),
+    ("front-curl", front.curl_versions, 60),
+    ("front-nghttp2", front.nghttp2, 60),
+    ("front-openssl", front.s_client, 60),
+    ("front-chain", front.chain, 60),
+    ("front-grpc", front.grpc_tls, 60),
+    ("front-websocket", front.websocket_tls, 30),
+    ("front-node", front.node, 60),
+    ("front-chromium", front.chromium, 120),
     ("shares", changes.shares, 60),
     ("reloads", changes.reloads, 150),
     ("backend-dies", changes.backend_dies, 60),
