@@ -14,8 +14,8 @@ use rustls::RootCertStore;
 use crate::support::certificate::{Authority, Issued, Spec};
 use crate::support::traffic::{self, Dial, FRONT, KINDS, Kind, Link, Tally, Target, Traffic};
 use crate::support::{
-    Backend, Balancer, Directory, Exit, Mode, Pid, Random, children, clients_of, modes, open_descriptors, pss_kib,
-    resident_kib, send_signal, stop, wait_until,
+    Backend, Balancer, Directory, Exit, Mode, Pid, Random, anonymous_kib, children, clients_of, modes,
+    open_descriptors, resident_kib, send_signal, stop, wait_until,
 };
 
 /// The allowed growth from the first to the last of many programs, in descriptors and in KiB.
@@ -216,7 +216,7 @@ impl Scene {
     }
 
     /// Upgrades without clients. Returns the open descriptors and the resident memory in KiB of the process that stays,
-    /// and the memory of all processes in KiB.
+    /// and the anonymous memory of all processes in KiB.
     fn at_rest(&mut self, mode: Mode) -> (usize, u64, u64) {
         self.upgrade();
         let (pid, workers) = (self.balancer.pid(), if mode == Mode::Mp { 2 } else { 0 });
@@ -227,7 +227,7 @@ impl Scene {
             open_descriptors(pid)
         });
         let all: BTreeSet<Pid> = self.balancer.serving().into_iter().chain([pid]).collect();
-        (seen.min().unwrap_or(0), resident_kib(pid), all.into_iter().map(pss_kib).sum())
+        (seen.min().unwrap_or(0), resident_kib(pid), all.into_iter().map(anonymous_kib).sum())
     }
 }
 

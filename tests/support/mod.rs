@@ -29,8 +29,8 @@ pub use message::{Body, BodyReader, Framing, Message, chunked, response};
 pub use random::Random;
 pub use relay::listen;
 pub use system::{
-    Pid, alive, children, clients_of, ignore_when_full, is_asleep, limit_descriptors, limit_processes,
-    open_descriptors, processor_ticks, pss_kib, resident_kib, send_signal, shrink_queue, shrink_room, stop, unread,
+    Pid, alive, anonymous_kib, children, clients_of, ignore_when_full, is_asleep, limit_descriptors, limit_processes,
+    open_descriptors, processor_ticks, resident_kib, send_signal, shrink_queue, shrink_room, stop, unread,
     use_up_descriptors, user_ids, watches_listeners,
 };
 pub use wire::{Fault, Socket, Wire};

@@ -111,10 +111,11 @@ pub fn resident_kib(pid: Pid) -> u64 {
     line.trim().trim_end_matches(" kB").parse().expect("a number of kB")
 }
 
-/// A process's share of memory in KiB; 0 once it has ended.
-pub fn pss_kib(pid: Pid) -> u64 {
+/// A process's share of anonymous memory in KiB; 0 once it has ended. Pages of the program itself do not count, because
+/// programs of other tests share them.
+pub fn anonymous_kib(pid: Pid) -> u64 {
     let text = std::fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).unwrap_or_default();
-    let line = text.lines().find_map(|line| line.strip_prefix("Pss:")).unwrap_or("0");
+    let line = text.lines().find_map(|line| line.strip_prefix("Pss_Anon:")).unwrap_or("0");
     line.trim().trim_end_matches(" kB").parse().expect("a number of kB")
 }
 
