@@ -169,7 +169,8 @@ impl Proxy {
         let Some(id) = exchange else { return };
         let Some(exchange) = self.exchanges.living_mut(id) else { return };
         let silent = silent && exchange.is_unanswered();
-        let closing = self.connections.living(exchange.client).is_none_or(Connection::is_closing);
+        let client = exchange.client;
+        let closing = self.connections.living(client).is_none_or(Connection::is_closing);
         // A client that has ended its direction has probably gone: a request that one backend may have seen goes to
         // no other.
         let unprocessed = matches!(failure, Failure::Unprocessed | Failure::NoExtendedConnect);
@@ -192,8 +193,6 @@ impl Proxy {
             self.count_failure(slot, failure);
         }
         self.set_upstream(id, Upstream::None);
-        let Some(exchange) = self.exchanges.living_mut(id) else { return };
-        let client = exchange.client;
         // The queue of the backend is gone, and a retry may take a while.
         self.recount(client);
         let Some(exchange) = self.exchanges.living_mut(id) else { return };
@@ -213,7 +212,6 @@ impl Proxy {
         if exchange.response == Progress::Waiting {
             return self.answer_exchange(id, reply);
         }
-        let client = exchange.client;
         let reason = if tunnel { Reason::Tunnel } else { Reason::Replied(reply) };
         self.remove_exchange(id, reason);
         self.cut(client, Cut::AfterQueue, reason);
