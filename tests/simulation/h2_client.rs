@@ -169,7 +169,9 @@ impl Http2Client {
             let most = self.plan.read_pace.map_or(usize::MAX, |pace| pace.0);
             let bytes = net.read(self.link, End::Remote, most);
             self.read_total += bytes.len();
-            if let Some((_, pause_us)) = self.plan.read_pace {
+            if let Some((most, pause_us)) = self.plan.read_pace {
+                // Credit for other streams is behind the content, so the whole must not take too long.
+                let pause_us = pause_us * bytes.len() as u64 / most as u64;
                 self.read_us = net.now_us + pause_us;
                 net.tick(self.link, pause_us);
             }
@@ -373,6 +375,7 @@ impl Http2Client {
         // The response to a malformed request may be a reset.
         entry.begun = !request.malformed;
         let holds = entry.expects;
+        let is_empty = entry.size == 0 && request.trailers.is_empty();
         let block = self.encoder.encode(&mut net.dice, &request.fields);
         self.write_fields(net, number, &block, request.is_bare);
         if let Some((When::After(after_us), _)) = request.cancel {
@@ -386,7 +389,7 @@ impl Http2Client {
             number,
             Stream {
                 sending: if request.is_bare { Sending::Ended } else { Sending::Content },
-                sent_us: request.is_bare.then_some(net.now_us),
+                sent_us: (request.is_bare || is_empty).then_some(net.now_us),
                 request,
                 response: Response::Awaited,
                 sent: 0,
