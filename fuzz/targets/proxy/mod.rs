@@ -371,7 +371,8 @@ impl Machine {
                     self.open.push(Connection { key, connecting: true, waiting: false, finished: false });
                 }
                 Output::Close(key) | Output::Reset(key) => {
-                    let begun = self.clients.contains_key(&key) || self.backends.contains_key(&key);
+                    let is_client = self.clients.contains_key(&key) || self.streams.contains_key(&key);
+                    let begun = is_client || self.backends.contains_key(&key);
                     let at = self.open.iter().position(|connection| connection.key == key);
                     assert_eq!(at.map(|at| self.open.remove(at)).is_some(), begun, "what was begun is closed once");
                 }
