@@ -146,8 +146,11 @@ fn a_stream_whose_window_stays_closed_is_reset_at_its_timeout_and_others_go_on()
         client.send(Kind::WindowUpdate, 0, 3, &1_000_000_u32.to_be_bytes());
         let (status, content) = client.response(3);
         assert_eq!((status.as_str(), content.len()), ("200", 100_000));
-        // The other stream was passed over. Nothing else follows on it but its reset.
-        let (header, payload, _) = client.next(1);
+        // On the other stream, only its head and its reset arrive. The head may have been passed over.
+        let (mut header, mut payload, _) = client.next(1);
+        if header.kind == Kind::Headers {
+            (header, payload, _) = client.next(1);
+        }
         assert_eq!((header.kind, payload), (Kind::RstStream, ErrorCode::CANCEL.0.to_be_bytes().to_vec()));
         client.get(5, "/later");
         client.send(Kind::WindowUpdate, 0, 5, &1_000_000_u32.to_be_bytes());
