@@ -9,7 +9,7 @@ import time
 from backend import frame, read_frame
 from support import Balancer, Program, Skipped, curl, expect, free_port, pss_kib, wait_for
 
-MESSAGES = 100_000
+MESSAGES = 40_000
 
 # Debian's modules, for another python3 than Debian's.
 sys.path.append("/usr/lib/python3/dist-packages")
