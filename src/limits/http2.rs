@@ -39,8 +39,9 @@ pub const H2_WINDOW_BYTES: u32 = 64 * 1024;
 pub const H2_WINDOW_MAX_BYTES: u32 = 1 << 20;
 /// The total growth of all windows of streams to backends in one worker, including data of ended streams that
 /// clients have not read. It is also the budget that lends memory to the connections of clients over HTTP/2: all of
-/// them together hold at most this much beyond `H2_PARITY_BYTES` each. Growth leaves less to lend.
-pub const H2_GROWTH_BYTES: u32 = 8 << 20;
+/// them together hold at most this much beyond `H2_PARITY_BYTES` each. Growth leaves less to lend. One hostile client may
+/// spend all of it by closed windows, and a worker then grows by less than 7 MiB.
+pub const H2_GROWTH_BYTES: u32 = 6 << 20;
 /// The bytes that a client's connection over HTTP/2 may make a worker hold without the budget: as much as a connection
 /// over HTTP/1, a block in each direction.
 pub const H2_PARITY_BYTES: usize = 2 * QUEUE_HIGH_BYTES;
@@ -75,8 +76,8 @@ pub const H2_TURN_HEAD_BYTES: usize = 2048;
 /// read has room for five thousand small ones.
 pub const H2_TURN_FRAMES: u32 = 256;
 /// Requests of clients over HTTP/2 in one worker. More: 503. A client over HTTP/1 has one at a time. The budget lends
-/// for a quarter of them, even if their clients hold nothing else.
-pub const H2_REQUESTS: usize = 4 * H2_GROWTH_BYTES as usize / H2_STREAM_BYTES;
+/// for some 6,000 of them, even if their clients hold nothing else.
+pub const H2_REQUESTS: usize = 32 * 1024;
 /// Frames that may still arrive on a stream after our reset: the head, the trailers, and an end or a reset.
 pub const H2_LATE_FRAMES_RESET: u32 = 3;
 /// Like `H2_LATE_FRAMES_RESET`, for all recently reset streams of a connection. Clients may cancel thousands of
