@@ -361,6 +361,11 @@ impl Connection {
         growth
     }
 
+    /// True if the next event needs no further bytes.
+    pub fn owes_event(&self) -> bool {
+        matches!(self.reading, Reading::End(_) | Reading::Over(_))
+    }
+
     /// The consumer resumed reading; sends the stream's WINDOW_UPDATE.
     pub fn taken(&mut self, id: u32, out: &mut Vec<u8>) {
         let Some(stream) = self.stream(id) else { return };

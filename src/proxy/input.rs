@@ -120,6 +120,9 @@ impl Proxy {
 
     /// Handles the end of the peer's direction after all bytes before it were received.
     pub fn ended(&mut self, key: Key) {
+        if self.ends_after_turn(key) {
+            return self.closing(key);
+        }
         self.keep_input(key);
         let Some(connection) = self.connections.get_mut(key) else { return };
         connection.receive = Receive::Ended;

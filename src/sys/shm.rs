@@ -187,13 +187,19 @@ mod tests {
         let again = Segment::attach(segment.id(), |cells| cells[3].load(Relaxed) == 9).unwrap();
         assert_eq!((again.cells().len(), again.cells()[3].load(Relaxed)), (segment.cells().len(), 9));
         assert!(Segment::attach(-1, |_| true).is_err());
-        let attached = told(segment.id()).unwrap().1;
+        // The forks of other tests have it attached, too, until they end.
+        let is_attached_twice = || {
+            (0..500).any(|_| {
+                std::thread::sleep(std::time::Duration::from_millis(10));
+                told(segment.id()).unwrap().1 == 2
+            })
+        };
         assert!(Segment::attach(segment.id(), |_| false).is_err());
-        assert_eq!(told(segment.id()).unwrap().1, attached, "one that is not right is detached");
+        assert!(is_attached_twice(), "one that is not right is detached");
         let lent = Attached::new(segment.id()).unwrap();
         assert_eq!((lent.cells()[3].load(Relaxed), lent.id()), (9, segment.id()));
         drop(lent);
-        assert_eq!(told(segment.id()).unwrap().1, attached, "one that is dropped is detached");
+        assert!(is_attached_twice(), "one that is dropped is detached");
     }
 
     #[test]

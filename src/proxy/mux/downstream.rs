@@ -56,6 +56,8 @@ pub(in crate::proxy) struct DownstreamState {
     pub(in crate::proxy) turn: usize,
     /// The rest of the input waits for the next turn. Nothing is read until then.
     pub(in crate::proxy) awaits_turn: bool,
+    /// The client has ended its direction behind the input that waits for a turn.
+    ends_after_turn: bool,
     /// The number of requests.
     pub(super) requests: u32,
 }
@@ -70,6 +72,7 @@ impl DownstreamState {
             is_borrower: false,
             turn: 0,
             awaits_turn: false,
+            ends_after_turn: false,
             requests: 0,
         }
     }
@@ -164,11 +167,25 @@ impl Proxy {
         self.ledger.turns.push(key);
     }
 
+    /// Notes that a client has ended its direction while input before that end waits for a turn; false if none waits.
+    pub(in crate::proxy) fn ends_after_turn(&mut self, key: Key) -> bool {
+        let Some(downstream) = self.downstream_mut(key).filter(|downstream| downstream.awaits_turn) else {
+            return false;
+        };
+        downstream.ends_after_turn = true;
+        true
+    }
+
     /// Decodes the input that has waited for this turn.
     pub(in crate::proxy) fn take_turns(&mut self) {
         for key in std::mem::take(&mut self.ledger.turns) {
             self.downstream_mut(key).into_iter().for_each(|downstream| downstream.awaits_turn = false);
             self.pump(key);
+            let is_last = |downstream: &mut DownstreamState| downstream.ends_after_turn && !downstream.awaits_turn;
+            if self.downstream_mut(key).is_some_and(is_last) {
+                self.connections.get_mut(key).into_iter().for_each(|client| client.receive = Receive::Ended);
+                self.pump(key);
+            }
             self.wake(key);
             self.rearm(key, Moved::Nothing);
         }

@@ -142,7 +142,8 @@ impl Proxy {
         let over = work >= H2_TURN_REQUESTS || frames >= H2_TURN_FRAMES;
         (self.scratch.head, self.scratch.arena) = (head, arena);
         let kept = input.and_then(|buffer| self.scratch.buffers.keep(buffer));
-        let more = over && kept.is_some();
+        let owes_event = |connection: &Connection| connection.codec.mux().is_some_and(|mux| mux.h2.owes_event());
+        let more = over && (kept.is_some() || self.connections.get(key).is_some_and(owes_event));
         self.wait_for_turn(key, more);
         match self.connections.get_mut(key) {
             Some(connection) if !connection.drops_input() => {

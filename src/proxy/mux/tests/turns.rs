@@ -2,7 +2,7 @@
 
 use super::downstream::*;
 use super::*;
-use crate::limits::{H2_CLIENT_STREAMS, H2_IDLE_FRAMES, H2_TURN_REQUESTS};
+use crate::limits::{H2_CLIENT_STREAMS, H2_IDLE_FRAMES, H2_TURN_FRAMES, H2_TURN_REQUESTS};
 
 fn cancel(stream: u32) -> Vec<u8> {
     frame_of(Kind::RstStream, 0, stream, &ErrorCode::CANCEL.0.to_be_bytes())
@@ -53,6 +53,58 @@ fn the_end_of_a_client_is_seen_after_all_its_requests() {
     world.pass(0);
     world.audit();
     assert_eq!(world.proxy.requests(), 2 * H2_TURN_REQUESTS);
+}
+
+#[test]
+fn an_upload_ends_wherever_a_turn_ends() {
+    for (pings, count) in
+        (0..3).flat_map(|pings| (H2_TURN_FRAMES / 2 - 6..H2_TURN_FRAMES / 2 + 6).map(move |n| (pings, n)))
+    {
+        let mut world = World::before_http1();
+        let client = world.client();
+        let mut burst = frame_of(Kind::Ping, 0, 0, &[0; 8]).repeat(pings);
+        burst.extend(frame_of(Kind::Headers, END_HEADERS, 1, &head(b"POST", &[])));
+        (1..count).for_each(|_| burst.extend(frame_of(Kind::Data, 0, 1, b"8 bytes.")));
+        burst.extend(frame_of(Kind::Data, END_STREAM, 1, b"8 bytes."));
+        world.give(client, &burst);
+        world.pass(0);
+        let backend = world.connected(false);
+        world.pass(0);
+        world.audit();
+        assert!(world.sent[&backend].ends_with(b"0\r\n\r\n"), "{pings} and {count} frames");
+    }
+}
+
+#[test]
+fn the_end_of_a_session_waits_for_the_input_before_it() {
+    let mut world = World::before_http1();
+    let client = world.client();
+    let mut burst: Vec<u8> = (0..H2_TURN_REQUESTS as u32 + 1).flat_map(|n| get(2 * n + 1)).collect();
+    burst.extend(frame_of(Kind::Headers, END_HEADERS, 99, &head(b"POST", &[])));
+    burst.extend(frame_of(Kind::Data, 0, 99, b"content.").repeat(H2_TURN_FRAMES as usize));
+    burst.extend(frame_of(Kind::Data, END_STREAM, 99, b"content."));
+    world.give(client, &burst);
+    // With TLS, the end is reported although the rest was not decoded.
+    world.proxy.ended(client);
+    world.carry_out();
+    world.audit();
+    world.pass(0);
+    world.audit();
+    assert_eq!(world.proxy.requests(), H2_TURN_REQUESTS + 2);
+    assert!(world.on(client, 99).iter().all(|frame| frame.0 == Kind::WindowUpdate), "the upload is not cut");
+}
+
+#[test]
+fn the_end_of_a_session_drops_no_request_that_is_answered_at_once() {
+    let mut world = World::new(0, false);
+    let client = world.client();
+    let burst: Vec<u8> = (0..3 * H2_TURN_REQUESTS as u32).flat_map(|n| get(2 * n + 1)).collect();
+    world.give(client, &burst);
+    world.proxy.ended(client);
+    world.carry_out();
+    world.pass(0);
+    let replies = world.frames(client).into_iter().filter(|(header, _)| header.kind == Kind::Headers).count();
+    assert_eq!(replies, 3 * H2_TURN_REQUESTS);
 }
 
 #[test]
