@@ -94,6 +94,10 @@ fn metrics_in_the_pages_exist() {
     let readme = page("README.md");
     let known = metrics().map(|metric| metric.family).chain(["build_info"]).collect();
     assert_known("metrics", words_after(&readme, "zzz_lb_", "_"), &known);
+    // The metrics of a process are one row.
+    for family in known.iter().filter(|family| !family.starts_with("process_")) {
+        assert!(readme.contains(&format!("`zzz_lb_{family}`")), "README.md does not list zzz_lb_{family}");
+    }
     for label in ["reason", "result", "code"] {
         let mark = format!("{{{label}=\"");
         let labels: Vec<&str> = metrics().map(|metric| metric.label).collect();

@@ -162,7 +162,8 @@ fn greeting(config: &Config, listens: &[Listen], count: u32) -> Vec<Line> {
     if config.demo {
         let listen = listens.first().unwrap_or(&config.listen[0]);
         let example = SocketAddr::new(reachable(listen.address.ip()), listen.address.port());
-        let scheme = if listen.tls { "https" } else { "http" };
+        // The certificate of the demo may not be known to curl.
+        let scheme = if listen.tls { "-k https" } else { "http" };
         lines.push(("demo", format!("try: curl {scheme}://{example}/hello")));
     }
     lines
