@@ -52,8 +52,13 @@ fn a_fault_that_clients_may_notice_is_a_warning() {
         directory.put(name, &(issued.pem() + &chain.concat() + &issued.key_pem())).display().to_string()
     };
     let whole = [middle.pem(), root.pem()];
-    let soon = in_days(19);
+    let (soon, past) = (in_days(19), in_days(-3));
+    let expired = root.intermediate_of(&Spec { not_after: &past, ..Spec::new("Expired") });
+    let issued = expired.issue(&leaf(&["a.test"]));
+    let chain = issued.pem() + &expired.pem() + &root.pem() + &issued.key_pem();
     let cases = [
+        // Clients may build another path.
+        (directory.put("expired.pem", &chain).display().to_string(), "certificate 2 expired 3 days ago: renew it"),
         (
             put("missing.pem", &leaf(&["a.test"]), &[]),
             "certificate 1 has an issuer that is neither in the file nor a root of this system (O=Tests, CN=Middle): \

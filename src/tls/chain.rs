@@ -2,7 +2,8 @@
 //!
 //! A chain is the leaf and its issuers, each behind the certificate that it has signed (RFC 8446, section 4.4.2). The root
 //! may be left out. The program serves any chain: clients judge it, and not all of them in the same way. So a fault here
-//! is a warning, except that all clients refuse a certificate outside of its validity.
+//! is a warning, except that all clients refuse a leaf outside of its validity. They may build a path without an
+//! intermediate certificate that has expired.
 
 use std::fmt;
 
@@ -48,14 +49,19 @@ pub enum Fault {
 }
 
 impl Finding {
-    /// True if no client accepts the certificate.
+    /// True if no client accepts the chain.
     pub fn is_fatal(&self) -> bool {
+        self.number == 1 && self.is_invalid()
+    }
+
+    /// True if the time is outside of the certificate's validity.
+    fn is_invalid(&self) -> bool {
         matches!(self.fault, Fault::Expired(_) | Fault::NotYetValid(_))
     }
 
     /// True if a start or a reload logs it, and not only `--check`.
     pub fn is_urgent(&self) -> bool {
-        self.is_fatal()
+        self.is_invalid()
             || matches!(self.fault, Fault::Expires(left_s) if left_s < EXPIRY_LOGGED_S)
             || matches!(self.fault, Fault::OutOfOrder(_))
     }
@@ -270,6 +276,16 @@ mod tests {
         assert_eq!(issued("20200101000000", "20251231000000"), found("expired 1 day ago: renew it", true, true));
         let early = found("is not valid yet, but in 2 days: check the clock", true, true);
         assert_eq!(issued("20260103000000", "20270101000000"), early);
+    }
+
+    #[test]
+    fn the_validity_of_an_intermediate_certificate_is_urgent_and_not_fatal() {
+        let issued = |number| {
+            let past = Finding { number, fault: Fault::Expired(1) };
+            let future = Finding { number, fault: Fault::NotYetValid(1) };
+            [past, future].map(|finding| (finding.is_fatal(), finding.is_urgent()))
+        };
+        assert_eq!((issued(1), issued(2)), ([(true, true); 2], [(false, true); 2]));
     }
 
     #[test]

@@ -67,8 +67,13 @@ impl Authority {
 
     /// A CA signed by this one.
     pub fn intermediate(&self, name: &str) -> Authority {
-        let Issued { der, key } = self.issue(&Spec { is_authority: true, ..Spec::new(name) });
-        Authority { name: name.to_string(), key, der }
+        self.intermediate_of(&Spec::new(name))
+    }
+
+    /// A CA signed by this one, as `spec` says.
+    pub fn intermediate_of(&self, spec: &Spec<'_>) -> Authority {
+        let Issued { der, key } = self.issue(&Spec { is_authority: true, ..*spec });
+        Authority { name: spec.subject.to_string(), key, der }
     }
 
     /// The CA's own certificate as PEM.

@@ -1,7 +1,7 @@
 //! The certificates for clients, as `--check` sees them: what each file serves, and the faults of its certificates.
 //!
-//! A file that a start could not use is a problem. So is a certificate outside of its validity: a start serves it, but no
-//! client accepts it. The other faults are warnings.
+//! A file that a start could not use is a problem. So is a leaf outside of its validity: a start serves it, but no client
+//! accepts it. The other faults are warnings.
 
 use std::cell::OnceCell;
 
