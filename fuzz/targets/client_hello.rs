@@ -63,7 +63,7 @@ fn config() -> &'static Config {
     static CONFIG: OnceLock<Config> = OnceLock::new();
     CONFIG.get_or_init(|| {
         let pairs = [Arc::new(dev::pair("a.test").expect("random numbers"))];
-        let keys = Keys::derived(&[7; 80], 0).expect("enough bytes");
+        let keys = Keys::derived(&[7; 32], 0);
         let (alpn, strict_sni, minimum) = (&[&b"h2"[..], b"http/1.1"][..], true, Version::Tls12);
         let settings = Settings { pairs: &pairs, clients: None, strict_sni, minimum, alpn, keys: &keys, key_log: None };
         Config::new(&settings).expect("a generated certificate")

@@ -21,6 +21,8 @@ pub struct Secrets {
     pub pairs: Vec<StoredPair>,
     /// The keys of session tickets as `tls::tickets` writes them; empty if there are none.
     pub tickets: Secret,
+    /// The seed from which the keys of session tickets are derived; empty if they are random.
+    pub ticket_seed: Secret,
     /// The authorities of clients, in DER. If there are none, clients are asked for no certificate.
     pub client_authorities: Vec<Vec<u8>>,
     /// The key of the cookie that names backends; empty if there is none.
@@ -55,7 +57,7 @@ struct Section {
 }
 
 /// All parts. The order has no meaning.
-const SECTIONS: [Section; 4] = [
+const SECTIONS: [Section; 5] = [
     Section {
         name: "pairs",
         write: |secrets, out| {
@@ -77,6 +79,11 @@ const SECTIONS: [Section; 4] = [
         name: "tickets",
         write: |secrets, out| out.bytes(&secrets.tickets.0),
         read: |secrets, from| from.bytes().map(|bytes| secrets.tickets = Secret(bytes.to_vec())),
+    },
+    Section {
+        name: "ticket_seed",
+        write: |secrets, out| out.bytes(&secrets.ticket_seed.0),
+        read: |secrets, from| from.bytes().map(|bytes| secrets.ticket_seed = Secret(bytes.to_vec())),
     },
     Section {
         name: "client_authorities",
@@ -130,6 +137,7 @@ mod tests {
         Secrets {
             pairs: vec![pair("/etc/a.pem"), pair("/etc/b.pem")],
             tickets: Secret(vec![7; 80]),
+            ticket_seed: Secret(vec![8; 32]),
             client_authorities: vec![b"authority".to_vec()],
             cookie_key: Secret(vec![9; 32]),
         }

@@ -284,7 +284,7 @@ mod tests {
     #[test]
     fn a_name_leads_to_its_exact_pair_then_to_a_wildcard_of_one_label() {
         let pairs = [pair(&["first.test"]), pair(&["*.a.test"]), pair(&["x.a.test", "b.test"])];
-        let keys = Keys::derived(&[7; 80], 0).unwrap();
+        let keys = Keys::derived(&[7; 32], 0);
         let (strict_sni, minimum) = (false, Version::Tls12);
         let settings =
             Settings { pairs: &pairs, clients: None, strict_sni, minimum, alpn: &[], keys: &keys, key_log: None };

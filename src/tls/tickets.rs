@@ -50,6 +50,15 @@ impl fmt::Display for TooShort {
     }
 }
 
+/// Returns the seed of the keys that are derived from a file: its hash. HMAC itself puts this hash in the place of a
+/// key with more bytes than a block (RFC 2104, section 2).
+///
+/// # Errors
+/// The file is too short.
+pub fn seed(file: &[u8]) -> Result<Secret, TooShort> {
+    if file.len() < TICKET_FILE_BYTES { Err(TooShort) } else { Ok(digest::sha256(&[file])) }
+}
+
 impl Keys {
     /// Makes random keys for this time. Those of periods that `earlier` has are kept.
     ///
@@ -71,18 +80,12 @@ impl Keys {
         Ok(Keys { period, secrets })
     }
 
-    /// Derives keys for this time from the bytes of a file. All machines with the file derive the same keys.
-    ///
-    /// # Errors
-    /// The file is too short.
-    pub fn derived(file: &[u8], now_s: u64) -> Result<Keys, TooShort> {
-        if file.len() < TICKET_FILE_BYTES {
-            return Err(TooShort);
-        }
+    /// Derives keys for this time from the seed of a file. All machines with the file derive the same keys.
+    pub fn derived(seed: &Secret, now_s: u64) -> Keys {
         let period = now_s / TICKET_PERIOD_S;
-        let key = digest::Key::new(file);
+        let key = digest::Key::new(seed);
         let secrets = periods(period).map(|at| key.sign(&[b"zzz ticket key of period ", &at.to_be_bytes()]));
-        Ok(Keys { period, secrets })
+        Keys { period, secrets }
     }
 
     /// True if the keys are those of this time.
@@ -252,23 +255,27 @@ mod tests {
     #[test]
     fn machines_with_one_file_agree_although_their_clocks_do_not() {
         let file = [7; TICKET_FILE_BYTES];
-        let keys = Keys::derived(&file, NOW_S).unwrap();
-        let later = Keys::derived(&file, keys.end_s()).unwrap();
-        assert_eq!(keys, Keys::derived(&file, NOW_S + 1).unwrap());
+        let of_file = seed(&file).unwrap();
+        let keys = Keys::derived(&of_file, NOW_S);
+        let later = Keys::derived(&of_file, keys.end_s());
+        assert_eq!(keys, Keys::derived(&of_file, NOW_S + 1));
+        // Earlier programs take all bytes as the key.
+        let period = (NOW_S / TICKET_PERIOD_S).to_be_bytes();
+        assert_eq!(keys.secrets[1], digest::Key::new(&file).sign(&[b"zzz ticket key of period ", &period]));
         assert_eq!((keys.secrets[1], keys.secrets[2]), (later.secrets[0], later.secrets[1]));
         for (from, to) in [(&keys, &later), (&later, &keys)] {
             let ticket = ticketer(from, 0).encrypt(b"session").unwrap();
             assert_eq!(ticketer(to, 0).decrypt(&ticket).as_deref(), Some(&b"session"[..]));
         }
-        let gone = Keys::derived(&file, later.end_s()).unwrap();
+        let gone = Keys::derived(&of_file, later.end_s());
         assert_eq!(ticketer(&gone, 0).decrypt(&ticketer(&keys, 0).encrypt(b"session").unwrap()), None);
-        assert_ne!(keys, Keys::derived(&[8; TICKET_FILE_BYTES], NOW_S).unwrap());
-        assert_eq!(Keys::derived(&file[1..], NOW_S), Err(TooShort));
+        assert_ne!(of_file, seed(&[8; TICKET_FILE_BYTES]).unwrap());
+        assert_eq!(seed(&file[1..]), Err(TooShort));
     }
 
     #[test]
     fn a_ticket_is_opened_only_unchanged_and_under_its_binding() {
-        let keys = Keys::derived(&[7; TICKET_FILE_BYTES], NOW_S).unwrap();
+        let keys = Keys::derived(&[7; KEY_BYTES], NOW_S);
         let own = ticketer(&keys, 1);
         let ticket = own.encrypt(b"session").unwrap();
         assert_eq!(own.decrypt(&ticket).as_deref(), Some(&b"session"[..]));
@@ -284,7 +291,7 @@ mod tests {
 
     #[test]
     fn a_session_that_is_too_large_gets_no_ticket() {
-        let own = ticketer(&Keys::derived(&[7; TICKET_FILE_BYTES], NOW_S).unwrap(), 1);
+        let own = ticketer(&Keys::derived(&[7; KEY_BYTES], NOW_S), 1);
         let ticket = own.encrypt(&[9; TICKET_SESSION_BYTES]).unwrap();
         assert_eq!(own.decrypt(&ticket).unwrap().len(), TICKET_SESSION_BYTES);
         assert_eq!(own.encrypt(&[9; TICKET_SESSION_BYTES + 1]), None);

@@ -23,7 +23,7 @@ impl Duties {
         let (renewed, edition) = (self.renew_authorities(), self.region.table().edition());
         let has_certificate = self.config.tls.has_certificate();
         if has_certificate {
-            self.on_secret_change(0);
+            self.read_secrets_again();
         }
         self.reload_cookie_key();
         let watched = self.watch.as_mut().zip(self.config.file.as_ref());

@@ -26,7 +26,7 @@ use crate::tls::chain;
 use crate::tls::dev;
 use crate::tls::pair::{self, Pair};
 use crate::tls::server::{self, Authorities, Settings};
-use crate::tls::tickets::{KEY_BYTES, Keys};
+use crate::tls::tickets::{self, KEY_BYTES, Keys};
 
 /// The name of a generated certificate.
 const GENERATED: &str = "--tls-dev";
@@ -109,32 +109,32 @@ impl Kept {
                 }
             };
         }
-        let tickets = match (self.read_tickets(tls), &tls.ticket_key) {
-            (Ok(tickets), _) => tickets,
-            (Err(text), Some(path)) if !before.tickets.0.is_empty() => {
-                problems.push(Problem::new(&path.display().to_string(), text));
-                before.tickets.clone()
-            }
-            (Err(text), path) => {
-                let source = path.as_ref().map_or("session tickets".to_owned(), |path| path.display().to_string());
-                return Err(Problem::new(&source, text));
-            }
-        };
+        let mut ticket_seed = Secret::default();
+        if let Some(path) = &tls.ticket_key {
+            let source = path.display().to_string();
+            ticket_seed = match read_seed(path) {
+                Ok(seed) => seed,
+                Err(text) if before.tickets.0.is_empty() => return Err(Problem::new(&source, text)),
+                Err(text) => {
+                    problems.push(Problem::new(&source, text));
+                    before.ticket_seed.clone()
+                }
+            };
+        }
+        let tickets = self.make_tickets(&ticket_seed).map_err(|text| Problem::new("session tickets", text))?;
         let cookie_key = before.cookie_key.clone();
-        let secrets = Secrets { pairs, tickets, client_authorities, cookie_key };
+        let secrets = Secrets { pairs, tickets, ticket_seed, client_authorities, cookie_key };
         let source = tls.client_ca.as_ref().map_or("certificates".to_owned(), |path| path.display().to_string());
         try_all(&secrets, tls.rules.client_optional).map_err(|text| Problem::new(&source, text))?;
         Ok((secrets, problems))
     }
 
-    /// Makes the keys of session tickets for this time: of their file, or of random numbers.
-    fn read_tickets(&self, tls: &Tls) -> Result<Secret, String> {
+    /// Makes the keys of session tickets for this time: of the seed, or of random numbers if there is none. No file is
+    /// read, because the user may be unable to read it after the start.
+    fn make_tickets(&self, seed: &Secret) -> Result<Secret, String> {
         let now_s = clock::unix_us() / SECOND_US;
-        let keys = match &tls.ticket_key {
-            Some(path) => {
-                let contents = read(path, PAIR_FILE_BYTES)?;
-                Keys::derived(&contents, now_s).map_err(|error| error.to_string())?
-            }
+        let keys = match seed.0.first_chunk() {
+            Some(seed) => Keys::derived(seed, now_s),
             None => {
                 let earlier = Keys::decode(&self.secrets.tickets.0);
                 let random = || {
@@ -229,7 +229,7 @@ impl Duties {
     /// Uses the secrets of another configuration, which were tried before.
     pub(super) fn reload_secrets(&mut self, changed: bool) {
         if changed && self.config.tls.has_certificate() {
-            self.on_secret_change(0);
+            self.read_secrets_again();
             let tls = self.config.tls.clone();
             if let Err(error) = self.follow_tls_files(&tls) {
                 self.journal.line(Level::Err, "tls", format_args!("cannot watch the certificates: {error}"));
@@ -237,8 +237,7 @@ impl Duties {
         }
     }
 
-    /// A file of the secrets has changed, or all of them are to be read again. `patience_us`: the time for the other
-    /// files of a pair to follow.
+    /// A file of the secrets has changed. `patience_us`: the time for the other files of a pair to follow.
     pub(super) fn on_secret_change(&mut self, patience_us: u64) {
         let tls = self.config.tls.clone();
         let before = self.kept.secrets.clone();
@@ -255,13 +254,18 @@ impl Duties {
         }
     }
 
+    /// Reads all secrets again for the person who asks for a reload, and logs each reason again.
+    pub(super) fn read_secrets_again(&mut self) {
+        self.kept.doubts.retain(|doubt| doubt.told_us.is_some());
+        self.on_secret_change(0);
+    }
+
     /// Notes that files cannot be used. This is logged once, after some time.
     fn doubt(&mut self, problem: Problem, patience_us: u64) {
         let at_us = clock::monotonic_us().saturating_add(patience_us);
         let doubts = &mut self.kept.doubts;
         match doubts.iter_mut().find(|doubt| doubt.source == problem.source) {
-            // The person who asks for a reload gets the reason again.
-            Some(doubt) if doubt.problem == problem.text && doubt.told_us.is_none() && patience_us > 0 => {}
+            Some(doubt) if doubt.problem == problem.text && doubt.told_us.is_none() => {}
             Some(doubt) => {
                 doubt.told_us = Some(doubt.told_us.unwrap_or(at_us));
                 doubt.problem = problem.text;
@@ -299,7 +303,7 @@ impl Duties {
             self.journal.line(Level::Err, "tls", format_args!("{problem}: the one before stays"));
         }
         if self.rotation_us() <= now_us {
-            match self.kept.read_tickets(&self.config.tls) {
+            match self.kept.make_tickets(&self.kept.secrets.ticket_seed) {
                 Ok(tickets) => {
                     let secrets = Secrets { tickets, ..self.kept.secrets.clone() };
                     if self.publish_secrets(secrets).is_ok() {
@@ -399,6 +403,12 @@ fn read(path: &Path, most: usize) -> Result<Vec<u8>, String> {
     if contents.len() > most { Err(format!("more than {} KiB", most >> 10)) } else { Ok(contents) }
 }
 
+/// Reads the seed of the keys of session tickets from its file.
+fn read_seed(path: &Path) -> Result<Secret, String> {
+    let contents = read(path, PAIR_FILE_BYTES)?;
+    tickets::seed(&contents).map(|seed| Secret(seed.to_vec())).map_err(|error| error.to_string())
+}
+
 /// Reads a pair from its files. The error is the reason.
 pub(in crate::process) fn read_pair(files: &PairFiles) -> Result<Pair, String> {
     let certificate = read(&files.certificate, PAIR_FILE_BYTES)?;
@@ -448,4 +458,69 @@ fn stored(source: &str, pair: &Pair) -> StoredPair {
 
 fn is_usable(pair: &StoredPair) -> bool {
     Pair::decode(&pair.bytes.0).is_ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::SocketAddr;
+
+    use super::*;
+    use crate::args::Options;
+    use crate::config;
+    use crate::process::duties::Previous;
+    use crate::shared::Region;
+
+    fn duties(tls: Tls) -> Duties {
+        let mut config = config::resolve(Options::default()).unwrap();
+        config.tls = tls;
+        let address = SocketAddr::from(([127, 0, 0, 1], 1));
+        let begun = Duties::begin(config, Options::default(), None, address, Region::private(), Previous::default());
+        begun.map_err(|failure| failure.message).unwrap()
+    }
+
+    fn keys_of(duties: &Duties) -> Keys {
+        Keys::decode(&duties.kept.secrets.tickets.0).unwrap()
+    }
+
+    #[test]
+    fn keys_of_tickets_change_although_their_file_cannot_be_read_any_more() {
+        let path = std::env::temp_dir().join(format!("zzz-ticket-key-{}", std::process::id()));
+        std::fs::write(&path, [7; 80]).unwrap();
+        let mut duties = duties(Tls { dev: true, ticket_key: Some(path.clone()), ..Tls::default() });
+        std::fs::remove_file(path).unwrap();
+        let mut past = Vec::new();
+        Keys::derived(&tickets::seed(&[7; 80]).unwrap(), 0).encode(&mut past);
+        duties.kept.secrets.tickets = Secret(past);
+        duties.expire_secrets(clock::monotonic_us());
+        let now_s = clock::unix_us() / SECOND_US;
+        assert_eq!(keys_of(&duties), Keys::derived(&tickets::seed(&[7; 80]).unwrap(), now_s));
+        // A program after an upgrade has them too.
+        let published = Secrets::decode(&duties.region.secrets().read().1.unwrap()).unwrap();
+        assert_eq!(published, duties.kept.secrets);
+        // A reload derives them of the same seed, and names the file.
+        let (secrets, problems) = duties.kept.read_secrets(&duties.config.tls).map_err(|error| error.text).unwrap();
+        assert_eq!((secrets, problems.len()), (published, 1));
+    }
+
+    #[test]
+    fn a_reason_is_logged_and_counted_again_only_for_a_reload() {
+        let path = std::env::temp_dir().join(format!("zzz-refused-{}", std::process::id()));
+        std::fs::write(&path, [7; 80]).unwrap();
+        let mut duties = duties(Tls { dev: true, ticket_key: Some(path.clone()), ..Tls::default() });
+        let refused = |duties: &mut Duties| {
+            duties.expire_secrets(clock::monotonic_us());
+            duties.globals().get_global(Global::PairsRefused)
+        };
+        for _ in 0..3 {
+            duties.doubt(Problem::new("session tickets", "no random numbers"), 0);
+            assert_eq!(refused(&mut duties), 1);
+        }
+        std::fs::remove_file(path).unwrap();
+        for count in 2..4 {
+            duties.read_secrets_again();
+            assert_eq!(refused(&mut duties), count);
+            duties.on_secret_change(0);
+            assert_eq!(refused(&mut duties), count);
+        }
+    }
 }

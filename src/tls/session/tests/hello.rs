@@ -43,7 +43,7 @@ impl Front {
 }
 
 fn keys() -> Keys {
-    Keys::derived(&[7; 80], 0).unwrap()
+    Keys::derived(&[7; 32], 0)
 }
 
 fn begin(config: &Arc<ClientConfig>, name: &'static str) -> (ClientConnection, Vec<u8>) {
