@@ -8,7 +8,8 @@
 use std::net::SocketAddr;
 
 use super::Proxy;
-use super::connection::{BackendEnd, Connection};
+use super::connection::{BackendEnd, Connection, Phase};
+use super::failure::Failure;
 use super::output::Output;
 use super::pool::Ready;
 use super::upstreams::Upstreams;
@@ -80,6 +81,40 @@ impl Proxy {
                 None => self.retire(ready.key),
             }
         }
+    }
+
+    /// Replaces the connections to backends that are not established when connections begin to have owners, or cease to.
+    /// An exchange that waits for one waits for another one to the same backend, and this is no try. No mux gets further
+    /// streams. Probes have no owner either way.
+    pub(super) fn change_owners(&mut self) {
+        let is_owned = self.upstreams.send_proxy.is_some();
+        let is_former = |connection: &Connection| {
+            !connection.is_probe() && connection.backend().is_some_and(|end| end.owner.is_some() != is_owned)
+        };
+        let keys = self.connections.keys().filter(|&key| self.connections.get(key).is_some_and(is_former));
+        let (muxes, others): (Vec<Key>, Vec<Key>) =
+            keys.partition(|&key| self.connections.get(key).is_some_and(|one| one.codec.mux().is_some()));
+        others.into_iter().for_each(|key| self.replace_unestablished(key));
+        for key in muxes {
+            self.retire(key);
+            if self.connections.get(key).is_some_and(|mux| mux.phase == Phase::Connecting) {
+                self.close(key, Output::Close(key));
+            }
+        }
+    }
+
+    /// Replaces a connection, or a stream that waits on a mux, unless it is established.
+    fn replace_unestablished(&mut self, key: Key) {
+        let Some(connection) = self.connections.get(key).filter(|one| one.phase == Phase::Connecting) else { return };
+        let (Some(&BackendEnd { slot, generation, .. }), Some(id)) = (connection.backend(), connection.exchange) else {
+            return;
+        };
+        let (slot, is_stream) = (usize::from(slot), connection.codec.stream().is_some());
+        if self.upstreams.generation(slot) != Some(generation) {
+            return self.lost(key, Failure::Unprocessed, false);
+        }
+        self.close(key, Output::Close(key));
+        if is_stream { self.join(id, slot) } else { self.dial(id, slot) }
     }
 
     /// Writes the PROXY header of a connection to a backend that is established. It precedes all other bytes, also those

@@ -411,11 +411,17 @@ impl Proxy {
     pub fn follow(&mut self, plan: &Plan) {
         self.settings.set(plan);
         self.log.set_level(plan.loglevel);
+        let was_owned = self.upstreams.send_proxy.is_some();
         for slot in self.upstreams.set(plan) {
             while let Some(key) = self.upstreams.idle.take(slot) {
                 self.close(key, Output::Close(key));
             }
-            self.retire_muxes(slot);
+            if was_owned == plan.send_proxy.is_some() {
+                self.retire_muxes(slot);
+            }
+        }
+        if was_owned != plan.send_proxy.is_some() {
+            self.change_owners();
         }
         self.regroup();
         self.close_bound_to_gone();

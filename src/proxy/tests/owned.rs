@@ -159,3 +159,73 @@ fn connections_from_before_a_change_of_the_option_are_not_used_again() {
         world.checked();
     }
 }
+
+#[test]
+fn a_connection_that_is_dialled_at_a_change_of_the_option_is_dialled_again() {
+    for (before, after) in [(None, Some(Version::V1)), (Some(Version::V1), None)] {
+        for (h2c, isolated) in [(false, false), (true, false), (true, true)] {
+            let mut plan = Plan::over([9000, 9001].map(|port| SocketAddr::from(([127, 0, 0, 1], port))));
+            plan.send_proxy = before;
+            plan.members.iter_mut().for_each(|member| member.h2c = h2c);
+            let mut world = World::new(2, |own| own.clone_from(&plan));
+            let client = world.client_at("192.0.2.1:1000");
+            assert!(world.give(client, GET));
+            let (mut former, _) = world.dial();
+            if isolated {
+                let id = world.proxy.exchanges.keys().next().unwrap();
+                world.proxy.exchanges.get_mut(id).unwrap().tries.isolated = true;
+                world.proxy.failed(former, Failure::Connect(libc::ECONNREFUSED));
+                world.carry_out();
+                former = world.dial().0;
+            }
+            plan.send_proxy = after;
+            world.proxy.follow(&plan);
+            world.carry_out();
+            // The event that it is established may have come already.
+            assert_eq!(world.header(former), "", "{before:?} {h2c} {isolated}");
+            world.proxy.connected(former, false);
+            world.carry_out();
+            assert!(world.did(Output::Close(former)), "{before:?} {h2c} {isolated}");
+            assert_eq!(world.sent(former), "");
+            world.checked();
+            let fresh = world.dial().0;
+            assert!(world.dials.is_empty(), "{before:?} {h2c} {isolated}");
+            let header = if after.is_some() { "PROXY TCP4 192.0.2.1 198.51.100.2 1000 443\r\n" } else { "" };
+            assert_eq!(world.header(fresh), header, "{h2c} {isolated}");
+            world.proxy.connected(fresh, false);
+            world.carry_out();
+            world.checked();
+            if !h2c {
+                assert!(world.sent(fresh).starts_with("GET / "));
+                assert!(world.give(fresh, OK));
+                assert!(world.sent(client).starts_with("HTTP/1.1 200"));
+            }
+            world.fail(client, Failure::Closed);
+            world.checked();
+            assert!(world.proxy.upstreams.owned.is_empty());
+        }
+    }
+}
+
+#[test]
+fn a_request_on_its_last_try_survives_a_change_of_the_option() {
+    let mut plan = Plan::over((0..8).map(|n| SocketAddr::from(([127, 0, 0, 1], 9000 + n))));
+    let mut world = World::new(8, |own| own.clone_from(&plan));
+    let client = world.asking(GET);
+    for _ in 1..crate::limits::TRIES {
+        let (key, _) = world.dial();
+        world.fail(key, Failure::Connect(libc::ECONNREFUSED));
+    }
+    let last = world.dial();
+    plan.send_proxy = Some(Version::V1);
+    world.proxy.follow(&plan);
+    world.carry_out();
+    assert!(world.did(Output::Close(last.0)));
+    let fresh = world.dial();
+    assert_eq!(fresh.1, last.1);
+    world.proxy.connected(fresh.0, false);
+    world.carry_out();
+    assert!(world.give(fresh.0, OK));
+    assert!(world.sent(client).starts_with("HTTP/1.1 200"));
+    world.checked();
+}
