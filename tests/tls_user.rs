@@ -1,5 +1,5 @@
 //! Keys that only root can read, with `--user`: they are read before root is given up, and the log says that a change of
-//! them cannot be.
+//! them cannot be. The key of the cookie is one of them.
 
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
@@ -62,5 +62,47 @@ fn a_key_that_only_root_can_read_is_served_and_its_change_is_refused_in_words() 
         balancer.signal(libc::SIGHUP);
         balancer.wait_for_log("another certificate is served, for a.test");
         assert_eq!(served().expect("it is there"), "backend", "{mode:?}");
+    }
+}
+
+#[test]
+fn a_key_of_the_cookie_that_only_root_can_read_is_used_and_stays_over_reloads() {
+    if user_ids(std::process::id() as i32)[1] != 0 {
+        return skipped("only root has privileges to drop");
+    }
+    for mode in modes() {
+        let (a, b) = (Backend::named("a"), Backend::named("b"));
+        let directory = Directory::new();
+        allow(directory.path(), 0o755);
+        let key = directory.put("cookie.key", &"A".repeat(44));
+        allow(&key, 0o600);
+        let key_at = key.display().to_string();
+        let file = |weight: u16| {
+            let port = |backend: &Backend| backend.spec().rsplit(':').next().expect("a port").to_owned();
+            let backends = [&a, &b]
+                .map(|backend| format!(r#"{{"host": "127.0.0.1", "port": {}, "weight": {weight}}}"#, port(backend)));
+            let path = directory.put("lb.json", &format!(r#"{{"backends": [{}]}}"#, backends.join(", ")));
+            allow(&path, 0o644);
+            path
+        };
+        let path = file(1);
+        let args = ["--sticky", "cookie", "--sticky-key", &key_at, "--user", "nobody"];
+        let denied = format!("--sticky-key {key_at}: Permission denied (os error 13)");
+        let output = run(&[&["--check", "-p", "0", "--host", "127.0.0.1", "-b", "127.0.0.1:1"], &args[..]].concat());
+        let errors = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!((output.status.code(), errors.matches(&denied).count()), (Some(0), 1), "{errors}");
+        let balancer = Balancer::with_file(mode, &path, &args);
+        let stays = format!("{denied}: the key before stays");
+        let count = || balancer.log().matches(&stays).count();
+        assert_eq!(count(), 1, "{mode:?}: {}", balancer.log());
+        file(2);
+        balancer.wait_for_log("weight 1 -> 2");
+        crate::support::wait_until("the reload names the file", || count() == 2);
+        balancer.signal(libc::SIGHUP);
+        crate::support::wait_until("HUP names the file", || count() > 2);
+        balancer.signal(libc::SIGUSR2);
+        balancer.wait_for_log("(generation 1)");
+        assert_eq!(count(), 4, "{mode:?}: {}", balancer.log());
+        assert!(!balancer.log().contains("refused"), "{mode:?}: {}", balancer.log());
     }
 }

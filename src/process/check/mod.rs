@@ -59,14 +59,18 @@ pub fn check(config: Option<&Config>, options: &Options) -> Checked {
         Some(config) => certificates::examine(&config.tls, &mut journal, &mut checked.problems),
         None => String::new(),
     };
+    let key = config.map_or(Ok(()), cookie_key::check);
     try_system(&mut checked.problems, &mut journal, config, options);
     let Some(config) = config else { return checked };
     if sys::user::current() != user {
         for text in secrets::unreadable(&config.tls) {
             journal.line(Level::Warn, "tls", format_args!("{text}"));
         }
+        if let (Ok(()), Err(text)) = (&key, cookie_key::check(config)) {
+            journal.line(Level::Warn, "config", format_args!("{text}"));
+        }
     }
-    checked.problems.extend(cookie_key::check(config).err());
+    checked.problems.extend(key.err());
     let found = match share_memory(inherited::records(worker_count(config))) {
         Ok(memory) => look_up(&mut journal, memory.region.globals(), &config.backends),
         Err(failure) => {

@@ -1,36 +1,60 @@
 //! The key of the cookie that names backends: from its file, or random. It is published with the secrets, so all workers
-//! have it, and it holds over reloads and upgrades.
+//! have it, and it holds over reloads and upgrades. If the user is not allowed to read the file, the key before stays:
+//! a start reads it while the user may still be root.
 
+use std::fmt;
+use std::io::ErrorKind;
 use std::path::Path;
 
-use super::Duties;
+use super::{Duties, secrets};
 use crate::base64::{Alphabet, decode};
 use crate::config::{Config, Secret, Secrets};
 use crate::limits::{STICKY_KEY_BYTES, STICKY_KEY_FILE_BYTES};
 use crate::log::Level;
 use crate::sys::{entropy, file};
 
-/// Returns the key for a configuration. `before`: the one that holds, which may be empty. The error is the reason.
-fn key_for(config: &Config, before: &Secret) -> Result<Secret, String> {
+/// The reason why there is no key.
+#[derive(Debug)]
+enum Problem {
+    /// The user is not allowed to read the file.
+    Denied(String),
+    /// The file has no key, or it cannot be read for another reason.
+    Unusable(String),
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (Problem::Denied(text) | Problem::Unusable(text)) = self;
+        f.write_str(text)
+    }
+}
+
+/// Returns the key for a configuration. `before`: the one that holds, which may be empty.
+fn key_for(config: &Config, before: &Secret) -> Result<Secret, Problem> {
     match &config.sticky_key {
         _ if config.sticky.is_none() => Ok(before.clone()),
-        Some(path) => read(path).map_err(|error| format!("--sticky-key {}: {error}", path.display())),
+        Some(path) => read(path),
         None if !before.0.is_empty() => Ok(before.clone()),
         None => {
             let mut secret = vec![0; STICKY_KEY_BYTES];
-            entropy::fill(&mut secret).map_err(|error| format!("cannot make a key for the cookie: {error}"))?;
+            let filled = entropy::fill(&mut secret);
+            filled.map_err(|error| Problem::Unusable(format!("cannot make a key for the cookie: {error}")))?;
             Ok(Secret(secret))
         }
     }
 }
 
 /// Reads a key from its file: base64 in either alphabet, with any white space.
-fn read(path: &Path) -> Result<Secret, String> {
-    let contents = file::read(path, STICKY_KEY_FILE_BYTES).map_err(|error| error.to_string())?;
+fn read(path: &Path) -> Result<Secret, Problem> {
+    let about = |error: &dyn fmt::Display| format!("--sticky-key {}: {error}", path.display());
+    let contents = file::read(path, STICKY_KEY_FILE_BYTES).map_err(|error| match error.kind() {
+        ErrorKind::PermissionDenied => Problem::Denied(about(&error)),
+        _ => Problem::Unusable(about(&error)),
+    })?;
     if contents.len() > STICKY_KEY_FILE_BYTES {
-        return Err(format!("more than {STICKY_KEY_FILE_BYTES} bytes"));
+        return Err(Problem::Unusable(about(&format_args!("more than {STICKY_KEY_FILE_BYTES} bytes"))));
     }
-    key_in(&contents)
+    key_in(&contents).map_err(|text| Problem::Unusable(about(&text)))
 }
 
 fn key_in(contents: &[u8]) -> Result<Secret, String> {
@@ -47,13 +71,27 @@ fn key_in(contents: &[u8]) -> Result<Secret, String> {
 
 /// Tries whether a start could use the key of a configuration. The error is the reason.
 pub(in crate::process) fn check(config: &Config) -> Result<(), String> {
-    key_for(config, &Secret::default()).map(drop)
+    key_for(config, &Secret::default()).map(drop).map_err(|problem| problem.to_string())
+}
+
+/// Reads all secrets while the user may still be root, for [`Duties::begin`]. Those that cannot be used are absent, which
+/// is reported later.
+pub(in crate::process) fn read_early(config: &Config) -> Vec<u8> {
+    let cookie_key = key_for(config, &Secret::default()).unwrap_or_default();
+    Secrets { cookie_key, ..secrets::read_early(&config.tls) }.encode()
 }
 
 impl Duties {
     /// Publishes the key for the configuration, if there is a cookie.
     pub(super) fn begin_cookie_key(&mut self) -> Result<(), String> {
-        let cookie_key = key_for(&self.config, &self.kept_secrets().cookie_key)?;
+        let before = self.kept_secrets().cookie_key.clone();
+        let cookie_key = match key_for(&self.config, &before) {
+            Err(Problem::Denied(text)) if !before.0.is_empty() => {
+                self.journal.line(Level::Err, "config", format_args!("{text}: the key before stays"));
+                before
+            }
+            key => key.map_err(|problem| problem.to_string())?,
+        };
         if cookie_key.0.is_empty() {
             return Ok(());
         }
@@ -62,7 +100,11 @@ impl Duties {
 
     /// Tries whether the key of another configuration can be used. The error is the reason.
     pub(super) fn try_cookie_key(&self, config: &Config) -> Result<(), String> {
-        key_for(config, &self.kept_secrets().cookie_key).map(drop)
+        let before = &self.kept_secrets().cookie_key;
+        match key_for(config, before) {
+            Err(Problem::Denied(_)) if config.sticky_key == self.config.sticky_key && !before.0.is_empty() => Ok(()),
+            key => key.map(drop).map_err(|problem| problem.to_string()),
+        }
     }
 
     /// Reads the key again, because the configuration has changed or a user wants it. A bad file changes nothing.

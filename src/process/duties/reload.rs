@@ -25,7 +25,7 @@ impl Duties {
         if has_certificate {
             self.read_secrets_again();
         }
-        self.reload_cookie_key();
+        let reloads = self.globals().get_global(Global::ReloadsDone);
         let watched = self.watch.as_mut().zip(self.config.file.as_ref());
         match watched.and_then(|(watch, path)| watch.read_now(path, now_us)) {
             Some(Ok(contents)) => self.on_change(Change::Contents(contents)),
@@ -38,6 +38,10 @@ impl Duties {
                 self.journal.line(Level::Info, "config", format_args!("HUP: names are looked up again"));
             }
             None => self.journal.line(Level::Info, "config", format_args!("HUP: there is nothing to read again")),
+        }
+        // A reload has read it.
+        if self.globals().get_global(Global::ReloadsDone) == reloads {
+            self.reload_cookie_key();
         }
         if renewed && self.region.table().edition() == edition {
             self.publish_again();

@@ -369,11 +369,11 @@ pub(in crate::process) fn check(tls: &Tls) -> Result<(), String> {
     Kept::default().read_secrets(tls).map(drop).map_err(|problem| problem.to_string())
 }
 
-/// Reads all secrets while the user may still be root, for [`Duties::begin`]. `None`: there are none, or they cannot be
-/// used, which is reported later.
-pub(in crate::process) fn read_early(tls: &Tls) -> Option<Vec<u8>> {
+/// Reads the secrets of TLS while the user may still be root. They are empty if there are none, or if they cannot be used,
+/// which is reported later.
+pub(super) fn read_early(tls: &Tls) -> Secrets {
     let secrets = tls.has_certificate().then(|| Kept::default().read_secrets(tls).ok()).flatten();
-    secrets.map(|(secrets, _)| secrets.encode())
+    secrets.map(|(secrets, _)| secrets).unwrap_or_default()
 }
 
 /// Returns the reasons why this user cannot follow files of the secrets.

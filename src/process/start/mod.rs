@@ -17,7 +17,7 @@ use crate::limits::{self, SECOND_US};
 use crate::log::Level;
 use crate::metrics::Global;
 use crate::process::demo;
-use crate::process::duties::{Duties, secrets};
+use crate::process::duties::{Duties, cookie_key};
 use crate::process::exit::{FAILED, Failure, USAGE};
 use crate::process::journal::{Journal, Line};
 use crate::process::upgrade::inherited::{self, Inherited, Taken};
@@ -48,7 +48,7 @@ pub(super) fn start(
     }
     let demo = if config.demo && inherited.demo().is_empty() { Some(demo::Backends::open()?) } else { None };
     // After an upgrade the process has its account already. Before that, root may be the only one who can read keys.
-    let secrets = account.filter(|_| !inherited.is_upgrade()).and_then(|_| secrets::read_early(&config.tls));
+    let secrets = account.filter(|_| !inherited.is_upgrade()).map(|_| cookie_key::read_early(&config));
     if let (Some(account), Some(name), false) = (account, &config.user, inherited.is_upgrade()) {
         give_up_root(&mut journal, name, account)?;
     }
