@@ -120,6 +120,38 @@ fn listeners_that_are_passed_on_are_taken_and_survive_upgrades() {
 }
 
 #[test]
+fn a_listener_added_to_those_that_are_passed_on_is_reported_as_not_opened() {
+    for mode in modes() {
+        let (backend, directory) = (Backend::named("a"), Directory::new());
+        let file = |more: &str| format!("{{\"backends\": [\"{}\"]{more}}}", backend.spec());
+        let path = directory.put("lb.json", &file(""));
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+        let mut shell = Command::new("/bin/sh");
+        let script = "LISTEN_PID=$$ LISTEN_FDS=1 exec \"$0\" \"$@\" 3<&0 0</dev/null";
+        shell.args(["-c", script, env!("CARGO_BIN_EXE_load_balancer"), "-c"]).arg(path).args(mode.args());
+        shell.env_clear().env("LB_HEALTH_INTERVAL", "off").stdin(Stdio::from(OwnedFd::from(listener)));
+        let balancer = Balancer::spawn(shell);
+        for generation in 0..2 {
+            directory.put("lb.json", &file(", \"listen\": [\"127.0.0.1:1\"]"));
+            let text = "not listened on: 127.0.0.1:1: LISTEN_FDS has the listeners for clients";
+            wait_until("the log has it", || balancer.log().matches(text).count() == generation + 1);
+            // The next reload ends after an upgrade that this one had asked for.
+            directory.put("lb.json", &file(", \"trace\": true"));
+            wait_until("it is taken back", || balancer.log().matches("trace off -> on").count() == generation + 1);
+            assert!(
+                !balancer.log().contains("an upgrade opens them now") && !balancer.log().contains("needs an upgrade")
+            );
+            assert_eq!(balancer.log().matches("has taken over").count(), generation, "{mode:?}");
+            directory.put("lb.json", &file(""));
+            wait_until("it is taken back", || balancer.log().matches("trace on -> off").count() == generation + 1);
+            balancer.signal(libc::SIGUSR2);
+            balancer.wait_for_log(&format!("has taken over (generation {})", generation + 1));
+        }
+        assert_eq!(balancer.get("/"), "a");
+    }
+}
+
+#[test]
 fn unsuitable_descriptors_are_refused() {
     let directory = Directory::new();
     let datagrams = std::net::UdpSocket::bind("127.0.0.1:0").expect("a port");

@@ -25,7 +25,7 @@ use self::slots::Slots;
 use self::watch::Watch;
 use crate::args::Options;
 use crate::collections::random::Random;
-use crate::config::{Backend, Config, Gone, Member, Plan};
+use crate::config::{Backend, Config, Gone, Member, Plan, Purpose};
 use crate::limits::{JSON_BYTES, PAIR_SETTLE_US, SUSPECTS_LOOK_US};
 use crate::log::Level;
 use crate::metrics::{Block, Global};
@@ -71,6 +71,8 @@ pub(super) struct Duties {
     notify: Notify,
     /// The address for clients.
     address: SocketAddr,
+    /// The purposes for which a service manager has opened the listeners. The program opens no others for them.
+    activated: Vec<Purpose>,
     /// The number of times that the authorities' certificates were read again.
     authorities: u64,
     /// True once all workers accept.
@@ -121,6 +123,7 @@ impl Duties {
             kept: Kept::default(),
             notify: Notify::from_env(),
             address,
+            activated: Vec::new(),
             authorities: 0,
             serving: false,
             published: false,
@@ -239,6 +242,10 @@ impl Duties {
     }
 
     /// True if a reload since the last call needs an upgrade, which nothing prevents.
+    pub(super) fn set_activated(&mut self, activated: Vec<Purpose>) {
+        self.activated = activated;
+    }
+
     pub(super) fn take_wants_upgrade(&mut self) -> bool {
         std::mem::take(&mut self.wants_upgrade)
     }

@@ -4,7 +4,7 @@ use std::fmt;
 
 use super::Duties;
 use super::plan::{Later, NO_ROOM, Unpublished};
-use crate::config::{self, Changes, Config, Listen};
+use crate::config::{self, Changes, Config, Listen, Purpose};
 use crate::limits::SECOND_US;
 use crate::log::Level;
 use crate::metrics::Global;
@@ -91,7 +91,7 @@ impl Duties {
         let added = config::added_listeners(&config, &self.config);
         let fixed = config::keep_fixed(&mut config, &self.config);
         // If anything else waits for an upgrade, its time is the user's decision.
-        let opens = fixed == ["listen"] && !added.is_empty();
+        let opens = fixed == ["listen"] && !added.is_empty() && !self.is_activated();
         let tried = if opens { try_listeners(&added) } else { Ok(()) };
         let tried = tried.and_then(|()| self.try_secrets(&config.tls)).and_then(|()| self.try_cookie_key(&config));
         if let Err(problem) = tried {
@@ -110,6 +110,7 @@ impl Duties {
         let later = match known.and_then(|()| self.publish()) {
             Ok(()) => {
                 self.tell_reloaded(&before, &fixed, opens);
+                self.tell_unopened(&added);
                 self.reload_secrets(before.tls != self.config.tls);
                 self.reload_cookie_key();
                 None
@@ -185,12 +186,30 @@ impl Duties {
             return self.journal.line(Level::Info, "config", format_args!("{text}"));
         }
         // After an upgrade the account stays the same.
-        let (user, others): (Vec<&str>, Vec<&str>) = fixed.iter().partition(|name| **name == "user");
+        let (user, mut others): (Vec<&str>, Vec<&str>) = fixed.iter().partition(|name| **name == "user");
+        // These do not apply, after an upgrade either.
+        others.retain(|name| !self.is_activated() || !["port", "host", "listen"].contains(name));
         for (names, needed) in [(others, "an upgrade (SIGUSR2)"), (user, "another start")] {
             if !names.is_empty() {
                 let text = format_args!("{} cannot change while it runs: that needs {needed}", names.join(", "));
                 self.journal.line(Level::Warn, "config", text);
             }
+        }
+    }
+
+    /// True if the listeners for clients are those of a service manager.
+    fn is_activated(&self) -> bool {
+        self.activated.contains(&Purpose::Traffic)
+    }
+
+    /// `added`: listeners that the file has and the configuration before had not.
+    fn tell_unopened(&mut self, added: &[Listen]) {
+        let added = added.iter().filter(|listen| self.is_activated() && listen.purpose == Purpose::Traffic);
+        let addresses: Vec<String> = added.map(|listen| listen.address.to_string()).collect();
+        if !addresses.is_empty() {
+            let addresses = addresses.join(", ");
+            let text = format_args!("not listened on: {addresses}: LISTEN_FDS has the listeners for clients");
+            self.journal.line(Level::Warn, "config", text);
         }
     }
 

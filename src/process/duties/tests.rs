@@ -132,3 +132,17 @@ fn the_addresses_of_a_name_are_forgotten_with_the_name_after_an_upgrade() {
     }
     assert_eq!(addresses(&duties), tcp(AT, &[]));
 }
+
+#[test]
+fn an_added_listener_needs_no_upgrade_if_a_service_manager_has_those_for_clients() {
+    for (activated, upgrades) in
+        [(vec![], true), (vec![config::Purpose::Admin], true), (vec![config::Purpose::Traffic], false)]
+    {
+        let (mut duties, _dns) = duties();
+        duties.set_activated(activated);
+        let file = r#"{"backends": ["10.0.0.1:80"], "listen": ["127.0.0.1:0"]}"#;
+        duties.reload(file.into(), false);
+        assert_eq!(duties.globals().get_global(Global::ReloadsDone), 1);
+        assert_eq!(duties.take_wants_upgrade(), upgrades);
+    }
+}

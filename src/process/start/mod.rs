@@ -73,7 +73,9 @@ pub(super) fn start(
     let tls = begin_tls(&mut journal, &config)?;
     let insecure = config.insecure;
     previous.secrets = previous.secrets.or(secrets);
-    let duties = Duties::begin(config, options, contents, address, memory.region, previous)?;
+    let mut duties = Duties::begin(config, options, contents, address, memory.region, previous)?;
+    let activated = listeners.iter().filter(|listener| listener.is_activated);
+    duties.set_activated(activated.map(|listener| listener.listen.purpose).collect());
     let globals = memory.region.globals();
     globals.set_global(Global::Insecure, insecure.into());
     globals.set_global(Global::Workers, count.into());
