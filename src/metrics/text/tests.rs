@@ -14,6 +14,7 @@ fn readme_table() -> String {
         (Count::METRICS, ""),
         (OwnTime::METRICS, ""),
         (Global::METRICS, ""),
+        (PairState::METRICS, "`certificate`"),
     ];
     let mut table = "| metric | labels | meaning |\n|---|---|---|\n".to_string();
     for (metrics, shared) in tables {
