@@ -49,6 +49,7 @@ impl Worker<'_> {
             Err(error) => self.proxy.unidentified(key, Some(Unidentified::Malformed(error))),
         }
     }
+
     /// Sends the PROXY header of a connection to a backend that is established, if there is to be one. Returns false if
     /// the connection has failed.
     pub(super) fn send_header(&mut self, key: Key) -> bool {
