@@ -92,6 +92,7 @@ fn records_without_content_end_the_connection_and_are_counted_by_reason() {
         ] {
             let line = format!("zzz_lb_tls_floods_total{{reason=\"{reason}\"}} 1\n");
             wait_until(reason, || metrics(&balancer).contains(&line));
+            wait_until(text, || balancer.log().contains(text));
             assert_eq!(balancer.log().matches(text).count(), 1, "{mode:?}: {}", balancer.log());
         }
         // A client that changes its keys at times is served.
