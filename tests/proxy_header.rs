@@ -5,19 +5,18 @@ use std::net::{SocketAddr, TcpStream};
 use std::sync::Arc;
 use std::time::Duration;
 
-use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
-use rustls::{ClientConfig, ClientConnection, DigitallySignedStruct, SignatureScheme, StreamOwned};
+use rustls::pki_types::ServerName;
+use rustls::{ClientConfig, ClientConnection, StreamOwned};
 
-use crate::support::{Backend, Balancer, DEADLINE, VACANT, Wire, modes, processor_ticks, wait_until};
+use crate::support::{Backend, Balancer, DEADLINE, Front, Protocol, VACANT, Wire, modes, processor_ticks, wait_until};
 use zzz_lb::http::proxy_header::{Addresses, Version, write};
 
 const REQUEST: &[u8] = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n";
 
 /// The address of the listener for PROXY headers.
 pub fn proxied(balancer: &Balancer) -> SocketAddr {
-    let log = balancer.wait_for_log(" (PROXY header)");
-    let line = log.lines().find(|line| line.contains(" (PROXY header)")).expect("the log has it");
+    let log = balancer.wait_for_log(" (PROXY header");
+    let line = log.lines().find(|line| line.contains(" (PROXY header")).expect("the log has it");
     let (_, rest) = line.split_once("listening on ").expect("it names the address");
     rest.split(' ').next().and_then(|word| word.parse().ok()).expect("an address")
 }
@@ -67,14 +66,14 @@ fn the_address_in_a_header_is_the_client() {
 }
 
 /// The bytes of a client with TLS, up to its request, in pieces: `split` makes them of the header with the first message.
-fn secured(address: SocketAddr, version: Version, split: impl Fn(&[u8]) -> Vec<Vec<u8>>) -> String {
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let builder =
-        ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions().expect("versions");
-    let verifier = Arc::new(AnyCertificate(rustls::crypto::ring::default_provider()));
-    let config = builder.dangerous().with_custom_certificate_verifier(verifier).with_no_client_auth();
+fn secured(
+    config: Arc<ClientConfig>,
+    address: SocketAddr,
+    version: Version,
+    split: impl Fn(&[u8]) -> Vec<Vec<u8>>,
+) -> String {
     let name = ServerName::try_from("localhost").expect("a name");
-    let mut session = ClientConnection::new(Arc::new(config), name).expect("a session");
+    let mut session = ClientConnection::new(config, name).expect("a session");
     let mut bytes = header(version);
     session.write_tls(&mut bytes).expect("a Vec takes all");
     let mut socket = TcpStream::connect(address).expect("it listens");
@@ -90,58 +89,17 @@ fn secured(address: SocketAddr, version: Version, split: impl Fn(&[u8]) -> Vec<V
     text
 }
 
-/// Accepts every certificate.
-#[derive(Debug)]
-struct AnyCertificate(rustls::crypto::CryptoProvider);
-
-impl ServerCertVerifier for AnyCertificate {
-    fn verify_server_cert(
-        &self,
-        _: &CertificateDer<'_>,
-        _: &[CertificateDer<'_>],
-        _: &ServerName<'_>,
-        _: &[u8],
-        _: UnixTime,
-    ) -> Result<ServerCertVerified, rustls::Error> {
-        Ok(ServerCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        _: &[u8],
-        _: &CertificateDer<'_>,
-        _: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        Ok(HandshakeSignatureValid::assertion())
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        _: &[u8],
-        _: &CertificateDer<'_>,
-        _: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        Ok(HandshakeSignatureValid::assertion())
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.0.signature_verification_algorithms.supported_schemes()
-    }
-}
-
 #[test]
 fn a_header_precedes_tls_however_both_are_split() {
     for mode in modes() {
         let backend = Backend::named("a");
-        let args = ["--tls-dev", "--listen", "127.0.0.1:0,tls,proxy", "--trust", "127.0.0.1"];
+        let front = Front::new(Protocol::H1Tls);
+        let args = [front.args(), vec!["--listen", "127.0.0.1:0,tls,proxy", "--trust", "127.0.0.1"]].concat();
         let balancer = Balancer::before(mode, &[&backend], &args);
-        let log = balancer.wait_for_log("PROXY header");
-        let line = log.lines().find(|line| line.contains("PROXY header")).expect("the log has it");
-        let (_, rest) = line.split_once("listening on ").expect("it names the address");
-        let address = rest.split(' ').next().and_then(|word| word.parse().ok()).expect("an address");
+        let (config, address) = (front.client_config().expect("it has TLS"), proxied(&balancer));
         let mut asked = 0;
         let mut ask = |version, split: &dyn Fn(&[u8]) -> Vec<Vec<u8>>| {
-            let text = secured(address, version, split);
+            let text = secured(config.clone(), address, version, split);
             assert!(text.starts_with("HTTP/1.1 200") && text.ends_with('a'), "{mode:?}: {text}");
             let request = backend.requests().into_iter().nth(asked).expect("a request");
             asked += 1;

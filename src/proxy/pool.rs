@@ -48,7 +48,7 @@ impl IdlePool {
     }
 
     /// Adds a connection, and returns the number of its place. Returns `None` if there are too many to its backend.
-    /// Those that are for one client each (`is_owned`) have no limit but the total one: each client needs its own.
+    /// A connection for one client (`is_owned`) has only the total limit, because each client needs its own.
     pub(super) fn give(&mut self, slot: usize, key: Key, is_owned: bool) -> Option<u64> {
         let idle = self.slots.get_mut(slot).filter(|idle| is_owned || idle.len() < POOL_CONNECTIONS)?;
         idle.push_back((self.given, key));

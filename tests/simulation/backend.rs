@@ -248,13 +248,7 @@ impl Conversation {
                     };
                     self.sent += n;
                     let all = self.sent == bytes.len();
-                    if let Some((pace, pause_us)) = self.plan.pace
-                        && n > 0
-                    {
-                        let pause_us = pause_us * n as u64 / pace as u64;
-                        self.write_us = net.now_us + pause_us;
-                        net.tick(self.link, pause_us);
-                    }
+                    self.write_us = net.pause(self.link, self.plan.pace, n).unwrap_or(self.write_us);
                     if n < most {
                         return;
                     }

@@ -452,13 +452,7 @@ impl Client {
     fn sent(&mut self, net: &mut Net, n: usize) {
         self.at += n;
         self.total += n;
-        if let Some((most, pause_us)) = self.plan.write_pace
-            && n > 0
-        {
-            let pause_us = pause_us * n as u64 / most as u64;
-            self.write_us = net.now_us + pause_us;
-            net.tick(self.link, pause_us);
-        }
+        self.write_us = net.pause(self.link, self.plan.write_pace, n).unwrap_or(self.write_us);
         let request = &self.plan.requests[self.index];
         if self.at == request.wire.len() {
             if let Some(one) = self.waiting.iter_mut().find(|one| one.index == self.index) {

@@ -271,6 +271,15 @@ impl Net {
         self.at(self.now_us + after_us.max(1), Event::Tick(link));
     }
 
+    /// Schedules the pause after `n` bytes of a sender with this pace: so many bytes, then a pause of so many
+    /// microseconds. Returns when the sender may go on; `None` if there is no pause.
+    pub(super) fn pause(&mut self, link: usize, pace: Option<(usize, u64)>, n: usize) -> Option<u64> {
+        let (bytes, pause_us) = pace.filter(|_| n > 0)?;
+        let pause_us = pause_us * n as u64 / bytes as u64;
+        self.tick(link, pause_us);
+        Some(self.now_us + pause_us)
+    }
+
     /// Adds a link with the qualities of some network.
     pub(super) fn link(&mut self) -> usize {
         let capacity = |dice: &mut Dice| dice.pick(&[2_000, 16_000, 65_536, 65_536, 200_000]);

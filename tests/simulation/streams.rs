@@ -491,12 +491,8 @@ impl Streams {
             return;
         };
         self.out.drain(..n);
-        if let Some((pace, pause_us)) = self.plan.pace
-            && n > 0
-        {
-            let pause_us = pause_us * n as u64 / pace as u64;
-            self.write_us = net.now_us + pause_us;
-            net.tick(self.link, pause_us);
+        if let Some(write_us) = net.pause(self.link, self.plan.pace, n) {
+            self.write_us = write_us;
         } else if n == most && n > 0 {
             // There was room for everything, so more may be made.
             net.tick(self.link, 0);

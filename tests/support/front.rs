@@ -97,6 +97,11 @@ impl Front {
         vec!["--tls-cert", certificate.expect("text"), "--tls-key", key.expect("text")]
     }
 
+    /// The configuration of a client; `None` without TLS.
+    pub fn client_config(&self) -> Option<Arc<ClientConfig>> {
+        self.secure.as_ref().map(|secure| secure.config.clone())
+    }
+
     /// The address where clients over HTTP/1.1 reach the balancer at `target`. `shared`: all of them share one
     /// HTTP/2 connection.
     pub fn open(&self, target: SocketAddr, shared: bool) -> SocketAddr {
