@@ -43,9 +43,10 @@ struct vnode {
 };
 
 /*
- * A queue is an epoll instance with every descriptor that is asked for to be read, and besides them
- * two that are made when they are needed: one more instance, with those that are asked for to be
- * written to, so that the two filters do not wake each other; and an inotify instance.
+ * A queue is an epoll instance with every descriptor that is asked for to be read. One more instance has
+ * those that are asked for to be written to, so that the two filters do not wake each other. It is made
+ * with the queue: a kernel's queue needs no further descriptor for its first socket, so a test that counts
+ * descriptors must not meet one. An inotify instance is made when it is needed.
  */
 struct queue {
     int fd, writers, inotify;
@@ -60,6 +61,16 @@ struct queue {
 #define QUEUES 4096
 
 static struct queue *queues[QUEUES];
+
+/* Takes an instance of its own into the queue. */
+static int join(struct queue *queue, int fd, uint64_t mark) {
+    struct epoll_event event = {.events = EPOLLIN, .data.u64 = mark};
+    if (fd >= 0 && epoll_ctl(queue->fd, EPOLL_CTL_ADD, fd, &event) != 0) {
+        close(fd);
+        return -1;
+    }
+    return fd;
+}
 
 /* A descriptor with the number of an older queue is a new one: the older was closed. */
 int kqueue(void) {
@@ -89,14 +100,9 @@ int kqueue(void) {
         return -1;
     }
     queue->fd = fd;
-    queue->writers = queue->inotify = -1;
-    return fd;
-}
-
-/* Takes an instance of its own into the queue. */
-static int join(struct queue *queue, int fd, uint64_t mark) {
-    struct epoll_event event = {.events = EPOLLIN, .data.u64 = mark};
-    if (fd >= 0 && epoll_ctl(queue->fd, EPOLL_CTL_ADD, fd, &event) != 0) {
+    queue->inotify = -1;
+    queue->writers = join(queue, epoll_create1(EPOLL_CLOEXEC), WRITERS);
+    if (queue->writers < 0) {
         close(fd);
         return -1;
     }
@@ -105,8 +111,6 @@ static int join(struct queue *queue, int fd, uint64_t mark) {
 
 static int change_socket(struct queue *queue, const struct kevent *change) {
     int write = change->filter == WRITE, fd = (int)change->ident;
-    if (write && queue->writers < 0)
-        queue->writers = join(queue, epoll_create1(EPOLL_CLOEXEC), WRITERS);
     int instance = write ? queue->writers : queue->fd;
     if (change->flags & DELETE)
         return epoll_ctl(instance, EPOLL_CTL_DEL, fd, NULL);
@@ -246,7 +250,7 @@ static int take(struct queue *queue, int timeout, struct kevent *events, int roo
     int taken = take_sockets(queue, 0, found, n, events);
     if (queue->inotify >= 0)
         taken += take_vnodes(queue, events + taken, room - taken);
-    if (queue->writers >= 0 && taken < room) {
+    if (taken < room) {
         n = epoll_wait(queue->writers, found, room - taken < 256 ? room - taken : 256, 0);
         if (n > 0)
             taken += take_sockets(queue, 1, found, n, events + taken);
