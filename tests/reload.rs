@@ -185,6 +185,36 @@ fn a_listener_is_added_by_a_reload_and_removed_by_an_upgrade() {
     }
 }
 
+/// Workers from before the upgrade close the listener that was removed after a while. From the first moment, they accept
+/// nobody from the one that stays: they would keep such clients, and so would not end.
+#[test]
+fn an_upgrade_that_removes_a_listener_moves_the_clients_of_the_others_at_once() {
+    for mode in modes() {
+        let a = Backend::named("a");
+        let directory = Directory::new();
+        let path = directory.put("lb.json", &file(&[&a], ", \"listen\": [\"127.0.0.1:0\"]"));
+        let balancer = Balancer::with_file(mode, &path, &["-l", "debug"]);
+        let removed = balancer.listener(1);
+        let workers = if mode == Mode::Sp { 1 } else { balancer.workers().len() };
+        directory.put("lb.json", &file(&[&a], ""));
+        balancer.wait_for_log("listen cannot change while it runs");
+        balancer.signal(libc::SIGUSR2);
+        balancer.wait_for_log("has taken over (generation 1)");
+        let connect = |_| {
+            std::thread::sleep(std::time::Duration::from_millis(10));
+            let mut client = balancer.connect();
+            assert_eq!(client.get("/").text(), "a", "{mode:?}");
+            client
+        };
+        let mut clients: Vec<Wire> = (0..40).map(connect).collect();
+        // The first ones may have come before the signal to the old workers.
+        clients.drain(..10);
+        wait_until("the old workers have ended", || balancer.log().matches(" has drained").count() == workers);
+        assert!(std::net::TcpStream::connect(removed).is_err(), "{mode:?}");
+        clients.iter_mut().for_each(|client| assert_eq!(client.get("/").text(), "a", "{mode:?}"));
+    }
+}
+
 #[test]
 fn hup_reads_the_file_again() {
     for mode in modes() {

@@ -5,6 +5,9 @@
 //! Serving ──▶ Delayed ──▶ Closing ──▶ Draining ──▶ Drained ──▶ the outcome
 //! └───────────┴──────────────────────▲     each also ends at the deadline, or at an immediate stop
 //! ```
+//!
+//! Listeners that other workers accept from go on without this one from the first moment. Only those that close are kept
+//! for a while (`Closing`), because nobody else has their clients.
 
 use std::fmt;
 use std::io;
@@ -84,7 +87,7 @@ pub(super) enum Drain {
     Serving,
     /// The worker continues normally, and begins to drain at this time.
     Delayed { at_us: u64 },
-    /// No handshake begins on the listeners any more. They are left when those under way have had their time.
+    /// No handshake begins any more on the listeners that close. They are left when those under way have had their time.
     Closing { leave_us: u64, deadline_us: u64 },
     /// The listeners for clients are left. Clients have until the deadline.
     Draining { deadline_us: u64 },
@@ -115,6 +118,10 @@ impl Drain {
         let times_us = [step_us, self.deadline_us().unwrap_or(u64::MAX)];
         times_us.into_iter().filter(|&us| us > now_us).min().unwrap_or(u64::MAX)
     }
+}
+
+fn numbers<'a>(listeners: impl IntoIterator<Item = (usize, &'a Listener)>) -> Vec<usize> {
+    listeners.into_iter().map(|(at, _)| at).collect()
 }
 
 impl Worker<'_> {
@@ -155,13 +162,15 @@ impl Worker<'_> {
         self.say_draining(0);
         let deadline_us = self.now_us.saturating_add(self.drain_us);
         // A client that connects before its port closes is served: its request may be on its way.
-        let closing = || self.public_listeners().filter(|listener| self.is_closing(listener));
+        let public = || self.all_listeners().filter(|(_, listener)| listener.listen.is_public());
         // Clients that have connected and not sent yet come to the listener before it closes.
-        let closing: Vec<&Listener> = closing().collect();
-        set_deferral(closing.iter().copied(), false);
-        let is_closed = |listener: &&Listener| sys::socket::take_no_more(listener.socket.as_fd()).is_ok();
-        if !closing.is_empty() && closing.iter().all(is_closed) {
+        let (closing, kept): (Vec<_>, Vec<_>) = public().partition(|(_, listener)| self.is_closing(listener));
+        let (closing, kept) = (closing.into_iter().map(|(_, listener)| listener), numbers(kept));
+        set_deferral(closing.clone(), false);
+        let is_closed = |listener: &Listener| sys::socket::take_no_more(listener.socket.as_fd()).is_ok();
+        if closing.len() > 0 && closing.clone().all(is_closed) {
             self.drain = Drain::Closing { leave_us: self.now_us + LISTENERS_LEAVE_US, deadline_us };
+            self.leave(&kept);
         } else {
             self.drain = Drain::Draining { deadline_us };
             self.leave_listeners();
@@ -194,21 +203,23 @@ impl Worker<'_> {
         if let Drain::Closing { deadline_us, .. } = self.drain {
             self.drain = Drain::Draining { deadline_us };
         }
-        self.leave(true);
-        // This process may be the last one that has them.
-        for (at, spare) in std::mem::take(&mut self.spares).into_iter().enumerate() {
-            spare.unwatch(&self.reactor);
-            self.accept_queued(spare.listener(), self.listeners.len() + at);
+        self.leave(&numbers(self.all_listeners().filter(|(_, listener)| listener.listen.is_public())));
+    }
+
+    /// Takes in the connections that have come until now to the listeners of these numbers, and none after them. This
+    /// process may be the last one that has a listener of another worker.
+    fn leave(&mut self, numbers: &[usize]) {
+        for &at in numbers {
+            if let Some(listener) = self.take_listener(at) {
+                self.accept_queued(&listener, at);
+            }
         }
         self.accepting_changed();
     }
 
-    /// Takes in the connections that have come until now to the listeners for clients, or to the admin port, and none
-    /// after them.
-    fn leave(&mut self, public: bool) {
-        for (at, listener) in self.take_listeners(public) {
-            self.accept_queued(&listener, at);
-        }
+    /// The numbers of the listeners that are not for clients.
+    fn admin_listeners(&self) -> Vec<usize> {
+        numbers(self.all_listeners().filter(|(_, listener)| !listener.listen.is_public()))
     }
 
     /// Accepts the connections that are queued on a listener, at most its queue's length, because more clients
@@ -232,7 +243,9 @@ impl Worker<'_> {
         if self.order < Order::Stop {
             self.order = Order::GivePlace;
             // The workers in its place accept from the admin port.
-            drop(self.take_listeners(false));
+            for at in self.admin_listeners() {
+                drop(self.take_listener(at));
+            }
         }
         self.begin_drain();
         if again {
@@ -249,7 +262,7 @@ impl Worker<'_> {
             return None;
         }
         if self.proxy.clients() == 0 && matches!(self.drain, Drain::Draining { .. }) {
-            self.leave(false);
+            self.leave(&self.admin_listeners());
             self.drain = Drain::Drained { admin_until_us: self.now_us + ADMIN_DRAIN_US, deadline_us };
         }
         let is_served = match self.drain {

@@ -58,10 +58,11 @@ impl Worker<'_> {
         self.listeners.iter().flatten()
     }
 
-    /// Its own listeners for clients, and those of the other workers.
-    pub(super) fn public_listeners(&self) -> impl Iterator<Item = &Listener> {
-        let own = self.own_listeners().filter(|own| own.is_public());
-        own.map(|own| &own.listener).chain(self.spares.iter().map(|spare| spare.listener()))
+    /// The listeners that the worker has not left, with their numbers: its own, and those of the other workers.
+    pub(super) fn all_listeners(&self) -> impl Iterator<Item = (usize, &Listener)> {
+        let own = self.listeners.iter().map(|own| own.as_ref().map(|own| &own.listener));
+        let spares = self.spares.iter().map(|spare| spare.as_ref().map(|spare| spare.listener()));
+        own.chain(spares).enumerate().filter_map(|(at, listener)| Some((at, listener?)))
     }
 
     /// True if the worker accepts clients.
@@ -74,7 +75,9 @@ impl Worker<'_> {
     pub(super) fn open_listener(&self, at: usize) -> Option<&Listener> {
         match self.listeners.get(at) {
             Some(own) => own.as_ref().filter(|own| own.accepting == Accepting::Open).map(|own| &own.listener),
-            None if self.is_accepting() => self.spares.get(at - self.listeners.len()).map(|spare| spare.listener()),
+            None if self.is_accepting() => {
+                self.spares.get(at - self.listeners.len())?.as_ref().map(|spare| spare.listener())
+            }
             None => None,
         }
     }
@@ -132,18 +135,19 @@ impl Worker<'_> {
         Ok(())
     }
 
-    /// Takes the listeners for clients away, or the admin port, with their numbers. The worker accepts from them no more.
-    pub(super) fn take_listeners(&mut self, public: bool) -> Vec<(usize, Listener)> {
-        let mut taken = Vec::new();
-        for (at, own) in self.listeners.iter_mut().enumerate() {
-            let Some(Own { listener, accepting }) = own.take_if(|own| own.is_public() == public) else { continue };
-            // Other processes may have the socket, so that closing it here would not end its being watched.
-            if accepting == Accepting::Open {
-                let _ = self.reactor.unwatch(listener.socket.as_fd());
-            }
-            taken.push((at, listener));
+    /// Takes a listener away. The worker accepts from it no more.
+    pub(super) fn take_listener(&mut self, at: usize) -> Option<Listener> {
+        let Some(own) = self.listeners.get_mut(at) else {
+            let spare = self.spares.get_mut(at - self.listeners.len()).and_then(Option::take)?;
+            spare.unwatch(&self.reactor);
+            return Some(spare.into_listener());
+        };
+        let Own { listener, accepting } = own.take()?;
+        // Other processes may have the socket, so that closing it here would not end its being watched.
+        if accepting == Accepting::Open {
+            let _ = self.reactor.unwatch(listener.socket.as_fd());
         }
-        taken
+        Some(listener)
     }
 
     /// Updates the metric of accepting, and watches the listeners of absent workers if this worker accepts.

@@ -60,7 +60,7 @@ struct Worker<'a> {
     record: WorkerRecord,
     /// By number; `None` once the worker has left one.
     listeners: Vec<Option<Own>>,
-    spares: Vec<spares::Held>,
+    spares: Vec<Option<spares::Held>>,
     companion: Option<&'a mut dyn Companion>,
     /// Turns in a row in which connections waited on the listener.
     accept_streak: usize,
@@ -209,7 +209,8 @@ impl Worker<'_> {
         self.block.set(Count::Virtual, addresses);
         self.block.set(Count::Resident, resident);
         let connections = (self.sockets.len() + self.tls.leaving.iter().len()) as u64;
-        self.block.set(Count::Descriptors, connections + (self.spares.len() + WORKER_DESCRIPTORS) as u64);
+        self.block
+            .set(Count::Descriptors, connections + (self.spares.iter().flatten().count() + WORKER_DESCRIPTORS) as u64);
     }
 
     /// Follows the plan that holds now.

@@ -129,9 +129,7 @@ impl<'a> Worker<'a> {
             usage_us: (0, 0),
             now_us,
         };
-        let own = worker.own_listeners().map(|own| &own.listener);
-        let all = own.chain(worker.spares.iter().map(spares::Held::listener));
-        let listens: Vec<Listen> = all.map(|listener| listener.listen).collect();
+        let listens: Vec<Listen> = worker.all_listeners().map(|(_, listener)| listener.listen).collect();
         worker.proxy.set_listeners(&listens);
         worker.proxy.limit_idle(setup.max_idle);
         worker.tls.leaving.limit(plan.timeouts.response_us);

@@ -41,14 +41,18 @@ pub(super) struct Held {
 }
 
 /// Listeners of other workers that this one holds, and does not watch yet.
-pub(super) fn held(spares: Vec<Spare>, region: Region) -> Vec<Held> {
+pub(super) fn held(spares: Vec<Spare>, region: Region) -> Vec<Option<Held>> {
     let held = |Spare { listener, record }| Held { listener, record: region.record(record), state: State::Resting };
-    spares.into_iter().map(held).collect()
+    spares.into_iter().map(|spare| Some(held(spare))).collect()
 }
 
 impl Held {
     pub(super) fn listener(&self) -> &Listener {
         &self.listener
+    }
+
+    pub(super) fn into_listener(self) -> Listener {
+        self.listener
     }
 
     /// Ends its being watched. Others have it, so that closing it here does not.
@@ -65,6 +69,7 @@ impl Worker<'_> {
     pub(super) fn watch_spares(&mut self) {
         let (first, accepts) = (self.listeners.len(), self.is_accepting());
         for (at, spare) in self.spares.iter_mut().enumerate() {
+            let Some(spare) = spare else { continue };
             let state = if accepts && spare.record.is_absent() { State::Watched } else { State::Resting };
             let changed = match state {
                 _ if state == spare.state => continue,
