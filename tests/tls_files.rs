@@ -42,3 +42,61 @@ fn a_bad_file_is_one_line_and_one_count_and_the_expiry_of_each_pair_is_a_metric(
         wait_until("it is counted", || counted("refused", 1) && counted("done", 1));
     }
 }
+
+/// A configuration that names a bad file is refused, by a reload and by an upgrade, although a good one was there before.
+#[test]
+fn a_configuration_that_names_a_bad_key_is_refused_as_a_start_refuses_it() {
+    for mode in modes() {
+        let directory = Directory::new();
+        let issued = |name: &str| self_signed(&Spec { names: &[name], ..Spec::new(name) });
+        let (good, other) = (issued("a.test"), issued("a.test"));
+        directory.put("a.pem", &good.pem());
+        directory.put("a.key", &good.key_pem());
+        directory.put("other.key", &other.key_pem());
+        directory.put("ca.pem", &other.pem());
+        directory.put("empty", "");
+        directory.put("tickets", &[7; 80]);
+        directory.put("short", &[7; 12]);
+        directory.put("cookie", &"A".repeat(44));
+        let at = |name: &str| directory.file(name).display().to_string();
+        let backend = Backend::named("backend");
+        let file = |key: &str, ca: &str, tickets: &str, cookie: &str| {
+            let (certificate, key, ca) = (at("a.pem"), at(key), at(ca));
+            let (tickets, cookie) = (at(tickets), at(cookie));
+            let text = format!(
+                r#"{{"backends": ["{}"], "tls_cert": "{certificate}", "tls_key": "{key}", "tls_client_ca": "{ca}",
+                    "tls_client_optional": true, "tls_ticket_key": "{tickets}", "sticky": "cookie",
+                    "sticky_key": "{cookie}"}}"#,
+                backend.spec()
+            );
+            directory.put("lb.json", &text)
+        };
+        let path = file("a.key", "ca.pem", "tickets", "cookie");
+        let balancer = Balancer::with_file(mode, &path, &[]);
+        let refused = || balancer.log().matches("refused: the configuration before stays").count();
+        let kept = || balancer.log().matches("refused: ").count() - refused();
+        let bad = [
+            (["absent.key", "ca.pem", "tickets", "cookie"], format!("{}: No such file", at("absent.key"))),
+            (["other.key", "ca.pem", "tickets", "cookie"], format!("(key: {})", at("other.key"))),
+            (["a.key", "empty", "tickets", "cookie"], format!("{}: there is no BEGIN CERTIFICATE", at("empty"))),
+            (["a.key", "ca.pem", "short", "cookie"], format!("tls: {}: ", at("short"))),
+            (["a.key", "ca.pem", "tickets", "short"], format!("--sticky-key {}: ", at("short"))),
+        ];
+        for (count, ([key, ca, tickets, cookie], reason)) in bad.into_iter().enumerate() {
+            file(key, ca, tickets, cookie);
+            wait_until("the reload is refused", || refused() == count + 1);
+            let reason = reason.replace("tls: ", "config: ");
+            assert!(balancer.log().contains(&reason), "{mode:?}: no {reason}:\n{}", balancer.log());
+            balancer.signal(libc::SIGUSR2);
+            wait_until("the upgrade is refused", || kept() == count + 1);
+        }
+        assert!(!balancer.log().contains("(generation 1)"), "{mode:?}: {}", balancer.log());
+        file("a.key", "ca.pem", "tickets", "cookie");
+        balancer.wait_for_log("+0 -0 ~0 backends");
+        // A file that is bad behind the same name does not prevent an upgrade.
+        directory.put("a.key", "");
+        balancer.wait_for_log(": the one before stays");
+        balancer.signal(libc::SIGUSR2);
+        balancer.wait_for_log("(generation 1)");
+    }
+}

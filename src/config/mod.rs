@@ -30,7 +30,7 @@ use crate::metrics::Detail;
 pub use changes::Changes;
 pub use plan::{Gone, Member, Plan};
 pub use resolve::{Error, resolve};
-pub use secrets::{Secret, Secrets, StoredPair};
+pub use secrets::{Files, Secret, Secrets, StoredPair};
 pub use sticky::{Sticky, StickyError};
 pub use tls::{PairFiles, Tls, TlsError, TlsRules};
 

@@ -27,6 +27,21 @@ pub struct Secrets {
     pub client_authorities: Vec<Vec<u8>>,
     /// The key of the cookie that names backends; empty if there is none.
     pub cookie_key: Secret,
+    /// The files that these were read from.
+    pub files: Files,
+}
+
+/// The names of the files of secrets; empty for secrets without a file.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Files {
+    /// The key of each pair, in the order of the pairs.
+    pub keys: Vec<String>,
+    /// The authorities of clients.
+    pub client_ca: String,
+    /// The seed of the keys of session tickets.
+    pub ticket_key: String,
+    /// The key of the cookie.
+    pub cookie_key: String,
 }
 
 /// A certificate chain and its key. They belong together.
@@ -57,7 +72,7 @@ struct Section {
 }
 
 /// All parts. The order has no meaning.
-const SECTIONS: [Section; 5] = [
+const SECTIONS: [Section; 6] = [
     Section {
         name: "pairs",
         write: |secrets, out| {
@@ -97,6 +112,20 @@ const SECTIONS: [Section; 5] = [
         name: "cookie_key",
         write: |secrets, out| out.bytes(&secrets.cookie_key.0),
         read: |secrets, from| from.bytes().map(|bytes| secrets.cookie_key = Secret(bytes.to_vec())),
+    },
+    Section {
+        name: "files",
+        write: |secrets, out| {
+            let Files { keys, client_ca, ticket_key, cookie_key } = &secrets.files;
+            out.list(keys, |out, key| out.text(key));
+            [client_ca, ticket_key, cookie_key].into_iter().for_each(|name| out.text(name));
+        },
+        read: |secrets, from| {
+            let keys = from.list(PAIRS, Decoder::text)?;
+            let (client_ca, ticket_key, cookie_key) = (from.text()?, from.text()?, from.text()?);
+            secrets.files = Files { keys, client_ca, ticket_key, cookie_key };
+            Some(())
+        },
     },
 ];
 
@@ -140,6 +169,12 @@ mod tests {
             ticket_seed: Secret(vec![8; 32]),
             client_authorities: vec![b"authority".to_vec()],
             cookie_key: Secret(vec![9; 32]),
+            files: Files {
+                keys: vec!["/etc/a.key".into(), String::new()],
+                client_ca: "ca".into(),
+                ticket_key: "tickets".into(),
+                cookie_key: "cookie".into(),
+            },
         }
     }
 

@@ -30,9 +30,9 @@ pub(super) fn examine(tls: &Tls, journal: &mut Journal, problems: &mut Vec<Strin
     let mut pairs = Vec::new();
     let count = problems.len();
     for files in &tls.pairs {
-        match secrets::read_pair(files) {
+        match secrets::files::read_pair(files) {
             Ok(pair) => pairs.push((files.certificate.display().to_string(), pair)),
-            Err(text) => problems.push(about(&files.certificate.display().to_string(), &text)),
+            Err(error) => problems.push(about(&files.certificate.display().to_string(), &error.text)),
         }
     }
     for (path, pair) in &pairs {
@@ -51,7 +51,7 @@ pub(super) fn examine(tls: &Tls, journal: &mut Journal, problems: &mut Vec<Strin
     }
     if let Some(path) = &tls.client_ca {
         let source = path.display().to_string();
-        match secrets::read_authorities(path) {
+        match secrets::files::read_authorities(path) {
             Ok(authorities) => {
                 let number = authorities.len();
                 line(&mut out, "tls", &format!("{}: {number} client authorities", Shown(&source)));
@@ -61,7 +61,7 @@ pub(super) fn examine(tls: &Tls, journal: &mut Journal, problems: &mut Vec<Strin
                     journal.line(Level::Warn, "tls", format_args!("{}", about(&source, &finding)));
                 }
             }
-            Err(text) => problems.push(about(&source, &text)),
+            Err(error) => problems.push(about(&source, &error.text)),
         }
     }
     // The rest of what a start does with them.

@@ -63,7 +63,7 @@ pub fn check(config: Option<&Config>, options: &Options) -> Checked {
     try_system(&mut checked.problems, &mut journal, config, options);
     let Some(config) = config else { return checked };
     if sys::user::current() != user {
-        for text in secrets::unreadable(&config.tls) {
+        for text in secrets::files::unreadable(&config.tls) {
             journal.line(Level::Warn, "tls", format_args!("{text}"));
         }
         if let (Ok(()), Err(text)) = (&key, cookie_key::check(config)) {

@@ -2,59 +2,36 @@
 //! have it, and it holds over reloads and upgrades. If the user is not allowed to read the file, the key before stays:
 //! a start reads it while the user may still be root.
 
-use std::fmt;
-use std::io::ErrorKind;
 use std::path::Path;
 
+use super::secrets::files::{self, FileError};
 use super::{Duties, secrets};
 use crate::base64::{Alphabet, decode};
-use crate::config::{Config, Secret, Secrets};
+use crate::config::{Config, Files, Secret, Secrets};
 use crate::limits::{STICKY_KEY_BYTES, STICKY_KEY_FILE_BYTES};
 use crate::log::Level;
-use crate::sys::{entropy, file};
-
-/// The reason why there is no key.
-#[derive(Debug)]
-enum Problem {
-    /// The user is not allowed to read the file.
-    Denied(String),
-    /// The file has no key, or it cannot be read for another reason.
-    Unusable(String),
-}
-
-impl fmt::Display for Problem {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (Problem::Denied(text) | Problem::Unusable(text)) = self;
-        f.write_str(text)
-    }
-}
+use crate::sys::entropy;
 
 /// Returns the key for a configuration. `before`: the one that holds, which may be empty.
-fn key_for(config: &Config, before: &Secret) -> Result<Secret, Problem> {
+fn key_for(config: &Config, before: &Secret) -> Result<Secret, FileError> {
     match &config.sticky_key {
         _ if config.sticky.is_none() => Ok(before.clone()),
-        Some(path) => read(path),
+        Some(path) => read(path)
+            .map_err(|error| FileError { text: format!("--sticky-key {}: {}", path.display(), error.text), ..error }),
         None if !before.0.is_empty() => Ok(before.clone()),
         None => {
             let mut secret = vec![0; STICKY_KEY_BYTES];
             let filled = entropy::fill(&mut secret);
-            filled.map_err(|error| Problem::Unusable(format!("cannot make a key for the cookie: {error}")))?;
+            filled.map_err(|error| FileError::new(format_args!("cannot make a key for the cookie: {error}")))?;
             Ok(Secret(secret))
         }
     }
 }
 
 /// Reads a key from its file: base64 in either alphabet, with any white space.
-fn read(path: &Path) -> Result<Secret, Problem> {
-    let about = |error: &dyn fmt::Display| format!("--sticky-key {}: {error}", path.display());
-    let contents = file::read(path, STICKY_KEY_FILE_BYTES).map_err(|error| match error.kind() {
-        ErrorKind::PermissionDenied => Problem::Denied(about(&error)),
-        _ => Problem::Unusable(about(&error)),
-    })?;
-    if contents.len() > STICKY_KEY_FILE_BYTES {
-        return Err(Problem::Unusable(about(&format_args!("more than {STICKY_KEY_FILE_BYTES} bytes"))));
-    }
-    key_in(&contents).map_err(|text| Problem::Unusable(about(&text)))
+fn read(path: &Path) -> Result<Secret, FileError> {
+    let contents = files::read(path, STICKY_KEY_FILE_BYTES)?;
+    key_in(&contents).map_err(FileError::new)
 }
 
 fn key_in(contents: &[u8]) -> Result<Secret, String> {
@@ -71,39 +48,49 @@ fn key_in(contents: &[u8]) -> Result<Secret, String> {
 
 /// Tries whether a start could use the key of a configuration. The error is the reason.
 pub(in crate::process) fn check(config: &Config) -> Result<(), String> {
-    key_for(config, &Secret::default()).map(drop).map_err(|problem| problem.to_string())
+    key_for(config, &Secret::default()).map(drop).map_err(|error| error.text)
 }
 
 /// Reads all secrets while the user may still be root, for [`Duties::begin`]. Those that cannot be used are absent, which
 /// is reported later.
 pub(in crate::process) fn read_early(config: &Config) -> Vec<u8> {
     let cookie_key = key_for(config, &Secret::default()).unwrap_or_default();
-    Secrets { cookie_key, ..secrets::read_early(&config.tls) }.encode()
+    let early = secrets::read_early(&config.tls);
+    let source = config.sticky_key.as_ref().filter(|_| !cookie_key.0.is_empty());
+    let files = Files { cookie_key: secrets::name_of(source), ..early.files.clone() };
+    Secrets { cookie_key, files, ..early }.encode()
 }
 
 impl Duties {
     /// Publishes the key for the configuration, if there is a cookie.
     pub(super) fn begin_cookie_key(&mut self) -> Result<(), String> {
-        let before = self.kept_secrets().cookie_key.clone();
-        let cookie_key = match key_for(&self.config, &before) {
-            Err(Problem::Denied(text)) if !before.0.is_empty() => {
-                self.journal.line(Level::Err, "config", format_args!("{text}: the key before stays"));
-                before
-            }
-            key => key.map_err(|problem| problem.to_string())?,
-        };
-        if cookie_key.0.is_empty() {
+        if self.config.sticky.is_none() {
             return Ok(());
         }
-        self.publish_secrets(Secrets { cookie_key, ..self.kept_secrets().clone() })
+        let before = self.kept_secrets().clone();
+        let source = secrets::name_of(self.config.sticky_key.as_ref());
+        let cookie_key = match key_for(&self.config, &before.cookie_key) {
+            Err(error) if self.may_keep(&error, &source) => {
+                // A start has read it as root, so this is no fault.
+                self.journal.line(Level::Info, "config", format_args!("{}", error.text));
+                before.cookie_key.clone()
+            }
+            key => key.map_err(|error| error.text)?,
+        };
+        let files = Files { cookie_key: source, ..before.files.clone() };
+        self.publish_secrets(Secrets { cookie_key, files, ..before })
+    }
+
+    /// True if the key that holds is that of this file, which the user is not allowed to read any more.
+    fn may_keep(&self, error: &FileError, source: &str) -> bool {
+        error.denied.is_some() && self.kept_secrets().files.cookie_key == source
     }
 
     /// Tries whether the key of another configuration can be used. The error is the reason.
     pub(super) fn try_cookie_key(&self, config: &Config) -> Result<(), String> {
-        let before = &self.kept_secrets().cookie_key;
-        match key_for(config, before) {
-            Err(Problem::Denied(_)) if config.sticky_key == self.config.sticky_key && !before.0.is_empty() => Ok(()),
-            key => key.map(drop).map_err(|problem| problem.to_string()),
+        match key_for(config, &self.kept_secrets().cookie_key) {
+            Err(error) if self.may_keep(&error, &secrets::name_of(config.sticky_key.as_ref())) => Ok(()),
+            key => key.map(drop).map_err(|error| error.text),
         }
     }
 

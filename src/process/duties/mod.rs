@@ -142,7 +142,9 @@ impl Duties {
             duties.before = members;
         }
         if let Some((path, contents)) = duties.config.file.clone().zip(contents) {
-            duties.follow_file(path, contents, JSON_BYTES).map_err(Failure::of("watch the configuration file"))?;
+            duties
+                .follow_file(path, Some(contents), JSON_BYTES)
+                .map_err(Failure::of("watch the configuration file"))?;
         }
         duties.begin_secrets(previous_secrets).map_err(|problem| Failure::new(USAGE, problem))?;
         duties.begin_cookie_key().map_err(|problem| Failure::new(USAGE, problem))?;
@@ -157,8 +159,8 @@ impl Duties {
         Ok(duties)
     }
 
-    /// Follows a file too, whose contents are known.
-    fn follow_file(&mut self, path: PathBuf, contents: Vec<u8>, most: usize) -> io::Result<()> {
+    /// Follows a file too, whose contents are known; `None` if it cannot be read.
+    fn follow_file(&mut self, path: PathBuf, contents: Option<Vec<u8>>, most: usize) -> io::Result<()> {
         let now_us = clock::monotonic_us();
         if self.watch.is_none() {
             let watch = Watch::new();
@@ -323,7 +325,7 @@ impl Duties {
             if self.config.file.as_ref() == Some(&path) {
                 self.on_change(change);
             } else if self.is_secret(&path) {
-                self.on_secret_change(PAIR_SETTLE_US);
+                self.on_secret_change(Some(&path), PAIR_SETTLE_US);
             }
         }
         if self.secrets_us() <= now_us {

@@ -45,8 +45,8 @@ impl Names {
         let seed = sys::entropy::random_u64()?;
         let resolver = Resolver::new(ResolvConf::parse(&resolv_conf), hosts_of(&hosts), seed, now_us);
         let mut files = Watch::new();
-        files.add(HOSTS.into(), hosts, HOSTS_BYTES, now_us);
-        files.add(RESOLV_CONF.into(), resolv_conf, RESOLV_CONF_BYTES, now_us);
+        files.add(HOSTS.into(), Some(hosts), HOSTS_BYTES, now_us);
+        files.add(RESOLV_CONF.into(), Some(resolv_conf), RESOLV_CONF_BYTES, now_us);
         if let Some(fd) = files.fd() {
             reactor.watch(fd, FILES_TOKEN)?;
         }

@@ -8,25 +8,29 @@
 //!
 //! Only what has been checked is published, so a bad file changes nothing: the pair before stays. A certificate and its
 //! key are replaced one after the other, so files that do not fit get some time before this is logged and counted. The
-//! table before an upgrade is the state to begin with.
+//! table before an upgrade is the state to begin with. The names of the files are published too: if a configuration names
+//! another file, nothing from before stands in for it, and a bad one refuses the reload, the upgrade or the start.
+//!
+//! A file that only root can read is read before root is given up. It stays for the whole life of the program, which is
+//! no fault. It becomes one if the certificate beside a key has changed.
 
-use std::io::ErrorKind;
+pub(in crate::process) mod files;
+
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use self::files::FileError;
 use super::Duties;
-use crate::config::{PairFiles, Secret, Secrets, StoredPair, Tls};
-use crate::limits::{
-    CLIENT_AUTHORITIES, CLIENT_AUTHORITY_FILE_BYTES, PAIR_FILE_BYTES, SECOND_US, SECRETS_BYTES, TICKET_RETRY_US,
-};
+use crate::config::{Files, PairFiles, Secret, Secrets, StoredPair, Tls};
+use crate::limits::{CLIENT_AUTHORITY_FILE_BYTES, PAIR_FILE_BYTES, SECOND_US, SECRETS_BYTES, TICKET_RETRY_US};
 use crate::log::Level;
 use crate::metrics::Global;
 use crate::sys::{self, clock, entropy, file};
 use crate::tls::chain;
 use crate::tls::dev;
-use crate::tls::pair::{self, Pair};
+use crate::tls::pair::Pair;
 use crate::tls::server::{self, Authorities, Settings};
-use crate::tls::tickets::{self, KEY_BYTES, Keys};
+use crate::tls::tickets::{KEY_BYTES, Keys};
 
 /// The name of a generated certificate.
 const GENERATED: &str = "--tls-dev";
@@ -57,11 +61,17 @@ struct Problem {
     /// The name of the pair, or of the file.
     source: String,
     text: String,
+    /// The file that the user is not allowed to read, if that is the only problem.
+    denied: Option<PathBuf>,
 }
 
 impl Problem {
     fn new(source: &str, text: impl ToString) -> Problem {
-        Problem { source: source.to_owned(), text: text.to_string() }
+        Problem { source: source.to_owned(), text: text.to_string(), denied: None }
+    }
+
+    fn of_file(source: &str, FileError { text, denied }: FileError) -> Problem {
+        Problem { source: source.to_owned(), text, denied }
     }
 }
 
@@ -71,62 +81,90 @@ impl std::fmt::Display for Problem {
     }
 }
 
+/// Returns the name of a file as it is published and logged; empty if there is none.
+pub(super) fn name_of(path: Option<&PathBuf>) -> String {
+    path.map(|path| path.display().to_string()).unwrap_or_default()
+}
+
 impl Kept {
-    /// Reads all secrets. If a pair or another file cannot be used, but was published before, that stays, and its problem
-    /// is returned. Otherwise there are no secrets.
+    /// Reads all secrets. If a pair or another file cannot be used, but was published before under the same names, that
+    /// stays, and its problem is returned. Otherwise there are no secrets.
     fn read_secrets(&self, tls: &Tls) -> Result<(Secrets, Vec<Problem>), Problem> {
         let before = &self.secrets;
         let mut problems = Vec::new();
-        let mut pairs = Vec::new();
+        let (mut pairs, mut keys) = (Vec::new(), Vec::new());
         if tls.dev {
             let known = before.pairs.iter().find(|pair| pair.source == GENERATED).filter(|pair| is_usable(pair));
+            keys.push(String::new());
             pairs.push(match known {
                 Some(pair) => pair.clone(),
                 None => stored(GENERATED, &dev::pair(&host_name()).map_err(|error| Problem::new(GENERATED, error))?),
             });
         }
         for files in &tls.pairs {
-            let source = files.certificate.display().to_string();
-            let known = before.pairs.iter().find(|pair| pair.source == source);
-            match (read_pair(files), known) {
-                (Ok(pair), _) => pairs.push(stored(&source, &pair)),
-                (Err(text), Some(known)) if is_usable(known) => {
-                    problems.push(Problem::new(&source, text));
-                    pairs.push(known.clone());
-                }
-                (Err(text), _) => return Err(Problem::new(&source, text)),
-            }
+            pairs.push(self.read_pair(files, &mut problems)?);
+            keys.push(files.key.display().to_string());
         }
+        let names = Files {
+            keys,
+            client_ca: name_of(tls.client_ca.as_ref()),
+            ticket_key: name_of(tls.ticket_key.as_ref()),
+            cookie_key: before.files.cookie_key.clone(),
+        };
+        let mut keep = |error: FileError, was: &str, source: &str| {
+            let problem = Problem::of_file(source, error);
+            if was != source {
+                return Err(problem);
+            }
+            problems.push(problem);
+            Ok(())
+        };
         let mut client_authorities = Vec::new();
         if let Some(path) = &tls.client_ca {
-            let source = path.display().to_string();
-            client_authorities = match read_authorities(path) {
-                Ok(authorities) => authorities,
-                Err(text) if before.client_authorities.is_empty() => return Err(Problem::new(&source, text)),
-                Err(text) => {
-                    problems.push(Problem::new(&source, text));
-                    before.client_authorities.clone()
-                }
-            };
+            client_authorities = files::read_authorities(path).or_else(|error| {
+                let kept = keep(error, &before.files.client_ca, &names.client_ca);
+                kept.map(|()| before.client_authorities.clone())
+            })?;
         }
         let mut ticket_seed = Secret::default();
         if let Some(path) = &tls.ticket_key {
-            let source = path.display().to_string();
-            ticket_seed = match read_seed(path) {
-                Ok(seed) => seed,
-                Err(text) if before.tickets.0.is_empty() => return Err(Problem::new(&source, text)),
-                Err(text) => {
-                    problems.push(Problem::new(&source, text));
-                    before.ticket_seed.clone()
-                }
-            };
+            ticket_seed = files::read_seed(path).or_else(|error| {
+                let kept = keep(error, &before.files.ticket_key, &names.ticket_key);
+                kept.map(|()| before.ticket_seed.clone())
+            })?;
         }
         let tickets = self.make_tickets(&ticket_seed).map_err(|text| Problem::new("session tickets", text))?;
         let cookie_key = before.cookie_key.clone();
-        let secrets = Secrets { pairs, tickets, ticket_seed, client_authorities, cookie_key };
         let source = tls.client_ca.as_ref().map_or("certificates".to_owned(), |path| path.display().to_string());
+        let secrets = Secrets { pairs, tickets, ticket_seed, client_authorities, cookie_key, files: names };
         try_all(&secrets, tls.rules.client_optional).map_err(|text| Problem::new(&source, text))?;
         Ok((secrets, problems))
+    }
+
+    /// Reads a pair, or returns the one that was published under the same names, and adds its problem.
+    fn read_pair(&self, files: &PairFiles, problems: &mut Vec<Problem>) -> Result<StoredPair, Problem> {
+        let source = files.certificate.display().to_string();
+        let error = match files::read_pair(files) {
+            Ok(pair) => return Ok(stored(&source, &pair)),
+            Err(error) => error,
+        };
+        let mut problem = Problem::of_file(&source, error);
+        let before = &self.secrets;
+        let named = |(at, known): &(usize, &StoredPair)| {
+            known.source == source && before.files.keys.get(*at) == Some(&files.key.display().to_string())
+        };
+        let known = before.pairs.iter().enumerate().find(named).map(|(_, known)| known);
+        let decoded = known.and_then(|known| Some((known, Pair::decode(&known.bytes.0).ok()?)));
+        let Some((known, pair)) = decoded else { return Err(problem) };
+        // A key belongs to one certificate: it has changed only if that has.
+        let has_chain = problem.denied.as_ref().and_then(|_| files::has_chain(files, &pair));
+        if has_chain == Some(false) {
+            problem.denied = None;
+        }
+        if has_chain != Some(true) {
+            problems.push(problem);
+        }
+        Ok(known.clone())
     }
 
     /// Makes the keys of session tickets for this time: of the seed, or of random numbers if there is none. No file is
@@ -162,7 +200,9 @@ impl Duties {
         }
         let (secrets, problems) = self.kept.read_secrets(&tls).map_err(|problem| problem.to_string())?;
         self.follow_tls_files(&tls).map_err(|error| format!("cannot watch the certificates: {error}"))?;
-        problems.into_iter().for_each(|problem| self.doubt(problem, 0));
+        // These were read as root.
+        files::unreadable(&tls).iter().for_each(|text| self.journal.line(Level::Info, "tls", format_args!("{text}")));
+        problems.into_iter().filter(|one| one.denied.is_none()).for_each(|problem| self.doubt(problem, 0));
         self.publish_secrets(secrets)?;
         self.tell_faults(&Secrets::default());
         Ok(())
@@ -205,11 +245,10 @@ impl Duties {
 
     /// Follows the files of certificates and keys, and no longer those that are not configured any more.
     pub(super) fn follow_tls_files(&mut self, tls: &Tls) -> std::io::Result<()> {
-        let files: Vec<PathBuf> = files_of(tls).map(Path::to_path_buf).collect();
+        let files: Vec<PathBuf> = files::all(tls).map(Path::to_path_buf).collect();
         for path in &files {
             let most = if tls.client_ca.as_ref() == Some(path) { CLIENT_AUTHORITY_FILE_BYTES } else { PAIR_FILE_BYTES };
-            let contents = file::read(path, most).unwrap_or_default();
-            self.follow_file(path.clone(), contents, most)?;
+            self.follow_file(path.clone(), file::read(path, most).ok(), most)?;
         }
         let own = self.config.file.clone();
         self.watch.iter_mut().for_each(|watch| {
@@ -237,14 +276,21 @@ impl Duties {
         }
     }
 
-    /// A file of the secrets has changed. `patience_us`: the time for the other files of a pair to follow.
-    pub(super) fn on_secret_change(&mut self, patience_us: u64) {
+    /// The file `changed` of the secrets has changed, or a person wants all to be read again (`None`). `patience_us`: the
+    /// time for the other files of a pair to follow.
+    pub(super) fn on_secret_change(&mut self, changed: Option<&Path>, patience_us: u64) {
         let tls = self.config.tls.clone();
         let before = self.kept.secrets.clone();
         match self.kept.read_secrets(&tls) {
             Ok((secrets, problems)) => {
                 self.kept.doubts.retain(|doubt| problems.iter().any(|problem| problem.source == doubt.source));
-                problems.into_iter().for_each(|problem| self.doubt(problem, patience_us));
+                for problem in problems {
+                    if problem.denied.is_none() || problem.denied.as_deref() == changed {
+                        self.doubt(problem, patience_us);
+                    } else if changed.is_none() {
+                        self.journal.line(Level::Info, "tls", format_args!("{problem}"));
+                    }
+                }
                 match self.publish_secrets(secrets) {
                     Ok(()) => self.tell_changes(&before),
                     Err(text) => self.doubt(Problem::new("certificates", text), 0),
@@ -257,7 +303,7 @@ impl Duties {
     /// Reads all secrets again for the person who asks for a reload, and logs each reason again.
     pub(super) fn read_secrets_again(&mut self) {
         self.kept.doubts.retain(|doubt| doubt.told_us.is_some());
-        self.on_secret_change(0);
+        self.on_secret_change(None, 0);
     }
 
     /// Notes that files cannot be used. This is logged once, after some time.
@@ -347,7 +393,7 @@ impl Duties {
 
     /// True if a file has a part of the secrets.
     pub(super) fn is_secret(&self, path: &Path) -> bool {
-        files_of(&self.config.tls).any(|file| file == path)
+        files::all(&self.config.tls).any(|file| file == path)
     }
 
     /// Gives an upgrade up: the secrets before hold again.
@@ -376,61 +422,9 @@ pub(super) fn read_early(tls: &Tls) -> Secrets {
     secrets.map(|(secrets, _)| secrets).unwrap_or_default()
 }
 
-/// Returns the reasons why this user cannot follow files of the secrets.
-pub(in crate::process) fn unreadable(tls: &Tls) -> Vec<String> {
-    files_of(tls).filter_map(|path| read(path, CLIENT_AUTHORITY_FILE_BYTES).err()).collect()
-}
-
-/// All files of the secrets.
-fn files_of(tls: &Tls) -> impl Iterator<Item = &Path> {
-    let pairs = tls.pairs.iter().flat_map(|pair| [&pair.certificate, &pair.key]);
-    pairs.chain(&tls.client_ca).chain(&tls.ticket_key).map(PathBuf::as_path)
-}
-
 /// The name of this machine; empty if it is not known.
 fn host_name() -> String {
     std::fs::read_to_string("/proc/sys/kernel/hostname").map(|name| name.trim().to_owned()).unwrap_or_default()
-}
-
-fn read(path: &Path, most: usize) -> Result<Vec<u8>, String> {
-    let contents = file::read(path, most).map_err(|error| match error.kind() {
-        ErrorKind::PermissionDenied => {
-            let (user, _) = sys::user::current();
-            format!("{}: {error}: user {user} has to be able to read it, or its changes are not served", path.display())
-        }
-        _ => format!("{}: {error}", path.display()),
-    })?;
-    if contents.len() > most { Err(format!("more than {} KiB", most >> 10)) } else { Ok(contents) }
-}
-
-/// Reads the seed of the keys of session tickets from its file.
-fn read_seed(path: &Path) -> Result<Secret, String> {
-    let contents = read(path, PAIR_FILE_BYTES)?;
-    tickets::seed(&contents).map(|seed| Secret(seed.to_vec())).map_err(|error| error.to_string())
-}
-
-/// Reads a pair from its files. The error is the reason.
-pub(in crate::process) fn read_pair(files: &PairFiles) -> Result<Pair, String> {
-    let certificate = read(&files.certificate, PAIR_FILE_BYTES)?;
-    let key = match files.key == files.certificate {
-        true => None,
-        false => Some(read(&files.key, PAIR_FILE_BYTES)?),
-    };
-    Pair::from_pem(&certificate, key.as_deref()).map_err(|error| match key {
-        Some(_) => format!("{error} (key: {})", files.key.display()),
-        None => error.to_string(),
-    })
-}
-
-/// Reads the authorities of clients from their file. The error is the reason.
-pub(in crate::process) fn read_authorities(path: &Path) -> Result<Vec<Vec<u8>>, String> {
-    let contents = read(path, CLIENT_AUTHORITY_FILE_BYTES)?;
-    let certificates = pair::certificates_of(&contents).map_err(|error| error.to_string())?;
-    match certificates.len() {
-        0 => Err("there is no BEGIN CERTIFICATE".to_owned()),
-        count if count > CLIENT_AUTHORITIES => Err(format!("more than {CLIENT_AUTHORITIES} certificates")),
-        _ => Ok(certificates.iter().map(|certificate| certificate.to_vec()).collect()),
-    }
 }
 
 /// Tries whether workers can use the secrets.
@@ -469,6 +463,7 @@ mod tests {
     use crate::config;
     use crate::process::duties::Previous;
     use crate::shared::Region;
+    use crate::tls::tickets;
 
     fn duties(tls: Tls) -> Duties {
         let mut config = config::resolve(Options::default()).unwrap();
@@ -519,7 +514,7 @@ mod tests {
         for count in 2..4 {
             duties.read_secrets_again();
             assert_eq!(refused(&mut duties), count);
-            duties.on_secret_change(0);
+            duties.on_secret_change(Some(Path::new("another")), 0);
             assert_eq!(refused(&mut duties), count);
         }
     }

@@ -60,8 +60,9 @@ impl Watch {
         Watch { changes: Changes::new().ok(), files: Vec::new() }
     }
 
-    /// Follows the file at `path` too, whose contents are known, and of which `most` bytes and one more are read.
-    pub(super) fn add(&mut self, path: PathBuf, contents: Vec<u8>, most: usize, now_us: u64) {
+    /// Follows the file at `path` too, whose contents are known (`None`: it cannot be read), and of which `most` bytes and
+    /// one more are read.
+    pub(super) fn add(&mut self, path: PathBuf, contents: Option<Vec<u8>>, most: usize, now_us: u64) {
         if self.files.iter().any(|file| file.path == path) {
             return;
         }
@@ -72,7 +73,7 @@ impl Watch {
             most,
             names: BTreeSet::new(),
             settling: Settling::default(),
-            told: (!spent).then_some(contents),
+            told: contents.filter(|_| !spent),
             look_us: u64::MAX,
             missing_us: None,
         });

@@ -42,7 +42,7 @@ fn watch(path: &Path) -> Watch {
 
 fn watch_with(path: &Path, contents: Vec<u8>) -> Watch {
     let mut watch = Watch::new();
-    watch.add(path.to_path_buf(), contents, JSON_BYTES, monotonic_us());
+    watch.add(path.to_path_buf(), Some(contents), JSON_BYTES, monotonic_us());
     watch
 }
 
@@ -379,8 +379,8 @@ fn files_of_one_directory_share_its_watch_and_each_change_names_its_file() {
     let mut watch = Watch::new();
     for file in &files {
         fs::write(file, "0").unwrap();
-        watch.add(file.clone(), b"0".to_vec(), JSON_BYTES, monotonic_us());
-        watch.add(file.clone(), b"0".to_vec(), JSON_BYTES, monotonic_us());
+        watch.add(file.clone(), Some(b"0".to_vec()), JSON_BYTES, monotonic_us());
+        watch.add(file.clone(), Some(b"0".to_vec()), JSON_BYTES, monotonic_us());
     }
     assert_eq!(watch.files.len(), 3);
     expect_nothing(&mut watch);
