@@ -1,12 +1,16 @@
 //! Keys that only root can read, with `--user`: they are read before root is given up, and the log says that a change of
 //! them cannot be. The key of the cookie is one of them.
 
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{FileExt, PermissionsExt};
 use std::path::Path;
 use std::process::Command;
 
+use zzz_lb::base64::{Alphabet, decode};
+
 use crate::support::certificate::{Spec, self_signed};
-use crate::support::{Backend, Balancer, Directory, Wire, modes, run, skipped, user_ids, wait_until};
+use crate::support::{
+    Backend, Balancer, Directory, Mode, Pid, Wire, command, modes, run, skipped, user_ids, wait_until,
+};
 
 fn allow(path: &Path, mode: u32) {
     std::fs::set_permissions(path, PermissionsExt::from_mode(mode)).expect("it is our file");
@@ -58,6 +62,9 @@ fn a_key_that_only_root_can_read_is_served_and_its_change_is_refused_in_words() 
         // The key has not changed, so nothing is wrong, after a reload and an upgrade too.
         balancer.signal(libc::SIGHUP);
         balancer.wait_for_log("certificates and keys are read again");
+        use crate::support::{
+            Backend, Balancer, Directory, Mode, Pid, Wire, command, modes, run, skipped, user_ids, wait_until,
+        };
         balancer.signal(libc::SIGUSR2);
         balancer.wait_for_log("(generation 1)");
         assert_eq!(balancer.log().matches(&told).count(), 2, "{mode:?}: {}", balancer.log());
@@ -121,5 +128,58 @@ fn a_key_of_the_cookie_that_only_root_can_read_is_used_and_stays_over_reloads() 
         assert_eq!(count(), 4, "{mode:?}: {}", balancer.log());
         let is_alarm = |line: &str| line.contains("refused") || line.contains(" err ");
         assert!(!balancer.log().lines().any(is_alarm), "{mode:?}: {}", balancer.log());
+    }
+}
+
+/// True if the memory of a process has these bytes.
+fn has_in_memory(pid: Pid, bytes: &[u8]) -> bool {
+    let maps = std::fs::read_to_string(format!("/proc/{pid}/maps")).expect("the process runs");
+    let memory = std::fs::File::open(format!("/proc/{pid}/mem")).expect("root may read it");
+    maps.lines().any(|line| {
+        let mut words = line.split(' ');
+        let (range, access) = (words.next().expect("a range"), words.next().expect("its access"));
+        let (from, to) = range.split_once('-').expect("two addresses");
+        let [from, to] = [from, to].map(|address| u64::from_str_radix(address, 16).expect("an address"));
+        let mut content = vec![0; (to - from) as usize];
+        access.starts_with('r')
+            && memory.read_exact_at(&mut content, from).is_ok()
+            && content.windows(bytes.len()).any(|window| window == bytes)
+    })
+}
+
+#[test]
+fn the_backends_of_the_demo_have_no_keys_and_are_the_user_s() {
+    if user_ids(std::process::id() as i32)[1] != 0 || cfg!(not(target_os = "linux")) {
+        return skipped("only root on Linux reads the memory of other processes");
+    }
+    let issued = self_signed(&Spec { names: &["a.test"], ..Spec::new("a.test") });
+    let directory = Directory::new();
+    let files = [("a.pem", issued.pem()), ("a.key", issued.key_pem()), ("cookie.key", "lb0Key+/".repeat(8))];
+    let [certificate, key, cookie] = files.map(|(name, text)| {
+        let path = directory.put(name, &text);
+        allow(&path, 0o600);
+        path.display().to_string()
+    });
+    let cookie_key = decode(Alphabet::Standard, "lb0Key+/".repeat(8).as_bytes()).expect("it is base64");
+    for (mode, name) in [(Mode::Mp, "mp"), (Mode::Sp, "sp")] {
+        let args = ["--demo", "-p", "0", "--host", "127.0.0.1", "--mode", name, "--user", "nobody", "--tls-cert"];
+        let keys = [&certificate[..], "--tls-key", &key, "--sticky", "cookie", "--sticky-key", &cookie];
+        let balancer = Balancer::spawn(command(&[&args[..], &keys[..]].concat()));
+        let secrets = [&cookie_key[..], &issued.key[issued.key.len() - 32..]];
+        assert!(secrets.iter().all(|secret| has_in_memory(balancer.pid(), secret)), "{mode:?}: the test finds keys");
+        let log = balancer.wait_for_log("backend two is ");
+        let pids = log.lines().filter(|line| line.contains("demo: backend")).map(|line| {
+            let (_, rest) = line.rsplit_once("(pid ").expect("its number");
+            rest.trim_end_matches(')').parse::<Pid>().expect("a number")
+        });
+        let pids: Vec<Pid> = pids.collect();
+        assert_eq!(pids.len(), 2, "{log}");
+        for pid in pids {
+            wait_until("the user is changed", || user_ids(pid)[1] == user_ids(balancer.pid())[1]);
+            for secret in secrets {
+                assert!(!has_in_memory(pid, secret), "{mode:?}");
+            }
+        }
+        assert_eq!(balancer.stop(), crate::support::Exit::Status(0));
     }
 }

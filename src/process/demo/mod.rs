@@ -1,7 +1,7 @@
 //! `--demo`: two small HTTP/1 servers as backends, so that the balancer can be tried without other software.
 //! Each is a process of its own and answers every request with a JSON description of the request.
 //!
-//! They are simple: blocking, with a thread for each connection, and a limited number of threads. They die with
+//! They have no secrets: no key is in their memory. They are simple: blocking, with a thread for each connection, and a limited number of threads. They die with
 //! the process that forked them. A killed one is not replaced, which shows the reaction of the balancer.
 
 mod account;
@@ -19,8 +19,9 @@ use crate::log::Level;
 use crate::process::child::begin_child;
 use crate::process::exit::{FAILED, Failure};
 use crate::process::journal::Journal;
+use crate::process::start::account::Account;
 use crate::sys::fork::{self, Fork, Pid};
-use crate::sys::signal;
+use crate::sys::{signal, user};
 use request::Request;
 
 /// The stack of a demo backend's thread: far more than it needs.
@@ -73,9 +74,11 @@ impl Backends {
 }
 
 impl Backend {
-    /// Serves until it is killed. Returns an exit status if it could not start.
-    pub(super) fn serve(self) -> u8 {
-        let begun = begin_child(self.parent, &format!("lb demo {}", self.name));
+    /// Serves until it is killed, as this account if there is one. Returns an exit status if it could not start.
+    pub(super) fn serve(self, account: Option<Account>) -> u8 {
+        // A change of the account forgets that the process dies with its parent.
+        let changed = account.map_or(Ok(()), |account| user::become_account(account.uid, account.gid));
+        let begun = changed.and_then(|()| begin_child(self.parent, &format!("lb demo {}", self.name)));
         if begun.and_then(|()| signal::end_on_terminate()).is_err() {
             return FAILED;
         }

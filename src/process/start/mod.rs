@@ -46,7 +46,18 @@ pub(super) fn start(
         let text = "LISTEN_FDNAMES: tls needs a certificate; accepted: --tls-cert and --tls-key, --tls-dev, or no tls";
         return Err(Failure::new(USAGE, text.to_owned()));
     }
-    let demo = if config.demo && inherited.demo().is_empty() { Some(demo::Backends::open()?) } else { None };
+    if config.demo && inherited.demo().is_empty() {
+        let demo = demo::Backends::open()?;
+        config.backends = demo.configured();
+        // Their processes are forked before any secret is read, so that they have none.
+        if let Some(backend) = demo.start(&mut journal).map_err(Failure::of("start the demo's backends"))? {
+            // This is the child.
+            drop((listeners, signals));
+            fork::exit_now(backend.serve(account));
+        }
+    } else if config.demo {
+        config.backends = inherited.demo().iter().map(|&address| config::Backend::at(address)).collect();
+    }
     // After an upgrade the process has its account already. Before that, root may be the only one who can read keys.
     let secrets = account.filter(|_| !inherited.is_upgrade()).map(|_| cookie_key::read_early(&config));
     if let (Some(account), Some(name), false) = (account, &config.user, inherited.is_upgrade()) {
@@ -54,17 +65,6 @@ pub(super) fn start(
     }
     let shares = shares(&mut journal, &config, count, open_files);
 
-    if config.demo && !inherited.demo().is_empty() {
-        config.backends = inherited.demo().iter().map(|&address| config::Backend::at(address)).collect();
-    }
-    if let Some(demo) = demo {
-        config.backends = demo.configured();
-        if let Some(backend) = demo.start(&mut journal).map_err(Failure::of("start the demo's backends"))? {
-            // This is the child.
-            drop((listeners, signals));
-            fork::exit_now(backend.serve());
-        }
-    }
     let Taken { memory, old_workers, old, mut previous } = inherited.memory(&mut journal, count)?;
     let listens: Vec<Listen> = listeners.iter().map(|listener| listener.listen).collect();
     let greeting = greeting(&config, &listens, count);
