@@ -30,9 +30,10 @@ pub const ALPN_PROTOCOLS: usize = 8;
 /// The size of one read of ciphertext: four records of maximum size, about as much as a full socket holds.
 pub const TLS_READ_BYTES: usize = 64 * 1024;
 /// Sockets that still send the end of a session after its connection is gone. For plain TCP the kernel does
-/// this. Further sockets are closed at once.
+/// this. A further one replaces the one whose peer has taken nothing for longest, so slow peers cost at most their
+/// sessions and `TLS_SEND_BYTES` each.
 pub const TLS_LEAVING: usize = 1024;
-/// The maximum duration of that.
+/// The longest time for which the peer of such a socket may take nothing.
 pub const TLS_LEAVING_US: u64 = 30 * SECOND_US;
 /// Alerts of one session that are kept until they are logged.
 pub const TLS_ALERTS: usize = 4;

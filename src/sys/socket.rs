@@ -217,6 +217,14 @@ fn send_one(fd: RawFd, bytes: &[u8], flags: c_int) -> io::Result<usize> {
     check(unsafe { libc::send(fd, bytes.as_ptr().cast(), bytes.len(), flags) })
 }
 
+/// Returns the number of bytes that were sent and that the peer has not acknowledged. `None` if the system cannot say.
+pub fn unacknowledged(fd: BorrowedFd<'_>) -> Option<usize> {
+    let mut bytes: c_int = 0;
+    // SAFETY: the call writes an int to a live local.
+    let result = unsafe { libc::ioctl(fd.as_raw_fd(), libc::TIOCOUTQ, &raw mut bytes) };
+    if result < 0 { None } else { usize::try_from(bytes).ok() }
+}
+
 /// Ends our direction (FIN).
 pub fn finish(fd: BorrowedFd<'_>) {
     // SAFETY: takes two integers. It fails only if the connection is already gone.

@@ -16,7 +16,7 @@ use crate::sys::{self, Hangup};
 
 impl Worker<'_> {
     pub(super) fn handle(&mut self, key: Key, event: Event) {
-        let Some(socket) = self.sockets.get_mut(key) else { return self.tls.leaving.flush(key) };
+        let Some(socket) = self.sockets.get_mut(key) else { return self.tls.leaving.flush(key, self.now_us) };
         socket.ended |= event.hangup != Hangup::None;
         socket.readable |= event.readable;
         if event.hangup != Hangup::None {

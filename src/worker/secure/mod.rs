@@ -24,7 +24,7 @@ use super::encryption::{Phase, Secure};
 use super::socket::{Sending, Socket};
 use crate::collections::slab::Key;
 use crate::config::Config;
-use crate::limits::{SEND_SLICES, TLS_READ_BYTES};
+use crate::limits::{SEND_SLICES, TLS_LEAVING, TLS_READ_BYTES};
 use crate::proxy::Failure;
 use crate::sys::{self, clock};
 use crate::tls;
@@ -52,7 +52,7 @@ impl Tls {
             trace: config.tls_trace,
             ciphertext: Vec::new(),
             spare: Vec::new(),
-            leaving: Leaving::default(),
+            leaving: Leaving::new(TLS_LEAVING),
         }
     }
 }
