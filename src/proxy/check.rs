@@ -18,7 +18,7 @@ use super::Proxy;
 use super::codec::Codec;
 use super::connection::{Connection, Ending, Phase, Wait};
 use super::exchange::{Exchange, Upstream};
-use super::mux::{Mux, Scope, Sending};
+use super::mux::{Mux, Scope, Sending, mux_bytes};
 use super::progress::Progress;
 use crate::balance::in_flight;
 use crate::collections::slab::Key;
@@ -107,6 +107,8 @@ impl Proxy {
     fn check_muxes(&self) -> Result<(), String> {
         for (slot, muxes) in self.upstreams.muxes.iter().enumerate() {
             for &key in muxes {
+                let end = self.connections.get(key).and_then(Connection::backend);
+                holds(end.is_some_and(|end| end.owner.is_none()), || format!("{key:?} is for one client: {end:?}"))?;
                 let mux = self.connections.get(key).and_then(|one| one.codec.mux());
                 let is_shared =
                     mux.and_then(Mux::upstream).is_some_and(|one| !one.draining && one.scope == Scope::Shared);
@@ -118,6 +120,14 @@ impl Proxy {
             holds(mux.h2.holds_its_window(), || format!("{key:?} has lost a part of its window"))?;
             let waits = mux.downstream().is_some_and(|one| one.awaits_turn);
             holds(!waits || self.ledger.turns.contains(&key), || format!("{key:?} waits for a turn that never comes"))?;
+            if let Some(upstream) = mux.upstream().filter(|_| connection.phase == Phase::Open) {
+                let listed: Vec<_> = self.upstreams.idle.muxes().filter(|&(_, other)| other == key).collect();
+                let place: Vec<_> = upstream.place.map(|place| (place, key)).into_iter().collect();
+                let is_offered = upstream.scope == Scope::Shared && !upstream.draining && !connection.drops_input();
+                holds(listed == place && place.len() == usize::from(is_offered && mux.is_idle()), || {
+                    format!("{key:?} is pooled at {listed:?}: {connection:?}")
+                })?;
+            }
             for stream in mux.streams() {
                 let mux_key = self.connections.get(stream).and_then(|one| one.codec.stream()).map(|one| one.mux);
                 holds(mux_key == Some(key), || format!("{key:?} carries {stream:?}, whose mux is {mux_key:?}"))?;
@@ -162,7 +172,7 @@ impl Proxy {
         let is_pooled = |(key, one): &(Key, &Connection)| is_idle(one) && !self.upstreams.bonds.contains_key(key);
         let idle = self.all().filter(is_pooled).count();
         holds(idle == pooled, || format!("{idle} connections are idle, {pooled} are pooled"))?;
-        let count = self.upstreams.idle.len();
+        let count = self.upstreams.idle.len() - self.upstreams.idle.muxes().len();
         holds(pooled == count, || format!("{pooled} pooled connections are counted as {count}"))
     }
 
@@ -190,7 +200,10 @@ impl Proxy {
         for (owner, ready) in self.upstreams.owned.all() {
             let backend = self.connections.get(ready.key).and_then(Connection::backend);
             let is_own = backend.is_some_and(|one| one.owner == Some(owner) && one.slot == ready.slot);
-            let is_offered = || self.upstreams.muxes[usize::from(ready.slot)].contains(&ready.key);
+            let is_offered = || {
+                let mux = self.connections.get(ready.key).and_then(|one| one.codec.mux()?.upstream());
+                mux.is_some_and(|mux| mux.scope == Scope::Shared && !mux.draining)
+            };
             let is_pooled = || self.upstreams.idle.all().any(|(_, key)| key == ready.key);
             let is_listed = if ready.place.is_some() { is_pooled() } else { is_offered() };
             holds(is_own && is_listed && self.connections.get(owner).is_some(), || {
@@ -229,6 +242,11 @@ impl Proxy {
         for (key, connection) in self.all() {
             let Some(downstream) = connection.codec.mux().and_then(Mux::downstream) else { continue };
             sum += downstream.loan();
+            let owned = self.all().filter(|(_, one)| one.backend().is_some_and(|end| end.owner == Some(key)));
+            let owned: usize = owned.filter(|(_, one)| one.codec.mux().is_some()).map(|(_, one)| mux_bytes(one)).sum();
+            holds(owned == downstream.owned, || {
+                format!("{key:?} owns {owned} bytes, counted as {}", downstream.owned)
+            })?;
             let mut charged = downstream.queued;
             let of_mux = |(_, entry): &(Key, &Connection)| entry.codec.stream().is_some_and(|stream| stream.mux == key);
             for (key, stream) in self.all().filter(of_mux) {

@@ -65,6 +65,11 @@ impl Proxy {
         self.totals.grown -= connection.client().map_or(0, |client| client.held);
         let downstream = connection.codec.mux().and_then(|mux| mux.downstream());
         self.totals.lent -= downstream.map_or(0, |downstream| downstream.loan());
+        let upstream = connection.codec.mux().and_then(|mux| mux.upstream());
+        let (place, charged) = upstream.map_or((None, 0), |upstream| (upstream.place, upstream.charged));
+        if let Some(owner) = connection.backend().and_then(|end| end.owner) {
+            self.charge_owner(owner, charged, 0);
+        }
         if let Some(buffer) = connection.input.take() {
             self.scratch.buffers.give(buffer);
         }
@@ -87,7 +92,7 @@ impl Proxy {
                 self.shared.block.set(Count::ClientsNow, self.totals.clients as u64);
             }
             Peer::Backend(end) if connection.exchange.is_none() && !connection.is_probe() => match connection.codec {
-                Codec::Mux(_) => self.upstreams.forget_mux(end, key),
+                Codec::Mux(_) => self.upstreams.forget_mux(end, key, place),
                 _ => self.upstreams.forget_idle(end, key),
             },
             Peer::Backend(_) => {}

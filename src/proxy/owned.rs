@@ -3,7 +3,7 @@
 //! the mux of the client's streams. The connection closes with its owner.
 //!
 //! `pool::Owned` lists the connections of each owner that are ready for its next request: idle HTTP/1 connections, which
-//! are in the pool too, and muxes. Invariant: each of them has the owner under which it is listed.
+//! are in the pool too, and muxes, which are in the pool if they have no streams. Invariant: each of them has the owner under which it is listed.
 
 use std::net::SocketAddr;
 
@@ -43,13 +43,13 @@ impl Upstreams {
         }
     }
 
-    /// Removes a mux from those that get streams.
-    pub(super) fn forget_mux(&mut self, end: BackendEnd, key: Key) {
-        if let Some(muxes) = self.muxes.get_mut(usize::from(end.slot)) {
-            muxes.retain(|&other| other != key);
-        }
-        if let Some(owner) = end.owner {
-            self.owned.remove(owner, key);
+    /// Removes a mux from those that get streams. `place`: its place in the pool.
+    pub(super) fn forget_mux(&mut self, end: BackendEnd, key: Key, place: Option<u64>) {
+        place.into_iter().for_each(|place| self.idle.remove_mux(place));
+        match (end.owner, self.muxes.get_mut(usize::from(end.slot))) {
+            (Some(owner), _) => _ = self.owned.remove(owner, key),
+            (None, Some(muxes)) => muxes.retain(|&other| other != key),
+            (None, None) => {}
         }
     }
 }

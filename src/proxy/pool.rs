@@ -2,14 +2,14 @@
 //! and can be closed.
 //!
 //! Only a connection whose message was complete, without further bytes, enters the pool. The number of connections is
-//! limited for each backend and in total, because each holds a descriptor. If a descriptor is needed and none is
-//! free, the oldest connection is closed.
+//! limited for each backend and in total, because each holds a descriptor. Muxes without streams count in the total. If
+//! a descriptor is needed and none is free, the oldest connection is closed.
 
 use std::collections::{HashMap, VecDeque};
 use std::net::SocketAddr;
 
 use super::Proxy;
-use super::connection::{BackendEnd, Peer, Phase};
+use super::connection::{BackendEnd, Peer};
 use super::output::Output;
 use crate::collections::slab::Key;
 use crate::limits::POOL_CONNECTIONS;
@@ -20,6 +20,8 @@ pub(super) struct IdlePool {
     /// The connections of each slot in order of arrival, each with a number that grows with every arrival in any
     /// slot.
     slots: Vec<VecDeque<(u64, Key)>>,
+    /// The muxes that have no streams, numbered in the same way. Each knows its number.
+    muxes: VecDeque<(u64, Key)>,
     given: u64,
     count: usize,
     most: usize,
@@ -27,7 +29,7 @@ pub(super) struct IdlePool {
 
 impl IdlePool {
     pub(super) fn new() -> IdlePool {
-        IdlePool { slots: Vec::new(), given: 0, count: 0, most: usize::MAX }
+        IdlePool { slots: Vec::new(), muxes: VecDeque::new(), given: 0, count: 0, most: usize::MAX }
     }
 
     /// Makes room for this number of slots.
@@ -59,12 +61,21 @@ impl IdlePool {
 
     /// Removes the connection at a place.
     pub(super) fn remove_place(&mut self, slot: usize, place: u64) {
-        if let Some(idle) = self.slots.get_mut(slot)
-            && let Ok(at) = idle.binary_search_by_key(&place, |&(given, _)| given)
-        {
-            idle.remove(at);
-            self.count -= 1;
-        }
+        let idle = self.slots.get_mut(slot);
+        self.count -= usize::from(idle.is_some_and(|idle| remove_place(idle, place)));
+    }
+
+    /// Adds a mux without streams, and returns the number of its place.
+    pub(super) fn give_mux(&mut self, key: Key) -> u64 {
+        self.muxes.push_back((self.given, key));
+        self.given += 1;
+        self.count += 1;
+        self.given - 1
+    }
+
+    /// Removes the mux at a place.
+    pub(super) fn remove_mux(&mut self, place: u64) {
+        self.count -= usize::from(remove_place(&mut self.muxes, place));
     }
 
     /// Removes a connection that is gone. The oldest ones are at the front and go first.
@@ -77,10 +88,15 @@ impl IdlePool {
         }
     }
 
-    /// Returns all connections with their slots.
+    /// Returns all connections except muxes, with their slots.
     pub(super) fn all(&self) -> impl Iterator<Item = (usize, Key)> {
         let slots = self.slots.iter().enumerate();
         slots.flat_map(|(slot, idle)| idle.iter().map(move |&(_, key)| (slot, key)))
+    }
+
+    /// Returns the muxes with the numbers of their places.
+    pub(super) fn muxes(&self) -> impl ExactSizeIterator<Item = (u64, Key)> {
+        self.muxes.iter().copied()
     }
 
     /// Returns the number of connections.
@@ -96,8 +112,15 @@ impl IdlePool {
     /// Returns the connection that has been idle the longest. The search visits all slots, which costs less than a
     /// connect.
     fn oldest(&self) -> Option<Key> {
-        self.slots.iter().filter_map(|idle| idle.front()).min_by_key(|(given, _)| given).map(|&(_, key)| key)
+        let lists = self.slots.iter().chain(std::iter::once(&self.muxes));
+        lists.filter_map(|idle| idle.front()).min_by_key(|(given, _)| given).map(|&(_, key)| key)
     }
+}
+
+/// Removes the connection with a number from a list. Returns false if it is not there.
+fn remove_place(idle: &mut VecDeque<(u64, Key)>, place: u64) -> bool {
+    let at = idle.binary_search_by_key(&place, |&(given, _)| given);
+    at.is_ok_and(|at| idle.remove(at).is_some())
 }
 
 /// A connection that is ready for the next request of its owner.
@@ -159,7 +182,7 @@ impl Proxy {
     /// Closes the connection to a backend that has been idle the longest, so that its descriptor is free. Returns
     /// false if none is idle.
     pub fn evict_idle(&mut self) -> bool {
-        let oldest = self.upstreams.idle.oldest().or_else(|| self.idle_mux());
+        let oldest = self.upstreams.idle.oldest();
         oldest.inspect(|&key| self.close(key, Output::Close(key))).is_some()
     }
 
@@ -175,16 +198,6 @@ impl Proxy {
             self.ledger.outputs.push_back(Output::Connect(key, slot.into()));
         }
         evicted
-    }
-
-    /// Returns the idle mux on which nothing has arrived for the longest time.
-    fn idle_mux(&self) -> Option<Key> {
-        let idle = self.upstreams.muxes.iter().flatten().filter_map(|&key| {
-            let mux_key = self.connections.get(key).filter(|mux_key| mux_key.phase == Phase::Open)?;
-            let mux = mux_key.codec.mux().filter(|mux| mux.is_idle())?;
-            Some((mux.heard_us, key))
-        });
-        idle.min().map(|(_, key)| key)
     }
 }
 
@@ -232,5 +245,14 @@ mod tests {
         assert_eq!(pool.take(0), Some(keys[1]));
         pool.give(0, keys[1], false);
         assert_eq!(pool.oldest(), Some(keys[2]));
+        // So is a mux.
+        let place = pool.give_mux(keys[3]);
+        assert!(pool.is_over());
+        pool.remove(2, keys[2]);
+        pool.remove(0, keys[1]);
+        assert_eq!(pool.oldest(), Some(keys[3]));
+        pool.remove_mux(place);
+        pool.remove_mux(place);
+        assert_eq!((pool.oldest(), pool.len()), (None, 0));
     }
 }

@@ -2,13 +2,15 @@
 //!
 //! A client's stream is charged for the head of its request, its own input and output, the queue of its backend, and a
 //! fixed amount for its records. Few bytes that wait are moved out of their blocks, so the charge is about the memory. A
-//! mux is charged for its streams, its own queue, and its incomplete input. `H2_PARITY_BYTES` of that are
-//! free, which is as much as a connection over HTTP/1 may hold. One budget of the worker lends the rest.
+//! mux is charged for its streams, its own queue, and its incomplete input, and for the queues of the muxes to backends
+//! that it owns (`owned`). `H2_PARITY_BYTES` of that are free, which is as much as a connection over HTTP/1 may hold. One
+//! budget of the worker lends the rest.
 //!
 //! A mux borrows no more than half of what is left, so there is always some for others. A mux that may not borrow gets
 //! content only for streams that hold none, so a stalled stream never blocks another one, and gives its client no
-//! credit. It is one of the borrowers then, which go on as soon as they may hold more. Some content is on its way before that, because windows were open. If the budget is spent nevertheless, the
-//! streams are reset whose clients have taken nothing for longest.
+//! credit. It is one of the borrowers then, which go on as soon as they may hold more. Some content is on its way before
+//! that, because windows were open. If the budget is spent nevertheless, the streams are reset whose clients have taken
+//! nothing for longest, and then muxes are closed that are owned and that their backends do not read.
 //!
 //! Invariants: what a stream is charged for is what it holds. The sum of all loans is within the budget after every
 //! input.
@@ -16,6 +18,7 @@
 use super::super::Proxy;
 use super::super::abort::Abort;
 use super::super::connection::{Connection, Moved, Wait};
+use super::super::output::Output;
 use super::super::record::Reason;
 use super::super::reply::LocalReply;
 use super::{DownstreamState, MuxKind};
@@ -47,9 +50,8 @@ impl DownstreamState {
     }
 }
 
-/// The bytes that a mux to a client holds for itself: its queue, and input that waits or is an incomplete block of
-/// fields.
-fn mux_bytes(entry: &Connection) -> usize {
+/// The bytes that a mux holds for itself: its queue, and input that waits or is an incomplete block of fields.
+pub(in crate::proxy) fn mux_bytes(entry: &Connection) -> usize {
     let input = entry.input.as_ref().map_or(0, Buffer::len);
     entry.output.len() + input + entry.codec.mux().map_or(0, |mux| mux.h2.block_bytes())
 }
@@ -66,9 +68,17 @@ impl Proxy {
         H2_STREAM_BYTES + head + input + forwarded + entry.output.memory() + stream.trailers.len()
     }
 
-    /// Charges a client's stream or mux for what it holds now.
+    /// Charges a client's stream or mux for what it holds now, or the owner of a mux to a backend.
     pub(in crate::proxy) fn recount(&mut self, key: Key) {
-        let Some(entry) = self.connections.get(key).filter(|entry| entry.is_client()) else { return };
+        let Some(entry) = self.connections.get(key) else { return };
+        if let Some(end) = entry.backend() {
+            if let (Some(owner), Some(upstream)) = (end.owner, entry.codec.mux().and_then(|mux| mux.upstream())) {
+                let (before, now) = (upstream.charged, mux_bytes(entry));
+                self.upstream_mut(key).into_iter().for_each(|upstream| upstream.charged = now);
+                self.charge_owner(owner, before, now);
+            }
+            return;
+        }
         if let Some(stream) = entry.codec.stream() {
             let (mux, before, now) = (stream.mux, stream.charged, self.held_by(entry));
             if let Some(stream) = self.connections.get_mut(key).and_then(|entry| entry.codec.stream_mut()) {
@@ -76,11 +86,21 @@ impl Proxy {
             }
             self.charge(mux, before, now);
         } else if let Some(downstream) = entry.codec.mux().and_then(|mux| mux.downstream()) {
-            let (before, now) = (downstream.queued, mux_bytes(entry));
+            let (before, now) = (downstream.queued, downstream.owned + mux_bytes(entry));
             if let Some(downstream) = self.downstream_mut(key) {
                 downstream.queued = now;
             }
             self.charge(key, before, now);
+        }
+    }
+
+    /// Changes the charge of a client for a mux to a backend.
+    pub(in crate::proxy) fn charge_owner(&mut self, owner: Key, before: usize, now: usize) {
+        if before != now
+            && let Some(downstream) = self.downstream_mut(owner)
+        {
+            downstream.owned = downstream.owned - before + now;
+            self.recount(owner);
         }
     }
 
@@ -236,8 +256,34 @@ impl Proxy {
             reset += 1;
             self.reset_for_budget(key);
         }
+        self.close_unread();
         self.shared.block.add(Count::H2BudgetExhausted, reset);
         reset > 0
+    }
+
+    /// Closes muxes that belong to clients with loans, and have no streams any more, if the budget is still spent: their
+    /// backends do not read.
+    fn close_unread(&mut self) {
+        let borrows = |owner| {
+            let owner = self.connections.get(owner).and_then(|owner| owner.codec.mux()?.downstream());
+            owner.is_some_and(|owner| owner.loan() > 0)
+        };
+        let is_unread = |key: &Key| {
+            let Some(entry) = self.connections.get(*key) else { return false };
+            let Some(upstream) = entry.codec.mux().filter(|mux| mux.is_idle()).and_then(|mux| mux.upstream()) else {
+                return false;
+            };
+            upstream.charged > 0 && entry.backend().and_then(|end| end.owner).is_some_and(borrows)
+        };
+        if self.totals.lent <= BUDGET {
+            return;
+        }
+        let unread: Vec<Key> = self.connections.keys().filter(is_unread).collect();
+        for key in unread {
+            if self.totals.lent > BUDGET {
+                self.close(key, Output::Close(key));
+            }
+        }
     }
 
     fn reset_for_budget(&mut self, key: Key) {

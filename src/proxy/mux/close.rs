@@ -26,10 +26,11 @@ struct Taken {
 impl Proxy {
     /// Drains the muxes to a slot's backend.
     pub(in crate::proxy) fn retire_muxes(&mut self, slot: usize) {
-        let Some(muxes) = self.upstreams.muxes.get_mut(slot) else { return };
-        for key in std::mem::take(muxes) {
-            self.retire(key);
-        }
+        let owned = self.upstreams.owned.all().filter(|(_, ready)| ready.place.is_none());
+        let owned = owned.filter_map(|(_, ready)| (usize::from(ready.slot) == slot).then_some(ready.key));
+        let shared = self.upstreams.muxes.get(slot).into_iter().flatten().copied();
+        let muxes: Vec<Key> = shared.chain(owned).collect();
+        muxes.into_iter().for_each(|key| self.retire(key));
     }
 
     /// Drains a mux: it gets no more streams, and those that wait go elsewhere.
@@ -40,7 +41,7 @@ impl Proxy {
         let Some(upstream) = mux.upstream_mut() else { return };
         upstream.draining = true;
         let waiting = std::mem::take(&mut upstream.waiting);
-        self.upstreams.forget_mux(end, key);
+        self.upstreams.forget_mux(end, key, upstream.place.take());
         self.ledger.tending.push(key);
         waiting.into_iter().for_each(|stream| self.move_on(stream));
     }
@@ -86,7 +87,7 @@ impl Proxy {
         let upstream = mux.upstream_mut()?;
         upstream.draining = true;
         let (waiting, fault) = (std::mem::take(&mut upstream.waiting), upstream.fault);
-        self.upstreams.forget_mux(end, key);
+        self.upstreams.forget_mux(end, key, upstream.place.take());
         Some(Taken { slot: end.slot, connecting, probe, fault, waiting, open })
     }
 

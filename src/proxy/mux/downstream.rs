@@ -46,8 +46,10 @@ pub(in crate::proxy) struct DownstreamState {
     pub(in crate::proxy) shutdown: ShutdownStep,
     /// The bytes that the mux is charged for (`account`): those of its streams, and `queued`.
     pub(in crate::proxy) held: usize,
-    /// The bytes in its own queue, as they were counted last.
+    /// The bytes in its own queue and in those of `owned`, as they were counted last.
     pub(in crate::proxy) queued: usize,
+    /// The bytes in the queues of the muxes to backends that belong to this client.
+    pub(in crate::proxy) owned: usize,
     /// A stream or the client got no credit, because the mux may hold no more.
     pub(in crate::proxy) is_held_back: Cell<bool>,
     /// True if the mux is one of the borrowers.
@@ -68,6 +70,7 @@ impl DownstreamState {
             shutdown: ShutdownStep::None,
             held: 0,
             queued: 0,
+            owned: 0,
             is_held_back: Cell::new(false),
             is_borrower: false,
             turn: 0,

@@ -21,6 +21,7 @@ mod upstream;
 
 use std::collections::VecDeque;
 
+pub(in crate::proxy) use self::account::mux_bytes;
 pub(in crate::proxy) use self::downstream::{DownstreamState, ShutdownStep};
 pub(in crate::proxy) use self::stream::{ReplyForm, Sending, Stream};
 pub(in crate::proxy) use self::upstream::{Scope, UpstreamState};
@@ -258,7 +259,7 @@ impl Proxy {
     pub(in crate::proxy) fn tend(&mut self, key: Key) {
         let Some(connection) = self.connections.get(key) else { return };
         if connection.phase != Phase::Open || connection.drops_input() {
-            return;
+            return self.recount(key);
         }
         let Some(mux) = connection.codec.mux() else { return };
         match mux.kind {

@@ -22,6 +22,7 @@ mod defences;
 mod downstream;
 mod grpc;
 mod health;
+mod owned;
 mod turns;
 mod uploads;
 mod websocket;

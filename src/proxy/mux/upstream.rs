@@ -48,11 +48,16 @@ pub(in crate::proxy) struct UpstreamState {
     h2c: bool,
     /// The error code of the backend's GOAWAY, if the backend reported a fault.
     pub(in crate::proxy) fault: Option<ErrorCode>,
+    /// Its place in the pool while it has no streams.
+    pub(in crate::proxy) place: Option<u64>,
+    /// The bytes that its owner is charged for it (`account`).
+    pub(in crate::proxy) charged: usize,
 }
 
 impl Mux {
     fn to_backend(scope: Scope, h2c: bool, now_us: u64) -> Mux {
-        let upstream = UpstreamState { waiting: VecDeque::new(), draining: false, scope, h2c, fault: None };
+        let waiting = VecDeque::new();
+        let upstream = UpstreamState { waiting, draining: false, scope, h2c, fault: None, place: None, charged: 0 };
         Mux::new(Role::Client, MuxKind::Upstream(upstream), now_us)
     }
 
@@ -95,7 +100,10 @@ impl Proxy {
         self.ledger.tending.push(mux_key);
         let Some(connection) = self.connections.get_mut(mux_key) else { return };
         let Some(mux) = connection.codec.mux_mut() else { return };
-        mux.upstream_mut().into_iter().for_each(|upstream| upstream.waiting.push_back(key));
+        if let Some(upstream) = mux.upstream_mut() {
+            upstream.waiting.push_back(key);
+            upstream.place.take().into_iter().for_each(|place| self.upstreams.idle.remove_mux(place));
+        }
         let silent = self.now_us.saturating_sub(mux.heard_us) > POOL_FRESH_US;
         if silent && connection.phase == Phase::Open && !mux.h2.is_pinged() {
             self.scratch.text.clear();
@@ -135,12 +143,10 @@ impl Proxy {
         let mux = Mux::to_backend(scope, self.upstreams.is_h2c(slot), self.now_us);
         connection.codec = Codec::Mux(Box::new(mux));
         let key = self.connections.insert(connection);
-        if let Some(muxes) = self.upstreams.muxes.get_mut(slot)
-            && scope == Scope::Shared
-        {
-            muxes.push(key);
-            let ready = Ready { slot: slot as u16, key, place: None };
-            owner.into_iter().for_each(|owner| self.upstreams.owned.add(owner, ready));
+        match (owner, self.upstreams.muxes.get_mut(slot)) {
+            _ if scope != Scope::Shared => {}
+            (Some(owner), _) => self.upstreams.owned.add(owner, Ready { slot: slot as u16, key, place: None }),
+            (None, muxes) => muxes.into_iter().for_each(|muxes| muxes.push(key)),
         }
         self.rearm(key, Moved::Nothing);
         self.ledger.outputs.push_back(Output::Connect(key, slot));
@@ -186,11 +192,11 @@ impl Proxy {
         let Some(connection) = self.connections.get_mut(key) else { return };
         let codec = std::mem::replace(&mut connection.codec, Codec::http1(Role::Client));
         let (probe, peer) = (connection.is_probe(), connection.peer);
-        if let Peer::Backend(end) = peer {
-            self.upstreams.forget_mux(end, key);
-        }
         let Codec::Mux(mux) = codec else { return };
         let MuxKind::Upstream(upstream) = mux.kind else { return };
+        if let Peer::Backend(end) = peer {
+            self.upstreams.forget_mux(end, key, upstream.place);
+        }
         let mut free = Some(key);
         for stream in upstream.waiting {
             self.ledger.timers.clear(stream.index());
@@ -265,11 +271,19 @@ impl Proxy {
             || !connection.is_sendable()
             || !self.upstreams.is_current(connection.peer);
         if mux.is_idle() && over && !connection.is_probe() {
-            if let Peer::Backend(end) = connection.peer {
-                self.upstreams.forget_mux(end, key);
-            }
+            let end = connection.backend().copied();
+            let place = self.upstream_mut(key).and_then(|upstream| upstream.place.take());
+            end.into_iter().for_each(|end| self.upstreams.forget_mux(end, key, place));
             self.end(key, Ending::Close);
             return true;
+        }
+        if mux.is_idle() && upstream.scope == Scope::Shared && upstream.place.is_none() {
+            let place = self.upstreams.idle.give_mux(key);
+            self.upstream_mut(key).into_iter().for_each(|upstream| upstream.place = Some(place));
+            if self.upstreams.idle.is_over() {
+                self.evict_idle();
+            }
+            return self.connections.get(key).is_none();
         }
         for at in 0..upstream.waiting.len() {
             let mux = self.connections.get(key).and_then(|connection| connection.codec.mux());
@@ -278,6 +292,11 @@ impl Proxy {
             }
         }
         false
+    }
+
+    /// The state of a mux to a backend.
+    pub(super) fn upstream_mut(&mut self, key: Key) -> Option<&mut UpstreamState> {
+        self.connections.get_mut(key)?.codec.mux_mut()?.upstream_mut()
     }
 
     /// Remembers the limits of a backend for its next connection.
