@@ -1,6 +1,7 @@
 //! Keys that only root can read, with `--user`: they are read before root is given up, and the log says that a change of
 //! them cannot be. The key of the cookie is one of them.
 
+use std::io::BufRead;
 use std::os::unix::fs::{FileExt, PermissionsExt};
 use std::path::Path;
 use std::process::Command;
@@ -131,7 +132,7 @@ fn a_key_of_the_cookie_that_only_root_can_read_is_used_and_stays_over_reloads() 
     }
 }
 
-/// True if the memory of a process has these bytes.
+/// True if the writable memory of a process has these bytes.
 fn has_in_memory(pid: Pid, bytes: &[u8]) -> bool {
     let maps = std::fs::read_to_string(format!("/proc/{pid}/maps")).expect("the process runs");
     let memory = std::fs::File::open(format!("/proc/{pid}/mem")).expect("root may read it");
@@ -141,9 +142,16 @@ fn has_in_memory(pid: Pid, bytes: &[u8]) -> bool {
         let (from, to) = range.split_once('-').expect("two addresses");
         let [from, to] = [from, to].map(|address| u64::from_str_radix(address, 16).expect("an address"));
         let mut content = vec![0; (to - from) as usize];
-        access.starts_with('r')
-            && memory.read_exact_at(&mut content, from).is_ok()
-            && content.windows(bytes.len()).any(|window| window == bytes)
+        if !access.starts_with("rw") || memory.read_exact_at(&mut content, from).is_err() {
+            return false;
+        }
+        let mut rest = &content[..];
+        while rest.skip_until(bytes[0]).is_ok_and(|skipped| skipped > 0) {
+            if rest.starts_with(&bytes[1..]) {
+                return true;
+            }
+        }
+        false
     })
 }
 

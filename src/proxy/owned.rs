@@ -3,7 +3,8 @@
 //! the mux of the client's streams. The connection closes with its owner.
 //!
 //! `pool::Owned` lists the connections of each owner that are ready for its next request: idle HTTP/1 connections, which
-//! are in the pool too, and muxes, which are in the pool if they have no streams. Invariant: each of them has the owner under which it is listed.
+//! are in the pool too, and muxes, which are in the pool if they have no streams. Invariant: each of them has the owner
+//! under which it is listed.
 
 use std::net::SocketAddr;
 
