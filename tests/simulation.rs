@@ -132,9 +132,11 @@ fn every_request_is_answered_once_and_no_byte_goes_astray() {
 /// Seeds that failed once, beyond the range that is always played. In the first two, two backends declined a request
 /// one after the other, and only the second was asked again. In the third, the only backend that was left was ejected
 /// and at its limit, and the request was refused instead of waiting. The next three showed faults of this simulation.
-/// In the last two, a client over HTTP/2 stayed charged for the queue of a backend that had failed, and a connection
-/// spoke the version of another backend than the one that it was dialled for.
-const REGRESSIONS: [u64; 8] = [91_904, 435_988, 257_750, 251_889, 254_265, 421_762, 10_001_002_990, 10_001_040_756];
+/// In the next two, a client over HTTP/2 stayed charged for the queue of a backend that had failed, and a connection
+/// spoke the version of another backend than the one that it was dialled for. In the last one, the client counted its
+/// idle time from its reset of a stream, although much of that stream's content was queued and still had to arrive.
+const REGRESSIONS: [u64; 9] =
+    [91_904, 435_988, 257_750, 251_889, 254_265, 421_762, 10_001_002_990, 10_001_040_756, 10_005_042_250];
 
 #[test]
 fn scenarios_that_failed_once_pass() {

@@ -210,6 +210,11 @@ impl Http2Client {
                 self.due += length as u32;
                 let one = self.streams.get_mut(&stream).ok_or_else(|| unknown(stream))?;
                 one.due += length as u32;
+                if matches!(one.response, Response::Over) {
+                    // The content was queued before the stream was given up, and the connection is not idle before it
+                    // has left.
+                    self.quiet_us = self.quiet_us.map(|_| net.now_us);
+                }
                 one.on_data(net, facts, &bytes, end);
                 self.answered(net, stream);
             }
