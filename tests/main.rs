@@ -24,6 +24,7 @@ mod config_file;
 mod counters;
 mod demo;
 mod drain;
+mod drain_streams;
 mod early_answers;
 mod failed_requests;
 mod forwarding;

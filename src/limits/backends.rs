@@ -70,6 +70,9 @@ pub const POOL_IDLE_US: u64 = 30 * SECOND_US;
 pub const POOL_FRESH_US: u64 = SECOND_US;
 /// Memory that the saved head of a finished request keeps for the next one.
 pub const SAVED_HEAD_BYTES: usize = 4096;
+/// Content of a request that is kept until the response begins, because a backend over HTTP/2 may say that it did not
+/// process the request. nginx does so to all requests that cross the end of its connection. Most calls fit.
+pub const KEPT_CONTENT_BYTES: usize = 16 * 1024;
 /// Finished exchanges whose memory is kept.
 pub const SPARE_EXCHANGES: usize = 64;
 

@@ -219,19 +219,31 @@ impl Proxy {
         let mut writer = connection.codec.head_writer(&mut self.scratch.text, shows);
         forward::request(&mut writer, exchange.saved.view(), &exchange.facts, &way);
         let written = writer.finish();
-        let ended = exchange.request == Progress::Ended;
         if written.list_bytes > 0 && written.list_bytes > self.list_limit(key) {
             self.close(key, Output::Close(key));
             return self.answer_exchange(id, LocalReply::HeadTooLarge);
         }
         self.send_head(key, "request head", Some(asks.body(body)), written);
-        if ended && let Some(connection) = self.connections.get_mut(key) {
-            // The request has no content and was read to its end before this retry.
-            connection.codec.write_end(&mut connection.output, &mut self.scratch.buffers, None);
-        }
+        self.write_kept(id, key);
         self.schedule_send(key);
         auth.then(|| self.bind(client, key));
         self.rearm(key, Moved::Nothing);
         self.ledger.resumed.push(client);
+    }
+
+    /// Writes the part of a request that an earlier backend has declined behind its head: the content that was kept, and
+    /// the end if it was read.
+    fn write_kept(&mut self, id: Key, key: Key) {
+        let Some(exchange) = self.exchanges.living(id) else { return };
+        let Some(connection) = self.connections.get_mut(key) else { return };
+        let (codec, output, buffers) = (&mut connection.codec, &mut connection.output, &mut self.scratch.buffers);
+        if !exchange.kept.is_empty() {
+            let content = buffers.extend(None, &exchange.kept);
+            let rest = codec.write_data(output, buffers, content, exchange.kept.len());
+            rest.into_iter().for_each(|buffer| buffers.give(buffer));
+        }
+        if exchange.request == Progress::Ended {
+            codec.write_end(output, buffers, None);
+        }
     }
 }

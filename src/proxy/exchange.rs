@@ -22,7 +22,7 @@ use crate::http::grpc;
 use crate::http::head::{Head, HeadRef, SavedHead};
 use crate::http::message_error::MessageError;
 use crate::http::request_id::{self, Uuid};
-use crate::limits::TRIES;
+use crate::limits::{KEPT_CONTENT_BYTES, TRIES};
 use crate::metrics::{Count, Exposition};
 
 // `Tries::declined` has a bit for each try.
@@ -84,6 +84,8 @@ pub(super) enum Content {
     Unsent,
     /// The same, and a 100 has told the client to send the content.
     Invited,
+    /// All content that was written to a backend is kept, so the request can be sent again if it was not processed.
+    Kept,
     /// Some content or trailers were written to a backend or dropped, so the request cannot be sent again.
     Sent,
 }
@@ -158,6 +160,8 @@ pub(super) struct Exchange {
     pub(super) request: Progress,
     pub(super) response: Progress,
     pub(super) content: Content,
+    /// The content that was written, in the state `Content::Kept`.
+    pub(super) kept: Vec<u8>,
     pub(super) verdict: Verdict,
     /// The response's Connection field names further fields, which the proxy removes.
     pub(super) options: bool,
@@ -191,6 +195,7 @@ impl Exchange {
             request: if facts.is_connect() { Progress::Ended } else { Progress::Flowing },
             response: Progress::Waiting,
             content: Content::Unsent,
+            kept: Vec::new(),
             verdict: Verdict::Plain,
             options: false,
             messages: facts.kind == Kind::Grpc,
@@ -244,12 +249,29 @@ impl Exchange {
 
     /// True if the client sends its content only after a 100, and no content has arrived.
     pub(super) fn awaits_content(&self) -> bool {
-        self.facts.expects_continue && self.content != Content::Sent
+        self.facts.expects_continue && matches!(self.content, Content::Unsent | Content::Invited)
     }
 
     /// True if the client waits for a 100 from the backend.
     pub(super) fn awaits_continue(&self) -> bool {
         self.facts.expects_continue && self.content == Content::Unsent && self.response == Progress::Waiting
+    }
+
+    /// Notes content that leaves the input of the client. `may_decline`: the backend may say later that it did not
+    /// process the request.
+    fn note_content(&mut self, bytes: &[u8], may_decline: bool) {
+        let fits = self.kept.len() + bytes.len() <= KEPT_CONTENT_BYTES;
+        if fits && may_decline && self.content != Content::Sent && self.response == Progress::Waiting {
+            self.kept.extend_from_slice(bytes);
+            self.content = Content::Kept;
+        } else {
+            self.forget_content();
+        }
+    }
+
+    /// Gives up that the request can be sent again.
+    pub(super) fn forget_content(&mut self) {
+        (self.content, self.kept) = (Content::Sent, Vec::new());
     }
 }
 
@@ -316,7 +338,7 @@ impl Proxy {
             // A tunnel has no trailers, and ends without them.
             return;
         } else if from_client {
-            exchange.content = Content::Sent;
+            exchange.forget_content();
         } else if exchange.facts.kind == Kind::Grpc {
             exchange.record.grpc_status = grpc::status_in(trailers);
         }
@@ -349,8 +371,9 @@ impl Proxy {
         if let Some(exchange) = id.and_then(|id| self.exchanges.living_mut(id)) {
             target = exchange.opposite(key);
             if exchange.client == key {
-                // Content that has left the input cannot be sent again, even if it is dropped.
-                exchange.content = Content::Sent;
+                let opposite = target.and_then(|target| self.connections.get(target));
+                let may_decline = opposite.is_some_and(|opposite| opposite.codec.stream().is_some());
+                exchange.note_content(&input.filled()[..length], may_decline);
                 exchange.record.received += length as u64;
             } else {
                 exchange.record.sent += length as u64;

@@ -158,8 +158,9 @@ impl Failure {
     }
 
     /// True if the exchange may be tried again, on another backend or a fresh connection. A request that no backend
-    /// can have seen may always be tried again. Otherwise it must be idempotent (RFC 9110, 9.2.2), none of its
-    /// content may have left, and the backend must have been `silent`: not a byte of a response has arrived.
+    /// can have processed may be tried again if all of its content is there. Otherwise it must be idempotent (RFC 9110,
+    /// 9.2.2), none of its content may have left, and the backend must have been `silent`: not a byte of a response has
+    /// arrived.
     pub(super) fn may_retry(self, exchange: &Exchange, silent: bool) -> bool {
         if exchange.tries.count() >= TRIES
             || exchange.response != Progress::Waiting
@@ -171,7 +172,8 @@ impl Failure {
             Failure::Unprocessed | Failure::Refused | Failure::Http11Required | Failure::NoExtendedConnect => true,
             failure if failure.is_before_request() => true,
             failure if failure.is_after_request() => {
-                exchange.facts.is_idempotent() && silent && usize::from(exchange.tries.repeats) < REPEATS
+                let unsent = exchange.content != Content::Kept;
+                exchange.facts.is_idempotent() && unsent && silent && usize::from(exchange.tries.repeats) < REPEATS
             }
             _ => false,
         }

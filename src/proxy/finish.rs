@@ -12,7 +12,7 @@ use super::mux::Sending;
 use super::output::Output;
 use super::probe;
 use super::progress::Progress;
-use super::record::Reason;
+use super::record::{Reason, STOPPED};
 use super::reply::LocalReply;
 use crate::collections::slab::Key;
 use crate::http::framing::Body;
@@ -136,6 +136,7 @@ impl Proxy {
         self.leave(id, &left, None);
         if self.scratch.spare.len() < SPARE_EXCHANGES {
             exchange.saved.shrink(SAVED_HEAD_BYTES);
+            exchange.kept = Vec::new();
             self.scratch.spare.push(exchange);
         }
     }
@@ -236,15 +237,16 @@ impl Proxy {
         if when == Cut::AtOnce {
             return self.close(client, Output::Reset(client));
         }
-        if let Some(reply) = reason.reply()
+        if let Some((status, words)) = reason.call_end()
             && let Some(stream) = self.connections.living_mut(client).and_then(|client| client.codec.stream_mut())
-            && stream.end_call(reply.grpc_status(), &reply.words())
+            && stream.end_call(status, &words)
         {
             return self.end(client, Ending::Linger);
         }
         if let Some(stream) = self.connections.living_mut(client).and_then(|client| client.codec.stream_mut()) {
             // The end of a tunnel is no error of the balancer.
-            stream.code = if reason == Reason::Tunnel { ErrorCode::CANCEL } else { ErrorCode::INTERNAL_ERROR };
+            let is_tunnel = reason == Reason::Tunnel || stream.sending == Sending::Tunnel;
+            stream.code = if is_tunnel { ErrorCode::CANCEL } else { ErrorCode::INTERNAL_ERROR };
         }
         let resets = |codec: &Codec| codec.stream().is_some() || codec.writes_until_close();
         let reset = self.connections.living(client).is_some_and(|client| resets(&client.codec));
@@ -259,6 +261,21 @@ impl Proxy {
             self.abandon(id, reason);
         }
         if reason.cuts_at_once() { self.cut(key, Cut::AtOnce, reason) } else { self.close(key, Output::Close(key)) }
+    }
+
+    /// Ends the request on a client's stream, because the program stops. A gRPC call ends with a status.
+    pub(super) fn stop_stream(&mut self, key: Key) {
+        let Some(connection) = self.connections.get_mut(key) else { return };
+        let id = connection.exchange.take();
+        let exchange = id.and_then(|id| self.exchanges.living(id));
+        let waits = exchange.is_some_and(|exchange| exchange.response == Progress::Waiting);
+        let is_call = connection.codec.asks_grpc();
+        id.into_iter().for_each(|id| self.abandon(id, Reason::Stopped));
+        if waits && is_call {
+            self.write_call_end(key, LocalReply::Draining, STOPPED, None);
+            return self.end(key, Ending::Linger);
+        }
+        self.cut(key, Cut::AfterQueue, Reason::Stopped);
     }
 
     /// Removes an exchange whose client or request has failed. The backend's connection cannot be reused.

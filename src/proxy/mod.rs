@@ -44,6 +44,7 @@ mod trace;
 mod tunnel;
 mod upstreams;
 
+use self::codec::Codec;
 use self::connection::{Connection, Ending, Moved, Phase};
 use self::exchange::Exchange;
 pub use self::failure::Failure;
@@ -168,26 +169,31 @@ impl Proxy {
         self.resume();
     }
 
-    /// Closes the connections of all clients. Returns how many had a request under way, or a response in the queue.
-    /// These are reset, so that a cut response does not seem complete.
+    /// Ends the connections of all clients, because the program stops. Returns how many had a request under way, or a
+    /// response in the queue. These are reset, so that a cut response does not seem complete; a gRPC call gets a status.
+    /// A connection over HTTP/2 closes when its client has taken the ends of its streams.
     pub fn stop(&mut self) -> usize {
         let mut cut = 0;
         let is_stream = |key: &Key| self.connections.get(*key).is_some_and(|one| one.codec.stream().is_some());
         let (streams, others): (Vec<Key>, Vec<Key>) = self.connections.keys().partition(is_stream);
-        // The streams of a mux are counted before it closes.
+        // The streams of a mux end before it.
         for key in streams.into_iter().chain(others) {
-            match self.connections.get(key) {
+            let Some(client) = self.connections.get(key).filter(|client| client.is_client()) else { continue };
+            let is_busy = client.exchange.is_some() || !client.output.is_empty();
+            match &client.codec {
                 // The admin port serves nothing but pages.
-                Some(client) if client.is_admin() => self.client_gone(key, Reason::Page),
-                Some(client) if client.is_client() && client.codec.mux().is_some() => {
-                    self.close(key, Output::Close(key));
+                _ if client.is_admin() => self.client_gone(key, Reason::Page),
+                Codec::Mux(_) => self.stop_mux(key),
+                Codec::Stream(_) if is_busy => {
+                    cut += 1;
+                    self.stop_stream(key);
                 }
-                Some(client) if client.is_client() && (client.exchange.is_some() || !client.output.is_empty()) => {
+                Codec::Stream(_) => {}
+                _ if is_busy => {
                     cut += 1;
                     self.client_gone(key, Reason::Stopped);
                 }
-                Some(client) if client.is_client() => self.close(key, Output::Close(key)),
-                _ => {}
+                _ => self.close(key, Output::Close(key)),
             }
         }
         self.resume();

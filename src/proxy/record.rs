@@ -34,6 +34,9 @@ use crate::log::Level;
 use crate::log::repeats::Suppressed;
 use crate::metrics::OwnTime;
 
+/// The cause of a request that was cut by the end of the program.
+pub(super) const STOPPED: &str = "the program stopped";
+
 /// The data recorded about one request until its exchange ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Record {
@@ -88,6 +91,14 @@ impl Reason {
             Reason::Replied(reply) => Some(reply),
             Reason::ClientLeft(Abort::Incomplete) => Some(LocalReply::Refused(MessageError::BodyCutShort)),
             _ => None,
+        }
+    }
+
+    /// Returns the status and the message at the end of a gRPC call whose response is incomplete.
+    pub(super) fn call_end(self) -> Option<(Status, String)> {
+        match self {
+            Reason::Stopped => Some((Status::UNAVAILABLE, STOPPED.into())),
+            reason => reason.reply().map(|reply| (reply.grpc_status(), reply.words())),
         }
     }
 
@@ -240,7 +251,7 @@ impl Proxy {
             exchange.record.status = status;
         }
         if exchange.facts.kind == RequestKind::Grpc && failed {
-            exchange.record.grpc_status = reason.reply().map(LocalReply::grpc_status);
+            exchange.record.grpc_status = reason.call_end().map(|(status, _)| status);
         }
         exchange.record.ended_us = self.now_us;
         exchange.record.reason = Some(reason);
@@ -333,7 +344,7 @@ impl Proxy {
             Cause::TlsFlood(flood) => flood.to_string(),
             Cause::ClientGone => "the client has gone".into(),
             Cause::ClientStalled => "the client takes nothing of the response".into(),
-            Cause::Stopped => "the program stopped".into(),
+            Cause::Stopped => STOPPED.into(),
             Cause::Http2(reason) => reason.into(),
             Cause::Unidentified(reason) => reason.to_string(),
         }

@@ -211,7 +211,7 @@ impl Proxy {
     }
 
     /// Replies to a gRPC call: the status is in the head, and nothing follows it.
-    fn write_call_end(&mut self, key: Key, answer: LocalReply, text: &str, id: Option<&[u8]>) {
+    pub(super) fn write_call_end(&mut self, key: Key, answer: LocalReply, text: &str, id: Option<&[u8]>) {
         let shows = self.shows();
         let Some(client) = self.connections.get(key) else { return };
         self.scratch.text.clear();

@@ -68,6 +68,7 @@ impl Proxy {
             (backend.persistent, backend.no_progress) = (facts.connection.persistent, false);
         }
         exchange.response = Progress::Flowing;
+        exchange.kept = Vec::new();
         exchange.options = facts.connection.options;
         exchange.messages |= facts.event_stream;
         exchange.record.status = facts.status;

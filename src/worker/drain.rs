@@ -277,6 +277,8 @@ impl Worker<'_> {
         let cut = self.proxy.stop();
         self.block.add(Count::Cut, cut as u64);
         self.carry_out();
+        // The ends of the streams of clients.
+        self.send_late();
         Some(if cut == 0 { Outcome::Drained } else { Outcome::Cut(cut) })
     }
 

@@ -171,6 +171,14 @@ impl Worker<'_> {
         }
     }
 
+    /// Sends what was collected for muxes.
+    pub(super) fn send_late(&mut self) {
+        while let Some(key) = self.late.pop() {
+            self.send(key);
+            self.carry_out();
+        }
+    }
+
     pub(super) fn connect(&mut self, key: Key, slot: usize) {
         let begun = match self.proxy.address(slot) {
             Some(Address::Tcp(address)) => sys::socket::connect_tcp(*address),

@@ -137,10 +137,7 @@ impl Worker<'_> {
             self.carry_out();
         }
         self.record.begin(Doing::Sending);
-        while let Some(key) = self.late.pop() {
-            self.send(key);
-            self.carry_out();
-        }
+        self.send_late();
         self.resume_accepting()?;
         self.tls.leaving.expire(self.now_us);
         if let Some(duties) = &mut self.companion

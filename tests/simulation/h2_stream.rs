@@ -209,7 +209,8 @@ impl Stream {
                 (Response::Awaited, REFUSED_STREAM) => return self.refused(net, facts),
                 (Response::Awaited, PROTOCOL_ERROR) => self.request.malformed,
                 (Response::Awaited, CANCEL) => facts.is_late,
-                (Response::Reading(_), INTERNAL_ERROR) => entry.excused,
+                (Response::Awaited, INTERNAL_ERROR) => net.cut,
+                (Response::Reading(_), INTERNAL_ERROR) => entry.excused || net.cut,
                 _ => false,
             };
         if !allowed {

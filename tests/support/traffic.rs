@@ -22,6 +22,7 @@ mod session;
 
 pub use dial::{Dial, Link, Target, Why};
 pub use server::backend;
+pub use session::{Session, State, Stream};
 
 use http1::Http1;
 use http2::Http2;

@@ -1,6 +1,6 @@
 //! The memory that clients over HTTP/2 make a worker hold, and the budget that lends it.
 //!
-//! A client's stream is charged for the head of its request, its own input and output, the queue of its backend, and a
+//! A client's stream is charged for the head of its request, content that is kept, its own input and output, the queue of its backend, and a
 //! fixed amount for its records. Few bytes that wait are moved out of their blocks, so the charge is about the memory. A
 //! mux is charged for its streams, its own queue, and its incomplete input, and for the queues of the muxes to backends
 //! that it owns (`owned`). `H2_PARITY_BYTES` of that are free, which is as much as a connection over HTTP/1 may hold. One
@@ -63,7 +63,7 @@ impl Proxy {
         let exchange = entry.exchange.and_then(|id| self.exchanges.get(id));
         let backend = exchange.and_then(|exchange| self.connections.get(exchange.backend()?));
         let forwarded = backend.map_or(0, |backend| backend.output.memory());
-        let head = exchange.map_or(0, |exchange| exchange.saved.size());
+        let head = exchange.map_or(0, |exchange| exchange.saved.size() + exchange.kept.capacity());
         let input = entry.input.as_ref().map_or(0, Buffer::capacity);
         H2_STREAM_BYTES + head + input + forwarded + entry.output.memory() + stream.trailers.len()
     }

@@ -321,6 +321,17 @@ impl Proxy {
         self.ledger.tending.extend(muxes);
     }
 
+    /// Ends a mux to a client, because the program stops. The ends of its streams are in their queues. A stream is reset
+    /// if the client's windows do not admit its end.
+    pub(in crate::proxy) fn stop_mux(&mut self, key: Key) {
+        self.send_streams(key);
+        let Some(mux) = self.connections.get(key).and_then(|one| one.codec.mux()) else { return };
+        let left: Vec<Key> = mux.h2.owners().collect();
+        left.into_iter().for_each(|stream| self.close(stream, Output::Close(stream)));
+        self.say_goodbye(key, ErrorCode::NO_ERROR);
+        self.end(key, Ending::Close);
+    }
+
     /// Ends a mux to a client that has no streams and gets no more; true if it did.
     pub(super) fn end_unused_downstream(&mut self, key: Key) -> bool {
         let Some(connection) = self.connections.get(key) else { return true };

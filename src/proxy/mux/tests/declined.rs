@@ -82,6 +82,60 @@ fn a_backend_that_is_configured_for_http_2_and_requires_http_1_is_asked_once() {
     assert!(answer(&world, client).starts_with("HTTP/1.1 204 "));
 }
 
+/// The content and the flags of the last frame of a request on a mux.
+fn content(world: &mut World, mux_key: Key, stream: u32) -> (Vec<u8>, u8) {
+    let frames = world.frames(mux_key);
+    let data = frames.iter().filter(|(header, _)| header.stream == stream && header.kind == Kind::Data);
+    let flags = data.clone().last().map_or(0, |(header, _)| header.flags);
+    (data.flat_map(|(_, payload)| payload.clone()).collect(), flags)
+}
+
+#[test]
+fn a_request_that_was_not_processed_is_sent_again_with_its_content() {
+    for (version, kept) in [(true, "0123"), (true, "0123456789"), (false, "0123"), (false, "0123456789")] {
+        let mut world = World::new(2, true);
+        let client = world.send(&format!("POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 10\r\n\r\n{kept}"));
+        let first = world.connected(true);
+        assert_eq!(content(&mut world, first, 1).0, kept.as_bytes());
+        // A GOAWAY that excludes all streams.
+        world.frame(first, Kind::Goaway, 0, 0, &[0; 8]);
+        let second = world.connected(version);
+        world.proxy.check().unwrap();
+        let rest = &"0123456789"[kept.len()..];
+        world.give(client, rest.as_bytes());
+        match version {
+            true => {
+                assert_eq!(content(&mut world, second, 1), (b"0123456789".to_vec(), END_STREAM), "{kept}");
+                world.frame(second, Kind::Headers, END_HEADERS | END_STREAM, 1, &[0x88]);
+            }
+            false => {
+                let request = String::from_utf8(world.sent.remove(&second).unwrap()).unwrap();
+                assert!(request.ends_with("\r\n\r\n0123456789"), "{request}");
+                world.give(second, b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n");
+            }
+        }
+        assert!(answer(&world, client).starts_with("HTTP/1.1 200 "));
+        assert_eq!(failures(&mut world), 0);
+    }
+}
+
+#[test]
+fn a_request_whose_content_is_not_kept_is_sent_to_no_other_backend() {
+    let long = "x".repeat(crate::limits::KEPT_CONTENT_BYTES + 1);
+    let chunked = "0\r\nx-sum: abc\r\n\r\n".to_owned();
+    let length = format!("Content-Length: {}", long.len());
+    for (field, content) in [(length.as_str(), long), ("Transfer-Encoding: chunked", chunked)] {
+        let mut world = World::new(2, true);
+        let client = world.send(&format!("POST / HTTP/1.1\r\nHost: x\r\n{field}\r\n\r\n"));
+        let first = world.connected(true);
+        world.give(client, content.as_bytes());
+        world.frame(first, Kind::Goaway, 0, 0, &[0; 8]);
+        assert!(world.dials.is_empty());
+        assert!(answer(&world, client).starts_with("HTTP/1.1 502 "), "{field}");
+        assert_eq!(failures(&mut world), 0, "the backend is not to blame");
+    }
+}
+
 #[test]
 fn a_block_that_is_not_complete_in_time_ends_its_connection_which_gets_no_streams_meanwhile() {
     // In CONTINUATION frames that trickle, and in a frame of which a part comes.

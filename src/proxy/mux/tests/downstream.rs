@@ -285,6 +285,10 @@ fn a_stop_counts_each_request_and_closes_the_connection() {
     assert_eq!(world.proxy.stop(), 2);
     world.carry_out();
     assert!(world.closed.contains(&client));
+    let reset = reset_with(ErrorCode::INTERNAL_ERROR);
+    let frames = world.frames(client);
+    let resets = frames.into_iter().filter(|(header, _)| header.kind == Kind::RstStream);
+    assert_eq!(resets.map(|(_, payload)| payload).collect::<Vec<_>>(), [reset.2.clone(), reset.2]);
     assert_eq!(world.proxy.requests(), 0);
     world.audit();
 }

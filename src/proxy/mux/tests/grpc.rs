@@ -1,6 +1,6 @@
 //! gRPC calls: the statuses of local replies, deadlines, and streams of messages that are silent for long.
 
-use super::downstream::{frame_of, head, kinds, reset_with};
+use super::downstream::{frame_of, get, head, kinds, reset_with};
 use super::*;
 use crate::http::fields::Name;
 use crate::http::head::Head;
@@ -166,6 +166,43 @@ fn a_backend_that_is_lost_behind_its_head_gives_trailers() {
     let head = fields(&frames[0].2, Role::Client, Section::Head);
     assert_eq!(value(&head, Name::ContentLength.text()), "", "the length would be wrong");
     assert_eq!(value(&fields(&frames[2].2, Role::Client, Section::Trailers), "grpc-status"), "14");
+    world.audit();
+}
+
+#[test]
+fn a_stop_gives_calls_a_status_and_resets_other_streams() {
+    const HALF: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nhi";
+    let mut world = World::before_http1();
+    let client = world.client();
+    for (stream, is_call, response) in
+        [(1, true, &b""[..]), (3, true, HALF), (5, false, b""), (7, false, HALF), (9, true, HALF)]
+    {
+        if stream == 9 {
+            // Its end waits for a window behind its content.
+            world.frame(client, Kind::Settings, 0, 0, &[0, 4, 0, 0, 0, 1]);
+        }
+        world.give(client, &if is_call { call(stream, &[]) } else { get(stream) });
+        let backend = world.connected(false);
+        world.give(backend, response);
+    }
+    assert_eq!(world.proxy.stop(), 5);
+    world.carry_out();
+    assert!(world.closed.contains(&client));
+    assert_eq!(world.proxy.requests(), 0);
+    let frames = world.frames(client);
+    let on = |stream| {
+        let frames = frames.iter().filter(|(header, _)| header.stream == stream);
+        frames.map(|(header, payload)| (header.kind, header.flags, payload.clone())).collect::<Vec<_>>()
+    };
+    assert_eq!(replied(&on(1)), "14");
+    assert_eq!(on(1)[1], reset_with(ErrorCode::NO_ERROR), "the call was not complete");
+    assert_eq!(kinds(&on(3))[..3], [(Kind::Headers, 4), (Kind::Data, 0), (Kind::Headers, END_HEADERS | END_STREAM)]);
+    assert_eq!(value(&fields(&on(3)[2].2, Role::Client, Section::Trailers), "grpc-status"), "14");
+    let reset = reset_with(ErrorCode::INTERNAL_ERROR);
+    assert_eq!(on(5), std::slice::from_ref(&reset));
+    assert_eq!(on(7).last(), Some(&reset));
+    assert_eq!(kinds(&on(9)), [(Kind::Headers, END_HEADERS), (Kind::Data, 0), (Kind::RstStream, 0)]);
+    assert_eq!(frames.last().map(|(header, _)| header.kind), Some(Kind::Goaway));
     world.audit();
 }
 

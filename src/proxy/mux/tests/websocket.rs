@@ -455,3 +455,14 @@ fn a_silent_tunnel_has_the_limit_of_tunnels() {
         pair.world.audit();
     }
 }
+
+#[test]
+fn a_stop_resets_the_stream_of_a_tunnel() {
+    for sides in [(Http2, Http1), (Http2, Http2)] {
+        let mut pair = Pair::tunnel(sides);
+        assert_eq!(pair.world.proxy.stop(), 1);
+        pair.world.carry_out();
+        assert_eq!(pair.world.on(pair.client, 1), [reset_with(ErrorCode::CANCEL)]);
+        assert!(pair.world.closed.contains(&pair.client));
+    }
+}
