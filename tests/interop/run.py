@@ -21,6 +21,7 @@ import changes
 import floods
 import footprint
 import front
+import goaways
 import identity
 import load
 import messages
@@ -57,6 +58,8 @@ CHECKS = [
     ("tls-backends", secure.tls_backends, 60),
     ("http2-nginx", multiplex.nginx, 120),
     ("http2-goaway", multiplex.goaway, 60),
+    ("goaway-uploads", goaways.uploads, 60),
+    ("goaway-clients", goaways.clients, 60),
     ("http2-peers", multiplex.peers, 60),
     ("http2-floods", floods.reasons, 60),
     ("http2-hoards", floods.hoards, 60),
