@@ -466,6 +466,25 @@ pub fn trailers(section: HeadRef<'_>) -> impl Iterator<Item = (&[u8], &[u8])> {
     fields.map(|(_, text, value)| (text, value))
 }
 
+/// A buffer for a port in digits, because the message path must not allocate.
+#[derive(Default)]
+pub struct PortText([u8; 5]);
+
+impl PortText {
+    /// Returns the digits of a port.
+    pub fn write(&mut self, port: u16) -> &str {
+        let (mut at, mut rest) = (self.0.len(), port);
+        loop {
+            at -= 1;
+            self.0[at] = b'0' + (rest % 10) as u8;
+            rest /= 10;
+            if rest == 0 {
+                return std::str::from_utf8(&self.0[at..]).unwrap_or_default();
+            }
+        }
+    }
+}
+
 /// A buffer for an IP address in text form, because the message path must not allocate.
 struct AddressText {
     bytes: [u8; 48],

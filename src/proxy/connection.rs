@@ -30,6 +30,8 @@ pub(super) enum Peer {
 pub(super) struct ClientEnd {
     pub(super) address: IpAddr,
     pub(super) port: u16,
+    /// The port that the client has connected to, as its PROXY header says; 0 without one.
+    pub(super) original_port: u16,
     /// The number of the listener that accepted the connection.
     pub(super) listener: u16,
     /// The proxy believes the client's X-Forwarded-* fields.

@@ -81,12 +81,13 @@ impl Proxy {
     /// Handles a complete PROXY header with these addresses; without them, the peer is the client.
     pub fn identified(&mut self, key: Key, addresses: Option<Addresses>) {
         addresses.into_iter().for_each(|addresses| self.note_destination(key, addresses.destination));
-        let source = addresses.map(|addresses| addresses.source);
-        let trusted = source.map(|source| self.trusts(source.ip()));
+        let trusted = addresses.map(|addresses| self.trusts(addresses.source.ip()));
         let Some(connection) = self.connections.get_mut(key) else { return };
         (connection.phase, connection.read_paused) = (Phase::Open, false);
-        if let (Some(client), Some(source), Some(trusted)) = (connection.client_mut(), source, trusted) {
+        if let (Some(client), Some(addresses), Some(trusted)) = (connection.client_mut(), addresses, trusted) {
+            let Addresses { source, destination } = addresses;
             (client.address, client.port, client.trusted) = (source.ip(), source.port(), trusted);
+            client.original_port = destination.port();
         }
         self.rearm(key, Moved::Nothing);
     }

@@ -33,6 +33,7 @@ impl Proxy {
         let key = self.connections.insert(Connection::new(Peer::Client(ClientEnd {
             address,
             port,
+            original_port: 0,
             listener,
             trusted,
             admin,
