@@ -29,6 +29,11 @@ fn header(version: Version) -> Vec<u8> {
     bytes
 }
 
+/// The value of X-Forwarded-Port that the backend got last.
+fn port_of(backend: &Backend) -> String {
+    backend.requests().last().and_then(|request| request.value("x-forwarded-port")).unwrap_or_default().to_owned()
+}
+
 /// The value of X-Forwarded-For that the backend got for these bytes.
 fn forwarded(backend: &Backend, address: SocketAddr, pieces: &[&[u8]]) -> String {
     let before = backend.requests().len();
@@ -48,11 +53,13 @@ fn the_address_in_a_header_is_the_client() {
         for version in [Version::V1, Version::V2] {
             let whole = [header(version), REQUEST.to_vec()].concat();
             assert_eq!(forwarded(&backend, address, &[&whole]), "192.0.2.1", "{mode:?}");
+            assert_eq!(port_of(&backend), "443", "{mode:?}: the port that the client has connected to");
             let pieces: Vec<&[u8]> = whole.chunks(1).collect();
             assert_eq!(forwarded(&backend, address, &pieces), "192.0.2.1", "{mode:?}");
             let mut local = Vec::new();
             write(&mut local, version, None);
             assert_eq!(forwarded(&backend, address, &[&local, REQUEST]), "127.0.0.1", "{mode:?}");
+            assert_eq!(port_of(&backend), address.port().to_string(), "{mode:?}");
         }
         // A client in the header is not trusted, although its proxy is.
         let claim = b"GET / HTTP/1.1\r\nHost: a\r\nX-Forwarded-For: 203.0.113.9\r\n\r\n";
@@ -62,6 +69,7 @@ fn the_address_in_a_header_is_the_client() {
         client.send(header(Version::V1));
         client.send(REQUEST);
         assert_eq!(client.response("GET").status(), 400);
+        balancer.wait_for_log(": the bytes look like a PROXY header, which ,proxy on --listen reads\"");
     }
 }
 

@@ -156,11 +156,15 @@ fn the_certificate_follows_from_the_name_and_the_backend_sees_https() {
         }
         // An unknown name gets the first certificate.
         assert!(get(&balancer, &config, "c.test").is_err());
+        let log = balancer.wait_for_log(": handshake failed: the client sent alert ");
+        let line = log.lines().find(|line| line.contains("handshake failed")).expect("just seen");
+        assert!(line.contains(" info tls: client 127.0.0.1:") && line.ends_with(" (SNI c.test)"), "{mode:?}: {line}");
         let expiry = "served_certificate_expiry_timestamp_seconds{certificate=\"";
         assert!(metrics(&balancer, &config).contains(expiry), "{mode:?}");
         // Another certificate covers the host.
         let mut stream = secure(&balancer, &config, "a.test").unwrap();
         assert!(ask(&mut stream, "Host: y.b.test\r\n").unwrap().starts_with("HTTP/1.1 421"), "{mode:?}");
+        balancer.wait_for_log("please use another connection (Host y.b.test, SNI a.test)\"");
         assert!(ask(&mut stream, "Host: unknown.test\r\n").unwrap().starts_with("HTTP/1.1 200"), "{mode:?}");
         let counted = "zzz_lb_own_responses_total{code=\"421\"} 1\n";
         wait_until("it is counted", || metrics(&balancer, &config).contains(counted));

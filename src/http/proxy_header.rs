@@ -15,6 +15,8 @@ use crate::limits::{PROXY_HEADER_BYTES, PROXY_LINE_BYTES};
 const SIGNATURE: &[u8; 12] = b"\r\n\r\n\0\r\nQUIT\n";
 /// The first bytes of version 1.
 const LINE_START: &[u8] = b"PROXY ";
+/// These first bytes tell a header from requests: `PROXY` is no method, and the signature goes on after an empty line.
+const ENOUGH_BYTES: usize = 5;
 /// Signature, version and command, family and transport, length.
 const FIXED_BYTES: usize = 16;
 /// The TLV with a checksum of the header (section 2.2.3).
@@ -100,6 +102,11 @@ pub fn read(bytes: &[u8]) -> Result<Option<Header>, HeaderError> {
 fn begins(bytes: &[u8], start: &[u8]) -> bool {
     let length = bytes.len().min(start.len());
     bytes[..length] == start[..length]
+}
+
+/// True if bytes that belong to no PROXY header by the configuration are those of one. `bytes` has enough of them to tell.
+pub fn may_begin(bytes: &[u8]) -> bool {
+    bytes.len() >= ENOUGH_BYTES && (begins(bytes, SIGNATURE) || begins(bytes, LINE_START))
 }
 
 fn read_line(bytes: &[u8]) -> Result<Option<Header>, HeaderError> {

@@ -107,6 +107,8 @@ pub enum Plain {
     Request,
     /// The peer sent the first bytes of HTTP/2: a frame of SETTINGS, or the preface.
     Http2,
+    /// A client sent the first bytes of a PROXY header.
+    ProxyHeader,
     /// The first bytes are those of no known protocol.
     Unknown,
 }
@@ -129,6 +131,9 @@ pub enum Lacking {
 /// An alert by its number (RFC 8446, section 6).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Alert(pub u8);
+
+/// The cause if a listener without `,proxy` gets a PROXY header.
+pub const PROXY_HEADER_HINT: &str = "the bytes look like a PROXY header, which ,proxy on --listen reads";
 
 /// The names of alerts, by number.
 const ALERTS: [(u8, &str); 35] = [
@@ -223,6 +228,7 @@ impl fmt::Display for SessionError {
             SessionError::NotTls(Plain::Response) => f.write_str("not TLS: the peer answered plain HTTP"),
             SessionError::NotTls(Plain::Request) => f.write_str("not TLS: the peer requested plain HTTP"),
             SessionError::NotTls(Plain::Http2) => f.write_str("not TLS: the peer speaks plain HTTP/2"),
+            SessionError::NotTls(Plain::ProxyHeader) => write!(f, "not TLS: {PROXY_HEADER_HINT}"),
             SessionError::NotTls(Plain::Unknown) => f.write_str("not TLS: the first bytes are no TLS record"),
             SessionError::Incompatible(lacking) => write!(f, "handshake failed: {lacking}"),
             SessionError::UnknownName => f.write_str("handshake failed: no certificate for the client's name"),
@@ -234,6 +240,29 @@ impl fmt::Display for SessionError {
             SessionError::Closed => f.write_str("handshake failed: connection closed"),
             SessionError::Truncated => f.write_str("connection closed without close_notify"),
             SessionError::Internal => f.write_str("handshake failed: no random numbers or no clock"),
+        }
+    }
+}
+
+/// The end of a handshake with a client, as a person reads it. `None`: the handshake took too long.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FailedHandshake(pub Option<SessionError>);
+
+impl fmt::Display for FailedHandshake {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        const PREFIX: &str = "handshake failed: ";
+        match self.0 {
+            None => write!(f, "{PREFIX}too slow"),
+            Some(SessionError::Refused(alert, _)) => write!(f, "{PREFIX}the client sent alert {alert}"),
+            Some(SessionError::Certificate(BadCertificate::None)) => write!(f, "{PREFIX}no client certificate"),
+            Some(SessionError::Certificate(BadCertificate::Purpose)) => {
+                write!(f, "{PREFIX}client certificate: not for clients")
+            }
+            Some(SessionError::Certificate(bad)) => write!(f, "{PREFIX}client certificate: {bad}"),
+            Some(error) => {
+                let text = error.to_string();
+                write!(f, "{PREFIX}{}", text.strip_prefix(PREFIX).unwrap_or(&text))
+            }
         }
     }
 }
@@ -303,6 +332,26 @@ impl fmt::Display for Alert {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_failed_handshake_of_a_client_has_one_form() {
+        let text = |error| FailedHandshake(error).to_string();
+        for (error, reason) in [
+            (None, "too slow"),
+            (Some(SessionError::Closed), "connection closed"),
+            (Some(SessionError::Refused(Alert(48), During::Handshake)), "the client sent alert unknown_ca"),
+            (Some(SessionError::Refused(Alert(46), During::Data)), "the client sent alert certificate_unknown"),
+            (
+                Some(SessionError::Certificate(BadCertificate::UnknownIssuer)),
+                "client certificate: certificate of unknown issuer",
+            ),
+            (Some(SessionError::Incompatible(Lacking::CipherSuite)), "no cipher suite in common"),
+            (Some(SessionError::NotTls(Plain::Unknown)), "not TLS: the first bytes are no TLS record"),
+            (Some(SessionError::UnknownName), "no certificate for the client's name"),
+        ] {
+            assert_eq!(text(error), format!("handshake failed: {reason}"));
+        }
+    }
 
     #[test]
     fn names_alerts_as_the_rfc_does() {

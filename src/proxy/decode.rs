@@ -199,7 +199,7 @@ impl Proxy {
             }
             // The ending is already decided.
             (None, true) if connection.after_flush != Ending::GoesOn => {}
-            (None, true) if connection.input.is_some() => {
+            (None, true) if connection.input.as_ref().is_some_and(|input| !matches!(input.filled(), b"\r" | b"\n")) => {
                 self.end_unfinished(key, LocalReply::Refused(MessageError::HeadCutShort))
             }
             (None, true) if connection.output.is_empty() => self.close(key, Output::Close(key)),

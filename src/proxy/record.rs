@@ -8,7 +8,8 @@
 //! failed. An unknown part is `-`. `address` and `tries` are left out if they add nothing. A gRPC call has
 //! `grpc-status=N` behind the id if the proxy has made its status. PATH has no query. The
 //! number of lines is limited for each backend and cause (`log::repeats`). Suppressed lines are reported as `request:
-//! ... and N more in 1 s backend=NAME cause="CAUSE"`.
+//! ... and N more in 1 s backend=NAME cause="CAUSE"`, and those about connections of clients as `client: ... and N more
+//! in 1 s cause="CAUSE"`.
 //!
 //! The head stays in the memory of the exchange until the exchange is removed, so the line costs a successful request
 //! nothing.
@@ -28,7 +29,8 @@ use crate::http::framing::Kind as RequestKind;
 use crate::http::grpc::Status;
 use crate::http::head::Start;
 use crate::http::message_error::MessageError;
-use crate::http::session_error::Flood;
+use crate::http::proxy_header;
+use crate::http::session_error::{FailedHandshake, Flood, PROXY_HEADER_HINT, Plain, SessionError};
 use crate::limits::{LOG_PATH_BYTES, METHOD_BYTES, SECOND_US};
 use crate::log::Level;
 use crate::log::repeats::Suppressed;
@@ -149,6 +151,8 @@ pub(super) enum Cause {
     TlsFlood(Flood),
     /// The client was not identified.
     Unidentified(Unidentified),
+    /// A TLS handshake with a client has failed.
+    Handshake(FailedHandshake),
 }
 
 /// The outcome of a request for its client.
@@ -175,6 +179,15 @@ impl Cause {
         }
     }
 
+    /// The module of a line about a client's connection; `None` for a request.
+    fn module(self) -> Option<&'static str> {
+        match self {
+            Cause::Http2(_) | Cause::TlsFlood(_) | Cause::Unidentified(_) => Some("client"),
+            Cause::Handshake(_) => Some("tls"),
+            _ => None,
+        }
+    }
+
     /// A fault of a client is no fault of the service.
     pub(super) fn level(self) -> Level {
         match self {
@@ -182,6 +195,11 @@ impl Cause {
             Cause::Answered(answer) if answer.status() < 500 => Level::Info,
             Cause::Answered(LocalReply::Refused(_) | LocalReply::DeadlinePassed) => Level::Info,
             Cause::Responded(_) | Cause::ClientStalled | Cause::Http2(_) | Cause::TlsFlood(_) => Level::Info,
+            // These have a line of their own, or are nobody's fault: checkers only connect.
+            Cause::Handshake(FailedHandshake(Some(
+                SessionError::Closed | SessionError::NotTls(Plain::Request | Plain::Http2) | SessionError::Flood(_),
+            ))) => Level::Debug,
+            Cause::Handshake(_) => Level::Info,
             Cause::ClientGone => Level::Debug,
             Cause::Answered(_) | Cause::Failed(_) | Cause::Stopped | Cause::Unidentified(_) => Level::Warn,
         }
@@ -198,6 +216,10 @@ impl Proxy {
         }
         let head = exchange.saved.view();
         let path = if let Start::Request { path, .. } = head.head.start { head.get(path) } else { &[] };
+        let mut text = self.cause_text(cause);
+        if cause == Cause::Answered(LocalReply::Misdirected) {
+            text.push_str(&self.hosts_text(exchange.client, head));
+        }
         let line = Line {
             client: self.client_address(exchange.client),
             method: head.method(),
@@ -205,7 +227,7 @@ impl Proxy {
             outcome,
             id: exchange.id().unwrap_or_default(),
             grpc_status: exchange.record.grpc_status,
-            cause: Text(&self.cause_text(cause)).to_string(),
+            cause: Text(&text).to_string(),
             tries: exchange.tries.count(),
             took_us: Some(self.now_us.saturating_sub(exchange.record.began_us)),
         };
@@ -221,6 +243,10 @@ impl Proxy {
         }
         let mut words = first_line(bytes).split(|byte| *byte == b' ');
         let (method, path) = (words.next().unwrap_or_default(), words.next().unwrap_or_default());
+        let mut text = self.cause_text(cause);
+        if matches!(answer, LocalReply::Refused(_)) && proxy_header::may_begin(bytes) {
+            text = format!("{text}: {PROXY_HEADER_HINT}");
+        }
         let line = Line {
             client: self.client_address(key),
             method,
@@ -228,7 +254,7 @@ impl Proxy {
             outcome: Outcome::Status(answer.status()),
             id: id.unwrap_or_default(),
             grpc_status: self.is_call(key).then(|| answer.grpc_status()),
-            cause: Text(&self.cause_text(cause)).to_string(),
+            cause: Text(&text).to_string(),
             tries: 0,
             took_us: None,
         };
@@ -326,11 +352,16 @@ impl Proxy {
             let text = format_args!("... and {count} more in {span} of other kinds");
             return self.log.line(Level::Warn, "request", text);
         };
-        let backend = slot.map_or_else(|| " backend=-".into(), |slot| self.backend_text(slot));
+        let module = cause.module();
+        let backend = match (slot, module) {
+            (Some(slot), _) => self.backend_text(slot),
+            (None, None) => " backend=-".into(),
+            (None, Some(_)) => String::new(),
+        };
         let cause_text = Text(&self.cause_text(cause)).to_string();
         let retried = if retried { " retried" } else { "" };
         let text = format_args!("... and {count} more{retried} in {span}{backend} cause=\"{cause_text}\"");
-        self.log.line(cause.level(), "request", text);
+        self.log.line(cause.level(), module.unwrap_or("request"), text);
     }
 
     fn cause_text(&self, cause: Cause) -> String {
@@ -347,6 +378,7 @@ impl Proxy {
             Cause::Stopped => STOPPED.into(),
             Cause::Http2(reason) => reason.into(),
             Cause::Unidentified(reason) => reason.to_string(),
+            Cause::Handshake(failed) => failed.to_string(),
         }
     }
 
@@ -431,7 +463,7 @@ impl fmt::Display for Outcome {
 }
 
 /// Bytes as one word of ASCII with a maximal length. Other bytes are escaped.
-struct Word<'a>(&'a [u8], usize);
+pub(super) struct Word<'a>(pub(super) &'a [u8], pub(super) usize);
 
 impl fmt::Display for Word<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -451,7 +483,7 @@ impl fmt::Display for Word<'_> {
 }
 
 /// Text within quotation marks, in ASCII.
-struct Text<'a>(&'a str);
+pub(super) struct Text<'a>(pub(super) &'a str);
 
 impl fmt::Display for Text<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -8,13 +8,14 @@
 use std::sync::Arc;
 
 use super::Proxy;
-use super::record::Cause;
+use super::record::{Cause, Text, Word};
 use super::reply::LocalReply;
 use crate::collections::slab::Key;
 use crate::http::certificate_names::CertificateNames;
 use crate::http::forward::ClientCertificate;
 use crate::http::head::HeadRef;
-use crate::http::session_error::Flood;
+use crate::http::session_error::{FailedHandshake, Flood};
+use crate::limits::HOST_NAME_BYTES;
 use crate::metrics::{Certificate, Count};
 
 /// The facts about the TLS session of one client.
@@ -146,6 +147,24 @@ impl Proxy {
             let client = self.client_text(key);
             self.log.line(level, "client", format_args!("{client}: {flood}: closed after {records} records"));
         }
+    }
+
+    /// Logs that a handshake with a client has failed. `server_name`: the host that the client has asked for.
+    pub fn note_handshake(&mut self, key: Key, failed: FailedHandshake, server_name: Option<&str>) {
+        let cause = Cause::Handshake(failed);
+        let level = cause.level();
+        if self.log.enabled(level) && self.repeats.admits((None, cause, false), self.now_us) {
+            let (client, name) = (self.client_text(key), server_name.map_or(Text("-"), Text));
+            self.log.line(level, "tls", format_args!("client {client}: {failed} (SNI {name})"));
+        }
+    }
+
+    /// Says for which host a connection was made, and which one its request names.
+    pub(super) fn hosts_text(&self, client: Key, head: HeadRef<'_>) -> String {
+        let session = self.secures.sessions.get(self.carrier(client).index()).and_then(|session| session.as_deref());
+        let name = session.and_then(|session| session.server_name.as_deref()).unwrap_or("-");
+        let host = Word(head.authority().unwrap_or_default(), HOST_NAME_BYTES).to_string();
+        format!(" (Host {host}, SNI {})", Text(name))
     }
 
     /// Returns the connection that carries a client's requests: its own, or that of its mux.

@@ -69,7 +69,7 @@ enum Side {
     Client {
         /// The pair that was chosen for it.
         pair: Option<Arc<Pair>>,
-        /// The name that it asked for, if it was refused for that name.
+        /// The name that it asked for, if it was refused before its session began.
         refused: Option<Box<str>>,
     },
 }
@@ -433,8 +433,8 @@ impl Session {
             Err((error, alert)) => return Err(self.refuse(&error, alert)),
         };
         let hello = accepted.client_hello();
+        self.side = Side::Client { pair: None, refused: hello.server_name().map(Box::from) };
         let Some((chosen, config)) = config.choose(&hello) else {
-            self.side = Side::Client { pair: None, refused: hello.server_name().map(Box::from) };
             self.machine = Machine::Refused { alert: UNRECOGNIZED_NAME.to_vec() };
             self.note_alert(Direction::Sent, AlertDescription::UnrecognisedName);
             return Err(self.fail(Failure::UnknownName));

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::http::message_error::MessageError;
-use crate::http::session_error::{BadCertificate, SessionError};
+use crate::http::session_error::{BadCertificate, FailedHandshake, Flood, SessionError};
 use crate::limits::{DEFAULT_RESPONSE_US, LOG_PATH_BYTES, SECOND_US};
 
 const BACKEND: &str = "backend=127.0.0.1:9000";
@@ -106,6 +106,56 @@ fn a_storm_is_a_line_and_a_count_a_second() {
     assert_eq!(world.log(), "");
     failing(&mut world, GET, Failure::Connect(111));
     assert_eq!(told(&world.log()).len(), 1);
+}
+
+#[test]
+fn a_count_of_lines_about_clients_names_the_module_of_these_lines() {
+    let mut world = World::new(1, |_| {});
+    let failed = FailedHandshake(Some(SessionError::UnknownName));
+    let client = world.client();
+    for _ in 0..3 {
+        world.proxy.note_handshake(client, failed, Some("a\"\n.test"));
+        world.proxy.note_tls_flood(client, Flood::KeyUpdates, 7);
+    }
+    world.log();
+    world.pass(SECOND_US);
+    let cause = "handshake failed: no certificate for the client's name";
+    let counts = [
+        format!("info tls: ... and 2 more in 1 s cause=\"{cause}\""),
+        "info client: ... and 2 more in 1 s cause=\"too many TLS key updates\"".to_owned(),
+    ];
+    let log = world.log();
+    let lines: Vec<&str> = log.lines().filter_map(|line| Some(line.split_once(' ')?.1)).collect();
+    assert_eq!(lines, counts);
+    world.proxy.note_handshake(client, failed, Some("a\"\n.test"));
+    let line = world.log();
+    assert!(line.contains(&format!(": {cause} (SNI a'\\x0a.test)")), "{line}");
+    // A client that only connects is no news.
+    world.proxy.note_handshake(client, FailedHandshake(Some(SessionError::Closed)), None);
+    assert!(world.log().contains(" debug tls: client "));
+}
+
+#[test]
+fn a_connection_with_an_empty_line_alone_is_no_request() {
+    for line in ["\r\n", "\n", "\r", ""] {
+        let mut world = World::new(1, |_| {});
+        let client = world.client();
+        assert!(line.is_empty() || world.give(client, line));
+        world.end(client);
+        assert_eq!(world.log(), "", "{line:?}");
+        assert!(world.proxy.connections.get(client).is_none(), "{line:?}");
+    }
+}
+
+#[test]
+fn bytes_of_a_proxy_header_are_named() {
+    for header in ["PROXY TCP4 192.0.2.1 192.0.2.2 1 2\r\nGET / HTTP/1.1\r\n\r\n", "\r\n\r\n\0\r\nQUIT\n!"] {
+        let mut world = World::new(1, |_| {});
+        let client = world.client();
+        world.give(client, header);
+        let log = world.log();
+        assert!(log.contains(": the bytes look like a PROXY header, which ,proxy on --listen reads\""), "{log}");
+    }
 }
 
 #[test]

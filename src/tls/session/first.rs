@@ -1,5 +1,6 @@
 //! The first bytes of a peer: TLS, or the name of another protocol.
 
+use crate::http::proxy_header;
 use crate::tls::failure::Plain;
 
 /// The bytes that tell TLS from other protocols: the header of a TLS record, or of an HTTP/2 frame up to its flags.
@@ -32,6 +33,7 @@ pub(super) fn request(first: [u8; FIRST_BYTES]) -> Plain {
     match first {
         // The preface of HTTP/2 (RFC 9113, section 3.4).
         [b'P', b'R', b'I', b' ', b'*'] => Plain::Http2,
+        _ if proxy_header::may_begin(&first) => Plain::ProxyHeader,
         _ if !method.is_empty() && method.iter().all(u8::is_ascii_uppercase) => Plain::Request,
         _ => Plain::Unknown,
     }

@@ -12,7 +12,7 @@ use super::Tls;
 use crate::base64::{self, Alphabet};
 use crate::collections::slab::Key;
 use crate::config::{Secrets, TlsRules, TlsVersion};
-use crate::http::session_error::{Plain, SessionError};
+use crate::http::session_error::{FailedHandshake, Plain, SessionError};
 use crate::limits::CLIENT_CERTIFICATE_FIELD_BYTES;
 use crate::log::Level;
 use crate::metrics::{Certificate, Count};
@@ -140,7 +140,7 @@ impl Worker<'_> {
         }
     }
 
-    /// Counts and logs a handshake that has failed. `None`: it has taken too long.
+    /// Counts a handshake that has failed, and has it logged. `None`: it has taken too long.
     pub(super) fn note_failed_handshake(&mut self, key: Key, failure: Option<SessionError>) {
         let count = match failure {
             None => Count::HandshakesFailedTimeout,
@@ -153,12 +153,8 @@ impl Worker<'_> {
             Some(_) => Count::HandshakesFailedOther,
         };
         self.block.add(count, 1);
-        let client = self.proxy.client_text(key);
-        let log = self.proxy.log();
-        match failure {
-            Some(failure) => log.line(Level::Debug, "tls", format_args!("client {client}: {failure}")),
-            None => log.line(Level::Debug, "tls", format_args!("client {client}: handshake failed: too slow")),
-        }
+        let session = self.sockets.get_mut(key).and_then(|socket| socket.secure()).map(|secure| &secure.session);
+        self.proxy.note_handshake(key, FailedHandshake(failure), session.and_then(|session| session.server_name()));
     }
 }
 

@@ -8,11 +8,13 @@ use super::*;
 fn names_the_protocol_of_a_client_that_does_not_speak_tls() {
     let root = Authority::new("Root");
     let config = serve(&root.issue(&Spec::new("a.test")));
-    let cases: [(&[u8], Plain, &str); 7] = [
+    let proxy_header = "not TLS: the bytes look like a PROXY header, which ,proxy on --listen reads";
+    let cases: [(&[u8], Plain, &str); 8] = [
         (b"GET / HTTP/1.1\r\n\r\n", Plain::Request, "not TLS: the peer requested plain HTTP"),
         (b"OPTIONS * HTTP/1.1\r\n\r\n", Plain::Request, "not TLS: the peer requested plain HTTP"),
         (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", Plain::Http2, "not TLS: the peer speaks plain HTTP/2"),
-        (b"PROXY TCP4 10.0.0.1", Plain::Request, "not TLS: the peer requested plain HTTP"),
+        (b"PROXY TCP4 10.0.0.1", Plain::ProxyHeader, proxy_header),
+        (b"\r\n\r\n\0\r\nQUIT\n", Plain::ProxyHeader, proxy_header),
         (b"HTTP/1.1 400 Bad Request\r\n\r\n", Plain::Unknown, "not TLS: the first bytes are no TLS record"),
         (b" GET / HTTP/1.1\r\n\r\n", Plain::Unknown, "not TLS: the first bytes are no TLS record"),
         (&[0x80, 0x2e, 1, 3, 1, 0], Plain::Unknown, "not TLS: the first bytes are no TLS record"),
