@@ -96,7 +96,7 @@ fn a_fault_that_clients_may_notice_is_a_warning() {
     assert!(warnings.contains(&line) && status == Some(0), "{warnings}");
     let ca = directory.put("leaf.pem", &(root.pem() + &root.issue(&leaf(&["client"])).pem())).display().to_string();
     let (_, warnings, status) = check(&["--tls-cert", &good, "--tls-client-ca", &ca]);
-    let line = format!(" warn tls: {ca}: certificate 2 is no authority (it has no CA:TRUE), so it verifies no client");
+    let line = format!(" warn tls: {ca}: certificate 2 is no authority (it has no CA:TRUE): clients that have it");
     assert!(warnings.contains(&line) && status == Some(0), "{warnings}");
 }
 

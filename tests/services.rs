@@ -120,6 +120,22 @@ fn listeners_that_are_passed_on_are_taken_and_survive_upgrades() {
 }
 
 #[test]
+fn a_listener_of_a_start_beside_those_that_are_passed_on_is_reported_as_not_opened() {
+    for mode in modes() {
+        let (backend, listener) = (Backend::named("a"), TcpListener::bind("127.0.0.1:0").expect("a port"));
+        let mut shell = Command::new("/bin/sh");
+        let script = "LISTEN_PID=$$ LISTEN_FDS=1 exec \"$0\" \"$@\" 3<&0 0</dev/null";
+        shell.args(["-c", script, env!("CARGO_BIN_EXE_load_balancer"), "-b", &backend.spec()]);
+        shell.args(["--listen", "127.0.0.1:1", "--admin", "127.0.0.1:0"]).args(mode.args());
+        shell.env_clear().env("LB_HEALTH_INTERVAL", "off").stdin(Stdio::from(OwnedFd::from(listener)));
+        let balancer = Balancer::spawn(shell);
+        let log = balancer.wait_for_log(" warn config: not listened on: 127.0.0.1:1: LISTEN_FDS has the listeners");
+        assert_eq!(log.matches("not listened on").count(), 1, "{mode:?}: {log}");
+        assert_eq!(balancer.get("/"), "a", "{mode:?}");
+    }
+}
+
+#[test]
 fn a_listener_added_to_those_that_are_passed_on_is_reported_as_not_opened() {
     for mode in modes() {
         let (backend, directory) = (Backend::named("a"), Directory::new());

@@ -89,10 +89,15 @@ fn a_configuration_that_names_a_bad_key_is_refused_as_a_start_refuses_it() {
             assert!(balancer.log().contains(&reason), "{mode:?}: no {reason}:\n{}", balancer.log());
             balancer.signal(libc::SIGUSR2);
             wait_until("the upgrade is refused", || kept() == count + 1);
+            // The reason is not cut.
+            let log = balancer.log();
+            let line = log.lines().rfind(|line| line.contains("upgrade: refused: ")).expect("just counted");
+            assert!(line.contains(reason.trim_start_matches("config: ")), "{mode:?}: {line}");
+            assert!(line.ends_with("; this program goes on"), "{mode:?}: {line}");
         }
         assert!(!balancer.log().contains("(generation 1)"), "{mode:?}: {}", balancer.log());
         file("a.key", "ca.pem", "tickets", "cookie");
-        balancer.wait_for_log("+0 -0 ~0 backends");
+        balancer.wait_for_log("+0 -0 ~0 backends: nothing has changed");
         // A file that is bad behind the same name does not prevent an upgrade.
         directory.put("a.key", "");
         balancer.wait_for_log(": the one before stays");

@@ -326,6 +326,7 @@ impl fmt::Display for Error {
                     Fault::Unknown(Some(nearest)) | Fault::Attribute(Some(nearest)) => {
                         write!(f, "; did you mean '{nearest}'?")
                     }
+                    Fault::NoUnit(true) => write!(f, "; did you mean '{}s'?", Shown(value)),
                     _ => Ok(()),
                 }
             }

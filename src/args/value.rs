@@ -22,8 +22,8 @@ pub enum Fault {
     OutOfRange,
     /// The value is not one of the option's words; the nearest of them.
     Unknown(Option<&'static str>),
-    /// A duration without its unit.
-    NoUnit,
+    /// A duration without its unit. True if the number is accepted as seconds.
+    NoUnit(bool),
     /// A backend without a port.
     NoPort,
     /// A backend with an invalid port.
@@ -86,7 +86,7 @@ impl Fault {
             Fault::Malformed => "malformed",
             Fault::OutOfRange => "out of range",
             Fault::Unknown(_) => "unknown",
-            Fault::NoUnit => "a number without a unit (write ms, s, m or h behind it)",
+            Fault::NoUnit(_) => "a number without a unit",
             Fault::NoPort => "no port",
             Fault::Port => "the port is not a number from 1 to 65535",
             Fault::Brackets => "an IPv6 address needs brackets, as in [::1]:9001",
@@ -277,7 +277,7 @@ pub(super) fn duration(text: &str) -> Result<u64, Fault> {
         "s" => SECOND_US,
         "m" => 60 * SECOND_US,
         "h" => 3600 * SECOND_US,
-        "" if digits > 0 => return Err(Fault::NoUnit),
+        "" if digits > 0 => return Err(Fault::NoUnit(duration(&format!("{text}s")).is_ok())),
         _ => return Err(Fault::Malformed),
     };
     Ok(unit_us * number(&text[..digits], DURATION_MIN_US.div_ceil(unit_us), DURATION_MAX_US / unit_us)?)
@@ -294,7 +294,7 @@ pub(super) fn long_or_off(text: &str) -> Result<Option<u64>, Fault> {
         "m" => 60,
         "h" => 3600,
         "d" => 86_400,
-        "" if digits > 0 => return Err(Fault::NoUnit),
+        "" if digits > 0 => return Err(Fault::NoUnit(long_or_off(&format!("{text}s")).is_ok())),
         _ => return Err(Fault::Malformed),
     };
     Ok(Some(unit_s * number(&text[..digits], 0, HSTS_MAX_S / unit_s)?))
@@ -441,7 +441,7 @@ mod tests {
         assert_eq!(duration("2s"), Ok(2_000_000));
         assert_eq!(duration("1m"), Ok(60_000_000));
         assert_eq!(duration("24h"), Ok(DURATION_MAX_US));
-        assert_eq!(duration("5"), Err(Fault::NoUnit));
+        assert_eq!((duration("5"), duration("90000")), (Err(Fault::NoUnit(true)), Err(Fault::NoUnit(false))));
         for outside in ["0s", "0ms", "25h", "86401s", "99999999999999999999s"] {
             assert_eq!(duration(outside), Err(Fault::OutOfRange), "{outside:?}");
         }
@@ -455,7 +455,7 @@ mod tests {
         let given = |seconds| Ok(Some(seconds));
         assert_eq!((long_or_off("0s"), long_or_off("5m"), long_or_off("24h")), (given(0), given(300), given(86_400)));
         assert_eq!((long_or_off("730d"), long_or_off("off")), (given(HSTS_MAX_S), Ok(None)));
-        assert_eq!((long_or_off("731d"), long_or_off("9")), (Err(Fault::OutOfRange), Err(Fault::NoUnit)));
+        assert_eq!((long_or_off("731d"), long_or_off("9")), (Err(Fault::OutOfRange), Err(Fault::NoUnit(true))));
         assert_eq!((long_or_off("1y"), long_or_off("")), (Err(Fault::Malformed), Err(Fault::Malformed)));
     }
 

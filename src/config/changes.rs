@@ -15,12 +15,14 @@ pub struct Changes {
     removed: Vec<String>,
     changed: Vec<String>,
     options: Vec<String>,
+    /// A statement about the options that have changed and need more than a reload.
+    later: String,
 }
 
 impl Changes {
     /// From the configuration `before` to the one `after` it. `fixed` options keep their values, so they are no
-    /// changes.
-    pub fn between(before: &Config, after: &Config, fixed: &[&str]) -> Changes {
+    /// changes. Those of them in `later` are named as such.
+    pub fn between(before: &Config, after: &Config, fixed: &[&str], later: &[&str]) -> Changes {
         let mut changes = Changes { options: options(&before.changed, &after.changed, fixed), ..Changes::default() };
         let known: BTreeMap<&str, &Backend> = before.backends.iter().map(|one| (one.name.as_str(), one)).collect();
         let kept: BTreeMap<&str, &Backend> = after.backends.iter().map(|one| (one.name.as_str(), one)).collect();
@@ -32,8 +34,21 @@ impl Changes {
             }
         }
         let gone = before.backends.iter().filter(|backend| !kept.contains_key(backend.name.as_str()));
+        let needs = |names: &[&str], needed: &str| match names {
+            [] => None,
+            names => Some(format!("{} cannot change while it runs: that needs {needed}", names.join(", "))),
+        };
+        // After an upgrade the account stays the same.
+        let (user, others): (Vec<&str>, Vec<&str>) = later.iter().partition(|name| **name == "user");
+        let needs = [needs(&others, "an upgrade (SIGUSR2)"), needs(&user, "another start")];
+        changes.later = needs.into_iter().flatten().collect::<Vec<_>>().join("; ");
         changes.removed = gone.map(|backend| backend.name.clone()).collect();
         changes
+    }
+
+    /// True if an option has changed that needs more than a reload.
+    pub fn are_incomplete(&self) -> bool {
+        !self.later.is_empty()
     }
 }
 
@@ -101,13 +116,16 @@ fn options(before: &[Setting], after: &[Setting], fixed: &[&str]) -> Vec<String>
 
 impl fmt::Display for Changes {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Changes { added, removed, changed, options } = self;
+        let Changes { added, removed, changed, options, later } = self;
         write!(f, "+{} -{} ~{} backends: ", added.len(), removed.len(), changed.len())?;
         let mut parts = Vec::new();
         for (what, names) in [("added", added), ("removed", removed), ("changed", changed), ("options", options)] {
             if !names.is_empty() {
                 parts.push(format!("{what} {}", List(names)));
             }
+        }
+        if !later.is_empty() {
+            parts.push(later.clone());
         }
         if parts.is_empty() { f.write_str("nothing has changed") } else { f.write_str(&parts.join("; ")) }
     }
@@ -152,7 +170,7 @@ mod tests {
     }
 
     fn told(before: &str, after: &str) -> String {
-        Changes::between(&config(before), &config(after), &["port"]).to_string()
+        Changes::between(&config(before), &config(after), &["port"], &[]).to_string()
     }
 
     #[test]
@@ -169,6 +187,19 @@ mod tests {
     #[test]
     fn a_reload_without_changes_is_told_as_such() {
         assert_eq!(told("-b a:1 -b b:2", "-b b:2 -b a:1 -p 9"), "+0 -0 ~0 backends: nothing has changed");
+    }
+
+    #[test]
+    fn an_option_that_stays_is_a_part_of_the_line() {
+        let told = |before: &str, after: &str, later: &[&str]| {
+            Changes::between(&config(before), &config(after), later, later).to_string()
+        };
+        let needs = "port, host cannot change while it runs: that needs an upgrade (SIGUSR2)";
+        let only = told("-b a:1", "-b a:1 -p 9", &["port", "host"]);
+        assert_eq!(only, format!("+0 -0 ~0 backends: {needs}"));
+        let user = "user cannot change while it runs: that needs another start";
+        let both = told("-b a:1", "-b a:1,max=3 -p 9", &["port", "host", "user"]);
+        assert_eq!(both, format!("+0 -0 ~1 backends: changed a:1 (max off -> 3); {needs}; {user}"));
     }
 
     #[test]

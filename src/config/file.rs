@@ -232,12 +232,19 @@ impl Reader {
             (Set::Number(_), Kind::Number(number)) => self.give(flag, &digits(*number), value.at),
             (Set::Number(_), _) => self.wrong_type(flag.long, value, flag.accepts),
             (Set::Value(_), Kind::String(text)) => self.give(flag, text, value.at),
-            (Set::Value(_), _) => self.wrong_type(flag.long, value, format!("a string: {}", flag.accepts)),
+            (_, Kind::Number(number)) if NUMBERS.contains(&flag.long) => self.give(flag, &digits(*number), value.at),
+            (Set::Value(_), _) => {
+                let kind = if NUMBERS.contains(&flag.long) { "a string or a number" } else { "a string" };
+                self.wrong_type(flag.long, value, format!("{kind}: {}", flag.accepts));
+            }
             (Set::Repeatable(_), Kind::Array(items)) => {
                 for item in items {
                     match &item.kind {
                         _ if self.full() => return,
                         Kind::String(text) => self.give(flag, text, item.at),
+                        Kind::Number(number) if NUMBERS.contains(&flag.long) => {
+                            self.give(flag, &digits(*number), item.at);
+                        }
                         _ => self.wrong_type(flag.long, item, format!("a string: {}", flag.accepts)),
                     }
                 }
@@ -388,6 +395,8 @@ impl Reader {
     }
 }
 
+/// Options whose value may be a number, although it is a text in general. A bare number is a port or a version there.
+const NUMBERS: [&str; 4] = ["admin", "http-redirect", "listen", "tls-min"];
 const HOST: &str = "a string: an IP address or a name";
 const UNIX: &str = "a string: the absolute path of a socket";
 const PORT: &str = "a number from 1 to 65535";

@@ -32,6 +32,8 @@ pub enum Error {
         second: Source,
         /// The second, as written.
         name: String,
+        /// True if they have different routes.
+        differ: bool,
     },
     /// Two listening addresses would take the same clients.
     ListenersClash {
@@ -90,8 +92,10 @@ impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             // A name in a spec has no control characters, and a bounded length.
-            Error::BackendTwice { first, second, name } => {
-                write!(f, "{second} '{name}': the same backend as at {}; accepted: each once", first.place())
+            Error::BackendTwice { first, second, name, differ } => {
+                let more =
+                    if *differ { &format!(", with all its routes, as in {name},for=a.test,for=b.test") } else { "" };
+                write!(f, "{second} '{name}': the same backend as at {}; accepted: each once{more}", first.place())
             }
             Error::ListenersClash { source, address, held } => write!(
                 f,
@@ -293,11 +297,12 @@ fn contradictions(options: &Options) -> Vec<Error> {
     let mut places = BTreeMap::new();
     for Given { value: spec, source } in &options.backends {
         match places.get(&place(&spec.target)) {
-            None => drop(places.insert(place(&spec.target), source)),
-            Some(&first) => errors.push(Error::BackendTwice {
+            None => drop(places.insert(place(&spec.target), (source, &spec.routes))),
+            Some(&(first, routes)) => errors.push(Error::BackendTwice {
                 first: first.clone(),
                 second: source.clone(),
                 name: spec.name.clone(),
+                differ: *routes != spec.routes,
             }),
         }
     }

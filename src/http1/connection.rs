@@ -85,7 +85,8 @@ impl Connection {
         // One empty line before a request is skipped (RFC 9112, 2.2).
         let skip = match bytes {
             [b'\r', b'\n', ..] if self.empty_line => 2,
-            [b'\r'] if self.empty_line => return Ok((0, Part::NeedMore)),
+            // A line feed alone is an empty line only if nothing follows it.
+            [b'\r' | b'\n'] if self.empty_line => return Ok((0, Part::NeedMore)),
             _ => 0,
         };
         if skip > 0 {
@@ -278,6 +279,14 @@ mod tests {
             let seen = parts(Role::Server, Body::Length(5), text, step).unwrap();
             assert_eq!(seen, ["head 25", "data hello", "end", "head 19", "data world", "end"], "{step}");
         }
+    }
+
+    #[test]
+    fn a_line_feed_alone_is_no_request_and_none_precedes_one() {
+        let mut connection = Connection::new(Role::Server);
+        let mut head = Head::default();
+        assert_eq!(connection.decode(b"\n", &mut head), Ok((0, Part::NeedMore)));
+        assert_eq!(connection.decode(b"\nGET / HTTP/1.1\r\n", &mut head), Err(MessageError::RequestLine));
     }
 
     #[test]

@@ -44,8 +44,8 @@ pub enum Fault {
     Weak(Algorithm),
     /// It is for no name.
     NoNames,
-    /// It may not sign others.
-    NoAuthority,
+    /// An authority for clients may not sign others. The name of its issuer; `None`: it has signed itself.
+    NoAuthority(Option<String>),
 }
 
 impl Finding {
@@ -63,7 +63,7 @@ impl Finding {
     pub fn is_urgent(&self) -> bool {
         self.is_invalid()
             || matches!(self.fault, Fault::Expires(left_s) if left_s < EXPIRY_LOGGED_S)
-            || matches!(self.fault, Fault::OutOfOrder(_))
+            || matches!(self.fault, Fault::OutOfOrder(_) | Fault::NoAuthority(Some(_)))
     }
 }
 
@@ -92,9 +92,14 @@ impl fmt::Display for Finding {
             Fault::NoNames => {
                 f.write_str("is for no name (it has no subjectAltName), so no client accepts it: get another one")
             }
-            Fault::NoAuthority => {
-                f.write_str("is no authority (it has no CA:TRUE), so it verifies no client: take its issuer")
-            }
+            Fault::NoAuthority(Some(issuer)) => write!(
+                f,
+                "is no authority (it has no CA:TRUE): clients that have it as their certificate are refused; take its \
+                 issuer ({issuer}) instead"
+            ),
+            Fault::NoAuthority(None) => f.write_str(
+                "is no authority (it has no CA:TRUE): it verifies only itself, and certificates that its key has signed",
+            ),
         }
     }
 }
@@ -144,12 +149,14 @@ pub fn examine<'a>(
     findings
 }
 
-/// Returns the faults of authorities for clients.
+/// Returns the faults of authorities for clients. The library takes the name and the key of each of them and nothing
+/// else, so one without CA:TRUE verifies the certificates that its key has signed.
 pub fn examine_authorities<'a>(authorities: impl IntoIterator<Item = &'a [u8]>, now_s: i64) -> Vec<Finding> {
     let mut findings = Vec::new();
     for (at, der) in authorities.into_iter().enumerate() {
         let Ok(certificate) = Certificate::read(der) else { continue };
-        let authority = (!certificate.is_authority()).then_some(Fault::NoAuthority);
+        let issuer = || (!certificate.is_self_issued()).then(|| certificate.issuer());
+        let authority = (!certificate.is_authority()).then(|| Fault::NoAuthority(issuer()));
         let faults = authority.into_iter().chain(validity(&certificate, now_s));
         let faults = faults.chain(certificate.weakness().map(Fault::Weak));
         findings.extend(faults.map(|fault| Finding { number: at + 1, fault }));
@@ -301,8 +308,15 @@ mod tests {
     #[test]
     fn an_authority_of_clients_has_to_be_one() {
         let root = Authority::new("Root");
-        let findings = examine_authorities([&root.der[..], &root.issue(&Spec::new("client")).der], NOW_S);
-        let text = "certificate 2 is no authority (it has no CA:TRUE), so it verifies no client: take its issuer";
-        assert_eq!(findings.iter().map(Finding::to_string).collect::<Vec<_>>(), [text]);
+        let (issued, own) = (root.issue(&Spec::new("client")), self_signed(&Spec::new("own")));
+        let findings = examine_authorities([&root.der[..], &issued.der, &own.der], NOW_S);
+        let texts = [
+            "certificate 2 is no authority (it has no CA:TRUE): clients that have it as their certificate are refused; \
+             take its issuer (O=Tests, CN=Root) instead",
+            "certificate 3 is no authority (it has no CA:TRUE): it verifies only itself, and certificates that its key \
+             has signed",
+        ];
+        assert_eq!(findings.iter().map(Finding::to_string).collect::<Vec<_>>(), texts);
+        assert_eq!(findings.iter().map(Finding::is_urgent).collect::<Vec<_>>(), [true, false]);
     }
 }

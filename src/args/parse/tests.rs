@@ -163,9 +163,13 @@ fn an_error_names_the_option_the_value_and_the_accepted_values() {
     assert_eq!(error("-l chatty"), "--loglevel 'chatty': unknown; accepted: err, warn, info, debug");
     assert_eq!(
         error("--connect-timeout 5"),
-        "--connect-timeout '5': a number without a unit (write ms, s, m or h behind it); \
-         accepted: 1ms to 24h, such as 500ms, 2s, 1m or 1h"
+        "--connect-timeout '5': a number without a unit; \
+         accepted: 1ms to 24h, such as 500ms, 2s, 1m or 1h; did you mean '5s'?"
     );
+    let hsts = error("--hsts 31536000");
+    assert!(hsts.starts_with("--hsts '31536000': a number without a unit; "), "{hsts}");
+    assert!(hsts.ends_with("; did you mean '31536000s'?"), "{hsts}");
+    assert!(error("--idle-timeout 90000").ends_with(" 1m or 1h"), "as seconds, it is too long");
     assert_eq!(error("--port="), "--port '': malformed; accepted: a number from 0 to 65535");
 }
 

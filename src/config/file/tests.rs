@@ -92,6 +92,24 @@ fn every_option_that_may_stand_in_a_file_is_taken_as_its_type() {
 }
 
 #[test]
+fn a_bare_number_is_a_port_or_a_version_of_tls() {
+    let text = r#"{"admin": 9100, "http_redirect": 82, "listen": [9443, "9444,tls"], "tls_cert": "a", "tls_min": 1.3}"#;
+    let config = over("", text);
+    let ports: Vec<u16> = config.listen.iter().map(|listen| listen.address.port()).collect();
+    assert_eq!(ports, [8080, 9443, 9444, 82, 9100]);
+    assert_eq!(config.tls.rules.min, crate::args::TlsVersion::Tls13);
+    assert_eq!(over("", r#"{"listen": 9443}"#).listen[1].address.port(), 9443);
+    for (text, begin) in [
+        (r#"{"admin": true}"#, "lb.json:1:11: admin: found true; accepted: a string or a number: a port"),
+        (r#"{"admin": 70000}"#, "lb.json:1:11: admin '70000': "),
+        (r#"{"via": 1}"#, "lb.json:1:9: via: found a number; accepted: a string: "),
+    ] {
+        let problems = problems("", text);
+        assert!(problems.len() == 1 && problems[0].starts_with(begin), "{problems:?}");
+    }
+}
+
+#[test]
 fn the_command_line_and_the_environment_come_before_the_file() {
     let text = r#"{"port": 81, "via": "file", "trust": ["::1"], "trace": true, "idle_timeout": "1s"}"#;
     let config = over("-p 80 --trust 10.0.0.0/8 --trust 10.1.0.0/16", text);

@@ -147,6 +147,10 @@ fn one_process_has_no_workers() {
 fn a_backend_stands_once_however_it_is_written() {
     config("-b a:1 -b a:2 -b b:1 -b unix:/a -b unix:/b");
     let twice = "--backend 'A:1': the same backend as at --backend; accepted: each once";
+    let routed = refused("-b a:1,for=x.test -b a:1,for=y.test");
+    assert_eq!(routed.len(), 1);
+    let with_all = "accepted: each once, with all its routes, as in a:1,for=a.test,for=b.test";
+    assert!(routed[0].ends_with(with_all), "{routed:?}");
     assert_eq!(refused("-b a:1 -b http://A:1,weight=2"), [twice]);
     assert_eq!(refused("-b [::1]:1 -b [0:0::1]:01 -b unix:/a -b unix:/a").len(), 2);
 }

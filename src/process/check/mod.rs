@@ -9,7 +9,7 @@ mod ask;
 mod certificates;
 mod dial;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -277,6 +277,9 @@ fn plan(
     }
     let key = config.hash_key.as_ref().map_or(String::new(), |key| format!(":{key}"));
     line(&mut out, "strategy", &format!("{}{key}", config.strategy.name));
+    for text in without_weight(&config.backends) {
+        journal.line(Level::Warn, "check", format_args!("{text}"));
+    }
     let mut outcomes = outcomes.into_iter();
     for Route { backend, addresses, unresolved } in routes {
         let name = &backend.name;
@@ -308,6 +311,28 @@ fn plan(
         line(&mut out, "setting", &format!("{} = {} ({})", setting.name, setting.value, setting.source.place()));
     }
     out
+}
+
+/// Returns a warning for each group of backends that all have the weight 0: its requests get 503.
+fn without_weight(backends: &[Backend]) -> Vec<String> {
+    let routes: BTreeSet<Option<String>> = backends.iter().flat_map(routes_of).collect();
+    let is_out = |route: &Option<String>| {
+        let mut group = backends.iter().filter(|backend| routes_of(backend).contains(route));
+        group.all(|backend| backend.weight == 0)
+    };
+    let text = |route: Option<String>| {
+        let of = route.map_or(String::new(), |route| format!(" for {route}"));
+        format!("all backends{of} have the weight 0: requests get 503 until one has more")
+    };
+    routes.into_iter().filter(is_out).map(text).collect()
+}
+
+/// The routes of a backend; `None` stands for requests without a route.
+fn routes_of(backend: &Backend) -> Vec<Option<String>> {
+    match backend.routes.as_slice() {
+        [] => vec![None],
+        routes => routes.iter().map(|route| Some(route.to_string())).collect(),
+    }
 }
 
 fn listener(listen: &Listen) -> String {
@@ -358,6 +383,23 @@ mod tests {
     fn times_are_milliseconds_with_a_digit_where_they_need_one() {
         assert_eq!(milliseconds(432), "0.4 ms");
         assert_eq!(milliseconds(2_000_000), "2000 ms");
+    }
+
+    #[test]
+    fn a_group_of_which_no_backend_gets_requests_is_reported() {
+        let backend = |weight, routes: &[&str]| {
+            let mut backend = Backend::at(([127, 0, 0, 1], 1).into());
+            backend.weight = weight;
+            backend.routes = routes.iter().map(|host| crate::http::route::Route::new(host, "")).collect();
+            backend
+        };
+        let none: [&str; 0] = [];
+        assert_eq!(without_weight(&[]), none);
+        assert_eq!(without_weight(&[backend(0, &[]), backend(1, &[])]), none);
+        let text = |of: &str| format!("all backends{of} have the weight 0: requests get 503 until one has more");
+        assert_eq!(without_weight(&[backend(0, &[]), backend(0, &[])]), [text("")]);
+        let routed = [backend(1, &[]), backend(0, &["a.test", "b.test"]), backend(2, &["b.test"])];
+        assert_eq!(without_weight(&routed), [text(" for a.test")]);
     }
 
     #[test]

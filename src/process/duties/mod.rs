@@ -25,7 +25,7 @@ use self::slots::Slots;
 use self::watch::Watch;
 use crate::args::Options;
 use crate::collections::random::Random;
-use crate::config::{Backend, Config, Gone, Member, Plan, Purpose};
+use crate::config::{Backend, Config, Gone, Listen, Member, Plan, Purpose};
 use crate::limits::{JSON_BYTES, PAIR_SETTLE_US, SUSPECTS_LOOK_US};
 use crate::log::Level;
 use crate::metrics::{Block, Global};
@@ -243,11 +243,15 @@ impl Duties {
         std::mem::take(&mut self.published)
     }
 
-    /// True if a reload since the last call needs an upgrade, which nothing prevents.
+    /// Sets the purposes for which a service manager has opened the listeners.
     pub(super) fn set_activated(&mut self, activated: Vec<Purpose>) {
         self.activated = activated;
+        // The first listener is there without an option.
+        let further: Vec<Listen> = self.config.listen.iter().skip(1).copied().collect();
+        self.tell_unopened(&further);
     }
 
+    /// True if a reload since the last call needs an upgrade, which nothing prevents.
     pub(super) fn take_wants_upgrade(&mut self) -> bool {
         std::mem::take(&mut self.wants_upgrade)
     }

@@ -178,22 +178,17 @@ impl Duties {
         self.globals().set_global(Global::LastReloadAt, clock::unix_us() / SECOND_US);
         // The upgrade changes these.
         let kept = if opens { &[] } else { fixed };
-        let text = format!("{}: {}", self.path(), Changes::between(before, &self.config, kept));
-        self.journal.line(Level::Info, "config", format_args!("{text}"));
+        // These do not apply, after an upgrade either.
+        let is_moot = |name: &str| self.is_activated() && ["port", "host", "listen"].contains(&name);
+        let later: Vec<&str> = kept.iter().copied().filter(|name| !is_moot(name)).collect();
+        let changes = Changes::between(before, &self.config, kept, &later);
+        let level = if changes.are_incomplete() { Level::Warn } else { Level::Info };
+        let text = format!("{}: {changes}", self.path());
+        self.journal.line(level, "config", format_args!("{text}"));
         if opens {
             self.wants_upgrade = true;
             let text = "listeners were added, and none was removed: an upgrade opens them now";
-            return self.journal.line(Level::Info, "config", format_args!("{text}"));
-        }
-        // After an upgrade the account stays the same.
-        let (user, mut others): (Vec<&str>, Vec<&str>) = fixed.iter().partition(|name| **name == "user");
-        // These do not apply, after an upgrade either.
-        others.retain(|name| !self.is_activated() || !["port", "host", "listen"].contains(name));
-        for (names, needed) in [(others, "an upgrade (SIGUSR2)"), (user, "another start")] {
-            if !names.is_empty() {
-                let text = format_args!("{} cannot change while it runs: that needs {needed}", names.join(", "));
-                self.journal.line(Level::Warn, "config", text);
-            }
+            self.journal.line(Level::Info, "config", format_args!("{text}"));
         }
     }
 
@@ -202,8 +197,8 @@ impl Duties {
         self.activated.contains(&Purpose::Traffic)
     }
 
-    /// `added`: listeners that the file has and the configuration before had not.
-    fn tell_unopened(&mut self, added: &[Listen]) {
+    /// `added`: listeners that the configuration has, and the one before, if there is one, had not.
+    pub(super) fn tell_unopened(&mut self, added: &[Listen]) {
         let added = added.iter().filter(|listen| self.is_activated() && listen.purpose == Purpose::Traffic);
         let addresses: Vec<String> = added.map(|listen| listen.address.to_string()).collect();
         if !addresses.is_empty() {

@@ -26,7 +26,7 @@ use crate::limits::{CLIENT_AUTHORITY_FILE_BYTES, PAIR_FILE_BYTES, SECOND_US, SEC
 use crate::log::Level;
 use crate::metrics::Global;
 use crate::sys::{self, clock, entropy, file};
-use crate::tls::chain;
+use crate::tls::chain::{self, Fault};
 use crate::tls::dev;
 use crate::tls::pair::Pair;
 use crate::tls::server::{self, Authorities, Settings};
@@ -216,6 +216,15 @@ impl Duties {
             let chain = pair.chain().iter().map(|certificate| &**certificate);
             for finding in chain::examine(chain, now_s, |_| true).iter().filter(|finding| finding.is_urgent()) {
                 let source = crate::args::Shown(&stored.source);
+                self.journal.line(Level::Warn, "tls", format_args!("{source}: {finding}"));
+            }
+        }
+        let Secrets { client_authorities, files, .. } = &self.kept.secrets;
+        if *client_authorities != before.client_authorities {
+            let source = crate::args::Shown(&files.client_ca);
+            let findings = chain::examine_authorities(client_authorities.iter().map(Vec::as_slice), now_s);
+            // Their validity is not verified.
+            for finding in findings.iter().filter(|finding| matches!(finding.fault, Fault::NoAuthority(Some(_)))) {
                 self.journal.line(Level::Warn, "tls", format_args!("{source}: {finding}"));
             }
         }

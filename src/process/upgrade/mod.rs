@@ -176,7 +176,7 @@ impl Upgrade {
         if let Some(globals) = self.globals {
             globals.add_global(Global::UpgradesRefused, 1);
         }
-        let why = crate::args::Shown(why);
+        // The text of a program has at most `PREFLIGHT_TEXT_BYTES`, and the log escapes it.
         journal.line(Level::Err, "upgrade", format_args!("refused: {why}; this program goes on"));
     }
 
