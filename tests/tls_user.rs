@@ -63,9 +63,6 @@ fn a_key_that_only_root_can_read_is_served_and_its_change_is_refused_in_words() 
         // The key has not changed, so nothing is wrong, after a reload and an upgrade too.
         balancer.signal(libc::SIGHUP);
         balancer.wait_for_log("certificates and keys are read again");
-        use crate::support::{
-            Backend, Balancer, Directory, Mode, Pid, Wire, command, modes, run, skipped, user_ids, wait_until,
-        };
         balancer.signal(libc::SIGUSR2);
         balancer.wait_for_log("(generation 1)");
         assert_eq!(balancer.log().matches(&told).count(), 2, "{mode:?}: {}", balancer.log());
