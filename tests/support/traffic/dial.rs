@@ -81,6 +81,11 @@ impl Dial {
         Dial { target, link, config, has_session: false, port: None, resumed: 0, certificate: Vec::new(), unresumed: 0 }
     }
 
+    /// Connects to another balancer from now on, and keeps the session.
+    pub fn turn_to(&mut self, target: Arc<Target>) {
+        self.target = target;
+    }
+
     /// True if connections are over TLS.
     pub fn is_secure(&self) -> bool {
         self.config.is_some()
