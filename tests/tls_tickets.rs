@@ -25,8 +25,8 @@ fn machines_with_one_file_resume_the_sessions_of_each_other_and_all_workers_foll
         let file = directory.put("tickets", &[7; 80]);
         let backend = Backend::named("backend");
         let [pair, file] = [&pair, &file].map(|path| path.to_str().expect("text"));
-        let machines = [(); 2]
-            .map(|()| Balancer::before(mode, &[&backend], &["--tls-cert", pair, "--tls-ticket-key", file]));
+        let machines =
+            [(); 2].map(|()| Balancer::before(mode, &[&backend], &["--tls-cert", pair, "--tls-ticket-key", file]));
         let mut roots = RootCertStore::empty();
         roots.add(authority.der.clone().into()).expect("a CA");
         let [first, second] = [&machines[0], &machines[1]].map(|machine| {
@@ -42,7 +42,8 @@ fn machines_with_one_file_resume_the_sessions_of_each_other_and_all_workers_foll
             }
             dial.turn_to(first.clone());
             // Another file ends all sessions, so a key that was stolen is of no use any more.
-            let changes = |machine: &Balancer| machine.log().matches("the keys of session tickets have changed").count();
+            let changes =
+                |machine: &Balancer| machine.log().matches("the keys of session tickets have changed").count();
             let before = machines.each_ref().map(changes);
             directory.put("tickets", &[if link == Link::Resumed { 8 } else { 9 }; 80]);
             wait_until("both have read it", || {
