@@ -277,7 +277,7 @@ pub(super) fn duration(text: &str) -> Result<u64, Fault> {
         "s" => SECOND_US,
         "m" => 60 * SECOND_US,
         "h" => 3600 * SECOND_US,
-        "" if digits > 0 => return Err(Fault::NoUnit(duration(&format!("{text}s")).is_ok())),
+        "" if digits > 0 => return Err(Fault::NoUnit(number(text, 1, DURATION_MAX_US / SECOND_US).is_ok())),
         _ => return Err(Fault::Malformed),
     };
     Ok(unit_us * number(&text[..digits], DURATION_MIN_US.div_ceil(unit_us), DURATION_MAX_US / unit_us)?)
@@ -294,7 +294,7 @@ pub(super) fn long_or_off(text: &str) -> Result<Option<u64>, Fault> {
         "m" => 60,
         "h" => 3600,
         "d" => 86_400,
-        "" if digits > 0 => return Err(Fault::NoUnit(long_or_off(&format!("{text}s")).is_ok())),
+        "" if digits > 0 => return Err(Fault::NoUnit(number(text, 0, HSTS_MAX_S).is_ok())),
         _ => return Err(Fault::Malformed),
     };
     Ok(Some(unit_s * number(&text[..digits], 0, HSTS_MAX_S / unit_s)?))

@@ -124,6 +124,8 @@ pub enum Lacking {
     Group,
     /// An application protocol.
     Protocol,
+    /// A signature algorithm. Clients name none below TLS 1.2.
+    Signature,
     /// Another required feature.
     Feature,
 }
@@ -306,6 +308,7 @@ impl fmt::Display for Lacking {
             Lacking::CipherSuite => "no cipher suite in common",
             Lacking::Group => "no key exchange group in common",
             Lacking::Protocol => "no application protocol in common",
+            Lacking::Signature => "no signature algorithms are offered, as by clients below TLS 1.2",
             Lacking::Feature => "a required feature is missing",
         })
     }

@@ -199,7 +199,7 @@ impl Proxy {
             }
             // The ending is already decided.
             (None, true) if connection.after_flush != Ending::GoesOn => {}
-            (None, true) if connection.input.as_ref().is_some_and(|input| !matches!(input.filled(), b"\r" | b"\n")) => {
+            (None, true) if connection.input.as_ref().is_some_and(|input| !is_empty_line(input)) => {
                 self.end_unfinished(key, LocalReply::Refused(MessageError::HeadCutShort))
             }
             (None, true) if connection.output.is_empty() => self.close(key, Output::Close(key)),
@@ -207,10 +207,18 @@ impl Proxy {
         }
     }
 
-    /// Replies to a client whose request head is incomplete and too late.
+    /// Replies to a client whose request head is incomplete and too late. An empty line is no part of a request.
     pub(super) fn end_unfinished(&mut self, key: Key, answer: LocalReply) {
         let input = self.connections.get(key).and_then(|client| client.input.as_ref());
+        if input.is_some_and(is_empty_line) {
+            return self.close(key, Output::Close(key));
+        }
         let begun = input.map(|input| first_line(input.filled()).to_vec()).unwrap_or_default();
         self.answer_client(key, answer, &begun);
     }
+}
+
+/// True if input is an empty line that precedes no request (RFC 9112, 2.2). A CRLF is skipped when it arrives.
+fn is_empty_line(input: &Buffer) -> bool {
+    matches!(input.filled(), b"\r" | b"\n")
 }

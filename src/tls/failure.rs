@@ -55,6 +55,7 @@ impl Lacking {
             | P::Tls12NotOfferedOrEnabled => Lacking::Version,
             P::NoCipherSuitesInCommon => Lacking::CipherSuite,
             P::NoKxGroupsInCommon => Lacking::Group,
+            P::SignatureAlgorithmsExtensionRequired => Lacking::Signature,
             _ => Lacking::Feature,
         }
     }

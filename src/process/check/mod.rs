@@ -9,7 +9,7 @@ mod ask;
 mod certificates;
 mod dial;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -18,6 +18,7 @@ use self::ask::Request;
 use self::dial::{Dialled, Peer, Rules, dial, milliseconds};
 use crate::args::Options;
 use crate::config::{Address, Backend, Config, HealthCheck, Host, HostHeader, Listen, Mode, Purpose, Target};
+use crate::http::route;
 use crate::limits::{ADDRESSES, NAMES_WAIT_US};
 use crate::log::Level;
 use crate::metrics::Block;
@@ -315,24 +316,24 @@ fn plan(
 
 /// Returns a warning for each group of backends that all have the weight 0: its requests get 503.
 fn without_weight(backends: &[Backend]) -> Vec<String> {
-    let routes: BTreeSet<Option<String>> = backends.iter().flat_map(routes_of).collect();
-    let is_out = |route: &Option<String>| {
-        let mut group = backends.iter().filter(|backend| routes_of(backend).contains(route));
-        group.all(|backend| backend.weight == 0)
+    let mut warnings = Vec::new();
+    let mut look = |route: Option<&route::Route>| {
+        let is_in = |backend: &Backend| route.map_or(backend.routes.is_empty(), |one| backend.routes.contains(one));
+        if !backends.iter().any(|backend| backend.weight > 0 && is_in(backend)) {
+            let of = route.map_or(String::new(), |route| format!(" for {route}"));
+            let text = format!("all backends{of} have the weight 0: requests get 503 until one has more");
+            if !warnings.contains(&text) {
+                warnings.push(text);
+            }
+        }
     };
-    let text = |route: Option<String>| {
-        let of = route.map_or(String::new(), |route| format!(" for {route}"));
-        format!("all backends{of} have the weight 0: requests get 503 until one has more")
-    };
-    routes.into_iter().filter(is_out).map(text).collect()
-}
-
-/// The routes of a backend; `None` stands for requests without a route.
-fn routes_of(backend: &Backend) -> Vec<Option<String>> {
-    match backend.routes.as_slice() {
-        [] => vec![None],
-        routes => routes.iter().map(|route| Some(route.to_string())).collect(),
+    for backend in backends {
+        backend.routes.iter().for_each(|route| look(Some(route)));
+        if backend.routes.is_empty() {
+            look(None);
+        }
     }
+    warnings
 }
 
 fn listener(listen: &Listen) -> String {
@@ -390,7 +391,7 @@ mod tests {
         let backend = |weight, routes: &[&str]| {
             let mut backend = Backend::at(([127, 0, 0, 1], 1).into());
             backend.weight = weight;
-            backend.routes = routes.iter().map(|host| crate::http::route::Route::new(host, "")).collect();
+            backend.routes = routes.iter().map(|host| route::Route::new(host, "")).collect();
             backend
         };
         let none: [&str; 0] = [];

@@ -3,7 +3,7 @@
 use super::*;
 use crate::http::message_error::MessageError;
 use crate::http::session_error::{BadCertificate, FailedHandshake, Flood, SessionError};
-use crate::limits::{DEFAULT_RESPONSE_US, LOG_PATH_BYTES, SECOND_US};
+use crate::limits::{DEFAULT_REQUEST_US, DEFAULT_RESPONSE_US, LOG_PATH_BYTES, SECOND_US};
 
 const BACKEND: &str = "backend=127.0.0.1:9000";
 
@@ -142,6 +142,12 @@ fn a_connection_with_an_empty_line_alone_is_no_request() {
         let client = world.client();
         assert!(line.is_empty() || world.give(client, line));
         world.end(client);
+        assert_eq!(world.log(), "", "{line:?}");
+        assert!(world.proxy.connections.get(client).is_none(), "{line:?}");
+        // A client that stays is closed like a silent one.
+        let client = world.client();
+        assert!(line.is_empty() || world.give(client, line));
+        world.pass(2 * DEFAULT_REQUEST_US);
         assert_eq!(world.log(), "", "{line:?}");
         assert!(world.proxy.connections.get(client).is_none(), "{line:?}");
     }
