@@ -170,12 +170,14 @@ impl Pool {
     }
 
     /// Makes room in `buffer` by moving the filled bytes to the front or to a larger buffer. Afterwards there
-    /// is room, unless `BLOCK_BYTES` are filled.
+    /// is room, unless `BLOCK_BYTES` are filled. A few bytes get a block: they are often the begin of a frame, and many
+    /// more follow, so a read should have room for these.
     pub fn widen(&mut self, mut buffer: Buffer) -> Buffer {
-        if !buffer.room().is_empty() {
+        let is_few = buffer.len() < SMALL_BUFFER_BYTES / 2 && !buffer.is_standard();
+        if !is_few && !buffer.room().is_empty() {
             return buffer;
         }
-        let mut wider = if buffer.len() * 2 >= BLOCK_BYTES / 2 || buffer.is_standard() {
+        let mut wider = if is_few || buffer.len() * 2 >= BLOCK_BYTES / 2 || buffer.is_standard() {
             self.take()
         } else {
             return Buffer::small(buffer.filled());

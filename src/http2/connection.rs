@@ -216,6 +216,11 @@ impl Connection {
         self.block.as_ref().map_or(0, |block| block.bytes.capacity())
     }
 
+    /// Returns the size of all fields that were decoded, each with 32 additional bytes (RFC 9113, 6.5.2).
+    pub fn decoded_bytes(&self) -> u64 {
+        self.decoder.decoded_bytes()
+    }
+
     /// True if our PING is not answered yet.
     pub fn is_pinged(&self) -> bool {
         self.pinged

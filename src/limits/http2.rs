@@ -69,9 +69,10 @@ pub const H2_PROVOKED_RESETS: u32 = 500;
 pub const H2_DRIBBLE_BYTES: usize = 64;
 /// Requests that are taken from the input of one client in a turn of the worker. A read has room for a thousand small
 /// ones, and other clients would wait for all of them.
-pub const H2_TURN_REQUESTS: usize = 32;
-/// The bytes of a head that count as another request.
-pub const H2_TURN_HEAD_BYTES: usize = 2048;
+pub const H2_TURN_REQUESTS: u64 = 32;
+/// The size of a list of fields that counts as a request, with 32 bytes added per field. A block of a kilobyte may have
+/// a thousand fields, and those of refused requests are decoded, too.
+pub const H2_TURN_LIST_BYTES: u64 = 2048;
 /// Frames that are taken from the input of one client in a turn of the worker. A DATA frame counts two or three times. A
 /// read has room for five thousand small ones.
 pub const H2_TURN_FRAMES: u32 = 256;

@@ -156,10 +156,10 @@ impl Proxy {
         self.rearm(key, Moved::Nothing);
     }
 
-    /// The number of requests on a mux to a client.
-    pub(super) fn requests_on(&self, key: Key) -> Option<u32> {
-        let mux = self.connections.get(key).and_then(|one| one.codec.mux());
-        mux.and_then(Mux::downstream).map(|downstream| downstream.requests)
+    /// The number of requests on a mux to a client, and the size of all fields that were decoded.
+    pub(super) fn work_on(&self, key: Key) -> Option<(u64, u64)> {
+        let mux = self.connections.get(key).and_then(|one| one.codec.mux())?;
+        mux.downstream().map(|downstream| (downstream.requests.into(), mux.h2.decoded_bytes()))
     }
 
     /// Has the rest of a client's input wait for the next turn, so that other clients do not wait for many requests or

@@ -18,7 +18,7 @@ use crate::http::part::Part;
 use crate::http2::connection::Event;
 use crate::http2::{self, ErrorCode};
 use crate::limits::{
-    H2_DRIBBLE_BYTES, H2_GROWTH_BYTES, H2_REPLY_BYTES, H2_TURN_FRAMES, H2_TURN_HEAD_BYTES, H2_TURN_REQUESTS,
+    H2_DRIBBLE_BYTES, H2_GROWTH_BYTES, H2_REPLY_BYTES, H2_TURN_FRAMES, H2_TURN_LIST_BYTES, H2_TURN_REQUESTS,
     QUEUE_HIGH_BYTES,
 };
 
@@ -125,18 +125,16 @@ impl Proxy {
         }
         let mut head = std::mem::take(&mut self.scratch.head);
         let mut arena = std::mem::take(&mut self.scratch.arena);
-        let mut requests = self.requests_on(key);
+        let before = self.work_on(key);
         let (mut frames, mut work) = (0, 0);
         while work < H2_TURN_REQUESTS
             && frames < H2_TURN_FRAMES
             && self.step_mux(key, &mut input, &mut head, &mut arena)
         {
-            let now = self.requests_on(key);
-            if now.is_some() {
+            if let (Some(before), Some(now)) = (before, self.work_on(key)) {
                 frames += 1;
-            }
-            if now != requests {
-                (requests, work) = (now, work + 1 + arena.len() / H2_TURN_HEAD_BYTES);
+                // Many fields may be decoded from a few bytes.
+                work = (now.0 - before.0).max((now.1 - before.1) / H2_TURN_LIST_BYTES);
             }
         }
         let over = work >= H2_TURN_REQUESTS || frames >= H2_TURN_FRAMES;
