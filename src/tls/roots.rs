@@ -151,19 +151,17 @@ impl Roots {
 
     fn read_with(sources: &Sources, files: &[&str], directories: &[&str]) -> Result<Roots, NoRoots> {
         let mut roots = Roots::none();
-        let mut seen = BTreeSet::new();
         if let Some(path) = &sources.ca_file {
-            roots.add_file(path, Some(CA_FILE), &mut seen);
-            roots.certificates = std::mem::take(&mut seen);
+            roots.add_file(path, Some(CA_FILE));
         } else if sources.ssl_cert_file.is_some() || sources.ssl_cert_dir.is_some() {
             if let Some(path) = &sources.ssl_cert_file {
-                roots.add_file(Path::new(path), Some("SSL_CERT_FILE"), &mut seen);
+                roots.add_file(Path::new(path), Some("SSL_CERT_FILE"));
             }
             for path in split(sources.ssl_cert_dir.as_deref()) {
-                roots.add_directory(&path, Some("SSL_CERT_DIR"), &mut seen);
+                roots.add_directory(&path, Some("SSL_CERT_DIR"));
             }
         } else {
-            roots.add_first(files, directories, &mut seen);
+            roots.add_first(files, directories);
         }
         let broken = roots.places.iter().any(|place| {
             place.named_by == Some(CA_FILE) && !matches!(place.found, Found::Roots(found, _) if found > 0)
@@ -172,24 +170,24 @@ impl Roots {
     }
 
     /// The roots of the first of the system's places that has any.
-    fn add_first(&mut self, files: &[&str], directories: &[&str], seen: &mut BTreeSet<Vec<u8>>) {
+    fn add_first(&mut self, files: &[&str], directories: &[&str]) {
         for path in files {
-            self.add_file(Path::new(path), None, seen);
+            self.add_file(Path::new(path), None);
             if !self.store.is_empty() {
                 return;
             }
         }
         for path in directories {
-            self.add_directory(Path::new(path), None, seen);
+            self.add_directory(Path::new(path), None);
             if !self.store.is_empty() {
                 return;
             }
         }
     }
 
-    fn add_file(&mut self, path: &Path, named_by: Option<&'static str>, seen: &mut BTreeSet<Vec<u8>>) {
+    fn add_file(&mut self, path: &Path, named_by: Option<&'static str>) {
         let found = match read_file(path) {
-            Ok(bytes) => self.add_pem(&bytes, named_by == Some(CA_FILE), seen),
+            Ok(bytes) => self.add_pem(&bytes, named_by == Some(CA_FILE)),
             Err(error) => Found::Unreadable(error.kind()),
         };
         self.places.push(Place { path: path.to_path_buf(), named_by, found });
@@ -197,14 +195,14 @@ impl Roots {
 
     /// All regular files of a directory. Those that are no PEM are passed over: there are others
     /// beside certificates in such directories.
-    fn add_directory(&mut self, path: &Path, named_by: Option<&'static str>, seen: &mut BTreeSet<Vec<u8>>) {
+    fn add_directory(&mut self, path: &Path, named_by: Option<&'static str>) {
         let found = match std::fs::read_dir(path) {
             Ok(entries) => {
                 let (mut roots, mut unusable) = (0, 0);
                 let files = entries.flatten().map(|entry| entry.path()).filter(|path| path.is_file());
                 for file in files.take(ROOT_DIRECTORY_FILES) {
                     let Ok(bytes) = read_file(&file) else { continue };
-                    if let Found::Roots(more, bad) = self.add_pem(&bytes, false, seen) {
+                    if let Found::Roots(more, bad) = self.add_pem(&bytes, false) {
                         (roots, unusable) = (roots + more, unusable + bad);
                     }
                 }
@@ -215,7 +213,13 @@ impl Roots {
         self.places.push(Place { path: path.to_path_buf(), named_by, found });
     }
 
-    fn add_pem(&mut self, bytes: &[u8], strict: bool, seen: &mut BTreeSet<Vec<u8>>) -> Found {
+    /// True if the root that was added last is one of those before it. Certificates themselves are not kept for this,
+    /// because every worker would have their memory.
+    fn last_is_known(&self) -> bool {
+        self.store.roots.split_last().is_some_and(|(last, before)| before.contains(last))
+    }
+
+    fn add_pem(&mut self, bytes: &[u8], strict: bool) -> Found {
         let (mut roots, mut unusable) = (0, 0);
         for certificate in CertificateDer::pem_slice_iter(bytes) {
             let Ok(certificate) = certificate else {
@@ -226,11 +230,14 @@ impl Roots {
                 unusable += 1;
                 continue;
             };
-            if seen.contains(certificate.as_ref()) || self.store.len() == ROOTS {
+            if self.store.len() == ROOTS {
                 continue;
             }
-            seen.insert(certificate.to_vec());
+            if strict {
+                self.certificates.insert(certificate.to_vec());
+            }
             match self.store.add(certificate) {
+                Ok(()) if self.last_is_known() => _ = self.store.roots.pop(),
                 Ok(()) => roots += 1,
                 Err(_) => unusable += 1,
             }
