@@ -67,15 +67,17 @@ pub const H2_PROVOKED_RESETS: u32 = 500;
 /// A DATA frame with less content than this counts as one without progress, if the client's window admits no more and
 /// more is queued (CVE-2019-9511).
 pub const H2_DRIBBLE_BYTES: usize = 64;
-/// Requests that are taken from the input of one client in a turn of the worker. A read has room for a thousand small
-/// ones, and other clients would wait for all of them.
-pub const H2_TURN_REQUESTS: u64 = 32;
-/// The size of a list of fields that counts as a request, with 32 bytes added per field. A block of a kilobyte may have
-/// a thousand fields, and those of refused requests are decoded, too.
-pub const H2_TURN_LIST_BYTES: u64 = 2048;
-/// Frames that are taken from the input of one client in a turn of the worker. A DATA frame counts two or three times. A
-/// read has room for five thousand small ones.
-pub const H2_TURN_FRAMES: u32 = 256;
+/// The work of one client in a turn of the worker. A unit is about a tenth of a microsecond, so other clients wait some
+/// 60 us for it. A read has room for five thousand small frames, and a client may send a hundred requests at once.
+pub const H2_TURN_UNITS: u64 = 640;
+/// The work of a frame. A DATA frame counts two or three times.
+pub const H2_FRAME_UNITS: u64 = 4;
+/// The work of a request, except its fields and its connection.
+pub const H2_REQUEST_UNITS: u64 = 24;
+/// The work of dialling a connection to a backend: a system call, in which the handshake may happen.
+pub const H2_DIAL_UNITS: u64 = 512;
+/// The size of a list of fields that costs a unit, with 32 bytes added per field.
+pub const H2_LIST_UNIT_BYTES: u64 = 64;
 /// Requests of clients over HTTP/2 in one worker. More: 503. A client over HTTP/1 has one at a time. The budget lends
 /// for some 6,000 of them, even if their clients hold nothing else.
 pub const H2_REQUESTS: usize = 32 * 1024;

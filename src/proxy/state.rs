@@ -224,6 +224,8 @@ pub(super) struct Totals {
     pub(super) grown: u32,
     /// Streams of clients.
     pub(super) streams: usize,
+    /// Connections to backends that were dialled.
+    pub(super) dials: u64,
     /// Bytes that the budget lends to muxes to clients.
     pub(super) lent: usize,
 }

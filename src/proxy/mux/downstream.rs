@@ -156,12 +156,6 @@ impl Proxy {
         self.rearm(key, Moved::Nothing);
     }
 
-    /// The number of requests on a mux to a client, and the size of all fields that were decoded.
-    pub(super) fn work_on(&self, key: Key) -> Option<(u64, u64)> {
-        let mux = self.connections.get(key).and_then(|one| one.codec.mux())?;
-        mux.downstream().map(|downstream| (downstream.requests.into(), mux.h2.decoded_bytes()))
-    }
-
     /// Has the rest of a client's input wait for the next turn, so that other clients do not wait for many requests or
     /// frames that arrive at once. `more`: there is a rest.
     pub(super) fn wait_for_turn(&mut self, key: Key, more: bool) {

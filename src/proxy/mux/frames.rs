@@ -17,10 +17,7 @@ use crate::http::message_error::MessageError;
 use crate::http::part::Part;
 use crate::http2::connection::Event;
 use crate::http2::{self, ErrorCode};
-use crate::limits::{
-    H2_DRIBBLE_BYTES, H2_GROWTH_BYTES, H2_REPLY_BYTES, H2_TURN_FRAMES, H2_TURN_LIST_BYTES, H2_TURN_REQUESTS,
-    QUEUE_HIGH_BYTES,
-};
+use crate::limits::{H2_DRIBBLE_BYTES, H2_GROWTH_BYTES, H2_REPLY_BYTES, QUEUE_HIGH_BYTES};
 
 impl Proxy {
     /// Writes queued content of streams into frames, one frame per stream in rotation, while the mux has room.
@@ -125,23 +122,14 @@ impl Proxy {
         }
         let mut head = std::mem::take(&mut self.scratch.head);
         let mut arena = std::mem::take(&mut self.scratch.arena);
-        let before = self.work_on(key);
-        let (mut frames, mut work) = (0, 0);
-        while work < H2_TURN_REQUESTS
-            && frames < H2_TURN_FRAMES
-            && self.step_mux(key, &mut input, &mut head, &mut arena)
-        {
-            if let (Some(before), Some(now)) = (before, self.work_on(key)) {
-                frames += 1;
-                // Many fields may be decoded from a few bytes.
-                work = (now.0 - before.0).max((now.1 - before.1) / H2_TURN_LIST_BYTES);
-            }
+        let (mut turn, mut is_over) = (self.begin_turn(key), false);
+        while !is_over && self.step_mux(key, &mut input, &mut head, &mut arena) {
+            is_over = self.is_turn_over(key, &mut turn);
         }
-        let over = work >= H2_TURN_REQUESTS || frames >= H2_TURN_FRAMES;
         (self.scratch.head, self.scratch.arena) = (head, arena);
         let kept = input.and_then(|buffer| self.scratch.buffers.keep(buffer));
         let owes_event = |connection: &Connection| connection.codec.mux().is_some_and(|mux| mux.h2.owes_event());
-        let more = over && (kept.is_some() || self.connections.get(key).is_some_and(owes_event));
+        let more = is_over && (kept.is_some() || self.connections.get(key).is_some_and(owes_event));
         self.wait_for_turn(key, more);
         match self.connections.get_mut(key) {
             Some(connection) if !connection.drops_input() => {

@@ -17,6 +17,7 @@ mod defence;
 mod downstream;
 mod frames;
 mod stream;
+mod turn;
 mod upstream;
 
 use std::collections::VecDeque;

@@ -368,6 +368,7 @@ fn a_client_that_ends_its_direction_gets_its_responses_for_a_while() {
     world.proxy.settings.timeouts.half_close_us = 2_000_000;
     let client = world.client();
     world.give(client, &[get(1), get(3)].concat());
+    world.pass(0);
     let (prompt, slow) = (world.connected(false), world.connected(false));
     // Its upload is incomplete.
     world.give(client, &frame_of(Kind::Headers, END_HEADERS, 5, &head(b"POST", &[])));
