@@ -4,6 +4,7 @@ use std::ffi::{OsStr, OsString};
 
 use super::FLAGS;
 use super::nearest::nearest;
+use crate::collections::order;
 use crate::limits::LINE_PROBLEMS;
 
 const PREFIX: &str = "LB_";
@@ -24,8 +25,9 @@ pub fn remarks(variables: impl Iterator<Item = (OsString, OsString)>) -> Vec<Str
             });
         }
     }
-    links.sort_unstable();
-    unknown.sort_unstable();
+    for names in [&mut links, &mut unknown] {
+        order::sort_few(names, |one, other| one > other);
+    }
     unknown.truncate(LINE_PROBLEMS);
     if !links.is_empty() {
         let names = links[..links.len().min(LINE_PROBLEMS)].join(", ");

@@ -6,6 +6,7 @@ use std::fmt::{self, Write as _};
 
 use super::{Backend, Config, Setting};
 use crate::args::FLAGS;
+use crate::collections::order;
 use crate::limits::{CHANGED_NAMES, SHOWN_CHARS};
 
 /// The differences; none if nothing has changed.
@@ -24,8 +25,8 @@ impl Changes {
     /// changes. Those of them in `later` are named as such.
     pub fn between(before: &Config, after: &Config, fixed: &[&str], later: &[&str]) -> Changes {
         let mut changes = Changes { options: options(&before.changed, &after.changed, fixed), ..Changes::default() };
-        let known: BTreeMap<&str, &Backend> = before.backends.iter().map(|one| (one.name.as_str(), one)).collect();
-        let kept: BTreeMap<&str, &Backend> = after.backends.iter().map(|one| (one.name.as_str(), one)).collect();
+        let known: BTreeMap<&str, &Backend> = order::map(before.backends.iter().map(|one| (one.name.as_str(), one)));
+        let kept: BTreeMap<&str, &Backend> = order::map(after.backends.iter().map(|one| (one.name.as_str(), one)));
         for backend in &after.backends {
             match known.get(backend.name.as_str()) {
                 None => changes.added.push(backend.name.clone()),

@@ -12,6 +12,7 @@ use std::sync::Arc;
 use crate::args::backend::{self, Backend, Target};
 use crate::args::flags::Set;
 use crate::args::{self, FLAGS, Fault, Flag, Options, Shown, Source, add_backend, give, nearest};
+use crate::collections::order;
 use crate::http::route::Route;
 use crate::json::{self, Kind, Member, Number, Position, Value};
 use crate::limits::FILE_PROBLEMS;
@@ -131,7 +132,7 @@ pub fn read(text: &[u8], path: &str, options: Options) -> Result<Options, Vec<Fi
         Err(error) => reader.problem(error.at, Problem::Json(error)),
     }
     let told = reader.problems.len().min(FILE_PROBLEMS);
-    reader.problems[..told].sort_by_key(|problem| problem.at);
+    order::sort_few(&mut reader.problems[..told], |one, other| one.at > other.at);
     if reader.problems.is_empty() { Ok(reader.options) } else { Err(reader.problems) }
 }
 

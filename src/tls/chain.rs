@@ -9,6 +9,7 @@ use std::fmt;
 
 use super::algorithm::Algorithm;
 use super::certificate::Certificate;
+use crate::collections::order;
 use crate::limits::{EXPIRY_LOGGED_S, EXPIRY_WARNING_S};
 
 const HOUR_S: i64 = 3600;
@@ -145,7 +146,7 @@ pub fn examine<'a>(
     if !end.is_self_issued() && !is_root(end.issuer_name()) {
         findings.push(Finding { number: last + 1, fault: Fault::NoIssuer(end.issuer()) });
     }
-    findings.sort_by_key(|finding| finding.number);
+    order::sort_few(&mut findings, |one, other| one.number > other.number);
     findings
 }
 
@@ -157,9 +158,8 @@ pub fn examine_authorities<'a>(authorities: impl IntoIterator<Item = &'a [u8]>, 
         let Ok(certificate) = Certificate::read(der) else { continue };
         let issuer = || (!certificate.is_self_issued()).then(|| certificate.issuer());
         let authority = (!certificate.is_authority()).then(|| Fault::NoAuthority(issuer()));
-        let faults = authority.into_iter().chain(validity(&certificate, now_s));
-        let faults = faults.chain(certificate.weakness().map(Fault::Weak));
-        findings.extend(faults.map(|fault| Finding { number: at + 1, fault }));
+        let faults = [authority, validity(&certificate, now_s), certificate.weakness().map(Fault::Weak)];
+        findings.extend(faults.into_iter().flatten().map(|fault| Finding { number: at + 1, fault }));
     }
     findings
 }

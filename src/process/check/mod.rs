@@ -17,6 +17,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use self::ask::Request;
 use self::dial::{Dialled, Peer, Rules, dial, milliseconds};
 use crate::args::Options;
+use crate::collections::order;
 use crate::config::{Address, Backend, Config, HealthCheck, Host, HostHeader, Listen, Mode, Purpose, Target};
 use crate::http::route;
 use crate::limits::{ADDRESSES, NAMES_WAIT_US};
@@ -166,10 +167,10 @@ fn look_up(journal: &mut Journal, globals: Block, backends: &[Backend]) -> BTree
         return BTreeMap::new();
     }
     match follow(&wanted, journal, globals) {
-        Ok(names) => wanted.iter().map(|&name| (name.to_owned(), found(&names, journal, name))).collect(),
+        Ok(names) => order::map(wanted.iter().map(|&name| (name.to_owned(), found(&names, journal, name)))),
         Err(error) => {
             journal.line(Level::Warn, "dns", format_args!("names cannot be looked up: {error}"));
-            wanted.iter().map(|&name| (name.to_owned(), Err("not looked up".to_owned()))).collect()
+            order::map(wanted.iter().map(|&name| (name.to_owned(), Err("not looked up".to_owned()))))
         }
     }
 }

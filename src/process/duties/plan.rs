@@ -1,11 +1,11 @@
 //! The plan: the settings that can change, and every address that requests may go to, as the configuration and the
 //! names make it now.
 
-use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 
 use super::Duties;
 use crate::balance::cells::State;
+use crate::collections::order;
 use crate::config::{Address, Backend, Host, Member, Plan, Target};
 use crate::limits::{ADDRESSES, PLAN_BYTES, PROBE_ADDED_US, SECOND_US};
 use crate::log::Level;
@@ -98,7 +98,7 @@ impl Duties {
             Refused::Resting(at_us) => Unpublished::Later(Later { names: Vec::new(), at_us }),
         })?;
         let looked_up = self.looked_up(&members);
-        let names = self.config.backends.iter().map(|backend| backend.name.as_str()).collect();
+        let names = order::set(self.config.backends.iter().map(|backend| backend.name.as_str()));
         let gone = self.slots.gone(&names);
         let bytes = Plan { gone, ..Plan::new(&self.config, self.authorities, members, unresolved) }.encode();
         let table = self.region.table();
@@ -149,7 +149,7 @@ impl Duties {
     /// The slots of addresses that names have led to, with these names.
     fn looked_up(&self, members: &[Member]) -> Vec<(u16, String)> {
         let named = self.config.backends.iter().filter_map(|one| Some((one.name.as_str(), one.host_name()?)));
-        let names: BTreeMap<&str, &str> = named.collect();
+        let names = order::map(named);
         let slots = members.iter().filter_map(|member| Some((member.slot, names.get(member.name.as_str())?)));
         slots.map(|(slot, name)| (slot, (*name).to_owned())).collect()
     }

@@ -8,6 +8,7 @@ use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::Relaxed;
 
 use crate::balance::cells::{Cells, State};
+use crate::collections::order;
 use crate::config::{Address, Gone, Member};
 use crate::limits::{ADDRESSES, SLOT_LOOK_US, SLOT_REST_US, SLOTS};
 
@@ -144,15 +145,16 @@ impl Slots {
     pub(super) fn fitting(&mut self, wanted: Vec<Member>, now_us: u64) -> Vec<Member> {
         let places = self.places(&wanted);
         self.grow(self.slots.len() + places.iter().filter(|place| place.is_none()).count());
-        let kept: BTreeSet<usize> = places.iter().flatten().copied().collect();
+        let mut kept = vec![false; self.slots.len()];
+        places.iter().flatten().for_each(|&slot| kept[slot] = true);
         let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
-        let rested: BTreeSet<usize> = (0..self.slots.len()).filter(|&slot| self.is_rested(slot, now_us)).collect();
-        for (_, slot) in self.slots.iter().enumerate().filter(|(at, _)| !rested.contains(at)) {
+        let rested: Vec<bool> = (0..self.slots.len()).map(|slot| self.is_rested(slot, now_us)).collect();
+        for (slot, _) in self.slots.iter().zip(&rested).filter(|(_, rested)| !**rested) {
             if let Some((name, ..)) = &slot.owner {
                 *counts.entry(name).or_default() += 1;
             }
         }
-        let free = rested.difference(&kept).count();
+        let free = rested.iter().zip(&kept).filter(|(rested, kept)| **rested && !**kept).count();
         // The turn of a backend comes the later the more slots it has, or has given up of late.
         let mut new: Vec<(usize, usize)> = Vec::new();
         for (at, one) in wanted.iter().enumerate().filter(|(at, _)| places[*at].is_none()) {
@@ -161,16 +163,16 @@ impl Slots {
             new.push((*count, at));
         }
         new.sort_unstable();
-        let left_out: BTreeSet<usize> = new.into_iter().skip(free).map(|(_, at)| at).collect();
-        let kept = wanted.into_iter().enumerate().filter(|(at, _)| !left_out.contains(at));
-        kept.map(|(_, one)| one).collect()
+        let mut fits = vec![true; wanted.len()];
+        new.into_iter().skip(free).for_each(|(_, at)| fits[at] = false);
+        wanted.into_iter().zip(fits).filter(|(_, fits)| *fits).map(|(one, _)| one).collect()
     }
 
     /// For each address the slot that it has, or had last.
     fn places(&self, wanted: &[Member]) -> Vec<Option<usize>> {
         let owned = self.slots.iter().enumerate().filter_map(|(at, slot)| Some((slot.owner.as_ref()?, at)));
         let owners: BTreeMap<(&str, &Address, &str), usize> =
-            owned.map(|((name, address, tls), at)| ((name.as_str(), address, tls.as_str()), at)).collect();
+            order::map(owned.map(|((name, address, tls), at)| ((name.as_str(), address, tls.as_str()), at)));
         let place = |one: &Member| owners.get(&(one.name.as_str(), &one.address, one.server_name.as_str())).copied();
         wanted.iter().map(place).collect()
     }

@@ -18,6 +18,7 @@ use std::os::fd::BorrowedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Component, Path, PathBuf};
 
+use crate::collections::order;
 use crate::limits::{CONFIG_LINKS, CONFIG_PAUSE_US, CONFIG_POLL_US, CONFIG_SETTLE_US, CONFIG_WRITING_US};
 use crate::sys::changes::{Aspect, Changes, Kind, Watched};
 use crate::sys::file;
@@ -88,7 +89,7 @@ impl Watch {
         let (kept, gone): (Vec<_>, Vec<_>) =
             std::mem::take(&mut self.files).into_iter().partition(|file| is_wanted(&file.path));
         self.files = kept;
-        self.unwatch(gone.into_iter().flat_map(|file| file.names).map(|(watched, _)| watched).collect());
+        self.unwatch(order::set(gone.into_iter().flat_map(|file| file.names).map(|(watched, _)| watched)));
     }
 
     /// The descriptor to poll for readability, if there is one.
@@ -233,12 +234,12 @@ impl Followed {
                 Err(_) => missed = true,
             }
         }
-        let before: BTreeSet<Watched> = self.watches().collect();
+        let before = order::set(self.watches());
         self.names = names;
         // A path that could not be watched has just gone, is not readable, or exceeds a limit of the system.
         self.look_us = if missed { now_us.saturating_add(CONFIG_POLL_US) } else { u64::MAX };
-        let still: BTreeSet<Watched> = self.watches().collect();
-        before.difference(&still).copied().collect()
+        let still = order::set(self.watches());
+        order::set(before.difference(&still).copied())
     }
 }
 

@@ -5,6 +5,7 @@
 
 use std::fmt;
 
+use crate::collections::order;
 use crate::limits::{DRAIN_GRACE_US, GENERATIONS};
 use crate::log::Level;
 use crate::process::child::Ended;
@@ -84,7 +85,7 @@ impl OldWorkers {
             retire(old_worker, drain_us, now_us);
         }
         let mut generations: Vec<u64> = self.old_workers.iter().map(|old_worker| old_worker.generation).collect();
-        generations.sort_unstable();
+        order::sort_few(&mut generations, |one, other| one > other);
         generations.dedup();
         let Some(&last) = generations.len().checked_sub(GENERATIONS + 1).and_then(|at| generations.get(at)) else {
             return;
