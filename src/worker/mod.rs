@@ -96,6 +96,7 @@ pub fn run(setup: Setup<'_>) -> Result<Outcome> {
     let stopping = setup.stopping;
     let mut worker = Worker::new(setup)?;
     worker.begin()?;
+    sys::limit::release_start();
     if stopping {
         worker.terminate();
     }
