@@ -95,6 +95,8 @@ pub struct Connection {
     pub(super) last_served: Option<u32>,
     /// True if our PING is not answered yet.
     pub(super) pinged: bool,
+    /// The streams of the peer that have ended, and whose end waits to be sent.
+    pub(super) unsent: usize,
     pub(super) budget: Budget,
     pub(super) tally: Tally,
 }
@@ -124,6 +126,7 @@ impl Connection {
             goaway: None,
             last_served: None,
             pinged: false,
+            unsent: 0,
             budget: Budget::new(),
             tally: Tally::default(),
         }
@@ -177,6 +180,16 @@ impl Connection {
         if self.role == Role::Server {
             self.budget.dribbled();
         }
+    }
+
+    /// Notes that a frame waits to be sent. `is_end`: it has END_STREAM.
+    pub fn note_unsent(&mut self, is_end: bool) {
+        self.unsent += usize::from(is_end);
+    }
+
+    /// Notes that a frame was sent that had to wait.
+    pub fn note_sent(&mut self, is_end: bool) {
+        self.unsent = self.unsent.saturating_sub(usize::from(is_end));
     }
 
     /// The number of open streams.

@@ -294,6 +294,10 @@ impl Connection {
 
     /// Opens a stream of a client. A stream beyond the limit is charged as a frame without progress and not as a reset,
     /// because the client may not have received the limit yet.
+    ///
+    /// For the client a stream is open until it has received the end. So a client that takes nothing opens no more
+    /// streams, and one that does is refused: the ends of as many streams as may be open may wait. That allows for
+    /// streams that the client has reset.
     fn opened(
         &mut self,
         id: u32,
@@ -302,7 +306,9 @@ impl Connection {
         out: &mut Vec<u8>,
     ) -> Result<Event, Error> {
         self.last = id;
-        if self.streams.len() >= self.offer.streams as usize || self.last_served.is_some() {
+        let most = self.offer.streams as usize;
+        let is_full = self.streams.len() >= most || self.streams.len() + self.unsent >= 2 * most;
+        if is_full || self.last_served.is_some() {
             self.budget.spend(Kind::Headers)?;
             self.budget.stream_reset(H2_WINDOW_BYTES);
             self.reading = Reading::Frame;

@@ -105,7 +105,7 @@ impl Proxy {
             connection.output.write(&mut self.scratch.buffers, &self.scratch.text);
         }
         let frames = connection.output.len() - before;
-        self.note_queued(key, owner, frames);
+        self.note_queued(key, owner, frames, last);
         true
     }
 
@@ -136,8 +136,9 @@ impl Proxy {
                 let rest = kept.as_ref().map_or(&[][..], Buffer::filled);
                 if let Codec::Mux(mux) = &mut connection.codec
                     && mux.note_block(rest, self.now_us)
+                    && connection.wait == Wait::Block
                 {
-                    // The limit applies to each block.
+                    // The limit applies to each block. Other limits go on, however many heads arrive in pieces.
                     connection.wait = Wait::Nothing;
                 }
                 connection.input = kept;

@@ -62,10 +62,20 @@ struct Accounting {
     sent: u64,
     /// The time when bytes were last sent, in microseconds.
     moved_us: u64,
-    /// Each frame's stream and length, and the value of `sent` when the frame has left.
-    frames: VecDeque<(Key, usize, u64)>,
+    frames: VecDeque<QueuedFrame>,
     /// The sum of the lengths.
     bytes: usize,
+}
+
+/// A frame of a stream in the queue of its mux.
+#[derive(Debug)]
+struct QueuedFrame {
+    stream: Key,
+    length: usize,
+    /// The value of `sent` when the frame has left.
+    end: u64,
+    /// It ends our message on the stream.
+    is_last: bool,
 }
 
 impl Mux {
@@ -215,17 +225,18 @@ impl Proxy {
         let mut frames = Vec::with_capacity(self.scratch.text.len() + http2::frame::HEADER_BYTES);
         mux.h2.write_fields(id, &self.scratch.text, end, &mut frames);
         connection.output.write(&mut self.scratch.buffers, &frames);
-        self.note_queued(mux_key, key, frames.len());
+        self.note_queued(mux_key, key, frames.len(), end);
         self.ledger.tending.push(mux_key);
     }
 
-    /// Notes that a frame of a stream was queued.
-    fn note_queued(&mut self, mux_key: Key, stream: Key, length: usize) {
+    /// Notes that a frame of a stream was queued. `is_last`: it ends our message.
+    fn note_queued(&mut self, mux_key: Key, stream: Key, length: usize, is_last: bool) {
         let Some(connection) = self.connections.get_mut(mux_key) else { return };
         let queued = connection.output.len() as u64;
         if let Some(mux) = connection.codec.mux_mut() {
-            mux.queued.frames.push_back((stream, length, mux.queued.sent + queued));
+            mux.queued.frames.push_back(QueuedFrame { stream, length, end: mux.queued.sent + queued, is_last });
             mux.queued.bytes += length;
+            mux.h2.note_unsent(is_last);
         }
     }
 
@@ -236,11 +247,12 @@ impl Proxy {
         mux.queued.sent += n as u64;
         mux.queued.moved_us = self.now_us;
         while let Some(mux) = self.connections.get_mut(key).and_then(|one| one.codec.mux_mut())
-            && let Some(&(stream, length, end)) = mux.queued.frames.front()
+            && let Some(&QueuedFrame { stream, length, end, is_last }) = mux.queued.frames.front()
             && end <= mux.queued.sent
         {
             mux.queued.frames.pop_front();
             mux.queued.bytes -= length;
+            mux.h2.note_sent(is_last);
             self.rearm(stream, Moved::Out);
         }
     }
@@ -251,7 +263,7 @@ impl Proxy {
         let mux = mux_key.and_then(|mux_key| self.connections.get(mux_key)?.codec.mux());
         mux.is_some_and(|mux| {
             let moves = self.now_us.saturating_sub(mux.queued.moved_us) < self.settings.timeouts.response_us;
-            moves && mux.queued.frames.iter().any(|&(stream, ..)| stream == key)
+            moves && mux.queued.frames.iter().any(|frame| frame.stream == key)
         })
     }
 

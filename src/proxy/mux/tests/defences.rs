@@ -119,3 +119,59 @@ fn requests_beyond_the_number_of_a_worker_get_503() {
     world.proxy.totals.streams -= H2_REQUESTS - 1;
     world.audit();
 }
+
+#[test]
+fn a_client_that_takes_no_responses_gets_a_bounded_number_of_them() {
+    let mut world = World::before_http1();
+    let client = world.client();
+    world.stalled.push(client);
+    // Each gets a status and the end in one frame.
+    let call = head(b"POST", &[(b"content-type", b"application/grpc"), (b"expect", b"cake")]);
+    for n in 0..20_000 {
+        world.give(client, &frame_of(Kind::Headers, END_HEADERS | END_STREAM, 2 * n + 1, &call));
+    }
+    let queued = world.proxy.connections.get(client).map_or(0, |client| client.output.len());
+    assert!(queued < 256 * 1024, "{queued} bytes");
+    world.audit();
+    // A client that takes them is served.
+    let mut world = World::before_http1();
+    let client = world.client();
+    for n in 0..4 * H2_CLIENT_STREAMS {
+        world.give(client, &frame_of(Kind::Headers, END_HEADERS | END_STREAM, 2 * n + 1, &call));
+        assert_eq!(kinds(&world.on(client, 2 * n + 1)), [(Kind::Headers, END_HEADERS | END_STREAM)]);
+    }
+}
+
+#[test]
+fn heads_in_pieces_delay_no_other_limit() {
+    let piece = |world: &mut World, client: Key, n: u32| {
+        // The end of one head, and the beginning of another one.
+        let whole = get(2 * n + 1);
+        let (front, rest) = whole.split_at(10);
+        if n > 0 {
+            world.give(client, &get(2 * n - 1)[10..]);
+        }
+        world.give(client, front);
+        assert!(!rest.is_empty());
+    };
+    for takes in [true, false] {
+        let mut world = World::before_http1();
+        let client = world.client();
+        world.proxy.drain();
+        world.carry_out();
+        if !takes {
+            world.stalled.push(client);
+            world.frame(client, Kind::Ping, 0, 0, &[0; 8]);
+        }
+        let limit_us = if takes { crate::limits::H2_SHUTDOWN_US } else { crate::limits::DEFAULT_RESPONSE_US };
+        for n in 0..12 {
+            piece(&mut world, client, n);
+            world.pass(limit_us / 8);
+        }
+        match takes {
+            // The second GOAWAY is the final one.
+            true => assert_eq!(goaways(&world.on(client, 0)).len(), 2),
+            false => assert!(world.closed.contains(&client)),
+        }
+    }
+}
