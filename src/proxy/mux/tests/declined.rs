@@ -86,7 +86,7 @@ fn a_backend_that_is_configured_for_http_2_and_requires_http_1_is_asked_once() {
 fn content(world: &mut World, mux_key: Key, stream: u32) -> (Vec<u8>, u8) {
     let frames = world.frames(mux_key);
     let data = frames.iter().filter(|(header, _)| header.stream == stream && header.kind == Kind::Data);
-    let flags = data.clone().last().map_or(0, |(header, _)| header.flags);
+    let flags = data.clone().next_back().map_or(0, |(header, _)| header.flags);
     (data.flat_map(|(_, payload)| payload.clone()).collect(), flags)
 }
 
