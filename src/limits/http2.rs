@@ -74,8 +74,9 @@ pub const H2_TURN_UNITS: u64 = 640;
 pub const H2_FRAME_UNITS: u64 = 4;
 /// The work of a request, except its fields and its connection.
 pub const H2_REQUEST_UNITS: u64 = 24;
-/// The work of dialling a connection to a backend: a system call, in which the handshake may happen.
-pub const H2_DIAL_UNITS: u64 = 512;
+/// Connections to backends that are dialled for one client in a turn of the worker. Each takes about as long as the other
+/// work of the turn, because the handshake may happen in the system call.
+pub const H2_TURN_DIALS: u64 = 2;
 /// The size of a list of fields that costs a unit, with 32 bytes added per field.
 pub const H2_LIST_UNIT_BYTES: u64 = 64;
 /// Requests of clients over HTTP/2 in one worker. More: 503. A client over HTTP/1 has one at a time. The budget lends

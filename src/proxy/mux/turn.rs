@@ -4,19 +4,21 @@
 use super::super::Proxy;
 use super::Mux;
 use crate::collections::slab::Key;
-use crate::limits::{H2_DIAL_UNITS, H2_FRAME_UNITS, H2_LIST_UNIT_BYTES, H2_REQUEST_UNITS, H2_TURN_UNITS};
+use crate::limits::{H2_FRAME_UNITS, H2_LIST_UNIT_BYTES, H2_REQUEST_UNITS, H2_TURN_DIALS, H2_TURN_UNITS};
 
 /// The work of a turn, and the counts from which it follows.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Turn {
     /// The units that were spent.
     spent: u64,
+    /// The number of connections that were dialled, and not given up again.
+    dialled: u64,
     /// The number of requests of the client.
     requests: u64,
     /// The size of all fields that were decoded. A block of a kilobyte may have a thousand fields, and those of refused
     /// requests are decoded, too.
     decoded: u64,
-    /// The number of connections that the proxy has dialled.
+    /// The same for all clients and turns.
     dials: u64,
 }
 
@@ -29,9 +31,11 @@ impl Proxy {
         let (decoded, dials) = (mux.h2.decoded_bytes(), self.totals.dials);
         let of_list = (decoded - turn.decoded) / H2_LIST_UNIT_BYTES;
         let of_requests = (requests - turn.requests) * H2_REQUEST_UNITS;
-        let spent = turn.spent + H2_FRAME_UNITS + of_list + of_requests + (dials - turn.dials) * H2_DIAL_UNITS;
-        *turn = Turn { spent, requests, decoded, dials };
-        spent >= H2_TURN_UNITS
+        let spent = turn.spent + H2_FRAME_UNITS + of_list + of_requests;
+        // A request that is cancelled in its turn causes no connection.
+        let dialled = (turn.dialled + dials).saturating_sub(turn.dials);
+        *turn = Turn { spent, dialled, requests, decoded, dials };
+        spent >= H2_TURN_UNITS || dialled >= H2_TURN_DIALS
     }
 
     /// Begins a turn of a client.
@@ -39,6 +43,6 @@ impl Proxy {
         let mux = self.connections.get(key).and_then(|one| one.codec.mux());
         let requests = mux.and_then(Mux::downstream).map_or(0, |downstream| downstream.requests.into());
         let decoded = mux.map_or(0, |mux| mux.h2.decoded_bytes());
-        Turn { spent: 0, requests, decoded, dials: self.totals.dials }
+        Turn { spent: 0, dialled: 0, requests, decoded, dials: self.totals.dials }
     }
 }

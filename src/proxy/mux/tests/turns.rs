@@ -3,7 +3,7 @@
 use super::downstream::*;
 use super::*;
 use crate::limits::{
-    H2_CLIENT_STREAMS, H2_DIAL_UNITS, H2_FRAME_UNITS, H2_IDLE_FRAMES, H2_LIST_UNIT_BYTES, H2_REQUEST_UNITS,
+    H2_CLIENT_STREAMS, H2_FRAME_UNITS, H2_IDLE_FRAMES, H2_LIST_UNIT_BYTES, H2_REQUEST_UNITS, H2_TURN_DIALS,
     H2_TURN_UNITS,
 };
 
@@ -51,7 +51,7 @@ fn requests_that_arrive_at_once_are_taken_over_several_turns() {
         world.audit();
         let first = world.proxy.requests() - 1;
         // A connection for each request is more work.
-        assert_eq!(first, if h2c { first.clamp(10, 30) } else { H2_TURN_UNITS.div_ceil(H2_DIAL_UNITS) as usize });
+        assert_eq!(first, if h2c { first.clamp(10, 30) } else { H2_TURN_DIALS as usize });
         assert!(world.proxy.room(client).is_none(), "nothing is read before the next turn");
         let works = world.turns(client);
         assert_eq!(world.proxy.requests(), H2_CLIENT_STREAMS as usize);
@@ -165,7 +165,8 @@ fn the_end_of_a_session_drops_no_request_that_is_answered_at_once() {
 fn a_request_that_is_cancelled_at_once_causes_no_connection() {
     let mut world = World::before_http1();
     let client = world.client();
-    world.give(client, &[get(1), cancel(1), get(3)].concat());
+    let cancelled = (0..10).flat_map(|n| [get(2 * n + 1), cancel(2 * n + 1)].concat());
+    world.give(client, &cancelled.chain(get(99)).collect::<Vec<u8>>());
     assert_eq!(world.dials.len(), 1);
     world.connected(false);
     assert_eq!(world.proxy.requests(), 1);
