@@ -508,6 +508,26 @@ fn each_oracle_notices_a_planted_fault() {
         let run = || proxy::run_with(OVER_HTTP2, proxy::Plants { sent, ..proxy::Plants::NONE });
         assert!(catch_unwind(AssertUnwindSafe(run)).is_err());
     }
+    // Behind that response: an acknowledgement of nothing, a window that overflows, and content beyond the windows.
+    let plants: [(fn(&mut Vec<u8>), &str); 3] = [
+        (|text| to_client(text, |text, _| text.extend(b"\0\0\0\x04\x01\0\0\0\0")), "that were not sent"),
+        (|text| to_client(text, |text, _| text.extend(b"\0\0\x04\x08\0\0\0\0\0\x7f\xff\xff\xff")), "a window of"),
+        (
+            |text| {
+                to_client(text, |text, _| {
+                    let frame = [&b"\0\x40\0\0\0\0\0\0\x01"[..], &[0; 16_384]].concat();
+                    text.extend(frame.repeat(5));
+                });
+            },
+            "too many for",
+        ),
+    ];
+    for (sent, expected) in plants {
+        let run = || proxy::run_with(OVER_HTTP2, proxy::Plants { sent, ..proxy::Plants::NONE });
+        let cause = catch_unwind(AssertUnwindSafe(run)).expect_err("it is noticed");
+        let text = cause.downcast_ref::<String>().map(String::as_str).or(cause.downcast_ref::<&str>().copied());
+        assert!(text.is_some_and(|text| text.contains(expected)), "{expected}: {text:?}");
+    }
     assert!(notices("http1", |seed| http1::run_with(seed, false)));
     assert!(notices("http2", |seed| http2::run_with(seed, false)));
     // A second length, an unfinished head, and a response that only the next hop sees as chunked.

@@ -8,9 +8,11 @@
 //! succeeds. Otherwise only requests that met a mistake may fail (`Entry::excused`).
 //!
 //! From the seed `HTTP2_SEEDS` on, two thirds of the clients speak HTTP/2. Smaller seeds have clients over HTTP/1 alone.
+//! From `TUNNEL_SEEDS` on, many requests of both kinds of clients ask for a WebSocket.
 //!
 //! `SIM_SEED=n` plays one scenario and prints its story. `SIM_SEEDS=n` sets the number of scenarios, and `SIM_FROM=n`
-//! the first seed. A quarter as many scenarios with clients over HTTP/2 follow, from `HTTP2_SEEDS + n` on.
+//! the first seed. A quarter as many scenarios with clients over HTTP/2 follow, from `HTTP2_SEEDS + n` on, and an eighth
+//! as many with WebSockets, from `TUNNEL_SEEDS + n` on.
 
 mod answers;
 mod backend;
@@ -37,7 +39,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::time::Duration;
 
 use network::Sabotage;
-use world::HTTP2_SEEDS;
+use world::{HTTP2_SEEDS, TUNNEL_SEEDS};
 
 /// The number of scenarios with clients over HTTP/1 alone. There are half as many with clients over HTTP/2.
 const SEEDS: u64 = 10_000;
@@ -118,8 +120,10 @@ fn every_request_is_answered_once_and_no_byte_goes_astray() {
     let (first, count) = (number("SIM_FROM").unwrap_or(0), number("SIM_SEEDS").unwrap_or(SEEDS));
     let over_http1 = first..first + count;
     let over_http2 = HTTP2_SEEDS + first..HTTP2_SEEDS + first + count / 4;
+    let tunnels = TUNNEL_SEEDS + first..TUNNEL_SEEDS + first + count / 8;
     let mut found = failures(over_http1, Sabotage::Nothing, most);
     found.extend(failures(over_http2, Sabotage::Nothing, most));
+    found.extend(failures(tunnels, Sabotage::Nothing, most));
     let lines: Vec<String> = found
         .iter()
         .map(|(seed, text)| {
@@ -138,9 +142,14 @@ fn every_request_is_answered_once_and_no_byte_goes_astray() {
 const REGRESSIONS: [u64; 9] =
     [91_904, 435_988, 257_750, 251_889, 254_265, 421_762, 10_001_002_990, 10_001_040_756, 10_005_042_250];
 
+/// The same for scenarios with many WebSockets. In the first one, a tunnel never ended whose client over HTTP/2 ended its
+/// direction and then that of its connection. In the next two, a client over HTTP/2 closed its connection in the middle of
+/// a tunnel, and the backend was told that the content was complete.
+const TUNNEL_REGRESSIONS: [u64; 3] = [30_000_001_104, 40_000_001_002, 60_000_001_282];
+
 #[test]
 fn scenarios_that_failed_once_pass() {
-    for seed in REGRESSIONS {
+    for seed in REGRESSIONS.into_iter().chain(TUNNEL_REGRESSIONS) {
         play(seed, Sabotage::Nothing, false).unwrap_or_else(|text| panic!("seed {seed}: {text}"));
     }
 }
@@ -159,12 +168,23 @@ fn planted_faults_are_noticed() {
 /// Each by the check that is there for it.
 #[test]
 fn a_message_that_comes_twice_is_noticed() {
-    for (sabotage, check) in [
-        (Sabotage::SecondDelivery, "not idempotent, was delivered twice"),
-        (Sabotage::SecondResponse, "a response 200 to nothing"),
-    ] {
-        let found = failures(0..PLANTED_SEEDS, sabotage, usize::MAX);
-        let others = || found.iter().map(|(_, text)| text.as_str()).take(3).collect::<Vec<_>>();
-        assert!(found.iter().any(|(_, text)| text.contains(check)), "{sabotage:?} was noticed by: {:?}", others());
-    }
+    is_noticed(0, Sabotage::SecondDelivery, "not idempotent, was delivered twice");
+    is_noticed(0, Sabotage::SecondResponse, "a response 200 to nothing");
+}
+
+#[test]
+fn faults_of_tunnels_are_noticed() {
+    // A byte in each direction, and over each version.
+    let flipped = ["wrong content for the tunnel", "are not the other end's"];
+    flipped.into_iter().for_each(|check| is_noticed(TUNNEL_SEEDS, Sabotage::FlippedByte, check));
+    is_noticed(TUNNEL_SEEDS, Sabotage::CutAsEnd, "bytes for the tunnel");
+    is_noticed(TUNNEL_SEEDS, Sabotage::WrongProof, "101 for the tunnel");
+    is_noticed(TUNNEL_SEEDS, Sabotage::WrongProof, "502 of the proxy's own");
+}
+
+/// Plays scenarios with a planted fault, and expects a failure with this text.
+fn is_noticed(first: u64, sabotage: Sabotage, check: &str) {
+    let found = failures(first..first + PLANTED_SEEDS, sabotage, usize::MAX);
+    let others = || found.iter().map(|(_, text)| text.as_str()).take(3).collect::<Vec<_>>();
+    assert!(found.iter().any(|(_, text)| text.contains(check)), "{sabotage:?} was noticed by: {:?}", others());
 }

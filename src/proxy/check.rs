@@ -4,7 +4,8 @@
 //! 1. The client of every exchange is alive and points back. So is the backend's connection, which has the exchange's
 //!    slot. No other connection points to the exchange.
 //! 2. The in-flight count of each slot is the number of exchanges whose `Upstream` has that slot.
-//! 3. The mux of a stream is alive and has the stream, either by number or in its waiting list.
+//! 3. The mux of a stream is alive and has the stream, either by number or in its waiting list. A tunnel of which both
+//!    directions have ended on the stream stays until the other connection has taken its bytes, even without the mux.
 //! 4. No pooled connection has an exchange, input or output. The pool and the slab agree.
 //! 5. The bytes by which windows have grown agree with their total, and are within the limit. Each client's stream is
 //!    charged for what it holds, each mux to a client for its streams, and the loans are within the budget.
@@ -139,15 +140,20 @@ impl Proxy {
     fn check_streams(&self) -> Result<(), String> {
         for (key, connection) in self.all() {
             let Some(stream) = connection.codec.stream() else { continue };
-            let mux = self.connections.get(stream.mux).and_then(|one| one.codec.mux());
-            let Some(mux) = mux else { return Err(format!("the mux of stream {key:?} is gone")) };
-            let waiting = mux.upstream().map_or(0, |mux| mux.waiting.iter().filter(|&&other| other == key).count());
-            let open = mux.h2.owners().filter(|&other| other == key).count();
             // Both directions may end while the other connection still takes the bytes.
             let exchange = connection.exchange.and_then(|id| self.exchanges.get(id));
-            let sent =
-                exchange.is_some_and(|one| one.client == key && one.request == Progress::Ended && !one.is_tunnel());
-            let over = (connection.has_ended() || sent) && stream.sending == Sending::Ended;
+            let is_tunnel = exchange.is_some_and(Exchange::is_tunnel);
+            let sent = exchange.is_some_and(|one| one.client == key && one.request == Progress::Ended && !is_tunnel);
+            // The end of a tunnel's direction is behind content that the other connection has no room for.
+            let held = is_tunnel && !stream.needs_bytes();
+            let over = (connection.has_ended() || sent || held) && stream.sending == Sending::Ended;
+            let mux = self.connections.get(stream.mux).and_then(|one| one.codec.mux());
+            let Some(mux) = mux else {
+                holds(over && is_tunnel, || format!("the mux of stream {key:?} is gone"))?;
+                continue;
+            };
+            let waiting = mux.upstream().map_or(0, |mux| mux.waiting.iter().filter(|&&other| other == key).count());
+            let open = mux.h2.owners().filter(|&other| other == key).count();
             let expected = if stream.id == 0 { (1, 0) } else { (0, usize::from(!over)) };
             holds((waiting, open) == expected, || {
                 format!("stream {key:?} with number {} waits {waiting} times and is open {open} times", stream.id)

@@ -159,6 +159,13 @@ impl Proxy {
         true
     }
 
+    /// True if a client has asked for a tunnel on a stream, and nothing says that its direction is complete.
+    pub(super) fn is_cut_tunnel(&self, key: Key) -> bool {
+        let Some(client) = self.connections.get(key) else { return false };
+        let exchange = client.exchange.and_then(|id| self.exchanges.living(id));
+        exchange.is_some_and(|exchange| exchange.facts.is_connect()) && client.codec.needs_bytes()
+    }
+
     /// Ends one direction of a tunnel on the opposite connection too.
     pub(super) fn tunnel_ended(&mut self, key: Key) {
         let id = self.connections.get(key).and_then(|connection| connection.exchange);

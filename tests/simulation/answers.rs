@@ -4,9 +4,10 @@ use zzz_lb::hpack;
 use zzz_lb::http2::ErrorCode;
 
 use super::message::trailers;
-use super::network::{Entry, Net, say};
+use super::network::{Entry, Net, Sabotage, say};
 use super::pattern::{Way, content};
 use super::plan::{BackendPlan, Fault, size};
+use super::tunnel::{Last, last, lengths};
 
 /// The next step on a stream.
 pub(super) enum Step {
@@ -32,7 +33,9 @@ pub(super) fn plan_response(net: &mut Net, backend: usize, plan: &BackendPlan, i
         steps.push(Step::Fields(fields(&[(":status", "100"), ("x-id", &id.to_string())]), false));
     }
     let early = matches!(fault, Some(Fault::Early));
-    if early {
+    if net.ledger[id].websocket {
+        // The request ends with the tunnel.
+    } else if early {
         net.ledger[id].early = true;
     } else if fault.is_none() || net.dice.percent(60) {
         steps.push(Step::AwaitRequest);
@@ -74,7 +77,7 @@ pub(super) fn plan_response(net: &mut Net, backend: usize, plan: &BackendPlan, i
             let length = net.dice.between(20, 500);
             steps.extend([Step::Garbage(content(id + 7, Way::Up, length)), Step::Close]);
         }
-        Some(Fault::LeftOver) if net.ledger[id].method == "HEAD" => steps.push(Step::Halt),
+        Some(Fault::LeftOver) if net.ledger[id].method == "HEAD" || net.ledger[id].websocket => steps.push(Step::Halt),
         Some(Fault::LeftOver) => {
             // The content is shorter than its announced length.
             let (number, delivery) = (id.to_string(), net.ledger[id].deliveries);
@@ -89,8 +92,9 @@ pub(super) fn plan_response(net: &mut Net, backend: usize, plan: &BackendPlan, i
             let delivery = net.ledger[id].deliveries;
             if let (Some(head @ Step::Fields(_, false)), Some(Step::Data(mut body, _))) = (whole.next(), whole.next()) {
                 net.ledger[id].cut.push(delivery);
-                body.truncate(net.dice.below(body.len()));
-                steps.extend([head, Step::Data(body, false)]);
+                body.truncate(net.dice.below(body.len().max(1)));
+                let ends = net.sabotage == Sabotage::CutAsEnd && net.ledger[id].websocket;
+                steps.extend([head, Step::Data(body, ends)]);
             }
             steps.push(match fault {
                 Some(Fault::Stall) => Step::Halt,
@@ -108,12 +112,29 @@ pub(super) fn fields(list: &[(&str, &str)]) -> Vec<u8> {
     block
 }
 
+/// Returns a tunnel.
+fn tunnel(net: &mut Net, id: usize) -> Vec<Step> {
+    let entry = &mut net.ledger[id];
+    entry.switched.push(entry.deliveries);
+    let (number, delivery) = (id.to_string(), entry.deliveries.to_string());
+    let head = Step::Fields(fields(&[(":status", "200"), ("x-id", &number), ("x-delivery", &delivery)]), false);
+    let body = content(id, Way::Down, lengths(id).1);
+    match last(id, Way::Down) {
+        Last::Waits => vec![head, Step::Data(body, false), Step::AwaitRequest, Step::Data(Vec::new(), true)],
+        _ => vec![head, Step::Data(body, true)],
+    }
+}
+
 /// Returns a proper response.
 fn response(net: &mut Net, id: usize) -> Vec<Step> {
+    if net.ledger[id].websocket && net.dice.percent(75) {
+        return tunnel(net, id);
+    }
     let length = size(&mut net.dice, net.bulky).max(1);
     let dice = &mut net.dice;
     let entry = &net.ledger[id];
     let status = dice.pick(&["200", "200", "200", "201", "204", "304", "404", "503", "299"]);
+    let status = if entry.websocket && status.starts_with('2') { "404" } else { status };
     let bare = entry.method == "HEAD" || status == "204" || status == "304";
     let (number, text, delivery) = (id.to_string(), length.to_string(), entry.deliveries.to_string());
     let mut list = vec![(":status", status), ("x-id", &number), ("x-delivery", &delivery), ("x-length", &text)];

@@ -4,10 +4,10 @@
 use std::collections::VecDeque;
 
 use super::message::{Framing, HOP_FIELDS, Head, Piece, Reader, Trailers, are_trailers, trailer_section, trailers};
-use super::network::{End, Entry, Net, say};
+use super::network::{End, Entry, Net, Sabotage, say};
 use super::pattern::{Way, content, matches};
 use super::plan::{BackendPlan, Fault, encode_chunked, size};
-use super::tunnel::Tunnel;
+use super::tunnel::{self, Last, Tunnel, lengths};
 
 /// The next step of a response.
 enum Step {
@@ -21,6 +21,8 @@ enum Step {
     Reset,
     Halt,
     Tunnel,
+    /// A tunnel whose content ends after so many bytes.
+    CutTunnel(usize, Last),
     /// The response is complete, and the connection may carry another request.
     Done,
 }
@@ -30,6 +32,8 @@ struct Request {
     id: usize,
     got: usize,
     whole: bool,
+    /// The key of a WebSocket.
+    key: String,
 }
 
 pub(super) struct Conversation {
@@ -165,6 +169,7 @@ impl Conversation {
             && head.get("X-Forwarded-For") == Some(&address)
             && head.number("X-Size") == Some(entry.size)
             && head.option("upgrade") == entry.upgrade
+            && (!entry.websocket || tunnel::asks(head, id, entry.connect))
             && !head.option("close")
             && !head.has_hop_fields(entry.named)
             && head.get("Cookie") == entry.crumbs.then_some("a=1; b=2")
@@ -184,7 +189,8 @@ impl Conversation {
             Ok(None) if !sends => self.reader.body(Framing::Length(0)),
             framing => net.fail(format!("backend {}: {id} is framed as {framing:?}", self.backend)),
         }
-        self.request = Some(Request { id, got: 0, whole: false });
+        let key = head.get("Sec-WebSocket-Key").unwrap_or_default().into();
+        self.request = Some(Request { id, got: 0, whole: false, key });
         self.plan_response(net, id);
     }
 
@@ -268,9 +274,12 @@ impl Conversation {
                     self.over = true;
                 }
                 Some(Step::Halt) => return,
-                Some(Step::Tunnel) => {
+                Some(step @ (Step::Tunnel | Step::CutTunnel(..))) => {
                     let id = self.request.as_ref().map_or(0, |request| request.id);
-                    let mut tunnel = Tunnel::new(id, Way::Down, id % 3 == 1);
+                    let mut tunnel = Tunnel::new(id, Way::Down);
+                    if let Step::CutTunnel(most, last) = *step {
+                        tunnel = tunnel.cut(most, last);
+                    }
                     tunnel.take(net, &self.reader.rest());
                     self.tunnel = Some(tunnel);
                     net.tick(self.link, 0);
@@ -320,7 +329,7 @@ impl Conversation {
             steps.push(Step::Pause(think_us));
         }
         if upgrade && net.dice.percent(75) {
-            let head = format!("HTTP/1.1 101 Switching\r\nConnection: upgrade\r\nUpgrade: sim\r\nX-Id: {id}\r\n\r\n");
+            let head = self.switching(net, id, net.sabotage != Sabotage::WrongProof);
             steps.extend([Step::Send(head.into_bytes()), Step::Tunnel]);
             return steps;
         }
@@ -333,6 +342,21 @@ impl Conversation {
         bytes.extend(body);
         steps.extend([Step::Send(bytes), if ends { Step::Close } else { Step::Done }]);
         steps
+    }
+
+    /// Returns the head with which a tunnel begins. `proves`: the handshake of a WebSocket is right.
+    fn switching(&self, net: &mut Net, id: usize, proves: bool) -> String {
+        let key = self.request.as_ref().map_or("", |request| request.key.as_str());
+        let entry = &mut net.ledger[id];
+        let delivery = entry.deliveries;
+        let kind = match entry.websocket {
+            true if proves => format!("websocket\r\nSec-WebSocket-Accept: {}", tunnel::proof(key)),
+            true => format!("websocket\r\nSec-WebSocket-Accept: {}", tunnel::proof("another")),
+            false => "sim".into(),
+        };
+        format!(
+            "HTTP/1.1 101 Switching\r\nConnection: upgrade\r\nUpgrade: {kind}\r\nX-Id: {id}\r\nX-Delivery: {delivery}\r\n\r\n"
+        )
     }
 
     fn faulty(&mut self, net: &mut Net, id: usize, fault: Fault) -> Vec<Step> {
@@ -370,8 +394,14 @@ impl Conversation {
                 steps.extend([Step::Send(text.into()), Step::Halt]);
             }
             Fault::Switch => {
-                // If the request offered an upgrade, this is a proper response.
-                if net.ledger[id].upgrade {
+                // If the request offered an upgrade, this is a proper response, except without the proof that the proxy
+                // asked for.
+                let entry = &mut net.ledger[id];
+                if entry.connect {
+                    entry.unproved.push(entry.deliveries);
+                    return vec![Step::Send(self.switching(net, id, false).into_bytes()), Step::Halt];
+                }
+                if entry.upgrade {
                     return vec![Step::Close];
                 }
                 let text = format!("HTTP/1.1 101 Switching\r\nUpgrade: sim\r\nX-Id: {id}\r\n\r\n");
@@ -413,6 +443,18 @@ impl Conversation {
     }
 
     fn cut(&mut self, net: &mut Net, id: usize, fault: Fault, steps: &mut Vec<Step>) {
+        if net.ledger[id].websocket && net.dice.percent(60) {
+            let delivery = net.ledger[id].deliveries;
+            net.ledger[id].cut.push(delivery);
+            let most = net.dice.below(lengths(id).1.max(1));
+            let last = match fault {
+                Fault::Stall => Last::Never,
+                _ if net.sabotage == Sabotage::CutAsEnd => Last::AtOnce,
+                _ => Last::Reset,
+            };
+            let head = self.switching(net, id, true);
+            return steps.extend([Step::Send(head.into_bytes()), Step::CutTunnel(most, last)]);
+        }
         let (head, body, way) = response(net, id);
         let delivery = net.ledger[id].deliveries;
         let mut bytes = [&head[..], &body[..]].concat();
@@ -508,5 +550,7 @@ fn response(net: &mut Net, id: usize) -> (Vec<u8>, Vec<u8>, Ending) {
     if trailed {
         net.ledger[id].trailed.push(delivery);
     }
+    // To a client that asked by an extended CONNECT a 2xx would mean a tunnel.
+    net.ledger[id].excused |= net.ledger[id].connect && status.starts_with('2');
     (head.into_bytes(), body, way)
 }

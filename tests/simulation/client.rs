@@ -7,7 +7,7 @@ use super::message::{Framing, Head, Piece, Reader, Trailers, are_trailers, trail
 use super::network::{End, Entry, Net, say};
 use super::pattern::{Way, matches};
 use super::plan::{ClientPlan, Ending, HALF_CLOSE_US, Misdeed, SECOND_US};
-use super::tunnel::Tunnel;
+use super::tunnel::{Tunnel, is_proved};
 
 /// The time for which the client holds content back that waits for 100 (Continue).
 const PATIENCE_US: u64 = SECOND_US;
@@ -72,10 +72,11 @@ pub(super) struct Client {
 pub(super) fn is_allowed_reply(net: &Net, id: usize, status: u16, once: bool, misbehaved: bool) -> bool {
     let entry = &net.ledger[id];
     let stale = net.idle_closers && (once || !entry.is_replayable());
-    let broken = net.dropping && (once || entry.trailers);
+    let broken = net.dropping && (once || entry.trailers || entry.connect);
     let refused = net.rationed && (net.idle_closers || net.dropping);
     let full = net.limited && status == 503;
-    let lost = net.broke || !net.connectable || broken || stale || refused;
+    let unserved = entry.websocket && net.no_connect;
+    let lost = net.broke || !net.connectable || broken || stale || refused || unserved;
     let allowed = entry.excused || lost || misbehaved || full;
     allowed && matches!(status, 400..=599)
 }
@@ -231,10 +232,11 @@ impl Client {
         }
         net.ledger[id].answers += 1;
         if status == 101 {
-            if !net.ledger[id].upgrade || head.number("X-Id") != Some(id) {
-                net.fail(format!("client {}: 101 for {id}", self.number));
+            let entry = &net.ledger[id];
+            if !entry.upgrade || head.number("X-Id") != Some(id) || !is_proved(head, id, entry.websocket) {
+                net.fail(format!("client {}: 101 for the tunnel {id}: {head:?}", self.number));
             }
-            let mut tunnel = Tunnel::new(id, Way::Up, id.is_multiple_of(3));
+            let mut tunnel = Tunnel::new(id, Way::Up);
             tunnel.take(net, &self.reader.rest());
             self.tunnel = Some(tunnel);
             net.tick(self.link, 0);
@@ -344,10 +346,10 @@ impl Client {
         if net.cut {
             return self.close(net);
         }
-        // A response to HTTP/1.0 that ends with the connection can be truncated only by a reset, which may destroy
-        // the bytes before it.
+        // A response to HTTP/1.0 that ends with the connection can be truncated only by a reset, as a tunnel can. The reset
+        // may destroy the bytes before it.
         let mut entries = self.waiting.iter().map(|one| &net.ledger[self.plan.requests[one.index].id]);
-        let cut_old = reset && entries.any(|entry| entry.old && entry.excused);
+        let cut_old = reset && entries.any(|entry| (entry.old || entry.upgrade) && entry.excused);
         if let Some(tunnel) = &self.tunnel {
             if !tunnel.is_complete() {
                 self.tunnel_cut(net);
@@ -469,27 +471,14 @@ impl Client {
 
     /// Commits the planned mistake after that many bytes were sent. Returns true if nothing more is to be sent.
     fn misdeed(&mut self, net: &mut Net, most: &mut usize) -> bool {
-        let after = match self.plan.misdeed {
-            Misdeed::None | Misdeed::Deaf(_) => return false,
-            Misdeed::Reset(n) | Misdeed::Close(n) | Misdeed::Finish(n) | Misdeed::Stall(n) => n,
-        };
-        if self.total < after {
-            *most = (*most).min(after - self.total);
+        if !self.plan.misdeed.is_due(self.total, most) {
             return false;
         }
         if !self.misbehaved {
             say!(net, "client {}: {:?}", self.number, self.plan.misdeed);
         }
         self.misbehaved = true;
-        match self.plan.misdeed {
-            Misdeed::Reset(_) => {
-                net.reset(self.link, End::Remote);
-                self.over = true;
-            }
-            Misdeed::Close(_) => self.close(net),
-            Misdeed::Finish(_) => net.finish(self.link, End::Remote),
-            _ => {}
-        }
+        self.over |= self.plan.misdeed.commit(net, self.link);
         true
     }
 

@@ -264,7 +264,8 @@ impl Http2Client {
     /// Decides about the rest of a request that is answered early. Both sides may go on or stop.
     fn answered(&mut self, net: &mut Net, number: u32) {
         let Some(one) = self.streams.get_mut(&number) else { return };
-        if matches!(one.response, Response::Complete) && one.sending == Sending::Content && net.dice.percent(30) {
+        let is_answered = matches!(one.response, Response::Complete) && !one.is_tunnel;
+        if is_answered && one.sending == Sending::Content && net.dice.percent(30) {
             one.sending = Sending::Reset;
             if !self.silent && self.ended_us.is_none() {
                 let code = net.dice.pick(&[NO_ERROR, h2_frames::CANCEL]);
@@ -338,10 +339,9 @@ impl Http2Client {
                 let room = one.sent == size || window > 0 && one.window > 0;
                 one.sending == Sending::Content && now_us >= one.hold_until_us && room
             };
-            let ledger = &net.ledger;
             let sendable = self.streams.iter().filter(|(_, one)| {
-                let size = if one.request.malformed { 0 } else { ledger[one.request.id].size };
-                ready(one, self.window, size)
+                let size = one.size(net);
+                ready(one, self.window, size) && (one.sent < size || !one.waits(net))
             });
             let mut choices: Vec<u32> = sendable.map(|(&number, _)| number).collect();
             // 0 opens a stream.
@@ -380,13 +380,19 @@ impl Http2Client {
         // The response to a malformed request may be a reset.
         entry.begun = !request.malformed;
         let holds = entry.expects;
-        let is_empty = entry.size == 0 && request.trailers.is_empty();
+        let is_empty = entry.size == 0 && request.trailers.is_empty() && !entry.connect;
+        // Some clients send into a tunnel before it has begun.
+        let hastens = !entry.connect || request.id.is_multiple_of(2);
         let block = self.encoder.encode(&mut net.dice, &request.fields);
         self.write_fields(net, number, &block, request.is_bare);
         if let Some((When::After(after_us), _)) = request.cancel {
             net.tick(self.link, after_us);
         }
-        let hold_until_us = if holds { net.now_us + PATIENCE_US } else { 0 };
+        let hold_until_us = match holds {
+            true => net.now_us + PATIENCE_US,
+            false if hastens => 0,
+            false => u64::MAX,
+        };
         if holds {
             net.tick(self.link, PATIENCE_US);
         }
@@ -397,6 +403,7 @@ impl Http2Client {
                 sent_us: (request.is_bare || is_empty).then_some(net.now_us),
                 request,
                 response: Response::Awaited,
+                is_tunnel: false,
                 sent: 0,
                 got: 0,
                 window: self.stream_window,
@@ -419,7 +426,7 @@ impl Http2Client {
     /// Sends a piece of a stream's content, or its end.
     fn send_piece(&mut self, net: &mut Net, number: u32) {
         let Some(one) = self.streams.get_mut(&number) else { return };
-        let size = if one.request.malformed { 0 } else { net.ledger[one.request.id].size };
+        let (size, waits) = (one.size(net), one.waits(net));
         let room = self.window.min(one.window).max(0) as usize;
         let most = room.min(FRAME_BYTES).min(net.dice.pick(&[1, 1000, FRAME_BYTES, FRAME_BYTES]));
         // The length of the padding is a byte of the frame too.
@@ -431,7 +438,7 @@ impl Http2Client {
         let n = (size - one.sent).min(most - padding);
         let all = one.sent + n == size;
         let trails = !one.request.trailers.is_empty();
-        let ends = all && !trails && (n == 0 || net.dice.percent(60));
+        let ends = all && !trails && !waits && (n == 0 || net.dice.percent(60));
         if n > 0 || ends {
             let mut payload: Vec<u8> = (padding > 0).then_some(padding.saturating_sub(1) as u8).into_iter().collect();
             payload.extend_from_slice(&content(one.request.id, Way::Up, one.sent + n)[one.sent..]);
@@ -478,25 +485,12 @@ impl Http2Client {
 
     /// Commits the planned mistake after that many bytes were sent. Returns true if nothing more is to be sent.
     fn misdeed(&mut self, net: &mut Net, most: &mut usize) -> bool {
-        let after = match self.plan.misdeed {
-            Misdeed::None | Misdeed::Deaf(_) => return false,
-            Misdeed::Reset(n) | Misdeed::Close(n) | Misdeed::Finish(n) | Misdeed::Stall(n) => n,
-        };
-        if self.total < after {
-            *most = (*most).min(after - self.total);
+        if !self.plan.misdeed.is_due(self.total, most) {
             return false;
         }
         say!(net, "client {}: {:?}", self.number, self.plan.misdeed);
         (self.misbehaved, self.silent) = (true, true);
-        match self.plan.misdeed {
-            Misdeed::Reset(_) => {
-                net.reset(self.link, End::Remote);
-                self.over = true;
-            }
-            Misdeed::Close(_) => self.close(net),
-            Misdeed::Finish(_) => net.finish(self.link, End::Remote),
-            _ => {}
-        }
+        self.over |= self.plan.misdeed.commit(net, self.link);
         true
     }
 

@@ -121,7 +121,8 @@ fn field(name: &str, value: impl ToString) -> (String, String) {
 fn request(net: &mut Net, plan: plan::Request) -> Request {
     let (id, pause_us) = (plan.id, plan.pause_us);
     let entry = &mut net.ledger[id];
-    (entry.old, entry.upgrade) = (false, false);
+    let websocket = net.websockets && entry.method == "GET" && net.dice.percent(60);
+    (entry.old, entry.upgrade, entry.websocket, entry.connect) = (false, websocket, websocket, websocket);
     if plan.malformed {
         return malformed(net, id);
     }
@@ -137,6 +138,11 @@ fn request(net: &mut Net, plan: plan::Request) -> Request {
         field("x-id", id),
         field("x-size", size),
     ];
+    if websocket {
+        fields[0].1 = "CONNECT".into();
+        fields.insert(1, field(":protocol", "websocket"));
+        fields.push(field("sec-websocket-version", 13));
+    }
     if entry.named {
         fields.push(field("te", "trailers"));
     }
@@ -156,7 +162,7 @@ fn request(net: &mut Net, plan: plan::Request) -> Request {
         fields.push(field("content-length", size));
     }
     // The end of an empty request that may be sent again is known at once, as over HTTP/1.
-    let is_bare = size == 0 && !entry.trailers && (!sends || entry.is_idempotent() || dice.percent(70));
+    let is_bare = !websocket && size == 0 && !entry.trailers && (!sends || entry.is_idempotent() || dice.percent(70));
     let mut section = if entry.trailers { trailers(&Entry::tag(id, None)) } else { Trailers::new() };
     section.iter_mut().for_each(|field| field.0.make_ascii_lowercase());
     if entry.trailers && dice.percent(30) {

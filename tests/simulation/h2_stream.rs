@@ -7,6 +7,7 @@ use super::message::{Trailers, are_trailers, trailers};
 use super::network::{Entry, Net, say};
 use super::pattern::{Way, matches};
 use super::plan::SECOND_US;
+use super::tunnel::{Last, last, lengths};
 
 /// The time within which a request must be answered if nothing is slower than a scenario's pace.
 const ANSWER_US: u64 = 60 * SECOND_US;
@@ -58,6 +59,8 @@ pub(super) struct Stream {
     pub(super) request: Request,
     pub(super) sending: Sending,
     pub(super) response: Response,
+    /// The response has made it a tunnel.
+    pub(super) is_tunnel: bool,
     /// The bytes of content that were sent, and those that have arrived.
     pub(super) sent: usize,
     pub(super) got: usize,
@@ -76,6 +79,22 @@ impl Stream {
     /// True if nothing more happens on the stream.
     pub(super) fn is_over(&self) -> bool {
         self.sending != Sending::Content && matches!(self.response, Response::Complete | Response::Over)
+    }
+
+    /// Returns the number of bytes of content that the client sends.
+    pub(super) fn size(&self, net: &Net) -> usize {
+        let entry = &net.ledger[self.request.id];
+        match (self.request.malformed, entry.connect) {
+            (true, _) => 0,
+            (false, true) => lengths(self.request.id).0,
+            (false, false) => entry.size,
+        }
+    }
+
+    /// True if the client ends its direction of the tunnel only after the backend's.
+    pub(super) fn waits(&self, net: &Net) -> bool {
+        let id = self.request.id;
+        net.ledger[id].connect && last(id, Way::Up) == Last::Waits && self.is_wanted()
     }
 
     /// True if the client still wants the response.
@@ -140,11 +159,22 @@ impl Stream {
             }
         } else if self.request.malformed {
             net.fail(format!("client {client}: a malformed request was answered by a backend"));
-        } else if self.sent_us.is_none() && !net.ledger[id].early {
+        } else if self.sent_us.is_none() && !net.ledger[id].early && !net.ledger[id].connect {
             net.fail(format!("client {client}: {id} was answered before it was whole"));
         }
         let bare = net.ledger[id].method == "HEAD" || status == 204 || status == 304;
-        let length = delivery.and(number("x-length"));
+        let mut length = delivery.and(number("x-length"));
+        if net.ledger[id].connect {
+            self.hold_until_us = 0;
+            self.is_tunnel = (200..300).contains(&status);
+        }
+        if self.is_tunnel {
+            let unproved = delivery.is_some_and(|delivery| net.ledger[id].unproved.contains(&delivery));
+            if unproved || status != 200 || get("content-length").is_some() || get("sec-websocket-accept").is_some() {
+                return net.fail(format!("client {client}: the tunnel {id} begins with {fields:?}"));
+            }
+            length = Some(lengths(id).1);
+        }
         self.response = Response::Reading(Reading { delivery, length, announced: number("content-length"), bare });
         if end {
             self.on_complete(net, facts, &Trailers::new());
@@ -162,7 +192,8 @@ impl Stream {
         self.got += data.len();
         let long = reading.length.is_some_and(|length| self.got > length);
         if wrong || long || reading.bare && !data.is_empty() {
-            return net.fail(format!("client {client}: wrong content for {id} before {}", self.got));
+            let what = if self.is_tunnel { "the tunnel " } else { "" };
+            return net.fail(format!("client {client}: wrong content for {what}{id} before {}", self.got));
         }
         if end {
             self.on_complete(net, facts, &Trailers::new());
@@ -177,7 +208,8 @@ impl Stream {
         if !reading.bare
             && (expected.is_some_and(|length| length != got) || reading.announced.is_some_and(|n| n != got))
         {
-            net.fail(format!("client {client}: {got} bytes for {id}, of {reading:?}"));
+            let what = if self.is_tunnel { "the tunnel " } else { "" };
+            net.fail(format!("client {client}: {got} bytes for {what}{id}, of {reading:?}"));
         }
         if reading.delivery.is_some_and(|delivery| net.ledger[id].cut.contains(&delivery)) && !reading.bare {
             net.fail(format!("client {client}: the cut response {id} seems complete"));
@@ -210,7 +242,9 @@ impl Stream {
                 (Response::Awaited, PROTOCOL_ERROR) => self.request.malformed,
                 (Response::Awaited, CANCEL) => facts.is_late,
                 (Response::Awaited, INTERNAL_ERROR) => net.cut,
-                (Response::Reading(_), INTERNAL_ERROR) => entry.excused || net.cut,
+                (Response::Reading(_), INTERNAL_ERROR) if !self.is_tunnel => entry.excused || net.cut,
+                // The end of a tunnel that is no proper one (RFC 8441, 5).
+                (Response::Reading(_) | Response::Complete, CANCEL) => self.is_tunnel && (entry.excused || net.cut),
                 _ => false,
             };
         if !allowed {

@@ -58,6 +58,10 @@ pub(super) enum Sabotage {
     SecondDelivery,
     /// A client gets its response a second time.
     SecondResponse,
+    /// A tunnel that a backend cuts ends properly.
+    CutAsEnd,
+    /// A backend proves the handshake of a WebSocket for another key.
+    WrongProof,
 }
 
 impl Sabotage {
@@ -118,6 +122,13 @@ pub(super) struct Entry {
     pub(super) client: usize,
     pub(super) old: bool,
     pub(super) upgrade: bool,
+    /// The upgrade is to WebSocket, so a backend over HTTP/2 may accept it.
+    pub(super) websocket: bool,
+    /// The client asks for the WebSocket by an extended CONNECT (RFC 8441).
+    pub(super) connect: bool,
+    /// The numbers of the deliveries that became tunnels, and of those whose handshake proves nothing.
+    pub(super) switched: Vec<usize>,
+    pub(super) unproved: Vec<usize>,
     pub(super) expects: bool,
     /// Trailers follow the content. They are sent only once.
     pub(super) trailers: bool,
@@ -149,7 +160,7 @@ impl Entry {
 
     /// True if the request may be served twice.
     pub(super) fn is_idempotent(&self) -> bool {
-        !matches!(self.method, "POST" | "PATCH")
+        !matches!(self.method, "POST" | "PATCH") && !self.connect
     }
 
     /// Returns the tag of the request's trailers, or of the trailers of the response to a delivery.
@@ -174,6 +185,10 @@ pub(super) struct Net {
     pub(super) failure: Option<String>,
     pub(super) verbose: bool,
     pub(super) sabotage: Sabotage,
+    /// Many requests ask for a WebSocket.
+    pub(super) websockets: bool,
+    /// Some backend over HTTP/2 accepts no extended CONNECT.
+    pub(super) no_connect: bool,
     /// The scenario has no faults, so everything must succeed.
     pub(super) clean: bool,
     /// Much of the content is large.
@@ -239,6 +254,8 @@ impl Net {
             failure: None,
             verbose,
             sabotage,
+            websockets: false,
+            no_connect: false,
             clean: false,
             bulky: false,
             connectable: true,

@@ -6,9 +6,10 @@ use zzz_lb::config::Timeouts;
 use zzz_lb::limits::REPEATS;
 
 use super::message::{HOP_FIELDS, trailer_section};
-use super::network::{Dice, Entry, Net};
+use super::network::{Dice, End, Entry, Net};
 use super::pattern::{Way, content};
 use super::phases::{self, Phase};
+use super::tunnel;
 
 /// The status of the part of a client's script that is no request.
 pub(super) const SECOND_US: u64 = 1_000_000;
@@ -94,6 +95,8 @@ pub(super) struct BackendPlan {
     pub(super) think_us: u64,
     /// The limit of requests in flight; 0 for none.
     pub(super) max: u32,
+    /// Over HTTP/2, it accepts extended CONNECT.
+    pub(super) takes_connect: bool,
 }
 
 /// The end of a client's connection after its script.
@@ -117,6 +120,29 @@ pub(super) enum Misdeed {
     Stall(usize),
     /// It reads nothing more, after this many bytes.
     Deaf(usize),
+}
+
+impl Misdeed {
+    /// True if it is due after `total` sent bytes. Otherwise limits the bytes to send next, so that they end there.
+    pub(super) fn is_due(self, total: usize, most: &mut usize) -> bool {
+        let (Misdeed::Reset(after) | Misdeed::Close(after) | Misdeed::Finish(after) | Misdeed::Stall(after)) = self
+        else {
+            return false;
+        };
+        *most = (*most).min(after.saturating_sub(total));
+        total >= after
+    }
+
+    /// Commits it. Returns true if the client has left.
+    pub(super) fn commit(self, net: &mut Net, link: usize) -> bool {
+        match self {
+            Misdeed::Reset(_) => net.reset(link, End::Remote),
+            Misdeed::Close(_) => net.close(link, End::Remote),
+            Misdeed::Finish(_) => net.finish(link, End::Remote),
+            _ => {}
+        }
+        matches!(self, Misdeed::Reset(_) | Misdeed::Close(_))
+    }
 }
 
 /// One request of a script.
@@ -202,6 +228,11 @@ pub(super) fn draw(net: &mut Net) -> Plan {
     };
     let strategy = dice.pick(&Strategy::NAMES).1;
     let mut backends: Vec<BackendPlan> = (0..dice.between(1, BACKENDS)).map(|_| backend(dice, clean)).collect();
+    if net.websockets {
+        backends.iter_mut().for_each(|backend| backend.takes_connect = dice.percent(70));
+    }
+    let is_over_http1 = |backend: &BackendPlan| matches!(backend.speaks, Speaks::Http1 | Speaks::Http1Chosen);
+    net.no_connect = backends.iter().any(|backend| !backend.takes_connect && !is_over_http1(backend));
     let limited = dice.percent(20);
     if limited {
         backends.iter_mut().for_each(|backend| backend.max = dice.between(0, 3) as u32);
@@ -260,6 +291,7 @@ fn backend(dice: &mut Dice, clean: bool) -> BackendPlan {
         pace: dice.percent(20).then(|| shared_pace(pace(dice), speaks)),
         think_us: dice.pick(&[0, 1_000, 100_000]),
         max: 0,
+        takes_connect: false,
     }
 }
 
@@ -312,7 +344,8 @@ fn request(net: &mut Net, client: usize) -> Request {
     let id = net.ledger.len();
     let dice = &mut net.dice;
     let method = dice.pick(&["GET", "GET", "GET", "HEAD", "POST", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]);
-    let upgrade = method == "GET" && dice.percent(8);
+    let upgrade = method == "GET" && dice.percent(if net.websockets { 40 } else { 8 });
+    let websocket = upgrade && net.websockets && !id.is_multiple_of(5);
     let old = !upgrade && dice.percent(10);
     let last = upgrade || dice.percent(8) || old && dice.percent(50);
     let sends = matches!(method, "POST" | "PUT" | "PATCH");
@@ -322,6 +355,7 @@ fn request(net: &mut Net, client: usize) -> Request {
     let mut head =
         format!("{method} /r/{id} HTTP/1.{}\r\nHost: sim.example\r\nX-Id: {id}\r\nX-Size: {size}\r\n", u8::from(!old));
     match (old, last) {
+        _ if websocket => head.push_str(&tunnel::handshake(id)),
         _ if upgrade => head.push_str("Connection: Upgrade\r\nUpgrade: sim\r\n"),
         (true, false) => head.push_str("Connection: keep-alive\r\n"),
         (false, true) => head.push_str("Connection: close\r\n"),
@@ -352,7 +386,8 @@ fn request(net: &mut Net, client: usize) -> Request {
     let section = trailer_section(&Entry::tag(id, None), named, dice.percent(30));
     wire.extend(if chunked { encode_chunked(dice, &body, trailers.then_some(&section)) } else { body });
     let pause_us = if dice.percent(30) { dice.below(1_500_000) as u64 } else { 0 };
-    net.ledger.push(Entry { method, size, client, old, upgrade, expects, trailers, named, ..Entry::default() });
+    let entry = Entry { method, size, client, old, upgrade, websocket, expects, trailers, named, ..Entry::default() };
+    net.ledger.push(entry);
     Request { id, wire, hold, pause_us, malformed: false, last }
 }
 

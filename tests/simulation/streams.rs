@@ -17,6 +17,7 @@ use super::message::Trailers;
 use super::network::{End, Net, Sabotage, say};
 use super::pattern::{Way, content, matches};
 use super::plan::BackendPlan;
+use super::tunnel::lengths;
 use super::wire::{Wire, pad_head};
 
 /// The beginning of a reply to PING.
@@ -29,6 +30,8 @@ const GENTLE_US: u64 = 2_000_000;
 /// One request and its response.
 struct One {
     id: usize,
+    /// The bytes of content that have to come.
+    size: usize,
     got: usize,
     whole: bool,
     trailers: Trailers,
@@ -89,7 +92,10 @@ pub(super) struct Streams {
 
 impl Streams {
     pub(super) fn new(net: &mut Net, link: usize, backend: usize, plan: BackendPlan) -> Streams {
-        let h2 = Connection::new(Role::Server);
+        let mut h2 = Connection::new(Role::Server);
+        if plan.takes_connect {
+            h2.accept_connect();
+        }
         let mut out = Vec::new();
         h2.greet(&mut out);
         let mut window = 65_535;
@@ -230,7 +236,11 @@ impl Streams {
                         self.wire.credit(id, n as u32 + more);
                     }
                     if !matches(one.id, Way::Up, one.got, &data) {
-                        net.fail(format!("backend {}: wrong content for {} at {}", self.backend, one.id, one.got));
+                        let what = if net.ledger[one.id].websocket { "the tunnel " } else { "" };
+                        net.fail(format!(
+                            "backend {}: wrong content for {what}{} at {}",
+                            self.backend, one.id, one.got
+                        ));
                     }
                     one.got += n;
                 }
@@ -245,7 +255,7 @@ impl Streams {
                     one.whole = true;
                     check_request_trailers(net, one.id, &one.trailers);
                     say!(net, "backend {} (link {}) has all of {}", self.backend, self.link, one.id);
-                    if one.got != net.ledger[one.id].size {
+                    if one.got != one.size {
                         net.fail(format!("backend {}: {} complete with {} bytes", self.backend, one.id, one.got));
                     }
                 }
@@ -312,8 +322,13 @@ impl Streams {
             self.link,
             entry.deliveries
         );
-        let Start::Request { path, .. } = head.head.start else { return };
-        let right = head.method() == entry.method.as_bytes()
+        let Start::Request { path, protocol, .. } = head.head.start else { return };
+        let protocol = protocol.map(|span| text(head.get(span)));
+        let method = if entry.websocket { "CONNECT" } else { entry.method };
+        let right = head.method() == method.as_bytes()
+            && protocol.as_deref() == entry.websocket.then_some("websocket")
+            && (!entry.websocket || self.plan.takes_connect)
+            && get("sec-websocket-key").is_none()
             && text(head.get(path)) == format!("/r/{id}")
             && head.authority() == Some(b"sim.example")
             && get("x-forwarded-for") == Some(&format!("10.0.0.{}", entry.client))
@@ -330,10 +345,13 @@ impl Streams {
             net.fail(format!("backend {}: {id}, not idempotent, was delivered twice", self.backend));
         }
         let steps = plan_response(net, self.backend, &self.plan, id).into();
+        let entry = &net.ledger[id];
+        let size = if entry.switched.contains(&entry.deliveries) { lengths(id).0 } else { entry.size };
         self.streams.insert(
             stream,
             One {
                 id,
+                size,
                 got: 0,
                 whole: false,
                 trailers: Vec::new(),

@@ -21,12 +21,14 @@ use super::streams::Streams;
 
 /// The first seed whose scenario has clients over HTTP/2. The scenarios of smaller seeds have clients over HTTP/1 only.
 pub(super) const HTTP2_SEEDS: u64 = 10_000_000_000;
+/// The first seed whose scenario has many WebSockets, with clients over both versions.
+pub(super) const TUNNEL_SEEDS: u64 = 30_000_000_000;
 /// A number of events that no scenario needs.
 const STEPS: usize = 400_000;
 /// A number of turns without progress of time that is too large.
 const TURNS_AT_ONCE: usize = 2_000;
 /// A time at which everything is long over.
-const END_US: u64 = 4_000 * SECOND_US;
+const END_US: u64 = 40_000 * SECOND_US;
 const REFUSED: i32 = 111;
 const RESET: i32 = 104;
 
@@ -80,6 +82,7 @@ thread_local! {
 /// Plays one scenario. Returns the first failure.
 pub(super) fn play(seed: u64, sabotage: Sabotage, verbose: bool) -> Result<(), String> {
     let mut net = Net::new(seed, sabotage, verbose);
+    net.websockets = seed >= TUNNEL_SEEDS;
     let mut plan = draw(&mut net);
     let shared = SHARED.with(|shared| *shared);
     shared.wipe();

@@ -3,12 +3,13 @@
 //! Witnesses read its output: a client gets at most one final response for each of its requests, in order, and no
 //! content that was made for another request; a backend gets requests that it can read, and a request that is not
 //! idempotent at most once. A client over HTTP/2 gets the same on each of its streams, and nothing behind the end or the
-//! reset of a stream.
+//! reset of a stream. On each HTTP/2 connection no content exceeds the peer's windows, and no window overflows.
 //!
 //! The input is a list of operations: a byte for the operation, a byte for the connection, and for bytes to receive a
 //! length and the bytes.
 
 mod streams;
+mod windows;
 mod witness;
 
 use std::collections::HashMap;
@@ -89,6 +90,7 @@ struct Machine {
     /// The clients that speak HTTP/2 from the first byte on.
     streams: HashMap<Key, Streams>,
     backends: HashMap<Key, Backend>,
+    windows: HashMap<Key, windows::Witness>,
     /// The number of tagged requests that clients have begun, and how often each was delivered over HTTP/1.1.
     tags: usize,
     delivered: HashMap<usize, (usize, bool)>,
@@ -125,6 +127,7 @@ pub fn run_with(mut data: &[u8], plants: Plants) {
         clients: HashMap::new(),
         streams: HashMap::new(),
         backends: HashMap::new(),
+        windows: HashMap::new(),
         tags: 0,
         delivered: HashMap::new(),
         plants,
@@ -198,6 +201,7 @@ impl Machine {
                 self.open.push(Connection { key, connecting: false, waiting: false, finished: false });
                 if operation == 224 {
                     self.streams.insert(key, Streams::new());
+                    self.windows.insert(key, windows::Witness::of_client());
                     if argument.is_multiple_of(2) {
                         self.proxy.accepted_http2(key);
                     }
@@ -337,6 +341,7 @@ impl Machine {
             } else if let Some(client) = self.streams.get_mut(&key) {
                 client.asks(&bytes[..n]);
             }
+            self.windows.get_mut(&key).into_iter().for_each(|windows| windows.hears(&bytes[..n]));
             self.proxy.received(key, n);
             bytes = &bytes[n..];
         }
@@ -348,6 +353,7 @@ impl Machine {
         bytes.truncate(most);
         let length = bytes.len();
         (self.plants.sent)(&mut bytes);
+        self.windows.get_mut(&key).into_iter().for_each(|windows| windows.gets(&bytes));
         if let Some(client) = self.clients.get_mut(&key) {
             client.gets(&bytes);
         } else if let Some(client) = self.streams.get_mut(&key) {
@@ -368,6 +374,7 @@ impl Machine {
                         assert!(self.open.remove(at).waiting, "only what was not begun is asked for again");
                     }
                     self.backends.entry(key).or_insert_with(Backend::new);
+                    self.windows.entry(key).or_insert_with(windows::Witness::of_backend);
                     self.open.push(Connection { key, connecting: true, waiting: false, finished: false });
                 }
                 Output::Close(key) | Output::Reset(key) => {

@@ -235,15 +235,21 @@ impl Proxy {
     }
 
     /// Notes on the streams of a mux that the client has ended its direction. They go on as a request over HTTP/1 does
-    /// then. The mux ends with the last of them.
+    /// then. The mux ends with the last of them. A tunnel ends with END_STREAM, so one without it is cut: its backend must
+    /// not take the end of the connection for the end of the content.
     pub(in crate::proxy) fn client_ended(&mut self, key: Key, receive: Receive) {
         let Some(mux) = self.connections.get(key).and_then(|one| one.codec.mux()) else { return };
         for stream in mux.h2.owners().collect::<Vec<_>>() {
-            if let Some(entry) = self.connections.get_mut(stream) {
-                entry.receive = receive;
+            // A tunnel may have ended this direction before. Then it gets no other end.
+            let Some(entry) = self.connections.get_mut(stream).filter(|entry| !entry.has_ended()) else { continue };
+            entry.receive = receive;
+            let is_ended = receive == Receive::Ended;
+            if is_ended && self.is_cut_tunnel(stream) {
+                self.client_gone(stream, Reason::ClientLeft(Abort::Closed));
+                continue;
             }
             self.rearm(stream, Moved::Nothing);
-            if receive == Receive::Ended {
+            if is_ended {
                 self.ledger.resumed.push(stream);
             }
         }
