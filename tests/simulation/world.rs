@@ -536,6 +536,11 @@ impl World {
         clients.join("; ")
     }
 
+    /// True if some client speaks HTTP/2.
+    pub(super) fn has_http2_clients(&self) -> bool {
+        self.actors.iter().flatten().any(|actor| matches!(actor, Actor::Http2Client(_)))
+    }
+
     /// Checks the rules that hold at rest.
     fn check_rest(&mut self) {
         let unfinished = self.state();

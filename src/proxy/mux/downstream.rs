@@ -324,6 +324,10 @@ impl Proxy {
     /// Ends a mux to a client, because the program stops. The ends of its streams are in their queues. A stream is reset
     /// if the client's windows do not admit its end.
     pub(in crate::proxy) fn stop_mux(&mut self, key: Key) {
+        if self.connections.get(key).is_some_and(|mux| mux.send != Send::Open) {
+            // Our direction has ended, so nothing can be sent any more.
+            return self.close(key, Output::Close(key));
+        }
         self.send_streams(key);
         let Some(mux) = self.connections.get(key).and_then(|one| one.codec.mux()) else { return };
         let left: Vec<Key> = mux.h2.owners().collect();
