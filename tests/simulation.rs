@@ -144,7 +144,7 @@ const REGRESSIONS: [u64; 9] =
 
 /// The same for scenarios with many WebSockets. In the first one, a tunnel never ended whose client over HTTP/2 ended its
 /// direction and then that of its connection. In the next two, a client over HTTP/2 closed its connection in the middle of
-/// a tunnel, and the backend was told that the content was complete.
+/// a tunnel, and the backend took the content for complete.
 const TUNNEL_REGRESSIONS: [u64; 3] = [30_000_001_104, 40_000_001_002, 60_000_001_282];
 
 #[test]
