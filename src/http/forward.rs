@@ -230,19 +230,25 @@ fn connection_fields(sink: &mut impl Sink, head: HeadRef<'_>, facts: &RequestFac
 fn forwarded_fields(sink: &mut impl Sink, head: HeadRef<'_>, asked: Option<&[u8]>, way: &RequestWay<'_>) {
     let mut text = AddressText { bytes: [0; 48], len: 0 };
     let client = text.write(way.client);
-    let said = |name| head.values(name).filter(|_| way.trusted);
-    let before = said(Name::XForwardedFor).flat_map(list);
-    sink.joined(b"X-Forwarded-For", &mut before.chain(std::iter::once(client)));
+    let believed = way.trusted.then_some(head);
+    let said = |name| believed.and_then(|head| head.values(name).next());
+    match believed {
+        None => sink.field(b"X-Forwarded-For", client),
+        Some(head) => {
+            let before = head.values(Name::XForwardedFor).flat_map(list);
+            sink.joined(b"X-Forwarded-For", &mut before.chain(std::iter::once(client)));
+        }
+    }
     let own_scheme = way.scheme.as_bytes();
-    let scheme = said(Name::XForwardedProto).next().unwrap_or(own_scheme);
+    let scheme = said(Name::XForwardedProto).unwrap_or(own_scheme);
     sink.field(b"X-Forwarded-Proto", scheme);
     // If a trusted peer reports another scheme without its port, our own port is not the one that the client
     // connected to.
     let own_port = Some(way.port.as_bytes()).filter(|port| !port.is_empty() && scheme.eq_ignore_ascii_case(own_scheme));
-    if let Some(port) = said(Name::XForwardedPort).next().or(own_port) {
+    if let Some(port) = said(Name::XForwardedPort).or(own_port) {
         sink.field(b"X-Forwarded-Port", port);
     }
-    if let Some(host) = said(Name::XForwardedHost).next().or(asked) {
+    if let Some(host) = said(Name::XForwardedHost).or(asked) {
         sink.field(b"X-Forwarded-Host", host);
     }
 }

@@ -58,11 +58,11 @@ impl Media {
         if grpc::is_grpc(content_type) {
             return Media::Grpc;
         }
-        let media = content_type.split(|&byte| byte == b';').next().unwrap_or_default();
-        if super::fields::trim(media).eq_ignore_ascii_case(b"text/event-stream") {
-            return Media::EventStream;
-        }
-        Media::Other
+        const EVENTS: &[u8] = b"text/event-stream";
+        let is_events = content_type.split_at_checked(EVENTS.len()).is_some_and(|(name, rest)| {
+            name.eq_ignore_ascii_case(EVENTS) && matches!(super::fields::trim(rest).first(), None | Some(b';'))
+        });
+        if is_events { Media::EventStream } else { Media::Other }
     }
 }
 
@@ -417,20 +417,30 @@ fn authenticates_connection(member: &[u8]) -> bool {
 
 /// Parses a Content-Length value: digits, or a list of identical numbers (RFC 9112, 6.3).
 fn content_length(value: &[u8]) -> Result<u64, MessageError> {
+    if let Some(length) = number(value) {
+        return Ok(length);
+    }
     let mut length = None;
     for member in value.split(|&b| b == b',') {
-        let digits = super::fields::trim(member);
-        if digits.is_empty() || digits.len() > 19 || !digits.iter().all(u8::is_ascii_digit) {
-            return Err(MessageError::LengthInvalid);
-        }
-        // Nineteen digits fit into 64 bits.
-        let this = digits.iter().fold(0_u64, |sum, digit| sum * 10 + u64::from(digit - b'0'));
+        let this = number(super::fields::trim(member)).ok_or(MessageError::LengthInvalid)?;
         if length.is_some_and(|before| before != this) {
             return Err(MessageError::LengthsDiffer);
         }
         length = Some(this);
     }
     length.ok_or(MessageError::LengthInvalid)
+}
+
+/// Parses a number of at most nineteen digits, which fit into 64 bits.
+fn number(digits: &[u8]) -> Option<u64> {
+    if digits.is_empty() || digits.len() > 19 {
+        return None;
+    }
+    let mut number = 0;
+    for digit in digits {
+        number = number * 10 + u64::from(digit.checked_sub(b'0').filter(|digit| *digit < 10)?);
+    }
+    Some(number)
 }
 
 /// Accepts a Transfer-Encoding that is exactly `chunked` (RFC 9112, 6.1).

@@ -73,8 +73,8 @@ pub const SAVED_HEAD_BYTES: usize = 4096;
 /// Content of a request that is kept until the response begins, because a backend over HTTP/2 may say that it did not
 /// process the request. nginx does so to all requests that cross the end of its connection. Most calls fit.
 pub const KEPT_CONTENT_BYTES: usize = 16 * 1024;
-/// Finished exchanges whose memory is kept.
-pub const SPARE_EXCHANGES: usize = 64;
+/// Heads of finished exchanges whose memory is kept.
+pub const SPARE_HEADS: usize = 64;
 
 const _: () = assert!(POOL_FRESH_US < POOL_IDLE_US);
 /// The content of a response to a probe of gRPC: a message of two bytes, and fields of later versions.

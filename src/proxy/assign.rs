@@ -232,8 +232,8 @@ impl Proxy {
         self.write_kept(id, key);
         self.schedule_send(key);
         auth.then(|| self.bind(client, key));
-        self.rearm(key, Moved::Nothing);
-        self.ledger.resumed.push(client);
+        self.changed(key);
+        self.decode_further(client);
     }
 
     /// Writes the part of a request that an earlier backend has declined behind its head: the content that was kept, and

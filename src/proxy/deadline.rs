@@ -119,6 +119,13 @@ impl Proxy {
         self.upload_failed(key, Reason::Replied(LocalReply::DeadlinePassed));
     }
 
+    /// Notes that a connection may wait for another event now. `resume` sets its deadline, once for all changes.
+    pub(super) fn changed(&mut self, key: Key) {
+        if !self.ledger.changed.contains(&key) {
+            self.ledger.changed.push(key);
+        }
+    }
+
     /// Sets the deadline for the event that a connection waits for now. `moved`: the direction in which bytes have
     /// just moved on it.
     pub(super) fn rearm(&mut self, key: Key, moved: Moved) {

@@ -37,6 +37,15 @@ impl Proxy {
         }
     }
 
+    /// Notes that a connection's input may be decoded further, and that it may be read again. Decoding that is under
+    /// way goes on anyway.
+    pub(super) fn decode_further(&mut self, key: Key) {
+        let is_paused = || self.connections.get(key).is_some_and(|connection| connection.read_paused);
+        if self.ledger.decoding != Some(key) || is_paused() {
+            self.ledger.resumed.push(key);
+        }
+    }
+
     /// Decodes a connection's input as far as possible.
     pub(super) fn pump(&mut self, key: Key) {
         let Some(connection) = self.connections.get_mut(key) else { return };
@@ -55,6 +64,7 @@ impl Proxy {
         let mut input = connection.input.take();
         let mut head = std::mem::take(&mut self.scratch.head);
         let mut held = false;
+        self.ledger.decoding = Some(key);
         while let Some(connection) = self.connections.get(key) {
             if connection.drops_input() {
                 // Input behind the last message is dropped.
@@ -72,6 +82,7 @@ impl Proxy {
                 break;
             }
         }
+        self.ledger.decoding = None;
         self.scratch.head = head;
         let kept = input.and_then(|buffer| self.scratch.buffers.keep(buffer));
         match self.connections.get_mut(key) {

@@ -286,7 +286,7 @@ impl Proxy {
             Err(refusal) => return self.refuse_request(key, refusal, head),
         };
         let request_id = self.request_id(key, head);
-        let mut saved = self.scratch.spare.pop().map(|exchange| exchange.saved).unwrap_or_default();
+        let mut saved = self.scratch.spare.pop().unwrap_or_default();
         saved.save(head);
         let mut exchange = Exchange::new(key, facts, saved, request_id, self.now_us);
         let group = self.upstreams.group_of(head);
@@ -388,7 +388,7 @@ impl Proxy {
         let rest = opposite.codec.write_data(&mut opposite.output, &mut self.scratch.buffers, input, length);
         if let Some(target) = target {
             self.schedule_send(target);
-            self.rearm(target, Moved::Nothing);
+            self.changed(target);
         }
         rest
     }
@@ -408,12 +408,14 @@ impl Proxy {
             exchange.request = Progress::Ended;
         }
         let target = exchange.opposite(key);
-        if let Some(opposite) = target.and_then(|target| self.connections.get_mut(target)) {
+        if let Some(target) = target
+            && let Some(opposite) = self.connections.get_mut(target)
+        {
             opposite.codec.write_end(&mut opposite.output, &mut self.scratch.buffers, None);
-        }
-        if let Some(target) = target {
-            self.schedule_send(target);
-            self.rearm(target, Moved::Nothing);
+            if !opposite.send_scheduled {
+                self.schedule_send(target);
+            }
+            self.changed(target);
         }
         if is_client {
             self.finish_if_over(id);

@@ -16,7 +16,7 @@ use super::record::{Reason, STOPPED};
 use super::reply::LocalReply;
 use crate::collections::slab::Key;
 use crate::http::framing::Body;
-use crate::limits::{SAVED_HEAD_BYTES, SPARE_EXCHANGES};
+use crate::limits::{SAVED_HEAD_BYTES, SPARE_HEADS};
 use crate::metrics::{Count, SlotCount};
 
 /// The moment at which an incomplete response is cut.
@@ -96,9 +96,12 @@ impl Proxy {
         }
         client.exchange = None;
         client.codec.next_message();
+        let goes_on = client.has_unseen_input();
         self.schedule_send(key);
-        self.rearm(key, Moved::Nothing);
-        self.ledger.resumed.push(key);
+        self.changed(key);
+        if goes_on {
+            self.decode_further(key);
+        }
     }
 
     /// Puts a backend's connection into the pool if it can carry another exchange, and closes it otherwise.
@@ -131,13 +134,14 @@ impl Proxy {
     /// another exchange.
     pub(super) fn remove_exchange(&mut self, id: Key, reason: Reason) {
         self.complete_record(id, reason);
-        let Some(mut exchange) = self.exchanges.remove(id) else { return };
+        let Some(exchange) = self.exchanges.get_mut(id) else { return };
         let left = std::mem::replace(&mut exchange.upstream, Upstream::None);
+        let mut saved = std::mem::take(&mut exchange.saved);
+        self.exchanges.remove(id);
         self.leave(id, &left, None);
-        if self.scratch.spare.len() < SPARE_EXCHANGES {
-            exchange.saved.shrink(SAVED_HEAD_BYTES);
-            exchange.kept = Vec::new();
-            self.scratch.spare.push(exchange);
+        if self.scratch.spare.len() < SPARE_HEADS {
+            saved.shrink(SAVED_HEAD_BYTES);
+            self.scratch.spare.push(saved);
         }
     }
 

@@ -192,6 +192,7 @@ impl Proxy {
             }
         }
         let exchange = connection.exchange;
+        let is_mux = connection.codec.mux().is_some();
         if connection.output.is_empty() {
             connection.send_scheduled = false;
             let is_client = connection.is_client();
@@ -199,12 +200,12 @@ impl Proxy {
             exchange.filter(|_| !is_client).into_iter().for_each(|id| self.finish_if_over(id));
         }
         self.rearm(key, Moved::Out);
-        if self.connections.get(key).is_some_and(|connection| connection.codec.mux().is_some()) {
+        if is_mux {
             self.mux_sent(key, n);
         }
         if let Some(opposite) = exchange.and_then(|id| self.opposite(id, key)) {
             self.wake(opposite);
-            self.rearm(opposite, Moved::Nothing);
+            self.changed(opposite);
         } else if self.connections.get(key).is_some_and(Connection::has_unseen_input) {
             // The client has taken some of its responses, so its next request may be decoded, or its end.
             self.ledger.resumed.push(key);

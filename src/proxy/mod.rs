@@ -277,10 +277,11 @@ impl Proxy {
 
     /// Reads a connection again that had to wait.
     fn wake(&mut self, key: Key) {
-        if self.connections.get(key).is_some_and(|connection| connection.codec.stream().is_some()) {
+        let Some(connection) = self.connections.get(key) else { return };
+        if connection.codec.stream().is_some() {
             return self.credit(key);
         }
-        if self.connections.get(key).is_some_and(|connection| connection.read_paused)
+        if connection.read_paused
             && self.wants(key)
             && let Some(connection) = self.connections.get_mut(key)
         {
@@ -307,7 +308,9 @@ impl Proxy {
     fn resume(&mut self) {
         self.serve_waiting();
         loop {
-            if let Some(key) = self.ledger.resumed.pop() {
+            if let Some(key) = self.ledger.changed.pop() {
+                self.rearm(key, Moved::Nothing);
+            } else if let Some(key) = self.ledger.resumed.pop() {
                 self.pump(key);
                 self.wake(key);
                 self.rearm(key, Moved::Nothing);

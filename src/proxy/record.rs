@@ -281,9 +281,11 @@ impl Proxy {
         }
         exchange.record.ended_us = self.now_us;
         exchange.record.reason = Some(reason);
-        let record = exchange.record;
         if reason == Reason::Complete {
-            self.shared.block.observe(OwnTime::Request, record.ended_us.saturating_sub(record.began_us));
+            self.shared.block.observe(OwnTime::Request, self.now_us.saturating_sub(exchange.record.began_us));
+        }
+        if let Some(records) = &mut self.ledger.records {
+            records.push(exchange.record);
         }
         if let (Reason::ClientLeft(abort), true) = (reason, failed) {
             self.shared.block.add(abort.count(), 1);
@@ -293,9 +295,6 @@ impl Proxy {
         }
         if let Some(cause) = cause {
             self.log_exchange(id, outcome, cause);
-        }
-        if let Some(records) = &mut self.ledger.records {
-            records.push(record);
         }
     }
 

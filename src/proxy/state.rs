@@ -4,7 +4,6 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use super::exchange::Exchange;
 use super::output::Output;
 use super::queue::Waiting;
 use super::record::Record;
@@ -12,7 +11,7 @@ use crate::collections::buffer::Pool;
 use crate::collections::slab::Key;
 use crate::collections::timers::{NEVER, Timers};
 use crate::config::{Address, Cidr, Health, HostHeader, Listen, Plan, Timeouts};
-use crate::http::head::Head;
+use crate::http::head::{Head, SavedHead};
 use crate::limits::SHOWN_NAMES;
 use crate::metrics::{Certificate, Listing, Place};
 
@@ -129,6 +128,10 @@ pub(super) struct Ledger {
     pub(super) timers: Timers,
     /// Slots of connections whose deadline has passed.
     pub(super) due: Vec<usize>,
+    /// Connections whose deadline may be another one now.
+    pub(super) changed: Vec<Key>,
+    /// The connection whose input is being decoded.
+    pub(super) decoding: Option<Key>,
     /// Connections whose input may be decoded further.
     pub(super) resumed: Vec<Key>,
     /// Muxes with something to do.
@@ -161,6 +164,8 @@ impl Ledger {
             outputs: VecDeque::new(),
             timers: Timers::new(now_us),
             due: Vec::new(),
+            changed: Vec::new(),
+            decoding: None,
             resumed: Vec::new(),
             tending: Vec::new(),
             turns: Vec::new(),
@@ -182,8 +187,8 @@ impl Ledger {
 pub(super) struct Scratch {
     /// Buffers for input and output.
     pub(super) buffers: Pool,
-    /// Exchanges that have ended, for the memory of their heads.
-    pub(super) spare: Vec<Exchange>,
+    /// The heads of exchanges that have ended, for their memory.
+    pub(super) spare: Vec<SavedHead>,
     /// The head that is being decoded.
     pub(super) head: Head,
     /// The decoded fields of an HTTP/2 header block.
