@@ -232,7 +232,7 @@ impl Proxy {
         self.write_kept(id, key);
         self.schedule_send(key);
         auth.then(|| self.bind(client, key));
-        self.changed(key);
+        self.changed(key, Moved::Nothing);
         self.decode_further(client);
     }
 

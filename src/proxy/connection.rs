@@ -206,6 +206,7 @@ impl Wait {
                 Wait::Upload | Wait::Message | Wait::HalfClosed | Wait::Linger | Wait::Backend | Wait::Tunnel
             ),
             Moved::Out => matches!(self, Wait::ClientSend | Wait::Message | Wait::Backend | Wait::Tunnel),
+            Moved::Both => self.is_renewed(Moved::In) || self.is_renewed(Moved::Out),
         }
     }
 }
@@ -218,6 +219,18 @@ pub(super) enum Moved {
     In,
     /// To the peer.
     Out,
+    Both,
+}
+
+impl Moved {
+    /// Returns both moves as one.
+    pub(super) fn and(self, other: Moved) -> Moved {
+        match (self, other) {
+            (Moved::Nothing, moved) | (moved, Moved::Nothing) => moved,
+            (before, moved) if before == moved => moved,
+            _ => Moved::Both,
+        }
+    }
 }
 
 /// One connection.

@@ -38,6 +38,8 @@ impl Proxy {
         self.count_missing();
         self.ledger.timers.expire(self.now_us, &mut self.ledger.due);
         for _ in 0..EXPIRIES_PER_TURN {
+            // A connection that is due may have a deadline again, because another one has ended.
+            self.set_deadlines();
             let Some(index) = self.ledger.due.pop() else { break };
             // A connection that has a deadline again was handled since. So was one that has taken over the slot.
             if let Some(key) = self.connections.key_at(index).filter(|_| self.ledger.timers.get(index) == NEVER) {
@@ -119,10 +121,20 @@ impl Proxy {
         self.upload_failed(key, Reason::Replied(LocalReply::DeadlinePassed));
     }
 
-    /// Notes that a connection may wait for another event now. `resume` sets its deadline, once for all changes.
-    pub(super) fn changed(&mut self, key: Key) {
-        if !self.ledger.changed.contains(&key) {
-            self.ledger.changed.push(key);
+    /// Notes that a connection may wait for another event now. `set_deadlines` follows, once for all changes. `moved`:
+    /// the direction in which bytes have just moved on it.
+    pub(super) fn changed(&mut self, key: Key, moved: Moved) {
+        // An input mostly changes its own connection and the opposite one.
+        match self.ledger.changed.iter_mut().rev().take(2).find(|(other, _)| *other == key) {
+            Some((_, before)) => *before = before.and(moved),
+            None => self.ledger.changed.push((key, moved)),
+        }
+    }
+
+    /// Sets the deadlines of all connections that have changed.
+    pub(super) fn set_deadlines(&mut self) {
+        while let Some((key, moved)) = self.ledger.changed.pop() {
+            self.rearm(key, moved);
         }
     }
 

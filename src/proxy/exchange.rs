@@ -388,7 +388,7 @@ impl Proxy {
         let rest = opposite.codec.write_data(&mut opposite.output, &mut self.scratch.buffers, input, length);
         if let Some(target) = target {
             self.schedule_send(target);
-            self.changed(target);
+            self.changed(target, Moved::Nothing);
         }
         rest
     }
@@ -415,7 +415,7 @@ impl Proxy {
             if !opposite.send_scheduled {
                 self.schedule_send(target);
             }
-            self.changed(target);
+            self.changed(target, Moved::Nothing);
         }
         if is_client {
             self.finish_if_over(id);

@@ -98,7 +98,7 @@ impl Proxy {
         client.codec.next_message();
         let goes_on = client.has_unseen_input();
         self.schedule_send(key);
-        self.changed(key);
+        self.changed(key, Moved::Nothing);
         if goes_on {
             self.decode_further(key);
         }

@@ -103,7 +103,7 @@ impl Proxy {
             }
         }
         self.pump(key);
-        self.rearm(key, Moved::In);
+        self.changed(key, Moved::In);
         self.resume();
     }
 
@@ -128,7 +128,7 @@ impl Proxy {
         let Some(connection) = self.connections.get_mut(key) else { return };
         connection.receive = Receive::Ended;
         self.pump(key);
-        self.rearm(key, Moved::Nothing);
+        self.changed(key, Moved::Nothing);
         self.resume();
     }
 
@@ -199,13 +199,13 @@ impl Proxy {
             self.on_flushed(key);
             exchange.filter(|_| !is_client).into_iter().for_each(|id| self.finish_if_over(id));
         }
-        self.rearm(key, Moved::Out);
+        self.changed(key, Moved::Out);
         if is_mux {
             self.mux_sent(key, n);
         }
         if let Some(opposite) = exchange.and_then(|id| self.opposite(id, key)) {
             self.wake(opposite);
-            self.changed(opposite);
+            self.changed(opposite, Moved::Nothing);
         } else if self.connections.get(key).is_some_and(Connection::has_unseen_input) {
             // The client has taken some of its responses, so its next request may be decoded, or its end.
             self.ledger.resumed.push(key);

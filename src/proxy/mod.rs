@@ -306,14 +306,14 @@ impl Proxy {
 
     /// Continues with connections whose input had to wait, until there is nothing left to do.
     fn resume(&mut self) {
+        self.set_deadlines();
         self.serve_waiting();
         loop {
-            if let Some(key) = self.ledger.changed.pop() {
-                self.rearm(key, Moved::Nothing);
-            } else if let Some(key) = self.ledger.resumed.pop() {
+            self.set_deadlines();
+            if let Some(key) = self.ledger.resumed.pop() {
                 self.pump(key);
                 self.wake(key);
-                self.rearm(key, Moved::Nothing);
+                self.changed(key, Moved::Nothing);
             } else if let Some(key) = self.ledger.tending.pop() {
                 self.tend(key);
             } else if !self.relieve() && !self.wake_borrowers() {

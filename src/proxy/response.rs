@@ -2,7 +2,7 @@
 
 use super::Proxy;
 use super::codec::Written;
-use super::connection::{BackendEnd, Connection, Peer};
+use super::connection::{BackendEnd, Connection, Moved, Peer};
 use super::exchange::{Content, Exchange, Verdict};
 use super::failure::Failure;
 use super::progress::Progress;
@@ -122,7 +122,7 @@ impl Proxy {
     /// Sends a client the head that was written, as `send_head` does.
     pub(super) fn write_to_client(&mut self, client: Key, what: &str, body: Option<Body>, written: Written) {
         self.send_head(client, what, body, written);
-        self.changed(client);
+        self.changed(client, Moved::Nothing);
     }
 }
 

@@ -4,6 +4,7 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
+use super::connection::Moved;
 use super::output::Output;
 use super::queue::Waiting;
 use super::record::Record;
@@ -129,7 +130,7 @@ pub(super) struct Ledger {
     /// Slots of connections whose deadline has passed.
     pub(super) due: Vec<usize>,
     /// Connections whose deadline may be another one now.
-    pub(super) changed: Vec<Key>,
+    pub(super) changed: Vec<(Key, Moved)>,
     /// The connection whose input is being decoded.
     pub(super) decoding: Option<Key>,
     /// Connections whose input may be decoded further.

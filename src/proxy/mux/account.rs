@@ -216,7 +216,7 @@ impl Proxy {
             let exchange = self.connections.get(stream).and_then(|stream| stream.exchange);
             if let Some(opposite) = exchange.and_then(|id| self.opposite(id, stream)) {
                 self.wake(opposite);
-                self.rearm(opposite, Moved::Nothing);
+                self.changed(opposite, Moved::Nothing);
             }
         }
         let Some(mux) = self.connections.get(key).and_then(|one| one.codec.mux()) else { return };

@@ -153,7 +153,7 @@ impl Proxy {
             }
             Some(_) => self.reset_stream(key, ErrorCode::PROTOCOL_ERROR),
         }
-        self.rearm(key, Moved::Nothing);
+        self.changed(key, Moved::Nothing);
     }
 
     /// Has the rest of a client's input wait for the next turn, so that other clients do not wait for many requests or
@@ -184,7 +184,7 @@ impl Proxy {
                 self.pump(key);
             }
             self.wake(key);
-            self.rearm(key, Moved::Nothing);
+            self.changed(key, Moved::Nothing);
         }
     }
 

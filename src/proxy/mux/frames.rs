@@ -59,13 +59,13 @@ impl Proxy {
                 // Only a stream that is in line again may wait for the window of the connection.
                 fruitless += usize::from(!moved);
             }
-            self.rearm(owner, if moved { Moved::Out } else { Moved::Nothing });
+            self.changed(owner, if moved { Moved::Out } else { Moved::Nothing });
             let opposite = exchange.and_then(|id| self.opposite(id, owner));
             if let Some(opposite) = opposite {
                 if rest < QUEUE_HIGH_BYTES {
                     self.wake(opposite);
                 }
-                self.rearm(opposite, Moved::Nothing);
+                self.changed(opposite, Moved::Nothing);
             }
             match exchange {
                 _ if rest > 0 => {}
@@ -258,7 +258,7 @@ impl Proxy {
             Part::Trailers(_) => self.on_trailers(stream, head),
             _ => self.on_response(stream, head),
         }
-        self.rearm(stream, Moved::In);
+        self.changed(stream, Moved::In);
     }
 
     /// Handles content of a stream. It is dropped if the stream has no owner.
@@ -287,10 +287,10 @@ impl Proxy {
             if probe {
                 self.on_probe_content(owner);
             }
-            return self.rearm(owner, Moved::In);
+            return self.changed(owner, Moved::In);
         }
         *input = self.on_data(owner, input.take(), length);
-        self.rearm(owner, Moved::In);
+        self.changed(owner, Moved::In);
         self.delivered(owner, length);
     }
 

@@ -253,7 +253,7 @@ impl Proxy {
             mux.queued.frames.pop_front();
             mux.queued.bytes -= length;
             mux.h2.note_sent(is_last);
-            self.rearm(stream, Moved::Out);
+            self.changed(stream, Moved::Out);
         }
     }
 
@@ -294,7 +294,7 @@ impl Proxy {
             }
         }
         self.schedule_send(key);
-        self.rearm(key, Moved::Nothing);
+        self.changed(key, Moved::Nothing);
     }
 }
 

@@ -81,7 +81,7 @@ impl Proxy {
         let key = self.connections.insert(stream);
         self.await_turn(mux_key, key);
         self.set_upstream(id, exchange::Upstream::Assigned { slot: slot as u16, key });
-        self.rearm(key, Moved::Nothing);
+        self.changed(key, Moved::Nothing);
     }
 
     /// The mux to the backend in a slot for a stream of an exchange: one that has room, else a new one. An isolated
@@ -111,7 +111,7 @@ impl Proxy {
             connection.output.write(&mut self.scratch.buffers, &self.scratch.text);
         }
         // It is not idle any more, even if its time in the pool ends in this same turn.
-        self.rearm(mux_key, Moved::Nothing);
+        self.changed(mux_key, Moved::Nothing);
     }
 
     /// A mux to the backend in a slot that has room for another stream of the owner.
@@ -289,7 +289,7 @@ impl Proxy {
         for at in 0..upstream.waiting.len() {
             let mux = self.connections.get(key).and_then(|connection| connection.codec.mux());
             if let Some(&stream) = mux.and_then(Mux::upstream).and_then(|upstream| upstream.waiting.get(at)) {
-                self.rearm(stream, Moved::Nothing);
+                self.changed(stream, Moved::Nothing);
             }
         }
         false
