@@ -53,7 +53,6 @@ impl Sink for Writer<'_> {
         self.text.extend_from_slice(b"\r\n");
     }
 
-    #[inline]
     fn field(&mut self, name: &[u8], value: &[u8]) {
         self.text.reserve(name.len() + value.len() + 4);
         self.text.extend_from_slice(name);

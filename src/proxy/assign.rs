@@ -230,7 +230,6 @@ impl Proxy {
         }
         self.send_head(key, "request head", Some(asks.body(body)), written);
         self.write_kept(id, key);
-        self.schedule_send(key);
         auth.then(|| self.bind(client, key));
         self.changed(key, Moved::Nothing);
         self.decode_further(client);
@@ -240,6 +239,9 @@ impl Proxy {
     /// the end if it was read.
     fn write_kept(&mut self, id: Key, key: Key) {
         let Some(exchange) = self.exchanges.living(id) else { return };
+        if exchange.kept.is_empty() && exchange.request != Progress::Ended {
+            return;
+        }
         let Some(connection) = self.connections.get_mut(key) else { return };
         let (codec, output, buffers) = (&mut connection.codec, &mut connection.output, &mut self.scratch.buffers);
         if !exchange.kept.is_empty() {
@@ -250,5 +252,6 @@ impl Proxy {
         if exchange.request == Progress::Ended {
             codec.write_end(output, buffers, None);
         }
+        self.schedule_send(key);
     }
 }

@@ -117,10 +117,7 @@ impl Sink for HeadWriter<'_> {
         match self {
             HeadWriter::Http1(writer) => writer.request(method, target),
             HeadWriter::Http2(writer) => writer.request(method, target),
-            HeadWriter::Traced(traced) => {
-                traced.writer.request(method, target);
-                traced.shown().request(method, target);
-            }
+            HeadWriter::Traced(writer) => writer.request(method, target),
         }
     }
 
@@ -128,23 +125,15 @@ impl Sink for HeadWriter<'_> {
         match self {
             HeadWriter::Http1(writer) => writer.response(status, reason),
             HeadWriter::Http2(writer) => writer.response(status, reason),
-            HeadWriter::Traced(traced) => {
-                traced.writer.response(status, reason);
-                traced.shown().response(status, reason);
-            }
+            HeadWriter::Traced(writer) => writer.response(status, reason),
         }
     }
 
-    #[inline]
     fn field(&mut self, name: &[u8], value: &[u8]) {
         match self {
             HeadWriter::Http1(writer) => writer.field(name, value),
             HeadWriter::Http2(writer) => writer.field(name, value),
-            HeadWriter::Traced(traced) => {
-                traced.writer.field(name, value);
-                let value = traced.masked(name, value);
-                traced.shown().field(name, &value);
-            }
+            HeadWriter::Traced(writer) => writer.field(name, value),
         }
     }
 
@@ -152,10 +141,7 @@ impl Sink for HeadWriter<'_> {
         match self {
             HeadWriter::Http1(writer) => writer.host(name, value),
             HeadWriter::Http2(writer) => writer.host(name, value),
-            HeadWriter::Traced(traced) => {
-                traced.writer.host(name, value);
-                traced.shown().host(name, value);
-            }
+            HeadWriter::Traced(writer) => writer.host(name, value),
         }
     }
 
@@ -163,10 +149,7 @@ impl Sink for HeadWriter<'_> {
         match self {
             HeadWriter::Http1(writer) => writer.hop(name, value),
             HeadWriter::Http2(writer) => writer.hop(name, value),
-            HeadWriter::Traced(traced) => {
-                traced.writer.hop(name, value);
-                traced.shown().hop(name, value);
-            }
+            HeadWriter::Traced(writer) => writer.hop(name, value),
         }
     }
 
@@ -174,11 +157,7 @@ impl Sink for HeadWriter<'_> {
         match self {
             HeadWriter::Http1(writer) => writer.joined(name, pieces),
             HeadWriter::Http2(writer) => writer.joined(name, pieces),
-            HeadWriter::Traced(traced) => {
-                let pieces: Vec<&[u8]> = pieces.collect();
-                traced.writer.joined(name, &mut pieces.iter().copied());
-                traced.shown().joined(name, &mut pieces.iter().copied());
-            }
+            HeadWriter::Traced(writer) => writer.joined(name, pieces),
         }
     }
 
@@ -186,11 +165,7 @@ impl Sink for HeadWriter<'_> {
         match self {
             HeadWriter::Http1(writer) => writer.upgrade(protocols),
             HeadWriter::Http2(writer) => writer.upgrade(protocols),
-            HeadWriter::Traced(traced) => {
-                let protocols: Vec<&[u8]> = protocols.collect();
-                traced.writer.upgrade(&mut protocols.iter().copied());
-                traced.shown().upgrade(&mut protocols.iter().copied());
-            }
+            HeadWriter::Traced(writer) => writer.upgrade(protocols),
         }
     }
 
@@ -198,11 +173,62 @@ impl Sink for HeadWriter<'_> {
         match self {
             HeadWriter::Http1(writer) => writer.framing(body),
             HeadWriter::Http2(writer) => writer.framing(body),
-            HeadWriter::Traced(traced) => {
-                traced.writer.framing(body);
-                traced.shown().framing(body);
-            }
+            HeadWriter::Traced(writer) => writer.framing(body),
         }
+    }
+}
+
+/// Writes everything twice. These functions are not inlined, so that heads without a trace do not pay for them.
+impl Sink for Traced<'_> {
+    #[cold]
+    fn request(&mut self, method: &[u8], target: Target<'_>) {
+        self.writer.request(method, target);
+        self.shown().request(method, target);
+    }
+
+    #[cold]
+    fn response(&mut self, status: u16, reason: &[u8]) {
+        self.writer.response(status, reason);
+        self.shown().response(status, reason);
+    }
+
+    #[cold]
+    fn field(&mut self, name: &[u8], value: &[u8]) {
+        self.writer.field(name, value);
+        let value = self.masked(name, value);
+        self.shown().field(name, &value);
+    }
+
+    #[cold]
+    fn host(&mut self, name: &[u8], value: &[u8]) {
+        self.writer.host(name, value);
+        self.shown().host(name, value);
+    }
+
+    #[cold]
+    fn hop(&mut self, name: &[u8], value: &[u8]) {
+        self.writer.hop(name, value);
+        self.shown().hop(name, value);
+    }
+
+    #[cold]
+    fn joined(&mut self, name: &[u8], pieces: &mut dyn Iterator<Item = &[u8]>) {
+        let pieces: Vec<&[u8]> = pieces.collect();
+        self.writer.joined(name, &mut pieces.iter().copied());
+        self.shown().joined(name, &mut pieces.iter().copied());
+    }
+
+    #[cold]
+    fn upgrade(&mut self, protocols: &mut dyn Iterator<Item = &[u8]>) {
+        let protocols: Vec<&[u8]> = protocols.collect();
+        self.writer.upgrade(&mut protocols.iter().copied());
+        self.shown().upgrade(&mut protocols.iter().copied());
+    }
+
+    #[cold]
+    fn framing(&mut self, body: Body) {
+        self.writer.framing(body);
+        self.shown().framing(body);
     }
 }
 

@@ -124,8 +124,8 @@ impl Proxy {
     /// Notes that a connection may wait for another event now. `set_deadlines` follows, once for all changes. `moved`:
     /// the direction in which bytes have just moved on it.
     pub(super) fn changed(&mut self, key: Key, moved: Moved) {
-        // An input mostly changes its own connection and the opposite one.
-        match self.ledger.changed.iter_mut().rev().take(2).find(|(other, _)| *other == key) {
+        // An input changes few connections, and the latest ones again.
+        match self.ledger.changed.iter_mut().rev().take(4).find(|(other, _)| *other == key) {
             Some((_, before)) => *before = before.and(moved),
             None => self.ledger.changed.push((key, moved)),
         }

@@ -84,19 +84,21 @@ impl Proxy {
     /// connection.
     pub(super) fn asks_websocket(&mut self, id: Key, key: Key) -> Asks {
         let Some(exchange) = self.exchanges.living_mut(id) else { return Asks::AsAsked };
-        let facts = &exchange.facts;
+        if exchange.facts.kind != Kind::WebSocket {
+            return Asks::AsAsked;
+        }
         match self.connections.get_mut(key).and_then(|backend| backend.codec.stream_mut()) {
-            Some(stream) if facts.kind == Kind::WebSocket => {
+            Some(stream) => {
                 stream.sending = Sending::Tunnel;
                 Asks::Connect
             }
-            None if facts.is_connect() => {
+            None if exchange.facts.is_connect() => {
                 let (half, other) = exchange.nonce.split_at_mut(size_of::<u64>());
                 half.copy_from_slice(&self.random.any().to_be_bytes());
                 other.copy_from_slice(&self.random.any().to_be_bytes());
                 Asks::Upgrade(encode(Alphabet::Standard, &exchange.nonce))
             }
-            _ => Asks::AsAsked,
+            None => Asks::AsAsked,
         }
     }
 
