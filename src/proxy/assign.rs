@@ -180,7 +180,7 @@ impl Proxy {
 
     /// Writes the head of an exchange's request to an established connection.
     pub(super) fn attach(&mut self, id: Key, key: Key) {
-        let Some(&BackendEnd { slot, .. }) = self.connections.get(key).and_then(Connection::backend) else { return };
+        let Some(&BackendEnd { slot, .. }) = self.connections.living(key).and_then(Connection::backend) else { return };
         self.set_upstream(id, Upstream::Open { slot, key });
         let Some(exchange) = self.exchanges.living_mut(id) else { return self.close(key, Output::Close(key)) };
         exchange.record.sent_us = self.now_us;
@@ -195,7 +195,7 @@ impl Proxy {
         let shows = self.shows();
         let asks = self.asks_websocket(id, key);
         let carrier = self.secures.asks_certificates().then(|| self.carrier(client).index());
-        let Some(connection) = self.connections.get_mut(key) else { return };
+        let Some(connection) = self.connections.living_mut(key) else { return };
         connection.exchange = Some(id);
         let Some(exchange) = self.exchanges.living(id) else { return };
         let backend = self.upstreams.backends[usize::from(slot)].as_ref();
@@ -242,7 +242,7 @@ impl Proxy {
         if exchange.kept.is_empty() && exchange.request != Progress::Ended {
             return;
         }
-        let Some(connection) = self.connections.get_mut(key) else { return };
+        let Some(connection) = self.connections.living_mut(key) else { return };
         let (codec, output, buffers) = (&mut connection.codec, &mut connection.output, &mut self.scratch.buffers);
         if !exchange.kept.is_empty() {
             let content = buffers.extend(None, &exchange.kept);

@@ -407,7 +407,7 @@ impl Proxy {
         if !written.shown.is_empty() {
             self.trace_sent(key, what, &written.shown);
         }
-        let Some(connection) = self.connections.get_mut(key) else { return };
+        let Some(connection) = self.connections.living_mut(key) else { return };
         if let Some(body) = body {
             connection.codec.write_body(body);
         }

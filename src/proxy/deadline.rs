@@ -144,11 +144,11 @@ impl Proxy {
         let Some(mut connection) = self.connections.get(key) else { return };
         if !matches!(connection.codec, Codec::Http1(_)) {
             self.recount(key);
-            let Some(recounted) = self.connections.get(key) else { return };
+            let Some(recounted) = self.connections.living(key) else { return };
             connection = recounted;
         }
         let wait = self.wait_of(key, connection);
-        let Some(connection) = self.connections.get_mut(key) else { return };
+        let Some(connection) = self.connections.living_mut(key) else { return };
         let useless = |backend: &mut BackendEnd| std::mem::take(&mut backend.no_progress);
         let renewed = wait.is_renewed(moved) && !connection.backend_mut().is_some_and(useless);
         if wait == connection.wait && !renewed {

@@ -57,7 +57,7 @@ impl Proxy {
             Detected::Undecided => return,
             Detected::Http2 => self.become_http2(key),
         }
-        let Some(connection) = self.connections.get_mut(key) else { return };
+        let Some(connection) = self.connections.living_mut(key) else { return };
         if connection.codec.mux().is_some() && connection.phase == Phase::Open {
             return self.pump_mux(key);
         }
@@ -103,7 +103,7 @@ impl Proxy {
 
     /// Decodes one part and acts on it. Returns false if more bytes are needed first.
     fn step(&mut self, key: Key, input: &mut Option<Buffer>, head: &mut Head) -> bool {
-        let Some(connection) = self.connections.get_mut(key) else { return false };
+        let Some(connection) = self.connections.living_mut(key) else { return false };
         let (is_client, probe) = (connection.is_client(), connection.is_probe());
         // The content of a stream was traced when it arrived.
         let trace = self.settings.trace && connection.codec.stream().is_none();

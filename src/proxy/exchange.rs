@@ -294,7 +294,7 @@ impl Proxy {
         exchange.session = self.upstreams.session_of(head, group);
         let is_free = exchange.session.is_some() || !self.ledger.waiting.has(group);
         let id = self.exchanges.insert(exchange);
-        let Some(client) = self.connections.get_mut(key) else { return };
+        let Some(client) = self.connections.living_mut(key) else { return };
         client.exchange = Some(id);
         client.client_mut().into_iter().for_each(|client| client.seen_request = true);
         client.codec.read_body(if facts.is_connect() { Body::Chunked } else { facts.body });
@@ -395,7 +395,7 @@ impl Proxy {
 
     /// Ends a message from either side. `left_over`: bytes follow the message, or the direction has ended.
     pub(super) fn on_end(&mut self, key: Key, left_over: bool) {
-        let Some(connection) = self.connections.get_mut(key) else { return };
+        let Some(connection) = self.connections.living_mut(key) else { return };
         let is_client = connection.is_client();
         let Some(id) = connection.exchange else { return };
         let Some(exchange) = self.exchanges.living_mut(id) else { return };

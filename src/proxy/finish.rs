@@ -112,7 +112,7 @@ impl Proxy {
         }
         let owned = end.owner.is_none_or(|owner| self.connections.get(owner).is_some());
         let current = owned && self.upstreams.is_current(Peer::Backend(end));
-        let Some(connection) = self.connections.get_mut(key) else { return };
+        let Some(connection) = self.connections.living_mut(key) else { return };
         connection.exchange = None;
         let fit = end.persistent && current && !connection.is_closing() && connection.is_drained();
         // A bound connection waits for its client.
@@ -168,7 +168,7 @@ impl Proxy {
         if exchange.is_some_and(|id| self.upload_cut_off(id)) {
             return;
         }
-        let Some(connection) = self.connections.get(key) else { return };
+        let Some(connection) = self.connections.living(key) else { return };
         let (reused, drained, silent) = (connection.is_reused(), connection.is_drained(), connection.input.is_none());
         self.close(key, Output::Close(key));
         let Some(id) = exchange else { return };

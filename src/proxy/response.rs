@@ -41,7 +41,7 @@ impl Proxy {
             exchange.content = Content::Invited;
         }
         let (key, shows) = (exchange.client, self.shows());
-        let Some(client) = self.connections.get(key) else { return };
+        let Some(client) = self.connections.living(key) else { return };
         self.scratch.text.clear();
         let mut writer = client.codec.head_writer(&mut self.scratch.text, shows);
         forward::interim(&mut writer, head, None);
@@ -51,14 +51,14 @@ impl Proxy {
 
     /// Handles the head of a final response, or a 101.
     pub(super) fn on_response(&mut self, key: Key, head: HeadRef<'_>) {
-        let Some(backend) = self.connections.get_mut(key) else { return };
+        let Some(backend) = self.connections.living_mut(key) else { return };
         let Peer::Backend(BackendEnd { slot, .. }) = backend.peer else { return };
         let Some(id) = backend.exchange else { return };
         if self.on_switching(id, key, slot, head) {
             return;
         }
         let Some(exchange) = self.exchanges.living_mut(id) else { return };
-        let Some(backend) = self.connections.get_mut(key) else { return };
+        let Some(backend) = self.connections.living_mut(key) else { return };
         let facts = match framing::response(head, &exchange.facts) {
             Ok(facts) => facts,
             Err(refusal) => return self.backend_failed(key, Failure::Malformed(refusal)),

@@ -168,7 +168,7 @@ impl Proxy {
             return 0;
         }
         let Some(stream) = entry.codec.stream().filter(|_| entry.is_client()) else { return usize::MAX };
-        let Some(mux) = self.connections.get(stream.mux) else { return usize::MAX };
+        let Some(mux) = self.connections.living(stream.mux) else { return usize::MAX };
         let Some(downstream) = mux.codec.mux().and_then(|mux| mux.downstream()) else { return usize::MAX };
         if self.lends(downstream) {
             return usize::MAX;
@@ -194,7 +194,7 @@ impl Proxy {
             return downstream.is_held_back.set(true);
         }
         self.scratch.text.clear();
-        let Some(connection) = self.connections.get_mut(key) else { return };
+        let Some(connection) = self.connections.living_mut(key) else { return };
         let Some(mux) = connection.codec.mux_mut() else { return };
         mux.h2.credit(H2_WINDOW_MAX_BYTES, &mut self.scratch.text);
         connection.output.write(&mut self.scratch.buffers, &self.scratch.text);

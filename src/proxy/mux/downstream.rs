@@ -114,7 +114,7 @@ impl Proxy {
 
     /// Serves a request that a client has sent on a new stream. `error`: its head is malformed, or exceeds a limit.
     pub(super) fn accept_stream(&mut self, mux_key: Key, id: u32, error: Option<MessageError>, head: HeadRef<'_>) {
-        let Some(connection) = self.connections.get_mut(mux_key) else { return };
+        let Some(connection) = self.connections.living_mut(mux_key) else { return };
         let Some(client) = connection.client_mut() else { return };
         client.seen_request = true;
         let mut entry = Connection::new(connection.peer);
@@ -125,7 +125,7 @@ impl Proxy {
         entry.codec = Codec::Stream(stream);
         entry.client_mut().into_iter().for_each(|client| client.held = 0);
         let key = self.connections.insert(entry);
-        let Some(mux) = self.connections.get_mut(mux_key).and_then(|one| one.codec.mux_mut()) else { return };
+        let Some(mux) = self.connections.living_mut(mux_key).and_then(|one| one.codec.mux_mut()) else { return };
         mux.h2.own(id, key);
         if let MuxKind::Downstream(downstream) = &mut mux.kind {
             downstream.requests += 1;

@@ -32,14 +32,14 @@ impl Proxy {
                 return;
             }
             let Some((id, owner, room)) = mux.h2.next_in_line() else { return };
-            let Some(stream) = self.connections.get_mut(owner) else { continue };
+            let Some(stream) = self.connections.living_mut(owner) else { continue };
             if unsendable {
                 stream.output.clear(&mut self.scratch.buffers);
             }
             let mut queue = std::mem::take(&mut stream.output);
             let moved = self.send_stream(key, id, owner, room, &mut queue);
             let rest = queue.len();
-            let Some(stream) = self.connections.get_mut(owner) else { continue };
+            let Some(stream) = self.connections.living_mut(owner) else { continue };
             let exchange = stream.exchange;
             if rest > 0 {
                 // A few bytes that wait do not occupy a block.
@@ -77,7 +77,7 @@ impl Proxy {
 
     /// Sends one frame of a stream whose content is `queue`. Returns false if there is none to send.
     fn send_stream(&mut self, key: Key, id: u32, owner: Key, room: usize, queue: &mut Queue) -> bool {
-        let Some(entry) = self.connections.get_mut(owner) else { return false };
+        let Some(entry) = self.connections.living_mut(owner) else { return false };
         let Some(stream) = entry.codec.stream_mut() else { return false };
         let length = queue.len().min(room);
         let last = stream.sending == Sending::Ending && length == queue.len();
@@ -88,7 +88,7 @@ impl Proxy {
             stream.sending = Sending::Ended;
         }
         let trailers = if last { std::mem::take(&mut stream.trailers) } else { Box::default() };
-        let Some(connection) = self.connections.get_mut(key) else { return false };
+        let Some(connection) = self.connections.living_mut(key) else { return false };
         let Codec::Mux(mux) = &mut connection.codec else { return false };
         let before = connection.output.len();
         if length > 0 || trailers.is_empty() {
@@ -220,7 +220,7 @@ impl Proxy {
 
     fn on_stream_end(&mut self, key: Key) {
         let is_held = self.is_held(key);
-        let Some(entry) = self.connections.get_mut(key) else { return };
+        let Some(entry) = self.connections.living_mut(key) else { return };
         if entry.is_probe() {
             return self.on_probe_end(key);
         }
@@ -241,7 +241,7 @@ impl Proxy {
     }
 
     fn on_fields(&mut self, stream: Key, event: Event, head: HeadRef<'_>) {
-        let Some(entry) = self.connections.get(stream) else { return };
+        let Some(entry) = self.connections.living(stream) else { return };
         let probe = entry.is_probe();
         let part = match event {
             Event::Interim(_) => Part::Interim(head.bytes.len()),
@@ -302,7 +302,7 @@ impl Proxy {
         let left = (H2_GROWTH_BYTES - self.totals.grown).saturating_sub(self.totals.lent as u32);
         let most = if is_client { self.spare(key) } else { left };
         let spare = self.wants(owner).then_some(most);
-        let Some(connection) = self.connections.get_mut(key) else { return };
+        let Some(connection) = self.connections.living_mut(key) else { return };
         let Some(mux) = connection.codec.mux_mut() else { return };
         self.scratch.text.clear();
         let growth = mux.h2.delivered(id, length, spare, &mut self.scratch.text);

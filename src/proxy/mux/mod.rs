@@ -184,7 +184,7 @@ impl Proxy {
     pub(in crate::proxy) fn line_up(&mut self, key: Key) {
         let Some(stream) = self.connections.get(key).and_then(|stream| stream.codec.stream()) else { return };
         let (mux_key, id) = (stream.mux, stream.id);
-        let Some(connection) = self.connections.get_mut(mux_key) else { return };
+        let Some(connection) = self.connections.living_mut(mux_key) else { return };
         let full = connection.output.len() >= QUEUE_HIGH_BYTES;
         if let Some(mux) = connection.codec.mux_mut().filter(|_| id != 0) {
             mux.h2.line_up(id);
@@ -203,7 +203,7 @@ impl Proxy {
         }
         let Some(stream) = self.connections.get(key).and_then(|stream| stream.codec.stream()) else { return };
         let (mux_key, id) = (stream.mux, stream.id);
-        let Some(connection) = self.connections.get_mut(mux_key) else { return };
+        let Some(connection) = self.connections.living_mut(mux_key) else { return };
         let Some(mux) = connection.codec.mux_mut() else { return };
         self.scratch.text.clear();
         mux.h2.taken(id, &mut self.scratch.text);
@@ -220,7 +220,7 @@ impl Proxy {
         if end {
             stream.sending = Sending::Ended;
         }
-        let Some(connection) = self.connections.get_mut(mux_key) else { return };
+        let Some(connection) = self.connections.living_mut(mux_key) else { return };
         let Some(mux) = connection.codec.mux_mut() else { return };
         let mut frames = Vec::with_capacity(self.scratch.text.len() + http2::frame::HEADER_BYTES);
         mux.h2.write_fields(id, &self.scratch.text, end, &mut frames);
@@ -231,7 +231,7 @@ impl Proxy {
 
     /// Notes that a frame of a stream was queued. `is_last`: it ends our message.
     fn note_queued(&mut self, mux_key: Key, stream: Key, length: usize, is_last: bool) {
-        let Some(connection) = self.connections.get_mut(mux_key) else { return };
+        let Some(connection) = self.connections.living_mut(mux_key) else { return };
         let queued = connection.output.len() as u64;
         if let Some(mux) = connection.codec.mux_mut() {
             mux.queued.frames.push_back(QueuedFrame { stream, length, end: mux.queued.sent + queued, is_last });

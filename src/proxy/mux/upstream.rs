@@ -98,7 +98,7 @@ impl Proxy {
     /// other streams are open, because nothing may be due on these.
     pub(in crate::proxy) fn await_turn(&mut self, mux_key: Key, key: Key) {
         self.ledger.tending.push(mux_key);
-        let Some(connection) = self.connections.get_mut(mux_key) else { return };
+        let Some(connection) = self.connections.living_mut(mux_key) else { return };
         let Some(mux) = connection.codec.mux_mut() else { return };
         if let Some(upstream) = mux.upstream_mut() {
             upstream.waiting.push_back(key);
@@ -179,7 +179,7 @@ impl Proxy {
             return self.become_http1(key, slot.into());
         }
         self.upstreams.speaks_http2(peer);
-        let Some(connection) = self.connections.get_mut(key) else { return };
+        let Some(connection) = self.connections.living_mut(key) else { return };
         let Some(mux) = connection.codec.mux_mut() else { return };
         mux.heard_us = self.now_us;
         self.scratch.text.clear();
@@ -239,13 +239,13 @@ impl Proxy {
             }
             let Some(mux) = self.connections.get_mut(key).and_then(|one| one.codec.mux_mut()) else { return };
             let idle = mux.h2.open_streams() == 0;
-            let Some(entry) = self.connections.get_mut(stream) else { continue };
+            let Some(entry) = self.connections.living_mut(stream) else { continue };
             let exchange = entry.exchange;
             // Borrowed again, because both are in one slab.
-            let Some(connection) = self.connections.get_mut(key) else { return };
+            let Some(connection) = self.connections.living_mut(key) else { return };
             connection.set_reused(true);
             let id = connection.codec.mux_mut().and_then(|mux| mux.h2.open(stream));
-            let Some(entry) = self.connections.get_mut(stream) else { return };
+            let Some(entry) = self.connections.living_mut(stream) else { return };
             entry.phase = Phase::Open;
             entry.set_reused(used && idle);
             if let Some(stream) = entry.codec.stream_mut() {
