@@ -227,6 +227,7 @@ impl Reader {
     }
 
     fn option(&mut self, flag: &'static Flag, value: &Value) {
+        let kind = if NUMBERS.contains(&flag.long) { "a string or a number" } else { "a string" };
         match (flag.set, &value.kind) {
             (Set::Switch(_), Kind::Bool(on)) => self.give(flag, if *on { "on" } else { "off" }, value.at),
             (Set::Switch(_), _) => self.wrong_type(flag.long, value, "true or false"),
@@ -234,10 +235,7 @@ impl Reader {
             (Set::Number(_), _) => self.wrong_type(flag.long, value, flag.accepts),
             (Set::Value(_), Kind::String(text)) => self.give(flag, text, value.at),
             (_, Kind::Number(number)) if NUMBERS.contains(&flag.long) => self.give(flag, &digits(*number), value.at),
-            (Set::Value(_), _) => {
-                let kind = if NUMBERS.contains(&flag.long) { "a string or a number" } else { "a string" };
-                self.wrong_type(flag.long, value, format!("{kind}: {}", flag.accepts));
-            }
+            (Set::Value(_), _) => self.wrong_type(flag.long, value, format!("{kind}: {}", flag.accepts)),
             (Set::Repeatable(_), Kind::Array(items)) => {
                 for item in items {
                     match &item.kind {
@@ -246,14 +244,14 @@ impl Reader {
                         Kind::Number(number) if NUMBERS.contains(&flag.long) => {
                             self.give(flag, &digits(*number), item.at);
                         }
-                        _ => self.wrong_type(flag.long, item, format!("a string: {}", flag.accepts)),
+                        _ => self.wrong_type(flag.long, item, format!("{kind}: {}", flag.accepts)),
                     }
                 }
             }
             // One value needs no array.
             (Set::Repeatable(_), Kind::String(text)) => self.give(flag, text, value.at),
             (Set::Repeatable(_), _) => {
-                self.wrong_type(flag.long, value, format!("a string or an array of strings, each {}", flag.accepts));
+                self.wrong_type(flag.long, value, format!("{kind}, or an array of these: {}", flag.accepts));
             }
             (Set::Help | Set::Version, _) => {}
         }

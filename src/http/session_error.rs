@@ -260,7 +260,10 @@ impl fmt::Display for FailedHandshake {
             Some(SessionError::Certificate(BadCertificate::Purpose)) => {
                 write!(f, "{PREFIX}client certificate: not for clients")
             }
-            Some(SessionError::Certificate(bad)) => write!(f, "{PREFIX}client certificate: {bad}"),
+            Some(SessionError::Certificate(bad)) => {
+                let text = bad.to_string();
+                write!(f, "{PREFIX}client certificate: {}", text.strip_prefix("certificate ").unwrap_or(&text))
+            }
             Some(error) => {
                 let text = error.to_string();
                 write!(f, "{PREFIX}{}", text.strip_prefix(PREFIX).unwrap_or(&text))

@@ -30,7 +30,7 @@ pub const ALPN_PROTOCOLS: usize = 8;
 /// The size of one read of ciphertext: four records of maximum size, about as much as a full socket holds.
 pub const TLS_READ_BYTES: usize = 64 * 1024;
 /// Sockets that still send the end of a session after its connection is gone. For plain TCP the kernel does
-/// this. A further one replaces the one whose peer has taken nothing for longest, so slow peers cost at most their
+/// this. A further one replaces the one that expires first, so slow peers cost at most their
 /// sessions and `TLS_SEND_BYTES` each.
 pub const TLS_LEAVING: usize = 1024;
 /// The longest time for which the peer of such a socket may take nothing.

@@ -261,7 +261,8 @@ impl Exchange {
     /// process the request.
     fn note_content(&mut self, bytes: &[u8], may_decline: bool) {
         let fits = self.kept.len() + bytes.len() <= KEPT_CONTENT_BYTES;
-        if fits && may_decline && self.content != Content::Sent && self.response == Progress::Waiting {
+        let may_repeat = may_decline && self.tries.count() < TRIES;
+        if fits && may_repeat && self.content != Content::Sent && self.response == Progress::Waiting {
             self.kept.extend_from_slice(bytes);
             self.content = Content::Kept;
         } else {

@@ -31,22 +31,11 @@ pub fn memory_bytes() -> (u64, u64) {
     (sizes.next().unwrap_or(0), sizes.next().unwrap_or(0))
 }
 
-/// Returns memory that only the start of a process needed: free pages of the heap, and the pages of the program, which
-/// the system maps again when they are used.
+/// Returns free pages of the heap, which only the start of a process needed.
 #[cfg(all(target_os = "linux", target_env = "gnu"))]
 pub fn release_start() {
-    unsafe extern "C" {
-        // The linker defines both.
-        static __executable_start: u8;
-        static etext: u8;
-    }
-    let (from, to) = (&raw const __executable_start, &raw const etext);
-    // SAFETY: the pages between are constants and code of the program's file, which nothing writes. The first address is
-    // the begin of a page. The heap's free pages have no content.
-    unsafe {
-        libc::malloc_trim(0);
-        libc::madvise(from.cast_mut().cast(), to as usize - from as usize, libc::MADV_DONTNEED);
-    }
+    // SAFETY: the call changes no memory that is in use.
+    unsafe { libc::malloc_trim(0) };
 }
 
 /// Other systems decide themselves.

@@ -275,10 +275,12 @@ impl Worker<'_> {
             return None;
         }
         let cut = self.proxy.stop();
-        self.block.add(Count::Cut, cut as u64);
         self.carry_out();
         // The ends of the streams of clients.
         self.send_late();
+        // The clients of these sessions have not taken the end of their last response.
+        let cut = cut + self.tls.leaving.iter().len();
+        self.block.add(Count::Cut, cut as u64);
         Some(if cut == 0 { Outcome::Drained } else { Outcome::Cut(cut) })
     }
 

@@ -322,7 +322,7 @@ fn without_weight(backends: &[Backend]) -> Vec<String> {
         let is_in = |backend: &Backend| route.map_or(backend.routes.is_empty(), |one| backend.routes.contains(one));
         if !backends.iter().any(|backend| backend.weight > 0 && is_in(backend)) {
             let of = route.map_or(String::new(), |route| format!(" for {route}"));
-            let text = format!("all backends{of} have the weight 0: requests get 503 until one has more");
+            let text = format!("all backends{of} have the weight 0: requests without a session get 503");
             if !warnings.contains(&text) {
                 warnings.push(text);
             }
@@ -398,7 +398,7 @@ mod tests {
         let none: [&str; 0] = [];
         assert_eq!(without_weight(&[]), none);
         assert_eq!(without_weight(&[backend(0, &[]), backend(1, &[])]), none);
-        let text = |of: &str| format!("all backends{of} have the weight 0: requests get 503 until one has more");
+        let text = |of: &str| format!("all backends{of} have the weight 0: requests without a session get 503");
         assert_eq!(without_weight(&[backend(0, &[]), backend(0, &[])]), [text("")]);
         let routed = [backend(1, &[]), backend(0, &["a.test", "b.test"]), backend(2, &["b.test"])];
         assert_eq!(without_weight(&routed), [text(" for a.test")]);

@@ -1,8 +1,8 @@
 //! `--demo`: two small HTTP/1 servers as backends, so that the balancer can be tried without other software.
 //! Each is a process of its own and answers every request with a JSON description of the request.
 //!
-//! They have no secrets: no key is in their memory. They are simple: blocking, with a thread for each connection, and a limited number of threads. They die with
-//! the process that forked them. A killed one is not replaced, which shows the reaction of the balancer.
+//! Their memory has no keys. They are simple: blocking, with a thread for each connection, and a limited number of
+//! threads. They die with the process that forked them. A killed one is not replaced, which shows the reaction of the balancer.
 
 mod account;
 mod request;

@@ -53,7 +53,7 @@ pub(super) fn start(
         if let Some(backend) = demo.start(&mut journal).map_err(Failure::of("start the demo's backends"))? {
             // This is the child.
             drop((listeners, signals));
-            fork::exit_now(backend.serve(account));
+            fork::exit_now(backend.serve(account.filter(|_| !inherited.is_upgrade())));
         }
     } else if config.demo {
         config.backends = inherited.demo().iter().map(|&address| config::Backend::at(address)).collect();

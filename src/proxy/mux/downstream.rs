@@ -153,6 +153,8 @@ impl Proxy {
             }
             Some(_) => self.reset_stream(key, ErrorCode::PROTOCOL_ERROR),
         }
+        // The next stream of this read may borrow only the rest.
+        self.recount(key);
         self.changed(key, Moved::Nothing);
     }
 
@@ -185,6 +187,7 @@ impl Proxy {
             }
             self.wake(key);
             self.changed(key, Moved::Nothing);
+            self.set_deadlines();
         }
     }
 

@@ -258,7 +258,10 @@ impl Proxy {
             Part::Trailers(_) => self.on_trailers(stream, head),
             _ => self.on_response(stream, head),
         }
-        self.changed(stream, Moved::In);
+        // One read may have fields of many streams, and each block counts by itself.
+        let backend = self.connections.get_mut(stream).and_then(Connection::backend_mut);
+        let is_useless = backend.is_some_and(|backend| std::mem::take(&mut backend.no_progress));
+        self.changed(stream, if is_useless { Moved::Nothing } else { Moved::In });
     }
 
     /// Handles content of a stream. It is dropped if the stream has no owner.
@@ -290,6 +293,7 @@ impl Proxy {
             return self.changed(owner, Moved::In);
         }
         *input = self.on_data(owner, input.take(), length);
+        self.recount(owner);
         self.changed(owner, Moved::In);
         self.delivered(owner, length);
     }

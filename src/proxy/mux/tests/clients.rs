@@ -73,3 +73,24 @@ fn an_upload_goes_on_after_a_complete_response_until_it_is_reset() {
         assert!(!world.closed.contains(&client));
     }
 }
+
+#[test]
+fn interim_responses_that_nobody_gets_put_no_deadline_off_among_content_for_others() {
+    let mut world = World::new(1, false);
+    let waiting = world.request();
+    world.request();
+    world.request();
+    let mux_key = world.connected(true);
+    [3, 5].into_iter().for_each(|stream| world.frame(mux_key, Kind::Headers, END_HEADERS, stream, &[0x88]));
+    let limit_us = world.proxy.settings.timeouts.response_us;
+    world.pass(limit_us / 2);
+    let mut read = Vec::new();
+    // The client has not asked for a 100.
+    frame::write(&mut read, Kind::Headers, END_HEADERS, 1, b"\x08\x03100");
+    [3, 5].into_iter().for_each(|stream| frame::write(&mut read, Kind::Data, 0, stream, b"content"));
+    frame::write(&mut read, Kind::Headers, END_HEADERS, 1, b"\x08\x03100");
+    world.give(mux_key, &read);
+    world.pass(limit_us * 3 / 4);
+    let sent = String::from_utf8_lossy(&world.sent[&waiting]);
+    assert!(sent.starts_with("HTTP/1.1 504 "), "{sent}");
+}
