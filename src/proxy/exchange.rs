@@ -101,6 +101,15 @@ pub(super) enum Verdict {
     BackendFailed,
 }
 
+/// The fate of the trailers of a response.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Trailers {
+    /// The client gets them.
+    Pass,
+    /// They are dropped, because the response's Connection field names further fields, which the proxy removes.
+    Drop,
+}
+
 /// The tries of an exchange: the backends that got it, and the rules for a further try.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Tries {
@@ -163,8 +172,7 @@ pub(super) struct Exchange {
     /// The content that was written, in the state `Content::Kept`.
     pub(super) kept: Vec<u8>,
     pub(super) verdict: Verdict,
-    /// The response's Connection field names further fields, which the proxy removes.
-    pub(super) options: bool,
+    pub(super) trailers: Trailers,
     /// The random part of the key with which the backend was asked for a WebSocket, if the client sent no key.
     pub(super) nonce: [u8; NONCE_BYTES],
     /// The content is a stream of messages, between which there may be long silence.
@@ -197,7 +205,7 @@ impl Exchange {
             content: Content::Unsent,
             kept: Vec::new(),
             verdict: Verdict::Plain,
-            options: false,
+            trailers: Trailers::Pass,
             messages: facts.kind == Kind::Grpc,
             nonce: [0; NONCE_BYTES],
             persistent: facts.connection.persistent,
@@ -353,7 +361,7 @@ impl Proxy {
                 Some(HeadRef { bytes: trailers.bytes, head: &kept })
             }
             // The names in a response's Connection field are not kept. Trailers may always be dropped (RFC 9110, 6.5.1).
-            false if exchange.options => None,
+            false if exchange.trailers == Trailers::Drop => None,
             _ => Some(trailers),
         };
         let Some(opposite) = self.opposite(id, key).and_then(|opposite| self.connections.get_mut(opposite)) else {

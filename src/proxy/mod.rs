@@ -51,8 +51,8 @@ pub use self::failure::Failure;
 pub use self::identity::Unidentified;
 pub use self::output::Output;
 use self::progress::Progress;
+use self::record::Reason;
 pub use self::record::Record;
-use self::record::{Kind, Reason};
 pub use self::secured::Secured;
 use self::secured::Secures;
 use self::state::{Ledger, Listener, Scratch, Settings, Shutdown, Totals};
@@ -63,7 +63,6 @@ use crate::collections::random::Random;
 use crate::collections::slab::{Key, Slab};
 use crate::config::{Listen, Plan};
 use crate::limits::{QUEUE_HIGH_BYTES, SECOND_US};
-use crate::log::repeats::Repeats;
 use crate::log::{Log, http_date};
 use crate::metrics::Count;
 
@@ -81,8 +80,6 @@ pub struct Proxy {
     totals: Totals,
     shutdown: Shutdown,
     log: Log,
-    /// The kinds of log lines that were written lately.
-    repeats: Repeats<Kind>,
     random: Random,
     now_us: u64,
     /// The second since 1970, and its date for responses without one.
@@ -105,7 +102,6 @@ impl Proxy {
             totals: Totals::default(),
             shutdown: Shutdown::new(),
             log,
-            repeats: Repeats::new(),
             // These random numbers differ from those of the pick.
             random: Random::new(seed.rotate_left(32)),
             now_us,

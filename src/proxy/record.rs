@@ -211,7 +211,9 @@ impl Proxy {
     pub(super) fn log_exchange(&mut self, id: Key, outcome: Outcome, cause: Cause) {
         let Some(exchange) = self.exchanges.living(id) else { return };
         let (slot, level) = (exchange.record.slot, cause.level());
-        if !self.log.enabled(level) || !self.repeats.admits((slot, cause, outcome == Outcome::Retried), self.now_us) {
+        if !self.log.enabled(level)
+            || !self.ledger.repeats.admits((slot, cause, outcome == Outcome::Retried), self.now_us)
+        {
             return;
         }
         let head = exchange.saved.view();
@@ -238,7 +240,7 @@ impl Proxy {
     /// Logs an error reply to a client without an exchange. `bytes`: the beginning of its request.
     pub(super) fn log_refused(&mut self, key: Key, bytes: &[u8], id: Option<&[u8]>, answer: LocalReply) {
         let cause = Cause::of(answer);
-        if !self.log.enabled(cause.level()) || !self.repeats.admits((None, cause, false), self.now_us) {
+        if !self.log.enabled(cause.level()) || !self.ledger.repeats.admits((None, cause, false), self.now_us) {
             return;
         }
         let mut words = first_line(bytes).split(|byte| *byte == b' ');
@@ -310,7 +312,8 @@ impl Proxy {
 
     /// Logs a failure of a backend that no line about a request reports.
     pub(super) fn log_backend(&mut self, slot: u16, failure: Failure) {
-        if self.log.enabled(Level::Warn) && self.repeats.admits((Some(slot), Cause::Failed(failure), true), self.now_us)
+        if self.log.enabled(Level::Warn)
+            && self.ledger.repeats.admits((Some(slot), Cause::Failed(failure), true), self.now_us)
         {
             let text = format!("{}: {failure}", self.upstreams.label(slot.into()));
             self.log.line(Level::Warn, "backend", format_args!("{text}"));
@@ -320,7 +323,7 @@ impl Proxy {
     /// Logs that a client was closed because it was not identified.
     pub(super) fn log_unidentified(&mut self, key: Key, reason: Unidentified) {
         let cause = Cause::Unidentified(reason);
-        if self.log.enabled(cause.level()) && self.repeats.admits((None, cause, false), self.now_us) {
+        if self.log.enabled(cause.level()) && self.ledger.repeats.admits((None, cause, false), self.now_us) {
             let peer = self.client_address(key).map_or_else(String::new, |peer| peer.to_string());
             self.log.line(cause.level(), "client", format_args!("{peer}: closed: {reason}"));
         }
@@ -328,19 +331,19 @@ impl Proxy {
 
     /// Returns when `report_repeats` has something to log, in microseconds; `u64::MAX` for never.
     pub(super) fn next_report_us(&self) -> u64 {
-        self.repeats.report_us()
+        self.ledger.repeats.report_us()
     }
 
     /// Logs the numbers of suppressed lines of all windows that have ended.
     pub(super) fn report_repeats(&mut self) {
-        while let Some(suppressed) = self.repeats.take_due(self.now_us) {
+        while let Some(suppressed) = self.ledger.repeats.take_due(self.now_us) {
             self.log_suppressed(suppressed);
         }
     }
 
     /// Logs all numbers of suppressed lines that were not reported yet, because nothing more will be logged.
     pub fn finish_log(&mut self) {
-        while let Some(suppressed) = self.repeats.take_any(self.now_us) {
+        while let Some(suppressed) = self.ledger.repeats.take_any(self.now_us) {
             self.log_suppressed(suppressed);
         }
     }

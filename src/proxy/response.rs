@@ -3,7 +3,7 @@
 use super::Proxy;
 use super::codec::Written;
 use super::connection::{BackendEnd, Connection, Moved, Peer};
-use super::exchange::{Content, Exchange, Verdict};
+use super::exchange::{Content, Exchange, Trailers, Verdict};
 use super::failure::Failure;
 use super::progress::Progress;
 use super::record::{Cause, Outcome};
@@ -69,7 +69,7 @@ impl Proxy {
         }
         exchange.response = Progress::Flowing;
         exchange.kept = Vec::new();
-        exchange.options = facts.connection.options;
+        exchange.trailers = if facts.connection.options { Trailers::Drop } else { Trailers::Pass };
         exchange.messages |= facts.event_stream;
         exchange.record.status = facts.status;
         if exchange.facts.kind == Kind::Grpc {

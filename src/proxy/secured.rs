@@ -143,7 +143,7 @@ impl Proxy {
         self.shared.block.add(count, 1);
         let cause = Cause::TlsFlood(flood);
         let level = cause.level();
-        if self.log.enabled(level) && self.repeats.admits((None, cause, false), self.now_us) {
+        if self.log.enabled(level) && self.ledger.repeats.admits((None, cause, false), self.now_us) {
             let client = self.client_text(key);
             self.log.line(level, "client", format_args!("{client}: {flood}: closed after {records} records"));
         }
@@ -153,7 +153,7 @@ impl Proxy {
     pub fn note_handshake(&mut self, key: Key, failed: FailedHandshake, server_name: Option<&str>) {
         let cause = Cause::Handshake(failed);
         let level = cause.level();
-        if self.log.enabled(level) && self.repeats.admits((None, cause, false), self.now_us) {
+        if self.log.enabled(level) && self.ledger.repeats.admits((None, cause, false), self.now_us) {
             let (client, name) = (self.client_text(key), server_name.map_or(Text("-"), Text));
             self.log.line(level, "tls", format_args!("client {client}: {failed} (SNI {name})"));
         }

@@ -7,13 +7,14 @@ use std::sync::Arc;
 use super::connection::Moved;
 use super::output::Output;
 use super::queue::Waiting;
-use super::record::Record;
+use super::record::{Kind, Record};
 use crate::collections::buffer::Pool;
 use crate::collections::slab::Key;
 use crate::collections::timers::{NEVER, Timers};
 use crate::config::{Address, Cidr, Health, HostHeader, Listen, Plan, Timeouts};
 use crate::http::head::{Head, SavedHead};
 use crate::limits::SHOWN_NAMES;
+use crate::log::repeats::Repeats;
 use crate::metrics::{Certificate, Listing, Place};
 
 /// A listener, as its clients' requests show it.
@@ -155,6 +156,8 @@ pub(super) struct Ledger {
     pub(super) redials: VecDeque<Key>,
     /// When these connections are begun again, in microseconds.
     pub(super) redial_us: u64,
+    /// The kinds of log lines that were written lately. Suppressed lines are reported later.
+    pub(super) repeats: Repeats<Kind>,
     /// The records of exchanges that have ended, if they are kept.
     pub(super) records: Option<Vec<Record>>,
 }
@@ -178,6 +181,7 @@ impl Ledger {
             room_made: false,
             redials: VecDeque::new(),
             redial_us: 0,
+            repeats: Repeats::new(),
             records: None,
         }
     }

@@ -61,7 +61,7 @@ impl Proxy {
         self.count_goodbye(Goodbye::Fault(error.cause));
         let cause = Cause::Http2(error.reason);
         let level = cause.level();
-        if !self.log.enabled(level) || !self.repeats.admits((None, cause, false), self.now_us) {
+        if !self.log.enabled(level) || !self.ledger.repeats.admits((None, cause, false), self.now_us) {
             return;
         }
         let Some(mux) = self.connections.get(key).and_then(|one| one.codec.mux()) else { return };
