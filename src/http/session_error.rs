@@ -347,10 +347,7 @@ mod tests {
             (Some(SessionError::Closed), "connection closed"),
             (Some(SessionError::Refused(Alert(48), During::Handshake)), "the client sent alert unknown_ca"),
             (Some(SessionError::Refused(Alert(46), During::Data)), "the client sent alert certificate_unknown"),
-            (
-                Some(SessionError::Certificate(BadCertificate::UnknownIssuer)),
-                "client certificate: certificate of unknown issuer",
-            ),
+            (Some(SessionError::Certificate(BadCertificate::UnknownIssuer)), "client certificate: of unknown issuer"),
             (Some(SessionError::Incompatible(Lacking::CipherSuite)), "no cipher suite in common"),
             (Some(SessionError::NotTls(Plain::Unknown)), "not TLS: the first bytes are no TLS record"),
             (Some(SessionError::UnknownName), "no certificate for the client's name"),
