@@ -207,15 +207,19 @@ impl Cause {
 }
 
 impl Proxy {
+    /// True if a line about a cause is to be written: its level is logged, and lately there were few of its kind.
+    pub(super) fn admits_line(&mut self, kind: Kind) -> bool {
+        let (_, cause, _) = kind;
+        self.log.enabled(cause.level()) && self.ledger.repeats.admits(kind, self.now_us)
+    }
+
     /// Logs that the request of an exchange has failed, or one try of it.
     pub(super) fn log_exchange(&mut self, id: Key, outcome: Outcome, cause: Cause) {
-        let Some(exchange) = self.exchanges.living(id) else { return };
-        let (slot, level) = (exchange.record.slot, cause.level());
-        if !self.log.enabled(level)
-            || !self.ledger.repeats.admits((slot, cause, outcome == Outcome::Retried), self.now_us)
-        {
+        let Some(slot) = self.exchanges.living(id).map(|exchange| exchange.record.slot) else { return };
+        if !self.admits_line((slot, cause, outcome == Outcome::Retried)) {
             return;
         }
+        let Some(exchange) = self.exchanges.living(id) else { return };
         let head = exchange.saved.view();
         let path = if let Start::Request { path, .. } = head.head.start { head.get(path) } else { &[] };
         let mut text = self.cause_text(cause);
@@ -234,13 +238,13 @@ impl Proxy {
             took_us: Some(self.now_us.saturating_sub(exchange.record.began_us)),
         };
         let backend = slot.map_or_else(|| " backend=-".into(), |slot| self.backend_text(slot));
-        self.log.line(level, "request", format_args!("{}", line.with(&backend)));
+        self.log.line(cause.level(), "request", format_args!("{}", line.with(&backend)));
     }
 
     /// Logs an error reply to a client without an exchange. `bytes`: the beginning of its request.
     pub(super) fn log_refused(&mut self, key: Key, bytes: &[u8], id: Option<&[u8]>, answer: LocalReply) {
         let cause = Cause::of(answer);
-        if !self.log.enabled(cause.level()) || !self.ledger.repeats.admits((None, cause, false), self.now_us) {
+        if !self.admits_line((None, cause, false)) {
             return;
         }
         let mut words = first_line(bytes).split(|byte| *byte == b' ');
@@ -312,9 +316,7 @@ impl Proxy {
 
     /// Logs a failure of a backend that no line about a request reports.
     pub(super) fn log_backend(&mut self, slot: u16, failure: Failure) {
-        if self.log.enabled(Level::Warn)
-            && self.ledger.repeats.admits((Some(slot), Cause::Failed(failure), true), self.now_us)
-        {
+        if self.admits_line((Some(slot), Cause::Failed(failure), true)) {
             let text = format!("{}: {failure}", self.upstreams.label(slot.into()));
             self.log.line(Level::Warn, "backend", format_args!("{text}"));
         }
@@ -323,7 +325,7 @@ impl Proxy {
     /// Logs that a client was closed because it was not identified.
     pub(super) fn log_unidentified(&mut self, key: Key, reason: Unidentified) {
         let cause = Cause::Unidentified(reason);
-        if self.log.enabled(cause.level()) && self.ledger.repeats.admits((None, cause, false), self.now_us) {
+        if self.admits_line((None, cause, false)) {
             let peer = self.client_address(key).map_or_else(String::new, |peer| peer.to_string());
             self.log.line(cause.level(), "client", format_args!("{peer}: closed: {reason}"));
         }

@@ -142,20 +142,18 @@ impl Proxy {
         };
         self.shared.block.add(count, 1);
         let cause = Cause::TlsFlood(flood);
-        let level = cause.level();
-        if self.log.enabled(level) && self.ledger.repeats.admits((None, cause, false), self.now_us) {
+        if self.admits_line((None, cause, false)) {
             let client = self.client_text(key);
-            self.log.line(level, "client", format_args!("{client}: {flood}: closed after {records} records"));
+            self.log.line(cause.level(), "client", format_args!("{client}: {flood}: closed after {records} records"));
         }
     }
 
     /// Logs that a handshake with a client has failed. `server_name`: the host that the client has asked for.
     pub fn note_handshake(&mut self, key: Key, failed: FailedHandshake, server_name: Option<&str>) {
         let cause = Cause::Handshake(failed);
-        let level = cause.level();
-        if self.log.enabled(level) && self.ledger.repeats.admits((None, cause, false), self.now_us) {
+        if self.admits_line((None, cause, false)) {
             let (client, name) = (self.client_text(key), server_name.map_or(Text("-"), Text));
-            self.log.line(level, "tls", format_args!("client {client}: {failed} (SNI {name})"));
+            self.log.line(cause.level(), "tls", format_args!("client {client}: {failed} (SNI {name})"));
         }
     }
 

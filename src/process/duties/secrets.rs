@@ -111,27 +111,16 @@ impl Kept {
             ticket_key: name_of(tls.ticket_key.as_ref()),
             cookie_key: before.files.cookie_key.clone(),
         };
-        let mut keep = |error: FileError, was: &str, source: &str| {
-            let problem = Problem::of_file(source, error);
-            if was != source {
-                return Err(problem);
-            }
-            problems.push(problem);
-            Ok(())
-        };
         let mut client_authorities = Vec::new();
         if let Some(path) = &tls.client_ca {
-            client_authorities = files::read_authorities(path).or_else(|error| {
-                let kept = keep(error, &before.files.client_ca, &names.client_ca);
-                kept.map(|()| before.client_authorities.clone())
-            })?;
+            let kept = (before.files.client_ca == names.client_ca).then_some(&before.client_authorities);
+            let read = files::read_authorities(path);
+            client_authorities = or_kept(read, kept, &names.client_ca, &mut problems)?;
         }
         let mut ticket_seed = Secret::default();
         if let Some(path) = &tls.ticket_key {
-            ticket_seed = files::read_seed(path).or_else(|error| {
-                let kept = keep(error, &before.files.ticket_key, &names.ticket_key);
-                kept.map(|()| before.ticket_seed.clone())
-            })?;
+            let kept = (before.files.ticket_key == names.ticket_key).then_some(&before.ticket_seed);
+            ticket_seed = or_kept(files::read_seed(path), kept, &names.ticket_key, &mut problems)?;
         }
         let tickets = self.make_tickets(&ticket_seed).map_err(|text| Problem::new("session tickets", text))?;
         let cookie_key = before.cookie_key.clone();
@@ -434,6 +423,22 @@ pub(super) fn read_early(tls: &Tls) -> Secrets {
 /// The name of this machine; empty if it is not known.
 fn host_name() -> String {
     std::fs::read_to_string("/proc/sys/kernel/hostname").map(|name| name.trim().to_owned()).unwrap_or_default()
+}
+
+/// Returns the content of a file that was read, or else the content that was published under the same name, with the
+/// problem noted. `kept`: that content; `None`: the name is another one.
+fn or_kept<T: Clone>(
+    read: Result<T, FileError>,
+    kept: Option<&T>,
+    source: &str,
+    problems: &mut Vec<Problem>,
+) -> Result<T, Problem> {
+    read.or_else(|error| {
+        let problem = Problem::of_file(source, error);
+        let Some(kept) = kept else { return Err(problem) };
+        problems.push(problem);
+        Ok(kept.clone())
+    })
 }
 
 /// Tries whether workers can use the secrets.

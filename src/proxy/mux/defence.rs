@@ -60,14 +60,13 @@ impl Proxy {
     pub(super) fn note_client_fault(&mut self, key: Key, error: http2::Error) {
         self.count_goodbye(Goodbye::Fault(error.cause));
         let cause = Cause::Http2(error.reason);
-        let level = cause.level();
-        if !self.log.enabled(level) || !self.ledger.repeats.admits((None, cause, false), self.now_us) {
+        if !self.admits_line((None, cause, false)) {
             return;
         }
         let Some(mux) = self.connections.get(key).and_then(|one| one.codec.mux()) else { return };
         let (client, tally, code) = (self.client_text(key), mux.h2.tally(), error.code);
         let text = format_args!("{client}: {}: GOAWAY {code} after {tally}", error.reason);
-        self.log.line(level, "client", text);
+        self.log.line(cause.level(), "client", text);
     }
 
     /// Counts the end of a client's stream by a reset. `code`: that of the proxy; `None` if the client reset it.
