@@ -1,7 +1,7 @@
 //! Clients over HTTP/2 with prior knowledge, on the port that also serves HTTP/1.
 
 use crate::support::frames::fields;
-use crate::support::{Backend, Balancer, Wire, modes, wait_until};
+use crate::support::{Backend, Balancer, Exit, Wire, modes, wait_until};
 use zzz_lb::http2::frame::{self, END_HEADERS, END_STREAM, HEADER_BYTES, Header, Kind, PREFACE};
 
 fn frame_of(kind: Kind, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
@@ -41,6 +41,17 @@ fn response(client: &mut Wire) -> Vec<u8> {
     }
 }
 
+/// Reads frames up to one that is wanted. Returns its payload.
+fn read_until(client: &mut Wire, mut is_wanted: impl FnMut(Header) -> bool) -> Vec<u8> {
+    loop {
+        let header = Header::read(&client.exactly(HEADER_BYTES).expect("a frame")).expect("a header");
+        let payload = client.exactly(header.length as usize).expect("a payload");
+        if is_wanted(header) {
+            return payload;
+        }
+    }
+}
+
 #[test]
 fn a_client_with_prior_knowledge_is_served_however_its_bytes_are_cut() {
     for mode in modes() {
@@ -72,5 +83,39 @@ fn resets_and_a_flood_are_counted_and_other_clients_are_served() {
         let _ = client.try_send(frame_of(Kind::Ping, 0, 0, &[0; 8]).repeat(20_000));
         wait_until("it is counted", || balancer.metric("zzz_lb_h2_goaways_total", "reason=\"ping\"") == 1);
         assert_eq!(balancer.get("/"), "backend");
+    }
+}
+
+/// A request was under way while the drain began, so nothing else made the worker send. The GOAWAY stayed in its queue,
+/// and came together with the one that excludes streams.
+#[test]
+fn a_drain_is_announced_while_the_client_may_still_open_streams() {
+    for mode in modes() {
+        for (signal, text) in [(libc::SIGTERM, "process: draining"), (libc::SIGUSR2, "")] {
+            let backend = Backend::named("backend");
+            let mut balancer = Balancer::before(mode, &[&backend], &[]);
+            let mut client = balancer.connect();
+            let head = |path| fields(&[(":method", "POST"), (":scheme", "http"), (":authority", "x"), (":path", path)]);
+            client.send(PREFACE);
+            client.send(frame_of(Kind::Settings, 0, 0, &[]));
+            client.send(frame_of(Kind::Headers, END_HEADERS, 3, &head("/upload")));
+            wait_until("it is served", || balancer.metric("zzz_lb_h2_streams_total", "") == 1);
+            balancer.signal(signal);
+            balancer.wait_for_log(text);
+            // The PING behind it is not acknowledged, so the last stream is open for a second.
+            let goaway = read_until(&mut client, |header| header.kind == Kind::Goaway);
+            assert_eq!(goaway[..4], [0x7f, 0xff, 0xff, 0xff], "{mode:?}");
+            client.send(frame_of(Kind::Headers, END_HEADERS | END_STREAM, 5, &head("/late")));
+            let status = read_until(&mut client, |header| {
+                assert_ne!(header.kind, Kind::Goaway, "{mode:?}: the second stream is served first");
+                header.kind == Kind::Headers
+            });
+            assert_eq!(status[0], 0x88, "{mode:?}");
+            client.send(frame_of(Kind::Data, END_STREAM, 3, b"end"));
+            read_until(&mut client, |header| header.stream == 3 && header.has(END_STREAM));
+            if signal == libc::SIGTERM {
+                assert_eq!(balancer.wait(), Exit::Status(0), "{mode:?}");
+            }
+        }
     }
 }

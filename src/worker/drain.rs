@@ -179,6 +179,9 @@ impl Worker<'_> {
         if self.order >= Order::Stop {
             self.proxy.close_idle(self.drain_idle_us);
         }
+        // The GOAWAY of each mux must not wait for the next event.
+        self.carry_out();
+        self.send_late();
     }
 
     /// True if this port is closed by the drain: the program ends, or its successor does not use the listener.
