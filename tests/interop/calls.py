@@ -1,4 +1,5 @@
 """gRPC and WebSocket with the Python programs of others: grpcio on both sides, websockets as client and server."""
+import asyncio
 import itertools
 import os
 import signal
@@ -131,7 +132,8 @@ def calls():
                     expect(status == grpc.StatusCode.DEADLINE_EXCEEDED, f"{path}: {status}")
                     wait_for(lambda: said().count("cancelled") > before, "the backend sees the cancellation")
                 left = [int(line.split()[1]) for line in said().splitlines() if line.startswith("hanging")]
-                expect(all(0 < ms <= 500 for ms in left), f"the deadlines at the backend: {left} ms")
+                # grpcio itself shows up to 4 ms more than its client gave, without a balancer between them.
+                expect(all(0 < ms <= 510 for ms in left), f"the deadlines at the backend: {left} ms")
                 for service, result in [("", "passed"), (":down", "failed"), (":none", "failed")]:
                     options = ["--health-check", f"grpc{service}", "--health-interval", "100ms"]
                     with Balancer([f"h2c://127.0.0.1:{port}"], "-w", 1, *options) as probing:
@@ -150,6 +152,36 @@ def calls():
                 status = status_of(grpc, lambda: same(b"", timeout=20))
                 expect(status == grpc.StatusCode.UNAVAILABLE, f"no backend: {status}")
     return f"{MESSAGES} messages in {took:.0f} s, memory grew by {grown} KiB"
+
+
+class Socket:
+    """A WebSocket by the module websockets, in each of its versions: before 11 it has no client without asyncio."""
+
+    def __init__(self, url, **options):
+        import websockets
+        # Later versions use the proxies of the environment.
+        os.environ["no_proxy"] = "*"
+        self.loop = asyncio.new_event_loop()
+        self.socket = self.wait(lambda: websockets.connect(url, **options))
+        self.subprotocol = self.socket.subprotocol
+
+    def wait(self, begin):
+        async def bounded():
+            return await asyncio.wait_for(begin(), 10)
+        return self.loop.run_until_complete(bounded())
+
+    def send(self, message):
+        self.wait(lambda: self.socket.send(message))
+
+    def recv(self):
+        return self.wait(self.socket.recv)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.wait(self.socket.close)
+        self.loop.close()
 
 
 class Stream:
@@ -214,9 +246,8 @@ def websocket_pairs():
     try:
         import h2.connection  # noqa: F401
         import websockets  # noqa: F401
-        from websockets.sync.client import connect
     except ImportError:
-        raise Skipped("no python websockets or h2 here (pip install websockets h2)") from None
+        raise Skipped("no python websockets or h2 here (apt install python3-websockets python3-h2)") from None
     said, port = [], free_port()
     with Program([*PYTHON, WEBSOCKET, str(port)]) as server:
         server.wait_listening(port)
@@ -224,12 +255,12 @@ def websocket_pairs():
             # The inner balancer is a backend over HTTP/2 that accepts extended CONNECT.
             with Balancer([f"h2c://127.0.0.1:{inner.port}"], "-w", 1, "--health-interval", "off") as outer:
                 for name, front in [("h1", inner), ("h2", outer)]:
-                    with connect(f"ws://127.0.0.1:{front.port}/x", subprotocols=["a", "b"], proxy=None) as client:
+                    with Socket(f"ws://127.0.0.1:{front.port}/x", subprotocols=["a", "b"]) as client:
                         expect(client.subprotocol == "b", f"{name}: subprotocol {client.subprotocol}")
                         for size in [0, 5, 70_000, 300_000]:
                             body = os.urandom(size)
                             client.send(body)
-                            expect(client.recv(timeout=10) == body, f"h1 to {name}: {size} bytes")
+                            expect(client.recv() == body, f"h1 to {name}: {size} bytes")
                     client = Stream(front.port)
                     expect(client.headers[":status"] == "200", f"h2 to {name}: {client.headers}")
                     expect(client.headers.get("sec-websocket-protocol") == "b", f"h2 to {name}: {client.headers}")

@@ -11,7 +11,7 @@ import subprocess
 import tempfile
 import threading
 
-from calls import PYTHON, SERVER, WEBSOCKET, grpcio
+from calls import PYTHON, SERVER, WEBSOCKET, Socket, grpcio
 from multiplex import NODE, digest
 from secure import Authority
 from support import Backend, Balancer, Nginx, Program, Skipped, curl, expect, free_port, wait_for
@@ -272,19 +272,19 @@ def grpc_tls():
 def websocket_tls():
     """The module websockets over TLS, through an upgrade."""
     try:
-        from websockets.sync.client import connect
+        import websockets  # noqa: F401
     except ImportError:
-        raise Skipped("no python websockets here (pip install websockets)") from None
+        raise Skipped("no python websockets here (apt install python3-websockets)") from None
     port = free_port()
     with Program([*PYTHON, WEBSOCKET, str(port)]) as server, Front([port], "--health-interval", "off") as front:
         server.wait_listening(port)
         context = ssl.create_default_context(cafile=front.authority.pem)
-        with connect(f"wss://localhost:{front.port}/x", subprotocols=["b"], ssl=context, proxy=None) as client:
+        with Socket(f"wss://localhost:{front.port}/x", subprotocols=["b"], ssl=context) as client:
             expect(client.subprotocol == "b", f"subprotocol {client.subprotocol}")
             for nth, size in enumerate([0, 5, 70_000, 900_000]):
                 body = os.urandom(size)
                 client.send(body)
-                expect(client.recv(timeout=10) == body, f"{size} bytes")
+                expect(client.recv() == body, f"{size} bytes")
                 if nth == 1:
                     front.balancer.process.send_signal(signal.SIGUSR2)
                     wait_for(lambda: counted_plain(front, "upgrade_generation") == 1, "an upgrade")
