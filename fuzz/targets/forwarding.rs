@@ -76,7 +76,7 @@ fn request(choices: u8, bytes: &[u8], plant: fn(&mut Vec<u8>)) {
         trusted: bit(choices, 0),
         scheme: if bit(choices, 1) { "https" } else { "http" },
         next_scheme: "http",
-        port: if bit(choices, 5) { "8080" } else { "" },
+        port: if bit(choices, 5) { b"8080" } else { b"" },
         host: bit(choices, 2).then_some("backend.example:80"),
         default_host: "default.example",
         via: bit(choices, 3).then_some("zzz"),

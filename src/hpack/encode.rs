@@ -18,6 +18,8 @@ pub const PATH: usize = 4;
 pub const SCHEME: usize = 6;
 /// The first index of `:status` there.
 pub const STATUS: usize = 8;
+/// The index of `content-length` there.
+pub const CONTENT_LENGTH: usize = 28;
 // Fields whose values must never enter a dynamic table.
 const AUTHORIZATION: usize = 23;
 const COOKIE: usize = 32;

@@ -30,6 +30,7 @@ pub(super) fn read(bytes: &mut &[u8], prefix: u32) -> Result<usize, Error> {
 }
 
 /// Writes an integer with `first` in the bits before its prefix.
+#[inline]
 pub(super) fn write(out: &mut Vec<u8>, first: u8, prefix: u32, value: usize) {
     let most = (1 << prefix) - 1;
     if value < most {

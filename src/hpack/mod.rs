@@ -12,7 +12,7 @@ mod integer;
 mod table;
 
 pub use self::decode::Decoder;
-pub use self::encode::{AUTHORITY, METHOD, PATH, SCHEME, STATUS, encode, encode_indexed, table_size};
+pub use self::encode::{AUTHORITY, CONTENT_LENGTH, METHOD, PATH, SCHEME, STATUS, encode, encode_indexed, table_size};
 pub use self::table::ENTRY_OVERHEAD;
 
 use std::fmt;

@@ -3,6 +3,8 @@
 
 use std::collections::VecDeque;
 
+use crate::http::fields::is_same;
+
 /// The additional size of an entry beyond its bytes (RFC 7541, 4.1).
 pub const ENTRY_OVERHEAD: usize = 32;
 
@@ -95,12 +97,8 @@ pub(super) fn static_name(name: &[u8]) -> Option<usize> {
         27 => &[20],
         _ => return None,
     };
-    // The first byte distinguishes most names. No name starts with a byte that this changes to another.
-    let first = name.first()? | 0x20;
-    let named = |&&index: &&u8| {
-        let text = STATIC[usize::from(index) - 1].0.as_bytes();
-        text[0] == first && text.eq_ignore_ascii_case(name)
-    };
+    // The names of a length differ early.
+    let named = |&&index: &&u8| is_same(name, STATIC[usize::from(index) - 1].0.as_bytes());
     candidates.iter().find(named).map(|&index| usize::from(index))
 }
 

@@ -202,9 +202,9 @@ impl Name {
 /// The bit that distinguishes lower case from upper case. It is set in digits and `-`.
 const CASE: u8 = 0x20;
 
-/// True if two texts of equal length differ at most in case. `usual` contains only letters, digits and `-`, and
+/// True if two texts of equal length differ at most in case. `usual` contains only letters, digits, `-` and `:`, and
 /// no other token byte equals one of those after `| CASE`.
-fn is_same(text: &[u8], usual: &[u8]) -> bool {
+pub fn is_same(text: &[u8], usual: &[u8]) -> bool {
     let (words, rest) = text.as_chunks::<8>();
     let (usual_words, usual_rest) = usual.as_chunks::<8>();
     let small = |word: &[u8; 8]| u64::from_le_bytes(*word) | u64::from_le_bytes([CASE; 8]);

@@ -86,7 +86,7 @@ pub struct RequestWay<'a> {
     /// The scheme of the next hop: `http` or `https`.
     pub next_scheme: &'a str,
     /// The port that the client connected to, in digits; empty if it is not known.
-    pub port: &'a str,
+    pub port: &'a [u8],
     /// A Host that replaces the client's.
     pub host: Option<&'a str>,
     /// The Host of a request without one, which HTTP/1.0 allows.
@@ -244,7 +244,7 @@ fn forwarded_fields(sink: &mut impl Sink, head: HeadRef<'_>, asked: Option<&[u8]
     sink.field(b"X-Forwarded-Proto", scheme);
     // If a trusted peer reports another scheme without its port, our own port is not the one that the client
     // connected to.
-    let own_port = Some(way.port.as_bytes()).filter(|port| !port.is_empty() && scheme.eq_ignore_ascii_case(own_scheme));
+    let own_port = Some(way.port).filter(|port| !port.is_empty() && scheme.eq_ignore_ascii_case(own_scheme));
     if let Some(port) = said(Name::XForwardedPort).or(own_port) {
         sink.field(b"X-Forwarded-Port", port);
     }
@@ -472,20 +472,20 @@ pub fn trailers(section: HeadRef<'_>) -> impl Iterator<Item = (&[u8], &[u8])> {
     fields.map(|(_, text, value)| (text, value))
 }
 
-/// A buffer for a port in digits, because the message path must not allocate.
+/// A buffer for a number in digits, because the message path must not allocate.
 #[derive(Default)]
-pub struct PortText([u8; 5]);
+pub struct NumberText([u8; 20]);
 
-impl PortText {
-    /// Returns the digits of a port.
-    pub fn write(&mut self, port: u16) -> &str {
-        let (mut at, mut rest) = (self.0.len(), port);
+impl NumberText {
+    /// Returns the digits of a number.
+    pub fn write(&mut self, number: u64) -> &[u8] {
+        let (mut at, mut rest) = (self.0.len(), number);
         loop {
             at -= 1;
             self.0[at] = b'0' + (rest % 10) as u8;
             rest /= 10;
             if rest == 0 {
-                return std::str::from_utf8(&self.0[at..]).unwrap_or_default();
+                return &self.0[at..];
             }
         }
     }

@@ -1,6 +1,6 @@
 //! Writes HTTP/1.1 heads: a request or status line, field lines and framing fields.
 
-use crate::http::forward::{Sink, Target};
+use crate::http::forward::{NumberText, Sink, Target};
 use crate::http::framing::Body;
 
 /// Appends one head to a text. `finish` adds the empty line.
@@ -18,20 +18,6 @@ impl<'a> Writer<'a> {
     /// Ends the head.
     pub fn finish(self) {
         self.text.extend_from_slice(b"\r\n");
-    }
-
-    fn number(&mut self, mut number: u64) {
-        let mut digits = [0; 20];
-        let mut at = digits.len();
-        loop {
-            at -= 1;
-            digits[at] = b'0' + (number % 10) as u8;
-            number /= 10;
-            if number == 0 {
-                break;
-            }
-        }
-        self.text.extend_from_slice(&digits[at..]);
     }
 }
 
@@ -77,7 +63,7 @@ impl Sink for Writer<'_> {
         match body {
             Body::Length(length) => {
                 self.text.extend_from_slice(b"Content-Length: ");
-                self.number(length);
+                self.text.extend_from_slice(NumberText::default().write(length));
                 self.text.extend_from_slice(b"\r\n");
             }
             Body::Chunked => self.text.extend_from_slice(b"Transfer-Encoding: chunked\r\n"),

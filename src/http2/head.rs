@@ -3,7 +3,7 @@
 
 use crate::hpack::{self, Decoder};
 use crate::http::fields::{Field, Name, Span};
-use crate::http::forward::{Sink, Target};
+use crate::http::forward::{NumberText, Sink, Target};
 use crate::http::framing::{Body, is_authority};
 use crate::http::head::{Head, Start, Version};
 use crate::http::message_error::MessageError;
@@ -238,8 +238,8 @@ impl<'a> Writer<'a> {
         self.size
     }
 
-    /// Writes a pseudo-header field, whose name is at this index of the static table.
-    fn pseudo(&mut self, (index, name): (usize, &str), value: &[u8]) {
+    /// Writes a field whose name is at this index of the static table.
+    fn indexed(&mut self, (index, name): (usize, &str), value: &[u8]) {
         self.size += name.len() + value.len() + hpack::ENTRY_OVERHEAD;
         hpack::encode_indexed(self.block, index, value);
     }
@@ -252,20 +252,20 @@ impl<'a> Writer<'a> {
 
 impl Sink for Writer<'_> {
     fn request(&mut self, method: &[u8], target: Target<'_>) {
-        self.pseudo((hpack::METHOD, ":method"), method);
+        self.indexed((hpack::METHOD, ":method"), method);
         if !target.protocol.is_empty() {
             self.put(b":protocol", target.protocol);
         }
-        self.pseudo((hpack::SCHEME, ":scheme"), target.scheme);
+        self.indexed((hpack::SCHEME, ":scheme"), target.scheme);
         if !target.authority.is_empty() {
-            self.pseudo((hpack::AUTHORITY, ":authority"), target.authority);
+            self.indexed((hpack::AUTHORITY, ":authority"), target.authority);
         }
-        self.pseudo((hpack::PATH, ":path"), target.path);
+        self.indexed((hpack::PATH, ":path"), target.path);
     }
 
     fn response(&mut self, status: u16, _reason: &[u8]) {
         let digit = |unit: u16| b'0' + (status / unit % 10) as u8;
-        self.pseudo((hpack::STATUS, ":status"), &[digit(100), digit(10), digit(1)]);
+        self.indexed((hpack::STATUS, ":status"), &[digit(100), digit(10), digit(1)]);
     }
 
     fn field(&mut self, name: &[u8], value: &[u8]) {
@@ -291,7 +291,7 @@ impl Sink for Writer<'_> {
 
     fn framing(&mut self, body: Body) {
         if let Body::Length(length) = body {
-            self.put(b"content-length", length.to_string().as_bytes());
+            self.indexed((hpack::CONTENT_LENGTH, "content-length"), NumberText::default().write(length));
         }
     }
 }

@@ -14,7 +14,7 @@ use super::upstreams::NO_GROUP;
 use crate::balance::{Pick, Want};
 use crate::collections::slab::Key;
 use crate::collections::timers::NEVER;
-use crate::http::forward::{self, PortText, RequestWay};
+use crate::http::forward::{self, NumberText, RequestWay};
 use crate::http::framing::{Body, Kind};
 use crate::http::grpc;
 use crate::limits::{H2_REFUSALS, POOL_FRESH_US, POOL_IDLE_US};
@@ -201,15 +201,15 @@ impl Proxy {
         let backend = self.upstreams.backends[usize::from(slot)].as_ref();
         let own_host = backend.map_or("", |backend| &backend.host);
         let listener = self.settings.listeners.get(usize::from(listener));
-        let mut digits = PortText::default();
+        let mut digits = NumberText::default();
         let way = RequestWay {
             client: address,
             trusted,
             scheme: listener.map_or("http", Listener::scheme),
             next_scheme: backend.map_or("http", |backend| backend.scheme()),
             port: match original_port {
-                0 => listener.map_or("", |listener| listener.port.as_str()),
-                port => digits.write(port),
+                0 => listener.map_or(&[][..], |listener| listener.port.as_bytes()),
+                port => digits.write(port.into()),
             },
             host: self.settings.host_for(own_host, backend.is_some_and(|backend| backend.own_host)),
             default_host: own_host,

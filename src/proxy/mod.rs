@@ -302,18 +302,20 @@ impl Proxy {
 
     /// Continues with connections whose input had to wait, until there is nothing left to do.
     fn resume(&mut self) {
-        self.set_deadlines();
         self.serve_waiting();
         loop {
-            self.set_deadlines();
             if let Some(key) = self.ledger.resumed.pop() {
                 self.pump(key);
                 self.wake(key);
                 self.changed(key, Moved::Nothing);
             } else if let Some(key) = self.ledger.tending.pop() {
                 self.tend(key);
-            } else if !self.relieve() && !self.wake_borrowers() {
-                return;
+            } else {
+                // The budget counts the bytes that connections hold after all that.
+                self.set_deadlines();
+                if !self.relieve() && !self.wake_borrowers() {
+                    return;
+                }
             }
         }
     }

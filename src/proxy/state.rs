@@ -185,6 +185,14 @@ impl Ledger {
             records: None,
         }
     }
+
+    /// Notes that a mux has something to do.
+    pub(super) fn tend(&mut self, mux: Key) {
+        // An input concerns few muxes, and the latest ones again.
+        if !self.tending.iter().rev().take(4).any(|&other| other == mux) {
+            self.tending.push(mux);
+        }
+    }
 }
 
 /// Memory that is used again, so that the steady state allocates nothing.
@@ -200,6 +208,8 @@ pub(super) struct Scratch {
     pub(super) arena: Vec<u8>,
     /// The head or the frames that are being written.
     pub(super) text: Vec<u8>,
+    /// The frames of the head in `text`.
+    pub(super) frames: Vec<u8>,
     /// The URL of the redirect that is being written.
     pub(super) location: Vec<u8>,
     /// The cookie for the response that is being written.
@@ -216,6 +226,7 @@ impl Scratch {
             head: Head::default(),
             arena: Vec::new(),
             text: Vec::new(),
+            frames: Vec::new(),
             location: Vec::new(),
             cookie: Vec::new(),
             probes: Vec::new(),

@@ -42,7 +42,7 @@ impl Proxy {
         upstream.draining = true;
         let waiting = std::mem::take(&mut upstream.waiting);
         self.upstreams.forget_mux(end, key, upstream.place.take());
-        self.ledger.tending.push(key);
+        self.ledger.tend(key);
         waiting.into_iter().for_each(|stream| self.move_on(stream));
     }
 

@@ -26,7 +26,7 @@ use crate::http::head::HeadRef;
 use crate::http::message_error::MessageError;
 use crate::http::part::{Part, Role};
 use crate::http2::{self, ErrorCode};
-use crate::limits::{H2_CLIENT_REQUESTS, H2_CLIENT_STREAMS, H2_FRAME_BYTES, H2_REQUESTS};
+use crate::limits::{H2_CLIENT_REQUESTS, H2_CLIENT_STREAMS, H2_FRAME_BYTES, H2_REQUESTS, H2_STREAM_BYTES};
 use crate::metrics::Count;
 
 /// The progress of the shutdown of a mux to a client.
@@ -109,7 +109,7 @@ impl Proxy {
             connection.output.write(&mut self.scratch.buffers, &self.scratch.text);
             connection.codec = Codec::Mux(Box::new(mux));
         }
-        self.ledger.tending.push(key);
+        self.ledger.tend(key);
     }
 
     /// Serves a request that a client has sent on a new stream. `error`: its head is malformed, or exceeds a limit.
@@ -121,6 +121,7 @@ impl Proxy {
         entry.receive = connection.receive;
         let mut stream = Stream::opened(mux_key, id);
         stream.reply = ReplyForm::of(head, error.is_none());
+        stream.charged = H2_STREAM_BYTES;
         let is_call = stream.reply == ReplyForm::Grpc;
         entry.codec = Codec::Stream(stream);
         entry.client_mut().into_iter().for_each(|client| client.held = 0);
@@ -130,7 +131,7 @@ impl Proxy {
         if let MuxKind::Downstream(downstream) = &mut mux.kind {
             downstream.requests += 1;
         }
-        self.recount(key);
+        self.charge(mux_key, 0, H2_STREAM_BYTES);
         self.totals.streams += 1;
         self.shared.block.add(Count::H2Streams, 1);
         match error {
@@ -310,7 +311,7 @@ impl Proxy {
         let Some(mux) = self.connections.get_mut(key).and_then(|one| one.codec.mux_mut()) else { return };
         if mux.shutdown_mut() == Some(&mut ShutdownStep::Announced) {
             self.say_goodbye(key, ErrorCode::NO_ERROR);
-            self.ledger.tending.push(key);
+            self.ledger.tend(key);
         }
     }
 

@@ -150,7 +150,7 @@ impl Proxy {
             }
             _ => kept.into_iter().for_each(|buffer| self.scratch.buffers.give(buffer)),
         }
-        self.ledger.tending.push(key);
+        self.ledger.tend(key);
     }
 
     /// Decodes one frame or a part of one. Returns false if more bytes are needed first.
@@ -312,7 +312,7 @@ impl Proxy {
         let growth = mux.h2.delivered(id, length, spare, &mut self.scratch.text);
         if !self.scratch.text.is_empty() {
             connection.output.write(&mut self.scratch.buffers, &self.scratch.text);
-            self.ledger.tending.push(key);
+            self.ledger.tend(key);
         }
         if growth > 0 && !is_client {
             self.note_growth(owner, growth);

@@ -30,7 +30,6 @@ use super::Proxy;
 use super::connection::{Moved, Phase, Wait};
 use crate::collections::slab::Key;
 use crate::http::part::Role;
-use crate::http2;
 use crate::http2::connection::Connection as Http2;
 use crate::limits::{H2_BLOCK_GRACE_US, QUEUE_HIGH_BYTES};
 
@@ -177,7 +176,7 @@ impl Proxy {
                 self.count_reset(Some(stream.code));
             }
         }
-        self.ledger.tending.push(stream.mux);
+        self.ledger.tend(stream.mux);
     }
 
     /// Puts a stream that has data or its end to send in line.
@@ -188,7 +187,7 @@ impl Proxy {
         let full = connection.output.len() >= QUEUE_HIGH_BYTES;
         if let Some(mux) = connection.codec.mux_mut().filter(|_| id != 0) {
             mux.h2.line_up(id);
-            self.ledger.tending.push(mux_key);
+            self.ledger.tend(mux_key);
         }
         if let Some(stream) = self.connections.get_mut(key).filter(|_| full) {
             // It waits until the peer has read others.
@@ -209,7 +208,7 @@ impl Proxy {
         mux.h2.taken(id, &mut self.scratch.text);
         if !self.scratch.text.is_empty() {
             connection.output.write(&mut self.scratch.buffers, &self.scratch.text);
-            self.ledger.tending.push(mux_key);
+            self.ledger.tend(mux_key);
         }
     }
 
@@ -222,11 +221,13 @@ impl Proxy {
         }
         let Some(connection) = self.connections.living_mut(mux_key) else { return };
         let Some(mux) = connection.codec.mux_mut() else { return };
-        let mut frames = Vec::with_capacity(self.scratch.text.len() + http2::frame::HEADER_BYTES);
-        mux.h2.write_fields(id, &self.scratch.text, end, &mut frames);
-        connection.output.write(&mut self.scratch.buffers, &frames);
-        self.note_queued(mux_key, key, frames.len(), end);
-        self.ledger.tending.push(mux_key);
+        let frames = &mut self.scratch.frames;
+        frames.clear();
+        mux.h2.write_fields(id, &self.scratch.text, end, frames);
+        connection.output.write(&mut self.scratch.buffers, frames);
+        let length = frames.len();
+        self.note_queued(mux_key, key, length, end);
+        self.ledger.tend(mux_key);
     }
 
     /// Notes that a frame of a stream was queued. `is_last`: it ends our message.
@@ -242,7 +243,7 @@ impl Proxy {
 
     /// Notes that bytes of a mux were sent. That is progress for the streams of these frames.
     pub(in crate::proxy) fn mux_sent(&mut self, key: Key, n: usize) {
-        self.ledger.tending.push(key);
+        self.ledger.tend(key);
         let Some(mux) = self.connections.get_mut(key).and_then(|one| one.codec.mux_mut()) else { return };
         mux.queued.sent += n as u64;
         mux.queued.moved_us = self.now_us;

@@ -97,7 +97,7 @@ impl Proxy {
     /// Has a stream wait on a mux. If the backend has been silent for a while, the proxy sends a PING first, even if
     /// other streams are open, because nothing may be due on these.
     pub(in crate::proxy) fn await_turn(&mut self, mux_key: Key, key: Key) {
-        self.ledger.tending.push(mux_key);
+        self.ledger.tend(mux_key);
         let Some(connection) = self.connections.living_mut(mux_key) else { return };
         let Some(mux) = connection.codec.mux_mut() else { return };
         if let Some(upstream) = mux.upstream_mut() {
@@ -185,7 +185,7 @@ impl Proxy {
         self.scratch.text.clear();
         mux.h2.greet(&mut self.scratch.text);
         connection.output.write(&mut self.scratch.buffers, &self.scratch.text);
-        self.ledger.tending.push(key);
+        self.ledger.tend(key);
     }
 
     /// The backend speaks HTTP/1.1. The connection goes to the first request that waits; each other one gets its own.
