@@ -178,6 +178,7 @@ fn faults_of_tunnels_are_noticed() {
     let flipped = ["wrong content for the tunnel", "are not the other end's"];
     flipped.into_iter().for_each(|check| is_noticed(TUNNEL_SEEDS, Sabotage::FlippedByte, check));
     is_noticed(TUNNEL_SEEDS, Sabotage::CutAsEnd, "bytes for the tunnel");
+    is_noticed(TUNNEL_SEEDS, Sabotage::ResetAsEnd, "the backend takes");
     is_noticed(TUNNEL_SEEDS, Sabotage::WrongProof, "101 for the tunnel");
     is_noticed(TUNNEL_SEEDS, Sabotage::WrongProof, "502 of the proxy's own");
 }

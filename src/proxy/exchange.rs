@@ -246,6 +246,12 @@ impl Exchange {
         matches!(self.upstream, Upstream::Tunnel { .. })
     }
 
+    /// True if the backend serves a tunnel, or may have agreed to one.
+    pub(super) fn may_tunnel(&self) -> bool {
+        let is_asked = matches!(self.upstream, Upstream::Open { .. }) && self.response == Progress::Waiting;
+        self.is_tunnel() || is_asked && self.facts.upgrades()
+    }
+
     pub(super) fn is_page(&self) -> bool {
         matches!(self.upstream, Upstream::Page(_))
     }

@@ -4,8 +4,8 @@
 //! `cut` is the only place that decides how a client's connection ends if its response is incomplete.
 
 use super::Proxy;
-use super::codec::{Codec, ErrorCode};
-use super::connection::{BackendEnd, Connection, Ending, Moved, Peer, Phase};
+use super::codec::ErrorCode;
+use super::connection::{BackendEnd, Connection, Ending, Moved, Peer, Phase, Send};
 use super::exchange::{Upstream, Verdict};
 use super::failure::Failure;
 use super::mux::Sending;
@@ -170,7 +170,9 @@ impl Proxy {
         }
         let Some(connection) = self.connections.living(key) else { return };
         let (reused, drained, silent) = (connection.is_reused(), connection.is_drained(), connection.input.is_none());
-        self.close(key, Output::Close(key));
+        let asked = exchange.and_then(|id| self.exchanges.living(id));
+        let (tunnel, tunnels) = asked.map_or((false, false), |asked| (asked.is_tunnel(), asked.may_tunnel()));
+        self.cut_off(key, tunnels);
         let Some(id) = exchange else { return };
         let Some(exchange) = self.exchanges.living_mut(id) else { return };
         let silent = silent && exchange.is_unanswered();
@@ -188,7 +190,6 @@ impl Proxy {
         let may_accept =
             failure == Failure::NoExtendedConnect && !self.upstreams.is_http2_only(slot.into(), self.now_us);
         let unasked = stale || retry && (may_accept || matches!(failure, Failure::Unprocessed | Failure::Refused));
-        let tunnel = exchange.is_tunnel();
         let judged = exchange.verdict == Verdict::BackendFailed;
         // A pooled connection that went stale says nothing about its backend. The end of a tunnel is never a failure,
         // because its users may have agreed on it.
@@ -252,8 +253,10 @@ impl Proxy {
             let is_tunnel = reason == Reason::Tunnel || stream.sending == Sending::Tunnel;
             stream.code = if is_tunnel { ErrorCode::CANCEL } else { ErrorCode::INTERNAL_ERROR };
         }
-        let resets = |codec: &Codec| codec.stream().is_some() || codec.writes_until_close();
-        let reset = self.connections.living(client).is_some_and(|client| resets(&client.codec));
+        // A backend that has ended its direction of a tunnel has sent all.
+        let is_open = |client: &Connection| client.codec.writes_until_close() && client.send != Send::Finished;
+        let resets = |client: &Connection| client.codec.stream().is_some() || is_open(client);
+        let reset = self.connections.living(client).is_some_and(resets);
         self.end(client, if reset { Ending::Reset } else { Ending::Linger });
     }
 
@@ -284,11 +287,17 @@ impl Proxy {
 
     /// Removes an exchange whose client or request has failed. The backend's connection cannot be reused.
     fn abandon(&mut self, id: Key, reason: Reason) {
-        let backend = self.exchanges.living(id).and_then(|exchange| exchange.backend());
+        let Some(exchange) = self.exchanges.living(id) else { return };
+        let (backend, tunnels) = (exchange.backend(), exchange.may_tunnel());
         self.remove_exchange(id, reason);
-        if let Some(key) = backend {
-            self.close(key, Output::Close(key));
-        }
+        backend.into_iter().for_each(|key| self.cut_off(key, tunnels));
+    }
+
+    /// Removes the connection of a backend whose exchange is incomplete. Only the end of a tunnel marks the end of its
+    /// bytes, so the backend gets a reset if it may serve one, unless that end was sent. `tunnels`: it may.
+    fn cut_off(&mut self, key: Key, tunnels: bool) {
+        let is_open = self.connections.get(key).is_some_and(|backend| backend.send == Send::Open);
+        self.close(key, if tunnels && is_open { Output::Reset(key) } else { Output::Close(key) });
     }
 
     /// Handles request content that was malformed or did not arrive. The client gets a local reply if its response

@@ -126,7 +126,7 @@ impl Reason {
 
     /// True if the client's connection is reset at once, even if bytes are queued.
     pub(super) fn cuts_at_once(self) -> bool {
-        matches!(self, Reason::ClientLeft(Abort::Stalled) | Reason::Stopped)
+        matches!(self, Reason::ClientLeft(Abort::Stalled) | Reason::Stopped | Reason::Tunnel)
     }
 }
 

@@ -119,6 +119,7 @@ impl Conversation {
             self.over = true;
         } else if let Some(tunnel) = &mut self.tunnel {
             tunnel.go_on(net, self.link, fin);
+            tunnel.check_end(net);
             if tunnel.over {
                 self.over = true;
             }

@@ -94,6 +94,13 @@ impl Tunnel {
         self.ended && self.got == self.expected
     }
 
+    /// Checks the end of the content of a client over HTTP/2, which ends it only behind the last byte.
+    pub(super) fn check_end(&self, net: &mut Net) {
+        if self.ended && self.got < self.expected && net.ledger[self.id].connect {
+            net.fail(format!("tunnel {}: the backend takes {} bytes for all {}", self.id, self.got, self.expected));
+        }
+    }
+
     pub(super) fn take(&mut self, net: &mut Net, bytes: &[u8]) {
         let from = if self.way == Way::Up { Way::Down } else { Way::Up };
         if self.got + bytes.len() > self.expected || !matches(self.id, from, self.got, bytes) {

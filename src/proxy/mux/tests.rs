@@ -34,7 +34,9 @@ struct World {
     now_us: u64,
     /// The connections that the proxy asked for, with their slots.
     dials: Vec<(Key, usize)>,
+    /// The connections that were closed or reset, and those that were reset.
     closed: Vec<Key>,
+    reset: Vec<Key>,
     /// The bytes sent, by connection.
     sent: HashMap<Key, Vec<u8>>,
     /// The connections whose sockets are full.
@@ -52,8 +54,17 @@ impl World {
         plan.retry_percent = 1000;
         let now_us = 1_000_000;
         let proxy = Proxy::new(&plan, Shared::private(backends.into()), 0, 1, now_us, Log::new(Level::Debug));
-        let (dials, closed, sent, stalled) = (Vec::new(), Vec::new(), HashMap::new(), Vec::new());
-        World { proxy, plan, now_us, dials, closed, sent, stalled }
+        let (dials, closed, reset) = (Vec::new(), Vec::new(), Vec::new());
+        World {
+            proxy,
+            plan,
+            now_us,
+            dials,
+            closed,
+            reset,
+            sent: HashMap::new(),
+            stalled: Vec::new(),
+        }
     }
 
     /// Carries out the outputs of the proxy.
@@ -68,7 +79,11 @@ impl World {
                         self.proxy.sent(key, bytes.len());
                     }
                 }
-                Output::Close(key) | Output::Reset(key) => self.closed.push(key),
+                Output::Close(key) => self.closed.push(key),
+                Output::Reset(key) => {
+                    self.closed.push(key);
+                    self.reset.push(key);
+                }
                 Output::Check(key) => self.proxy.nothing(key),
                 Output::Send(_) | Output::SendLater(_) | Output::Receive(_) | Output::Finish(_) => {}
             }

@@ -295,7 +295,7 @@ fn an_abort_of_either_side_reaches_the_other() {
                 Http2 => pair.world.frame(aborts.0, Kind::RstStream, 0, 1, &cancel),
             }
             match other.1 {
-                Http1 => assert!(pair.world.closed.contains(&other.0), "{sides:?} {by_client}"),
+                Http1 => assert!(pair.world.reset.contains(&other.0), "{sides:?} {by_client}"),
                 Http2 => {
                     assert_eq!(pair.world.on(other.0, 1), [reset_with(ErrorCode::CANCEL)], "{sides:?} {by_client}")
                 }
@@ -304,6 +304,22 @@ fn an_abort_of_either_side_reaches_the_other() {
             assert!(pair.world.proxy.shared.cells.state(0).is_up(), "nobody is to blame");
             pair.world.audit();
         }
+    }
+}
+
+#[test]
+fn a_client_whose_connection_ends_in_the_middle_of_a_tunnel_cuts_it() {
+    for sides in [(Http2, Http1), (Http2, Http2)] {
+        let mut pair = Pair::tunnel(sides);
+        pair.client_sends(b"up");
+        assert_eq!(pair.at_backend(), b"up");
+        pair.world.proxy.ended(pair.client);
+        pair.world.carry_out();
+        match sides.1 {
+            Http1 => assert!(pair.world.reset.contains(&pair.backend)),
+            Http2 => assert_eq!(pair.world.on(pair.backend, 1), [reset_with(ErrorCode::CANCEL)]),
+        }
+        pair.world.audit();
     }
 }
 
@@ -452,6 +468,12 @@ fn a_silent_tunnel_has_the_limit_of_tunnels() {
         assert_eq!(pair.world.proxy.requests(), 1, "{sides:?}");
         pair.world.pass(2_000_000);
         assert_eq!(pair.world.proxy.requests(), 0, "{sides:?}");
+        for (key, side) in [(pair.client, sides.0), (pair.backend, sides.1)] {
+            match side {
+                Http1 => assert!(pair.world.reset.contains(&key), "{sides:?}"),
+                Http2 => assert!(pair.world.on(key, 1).contains(&reset_with(ErrorCode::CANCEL)), "{sides:?}"),
+            }
+        }
         pair.world.audit();
     }
 }
@@ -464,5 +486,6 @@ fn a_stop_resets_the_stream_of_a_tunnel() {
         pair.world.carry_out();
         assert_eq!(pair.world.on(pair.client, 1), [reset_with(ErrorCode::CANCEL)]);
         assert!(pair.world.closed.contains(&pair.client));
+        assert_eq!(pair.world.reset.contains(&pair.backend), sides.1 == Http1);
     }
 }
