@@ -76,7 +76,7 @@ pub const H2_FRAME_UNITS: u64 = 4;
 pub const H2_REQUEST_UNITS: u64 = 24;
 /// Connections to backends that are dialled for one client in a turn of the worker. Each takes about as long as the other
 /// work of the turn, because the handshake may happen in the system call.
-pub const H2_TURN_DIALS: u64 = 2;
+pub const H2_TURN_DIALS: usize = 2;
 /// The size of a list of fields that costs a unit, with 32 bytes added per field.
 pub const H2_LIST_UNIT_BYTES: u64 = 64;
 /// Requests of clients over HTTP/2 in one worker. More: 503. A client over HTTP/1 has one at a time. The budget lends

@@ -149,7 +149,6 @@ impl Proxy {
 
     /// Dials a connection for one exchange.
     pub(super) fn dial(&mut self, id: Key, slot: usize) {
-        self.totals.dials += 1;
         let owner = self.owner(id);
         let mut connection = Connection::new(self.upstreams.backend_end(slot, Use::FRESH, owner));
         connection.exchange = Some(id);

@@ -62,8 +62,6 @@ impl Proxy {
     pub(super) fn close(&mut self, key: Key, how: Output) {
         let Some(mut connection) = self.connections.remove(key) else { return };
         self.ledger.timers.clear(key.index());
-        let is_socket = connection.codec.stream().is_none() && !connection.is_probe();
-        self.totals.dials -= u64::from(is_socket && connection.phase == Phase::Connecting);
         self.totals.grown -= connection.client().map_or(0, |client| client.held);
         let downstream = connection.codec.mux().and_then(|mux| mux.downstream());
         self.totals.lent -= downstream.map_or(0, |downstream| downstream.loan());

@@ -245,8 +245,6 @@ pub(super) struct Totals {
     pub(super) grown: u32,
     /// Streams of clients.
     pub(super) streams: usize,
-    /// Connections to backends that were dialled for requests, except those that were given up before they were established.
-    pub(super) dials: u64,
     /// Bytes that the budget lends to muxes to clients.
     pub(super) lent: usize,
 }

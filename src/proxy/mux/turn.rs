@@ -2,6 +2,7 @@
 //! once. A unit of work is about a tenth of a microsecond of processor time.
 
 use super::super::Proxy;
+use super::super::output::Output;
 use super::Mux;
 use crate::collections::slab::Key;
 use crate::limits::{H2_FRAME_UNITS, H2_LIST_UNIT_BYTES, H2_REQUEST_UNITS, H2_TURN_DIALS, H2_TURN_UNITS};
@@ -11,15 +12,13 @@ use crate::limits::{H2_FRAME_UNITS, H2_LIST_UNIT_BYTES, H2_REQUEST_UNITS, H2_TUR
 pub(super) struct Turn {
     /// The units that were spent.
     spent: u64,
-    /// The number of connections that were dialled, and not given up again.
-    dialled: u64,
+    /// The number of outputs when it began. The shell takes none before it has ended.
+    outputs: usize,
     /// The number of requests of the client.
     requests: u64,
     /// The size of all fields that were decoded. A block of a kilobyte may have a thousand fields, and those of refused
     /// requests are decoded, too.
     decoded: u64,
-    /// The same for all clients and turns.
-    dials: u64,
 }
 
 impl Proxy {
@@ -28,14 +27,16 @@ impl Proxy {
     pub(super) fn is_turn_over(&self, key: Key, turn: &mut Turn) -> bool {
         let Some(mux) = self.connections.get(key).and_then(|one| one.codec.mux()) else { return false };
         let Some(requests) = mux.downstream().map(|downstream| downstream.requests.into()) else { return false };
-        let (decoded, dials) = (mux.h2.decoded_bytes(), self.totals.dials);
+        let decoded = mux.h2.decoded_bytes();
         let of_list = (decoded - turn.decoded) / H2_LIST_UNIT_BYTES;
         let of_requests = (requests - turn.requests) * H2_REQUEST_UNITS;
         let spent = turn.spent + H2_FRAME_UNITS + of_list + of_requests;
+        *turn = Turn { spent, requests, decoded, ..*turn };
         // A request that is cancelled in its turn causes no connection.
-        let dialled = (turn.dialled + dials).saturating_sub(turn.dials);
-        *turn = Turn { spent, dialled, requests, decoded, dials };
-        spent >= H2_TURN_UNITS || dialled >= H2_TURN_DIALS
+        let is_dial =
+            |output: &&Output| matches!(output, Output::Connect(key, _) if self.connections.get(*key).is_some());
+        let mut dials = self.ledger.outputs.iter().skip(turn.outputs).filter(is_dial);
+        spent >= H2_TURN_UNITS || dials.nth(H2_TURN_DIALS - 1).is_some()
     }
 
     /// Begins a turn of a client.
@@ -43,6 +44,6 @@ impl Proxy {
         let mux = self.connections.get(key).and_then(|one| one.codec.mux());
         let requests = mux.and_then(Mux::downstream).map_or(0, |downstream| downstream.requests.into());
         let decoded = mux.map_or(0, |mux| mux.h2.decoded_bytes());
-        Turn { spent: 0, dialled: 0, requests, decoded, dials: self.totals.dials }
+        Turn { spent: 0, outputs: self.ledger.outputs.len(), requests, decoded }
     }
 }

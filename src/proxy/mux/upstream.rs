@@ -138,7 +138,6 @@ impl Proxy {
 
     /// Dials a connection that may speak HTTP/2.
     fn dial_mux(&mut self, slot: usize, scope: Scope, owner: Option<Key>) -> Key {
-        self.totals.dials += u64::from(scope != Scope::Probe);
         let used_for = if scope == Scope::Probe { Use::Probe } else { Use::FRESH };
         let mut connection = Connection::new(self.upstreams.backend_end(slot, used_for, owner));
         let mux = Mux::to_backend(scope, self.upstreams.is_h2c(slot), self.now_us);

@@ -51,7 +51,7 @@ fn requests_that_arrive_at_once_are_taken_over_several_turns() {
         world.audit();
         let first = world.proxy.requests() - 1;
         // A connection for each request is more work.
-        assert_eq!(first, if h2c { first.clamp(10, 30) } else { H2_TURN_DIALS as usize });
+        assert_eq!(first, if h2c { first.clamp(10, 30) } else { H2_TURN_DIALS });
         assert!(world.proxy.room(client).is_none(), "nothing is read before the next turn");
         let works = world.turns(client);
         assert_eq!(world.proxy.requests(), H2_CLIENT_STREAMS as usize);
@@ -171,6 +171,20 @@ fn a_request_that_is_cancelled_at_once_causes_no_connection() {
     world.connected(false);
     assert_eq!(world.proxy.requests(), 1);
     world.audit();
+}
+
+#[test]
+fn a_client_that_cancels_requests_of_earlier_turns_gets_no_more_connections_in_a_turn() {
+    let mut world = World::before_http1();
+    let client = world.client();
+    world.give(client, &(0..10).flat_map(|n| get(2 * n + 1)).collect::<Vec<u8>>());
+    world.turns(client);
+    assert_eq!(world.dials.len(), 10);
+    let burst = (0..10).flat_map(|n| [cancel(2 * n + 1), get(2 * n + 21)].concat());
+    world.give(client, &burst.collect::<Vec<u8>>());
+    assert_eq!(world.dials.len(), 10 + H2_TURN_DIALS);
+    world.turns(client);
+    assert_eq!(world.dials.len(), 20);
 }
 
 #[test]
