@@ -55,7 +55,7 @@ impl World {
                         self.proxy.sent(key, n);
                     }
                 }
-                Output::Receive(_) | Output::Check(_) | Output::Finish(_) => {}
+                Output::Receive(_) | Output::Check(_) | Output::Finish(_) | Output::Measure(..) => {}
                 Output::Close(key) | Output::Reset(key) => assert_ne!(key, self.client, "the client is kept"),
             }
         }

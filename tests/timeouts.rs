@@ -1,8 +1,10 @@
 //! Every time limit: the response if one side is too slow.
 
 use crate::smuggling::assert_own_answer;
-use crate::support::{Backend, Balancer, Fault, Framing, Gate, Mode, ignore_when_full, modes, response};
-use std::net::TcpListener;
+use crate::support::{Backend, Balancer, Fault, Framing, Gate, Mode, ignore_when_full, modes, response, shrink_room};
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
 /// The limits in these tests, and the minimum time before one may expire.
@@ -205,4 +207,46 @@ fn a_slow_answer_within_the_limit_is_served() {
         gate.open();
         assert_eq!(client.response("GET").text(), "late", "{mode:?}");
     }
+}
+
+/// More content than the system holds for a connection.
+const MUCH: usize = 12_000_000;
+
+/// Reads a message with much content: steadily and slowly for four seconds, then the rest.
+fn read_slowly(stream: &mut TcpStream) -> usize {
+    let (start, mut bytes, mut got) = (Instant::now(), vec![0; 20_000], 0);
+    while got < MUCH {
+        match stream.read(&mut bytes) {
+            Ok(n) if n > 0 => got += n,
+            _ => return got,
+        }
+        if start.elapsed() < Duration::from_secs(4) {
+            std::thread::sleep(Duration::from_millis(100));
+        }
+    }
+    got
+}
+
+/// The system holds megabytes for it, and reports room for more only when a third of them are gone.
+#[test]
+fn a_peer_that_reads_slowly_and_steadily_is_not_cut() {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("loopback has a free port");
+    shrink_room(listener.as_fd(), 16 * 1024);
+    let port = listener.local_addr().expect("it is bound").port();
+    std::thread::spawn(move || {
+        let (mut stream, _) = listener.accept().expect("the balancer connects");
+        assert!(read_slowly(&mut stream) >= MUCH, "the backend gets all");
+        stream.write_all(&response("", b"slow")).expect("the balancer waits for it");
+    });
+    let spec = format!("127.0.0.1:{port}");
+    let balancer = Balancer::start(Mode::Sp, &["-b", &spec, "--response-timeout", "1s"]);
+    let answer = balancer.connect().post("/", &vec![b'x'; MUCH]);
+    assert_eq!((answer.status(), answer.text().as_str()), (200, "slow"));
+
+    let backend = Backend::replying(response("", &vec![b'x'; MUCH]));
+    let balancer = Balancer::before(Mode::Sp, &[&backend], &["--response-timeout", "1s"]);
+    let mut client = TcpStream::connect(balancer.address()).expect("the balancer listens");
+    shrink_room(client.as_fd(), 16 * 1024);
+    client.write_all(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n").expect("the balancer reads");
+    assert!(read_slowly(&mut client) >= MUCH, "the client gets all");
 }

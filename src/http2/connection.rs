@@ -352,6 +352,11 @@ impl Connection {
         }
     }
 
+    /// True if a window of the peer prevents content on a stream: its own one, or the connection's.
+    pub fn lacks_window(&mut self, id: u32) -> bool {
+        self.send_window <= 0 || self.is_blocked(id)
+    }
+
     /// True if only the stream's own window prevents sending, so that it need not be in the send queue.
     pub fn is_blocked(&mut self, id: u32) -> bool {
         self.stream(id).is_none_or(|stream| stream.send_window <= 0)

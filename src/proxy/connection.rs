@@ -211,6 +211,14 @@ impl Wait {
     }
 }
 
+/// The part of a limit for a peer that takes nothing (`stalled`). Other limits have no parts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Half {
+    First,
+    /// `Ledger::unacknowledged` has the state of the socket after the first half.
+    Second,
+}
+
 /// The direction in which bytes have just moved on a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Moved {
@@ -248,6 +256,7 @@ pub(super) struct Connection {
     pub(super) read_paused: bool,
     /// The end of each wait at the latest, in microseconds: the end of lingering, or the deadline of a gRPC call.
     pub(super) until_us: u64,
+    pub(super) half: Half,
     pub(super) codec: Codec,
     pub(super) exchange: Option<Key>,
     /// Received bytes that are not decoded yet.
@@ -272,6 +281,7 @@ impl Connection {
             send_scheduled: false,
             read_paused: false,
             until_us: NEVER,
+            half: Half::First,
             codec: Codec::http1(role),
             exchange: None,
             input: None,

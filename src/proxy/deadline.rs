@@ -4,7 +4,7 @@
 use super::Proxy;
 use super::abort::Abort;
 use super::codec::Codec;
-use super::connection::{BackendEnd, Connection, Moved, Phase, Wait};
+use super::connection::{BackendEnd, Connection, Half, Moved, Phase, Wait};
 use super::exchange::Exchange;
 use super::failure::Failure;
 use super::identity::Unidentified;
@@ -81,7 +81,6 @@ impl Proxy {
             }
             Wait::Upload => self.upload_failed(key, Reason::Replied(LocalReply::ContentLate)),
             Wait::LastRead | Wait::Linger | Wait::Pool => self.close(key, Output::Close(key)),
-            Wait::ClientSend => self.client_gone(key, Reason::ClientLeft(Abort::Stalled)),
             Wait::HalfClosed => self.client_gone(key, Reason::ClientLeft(Abort::Closed)),
             Wait::Room => self.no_room(key),
             Wait::Probe => self.probe_failed(key, probe::Cause::Late),
@@ -96,13 +95,23 @@ impl Proxy {
             Wait::Backend if self.is_on_its_way(key) => self.rearm(key, Moved::Out),
             // The client may hold no more since.
             Wait::Backend if self.wait_of(key, connection) != Wait::Backend => self.rearm(key, Moved::Nothing),
-            Wait::Backend | Wait::Message => {
-                self.doubt_mux(key);
-                self.backend_failed(key, Failure::Timeout);
-            }
+            wait if connection.has_halves(wait) => self.ask_unacknowledged(key),
+            wait @ (Wait::ClientSend | Wait::Backend | Wait::Message) => self.stalled(key, wait),
             Wait::Tunnel if connection.is_client() => self.client_gone(key, Reason::Tunnel),
             Wait::Tunnel => self.backend_failed(key, Failure::Timeout),
         }
+    }
+
+    /// Ends the exchange of a peer that has taken nothing and sent nothing for too long.
+    pub(super) fn stalled(&mut self, key: Key, wait: Wait) {
+        if wait == Wait::ClientSend {
+            if self.waits_for_socket(key) {
+                return self.rearm(key, Moved::Out);
+            }
+            return self.client_gone(key, Reason::ClientLeft(Abort::Stalled));
+        }
+        self.doubt_mux(key);
+        self.backend_failed(key, Failure::Timeout);
     }
 
     /// Begins the deadline that a gRPC call sets itself, if there is one.
@@ -154,6 +163,9 @@ impl Proxy {
         if wait == connection.wait && !renewed {
             return;
         }
+        if std::mem::replace(&mut connection.half, Half::First) == Half::Second {
+            self.ledger.unacknowledged.remove(&key);
+        }
         // The time for the first head begins with the connection, and does not restart with the first byte. During a
         // shutdown it restarts, because the connection had a shorter limit before the byte.
         let goes_on =
@@ -161,7 +173,9 @@ impl Proxy {
         connection.wait = wait;
         if !goes_on {
             let (until_us, is_admin) = (connection.until_us, connection.is_admin());
-            let deadline_us = self.now_us.saturating_add(self.limit_us(wait, is_admin));
+            let halves = connection.has_halves(wait);
+            let limit_us = self.limit_us(wait, is_admin);
+            let deadline_us = self.now_us.saturating_add(if halves { limit_us / 2 } else { limit_us });
             self.ledger.timers.set(key.index(), deadline_us.min(until_us));
         }
     }

@@ -2,7 +2,7 @@
 
 use super::Proxy;
 use super::codec::Codec;
-use super::connection::{ClientEnd, Ending, Moved, Peer, Phase, Send};
+use super::connection::{ClientEnd, Ending, Half, Moved, Peer, Phase, Send};
 use super::output::Output;
 use crate::collections::slab::Key;
 use crate::limits::LINGER_US;
@@ -62,6 +62,9 @@ impl Proxy {
     pub(super) fn close(&mut self, key: Key, how: Output) {
         let Some(mut connection) = self.connections.remove(key) else { return };
         self.ledger.timers.clear(key.index());
+        if connection.half == Half::Second {
+            self.ledger.unacknowledged.remove(&key);
+        }
         self.totals.grown -= connection.client().map_or(0, |client| client.held);
         let downstream = connection.codec.mux().and_then(|mux| mux.downstream());
         self.totals.lent -= downstream.map_or(0, |downstream| downstream.loan());

@@ -38,6 +38,7 @@ mod redirect;
 mod reply;
 mod response;
 mod secured;
+mod stalled;
 mod state;
 mod sticky;
 mod trace;

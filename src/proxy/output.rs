@@ -15,6 +15,9 @@ pub enum Output {
     Receive(Key),
     /// Read whether the socket seems readable or not, because the connection is about to end.
     Check(Key),
+    /// Say how many bytes the second connection's socket has taken that the peer has not acknowledged. `measured` follows
+    /// for the first connection.
+    Measure(Key, Key),
     /// End our direction.
     Finish(Key),
     /// Close the connection. Its key is gone already.

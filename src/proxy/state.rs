@@ -1,7 +1,7 @@
 //! The parts of the proxy's state other than connections, exchanges and backends: the settings that a plan decides, the
 //! work that is to be done, the memory that is reused, and a few totals.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
 use super::connection::Moved;
@@ -156,6 +156,8 @@ pub(super) struct Ledger {
     pub(super) redials: VecDeque<Key>,
     /// When these connections are begun again, in microseconds.
     pub(super) redial_us: u64,
+    /// The bytes that the sockets of connections in the second half of a limit had not got acknowledged after the first.
+    pub(super) unacknowledged: HashMap<Key, usize>,
     /// The kinds of log lines that were written lately. Suppressed lines are reported later.
     pub(super) repeats: Repeats<Kind>,
     /// The records of exchanges that have ended, if they are kept.
@@ -181,6 +183,7 @@ impl Ledger {
             room_made: false,
             redials: VecDeque::new(),
             redial_us: 0,
+            unacknowledged: HashMap::new(),
             repeats: Repeats::new(),
             records: None,
         }

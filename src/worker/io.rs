@@ -159,6 +159,11 @@ impl Worker<'_> {
                     }
                     self.read(key);
                 }
+                Output::Measure(key, socket) => {
+                    let socket = self.sockets.get_mut(socket);
+                    let bytes = socket.and_then(|socket| sys::socket::unacknowledged(socket.fd.as_fd()));
+                    self.proxy.measured(key, bytes);
+                }
                 Output::Finish(key) => self.finish(key),
                 Output::Close(key) => self.close(key),
                 Output::Reset(key) => {

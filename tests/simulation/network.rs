@@ -431,6 +431,11 @@ impl Net {
         }
     }
 
+    /// Returns the number of bytes on their way to an end.
+    pub(super) fn in_flight(&mut self, link: usize, end: End) -> usize {
+        self.half_mut(link, end).flying_bytes
+    }
+
     /// Delivers the first bytes on their way. Returns true if the end has something to notice.
     pub(super) fn arrive(&mut self, link: usize, end: End) -> bool {
         let Some(mut flight) = self.half_mut(link, end).flying.pop_front() else { return false };

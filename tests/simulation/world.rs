@@ -470,6 +470,11 @@ impl World {
                     }
                     self.read(key);
                 }
+                Output::Measure(key, socket) => {
+                    let link = self.socket(socket).map(|socket| socket.link);
+                    let bytes = link.map(|link| self.net.in_flight(link, End::Remote));
+                    self.proxy.measured(key, bytes);
+                }
                 Output::Finish(key) => {
                     let Some(link) = self.socket(key).map(|socket| socket.link) else { continue };
                     self.net.finish(link, End::Proxy);

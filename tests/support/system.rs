@@ -37,12 +37,12 @@ pub fn reset_on_close(socket: BorrowedFd<'_>) {
     assert_eq!(result, 0, "SO_LINGER: {}", std::io::Error::last_os_error());
 }
 
-/// Limits the data that a listener's connections accept before it is read.
-pub fn shrink_room(listener: BorrowedFd<'_>, bytes: libc::c_int) {
+/// Limits the data that a socket, or the connections of a listener, accept before it is read.
+pub fn shrink_room(socket: BorrowedFd<'_>, bytes: libc::c_int) {
     // SAFETY: the pointer and the length are those of a live local of the type that SO_RCVBUF takes.
     let result = unsafe {
         libc::setsockopt(
-            listener.as_raw_fd(),
+            socket.as_raw_fd(),
             libc::SOL_SOCKET,
             libc::SO_RCVBUF,
             (&raw const bytes).cast(),

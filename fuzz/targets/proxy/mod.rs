@@ -389,6 +389,7 @@ impl Machine {
                     }
                 }
                 Output::Check(key) => self.proxy.nothing(key),
+                Output::Measure(key, _) => self.proxy.measured(key, None),
                 Output::Send(_) | Output::SendLater(_) | Output::Receive(_) => {}
             }
         }

@@ -41,6 +41,8 @@ struct World {
     sent: HashMap<Key, Vec<u8>>,
     /// The connections whose sockets are full.
     stalled: Vec<Key>,
+    /// The bytes that no peer has acknowledged.
+    unacknowledged: Option<usize>,
 }
 
 impl World {
@@ -64,6 +66,7 @@ impl World {
             reset,
             sent: HashMap::new(),
             stalled: Vec::new(),
+            unacknowledged: None,
         }
     }
 
@@ -85,6 +88,7 @@ impl World {
                     self.reset.push(key);
                 }
                 Output::Check(key) => self.proxy.nothing(key),
+                Output::Measure(key, _) => self.proxy.measured(key, self.unacknowledged),
                 Output::Send(_) | Output::SendLater(_) | Output::Receive(_) | Output::Finish(_) => {}
             }
         }
@@ -103,9 +107,14 @@ impl World {
     }
 
     fn pass(&mut self, us: u64) {
-        self.now_us += us;
-        self.proxy.set_clock(self.now_us, self.now_us);
-        while self.proxy.next_deadline_us() <= self.now_us {
+        let end_us = self.now_us + us;
+        loop {
+            let next_us = self.proxy.next_deadline_us().max(self.now_us);
+            self.now_us = next_us.min(end_us);
+            self.proxy.set_clock(self.now_us, self.now_us);
+            if next_us > end_us {
+                return;
+            }
             self.proxy.expire();
             self.carry_out();
         }

@@ -103,3 +103,43 @@ fn a_stream_without_a_response_ends_in_time() {
     world.pass(2 * SECOND_US);
     assert!(world.sent(client).starts_with("HTTP/1.1 504 "));
 }
+
+/// Passes the limit several times, while the peer acknowledges a byte of what the system has for it in each half.
+fn acknowledges(world: &mut World) {
+    let half_us = world.proxy.settings.timeouts.response_us / 2;
+    for left in (0..10).rev() {
+        world.unacknowledged = Some(1_000_000 + left);
+        world.pass(half_us);
+    }
+}
+
+#[test]
+fn a_client_that_acknowledges_bytes_takes_some() {
+    let mut world = World::new(1, |_| {});
+    let client = world.asking(GET);
+    let backend = world.connect();
+    world.full = true;
+    assert!(world.give(backend, OK));
+    acknowledges(&mut world);
+    assert!(!world.did(Output::Reset(client)));
+    // It acknowledges nothing more.
+    world.pass(world.proxy.settings.timeouts.response_us + 2 * TIMER_TICK_US);
+    assert!(world.did(Output::Reset(client)));
+    assert_eq!(world.metric("zzz_lb_failures_total{"), 0);
+}
+
+#[test]
+fn a_backend_that_acknowledges_bytes_takes_some() {
+    for full in [true, false] {
+        let mut world = World::new(1, |_| {});
+        let client = world.asking(GET);
+        world.full = full;
+        world.connect();
+        // Either the system takes no more, or it has everything.
+        acknowledges(&mut world);
+        assert_eq!(world.sent(client), "", "{full}");
+        world.full = false;
+        world.pass(world.proxy.settings.timeouts.response_us + 2 * TIMER_TICK_US);
+        assert!(world.sent(client).starts_with("HTTP/1.1 504 "), "{full}");
+    }
+}

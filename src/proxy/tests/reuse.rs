@@ -114,3 +114,18 @@ fn pipelining_stops_while_the_client_takes_nothing() {
     }
     assert_eq!(world.sent(backend), "");
 }
+
+#[test]
+fn a_connection_that_is_known_to_end_carries_nothing_more() {
+    let mut world = World::new(1, |_| {});
+    let client = world.asking(GET);
+    let backend = world.connect();
+    // The response and the end have arrived together, and only the response was read.
+    world.proxy.closing(backend);
+    assert!(world.give(backend, OK));
+    assert!(world.sent(client).ends_with("ok") && world.did(Output::Close(backend)));
+    let client = world.asking(POST);
+    let backend = world.connect();
+    assert!(world.give(backend, OK));
+    assert!(world.sent(client).ends_with("ok"));
+}

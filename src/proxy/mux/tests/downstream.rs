@@ -328,6 +328,34 @@ fn a_stream_whose_client_takes_nothing_is_reset_and_others_go_on() {
 }
 
 #[test]
+fn content_that_waits_for_the_socket_has_the_deadline_of_its_mux() {
+    let half_us = crate::limits::DEFAULT_RESPONSE_US / 2;
+    for is_closed in [false, true] {
+        let mut world = World::before_http1();
+        let client = world.client();
+        // The window of the stream admits all, or nothing.
+        let window: &[u8] = if is_closed { &[0, 4, 0, 0, 0, 0] } else { &[0, 4, 0x7f, 0xff, 0xff, 0xff] };
+        world.give(client, &frame_of(Kind::Settings, 0, 0, window));
+        world.give(client, &frame_of(Kind::WindowUpdate, 0, 0, &0x10_0000_u32.to_be_bytes()));
+        world.give(client, &get(1));
+        let backend = world.connected(false);
+        world.stalled.push(client);
+        world.give(backend, b"HTTP/1.1 200 OK\r\nContent-Length: 1000000\r\n\r\n");
+        world.give(backend, &[b'x'; 1_000_000]);
+        // The client acknowledges a few bytes of what the system has for it.
+        for left in (0..10).rev() {
+            world.unacknowledged = Some(1_000_000 + left);
+            world.pass(half_us);
+            world.audit();
+        }
+        assert_eq!(world.proxy.requests(), usize::from(!is_closed));
+        assert!(!world.closed.contains(&client), "{is_closed}");
+        world.pass(2 * half_us + 100_000);
+        assert!(world.reset.contains(&client), "{is_closed}");
+    }
+}
+
+#[test]
 fn a_request_that_begins_like_the_preface_is_one_of_http_1() {
     let mut world = World::before_http1();
     for text in ["PUT / HTTP/1.1\r\nHost: x\r\n\r\n", "PROPFIND / HTTP/1.1\r\nHost: x\r\n\r\n"] {
