@@ -77,9 +77,14 @@ impl Budget {
         }
     }
 
-    /// True if three quarters of a budget are spent.
-    pub(super) fn is_strained(&self) -> bool {
-        self.idle < H2_IDLE_FRAMES / 4 || self.resets < H2_RESETS / 4 || self.provoked < H2_PROVOKED_RESETS / 4
+    /// Names the budget of which three quarters are spent, for the log; `None` if there is none.
+    pub(super) fn strain(&self) -> Option<&'static str> {
+        match () {
+            () if self.resets < H2_RESETS / 4 => Some("many resets by the client"),
+            () if self.provoked < H2_PROVOKED_RESETS / 4 => Some("many streams that the client makes us reset"),
+            () if self.idle < H2_IDLE_FRAMES / 4 => Some("many frames without progress"),
+            () => None,
+        }
     }
 
     /// Charges a frame without progress.
@@ -243,7 +248,7 @@ mod tests {
         budget.refill(5 * H2_REFILL_US);
         (0..H2_IDLE_FRAMES).for_each(|_| budget.spend(Kind::Ping).unwrap());
         (0..H2_RESETS).for_each(|_| budget.spend_reset());
-        assert!(budget.check().is_ok() && budget.is_strained());
+        assert!(budget.check().is_ok() && budget.strain().is_some());
         budget.refill(5 * H2_REFILL_US + H2_RESET_REFILL_US - 1);
         assert_eq!((budget.idle, budget.resets), (0, 0));
         budget.refill(8 * H2_REFILL_US);

@@ -170,9 +170,9 @@ impl Connection {
         self.tally
     }
 
-    /// True if a client has spent most of what it may spend on frames without progress or on resets.
-    pub fn is_strained(&self) -> bool {
-        self.role == Role::Server && self.budget.is_strained()
+    /// Says that a client has spent most of what it may spend on frames without progress or on resets.
+    pub fn strain(&self) -> Option<&'static str> {
+        self.budget.strain().filter(|_| self.role == Role::Server)
     }
 
     /// Charges a client for a frame with a few bytes, because its window admits no more.

@@ -1,5 +1,5 @@
-//! The end of a mux because of its client: each GOAWAY is counted by its reason, and a fault of the client is one log
-//! line with a tally of its frames.
+//! The end of a mux because of its client: each GOAWAY is counted by its reason. A fault of the client is one log
+//! line with a tally of its frames, and so is the GOAWAY that precedes it, because the client may leave then.
 
 use super::super::Proxy;
 use super::super::record::Cause;
@@ -59,13 +59,18 @@ impl Proxy {
     /// Counts and logs a fault of a client, for which its mux ends.
     pub(super) fn note_client_fault(&mut self, key: Key, error: http2::Error) {
         self.count_goodbye(Goodbye::Fault(error.cause));
-        let cause = Cause::Http2(error.reason);
+        self.log_goodbye(key, error.reason, error.code);
+    }
+
+    /// Logs a GOAWAY because of the client's frames, with a tally of them.
+    pub(super) fn log_goodbye(&mut self, key: Key, reason: &'static str, code: ErrorCode) {
+        let cause = Cause::Http2(reason);
         if !self.admits_line((None, cause, false)) {
             return;
         }
         let Some(mux) = self.connections.get(key).and_then(|one| one.codec.mux()) else { return };
-        let (client, tally, code) = (self.client_text(key), mux.h2.tally(), error.code);
-        let text = format_args!("{client}: {}: GOAWAY {code} after {tally}", error.reason);
+        let (client, tally) = (self.client_text(key), mux.h2.tally());
+        let text = format_args!("{client}: {reason}: GOAWAY {code} after {tally}");
         self.log.line(cause.level(), "client", text);
     }
 

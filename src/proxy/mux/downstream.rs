@@ -290,10 +290,11 @@ impl Proxy {
         let Some(connection) = self.connections.get_mut(key) else { return };
         let Some(mux) = connection.codec.mux_mut() else { return };
         let requests = mux.downstream().map_or(0, |downstream| downstream.requests);
+        let strain = mux.h2.strain();
         let reason = match () {
             () if self.shutdown.draining => Goodbye::Drain,
             () if requests >= H2_CLIENT_REQUESTS => Goodbye::Requests,
-            () if mux.h2.is_strained() => Goodbye::Strained,
+            () if strain.is_some() => Goodbye::Strained,
             () => return,
         };
         if let Some(shutdown) = mux.shutdown_mut().filter(|shutdown| **shutdown == ShutdownStep::None) {
@@ -302,6 +303,9 @@ impl Proxy {
             mux.h2.announce_goaway(&mut self.scratch.text);
             connection.output.write(&mut self.scratch.buffers, &self.scratch.text);
             self.count_goodbye(reason);
+            if let Some(strain) = strain.filter(|_| reason == Goodbye::Strained) {
+                self.log_goodbye(key, strain, ErrorCode::NO_ERROR);
+            }
         }
     }
 

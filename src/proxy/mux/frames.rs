@@ -178,7 +178,7 @@ impl Proxy {
                 return false;
             }
         };
-        let is_strained = mux.h2.is_strained();
+        let is_strained = mux.h2.strain().is_some();
         connection.output.write(&mut self.scratch.buffers, &self.scratch.text);
         if let Some(buffer) = input {
             buffer.consume(skip);
