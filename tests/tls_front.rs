@@ -561,3 +561,17 @@ fn a_generated_certificate_serves_localhost() {
         assert_eq!(String::from_utf8_lossy(&output.stdout), "backend", "{mode:?}");
     }
 }
+
+#[test]
+fn the_trace_of_a_client_has_its_name_and_says_that_it_has_no_certificate() {
+    let scene = Scene::new();
+    let options = [scene.pair("a", &["a.test"]).to_vec(), vec!["--tls-trace".into()]].concat();
+    for mode in modes() {
+        let backend = Backend::named("backend");
+        let balancer = start(mode, &backend, &options);
+        get(&balancer, &Arc::new(scene.client()), "a.test").expect("a response");
+        let log = balancer.wait_for_log(": the client has no certificate");
+        assert!(log.contains(", SNI a.test, ALPN none, full"), "{mode:?}: {log}");
+        assert!(!log.contains(": verified"), "{mode:?}: {log}");
+    }
+}

@@ -51,6 +51,13 @@ pub enum Error {
         /// The address.
         address: SocketAddr,
     },
+    /// A listener demands PROXY headers, and no peer may send one.
+    ProxyWithoutTrust {
+        /// The option that asks for PROXY headers.
+        source: Source,
+        /// The address.
+        address: SocketAddr,
+    },
     /// No listener has TLS, so there is no URL under https to redirect to.
     RedirectWithoutTls {
         /// The source of the option for redirects.
@@ -104,6 +111,10 @@ impl fmt::Display for Error {
             Error::TlsWithoutCertificate { source, address } => write!(
                 f,
                 "{source} '{address}': tls needs a certificate; accepted: --tls-cert and --tls-key, --tls-dev, or no tls"
+            ),
+            Error::ProxyWithoutTrust { source, address } => write!(
+                f,
+                "{source} '{address}': no peer may send a PROXY header; accepted: --trust with the peers, or no proxy"
             ),
             Error::RedirectWithoutTls { source } => write!(
                 f,
@@ -285,7 +296,10 @@ fn contradictions(options: &Options) -> Vec<Error> {
     {
         errors.push(Error::RedirectWithoutTls { source: source.clone() });
     }
-    for (Listen { address, tls, .. }, source) in listening {
+    for (Listen { address, tls, proxy_header, .. }, source) in listening {
+        if let Some(source) = source.clone().filter(|_| proxy_header && options.trust.is_empty()) {
+            errors.push(Error::ProxyWithoutTrust { source, address });
+        }
         if let Some(source) = source.clone().filter(|_| tls && !has_certificate(options)) {
             errors.push(Error::TlsWithoutCertificate { source, address });
         }

@@ -1,4 +1,4 @@
-//! The `--tls-trace` of one connection to a backend.
+//! The `--tls-trace` of one connection to a backend, or of a client.
 //!
 //! The caller passes times, and lets it inspect the session after each turn. It makes lines, which are queued
 //! until they are taken. Times are microseconds of any monotonic clock. It is not part of the session, so that
@@ -21,7 +21,7 @@ use crate::log::timestamp;
 /// The trace of one connection.
 #[derive(Debug, Default)]
 pub struct Trace {
-    /// The prefix of each line: the backend.
+    /// The prefix of each line: the peer.
     label: String,
     state: State,
     lines: Vec<String>,
@@ -42,7 +42,7 @@ enum State {
 }
 
 impl Trace {
-    /// A trace whose lines begin with `label`, which should name the backend and its address.
+    /// A trace whose lines begin with `label`, which should name the peer and its address.
     pub fn new(label: &str) -> Trace {
         Trace { label: label.to_string(), ..Trace::default() }
     }
@@ -143,9 +143,15 @@ impl Trace {
             _ => "full",
         };
         let took = Milliseconds(took_us);
+        // To a backend, the name was in the line before.
+        let is_client = session.pair().is_some();
+        let sni = if is_client { format!(", SNI {}", session.server_name().unwrap_or("none")) } else { String::new() };
         self.line(format_args!(
-            "handshake done in {took}: {version}, cipher suite {suite}, group {group}, ALPN {alpn}, {kind}"
+            "handshake done in {took}: {version}, cipher suite {suite}, group {group}{sni}, ALPN {alpn}, {kind}"
         ));
+        if is_client && session.certificates().is_empty() {
+            return self.line(format_args!("the client has no certificate"));
+        }
         self.certificate(session);
         match (session.verification(), session.is_insecure(), session.is_resumed()) {
             (Err(failure), true, _) => self.line(format_args!("not verified (--insecure): {failure}")),

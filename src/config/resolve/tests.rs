@@ -172,6 +172,14 @@ fn every_contradiction_is_told() {
 }
 
 #[test]
+fn a_listener_for_proxy_headers_needs_a_peer_that_may_send_one() {
+    let expected =
+        "--listen '127.0.0.1:81': no peer may send a PROXY header; accepted: --trust with the peers, or no proxy";
+    assert_eq!(refused("--listen 127.0.0.1:81,proxy"), [expected]);
+    assert!(config("--listen 127.0.0.1:81,proxy --trust ::1").listen[1].proxy_header);
+}
+
+#[test]
 fn settings_that_need_new_listeners_or_processes_are_fixed() {
     let same = "-b b:2 -s random -l debug -t --idle-timeout 1s --via x --trust ::1 --health-fails 9 --slow-start 1s \
                 --drain-idle 1s --drain-delay 1s --watchdog off --retry-budget 1 --host-header backend";
@@ -193,7 +201,7 @@ const OTHERS: &[&str] = &[
     "--port 1",
     "--host ::1",
     "--max-connections 9",
-    "--listen 9,proxy",
+    "--listen 9",
     "--admin 9",
     "--tls-cert a",
     "--tls-dev",

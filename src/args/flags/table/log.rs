@@ -37,8 +37,8 @@ pub(super) const FLAGS: &[Flag] = &[
         placeholder: "",
         default: Preset::Nothing,
         env: "LB_TLS_TRACE",
-        help: "log details of every TLS session with a backend; with `SSLKEYLOGFILE`, also write its secrets to \
-               that file",
+        help: "log details of every TLS session with a client or a backend; with `SSLKEYLOGFILE`, also write its \
+               secrets to that file",
         accepts: "1 or 0",
         set: Set::Switch(|options, value, source| options.tls_trace = Some(Given { value, source })),
     },
