@@ -214,10 +214,19 @@ fn request_start(pseudo: &Pseudo, head: &Head, arena: &[u8]) -> Result<Start, Me
         return Err(MessageError::TargetTooLong);
     }
     let formed = path.starts_with(b"/") || path == b"*" && method == b"OPTIONS";
-    if pseudo.scheme.is_none_or(Span::is_empty) || !formed || scan::target_end(path) < path.len() {
+    if !pseudo.scheme.is_some_and(|scheme| is_scheme(scheme.of(arena)))
+        || !formed
+        || scan::target_end(path) < path.len()
+    {
         return Err(MessageError::Target);
     }
     Ok(Start::Request { method: method_span, path: path_span, authority, protocol })
+}
+
+/// True if this is the name of a scheme (RFC 3986, 3.1).
+fn is_scheme(text: &[u8]) -> bool {
+    let is_part = |byte: &u8| byte.is_ascii_alphanumeric() || b"+-.".contains(byte);
+    text.first().is_some_and(u8::is_ascii_alphabetic) && text.iter().all(is_part)
 }
 
 /// Writes a head as a field block. Parts of HTTP/1.1 that HTTP/2 does not have are omitted.
@@ -401,6 +410,10 @@ mod tests {
             (0, "", MessageError::RequestLine),
             (0, "CONNECT", MessageError::RequestLine),
             (1, "", MessageError::Target),
+            (1, "ht tp", MessageError::Target),
+            (1, "http://b", MessageError::Target),
+            (1, "http\r\n", MessageError::Target),
+            (1, "1a", MessageError::Target),
             (2, "a@b", MessageError::HostInvalid),
             (2, "", MessageError::HostInvalid),
             (3, "", MessageError::Target),
