@@ -175,9 +175,16 @@ impl Proxy {
             let (until_us, is_admin) = (connection.until_us, connection.is_admin());
             let halves = connection.has_halves(wait);
             let limit_us = self.limit_us(wait, is_admin);
-            let deadline_us = self.now_us.saturating_add(if halves { limit_us / 2 } else { limit_us });
+            let since_us = if wait == Wait::Idle { self.idle_since_us(key) } else { self.now_us };
+            let deadline_us = since_us.saturating_add(if halves { limit_us / 2 } else { limit_us });
             self.ledger.timers.set(key.index(), deadline_us.min(until_us));
         }
+    }
+
+    /// Returns the time since which a client has been idle.
+    fn idle_since_us(&mut self, key: Key) -> u64 {
+        let mux = self.connections.get_mut(key).and_then(|one| one.codec.mux_mut());
+        mux.map_or(self.now_us, |mux| mux.idle_since_us(self.now_us))
     }
 
     /// Returns the event that a connection waits for.

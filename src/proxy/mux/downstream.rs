@@ -62,6 +62,8 @@ pub(in crate::proxy) struct DownstreamState {
     ends_after_turn: bool,
     /// The number of requests.
     pub(super) requests: u32,
+    /// The number of requests when the mux waited for a further one last, and the time at which that wait began.
+    idle_since: Option<(u32, u64)>,
 }
 
 impl DownstreamState {
@@ -77,11 +79,24 @@ impl DownstreamState {
             awaits_turn: false,
             ends_after_turn: false,
             requests: 0,
+            idle_since: None,
         }
     }
 }
 
 impl Mux {
+    /// Returns the time since which the mux has waited for a further request. A PING and its acknowledgement do not
+    /// begin another wait.
+    pub(in crate::proxy) fn idle_since_us(&mut self, now_us: u64) -> u64 {
+        let MuxKind::Downstream(downstream) = &mut self.kind else { return now_us };
+        let requests = downstream.requests;
+        match downstream.idle_since {
+            Some((before, since_us)) if before == requests => return since_us,
+            _ => downstream.idle_since = Some((requests, now_us)),
+        }
+        now_us
+    }
+
     /// The progress of the shutdown of a mux to a client.
     fn shutdown_mut(&mut self) -> Option<&mut ShutdownStep> {
         if let MuxKind::Downstream(downstream) = &mut self.kind { Some(&mut downstream.shutdown) } else { None }

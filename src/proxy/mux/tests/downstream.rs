@@ -438,3 +438,27 @@ fn a_client_is_asked_to_open_another_connection_after_many_requests() {
     world.give(client, &frame_of(Kind::Ping, ACK, 0, &frames[1].2));
     assert!(world.proxy.connections.get(client).is_some_and(Connection::drops_input));
 }
+
+/// The acknowledgement of a PING waits in the queue for a moment, and is no end of the idle time.
+#[test]
+fn pings_do_not_prolong_the_time_between_two_requests() {
+    let mut world = World::before_http1();
+    let client = world.client();
+    let ping = |world: &mut World| {
+        for _ in 0..4 {
+            world.pass(DEFAULT_IDLE_US / 5);
+            world.give(client, &frame_of(Kind::Ping, 0, 0, &[0; 8]));
+            assert!(kinds(&world.on(client, 0)).contains(&(Kind::Ping, ACK)));
+        }
+    };
+    ping(&mut world);
+    // A request begins another wait.
+    world.give(client, &get(1));
+    let backend = world.connected(false);
+    world.give(backend, b"HTTP/1.1 204 No Content\r\n\r\n");
+    world.on(client, 1);
+    ping(&mut world);
+    world.pass(DEFAULT_IDLE_US / 5 + 100_000);
+    assert!(kinds(&world.on(client, 0)).contains(&(Kind::Goaway, 0)));
+    world.audit();
+}
