@@ -65,6 +65,7 @@ mod tls;
 mod tls_files;
 mod tls_floods;
 mod tls_front;
+mod tls_leaving;
 mod tls_tickets;
 mod tls_user;
 mod trace;

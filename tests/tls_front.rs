@@ -14,7 +14,7 @@ use rustls::{ClientConfig, ClientConnection, HandshakeKind, RootCertStore, Strea
 
 use crate::support::certificate::{Authority, Issued, Spec};
 use crate::support::{
-    Backend, Balancer, DEADLINE, Directory, Exit, Mode, Wire, modes, open_descriptors, wait_until, wait_until_still,
+    Backend, Balancer, DEADLINE, Directory, Exit, Mode, modes, open_descriptors, wait_until, wait_until_still,
 };
 
 /// An authority, and the files of the certificates that it has issued.
@@ -364,46 +364,6 @@ fn sessions_resume_after_an_upgrade_to_a_program_with_another_layout() {
             assert_eq!(get(&balancer, &config, "a.test").unwrap().1, HandshakeKind::Resumed, "{mode:?}");
         }
     }
-}
-
-#[test]
-fn bytes_that_a_session_holds_are_sent_after_its_connection_is_gone() {
-    let scene = Scene::new();
-    let mode = modes()[0];
-    // A client that reads nothing stops a response at some size: it fills the socket, then the session, then the proxy.
-    // Just below, the proxy has given all bytes away and closes, and the last ones are in the session.
-    let (mut fits, mut blocks) = (0, 16 << 20);
-    while blocks - fits > 6000 {
-        let size = usize::midpoint(fits, blocks);
-        let content = vec![b'x'; size];
-        let backend = Backend::replying(crate::support::response("", &content));
-        let options = [scene.pair("a", &["a.test"]).to_vec(), vec!["--admin".into(), "0".into()]].concat();
-        let balancer = start(mode, &backend, &options);
-        let clients = || {
-            let text = Wire::tcp(balancer.admin()).get("/metrics").text();
-            text.lines()
-                .find_map(|line| line.strip_prefix("zzz_lb_client_connections ")?.parse::<u64>().ok())
-                .expect("a count")
-        };
-        let without = clients();
-        let mut stream = secure(&balancer, &Arc::new(scene.client()), "a.test").unwrap();
-        stream.write_all(b"GET / HTTP/1.1\r\nHost: a.test\r\nConnection: close\r\n\r\n").unwrap();
-        wait_until("the backend has replied", || backend.requests().len() == 1);
-        let begun = Instant::now();
-        while clients() > without && begun.elapsed() < Duration::from_millis(600) {
-            std::thread::sleep(Duration::from_millis(20));
-        }
-        if clients() > without {
-            blocks = size;
-            continue;
-        }
-        fits = size;
-        let mut all = Vec::new();
-        // The end is announced by a close_notify, or reading would be an error.
-        stream.read_to_end(&mut all).unwrap_or_else(|error| panic!("{error} after {} of {size} bytes", all.len()));
-        assert!(all.len() > size, "{} of {size}", all.len());
-    }
-    assert!(fits > 100_000, "{fits}");
 }
 
 #[test]

@@ -31,7 +31,7 @@ pub const ALPN_PROTOCOLS: usize = 8;
 pub const TLS_READ_BYTES: usize = 64 * 1024;
 /// Sockets that still send the end of a session after its connection is gone. For plain TCP the kernel does
 /// this. A further one replaces the one that expires first, so slow peers cost at most their
-/// sessions and `TLS_SEND_BYTES` each.
+/// sessions and `TLS_SEND_BYTES` each. They count against --max-connections, but a client replaces one of them.
 pub const TLS_LEAVING: usize = 1024;
 /// The longest time for which the peer of such a socket may take nothing.
 pub const TLS_LEAVING_US: u64 = 30 * SECOND_US;

@@ -186,6 +186,11 @@ impl Proxy {
         oldest.inspect(|&key| self.close(key, Output::Close(key))).is_some()
     }
 
+    /// True if a connection to a backend is idle, so that `evict_idle` closes one.
+    pub fn has_idle(&self) -> bool {
+        self.upstreams.idle.len() > 0
+    }
+
     /// Dials again after a lack of descriptors or memory, if closing an idle connection helps. Returns false if none
     /// is idle.
     pub(super) fn connect_instead(&mut self, key: Key) -> bool {

@@ -36,6 +36,9 @@ impl Worker<'_> {
             match sys::socket::accept(listener.socket.as_fd()) {
                 Ok((fd, address)) => {
                     self.note_accepting();
+                    if listen.is_public() && self.proxy.clients() + self.tls.leaving.len() >= self.max_connections {
+                        self.tls.leaving.give_up();
+                    }
                     self.admit(fd, address, listen, at);
                 }
                 // All workers share the admin port: another one may have been faster.
@@ -89,11 +92,12 @@ impl Worker<'_> {
         }
     }
 
-    /// Closes an idle connection to a backend, so that its descriptor is free. Returns false if there is none.
+    /// Closes an idle connection to a backend, so that its descriptor is free, or else a socket that only sends the rest of
+    /// a session. Returns false if there is neither.
     pub(super) fn make_room(&mut self) -> bool {
         let evicted = self.proxy.evict_idle();
         self.carry_out();
-        evicted
+        evicted || self.tls.leaving.give_up()
     }
 
     /// Logs that accepting pauses, unless it paused a moment ago.

@@ -272,7 +272,7 @@ impl Worker<'_> {
             Drain::Drained { admin_until_us, .. } => self.proxy.admins() == 0 || self.now_us >= admin_until_us,
             _ => false,
         };
-        let is_over = is_late || is_served && self.proxy.clients() == 0 && self.tls.leaving.iter().len() == 0;
+        let is_over = is_late || is_served && self.proxy.clients() == 0 && self.tls.leaving.len() == 0;
         // The companion's processes have the same time, and a grace.
         if !is_over || self.companion.as_ref().is_some_and(|companion| !companion.is_done()) {
             return None;
@@ -282,7 +282,7 @@ impl Worker<'_> {
         // The ends of the streams of clients.
         self.send_late();
         // The clients of these sessions have not taken the end of their last response.
-        let cut = cut + self.tls.leaving.iter().len();
+        let cut = cut + self.tls.leaving.len();
         self.block.add(Count::Cut, cut as u64);
         Some(if cut == 0 { Outcome::Drained } else { Outcome::Cut(cut) })
     }

@@ -1,7 +1,7 @@
 //! Moves bytes between the sockets and the proxy, and carries out the proxy's outputs.
 
 use std::io;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 
 use super::Worker;
 use super::encryption::Encryption;
@@ -184,14 +184,26 @@ impl Worker<'_> {
         }
     }
 
-    pub(super) fn connect(&mut self, key: Key, slot: usize) {
+    /// Begins to connect to the backend in a slot.
+    fn dial(&self, key: Key, slot: usize) -> io::Result<OwnedFd> {
         let begun = match self.proxy.address(slot) {
             Some(Address::Tcp(address)) => sys::socket::connect_tcp(*address),
             Some(Address::Unix(path)) => sys::socket::connect_unix(path),
             None => Err(io::ErrorKind::NotFound.into()),
         };
-        let registered = begun.and_then(|fd| self.reactor.register(fd.as_fd(), key.to_token()).map(|()| fd));
-        match registered {
+        begun.and_then(|fd| self.reactor.register(fd.as_fd(), key.to_token()).map(|()| fd))
+    }
+
+    pub(super) fn connect(&mut self, key: Key, slot: usize) {
+        let mut begun = self.dial(key, slot);
+        // An idle connection to a backend gives way first, and the proxy then asks for this one again.
+        while begun.as_ref().is_err_and(sys::socket::is_exhausted)
+            && !self.proxy.has_idle()
+            && self.tls.leaving.give_up()
+        {
+            begun = self.dial(key, slot);
+        }
+        match begun {
             Ok(fd) => {
                 self.sockets.insert(key, fd, Sending::Connecting);
                 if let Some(name) = self.proxy.server_name(slot).map(str::to_owned) {

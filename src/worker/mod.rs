@@ -206,7 +206,7 @@ impl Worker<'_> {
         let (addresses, resident) = sys::limit::memory_bytes();
         self.block.set(Count::Virtual, addresses);
         self.block.set(Count::Resident, resident);
-        let connections = (self.sockets.len() + self.tls.leaving.iter().len()) as u64;
+        let connections = (self.sockets.len() + self.tls.leaving.len()) as u64;
         self.block
             .set(Count::Descriptors, connections + (self.spares.iter().flatten().count() + WORKER_DESCRIPTORS) as u64);
     }

@@ -1,6 +1,7 @@
 //! Sockets whose connections are gone, and whose sessions still have bytes to send. The system does the same for a
 //! connection without TLS. A socket stays as long as its peer takes bytes, however slowly: nothing is lost. Their count
-//! is bounded, and so is the time without progress.
+//! is bounded, and so is the time without progress. They count against the limit of clients, and give way to clients and
+//! to connections to backends: if there are too many, or if no descriptor is left, the one that expires first is closed.
 
 use std::os::fd::{AsFd, BorrowedFd};
 
@@ -57,13 +58,23 @@ impl Leaving {
     /// Keeps a socket until its bytes are sent. If there are too many, it replaces the one that expires first.
     pub(super) fn add(&mut self, key: Key, socket: Socket, now_us: u64) {
         if self.entries.len() >= self.most {
-            let first = (0..self.entries.len()).min_by_key(|&at| self.entries[at].until_us);
-            first.into_iter().for_each(|at| drop(self.entries.swap_remove(at)));
+            self.give_up();
         }
         let until_us = now_us.saturating_add(self.limit_us);
         let unacknowledged = sys::socket::unacknowledged(socket.fd.as_fd());
         self.entries.push(Entry { key, socket, unacknowledged, until_us });
         self.next_us = self.next_us.min(until_us);
+    }
+
+    /// Closes the socket that expires first, because its descriptor is needed. Returns false if there is none.
+    pub(in crate::worker) fn give_up(&mut self) -> bool {
+        let first = (0..self.entries.len()).min_by_key(|&at| self.entries[at].until_us);
+        first.map(|at| self.entries.swap_remove(at)).is_some()
+    }
+
+    /// Returns the number of sockets.
+    pub(in crate::worker) fn len(&self) -> usize {
+        self.entries.len()
     }
 
     /// Returns the time in microseconds at which `expire` has to be called. `u64::MAX` is never.
@@ -87,7 +98,7 @@ impl Leaving {
     }
 
     /// Returns the sockets.
-    pub(in crate::worker) fn iter(&self) -> impl ExactSizeIterator<Item = (Key, BorrowedFd<'_>)> {
+    pub(in crate::worker) fn iter(&self) -> impl Iterator<Item = (Key, BorrowedFd<'_>)> {
         self.entries.iter().map(|entry| (entry.key, entry.socket.fd.as_fd()))
     }
 
@@ -151,7 +162,7 @@ mod tests {
             now_us += LIMIT_US * 9 / 10;
             leaving.expire(now_us);
             let count = if now_us <= LIMIT_US { 3 } else { 2 };
-            assert_eq!(leaving.iter().len(), count, "after {now_us} us");
+            assert_eq!(leaving.len(), count, "after {now_us} us");
             assert!(leaving.next_us() > now_us && leaving.next_us() <= now_us + LIMIT_US);
         }
         assert!(!is_open(&mut peers[1]));
@@ -161,17 +172,25 @@ mod tests {
             now_us += LIMIT_US;
             leaving.expire(now_us);
         }
-        assert_eq!(leaving.iter().len(), 1);
+        assert_eq!(leaving.len(), 1);
         assert!(!is_open(&mut peers[0]) && is_open(&mut peers[2]));
         leaving.expire(leaving.next_us());
         leaving.expire(leaving.next_us());
-        assert_eq!((leaving.iter().len(), leaving.next_us()), (0, u64::MAX));
+        assert_eq!((leaving.len(), leaving.next_us()), (0, u64::MAX));
+    }
+
+    #[test]
+    fn one_without_progress_for_longest_gives_way() {
+        let (mut leaving, mut peers) = leaving(2);
+        assert!(leaving.give_up());
+        assert!(!is_open(&mut peers[0]) && is_open(&mut peers[1]));
+        assert!(leaving.give_up() && !leaving.give_up());
     }
 
     #[test]
     fn if_there_are_too_many_the_one_without_progress_for_longest_goes() {
         let (leaving, mut peers) = leaving(4);
-        assert_eq!(leaving.iter().len(), 3);
+        assert_eq!(leaving.len(), 3);
         assert!(!is_open(&mut peers[0]));
         assert!(peers[1..].iter_mut().all(is_open));
     }
