@@ -69,12 +69,18 @@ fn a_key_that_only_root_can_read_is_served_and_its_change_is_refused_in_words() 
         let alarmed = balancer.log().lines().any(|line| line.contains(" err ") || line.contains("stays"));
         assert!(!alarmed, "{mode:?}: {}", balancer.log());
         assert_eq!(counted(), 0, "{mode:?}");
+        // The certificate beside it is damaged for a while.
+        let good = std::fs::read(&certificate).expect("a file");
+        std::fs::write(&certificate, "no PEM").expect("a file");
+        balancer.wait_for_log(&format!(" err tls: {certificate_at}: there is no BEGIN CERTIFICATE"));
+        wait_until("it is counted", || counted() == 1);
+        std::fs::write(&certificate, good).expect("a file");
         // Now it has changed.
         renew();
         balancer.wait_for_log(&format!(" err tls: {certificate_at}: {key_at}: Permission denied"));
-        wait_until("it is counted", || counted() == 1);
+        wait_until("it is counted", || counted() == 2);
         balancer.signal(libc::SIGHUP);
-        wait_until("the reason is logged and counted again", || counted() == 2);
+        wait_until("the reason is logged and counted again", || counted() == 3);
         balancer.signal(libc::SIGUSR2);
         balancer.wait_for_log("(generation 2)");
         assert_eq!(served().expect("it is there"), "backend", "{mode:?}: after an upgrade");

@@ -71,7 +71,9 @@ pub const POOL_FRESH_US: u64 = SECOND_US;
 /// Memory that the saved head of a finished request keeps for the next one.
 pub const SAVED_HEAD_BYTES: usize = 4096;
 /// Content of a request that is kept until the response begins, because a backend over HTTP/2 may say that it did not
-/// process the request. nginx does so to all requests that cross the end of its connection. Most calls fit.
+/// process the request. nginx does so to all requests that cross the end of its connection. Most calls fit. A client over
+/// HTTP/1 has one at most, a quarter of the block that the head of a request may hold, so the number of clients bounds
+/// them. A client over HTTP/2 is charged for each.
 pub const KEPT_CONTENT_BYTES: usize = 16 * 1024;
 /// Heads of finished exchanges whose memory is kept.
 pub const SPARE_HEADS: usize = 64;

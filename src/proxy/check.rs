@@ -149,7 +149,9 @@ impl Proxy {
             let over = (connection.has_ended() || sent || held) && stream.sending == Sending::Ended;
             let mux = self.connections.get(stream.mux).and_then(|one| one.codec.mux());
             let Some(mux) = mux else {
-                holds(over && is_tunnel, || format!("the mux of stream {key:?} is gone"))?;
+                // A client's streams end with their mux.
+                let outlives = over && is_tunnel && !connection.is_client();
+                holds(outlives, || format!("the mux of stream {key:?} is gone"))?;
                 continue;
             };
             let waiting = mux.upstream().map_or(0, |mux| mux.waiting.iter().filter(|&&other| other == key).count());

@@ -157,10 +157,11 @@ impl Failure {
         }
     }
 
-    /// True if the exchange may be tried again, on another backend or a fresh connection. A request that no backend
-    /// can have processed may be tried again if all of its content is there. Otherwise it must be idempotent (RFC 9110,
-    /// 9.2.2), none of its content may have left, and the backend must have been `silent`: not a byte of a response has
-    /// arrived.
+    /// True if the exchange may be tried again, on another backend or a fresh connection. A request that no backend has
+    /// processed, according to the backend if it has got it, may be tried again if all of its content is there. So may
+    /// one that a backend wants in HTTP/1.1: servers say so before they process a request, although RFC 9113 does not
+    /// promise it. Any other request must be idempotent (RFC 9110, 9.2.2), none of its content may have left, and the
+    /// backend must have been `silent`: not a byte of a response has arrived.
     pub(super) fn may_retry(self, exchange: &Exchange, silent: bool) -> bool {
         if exchange.tries.count() >= TRIES
             || exchange.response != Progress::Waiting

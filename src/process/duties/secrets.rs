@@ -75,6 +75,18 @@ impl Problem {
     }
 }
 
+impl Problem {
+    /// Says how to go on if a program that published no names of files has read a file that this user is denied.
+    fn without_names(mut self, before: &Secrets) -> Problem {
+        if self.denied.is_some() && before.files == Files::default() && !before.pairs.is_empty() {
+            self.text.push_str(
+                "; the running program names no files that it has read as root, so let the user read it, or restart",
+            );
+        }
+        self
+    }
+}
+
 impl std::fmt::Display for Problem {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "{}: {}", crate::args::Shown(&self.source), self.text)
@@ -144,15 +156,16 @@ impl Kept {
         };
         let known = before.pairs.iter().enumerate().find(named).map(|(_, known)| known);
         let decoded = known.and_then(|known| Some((known, Pair::decode(&known.bytes.0).ok()?)));
-        let Some((known, pair)) = decoded else { return Err(problem) };
-        // A key belongs to one certificate: it has changed only if that has.
-        let has_chain = problem.denied.as_ref().and_then(|_| files::has_chain(files, &pair));
-        if has_chain == Some(false) {
-            problem.denied = None;
+        let Some((known, pair)) = decoded else { return Err(problem.without_names(before)) };
+        if problem.denied.is_some() {
+            match files::has_chain(files, &pair) {
+                // A key belongs to one certificate: it has changed only if that has.
+                Ok(true) => return Ok(known.clone()),
+                Ok(false) => problem.denied = None,
+                Err(error) => problem = Problem::of_file(&source, error),
+            }
         }
-        if has_chain != Some(true) {
-            problems.push(problem);
-        }
+        problems.push(problem);
         Ok(known.clone())
     }
 
@@ -478,6 +491,17 @@ mod tests {
     use crate::process::duties::Previous;
     use crate::shared::Region;
     use crate::tls::tickets;
+
+    #[test]
+    fn a_file_that_a_program_without_names_has_read_as_root_is_refused_with_the_way_on() {
+        let problem = || Problem { denied: Some("a.key".into()), ..Problem::new("a.pem", "a.key: denied") };
+        let pairs = vec![StoredPair { source: "a.pem".into(), bytes: Secret::default() }];
+        let mut before = Secrets { pairs, ..Secrets::default() };
+        let text = problem().without_names(&before).text;
+        assert!(text.starts_with("a.key: denied; ") && text.ends_with("let the user read it, or restart"), "{text}");
+        before.files.keys.push("b.key".into());
+        assert_eq!(problem().without_names(&before).text, "a.key: denied");
+    }
 
     fn duties(tls: Tls) -> Duties {
         let mut config = config::resolve(Options::default()).unwrap();

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use crate::config::{PairFiles, Secret, Tls};
 use crate::limits::{CLIENT_AUTHORITIES, CLIENT_AUTHORITY_FILE_BYTES, PAIR_FILE_BYTES};
 use crate::sys::{self, file};
-use crate::tls::pair::{self, Pair};
+use crate::tls::pair::{self, Pair, Unusable};
 use crate::tls::tickets;
 
 /// The reason why a file cannot be used. It names the file only if that is not the one asked for.
@@ -62,10 +62,11 @@ pub(in crate::process) fn read_pair(files: &PairFiles) -> Result<Pair, FileError
     })
 }
 
-/// True if the file of a pair's certificates has the chain of this pair. `None`: it has no certificates that can be read.
-pub(super) fn has_chain(files: &PairFiles, pair: &Pair) -> Option<bool> {
-    let contents = read(&files.certificate, PAIR_FILE_BYTES).ok()?;
-    pair::certificates_of(&contents).ok().map(|chain| chain == pair.chain())
+/// True if the file of a pair's certificates has the chain of this pair. The error is that of this file.
+pub(super) fn has_chain(files: &PairFiles, pair: &Pair) -> Result<bool, FileError> {
+    let contents = read(&files.certificate, PAIR_FILE_BYTES)?;
+    let chain = pair::certificates_of(&contents).map_err(FileError::new)?;
+    if chain.is_empty() { Err(FileError::new(Unusable::NoCertificate)) } else { Ok(chain == pair.chain()) }
 }
 
 /// Reads the authorities of clients from their file.
@@ -89,8 +90,21 @@ pub(super) fn all(tls: &Tls) -> impl Iterator<Item = &Path> {
 
 /// Returns a line about each file of the secrets of TLS that this user cannot follow.
 pub(in crate::process) fn unreadable(tls: &Tls) -> Vec<String> {
-    let error = |path| read(path, CLIENT_AUTHORITY_FILE_BYTES).err().map(|error| error.about(path).text);
+    // The content of a file is not looked at. One that is absent now is another problem.
+    let denied = |path| read(path, CLIENT_AUTHORITY_FILE_BYTES).err().filter(|error| error.denied.is_some());
+    let error = |path| denied(path).map(|error| error.about(path).text);
     let mut lines: Vec<String> = all(tls).filter_map(error).collect();
     lines.dedup();
     lines
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_absent_file_is_none_that_the_user_is_denied() {
+        let tls = Tls { ticket_key: Some("/absent/file".into()), ..Tls::default() };
+        assert_eq!(unreadable(&tls), [""; 0]);
+    }
 }

@@ -340,6 +340,40 @@ fn much_passes_within_the_windows_of_both_sides() {
 }
 
 #[test]
+fn content_of_a_tunnel_outlives_the_connection_of_its_backend() {
+    for sides in [(Http1, Http2), (Http2, Http2)] {
+        let mut pair = Pair::tunnel(sides);
+        if sides.0 == Http2 {
+            [0, 1]
+                .into_iter()
+                .for_each(|id| pair.world.frame(pair.client, Kind::WindowUpdate, 0, id, &100_000_u32.to_be_bytes()));
+        }
+        pair.ends(pair.client, sides.0);
+        pair.at_backend();
+        pair.world.stalled.push(pair.client);
+        // The last bytes and their end wait until the client takes the others.
+        for _ in 0..5 {
+            pair.backend_sends(&[b'x'; 16_000]);
+        }
+        pair.ends(pair.backend, sides.1);
+        pair.world.proxy.ended(pair.backend);
+        pair.world.carry_out();
+        pair.world.audit();
+        assert!(pair.world.proxy.connections.get(pair.backend).is_none(), "{sides:?}");
+        pair.world.stalled.clear();
+        while let Some(queue) = pair.world.proxy.queued(pair.client).filter(|queue| !queue.is_empty()) {
+            let bytes: Vec<u8> = queue.slices().flatten().copied().take(1000).collect();
+            pair.world.sent.entry(pair.client).or_default().extend(&bytes);
+            pair.world.proxy.sent(pair.client, bytes.len());
+            pair.world.carry_out();
+            pair.world.audit();
+        }
+        assert_eq!(pair.at_client().len(), 80_000, "{sides:?}");
+        assert_eq!(pair.world.proxy.requests(), 0, "{sides:?}");
+    }
+}
+
+#[test]
 fn a_refusal_of_the_backend_is_an_ordinary_response() {
     for sides in PAIRS {
         let mut pair = Pair::asking(sides, b"");
