@@ -126,6 +126,8 @@ pub enum Lacking {
     Protocol,
     /// A signature algorithm. Clients name none below TLS 1.2.
     Signature,
+    /// A signature algorithm for a key of the certificates.
+    Key,
     /// Another required feature.
     Feature,
 }
@@ -312,6 +314,7 @@ impl fmt::Display for Lacking {
             Lacking::Group => "no key exchange group in common",
             Lacking::Protocol => "no application protocol in common",
             Lacking::Signature => "no signature algorithms are offered, as by clients below TLS 1.2",
+            Lacking::Key => "no signature algorithm in common with the certificate, such as RSA for an ECDSA key",
             Lacking::Feature => "a required feature is missing",
         })
     }

@@ -56,6 +56,7 @@ impl Lacking {
             P::NoCipherSuitesInCommon => Lacking::CipherSuite,
             P::NoKxGroupsInCommon => Lacking::Group,
             P::SignatureAlgorithmsExtensionRequired => Lacking::Signature,
+            P::NoSignatureSchemesInCommon => Lacking::Key,
             _ => Lacking::Feature,
         }
     }

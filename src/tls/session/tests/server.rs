@@ -62,6 +62,35 @@ fn a_client_without_a_version_in_common_is_refused() {
     assert_eq!(session.take_alerts(), [(Direction::Sent, Alert(70))]);
 }
 
+/// Makes a ClientHello offer one signature algorithm alone.
+fn offer_alone(hello: &mut [u8], scheme: [u8; 2]) {
+    // The extension signature_algorithms, its length and that of the list (RFC 8446, 4.2.3).
+    let at = (0..hello.len() - 6).find(|&at| {
+        let number = |at: usize| u16::from_be_bytes([hello[at], hello[at + 1]]);
+        number(at) == 13 && number(at + 2) == number(at + 4).wrapping_add(2)
+    });
+    let at = at.expect("a client offers some");
+    let length = usize::from(hello[at + 5]);
+    hello[at + 6..][..length].chunks_mut(2).for_each(|offered| offered.copy_from_slice(&scheme));
+}
+
+#[test]
+fn a_client_without_an_algorithm_for_the_key_is_told_apart() {
+    let root = Authority::new("Root");
+    let config = serve(&root.issue(&Spec::new("a.test")));
+    let client = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()));
+    let client = client.with_safe_default_protocol_versions().unwrap();
+    let client = client.with_root_certificates(roots(&[&root]).store).with_no_client_auth();
+    let mut client = ClientConnection::new(Arc::new(client), ServerName::try_from("a.test").unwrap()).unwrap();
+    let mut hello = Vec::new();
+    client.write_tls(&mut hello).unwrap();
+    // rsa_pss_rsae_sha256.
+    offer_alone(&mut hello, [8, 4]);
+    let mut session = Session::accept_with(&config);
+    assert_eq!(session.received(&hello), Err(Failure::Incompatible(Lacking::Key)));
+    assert!(session.wants_send(), "an alert is on its way");
+}
+
 #[test]
 fn the_server_tells_the_end_of_the_socket_from_the_end_of_the_session() {
     let root = Authority::new("Root");
