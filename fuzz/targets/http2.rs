@@ -9,9 +9,9 @@ use std::collections::BTreeMap;
 use zzz_lb::collections::slab::Key;
 use zzz_lb::http::head::{Head, HeadRef};
 use zzz_lb::http::part::Role;
-use zzz_lb::http2::ErrorCode;
 use zzz_lb::http2::connection::{Connection, Event};
 use zzz_lb::http2::frame::{self, HEADER_BYTES, Header, Kind, PREFACE};
+use zzz_lb::http2::{ErrorCode, Spare};
 use zzz_lb::limits::{H2_STREAMS, RESPONSE_FIELDS};
 
 /// Panics if a limit is exceeded.
@@ -156,7 +156,8 @@ impl Machine {
                     if let Some(key) = owner {
                         self.is_owned(key);
                         let id = self.owned.iter().find(|&&(_, owner)| owner == key).map_or(0, |&(id, _)| id);
-                        self.h2.delivered(id, n, (n % 2 == 0).then_some(n as u32), &mut self.out);
+                        let spare = Spare { free: 2 * n as u32, lent: n as u32 };
+                        self.h2.delivered(id, n, (n % 2 == 0).then_some(spare), &mut self.out);
                     }
                 }
                 Event::End(key) | Event::Reset(key, _) | Event::Malformed(key, _) => self.is_owned(key),

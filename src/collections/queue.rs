@@ -4,7 +4,7 @@
 use std::collections::VecDeque;
 
 use super::buffer::{Buffer, Pool};
-use crate::limits::{COPY_BYTES, SMALL_BUFFER_BYTES, WAITING_BYTES};
+use crate::limits::{COPY_BYTES, SMALL_BUFFER_BYTES, WAITING_QUEUE_BYTES};
 
 /// Queued bytes in sending order.
 #[derive(Debug, Default)]
@@ -124,12 +124,12 @@ impl Queue {
 
     /// The memory of the bytes if they wait: few bytes are in a small buffer then.
     pub fn memory(&self) -> usize {
-        if self.len <= WAITING_BYTES { self.len } else { self.capacity() }
+        if self.len <= WAITING_QUEUE_BYTES { self.len } else { self.capacity() }
     }
 
     /// Moves few bytes that occupy much more memory into a small buffer, because they are going to wait.
     pub fn shrink(&mut self, pool: &mut Pool) {
-        let is_few = self.len > 0 && self.len <= WAITING_BYTES;
+        let is_few = self.len > 0 && self.len <= WAITING_QUEUE_BYTES;
         if !is_few || self.capacity() <= 2 * self.len.max(SMALL_BUFFER_BYTES) {
             return;
         }
@@ -247,16 +247,16 @@ mod tests {
     fn few_bytes_that_wait_occupy_about_their_size() {
         let mut pool = Pool::new();
         let mut queue = Queue::new();
-        for n in 1..=WAITING_BYTES / 100 {
+        for n in 1..=WAITING_QUEUE_BYTES / 100 {
             queue.write(&mut pool, &[n as u8; 100]);
             queue.shrink(&mut pool);
             let (len, capacity) = (queue.len(), queue.capacity());
             assert!(capacity <= 2 * len.max(SMALL_BUFFER_BYTES), "{len} bytes occupy {capacity}");
             assert_eq!(queue.memory(), len);
         }
-        let expected: Vec<u8> = (1..=WAITING_BYTES / 100).flat_map(|n| [n as u8; 100]).collect();
+        let expected: Vec<u8> = (1..=WAITING_QUEUE_BYTES / 100).flat_map(|n| [n as u8; 100]).collect();
         assert_eq!(all(&queue), expected);
-        queue.write(&mut pool, &[0; WAITING_BYTES]);
+        queue.write(&mut pool, &[0; WAITING_QUEUE_BYTES]);
         queue.shrink(&mut pool);
         assert_eq!(queue.memory(), queue.capacity(), "more bytes are in blocks");
     }

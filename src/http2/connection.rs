@@ -7,7 +7,7 @@
 //! 9113, 5.1 requires.
 //!
 //! Invariants: `streams` is sorted by number. The data that the streams' windows admit is bounded by
-//! `H2_STREAMS`, `H2_WINDOW_BYTES` and the growth that the owner allows. Content is credited to the connection
+//! `H2_STREAMS`, the first window and the growth that the owner allows. Content is credited to the connection
 //! when it arrives, or when the owner says so, and to its stream when it is delivered. Padding is credited to its
 //! stream at once.
 
@@ -18,12 +18,15 @@ use super::budget::Budget;
 use super::frame::{self, ErrorCode, HEADER_BYTES, Header, Kind, MAX_31, PREFACE};
 use super::reading::{Block, Reading};
 use super::settings::{self, FIRST_WINDOW, Offer, Settings};
-use super::stream::{State, Stream};
+use super::stream::{Spare, State, Stream};
 use crate::collections::slab::Key;
 use crate::hpack::{self, Decoder};
 use crate::http::message_error::MessageError;
 use crate::http::part::Role;
-use crate::limits::{H2_CONNECTION_WINDOW_BYTES, H2_FRAME_BYTES, H2_STREAMS, H2_TABLE_BYTES, H2_WINDOW_MAX_BYTES};
+use crate::limits::{
+    H2_BACKEND_WINDOW_BYTES, H2_CONNECTION_WINDOW_BYTES, H2_FRAME_BYTES, H2_STREAMS, H2_TABLE_BYTES,
+    H2_WINDOW_MAX_BYTES,
+};
 
 /// The meaning of received bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -292,7 +295,7 @@ impl Connection {
         }
         let id = self.next;
         self.next = if id >= MAX_31 - 1 { 0 } else { id + 2 };
-        let mut stream = Stream::new(id, State::Idle, self.peer.window);
+        let mut stream = Stream::new(id, State::Idle, self.peer.window, H2_BACKEND_WINDOW_BYTES);
         stream.owner = Some(owner);
         self.streams.push(stream);
         Some(id)
@@ -375,8 +378,8 @@ impl Connection {
     }
 
     /// Credits delivered content of a stream. `spare`: the consumer reads promptly, so the stream's window may
-    /// grow by this amount. Returns the growth.
-    pub fn delivered(&mut self, id: u32, length: usize, spare: Option<u32>, out: &mut Vec<u8>) -> u32 {
+    /// grow by this amount. Returns the growth that was lent.
+    pub fn delivered(&mut self, id: u32, length: usize, spare: Option<Spare>, out: &mut Vec<u8>) -> u32 {
         let Some(stream) = self.stream(id) else { return 0 };
         stream.delivered += length as u32;
         let Some((increment, growth)) = spare.and_then(|spare| stream.credit(spare)) else { return 0 };
@@ -392,7 +395,7 @@ impl Connection {
     /// The consumer resumed reading; sends the stream's WINDOW_UPDATE.
     pub fn taken(&mut self, id: u32, out: &mut Vec<u8>) {
         let Some(stream) = self.stream(id) else { return };
-        if let Some((increment, _)) = stream.credit(0) {
+        if let Some((increment, _)) = stream.credit(Spare::default()) {
             frame::window_update(out, id, increment);
         }
     }

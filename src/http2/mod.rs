@@ -17,6 +17,7 @@ mod tally;
 
 pub use self::frame::ErrorCode;
 use self::frame::Kind;
+pub use self::stream::Spare;
 pub use self::tally::Tally;
 
 /// The kind of fault that ends a connection.

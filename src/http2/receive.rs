@@ -316,7 +316,7 @@ impl Connection {
             return Ok(Event::Refused);
         }
         let state = if end { State::HalfClosedRemote } else { State::Open };
-        let mut stream = Stream::new(id, state, self.peer.window);
+        let mut stream = Stream::new(id, state, self.peer.window, H2_WINDOW_BYTES);
         stream.has_head = true;
         self.streams.push(stream);
         Ok(match read {

@@ -2,7 +2,9 @@
 
 use super::Error;
 use super::frame::{self, ErrorCode, Kind, MAX_31};
-use crate::limits::{H2_FRAME_BYTES, H2_LIST_BYTES, H2_STREAMS, H2_TABLE_BYTES, H2_WINDOW_BYTES};
+use crate::limits::{
+    H2_BACKEND_WINDOW_BYTES, H2_FRAME_BYTES, H2_LIST_BYTES, H2_STREAMS, H2_TABLE_BYTES, H2_WINDOW_BYTES,
+};
 
 /// The windows that streams and the connection begin with.
 pub(super) const FIRST_WINDOW: u32 = 65_535;
@@ -111,7 +113,8 @@ pub(super) fn write_ours(out: &mut Vec<u8>, to_server: bool, offer: Offer) {
     let push = to_server.then_some((ENABLE_PUSH, 0));
     let streams = (!to_server).then_some((MAX_CONCURRENT_STREAMS, offer.streams));
     let connect = (!to_server && offer.connect).then_some((ENABLE_CONNECT_PROTOCOL, 1));
-    let others = [(INITIAL_WINDOW_SIZE, H2_WINDOW_BYTES), (MAX_HEADER_LIST_SIZE, H2_LIST_BYTES as u32)];
+    let window = if to_server { H2_BACKEND_WINDOW_BYTES } else { H2_WINDOW_BYTES };
+    let others = [(INITIAL_WINDOW_SIZE, window), (MAX_HEADER_LIST_SIZE, H2_LIST_BYTES as u32)];
     let mut payload = Vec::with_capacity(24);
     for (key, value) in push.into_iter().chain(streams).chain(connect).chain(others) {
         payload.extend_from_slice(&key.to_be_bytes());
@@ -159,12 +162,12 @@ mod tests {
 
     #[test]
     fn ours_are_ones_that_a_peer_takes() {
-        for to_server in [true, false] {
+        for (to_server, window) in [(true, H2_BACKEND_WINDOW_BYTES), (false, H2_WINDOW_BYTES)] {
             let mut out = Vec::new();
             write_ours(&mut out, to_server, Offer { streams: H2_STREAMS, connect: true });
             let mut settings = Settings::FIRST;
             settings.apply(&out[frame::HEADER_BYTES..], !to_server).unwrap();
-            assert_eq!((settings.window, settings.connect), (H2_WINDOW_BYTES, !to_server));
+            assert_eq!((settings.window, settings.connect), (window, !to_server));
         }
     }
 }

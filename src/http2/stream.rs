@@ -1,7 +1,7 @@
 //! One stream: its state (RFC 9113, 5.1) and its windows (5.2).
 
 use crate::collections::slab::Key;
-use crate::limits::{H2_WINDOW_BYTES, H2_WINDOW_MAX_BYTES};
+use crate::limits::H2_WINDOW_MAX_BYTES;
 
 /// The state of a stream (RFC 9113, 5.1). A closed stream is removed at once. Nothing is pushed, so that none is
 /// reserved.
@@ -69,8 +69,17 @@ pub(super) struct Stream {
     pub(super) window: u32,
 }
 
+/// The growth that a window may have.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Spare {
+    /// A smaller window grows to this size at once.
+    pub free: u32,
+    /// A window that is not smaller grows by at most this.
+    pub lent: u32,
+}
+
 impl Stream {
-    pub(super) fn new(id: u32, state: State, send_window: u32) -> Stream {
+    pub(super) fn new(id: u32, state: State, send_window: u32, window: u32) -> Stream {
         Stream {
             id,
             owner: None,
@@ -78,21 +87,22 @@ impl Stream {
             has_head: false,
             in_line: false,
             send_window: send_window.into(),
-            receive_window: H2_WINDOW_BYTES,
+            receive_window: window,
             delivered: 0,
-            window: H2_WINDOW_BYTES,
+            window,
         }
     }
 
     /// Takes the credit that is due to the peer, once it is at least half the window. Returns the increment of the
-    /// window, and the part of it by which the window grows, at most `spare` bytes.
-    pub(super) fn credit(&mut self, spare: u32) -> Option<(u32, u32)> {
+    /// window, and the part of it that comes from `spare`.
+    pub(super) fn credit(&mut self, spare: Spare) -> Option<(u32, u32)> {
         if !self.state.can_receive() || self.delivered < self.window / 2 {
             return None;
         }
-        let growth = self.window.min(H2_WINDOW_MAX_BYTES - self.window).min(spare);
-        let increment = std::mem::take(&mut self.delivered) + growth;
-        self.window += growth;
+        let free = spare.free.saturating_sub(self.window);
+        let growth = if free > 0 { 0 } else { self.window.min(H2_WINDOW_MAX_BYTES - self.window).min(spare.lent) };
+        let increment = std::mem::take(&mut self.delivered) + free + growth;
+        self.window += free + growth;
         self.receive_window += increment;
         Some((increment, growth))
     }
@@ -101,6 +111,7 @@ impl Stream {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::limits::{H2_BACKEND_WINDOW_BYTES, H2_WINDOW_BYTES};
 
     #[test]
     fn the_states_follow_the_diagram_of_the_rfc() {
@@ -124,28 +135,37 @@ mod tests {
 
     #[test]
     fn a_window_is_credited_by_halves_and_grows_if_nothing_waits() {
-        let mut stream = Stream::new(1, State::Open, 0);
+        let lent = |lent| Spare { free: 0, lent };
+        let mut stream = Stream::new(1, State::Open, 0, H2_WINDOW_BYTES);
         let take = |stream: &mut Stream, n: u32| {
             stream.receive_window -= n;
             stream.delivered += n;
         };
         take(&mut stream, H2_WINDOW_BYTES / 2 - 1);
-        assert_eq!(stream.credit(u32::MAX), None);
+        assert_eq!(stream.credit(lent(u32::MAX)), None);
         take(&mut stream, 1);
-        assert_eq!(stream.credit(0), Some((H2_WINDOW_BYTES / 2, 0)));
+        assert_eq!(stream.credit(lent(0)), Some((H2_WINDOW_BYTES / 2, 0)));
         assert_eq!(stream.receive_window, H2_WINDOW_BYTES);
         take(&mut stream, H2_WINDOW_BYTES);
-        assert_eq!(stream.credit(5), Some((H2_WINDOW_BYTES + 5, 5)));
+        assert_eq!(stream.credit(lent(5)), Some((H2_WINDOW_BYTES + 5, 5)));
         let mut all = 5;
         for _ in 0..20 {
             let window = stream.window;
             take(&mut stream, window);
-            all += stream.credit(u32::MAX).unwrap().1;
+            all += stream.credit(lent(u32::MAX)).unwrap().1;
         }
         assert_eq!((stream.window, stream.receive_window), (H2_WINDOW_MAX_BYTES, H2_WINDOW_MAX_BYTES));
         assert_eq!(all, H2_WINDOW_MAX_BYTES - H2_WINDOW_BYTES);
+        let mut small = Stream::new(3, State::Open, 0, H2_BACKEND_WINDOW_BYTES);
+        let free = Spare { free: H2_WINDOW_BYTES, lent: 5 };
+        for (window, growth) in [(H2_WINDOW_BYTES, 0), (H2_WINDOW_BYTES + 5, 5), (H2_WINDOW_BYTES + 10, 5)] {
+            let before = small.window;
+            take(&mut small, before);
+            assert_eq!(small.credit(free), Some((window, growth)));
+            assert_eq!((small.window, small.receive_window), (window, window));
+        }
         stream.state = stream.state.after_end();
         take(&mut stream, H2_WINDOW_MAX_BYTES);
-        assert_eq!(stream.credit(u32::MAX), None);
+        assert_eq!(stream.credit(lent(u32::MAX)), None);
     }
 }

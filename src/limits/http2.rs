@@ -33,8 +33,13 @@ pub const H2_CLIENT_REQUESTS: u32 = 10_000;
 /// The time for which a TLS backend is assumed to support only one HTTP version after it has refused the other.
 /// The refusal may have concerned one resource, or one of several servers behind the address.
 pub const SEEN_US: u64 = 60 * SECOND_US;
-/// A stream's initial window: the data that its sender may send before the receiver has read any.
+/// The initial window of a client's stream: the data that the client may send before any has been read. A window to a
+/// backend grows to this size for a client over HTTP/1 without the budget.
 pub const H2_WINDOW_BYTES: u32 = 64 * 1024;
+/// The initial window of a stream to a backend: a frame. A client over HTTP/2 that pauses makes the worker hold one for each
+/// of its streams, because a window cannot be taken back. So the budget has room for several hundred streams. The window
+/// grows for a client that reads.
+pub const H2_BACKEND_WINDOW_BYTES: u32 = 16 * 1024;
 /// The maximum window of a stream whose data never waits. 1 MiB fills 8 Gbit/s at a round trip of 1 ms.
 pub const H2_WINDOW_MAX_BYTES: u32 = 1 << 20;
 /// The total growth of all windows of streams to backends in one worker, including data of ended streams that
@@ -42,6 +47,9 @@ pub const H2_WINDOW_MAX_BYTES: u32 = 1 << 20;
 /// them together hold at most this much beyond `H2_PARITY_BYTES` each. Growth leaves less to lend. One hostile client may
 /// spend all of it by closed windows, and a worker then grows by less than 7 MiB.
 pub const H2_GROWTH_BYTES: u32 = 6 << 20;
+/// The part of that budget to which windows grow for clients over HTTP/2. The rest is for the first windows of further
+/// streams.
+pub const H2_SPARE_BYTES: u32 = H2_GROWTH_BYTES / 4;
 /// The bytes that a client's connection over HTTP/2 may make a worker hold without the budget: as much as a connection
 /// over HTTP/1, a block in each direction.
 pub const H2_PARITY_BYTES: usize = 2 * QUEUE_HIGH_BYTES;

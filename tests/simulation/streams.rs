@@ -6,9 +6,9 @@ use std::collections::{BTreeMap, VecDeque};
 use zzz_lb::collections::slab::Key;
 use zzz_lb::http::head::{Head, HeadRef, Start};
 use zzz_lb::http::part::Role;
-use zzz_lb::http2::ErrorCode;
 use zzz_lb::http2::connection::{Connection, Event};
 use zzz_lb::http2::frame::{self, Kind};
+use zzz_lb::http2::{ErrorCode, Spare};
 use zzz_lb::limits::H2_WINDOW_BYTES;
 
 use super::answers::{self, Step, fields, plan_response};
@@ -226,7 +226,7 @@ impl Streams {
                 Event::Data(owner, n) => {
                     let data: Vec<u8> = self.held.drain(..n).collect();
                     let Some(id) = owner.map(|key| key.index() as u32) else { continue };
-                    self.h2.delivered(id, n, Some(u32::MAX), &mut Vec::new());
+                    self.h2.delivered(id, n, Some(Spare { free: 0, lent: u32::MAX }), &mut Vec::new());
                     let Some(one) = self.streams.get_mut(&id) else { continue };
                     // The part of the window that was held back at first is announced bit by bit.
                     let more = one.window_left.min(2 * n as u32);

@@ -10,8 +10,8 @@ use zzz_lb::collections::slab::Key;
 use zzz_lb::hpack;
 use zzz_lb::http::head::HeadRef;
 use zzz_lb::http::part::Role;
-use zzz_lb::http2::ErrorCode;
 use zzz_lb::http2::connection::Connection;
+use zzz_lb::http2::{ErrorCode, Spare};
 
 /// The content of a stream that may wait for the peer's windows. A thread that has more waits, too.
 const WAITING_BYTES: usize = 256 * 1024;
@@ -52,7 +52,7 @@ impl<T> Streams<T> {
     /// Gives credit for content that was passed on.
     pub fn delivered(&mut self, id: u32, length: usize) {
         let mut out = Vec::new();
-        self.h2.delivered(id, length, Some(u32::MAX), &mut out);
+        self.h2.delivered(id, length, Some(Spare { free: 0, lent: u32::MAX }), &mut out);
         self.write(&out);
     }
 

@@ -9,8 +9,8 @@ use crate::http2::connection::Event;
 use crate::http2::frame::{ACK, END_HEADERS, END_STREAM, PADDED, PRIORITY};
 use crate::http2::head::Writer;
 use crate::limits::{
-    H2_BLOCK_BYTES, H2_DECODED_BYTES, H2_FRAME_BYTES, H2_IDLE_FRAMES, H2_LIST_BYTES, H2_RESETS, H2_STREAMS,
-    H2_WINDOW_BYTES,
+    H2_BACKEND_WINDOW_BYTES, H2_BLOCK_BYTES, H2_DECODED_BYTES, H2_FRAME_BYTES, H2_IDLE_FRAMES, H2_LIST_BYTES,
+    H2_RESETS, H2_STREAMS,
 };
 
 mod floods;
@@ -75,7 +75,7 @@ impl End {
                     self.held.drain(..n);
                     let id = self.h2.streams.iter().find(|stream| stream.owner == owner).map(|stream| stream.id);
                     if let (Some(id), true) = (id, self.takes) {
-                        self.h2.delivered(id, n, Some(u32::MAX), &mut self.out);
+                        self.h2.delivered(id, n, Some(Spare { free: 0, lent: u32::MAX }), &mut self.out);
                     }
                     match self.seen.last_mut().and_then(|last| last.strip_suffix(" bytes")) {
                         Some(before) => {
@@ -206,7 +206,7 @@ fn a_reader_that_does_not_take_stops_its_own_stream_alone() {
     client.takes = false;
     server.respond(first, 200, false);
     let left = server.send(first, 1 << 20, true);
-    assert_eq!(left, (1 << 20) - 65_536);
+    assert_eq!(left, (1 << 20) - H2_BACKEND_WINDOW_BYTES as usize);
     exchange(&mut client, &mut server, usize::MAX);
     assert_eq!(server.send(first, left, true), left);
     client.takes = true;
@@ -215,10 +215,10 @@ fn a_reader_that_does_not_take_stops_its_own_stream_alone() {
     exchange(&mut client, &mut server, usize::MAX);
     assert_eq!(client.seen.last().unwrap(), "end on 1");
     // It takes again: half a window or more is given back at once.
-    client.h2.delivered(first, 65_536, None, &mut client.out);
+    client.h2.delivered(first, H2_BACKEND_WINDOW_BYTES as usize, None, &mut client.out);
     client.h2.taken(first, &mut client.out);
     exchange(&mut client, &mut server, usize::MAX);
-    assert_eq!(server.send(first, left, true), left - 65_536);
+    assert_eq!(server.send(first, left, true), left - H2_BACKEND_WINDOW_BYTES as usize);
 }
 
 #[test]
@@ -304,11 +304,11 @@ fn padding_that_comes_alone_is_credited_and_content_that_nobody_takes_is_not() {
     client.request(true);
     client.takes = false;
     client.receive(&frame_of(Kind::Headers, END_HEADERS, 1, &[0x88]));
-    let content = H2_WINDOW_BYTES as usize - 256;
+    let content = H2_BACKEND_WINDOW_BYTES as usize - 256;
     (0..content / 256).for_each(|_| client.receive(&frame_of(Kind::Data, 0, 1, &[b'x'; 256])));
     client.out.clear();
     let alone = [&[255][..], &[0; 255]].concat();
-    for _ in 0..2 * H2_WINDOW_BYTES / 256 {
+    for _ in 0..2 * H2_BACKEND_WINDOW_BYTES / 256 {
         client.receive(&frame_of(Kind::Data, PADDED, 1, &alone));
         assert_eq!(client.error, None);
         assert_eq!(client.out, frame_of(Kind::WindowUpdate, 0, 1, &256_u32.to_be_bytes()));

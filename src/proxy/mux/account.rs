@@ -8,9 +8,10 @@
 //!
 //! A mux borrows no more than half of what is left, so there is always some for others. A mux that may not borrow gets
 //! content only for streams that hold none, so a stalled stream never blocks another one, and gives its client no
-//! credit. It is one of the borrowers then, which go on as soon as they may hold more. Some content is on its way before
-//! that, because windows were open. If the budget is spent nevertheless, the streams are reset whose clients have taken
-//! nothing for longest, and then muxes are closed that are owned and that their backends do not read.
+//! credit. It is one of the borrowers then, which go on as soon as they may hold more. Content may be on its way before
+//! that, because windows are open. A window cannot be taken back, so the first windows of all streams count as lent if a
+//! mux asks for more. If there are too many streams even for that, and the budget is spent, the streams are reset whose
+//! clients have taken nothing for longest, and then muxes are closed that are owned and that their backends do not read.
 //!
 //! Invariants: what a stream is charged for is what it holds. The sum of all loans is within the budget after every
 //! input.
@@ -21,17 +22,21 @@ use super::super::connection::{Connection, Moved, Wait};
 use super::super::output::Output;
 use super::super::record::Reason;
 use super::super::reply::LocalReply;
+use super::super::state::Totals;
 use super::{DownstreamState, MuxKind};
 use crate::collections::buffer::Buffer;
 use crate::collections::slab::Key;
 use crate::http2::ErrorCode;
 use crate::limits::{
-    H2_FRAME_BYTES, H2_GROWTH_BYTES, H2_PARITY_BYTES, H2_STREAM_BYTES, H2_WINDOW_MAX_BYTES, QUEUE_HIGH_BYTES,
+    H2_BACKEND_WINDOW_BYTES, H2_FRAME_BYTES, H2_GROWTH_BYTES, H2_PARITY_BYTES, H2_STREAM_BYTES, H2_WINDOW_MAX_BYTES,
+    QUEUE_HIGH_BYTES,
 };
 use crate::metrics::Count;
 
 /// The budget, in the type of its sums.
 const BUDGET: usize = H2_GROWTH_BYTES as usize;
+/// The part of it that is lent to muxes that ask for more. The rest is for the windows of further streams.
+const LENT: usize = BUDGET - BUDGET / 8;
 
 impl DownstreamState {
     /// True if a stream is charged.
@@ -46,7 +51,7 @@ impl DownstreamState {
 
     /// The mux may hold more if less than this is lent to all.
     fn lends_below(&self) -> usize {
-        if self.held <= H2_PARITY_BYTES { usize::MAX } else { BUDGET.saturating_sub(2 * self.loan() + 1) }
+        if self.held <= H2_PARITY_BYTES { usize::MAX } else { LENT.saturating_sub(2 * self.loan() + 1) }
     }
 }
 
@@ -133,7 +138,7 @@ impl Proxy {
 
     /// Has the borrowers go on that may hold more now. Returns true if there are some.
     pub(in crate::proxy) fn wake_borrowers(&mut self) -> bool {
-        if self.totals.lent + self.totals.grown as usize >= self.ledger.lends_below {
+        if self.promised() >= self.ledger.lends_below {
             return false;
         }
         self.ledger.lends_below = 0;
@@ -150,10 +155,17 @@ impl Proxy {
         self.ledger.tending.len() > woken
     }
 
+    /// The bytes that the budget lends, and those that the windows of streams to backends admit. A window cannot be taken
+    /// back, so its bytes have to find room.
+    pub(super) fn promised(&self) -> usize {
+        let Totals { lent, grown, streams, .. } = self.totals;
+        lent + grown as usize + streams * H2_BACKEND_WINDOW_BYTES as usize
+    }
+
     /// True if a mux that holds so many bytes may hold more.
     fn lends(&self, downstream: &DownstreamState) -> bool {
         // That is half of what is left.
-        self.totals.lent + (self.totals.grown as usize) < downstream.lends_below()
+        self.promised() < downstream.lends_below()
     }
 
     /// True if a connection takes more content now.
@@ -250,7 +262,7 @@ impl Proxy {
         let mut reset = 0;
         for (_, key) in streams {
             // Some more than necessary, so that the next byte does not cost another search.
-            if self.totals.lent <= BUDGET - BUDGET / 8 {
+            if self.totals.lent <= LENT {
                 break;
             }
             reset += 1;

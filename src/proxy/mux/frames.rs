@@ -16,8 +16,10 @@ use crate::http::head::{Head, HeadRef, Version};
 use crate::http::message_error::MessageError;
 use crate::http::part::Part;
 use crate::http2::connection::Event;
-use crate::http2::{self, ErrorCode};
-use crate::limits::{H2_DRIBBLE_BYTES, H2_GROWTH_BYTES, H2_REPLY_BYTES, QUEUE_HIGH_BYTES};
+use crate::http2::{self, ErrorCode, Spare};
+use crate::limits::{
+    H2_DRIBBLE_BYTES, H2_GROWTH_BYTES, H2_REPLY_BYTES, H2_SPARE_BYTES, H2_WINDOW_BYTES, QUEUE_HIGH_BYTES,
+};
 
 impl Proxy {
     /// Writes queued content of streams into frames, one frame per stream in rotation, while the mux has room.
@@ -303,9 +305,7 @@ impl Proxy {
         let Some(entry) = self.connections.get(owner) else { return };
         let Some(stream) = entry.codec.stream() else { return };
         let (key, id, is_client) = (stream.mux, stream.id, entry.is_client());
-        let left = (H2_GROWTH_BYTES - self.totals.grown).saturating_sub(self.totals.lent as u32);
-        let most = if is_client { self.spare(key) } else { left };
-        let spare = self.wants(owner).then_some(most);
+        let spare = self.wants(owner).then(|| self.spare_of(entry));
         let Some(connection) = self.connections.living_mut(key) else { return };
         let Some(mux) = connection.codec.mux_mut() else { return };
         self.scratch.text.clear();
@@ -316,6 +316,21 @@ impl Proxy {
         }
         if growth > 0 && !is_client {
             self.note_growth(owner, growth);
+        }
+    }
+
+    /// Returns the growth that the window of a stream may have.
+    fn spare_of(&self, entry: &Connection) -> Spare {
+        if let Some(stream) = entry.codec.stream().filter(|_| entry.is_client()) {
+            return Spare { free: 0, lent: self.spare(stream.mux) };
+        }
+        let client = entry.exchange.and_then(|id| self.connections.get(self.exchanges.get(id)?.client));
+        match client.is_some_and(|client| client.codec.stream().is_some()) {
+            true => Spare { free: 0, lent: (H2_SPARE_BYTES as usize).saturating_sub(self.promised()) as u32 },
+            false => {
+                let taken = self.totals.grown as usize + self.totals.lent;
+                Spare { free: H2_WINDOW_BYTES, lent: (H2_GROWTH_BYTES as usize).saturating_sub(taken) as u32 }
+            }
         }
     }
 

@@ -10,8 +10,8 @@ use crate::config::Plan;
 use crate::http2::ErrorCode;
 use crate::http2::frame::{self, ACK, END_HEADERS, END_STREAM, HEADER_BYTES, Header, Kind, PREFACE};
 use crate::limits::{
-    DEFAULT_CONNECT_US, H2_FAULTS, H2_FRAME_BYTES, H2_GROWTH_BYTES, H2_LIST_BYTES, H2_REPLY_BYTES, H2_STREAMS,
-    H2_WINDOW_BYTES, POOL_FRESH_US, SEEN_US,
+    DEFAULT_CONNECT_US, H2_BACKEND_WINDOW_BYTES, H2_FAULTS, H2_FRAME_BYTES, H2_GROWTH_BYTES, H2_LIST_BYTES,
+    H2_REPLY_BYTES, H2_STREAMS, H2_WINDOW_BYTES, POOL_FRESH_US, SEEN_US,
 };
 use crate::log::Level;
 
@@ -214,7 +214,7 @@ fn memory_of_slow_clients_is_bounded_even_after_their_streams_ended() {
     for (n, &client) in clients.iter().enumerate() {
         let stream = 2 * n as u32 + 1;
         world.frame(mux_key, Kind::Headers, END_HEADERS, stream, &[0x88]);
-        let mut window = H2_WINDOW_BYTES;
+        let mut window = H2_BACKEND_WINDOW_BYTES;
         let mut send = |world: &mut World, frames: usize| {
             for _ in 0..frames {
                 if window < H2_FRAME_BYTES as u32 {

@@ -2,7 +2,7 @@
 
 use super::downstream::*;
 use super::*;
-use crate::limits::{H2_CLIENT_STREAMS, H2_PARITY_BYTES, QUEUE_HIGH_BYTES};
+use crate::limits::{H2_BACKEND_WINDOW_BYTES, H2_CLIENT_STREAMS, H2_PARITY_BYTES, H2_SPARE_BYTES, QUEUE_HIGH_BYTES};
 
 /// SETTINGS that close the windows of streams.
 const CLOSED: &[u8] = &[0, 4, 0, 0, 0, 0];
@@ -245,4 +245,56 @@ fn uploads_that_the_budget_held_back_go_on_when_their_backend_takes_them() {
         world.frames(backend);
     }
     assert_eq!(upload(&mut world), streams as usize * length);
+}
+
+/// The windows of streams to a backend cannot be taken back when a client pauses.
+#[test]
+fn a_client_that_pauses_loses_no_response_of_a_backend_over_http2() {
+    let mut world = World::new(1, false);
+    let client = world.client();
+    world.frame(client, Kind::Settings, 0, 0, &[&[0, 4][..], &(1_u32 << 22).to_be_bytes()].concat());
+    world.frame(client, Kind::WindowUpdate, 0, 0, &(1_u32 << 30).to_be_bytes());
+    world.give(client, &get(1));
+    let backend = world.connected(true);
+    let mut windows = vec![H2_BACKEND_WINDOW_BYTES as usize; H2_CLIENT_STREAMS as usize];
+    // Sends as much as the windows of some streams admit, and at most so many bytes on each.
+    let mut send = |world: &mut World, streams: std::ops::Range<u32>, most: usize| {
+        let mut left = vec![most; streams.len()];
+        let mut moved = true;
+        while std::mem::take(&mut moved) {
+            for (n, left) in streams.clone().zip(&mut left) {
+                let bytes = windows[n as usize].min(*left).min(H2_FRAME_BYTES);
+                if bytes > 0 {
+                    moved = true;
+                    world.frame(backend, Kind::Data, 0, 2 * n + 1, &[b'x'; H2_FRAME_BYTES][..bytes]);
+                    (windows[n as usize], *left) = (windows[n as usize] - bytes, *left - bytes);
+                }
+                for (header, payload) in world.frames(backend) {
+                    if header.kind == Kind::WindowUpdate && header.stream > 0 {
+                        windows[header.stream as usize / 2] +=
+                            u32::from_be_bytes(payload[..4].try_into().unwrap()) as usize;
+                    }
+                }
+            }
+            let sent = world.proxy.queued(client).map_or(0, Queue::len);
+            if !world.stalled.contains(&client) && sent > 0 {
+                world.proxy.sent(client, sent);
+                world.carry_out();
+            }
+        }
+        world.audit();
+    };
+    let answer = |world: &mut World, n: u32| world.frame(backend, Kind::Headers, END_HEADERS, 2 * n + 1, &[0x88]);
+    (1..30).for_each(|n| world.give(client, &get(2 * n + 1)));
+    (0..30).for_each(|n| answer(&mut world, n));
+    send(&mut world, 0..30, 1 << 20);
+    let grown = world.proxy.totals.grown;
+    assert!(grown >= H2_SPARE_BYTES / 2, "the windows have grown by {grown} bytes");
+    world.stalled.push(client);
+    (30..H2_CLIENT_STREAMS).for_each(|n| world.give(client, &get(2 * n + 1)));
+    (30..H2_CLIENT_STREAMS).for_each(|n| answer(&mut world, n));
+    send(&mut world, 0..H2_CLIENT_STREAMS, usize::MAX);
+    let lent = world.proxy.totals.lent;
+    assert_eq!(world.proxy.shared.block.get(Count::H2BudgetExhausted), 0, "{lent} bytes are lent");
+    assert!(lent > 4 << 20, "the backend sent what it may: {lent}");
 }

@@ -49,7 +49,7 @@ fn a_window_that_grew_for_a_client_is_returned_when_the_client_has_taken_the_con
     };
     content(&mut world, H2_WINDOW_BYTES);
     content(&mut world, 2 * H2_WINDOW_BYTES);
-    assert_eq!(world.proxy.totals.grown, 3 * H2_WINDOW_BYTES);
+    assert_eq!(world.proxy.totals.grown, 4 * H2_WINDOW_BYTES - H2_BACKEND_WINDOW_BYTES);
     world.stalled.push(client);
     content(&mut world, 4 * H2_WINDOW_BYTES);
     world.audit();
