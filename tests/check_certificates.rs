@@ -37,7 +37,7 @@ fn the_plan_lists_the_names_and_the_expiry_of_each_file() {
         plan.contains(&format!("\ntls       {file}: Ed25519, until {day} (99 days), for a.test, *.b.test\n")),
         "{plan}"
     );
-    assert!(plan.contains(&format!("\ntls       {ca}: 2 client authorities\n")), "{plan}");
+    assert!(plan.contains(&format!("\ntls       {ca}: 2 authorities of clients\n")), "{plan}");
     let warnings: Vec<&str> = warnings.lines().filter(|line| line.contains(" tls: ")).collect();
     assert_eq!((warnings, status), (vec![], Some(0)));
 }
@@ -119,8 +119,8 @@ fn a_file_that_cannot_be_served_or_that_no_client_accepts_is_a_problem() {
     for line in [
         format!("{expired}: certificate 1 expired 3 days ago: renew it"),
         format!("{not_yet}: certificate 1 is not valid yet, but in 4 days: check the clock"),
-        format!("{mismatch}: certificate and key do not belong together"),
-        format!("{ca}: there is no BEGIN CERTIFICATE"),
+        format!("--tls-cert {mismatch}: certificate and key do not belong together"),
+        format!("--tls-client-ca {ca}: there is no BEGIN CERTIFICATE"),
     ] {
         assert_eq!(problems.matches(&line).count(), 1, "{line}: {problems}");
     }

@@ -31,12 +31,13 @@ fn a_bad_file_is_one_line_and_one_count_and_the_expiry_of_each_pair_is_a_metric(
         for half in ["-----BEGIN PRIVATE KEY-----\nMC4CAQ", "-----BEGIN PRIVATE KEY-----\nMC4CAQAwBQYD"] {
             directory.put("two.key", half);
             balancer.wait_for_log(&format!(
-                " err tls: {two}: the key is not PEM up to the end (key: {two_key}): the one before stays"
+                " err tls: --tls-cert {two}: the key is not PEM up to the end (key: {two_key}): the one before stays"
             ));
             wait_until_still(lines);
         }
         assert!(lines() == 1 && counted("refused", 1) && expiry(&two, 4_133_980_800), "{mode:?}: {}", balancer.log());
         put("two", &until("two.test", "21020101000000"));
+        balancer.wait_for_log(&format!(" info tls: --tls-cert {two}: can be used again"));
         wait_until("another one is served", || expiry(&two, 4_165_516_800));
         assert!(expiry(&one, 4_102_444_800) && lines() == 1, "{mode:?}: {}", balancer.log());
         wait_until("it is counted", || counted("refused", 1) && counted("done", 1));
@@ -76,23 +77,25 @@ fn a_configuration_that_names_a_bad_key_is_refused_as_a_start_refuses_it() {
         let refused = || balancer.log().matches("refused: the configuration before stays").count();
         let kept = || balancer.log().matches("refused: ").count() - refused();
         let bad = [
-            (["absent.key", "ca.pem", "tickets", "cookie"], format!("{}: No such file", at("absent.key"))),
+            (["absent.key", "ca.pem", "tickets", "cookie"], format!("--tls-key {}: No such file", at("absent.key"))),
             (["other.key", "ca.pem", "tickets", "cookie"], format!("(key: {})", at("other.key"))),
-            (["a.key", "empty", "tickets", "cookie"], format!("{}: there is no BEGIN CERTIFICATE", at("empty"))),
-            (["a.key", "ca.pem", "short", "cookie"], format!("tls: {}: ", at("short"))),
+            (
+                ["a.key", "empty", "tickets", "cookie"],
+                format!("--tls-client-ca {}: there is no BEGIN CERTIFICATE", at("empty")),
+            ),
+            (["a.key", "ca.pem", "short", "cookie"], format!("--tls-ticket-key {}: ", at("short"))),
             (["a.key", "ca.pem", "tickets", "short"], format!("--sticky-key {}: ", at("short"))),
         ];
         for (count, ([key, ca, tickets, cookie], reason)) in bad.into_iter().enumerate() {
             file(key, ca, tickets, cookie);
             wait_until("the reload is refused", || refused() == count + 1);
-            let reason = reason.replace("tls: ", "config: ");
             assert!(balancer.log().contains(&reason), "{mode:?}: no {reason}:\n{}", balancer.log());
             balancer.signal(libc::SIGUSR2);
             wait_until("the upgrade is refused", || kept() == count + 1);
             // The reason is not cut.
             let log = balancer.log();
             let line = log.lines().rfind(|line| line.contains("upgrade: refused: ")).expect("just counted");
-            assert!(line.contains(reason.trim_start_matches("config: ")), "{mode:?}: {line}");
+            assert!(line.contains(&reason), "{mode:?}: {line}");
             assert!(line.ends_with("; this program goes on"), "{mode:?}: {line}");
         }
         assert!(!balancer.log().contains("(generation 1)"), "{mode:?}: {}", balancer.log());

@@ -498,7 +498,7 @@ fn a_start_without_a_usable_certificate_is_refused_by_name() {
     let [_, certificate, _, key] = scene.pair("a", &["a.test"]);
     let other: PathBuf = scene.path("absent.pem").into();
     for (args, wanted) in [
-        (vec!["--tls-cert", &certificate], "there is no BEGIN PRIVATE KEY"),
+        (vec!["--tls-cert", &certificate], "there is no private key: no BEGIN PRIVATE KEY"),
         (vec!["--tls-cert", other.to_str().unwrap(), "--tls-key", &key], "absent.pem"),
     ] {
         for check in [&["--host", "127.0.0.1"][..], &["--check"]] {

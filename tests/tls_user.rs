@@ -58,7 +58,7 @@ fn a_key_that_only_root_can_read_is_served_and_its_change_is_refused_in_words() 
         };
         let Ok(content) = served() else { return skipped("curl is absent") };
         assert_eq!(content, "backend", "{mode:?}");
-        let told = format!(" info tls: {key_at}: Permission denied");
+        let told = format!(" info tls: --tls-key {key_at}: Permission denied");
         balancer.wait_for_log(&told);
         // The key has not changed, so nothing is wrong, after a reload and an upgrade too.
         balancer.signal(libc::SIGHUP);
@@ -72,12 +72,12 @@ fn a_key_that_only_root_can_read_is_served_and_its_change_is_refused_in_words() 
         // The certificate beside it is damaged for a while.
         let good = std::fs::read(&certificate).expect("a file");
         std::fs::write(&certificate, "no PEM").expect("a file");
-        balancer.wait_for_log(&format!(" err tls: {certificate_at}: there is no BEGIN CERTIFICATE"));
+        balancer.wait_for_log(&format!(" err tls: --tls-cert {certificate_at}: there is no BEGIN CERTIFICATE"));
         wait_until("it is counted", || counted() == 1);
         std::fs::write(&certificate, good).expect("a file");
         // Now it has changed.
         renew();
-        balancer.wait_for_log(&format!(" err tls: {certificate_at}: {key_at}: Permission denied"));
+        balancer.wait_for_log(&format!(" err tls: --tls-cert {certificate_at}: --tls-key {key_at}: Permission denied"));
         wait_until("it is counted", || counted() == 2);
         balancer.signal(libc::SIGHUP);
         wait_until("the reason is logged and counted again", || counted() == 3);

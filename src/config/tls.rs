@@ -108,8 +108,8 @@ impl fmt::Display for TlsError {
         match self {
             TlsError::Keys { source, certificates, keys } => write!(
                 f,
-                "{source}: --tls-cert is given {certificates} times and --tls-key {keys} times; accepted: a key for each \
-                 certificate, in the same order, or no key if each file has its own"
+                "{source}: certificates: {certificates}, keys: {keys}; accepted: a --tls-key for each --tls-cert, in the same \
+                 order, or none if each file of a certificate has its key"
             ),
             TlsError::DevWithCertificates { dev, certificate } => write!(
                 f,
@@ -190,7 +190,10 @@ mod tests {
         assert_eq!(pairs(both), [pair("a", "ak"), pair("b", "bk")]);
         for line in ["--tls-key a", "--tls-cert a --tls-cert b --tls-key bk", "--tls-cert a --tls-key b --tls-key c"] {
             let refused = resolved(line).unwrap_err();
-            assert!(refused.len() == 1 && refused[0].contains("a key for each certificate"), "{line}: {refused:?}");
+            assert!(
+                refused.len() == 1 && refused[0].contains("a --tls-key for each --tls-cert"),
+                "{line}: {refused:?}"
+            );
         }
     }
 

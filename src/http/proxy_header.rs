@@ -76,7 +76,9 @@ impl Version {
 impl fmt::Display for HeaderError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            HeaderError::Missing => "the connection does not begin with a PROXY header",
+            HeaderError::Missing => {
+                "the connection does not begin with a PROXY header, which ,proxy on --listen demands"
+            }
             HeaderError::Line => "the line of the PROXY header is invalid",
             HeaderError::Kind => "the PROXY header has an undefined version, command, family or transport",
             HeaderError::Length => "the addresses or TLVs of the PROXY header exceed its length",

@@ -67,7 +67,9 @@ impl fmt::Display for Unusable {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Unusable::NoCertificate => f.write_str("there is no BEGIN CERTIFICATE"),
-            Unusable::NoKey => f.write_str("there is no BEGIN PRIVATE KEY, and none of RSA or EC"),
+            Unusable::NoKey => f.write_str(
+                "there is no private key: no BEGIN PRIVATE KEY, BEGIN RSA PRIVATE KEY or BEGIN EC PRIVATE KEY",
+            ),
             Unusable::Encrypted => {
                 f.write_str("the key needs a passphrase; `openssl pkey -in FILE -out NEW` writes it without one")
             }

@@ -32,7 +32,10 @@ pub(super) fn examine(tls: &Tls, journal: &mut Journal, problems: &mut Vec<Strin
     for files in &tls.pairs {
         match secrets::files::read_pair(files) {
             Ok(pair) => pairs.push((files.certificate.display().to_string(), pair)),
-            Err(error) => problems.push(about(&files.certificate.display().to_string(), &error.text)),
+            Err(error) => {
+                let source = format!("{} {}", secrets::files::CERTIFICATE, files.certificate.display());
+                problems.push(about(&source, &error.text));
+            }
         }
     }
     for (path, pair) in &pairs {
@@ -54,14 +57,14 @@ pub(super) fn examine(tls: &Tls, journal: &mut Journal, problems: &mut Vec<Strin
         match secrets::files::read_authorities(path) {
             Ok(authorities) => {
                 let number = authorities.len();
-                line(&mut out, "tls", &format!("{}: {number} client authorities", Shown(&source)));
+                line(&mut out, "tls", &format!("{}: {number} authorities of clients", Shown(&source)));
                 let findings = chain::examine_authorities(authorities.iter().map(Vec::as_slice), now_s);
                 // Their validity is not verified.
                 for finding in findings {
                     journal.line(Level::Warn, "tls", format_args!("{}", about(&source, &finding)));
                 }
             }
-            Err(error) => problems.push(about(&source, &error.text)),
+            Err(error) => problems.push(about(&format!("{} {source}", secrets::files::CLIENT_CA), &error.text)),
         }
     }
     // The rest of what a start does with them.

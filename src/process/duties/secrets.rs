@@ -127,16 +127,19 @@ impl Kept {
         if let Some(path) = &tls.client_ca {
             let kept = (before.files.client_ca == names.client_ca).then_some(&before.client_authorities);
             let read = files::read_authorities(path);
-            client_authorities = or_kept(read, kept, &names.client_ca, &mut problems)?;
+            client_authorities =
+                or_kept(read, kept, &format!("{} {}", files::CLIENT_CA, names.client_ca), &mut problems)?;
         }
         let mut ticket_seed = Secret::default();
         if let Some(path) = &tls.ticket_key {
             let kept = (before.files.ticket_key == names.ticket_key).then_some(&before.ticket_seed);
-            ticket_seed = or_kept(files::read_seed(path), kept, &names.ticket_key, &mut problems)?;
+            let source = format!("{} {}", files::TICKET_KEY, names.ticket_key);
+            ticket_seed = or_kept(files::read_seed(path), kept, &source, &mut problems)?;
         }
         let tickets = self.make_tickets(&ticket_seed).map_err(|text| Problem::new("session tickets", text))?;
         let cookie_key = before.cookie_key.clone();
-        let source = tls.client_ca.as_ref().map_or("certificates".to_owned(), |path| path.display().to_string());
+        let of_authorities = |path: &PathBuf| format!("{} {}", files::CLIENT_CA, path.display());
+        let source = tls.client_ca.as_ref().map_or("certificates".to_owned(), of_authorities);
         let secrets = Secrets { pairs, tickets, ticket_seed, client_authorities, cookie_key, files: names };
         try_all(&secrets, tls.rules.client_optional).map_err(|text| Problem::new(&source, text))?;
         Ok((secrets, problems))
@@ -149,7 +152,8 @@ impl Kept {
             Ok(pair) => return Ok(stored(&source, &pair)),
             Err(error) => error,
         };
-        let mut problem = Problem::of_file(&source, error);
+        let named_source = format!("{} {source}", files::CERTIFICATE);
+        let mut problem = Problem::of_file(&named_source, error);
         let before = &self.secrets;
         let named = |(at, known): &(usize, &StoredPair)| {
             known.source == source && before.files.keys.get(*at) == Some(&files.key.display().to_string())
@@ -162,7 +166,7 @@ impl Kept {
                 // A key belongs to one certificate: it has changed only if that has.
                 Ok(true) => return Ok(known.clone()),
                 Ok(false) => problem.denied = None,
-                Err(error) => problem = Problem::of_file(&source, error),
+                Err(error) => problem = Problem::of_file(&named_source, error),
             }
         }
         problems.push(problem);
@@ -294,7 +298,15 @@ impl Duties {
         let before = self.kept.secrets.clone();
         match self.kept.read_secrets(&tls) {
             Ok((secrets, problems)) => {
-                self.kept.doubts.retain(|doubt| problems.iter().any(|problem| problem.source == doubt.source));
+                let (doubts, cleared): (Vec<Doubt>, Vec<Doubt>) = std::mem::take(&mut self.kept.doubts)
+                    .into_iter()
+                    .partition(|doubt| problems.iter().any(|problem| problem.source == doubt.source));
+                self.kept.doubts = doubts;
+                // A person who has read of the problem wants to know that it has gone.
+                for doubt in cleared.iter().filter(|doubt| doubt.told_us.is_none()) {
+                    let source = crate::args::Shown(&doubt.source);
+                    self.journal.line(Level::Info, "tls", format_args!("{source}: can be used again"));
+                }
                 for problem in problems {
                     if problem.denied.is_none() || problem.denied.as_deref() == changed {
                         self.doubt(problem, patience_us);

@@ -9,6 +9,12 @@ use crate::sys::{self, file};
 use crate::tls::pair::{self, Pair, Unusable};
 use crate::tls::tickets;
 
+/// The options that name the files.
+pub(in crate::process) const CERTIFICATE: &str = "--tls-cert";
+const KEY: &str = "--tls-key";
+pub(in crate::process) const CLIENT_CA: &str = "--tls-client-ca";
+pub(in crate::process::duties) const TICKET_KEY: &str = "--tls-ticket-key";
+
 /// The reason why a file cannot be used. It names the file only if that is not the one asked for.
 #[derive(Debug)]
 pub(in crate::process) struct FileError {
@@ -24,8 +30,8 @@ impl FileError {
         FileError { text: text.to_string(), denied: None }
     }
 
-    fn about(self, path: &Path) -> FileError {
-        FileError { text: format!("{}: {}", path.display(), self.text), ..self }
+    fn about(self, option: &str, path: &Path) -> FileError {
+        FileError { text: format!("{option} {}: {}", path.display(), self.text), ..self }
     }
 }
 
@@ -54,10 +60,11 @@ pub(in crate::process) fn read_pair(files: &PairFiles) -> Result<Pair, FileError
     let certificate = read(&files.certificate, PAIR_FILE_BYTES)?;
     let key = match files.key == files.certificate {
         true => None,
-        false => Some(read(&files.key, PAIR_FILE_BYTES).map_err(|error| error.about(&files.key))?),
+        false => Some(read(&files.key, PAIR_FILE_BYTES).map_err(|error| error.about(KEY, &files.key))?),
     };
     Pair::from_pem(&certificate, key.as_deref()).map_err(|error| match key {
         Some(_) => FileError::new(format_args!("{error} (key: {})", files.key.display())),
+        None if error == Unusable::NoKey => FileError::new(format_args!("{error}; --tls-key names another file")),
         None => FileError::new(error),
     })
 }
@@ -84,18 +91,24 @@ pub(in crate::process) fn read_authorities(path: &Path) -> Result<Vec<Vec<u8>>, 
 
 /// All files of the secrets of TLS.
 pub(super) fn all(tls: &Tls) -> impl Iterator<Item = &Path> {
-    let pairs = tls.pairs.iter().flat_map(|pair| [&pair.certificate, &pair.key]);
-    pairs.chain(&tls.client_ca).chain(&tls.ticket_key).map(PathBuf::as_path)
+    named(tls).map(|(_, path)| path)
+}
+
+/// All files of the secrets of TLS, with their options.
+fn named(tls: &Tls) -> impl Iterator<Item = (&'static str, &Path)> {
+    let pairs = tls.pairs.iter().flat_map(|pair| [(CERTIFICATE, &pair.certificate), (KEY, &pair.key)]);
+    let others = [(CLIENT_CA, &tls.client_ca), (TICKET_KEY, &tls.ticket_key)];
+    let others = others.into_iter().filter_map(|(option, path)| Some((option, path.as_ref()?)));
+    pairs.chain(others).map(|(option, path)| (option, path.as_path()))
 }
 
 /// Returns a line about each file of the secrets of TLS that this user cannot follow.
 pub(in crate::process) fn unreadable(tls: &Tls) -> Vec<String> {
+    let is_certificate = |path: &Path| tls.pairs.iter().any(|pair| pair.certificate == path);
     // The content of a file is not looked at. One that is absent now is another problem.
-    let denied = |path| read(path, CLIENT_AUTHORITY_FILE_BYTES).err().filter(|error| error.denied.is_some());
-    let error = |path| denied(path).map(|error| error.about(path).text);
-    let mut lines: Vec<String> = all(tls).filter_map(error).collect();
-    lines.dedup();
-    lines
+    let denied = |path: &Path| read(path, CLIENT_AUTHORITY_FILE_BYTES).err().filter(|error| error.denied.is_some());
+    let error = |(option, path): (&str, &Path)| denied(path).map(|error| error.about(option, path).text);
+    named(tls).filter(|(option, path)| *option != KEY || !is_certificate(path)).filter_map(error).collect()
 }
 
 #[cfg(test)]
