@@ -165,6 +165,13 @@ fn planted_faults_are_noticed() {
     }
 }
 
+#[test]
+fn content_beyond_the_window_of_a_connection_is_noticed() {
+    for owner in ["client", "backend"] {
+        is_noticed(HTTP2_SEEDS, Sabotage::StrayCredit, &format!("too many for the connection of the {owner}"));
+    }
+}
+
 /// Each by the check that is there for it.
 #[test]
 fn a_message_that_comes_twice_is_noticed() {

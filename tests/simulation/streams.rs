@@ -96,6 +96,10 @@ impl Streams {
         if plan.takes_connect {
             h2.accept_connect();
         }
+        if link.is_multiple_of(4) {
+            // The connection's window is small, and does not grow.
+            h2.limit_window();
+        }
         let mut out = Vec::new();
         h2.greet(&mut out);
         let mut window = 65_535;
@@ -217,6 +221,7 @@ impl Streams {
                 say!(net, "backend {} (link {}) loses the answer to a PING", self.backend, self.link);
                 self.out.truncate(queued);
             }
+            self.h2.credit(0, &mut self.out);
             match event {
                 Event::NeedMore => return,
                 Event::Opened(id) => {
@@ -508,6 +513,9 @@ impl Streams {
             self.over = true;
             return;
         };
+        if net.sabotage != Sabotage::StrayCredit {
+            self.wire.sends(&self.out[..n]);
+        }
         self.out.drain(..n);
         if let Some(write_us) = net.pause(self.link, self.plan.pace, n) {
             self.write_us = write_us;

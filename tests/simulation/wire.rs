@@ -1,5 +1,5 @@
-//! The frames that the proxy sends on an HTTP/2 connection, read again by an independent reader: no stream carries
-//! more content than its window allows, even while SETTINGS change it (RFC 9113, 6.9.2).
+//! The frames that the proxy sends on an HTTP/2 connection, read again by an independent reader: no stream and no
+//! connection carries more content than its window allows, even while SETTINGS change it (RFC 9113, 6.9.2).
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -19,22 +19,24 @@ pub(super) struct Wire {
     unacknowledged: VecDeque<i64>,
     /// The difference for each stream: updates minus content. 0 is the connection.
     credits: BTreeMap<u32, i64>,
-    /// The bytes that the connection began with, if they are checked.
-    connection: Option<i64>,
+    /// The owner of the connection's window.
+    owner: &'static str,
+    /// The frames of the owner that are not complete.
+    sent: Vec<u8>,
 }
 
 impl Wire {
     /// Returns the reader of a connection on which SETTINGS with these windows were sent.
     pub(super) fn new(windows: &[u32]) -> Wire {
         let unacknowledged = windows.iter().copied().map(i64::from).collect();
-        let (header, credits) = (Vec::new(), BTreeMap::new());
-        Wire { header, skip: PREFACE_BYTES, window: FIRST_WINDOW, unacknowledged, credits, connection: None }
+        let (header, credits, sent) = (Vec::new(), BTreeMap::new(), Vec::new());
+        let (skip, window, owner) = (PREFACE_BYTES, FIRST_WINDOW, "backend");
+        Wire { header, skip, window, unacknowledged, credits, owner, sent }
     }
 
-    /// Returns the reader of a connection to a client that has sent SETTINGS with these windows. The window of the
-    /// connection is checked too.
+    /// Returns the reader of a connection to a client that has sent SETTINGS with these windows.
     pub(super) fn of_server(windows: &[u32]) -> Wire {
-        Wire { skip: 0, connection: Some(FIRST_WINDOW), ..Wire::new(windows) }
+        Wire { skip: 0, owner: "client", ..Wire::new(windows) }
     }
 
     /// Notes SETTINGS that change no window.
@@ -50,6 +52,21 @@ impl Wire {
     /// Notes a WINDOW_UPDATE on a stream, or on the connection.
     pub(super) fn credit(&mut self, stream: u32, bytes: u32) {
         *self.credits.entry(stream).or_default() += i64::from(bytes);
+    }
+
+    /// Reads bytes that the owner of the windows sends, and notes the WINDOW_UPDATEs on its connection.
+    pub(super) fn sends(&mut self, bytes: &[u8]) {
+        self.sent.extend_from_slice(bytes);
+        while let Some(&[a, b, c, kind, _, s0, s1, s2, s3]) = self.sent.first_chunk() {
+            let end = HEADER_BYTES + u32::from_be_bytes([0, a, b, c]) as usize;
+            if self.sent.len() < end {
+                return;
+            }
+            let frame: Vec<u8> = self.sent.drain(..end).collect();
+            if let (8, [0, 0, 0, 0], Some(increment)) = (kind, [s0, s1, s2, s3], frame.last_chunk()) {
+                self.credit(0, u32::from_be_bytes(*increment));
+            }
+        }
     }
 
     /// Reads received bytes.
@@ -85,12 +102,11 @@ impl Wire {
                 if *credit + most < 0 {
                     return Err(format!("{length} bytes on stream {stream} are {} too many", -(*credit + most)));
                 }
-                if let Some(first) = self.connection {
-                    let credit = self.credits.entry(0).or_default();
-                    *credit -= i64::from(length);
-                    if *credit + first < 0 {
-                        return Err(format!("{length} bytes are {} too many for the connection", -(*credit + first)));
-                    }
+                let credit = self.credits.entry(0).or_default();
+                *credit -= i64::from(length);
+                if *credit + FIRST_WINDOW < 0 {
+                    let (excess, owner) = (-(*credit + FIRST_WINDOW), self.owner);
+                    return Err(format!("{length} bytes are {excess} too many for the connection of the {owner}"));
                 }
             }
             4 if flags & 1 == 1 => {
