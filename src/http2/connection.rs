@@ -445,11 +445,6 @@ impl Connection {
         self.streams.get_mut(at)
     }
 
-    pub(super) fn line_up_all(&mut self) {
-        let ids: Vec<u32> = self.streams.iter().map(|stream| stream.id).collect();
-        ids.into_iter().for_each(|id| self.line_up(id));
-    }
-
     /// Updates the state of a stream after we sent a part of a message. `end`: the last part.
     fn sent_end(&mut self, id: u32, end: bool) {
         if !end {

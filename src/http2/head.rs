@@ -118,14 +118,17 @@ fn field(
             Some(_) => Err(MessageError::PseudoField),
         };
     }
-    if name.is_empty() || scan::token_end(name) < name.len() || name.iter().any(u8::is_ascii_uppercase) {
+    // A list has room for 1,600 crumbs of cookies.
+    let is_cookie = name == b"cookie";
+    if !is_cookie && (name.is_empty() || scan::token_end(name) < name.len() || name.iter().any(u8::is_ascii_uppercase))
+    {
         return Err(MessageError::FieldName);
     }
     let blank = |b: Option<&u8>| matches!(b, Some(b' ' | b'\t'));
     if parse::value_end(Scanner::chosen(), value, role) < value.len() || blank(value.first()) || blank(value.last()) {
         return Err(MessageError::FieldValue);
     }
-    let known = Name::find(name);
+    let known = if is_cookie { Name::Cookie } else { Name::find(name) };
     match known {
         Name::Connection
         | Name::KeepAlive

@@ -397,13 +397,18 @@ impl Connection {
         self.ready = true;
         let change = i64::from(self.peer.window) - i64::from(before);
         for stream in &mut self.streams {
+            let was_closed = stream.send_window <= 0;
             stream.send_window += change;
             if stream.send_window > MAX_31.into() {
                 return Err(Error::new(ErrorCode::FLOW_CONTROL_ERROR, "window larger than any can be"));
             }
+            // A client may send many changes in one read, and each concerns all of its streams.
+            if was_closed && stream.send_window > 0 && stream.state.can_send() && !stream.in_line {
+                stream.in_line = true;
+                self.line.push_back(stream.id);
+            }
         }
         frame::write(out, Kind::Settings, frame::ACK, 0, &[]);
-        self.line_up_all();
         Ok(Event::Room)
     }
 

@@ -35,6 +35,12 @@ impl Proxy {
             }
             let Some((id, owner, room)) = mux.h2.next_in_line() else { return };
             let Some(stream) = self.connections.living_mut(owner) else { continue };
+            let goes_on = stream.after_flush == Ending::GoesOn && !unsendable;
+            let ends = stream.codec.stream().is_some_and(|stream| stream.sending == Sending::Ending);
+            if goes_on && !ends && stream.output.is_empty() {
+                // Its window has grown, but it has nothing to send.
+                continue;
+            }
             if unsendable {
                 stream.output.clear(&mut self.scratch.buffers);
             }
