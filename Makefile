@@ -66,7 +66,7 @@ bench-save: ## run the benches and save their results as the baseline
 	BENCH_SAVE=1 $(CARGO) bench --locked --no-fail-fast --bench '*'
 
 compare: build ## measure processor time beside HAProxy, nginx and a bare relay, in all scenarios or in SCENARIOS
-	.ci/install python3 cc haproxy nginx wrk openssl
+	.ci/install python3 cc haproxy nginx wrk h2load openssl
 	python3 benches/compare/compare.py $(BINARY) $(SCENARIOS)
 
 # RUSTC_BOOTSTRAP lets a stable compiler accept the options of cargo-fuzz. AddressSanitizer watches the target that

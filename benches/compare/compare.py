@@ -10,7 +10,7 @@ elsewhere.
 
   compare.py BINARY [SCENARIO…]     `make compare SCENARIOS="small large"`; without any, all of them
 
-Needs Debian's haproxy, nginx-light, wrk, openssl and gcc.
+Needs Debian's haproxy, nginx-light, wrk, nghttp2-client, openssl and gcc.
 """
 import argparse
 import contextlib
@@ -19,6 +19,7 @@ import re
 import resource
 import signal
 import socket
+import ssl
 import statistics
 import subprocess
 import tempfile
@@ -31,16 +32,24 @@ IDLE_CLIENTS = 8000
 # A thousand addresses of one server that listens on all of loopback.
 THOUSAND = [f"127.1.{n // 250}.{n % 250 + 1}" for n in range(1000)]
 
-# name: wrk's arguments, the path, and what stands behind the proxy
+# name: the load and its arguments, the path, what stands behind the proxy, and what its clients speak
 SCENARIOS = {
-    "small": (["-c64"], "/1k", "plain"),
-    "large": (["-c8"], "/1m", "plain"),
-    "close": (["-c32", "-HConnection: close"], "/1k", "plain"),
-    "idle": None,
-    "thousand": (["-c64"], "/1k", "thousand"),
-    "tls-backend": (["-c64"], "/1k", "tls"),
-    "tls-large": (["-c4"], "/16m", "tls"),
+    "small": ("wrk", ["-c64"], "/1k", "plain", "plain"),
+    "large": ("wrk", ["-c8"], "/1m", "plain", "plain"),
+    "close": ("wrk", ["-c32", "-HConnection: close"], "/1k", "plain", "plain"),
+    "idle": ("idle", [], "/1k", "plain", "plain"),
+    "thousand": ("wrk", ["-c64"], "/1k", "thousand", "plain"),
+    "tls-backend": ("wrk", ["-c64"], "/1k", "tls", "plain"),
+    "tls-large": ("wrk", ["-c4"], "/16m", "tls", "plain"),
+    "h2c": ("h2load", ["-c8", "-m16"], "/1k", "plain", "h2c"),
+    "h2": ("h2load", ["-c8", "-m16"], "/1k", "plain", "h2"),
+    "tls": ("wrk", ["-c64"], "/1k", "plain", "tls"),
+    "handshakes": ("s_time", ["-new"], "/1k", "plain", "tls"),
+    "resumed": ("s_time", ["-reuse"], "/1k", "plain", "tls"),
+    "idle-tls": ("idle", [], "/1k", "plain", "tls"),
 }
+# A client over HTTP/2 sends fewer requests than a connection may have, because h2load opens no other one.
+REQUESTS_OF_A_CLIENT = 9000
 
 BACKEND = """
 user root; worker_processes 1; daemon off; pid {d}/backend.pid; error_log {d}/backend.err crit;
@@ -66,7 +75,8 @@ http {{
   access_log off; keepalive_requests 1000000000; keepalive_timeout 600;
   upstream backends {{ {servers} keepalive 1024; keepalive_requests 1000000000; }}
   server {{
-    listen 127.0.0.1:{front} backlog=4096;
+    listen 127.0.0.1:{front}{listen} backlog=4096;
+    ssl_certificate {d}/cert.pem; ssl_certificate_key {d}/key.pem; ssl_protocols TLSv1.2 TLSv1.3;
     location / {{
       proxy_pass {scheme}://backends; proxy_http_version 1.1; proxy_set_header Connection "";
       proxy_set_header Host $host; proxy_set_header X-Forwarded-For $proxy_add_x_forwarded_for;
@@ -88,7 +98,7 @@ defaults
   option forwardfor
   http-reuse always
 frontend clients
-  bind 127.0.0.1:{front} backlog 4096
+  bind 127.0.0.1:{front} backlog 4096{bind}
   default_backend backends
 backend backends
   balance roundrobin
@@ -158,6 +168,7 @@ def prepare(d):
             file.write(os.urandom(1 << 20) * (size >> 20))
     subprocess.run(["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "30",
                     "-subj", "/CN=localhost", "-keyout", f"{d}/key.pem", "-out", f"{d}/cert.pem"], check=True, capture_output=True)
+    write(f"{d}/pair.pem", open(f"{d}/cert.pem").read() + open(f"{d}/key.pem").read())
     write(f"{d}/backend.conf", BACKEND.format(d=d, plain=PLAIN, tls=TLS, body="x" * 1024))
     for floor in ("relay", "turns"):
         subprocess.run(["cc", "-O2", "-o", f"{d}/{floor}", f"{HERE}/{floor}.c"], check=True)
@@ -171,55 +182,96 @@ def write(path, text):
 
 def command(name, d, binary, scenario):
     """What starts a proxy; `None` where it cannot do that."""
-    kind = SCENARIOS[scenario][2] if SCENARIOS[scenario] else "plain"
+    _, _, _, kind, front = SCENARIOS[scenario]
     behind = {"plain": [f"127.0.0.1:{port}" for port in PLAIN], "tls": [f"127.0.0.1:{TLS}"],
               "thousand": [f"{host}:{PLAIN[0]}" for host in THOUSAND]}[kind]
     if name == "relay":
-        return [f"{d}/relay", FRONT, *PLAIN] if kind == "plain" else None
+        return [f"{d}/relay", FRONT, *PLAIN] if kind == front == "plain" else None
     if name == "turns":
         return [f"{d}/turns", FRONT, *behind] if scenario in ("small", "thousand") else None
     if name == "nginx":
         servers = " ".join(f"server {address};" for address in behind)
         scheme = "https" if kind == "tls" else "http"
-        return ["nginx", "-c", write(f"{d}/nginx.conf", NGINX.format(d=d, servers=servers, scheme=scheme, front=FRONT))]
+        listen = {"plain": "", "h2c": " http2", "h2": " ssl http2", "tls": " ssl"}[front]
+        text = NGINX.format(d=d, servers=servers, scheme=scheme, front=FRONT, listen=listen)
+        return ["nginx", "-c", write(f"{d}/nginx.conf", text)]
     if name == "haproxy":
         tls = " ssl verify none alpn h2,http/1.1" if kind == "tls" else ""
         servers = "\n  ".join(f"server s{n} {address}{tls}" for n, address in enumerate(behind))
-        return ["haproxy", "-db", "-f", write(f"{d}/haproxy.cfg", HAPROXY.format(servers=servers, front=FRONT))]
+        pair = f" ssl crt {d}/pair.pem alpn "
+        bind = {"plain": "", "h2c": " proto h2", "h2": f"{pair}h2", "tls": f"{pair}http/1.1"}[front]
+        text = HAPROXY.format(servers=servers, front=FRONT, bind=bind)
+        return ["haproxy", "-db", "-f", write(f"{d}/haproxy.cfg", text)]
     backends = [word for address in behind for word in ("-b", ("https://" if kind == "tls" else "") + address)]
-    return [binary, "-k", "-w", 1, "-l", "err", "-p", FRONT, "--health-interval", "off", *backends]
+    pair = ["--tls-cert", f"{d}/cert.pem", "--tls-key", f"{d}/key.pem"] if front in ("h2", "tls") else []
+    return [binary, "-k", "-w", 1, "-l", "err", "-p", FRONT, "--health-interval", "off", *pair, *backends]
 
 
-def wrk(arguments, path, seconds):
-    """Loads the proxy; requests, errors, a second, p50 and p99 in ms."""
-    argv = ["taskset", "-c", "1", "wrk", "-t1", f"-d{seconds}s", "--latency", *arguments, f"http://127.0.0.1:{FRONT}{path}"]
-    out = subprocess.run(argv, capture_output=True, text=True).stdout
+def run(*argv):
+    """Runs a load generator on the processor of the backend."""
+    return subprocess.run(["taskset", "-c", "1", *map(str, argv)], capture_output=True, text=True).stdout
+
+
+def wrk(arguments, url, seconds):
+    """Loads the proxy; requests, errors, and its other columns."""
+    out = run("wrk", "-t1", f"-d{seconds}s", "--latency", *arguments, url)
     requests = int(re.search(r"(\d+) requests in", out)[1])
     errors = sum(map(int, re.findall(r"(?:connect|read|write|timeout|responses:) (\d+)", out)))
     scale = {"us": 1e-3, "ms": 1.0, "s": 1e3, "m": 6e4}
     p50, p99 = (float(found[0]) * scale[found[1]] for found in re.findall(r"(?:50|99)%\s+([\d.]+)(us|ms|s|m)", out))
-    return requests, errors, float(re.search(r"Requests/sec:\s+([\d.]+)", out)[1]), p50, p99
+    return requests, errors, {"req/s": float(re.search(r"Requests/sec:\s+([\d.]+)", out)[1]), "p50 ms": p50, "p99 ms": p99}
+
+
+def h2load(arguments, url, seconds):
+    """Loads the proxy over HTTP/2, with as many requests as its connections may have, once a second."""
+    clients = int(arguments[0].removeprefix("-c"))
+    requests, errors, rates = 0, 0, []
+    for _ in range(seconds):
+        out = run("h2load", "-t1", "-n", REQUESTS_OF_A_CLIENT * clients, *arguments, url)
+        counts = re.search(r"(\d+) done, (\d+) succeeded, (\d+) failed, (\d+) errored", out)
+        requests, errors = requests + int(counts[2]), errors + int(counts[3]) + int(counts[4])
+        rates.append(float(re.search(r"finished in [\d.]+m?s, ([\d.]+) req/s", out)[1]))
+    return requests, errors, {"req/s": statistics.median(rates)}
+
+
+def s_time(arguments, url, seconds):
+    """Makes TLS connections one after another, with a request on each."""
+    host, path = url.removeprefix("https://").split("/")
+    out = run("openssl", "s_time", "-connect", host, "-www", f"/{path}", "-tls1_3", "-time", seconds, *arguments)
+    # Before it resumes sessions, it makes one, and says so.
+    counted = out.split("starting")[-1] if "-reuse" in arguments else out
+    done = int(re.search(r"(\d+) connections in \d+ real seconds", counted)[1])
+    wanted = counted.count("r" if "-reuse" in arguments else "*")
+    return done, 0 if wanted >= 0.9 * done else done, {"conn/s": done / seconds}
 
 
 def measure_load(program, scenario, seconds):
-    arguments, path, _ = scenario
-    wrk(arguments, path, 1)
+    load, arguments, path, _, front = scenario
+    url = f"{'https' if front in ('h2', 'tls') else 'http'}://127.0.0.1:{FRONT}{path}"
+    generate = {"wrk": wrk, "h2load": h2load, "s_time": s_time}[load]
+    generate(arguments, url, 1)
     before = program.cpu_us()
-    requests, errors, rate, p50, p99 = wrk(arguments, path, seconds)
-    return {"CPU us": (program.cpu_us() - before) / max(requests, 1), "req/s": rate, "p50 ms": p50, "p99 ms": p99,
-            "PSS KiB": program.pss_kib(), "errors": errors}
+    requests, errors, columns = generate(arguments, url, seconds)
+    used = (program.cpu_us() - before) / max(requests, 1)
+    return {"CPU us": used, **columns, "PSS KiB": program.pss_kib(), "errors": errors}
 
 
-def measure_idle(program):
+def measure_idle(program, front):
+    context = ssl.create_default_context()
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    # Python's TLS needs memory of its own for each client.
+    clients = IDLE_CLIENTS if front == "plain" else IDLE_CLIENTS // 4
     before = program.pss_kib()
     with contextlib.ExitStack() as held:
-        for _ in range(IDLE_CLIENTS):
+        for _ in range(clients):
             client = held.enter_context(socket.create_connection(("127.0.0.1", FRONT), 5))
+            if front == "tls":
+                client = held.enter_context(context.wrap_socket(client, server_hostname="localhost"))
             client.sendall(b"GET /1k HTTP/1.1\r\nHost: a\r\n\r\n")
             while not client.recv(4096).endswith(b"x"):
                 pass
         time.sleep(1)
-        return {"KiB": (program.pss_kib() - before) / IDLE_CLIENTS, "errors": 0}
+        return {"KiB": (program.pss_kib() - before) / clients, "errors": 0}
 
 
 def show(name, rows):
@@ -260,7 +312,10 @@ def main():
                             continue
                         with Program(argv, 0, log) as program:
                             wait_for(FRONT, proxy)
-                            found = measure_load(program, scenario, given.seconds) if scenario else measure_idle(program)
+                            if scenario[0] == "idle":
+                                found = measure_idle(program, scenario[4])
+                            else:
+                                found = measure_load(program, scenario, given.seconds)
                             rows.setdefault(proxy, []).append(found)
                 show(name, rows)
 
