@@ -5,7 +5,7 @@
 //!    slot. No other connection points to the exchange.
 //! 2. The in-flight count of each slot is the number of exchanges whose `Upstream` has that slot.
 //! 3. The mux of a stream is alive and has the stream, either by number or in its waiting list. A tunnel of which both
-//!    directions have ended on the stream stays until the other connection has taken its bytes, even without the mux.
+//!    directions have ended on a backend's stream stays until the client has taken its bytes, even without the mux.
 //! 4. No pooled connection has an exchange, input or output. The pool and the slab agree.
 //! 5. The bytes by which windows have grown agree with their total, and are within the limit. Each client's stream is
 //!    charged for what it holds, each mux to a client for its streams, and the loans are within the budget.
@@ -13,11 +13,12 @@
 //!    or its client's mux was held back. Otherwise nothing would wake it.
 //! 7. A connection to a backend that is for one client carries requests of this client only. The lists of these
 //!    connections agree with the pool and the muxes.
-//! 8. Every connection that waits for an event with a limit has a deadline.
+//! 8. Every connection that waits for an event with a limit has a deadline. The state of a socket after the first half of
+//!    a limit is known exactly in the second half.
 
 use super::Proxy;
 use super::codec::Codec;
-use super::connection::{Connection, Ending, Phase, Wait};
+use super::connection::{Connection, Ending, Half, Phase, Wait};
 use super::exchange::{Exchange, Upstream};
 use super::mux::{Mux, Scope, Sending, mux_bytes};
 use super::progress::Progress;
@@ -294,6 +295,11 @@ impl Proxy {
     }
 
     fn check_deadlines(&self) -> Result<(), String> {
+        let in_second = |(key, one): (Key, &Connection)| (one.half == Half::Second).then_some(key);
+        let (halves, known): (Vec<Key>, _) = (self.all().filter_map(in_second).collect(), &self.ledger.unacknowledged);
+        holds(halves.len() == known.len() && halves.iter().all(|key| known.contains_key(key)), || {
+            format!("{halves:?} are in second halves, and these are known: {known:?}")
+        })?;
         for (key, connection) in self.all() {
             // A probe has one deadline, which is the one of its mux.
             let is_probe_stream = connection.is_probe() && connection.codec.stream().is_some();

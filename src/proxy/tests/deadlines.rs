@@ -110,6 +110,7 @@ fn acknowledges(world: &mut World) {
     for left in (0..10).rev() {
         world.unacknowledged = Some(1_000_000 + left);
         world.pass(half_us);
+        world.proxy.check().unwrap();
     }
 }
 
@@ -125,6 +126,7 @@ fn a_client_that_acknowledges_bytes_takes_some() {
     // It acknowledges nothing more.
     world.pass(world.proxy.settings.timeouts.response_us + 2 * TIMER_TICK_US);
     assert!(world.did(Output::Reset(client)));
+    world.proxy.check().unwrap();
     assert_eq!(world.metric("zzz_lb_failures_total{"), 0);
 }
 
