@@ -500,6 +500,7 @@ mod tests {
     use super::*;
     use crate::args::Options;
     use crate::config;
+    use crate::limits::TICKET_PERIOD_S;
     use crate::process::duties::Previous;
     use crate::shared::Region;
     use crate::tls::tickets;
@@ -545,6 +546,31 @@ mod tests {
         // A reload derives them of the same seed, and names the file.
         let (secrets, problems) = duties.kept.read_secrets(&duties.config.tls).map_err(|error| error.text).unwrap();
         assert_eq!((secrets, problems.len()), (published, 1));
+    }
+
+    #[test]
+    fn random_keys_of_tickets_are_due_when_their_period_ends_and_the_last_one_stays() {
+        let mut duties = duties(Tls { dev: true, ..Tls::default() });
+        let now_s = clock::unix_us() / SECOND_US;
+        let left_us = keys_of(&duties).end_s().saturating_sub(now_s) * SECOND_US;
+        let due_us = duties.secrets_us().saturating_sub(clock::monotonic_us());
+        assert!(due_us.abs_diff(left_us) < 5 * SECOND_US, "{due_us} of {left_us}");
+        // The keys of the period before are those that were made then.
+        let mut next = 0;
+        let made = Keys::random(now_s - TICKET_PERIOD_S, None, || {
+            next += 1;
+            Ok::<_, ()>([next; KEY_BYTES])
+        });
+        let (mut before, mut after) = (Vec::new(), Vec::new());
+        made.unwrap().encode(&mut before);
+        duties.kept.secrets.tickets = Secret(before.clone());
+        assert_eq!(duties.secrets_us(), 0, "they are due");
+        duties.expire_secrets(clock::monotonic_us());
+        keys_of(&duties).encode(&mut after);
+        let secrets = 8..8 + 2 * KEY_BYTES;
+        assert_eq!(after[secrets], before[8 + KEY_BYTES..], "the last one and the current one are known");
+        let published = Secrets::decode(&duties.region.secrets().read().1.unwrap()).unwrap();
+        assert_eq!(published.tickets.0, after, "all workers have them");
     }
 
     #[test]
