@@ -73,9 +73,9 @@ impl Scene {
     }
 }
 
-/// Calls `look` for a client that reads nothing, with the size of its response. Such a client stops a response at some size: it fills the socket, then the session, then the proxy. Just below, the proxy has given
-/// all bytes away and closes, and the last ones are in the session. The system does not always hold the same number of
-/// bytes.
+/// Calls `look` for a client that reads nothing, with the size of its response. Such a client stops a response at some
+/// size: it fills the socket, then the session, then the proxy. Just below, the proxy has given all bytes away and
+/// closes, and the last ones are in the session. The system does not always hold the same number of bytes.
 fn search(mode: Mode, options: &[&str], look: impl Fn(&Scene, Stream, usize)) {
     for _ in 0..5 {
         let (mut fits, mut blocks) = (0, 16 << 20);

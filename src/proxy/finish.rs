@@ -267,7 +267,12 @@ impl Proxy {
         if let Some(id) = exchange {
             self.abandon(id, reason);
         }
-        if reason.cuts_at_once() { self.cut(key, Cut::AtOnce, reason) } else { self.close(key, Output::Close(key)) }
+        // A client that has got the end of its tunnel has got all.
+        let is_open = self.connections.get(key).is_some_and(|client| client.send != Send::Finished);
+        match reason.cuts_at_once() && (is_open || reason != Reason::Tunnel) {
+            true => self.cut(key, Cut::AtOnce, reason),
+            false => self.close(key, Output::Close(key)),
+        }
     }
 
     /// Ends the request on a client's stream, because the program stops. A gRPC call ends with a status.

@@ -34,6 +34,7 @@ impl Proxy {
     /// Handles the number of bytes that the socket for a connection has taken, and that its peer has not acknowledged.
     /// `None` if the system cannot say.
     pub fn measured(&mut self, key: Key, unacknowledged: Option<usize>) {
+        let now = self.unacknowledged_of(key, unacknowledged.unwrap_or(0));
         let Some(connection) = self.connections.get_mut(key) else { return };
         let wait = connection.wait;
         if self.ledger.timers.get(key.index()) != NEVER || !connection.has_halves(wait) {
@@ -42,7 +43,6 @@ impl Proxy {
         }
         connection.half = Half::Second;
         let (until_us, is_admin) = (connection.until_us, connection.is_admin());
-        let now = unacknowledged.unwrap_or(0);
         if self.ledger.unacknowledged.insert(key, now).is_none_or(|before| now < before) {
             let half_us = self.limit_us(wait, is_admin) / 2;
             self.ledger.timers.set(key.index(), self.now_us.saturating_add(half_us).min(until_us));

@@ -73,9 +73,7 @@ impl Problem {
     fn of_file(source: &str, FileError { text, denied }: FileError) -> Problem {
         Problem { source: source.to_owned(), text, denied }
     }
-}
 
-impl Problem {
     /// Says how to go on if a program that published no names of files has read a file that this user is denied.
     fn without_names(mut self, before: &Secrets) -> Problem {
         if self.denied.is_some() && before.files == Files::default() && !before.pairs.is_empty() {

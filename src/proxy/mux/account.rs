@@ -138,7 +138,7 @@ impl Proxy {
 
     /// Has the borrowers go on that may hold more now. Returns true if there are some.
     pub(in crate::proxy) fn wake_borrowers(&mut self) -> bool {
-        if self.promised() >= self.ledger.lends_below {
+        if self.taken() >= self.ledger.lends_below {
             return false;
         }
         self.ledger.lends_below = 0;
@@ -146,8 +146,9 @@ impl Proxy {
         for key in std::mem::take(&mut self.ledger.borrowers) {
             let Some(downstream) = self.downstream_mut(key) else { continue };
             downstream.is_borrower = false;
-            let downstream = self.connections.get(key).and_then(|one| one.codec.mux()?.downstream());
-            match downstream.is_some_and(|downstream| self.lends(downstream)) {
+            let Some(mux) = self.connections.get(key).and_then(|one| one.codec.mux()) else { continue };
+            let may = |downstream| self.lends(downstream) || mux.h2.owes_credit() && self.may_upload(downstream);
+            match mux.downstream().is_some_and(may) {
                 true => self.ledger.tending.push(key),
                 false => self.note_borrower(key),
             }
@@ -155,17 +156,34 @@ impl Proxy {
         self.ledger.tending.len() > woken
     }
 
-    /// The bytes that the budget lends, and those that the windows of streams to backends admit. A window cannot be taken
-    /// back, so its bytes have to find room.
-    pub(super) fn promised(&self) -> usize {
-        let Totals { lent, grown, streams, .. } = self.totals;
-        lent + grown as usize + streams * H2_BACKEND_WINDOW_BYTES as usize
+    /// The bytes that the budget lends, and the growth of windows.
+    fn taken(&self) -> usize {
+        let Totals { lent, grown, .. } = self.totals;
+        lent + grown as usize
     }
 
-    /// True if a mux that holds so many bytes may hold more.
+    /// The same, and the bytes that the first windows of streams to backends admit. A window cannot be taken back, so its
+    /// bytes have to find room.
+    pub(super) fn promised(&self) -> usize {
+        self.taken() + self.totals.streams * H2_BACKEND_WINDOW_BYTES as usize
+    }
+
+    /// True if a mux that holds so many bytes may hold more of what backends send.
     fn lends(&self, downstream: &DownstreamState) -> bool {
         // That is half of what is left.
         self.promised() < downstream.lends_below()
+    }
+
+    /// True if a mux that holds so many bytes may hold more of what its client sends. Streams without content keep no
+    /// client from its uploads.
+    fn may_upload(&self, downstream: &DownstreamState) -> bool {
+        self.taken() < downstream.lends_below()
+    }
+
+    /// True if the client of a mux may send a large head.
+    pub(super) fn may_send_head(&self, mux: Key) -> bool {
+        let downstream = self.connections.get(mux).and_then(|mux| mux.codec.mux()?.downstream());
+        downstream.is_some_and(|downstream| self.may_upload(downstream))
     }
 
     /// True if a connection takes more content now.
@@ -202,7 +220,7 @@ impl Proxy {
     pub(super) fn credit_client(&mut self, key: Key) {
         let Some(mux) = self.connections.get(key).and_then(|one| one.codec.mux()) else { return };
         let Some(downstream) = mux.downstream().filter(|_| mux.h2.owes_credit()) else { return };
-        if !self.lends(downstream) {
+        if !self.may_upload(downstream) {
             return downstream.is_held_back.set(true);
         }
         self.scratch.text.clear();
@@ -233,7 +251,7 @@ impl Proxy {
         }
         let Some(mux) = self.connections.get(key).and_then(|one| one.codec.mux()) else { return };
         let Some(downstream) = mux.downstream() else { return };
-        if mux.h2.owes_credit() && !self.lends(downstream) {
+        if mux.h2.owes_credit() && !self.may_upload(downstream) {
             downstream.is_held_back.set(true);
         }
         if downstream.is_held_back.get() {

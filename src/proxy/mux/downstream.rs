@@ -152,7 +152,7 @@ impl Proxy {
         match error {
             None if self.totals.streams > H2_REQUESTS => self.answer_client(key, LocalReply::TooManyRequests, &[]),
             // The head is kept as long as its request.
-            None if head.bytes.len() > H2_FRAME_BYTES && self.spare(mux_key) == 0 => {
+            None if head.bytes.len() > H2_FRAME_BYTES && !self.may_send_head(mux_key) => {
                 self.shared.block.add(Count::H2BudgetExhausted, 1);
                 self.answer_client(key, LocalReply::NoMemory, &[]);
             }

@@ -258,12 +258,23 @@ impl Proxy {
         }
     }
 
+    /// Returns the bytes of a connection that its peer has not acknowledged, if `unacknowledged` are those of its socket.
+    /// They say nothing about a stream whose frames have all left, because others use the socket, too.
+    pub(in crate::proxy) fn unacknowledged_of(&self, key: Key, unacknowledged: usize) -> usize {
+        let Some(entry) = self.connections.get(key) else { return 0 };
+        let Some(stream) = entry.codec.stream() else { return unacknowledged };
+        let mux = self.connections.get(stream.mux).and_then(|mux| mux.codec.mux());
+        let is_queued = mux.is_some_and(|mux| mux.queued.frames.iter().any(|frame| frame.stream == key));
+        if is_queued || !entry.output.is_empty() { unacknowledged } else { 0 }
+    }
+
     /// True if frames of a stream are in the queue of its mux, and that queue moves.
     pub(in crate::proxy) fn is_on_its_way(&self, key: Key) -> bool {
         let mux_key = self.connections.get(key).and_then(|one| one.codec.stream()).map(|stream| stream.mux);
         let mux = mux_key.and_then(|mux_key| self.connections.get(mux_key)?.codec.mux());
         mux.is_some_and(|mux| {
-            let moves = self.now_us.saturating_sub(mux.queued.moved_us) < self.settings.timeouts.response_us;
+            // A limit has two halves (`stalled`).
+            let moves = self.now_us.saturating_sub(mux.queued.moved_us) < self.settings.timeouts.response_us / 2;
             moves && mux.queued.frames.iter().any(|frame| frame.stream == key)
         })
     }

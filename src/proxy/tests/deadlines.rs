@@ -104,7 +104,7 @@ fn a_stream_without_a_response_ends_in_time() {
     assert!(world.sent(client).starts_with("HTTP/1.1 504 "));
 }
 
-/// Passes the limit several times, while the peer acknowledges a byte of what the system has for it in each half.
+/// Passes the limit several times, while the peer acknowledges one of the bytes that the system holds for it, in each half.
 fn acknowledges(world: &mut World) {
     let half_us = world.proxy.settings.timeouts.response_us / 2;
     for left in (0..10).rev() {

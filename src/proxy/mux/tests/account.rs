@@ -296,5 +296,35 @@ fn a_client_that_pauses_loses_no_response_of_a_backend_over_http2() {
     send(&mut world, 0..H2_CLIENT_STREAMS, usize::MAX);
     let lent = world.proxy.totals.lent;
     assert_eq!(world.proxy.shared.block.get(Count::H2BudgetExhausted), 0, "{lent} bytes are lent");
-    assert!(lent > 4 << 20, "the backend sent what it may: {lent}");
+    assert!(lent > 4 << 20, "the backend has filled its windows: {lent}");
+}
+
+#[test]
+fn many_streams_without_content_keep_no_client_from_its_uploads() {
+    let mut world = World::before_http1();
+    let clients: Vec<Key> = (0..4).map(|_| world.client()).collect();
+    world.frame(clients[0], Kind::Headers, END_HEADERS, 1, &head(b"POST", &[]));
+    let backend = world.connected(false);
+    let large = head(b"GET", &[(&b"x"[..], &b"y"[..]); 40]);
+    for &client in &clients {
+        for n in 1..H2_CLIENT_STREAMS {
+            world.frame(client, Kind::Headers, END_HEADERS | END_STREAM, 2 * n + 1, &large);
+        }
+    }
+    world.on(clients[0], 0);
+    assert!(world.proxy.totals.lent > 0 && world.proxy.totals.streams > 390);
+    // The first client sends five times as much as the first window of its connection admits.
+    let mut credit = 0;
+    for _ in 0..20 {
+        world.frame(clients[0], Kind::Data, 0, 1, &[b'x'; H2_FRAME_BYTES]);
+        for (kind, _, payload) in world.on(clients[0], 0) {
+            assert_ne!(kind, Kind::Goaway);
+            if kind == Kind::WindowUpdate {
+                credit += u32::from_be_bytes(payload[..4].try_into().unwrap());
+            }
+        }
+    }
+    assert!(credit > 15 * H2_FRAME_BYTES as u32, "{credit} bytes of credit");
+    assert!(world.sent.get(&backend).is_some_and(|sent| sent.len() > 20 * H2_FRAME_BYTES));
+    world.audit();
 }

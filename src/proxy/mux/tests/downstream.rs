@@ -342,7 +342,7 @@ fn content_that_waits_for_the_socket_has_the_deadline_of_its_mux() {
         world.stalled.push(client);
         world.give(backend, b"HTTP/1.1 200 OK\r\nContent-Length: 1000000\r\n\r\n");
         world.give(backend, &[b'x'; 1_000_000]);
-        // The client acknowledges a few bytes of what the system has for it.
+        // The client acknowledges a few of the bytes that the system holds for it.
         for left in (0..10).rev() {
             world.unacknowledged = Some(1_000_000 + left);
             world.pass(half_us);
