@@ -4,7 +4,7 @@
 use std::collections::VecDeque;
 
 use super::buffer::{Buffer, Pool};
-use crate::limits::{COPY_BYTES, SMALL_BUFFER_BYTES, WAITING_QUEUE_BYTES};
+use crate::limits::{COPY_BYTES, SMALL_BUFFER_BYTES, WAITING_BYTES};
 
 /// Queued bytes in sending order.
 #[derive(Debug, Default)]
@@ -124,25 +124,31 @@ impl Queue {
 
     /// The memory of the bytes if they wait: few bytes are in a small buffer then.
     pub fn memory(&self) -> usize {
-        if self.len <= WAITING_QUEUE_BYTES { self.len } else { self.capacity() }
+        let capacity = self.capacity();
+        if self.len <= WAITING_BYTES { capacity.min(small(self.len)) } else { capacity }
     }
 
     /// Moves few bytes that occupy much more memory into a small buffer, because they are going to wait.
     pub fn shrink(&mut self, pool: &mut Pool) {
-        let is_few = self.len > 0 && self.len <= WAITING_QUEUE_BYTES;
+        let is_few = self.len > 0 && self.len <= WAITING_BYTES;
         if !is_few || self.capacity() <= 2 * self.len.max(SMALL_BUFFER_BYTES) {
             return;
         }
-        let mut small = Buffer::sized((self.len + self.len / 4).max(SMALL_BUFFER_BYTES));
-        self.slices().for_each(|slice| _ = small.append(slice));
+        let mut buffer = Buffer::sized(small(self.len));
+        self.slices().for_each(|slice| _ = buffer.append(slice));
         self.clear(pool);
-        (self.len, self.first) = (small.len(), Some(small));
+        (self.len, self.first) = (buffer.len(), Some(buffer));
     }
 
     /// Discards all bytes.
     pub fn clear(&mut self, pool: &mut Pool) {
         self.consume(pool, self.len);
     }
+}
+
+/// The size of a small buffer for so many bytes: a few more have room.
+fn small(len: usize) -> usize {
+    (len + len / 4).max(SMALL_BUFFER_BYTES)
 }
 
 #[cfg(test)]
@@ -247,16 +253,16 @@ mod tests {
     fn few_bytes_that_wait_occupy_about_their_size() {
         let mut pool = Pool::new();
         let mut queue = Queue::new();
-        for n in 1..=WAITING_QUEUE_BYTES / 100 {
+        for n in 1..=WAITING_BYTES / 100 {
             queue.write(&mut pool, &[n as u8; 100]);
             queue.shrink(&mut pool);
             let (len, capacity) = (queue.len(), queue.capacity());
             assert!(capacity <= 2 * len.max(SMALL_BUFFER_BYTES), "{len} bytes occupy {capacity}");
-            assert_eq!(queue.memory(), len);
+            assert_eq!(queue.memory(), capacity.min(small(len)));
         }
-        let expected: Vec<u8> = (1..=WAITING_QUEUE_BYTES / 100).flat_map(|n| [n as u8; 100]).collect();
+        let expected: Vec<u8> = (1..=WAITING_BYTES / 100).flat_map(|n| [n as u8; 100]).collect();
         assert_eq!(all(&queue), expected);
-        queue.write(&mut pool, &[0; WAITING_QUEUE_BYTES]);
+        queue.write(&mut pool, &[0; WAITING_BYTES]);
         queue.shrink(&mut pool);
         assert_eq!(queue.memory(), queue.capacity(), "more bytes are in blocks");
     }

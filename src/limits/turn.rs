@@ -10,8 +10,6 @@ pub const BLOCK_MARGIN_BYTES: usize = 16;
 pub const SMALL_BUFFER_BYTES: usize = 512;
 /// Bytes that do not wait in a block, but in a buffer of about their size.
 pub const WAITING_BYTES: usize = BLOCK_BYTES / 4;
-/// Bytes of a queue that do not wait in blocks. One client over HTTP/2 may have as many queues as streams.
-pub const WAITING_QUEUE_BYTES: usize = BLOCK_BYTES / 2;
 /// Free blocks that a worker keeps. Further blocks return to the system.
 pub const POOL_BLOCKS: usize = 32;
 /// Bytes queued on a connection at which its source is no longer read.
