@@ -182,8 +182,7 @@ impl Proxy {
 
     /// True if the client of a mux may send a large head.
     pub(super) fn may_send_head(&self, mux: Key) -> bool {
-        let downstream = self.connections.get(mux).and_then(|mux| mux.codec.mux()?.downstream());
-        downstream.is_some_and(|downstream| self.may_upload(downstream))
+        self.downstream(mux).is_some_and(|downstream| self.may_upload(downstream))
     }
 
     /// True if a connection takes more content now.
@@ -212,8 +211,8 @@ impl Proxy {
 
     /// The bytes by which the window of a client's stream may grow.
     pub(in crate::proxy) fn spare(&self, mux: Key) -> u32 {
-        let downstream = self.connections.get(mux).and_then(|mux| mux.codec.mux()?.downstream());
-        if downstream.is_some_and(|downstream| self.lends(downstream)) { H2_WINDOW_MAX_BYTES } else { 0 }
+        let lends = self.downstream(mux).is_some_and(|downstream| self.lends(downstream));
+        if lends { H2_WINDOW_MAX_BYTES } else { 0 }
     }
 
     /// Gives a client the credit that is due for its connection, if the mux may hold more.
@@ -269,8 +268,7 @@ impl Proxy {
         for key in self.connections.keys() {
             let Some(entry) = self.connections.get(key).filter(|entry| entry.is_client()) else { continue };
             let Some(stream) = entry.codec.stream() else { continue };
-            let mux = self.connections.get(stream.mux).and_then(|mux| mux.codec.mux()?.downstream());
-            if mux.is_some_and(|mux| mux.loan() > 0) {
+            if self.downstream(stream.mux).is_some_and(|mux| mux.loan() > 0) {
                 let waits = entry.wait == Wait::ClientSend;
                 let order = if waits { self.ledger.timers.get(key.index()) } else { u64::MAX - stream.charged as u64 };
                 streams.push((order, key));
@@ -294,10 +292,7 @@ impl Proxy {
     /// Closes muxes that belong to clients with loans, and have no streams any more, if the budget is still spent: their
     /// backends do not read.
     fn close_unread(&mut self) {
-        let borrows = |owner| {
-            let owner = self.connections.get(owner).and_then(|owner| owner.codec.mux()?.downstream());
-            owner.is_some_and(|owner| owner.loan() > 0)
-        };
+        let borrows = |owner| self.downstream(owner).is_some_and(|owner| owner.loan() > 0);
         let is_unread = |key: &Key| {
             let Some(entry) = self.connections.get(*key) else { return false };
             let Some(upstream) = entry.codec.mux().filter(|mux| mux.is_idle()).and_then(|mux| mux.upstream()) else {
@@ -325,6 +320,11 @@ impl Proxy {
             Wait::ClientSend => self.client_gone(key, Reason::ClientLeft(Abort::Stalled)),
             _ => self.upload_failed(key, Reason::Replied(LocalReply::NoMemory)),
         }
+    }
+
+    /// The state of a mux to a client.
+    fn downstream(&self, key: Key) -> Option<&DownstreamState> {
+        self.connections.get(key)?.codec.mux()?.downstream()
     }
 
     /// The state of a mux to a client.
